@@ -1,0 +1,39 @@
+# Everything runs in .venv, which `make` creates and keeps up to date with pyproject.toml and constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= 2
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Two test processes with one thread each: more threads only get into each other's way.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## create .venv and install the package in it, editable, with the pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (some minutes the first time)"
+	@$(BIN)/pip install -qq -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: $(STAMP) ## run SEAL once, end to end, on the CPU
+	@echo "a tiny model with random weights: this shows that the pieces work together, not that the model learns"
+	@env -u OMP_NUM_THREADS $(BIN)/seal fit --config configs/debug/random.yaml
+
+test: lint ## lint, check types and run the tests
+	@$(ONE_THREAD) $(BIN)/pytest -q -n $(WORKERS)
+
+lint: $(STAMP) ## check style, formatting and types, without running a test
+	@$(BIN)/ruff check -q --output-format concise .
+	@$(BIN)/ruff format -q --check --output-format concise .
+	@$(BIN)/pyright
+
+clean: ## remove caches and builds; .venv and runs/ stay
+	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

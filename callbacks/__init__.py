@@ -1,0 +1,8 @@
+"""Callbacks of seal-lightning; import them as `seal_lightning.callbacks`."""
+
+from seal_lightning.callbacks.checkpoint_selection import CheckpointSelection
+from seal_lightning.callbacks.progress import EStepProgress
+from seal_lightning.callbacks.rest_em import ReSTEMFilter
+from seal_lightning.callbacks.rollout_table import RolloutTable
+
+__all__ = ["CheckpointSelection", "EStepProgress", "ReSTEMFilter", "RolloutTable"]

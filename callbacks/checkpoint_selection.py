@@ -1,0 +1,104 @@
+"""Keeps the last checkpoint for resuming and the best round's policy for use.
+
+In the run folder: `checkpoints/last.ckpt` after every round (and inside the M-step where asked), `checkpoints/best.ckpt`
+and `policy/` for the best round by a validation metric. `policy/` is a PEFT folder against the original base model, and
+`policy-merged/` whole weights where asked, all in safetensors. Checkpoints hold the adapters of all rounds, not the
+base: with LoRA their size is a few percent of the model's.
+"""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from seal_lightning.errors import ConfigError
+
+
+class CheckpointSelection(Checkpoint):
+    """Saves every round and remembers the best.
+
+    Args:
+        monitor: Metric that decides; rounds without it (no validation data) count as best in turn.
+        mode: Whether the metric is better when larger (`max`) or smaller (`min`).
+        merged: Also write the best policy as whole weights into `policy-merged/`.
+        every_n_steps: Also save `last.ckpt` after every n optimizer steps of the M-step; 0 only at a round's end.
+    """
+
+    def __init__(
+        self,
+        *,
+        monitor: str = "val/edits",
+        mode: Literal["max", "min"] = "max",
+        merged: bool = False,
+        every_n_steps: int = 0,
+    ) -> None:
+        if every_n_steps < 0:
+            raise ConfigError(f"checkpoint.every_n_steps must be 0 or more, got {every_n_steps}")
+        self.monitor = monitor
+        self.mode = mode
+        self.merged = merged
+        self.every_n_steps = every_n_steps
+        self.best: float | None = None
+        self.best_round: int | None = None
+        self._saved_at = -1
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        step = trainer.global_step
+        last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # the round's end saves a moment later
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_at and not last_batch:
+            self._saved_at = step
+            self._save(trainer, "last")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        value = trainer.callback_metrics.get(self.monitor)
+        better = self._is_better(None if value is None else float(value))
+        if better:
+            self.best = None if value is None else float(value)
+            self.best_round = trainer.current_epoch
+        if better and trainer.is_global_zero:
+            self._export(trainer, pl_module)
+        self._save(trainer, "last")
+        if better and trainer.is_global_zero:
+            _replace(trainer.checkpoints / "last.ckpt", trainer.checkpoints / "best.ckpt")  # type: ignore[attr-defined]
+
+    def _is_better(self, value: float | None) -> bool:
+        if value is None or self.best is None:
+            return True
+        if math.isnan(value):
+            return False
+        return value > self.best if self.mode == "max" else value < self.best
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        path = trainer.checkpoints / f"{name}.ckpt"  # type: ignore[attr-defined]
+        trainer.save_checkpoint(path.with_suffix(".part"))
+        if trainer.is_global_zero:
+            path.with_suffix(".part").replace(path)
+
+    def _export(self, trainer: Trainer, pl_module: Any) -> None:
+        run = Path(trainer.default_root_dir)
+        wanted = [("policy", False)] + ([("policy-merged", True)] if self.merged else [])
+        for name, merged in wanted:
+            part = run / f"{name}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            pl_module.policy.export(part, merged=merged)
+            chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best}
+            (part / "selection.json").write_text(json.dumps(chosen) + "\n")
+            shutil.rmtree(run / name, ignore_errors=True)
+            part.rename(run / name)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_round": self.best_round}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.best_round = state_dict["best"], state_dict["best_round"]
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Copy a checkpoint so that `target` is whole at every moment."""
+    part = target.with_suffix(".part")
+    shutil.copyfile(source, part)
+    part.replace(target)

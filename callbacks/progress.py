@@ -1,0 +1,185 @@
+"""What the screen shows: bars with counts and time left on a terminal, one line an event in a log file.
+
+It takes the place of Lightning's progress bar, since a round is mostly E-step. The status lines are printed in both
+cases; bars only on a terminal and only by the first process.
+"""
+
+import time
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from seal_lightning.e_step import Progress as UnitProgress
+from seal_lightning.errors import ConfigError
+from seal_lightning.hooks import SEALCallback
+from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
+
+
+class EStepProgress(ProgressBar, SEALCallback):
+    """Shows the progress of E-step, M-step and validation.
+
+    Args:
+        bars: Draw bars; by default only where the output is a terminal.
+        every_seconds: In a log, print at most one line of progress within an E-step in this many seconds.
+    """
+
+    def __init__(self, *, bars: bool | None = None, every_seconds: float = 30.0) -> None:
+        super().__init__()
+        if every_seconds < 0:
+            raise ConfigError(f"progress.every_seconds must be 0 or more, got {every_seconds}")
+        self.every_seconds = every_seconds
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.bars = self.console.is_terminal if bars is None else bars
+        self._enabled = True
+        self._live: Progress | None = None
+        self._losses: list[float] = []
+        self._round = ""
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if not trainer.is_global_zero:
+            self.disable()
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._stop()
+
+    def line(self, text: str) -> None:
+        """Print one status line (above the bars, where there are any)."""
+        if self._enabled:
+            (self._live.console if self._live else self.console).print(text, markup=False)
+
+    # -- units of the E-step, validation and test ------------------------------------------------------------------
+
+    def on_units_start(self, trainer: Trainer, module: Any, *, phase: str, units: int, finished: int) -> None:
+        self._round = _label(trainer, module, phase)
+        self._started, self._printed = time.monotonic(), time.monotonic()
+        self._seen, self._units, self._from_journal = 0, units, finished
+        if finished:
+            self.line(f"{self._round}: {finished} of {units} units are in the journal already")
+        self._start()
+        self._unit_bar = self._bar(self._round, units)
+        self._phase_bar = self._bar("", None)
+
+    def on_unit_progress(self, trainer: Trainer, module: Any, *, phase: str, progress: UnitProgress) -> None:
+        if self._live:
+            self._live.update(
+                self._phase_bar, description=f"  {progress.phase}", completed=progress.done, total=progress.total
+            )
+
+    def on_unit_end(self, trainer: Trainer, module: Any, *, phase: str, unit: int, rollouts: Sequence[Rollout]) -> None:
+        self._seen += 1
+        if self._live:
+            self._live.update(self._unit_bar, completed=self._seen)
+        fresh = self._seen - self._from_journal
+        if self._live or fresh < 1 or time.monotonic() - self._printed < self.every_seconds:
+            return
+        self._printed = time.monotonic()
+        left = (self._units - self._seen) * (time.monotonic() - self._started) / fresh
+        self.line(f"{self._round}: unit {self._seen}/{self._units}, {_scores(rollouts)}, about {_time(left)} left")
+
+    def on_units_end(self, trainer: Trainer, module: Any, *, phase: str, rollouts: Sequence[Rollout]) -> None:
+        self._stop()
+        if phase == "validation":
+            contexts = len({rollout.context_id for rollout in rollouts})
+            self.line(
+                f"{self._round}: {_scores(rollouts)} ({contexts} contexts), {_time(time.monotonic() - self._started)}"
+            )
+
+    def on_e_step_end(
+        self,
+        trainer: Trainer,
+        module: Any,
+        *,
+        rollouts: Sequence[Rollout],
+        groups: Sequence[RolloutGroup],
+        kept: Sequence[EditOutcome],
+    ) -> None:
+        metrics = module.e_step_metrics
+        self.line(
+            f"{self._round}: reward {metrics['reward/mean']:.3f} on average, {metrics['reward/best']:.3f} for the best of each "
+            f"context; {metrics['e_step/rejected_frac']:.0%} rejected, {len(kept)} edits kept, "
+            f"{_time(metrics['e_step/seconds'])}"
+        )
+
+    # -- M-step ----------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._losses = []
+        self._m_step_started = time.monotonic()
+        if not pl_module.kept:
+            self.line(f"round {trainer.current_epoch + 1}: no self-edit was kept, the M-step is skipped")
+            return
+        self._start()
+        self._batch_bar = self._bar(f"round {trainer.current_epoch + 1} M-step", int(trainer.num_training_batches))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._losses.append(float(trainer.callback_metrics.get("m_step/loss", float("nan"))))
+        if self._live:
+            self._live.update(self._batch_bar, completed=batch_idx + 1)
+        if batch_idx + 1 >= trainer.num_training_batches:
+            self._stop()
+            tenth = max(1, len(self._losses) // 10)
+            self.line(
+                f"round {trainer.current_epoch + 1} M-step: loss {fmean(self._losses[:tenth]):.3f} -> "
+                f"{fmean(self._losses[-tenth:]):.3f} in {len(self._losses)} batches, "
+                f"{_time(time.monotonic() - self._m_step_started)}"
+            )
+
+    # -- bars ------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._stop()
+        if self.bars and self._enabled:
+            self._live = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+                console=self.console, transient=True,
+            )  # fmt: skip
+            self._live.start()
+
+    def _bar(self, label: str, total: int | None) -> Any:
+        return self._live.add_task(label, total=total) if self._live else None
+
+    def _stop(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+
+def _label(trainer: Trainer, module: Any, phase: str) -> str:
+    if phase == "train":
+        return f"round {module.rounds_done + 1} E-step"
+    if phase == "validation":
+        return f"validation after round {module.rounds_done}" if module.rounds_done else "validation before training"
+    return phase
+
+
+def _scores(rollouts: Sequence[Rollout]) -> str:
+    """Accuracies of some rollouts, in the order base, passage, edits."""
+    edits = [rollout for rollout in rollouts if rollout.kind == "edit"]
+    passages = [rollout for rollout in rollouts if rollout.kind == "passage"]
+    parts = [f"base {fmean(rollout.baseline for rollout in edits):.3f}"] if edits else []
+    parts += [f"passage {fmean(rollout.score for rollout in passages):.3f}"] if passages else []
+    parts += [f"edits {fmean(rollout.score for rollout in edits):.3f}"] if edits else []
+    return " · ".join(parts)
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,85 @@
+"""A table of the best and worst self-edits of a round, for people: to a Markdown file and to the loggers that take text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.hooks import SEALCallback
+from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
+
+
+class RolloutTable(SEALCallback):
+    """Writes `tables/round-NNN.md` in the run folder.
+
+    Args:
+        rows: How many of the best and how many of the worst edits.
+        max_chars: Longest edit text shown.
+    """
+
+    def __init__(self, *, rows: int = 5, max_chars: int = 300) -> None:
+        if rows < 1 or max_chars < 1:
+            raise ConfigError(f"table.rows and table.max_chars must be at least 1, got {rows} and {max_chars}")
+        self.rows = rows
+        self.max_chars = max_chars
+
+    def on_e_step_end(
+        self,
+        trainer: Trainer,
+        module: Any,
+        *,
+        rollouts: Sequence[Rollout],
+        groups: Sequence[RolloutGroup],
+        kept: Sequence[EditOutcome],
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        text = self.render(rollouts, groups, kept, round=module.rounds_done)
+        path = Path(trainer.default_root_dir) / "tables" / f"round-{module.rounds_done:03d}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("rollouts", text, global_step=trainer.global_step)
+
+    def render(
+        self,
+        rollouts: Sequence[Rollout],
+        groups: Sequence[RolloutGroup],
+        kept: Sequence[EditOutcome],
+        *,
+        round: int,
+    ) -> str:
+        """The table as Markdown; model text is escaped."""
+        scored = [outcome for group in groups for outcome in group.outcomes if outcome.reward is not None]
+        ranked = sorted(scored, key=lambda outcome: -(outcome.reward or 0.0))
+        chosen = {(outcome.context_id, outcome.edit_index) for outcome in kept}
+        head = ["| context | edit | reward | score | gain | kept | text |", "|---|---|---|---|---|---|---|"]
+        best = [self._row(outcome, chosen) for outcome in ranked[: self.rows]]
+        worst = [self._row(outcome, chosen) for outcome in ranked[len(best) :][-self.rows :]]
+        rejected = [rollout for rollout in rollouts if rollout.status == "rejected" and rollout.repeat == 0]
+        reasons = [
+            f"- {self._cell(rollout.context_id)}, edit {rollout.edit_index}: {self._cell(rollout.reason)}"
+            for rollout in rejected[: self.rows]
+        ]
+        lines = [f"# Round {round + 1}: {len(scored)} scored edits, {len(rejected)} rejected, {len(kept)} kept", ""]
+        lines += ["## Best", "", *head, *best, ""]
+        lines += ["## Worst", "", *head, *worst, ""] if worst else []
+        lines += ["## Rejected", "", *reasons, ""] if reasons else []
+        return "\n".join(lines)
+
+    def _row(self, outcome: EditOutcome, chosen: set[tuple[str, int]]) -> str:
+        kept = "yes" if (outcome.context_id, outcome.edit_index) in chosen else ""
+        numbers = f"{outcome.reward:.3f} | {outcome.score:.3f} | {outcome.gain:+.3f}"
+        return f"| {self._cell(outcome.context_id)} | {outcome.edit_index} | {numbers} | {kept} | {self._cell(outcome.text)} |"
+
+    def _cell(self, text: str) -> str:
+        """One table cell: no line breaks, no pipes, no HTML from the model."""
+        flat = " / ".join(line.strip() for line in text.splitlines() if line.strip())
+        short = flat if len(flat) <= self.max_chars else flat[: self.max_chars - 1] + "…"
+        for plain, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "\\`"), ("[", "\\[")):
+            short = short.replace(plain, escaped)
+        return short

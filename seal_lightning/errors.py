@@ -1,0 +1,39 @@
+"""Errors a user can act on. Each message says what, where, what was expected and what to do, in one line.
+
+`exit_code` is what the command line returns: 2 for usage, configuration and data, 1 for a failure while running.
+Every class also subclasses the standard error of its kind, so that library users can catch what they know.
+"""
+
+from __future__ import annotations
+
+
+class SealError(Exception):
+    """Base of all errors that the command line prints as one line without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(SealError, ValueError):
+    """An option has a value that cannot work; the message names the option."""
+
+    exit_code = 2
+
+
+class DataError(SealError, ValueError):
+    """A data file or one of its rows cannot be used; the message names file, row and field."""
+
+    exit_code = 2
+
+
+class ModelError(SealError, ValueError):
+    """A model or tokenizer cannot be loaded or does not fit the data."""
+
+    exit_code = 2
+
+
+class JournalError(SealError, RuntimeError):
+    """A journal belongs to another configuration or cannot be written."""
+
+
+class GradingError(SealError, RuntimeError):
+    """A grader failed; the unit of work is not scored (never a reward of 0)."""

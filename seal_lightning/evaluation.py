@@ -1,0 +1,87 @@
+"""The paper's table from rollouts: base, passage only, self-edits, each with a 95 % interval over contexts.
+
+Queries of one passage rise and fall together, so the bootstrap draws contexts, not queries.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from seal_lightning.types import Rollout
+
+COLUMNS = ("base", "passage", "edits")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. Accuracies are in [0, 1]; `tokens` were trained on, `seconds` are wall-clock time."""
+
+    name: str
+    accuracy: float
+    low: float
+    high: float
+    contexts: int
+    queries: int
+    tokens: int
+    seconds: float
+
+
+def evaluation_means(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Mean accuracy by column: over contexts, each context's edits and repeats averaged first."""
+    return {row.name: row.accuracy for row in accuracy_table(rollouts, resamples=0)}
+
+
+def accuracy_table(rollouts: Sequence[Rollout], *, resamples: int = 2000) -> list[Row]:
+    """The rows that the rollouts allow, in the order of `COLUMNS`; bootstrap with a fixed seed."""
+    rows = []
+    for name in COLUMNS:
+        wanted = [rollout for rollout in rollouts if rollout.kind == ("passage" if name == "passage" else "edit")]
+        if wanted:
+            rows.append(_row(name, wanted, resamples))
+    return rows
+
+
+def _row(name: str, rollouts: Sequence[Rollout], resamples: int) -> Row:
+    by_context: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        by_context.setdefault(rollout.context_id, []).append(rollout)
+    base = name == "base"
+    values = [fmean(r.baseline if base else r.score for r in group) for group in by_context.values()]
+    low, high = bootstrap_interval(values, resamples=resamples)
+    phases = ("baseline",) if base else ("sampling", "inner loop", "answering")
+    return Row(
+        name=name,
+        accuracy=fmean(values),
+        low=low,
+        high=high,
+        contexts=len(values),
+        queries=sum(len(group[0].questions) for group in by_context.values()),
+        tokens=0 if base else sum(rollout.tokens.get("trained", 0) for rollout in rollouts),
+        seconds=sum(rollout.seconds.get(phase, 0.0) for rollout in rollouts for phase in phases),
+    )
+
+
+def bootstrap_interval(values: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of `values`; the mean itself twice where nothing is resampled."""
+    if not resamples:
+        return fmean(values), fmean(values)
+    draw = random.Random(seed)
+    means = sorted(fmean(draw.choices(values, k=len(values))) for _ in range(resamples))
+    return means[int(0.025 * resamples)], means[min(resamples - 1, int(0.975 * resamples))]
+
+
+def render_table(rows: Sequence[Row]) -> str:
+    """The table as Markdown."""
+    lines = [
+        "| | accuracy | 95 % interval | contexts | queries | tokens trained | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.name} | {row.accuracy:.3f} | {row.low:.3f} – {row.high:.3f} | {row.contexts} | {row.queries} | "
+        f"{row.tokens} | {row.seconds:.0f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)

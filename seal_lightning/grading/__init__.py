@@ -1,0 +1,26 @@
+"""Grading: what an answer scores (graders) and what a rollout is worth (reward).
+
+The built-in graders have short names; one of the user's own is an object made from its `class_path`.
+"""
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.grading.base import Grader
+from seal_lightning.grading.contains import Contains
+from seal_lightning.grading.recall import Recall, new_content_recall
+from seal_lightning.grading.reward import Reward
+from seal_lightning.grading.squad import F1, ExactMatch
+
+GRADERS: dict[str, type[Grader]] = {"recall": Recall, "contains": Contains, "exact_match": ExactMatch, "f1": F1}
+
+
+def resolve(grader: str | Grader) -> Grader:
+    """The grader of that short name with its default options; a grader is given back as it is."""
+    if isinstance(grader, Grader):
+        return grader
+    if not isinstance(grader, str) or grader not in GRADERS:
+        allowed = ", ".join(GRADERS)
+        raise ConfigError(f"grader must be one of {allowed} or a Grader, got {grader!r}: use a name or a class_path")
+    return GRADERS[grader]()
+
+
+__all__ = ["F1", "GRADERS", "Contains", "ExactMatch", "Grader", "Recall", "Reward", "new_content_recall", "resolve"]

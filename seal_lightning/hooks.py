@@ -1,0 +1,58 @@
+"""Callbacks that know SEAL's steps: what they may override, and how the loops call them.
+
+Lightning's own dispatcher only knows its own hooks, so the E-step has one here. `EditFilter` is the base of every rule
+that decides which self-edits the policy learns from; a run has exactly one (`filter:` in the YAML).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from seal_lightning.e_step import Progress
+from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
+
+
+class SEALCallback(Callback):
+    """A Lightning callback with hooks around units of work and the E-step. `phase` is train, validation or test."""
+
+    def on_units_start(self, trainer: Trainer, module: Any, *, phase: str, units: int, finished: int) -> None:
+        """Work on `units` units begins; `finished` of them are already in the journal."""
+
+    def on_unit_progress(self, trainer: Trainer, module: Any, *, phase: str, progress: Progress) -> None:
+        """Something was done within the current unit; called often."""
+
+    def on_unit_end(self, trainer: Trainer, module: Any, *, phase: str, unit: int, rollouts: Sequence[Rollout]) -> None:
+        """A unit is finished and in the journal (or was read from it)."""
+
+    def on_units_end(self, trainer: Trainer, module: Any, *, phase: str, rollouts: Sequence[Rollout]) -> None:
+        """All units of the phase are finished."""
+
+    def on_e_step_end(
+        self,
+        trainer: Trainer,
+        module: Any,
+        *,
+        rollouts: Sequence[Rollout],
+        groups: Sequence[RolloutGroup],
+        kept: Sequence[EditOutcome],
+    ) -> None:
+        """The filter has chosen; the M-step is next."""
+
+
+class EditFilter(SEALCallback):
+    """Chooses the self-edits that the policy is fine-tuned on."""
+
+    @abstractmethod
+    def select(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
+        """The kept edits of a round, in a fixed order."""
+
+
+def notify(trainer: Trainer, module: Any, hook: str, **what: Any) -> None:
+    """Call one hook of every `SEALCallback` of the trainer, in their order."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, SEALCallback):
+            getattr(callback, hook)(trainer, module, **what)

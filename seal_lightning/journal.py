@@ -1,0 +1,142 @@
+"""The journal: every finished unit of work is on disk before the next one starts.
+
+One JSON Lines file per phase, round and rank. The first line is a stamp of what produced it (configuration and policy);
+each further line is one rollout with its unit's number and size, and a unit is written and fsynced as a whole. A unit
+counts only when all its lines can be read, so a torn tail costs one unit. A journal with another stamp is refused:
+rollouts of another policy or configuration must never be mixed in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from seal_lightning.errors import JournalError
+from seal_lightning.types import Rollout
+
+_TUPLES = ("questions", "baseline_answers", "answers", "baseline_scores", "scores")
+_FIELDS = tuple(field.name for field in fields(Rollout))
+
+
+def rollout_to_dict(rollout: Rollout) -> dict[str, Any]:
+    """The JSON form of a rollout, one key a field."""
+    return asdict(rollout)
+
+
+def rollout_from_dict(row: Mapping[str, Any]) -> Rollout:
+    """The rollout of one journal line; unknown keys are ignored so that later versions can add some."""
+    values = {name: row[name] for name in _FIELDS if name in row}
+    values.update({name: tuple(values[name]) for name in _TUPLES if name in values})
+    values["golds"] = tuple(tuple(golds) for golds in values.get("golds", ()))
+    return Rollout(**values)
+
+
+class Journal:
+    """The rollouts of one phase and round, kept by unit.
+
+    Args:
+        folder: Where the files lie; made when missing.
+        name: Phase and round, for example `train-000`.
+        stamp: What the rollouts depend on, JSON values by name. Compared on opening, key by key.
+        rank: Of the process that writes. All ranks' files are read.
+
+    Raises:
+        JournalError: A file has another stamp, or cannot be read or written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], name: str, *, stamp: Mapping[str, Any], rank: int = 0) -> None:
+        self.folder = Path(folder)
+        self.name = name
+        self.stamp = json.loads(json.dumps(stamp))
+        self.path = self.folder / f"{name}.rank-{rank}.jsonl"
+        self._units: dict[int, list[Rollout]] = {}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in sorted(self.folder.glob(f"{name}.rank-*.jsonl")):
+                self._read(path)
+        except OSError as error:
+            raise JournalError(f"journal {self.folder}: {error.strerror or error}; check the run folder") from error
+
+    @property
+    def units(self) -> Mapping[int, Sequence[Rollout]]:
+        """The finished units by number."""
+        return self._units
+
+    def append(self, unit: int, rollouts: Sequence[Rollout]) -> None:
+        """Write a finished unit and return once it is on disk."""
+        rows: list[dict[str, Any]] = [
+            {"unit": unit, "of": len(rollouts), **rollout_to_dict(rollout)} for rollout in rollouts
+        ]
+        if not self.path.exists():
+            rows.insert(0, {"stamp": self.stamp})
+        self._write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        self._units[unit] = list(rollouts)
+
+    def _write(self, data: bytes) -> None:
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            self._cut(size)
+            raise JournalError(
+                f"journal {self.path}: {error.strerror or error}; finished units are kept, make room and resume with "
+                "--ckpt_path last"
+            ) from error
+
+    def _cut(self, size: int) -> None:
+        """Drop what a failed write left behind, and the file where nothing was there before."""
+        if size:
+            os.truncate(self.path, size)
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def _read(self, path: Path) -> None:
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data) and path == self.path:
+            self._cut(len(whole))
+        rows = list(_rows(path, whole))
+        if not rows:
+            return
+        self._check_stamp(path, rows[0].get("stamp"))
+        by_unit: dict[int, list[Rollout]] = {}
+        for row in rows[1:]:
+            by_unit.setdefault(row["unit"], []).append(rollout_from_dict(row))
+        sizes = {row["unit"]: row["of"] for row in rows[1:]}
+        # A torn unit that was run again after a resume stands twice in part: its last `of` lines are the whole one.
+        self._units.update({unit: rollouts[-sizes[unit] :] for unit, rollouts in by_unit.items() if len(rollouts) >= sizes[unit]})
+
+    def _check_stamp(self, path: Path, stamp: Any) -> None:
+        if not isinstance(stamp, dict):
+            raise JournalError(f"journal {path}: its first line is no stamp; move the file away and run again")
+        changed = sorted(key for key in {*stamp, *self.stamp} if stamp.get(key) != self.stamp.get(key))
+        if changed:
+            raise JournalError(
+                f"journal {path}: written with other settings ({_differences(stamp, self.stamp, changed)}); choose "
+                "another --trainer.default_root_dir, or go back to those settings. Nothing was overwritten"
+            )
+
+
+def _rows(path: Path, data: bytes) -> Iterable[dict[str, Any]]:
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise JournalError(f"journal {path}, line {number}: not JSON ({error}); move the file away") from error
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> str:
+    shown = [f"{key}: was {_short(old.get(key))}, is {_short(new.get(key))}" for key in keys[:3]]
+    return "; ".join(shown + ([f"and {len(keys) - 3} more"] if len(keys) > 3 else []))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,215 @@
+"""SEAL's outer loop inside Lightning's: one epoch of the fit is one round.
+
+    round: [validate before the first]  E-step -> filter -> M-step (Lightning's training loop) -> merge -> validate -> save
+
+The E-step is a loop of its own (`RolloutLoop`, one unit of work an advance). The M-step's loader is rebuilt every round
+from the kept edits; a round that keeps nothing trains nothing and goes on. Crash safety rests on two things: the journal
+holds every finished unit, and a checkpoint is taken either at a round's end or inside the M-step, never in between.
+This is the only file that touches Lightning's private loop classes.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from statistics import fmean, pstdev
+from typing import Any
+
+import torch
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.loop import _Loop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.trainer import call
+
+from seal_lightning.data import units as units_of
+from seal_lightning.errors import JournalError
+from seal_lightning.hooks import EditFilter, notify
+from seal_lightning.m_step import batch_plan
+from seal_lightning.rollouts import UnitRunner
+from seal_lightning.selection import group_rollouts
+from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
+
+log = logging.getLogger(__name__)
+
+
+class RolloutLoop(_Loop):
+    """The E-step of one round over all training contexts; each advance is one unit of work."""
+
+    def __init__(self, trainer: Any) -> None:
+        super().__init__(trainer)
+        self.rollouts: list[Rollout] = []
+        self.unit = 0
+        self.runner: UnitRunner | None = None
+
+    def run(self, *, round: int, policy_digest: str, must_be_finished: bool) -> list[Rollout]:
+        """Roll out every unit of `round`; with `must_be_finished`, the journal has to hold them all already."""
+        module, data = self.trainer.lightning_module, self.trainer.datamodule
+        work = units_of(data.train_contexts, data.contexts_per_unit)
+        self.runner = UnitRunner(
+            self.trainer, module, phase="train", plan=module.plan, units=work, round=round, policy_digest=policy_digest
+        )
+        if must_be_finished and len(self.runner.journal.units) < len(work):
+            raise JournalError(
+                f"journal {self.runner.journal.path}: round {round} is incomplete, but the checkpoint was taken in its "
+                "M-step; bring the journal back or resume from an earlier checkpoint"
+            )
+        self.rollouts, self.unit = [], 0
+        while self.unit < len(work):
+            self.advance()
+        self.runner.end(self.rollouts)
+        return self.rollouts
+
+    def advance(self) -> None:
+        assert self.runner is not None
+        self.rollouts += self.runner.run(self.unit)
+        self.unit += 1
+
+
+class MStepLoop(_TrainingEpochLoop):
+    """Lightning's training loop without validation inside: that comes after the merge, in `SEALFitLoop`."""
+
+    def _should_check_val_fx(self, data_fetcher: Any) -> bool:
+        return False
+
+    def reset(self) -> None:
+        with warnings.catch_warnings():  # the loader does start at the right batch, see SEALFitLoop.on_advance_start
+            warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
+            super().reset()
+
+
+class SEALFitLoop(_FitLoop):
+    """The rounds.
+
+    Args:
+        trainer: Its trainer.
+        min_epochs: Fewest rounds, as in Lightning.
+        max_epochs: Rounds.
+        validate_first: Validate the untrained policy before the first round.
+    """
+
+    def __init__(self, trainer: Any, min_epochs: int | None, max_epochs: int | None, *, validate_first: bool) -> None:
+        super().__init__(trainer, min_epochs=min_epochs, max_epochs=max_epochs)
+        self.rollout_loop = RolloutLoop(trainer)
+        self.validate_first = validate_first
+        self.kept: list[EditOutcome] = []
+        self.policy_digest = ""  # of the policy that this round's E-step sampled from
+        self._stage = ""  # "m_step" or "round_end" in a loaded checkpoint, else empty
+        self._in_m_step = False
+
+    # -- resume ------------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self) -> dict:
+        stage = "m_step" if self._in_m_step else "round_end"
+        return {**super().on_save_checkpoint(), "stage": stage, "policy_digest": self.policy_digest}
+
+    def on_load_checkpoint(self, state_dict: dict) -> None:
+        super().on_load_checkpoint(state_dict)
+        self._stage, self.policy_digest = state_dict["stage"], state_dict["policy_digest"]
+
+    def reset(self) -> None:
+        if self._stage != "m_step":
+            # A round's end is a clean start of the next round: Lightning's own restart logic has nothing to do.
+            for progress in (self.epoch_progress.current, self.epoch_progress.total):
+                progress.completed = progress.processed
+            _Loop.restarting.fset(self, False)  # type: ignore[attr-defined]
+            for loop in (self, self.epoch_loop, self.epoch_loop.val_loop):
+                loop._loaded_from_state_dict = False
+        self.epoch_loop.val_loop.restarting = False
+        super().reset()
+
+    # -- a round -----------------------------------------------------------------------------------------------------
+
+    def setup_data(self) -> None:
+        """The M-step's loader exists only once edits are kept; Lightning asks for it before that."""
+        if self.kept:
+            super().setup_data()
+
+    def on_advance_start(self) -> None:
+        module = self.trainer.lightning_module
+        round, resumed = self.epoch_progress.current.processed, self._stage == "m_step"
+        module.rounds_done = round
+        if round == 0 and not resumed and self.validate_first:
+            self._validate()
+        if not resumed:
+            self.policy_digest = module.policy.digest()
+        self._e_step(round, must_be_finished=resumed)
+        module.kept = self.kept
+        module.batch_start = self.epoch_loop.batch_progress.current.processed if resumed else 0
+        batches = len(batch_plan(len(self.kept), settings=module.m_step, seed=module.seed, round=round))
+        module.optimizer_steps = max(1, math.ceil(batches / self.trainer.accumulate_grad_batches))
+        self._combined_loader = None
+        self.setup_data()
+        self._stage, self._in_m_step = "", True
+        if not resumed:
+            self.epoch_progress.increment_ready()
+            call._call_callback_hooks(self.trainer, "on_train_epoch_start")
+            call._call_lightning_module_hook(self.trainer, "on_train_epoch_start")
+            self.epoch_progress.increment_started()
+
+    def _e_step(self, round: int, *, must_be_finished: bool) -> None:
+        trainer, module = self.trainer, self.trainer.lightning_module
+        started = time.perf_counter()
+        rollouts = self.rollout_loop.run(
+            round=round, policy_digest=self.policy_digest, must_be_finished=must_be_finished
+        )
+        groups = group_rollouts(rollouts)
+        self.kept = self._filter().select(groups)
+        module.e_step_metrics = e_step_metrics(rollouts, groups, self.kept, time.perf_counter() - started)
+        notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
+
+    def _filter(self) -> EditFilter:
+        (chosen,) = [callback for callback in self.trainer.callbacks if isinstance(callback, EditFilter)]
+        return chosen
+
+    def advance(self) -> None:
+        if self.kept:
+            super().advance()
+        else:
+            log.info("round %d: no self-edit was kept, the policy stays as it is", self.epoch_progress.current.processed)
+            self.epoch_loop.batch_progress.reset_on_run()
+            self.max_batches = float("inf")  # Lightning takes 0 batches for the end of the fit
+
+    def on_advance_end(self) -> None:
+        trainer, module = self.trainer, self.trainer.lightning_module
+        module.rounds_done = self.epoch_progress.current.processed + 1
+        if self.kept and module.policy.end_round(self.epoch_progress.current.processed):
+            trainer.strategy.setup_optimizers(trainer)
+        self._in_m_step = False
+        if self.epoch_loop._should_check_val_epoch():
+            self._validate()
+        super().on_advance_end()
+        self.max_batches = float("inf")
+
+    def _validate(self) -> None:
+        if not self.trainer.enable_validation:
+            return
+        trainer = self.trainer
+        trainer.validating = True
+        first_iteration = trainer._logger_connector._first_loop_iter
+        call._call_lightning_module_hook(trainer, "on_validation_model_zero_grad")
+        self.epoch_loop.val_loop.run()
+        trainer.training = True
+        trainer._logger_connector._first_loop_iter = first_iteration
+        torch.set_grad_enabled(True)
+
+
+def e_step_metrics(
+    rollouts: Sequence[Rollout], groups: Sequence[RolloutGroup], kept: Sequence[EditOutcome], seconds: float
+) -> dict[str, float]:
+    """What a round's E-step logs; rewards are over usable edits with their repeats averaged."""
+    by_group = [[outcome.reward for outcome in group.outcomes if outcome.reward is not None] for group in groups]
+    rewards = [reward for group in by_group for reward in group]
+    inner = sum(rollout.seconds.get("inner loop", 0.0) for rollout in rollouts)
+    steps = sum(rollout.steps for rollout in rollouts)
+    return {
+        "reward/mean": fmean(rewards) if rewards else 0.0,
+        "reward/best": fmean(max(group) for group in by_group if group) if rewards else 0.0,
+        "reward/std_within_context": fmean(pstdev(group) for group in by_group if group) if rewards else 0.0,
+        "e_step/rejected_frac": fmean(rollout.status == "rejected" for rollout in rollouts),
+        "e_step/kept": float(len(kept)),
+        "e_step/seconds": seconds,
+        "e_step/adapter_steps_per_s": steps / inner if inner else 0.0,
+    }

@@ -1,0 +1,124 @@
+"""The M-step's data and settings: supervised fine-tuning of the policy on prompt -> kept edit, loss on the edit alone.
+
+The whole M-step of a round is one list of batches (all its epochs in order) that the run seed and the round decide, so
+that a resumed M-step continues at the batch where it stopped. Lightning does the optimisation (`module.py`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.policy import Policy
+from seal_lightning.seeding import derive_seed
+from seal_lightning.types import EditOutcome
+
+IGNORED = -100  # label of tokens without loss, torch's convention
+
+
+@dataclass(frozen=True)
+class MStep:
+    """How the policy is fine-tuned on the kept edits.
+
+    Args:
+        learning_rate: Peak of the AdamW (paper: 3e-4 for knowledge, 5e-5 for ARC).
+        epochs: Passes over the kept edits of a round (paper: 2 and 8).
+        batch_size: Sequences a step and process; `trainer.accumulate_grad_batches` multiplies it.
+        schedule: Of the learning rate within a round.
+        warmup: Share of a round's steps over which the learning rate rises.
+        weight_decay: Of the AdamW.
+        max_length: Longest prompt plus edit in tokens; longer edits lose their end.
+    """
+
+    learning_rate: float = 3e-4
+    epochs: int = 2
+    batch_size: int = 1
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    max_length: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ConfigError(f"model.m_step.learning_rate must be above 0, got {self.learning_rate}")
+        for name in ("epochs", "batch_size", "max_length"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.m_step.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"model.m_step.warmup must be in [0, 1), got {self.warmup}")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sequence: `input_ids` and `labels` of equal length, `IGNORED` on the prompt."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def encode_example(policy: Policy, prompt: str, text: str, *, max_length: int) -> Example:
+    """Tokenise one kept edit after its prompt, ended by the EOS token (so that the policy learns to stop)."""
+    start = policy.encode(prompt)
+    target = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+    end = [policy.tokenizer.eos_token_id] if policy.tokenizer.eos_token_id is not None else []
+    input_ids = [*start, *target, *end][:max_length]
+    labels = [*[IGNORED] * len(start), *target, *end][:max_length]
+    return Example(input_ids, labels)
+
+
+def batch_plan(examples: int, *, settings: MStep, seed: int, round: int) -> list[list[int]]:
+    """All batches of a round's M-step as lists of example numbers: each epoch shuffled by (seed, round, epoch)."""
+    batches: list[list[int]] = []
+    for epoch in range(settings.epochs):
+        order = list(range(examples))
+        random.Random(derive_seed("m-step", seed, round, epoch)).shuffle(order)
+        batches += [order[at : at + settings.batch_size] for at in range(0, examples, settings.batch_size)]
+    return batches
+
+
+class PlannedBatches(Sampler[list[int]]):
+    """The batches of a plan from `start` on; its length is that of the whole plan, as Lightning's progress counts it."""
+
+    def __init__(self, plan: Sequence[list[int]], *, start: int = 0) -> None:
+        self.plan = plan
+        self.start = start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.plan[self.start :])
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+
+def make_loader(
+    policy: Policy, kept: Sequence[EditOutcome], *, settings: MStep, seed: int, round: int, start: int = 0
+) -> DataLoader:
+    """The M-step's batches for the kept edits: dicts of `input_ids`, `attention_mask`, `labels`, each (B, T)."""
+    limit = min(settings.max_length, policy.window)
+    examples = [encode_example(policy, outcome.prompt, outcome.text, max_length=limit) for outcome in kept]
+    plan = batch_plan(len(examples), settings=settings, seed=seed, round=round)
+    pad = policy.tokenizer.pad_token_id
+
+    def collate(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
+        longest = max(len(example.input_ids) for example in batch)
+
+        def padded(rows: Sequence[list[int]], fill: int) -> torch.Tensor:
+            return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
+
+        return {
+            "input_ids": padded([example.input_ids for example in batch], pad),
+            "attention_mask": padded([[1] * len(example.input_ids) for example in batch], 0),
+            "labels": padded([example.labels for example in batch], IGNORED),
+        }
+
+    return DataLoader(
+        examples,  # type: ignore[arg-type]
+        batch_sampler=PlannedBatches(plan, start=start),
+        collate_fn=collate,
+    )

@@ -1,0 +1,102 @@
+"""Load the policy's base model and tokenizer: a hub name, a local folder, or a tiny model with random weights.
+
+`random/<family>` builds a model of a few thousand parameters on the spot (see `tiny.py`), for trying configurations
+without a download. Safe by default: safetensors only, no remote code unless asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from seal_lightning.errors import ModelError
+from seal_lightning.tiny import build_tiny
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which causal language model to start from.
+
+    Args:
+        name: Hub name, local folder, or `random/llama` (also gpt2, gpt_neox, qwen2, qwen3, gemma) for random weights.
+        dtype: Of the base weights; `auto` takes the checkpoint's own. Adapters are float32 in any case.
+        chat: Whether prompts go through the tokenizer's chat template; `auto` uses it where the tokenizer has one.
+        revision: Branch, tag or commit of a hub model.
+        attention: Attention implementation of transformers (`sdpa`, `eager`, `flash_attention_2`, ...).
+        trust_remote_code: Run Python code that a hub repository carries. Leave off unless you have read that code.
+        seed: Of the random weights of `random/...`.
+    """
+
+    name: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    dtype: Dtype = "auto"
+    chat: bool | Literal["auto"] = "auto"
+    revision: str | None = None
+    attention: str = "sdpa"
+    trust_remote_code: bool = False
+    seed: int = 0
+
+
+def load_model(source: ModelSource) -> tuple[Any, Any, bool]:
+    """Load (model, tokenizer, chat) as `source` says; the model is on the CPU and its tokenizer has a pad token.
+
+    Raises:
+        ModelError: The name is neither a folder nor on the hub (or cache), weights or tokenizer are missing, or the
+            chat template was asked for where there is none.
+    """
+    model, tokenizer = _random(source) if source.name.startswith("random/") else _pretrained(source)
+    if tokenizer.pad_token_id is None:  # padding is always masked, so any token will do
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"model.source.name={source.name}: the tokenizer has neither a pad nor an EOS token; set one")
+        tokenizer.pad_token = tokenizer.eos_token
+    has_template = getattr(tokenizer, "chat_template", None) is not None
+    if source.chat is True and not has_template:
+        raise ModelError(f"model.source.chat=true, but the tokenizer of {source.name} has no chat template; set it to false")
+    return model, tokenizer, has_template if source.chat == "auto" else source.chat
+
+
+def _random(source: ModelSource) -> tuple[Any, Any]:
+    model, tokenizer = build_tiny(source.name.removeprefix("random/"), seed=source.seed, chat=source.chat is True)
+    return model.to(_dtype(source.dtype)), tokenizer
+
+
+def _dtype(name: Dtype) -> torch.dtype:
+    return torch.float32 if name == "auto" else getattr(torch, name)
+
+
+def _pretrained(source: ModelSource) -> tuple[Any, Any]:
+    options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    if Path(source.name).is_dir() and not (Path(source.name) / "config.json").exists():
+        raise ModelError(f"model.source.name={source.name}: the folder holds no config.json; give a transformers model folder")
+    try:
+        config = AutoConfig.from_pretrained(source.name, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source.name, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            source.name, config=config, dtype=source.dtype, attn_implementation=source.attention, use_safetensors=True,
+            **options,
+        )  # fmt: skip
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"model.source.name={source.name}: cannot be loaded as a causal language model: {reason} (expected a hub "
+            "name, a folder with config.json, tokenizer and *.safetensors, or random/llama)"
+        ) from error
+    return model, tokenizer
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """A digest of architecture and a sample of every weight: tells base models apart without reading gigabytes twice."""
+    digest = hashlib.blake2b(json.dumps(type(model).__name__).encode(), digest_size=12)
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu()
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()

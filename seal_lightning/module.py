@@ -1,0 +1,223 @@
+"""The LightningModule: it owns the policy, builds the E-step from its parts, and is what the M-step trains.
+
+One Lightning epoch is one round. The E-step runs in the fit loop (`loop.py`); `training_step` is plain supervised
+fine-tuning on the kept edits; validation and test adapt to held-out contexts and report the paper's three numbers: base
+(no adapter), passage (adapter trained on the passage alone), edits (adapter trained on one self-edit).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch.optim.lr_scheduler import LambdaLR
+
+from seal_lightning.data import units
+from seal_lightning.e_step import EStep, Plan
+from seal_lightning.errors import ModelError
+from seal_lightning.evaluation import evaluation_means
+from seal_lightning.grading import Grader, Reward, resolve
+from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.m_step import MStep, make_loader
+from seal_lightning.model import ModelSource, fingerprint, load_model
+from seal_lightning.policy import PolicyTuning, TunedPolicy
+from seal_lightning.rollouts import UnitRunner
+from seal_lightning.sampling import LocalSampler, Sampler
+from seal_lightning.seeding import derive_seed
+from seal_lightning.tasks import Knowledge, Task
+from seal_lightning.types import Context, EditOutcome, Rollout
+
+
+class SEALModule(LightningModule):
+    """A self-adapting language model.
+
+    Args:
+        source: The base model.
+        tuning: How the M-step changes the policy.
+        task: What a context is, how edits are prompted and parsed.
+        sampler: Where self-edits come from.
+        inner_loop: How the temporary adapters are trained.
+        grader: `recall`, `contains`, `exact_match`, `f1`, or a class of your own; scores one answer in [0, 1].
+        reward: `score`, `gain`, `improved`, or weights of several, for example `{score: 1.0, gain: 0.5}`.
+        e_step: Edits and repeats a training context.
+        evaluation: Edits and repeats a validation or test context.
+        m_step: How the policy is fine-tuned on the kept edits.
+        max_answer_tokens: Longest closed-book answer.
+        answer_batch: Queries answered together.
+        seed: Of everything random in the run; `seed_everything` is not needed.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource = ModelSource(),
+        tuning: PolicyTuning = PolicyTuning(),
+        task: Task | None = None,
+        sampler: Sampler | None = None,
+        inner_loop: InnerLoop = InnerLoop(),
+        grader: str | Grader = "recall",
+        reward: str | dict[str, float] = "score",
+        e_step: Plan = Plan(),
+        evaluation: Plan = Plan(edits=1, repeats=1, passage_only=True),
+        m_step: MStep = MStep(),
+        max_answer_tokens: int = 64,
+        answer_batch: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.tuning = tuning
+        self.plan = e_step
+        self.evaluation = evaluation
+        self.m_step = m_step
+        self.seed = seed
+        self.e_step = EStep(
+            task=task or Knowledge(),
+            sampler=sampler or LocalSampler(),
+            inner_loop=inner_loop,
+            grader=resolve(grader),
+            reward=Reward(reward),
+            seed=seed,
+            max_answer_tokens=max_answer_tokens,
+            answer_batch=answer_batch,
+        )
+        self.tuned: TunedPolicy | None = None
+        self.kept: list[EditOutcome] = []
+        self.batch_start = 0
+        self.optimizer_steps = 1
+        self.rounds_done = 0
+        self.e_step_metrics: dict[str, float] = {}
+        self.strict_loading = False
+        self.base_fingerprint = ""
+
+    # -- the policy ------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Load the policy once (Lightning calls this before it moves the module to its device)."""
+        if self.tuned is None:
+            model, tokenizer, chat = load_model(self.source)
+            self.base_fingerprint = fingerprint(model)
+            self.tuned = TunedPolicy(model, tokenizer, chat, self.tuning, seed=self.seed)
+            self.model = self.tuned.module
+
+    @property
+    def policy(self) -> TunedPolicy:
+        assert self.tuned is not None, "configure_model() makes the policy"
+        return self.tuned
+
+    # -- M-step ----------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> Any:
+        return make_loader(
+            self.policy.policy,
+            self.kept,
+            settings=self.m_step,
+            seed=self.seed,
+            round=self.current_epoch,
+            start=self.batch_start,
+        )
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        # dropout (GPT-2 has some of its own) must be the same after a resume in the middle of the M-step
+        torch.manual_seed(derive_seed("m-step", self.seed, self.current_epoch, batch_idx, self.global_rank))
+        loss = self.model(**batch, use_cache=False).loss  # mean over the edits' tokens
+        self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=len(batch["input_ids"]))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trained, lr=self.m_step.learning_rate, weight_decay=self.m_step.weight_decay, betas=(0.9, 0.999)
+        )
+        scheduler = LambdaLR(optimizer, self._learning_rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _learning_rate_factor(self, step: int) -> float:
+        """Of the peak at optimizer step `step` of the round; the round's number of steps is known when it starts."""
+        total, warmup = self.optimizer_steps, round(self.m_step.warmup * self.optimizer_steps)
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, total - warmup))
+        match self.m_step.schedule:
+            case "linear":
+                return 1.0 - progress
+            case "cosine":
+                return 0.5 * (1.0 + math.cos(math.pi * progress))
+            case _:
+                return 1.0
+
+    def on_train_epoch_start(self) -> None:
+        self.log_dict(self.e_step_metrics, batch_size=1)
+
+    # -- validation, test, predict ------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._open_units("validation", self.trainer.datamodule.validation_contexts)
+
+    def on_test_epoch_start(self) -> None:
+        self._open_units("test", self.trainer.datamodule.test_contexts)
+
+    def validation_step(self, batch: Sequence[Context], batch_idx: int) -> None:
+        self._run_unit(batch_idx)
+
+    def test_step(self, batch: Sequence[Context], batch_idx: int) -> None:
+        self._run_unit(batch_idx)
+
+    def predict_step(self, batch: Sequence[Context], batch_idx: int) -> list[Rollout]:
+        """Self-edits without adapting."""
+        with self.policy.frozen() as policy:
+            return self.e_step.write_edits(policy, batch, plan=self.plan, round=self.rounds_done)
+
+    def on_validation_epoch_end(self) -> None:
+        self._close_units("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._close_units("test")
+
+    def _open_units(self, phase: str, contexts: Sequence[Context]) -> None:
+        self.evaluated: list[Rollout] = []
+        self.runner = UnitRunner(
+            self.trainer,
+            self,
+            phase=phase,
+            plan=self.evaluation,
+            units=units(contexts, self.trainer.datamodule.contexts_per_unit),
+            round=self.rounds_done,
+            policy_digest=self.policy.digest(),
+            by_stamp=not self.trainer.training and self.trainer.state.fn != "fit",
+        )
+
+    def _run_unit(self, number: int) -> None:
+        with torch.enable_grad():
+            self.evaluated += self.runner.run(number)
+
+    def _close_units(self, split: str) -> None:
+        """Log base, passage and edits accuracy (means over contexts) of the phase that ends."""
+        self.runner.end(self.evaluated)
+        for name, value in evaluation_means(self.evaluated).items():
+            self.log(f"{split}/{name}", value, batch_size=1)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        trained = set(self.policy.trainable_state())
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name.removeprefix("model.") in trained}
+        checkpoint["seal"] = {
+            "base": self.base_fingerprint,
+            "merged": self.policy.merged,
+            "optimizer_steps": self.optimizer_steps,
+            "rounds_done": self.rounds_done,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint.get("seal")
+        if saved is None:
+            raise ModelError("the checkpoint was not written by seal fit; give one of a run's checkpoints/*.ckpt")
+        if saved["base"] != self.base_fingerprint:
+            raise ModelError(
+                f"the checkpoint belongs to another base model than model.source.name={self.source.name}; use the "
+                "config saved beside the run"
+            )
+        self.optimizer_steps, self.rounds_done = saved["optimizer_steps"], saved["rounds_done"]
+        self.policy.remerge(saved["merged"])

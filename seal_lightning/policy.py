@@ -1,0 +1,261 @@
+"""The policy: the model that writes self-edits and is adapted, and how a round changes it for good.
+
+E-step code sees `Policy`: a plain transformers model with its tokenizer. `PolicyTuning` says how the M-step fine-tunes
+it: LoRA (default, all linear layers) or all weights. After a round, a `fresh` LoRA is merged into its base layers in
+place and drawn anew, as the paper does; parameter identity survives, so DDP and DeepSpeed engines stay valid. What was
+merged is kept as a stack of small adapters, so checkpoints and exports never hold the base weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import nn
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.seeding import derive_seed
+from seal_lightning.types import Prompt
+
+AdapterState = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class PolicyTuning:
+    """How the M-step changes the policy.
+
+    Args:
+        method: `lora` or `full` (all weights).
+        rank: Of the LoRA.
+        alpha: Scale of the LoRA; its output is multiplied by alpha / rank.
+        dropout: On the LoRA's input during the M-step.
+        target_modules: `all-linear` or a list of layer names.
+        round_start: `fresh` merges the adapter at each round's end and starts a new one with a new optimizer (paper);
+            `continue` keeps adapter and optimizer.
+        gradient_checkpointing: Trade time for memory in the M-step.
+    """
+
+    method: Literal["lora", "full"] = "lora"
+    rank: int = 64
+    alpha: float = 128.0
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+    round_start: Literal["fresh", "continue"] = "fresh"
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"model.tuning.rank must be at least 1, got {self.rank}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.tuning.dropout must be in [0, 1), got {self.dropout}")
+
+
+@dataclass(slots=True)
+class Policy:
+    """A plain causal language model with its tokenizer; `chat` tells whether prompts go through the chat template."""
+
+    model: Any
+    tokenizer: Any
+    chat: bool
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def window(self) -> int:
+        """The most tokens the model can attend to (a large number where its config sets no limit)."""
+        return int(getattr(self.model.config, "max_position_embeddings", 1 << 20) or 1 << 20)
+
+    def format(self, prompt: Prompt) -> str:
+        """The text the model reads: the chat template for instruct models, plain text ending in the lead for base ones."""
+        if not self.chat:
+            return f"{prompt.system}\n\n{prompt.user}{prompt.lead}" if prompt.system else prompt.user + prompt.lead
+        messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
+        messages.append({"role": "user", "content": prompt.user})
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a formatted prompt (a chat template writes its special tokens itself)."""
+        return self.tokenizer(text, add_special_tokens=not self.chat)["input_ids"]
+
+
+class TunedPolicy:
+    """A base model under fine-tuning: `module` is what the optimizer trains, `policy` what the E-step sees.
+
+    Args:
+        model: Plain causal language model.
+        tokenizer: Its tokenizer.
+        chat: Whether prompts use the chat template.
+        tuning: How the M-step changes it.
+        seed: Run seed; the adapter of round r is drawn from (seed, r).
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, chat: bool, tuning: PolicyTuning, *, seed: int) -> None:
+        self.tuning = tuning
+        self.seed = seed
+        self.merged: list[AdapterState] = []
+        self.policy = Policy(model, tokenizer, chat)
+        self.module: nn.Module = model.float() if tuning.method == "full" else _with_lora(model, tuning)
+        if tuning.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.config.use_cache = False
+        self.restart_adapter(0)
+
+    def restart_adapter(self, round: int) -> None:
+        """Draw the adapter of `round` anew (a LoRA that changes nothing yet), the same on every rank."""
+        if self.tuning.method == "full":
+            return
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(derive_seed("policy adapter", self.seed, round))
+            for layer in self._layers():
+                # drawn on the CPU whatever the device, so that a GPU run starts from the same numbers
+                fresh = torch.empty_like(layer.lora_A["default"].weight, device="cpu", dtype=torch.float32)
+                nn.init.kaiming_uniform_(fresh, a=5**0.5)
+                layer.lora_A["default"].weight.copy_(fresh)
+                layer.lora_B["default"].weight.zero_()
+
+    def end_round(self, round: int) -> bool:
+        """Close the M-step of `round`; True where the adapter was merged and the optimizer has to start afresh."""
+        if self.tuning.round_start == "continue":
+            return False
+        if self.tuning.method == "lora":
+            self._merge(self.adapter_state())
+            self.restart_adapter(round + 1)
+        return True
+
+    def _merge(self, state: AdapterState) -> None:
+        self.merged.append(state)
+        with torch.no_grad():
+            for layer in self._layers():
+                weight = layer.get_base_layer().weight
+                weight += layer.get_delta_weight("default").to(weight.dtype)
+
+    def remerge(self, states: Sequence[AdapterState]) -> None:
+        """Bring a freshly loaded base to where earlier rounds left it, by the same merges in the same order."""
+        for state in states:
+            set_peft_model_state_dict(self.module, state)  # type: ignore[arg-type]
+            self._merge({name: tensor.clone() for name, tensor in state.items()})
+
+    def adapter_state(self) -> AdapterState:
+        """A copy of the adapter in training, by peft's names; empty for full fine-tuning."""
+        if self.tuning.method == "full":
+            return {}
+        state = get_peft_model_state_dict(self.module)  # type: ignore[arg-type]
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+
+    def trainable_state(self) -> AdapterState:
+        """The trained parameters by name, not copied."""
+        return {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+
+    def digest(self) -> str:
+        """Identifies the policy's weights: everything merged so far and what is in training."""
+        digest = hashlib.blake2b(digest_size=12)
+        current = self.trainable_state() if self.tuning.method == "full" else self.adapter_state()
+        for state in (*self.merged, current):
+            for name in sorted(state):
+                digest.update(name.encode())
+                digest.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @contextmanager
+    def frozen(self) -> Iterator[Policy]:
+        """The policy as the E-step needs it: evaluation mode, nothing trainable; all flags are restored afterwards."""
+        modes = {module: module.training for module in self.module.modules()}
+        trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        use_cache = self.policy.model.config.use_cache
+        self.module.eval()
+        self.policy.model.config.use_cache = True
+        try:
+            with self._without_idle_adapter():
+                for parameter in self.module.parameters():
+                    parameter.requires_grad_(False)
+                yield self.policy
+        finally:
+            for module, training in modes.items():
+                module.training = training
+            for parameter in self.module.parameters():
+                parameter.requires_grad_(False)
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+            self.policy.model.config.use_cache = use_cache
+
+    def _without_idle_adapter(self) -> Any:
+        """A fresh adapter adds exactly nothing: skip its matrix products while it does."""
+        idle = isinstance(self.module, PeftModel) and all(
+            not layer.lora_B["default"].weight.any() for layer in self._layers()
+        )
+        return self.module.disable_adapter() if idle else nullcontext()  # type: ignore[operator]
+
+    def _layers(self) -> list[LoraLayer]:
+        return [module for module in self.module.modules() if isinstance(module, LoraLayer)]
+
+    def export(self, folder: Path, *, merged: bool = False) -> None:
+        """Write the policy: a PEFT folder against the original base, or whole safetensors (`merged`, or full tuning)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.tuning.method == "full" or merged:
+            self._export_whole(folder)
+        else:
+            self._export_adapter(folder)
+        self.policy.tokenizer.save_pretrained(folder)
+
+    def _export_adapter(self, folder: Path) -> None:
+        states = [*self.merged, self.adapter_state()] if self._in_use() or not self.merged else self.merged
+        config = LoraConfig(**_lora_options(self.tuning, rounds=len(states)))
+        config.target_modules = self.module.peft_config["default"].target_modules  # type: ignore[union-attr,index]
+        config.base_model_name_or_path = self.policy.model.config._name_or_path
+        config.inference_mode = True
+        config.save_pretrained(folder)
+        save_file(_concatenate(states), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+    def _in_use(self) -> bool:
+        return any(bool(layer.lora_B["default"].weight.any()) for layer in self._layers())
+
+    def _export_whole(self, folder: Path) -> None:
+        if not isinstance(self.module, PeftModel):
+            self.policy.model.save_pretrained(folder)
+            return
+        state = {
+            name.replace(".base_layer.", "."): tensor
+            for name, tensor in self.policy.model.state_dict().items()
+            if ".lora_" not in name
+        }
+        with torch.no_grad():
+            for name, layer in self.policy.model.named_modules():
+                if isinstance(layer, LoraLayer):
+                    delta = layer.get_delta_weight("default")
+                    state[f"{name}.weight"] = state[f"{name}.weight"] + delta.to(state[f"{name}.weight"].dtype)
+        self.policy.model.save_pretrained(folder, state_dict=state)
+
+
+def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:
+    try:
+        return get_peft_model(model, LoraConfig(**_lora_options(tuning, rounds=1)))  # type: ignore[return-value]
+    except ValueError as error:
+        raise ConfigError(f"model.tuning.target_modules={tuning.target_modules}: {' '.join(str(error).split())}") from error
+
+
+def _lora_options(tuning: PolicyTuning, *, rounds: int) -> Mapping[str, Any]:
+    """Several rounds side by side are one LoRA of the summed rank with the same alpha / rank."""
+    return {
+        "r": tuning.rank * rounds,
+        "lora_alpha": tuning.alpha * rounds,
+        "lora_dropout": tuning.dropout,
+        "target_modules": tuning.target_modules,
+        "task_type": "CAUSAL_LM",
+    }
+
+
+def _concatenate(states: Sequence[AdapterState]) -> AdapterState:
+    """The sum of several LoRAs as one: A stacked along its rows, B along its columns."""
+    axis = {name: 0 if ".lora_A." in name else 1 for name in states[0]}
+    return {name: torch.cat([state[name] for state in states], dim=axis[name]).contiguous() for name in states[0]}

@@ -1,0 +1,122 @@
+"""Units of work as the loops run them: from the journal where they are finished, else the E-step on the frozen policy.
+
+The journal's stamp is what the rollouts depend on: every setting of the E-step, the contexts, and the policy's digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from seal_lightning.e_step import Plan
+from seal_lightning.hooks import notify
+from seal_lightning.journal import Journal
+from seal_lightning.types import Context, Rollout
+
+
+class UnitRunner:
+    """Runs the units of one phase (train, validation or test) of one round.
+
+    Args:
+        trainer: Its `default_root_dir` is the run folder; the journal lies in `journal/` there.
+        module: The `SEALModule`.
+        phase: Enters the journal's name.
+        plan: Edits and repeats.
+        units: All units of the phase.
+        round: Counted from 0.
+        policy_digest: Of the policy that rolls out.
+        by_stamp: Name the journal after its stamp, so that other settings get another file instead of a refusal
+            (`seal test` and `seal validate`).
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        module: Any,
+        *,
+        phase: str,
+        plan: Plan,
+        units: Sequence[Sequence[Context]],
+        round: int,
+        policy_digest: str,
+        by_stamp: bool = False,
+    ) -> None:
+        self.trainer = trainer
+        self.module = module
+        self.phase = phase
+        self.plan = plan
+        self.units = units
+        self.round = round
+        stamp = make_stamp(module, plan, units, policy_digest)
+        name = f"{phase}-{_digest(stamp)[:12]}" if by_stamp else f"{phase}-{round:03d}"
+        self.journal = Journal(
+            Path(trainer.default_root_dir) / "journal", name, stamp=stamp, rank=trainer.global_rank
+        )
+        finished = len(self.journal.units)
+        notify(trainer, module, "on_units_start", phase=phase, units=len(units), finished=finished)
+
+    def run(self, unit: int) -> list[Rollout]:
+        """The rollouts of one unit. Raises `SIGTERMException` instead of starting a unit after SIGTERM."""
+        rollouts = list(self.journal.units.get(unit, ()))
+        if not rollouts:
+            if self.trainer.received_sigterm:
+                raise SIGTERMException
+            rollouts = self._roll_out(self.units[unit])
+            self.journal.append(unit, rollouts)
+        notify(self.trainer, self.module, "on_unit_end", phase=self.phase, unit=unit, rollouts=rollouts)
+        return rollouts
+
+    def end(self, rollouts: Sequence[Rollout]) -> None:
+        """Tell the callbacks that the phase is over."""
+        notify(self.trainer, self.module, "on_units_end", phase=self.phase, rollouts=rollouts)
+
+    def _roll_out(self, contexts: Sequence[Context]) -> list[Rollout]:
+        def report(progress: Any) -> None:
+            notify(self.trainer, self.module, "on_unit_progress", phase=self.phase, progress=progress)
+
+        with self.trainer.precision_plugin.forward_context(), self.module.policy.frozen() as policy:
+            return self.module.e_step.run(policy, contexts, plan=self.plan, round=self.round, report=report)
+
+
+def make_stamp(
+    module: Any, plan: Plan, units: Sequence[Sequence[Context]], policy_digest: str
+) -> dict[str, Any]:
+    """What rollouts depend on, as flat JSON values: the E-step's settings, the units' contents, base and policy."""
+    contexts = [[asdict(context) for context in unit] for unit in units]
+    settings = {f"e_step.{name}": describe(value) for name, value in vars(module.e_step).items()}
+    return {
+        **settings,
+        "plan": asdict(plan),
+        "contexts": _digest(contexts),
+        "chat": module.policy.policy.chat,
+        "base": module.base_fingerprint,
+        "policy": policy_digest,
+    }
+
+
+def describe(value: Any) -> Any:
+    """The settings of an object as JSON: class path and public attributes that are plain values."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        attributes = {name: getattr(value, name) for name in value.__dataclass_fields__}
+    else:
+        attributes = {name: item for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
+    kind = type(value)
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", **{key: describe(item) for key, item in attributes.items()}}
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,129 @@
+"""Where self-edits come from: the local policy, or texts written beforehand.
+
+A sampler turns requests into samples; a user's own is named by `class_path`. Sampling one edit does not depend on what
+else is in the batch: each row adds Gumbel noise from its own seeded generator to the warped logits and takes the
+largest, which draws from the same distribution as the usual multinomial (the Gumbel-max trick).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.policy import Policy
+from seal_lightning.sampling.generation import generate
+from seal_lightning.types import Context
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """One self-edit to write: the formatted prompt, its context, its index within the context, its seed."""
+
+    prompt: str
+    context: Context
+    index: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was written, and how many tokens the prompt and the text had."""
+
+    text: str
+    prompt_tokens: int
+    tokens: int
+
+
+class Sampler(ABC):
+    """Writes self-edits."""
+
+    @abstractmethod
+    def sample(
+        self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
+    ) -> list[Sample]:
+        """One sample a request, in order; `on_done` is told how many were finished since the last call."""
+
+
+class LocalSampler(Sampler):
+    """Samples from the policy itself.
+
+    Args:
+        temperature: 0 takes the most likely token; the paper uses 1.0 (knowledge) and 0.8 (ARC).
+        top_p: Nucleus: the smallest set of tokens with this much probability.
+        max_new_tokens: Longest self-edit in tokens.
+        batch_size: Rows generated together.
+    """
+
+    def __init__(
+        self, *, temperature: float = 1.0, top_p: float = 0.95, max_new_tokens: int = 1024, batch_size: int = 32
+    ) -> None:
+        if temperature < 0:
+            raise ConfigError(f"sampler.temperature must be 0 or more, got {temperature}")
+        if not 0 < top_p <= 1:
+            raise ConfigError(f"sampler.top_p must be in (0, 1], got {top_p}")
+        if max_new_tokens < 1 or batch_size < 1:
+            raise ConfigError(
+                f"sampler.max_new_tokens and sampler.batch_size must be at least 1, got {max_new_tokens} and {batch_size}"
+            )
+        self.temperature = temperature
+        self.top_p = top_p
+        self.max_new_tokens = max_new_tokens
+        self.batch_size = batch_size
+
+    def sample(
+        self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
+    ) -> list[Sample]:
+        prompts = [policy.encode(request.prompt) for request in requests]
+        order = sorted(range(len(requests)), key=lambda row: len(prompts[row]))
+        samples: dict[int, Sample] = {}
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            processors = self._processors([requests[row].seed for row in rows])
+            texts = generate(
+                policy, [prompts[row] for row in rows], max_new_tokens=self.max_new_tokens, processors=processors
+            )
+            for row, tokens in zip(rows, texts, strict=True):
+                text = policy.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+                samples[row] = Sample(text, len(prompts[row]), len(tokens))
+            on_done(len(rows))
+        return [samples[row] for row in range(len(requests))]
+
+    def _processors(self, seeds: Sequence[int]) -> list:
+        if self.temperature == 0:
+            return []
+        warpers: list = [TemperatureLogitsWarper(self.temperature)] if self.temperature != 1 else []
+        warpers += [TopPLogitsWarper(self.top_p)] if self.top_p < 1 else []
+        return [*warpers, _GumbelNoise(seeds)]
+
+
+class WrittenEdits(Sampler):
+    """Takes the self-edits that the data carries (`edits` of a context) instead of sampling; too few leave empty ones."""
+
+    def sample(
+        self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
+    ) -> list[Sample]:
+        texts = [r.context.edits[r.index] if r.index < len(r.context.edits) else "" for r in requests]
+        on_done(len(requests))
+        tokens = [len(policy.encode(text)) if text else 0 for text in texts]
+        return [
+            Sample(text, len(policy.encode(request.prompt)), count)
+            for text, count, request in zip(texts, tokens, requests, strict=True)
+        ]
+
+
+class _GumbelNoise:
+    """Adds noise of each row's own generator to its logits (B, V); the arg max is then a sample."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        noise = torch.stack(
+            [torch.empty(scores.shape[-1]).exponential_(generator=generator) for generator in self.generators]
+        )
+        return scores.float() - noise.to(scores.device).log()

@@ -1,0 +1,54 @@
+"""ReST-EM's filter as pure functions: rollouts -> groups -> the edits worth imitating (arXiv 2506.10943, section 3.1).
+
+Repeats of one self-edit are averaged first. Ties go to the edit that was sampled first, so the choice never depends on
+the order in which work was finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
+
+
+def group_rollouts(rollouts: Iterable[Rollout]) -> list[RolloutGroup]:
+    """Average the repeats of each edit and collect the edits of each context, both in the order of their first rollout."""
+    by_context: dict[str, dict[int, list[Rollout]]] = {}
+    for rollout in rollouts:
+        if rollout.kind == "edit":
+            by_context.setdefault(rollout.context_id, {}).setdefault(rollout.edit_index, []).append(rollout)
+    return [
+        RolloutGroup(context_id, tuple(_outcome(edits[index]) for index in sorted(edits)))
+        for context_id, edits in by_context.items()
+    ]
+
+
+def _outcome(repeats: Sequence[Rollout]) -> EditOutcome:
+    first = repeats[0]
+    rewards = [rollout.reward for rollout in repeats if rollout.reward is not None]
+    return EditOutcome(
+        context_id=first.context_id,
+        edit_index=first.edit_index,
+        prompt=first.prompt,
+        text=first.text,
+        reward=fmean(rewards) if rewards else None,
+        score=fmean(rollout.score for rollout in repeats),
+        gain=fmean(rollout.gain for rollout in repeats),
+        repeats=len(rewards),
+    )
+
+
+def best_of(
+    group: RolloutGroup, *, k: int = 1, min_reward: float | None = None, min_gain: float | None = None
+) -> list[EditOutcome]:
+    """The `k` best usable edits of one context by reward, best first; fewer where the minima leave fewer."""
+    usable = [
+        outcome
+        for outcome in group.outcomes
+        if outcome.reward is not None
+        and (min_reward is None or outcome.reward >= min_reward)
+        and (min_gain is None or outcome.gain >= min_gain)
+    ]
+    # Averaging can leave 1/3 + 1/3 + 1/3 short of 1: rounding makes such rewards tie, as they should.
+    return sorted(usable, key=lambda outcome: (-round(outcome.reward or 0.0, 9), outcome.edit_index))[:k]

@@ -1,0 +1,60 @@
+"""What a task is: how a context becomes prompts, and how text of the policy becomes training data (SEAL, section 3).
+
+A task is pure text work without model, tokenizer or device. A task of one's own subclasses `Task` and is named in YAML
+by `class_path`; its options are the keyword arguments of its `__init__`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from seal_lightning.types import Context, Prompt, Query, SelfEdit, TrainingSequence
+
+
+class Task(ABC):
+    """The five texts of a task, in the order in which a round needs them.
+
+    >>> class Summary(Task):
+    ...     def prompt(self, context):
+    ...         return Prompt(user=f"Summarise.\\n\\n{context.passage}", lead="\\n\\nSummary:\\n")
+    ...     def parse(self, text, context):
+    ...         if not text.strip():
+    ...             return SelfEdit(text=text, reason="empty text")
+    ...         return SelfEdit(text=text, training_sequences=(TrainingSequence(text.strip()),))
+    ...     def passage_sequences(self, context):
+    ...         return (TrainingSequence(context.passage),)
+    ...     def query_prompt(self, query, context):
+    ...         return Prompt(user=query.question, lead="\\nAnswer:")
+    >>> Summary().read_answer(" Paris.\\nQuestion: ...")
+    'Paris.'
+    """
+
+    @abstractmethod
+    def prompt(self, context: Context) -> Prompt:
+        """The request for a self-edit of this context.
+
+        A base model reads `user + lead` as they are, so a `lead` brings its own line breaks; an instruct model gets
+        `system` and `user` through its chat template.
+        """
+
+    @abstractmethod
+    def parse(self, text: str, context: Context) -> SelfEdit:
+        """Read what the policy wrote. Never raises, whatever the text.
+
+        `SelfEdit.text` is the text as it was written: the M-step trains the policy on it. Text that nothing can be
+        trained on gives a `SelfEdit` with a short `reason` and no training sequences; reasons are counted in the
+        metrics, so use a few fixed ones. What must be trained in any case (the passage) is added here too, and does not
+        make an empty edit usable.
+        """
+
+    @abstractmethod
+    def passage_sequences(self, context: Context) -> tuple[TrainingSequence, ...]:
+        """What the "passage only" baseline trains on: the context without any self-edit."""
+
+    @abstractmethod
+    def query_prompt(self, query: Query, context: Context) -> Prompt:
+        """The question to an adapted model. It must not contain the passage: what was learnt is to be scored."""
+
+    def read_answer(self, text: str) -> str:
+        """The answer in what the model generated after `query_prompt`: its first line that is not empty."""
+        return next((line.strip() for line in text.splitlines() if line.strip()), "")

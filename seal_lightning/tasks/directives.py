@@ -1,0 +1,134 @@
+"""Directives: the training choices that a self-edit may carry as a small JSON object at its end.
+
+In the paper the ARC self-edit is made of them (arXiv 2506.10943, section 3.2); here they may go with knowledge edits
+too. What was asked is recorded as it was written, what is applied is kept within limits, and anything unusable is not
+applied. Schedules are not offered to the policy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.types import Directives
+
+NAMES = ("epochs", "learning_rate", "batch_size")
+_TAIL = 4000  # characters at the end of an edit that are searched: more than any such object needs
+_SHARD = re.compile(rf"\{{[^{{}}]{{0,200}}?\b(?:{'|'.join(NAMES)})\b[^{{}}]*\}}?")
+_FENCE_BEFORE = re.compile(r"```[ \t]*\w*\s*\Z")
+_FENCE_AFTER = re.compile(r"\A\s*```")
+
+
+@dataclass(frozen=True, slots=True)
+class DirectiveLimits:
+    """Lowest and highest value that is applied when the policy asks for it; what lies beyond is moved to the limit.
+
+    Args:
+        epochs: Limits of the passes over the training sequences.
+        learning_rate: Limits of the peak learning rate.
+        batch_size: Limits of the sequences per step.
+    """
+
+    epochs: tuple[int, int] = (1, 20)
+    learning_rate: tuple[float, float] = (1e-5, 5e-3)
+    batch_size: tuple[int, int] = (1, 8)
+
+    def __post_init__(self) -> None:
+        for name in NAMES:
+            limits = getattr(self, name)
+            whole = all(isinstance(limit, int) for limit in limits) or name == "learning_rate"
+            if len(limits) != 2 or not whole or not 0 < limits[0] <= limits[1] < math.inf:
+                raise ConfigError(f"{name} must be two positive numbers, lowest first, got {limits!r}: try [1, 8]")
+
+    def request(self) -> str:
+        """The paragraph that asks the policy for directives."""
+        ranges = ", ".join(f"{name} ({getattr(self, name)[0]:g} to {getattr(self, name)[1]:g})" for name in NAMES)
+        return (
+            "End with one line that holds a JSON object with the settings for training on what you wrote: "
+            f'{ranges}. For example: {{"epochs": 5, "learning_rate": 0.001, "batch_size": 1}}'
+        )
+
+    def apply(self, asked: Mapping[str, Any]) -> Directives:
+        """The asked directives within the limits; one of the wrong type is not applied."""
+        return Directives(
+            epochs=_whole_within(asked.get("epochs"), self.epochs),
+            learning_rate=_within(asked.get("learning_rate"), self.learning_rate),
+            batch_size=_whole_within(asked.get("batch_size"), self.batch_size),
+        )
+
+
+def _within(value: Any, limits: tuple[float, float]) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return None
+    return float(min(max(value, limits[0]), limits[1]))  # clamped first: a huge int does not fit into a float
+
+
+def _whole_within(value: Any, limits: tuple[int, int]) -> int | None:
+    within = _within(value, limits)
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return int(within) if within is not None and is_whole else None
+
+
+def split_directives(text: str) -> tuple[str, dict[str, Any]]:
+    """The edit without its directives, and the directives as asked (empty if there are none or they are malformed).
+
+    The last JSON object near the end that names a directive counts, fenced or bare. A malformed one is cut out as well,
+    because it is no knowledge to train on. Numbers that JSON does not have (NaN, 1e999) are recorded as their text.
+
+    >>> split_directives('Ada ruled.\\n{"epochs": 3}')
+    ('Ada ruled.', {'epochs': 3})
+    """
+    head, tail = text[:-_TAIL], text[-_TAIL:]
+    found = _last_object(tail) or _last_shard(tail)
+    if found is None:
+        return text, {}
+    start, end, asked = found
+    before, after = tail[:start], tail[end:]
+    if _FENCE_BEFORE.search(before):
+        before, after = _FENCE_BEFORE.sub("", before), _FENCE_AFTER.sub("", after)
+    return f"{head}{before.rstrip()}\n{after.strip()}".strip(), asked
+
+
+def _last_object(text: str) -> tuple[int, int, dict[str, Any]] | None:
+    """Start, end and content of the last JSON object that names a directive."""
+    found, position = None, text.find("{")
+    while position >= 0:
+        try:
+            value, end = _DECODER.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            end = position + 1
+        else:
+            for candidate in (value, *value.values()):  # models like to wrap them: {"directives": {...}}
+                if isinstance(candidate, dict) and any(name in candidate for name in NAMES):
+                    found = position, end, {name: _recordable(item) for name, item in candidate.items()}
+                    break
+        position = text.find("{", end)
+    return found
+
+
+def _last_shard(text: str) -> tuple[int, int, dict[str, Any]] | None:
+    """Start and end of the last thing that was to become such an object."""
+    shards = list(_SHARD.finditer(text))
+    return (shards[-1].start(), shards[-1].end(), {}) if shards else None
+
+
+def _recordable(value: Any) -> Any:
+    """Nested junk as text: it is never applied, and a journal must be able to write it."""
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+def _float(digits: str) -> float | str:
+    value = float(digits)
+    return value if math.isfinite(value) else digits
+
+
+def _int(digits: str) -> int | str:
+    return int(digits) if len(digits) <= 300 else digits  # Python refuses to convert very long numbers
+
+
+_DECODER = json.JSONDecoder(parse_float=_float, parse_int=_int, parse_constant=str)

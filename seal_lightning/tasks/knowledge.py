@@ -1,0 +1,98 @@
+"""Knowledge incorporation: learn a passage so that questions about it are answered without it (SEAL, section 4.2).
+
+The policy writes a self-edit about the passage (implications, a retelling, questions), each piece of it becomes one
+training sequence under the passage's title, and the passage itself is one more. Queries carry the title as their topic.
+"""
+
+from __future__ import annotations
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.tasks.base import Task
+from seal_lightning.tasks.directives import DirectiveLimits, split_directives
+from seal_lightning.tasks.edit_kinds import EditKind, resolve_kind
+from seal_lightning.tasks.edit_parsers import PARSERS, strip_enumerator
+from seal_lightning.types import Context, Directives, Prompt, Query, SelfEdit, TrainingSequence
+
+QUERY_SYSTEM = "Answer the question in a few words."
+
+
+class Knowledge(Task):
+    """Learns a titled passage from self-edits about it.
+
+    Args:
+        edit: Kind of self-edit: implications, implications-long, implications-very-long, rewrite, self-qa, facts, or
+            one of your own with `instruction`, `lead`, `parser` and `system`.
+        title_prefix: Put the title on a line before each training sequence.
+        append_passage: Train on the passage too, after the edit's own sequences.
+        passage_repeats: How often the passage is appended; more than once where a weak model's edits crowd it out.
+        max_sequences: Keep at most this many of an edit's own sequences, the first ones; null keeps all.
+        strip_numbering: Remove bullets and list numbers from the lines of an edit.
+        directives: Limits for training choices, which the policy is then asked for; null does not ask.
+        topic_prefix: Put the title on a line before each query.
+    """
+
+    def __init__(
+        self,
+        *,
+        edit: str | EditKind = "implications",
+        title_prefix: bool = True,
+        append_passage: bool = True,
+        passage_repeats: int = 1,
+        max_sequences: int | None = None,
+        strip_numbering: bool = False,
+        directives: DirectiveLimits | None = None,
+        topic_prefix: bool = True,
+    ) -> None:
+        for name, value in (("passage_repeats", passage_repeats), ("max_sequences", max_sequences)):
+            if name == "max_sequences" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}: use 1 or more")
+        self.kind = resolve_kind(edit)
+        self.title_prefix = title_prefix
+        self.append_passage = append_passage
+        self.passage_repeats = passage_repeats
+        self.max_sequences = max_sequences
+        self.strip_numbering = strip_numbering
+        self.directives = directives
+        self.topic_prefix = topic_prefix
+
+    def prompt(self, context: Context) -> Prompt:
+        return self.kind.prompt(context, request=self.directives.request() if self.directives else "")
+
+    def parse(self, text: str, context: Context) -> SelfEdit:
+        body, asked = split_directives(text) if self.directives else (text, {})
+        applied = self.directives.apply(asked) if self.directives else Directives()
+        pieces = self._pieces(body)
+        if not pieces:
+            return SelfEdit(text=text, asked=asked, applied=applied, reason=self._why_nothing(text, body))
+        sequences = tuple(self._sequence(piece, context) for piece in pieces[: self.max_sequences])
+        if self.append_passage:
+            sequences += self.passage_sequences(context) * self.passage_repeats
+        return SelfEdit(text=text, training_sequences=sequences, asked=asked, applied=applied)
+
+    def passage_sequences(self, context: Context) -> tuple[TrainingSequence, ...]:
+        passage = context.passage.strip()
+        return (self._sequence(passage, context),) if passage else ()
+
+    def query_prompt(self, query: Query, context: Context) -> Prompt:
+        topic = f"Topic: {context.title.strip()}\n" if self.topic_prefix and context.title.strip() else ""
+        return Prompt(user=f"{topic}Question: {query.question.strip()}", lead="\nAnswer:", system=QUERY_SYSTEM)
+
+    def read_answer(self, text: str) -> str:
+        answer = super().read_answer(text)
+        return answer[len("answer:") :].strip() if answer.lower().startswith("answer:") else answer
+
+    def _pieces(self, body: str) -> list[str]:
+        if self.strip_numbering:
+            body = "\n".join(map(strip_enumerator, body.splitlines()))
+        return PARSERS[self.kind.parser](body)
+
+    def _sequence(self, piece: str, context: Context) -> TrainingSequence:
+        title = context.title.strip()
+        return TrainingSequence(text=f"{title}\n{piece}" if self.title_prefix and title else piece)
+
+    def _why_nothing(self, text: str, body: str) -> str:
+        if not text.strip():
+            return "empty text"
+        return f"no {self.kind.parser} to train on" if body.strip() else "directives only"

@@ -1,0 +1,84 @@
+"""Lightning's Trainer with SEAL's fit loop in place of its own; every other option is Lightning's.
+
+One epoch is one round, so `max_epochs` is the number of rounds. The run folder is `default_root_dir`: journal,
+checkpoints, logs and tables all lie there, and `ckpt_path` `last` and `best` mean the ones in it.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.loop import MStepLoop, SEALFitLoop
+
+
+class SEALTrainer(Trainer):
+    """Trainer of SEAL.
+
+    Args:
+        max_epochs: Rounds, each one E-step and its M-step (paper: 2).
+        default_root_dir: The run folder.
+        validate_first: Validate the untrained policy before the first round, for the comparison.
+        logger: Lightning loggers; TensorBoard and CSV in the run folder by default, `false` for none.
+        log_every_n_steps: Of the M-step, which is short.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        max_epochs: int | None = 2,
+        default_root_dir: str = "runs/seal",
+        validate_first: bool = True,
+        logger: Logger | Iterable[Logger] | bool | None = None,
+        log_every_n_steps: int = 1,
+        inference_mode: bool = False,
+        num_sanity_val_steps: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        if logger is None or logger is True:
+            logger = [TensorBoardLogger(default_root_dir, name="tensorboard"), CSVLogger(default_root_dir, name="csv")]
+        super().__init__(
+            *args,
+            max_epochs=max_epochs,
+            default_root_dir=default_root_dir,
+            logger=logger,
+            log_every_n_steps=log_every_n_steps,
+            inference_mode=inference_mode,
+            num_sanity_val_steps=num_sanity_val_steps,
+            **kwargs,
+        )
+        plain = self.fit_loop
+        self.fit_loop = SEALFitLoop(self, plain.min_epochs, plain.max_epochs, validate_first=validate_first)
+        self.fit_loop.epoch_loop = MStepLoop(self, plain.min_steps, plain.max_steps)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder with `last.ckpt` and `best.ckpt`."""
+        return Path(self.default_root_dir) / "checkpoints"
+
+    def fit(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """As Lightning's; `last` with no checkpoint yet starts from the journal."""
+        if ckpt_path == "last" and not (self.checkpoints / "last.ckpt").exists():
+            ckpt_path = None
+        super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **kwargs)
+
+    def validate(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
+        return super().validate(*args, ckpt_path=self.find_checkpoint(ckpt_path), **kwargs)
+
+    def test(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
+        return super().test(*args, ckpt_path=self.find_checkpoint(ckpt_path), **kwargs)
+
+    def predict(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
+        return super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **kwargs)
+
+    def find_checkpoint(self, ckpt_path: str | None) -> str | None:
+        """The file behind `last`, `best` or a path. Raises `ConfigError` where there is none."""
+        if ckpt_path is None:
+            return None
+        path = self.checkpoints / f"{ckpt_path}.ckpt" if ckpt_path in ("last", "best") else Path(ckpt_path)
+        if not path.is_file():
+            raise ConfigError(f"--ckpt_path {ckpt_path}: there is no file {path}; give last, best or a checkpoint of seal fit")
+        return str(path)

@@ -1,0 +1,148 @@
+"""The carriers between the steps of SEAL, in the order in which a round makes them.
+
+Context and queries -> prompt -> self-edit -> adapter job -> rollout -> group. Everything here is frozen data of the
+standard library; the verbs live with the step that owns them. A rollout that came to nothing is data too: it has a
+status and a reason and is counted, it is never an exception (arXiv 2506.10943, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["ok", "rejected"]
+Kind = Literal["edit", "passage"]
+Schedule = Literal["linear", "cosine", "constant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A held-out question that scores an adaptation; `golds` are the accepted answers, the first one is canonical."""
+
+    question: str
+    golds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the model adapts to: a titled passage, its queries, and self-edits written beforehand (if any)."""
+
+    id: str
+    title: str
+    passage: str
+    queries: tuple[Query, ...] = ()
+    edits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A request to the policy before its chat template.
+
+    A base model reads `user` followed by `lead`; an instruct model gets `system` and `user` as messages of its chat
+    template and never sees `lead` (the words after which a base model starts to write).
+    """
+
+    user: str
+    lead: str = ""
+    system: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSequence:
+    """One sequence for the inner loop: the loss is on `text`; `prompt` comes before it and carries no loss."""
+
+    text: str
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Directives:
+    """Training choices that a self-edit may carry; None leaves the inner loop's own setting in force."""
+
+    epochs: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    schedule: Schedule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SelfEdit:
+    """A parsed self-edit. `reason` is empty for a usable one; otherwise it says why nothing can be trained on it."""
+
+    text: str
+    training_sequences: tuple[TrainingSequence, ...] = ()
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    applied: Directives = Directives()
+    reason: str = ""
+
+    @property
+    def status(self) -> Status:
+        return "rejected" if self.reason else "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterJob:
+    """One adapter to train: `training_sequences`, the directives that differ from the inner loop's, and its seed."""
+
+    training_sequences: tuple[TrainingSequence, ...]
+    seed: int
+    directives: Directives = Directives()
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One self-edit and one repeat of its inner loop, with everything needed to score or replay it later.
+
+    `kind` is "passage" where the adapter was trained on the passage alone (a baseline that samples nothing).
+    `baseline_answers`, `answers`, `questions` and `golds` are aligned by query. `scores` are in [0, 1]. `steps` are the adapter's optimizer steps; `tokens` counts
+    `prompt`, `edit`, `trained` (sum over all epochs) and `answers`; `seconds` is wall-clock time by phase.
+    """
+
+    round: int
+    context_id: str
+    edit_index: int
+    repeat: int
+    seed: int
+    prompt: str
+    text: str
+    status: Status
+    reason: str = ""
+    kind: Kind = "edit"
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    applied: Mapping[str, Any] = field(default_factory=dict)
+    questions: tuple[str, ...] = ()
+    golds: tuple[tuple[str, ...], ...] = ()
+    baseline_answers: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    baseline_scores: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
+    baseline: float = 0.0
+    score: float = 0.0
+    gain: float = 0.0
+    reward: float | None = None
+    steps: int = 0
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EditOutcome:
+    """One self-edit with its repeats averaged: what a filter chooses from. A rejected edit has `reward` None."""
+
+    context_id: str
+    edit_index: int
+    prompt: str
+    text: str
+    reward: float | None
+    score: float
+    gain: float
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutGroup:
+    """All outcomes of one context in one round, ordered by edit index."""
+
+    context_id: str
+    outcomes: tuple[EditOutcome, ...]

@@ -1,0 +1,96 @@
+"""What every test may rely on: one thread, no network, and a check that it left nothing behind.
+
+Nothing is seeded here: a test that draws random numbers names its own seed.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+# Before anything imports torch or huggingface_hub: both read these once.
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+}
+
+import psutil
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Set by libraries, not by the code under test; put back after each test all the same.
+LIBRARY_VARIABLES = {
+    "PYTEST_CURRENT_TEST",  # pytest
+    "PYTORCH_NVML_BASED_CUDA_CHECK",  # lightning, on import
+    "TORCHINDUCTOR_CACHE_DIR",  # torch, on the first import of its compiler
+    "PL_GLOBAL_SEED",  # lightning.seed_everything
+    "PL_SEED_WORKERS",
+}
+
+settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
+settings.load_profile("deterministic")
+
+
+def leaked_variables(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Names of the variables that were added, removed or changed, except those that libraries set."""
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    return sorted(changed - LIBRARY_VARIABLES)
+
+
+def leaked_processes(before: set[psutil.Process]) -> list[psutil.Process]:
+    """Child processes that were not there before and do not end by themselves within two seconds."""
+    started = [child for child in psutil.Process().children(recursive=True) if child not in before]
+    _, alive = psutil.wait_procs(started, timeout=2) if started else ([], [])
+    return [child for child in alive if not _is_resource_tracker(child)]
+
+
+def _is_resource_tracker(process: psutil.Process) -> bool:
+    """Python starts one tracker with the first shared-memory object and keeps it to the end."""
+    try:
+        return any("multiprocessing.resource_tracker" in part for part in process.cmdline())
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Fail a test that leaks environment variables or child processes, and clean up so that the next one is not hit."""
+    variables, processes = dict(os.environ), set(psutil.Process().children(recursive=True))
+    yield
+    leaks = leaked_variables(variables, os.environ)
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update(variables)
+    children = leaked_processes(processes)
+    names = [child.name() for child in children]
+    for child in children:
+        child.kill()
+    psutil.wait_procs(children, timeout=2)
+    if leaks:
+        pytest.fail(f"the test leaked environment variables: {', '.join(leaks)}; use monkeypatch.setenv")
+    if names:
+        pytest.fail(f"the test left child processes behind: {', '.join(names)}; stop them and wait for them")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder beside the repository with published data and small models; tests that need it skip without it."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs the folder 'shared' beside the repository")
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where there is no CUDA device; torch is imported only if there are any."""
+    marked = [item for item in items if "gpu" in item.keywords]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.tasks.directives import DirectiveLimits, split_directives
+from seal_lightning.types import Directives
+
+LIMITS = DirectiveLimits(epochs=(1, 10), learning_rate=(1e-4, 1e-2), batch_size=(1, 4))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Ada ruled.\n{"epochs": 3}',
+        'Ada ruled. {"epochs": 3}',
+        'Ada ruled.\n```json\n{"epochs": 3}\n```\n',
+        'Ada ruled.\n```\n{\n  "epochs": 3\n}\n```',
+        'Ada ruled.\n```json\n{"epochs": 3}',
+        'Ada ruled.\n{"directives": {"epochs": 3}}',
+    ],
+)
+def test_fenced_or_bare(text):
+    assert split_directives(text) == ("Ada ruled.", {"epochs": 3})
+
+
+def test_last_object_that_names_a_directive_counts():
+    text = 'The set {a, b}.\n{"epochs": 1}\n{"epochs": 3, "why": "short"}\n{"note": 1}'
+    body, asked = split_directives(text)
+    assert asked == {"epochs": 3, "why": "short"}
+    assert body == 'The set {a, b}.\n{"epochs": 1}\n\n{"note": 1}'
+
+
+@pytest.mark.parametrize(
+    "text", ['Ada ruled.\n{"epochs": 3, "lear', "Ada ruled.\n{epochs: 3}", "Ada ruled.\n```\n{'epochs': 3,}\n```"]
+)
+def test_malformed_is_cut_out_and_not_applied(text):
+    assert split_directives(text) == ("Ada ruled.", {})
+
+
+@pytest.mark.parametrize("text", ["", "Ada ruled.", "A set {1, 2}.", '{"name": "Ada"}', "{" * 10000, '{"a":' * 5000])
+def test_text_without_directives_is_left_alone(text):
+    assert split_directives(text) == (text, {})
+
+
+@pytest.mark.parametrize(
+    ("asked", "applied"),
+    [
+        ('{"epochs": 3, "learning_rate": 0.001, "batch_size": 2}', Directives(3, 0.001, 2)),
+        ('{"epochs": 300, "learning_rate": 1, "batch_size": 0}', Directives(10, 0.01, 1)),
+        ('{"epochs": -1, "learning_rate": 1e-9}', Directives(1, 1e-4)),
+        ('{"epochs": 3.0}', Directives(3)),
+        ('{"epochs": 3.5, "batch_size": "2", "learning_rate": null}', Directives()),
+        ('{"epochs": true, "learning_rate": false, "batch_size": 2}', Directives(batch_size=2)),
+        ('{"epochs": NaN, "learning_rate": NaN, "batch_size": Infinity}', Directives()),
+        ('{"learning_rate": 1e999, "epochs": -Infinity}', Directives()),
+        ('{"epochs": ' + "9" * 250 + ', "learning_rate": ' + "9" * 250 + "}", Directives(10, 0.01)),
+        ('{"epochs": ' + "9" * 3900 + "}", Directives()),
+        ('{"epochs": [3], "learning_rate": {"a": {"b": []}}, "batch_size": 2}', Directives(batch_size=2)),
+        ('{"epochs": ' + "[" * 1500 + "]" * 1500 + "}", Directives()),
+        ('{"schedule": "cosine", "epochs": 2}', Directives(2)),
+    ],
+)
+def test_asked_is_clamped_or_not_applied(asked, applied):
+    body, found = split_directives(f"Ada ruled.\n{asked}")
+    assert LIMITS.apply(found) == applied
+    assert body.startswith("Ada ruled.")
+    json.dumps(found, allow_nan=False)
+
+
+def test_asked_is_kept_as_written():
+    _, asked = split_directives('{"epochs": 300, "learning_rate": NaN, "batch_size": "two", "schedule": "x", "a": [1]}')
+    assert asked == {"epochs": 300, "learning_rate": "NaN", "batch_size": "two", "schedule": "x", "a": "[1]"}
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"epochs": (5, 1)},
+        {"epochs": (0, 5)},
+        {"epochs": (1.5, 5)},
+        {"batch_size": (1,)},
+        {"learning_rate": (0.0, 1.0)},
+        {"learning_rate": (1e-4, float("nan"))},
+        {"learning_rate": (1e-4, float("inf"))},
+    ],
+)
+def test_limits_are_validated(limits):
+    (name,) = limits
+    with pytest.raises(ConfigError, match=f"{name} must be two"):
+        DirectiveLimits(**limits)
