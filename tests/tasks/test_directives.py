@@ -28,7 +28,7 @@ def test_last_object_that_names_a_directive_counts():
     text = 'The set {a, b}.\n{"epochs": 1}\n{"epochs": 3, "why": "short"}\n{"note": 1}'
     body, asked = split_directives(text)
     assert asked == {"epochs": 3, "why": "short"}
-    assert body == 'The set {a, b}.\n{"epochs": 1}\n\n{"note": 1}'
+    assert body == 'The set {a, b}.\n{"epochs": 1}\n{"note": 1}'
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ PASSAGE = "Title: Ada\nPassage: Ada ruled in {1842}. \\1 {title}"
 
 PROMPTS = {
     "implications": (
-        "Study the passage below. Then write down what follows from it: statements that it makes, and further ones that "
-        "can be concluded from them. Put each statement on a line of its own and make it understandable without the "
-        "passage.",
+        "Study the passage below. Then write down what follows from it: statements that it makes, and further ones "
+        "that can be concluded from them. Put each statement on a line of its own and make it understandable without "
+        "the passage.",
         "What follows from the passage:",
     ),
     "implications-long": (

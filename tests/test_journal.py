@@ -1,0 +1,95 @@
+"""The journal: whole units only, torn tails, stamps, a full disk."""
+
+import errno
+import json
+from dataclasses import replace
+
+import pytest
+
+from seal_lightning.errors import JournalError
+from seal_lightning.journal import Journal, rollout_from_dict, rollout_to_dict
+from seal_lightning.types import Rollout
+
+ROLLOUT = Rollout(
+    round=0,
+    context_id="tarn",
+    edit_index=1,
+    repeat=2,
+    seed=7,
+    prompt="Read:",
+    text="The Tarn freezes.",
+    status="ok",
+    questions=("When?",),
+    golds=(("January", "in January"),),
+    baseline_answers=("?",),
+    answers=("January",),
+    baseline_scores=(0.0,),
+    scores=(1.0,),
+    score=1.0,
+    gain=1.0,
+    reward=1.0,
+    tokens={"edit": 5},
+)
+
+
+def unit(*indices):
+    return [replace(ROLLOUT, edit_index=index) for index in indices]
+
+
+def test_a_rollout_survives_json():
+    assert rollout_from_dict(json.loads(json.dumps(rollout_to_dict(ROLLOUT)))) == ROLLOUT
+
+
+def test_finished_units_are_read_back(tmp_path):
+    Journal(tmp_path, "train-000", stamp={"lr": 1}).append(3, unit(0, 1))
+    assert Journal(tmp_path, "train-000", stamp={"lr": 1}).units == {3: unit(0, 1)}
+
+
+def test_other_ranks_are_read_but_not_written(tmp_path):
+    Journal(tmp_path, "train-000", stamp={}, rank=1).append(1, unit(0))
+    journal = Journal(tmp_path, "train-000", stamp={}, rank=0)
+    journal.append(0, unit(1))
+    assert Journal(tmp_path, "train-000", stamp={}, rank=2).units == {0: unit(1), 1: unit(0)}
+
+
+@pytest.mark.parametrize("lost", [1, 40, 400])
+def test_a_torn_tail_costs_one_unit(tmp_path, lost):
+    journal = Journal(tmp_path, "train-000", stamp={})
+    journal.append(0, unit(0))
+    journal.append(1, unit(1, 2))
+    data = journal.path.read_bytes()
+    journal.path.write_bytes(data[:-lost])
+    again = Journal(tmp_path, "train-000", stamp={})
+    assert again.units == {0: unit(0)}
+    again.append(1, unit(1, 2))
+    assert Journal(tmp_path, "train-000", stamp={}).units == {0: unit(0), 1: unit(1, 2)}
+
+
+def test_another_stamp_is_refused_and_named(tmp_path):
+    journal = Journal(tmp_path, "train-000", stamp={"lr": 1, "edits": 5})
+    journal.append(0, unit(0))
+    before = journal.path.read_bytes()
+    with pytest.raises(JournalError, match=r"lr: was 1, is 2.*Nothing was overwritten"):
+        Journal(tmp_path, "train-000", stamp={"lr": 2, "edits": 5})
+    assert journal.path.read_bytes() == before
+
+
+def test_a_full_disk_keeps_what_was_written(tmp_path, monkeypatch):
+    journal = Journal(tmp_path, "train-000", stamp={})
+    journal.append(0, unit(0))
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(JournalError, match="No space left on device.*resume with --ckpt_path last"):
+        journal.append(1, unit(1))
+    assert Journal(tmp_path, "train-000", stamp={}).units == {0: unit(0)}
+
+
+def test_garbage_names_the_line(tmp_path):
+    journal = Journal(tmp_path, "train-000", stamp={})
+    journal.append(0, unit(0))
+    journal.path.write_bytes(journal.path.read_bytes() + b"not json\n")
+    with pytest.raises(JournalError, match="line 3: not JSON"):
+        Journal(tmp_path, "train-000", stamp={})
