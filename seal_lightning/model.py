@@ -30,7 +30,8 @@ class ModelSource:
         dtype: Of the base weights; `auto` takes the checkpoint's own. Adapters are float32 in any case.
         chat: Whether prompts go through the tokenizer's chat template; `auto` uses it where the tokenizer has one.
         revision: Branch, tag or commit of a hub model.
-        attention: Attention implementation of transformers (`sdpa`, `eager`, `flash_attention_2`, ...).
+        attention: Attention implementation of transformers (`sdpa`, `eager`, `flash_attention_2`, ...); its own choice
+            for the model where unset.
         trust_remote_code: Run Python code that a hub repository carries. Leave off unless you have read that code.
         seed: Of the random weights of `random/...`.
     """
@@ -39,7 +40,7 @@ class ModelSource:
     dtype: Dtype = "auto"
     chat: bool | Literal["auto"] = "auto"
     revision: str | None = None
-    attention: str = "sdpa"
+    attention: str | None = None
     trust_remote_code: bool = False
     seed: int = 0
 
