@@ -1,9 +1,9 @@
 """Keeps the last checkpoint for resuming and the best round's policy for use.
 
-In the run folder: `checkpoints/last.ckpt` after every round (and inside the M-step where asked), `checkpoints/best.ckpt`
-and `policy/` for the best round by a validation metric. `policy/` is a PEFT folder against the original base model, and
-`policy-merged/` whole weights where asked, all in safetensors. Checkpoints hold the adapters of all rounds, not the
-base: with LoRA their size is a few percent of the model's.
+In the run folder: `checkpoints/last.ckpt` after every round (and within the M-step where asked),
+`checkpoints/best.ckpt` and `policy/` for the best round by a validation metric. `policy/` is a PEFT folder against the
+original base model, and `policy-merged/` whole weights where asked, all in safetensors. Checkpoints hold the adapters
+of all rounds, not the base: with LoRA their size is a few percent of the model's.
 """
 
 import json
@@ -53,12 +53,12 @@ class CheckpointSelection(Checkpoint):
             self._saved_at = step
             self._save(trainer, "last")
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         value = trainer.callback_metrics.get(self.monitor)
         better = self._is_better(None if value is None else float(value))
         if better:
             self.best = None if value is None else float(value)
-            self.best_round = trainer.current_epoch
+            self.best_round = pl_module.rounds_done
         if better and trainer.is_global_zero:
             self._export(trainer, pl_module)
         self._save(trainer, "last")
@@ -74,7 +74,7 @@ class CheckpointSelection(Checkpoint):
 
     def _save(self, trainer: Trainer, name: str) -> None:
         path = trainer.checkpoints / f"{name}.ckpt"  # type: ignore[attr-defined]
-        trainer.save_checkpoint(path.with_suffix(".part"))
+        trainer.save_checkpoint(path.with_suffix(".part"), weights_only=False)  # optimizer and loops too
         if trainer.is_global_zero:
             path.with_suffix(".part").replace(path)
 

@@ -110,8 +110,8 @@ class EStepProgress(ProgressBar, SEALCallback):
     ) -> None:
         metrics = module.e_step_metrics
         self.line(
-            f"{self._round}: reward {metrics['reward/mean']:.3f} on average, {metrics['reward/best']:.3f} for the best of each "
-            f"context; {metrics['e_step/rejected_frac']:.0%} rejected, {len(kept)} edits kept, "
+            f"{self._round}: reward {metrics['reward/mean']:.3f} on average, {metrics['reward/best']:.3f} for "
+            f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected, {len(kept)} edits kept, "
             f"{_time(metrics['e_step/seconds'])}"
         )
 
@@ -145,9 +145,14 @@ class EStepProgress(ProgressBar, SEALCallback):
         self._stop()
         if self.bars and self._enabled:
             self._live = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-                console=self.console, transient=True,
-            )  # fmt: skip
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
             self._live.start()
 
     def _bar(self, label: str, total: int | None) -> Any:

@@ -1,4 +1,4 @@
-"""A table of the best and worst self-edits of a round, for people: to a Markdown file and to the loggers that take text."""
+"""A table of the best and worst self-edits of a round, as a Markdown file and for TensorBoard."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +74,8 @@ class RolloutTable(SEALCallback):
     def _row(self, outcome: EditOutcome, chosen: set[tuple[str, int]]) -> str:
         kept = "yes" if (outcome.context_id, outcome.edit_index) in chosen else ""
         numbers = f"{outcome.reward:.3f} | {outcome.score:.3f} | {outcome.gain:+.3f}"
-        return f"| {self._cell(outcome.context_id)} | {outcome.edit_index} | {numbers} | {kept} | {self._cell(outcome.text)} |"
+        name, text = self._cell(outcome.context_id), self._cell(outcome.text)
+        return f"| {name} | {outcome.edit_index} | {numbers} | {kept} | {text} |"
 
     def _cell(self, text: str) -> str:
         """One table cell: no line breaks, no pipes, no HTML from the model."""

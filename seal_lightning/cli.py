@@ -1,8 +1,8 @@
 """The `seal` command: fit, validate, test and predict through Lightning's CLI, with errors a person can act on.
 
-Exit codes: 0 done, 1 a failure, 2 usage, configuration or data, 130 interrupted, 143 terminated. A user's mistake is one
-line on stderr; the traceback comes with `--log_level debug`. The heavy libraries are imported only once a command needs
-them, so that `seal --help` and `seal --version` answer at once.
+Exit codes: 0 done, 1 a failure, 2 usage, configuration or data, 130 interrupted, 143 terminated. A user's mistake is
+one line on stderr; the traceback comes with `--log_level debug`. The heavy libraries are imported only once a
+command needs them, so that `seal --help` and `seal --version` answer at once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_help())
         return 0 if args else 2
     if args[0] not in COMMANDS:
-        print(f"seal: unknown command {args[0]!r}; the commands are {', '.join(COMMANDS)} (seal --help)", file=sys.stderr)
+        print(
+            f"seal: unknown command {args[0]!r}; the commands are {', '.join(COMMANDS)} (seal --help)", file=sys.stderr
+        )
         return 2
     debug = _log_level(args) == "debug"
     _quiet_libraries(debug)

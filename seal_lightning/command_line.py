@@ -1,14 +1,13 @@
 """The commands behind `seal`, on LightningCLI: the parser, what is built from it, and what is said at the end.
 
-Each command takes the same groups: `trainer`, `model`, `data`, `filter`, `checkpoint`, `table`, `progress`. They are kept
-apart from `cli.py` because everything here needs Lightning, torch and transformers.
+Each command takes the same groups: `trainer`, `model`, `data`, `filter`, `checkpoint`, `table`, `progress`. They are
+kept apart from `cli.py` because everything here needs Lightning, torch and transformers.
 """
 
 import json
 import logging
 import os
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +16,7 @@ from typing import Any, Literal, NoReturn
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from seal_lightning import __version__
-from seal_lightning.callbacks import CheckpointSelection, EStepProgress, ReSTEMFilter, RolloutTable
+from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError
 from seal_lightning.evaluation import accuracy_table, render_table
@@ -61,7 +59,9 @@ class SaveConfigBesideRun(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         name = "config.yaml" if stage == "fit" else f"config-{stage}.yaml"
-        self.parser.save(self.config, Path(trainer.default_root_dir) / name, skip_none=False, overwrite=True, multifile=False)
+        self.parser.save(
+            self.config, Path(trainer.default_root_dir) / name, skip_none=False, overwrite=True, multifile=False
+        )
 
 
 class SEALCLI(LightningCLI):
@@ -71,7 +71,9 @@ class SEALCLI(LightningCLI):
     model: SEALModule
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--log_level", type=LogLevel, default="warning", help="Detail of the log; debug shows tracebacks.")
+        parser.add_argument(
+            "--log_level", type=LogLevel, default="warning", help="Detail of the log; debug shows tracebacks."
+        )
         parser.add_lightning_class_args(EditFilter, "filter", subclass_mode=True)
         parser.set_defaults({"filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"}})
         parser.add_lightning_class_args(CheckpointSelection, "checkpoint")
@@ -101,7 +103,7 @@ class SEALCLI(LightningCLI):
         if (run / "policy").exists():
             chosen = json.loads((run / "policy" / "selection.json").read_text())
             value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
-            self._say(f"best policy: {run / 'policy'}  (round {chosen['round'] + 0}{value})")
+            self._say(f"best policy: {run / 'policy'}  (round {chosen['round']}{value})")
         self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best --data.test FILE")
 
     def after_validate(self) -> None:
@@ -123,7 +125,18 @@ class SEALCLI(LightningCLI):
         batches = self.trainer.predict(**{**options, "return_predictions": True}) or []
         path = Path(self.trainer.default_root_dir) / "edits.jsonl"
         rows = [rollout for batch in batches for rollout in batch]
-        wanted = ("context_id", "edit_index", "seed", "prompt", "text", "status", "reason", "asked", "applied", "tokens")
+        wanted = (
+            "context_id",
+            "edit_index",
+            "seed",
+            "prompt",
+            "text",
+            "status",
+            "reason",
+            "asked",
+            "applied",
+            "tokens",
+        )
         with path.open("w", encoding="utf-8") as file:
             for rollout in rows:
                 row = rollout_to_dict(rollout)

@@ -171,8 +171,8 @@ class EStep:
             if longest + self.max_answer_tokens > policy.window:
                 raise ModelError(
                     f"context {context.id!r} ({context.title!r}): its longest prompt has {longest} tokens, which with "
-                    f"{self.max_answer_tokens} for the answer exceeds the model's window of {policy.window}; shorten or "
-                    "split the passage, or use a model with a longer window"
+                    f"{self.max_answer_tokens} for the answer exceeds the model's window of {policy.window}; shorten "
+                    "or split the passage, or use a model with a longer window"
                 )
 
     def _baselines(self, policy: Policy, contexts: Sequence[Context], clock: _Clock) -> dict[str, tuple[str, ...]]:
@@ -239,8 +239,12 @@ class EStep:
         advance: Callable[[int], None],
     ) -> tuple[list[tuple[str, ...]], list[int]]:
         """Answer all queries of every (context, adapter slot); returns the answers and the tokens spent for each."""
-        rows = [(number, slot, context, query) for number, (context, slot) in enumerate(asked) for query in context.queries]
-        prompts = [policy.encode(policy.format(self.task.query_prompt(query, context))) for _, _, context, query in rows]
+        rows = [
+            (number, slot, context, query) for number, (context, slot) in enumerate(asked) for query in context.queries
+        ]
+        prompts = [
+            policy.encode(policy.format(self.task.query_prompt(query, context))) for _, _, context, query in rows
+        ]
         order = sorted(range(len(rows)), key=lambda row: len(prompts[row]))
         texts: dict[int, str] = {}
         counts = [0] * len(asked)

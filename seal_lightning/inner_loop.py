@@ -57,7 +57,7 @@ class TrainedBank:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """One adapter's training, fixed before it starts: token lists, their batches in order, and learning rates by step."""
+    """One adapter's training, fixed before it starts: token lists, batches in order, learning rates by step."""
 
     sequences: list[tuple[list[int], int]]  # tokens, and how many of them are the prompt
     batches: list[list[int]]
@@ -154,7 +154,9 @@ class InnerLoop:
             bank, tuple(slots[job] for job in range(len(jobs))), tuple(plan.stats for plan in plans), padding
         )
 
-    def _train(self, bank: AdapterBank, plans: Sequence[_Plan], pad_token: int, on_step: Callable[[int], None]) -> float:
+    def _train(
+        self, bank: AdapterBank, plans: Sequence[_Plan], pad_token: int, on_step: Callable[[int], None]
+    ) -> float:
         padded = total = 0
         with torch.enable_grad(), bank.attached():
             for step in range(plans[0].stats.steps):

@@ -111,7 +111,9 @@ class Journal:
             by_unit.setdefault(row["unit"], []).append(rollout_from_dict(row))
         sizes = {row["unit"]: row["of"] for row in rows[1:]}
         # A torn unit that was run again after a resume stands twice in part: its last `of` lines are the whole one.
-        self._units.update({unit: rollouts[-sizes[unit] :] for unit, rollouts in by_unit.items() if len(rollouts) >= sizes[unit]})
+        self._units.update(
+            {unit: rollouts[-sizes[unit] :] for unit, rollouts in by_unit.items() if len(rollouts) >= sizes[unit]}
+        )
 
     def _check_stamp(self, path: Path, stamp: Any) -> None:
         if not isinstance(stamp, dict):

@@ -1,10 +1,10 @@
 """SEAL's outer loop inside Lightning's: one epoch of the fit is one round.
 
-    round: [validate before the first]  E-step -> filter -> M-step (Lightning's training loop) -> merge -> validate -> save
+    round: [validate before the first]  E-step -> filter -> M-step (Lightning's loop) -> merge -> validate -> save
 
 The E-step is a loop of its own (`RolloutLoop`, one unit of work an advance). The M-step's loader is rebuilt every round
-from the kept edits; a round that keeps nothing trains nothing and goes on. Crash safety rests on two things: the journal
-holds every finished unit, and a checkpoint is taken either at a round's end or inside the M-step, never in between.
+from the kept edits; a round that keeps nothing trains nothing and goes on. Crash safety rests on two things: the
+journal holds every finished unit, and a checkpoint is taken at a round's end or inside the M-step, never in between.
 This is the only file that touches Lightning's private loop classes.
 """
 
@@ -124,6 +124,7 @@ class SEALFitLoop(_FitLoop):
 
     def setup_data(self) -> None:
         """The M-step's loader exists only once edits are kept; Lightning asks for it before that."""
+        self._data_source.instance = self.trainer.lightning_module  # it makes the loader, not the data module
         if self.kept:
             super().setup_data()
 
@@ -168,7 +169,9 @@ class SEALFitLoop(_FitLoop):
         if self.kept:
             super().advance()
         else:
-            log.info("round %d: no self-edit was kept, the policy stays as it is", self.epoch_progress.current.processed)
+            log.info(
+                "round %d: no self-edit was kept, the policy stays as it is", self.epoch_progress.current.processed
+            )
             self.epoch_loop.batch_progress.reset_on_run()
             self.max_batches = float("inf")  # Lightning takes 0 batches for the end of the fit
 

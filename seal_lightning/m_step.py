@@ -83,7 +83,7 @@ def batch_plan(examples: int, *, settings: MStep, seed: int, round: int) -> list
 
 
 class PlannedBatches(Sampler[list[int]]):
-    """The batches of a plan from `start` on; its length is that of the whole plan, as Lightning's progress counts it."""
+    """The batches of a plan from `start` on; its length is the whole plan's, as Lightning counts."""
 
     def __init__(self, plan: Sequence[list[int]], *, start: int = 0) -> None:
         self.plan = plan

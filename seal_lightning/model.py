@@ -55,11 +55,15 @@ def load_model(source: ModelSource) -> tuple[Any, Any, bool]:
     model, tokenizer = _random(source) if source.name.startswith("random/") else _pretrained(source)
     if tokenizer.pad_token_id is None:  # padding is always masked, so any token will do
         if tokenizer.eos_token_id is None:
-            raise ModelError(f"model.source.name={source.name}: the tokenizer has neither a pad nor an EOS token; set one")
+            raise ModelError(
+                f"model.source.name={source.name}: the tokenizer has neither a pad nor an EOS token; set one"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     has_template = getattr(tokenizer, "chat_template", None) is not None
     if source.chat is True and not has_template:
-        raise ModelError(f"model.source.chat=true, but the tokenizer of {source.name} has no chat template; set it to false")
+        raise ModelError(
+            f"model.source.chat=true, but the tokenizer of {source.name} has no chat template; set it to false"
+        )
     return model, tokenizer, has_template if source.chat == "auto" else source.chat
 
 
@@ -75,7 +79,9 @@ def _dtype(name: Dtype) -> torch.dtype:
 def _pretrained(source: ModelSource) -> tuple[Any, Any]:
     options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
     if Path(source.name).is_dir() and not (Path(source.name) / "config.json").exists():
-        raise ModelError(f"model.source.name={source.name}: the folder holds no config.json; give a transformers model folder")
+        raise ModelError(
+            f"model.source.name={source.name}: the folder holds no config.json; give a transformers model folder"
+        )
     try:
         config = AutoConfig.from_pretrained(source.name, **options)
         tokenizer = AutoTokenizer.from_pretrained(source.name, **options)
@@ -93,7 +99,7 @@ def _pretrained(source: ModelSource) -> tuple[Any, Any]:
 
 
 def fingerprint(model: torch.nn.Module) -> str:
-    """A digest of architecture and a sample of every weight: tells base models apart without reading gigabytes twice."""
+    """A digest of architecture and a sample of every weight: tells base models apart in an instant."""
     digest = hashlib.blake2b(json.dumps(type(model).__name__).encode(), digest_size=12)
     for name, parameter in model.named_parameters():
         flat = parameter.detach().reshape(-1)

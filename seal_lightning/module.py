@@ -98,7 +98,7 @@ class SEALModule(LightningModule):
             model, tokenizer, chat = load_model(self.source)
             self.base_fingerprint = fingerprint(model)
             self.tuned = TunedPolicy(model, tokenizer, chat, self.tuning, seed=self.seed)
-            self.model = self.tuned.module
+            self.model = self.tuned.module.train()
 
     @property
     def policy(self) -> TunedPolicy:
@@ -202,7 +202,9 @@ class SEALModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         trained = set(self.policy.trainable_state())
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in state.items() if name.removeprefix("model.") in trained}
+        checkpoint["state_dict"] = {
+            name: value for name, value in state.items() if name.removeprefix("model.") in trained
+        }
         checkpoint["seal"] = {
             "base": self.base_fingerprint,
             "merged": self.policy.merged,

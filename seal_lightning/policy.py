@@ -77,7 +77,7 @@ class Policy:
         return int(getattr(self.model.config, "max_position_embeddings", 1 << 20) or 1 << 20)
 
     def format(self, prompt: Prompt) -> str:
-        """The text the model reads: the chat template for instruct models, plain text ending in the lead for base ones."""
+        """The text the model reads: the chat template, or for base models plain text that ends in the lead."""
         if not self.chat:
             return f"{prompt.system}\n\n{prompt.user}{prompt.lead}" if prompt.system else prompt.user + prompt.lead
         messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
@@ -200,7 +200,7 @@ class TunedPolicy:
         return [module for module in self.module.modules() if isinstance(module, LoraLayer)]
 
     def export(self, folder: Path, *, merged: bool = False) -> None:
-        """Write the policy: a PEFT folder against the original base, or whole safetensors (`merged`, or full tuning)."""
+        """Write the policy: a PEFT folder against the original base, or whole weights (`merged`, or full tuning)."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.tuning.method == "full" or merged:
             self._export_whole(folder)
@@ -241,7 +241,9 @@ def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:
     try:
         return get_peft_model(model, LoraConfig(**_lora_options(tuning, rounds=1)))  # type: ignore[return-value]
     except ValueError as error:
-        raise ConfigError(f"model.tuning.target_modules={tuning.target_modules}: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"model.tuning.target_modules={tuning.target_modules}: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _lora_options(tuning: PolicyTuning, *, rounds: int) -> Mapping[str, Any]:

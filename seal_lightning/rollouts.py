@@ -56,9 +56,7 @@ class UnitRunner:
         self.round = round
         stamp = make_stamp(module, plan, units, policy_digest)
         name = f"{phase}-{_digest(stamp)[:12]}" if by_stamp else f"{phase}-{round:03d}"
-        self.journal = Journal(
-            Path(trainer.default_root_dir) / "journal", name, stamp=stamp, rank=trainer.global_rank
-        )
+        self.journal = Journal(Path(trainer.default_root_dir) / "journal", name, stamp=stamp, rank=trainer.global_rank)
         finished = len(self.journal.units)
         notify(trainer, module, "on_units_start", phase=phase, units=len(units), finished=finished)
 
@@ -85,9 +83,7 @@ class UnitRunner:
             return self.module.e_step.run(policy, contexts, plan=self.plan, round=self.round, report=report)
 
 
-def make_stamp(
-    module: Any, plan: Plan, units: Sequence[Sequence[Context]], policy_digest: str
-) -> dict[str, Any]:
+def make_stamp(module: Any, plan: Plan, units: Sequence[Sequence[Context]], policy_digest: str) -> dict[str, Any]:
     """What rollouts depend on, as flat JSON values: the E-step's settings, the units' contents, base and policy."""
     contexts = [[asdict(context) for context in unit] for unit in units]
     settings = {f"e_step.{name}": describe(value) for name, value in vars(module.e_step).items()}
@@ -114,7 +110,10 @@ def describe(value: Any) -> Any:
     else:
         attributes = {name: item for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
     kind = type(value)
-    return {"class": f"{kind.__module__}.{kind.__qualname__}", **{key: describe(item) for key, item in attributes.items()}}
+    return {
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        **{key: describe(item) for key, item in attributes.items()},
+    }
 
 
 def _digest(value: Any) -> str:

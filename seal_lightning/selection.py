@@ -13,7 +13,7 @@ from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
 def group_rollouts(rollouts: Iterable[Rollout]) -> list[RolloutGroup]:
-    """Average the repeats of each edit and collect the edits of each context, both in the order of their first rollout."""
+    """Average the repeats of each edit and collect the edits of each context, in the order of the rollouts."""
     by_context: dict[str, dict[int, list[Rollout]]] = {}
     for rollout in rollouts:
         if rollout.kind == "edit":

@@ -36,6 +36,7 @@ class SEALTrainer(Trainer):
         log_every_n_steps: int = 1,
         inference_mode: bool = False,
         num_sanity_val_steps: int = 0,
+        enable_model_summary: bool = False,
         **kwargs: Any,
     ) -> None:
         if logger is None or logger is True:
@@ -48,11 +49,14 @@ class SEALTrainer(Trainer):
             log_every_n_steps=log_every_n_steps,
             inference_mode=inference_mode,
             num_sanity_val_steps=num_sanity_val_steps,
+            enable_model_summary=enable_model_summary,
             **kwargs,
         )
         plain = self.fit_loop
         self.fit_loop = SEALFitLoop(self, plain.min_epochs, plain.max_epochs, validate_first=validate_first)
         self.fit_loop.epoch_loop = MStepLoop(self, plain.min_steps, plain.max_steps)
+
+    # Checkpoints hold tensors and plain values only, so loading them never runs code (weights_only).
 
     @property
     def checkpoints(self) -> Path:
@@ -63,16 +67,16 @@ class SEALTrainer(Trainer):
         """As Lightning's; `last` with no checkpoint yet starts from the journal."""
         if ckpt_path == "last" and not (self.checkpoints / "last.ckpt").exists():
             ckpt_path = None
-        super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **kwargs)
+        super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def validate(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
-        return super().validate(*args, ckpt_path=self.find_checkpoint(ckpt_path), **kwargs)
+        return super().validate(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def test(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
-        return super().test(*args, ckpt_path=self.find_checkpoint(ckpt_path), **kwargs)
+        return super().test(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def predict(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
-        return super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **kwargs)
+        return super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def find_checkpoint(self, ckpt_path: str | None) -> str | None:
         """The file behind `last`, `best` or a path. Raises `ConfigError` where there is none."""
@@ -80,5 +84,7 @@ class SEALTrainer(Trainer):
             return None
         path = self.checkpoints / f"{ckpt_path}.ckpt" if ckpt_path in ("last", "best") else Path(ckpt_path)
         if not path.is_file():
-            raise ConfigError(f"--ckpt_path {ckpt_path}: there is no file {path}; give last, best or a checkpoint of seal fit")
+            raise ConfigError(
+                f"--ckpt_path {ckpt_path}: there is no file {path}; give last, best or a checkpoint of seal fit"
+            )
         return str(path)

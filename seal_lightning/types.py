@@ -95,8 +95,9 @@ class Rollout:
     """One self-edit and one repeat of its inner loop, with everything needed to score or replay it later.
 
     `kind` is "passage" where the adapter was trained on the passage alone (a baseline that samples nothing).
-    `baseline_answers`, `answers`, `questions` and `golds` are aligned by query. `scores` are in [0, 1]. `steps` are the adapter's optimizer steps; `tokens` counts
-    `prompt`, `edit`, `trained` (sum over all epochs) and `answers`; `seconds` is wall-clock time by phase.
+    `baseline_answers`, `answers`, `questions` and `golds` are aligned by query. `scores` are in [0, 1].
+    `steps` are the adapter's optimizer steps; `tokens` counts `prompt`, `edit`, `trained` (sum over all epochs) and
+    `answers`; `seconds` is wall-clock time by phase.
     """
 
     round: int

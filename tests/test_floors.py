@@ -19,12 +19,12 @@ PACKAGE = "seal_lightning"
 # One entry for every module or sub-package of seal_lightning. A new one gets its floor here, and CONTRIBUTING.md says
 # what a floor is for.
 FLOOR_OF = {
-    **dict.fromkeys(["types", "errors", "seeding", "selection", "journal"], 0),
+    **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation"], 0),
     **dict.fromkeys(["grading", "tasks", "data"], 1),
-    **dict.fromkeys(["tiny", "model", "policy", "adapters", "sampling", "inner_loop", "sft"], 2),
+    **dict.fromkeys(["tiny", "model", "policy", "packing", "adapters", "sampling", "inner_loop", "sft"], 2),
     **dict.fromkeys(["e_step", "m_step"], 3),
     **dict.fromkeys(["hooks", "rollouts", "module", "loop", "trainer", "strategies"], 4),
-    **dict.fromkeys(["cli", "callbacks", "lab", "report", "__main__", "__init__"], 5),
+    **dict.fromkeys(["cli", "command_line", "callbacks", "lab", "report", "__main__", "__init__"], 5),
 }
 FREE_ATTRIBUTES = {"__version__"}  # what any floor may take from seal_lightning itself
 LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning"}

@@ -82,7 +82,7 @@ def test_a_full_disk_keeps_what_was_written(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(JournalError, match="No space left on device.*resume with --ckpt_path last"):
+    with pytest.raises(JournalError, match=r"No space left on device.*resume with --ckpt_path last"):
         journal.append(1, unit(1))
     assert Journal(tmp_path, "train-000", stamp={}).units == {0: unit(0)}
 

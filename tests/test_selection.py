@@ -56,7 +56,13 @@ def test_the_authors_filter_is_reproduced(shared):
     found = []
     for article in articles:
         rows = [
-            replace(BASE, context_id=article["context"], edit_index=i, text=edit["text"], reward=edit["stats"]["adapter_mean"])
+            replace(
+                BASE,
+                context_id=article["context"],
+                edit_index=i,
+                text=edit["text"],
+                reward=edit["stats"]["adapter_mean"],
+            )
             for i, edit in enumerate(article["completions"])
         ]
         (group,) = group_rollouts(rows)

@@ -65,16 +65,16 @@ def find_targets(model: Any, wanted: str | Sequence[str]) -> list[Target]:
     if wanted == "default":
         if model.config.model_type not in PEFT_DEFAULTS:
             raise ConfigError(
-                f"inner_loop.target_modules=default: peft has no default for {model.config.model_type}; give all-linear "
-                f"or some of {', '.join(kinds)}"
+                f"inner_loop.target_modules=default: peft has no default for {model.config.model_type}; give "
+                f"all-linear or some of {', '.join(kinds)}"
             )
         wanted = list(PEFT_DEFAULTS[model.config.model_type])
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     unknown = [name for name in names if not any(_fits(layer.name, name) for layer in layers)]
     if unknown:
         raise ConfigError(
-            f"inner_loop.target_modules: no linear layer is called {', '.join(unknown)}; expected all-linear, default or "
-            f"some of {', '.join(kinds)}"
+            f"inner_loop.target_modules: no linear layer is called {', '.join(unknown)}; expected all-linear, "
+            f"default or some of {', '.join(kinds)}"
         )
     return [layer for layer in layers if any(_fits(layer.name, name) for name in names)]
 

@@ -1,7 +1,8 @@
 """Which token belongs to which adapter, compiled into the indices that the bank's matrix products need.
 
-Tokens of one adapter may lie anywhere in a packed batch. They are gathered into (adapters, longest, features), multiplied
-there with one batched product, and gathered back; both directions are plain index selections, in the backward pass too.
+Tokens of one adapter may lie anywhere in a packed batch. They are gathered into (adapters, longest, features),
+multiplied there with one batched product, and gathered back; both directions are plain index selections, in the
+backward pass too.
 """
 
 from __future__ import annotations

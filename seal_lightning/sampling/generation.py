@@ -39,10 +39,15 @@ def generate(
     ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=policy.device)  # (B, T)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=policy.device)
     stops = stop_tokens(policy)
-    settings = GenerationConfig(max_new_tokens=room, do_sample=False, pad_token_id=pad, eos_token_id=stops, use_cache=True)
+    settings = GenerationConfig(
+        max_new_tokens=room, do_sample=False, pad_token_id=pad, eos_token_id=stops, use_cache=True
+    )
     with _own_settings(policy.model, settings):
         output = policy.model.generate(
-            input_ids=ids, attention_mask=mask, generation_config=settings, logits_processor=LogitsProcessorList(processors)
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=settings,
+            logits_processor=LogitsProcessorList(processors),
         )
     return [_until(row, stops) for row in output[:, longest:].tolist()]
 

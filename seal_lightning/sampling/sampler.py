@@ -68,7 +68,7 @@ class LocalSampler(Sampler):
             raise ConfigError(f"sampler.top_p must be in (0, 1], got {top_p}")
         if max_new_tokens < 1 or batch_size < 1:
             raise ConfigError(
-                f"sampler.max_new_tokens and sampler.batch_size must be at least 1, got {max_new_tokens} and {batch_size}"
+                f"sampler.max_new_tokens and batch_size must be at least 1, got {max_new_tokens} and {batch_size}"
             )
         self.temperature = temperature
         self.top_p = top_p
@@ -102,7 +102,7 @@ class LocalSampler(Sampler):
 
 
 class WrittenEdits(Sampler):
-    """Takes the self-edits that the data carries (`edits` of a context) instead of sampling; too few leave empty ones."""
+    """Takes the self-edits that the data carries (`edits` of a context); missing ones are empty."""
 
     def sample(
         self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None

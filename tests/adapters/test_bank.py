@@ -35,7 +35,9 @@ def test_gradients_are_those_of_the_plain_formula(slots):
     (torch.stack(rows) * weight).sum().backward()
     x.requires_grad_()
     gradients = (torch.zeros_like(a), torch.zeros_like(b))
-    output = StackedLoRA.apply(x, a.requires_grad_(), b.requires_grad_(), gradients, index_tokens(torch.tensor(slots)), 2.0)
+    output = StackedLoRA.apply(
+        x, a.requires_grad_(), b.requires_grad_(), gradients, index_tokens(torch.tensor(slots)), 2.0
+    )
     (output * weight).sum().backward()
     torch.testing.assert_close(output, torch.stack(rows))
     torch.testing.assert_close(x.grad, wanted[0].grad)
@@ -93,7 +95,9 @@ def test_the_policys_own_adapter_stays_in_force():
     policy = wrapped(input_ids=probe).logits
     plain = wrapped.get_base_model()
     bank = AdapterBank(plain, slots=1, rank=2, alpha=4, target_modules="all-linear")
-    assert {target.name for target in bank.targets} == {t.name for t in find_targets(build_tiny("llama")[0], "all-linear")}
+    assert {target.name for target in bank.targets} == {
+        t.name for t in find_targets(build_tiny("llama")[0], "all-linear")
+    }
     with bank.attached(), bank.routing(torch.tensor([0])):
         bank.reset(0, seed=1)
         torch.testing.assert_close(plain(input_ids=probe).logits, policy)  # B is zero: nothing added yet

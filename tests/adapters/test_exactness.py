@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from seal_lightning.adapters import AdapterBank, adapter_state
 from seal_lightning.inner_loop import InnerLoop, learning_rate_factor
-from seal_lightning.sampling.generation import generate
 from seal_lightning.policy import Policy
+from seal_lightning.sampling.generation import generate
 from seal_lightning.tiny import FAMILIES, build_tiny
 from seal_lightning.types import AdapterJob, Directives, TrainingSequence
 
@@ -39,7 +39,8 @@ def jobs():
     for number, (count, directives) in enumerate(plans):
         masked = number % 2 == 1
         sequences = tuple(
-            TrainingSequence(text(draw, draw.randint(1, 9)), prompt=text(draw, 3) if masked else "") for _ in range(count)
+            TrainingSequence(text(draw, draw.randint(1, 9)), prompt=text(draw, 3) if masked else "")
+            for _ in range(count)
         )
         made.append(AdapterJob(sequences, seed=100 + number, directives=directives))
     return made
@@ -127,7 +128,9 @@ def test_packed_rows_equal_rows_alone(family):
     model, tokenizer = build_tiny(family)
     model.requires_grad_(False)
     packed = InnerLoop(rank=4, alpha=8, target_modules="all-linear", epochs=2).adapt(model, tokenizer, jobs())
-    single = InnerLoop(rank=4, alpha=8, target_modules="all-linear", epochs=2, max_tokens=1).adapt(model, tokenizer, jobs())
+    single = InnerLoop(rank=4, alpha=8, target_modules="all-linear", epochs=2, max_tokens=1).adapt(
+        model, tokenizer, jobs()
+    )
     assert packed.padding < 0.5
     assert single.padding == 0.0
     assert (packed.bank.parameters - single.bank.parameters).abs().max().item() <= 1e-4

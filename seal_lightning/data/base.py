@@ -1,0 +1,87 @@
+"""What a reader is, and what every reader does last: ids, and rows with the same text united.
+
+A reader turns files into contexts and says in one line (`DataError`) what is wrong with a file. One of your own
+subclasses `Reader` and is named in YAML by `class_path`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import replace
+from hashlib import blake2b
+
+from seal_lightning.data.rows import Row
+from seal_lightning.errors import ConfigError
+from seal_lightning.types import Context
+
+log = logging.getLogger(__name__)
+
+
+class Reader(ABC):
+    """Reads contexts, for example:
+
+    >>> class Proverbs(Reader):
+    ...     def read(self):
+    ...         return [Context(id="proverb", title="A proverb", passage="Haste makes waste.")]
+    >>> Proverbs().read()[0].title
+    'A proverb'
+    """
+
+    @property
+    def source(self) -> str:
+        """What error messages call the data: the reader's path where it has one, else its class."""
+        return str(getattr(self, "path", type(self).__name__))
+
+    @abstractmethod
+    def read(self) -> list[Context]:
+        """Read all contexts, in the order of the data, each with an id of its own.
+
+        Raises:
+            DataError: A file or one of its rows cannot be used.
+        """
+
+
+def check_path(name: str, value: object) -> str:
+    """The path, if it is a text with something in it."""
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{name} must be a path, got {value!r}: name a file")
+    return value
+
+
+def context_id(title: str, passage: str) -> str:
+    """The id of a context that was given none: its title in a short readable form, and a digest of all its text."""
+    slug = re.sub(r"[\W_]+", "-", title.lower()).strip("-")[:40].rstrip("-") or "context"
+    text = f"{title}\0{passage}"
+    return f"{slug}-{blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def unite(read: Iterable[tuple[Row, Context]]) -> list[Context]:
+    """Contexts with an id each; rows with the same title and passage become one, under the first one's id."""
+    contexts: dict[tuple[str, str], Context] = {}
+    owner: dict[str, tuple[tuple[str, str], Row]] = {}
+    repeated = 0
+    for row, context in read:
+        key = (context.title, context.passage)
+        name = context.id or context_id(*key)
+        known, first = owner.setdefault(name, (key, row))
+        if known != key:
+            raise row.error(
+                "id", expected="an id of its own", got=f"{name!r} of {first.place} again", advice="rename one"
+            )
+        repeated += key in contexts
+        contexts[key] = _united(contexts[key], context) if key in contexts else replace(context, id=name)
+    if repeated:
+        log.info("merged %d rows that repeat the title and passage of another", repeated)
+    return list(contexts.values())
+
+
+def _united(first: Context, second: Context) -> Context:
+    """The first context with the second one's queries and edits that it does not have yet."""
+    return replace(
+        first,
+        queries=tuple(dict.fromkeys(first.queries + second.queries)),
+        edits=tuple(dict.fromkeys(first.edits + second.edits)),
+    )

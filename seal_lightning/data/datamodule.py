@@ -1,0 +1,220 @@
+"""The data module: contexts of each split, handed out in units.
+
+A unit is a tuple of contexts that are adapted to together; it is what a loader gives and what the journal keeps. There
+is no loader for training: a round of SEAL makes its own training data from `train_contexts`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from seal_lightning.data.base import Reader
+from seal_lightning.data.detect import reader_for
+from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.seeding import derive_seed
+from seal_lightning.types import Context
+
+Split = Literal["train", "validation", "test", "predict"]
+Unit = tuple[Context, ...]
+
+NEEDED: dict[str | None, tuple[Split, ...]] = {
+    "fit": ("train",),
+    "validate": ("validation",),
+    "test": ("test",),
+    "predict": ("predict",),
+    None: (),
+}
+# What is read too where it is set: fit validates after rounds, and looks for training contexts in the test data.
+ALSO_READ: dict[str | None, tuple[Split, ...]] = {
+    "fit": ("validation", "test"),
+    None: ("train", "validation", "test", "predict"),
+}
+
+
+def units(contexts: Sequence[Context], per_unit: int) -> list[Unit]:
+    """The contexts in order, `per_unit` at a time; the last unit has what is left."""
+    return [tuple(contexts[start : start + per_unit]) for start in range(0, len(contexts), per_unit)]
+
+
+class SEALDataModule(LightningDataModule):
+    """Contexts for each command; a path is enough, a reader has options.
+
+    Args:
+        train: Contexts to learn from in `fit`: a file, a folder, or a reader. Each needs queries.
+        validation: Contexts for the policy's score after rounds, and for `validate`. Each needs queries.
+        test: Contexts for `test`. Each needs queries.
+        predict: Contexts for `predict`, which writes self-edits and needs no queries.
+        limit_train: Use the first contexts only, at most this many; null uses all.
+        limit_validation: The same for validation.
+        limit_test: The same for test.
+        limit_predict: The same for predict.
+        shuffle_seed: Shuffle each split with this seed, before its limit; null keeps the order of the data.
+        contexts_per_unit: How many contexts are adapted to together, and kept or repeated together after a crash.
+        allow_overlap: Let contexts of `train` be in `validation` or `test` too.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: str | Reader | None = None,
+        validation: str | Reader | None = None,
+        test: str | Reader | None = None,
+        predict: str | Reader | None = None,
+        limit_train: int | None = None,
+        limit_validation: int | None = None,
+        limit_test: int | None = None,
+        limit_predict: int | None = None,
+        shuffle_seed: int | None = None,
+        contexts_per_unit: int = 4,
+        allow_overlap: bool = False,
+    ) -> None:
+        super().__init__()
+        self.sources: dict[Split, str | Reader | None] = {
+            "train": train,
+            "validation": validation,
+            "test": test,
+            "predict": predict,
+        }
+        self.limits: dict[Split, int | None] = {
+            "train": limit_train,
+            "validation": limit_validation,
+            "test": limit_test,
+            "predict": limit_predict,
+        }
+        for split, limit in self.limits.items():
+            if limit is not None:
+                _check_count(f"limit_{split}", limit)
+        if shuffle_seed is not None and (isinstance(shuffle_seed, bool) or not isinstance(shuffle_seed, int)):
+            raise ConfigError(f"data.shuffle_seed must be a whole number or null, got {shuffle_seed!r}: try 0")
+        self.shuffle_seed = shuffle_seed
+        self.contexts_per_unit = _check_count("contexts_per_unit", contexts_per_unit)
+        self.allow_overlap = allow_overlap
+        self._read: dict[Split, list[Context]] = {}
+
+    @property
+    def train_contexts(self) -> list[Context]:
+        return self._read.get("train", [])
+
+    @property
+    def validation_contexts(self) -> list[Context]:
+        return self._read.get("validation", [])
+
+    @property
+    def test_contexts(self) -> list[Context]:
+        return self._read.get("test", [])
+
+    @property
+    def predict_contexts(self) -> list[Context]:
+        return self._read.get("predict", [])
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read what the command needs, once, and refuse data that it cannot use.
+
+        Args:
+            stage: fit, validate, test or predict; None reads every split that is set.
+
+        Raises:
+            ConfigError: A split that the command needs is not set.
+            DataError: The data cannot be read, lacks queries, or overlaps between train and the rest.
+        """
+        for split in NEEDED[stage]:
+            if self.sources[split] is None:
+                raise ConfigError(f"data.{split} is not set: {stage} needs it, name a file, a folder or a reader")
+        wanted = NEEDED[stage] + tuple(split for split in ALSO_READ.get(stage, ()) if self.sources[split] is not None)
+        for split in wanted:
+            if split not in self._read:
+                self._read[split] = self._contexts(split)
+        if "train" in self._read and not self.allow_overlap:
+            self._check_overlap("validation")
+            self._check_overlap("test")
+
+    def val_dataloader(self) -> DataLoader[Unit]:
+        return self._loader(self.validation_contexts)
+
+    def test_dataloader(self) -> DataLoader[Unit]:
+        return self._loader(self.test_contexts)
+
+    def predict_dataloader(self) -> DataLoader[Unit]:
+        return self._loader(self.predict_contexts)
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """The batch itself: contexts are not tensors."""
+        return batch
+
+    def _contexts(self, split: Split) -> list[Context]:
+        reader = _reader(split, self.sources[split])
+        contexts = _checked(reader.read(), name=f"data.{split}={reader.source}", queries=split != "predict")
+        if self.shuffle_seed is not None:
+            random.Random(derive_seed("shuffle", split, self.shuffle_seed)).shuffle(contexts)
+        return contexts[: self.limits[split]]
+
+    def _check_overlap(self, split: Split) -> None:
+        trained = {_text(context) for context in self.train_contexts}
+        held_out = self._read.get(split, [])
+        shared = [context for context in held_out if _text(context) in trained]
+        if shared:
+            raise DataError(
+                f"data.{split} must hold other contexts than data.train, got {len(shared)} of {len(held_out)} that are"
+                f" in both (first: {shared[0].title!r}): remove them, or set data.allow_overlap to true"
+            )
+
+    def _loader(self, contexts: Sequence[Context]) -> DataLoader[Unit]:
+        data = _Units(units(contexts, self.contexts_per_unit))
+        return DataLoader(data, batch_size=None, num_workers=0, collate_fn=_as_it_is)
+
+
+class _Units(Dataset[Unit]):
+    """A list of units, of a class that torch's types know."""
+
+    def __init__(self, content: list[Unit]) -> None:
+        self.content = content
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def __getitem__(self, index: int) -> Unit:
+        return self.content[index]
+
+
+def _as_it_is(unit: Any) -> Any:
+    return unit
+
+
+def _reader(split: Split, source: object) -> Reader:
+    if isinstance(source, Reader):
+        return source
+    if isinstance(source, str | os.PathLike) and str(source).strip():
+        return reader_for(source)
+    raise ConfigError(f"data.{split} must be a path or a reader, got {source!r}: name a file, a folder or a reader")
+
+
+def _checked(contexts: Sequence[Context], *, name: str, queries: bool) -> list[Context]:
+    """A copy of what a reader (maybe a user's own) returned, if the command can work with it."""
+    if not contexts:
+        raise DataError(f"{name}: expected at least one context, got none: check the data")
+    if not queries:
+        return list(contexts)
+    without = [context for context in contexts if not context.queries]
+    if without:
+        raise DataError(
+            f"{name}: expected queries for every context, got none for {len(without)} of {len(contexts)}"
+            f" (first: {without[0].title!r}): add queries, or remove these contexts"
+        )
+    return list(contexts)
+
+
+def _check_count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"data.{name} must be a whole number of at least 1, got {value!r}: use 1 or more")
+    return value
+
+
+def _text(context: Context) -> tuple[str, str]:
+    """Title and passage without differences in white space, which hide no leak."""
+    return " ".join(context.title.split()), " ".join(context.passage.split())

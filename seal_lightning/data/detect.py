@@ -1,0 +1,60 @@
+"""Which reader a path needs, so that `--data.train file.json` simply works."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from seal_lightning.data.base import Reader
+from seal_lightning.data.jsonl import Jsonl
+from seal_lightning.data.rows import LINES, read_rows
+from seal_lightning.data.seal_json import SealJson
+from seal_lightning.data.squad import Squad
+from seal_lightning.data.text_folder import SUFFIXES, TextFolder
+from seal_lightning.errors import DataError
+from seal_lightning.types import Context
+
+
+def read_contexts(path: str | os.PathLike[str]) -> list[Context]:
+    """Read a file or folder with the reader that its name and content ask for.
+
+    A folder and .txt or .md files go to `TextFolder`, .parquet to `Squad`; JSON goes by the fields of its first row:
+    `passage` to `Jsonl`, `context` and `questions` to `SealJson`, SQuAD's own forms to `Squad`.
+
+    Raises:
+        DataError: There is nothing at the path, its form is unknown, or the reader found a mistake.
+    """
+    return reader_for(path).read()
+
+
+def reader_for(path: str | os.PathLike[str]) -> Reader:
+    """The reader for a path, by its name and the first row of its content."""
+    place, name = Path(path).expanduser(), os.fspath(path)
+    suffix = place.suffix.lower()
+    if not place.exists():
+        advice = "check the path, or give the reader as class_path and init_args (a data set on the hub needs Squad)"
+        raise DataError(f"{place}: expected a file or folder, got nothing there: {advice}")
+    if place.is_dir() or suffix in SUFFIXES:
+        return TextFolder(name)
+    if suffix == ".parquet":
+        return Squad(name)
+    if suffix in (".json", *LINES):
+        return _reader_for_json(place, name)
+    known = ", ".join((".json", *LINES, ".parquet", *SUFFIXES))
+    raise DataError(
+        f"{place}: expected a folder or a file that ends in {known}, got {suffix or 'no ending'!r}: rename it"
+    )
+
+
+def _reader_for_json(place: Path, name: str) -> Reader:
+    first = read_rows(place)[0]
+    fields = first.values.keys()
+    if "passage" in fields:
+        return Jsonl(name)
+    if {"context", "questions"} <= fields:
+        return SealJson(name)
+    if "paragraphs" in fields or {"context", "question"} <= fields:
+        return Squad(name)
+    expected = "an object with passage, or context and questions, or context and question (SQuAD)"
+    got = f"the fields {', '.join(sorted(fields)[:8]) or '(none)'}"
+    raise first.error("", expected=expected, got=got, advice="see seal_lightning.data.Jsonl for the simplest format")

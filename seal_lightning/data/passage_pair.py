@@ -1,0 +1,59 @@
+"""Passages in one file and their questions in another, as question-answering data often comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from seal_lightning.data.base import Reader, check_path, unite
+from seal_lightning.data.rows import Row, read_rows
+from seal_lightning.types import Context
+
+
+class PassagePair(Reader):
+    """Reads a file of passages and a file of questions about them, each JSON Lines or a JSON list.
+
+    Passages:  {"id": "ada", "title": "Ada Lovelace", "passage": "Ada Lovelace was ..."}
+    Questions: {"passage": "ada", "question": "Who ...?", "answer": "Ada Lovelace"}
+    Self-edits: {"passage": "ada", "edit": "a self-edit written beforehand"}
+
+    `id` and `title` may be missing. `passage` of the other files is an id (a text), or a 0-based index into the
+    passages (a number). An answer is a text or a list of accepted texts, called `answer` or `answers`.
+
+    Args:
+        passages: The file of passages.
+        questions: The file of questions.
+        edits: A file of self-edits written beforehand; null for none.
+    """
+
+    def __init__(self, passages: str, questions: str, edits: str | None = None) -> None:
+        self.path = check_path("passages", passages)
+        self.questions = check_path("questions", questions)
+        self.edits = None if edits is None else check_path("edits", edits)
+
+    def read(self) -> list[Context]:
+        rows = read_rows(Path(self.path).expanduser())
+        contexts = [Context(id=row.id(), title=row.title(), passage=row.text("passage")) for row in rows]
+        index_of: dict[str, int] = {}
+        for at, context in enumerate(contexts):
+            if context.id:  # a repeated id is judged by `unite`, which knows whether the text is the same
+                index_of.setdefault(context.id, at)
+        for row in read_rows(Path(self.questions).expanduser()):
+            at = _index(row, index_of, len(contexts))
+            contexts[at] = replace(contexts[at], queries=(*contexts[at].queries, row.query("answer", "answers")))
+        for row in read_rows(Path(self.edits).expanduser()) if self.edits else ():
+            at = _index(row, index_of, len(contexts))
+            contexts[at] = replace(contexts[at], edits=(*contexts[at].edits, row.text("edit")))
+        return unite(zip(rows, contexts, strict=True))
+
+
+def _index(row: Row, index_of: Mapping[str, int], passages: int) -> int:
+    """Which passage a question or an edit is about."""
+    value = row.values.get("passage")
+    if isinstance(value, str) and value in index_of:
+        return index_of[value]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < passages:
+        return value
+    expected = f"the id of a passage (text) or its index (0 to {passages - 1})"
+    raise row.error("passage", expected=expected, got=row.got("passage"), advice="name a passage of the other file")

@@ -1,0 +1,129 @@
+"""SQuAD v1 and v2 from the Hugging Face hub or from a file, its questions gathered by passage.
+
+Local JSON is read here, which names rows and fields in its errors; the hub and Parquet files go through `datasets`.
+Questions without an answer (v2) cannot score an adaptation: they are skipped and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from seal_lightning.data.base import Reader, check_path, unite
+from seal_lightning.data.rows import LINES, Row, read_rows
+from seal_lightning.errors import DataError
+from seal_lightning.types import Context, Query
+
+log = logging.getLogger(__name__)
+
+
+class Squad(Reader):
+    """Reads SQuAD v1 or v2, and data sets of the same form.
+
+    A JSON file is the official one (`{"data": [{title, paragraphs: [{context, qas: [...]}]}]}`) or has the hub's rows
+    (`{title, context, question, answers: {text: [...]}}`); a Parquet file has the hub's rows.
+
+    Args:
+        path_or_name: A .json, .jsonl or .parquet file, or a name on the hub such as rajpurkar/squad.
+        split: Which split of a data set on the hub; a file is read as a whole.
+    """
+
+    def __init__(self, path_or_name: str, split: str = "train") -> None:
+        self.path = check_path("path_or_name", path_or_name)
+        self.split = check_path("split", split)
+
+    def read(self) -> list[Context]:
+        gathered = _Gathered()
+        for row in self._rows():
+            for paragraph in _paragraphs(row) if "paragraphs" in row.values else [row]:
+                gathered.add(paragraph)
+        contexts = unite(gathered.contexts())
+        if not contexts:
+            raise DataError(
+                f"{self.path}: expected questions with answers, got none in {gathered.asked}: check the data"
+            )
+        return contexts
+
+    def _rows(self) -> Iterable[Row]:
+        path = Path(self.path).expanduser()
+        if path.suffix.lower() in (".json", *LINES):
+            return read_rows(path)
+        if path.suffix.lower() == ".parquet" or path.exists():
+            if not path.is_file():
+                raise DataError(f"{path}: expected a .json, .jsonl or .parquet file, got no such file: check the path")
+            return _numbered(path, self._load("parquet", data_files=str(path), split="train", streaming=True))
+        return _numbered(Path(self.path), self._load(self.path, split=self.split))
+
+    def _load(self, name: str, **options: Any) -> Iterator[Mapping[str, Any]]:
+        import datasets  # slow to import, and most data needs none of it
+
+        try:
+            yield from datasets.load_dataset(name, **options)  # pyright: ignore[reportReturnType]
+        except Exception as error:  # network, cache and file formats fail with errors of half a dozen libraries
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            expected = "a Parquet file" if name == "parquet" else f"split {self.split!r} of a data set on the hub"
+            raise DataError(
+                f"{self.path}: expected {expected}, got: {reason}: check name, split and network"
+            ) from error
+
+
+@dataclass(slots=True)
+class _Paragraph:
+    row: Row
+    queries: list[Query] = field(default_factory=list)
+    unanswerable: int = 0
+
+
+class _Gathered:
+    """Paragraphs by (title, context), in the order of their first question."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._paragraphs: dict[tuple[str, str], _Paragraph] = {}
+
+    def add(self, row: Row) -> None:
+        found = self._paragraphs.setdefault((row.title(), row.text("context")), _Paragraph(row))
+        for question in row.rows("qas") if "qas" in row.values else [row]:
+            self.asked += 1
+            if golds := _golds(question):
+                found.queries.append(Query(question.text("question"), golds))
+            else:
+                found.unanswerable += 1
+
+    def contexts(self) -> Iterator[tuple[Row, Context]]:
+        """Each paragraph, but for those whose questions have all been skipped."""
+        skipped = sum(found.unanswerable for found in self._paragraphs.values())
+        empty = sum(bool(found.unanswerable and not found.queries) for found in self._paragraphs.values())
+        if skipped:
+            left = f", and {empty} passages with no other" if empty else ""
+            log.info("skipped %d unanswerable questions of %d%s", skipped, self.asked, left)
+        for (title, passage), found in self._paragraphs.items():
+            if found.queries or not found.unanswerable:
+                yield found.row, Context(id="", title=title, passage=passage, queries=tuple(found.queries))
+
+
+def _numbered(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    for number, values in enumerate(rows, start=1):
+        yield Row(path, f"row {number}", values)
+
+
+def _paragraphs(article: Row) -> Iterator[Row]:
+    """The article's paragraphs, each with the article's title."""
+    title = article.title()
+    for row in article.rows("paragraphs"):
+        yield Row(row.file, row.place, {**row.values, "title": title}, row.within)
+
+
+def _golds(question: Row) -> tuple[str, ...]:
+    """The accepted answers: {text: [...]} as on the hub, or [{text}] as in the official files; none in v2's traps."""
+    if question.values.get("is_impossible") is True:
+        return ()
+    answers = question.values.get("answers")
+    if isinstance(answers, Mapping):
+        nested = Row(question.file, question.place, answers, f"{question.within}answers.")
+        nested.list("text")
+        return tuple(dict.fromkeys(nested.texts("text")))
+    return tuple(dict.fromkeys(answer.text("text") for answer in question.rows("answers")))
