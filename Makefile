@@ -20,6 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (some minutes the first time)"
 	@$(BIN)/pip install -qq -c constraints.txt -e '.[dev]'
+	@# pyright does not know that callbacks/ is seal_lightning.callbacks; it looks here (stubPath in pyproject.toml)
+	@mkdir -p $(VENV)/typings/seal_lightning
+	@ln -sfn ../../../callbacks $(VENV)/typings/seal_lightning/callbacks
 	@touch $@
 
 quickstart: $(STAMP) ## run SEAL once, end to end, on the CPU

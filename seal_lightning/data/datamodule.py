@@ -126,8 +126,8 @@ class SEALDataModule(LightningDataModule):
         for split in NEEDED[stage]:
             if self.sources[split] is None:
                 raise ConfigError(f"data.{split} is not set: {stage} needs it, name a file, a folder or a reader")
-        wanted = NEEDED[stage] + tuple(split for split in ALSO_READ.get(stage, ()) if self.sources[split] is not None)
-        for split in wanted:
+        also: list[Split] = [split for split in ALSO_READ.get(stage, ()) if self.sources[split] is not None]
+        for split in (*NEEDED[stage], *also):
             if split not in self._read:
                 self._read[split] = self._contexts(split)
         if "train" in self._read and not self.allow_overlap:
