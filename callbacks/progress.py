@@ -38,6 +38,7 @@ class EStepProgress(ProgressBar, SEALCallback):
         self._enabled = True
         self._live: Progress | None = None
         self._losses: list[float] = []
+        self._m_step_started: float | None = None
         self._round = ""
 
     def enable(self) -> None:
@@ -118,13 +119,14 @@ class EStepProgress(ProgressBar, SEALCallback):
     # -- M-step ----------------------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._losses = []
-        self._m_step_started = time.monotonic()
         if not pl_module.kept:
             self.line(f"round {trainer.current_epoch + 1}: no self-edit was kept, the M-step is skipped")
-            return
-        self._start()
-        self._batch_bar = self._bar(f"round {trainer.current_epoch + 1} M-step", int(trainer.num_training_batches))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if self._m_step_started is None:  # the first batch, also of an M-step that is resumed half way
+            self._m_step_started, self._losses = time.monotonic(), []
+            self._start()
+            self._batch_bar = self._bar(f"round {trainer.current_epoch + 1} M-step", int(trainer.num_training_batches))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._losses.append(float(trainer.callback_metrics.get("m_step/loss", float("nan"))))
@@ -132,11 +134,12 @@ class EStepProgress(ProgressBar, SEALCallback):
             self._live.update(self._batch_bar, completed=batch_idx + 1)
         if batch_idx + 1 >= trainer.num_training_batches:
             self._stop()
+            spent, self._m_step_started = time.monotonic() - (self._m_step_started or 0.0), None
             tenth = max(1, len(self._losses) // 10)
             self.line(
                 f"round {trainer.current_epoch + 1} M-step: loss {fmean(self._losses[:tenth]):.3f} -> "
                 f"{fmean(self._losses[-tenth:]):.3f} in {len(self._losses)} batches, "
-                f"{_time(time.monotonic() - self._m_step_started)}"
+                f"{_time(spent)}"
             )
 
     # -- bars ------------------------------------------------------------------------------------------------------

@@ -159,6 +159,7 @@ class SEALFitLoop(_FitLoop):
         groups = group_rollouts(rollouts)
         self.kept = self._filter().select(groups)
         module.e_step_metrics = e_step_metrics(rollouts, groups, self.kept, time.perf_counter() - started)
+        trainer._logger_connector.log_metrics(module.e_step_metrics)
         notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
 
     def _filter(self) -> EditFilter:

@@ -147,7 +147,7 @@ class SEALModule(LightningModule):
                 return 1.0
 
     def on_train_epoch_start(self) -> None:
-        self.log_dict(self.e_step_metrics, batch_size=1)
+        self.log_dict(self.e_step_metrics, logger=False, batch_size=1)  # for callbacks that monitor; logged in loop.py
 
     # -- validation, test, predict ------------------------------------------------------------------------------------
 

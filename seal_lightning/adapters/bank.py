@@ -33,6 +33,11 @@ class Target:
     inputs: int
     outputs: int
 
+    @property
+    def transposed(self) -> bool:
+        """Whether the frozen weight is stored as (inputs, outputs), as in GPT-2."""
+        return isinstance(_frozen(self.module), Conv1D)
+
 
 def linear_layers(model: Any) -> list[Target]:
     """Every linear layer (also GPT-2's Conv1D, and layers that carry a peft adapter) except the output embedding."""
@@ -40,20 +45,26 @@ def linear_layers(model: Any) -> list[Target]:
     targets: list[Target] = []
     inside: tuple[str, ...] = ()  # names below a peft layer are its own parts
     for name, module in model.named_modules():
-        if module is head or (inside and name.startswith(inside)):
+        if name.startswith(inside):
             continue
         if isinstance(module, LoraLayer):
             inside = (*inside, f"{name}.")
-            targets.append(Target(name, module, module.in_features, module.out_features))  # type: ignore[arg-type]
-        elif isinstance(module, nn.Linear):
-            targets.append(Target(name, module, module.in_features, module.out_features))
-        elif isinstance(module, Conv1D):
-            targets.append(Target(name, module, *module.weight.shape))
+        frozen = _frozen(module)
+        if module is head:
+            continue
+        if isinstance(frozen, nn.Linear):
+            targets.append(Target(name, module, frozen.in_features, frozen.out_features))
+        elif isinstance(frozen, Conv1D):
+            targets.append(Target(name, module, *frozen.weight.shape))
     return targets
 
 
-def find_targets(model: Any, wanted: str | Sequence[str]) -> list[Target]:
-    """The layers to adapt: `all-linear`, `default` (peft's choice for the architecture) or names' last parts.
+def _frozen(module: nn.Module) -> nn.Module:
+    return module.get_base_layer() if isinstance(module, LoraLayer) else module
+
+
+def find_targets(model: Any, wanted: str | Sequence[str] | None) -> list[Target]:
+    """The layers to adapt: `all-linear`, `default` or None (peft's choice for the architecture), or names' last parts.
 
     Raises:
         ConfigError: A name fits no linear layer, or peft has no default for the architecture.
@@ -62,19 +73,19 @@ def find_targets(model: Any, wanted: str | Sequence[str]) -> list[Target]:
     if wanted == "all-linear":
         return layers
     kinds = sorted({layer.name.rpartition(".")[2] for layer in layers})
-    if wanted == "default":
+    if wanted is None or wanted == "default":
         if model.config.model_type not in PEFT_DEFAULTS:
             raise ConfigError(
-                f"inner_loop.target_modules=default: peft has no default for {model.config.model_type}; give "
-                f"all-linear or some of {', '.join(kinds)}"
+                f"model.inner_loop.target_modules=default: peft has no default for {model.config.model_type}; "
+                f"give all-linear or some of {', '.join(kinds)}"
             )
         wanted = list(PEFT_DEFAULTS[model.config.model_type])
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     unknown = [name for name in names if not any(_fits(layer.name, name) for layer in layers)]
     if unknown:
         raise ConfigError(
-            f"inner_loop.target_modules: no linear layer is called {', '.join(unknown)}; expected all-linear, "
-            f"default or some of {', '.join(kinds)}"
+            f"model.inner_loop.target_modules: no linear layer is called {', '.join(unknown)}; expected "
+            f"all-linear, default or some of {', '.join(kinds)}"
         )
     return [layer for layer in layers if any(_fits(layer.name, name) for name in names)]
 
@@ -98,7 +109,7 @@ class AdapterBank:
 
     Attributes:
         A: By layer name, (N, inputs, r), float32; peft's `lora_A.weight` transposed.
-        B: By layer name, (N, r, outputs).
+        B: By layer name, (N, r, outputs). Both are leaves: views of `parameters`, with `.grad` a view of `gradients`.
     """
 
     def __init__(
@@ -108,7 +119,7 @@ class AdapterBank:
         slots: int,
         rank: int,
         alpha: float,
-        target_modules: str | Sequence[str] = "default",
+        target_modules: str | Sequence[str] | None = "default",
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -128,7 +139,6 @@ class AdapterBank:
         self._steps = torch.zeros(slots, 1, device=device, dtype=torch.float32)
         self.A: dict[str, torch.Tensor] = {}
         self.B: dict[str, torch.Tensor] = {}
-        self._gradients_of: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._cut_views()
         self._routing: Routing | None = None
 
@@ -137,12 +147,10 @@ class AdapterBank:
         for target in self.targets:
             shapes = ((target.inputs, self.rank), (self.rank, target.outputs))
             ends = (at, at + target.inputs * self.rank, at + (target.inputs + target.outputs) * self.rank)
-            for table, shape, start, end in zip((self.A, self.B), shapes, ends, ends[1:], strict=False):
-                table[target.name] = self.parameters[:, start:end].view(-1, *shape).detach().requires_grad_()
-            self._gradients_of[target.name] = (
-                self.gradients[:, ends[0] : ends[1]].view(-1, *shapes[0]),
-                self.gradients[:, ends[1] : ends[2]].view(-1, *shapes[1]),
-            )
+            for table, shape, start, end in zip((self.A, self.B), shapes, ends[:2], ends[1:], strict=True):
+                leaf = self.parameters[:, start:end].unflatten(1, shape).detach().requires_grad_()
+                leaf.grad = self.gradients[:, start:end].unflatten(1, shape)
+                table[target.name] = leaf
             at = ends[2]
 
     @torch.no_grad()
@@ -181,9 +189,8 @@ class AdapterBank:
                 return output
             x = args[0]  # (B, T, inputs)
             index = self._routing.index(x.shape[1])
-            flat = x.reshape(-1, x.shape[-1]).to(torch.float32)
-            stacked = (self.A[name], self.B[name], self._gradients_of[name])
-            delta = StackedLoRA.apply(flat, *stacked, index, self.alpha / self.rank)
+            a, b = self.A[name], self.B[name]
+            delta = StackedLoRA.apply(x.flatten(0, 1), a, b, (a.grad, b.grad), index, self.alpha / self.rank)
             return output + delta.view(*x.shape[:-1], -1).to(output.dtype)  # type: ignore[union-attr]
 
         return add_adapters
@@ -216,8 +223,9 @@ class AdapterBank:
 class StackedLoRA(torch.autograd.Function):
     """Output (M, out) of the LoRAs for flat tokens (M, in); saves the input itself and the narrow products only.
 
-    The gradients of A and B are added to the bank's own buffers in the backward pass, so the flat layout that the
-    optimizer wants costs no copy; autograd sees the gradient of the input alone.
+    The products are made in the dtype of A and B; the input is saved as it came, so a bfloat16 model pays for no
+    float32 copies. The gradients of A and B are added to the bank's own buffers in the backward pass, so the flat layout
+    that the optimizer wants costs no copy; autograd sees the gradient of the input alone.
     """
 
     @staticmethod
@@ -231,7 +239,7 @@ class StackedLoRA(torch.autograd.Function):
         scaling: float,
     ) -> torch.Tensor:
         a, b = a_A[index.active], b_A[index.active]
-        narrow = torch.bmm(_padded(x, index), a)  # (n, L, r)
+        narrow = torch.bmm(_padded(x, index).to(a.dtype), a)  # (n, L, r)
         ctx.save_for_backward(x, a, b, narrow)
         ctx.gradients, ctx.index, ctx.scaling = gradients, index, scaling
         return _flat(torch.bmm(narrow, b), index).mul_(scaling)
@@ -244,9 +252,12 @@ class StackedLoRA(torch.autograd.Function):
         if index.padding is not None:
             wide.view(-1, wide.shape[-1]).index_fill_(0, index.padding, 0.0)
         grad_narrow = torch.bmm(wide, b.transpose(1, 2))
-        grad_a.index_add_(0, index.active, torch.bmm(_padded(x, index).transpose(1, 2), grad_narrow))
+        rows = _padded(x, index).to(a.dtype)
+        grad_a.index_add_(0, index.active, torch.bmm(rows.transpose(1, 2), grad_narrow))  # each slot once: exact
         grad_b.index_add_(0, index.active, torch.bmm(narrow.transpose(1, 2), wide))
-        grad_x = _flat(torch.bmm(grad_narrow, a.transpose(1, 2)), index) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[0]:
+            return (None,) * 6
+        grad_x = _flat(torch.bmm(grad_narrow, a.transpose(1, 2)), index).to(x.dtype)
         return grad_x, None, None, None, None, None
 
 

@@ -1,40 +1,79 @@
-"""Adapters of the bank as PEFT folders, which `PeftModel.from_pretrained` and servers such as vLLM load."""
+"""Adapters of the bank as PEFT folders, which `PeftModel.from_pretrained` and servers such as vLLM load; and back."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig
-from safetensors.torch import save_file
-from transformers.pytorch_utils import Conv1D
+from safetensors.torch import load_file, save_file
 
 from seal_lightning.adapters.bank import AdapterBank
+from seal_lightning.errors import ModelError
+
+WEIGHTS = "adapter_model.safetensors"
 
 
 def adapter_state(bank: AdapterBank, slot: int) -> dict[str, torch.Tensor]:
     """One adapter by peft's parameter names, on the CPU: `lora_A.weight` (r, in) and `lora_B.weight` (out, r)."""
-    state = {}
-    for target in bank.targets:
-        name = f"base_model.model.{target.name}"
-        state[f"{name}.lora_A.weight"] = bank.A[target.name][slot].detach().T.contiguous().cpu()
-        state[f"{name}.lora_B.weight"] = bank.B[target.name][slot].detach().T.contiguous().cpu()
-    return state
+    return {name: view[slot].detach().T.contiguous().cpu() for name, view in _by_peft_name(bank).items()}
 
 
-def save_adapter(bank: AdapterBank, slot: int, folder: str | Path) -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors` of one adapter into `folder`."""
+def save_adapter(bank: AdapterBank, slot: int, folder: str | Path, *, base_model_name: str | None = None) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` of one adapter into `folder`.
+
+    Args:
+        bank: Where the adapter lives.
+        slot: Which one.
+        folder: Made if it is not there.
+        base_model_name: What the adapter is for, as recorded in its config; the model's own name where unset.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = LoraConfig(
         r=bank.rank,
         lora_alpha=bank.alpha,  # type: ignore[arg-type]  # peft computes alpha / r, floats are fine
         lora_dropout=0.0,
-        target_modules=[target.name for target in bank.targets],
-        fan_in_fan_out=any(isinstance(target.module, Conv1D) for target in bank.targets),
+        fan_in_fan_out=any(target.transposed for target in bank.targets),
         task_type="CAUSAL_LM",
-        base_model_name_or_path=bank.model.config._name_or_path,
+        base_model_name_or_path=base_model_name or bank.model.config._name_or_path,
         inference_mode=True,
     )
-    config.save_pretrained(folder)
-    save_file(adapter_state(bank, slot), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config.target_modules = sorted(target.name for target in bank.targets)  # peft's own set has no fixed order on disk
+    config.save_pretrained(str(folder))
+    save_file(adapter_state(bank, slot), folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def load_adapter(bank: AdapterBank, slot: int, folder: str | Path) -> None:
+    """Put an adapter that `save_adapter` wrote (or peft, with the same layers, rank and alpha) into a slot.
+
+    The slot's optimizer state starts afresh.
+
+    Raises:
+        ModelError: Layers, shapes or scale differ from the bank's.
+    """
+    config: Any = LoraConfig.from_pretrained(str(folder))
+    state = load_file(Path(folder) / WEIGHTS)
+    views = _by_peft_name(bank)
+    scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
+    wrong = sorted(state.keys() ^ views.keys())
+    wrong += [name for name in sorted(state.keys() & views.keys()) if state[name].T.shape != views[name].shape[1:]]
+    if wrong or abs(scale - bank.alpha / bank.rank) > 1e-6 * scale:
+        raise ModelError(
+            f"{folder}: expected an adapter of rank {bank.rank} and alpha {bank.alpha:g} on the bank's "
+            f"{len(bank.targets)} layers, got rank {config.r} and alpha {config.lora_alpha:g}"
+            + (f", with another shape or layer at {wrong[0]}" if wrong else "")
+        )
+    bank.reset(slot, seed=0)
+    with torch.no_grad():
+        for name, view in views.items():
+            view[slot].copy_(state[name].T)
+
+
+def _by_peft_name(bank: AdapterBank) -> dict[str, torch.Tensor]:
+    views = {}
+    for target in bank.targets:
+        views[f"base_model.model.{target.name}.lora_A.weight"] = bank.A[target.name]
+        views[f"base_model.model.{target.name}.lora_B.weight"] = bank.B[target.name]
+    return views

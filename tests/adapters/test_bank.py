@@ -1,8 +1,11 @@
 """The bank's parts: routing, gradients, targets, the optimizer's slots, and a policy that carries an adapter."""
 
+import warnings
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from seal_lightning.adapters import AdapterBank
 from seal_lightning.adapters.bank import StackedLoRA, find_targets
@@ -43,6 +46,114 @@ def test_gradients_are_those_of_the_plain_formula(slots):
     torch.testing.assert_close(x.grad, wanted[0].grad)
     torch.testing.assert_close(gradients[0], wanted[1].grad)
     torch.testing.assert_close(gradients[1], wanted[2].grad)
+
+
+class Checked(torch.autograd.Function):
+    """StackedLoRA with the gradients that it leaves in the bank's buffers handed to autograd, for gradcheck."""
+
+    @staticmethod
+    def forward(ctx, x, a, b, index):
+        ctx.save_for_backward(x, a, b)
+        ctx.index = index
+        return StackedLoRA.apply(x, a, b, (torch.zeros_like(a), torch.zeros_like(b)), index, 1.7)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, a, b = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors)
+        gradients = (torch.zeros_like(a), torch.zeros_like(b))
+        with torch.enable_grad():
+            output = StackedLoRA.apply(x, a, b, gradients, ctx.index, 1.7)
+        output.backward(grad)
+        return x.grad, *gradients, None
+
+
+@pytest.mark.parametrize(
+    "slots", [[2, -1, 0, 2, 0, 2], [0, 0, 1, 1, 2, 2], [1, 1, 1, 1, 1, 1], [-1, -1, -1, 2, -1, -1]]
+)
+def test_gradcheck(slots):
+    generator = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in ((6, 5), (3, 5, 2), (3, 2, 4))
+    ]
+    assert torch.autograd.gradcheck(Checked.apply, (*inputs, index_tokens(torch.tensor(slots))))
+
+
+def trained_once(model, bank, slots, *, tokens=6):
+    """Gradients of a made-up loss on one row of random tokens."""
+    ids = torch.randint(3, 250, (1, tokens), generator=torch.Generator().manual_seed(0))
+    with bank.attached(), bank.routing(torch.tensor([slots])):
+        model(input_ids=ids, use_cache=False).logits.float().square().mean().backward()
+
+
+def test_leaves_share_the_flat_buffers_and_idle_slots_have_exactly_zero_gradient():
+    model, _ = build_tiny("llama")
+    model.requires_grad_(False)
+    bank = AdapterBank(model, slots=4, rank=2, alpha=4)
+    bank.parameters.copy_(torch.randn(bank.parameters.shape, generator=torch.Generator().manual_seed(0)))
+    trained_once(model, bank, [2, 2, -1, 0, 0, 2])
+    assert bank.gradients[[0, 2]].abs().amax(dim=1).min() > 0
+    assert not bank.gradients[[1, 3]].any()
+    leaves = [leaf for name in bank.A for leaf in (bank.A[name], bank.B[name])]
+    for flat, views in ((bank.parameters, leaves), (bank.gradients, [leaf.grad for leaf in leaves])):
+        assert torch.equal(torch.cat([view.detach().flatten(1) for view in views], dim=1), flat)
+        assert {view.untyped_storage().data_ptr() for view in views} == {flat.untyped_storage().data_ptr()}
+    assert all(leaf.is_leaf and leaf.requires_grad for leaf in leaves)
+
+
+def test_a_half_precision_model_saves_its_inputs_as_they_are():
+    model, _ = build_tiny("llama")
+    model.to(torch.bfloat16).requires_grad_(False)
+    bank = AdapterBank(model, slots=1, rank=2, alpha=4)
+    bank.parameters.fill_(0.1)
+    wide = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda saved: (wide.append(saved.shape) if saved.dtype == torch.float32 else None, saved)[1],
+        lambda saved: saved,
+    ):
+        trained_once(model, bank, [0] * 7, tokens=7)
+    assert (7, 32) not in wide
+    assert bank.gradients.dtype == torch.float32 and bank.gradients.any()
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("max_norm", [None, 0.5])
+def test_the_optimizer_is_torchs_adamw_with_clipping_for_each_slot(weight_decay, max_norm):
+    """Slots take different rates and numbers of steps: slot 1 stops early, as finished adapters do."""
+    model, _ = build_tiny("llama")
+    bank = AdapterBank(model, slots=2, rank=2, alpha=4, betas=(0.8, 0.95), eps=1e-6, weight_decay=weight_decay)
+    generator = torch.Generator().manual_seed(0)
+    bank.parameters.copy_(torch.randn(bank.parameters.shape, generator=generator))
+    alone = [nn.Parameter(row.clone()) for row in bank.parameters]
+    torchs = [torch.optim.AdamW([p], betas=(0.8, 0.95), eps=1e-6, weight_decay=weight_decay) for p in alone]
+    for step in range(30):
+        rates = [0.02 / (step + 1), 0.05] if step < 12 else [0.02 / (step + 1)]
+        for slot, rate in enumerate(rates):
+            gradient = torch.randn(bank.parameters.shape[1], generator=generator) * (0.001 if step % 3 else 1.0)
+            bank.gradients[slot] = gradient
+            alone[slot].grad = gradient.clone()
+            if max_norm:
+                nn.utils.clip_grad_norm_([alone[slot]], max_norm)
+            torchs[slot].param_groups[0]["lr"] = rate
+            torchs[slot].step()
+        bank.step(torch.tensor(rates), max_norm=max_norm)
+    assert max((bank.parameters[slot] - alone[slot]).abs().max().item() for slot in range(2)) <= 2e-6
+
+
+def test_adapters_on_an_output_or_input_embedding_are_no_targets():
+    plain = {target.name for target in find_targets(build_tiny("llama")[0], "all-linear")}
+    options = LoraConfig(r=2, target_modules=["q_proj", "lm_head", "embed_tokens"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft's advice on tied embeddings
+        policy = get_peft_model(build_tiny("llama")[0], options).get_base_model()
+    assert {target.name for target in find_targets(policy, "all-linear")} == plain
+
+
+def test_the_default_targets_are_pefts():
+    model, _ = build_tiny("llama")
+    names = {target.name.rpartition(".")[2] for target in find_targets(model, None)}
+    assert names == {"q_proj", "v_proj"}
+    assert find_targets(model, None) == find_targets(model, "default") == find_targets(model, ["v_proj", "q_proj"])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
