@@ -59,9 +59,7 @@ class SaveConfigBesideRun(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         name = "config.yaml" if stage == "fit" else f"config-{stage}.yaml"
-        self.parser.save(
-            self.config, Path(trainer.default_root_dir) / name, skip_none=False, overwrite=True, multifile=False
-        )
+        self.parser.save(self.config, Path(trainer.default_root_dir) / name, overwrite=True, multifile=False)
 
 
 class SEALCLI(LightningCLI):

@@ -21,7 +21,7 @@ from seal_lightning.grading import Grader, Reward
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
 from seal_lightning.policy import Policy
 from seal_lightning.sampling import Sampler, SampleRequest
-from seal_lightning.sampling.generation import generate
+from seal_lightning.sampling.generation import batches, generate
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Task
 from seal_lightning.types import AdapterJob, Context, Directives, Kind, Rollout, SelfEdit
@@ -245,11 +245,9 @@ class EStep:
         prompts = [
             policy.encode(policy.format(self.task.query_prompt(query, context))) for _, _, context, query in rows
         ]
-        order = sorted(range(len(rows)), key=lambda row: len(prompts[row]))
         texts: dict[int, str] = {}
         counts = [0] * len(asked)
-        for start in range(0, len(order), self.answer_batch):
-            batch = order[start : start + self.answer_batch]
+        for batch in batches(policy, prompts, size=self.answer_batch, max_new_tokens=self.max_answer_tokens):
             ids = [prompts[row] for row in batch]
             slots = [rows[row][1] for row in batch]
             new = _generate(policy, ids, slots, trained, max_new_tokens=self.max_answer_tokens)

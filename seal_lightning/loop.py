@@ -40,16 +40,23 @@ class RolloutLoop(_Loop):
 
     def __init__(self, trainer: Any) -> None:
         super().__init__(trainer)
+        self.seal_trainer: Any = trainer
         self.rollouts: list[Rollout] = []
         self.unit = 0
         self.runner: UnitRunner | None = None
 
     def run(self, *, round: int, policy_digest: str, must_be_finished: bool) -> list[Rollout]:
         """Roll out every unit of `round`; with `must_be_finished`, the journal has to hold them all already."""
-        module, data = self.trainer.lightning_module, self.trainer.datamodule
+        module, data = self.seal_trainer.lightning_module, self.seal_trainer.datamodule
         work = units_of(data.train_contexts, data.contexts_per_unit)
         self.runner = UnitRunner(
-            self.trainer, module, phase="train", plan=module.plan, units=work, round=round, policy_digest=policy_digest
+            self.seal_trainer,
+            module,
+            phase="train",
+            plan=module.plan,
+            units=work,
+            round=round,
+            policy_digest=policy_digest,
         )
         if must_be_finished and len(self.runner.journal.units) < len(work):
             raise JournalError(
@@ -92,6 +99,7 @@ class SEALFitLoop(_FitLoop):
 
     def __init__(self, trainer: Any, min_epochs: int | None, max_epochs: int | None, *, validate_first: bool) -> None:
         super().__init__(trainer, min_epochs=min_epochs, max_epochs=max_epochs)
+        self.seal_trainer: Any = trainer  # Lightning's own type does not know callbacks, datamodule and module
         self.rollout_loop = RolloutLoop(trainer)
         self.validate_first = validate_first
         self.kept: list[EditOutcome] = []
@@ -112,8 +120,9 @@ class SEALFitLoop(_FitLoop):
     def reset(self) -> None:
         if self._stage != "m_step":
             # A round's end is a clean start of the next round: Lightning's own restart logic has nothing to do.
-            for progress in (self.epoch_progress.current, self.epoch_progress.total):
-                progress.completed = progress.processed
+            trackers: list[Any] = [self.epoch_progress.current, self.epoch_progress.total]
+            for tracker in trackers:
+                tracker.completed = tracker.processed
             _Loop.restarting.fset(self, False)  # type: ignore[attr-defined]
             for loop in (self, self.epoch_loop, self.epoch_loop.val_loop):
                 loop._loaded_from_state_dict = False
@@ -124,13 +133,13 @@ class SEALFitLoop(_FitLoop):
 
     def setup_data(self) -> None:
         """The M-step's loader exists only once edits are kept; Lightning asks for it before that."""
-        self._data_source.instance = self.trainer.lightning_module  # it makes the loader, not the data module
+        self._data_source.instance = self.seal_trainer.lightning_module  # it makes the loader, not the data module
         if self.kept:
             super().setup_data()
 
     def on_advance_start(self) -> None:
-        module = self.trainer.lightning_module
-        round, resumed = self.epoch_progress.current.processed, self._stage == "m_step"
+        module = self.seal_trainer.lightning_module
+        round, resumed = self.seal_trainer.current_epoch, self._stage == "m_step"
         module.rounds_done = round
         if round == 0 and not resumed and self.validate_first:
             self._validate()
@@ -138,7 +147,10 @@ class SEALFitLoop(_FitLoop):
             self.policy_digest = module.policy.digest()
         self._e_step(round, must_be_finished=resumed)
         module.kept = self.kept
-        module.batch_start = self.epoch_loop.batch_progress.current.processed if resumed else 0
+        position: Any = (
+            self.epoch_loop.batch_progress.current
+        )  # `completed` is one behind where the checkpoint was taken
+        module.batch_start = position.processed if resumed else 0
         batches = len(batch_plan(len(self.kept), settings=module.m_step, seed=module.seed, round=round))
         module.optimizer_steps = max(1, math.ceil(batches / self.trainer.accumulate_grad_batches))
         self._combined_loader = None
@@ -151,7 +163,7 @@ class SEALFitLoop(_FitLoop):
             self.epoch_progress.increment_started()
 
     def _e_step(self, round: int, *, must_be_finished: bool) -> None:
-        trainer, module = self.trainer, self.trainer.lightning_module
+        trainer, module = self.seal_trainer, self.seal_trainer.lightning_module
         started = time.perf_counter()
         rollouts = self.rollout_loop.run(
             round=round, policy_digest=self.policy_digest, must_be_finished=must_be_finished
@@ -163,23 +175,21 @@ class SEALFitLoop(_FitLoop):
         notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
 
     def _filter(self) -> EditFilter:
-        (chosen,) = [callback for callback in self.trainer.callbacks if isinstance(callback, EditFilter)]
+        (chosen,) = [callback for callback in self.seal_trainer.callbacks if isinstance(callback, EditFilter)]
         return chosen
 
     def advance(self) -> None:
         if self.kept:
             super().advance()
         else:
-            log.info(
-                "round %d: no self-edit was kept, the policy stays as it is", self.epoch_progress.current.processed
-            )
+            log.info("round %d: no self-edit was kept, the policy stays as it is", self.seal_trainer.current_epoch)
             self.epoch_loop.batch_progress.reset_on_run()
             self.max_batches = float("inf")  # Lightning takes 0 batches for the end of the fit
 
     def on_advance_end(self) -> None:
-        trainer, module = self.trainer, self.trainer.lightning_module
-        module.rounds_done = self.epoch_progress.current.processed + 1
-        if self.kept and module.policy.end_round(self.epoch_progress.current.processed):
+        trainer, module = self.seal_trainer, self.seal_trainer.lightning_module
+        module.rounds_done = self.seal_trainer.current_epoch + 1
+        if self.kept and module.policy.end_round(self.seal_trainer.current_epoch):
             trainer.strategy.setup_optimizers(trainer)
         self._in_m_step = False
         if self.epoch_loop._should_check_val_epoch():
@@ -190,7 +200,7 @@ class SEALFitLoop(_FitLoop):
     def _validate(self) -> None:
         if not self.trainer.enable_validation:
             return
-        trainer = self.trainer
+        trainer = self.seal_trainer
         trainer.validating = True
         first_iteration = trainer._logger_connector._first_loop_iter
         call._call_lightning_module_hook(trainer, "on_validation_model_zero_grad")

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch.optim.lr_scheduler import LambdaLR
 
-from seal_lightning.data import units
+from seal_lightning.data import SEALDataModule, units
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ModelError
 from seal_lightning.evaluation import evaluation_means
@@ -105,6 +105,10 @@ class SEALModule(LightningModule):
         assert self.tuned is not None, "configure_model() makes the policy"
         return self.tuned
 
+    @property
+    def datamodule(self) -> SEALDataModule:
+        return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, its type does not say so
+
     # -- M-step ----------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> Any:
@@ -152,10 +156,10 @@ class SEALModule(LightningModule):
     # -- validation, test, predict ------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._open_units("validation", self.trainer.datamodule.validation_contexts)
+        self._open_units("validation", self.datamodule.validation_contexts)
 
     def on_test_epoch_start(self) -> None:
-        self._open_units("test", self.trainer.datamodule.test_contexts)
+        self._open_units("test", self.datamodule.test_contexts)
 
     def validation_step(self, batch: Sequence[Context], batch_idx: int) -> None:
         self._run_unit(batch_idx)
@@ -181,7 +185,7 @@ class SEALModule(LightningModule):
             self,
             phase=phase,
             plan=self.evaluation,
-            units=units(contexts, self.trainer.datamodule.contexts_per_unit),
+            units=units(contexts, self.datamodule.contexts_per_unit),
             round=self.rounds_done,
             policy_digest=self.policy.digest(),
             by_stamp=not self.trainer.training and self.trainer.state.fn != "fit",

@@ -12,17 +12,20 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import Prompt
 
@@ -107,7 +110,9 @@ class TunedPolicy:
         self.policy = Policy(model, tokenizer, chat)
         self.module: nn.Module = model.float() if tuning.method == "full" else _with_lora(model, tuning)
         if tuning.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # transformers 5 has renamed it; the old name warns
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
             model.config.use_cache = False
         self.restart_adapter(0)
 
@@ -141,10 +146,21 @@ class TunedPolicy:
                 weight += layer.get_delta_weight("default").to(weight.dtype)
 
     def remerge(self, states: Sequence[AdapterState]) -> None:
-        """Bring a freshly loaded base to where earlier rounds left it, by the same merges in the same order."""
-        for state in states:
+        """Bring a freshly loaded base to where earlier rounds left it, by the same merges in the same order.
+
+        Raises:
+            ModelError: The base carries merged rounds already that `states` does not start with.
+        """
+        for mine, wanted in zip_longest(self.merged, states[: len(self.merged)]):
+            if wanted is None or any(not torch.equal(tensor, mine[name]) for name, tensor in wanted.items()):
+                raise ModelError(
+                    f"the policy has merged {len(self.merged)} rounds already, which cannot be taken back: load the "
+                    "checkpoint into a new SEALModule"
+                )
+        for state in states[len(self.merged) :]:
             set_peft_model_state_dict(self.module, state)  # type: ignore[arg-type]
             self._merge({name: tensor.clone() for name, tensor in state.items()})
+        self.restart_adapter(len(self.merged))  # or the last round would count twice
 
     def adapter_state(self) -> AdapterState:
         """A copy of the adapter in training, by peft's names; empty for full fine-tuning."""
@@ -196,7 +212,7 @@ class TunedPolicy:
         )
         return self.module.disable_adapter() if idle else nullcontext()  # type: ignore[operator]
 
-    def _layers(self) -> list[LoraLayer]:
+    def _layers(self) -> list[Any]:
         return [module for module in self.module.modules() if isinstance(module, LoraLayer)]
 
     def export(self, folder: Path, *, merged: bool = False) -> None:
@@ -210,11 +226,12 @@ class TunedPolicy:
 
     def _export_adapter(self, folder: Path) -> None:
         states = [*self.merged, self.adapter_state()] if self._in_use() or not self.merged else self.merged
-        config = LoraConfig(**_lora_options(self.tuning, rounds=len(states)))
-        config.target_modules = self.module.peft_config["default"].target_modules  # type: ignore[union-attr,index]
+        config = LoraConfig(**_lora_options(self.policy.model, self.tuning, rounds=len(states)))
+        targets = self.module.peft_config["default"].target_modules  # type: ignore[union-attr,index]
+        config.target_modules = sorted(targets)  # type: ignore[arg-type]  # peft's own set has no fixed order on disk
         config.base_model_name_or_path = self.policy.model.config._name_or_path
         config.inference_mode = True
-        config.save_pretrained(folder)
+        config.save_pretrained(str(folder))
         save_file(_concatenate(states), folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
     def _in_use(self) -> bool:
@@ -231,7 +248,7 @@ class TunedPolicy:
         }
         with torch.no_grad():
             for name, layer in self.policy.model.named_modules():
-                if isinstance(layer, LoraLayer):
+                if isinstance(layer, LoraLinear):
                     delta = layer.get_delta_weight("default")
                     state[f"{name}.weight"] = state[f"{name}.weight"] + delta.to(state[f"{name}.weight"].dtype)
         self.policy.model.save_pretrained(folder, state_dict=state)
@@ -239,20 +256,21 @@ class TunedPolicy:
 
 def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:
     try:
-        return get_peft_model(model, LoraConfig(**_lora_options(tuning, rounds=1)))  # type: ignore[return-value]
+        return get_peft_model(model, LoraConfig(**_lora_options(model, tuning, rounds=1)))  # type: ignore[return-value]
     except ValueError as error:
         raise ConfigError(
             f"model.tuning.target_modules={tuning.target_modules}: {' '.join(str(error).split())}"
         ) from error
 
 
-def _lora_options(tuning: PolicyTuning, *, rounds: int) -> Mapping[str, Any]:
+def _lora_options(model: Any, tuning: PolicyTuning, *, rounds: int) -> Mapping[str, Any]:
     """Several rounds side by side are one LoRA of the summed rank with the same alpha / rank."""
     return {
         "r": tuning.rank * rounds,
         "lora_alpha": tuning.alpha * rounds,
         "lora_dropout": tuning.dropout,
         "target_modules": tuning.target_modules,
+        "fan_in_fan_out": any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2
         "task_type": "CAUSAL_LM",
     }
 

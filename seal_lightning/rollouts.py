@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -86,15 +86,22 @@ class UnitRunner:
 def make_stamp(module: Any, plan: Plan, units: Sequence[Sequence[Context]], policy_digest: str) -> dict[str, Any]:
     """What rollouts depend on, as flat JSON values: the E-step's settings, the units' contents, base and policy."""
     contexts = [[asdict(context) for context in unit] for unit in units]
-    settings = {f"e_step.{name}": describe(value) for name, value in vars(module.e_step).items()}
     return {
-        **settings,
-        "plan": asdict(plan),
+        **_flat("", describe(vars(module.e_step))),
+        **_flat("plan.", asdict(plan)),
         "contexts": _digest(contexts),
         "chat": module.policy.policy.chat,
         "base": module.base_fingerprint,
         "policy": policy_digest,
     }
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings by dotted names, so that a refusal can name the one that differs."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(f"{prefix}{key}.", value) if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def describe(value: Any) -> Any:

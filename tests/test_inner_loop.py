@@ -123,7 +123,7 @@ def test_jobs_come_in_chunks_and_too_many_at_once_are_refused():
     work = [job("a", seed=seed) for seed in range(5)]
     assert [list(chunk) for chunk in loop.chunks(work)] == [work[:2], work[2:4], work[4:]]
     assert loop.chunks([]) == []
-    with pytest.raises(ConfigError, match="max_adapters must be at least .* got 2 for 3 jobs: .*chunks"):
+    with pytest.raises(ConfigError, match=r"max_adapters must be at least .* got 2 for 3 jobs: .*chunks"):
         loop.adapt(model, tokenizer, work[:3])
 
 

@@ -44,7 +44,8 @@ def linear_layers(model: Any) -> list[Target]:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     targets: list[Target] = []
     inside: tuple[str, ...] = ()  # names below a peft layer are its own parts
-    for name, module in model.named_modules():
+    modules: Iterator[tuple[str, nn.Module]] = model.named_modules()
+    for name, module in modules:
         if name.startswith(inside):
             continue
         if isinstance(module, LoraLayer):
@@ -224,8 +225,8 @@ class StackedLoRA(torch.autograd.Function):
     """Output (M, out) of the LoRAs for flat tokens (M, in); saves the input itself and the narrow products only.
 
     The products are made in the dtype of A and B; the input is saved as it came, so a bfloat16 model pays for no
-    float32 copies. The gradients of A and B are added to the bank's own buffers in the backward pass, so the flat layout
-    that the optimizer wants costs no copy; autograd sees the gradient of the input alone.
+    float32 copies. The gradients of A and B are added to the bank's own buffers in the backward pass, so the flat
+    layout that the optimizer wants costs no copy; autograd sees the gradient of the input alone.
     """
 
     @staticmethod

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
+from seal_lightning.errors import ModelError
 from seal_lightning.policy import Policy
 
 
@@ -30,11 +32,17 @@ def generate(
 
     Returns:
         The new token ids of each row, without the end-of-sequence token and what follows it.
+
+    Raises:
+        ModelError: A prompt fills the window.
     """
     longest = max(map(len, prompts))
     room = min(max_new_tokens, policy.window - longest)
     if room < 1:
-        raise ValueError(f"a prompt of {longest} tokens leaves no room in the model's window of {policy.window}")
+        raise ModelError(
+            f"a prompt of {longest} tokens leaves no room in the model's window of {policy.window}; shorten or split the "
+            "passage, or use a model with a longer window"
+        )
     pad = policy.tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=policy.device)  # (B, T)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=policy.device)
@@ -50,6 +58,21 @@ def generate(
             logits_processor=LogitsProcessorList(processors),
         )
     return [_until(row, stops) for row in output[:, longest:].tolist()]
+
+
+def batches(policy: Policy, prompts: Sequence[Sequence[int]], *, size: int, max_new_tokens: int) -> Iterator[list[int]]:
+    """Which prompts to generate for together: their numbers, shortest first, at most `size` at once.
+
+    A prompt that leaves less than `max_new_tokens` in the model's window meets only prompts of its own length: what a
+    row may write then does not depend on the others.
+    """
+
+    def room(row: int) -> int:
+        return min(max_new_tokens, policy.window - len(prompts[row]))
+
+    for _, group in groupby(sorted(range(len(prompts)), key=lambda row: len(prompts[row])), key=room):
+        rows = list(group)
+        yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def stop_tokens(policy: Policy) -> list[int]:

@@ -16,7 +16,7 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.policy import Policy
-from seal_lightning.sampling.generation import generate
+from seal_lightning.sampling.generation import batches, generate
 from seal_lightning.types import Context
 
 
@@ -79,10 +79,8 @@ class LocalSampler(Sampler):
         self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
     ) -> list[Sample]:
         prompts = [policy.encode(request.prompt) for request in requests]
-        order = sorted(range(len(requests)), key=lambda row: len(prompts[row]))
         samples: dict[int, Sample] = {}
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
+        for rows in batches(policy, prompts, size=self.batch_size, max_new_tokens=self.max_new_tokens):
             processors = self._processors([requests[row].seed for row in rows])
             texts = generate(
                 policy, [prompts[row] for row in rows], max_new_tokens=self.max_new_tokens, processors=processors
@@ -109,7 +107,7 @@ class WrittenEdits(Sampler):
     ) -> list[Sample]:
         texts = [r.context.edits[r.index] if r.index < len(r.context.edits) else "" for r in requests]
         on_done(len(requests))
-        tokens = [len(policy.encode(text)) if text else 0 for text in texts]
+        tokens = [len(policy.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
         return [
             Sample(text, len(policy.encode(request.prompt)), count)
             for text, count, request in zip(texts, tokens, requests, strict=True)
