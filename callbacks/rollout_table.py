@@ -11,6 +11,8 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
+_ENTITIES = {ord(character): f"&#{ord(character)};" for character in "&<>|`[\\"}
+
 
 class RolloutTable(SEALCallback):
     """Writes `tables/round-NNN.md` in the run folder.
@@ -40,7 +42,7 @@ class RolloutTable(SEALCallback):
         text = self.render(rollouts, groups, kept, round=module.rounds_done)
         path = Path(trainer.default_root_dir) / "tables" / f"round-{module.rounds_done:03d}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="replace")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("rollouts", text, global_step=trainer.global_step)
@@ -78,9 +80,7 @@ class RolloutTable(SEALCallback):
         return f"| {name} | {outcome.edit_index} | {numbers} | {kept} | {text} |"
 
     def _cell(self, text: str) -> str:
-        """One table cell: no line breaks, no pipes, no HTML from the model."""
+        """One table cell: no line breaks, no pipes, no HTML, code or links from the model."""
         flat = " / ".join(line.strip() for line in text.splitlines() if line.strip())
         short = flat if len(flat) <= self.max_chars else flat[: self.max_chars - 1] + "…"
-        for plain, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "\\`"), ("[", "\\[")):
-            short = short.replace(plain, escaped)
-        return short
+        return short.translate(_ENTITIES)

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 a failure, 2 usage, configuration or data, 130 interrupted, 143 terminated. A user's mistake is
 one line on stderr; the traceback comes with `--log_level debug`. The heavy libraries are imported only once a
-command needs them, so that `seal --help` and `seal --version` answer at once.
+command needs them, so that `seal --help`, `seal --version` and a missing config file answer at once.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 
 from seal_lightning import __version__
+from seal_lightning.config_errors import read_config_files
 from seal_lightning.errors import SealError
 
 COMMANDS = {
@@ -23,6 +25,7 @@ COMMANDS = {
     "test": "the paper's table on the test contexts, with intervals; printed and saved in the run folder",
     "predict": "write self-edits for the predict contexts as JSON Lines, without adapting",
 }
+RESUME = "finished units are in the journal, resume with --ckpt_path last"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,22 +38,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_help())
         return 0 if args else 2
     if args[0] not in COMMANDS:
-        print(
-            f"seal: unknown command {args[0]!r}; the commands are {', '.join(COMMANDS)} (seal --help)", file=sys.stderr
-        )
-        return 2
-    debug = _log_level(args) == "debug"
-    _quiet_libraries(debug)
+        commands = ", ".join(COMMANDS)
+        return _fail(f"unknown command {args[0]!r}; expected one of {commands} (seal --help)", 2)
+    with _quiet(_log_level(args)):
+        return _guarded(args)
+
+
+def _guarded(args: list[str]) -> int:
     try:
-        return _run(args)
+        _run(args)
+        return 0
     except KeyboardInterrupt:
-        return _fail("interrupted; resume with --ckpt_path last", 130, debug)
+        return _fail(f"interrupted; {RESUME}" if args[0] == "fit" else "interrupted", 130)
     except SystemExit as stop:
-        return _exit_code(stop)
+        return _stopped(stop, args[0])
+    except BrokenPipeError:  # `seal fit --help | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     except SealError as error:
-        return _fail(str(error), error.exit_code, debug)
+        return _fail(str(error), error.exit_code)
     except Exception as error:  # the last resort: one line for the user, the traceback on demand
-        return _fail(*_explain(error), debug)
+        return _fail(*_explain(error, args[0]))
 
 
 def _help() -> str:
@@ -66,11 +74,12 @@ def _help() -> str:
     )
 
 
-def _run(args: list[str]) -> int:
-    from seal_lightning.command_line import run_command  # Lightning, torch and transformers come with it
+def _run(args: list[str]) -> None:
+    files = read_config_files(args)
+    with redirect_stdout(sys.stderr):  # what libraries say while they are imported; stdout is for results
+        from seal_lightning.command_line import run_command  # Lightning, torch and transformers come with it
 
-    run_command(args)
-    return 0
+    run_command(args, files)
 
 
 def _log_level(args: Sequence[str]) -> str:
@@ -79,43 +88,54 @@ def _log_level(args: Sequence[str]) -> str:
             return args[index + 1]
         if arg.startswith("--log_level="):
             return arg.partition("=")[2]
-    return ""
+    return "warning"
 
 
-def _quiet_libraries(debug: bool) -> None:
-    """Keep other libraries' banners and advice off the screen, unless debugging."""
-    if debug:
-        return
-    os.environ.setdefault("DS_LOG_LEVEL", "error")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", module=r"(lightning|torch|transformers|peft|deepspeed|jsonargparse)\b")
-    for name in ("lightning", "lightning.pytorch", "DeepSpeed", "transformers", "peft"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+@contextmanager
+def _quiet(level: str) -> Iterator[None]:
+    """Our own log lines on stderr; other libraries' banners, advice and warnings only with `info` or `debug`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(name)s: %(levelname)s: %(message)s"))
+    ours = logging.getLogger("seal_lightning")
+    ours.addHandler(handler)
+    variables = {"TOKENIZERS_PARALLELISM": "false"}
+    if level not in ("info", "debug"):
+        variables |= {"DS_LOG_LEVEL": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
+    added = [name for name in variables if name not in os.environ]
+    os.environ.update({name: variables[name] for name in added})
+    try:
+        with warnings.catch_warnings():
+            if level not in ("info", "debug") and not sys.warnoptions:
+                warnings.simplefilter("ignore")  # ours are log lines
+            yield
+    finally:
+        ours.removeHandler(handler)
+        for name in added:
+            os.environ.pop(name, None)
 
 
-def _exit_code(stop: SystemExit) -> int:
+def _stopped(stop: SystemExit, command: str) -> int:
     if type(stop).__name__ == "SIGTERMException":
-        print("seal: terminated; finished units are in the journal, resume with --ckpt_path last", file=sys.stderr)
-        return 143
+        return _fail(f"terminated; {RESUME}" if command == "fit" else "terminated", 143, stop)
+    if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into exit(1)
+        return _fail(f"interrupted; {RESUME}" if command == "fit" else "interrupted", 130, stop)
     return stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
 
 
-def _explain(error: Exception) -> tuple[str, int]:
+def _explain(error: Exception, command: str) -> tuple[str, int]:
     """One line and an exit code for an exception that is not ours."""
     text = " ".join(str(error).split()) or "no message"
     if type(error).__name__ == "MisconfigurationException":
         return text, 2
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or text}; finished units are in the journal, resume with --ckpt_path last", 1
+        then = f"; {RESUME}" if command == "fit" else ""
+        return f"{where}{error.strerror or text}{then}", 1
     return f"{type(error).__name__}: {text} (the traceback: --log_level debug)", 1
 
 
-def _fail(text: str, code: int, debug: bool) -> int:
-    if debug:
+def _fail(text: str, code: int, error: BaseException | None = None) -> int:
+    if logging.getLogger("seal_lightning").isEnabledFor(logging.DEBUG) and sys.exc_info()[0] is not None:
         traceback.print_exc()
     print(f"seal: {text}", file=sys.stderr)
     return code

@@ -301,8 +301,9 @@ def _backward(bank: AdapterBank, batch: PackedBatch, losses: torch.Tensor) -> No
     with bank.routing(batch.slots):
         logits = bank.model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).logits
     chosen = logits.flatten(0, 1)[batch.positions].float()  # (S, V)
-    shares = functional.cross_entropy(chosen, batch.targets, reduction="none") * batch.weights
-    shares.sum().backward()
+    with torch.autocast(chosen.device.type, enabled=False):  # as torch advises, autocast covers the forward pass alone
+        shares = functional.cross_entropy(chosen, batch.targets, reduction="none") * batch.weights
+        shares.sum().backward()
     losses.index_add_(0, batch.slots.flatten()[batch.positions], shares.detach())
 
 

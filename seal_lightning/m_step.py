@@ -6,6 +6,7 @@ that a resumed M-step continues at the batch where it stopped. Lightning does th
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -45,8 +46,10 @@ class MStep:
     max_length: int = 4096
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ConfigError(f"model.m_step.learning_rate must be above 0, got {self.learning_rate}")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"model.m_step.weight_decay must be 0 or more, got {self.weight_decay}")
         for name in ("epochs", "batch_size", "max_length"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.m_step.{name} must be at least 1, got {getattr(self, name)}")

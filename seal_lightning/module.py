@@ -22,7 +22,7 @@ from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.m_step import MStep, make_loader
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.policy import PolicyTuning, TunedPolicy
-from seal_lightning.rollouts import UnitRunner
+from seal_lightning.rollouts import UnitRunner, policy_at_work
 from seal_lightning.sampling import LocalSampler, Sampler
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Knowledge, Task
@@ -87,6 +87,7 @@ class SEALModule(LightningModule):
         self.optimizer_steps = 1
         self.rounds_done = 0
         self.e_step_metrics: dict[str, float] = {}
+        self.evaluated: list[Rollout] = []
         self.strict_loading = False
         self.base_fingerprint = ""
 
@@ -161,16 +162,20 @@ class SEALModule(LightningModule):
     def on_test_epoch_start(self) -> None:
         self._open_units("test", self.datamodule.test_contexts)
 
-    def validation_step(self, batch: Sequence[Context], batch_idx: int) -> None:
-        self._run_unit(batch_idx)
+    def validation_step(self, batch: int, batch_idx: int) -> None:
+        self._run_unit(batch)
 
-    def test_step(self, batch: Sequence[Context], batch_idx: int) -> None:
-        self._run_unit(batch_idx)
+    def test_step(self, batch: int, batch_idx: int) -> None:
+        self._run_unit(batch)
 
-    def predict_step(self, batch: Sequence[Context], batch_idx: int) -> list[Rollout]:
-        """Self-edits without adapting."""
-        with self.policy.frozen() as policy:
-            return self.e_step.write_edits(policy, batch, plan=self.plan, round=self.rounds_done)
+    def on_predict_epoch_start(self) -> None:
+        self.evaluated = []
+
+    def predict_step(self, batch: int, batch_idx: int) -> None:
+        """Self-edits of one unit without adapting; they are gathered in `evaluated`."""
+        contexts = units(self.datamodule.predict_contexts, self.datamodule.contexts_per_unit)[batch]
+        with policy_at_work(self.trainer, self) as policy:
+            self.evaluated += self.e_step.write_edits(policy, contexts, plan=self.plan, round=self.rounds_done)
 
     def on_validation_epoch_end(self) -> None:
         self._close_units("val")
@@ -179,7 +184,7 @@ class SEALModule(LightningModule):
         self._close_units("test")
 
     def _open_units(self, phase: str, contexts: Sequence[Context]) -> None:
-        self.evaluated: list[Rollout] = []
+        self.evaluated = []
         self.runner = UnitRunner(
             self.trainer,
             self,

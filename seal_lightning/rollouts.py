@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, is_dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from seal_lightning.e_step import Plan
 from seal_lightning.hooks import notify
 from seal_lightning.journal import Journal
+from seal_lightning.policy import Policy
 from seal_lightning.types import Context, Rollout
 
 
@@ -79,8 +83,24 @@ class UnitRunner:
         def report(progress: Any) -> None:
             notify(self.trainer, self.module, "on_unit_progress", phase=self.phase, progress=progress)
 
-        with self.trainer.precision_plugin.forward_context(), self.module.policy.frozen() as policy:
+        with policy_at_work(self.trainer, self.module) as policy:
             return self.module.e_step.run(policy, contexts, plan=self.plan, round=self.round, report=report)
+
+
+@contextmanager
+def policy_at_work(trainer: Trainer, module: Any) -> Iterator[Policy]:
+    """The module's policy, frozen, under the trainer's precision.
+
+    New tensors stay float32: Lightning's true half precision would halve them too, but noise, learning rates and
+    adapters need their bits.
+    """
+    with trainer.precision_plugin.forward_context(), module.policy.frozen() as policy:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield policy
+        finally:
+            torch.set_default_dtype(before)
 
 
 def make_stamp(module: Any, plan: Plan, units: Sequence[Sequence[Context]], policy_digest: str) -> dict[str, Any]:
@@ -105,17 +125,25 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(value: Any) -> Any:
-    """The settings of an object as JSON: class path and public attributes that are plain values."""
+    """The settings of an object as JSON: its class path and public attributes; the same in every process."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [describe(item) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        attributes = {name: getattr(value, name) for name in value.__dataclass_fields__}
-    else:
-        attributes = {name: item for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
+    if isinstance(value, set | frozenset):
+        return sorted((describe(item) for item in value), key=repr)
+    if hasattr(value, "__qualname__"):  # a class or a function
+        return f"{getattr(value, '__module__', '')}.{value.__qualname__}"
+    if isinstance(value, Enum):
+        return str(value)
+    if is_dataclass(value):
+        attributes = {field.name: getattr(value, field.name) for field in fields(value)}
+    elif hasattr(value, "__dict__"):
+        attributes = {name: item for name, item in vars(value).items() if not name.startswith("_")}
+    else:  # a path, a dtype, a pattern: what it prints, unless that is a memory address
+        attributes = {} if " at 0x" in repr(value) else {"value": repr(value)}
     kind = type(value)
     return {
         "class": f"{kind.__module__}.{kind.__qualname__}",

@@ -351,7 +351,7 @@ def test_merged_export_is_a_plain_model(family, tmp_path):
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma"])
 def test_tied_embeddings_survive(family, tmp_path):
-    base, tokenizer = build_tiny(family)
+    base, _ = build_tiny(family)
     assert base.get_output_embeddings().weight is base.get_input_embeddings().weight
     embeddings = base.get_input_embeddings().weight.clone()
     tuned = two_rounds(family)

@@ -191,7 +191,8 @@ class AdapterBank:
             x = args[0]  # (B, T, inputs)
             index = self._routing.index(x.shape[1])
             a, b = self.A[name], self.B[name]
-            delta = StackedLoRA.apply(x.flatten(0, 1), a, b, (a.grad, b.grad), index, self.alpha / self.rank)
+            with torch.autocast(x.device.type, enabled=False):  # adapters stay in float32
+                delta = StackedLoRA.apply(x.flatten(0, 1), a, b, (a.grad, b.grad), index, self.alpha / self.rank)
             return output + delta.view(*x.shape[:-1], -1).to(output.dtype)  # type: ignore[union-attr]
 
         return add_adapters

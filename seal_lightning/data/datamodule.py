@@ -1,6 +1,6 @@
 """The data module: contexts of each split, handed out in units.
 
-A unit is a tuple of contexts that are adapted to together; it is what a loader gives and what the journal keeps. There
+A unit is a tuple of contexts that are adapted to together, and what the journal keeps; a loader gives its number. There
 is no loader for training: a round of SEAL makes its own training data from `train_contexts`.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from seal_lightning.data.base import Reader
 from seal_lightning.data.detect import reader_for
@@ -56,7 +56,7 @@ class SEALDataModule(LightningDataModule):
         limit_predict: The same for predict.
         shuffle_seed: Shuffle each split with this seed, before its limit; null keeps the order of the data.
         contexts_per_unit: How many contexts are adapted to together, and kept or repeated together after a crash.
-        allow_overlap: Let contexts of `train` be in `validation` or `test` too.
+        allow_overlap: Let contexts of `train`, or their ids, be in `validation` or `test` too.
     """
 
     def __init__(
@@ -134,18 +134,14 @@ class SEALDataModule(LightningDataModule):
             self._check_overlap("validation")
             self._check_overlap("test")
 
-    def val_dataloader(self) -> DataLoader[Unit]:
+    def val_dataloader(self) -> DataLoader[int]:
         return self._loader(self.validation_contexts)
 
-    def test_dataloader(self) -> DataLoader[Unit]:
+    def test_dataloader(self) -> DataLoader[int]:
         return self._loader(self.test_contexts)
 
-    def predict_dataloader(self) -> DataLoader[Unit]:
+    def predict_dataloader(self) -> DataLoader[int]:
         return self._loader(self.predict_contexts)
-
-    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        """The batch itself: contexts are not tensors."""
-        return batch
 
     def _contexts(self, split: Split) -> list[Context]:
         reader = _reader(split, self.sources[split])
@@ -155,35 +151,24 @@ class SEALDataModule(LightningDataModule):
         return contexts[: self.limits[split]]
 
     def _check_overlap(self, split: Split) -> None:
-        trained = {_text(context) for context in self.train_contexts}
-        held_out = self._read.get(split, [])
+        trained, held_out = {_text(context) for context in self.train_contexts}, self._read.get(split, [])
         shared = [context for context in held_out if _text(context) in trained]
         if shared:
             raise DataError(
                 f"data.{split} must hold other contexts than data.train, got {len(shared)} of {len(held_out)} that are"
                 f" in both (first: {shared[0].title!r}): remove them, or set data.allow_overlap to true"
             )
+        ids = {context.id for context in self.train_contexts}
+        if same := [context.id for context in held_out if context.id in ids]:
+            raise DataError(
+                f"data.{split} must have other ids than data.train, got {len(same)} of {len(held_out)} ids that are in"
+                f" both (first: {same[0]!r}): rename them, or set data.allow_overlap to true"
+            )
 
-    def _loader(self, contexts: Sequence[Context]) -> DataLoader[Unit]:
-        data = _Units(units(contexts, self.contexts_per_unit))
-        return DataLoader(data, batch_size=None, num_workers=0, collate_fn=_as_it_is)
-
-
-class _Units(Dataset[Unit]):
-    """A list of units, of a class that torch's types know."""
-
-    def __init__(self, content: list[Unit]) -> None:
-        self.content = content
-
-    def __len__(self) -> int:
-        return len(self.content)
-
-    def __getitem__(self, index: int) -> Unit:
-        return self.content[index]
-
-
-def _as_it_is(unit: Any) -> Any:
-    return unit
+    def _loader(self, contexts: Sequence[Context]) -> DataLoader[int]:
+        """Batches are the numbers of units: precision plugins and samplers can do nothing to a number."""
+        count = len(units(contexts, self.contexts_per_unit))
+        return DataLoader(range(count), batch_size=None, num_workers=0)  # type: ignore[arg-type]
 
 
 def _reader(split: Split, source: object) -> Reader:

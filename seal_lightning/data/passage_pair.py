@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from seal_lightning.data.base import Reader, check_path, unite
-from seal_lightning.data.rows import Row, read_rows
+from seal_lightning.data.rows import Row, read_rows, read_text
 from seal_lightning.types import Context
 
 
 class PassagePair(Reader):
-    """Reads a file of passages and a file of questions about them, each JSON Lines or a JSON list.
+    """Reads a file of passages and a file of questions about them, each JSON Lines or a JSON list of objects:
 
     Passages:  {"id": "ada", "title": "Ada Lovelace", "passage": "Ada Lovelace was ..."}
     Questions: {"passage": "ada", "question": "Who ...?", "answer": "Ada Lovelace"}
     Self-edits: {"passage": "ada", "edit": "a self-edit written beforehand"}
 
     `id` and `title` may be missing. `passage` of the other files is an id (a text), or a 0-based index into the
-    passages (a number). An answer is a text or a list of accepted texts, called `answer` or `answers`.
+    passages (a number). An answer is a text or a list of accepted texts, called `answer` or `answers`. The passages may
+    also be a .txt file, with blank lines between them: these have no ids or titles, so the index says which is meant.
 
     Args:
         passages: The file of passages.
@@ -33,7 +35,7 @@ class PassagePair(Reader):
         self.edits = None if edits is None else check_path("edits", edits)
 
     def read(self) -> list[Context]:
-        rows = read_rows(Path(self.path).expanduser())
+        rows = _passages(Path(self.path).expanduser())
         contexts = [Context(id=row.id(), title=row.title(), passage=row.text("passage")) for row in rows]
         index_of: dict[str, int] = {}
         for at, context in enumerate(contexts):
@@ -46,6 +48,13 @@ class PassagePair(Reader):
             at = _index(row, index_of, len(contexts))
             contexts[at] = replace(contexts[at], edits=(*contexts[at].edits, row.text("edit")))
         return unite(zip(rows, contexts, strict=True))
+
+
+def _passages(path: Path) -> list[Row]:
+    if path.suffix.lower() != ".txt":
+        return read_rows(path)
+    passages = re.split(r"\n(?:[^\S\n]*\n)+", read_text(path).strip())  # at one blank line or more
+    return [Row(path, f"passage {number}", {"passage": text}) for number, text in enumerate(passages, start=1)]
 
 
 def _index(row: Row, index_of: Mapping[str, int], passages: int) -> int:

@@ -6,15 +6,16 @@ Questions without an answer (v2) cannot score an adaptation: they are skipped an
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from seal_lightning.data.base import Reader, check_path, unite
 from seal_lightning.data.rows import LINES, Row, read_rows
-from seal_lightning.errors import DataError
+from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.types import Context, Query
 
 log = logging.getLogger(__name__)
@@ -29,14 +30,20 @@ class Squad(Reader):
     Args:
         path_or_name: A .json, .jsonl or .parquet file, or a name on the hub such as rajpurkar/squad.
         split: Which split of a data set on the hub; a file is read as a whole.
+        version_2: auto and true skip and count questions without an answer (SQuAD v2); for false they are an error.
     """
 
-    def __init__(self, path_or_name: str, split: str = "train") -> None:
+    def __init__(self, path_or_name: str, split: str = "train", version_2: bool | Literal["auto"] = "auto") -> None:
         self.path = check_path("path_or_name", path_or_name)
-        self.split = check_path("split", split)
+        if not isinstance(split, str) or not split.strip():
+            raise ConfigError(f"split must be a name, got {split!r}: try train or validation")
+        if version_2 not in (True, False, "auto"):
+            raise ConfigError(f"version_2 must be auto, true or false, got {version_2!r}: use auto")
+        self.split = split
+        self.version_2 = version_2
 
     def read(self) -> list[Context]:
-        gathered = _Gathered()
+        gathered = _Gathered(strict=self.version_2 is False)
         for row in self._rows():
             for paragraph in _paragraphs(row) if "paragraphs" in row.values else [row]:
                 gathered.add(paragraph)
@@ -54,7 +61,9 @@ class Squad(Reader):
         if path.suffix.lower() == ".parquet" or path.exists():
             if not path.is_file():
                 raise DataError(f"{path}: expected a .json, .jsonl or .parquet file, got no such file: check the path")
-            return _numbered(path, self._load("parquet", data_files=str(path), split="train", streaming=True))
+            return _numbered(
+                path, self._load("parquet", data_files=glob.escape(str(path)), split="train", streaming=True)
+            )
         return _numbered(Path(self.path), self._load(self.path, split=self.split))
 
     def _load(self, name: str, **options: Any) -> Iterator[Mapping[str, Any]]:
@@ -80,8 +89,9 @@ class _Paragraph:
 class _Gathered:
     """Paragraphs by (title, context), in the order of their first question."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool) -> None:
         self.asked = 0
+        self._strict = strict
         self._paragraphs: dict[tuple[str, str], _Paragraph] = {}
 
     def add(self, row: Row) -> None:
@@ -90,6 +100,10 @@ class _Gathered:
             self.asked += 1
             if golds := _golds(question):
                 found.queries.append(Query(question.text("question"), golds))
+            elif self._strict:
+                raise question.error(
+                    "answers", expected="at least one answer", got="none", advice="remove it, or set version_2 to auto"
+                )
             else:
                 found.unanswerable += 1
 

@@ -23,14 +23,16 @@ class TextFolder(Reader):
 
     Args:
         path: The folder, or one file.
-        pattern: Which files of the folder; of these, .txt, .md and .markdown are read. "*" leaves sub-folders out.
+        pattern: Which files of a folder, such as "*.md"; of these, .txt, .md and .markdown are read.
+        recursive: Look for the pattern in sub-folders too.
     """
 
-    def __init__(self, path: str, pattern: str = "**/*") -> None:
+    def __init__(self, path: str, pattern: str = "*", recursive: bool = True) -> None:
         self.path = check_path("path", path)
         if not isinstance(pattern, str) or not pattern or Path(pattern).is_absolute():
-            raise ConfigError(f"pattern must be relative, such as '**/*.md', got {pattern!r}: put the folder in path")
+            raise ConfigError(f"pattern must be relative, such as '*.md', got {pattern!r}: put the folder in path")
         self.pattern = pattern
+        self.recursive = recursive
 
     def read(self) -> list[Context]:
         files = self._files()
@@ -46,7 +48,8 @@ class TextFolder(Reader):
         if not root.is_dir():
             raise DataError(f"{root}: expected a folder, got nothing there: check the path")
         try:
-            found = sorted((file.relative_to(root).as_posix(), file) for file in root.glob(self.pattern))
+            matches = root.rglob(self.pattern) if self.recursive else root.glob(self.pattern)
+            found = sorted((file.relative_to(root).as_posix(), file) for file in matches)
         except ValueError as error:
             raise ConfigError(f"pattern must be a file pattern, got {self.pattern!r}: {error}") from None
         return [file for name, file in found if _is_text(name) and file.is_file()]

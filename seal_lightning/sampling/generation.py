@@ -40,8 +40,8 @@ def generate(
     room = min(max_new_tokens, policy.window - longest)
     if room < 1:
         raise ModelError(
-            f"a prompt of {longest} tokens leaves no room in the model's window of {policy.window}; shorten or split the "
-            "passage, or use a model with a longer window"
+            f"a prompt of {longest} tokens leaves no room in the model's window of {policy.window}; shorten or split "
+            "the passage, or use a model with a longer window"
         )
     pad = policy.tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=policy.device)  # (B, T)

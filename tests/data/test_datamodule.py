@@ -4,7 +4,6 @@ import json
 
 import jsonargparse
 import pytest
-import torch
 import yaml
 
 from seal_lightning.data import Reader, SEALDataModule, SealJson, units
@@ -39,7 +38,7 @@ def test_units():
     assert units(contexts("a"), 4) == [tuple(contexts("a"))]
 
 
-def test_each_loader_gives_units_as_they_are():
+def test_each_loader_gives_the_numbers_of_its_units():
     data = module(
         validation=contexts("a", "b", "c"),
         test=contexts("d"),
@@ -47,11 +46,9 @@ def test_each_loader_gives_units_as_they_are():
         contexts_per_unit=2,
     )
     data.setup(None)
-    assert list(data.val_dataloader()) == [tuple(contexts("a", "b")), tuple(contexts("c"))]
-    assert list(data.test_dataloader()) == [tuple(contexts("d"))]
-    assert list(data.predict_dataloader()) == [tuple(contexts("e", queries=False))]
-    (unit,) = data.test_dataloader()
-    assert isinstance(unit, tuple) and data.transfer_batch_to_device(unit, torch.device("cpu"), 0) is unit
+    assert list(data.val_dataloader()) == [0, 1]
+    assert list(data.test_dataloader()) == [0]
+    assert list(data.predict_dataloader()) == [0]
 
 
 def test_a_split_that_is_not_set_gives_an_empty_loader():
@@ -105,6 +102,16 @@ def test_a_leak_is_refused_unless_it_is_allowed(held_out):
         module(**splits).setup("fit")
     module(**splits, allow_overlap=True).setup("fit")
     module(**{**splits, "limit_" + held_out: 1}).setup("fit")  # what a limit leaves out is no leak
+
+
+@pytest.mark.parametrize("held_out", ["validation", "test"])
+def test_an_id_of_train_is_refused_for_another_text(held_out):
+    other = Context(id="a", title="Z", passage="About z.", queries=(Query("Z?", ("z",)),))
+    splits = {"train": contexts("a", "b"), held_out: [*contexts("c"), other]}
+    words = rf"^data\.{held_out} must have other ids than data\.train, got 1 of 2 ids that are in both \(first: 'a'\)"
+    with pytest.raises(DataError, match=words):
+        module(**splits).setup("fit")
+    module(**splits, allow_overlap=True).setup("fit")
 
 
 def test_limits_take_the_first_contexts_and_a_seed_shuffles_before():
@@ -170,8 +177,10 @@ def test_from_yaml(tmp_path):
     [
         ("Jsonl", {"path": "a"}),
         ("Squad", {"path_or_name": "rajpurkar/squad", "split": "validation"}),
+        ("Squad", {"path_or_name": "a.json", "version_2": "auto"}),
+        ("Squad", {"path_or_name": "a.json", "version_2": False}),
         ("PassagePair", {"passages": "a", "questions": "b", "edits": "c"}),
-        ("TextFolder", {"path": "a", "pattern": "*.md"}),
+        ("TextFolder", {"path": "a", "pattern": "*.md", "recursive": False}),
     ],
 )
 def test_every_reader_from_yaml(name, options):

@@ -118,7 +118,7 @@ def test_paths_that_no_reader_takes(tmp_path):
     )
     assert "row 1: the row must be an object with passage, or" in message(read_contexts, tmp_path / "a.json")
     assert "expected a file that can be read, got: Is a directory" in message(Jsonl(str(tmp_path / "a.jsonl")).read)
-    assert "files under pattern '**/*', got none" in message(read_contexts, tmp_path / "a.jsonl")
+    assert "files under pattern '*', got none" in message(read_contexts, tmp_path / "a.jsonl")
     assert "expected a file or folder, got nothing" in message(read_contexts, "a\0b.json")
 
 
@@ -133,6 +133,12 @@ def test_paths_that_no_reader_takes(tmp_path):
 def test_a_text_that_cannot_be_used(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert words in message(TextFolder(str(tmp_path)).read)
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.txt"])
+def test_an_empty_file_of_passages(tmp_path, name):
+    (tmp_path / name).write_text("\n \n")
+    assert f"{name}: expected data, got an empty file" in message(PassagePair(str(tmp_path / name), "none").read)
 
 
 @pytest.mark.parametrize("reference", [2, -1, "z", None, True, 0.0, ["a"]])
@@ -174,6 +180,23 @@ def test_a_squad_row_that_cannot_be_used(tmp_path, content, words):
     assert words in message(Squad(str(path)).read)
 
 
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        ([{"context": "C", "question": "A?", "answers": {"text": []}}], "row 1: field answers"),
+        (
+            {"data": [{"title": "T", "paragraphs": [{"context": "C", "qas": [{"question": "A?", "answers": []}]}]}]},
+            "row 1: field paragraphs[0].qas[0].answers",
+        ),
+    ],
+)
+def test_an_unanswerable_question_is_an_error_where_version_2_is_false(tmp_path, content, where):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(content))
+    found = message(Squad(str(path), version_2=False).read)
+    assert found == f"{path}, {where} must be at least one answer, got none: remove it, or set version_2 to auto"
+
+
 def test_squad_that_cannot_be_loaded(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"not Parquet")
     assert "expected a Parquet file, got: " in message(Squad(str(tmp_path / "a.parquet")).read)
@@ -187,5 +210,9 @@ def test_options_that_cannot_work():
     for make in (SealJson, Jsonl, Squad, TextFolder):
         with pytest.raises(ConfigError, match="must be a path, got ' '"):
             make(" ")
+    with pytest.raises(ConfigError, match="split must be a name, got ''"):
+        Squad("a.json", split="")
+    with pytest.raises(ConfigError, match="version_2 must be auto, true or false, got 'no'"):
+        Squad("a.json", version_2="no")
     with pytest.raises(ConfigError, match="pattern must be relative"):
         TextFolder("folder", pattern="/etc/*")

@@ -2,9 +2,12 @@
 
 import json
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
+from seal_lightning import data
 from seal_lightning.data import Jsonl, PassagePair, Reader, SealJson, Squad, TextFolder, read_contexts
 from seal_lightning.types import Context, Query
 
@@ -61,6 +64,13 @@ def test_ids_depend_on_the_content_alone(tmp_path):
     assert Jsonl(one).read()[0].id == Jsonl(two).read()[0].id == "é-x-319e19bc"
 
 
+def test_passages_with_the_same_short_digest_get_ids_of_their_own(tmp_path):
+    rows = [{"passage": passage} for passage in ("P2861", "P69623", "P69623")]  # found by trying
+    first, second = Jsonl(write(tmp_path / "a.jsonl", rows, lines=True)).read()
+    assert (first.id, second.passage) == ("context-abaa19bd", "P69623")
+    assert len(second.id) == len("context-") + 32
+
+
 def test_repeated_passages_are_merged_and_counted(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="seal_lightning")
     queries = [{"question": "A?", "answer": "x"}, {"question": "B?", "answer": "y"}]
@@ -88,6 +98,17 @@ def test_passage_pair_by_id_and_by_index(tmp_path):
     assert (second.passage, second.queries, second.edits) == ("PB", (Query("B?", ("b",)),), ())
 
 
+def test_passage_pair_of_plain_text_goes_by_index(tmp_path):
+    passages = write(tmp_path / "p.txt", "\nOne\ngoes on.\n \t\n\nTwo.\n\nThree.\n")
+    questions = write(tmp_path / "q.jsonl", [{"passage": 1, "question": "A?", "answer": "x"}], lines=True)
+    found = PassagePair(passages, questions).read()
+    assert [(context.title, context.passage, context.queries) for context in found] == [
+        ("", "One\ngoes on.", ()),
+        ("", "Two.", (Query("A?", ("x",)),)),
+        ("", "Three.", ()),
+    ]
+
+
 def test_text_folder(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / ".hidden").mkdir()
@@ -103,7 +124,8 @@ def test_text_folder(tmp_path):
         ("a", "# not Markdown"),
     ]
     assert not any(context.queries for context in found)
-    assert [context.title for context in TextFolder(str(tmp_path), pattern="*/*.txt").read()] == ["a"]
+    assert [context.title for context in TextFolder(str(tmp_path), pattern="*.txt").read()] == ["a"]
+    assert [context.title for context in TextFolder(str(tmp_path), recursive=False).read()] == ["The title", "Later"]
     assert [context.title for context in TextFolder(str(tmp_path / "b.md")).read()] == ["The title"]
 
 
@@ -155,6 +177,28 @@ def test_squad_flat_rows_are_gathered_by_passage(tmp_path, caplog, form):
         ("U", "C2", (Query("B?", ("y",)),)),
     ]
     assert caplog.messages == ["skipped 1 unanswerable questions of 4"] * 2
+
+
+def test_a_parquet_name_is_no_pattern(tmp_path):
+    pq, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    path = tmp_path / "part [1] of *.parquet"
+    pq.write_table(pa.Table.from_pylist(flat_rows()), path)
+    assert len(read_contexts(path)) == 2
+
+
+def test_the_library_of_the_hub_is_imported_by_need_only():
+    for file in Path(data.__file__).parent.glob("*.py"):
+        assert not re.search(r"^(import|from) (datasets|pyarrow)", file.read_text(), re.MULTILINE), file
+
+
+def test_squad_from_the_hub(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    asked = []
+    rows = datasets.Dataset.from_list(flat_rows())
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, **options: asked.append((name, options)) or rows)
+    found = Squad("rajpurkar/squad", split="validation").read()
+    assert asked == [("rajpurkar/squad", {"split": "validation"})]
+    assert [(c.title, c.passage, len(c.queries)) for c in found] == [("T", "C1", 2), ("U", "C2", 1)]
 
 
 def test_the_reader_is_found_by_path_and_content(tmp_path):

@@ -1,0 +1,274 @@
+"""What is wrong with a configuration, in one line: the option, what was expected, what was given, what to do.
+
+jsonargparse names the right option but wraps it in lists of types and Python objects; here its messages are cut down to
+the useful part. Config files are checked before anything heavy is imported. Nothing here parses options.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seal_lightning.errors import ConfigError
+
+TYPE_NAMES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "NoneType": "null",
+    "list": "a list",
+    "tuple": "a list",
+    "Iterable": "a list",
+    "dict": "a mapping",
+}
+_TYPE = re.compile(r"Expected an? (?:<class '(?:[\w.]*\.)?(\w+)'>|typing\.Literal\[(.*?)\]|(tuple with \d+ elements))")
+_NOISE = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Parser key", "Expected a path but", "Unable to")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user gave: the command, its arguments, its config files' contents, and the options that it has."""
+
+    command: str = ""
+    args: Sequence[str] = ()
+    files: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    options: Sequence[str] = ()
+
+    def where(self, key: str) -> str:
+        """How to call an option: `--key` from the command line, `key in FILE` from a file, else `key`."""
+        names = (f"--{key}", f"--{key}.class_path")
+        if any(arg == name or arg.startswith((f"{name}=", f"{name}+=")) for arg in self.args for name in names):
+            return f"--{key}"
+        parts = key.split(".")
+        holders = [path for path, content in self.files if _holds(content, parts)]
+        return f"{key} in {holders[-1]}" if holders else key
+
+
+def read_config_files(args: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The config files that `args` name and what is in them.
+
+    Raises:
+        ConfigError: A file is missing or unreadable, no YAML or JSON, no mapping, or has a key twice.
+    """
+    return [(path, _read(path)) for path in _config_paths(args)]
+
+
+def explain(message: str, given: Given = Given()) -> str:
+    """A message of jsonargparse as one line."""
+    if found := re.match(r"unrecognized arguments: (.*)", message, re.DOTALL):
+        return _unknown_argument(found[1].split(), given)
+    if found := re.search(r"argument (?:-\w/)?(--\S+): expected one argument", message):
+        return f"{found[1]}: expected a value, got none; write {found[1]} VALUE"
+    if found := re.match(r"Subcommand '\w+' does not accept option '([^']+)'", message):
+        return _unknown_option(found[1], given)
+    body = message.split("Given value type:")[0]
+    key = ".".join(name for name in re.findall(r'Parser key "([\w.]+)"', body) if name)
+    key, got = _got(message, _without_repeats(key))
+    return _option_error(key, got, body, given)
+
+
+def locate(text: str, config: Mapping[str, Any]) -> str:
+    """`edits must be ..., got 0` with the full name of the option, where just one option of `config` can be meant."""
+    found = re.match(r"([\w.]+) (?:and [\w.]+ )?must .*?\bgot ([^:;,]+)", text)
+    if not found:
+        return text
+    name, got = found.groups()
+    full = [
+        key
+        for key, value in _flat(config)
+        if f".{key}".endswith(f".{name}") and got.strip() in (str(value), repr(value))
+    ]
+    return full[0] + text[len(name) :] if len(full) == 1 else text
+
+
+def one_line(text: str, longest: int = 600) -> str:
+    """The text without line breaks, and not too long."""
+    flat = re.sub(r"\s+", " ", text).strip()
+    return flat if len(flat) <= longest else flat[: longest - 3] + "..."
+
+
+# -- config files ------------------------------------------------------------------------------------------------------
+
+
+def _config_paths(args: Sequence[str]) -> Iterator[str]:
+    for index, arg in enumerate(args):
+        if arg in ("-c", "--config") and index + 1 < len(args):
+            yield args[index + 1]
+        elif arg.startswith("--config="):
+            yield arg.partition("=")[2]
+
+
+def _read(path: str) -> Mapping[str, Any]:
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"--config {path}: expected UTF-8 text, got other bytes; save the file as UTF-8") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"--config {path}: cannot be read ({reason}); check the path") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_repeats(path, node)
+        content = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise ConfigError(f"--config {path}{line}: no valid YAML or JSON ({error.problem}); repair it") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"--config {path}: no valid YAML or JSON ({one_line(str(error), 120)}); repair it") from None
+    if not isinstance(content, Mapping):
+        got = "an empty file" if content is None else TYPE_NAMES.get(type(content).__name__, "something else")
+        raise ConfigError(f"--config {path}: expected options such as `trainer: {{max_epochs: 1}}`, got {got}")
+    return content
+
+
+def _refuse_repeats(path: str, node: yaml.Node | None) -> None:
+    """A key that stands twice would silently win over the first."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeats(path, item)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if str(key.value) in seen:
+                line = key.start_mark.line + 1
+                raise ConfigError(f"--config {path}, line {line}: {key.value} stands there twice; merge the two")
+            seen.add(str(key.value))
+            _refuse_repeats(path, value)
+
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+
+def _option_error(key: str, got: str, body: str, given: Given) -> str:
+    where = given.where(key) if key else "configuration"
+    statements = [line.strip().removeprefix("- ") for line in body.splitlines()]
+    statements = [line for line in statements if line and not line.startswith(_NOISE)]
+    types = list(dict.fromkeys(word for line in statements for word in _types(line)))
+    bases = [base for base in re.findall(r"<class '([\w.]+)'>", _subtypes(body)) if _known_classes(base)]
+    for line in statements:
+        if found := re.search(r"Option '([^']+)' is not accepted", line):
+            nested = f"{key}.{found[1]}".removeprefix(".")
+            choices = [f"{key}.{name}" for base in bases for name in _class_options(base)]
+            return _unknown_option(nested, Given(given.command, given.args, given.files, choices or given.options))
+        if found := re.search(r"instantiatable class, but ([\w.]+) is abstract", line):
+            return f"{where}: name the class first, with {key}.class_path {_or(_paths(bases))}"
+        if re.match(r"(Expected a dot import path string|Unexpected import path format)", line):
+            others = [word for word in types if word not in ("null", "text")]
+            expected = [*others, *(f"class_path {path}" for path in _paths(bases))]
+            return f"{where}: expected {_or(expected) or 'the import path of a class'}, got {got}"
+        if found := re.match(r"Problem with given class_path '([^']+)'", line):
+            reason = one_line(body.partition(found[0])[2].split("\n  - ")[0].split("\n    - ")[0].lstrip(":"), 200)
+            return f"{where}: class_path {found[1]} cannot be used: {reason}"
+        if not _TYPE.search(line):
+            return line if re.match(r"[\w.]+ must ", line) or not key else f"{where}: {one_line(line)}"
+    if types:
+        return f"{where}: expected {_or(types)}, got {got}"
+    if "Unable to load config" in body:
+        return f"{where}: expected a mapping or a file with one, got {got}; set its parts, as in --{key}.NAME VALUE"
+    return f"{where}: {one_line(body)}"
+
+
+def _unknown_argument(words: Sequence[str], given: Given) -> str:
+    word = words[0]
+    if not word.startswith("-"):
+        return f"unexpected argument {word!r}; options are written --trainer.max_epochs 2"
+    return _unknown_option(word.partition("=")[0].lstrip("-").rstrip("+"), given)
+
+
+def _unknown_option(key: str, given: Given) -> str:
+    """Names the option and the nearest one: by its whole name, else by its last part in the same group."""
+    near = difflib.get_close_matches(key, given.options, n=1, cutoff=0.75)
+    if not near:
+        last = key.rpartition(".")[2]
+        ends = {option.rpartition(".")[2]: option for option in given.options}
+        near = [ends[end] for end in difflib.get_close_matches(last, list(ends), n=1, cutoff=0.8)]
+    where = given.where(key)
+    advice = f"did you mean {'--' if where.startswith('--') else ''}{near[0]}?" if near else "check the spelling"
+    return f"{where}: unknown option; {advice} (seal {given.command} --help lists every option)"
+
+
+def _got(message: str, key: str) -> tuple[str, str]:
+    """The value that was given, and the key with the part that a nested argument adds."""
+    if found := re.search(r"NestedArg\(key='([^']*)', val=(.*)\)\s*$", message, re.DOTALL):
+        nested = found[1].removeprefix("init_args.")
+        if nested != "class_path" and not f".{key}".endswith(f".{nested}") and "is not accepted" not in message:
+            key = f"{key}.{nested}"
+        return key, one_line(found[2], 80)
+    values = re.findall(r"Got value: (.*)", message) or re.findall(r"Given value: (.*)", message)
+    values = values or re.findall(r"load config ['\"](.*)['\"]", message)
+    return key, (repr(values[-1].strip()[:80]) if values else "something else")
+
+
+def _types(line: str) -> Iterator[str]:
+    if found := _TYPE.search(line):
+        name, literals, words = found.groups()
+        if literals is not None:
+            yield from (str(value) for value in ast.literal_eval(f"[{literals}]"))
+        else:
+            yield TYPE_NAMES.get(name, f"a {name}") if name else words.replace("tuple", "a list")
+
+
+def _subtypes(body: str) -> str:
+    return " ".join(re.findall(r"Subtypes: (.*)", body))
+
+
+def _without_repeats(key: str) -> str:
+    """`trainer.trainer` -> `trainer`: nested messages say the same key again."""
+    parts = key.split(".")
+    return ".".join(part for index, part in enumerate(parts) if index == 0 or part != parts[index - 1])
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _known_classes(base: str) -> list[type]:
+    """The concrete classes that are imported below a class of ours or Lightning's."""
+    module, _, name = base.rpartition(".")
+    kind = getattr(sys.modules.get(module), name, None)
+    if not isinstance(kind, type) or kind.__module__ == "builtins":
+        return []
+    below = [kind, *(sub for child in kind.__subclasses__() for sub in _known_classes(_path(child)))]
+    return [sub for sub in dict.fromkeys(below) if not inspect.isabstract(sub)]
+
+
+def _paths(bases: Sequence[str], most: int = 6) -> list[str]:
+    """Import paths to choose from, ours as short as they can be written."""
+    found = [_path(kind) for base in bases for kind in _known_classes(base)]
+    ours = [re.sub(r"^(seal_lightning\.\w+)\..*\.(\w+)$", r"\1.\2", path) for path in found if "seal" in path]
+    return (ours or found)[:most]
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _class_options(base: str) -> list[str]:
+    return [name for kind in _known_classes(base) for name in inspect.signature(kind).parameters if name != "kwargs"]
+
+
+def _holds(content: Any, parts: Sequence[str]) -> bool:
+    if not parts:
+        return True
+    if not isinstance(content, Mapping):
+        return False
+    return _holds(content.get("init_args"), parts) or (parts[0] in content and _holds(content[parts[0]], parts[1:]))
+
+
+def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(option, value) of a nested configuration; `init_args` is not part of an option's name."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            yield from _flat(value, prefix if key == "init_args" else f"{prefix}.{key}".lstrip("."))
+    else:
+        yield prefix, config

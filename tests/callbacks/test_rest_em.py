@@ -1,0 +1,54 @@
+"""ReST-EM's filter as a run uses it; the choice within one context is in test_selection."""
+
+import pytest
+
+from seal_lightning.callbacks import ReSTEMFilter
+from seal_lightning.errors import ConfigError
+from seal_lightning.types import EditOutcome, RolloutGroup
+
+
+def group(name: str, *rewards: float | None, baseline: float = 0.0) -> RolloutGroup:
+    return RolloutGroup(
+        name,
+        tuple(
+            EditOutcome(
+                name, index, "prompt", "text", reward=reward, score=reward or 0.0, gain=(reward or 0.0) - baseline,
+                repeats=1,
+            )
+            for index, reward in enumerate(rewards)
+        ),
+    )  # fmt: skip
+
+
+GROUPS = [group("lamp", 0.2, 0.9, 0.9), group("tarn", None, 0.1, baseline=0.3), group("kelp", None, None)]
+
+
+def chosen(groups, **options) -> list[tuple[str, int]]:
+    return [(outcome.context_id, outcome.edit_index) for outcome in ReSTEMFilter(**options).select(groups)]
+
+
+def test_the_best_edit_of_each_context_in_their_order():
+    assert chosen(GROUPS) == [("lamp", 1), ("tarn", 1)]
+    assert chosen(GROUPS[::-1]) == [("tarn", 1), ("lamp", 1)]
+    assert chosen([]) == []
+
+
+def test_k_keeps_more_and_every_one_when_large():
+    assert chosen(GROUPS, k=2) == [("lamp", 1), ("lamp", 2), ("tarn", 1)]
+    assert chosen(GROUPS, k=1000) == [("lamp", 1), ("lamp", 2), ("lamp", 0), ("tarn", 1)]
+
+
+def test_minima_leave_contexts_out():
+    assert chosen(GROUPS, k=9, min_reward=0.2) == [("lamp", 1), ("lamp", 2), ("lamp", 0)]
+    assert chosen(GROUPS, min_gain=0.0) == [("lamp", 1)]
+    assert chosen(GROUPS, min_gain=-0.5) == [("lamp", 1), ("tarn", 1)]
+    assert chosen(GROUPS, min_reward=0.95) == []
+
+
+def test_what_is_kept_is_the_outcome_itself():
+    assert ReSTEMFilter().select(GROUPS)[0] is GROUPS[0].outcomes[1]
+
+
+def test_k_is_checked():
+    with pytest.raises(ConfigError, match=r"filter\.k must be at least 1, got 0"):
+        ReSTEMFilter(k=0)
