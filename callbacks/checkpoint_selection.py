@@ -9,13 +9,16 @@ of all rounds, not the base: with LoRA their size is a few percent of the model'
 import json
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from safetensors import SafetensorError
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import CheckpointError, ConfigError
 
 
 class CheckpointSelection(Checkpoint):
@@ -63,7 +66,9 @@ class CheckpointSelection(Checkpoint):
             self._export(trainer, pl_module)
         self._save(trainer, "last")
         if better and trainer.is_global_zero:
-            _replace(trainer.checkpoints / "last.ckpt", trainer.checkpoints / "best.ckpt")  # type: ignore[attr-defined]
+            folder = trainer.checkpoints  # type: ignore[attr-defined]
+            with _writing(folder / "best.ckpt"):
+                _replace(folder / "last.ckpt", folder / "best.ckpt")
 
     def _is_better(self, value: float | None) -> bool:
         if value is None or self.best is None:
@@ -74,27 +79,45 @@ class CheckpointSelection(Checkpoint):
 
     def _save(self, trainer: Trainer, name: str) -> None:
         path = trainer.checkpoints / f"{name}.ckpt"  # type: ignore[attr-defined]
-        trainer.save_checkpoint(path.with_suffix(".part"), weights_only=False)  # optimizer and loops too
-        if trainer.is_global_zero:
-            path.with_suffix(".part").replace(path)
+        with _writing(path):
+            trainer.save_checkpoint(path.with_suffix(".part"), weights_only=False)  # optimizer and loops too
+            if trainer.is_global_zero:
+                path.with_suffix(".part").replace(path)
 
     def _export(self, trainer: Trainer, pl_module: Any) -> None:
         run = Path(trainer.default_root_dir)
         wanted = [("policy", False)] + ([("policy-merged", True)] if self.merged else [])
         for name, merged in wanted:
             part = run / f"{name}.part"
-            shutil.rmtree(part, ignore_errors=True)
-            pl_module.policy.export(part, merged=merged)
-            chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best}
-            (part / "selection.json").write_text(json.dumps(chosen) + "\n")
-            shutil.rmtree(run / name, ignore_errors=True)
-            part.rename(run / name)
+            with _writing(run / name):
+                shutil.rmtree(part, ignore_errors=True)
+                pl_module.policy.export(part, merged=merged)
+                chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best}
+                (part / "selection.json").write_text(json.dumps(chosen) + "\n")
+                shutil.rmtree(run / name, ignore_errors=True)
+                part.rename(run / name)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_round": self.best_round}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_round = state_dict["best"], state_dict["best_round"]
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say what could not be written, and leave no half of it; what lay at `path` before is untouched."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        part = path.with_name(f"{path.stem}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(
+            f"{path}: cannot be written ({reason}); what was there before is kept, make room and resume with "
+            "--ckpt_path last"
+        ) from error
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -116,9 +116,9 @@ def _quiet(level: str) -> Iterator[None]:
 
 def _stopped(stop: SystemExit, command: str) -> int:
     if type(stop).__name__ == "SIGTERMException":
-        return _fail(f"terminated; {RESUME}" if command == "fit" else "terminated", 143, stop)
+        return _fail(f"terminated; {RESUME}" if command == "fit" else "terminated", 143)
     if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into exit(1)
-        return _fail(f"interrupted; {RESUME}" if command == "fit" else "interrupted", 130, stop)
+        return _fail(f"interrupted; {RESUME}" if command == "fit" else "interrupted", 130)
     return stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
 
 
@@ -134,7 +134,7 @@ def _explain(error: Exception, command: str) -> tuple[str, int]:
     return f"{type(error).__name__}: {text} (the traceback: --log_level debug)", 1
 
 
-def _fail(text: str, code: int, error: BaseException | None = None) -> int:
+def _fail(text: str, code: int) -> int:
     if logging.getLogger("seal_lightning").isEnabledFor(logging.DEBUG) and sys.exc_info()[0] is not None:
         traceback.print_exc()
     print(f"seal: {text}", file=sys.stderr)

@@ -8,17 +8,21 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from transformers.utils import logging as transformers_logging
 
 from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
+from seal_lightning.config_errors import Given, explain, locate, one_line
 from seal_lightning.data import SEALDataModule
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, SealError
 from seal_lightning.evaluation import accuracy_table, render_table
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import rollout_to_dict
@@ -26,10 +30,17 @@ from seal_lightning.module import SEALModule
 from seal_lightning.trainer import SEALTrainer
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+PREDICTED = ("context_id", "edit_index", "seed", "prompt", "text", "status", "reason", "asked", "applied", "tokens")
+SECRET = re.compile(r"(^|_)(api_?key|access_?key|token|secret|password|credentials?)$", re.IGNORECASE)
 
 
-def run_command(args: Sequence[str]) -> None:
-    """Parse `args` and run their command."""
+def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> None:
+    """Parse `args` and run their command; `files` is what is in the config files that they name.
+
+    Raises:
+        ConfigError: An option is unknown or has a value that cannot work.
+    """
+    set_log_level("warning")
     SEALCLI(
         SEALModule,
         SEALDataModule,
@@ -40,15 +51,43 @@ def run_command(args: Sequence[str]) -> None:
         seed_everything_default=False,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
-        args=list(args),
+        args=Arguments(args, files),
     )
 
 
+def set_log_level(level: LogLevel) -> None:
+    """Of our own loggers; other libraries speak up only with `info` and `debug`.
+
+    Their loggers set levels of their own when they are imported, so this comes after it.
+    """
+    number = getattr(logging, level.upper())
+    logging.getLogger("seal_lightning").setLevel(number)
+    others = max(number, logging.ERROR) if level in ("warning", "error") else number
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "transformers", "peft", "DeepSpeed"):
+        logging.getLogger(name).setLevel(others)
+    if level == "debug":
+        transformers_logging.enable_progress_bar()
+    else:
+        transformers_logging.disable_progress_bar()
+
+
+class Arguments(list[str]):
+    """The command line, with what is in its config files."""
+
+    def __init__(self, args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> None:
+        super().__init__(args)
+        self.files = files
+
+
+class ParserError(ConfigError):
+    """A message of jsonargparse, not yet made readable."""
+
+
 class SEALParser(LightningArgumentParser):
-    """Says what is wrong in one line, and takes options by their full names only."""
+    """Raises instead of printing its usage, and takes options by their full names only."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
-        raise ConfigError(one_line(message)) from ex
+        raise ParserError(message) from ex
 
     def _get_option_tuples(self, option_string: str) -> list:
         return []
@@ -58,8 +97,25 @@ class SaveConfigBesideRun(SaveConfigCallback):
     """Writes the whole configuration into the run folder: `config.yaml` for fit, `config-<command>.yaml` otherwise."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        name = "config.yaml" if stage == "fit" else f"config-{stage}.yaml"
-        self.parser.save(self.config, Path(trainer.default_root_dir) / name, overwrite=True, multifile=False)
+        command = str(getattr(stage, "value", stage))  # Lightning gives an enum
+        path = Path(trainer.default_root_dir) / ("config.yaml" if command == "fit" else f"config-{command}.yaml")
+        text = self.parser.dump(self.config, skip_none=False, format="yaml")
+        content = without_secrets(yaml.safe_load(text))
+        header = f"# seal {command} --config {path}\n"
+        path.write_text(header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def without_secrets(content: Any) -> Any:
+    """The configuration without options that are called like a secret, and URLs without user and password."""
+    if isinstance(content, dict):
+        return {
+            key: without_secrets(value)
+            for key, value in content.items()
+            if not (isinstance(value, str) and SECRET.search(str(key)))
+        }
+    if isinstance(content, list):
+        return [without_secrets(item) for item in content]
+    return re.sub(r"(\w://)[^/@\s]+@", r"\1", content) if isinstance(content, str) else content
 
 
 class SEALCLI(LightningCLI):
@@ -68,22 +124,53 @@ class SEALCLI(LightningCLI):
     trainer: SEALTrainer
     model: SEALModule
 
+    # -- options ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The commands, and the arguments of the trainer's methods that are none of their options."""
+        ours = {"model", "datamodule", "dataloaders", "weights_only", "verbose", "return_predictions"}
+        return {
+            "fit": {"model", "datamodule", "train_dataloaders", "val_dataloaders", "weights_only"},
+            "validate": ours - {"return_predictions"},
+            "test": ours - {"return_predictions"},
+            "predict": ours - {"verbose"},
+        }
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--log_level", type=LogLevel, default="warning", help="Detail of the log; debug shows tracebacks."
         )
         parser.add_lightning_class_args(EditFilter, "filter", subclass_mode=True)
-        parser.set_defaults({"filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"}})
         parser.add_lightning_class_args(CheckpointSelection, "checkpoint")
         parser.add_lightning_class_args(RolloutTable, "table")
         parser.add_lightning_class_args(EStepProgress, "progress")
+        parser.set_defaults(  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
+            {
+                "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"},
+                "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
+                "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
+            }
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            self.config = parser.parse_args(args)
+        except ParserError as error:
+            raise ConfigError(explain(str(error), self._given(args))) from error
+
+    def _given(self, args: Any) -> Given:
+        actions = self._subcommand_parsers[args[0]]._actions
+        names = [name.removeprefix("--") for action in actions for name in action.option_strings if "--" in name]
+        return Given(args[0], args, args.files, names)
 
     def _parse_ckpt_path(self) -> None:
         """The command line outranks a checkpoint's hyper-parameters, which ours do not carry anyway."""
 
+    # -- building --------------------------------------------------------------------------------------------------
+
     def before_instantiate_classes(self) -> None:
-        logging.basicConfig(format="%(name)s: %(message)s")
-        logging.getLogger("seal_lightning").setLevel(self._get(self.config, "log_level").upper())
+        set_log_level(self._get(self.config, "log_level"))
         run = Path(self._get(self.config, "trainer").default_root_dir)
         try:
             run.mkdir(parents=True, exist_ok=True)
@@ -94,6 +181,50 @@ class SEALCLI(LightningCLI):
             raise ConfigError(
                 f"trainer.default_root_dir={run}: {error.strerror or error}; choose a folder you can write to"
             ) from error
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as error:
+            if isinstance(error, SealError) and not isinstance(error, ConfigError):
+                raise
+            text = str(error) if isinstance(error, ConfigError) else explain(str(error))
+            raise ConfigError(locate(text, self.config[self.subcommand].as_dict())) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            if isinstance(error, SealError):
+                raise
+            options = self._get(self.config, "trainer")
+            device = ", ".join(f"{name}={options[name]}" for name in ("accelerator", "devices", "strategy"))
+            raise ConfigError(f"trainer: {one_line(str(error))} ({device})") from error
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def validate(self, **options: Any) -> None:
+        """As the trainer's, without Lightning's table of metrics above ours."""
+        self.trainer.validate(**options, verbose=False)
+
+    def test(self, **options: Any) -> None:
+        """As the trainer's, without Lightning's table of metrics above ours."""
+        self.trainer.test(**options, verbose=False)
+
+    def predict(self, **options: Any) -> None:
+        """Write self-edits to `edits.jsonl` in the run folder."""
+        self.trainer.predict(**options, return_predictions=False)
+        if not self.trainer.is_global_zero:
+            return
+        path = Path(self.trainer.default_root_dir) / "edits.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            for rollout in self.model.evaluated:
+                row = rollout_to_dict(rollout)
+                file.write(json.dumps({key: row[key] for key in PREDICTED}, ensure_ascii=False) + "\n")
+        rejected = sum(rollout.status == "rejected" for rollout in self.model.evaluated)
+        self._say(f"{len(self.model.evaluated)} self-edits, {rejected} of them rejected, in {path}")
+
+    # -- last words ------------------------------------------------------------------------------------------------
 
     def after_fit(self) -> None:
         run = Path(self.trainer.default_root_dir)
@@ -111,6 +242,8 @@ class SEALCLI(LightningCLI):
         self._print_table("test")
 
     def _print_table(self, name: str) -> None:
+        if not self.trainer.is_global_zero:
+            return
         rows = accuracy_table(self.model.evaluated)
         run = Path(self.trainer.default_root_dir)
         text = render_table(rows)
@@ -118,36 +251,6 @@ class SEALCLI(LightningCLI):
         (run / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
         self._say(f"{text}\nsaved: {run / name}.md and .json")
 
-    def predict(self, **options: Any) -> None:
-        """Write self-edits to `edits.jsonl` in the run folder."""
-        batches = self.trainer.predict(**{**options, "return_predictions": True}) or []
-        path = Path(self.trainer.default_root_dir) / "edits.jsonl"
-        rows = [rollout for batch in batches for rollout in batch]
-        wanted = (
-            "context_id",
-            "edit_index",
-            "seed",
-            "prompt",
-            "text",
-            "status",
-            "reason",
-            "asked",
-            "applied",
-            "tokens",
-        )
-        with path.open("w", encoding="utf-8") as file:
-            for rollout in rows:
-                row = rollout_to_dict(rollout)
-                file.write(json.dumps({key: row[key] for key in wanted}, ensure_ascii=False) + "\n")
-        rejected = sum(rollout.status == "rejected" for rollout in rows)
-        self._say(f"{len(rows)} self-edits, {rejected} of them rejected, in {path}")
-
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero:
             print(text, flush=True)
-
-
-def one_line(message: str) -> str:
-    """jsonargparse's message without usage and line breaks, cut to what names the option and the value."""
-    flat = re.sub(r"\s+", " ", message).strip()
-    return flat if len(flat) <= 600 else flat[:597] + "..."

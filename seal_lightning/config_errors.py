@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import itertools
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,9 +73,8 @@ def explain(message: str, given: Given = Given()) -> str:
     if found := re.match(r"Subcommand '\w+' does not accept option '([^']+)'", message):
         return _unknown_option(found[1], given)
     body = message.split("Given value type:")[0]
-    key = ".".join(name for name in re.findall(r'Parser key "([\w.]+)"', body) if name)
-    key, got = _got(message, _without_repeats(key))
-    return _option_error(key, got, body, given)
+    key, got = _got(message, _join(re.findall(r'Parser key "([\w.]+)"', body)))
+    return _option_error(key, got, _innermost(body), given)
 
 
 def locate(text: str, config: Mapping[str, Any]) -> str:
@@ -154,6 +154,8 @@ def _option_error(key: str, got: str, body: str, given: Given) -> str:
     statements = [line.strip().removeprefix("- ") for line in body.splitlines()]
     statements = [line for line in statements if line and not line.startswith(_NOISE)]
     types = list(dict.fromkeys(word for line in statements for word in _types(line)))
+    if any(word.isdigit() for word in types):
+        types.remove("a whole number")  # said of the list of numbers that follows
     bases = [base for base in re.findall(r"<class '([\w.]+)'>", _subtypes(body)) if _known_classes(base)]
     for line in statements:
         if found := re.search(r"Option '([^']+)' is not accepted", line):
@@ -161,11 +163,9 @@ def _option_error(key: str, got: str, body: str, given: Given) -> str:
             choices = [f"{key}.{name}" for base in bases for name in _class_options(base)]
             return _unknown_option(nested, Given(given.command, given.args, given.files, choices or given.options))
         if found := re.search(r"instantiatable class, but ([\w.]+) is abstract", line):
-            return f"{where}: name the class first, with {key}.class_path {_or(_paths(bases))}"
+            return f"{where}: expected a class_path {_which(bases)}, got none; set {key}.class_path first"
         if re.match(r"(Expected a dot import path string|Unexpected import path format)", line):
-            others = [word for word in types if word not in ("null", "text")]
-            expected = [*others, *(f"class_path {path}" for path in _paths(bases))]
-            return f"{where}: expected {_or(expected) or 'the import path of a class'}, got {got}"
+            return f"{where}: expected a class_path {_which(bases)}, got {got}"
         if found := re.match(r"Problem with given class_path '([^']+)'", line):
             reason = one_line(body.partition(found[0])[2].split("\n  - ")[0].split("\n    - ")[0].lstrip(":"), 200)
             return f"{where}: class_path {found[1]} cannot be used: {reason}"
@@ -222,10 +222,27 @@ def _subtypes(body: str) -> str:
     return " ".join(re.findall(r"Subtypes: (.*)", body))
 
 
-def _without_repeats(key: str) -> str:
-    """`trainer.trainer` -> `trainer`: nested messages say the same key again."""
-    parts = key.split(".")
-    return ".".join(part for index, part in enumerate(parts) if index == 0 or part != parts[index - 1])
+def _join(keys: Sequence[str]) -> str:
+    """The full name from the outer to the inner key; an inner key may be a full name already."""
+    full = ""
+    for key in keys:
+        full = key if f"{key}.".startswith(f"{full}.") or not full else f"{full}.{key}"
+    return full
+
+
+def _innermost(body: str) -> str:
+    """What is said about the last key: the lines below it that are indented further."""
+    lines = body.splitlines()
+    starts = [number for number, line in enumerate(lines) if 'Parser key "' in line]
+    if len(starts) < 2:
+        return body
+    depth = _depth(lines[starts[-1]])
+    inner = list(itertools.takewhile(lambda line: _depth(line) > depth, lines[starts[-1] + 1 :]))
+    return "\n".join(inner) or body
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _or(words: Sequence[str]) -> str:
@@ -233,20 +250,26 @@ def _or(words: Sequence[str]) -> str:
 
 
 def _known_classes(base: str) -> list[type]:
-    """The concrete classes that are imported below a class of ours or Lightning's."""
+    """The concrete classes that are imported below a base class."""
     module, _, name = base.rpartition(".")
     kind = getattr(sys.modules.get(module), name, None)
     if not isinstance(kind, type) or kind.__module__ == "builtins":
         return []
     below = [kind, *(sub for child in kind.__subclasses__() for sub in _known_classes(_path(child)))]
-    return [sub for sub in dict.fromkeys(below) if not inspect.isabstract(sub)]
+    return [sub for sub in dict.fromkeys(below) if not _is_abstract(sub)]
 
 
-def _paths(bases: Sequence[str], most: int = 6) -> list[str]:
-    """Import paths to choose from, ours as short as they can be written."""
-    found = [_path(kind) for base in bases for kind in _known_classes(base)]
-    ours = [re.sub(r"^(seal_lightning\.\w+)\..*\.(\w+)$", r"\1.\2", path) for path in found if "seal" in path]
-    return (ours or found)[:most]
+def _is_abstract(kind: type) -> bool:
+    """Also where the metaclass does not mind."""
+    return any(getattr(getattr(kind, name, None), "__isabstractmethod__", False) for name in dir(kind))
+
+
+def _which(bases: Sequence[str]) -> str:
+    """`such as seal_lightning.tasks.Knowledge` (as short as it can be written), or `of a Callback` if none is ours."""
+    ours = [_path(kind) for base in bases if base.startswith("seal_lightning.") for kind in _known_classes(base)]
+    if ours:
+        return "such as " + _or([re.sub(r"^(seal_lightning\.\w+)\..*\.(\w+)$", r"\1.\2", path) for path in ours])
+    return f"of a {bases[0].rpartition('.')[2]}" if bases else "of a class"
 
 
 def _path(kind: type) -> str:

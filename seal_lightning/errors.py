@@ -32,7 +32,17 @@ class ModelError(SealError, ValueError):
 
 
 class JournalError(SealError, RuntimeError):
-    """A journal belongs to another configuration or cannot be written."""
+    """A journal cannot be read or written."""
+
+
+class StaleJournalError(JournalError):
+    """A journal was written with other settings than this run's."""
+
+    exit_code = 2
+
+
+class CheckpointError(SealError, RuntimeError):
+    """A checkpoint or an exported policy cannot be written."""
 
 
 class GradingError(SealError, RuntimeError):

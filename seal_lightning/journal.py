@@ -15,7 +15,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from seal_lightning.errors import JournalError
+from seal_lightning.errors import JournalError, StaleJournalError
 from seal_lightning.types import Rollout
 
 _TUPLES = ("questions", "baseline_answers", "answers", "baseline_scores", "scores")
@@ -45,7 +45,8 @@ class Journal:
         rank: Of the process that writes. All ranks' files are read.
 
     Raises:
-        JournalError: A file has another stamp, or cannot be read or written.
+        StaleJournalError: A file has another stamp.
+        JournalError: A file cannot be read or written.
     """
 
     def __init__(self, folder: str | os.PathLike[str], name: str, *, stamp: Mapping[str, Any], rank: int = 0) -> None:
@@ -120,7 +121,7 @@ class Journal:
             raise JournalError(f"journal {path}: its first line is no stamp; move the file away and run again")
         changed = sorted(key for key in {*stamp, *self.stamp} if stamp.get(key) != self.stamp.get(key))
         if changed:
-            raise JournalError(
+            raise StaleJournalError(
                 f"journal {path}: written with other settings ({_differences(stamp, self.stamp, changed)}); choose "
                 "another --trainer.default_root_dir, or go back to those settings. Nothing was overwritten"
             )

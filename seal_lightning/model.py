@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from seal_lightning.errors import ModelError
 from seal_lightning.tiny import build_tiny
 
+EXPECTED = "a hub name, a folder with config.json, tokenizer and *.safetensors, or random/llama"
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -69,6 +75,9 @@ def load_model(source: ModelSource) -> tuple[Any, Any, bool]:
 
 def _random(source: ModelSource) -> tuple[Any, Any]:
     model, tokenizer = build_tiny(source.name.removeprefix("random/"), seed=source.seed, chat=source.chat is True)
+    if source.attention is not None:
+        with _explained(source, "weights"):
+            model.set_attn_implementation(source.attention)
     return model.to(_dtype(source.dtype)), tokenizer
 
 
@@ -77,25 +86,65 @@ def _dtype(name: Dtype) -> torch.dtype:
 
 
 def _pretrained(source: ModelSource) -> tuple[Any, Any]:
+    _check_folder(source)
     options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
-    if Path(source.name).is_dir() and not (Path(source.name) / "config.json").exists():
-        raise ModelError(
-            f"model.source.name={source.name}: the folder holds no config.json; give a transformers model folder"
-        )
-    try:
+    with _explained(source, "config.json"):
         config = AutoConfig.from_pretrained(source.name, **options)
-        tokenizer = AutoTokenizer.from_pretrained(source.name, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            source.name, config=config, dtype=source.dtype, attn_implementation=source.attention, use_safetensors=True,
-            **options,
-        )  # fmt: skip
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not hasattr(config, "auto_map"):
         raise ModelError(
-            f"model.source.name={source.name}: cannot be loaded as a causal language model: {reason} (expected a hub "
-            "name, a folder with config.json, tokenizer and *.safetensors, or random/llama)"
-        ) from error
+            f"model.source.name={source.name}: expected a causal language model, got {config.model_type}; give a model "
+            "that continues text, such as HuggingFaceTB/SmolLM2-135M-Instruct"
+        )
+    with _explained(source, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(source.name, **options)
+    with _explained(source, "weights"):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source.name, config=config, dtype=source.dtype, attn_implementation=source.attention, use_safetensors=True,
+            output_loading_info=True, **options,
+        )  # fmt: skip
+    if missing := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
+        raise ModelError(
+            f"model.source.name={source.name}: {len(missing)} weights are missing (first: {missing[0]}); download or "
+            "save the model again"
+        )
     return model, tokenizer
+
+
+def _check_folder(source: ModelSource) -> None:
+    """What can be told about a local folder without loading it."""
+    name, folder = source.name, Path(source.name)
+    if not name.strip() or folder.is_file() or (name.startswith((".", "/", "~")) and not folder.is_dir()):
+        raise ModelError(f"model.source.name={name}: there is no such folder; expected {EXPECTED}")
+    if folder.is_dir():
+        for pattern, what in (("config.json", "config.json"), ("*.safetensors", "weights (*.safetensors)")):
+            if not any(folder.glob(pattern)):
+                raise ModelError(f"model.source.name={name}: the folder holds no {what}; expected {EXPECTED}")
+
+
+@contextmanager
+def _explained(source: ModelSource, part: str) -> Iterator[None]:
+    """Turn what transformers, tokenizers, safetensors and the hub raise into one line about `part`."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+        text = " ".join(str(error).split())
+        if source.attention is not None and re.search("attn_impl|attention", text, re.IGNORECASE):
+            raise ModelError(
+                f"model.source.attention={source.attention}: cannot be used: {_first_sentence(text)}; leave it out, or "
+                "try sdpa or eager"
+            ) from error
+        if "connect to" in text or "not a valid model identifier" in text:
+            raise ModelError(
+                f"model.source.name={source.name}: there is no such folder, and the hub has no such model or cannot be "
+                f"reached (and it is not in the cache); expected {EXPECTED}"
+            ) from error
+        raise ModelError(
+            f"model.source.name={source.name}: {part} cannot be loaded: {_first_sentence(text)}; expected {EXPECTED}"
+        ) from error
+
+
+def _first_sentence(text: str, longest: int = 200) -> str:
+    return re.split(r"(?<=[.!]) |: \(1\)", text)[0].rstrip(".")[:longest]
 
 
 def fingerprint(model: torch.nn.Module) -> str:

@@ -7,6 +7,8 @@ fine-tuning on the kept edits; validation and test adapt to held-out contexts an
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -156,6 +158,23 @@ class SEALModule(LightningModule):
 
     # -- validation, test, predict ------------------------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        self._check_fits([*self.datamodule.train_contexts, *self.datamodule.validation_contexts])
+
+    def on_validation_start(self) -> None:
+        if self.trainer.state.fn != "fit":
+            self._check_fits(self.datamodule.validation_contexts)
+
+    def on_test_start(self) -> None:
+        self._check_fits(self.datamodule.test_contexts)
+
+    def on_predict_start(self) -> None:
+        self._check_fits([replace(context, queries=()) for context in self.datamodule.predict_contexts])
+
+    def _check_fits(self, contexts: Sequence[Context]) -> None:
+        with policy_at_work(self.trainer, self) as policy:
+            self.e_step.check_fits(policy, contexts)
+
     def on_validation_epoch_start(self) -> None:
         self._open_units("validation", self.datamodule.validation_contexts)
 
@@ -174,8 +193,9 @@ class SEALModule(LightningModule):
     def predict_step(self, batch: int, batch_idx: int) -> None:
         """Self-edits of one unit without adapting; they are gathered in `evaluated`."""
         contexts = units(self.datamodule.predict_contexts, self.datamodule.contexts_per_unit)[batch]
+        plan = replace(self.plan, repeats=1)  # nothing is adapted, so there is nothing to repeat
         with policy_at_work(self.trainer, self) as policy:
-            self.evaluated += self.e_step.write_edits(policy, contexts, plan=self.plan, round=self.rounds_done)
+            self.evaluated += self.e_step.write_edits(policy, contexts, plan=plan, round=self.rounds_done)
 
     def on_validation_epoch_end(self) -> None:
         self._close_units("val")

@@ -193,10 +193,10 @@ def test_a_unit_of_rejected_edits_alone():
 
 
 def test_passage_only_comes_first_and_once_a_context():
-    rollouts = run(e_step(), plan=Plan(edits=1, repeats=2, passage_only=True))
+    rollouts = run(e_step(), plan=Plan(edits=2, repeats=1, passage_only=True))
     assert [(r.context_id, r.kind, r.edit_index, r.repeat) for r in rollouts] == [
-        ("lamp", "passage", -1, 0), ("lamp", "edit", 0, 0), ("lamp", "edit", 0, 1),
-        ("tarn", "passage", -1, 0), ("tarn", "edit", 0, 0), ("tarn", "edit", 0, 1),
+        ("lamp", "passage", -1, 0), ("lamp", "edit", 0, 0), ("lamp", "edit", 1, 0),
+        ("tarn", "passage", -1, 0), ("tarn", "edit", 0, 0), ("tarn", "edit", 1, 0),
     ]  # fmt: skip
     passage = rollouts[0]
     assert (passage.status, passage.text, passage.prompt, passage.steps) == ("ok", "", "", 2)

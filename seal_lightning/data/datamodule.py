@@ -125,7 +125,8 @@ class SEALDataModule(LightningDataModule):
         """
         for split in NEEDED[stage]:
             if self.sources[split] is None:
-                raise ConfigError(f"data.{split} is not set: {stage} needs it, name a file, a folder or a reader")
+                command = getattr(stage, "value", stage)  # Lightning gives an enum
+                raise ConfigError(f"data.{split} is not set: {command} needs it, name a file, a folder or a reader")
         also: list[Split] = [split for split in ALSO_READ.get(stage, ()) if self.sources[split] is not None]
         for split in (*NEEDED[stage], *also):
             if split not in self._read:
