@@ -13,7 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 
 from seal_lightning import __version__
 from seal_lightning.config_errors import read_config_files
@@ -77,6 +77,9 @@ def _help() -> str:
 def _run(args: list[str]) -> None:
     files = read_config_files(args)
     with redirect_stdout(sys.stderr):  # what libraries say while they are imported; stdout is for results
+        if _talkative(_log_level(args)):
+            with suppress(ImportError):  # transformers would import it later, and it logs to stdout
+                import deepspeed  # noqa: F401
         from seal_lightning.command_line import run_command  # Lightning, torch and transformers come with it
 
     run_command(args, files)
@@ -91,6 +94,10 @@ def _log_level(args: Sequence[str]) -> str:
     return "warning"
 
 
+def _talkative(level: str) -> bool:
+    return level in ("info", "debug")
+
+
 @contextmanager
 def _quiet(level: str) -> Iterator[None]:
     """Our own log lines on stderr; other libraries' banners, advice and warnings only with `info` or `debug`."""
@@ -99,13 +106,13 @@ def _quiet(level: str) -> Iterator[None]:
     ours = logging.getLogger("seal_lightning")
     ours.addHandler(handler)
     variables = {"TOKENIZERS_PARALLELISM": "false"}
-    if level not in ("info", "debug"):
+    if not _talkative(level):
         variables |= {"DS_LOG_LEVEL": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
     added = [name for name in variables if name not in os.environ]
     os.environ.update({name: variables[name] for name in added})
     try:
         with warnings.catch_warnings():
-            if level not in ("info", "debug") and not sys.warnoptions:
+            if not _talkative(level) and not sys.warnoptions:
                 warnings.simplefilter("ignore")  # ours are log lines
             yield
     finally:
@@ -127,6 +134,8 @@ def _explain(error: Exception, command: str) -> tuple[str, int]:
     text = " ".join(str(error).split()) or "no message"
     if type(error).__name__ == "MisconfigurationException":
         return text, 2
+    if text.startswith("Error(s) in loading state_dict"):
+        return "--ckpt_path: the checkpoint does not fit model.tuning; use the config.yaml saved beside it", 2
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         then = f"; {RESUME}" if command == "fit" else ""

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from transformers.utils import logging as transformers_logging
 
 from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
+from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, locate, one_line
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError, SealError
@@ -46,6 +47,10 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
         SEALDataModule,
         trainer_class=SEALTrainer,
         parser_class=SEALParser,
+        parser_kwargs={
+            name: {"description": text, "usage": f"seal {name} [--config FILE ...] [--KEY VALUE ...]"}
+            for name, text in COMMANDS.items()
+        },
         save_config_callback=SaveConfigBesideRun,
         save_config_kwargs={"save_to_log_dir": False},
         seed_everything_default=False,
@@ -63,7 +68,7 @@ def set_log_level(level: LogLevel) -> None:
     number = getattr(logging, level.upper())
     logging.getLogger("seal_lightning").setLevel(number)
     others = max(number, logging.ERROR) if level in ("warning", "error") else number
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "transformers", "peft", "DeepSpeed"):
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "transformers", "peft", "huggingface_hub"):
         logging.getLogger(name).setLevel(others)
     if level == "debug":
         transformers_logging.enable_progress_bar()
@@ -189,7 +194,7 @@ class SEALCLI(LightningCLI):
             if isinstance(error, SealError) and not isinstance(error, ConfigError):
                 raise
             text = str(error) if isinstance(error, ConfigError) else explain(str(error))
-            raise ConfigError(locate(text, self.config[self.subcommand].as_dict())) from error
+            raise ConfigError(locate(text, self.config[str(self.subcommand)].as_dict())) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         try:

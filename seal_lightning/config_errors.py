@@ -122,7 +122,8 @@ def _read(path: str) -> Mapping[str, Any]:
         content = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
-        raise ConfigError(f"--config {path}{line}: no valid YAML or JSON ({error.problem}); repair it") from None
+        advice = "indent with spaces, not tabs" if "\\t" in str(error.problem) else "repair it"
+        raise ConfigError(f"--config {path}{line}: no valid YAML or JSON ({error.problem}); {advice}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"--config {path}: no valid YAML or JSON ({one_line(str(error), 120)}); repair it") from None
     if not isinstance(content, Mapping):

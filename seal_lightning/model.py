@@ -24,6 +24,11 @@ from seal_lightning.errors import ModelError
 from seal_lightning.tiny import build_tiny
 
 EXPECTED = "a hub name, a folder with config.json, tokenizer and *.safetensors, or random/llama"
+FOLDER = {
+    "configuration": ("config.json",),
+    "weights": ("*.safetensors",),
+    "tokenizer": ("tokenizer*", "vocab*", "*.model"),
+}
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -98,10 +103,11 @@ def _pretrained(source: ModelSource) -> tuple[Any, Any]:
     with _explained(source, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source.name, **options)
     with _explained(source, "weights"):
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.name, config=config, dtype=source.dtype, attn_implementation=source.attention, use_safetensors=True,
             output_loading_info=True, **options,
         )  # fmt: skip
+    model, report = loaded
     if missing := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
         raise ModelError(
             f"model.source.name={source.name}: {len(missing)} weights are missing (first: {missing[0]}); download or "
@@ -116,9 +122,11 @@ def _check_folder(source: ModelSource) -> None:
     if not name.strip() or folder.is_file() or (name.startswith((".", "/", "~")) and not folder.is_dir()):
         raise ModelError(f"model.source.name={name}: there is no such folder; expected {EXPECTED}")
     if folder.is_dir():
-        for pattern, what in (("config.json", "config.json"), ("*.safetensors", "weights (*.safetensors)")):
-            if not any(folder.glob(pattern)):
-                raise ModelError(f"model.source.name={name}: the folder holds no {what}; expected {EXPECTED}")
+        for what, patterns in FOLDER.items():
+            if not any(any(folder.glob(pattern)) for pattern in patterns):
+                raise ModelError(
+                    f"model.source.name={name}: the folder holds no {what} ({', '.join(patterns)}); expected {EXPECTED}"
+                )
 
 
 @contextmanager
@@ -138,13 +146,15 @@ def _explained(source: ModelSource, part: str) -> Iterator[None]:
                 f"model.source.name={source.name}: there is no such folder, and the hub has no such model or cannot be "
                 f"reached (and it is not in the cache); expected {EXPECTED}"
             ) from error
+        if "mismatched" in text:
+            text = "they have other sizes than config.json says"
         raise ModelError(
             f"model.source.name={source.name}: {part} cannot be loaded: {_first_sentence(text)}; expected {EXPECTED}"
         ) from error
 
 
 def _first_sentence(text: str, longest: int = 200) -> str:
-    return re.split(r"(?<=[.!]) |: \(1\)", text)[0].rstrip(".")[:longest]
+    return re.split(r"(?<=[.!]) ", text)[0].rstrip(".")[:longest]
 
 
 def fingerprint(model: torch.nn.Module) -> str:

@@ -8,7 +8,6 @@ fine-tuning on the kept edits; validation and test adapt to held-out contexts an
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from dataclasses import replace
 from typing import Any
 
 import torch

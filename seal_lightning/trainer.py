@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
@@ -87,4 +88,16 @@ class SEALTrainer(Trainer):
             raise ConfigError(
                 f"--ckpt_path {ckpt_path}: there is no file {path}; give last, best or a checkpoint of seal fit"
             )
+        try:
+            found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)  # reads the index only
+        except Exception as error:  # a file that is no checkpoint fails in as many ways as there are files
+            raise _no_checkpoint(ckpt_path, path) from error
+        if not isinstance(found, dict) or "seal" not in found:
+            raise _no_checkpoint(ckpt_path, path)
         return str(path)
+
+
+def _no_checkpoint(ckpt_path: str, path: Path) -> ConfigError:
+    return ConfigError(
+        f"--ckpt_path {ckpt_path}: {path} is damaged, or no checkpoint of seal fit; give last, best or another one"
+    )

@@ -255,8 +255,8 @@ class StackedLoRA(torch.autograd.Function):
             wide.view(-1, wide.shape[-1]).index_fill_(0, index.padding, 0.0)
         grad_narrow = torch.bmm(wide, b.transpose(1, 2))
         rows = _padded(x, index).to(a.dtype)
-        grad_a.index_add_(0, index.active, torch.bmm(rows.transpose(1, 2), grad_narrow))  # each slot once: exact
-        grad_b.index_add_(0, index.active, torch.bmm(narrow.transpose(1, 2), wide))
+        _add(grad_a, index, torch.bmm(rows.transpose(1, 2), grad_narrow))
+        _add(grad_b, index, torch.bmm(narrow.transpose(1, 2), wide))
         if not ctx.needs_input_grad[0]:
             return (None,) * 6
         grad_x = _flat(torch.bmm(grad_narrow, a.transpose(1, 2)), index).to(x.dtype)
@@ -266,7 +266,15 @@ class StackedLoRA(torch.autograd.Function):
 def _padded(flat: torch.Tensor, index: TokenIndex) -> torch.Tensor:
     """(M, f) -> (n, L, f)."""
     rows = flat if index.in_order else flat.index_select(0, index.gather)
-    return rows.view(len(index.active), -1, flat.shape[-1])
+    return rows.view(index.count, -1, flat.shape[-1])
+
+
+def _add(buffer: torch.Tensor, index: TokenIndex, values: torch.Tensor) -> None:
+    """Add the values (n, ...) of the active slots to the buffer of all slots (N, ...)."""
+    if isinstance(index.active, slice):
+        buffer[index.active] += values
+    else:
+        buffer.index_add_(0, index.active, values)  # each slot once: exact
 
 
 def _flat(padded: torch.Tensor, index: TokenIndex) -> torch.Tensor:

@@ -17,7 +17,8 @@ class TokenIndex:
     """Indices for one layout of tokens.
 
     Attributes:
-        active: Slots that have tokens, ascending, (n,).
+        active: Slots that have tokens, ascending, (n,); a slice where they follow each other, which spares copies.
+        count: How many those are, n.
         gather: Flat token of each place of the padded layout, (n * L,); padding points at token 0.
         padding: Places of the padded layout that hold no token, or None.
         back: Place of each flat token in the padded layout, (M,); tokens of no adapter point at place 0.
@@ -25,7 +26,8 @@ class TokenIndex:
         in_order: The padded layout is the flat layout, so nothing needs gathering.
     """
 
-    active: torch.Tensor
+    active: torch.Tensor | slice
+    count: int
     gather: torch.Tensor
     padding: torch.Tensor | None
     back: torch.Tensor
@@ -53,13 +55,19 @@ def index_tokens(slots: torch.Tensor) -> TokenIndex:
     padding = torch.nonzero(~filled).squeeze(1)
     idle = torch.nonzero(slots < 0).squeeze(1)
     return TokenIndex(
-        active=active.to(device),
+        active=_as_slice(active) or active.to(device),
+        count=len(active),
         gather=gather.to(device),
         padding=padding.to(device) if len(padding) else None,
         back=back.to(device),
         idle=idle.to(device) if len(idle) else None,
         in_order=in_order,
     )
+
+
+def _as_slice(active: torch.Tensor) -> slice | None:
+    first, last = int(active[0]), int(active[-1])
+    return slice(first, last + 1) if last - first + 1 == len(active) else None
 
 
 class Routing:

@@ -159,12 +159,6 @@ class SEALDataModule(LightningDataModule):
                 f"data.{split} must hold other contexts than data.train, got {len(shared)} of {len(held_out)} that are"
                 f" in both (first: {shared[0].title!r}): remove them, or set data.allow_overlap to true"
             )
-        ids = {context.id for context in self.train_contexts}
-        if same := [context.id for context in held_out if context.id in ids]:
-            raise DataError(
-                f"data.{split} must have other ids than data.train, got {len(same)} of {len(held_out)} ids that are in"
-                f" both (first: {same[0]!r}): rename them, or set data.allow_overlap to true"
-            )
 
     def _loader(self, contexts: Sequence[Context]) -> DataLoader[int]:
         """Batches are the numbers of units: precision plugins and samplers can do nothing to a number."""

@@ -1,0 +1,71 @@
+"""Every file in configs/ goes through the real parser, says how it is launched, and fits its model's architecture."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, Qwen2Config
+
+from seal_lightning.adapters.bank import find_targets
+from seal_lightning.cli import main
+from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.policy import PolicyTuning
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = sorted(
+    path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*") if path.suffix in (".yaml", ".json")
+)
+DATA = ["--data.train", "configs/debug/passages.jsonl", "--data.validation", "configs/debug/passages-validation.jsonl"]
+
+WIDE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 8}
+GROUPED = {**WIDE, "num_key_value_heads": 1}
+ARCHITECTURES = {
+    r"random/llama|SmolLM2|Llama": LlamaConfig(**GROUPED),
+    r"Qwen2": Qwen2Config(**GROUPED),
+    r"distilgpt2|gpt2": GPT2Config(n_embd=16, n_layer=1, n_head=2, n_inner=16, vocab_size=8),
+    r"pythia": GPTNeoXConfig(**WIDE),
+}
+
+
+def read(path):
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+def architecture(name):
+    (config,) = [config for pattern, config in ARCHITECTURES.items() if re.search(pattern, name)]
+    return AutoModelForCausalLM.from_config(config)
+
+
+def test_there_are_some():
+    assert {"configs/debug/random.yaml", "configs/debug/random.json", "configs/knowledge/qwen2.5-7b.yaml"} <= {*CONFIGS}
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_it_parses(monkeypatch, capfd, path):
+    monkeypatch.chdir(ROOT)
+    assert main(["fit", "--config", path, *DATA, "--print_config"]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert yaml.safe_load(out)["model"]["source"]["name"] == read(path)["model"]["source"]["name"]
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.endswith(".yaml")])
+def test_its_first_line_launches_it(path):
+    first = (ROOT / path).read_text().splitlines()[0]
+    assert re.match(rf"# (seal|torchrun .*seal|env .*seal) \w+ --config {re.escape(path)}( |$)", first), first
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_its_run_folder_is_its_own(path):
+    others = [other for other in CONFIGS if other != path and Path(other).stem != Path(path).stem]
+    assert read(path)["trainer"]["default_root_dir"] not in {read(o)["trainer"]["default_root_dir"] for o in others}
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_its_layers_exist_in_the_architecture(path):
+    model = read(path)["model"]
+    loop, tuning = InnerLoop(**model.get("inner_loop", {})), PolicyTuning(**model.get("tuning", {}))
+    found = architecture(model["source"]["name"])
+    assert find_targets(found, loop.target_modules)
+    assert tuning.method == "full" or find_targets(found, tuning.target_modules)
