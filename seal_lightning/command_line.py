@@ -41,6 +41,7 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
     Raises:
         ConfigError: An option is unknown or has a value that cannot work.
     """
+    command = args[0]
     set_log_level("warning")
     SEALCLI(
         SEALModule,
@@ -48,8 +49,10 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
         trainer_class=SEALTrainer,
         parser_class=SEALParser,
         parser_kwargs={
-            name: {"description": text, "usage": f"seal {name} [--config FILE ...] [--KEY VALUE ...]"}
-            for name, text in COMMANDS.items()
+            command: {
+                "description": COMMANDS[command],
+                "usage": f"seal {command} [--config FILE ...] [--KEY VALUE ...]",
+            }
         },
         save_config_callback=SaveConfigBesideRun,
         save_config_kwargs={"save_to_log_dir": False},
@@ -57,6 +60,7 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         args=Arguments(args, files),
+        command=command,
     )
 
 
@@ -131,16 +135,20 @@ class SEALCLI(LightningCLI):
 
     # -- options ---------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The commands, and the arguments of the trainer's methods that are none of their options."""
-        ours = {"model", "datamodule", "dataloaders", "weights_only", "verbose", "return_predictions"}
-        return {
-            "fit": {"model", "datamodule", "train_dataloaders", "val_dataloaders", "weights_only"},
-            "validate": ours - {"return_predictions"},
-            "test": ours - {"return_predictions"},
-            "predict": ours - {"verbose"},
+    def __init__(self, *args: Any, command: str, **kwargs: Any) -> None:
+        self.command = command  # the base class does everything in its __init__
+        super().__init__(*args, **kwargs)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command and what of the trainer's method is none of its options; other commands would take time only."""
+        everywhere = {"model", "datamodule", "weights_only"}
+        skipped = {
+            "fit": everywhere | {"train_dataloaders", "val_dataloaders"},
+            "validate": everywhere | {"dataloaders", "verbose"},
+            "test": everywhere | {"dataloaders", "verbose"},
+            "predict": everywhere | {"dataloaders", "return_predictions"},
         }
+        return {self.command: skipped[self.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(

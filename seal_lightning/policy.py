@@ -255,12 +255,19 @@ class TunedPolicy:
 
 
 def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:
+    wanted = f"model.tuning.target_modules={tuning.target_modules}"
+    head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), "")
+    named = [tuning.target_modules] if isinstance(tuning.target_modules, str) else tuning.target_modules
+    if head in named and getattr(model.config, "tie_word_embeddings", False):
+        raise ConfigError(f"{wanted}: {head} shares its weight with the input embedding; leave it out")
     try:
-        return get_peft_model(model, LoraConfig(**_lora_options(model, tuning, rounds=1)))  # type: ignore[return-value]
+        wrapped = get_peft_model(model, LoraConfig(**_lora_options(model, tuning, rounds=1)))
     except ValueError as error:
-        raise ConfigError(
-            f"model.tuning.target_modules={tuning.target_modules}: {' '.join(str(error).split())}"
-        ) from error
+        raise ConfigError(f"{wanted}: {' '.join(str(error).split())}") from error
+    for name, layer in wrapped.named_modules():
+        if isinstance(layer, LoraLayer) and "default" not in layer.lora_A:
+            raise ConfigError(f"{wanted}: {name} is no linear layer; name linear layers, or give all-linear")
+    return wrapped  # type: ignore[return-value]
 
 
 def _lora_options(model: Any, tuning: PolicyTuning, *, rounds: int) -> Mapping[str, Any]:

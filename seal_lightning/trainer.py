@@ -71,12 +71,15 @@ class SEALTrainer(Trainer):
         super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def validate(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
+        """Base, passage and self-edit accuracy on the validation contexts."""
         return super().validate(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def test(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
+        """Base, passage and self-edit accuracy on the test contexts."""
         return super().test(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def predict(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
+        """Self-edits for the predict contexts."""
         return super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def find_checkpoint(self, ckpt_path: str | None) -> str | None:

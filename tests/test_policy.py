@@ -418,3 +418,17 @@ def test_options_are_checked():
         PolicyTuning(dropout=1)
     with pytest.raises(ConfigError, match=r"model\.tuning\.target_modules=\['query'\]: Target modules"):
         tuned_policy(tuning=PolicyTuning(target_modules=["query"]))
+
+
+@pytest.mark.parametrize(
+    ("family", "names", "reason"),
+    [
+        ("llama", ["embed_tokens"], "is no linear layer"),
+        ("gpt2", ["lm_head"], "shares its weight with the input embedding"),
+        ("llama", ["query"], "target_modules"),
+    ],
+)
+def test_layers_that_cannot_be_tuned_are_refused(family, names, reason):
+    model, tokenizer = build_tiny(family)
+    with pytest.raises(ConfigError, match=reason):
+        TunedPolicy(model, tokenizer, False, PolicyTuning(target_modules=names), seed=0)
