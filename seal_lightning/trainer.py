@@ -65,21 +65,37 @@ class SEALTrainer(Trainer):
         return Path(self.default_root_dir) / "checkpoints"
 
     def fit(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> None:
-        """As Lightning's; `last` with no checkpoint yet starts from the journal."""
+        """As Lightning's; `last` with no checkpoint yet starts from the journal.
+
+        Args:
+            ckpt_path: `last`, `best`, or the file of a checkpoint.
+        """
         if ckpt_path == "last" and not (self.checkpoints / "last.ckpt").exists():
             ckpt_path = None
         super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def validate(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
-        """Base, passage and self-edit accuracy on the validation contexts."""
+        """Base, passage and self-edit accuracy on the validation contexts.
+
+        Args:
+            ckpt_path: `last`, `best`, or the file of a checkpoint.
+        """
         return super().validate(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def test(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
-        """Base, passage and self-edit accuracy on the test contexts."""
+        """Base, passage and self-edit accuracy on the test contexts.
+
+        Args:
+            ckpt_path: `last`, `best`, or the file of a checkpoint.
+        """
         return super().test(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def predict(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
-        """Self-edits for the predict contexts."""
+        """Self-edits for the predict contexts.
+
+        Args:
+            ckpt_path: `last`, `best`, or the file of a checkpoint.
+        """
         return super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def find_checkpoint(self, ckpt_path: str | None) -> str | None:
