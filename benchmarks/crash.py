@@ -26,7 +26,7 @@ import torch
 
 from seal_lightning.grading import Grader
 from seal_lightning.hooks import SEALCallback
-from seal_lightning.journal import rollout_from_dict
+from seal_lightning.journal import read_rollouts
 from seal_lightning.selection import best_of, group_rollouts
 
 HERE = Path(__file__).resolve().parent
@@ -100,12 +100,8 @@ def outcome(run: Path) -> tuple[str, list[list[tuple[str, int]]]]:
     states = [*checkpoint["seal"]["merged"], checkpoint["state_dict"]]
     digest = "-".join(f"{_digest(state):016x}" for state in states)
     kept = []
-    for path in sorted((run / "journal").glob("train-*.jsonl")):
-        rows = [json.loads(line) for line in path.read_text().splitlines()[1:]]
-        whole = {}  # a unit that was torn and run again stands twice
-        for row in rows:
-            whole[row["context_id"], row["edit_index"], row["repeat"]] = rollout_from_dict(row)
-        groups = sorted(group_rollouts(whole.values()), key=lambda group: group.context_id)
+    for round in (0, 1):
+        groups = group_rollouts(read_rollouts(run / "journal", f"train-{round:03d}"))
         kept.append([(edit.context_id, edit.edit_index) for group in groups for edit in best_of(group)])
     return digest, kept
 

@@ -135,11 +135,10 @@ class EStepProgress(ProgressBar, SEALCallback):
         if batch_idx + 1 >= trainer.num_training_batches:
             self._stop()
             spent, self._m_step_started = time.monotonic() - (self._m_step_started or 0.0), None
-            tenth = max(1, len(self._losses) // 10)
+            epoch = max(1, len(self._losses) // pl_module.m_step.epochs)
             self.line(
-                f"round {trainer.current_epoch + 1} M-step: loss {fmean(self._losses[:tenth]):.3f} -> "
-                f"{fmean(self._losses[-tenth:]):.3f} in {len(self._losses)} batches, "
-                f"{_time(spent)}"
+                f"round {trainer.current_epoch + 1} M-step: loss {fmean(self._losses[:epoch]):.3f} in the first epoch, "
+                f"{fmean(self._losses[-epoch:]):.3f} in the last, {len(self._losses)} batches, {_time(spent)}"
             )
 
     # -- bars ------------------------------------------------------------------------------------------------------
@@ -176,12 +175,14 @@ def _label(trainer: Trainer, module: Any, phase: str) -> str:
 
 
 def _scores(rollouts: Sequence[Rollout]) -> str:
-    """Accuracies of some rollouts, in the order base, passage, edits."""
+    """Accuracies of some rollouts, in the order base, passage, edits, written."""
     edits = [rollout for rollout in rollouts if rollout.kind == "edit"]
     passages = [rollout for rollout in rollouts if rollout.kind == "passage"]
+    written = [rollout for rollout in rollouts if rollout.kind == "written"]
     parts = [f"base {fmean(rollout.baseline for rollout in edits):.3f}"] if edits else []
     parts += [f"passage {fmean(rollout.score for rollout in passages):.3f}"] if passages else []
     parts += [f"edits {fmean(rollout.score for rollout in edits):.3f}"] if edits else []
+    parts += [f"written {fmean(rollout.score for rollout in written):.3f}"] if written else []
     return " · ".join(parts)
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "fit": "train a self-editor: rounds of E-step, filter and M-step, with validation",
     "validate": "base, passage and self-edit accuracy on the validation contexts",
     "test": "the paper's table on the test contexts, with intervals; printed and saved in the run folder",
+    "quickstart": "SEAL in the lab beside its control, in about a minute on two cores",
     "predict": "write self-edits for the predict contexts as JSON Lines, without adapting",
 }
 RESUME = "finished units are in the journal, resume with --ckpt_path last"
@@ -70,11 +71,16 @@ def _help() -> str:
         "  seal COMMAND --help           every option of a command\n"
         "  seal COMMAND --print_config   the configuration it would run with, as YAML\n"
         "  seal --version\n\n"
-        "start here: seal fit --config configs/debug/random.yaml"
+        "start here: seal quickstart"
     )
 
 
 def _run(args: list[str]) -> None:
+    if args[0] == "quickstart":
+        from seal_lightning import quickstart  # rich, and two `seal fit` in processes of their own
+
+        quickstart.main(args[1:])
+        return
     files = read_config_files(args)
     with redirect_stdout(sys.stderr):  # what libraries say while they are imported; stdout is for results
         if _talkative(_log_level(args)):

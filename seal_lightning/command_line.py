@@ -24,9 +24,9 @@ from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, locate, one_line
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError, SealError
-from seal_lightning.evaluation import accuracy_table, render_table
+from seal_lightning.evaluation import Row, accuracy_table, render_table, rounds_table
 from seal_lightning.hooks import EditFilter
-from seal_lightning.journal import rollout_to_dict
+from seal_lightning.journal import read_validations, rollout_to_dict
 from seal_lightning.module import SEALModule
 from seal_lightning.trainer import SEALTrainer
 
@@ -46,6 +46,7 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
     SEALCLI(
         SEALModule,
         SEALDataModule,
+        subclass_mode_data=True,
         trainer_class=SEALTrainer,
         parser_class=SEALParser,
         parser_kwargs={
@@ -160,6 +161,7 @@ class SEALCLI(LightningCLI):
         parser.add_lightning_class_args(EStepProgress, "progress")
         parser.set_defaults(  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
             {
+                "data": {"class_path": "seal_lightning.data.SEALDataModule"},
                 "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"},
                 "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
                 "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
@@ -241,23 +243,25 @@ class SEALCLI(LightningCLI):
 
     def after_fit(self) -> None:
         run = Path(self.trainer.default_root_dir)
+        if validations := read_validations(run):
+            self._print_table("fit", rounds_table(validations))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
         if (run / "policy").exists():
             chosen = json.loads((run / "policy" / "selection.json").read_text())
             value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
             self._say(f"best policy: {run / 'policy'}  (round {chosen['round']}{value})")
-        self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best --data.test FILE")
+        test = "" if self.trainer.datamodule.sources["test"] else " --data.test FILE"
+        self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")
 
     def after_validate(self) -> None:
-        self._print_table("validation")
+        self._print_table("validation", accuracy_table(self.model.evaluated))
 
     def after_test(self) -> None:
-        self._print_table("test")
+        self._print_table("test", accuracy_table(self.model.evaluated))
 
-    def _print_table(self, name: str) -> None:
+    def _print_table(self, name: str, rows: Sequence[Row]) -> None:
         if not self.trainer.is_global_zero:
             return
-        rows = accuracy_table(self.model.evaluated)
         run = Path(self.trainer.default_root_dir)
         text = render_table(rows)
         (run / f"{name}.md").write_text(text + "\n", encoding="utf-8")

@@ -35,11 +35,14 @@ class Plan:
         edits: Self-edits a context (paper: 5 for knowledge, 15 for ARC).
         repeats: Adapters trained for each self-edit, with different seeds; their rewards are averaged (paper: 3).
         passage_only: Also train one adapter on the passage alone, the paper's baseline for evaluation.
+        written: Also train one on the first self-edit that the data carries for a context, where it does: the paper's
+            comparison with a stronger model's edits.
     """
 
     edits: int = 5
     repeats: int = 3
     passage_only: bool = False
+    written: bool = False
 
     def __post_init__(self) -> None:
         for name in ("edits", "repeats"):
@@ -199,8 +202,8 @@ class EStep:
             samples = self.sampler.sample(policy, requests, on_done=advance)
         attempts: list[_Attempt] = []
         for request, sample in zip(requests, samples, strict=True):
-            if plan.passage_only and request.index == 0:
-                attempts.append(self._passage_attempt(request.context, round))
+            if request.index == 0:
+                attempts += self._references(request.context, plan, round)
             edit = self.task.parse(sample.text, request.context)
             tokens = {"prompt": sample.prompt_tokens, "edit": sample.tokens}
             for repeat in range(plan.repeats):
@@ -210,10 +213,17 @@ class EStep:
                 )
         return attempts
 
-    def _passage_attempt(self, context: Context, round: int) -> _Attempt:
-        edit = SelfEdit(text="", training_sequences=self.task.passage_sequences(context))
-        seed = derive_seed("adapter", self.seed, round, context.id, "passage", 0)
-        return _Attempt(context, "passage", -1, 0, seed, "", edit, {})
+    def _references(self, context: Context, plan: Plan, round: int) -> list[_Attempt]:
+        """What the self-edits are compared with: the passage alone, and an edit that was written beforehand."""
+        edits: dict[Kind, SelfEdit] = {}
+        if plan.passage_only:
+            edits["passage"] = SelfEdit(text="", training_sequences=self.task.passage_sequences(context))
+        if plan.written and context.edits:
+            edits["written"] = self.task.parse(context.edits[0], context)
+        return [
+            _Attempt(context, kind, -1, 0, derive_seed("adapter", self.seed, round, context.id, kind, 0), "", edit, {})
+            for kind, edit in edits.items()
+        ]
 
     def _adapt_and_answer(self, policy: Policy, attempts: Sequence[_Attempt], clock: _Clock) -> list[_Outcome | None]:
         outcomes: list[_Outcome | None] = [None] * len(attempts)

@@ -1,4 +1,4 @@
-"""The paper's table from rollouts: base, passage only, self-edits, each with a 95 % interval over contexts.
+"""The paper's table from rollouts: base, passage only, self-edits (own or written), with 95 % intervals over contexts.
 
 Queries of one passage rise and fall together, so the bootstrap draws contexts, not queries.
 """
@@ -6,13 +6,14 @@ Queries of one passage rise and fall together, so the bootstrap draws contexts, 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
-from seal_lightning.types import Rollout
+from seal_lightning.types import Kind, Rollout
 
-COLUMNS = ("base", "passage", "edits")
+# The rows, and the rollouts that each is about.
+KIND_OF: dict[str, Kind] = {"base": "edit", "passage": "passage", "edits": "edit", "written": "written"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,35 @@ def evaluation_means(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 
 def accuracy_table(rollouts: Sequence[Rollout], *, resamples: int = 2000) -> list[Row]:
-    """The rows that the rollouts allow, in the order of `COLUMNS`; bootstrap with a fixed seed."""
+    """The rows that the rollouts allow, in the order of `KIND_OF`; bootstrap with a fixed seed."""
     rows = []
-    for name in COLUMNS:
-        wanted = [rollout for rollout in rollouts if rollout.kind == ("passage" if name == "passage" else "edit")]
-        if wanted:
+    for name, kind in KIND_OF.items():
+        if wanted := [rollout for rollout in rollouts if rollout.kind == kind]:
             rows.append(_row(name, wanted, resamples))
     return rows
+
+
+def rounds_table(validations: Mapping[int, Sequence[Rollout]], *, resamples: int = 2000) -> list[Row]:
+    """One table of a run: the baselines of its first validation, and the edits of every round's.
+
+    Args:
+        validations: The rollouts of each validation by the number of rounds before it.
+        resamples: Of the bootstrap.
+    """
+    numbers = sorted(validations)
+    rows = {row.name: row for row in accuracy_table(validations[numbers[0]], resamples=resamples)}
+    if "edits" not in rows:
+        return list(rows.values())
+    by_round = []
+    for number in numbers:
+        (row,) = [row for row in accuracy_table(validations[number], resamples=resamples) if row.name == "edits"]
+        name = f"edits after round {number}" if number else "edits before training"
+        by_round.append(replace(row, name=name))
+    return [
+        *(rows[name] for name in ("base", "passage") if name in rows),
+        *by_round,
+        *(rows[name] for name in ("written",) if name in rows),
+    ]
 
 
 def _row(name: str, rollouts: Sequence[Rollout], resamples: int) -> Row:

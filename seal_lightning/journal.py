@@ -107,14 +107,7 @@ class Journal:
         if not rows:
             return
         self._check_stamp(path, rows[0].get("stamp"))
-        by_unit: dict[int, list[Rollout]] = {}
-        for row in rows[1:]:
-            by_unit.setdefault(row["unit"], []).append(rollout_from_dict(row))
-        sizes = {row["unit"]: row["of"] for row in rows[1:]}
-        # A torn unit that was run again after a resume stands twice in part: its last `of` lines are the whole one.
-        self._units.update(
-            {unit: rollouts[-sizes[unit] :] for unit, rollouts in by_unit.items() if len(rollouts) >= sizes[unit]}
-        )
+        self._units.update(_whole_units(rows[1:]))
 
     def _check_stamp(self, path: Path, stamp: Any) -> None:
         if not isinstance(stamp, dict):
@@ -125,6 +118,41 @@ class Journal:
                 f"journal {path}: written with other settings ({_differences(stamp, self.stamp, changed)}); choose "
                 "another --trainer.default_root_dir, or go back to those settings. Nothing was overwritten"
             )
+
+
+def read_rollouts(folder: str | os.PathLike[str], name: str) -> list[Rollout]:
+    """The rollouts of one phase and round by unit, whatever their stamp; none where there is no such journal.
+
+    Args:
+        folder: A run's journal folder.
+        name: Phase and round, for example `validation-001`.
+
+    Raises:
+        JournalError: A line is not JSON.
+    """
+    units: dict[int, list[Rollout]] = {}
+    for path in sorted(Path(folder).glob(f"{name}.rank-*.jsonl")):
+        data = path.read_bytes()
+        units |= _whole_units([row for row in _rows(path, data[: data.rfind(b"\n") + 1]) if "unit" in row])
+    return [rollout for unit in sorted(units) for rollout in units[unit]]
+
+
+def read_validations(run: str | os.PathLike[str]) -> dict[int, list[Rollout]]:
+    """The validation rollouts in a run's folder by the number of rounds before them."""
+    folder = Path(run) / "journal"
+    numbers = {int(path.name[len("validation-") :][:3]) for path in folder.glob("validation-[0-9][0-9][0-9].*")}
+    found = {number: read_rollouts(folder, f"validation-{number:03d}") for number in sorted(numbers)}
+    return {number: rollouts for number, rollouts in found.items() if rollouts}
+
+
+def _whole_units(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Rollout]]:
+    """The units of which every rollout is there."""
+    by_unit: dict[int, list[Rollout]] = {}
+    for row in rows:
+        by_unit.setdefault(row["unit"], []).append(rollout_from_dict(row))
+    sizes = {row["unit"]: row["of"] for row in rows}
+    # A torn unit that was run again after a resume stands twice in part: its last `of` lines are the whole one.
+    return {unit: rollouts[-sizes[unit] :] for unit, rollouts in by_unit.items() if len(rollouts) >= sizes[unit]}
 
 
 def _rows(path: Path, data: bytes) -> Iterable[dict[str, Any]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Status = Literal["ok", "rejected"]
-Kind = Literal["edit", "passage"]
+Kind = Literal["edit", "passage", "written"]
 Schedule = Literal["linear", "cosine", "constant"]
 
 
@@ -94,7 +94,8 @@ class AdapterJob:
 class Rollout:
     """One self-edit and one repeat of its inner loop, with everything needed to score or replay it later.
 
-    `kind` is "passage" where the adapter was trained on the passage alone (a baseline that samples nothing).
+    `kind` is "passage" where the adapter was trained on the passage alone, "written" where on a self-edit that the data
+    carries: baselines that sample nothing.
     `baseline_answers`, `answers`, `questions` and `golds` are aligned by query. `scores` are in [0, 1].
     `steps` are the adapter's optimizer steps; `tokens` counts `prompt`, `edit`, `trained` (sum over all epochs) and
     `answers`; `seconds` is wall-clock time by phase.

@@ -205,6 +205,16 @@ def test_passage_only_comes_first_and_once_a_context():
     assert len(passage.answers) == 2 and passage.reward is not None
 
 
+def test_a_written_edit_of_the_data_is_trained_once_beside_the_sampled_ones():
+    lamp = replace(LAMP, edits=("Oil burns.", "never read"))
+    rollouts = run(e_step(), (lamp, TARN), plan=Plan(edits=1, repeats=1, passage_only=True, written=True))
+    assert [(r.context_id, r.kind, r.text) for r in rollouts] == [
+        ("lamp", "passage", ""), ("lamp", "written", "Oil burns."), ("lamp", "edit", rollouts[2].text),
+        ("tarn", "passage", ""), ("tarn", "edit", rollouts[4].text),
+    ]  # fmt: skip
+    assert rollouts[1].steps == 2 * 2 and rollouts[1].reward is not None
+
+
 def test_directives_are_recorded_as_asked_and_as_applied():
     text = 'Oil burns in it.\n{"epochs": 50, "learning_rate": 0.002, "note": "fast"}'
     step = e_step(task=Knowledge(directives=DirectiveLimits(epochs=(1, 4))), sampler=Fixed(lamp=[text]))

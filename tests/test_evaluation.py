@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from seal_lightning.evaluation import accuracy_table, bootstrap_interval, evaluation_means, render_table
+from seal_lightning.evaluation import accuracy_table, bootstrap_interval, evaluation_means, render_table, rounds_table
 from seal_lightning.types import Rollout
 
 EDIT = Rollout(
@@ -38,6 +38,24 @@ def test_rows_count_contexts_queries_tokens_and_seconds():
     assert (base.contexts, base.queries, base.tokens, base.seconds) == (2, 4, 0, 3.0)
     assert (passage.tokens, edits.tokens, edits.seconds) == (20, 30, 6.0)
     assert render_table([base]).splitlines()[2] == "| base | 0.250 | 0.000 – 0.500 | 2 | 4 | 0 | 3 |"
+
+
+def test_a_run_s_table_has_the_edits_of_every_round():
+    written = replace(EDIT, kind="written", score=0.9)
+    after = [replace(rollout, score=1.0) for rollout in ROLLOUTS]
+    rows = rounds_table({1: after, 0: [*ROLLOUTS, written]})
+    assert [(row.name, row.accuracy) for row in rows] == [
+        ("base", 0.25),
+        ("passage", 0.5),
+        ("edits before training", 0.75),
+        ("edits after round 1", 1.0),
+        ("written", 0.9),
+    ]
+
+
+def test_a_run_without_usable_rows_has_a_table_all_the_same():
+    rows = rounds_table({0: [replace(EDIT, kind="passage")]})
+    assert [row.name for row in rows] == ["passage"]
 
 
 def test_the_interval_is_reproducible_and_holds_the_mean():

@@ -24,7 +24,9 @@ FLOOR_OF = {
     **dict.fromkeys(["tiny", "model", "policy", "packing", "adapters", "sampling", "inner_loop", "sft"], 2),
     **dict.fromkeys(["e_step", "m_step"], 3),
     **dict.fromkeys(["hooks", "rollouts", "module", "loop", "trainer", "strategies"], 4),
-    **dict.fromkeys(["cli", "command_line", "config_errors", "callbacks", "lab", "report", "__main__", "__init__"], 5),
+    **dict.fromkeys(
+        ["cli", "command_line", "config_errors", "quickstart", "callbacks", "lab", "report", "__main__", "__init__"], 5
+    ),
 }
 FREE_ATTRIBUTES = {"__version__"}  # what any floor may take from seal_lightning itself
 LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning"}

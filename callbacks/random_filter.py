@@ -1,0 +1,33 @@
+"""The control of ReST-EM: edits kept at random. What it wins is not the reward's doing."""
+
+import random
+from collections.abc import Sequence
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.hooks import EditFilter
+from seal_lightning.seeding import derive_seed
+from seal_lightning.types import EditOutcome, RolloutGroup
+
+
+class RandomFilter(EditFilter):
+    """Keeps usable edits of every context by lot, whatever their reward.
+
+    Args:
+        k: Edits kept a context.
+        seed: Of the lot.
+    """
+
+    def __init__(self, *, k: int = 1, seed: int = 0) -> None:
+        if k < 1:
+            raise ConfigError(f"filter.k must be at least 1, got {k}")
+        self.k = k
+        self.seed = seed
+
+    def select(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
+        kept: list[EditOutcome] = []
+        for group in groups:
+            usable = [outcome for outcome in group.outcomes if outcome.reward is not None]
+            texts = [outcome.text for outcome in usable]  # another lot in every round
+            draw = random.Random(derive_seed("random filter", self.seed, group.context_id, *texts))
+            kept += draw.sample(usable, min(self.k, len(usable)))
+        return kept

@@ -1,0 +1,118 @@
+"""What the lab model is pre-trained on: edit-writing documents, and short ones about the towns it knows.
+
+Edit documents teach to read a passage and write lines about it, useful and useless ones alike; their towns are made up
+for each document, so there is nothing to memorise. Short documents state facts of 160 known towns and ask about them
+closed-book: that is what makes facts that are only stated extractable by questions (arXiv 2309.14316). The texts are
+exactly those that SEAL's knowledge task makes in its default settings.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from seal_lightning.lab.lines import write_edit, write_line
+from seal_lightning.lab.world import ATTRIBUTES, Fact, Wording, facts_of, names_of, write_passage, write_title
+from seal_lightning.policy import Policy
+from seal_lightning.seeding import derive_seed
+from seal_lightning.tasks import Knowledge
+from seal_lightning.types import Context, Prompt, Query
+
+KNOWN_TOWNS = 160
+ABOUT_KNOWN = 0.07  # share of edit documents about towns that are known
+NAMED = 0.3  # share of questions in the wording that self-edits never use
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text to learn, after a prompt that it continues."""
+
+    prompt: str
+    text: str
+
+
+class Corpus:
+    """An endless corpus; documents come from generators of the caller's.
+
+    Args:
+        seed: Of the known towns' facts.
+    """
+
+    def __init__(self, *, seed: int) -> None:
+        self.task = Knowledge()
+        names = names_of("pretraining")
+        draw = random.Random(derive_seed("lab known towns", seed))
+        draw.shuffle(names)
+        self.known = {town: facts_of(town, ATTRIBUTES, draw) for town in names[:KNOWN_TOWNS]}
+        self.fresh = names[KNOWN_TOWNS:]
+
+    def edit_document(self, draw: random.Random, *, towns: int, bare: bool = False) -> Document:
+        """A prompt for a self-edit with its passage, and an edit in a style drawn for the document.
+
+        A `bare` one begins at the title and has few lines.
+        """
+        attributes = draw.sample(ATTRIBUTES, draw.choice((2, 3, 3, 3, 4)))
+        if draw.random() < ABOUT_KNOWN:
+            chosen = [
+                [f for f in self.known[t] if f.attribute in attributes] for t in draw.sample(list(self.known), towns)
+            ]
+        else:
+            chosen = [facts_of(town, attributes, draw) for town in draw.sample(self.fresh, towns)]
+        passage = write_passage(chosen, draw)
+        prompt = _plain(self.task.prompt(passage.context("document")))
+        lines = draw.randint(2, 6) if bare else draw.randint(6, 10)
+        return Document(
+            prompt[prompt.index("Title:") :] if bare else prompt, write_edit(passage.facts, draw, lines=lines)
+        )
+
+    def short_document(self, draw: random.Random) -> Document:
+        """A known fact: asked closed-book, stated under a title, or told as a passage does."""
+        town = draw.choice(list(self.known))
+        fact = draw.choice(self.known[town])
+        title, kind = write_title(draw), draw.random()
+        if kind < 0.5:
+            return self.question(fact, title, "name" if draw.random() < NAMED else "ask")
+        if kind < 0.6:
+            passage = write_passage([draw.sample(self.known[town], draw.randint(1, 3))], draw)
+            return Document("", f"{title}\n{passage.text}")
+        styles = ("question", "statement", "reversed")
+        return Document("", f"{title}\n{write_line(fact, draw.choices(styles, weights=(3, 3, 1))[0], draw)}")
+
+    def question(self, fact: Fact, title: str, wording: Wording) -> Document:
+        """A closed-book query as the task asks it, with its answer."""
+        query = Query(fact.question(wording), (fact.value,))
+        context = Context(id="document", title=title, passage="")
+        return Document(_plain(self.task.query_prompt(query, context)), f" {fact.value}")
+
+    def texts(self) -> Iterator[str]:
+        """One text with every word of the world in every place where it can stand, for the tokenizer."""
+        draw = random.Random(0)
+        facts = [Fact(town, attribute, value) for town, attribute, value in _all_words(self)]
+        for fact in facts:
+            for wording in ("ask", "name"):
+                document = self.question(fact, write_title(draw), wording)
+                yield document.prompt + document.text
+            for style in ("question", "statement", "statement", "statement", "reversed", "pronoun", "vague"):
+                yield write_line(fact, style, draw)
+            yield fact.town
+        for _ in range(2000):
+            document = self.edit_document(draw, towns=3)
+            yield document.prompt + document.text
+
+
+def _plain(prompt: Prompt) -> str:
+    return Policy(None, None, chat=False).format(prompt)
+
+
+def _all_words(corpus: Corpus) -> list[tuple[str, object, str]]:
+    towns = [*corpus.known, *corpus.fresh]
+    values = [(attribute, value) for attribute in ATTRIBUTES for value in attribute.values]
+    return [(town, *values[number % len(values)]) for number, town in enumerate(towns)]
+
+
+def known_queries(corpus: Corpus, *, count: int, seed: int) -> Sequence[Document]:
+    """Closed-book queries about known facts, to see that the model can be asked at all."""
+    draw = random.Random(derive_seed("lab known queries", seed))
+    facts = draw.sample([fact for facts in corpus.known.values() for fact in facts], count)
+    return [corpus.question(fact, write_title(draw), draw.choice(("ask", "name"))) for fact in facts]

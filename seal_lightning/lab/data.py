@@ -1,0 +1,141 @@
+"""The lab's passages as data: a reader for one split, and a data module with all of them and levels of difficulty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from seal_lightning.data import Reader, SEALDataModule
+from seal_lightning.errors import ConfigError
+from seal_lightning.lab.lines import ideal_edit
+from seal_lightning.lab.world import ATTRIBUTES, SPLITS, Passage, Split, Wording, names_of, passages
+from seal_lightning.types import Context
+
+Difficulty = Literal["easy", "standard", "hard"]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What makes passages hard: how much is in them, and whether queries use words that no self-edit does."""
+
+    towns: int
+    attributes: int
+    wording: Wording
+
+
+LEVELS: dict[Difficulty, Level] = {
+    "easy": Level(towns=2, attributes=2, wording="ask"),
+    "standard": Level(towns=3, attributes=3, wording="ask"),
+    "hard": Level(towns=3, attributes=4, wording="name"),
+}
+
+
+class LabPassages(Reader):
+    """Passages of the lab's world, each with one query a fact and the ideal self-edit as its written edit.
+
+    Args:
+        split: train, validation or test (or pretraining); their towns are disjoint.
+        count: How many passages.
+        towns: Towns in a passage; the lab model has read passages of one to three.
+        attributes: Attributes told of each town, 1 to 6.
+        wording: How queries ask: `ask`, as question lines of a self-edit do, or `name`, in words no self-edit has.
+        seed: Another seed gives other towns and facts.
+    """
+
+    def __init__(
+        self,
+        split: Split = "train",
+        *,
+        count: int = 12,
+        towns: int = 3,
+        attributes: int = 3,
+        wording: Wording = "ask",
+        seed: int = 0,
+    ) -> None:
+        if split not in SPLITS:
+            raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {split!r}: use one of them")
+        for name, value in (("count", count), ("towns", towns), ("attributes", attributes)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}: use 1 or more")
+        if attributes > len(ATTRIBUTES):
+            raise ConfigError(f"attributes must be at most {len(ATTRIBUTES)}, got {attributes}: a town has no more")
+        if count * towns > (names := len(names_of(split))):
+            raise ConfigError(
+                f"count x towns must be at most {names}, the names of the split {split}, got {count} x {towns}: ask "
+                "for fewer passages"
+            )
+        self.split: Split = split
+        self.count = count
+        self.towns = towns
+        self.attributes = attributes
+        self.wording: Wording = wording
+        self.seed = seed
+
+    @property
+    def source(self) -> str:
+        return f"the lab's {self.split} passages"
+
+    def passages(self) -> dict[str, Passage]:
+        """The passages with their facts, by the id of their context."""
+        found = passages(self.split, count=self.count, towns=self.towns, attributes=self.attributes, seed=self.seed)
+        return {f"{self.split}-{number:03d}": passage for number, passage in enumerate(found)}
+
+    def read(self) -> list[Context]:
+        return [
+            passage.context(name, wording=self.wording, edits=(ideal_edit(passage.facts),))
+            for name, passage in self.passages().items()
+        ]
+
+
+class LabDataModule(SEALDataModule):
+    """The lab's training, validation and test passages.
+
+    Args:
+        passages: For training.
+        held_out: For validation, and as many others for test and predict.
+        difficulty: `easy` (2 towns x 2 attributes), `standard` (3 x 3), or `hard` (3 x 4, queries in words that no
+            self-edit has).
+        towns: Towns in a passage, in place of the level's.
+        attributes: Attributes of each town, in place of the level's.
+        seed: Another seed gives other towns and facts.
+        contexts_per_unit: How many contexts are adapted to together, and kept or repeated together after a crash.
+    """
+
+    def __init__(
+        self,
+        *,
+        passages: int = 12,
+        held_out: int = 12,
+        difficulty: Difficulty = "standard",
+        towns: int | None = None,
+        attributes: int | None = None,
+        seed: int = 0,
+        contexts_per_unit: int = 4,
+    ) -> None:
+        if difficulty not in LEVELS:
+            raise ConfigError(f"data.difficulty must be one of {', '.join(LEVELS)}, got {difficulty!r}")
+        level = LEVELS[difficulty]
+
+        def reader(split: Split, count: int) -> LabPassages:
+            return LabPassages(
+                split,
+                count=count,
+                towns=level.towns if towns is None else towns,
+                attributes=level.attributes if attributes is None else attributes,
+                wording=level.wording,
+                seed=seed,
+            )
+
+        test = reader("test", held_out)
+        self.validation = reader("validation", held_out)
+        super().__init__(
+            train=reader("train", passages),
+            validation=self.validation,
+            test=test,
+            predict=test,
+            contexts_per_unit=contexts_per_unit,
+        )
+
+    def held_out_passages(self) -> dict[str, Passage]:
+        """The validation passages with their facts, by the id of their context; for analysis."""
+        return self.validation.passages()

@@ -1,0 +1,35 @@
+"""The lab model's tokenizer: every word of the lab's world is one token, everything else falls back to bytes.
+
+A unigram model with a fixed vocabulary: nothing is trained, and no piece is left over from merges. Any text can be
+encoded and comes back unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+_WORD, _BYTE = -1.0, -100.0  # scores: one word always beats any number of bytes that spell it
+_SPECIAL = ("<eos>", "<pad>")
+_PIECE = re.compile(r" ?\w+")
+
+
+def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer whose words are those of `texts`, with the space before them where there is one."""
+    words = sorted({piece.replace(" ", "Ġ") for text in texts for piece in _PIECE.findall(text)})
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = [(token, 0.0) for token in _SPECIAL]
+    vocabulary += [(letter, _BYTE) for letter in letters]
+    vocabulary += [(word, _WORD) for word in words if word not in letters]
+    backend = Tokenizer(models.Unigram(vocabulary, unk_id=None, byte_fallback=False))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token=_SPECIAL[0],
+        pad_token=_SPECIAL[1],
+        clean_up_tokenization_spaces=False,
+    )

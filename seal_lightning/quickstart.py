@@ -1,0 +1,177 @@
+"""`seal quickstart`: SEAL in the lab with its control beside it, and what changed, side by side.
+
+Two `seal fit` processes with one thread each, which is how tiny models use two cores best: the run itself, and one that
+keeps self-edits at random. Everything shown at the end is read from the two run folders; `benchmarks/lab.py` measures
+with the same functions over several seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from seal_lightning.errors import ConfigError, SealError
+from seal_lightning.evaluation import Row, rounds_table
+from seal_lightning.journal import read_validations
+from seal_lightning.types import Rollout
+
+CONFIG = Path("configs") / "quickstart.yaml"
+CONTROL = ("--filter", "seal_lightning.callbacks.RandomFilter")
+INTRODUCTION = """\
+SEAL in the lab. A model of 0.9 million parameters reads passages about towns it has never heard of and writes its own
+training data; a temporary LoRA is trained on it and asked about the passage without seeing it. The best self-edit of
+each passage teaches the model to write better ones. Beside it runs a control, which keeps self-edits at random.
+"""
+LAST_WORDS = """\
+{seconds:.0f} s in all; every edit and answer is in {run}/journal, the best of each round in {run}/tables
+next, a harder world:  seal quickstart --data.difficulty hard
+or an ablation:        seal fit --config {config} --model.inner_loop.rank 2 --trainer.default_root_dir runs/rank-2"""
+
+
+class RunFailed(SealError):
+    """A `seal fit` ended with an error; its own message came before, and its exit code is ours."""
+
+    def __init__(self, run: Path, code: int) -> None:
+        super().__init__(f"seal fit in {run} ended with exit code {code}; what it said is above or in fit.log")
+        self.exit_code = code
+
+
+@dataclass(slots=True)
+class Fit:
+    """A `seal fit` in a process of its own, with one thread."""
+
+    run: Path
+    process: subprocess.Popen[bytes]
+
+    def wait(self) -> None:
+        """Raises `RunFailed` where the process fails."""
+        if code := self.process.wait():
+            raise RunFailed(self.run, code)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+
+def start_fit(run: Path, *options: str, config: Path = CONFIG, quiet: bool = False) -> Fit:
+    """Start `seal fit --config config` in the folder `run`; a quiet one writes what it says to `fit.log` there."""
+    command = [sys.executable, "-m", "seal_lightning", "fit", "--config", str(config)]
+    command += ["--trainer.default_root_dir", str(run), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    if not quiet:
+        return Fit(run, subprocess.Popen(command, env=environment))
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "fit.log").open("wb") as log:
+        return Fit(run, subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
+
+
+def last_row(run: Path) -> Row:
+    """Accuracy with own edits after a run's last round."""
+    return next(row for row in reversed(rounds_table(read_validations(run))) if row.name.startswith("edits"))
+
+
+def side_by_side(run: Path) -> Table:
+    """The self-edits of one held-out passage before and after training, with the queries that each won.
+
+    The passage is the one whose score rose by the median amount, so that it is typical.
+    """
+    found = read_validations(run)
+    before, after = edits_by_context(found[0]), edits_by_context(found[max(found)])
+    gains = {name: mean_score(after[name]) - mean_score(before[name]) for name in before}
+    chosen = sorted(gains, key=lambda name: (gains[name], name))[len(gains) // 2]
+    pair = (before[chosen][0], after[chosen][0])
+    shown = Table(title=Text(f"A held-out passage: {_passage(pair[0])}"), title_justify="left", title_style="")
+    for name, rollout in zip(("before", "after"), pair, strict=True):
+        right = sum(score == 1 for score in rollout.scores)
+        shown.add_column(f"{name} training: {right} of {len(rollout.scores)} answers right", ratio=1)
+    shown.add_row(*(Text(rollout.text) for rollout in pair), end_section=True)
+    shown.add_row(*(_answers(rollout) for rollout in pair))
+    return shown
+
+
+def edits_by_context(rollouts: Sequence[Rollout]) -> dict[str, list[Rollout]]:
+    """The rollouts of own edits, by context."""
+    by_context: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        if rollout.kind == "edit":
+            by_context.setdefault(rollout.context_id, []).append(rollout)
+    return by_context
+
+
+def mean_score(rollouts: Sequence[Rollout]) -> float:
+    """Of several edits or repeats."""
+    return fmean(rollout.score for rollout in rollouts)
+
+
+def _answers(rollout: Rollout) -> Text:
+    lines = [
+        f"{'+' if score else '-'} {question} {answer}"
+        for question, answer, score in zip(rollout.questions, rollout.answers, rollout.scores, strict=True)
+    ]
+    return Text("\n".join(lines))
+
+
+def _passage(rollout: Rollout) -> str:
+    """The passage in an edit's prompt, as the knowledge task writes it."""
+    return rollout.prompt.rpartition("Passage: ")[2].partition("\n")[0]
+
+
+def free_folder(wanted: Path) -> Path:
+    """`wanted`, or the same with the first free number behind it: a run is never written over."""
+    candidates = [wanted, *(wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 10_000))]
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the quickstart.
+
+    Raises:
+        ConfigError: There is no such config.
+        RunFailed: One of the two runs failed.
+    """
+    parser = argparse.ArgumentParser(
+        usage="seal quickstart [--config FILE] [--run_dir FOLDER] [--KEY VALUE ...]",
+        description="SEAL in the lab beside its control, in about a minute on two cores.",
+        epilog="Other options go to both runs, for example --trainer.max_epochs 1 or --data.difficulty hard.",
+    )
+    parser.add_argument("--config", type=Path, default=CONFIG, help=f"default: {CONFIG}")
+    parser.add_argument("--run_dir", type=Path, default=Path("runs") / "quickstart", help="default: runs/quickstart")
+    options, others = parser.parse_known_args(argv)
+    if not options.config.is_file():
+        raise ConfigError(
+            f"--config {options.config}: there is no such file; run seal quickstart in the project's folder, or name it"
+        )
+    run, started = free_folder(options.run_dir), time.monotonic()
+    control = run / "control"
+    console = Console(highlight=False, markup=False)
+    console.print(INTRODUCTION, soft_wrap=True)
+    fits = [
+        start_fit(run, *others, config=options.config),
+        start_fit(control, *others, *CONTROL, config=options.config, quiet=True),
+    ]
+    try:
+        for fit in fits:
+            fit.wait()
+    finally:
+        for fit in fits:
+            fit.stop()
+    best, random = last_row(run), last_row(control)
+    console.print(
+        f"\ncontrol: with edits kept at random instead of the best, {random.accuracy:.3f} ({random.low:.3f} – "
+        f"{random.high:.3f}) in place of {best.accuracy:.3f} ({best.low:.3f} – {best.high:.3f})\n",
+        soft_wrap=True,
+    )
+    console.print(side_by_side(run))
+    console.print(LAST_WORDS.format(seconds=time.monotonic() - started, run=run, config=options.config), soft_wrap=True)

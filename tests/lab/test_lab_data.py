@@ -1,0 +1,51 @@
+"""LabDataModule and its levels."""
+
+import pytest
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.lab import LabDataModule, LabPassages
+
+
+def test_a_fit_gets_disjoint_passages_with_queries_and_ideal_edits():
+    data = LabDataModule(passages=5, held_out=4)
+    data.setup(None)
+    assert [len(s) for s in (data.train_contexts, data.validation_contexts, data.test_contexts)] == [5, 4, 4]
+    context = data.validation_contexts[0]
+    assert context.id == "validation-000" and len(context.queries) == 9
+    assert len(context.edits[0].splitlines()) == 18
+    assert all(gold in context.passage for query in context.queries for gold in query.golds)
+    assert data.held_out_passages()["validation-000"].text == context.passage
+
+
+@pytest.mark.parametrize(("level", "queries"), [("easy", 4), ("standard", 9), ("hard", 12)])
+def test_levels(level, queries):
+    data = LabDataModule(passages=2, held_out=2, difficulty=level)
+    data.setup("fit")
+    assert len(data.train_contexts[0].queries) == queries
+    assert data.train_contexts[0].queries[0].question.startswith("Name") == (level == "hard")
+
+
+def test_options_outrank_the_level():
+    data = LabDataModule(passages=1, held_out=1, difficulty="easy", towns=3, attributes=6)
+    data.setup("validate")
+    assert len(data.validation_contexts[0].queries) == 18
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"count": 0}, "count must be a whole number of at least 1, got 0"),
+        ({"towns": 0}, "towns must be"),
+        ({"attributes": 7}, "attributes must be at most 6, got 7"),
+        ({"count": 500, "towns": 3}, "count x towns must be at most 627"),
+        ({"split": "dev"}, "split must be one of pretraining, train"),
+    ],
+)
+def test_bad_options_are_named(options, words):
+    with pytest.raises(ConfigError, match=words):
+        LabPassages(**options)
+
+
+def test_a_bad_level_is_named():
+    with pytest.raises(ConfigError, match=r"data\.difficulty must be one of easy, standard, hard, got 'easier'"):
+        LabDataModule(difficulty="easier")
