@@ -133,6 +133,7 @@ class SEALCLI(LightningCLI):
 
     trainer: SEALTrainer
     model: SEALModule
+    datamodule: SEALDataModule
 
     # -- options ---------------------------------------------------------------------------------------------------
 
@@ -250,7 +251,7 @@ class SEALCLI(LightningCLI):
             chosen = json.loads((run / "policy" / "selection.json").read_text())
             value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
             self._say(f"best policy: {run / 'policy'}  (round {chosen['round']}{value})")
-        test = "" if self.trainer.datamodule.sources["test"] else " --data.test FILE"
+        test = "" if self.datamodule.sources["test"] else " --data.test FILE"
         self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")
 
     def after_validate(self) -> None:

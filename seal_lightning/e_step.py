@@ -228,17 +228,16 @@ class EStep:
     def _adapt_and_answer(self, policy: Policy, attempts: Sequence[_Attempt], clock: _Clock) -> list[_Outcome | None]:
         outcomes: list[_Outcome | None] = [None] * len(attempts)
         usable = [index for index, attempt in enumerate(attempts) if attempt.edit.status == "ok"]
-        size = self.inner_loop.max_adapters
-        for start in range(0, len(usable), size):
-            chunk = usable[start : start + size]
-            jobs = [_job(attempts[index]) for index in chunk]
-            with clock.phase("inner loop", self.inner_loop.total_steps(jobs)) as advance:
-                trained = self.inner_loop.adapt(policy.model, policy.tokenizer, jobs, on_step=advance)
-            asked = [(attempts[index].context, slot) for slot, index in enumerate(chunk)]
-            with clock.phase("answering", sum(len(context.queries) for context, _ in asked)) as advance:
-                answers, counts = self._answer(policy, asked, trained, advance)
-            for slot, (index, stats) in enumerate(zip(chunk, trained.stats, strict=True)):
-                outcomes[index] = _Outcome(answers[slot], stats.steps, stats.trained_tokens, counts[slot])
+        if not usable:
+            return outcomes
+        jobs = [_job(attempts[index]) for index in usable]
+        with clock.phase("inner loop", self.inner_loop.total_steps(jobs)) as advance:
+            trained = self.inner_loop.adapt(policy.model, policy.tokenizer, jobs, on_step=advance)
+        asked = [(attempts[index].context, job) for job, index in enumerate(usable)]
+        with clock.phase("answering", sum(len(context.queries) for context, _ in asked)) as advance:
+            answers, counts = self._answer(policy, asked, trained, advance)
+        for job, (index, stats) in enumerate(zip(usable, trained.stats, strict=True)):
+            outcomes[index] = _Outcome(answers[job], stats.steps, stats.trained_tokens, counts[job])
         return outcomes
 
     def _answer(
@@ -248,19 +247,21 @@ class EStep:
         trained: TrainedBank | None,
         advance: Callable[[int], None],
     ) -> tuple[list[tuple[str, ...]], list[int]]:
-        """Answer all queries of every (context, adapter slot); returns the answers and the tokens spent for each."""
+        """Answer all queries of every (context, job); returns the answers and the tokens spent for each."""
         rows = [
-            (number, slot, context, query) for number, (context, slot) in enumerate(asked) for query in context.queries
+            (number, job, context, query) for number, (context, job) in enumerate(asked) for query in context.queries
         ]
         prompts = [
             policy.encode(policy.format(self.task.query_prompt(query, context))) for _, _, context, query in rows
         ]
         texts: dict[int, str] = {}
         counts = [0] * len(asked)
-        for batch in batches(policy, prompts, size=self.answer_batch, max_new_tokens=self.max_answer_tokens):
+        for batch in batches(
+            policy, prompts, size=self.answer_batch, max_new_tokens=self.max_answer_tokens, by_length=trained is None
+        ):
             ids = [prompts[row] for row in batch]
-            slots = [rows[row][1] for row in batch]
-            new = _generate(policy, ids, slots, trained, max_new_tokens=self.max_answer_tokens)
+            jobs = [rows[row][1] for row in batch]
+            new = _generate(policy, ids, jobs, trained, max_new_tokens=self.max_answer_tokens)
             for row, tokens in zip(batch, new, strict=True):
                 texts[row] = self.task.read_answer(policy.tokenizer.decode(tokens, skip_special_tokens=True))
                 counts[rows[row][0]] += len(tokens)
@@ -332,12 +333,12 @@ def _given(directives: Directives) -> dict[str, Any]:
 def _generate(
     policy: Policy,
     prompts: list[list[int]],
-    slots: Sequence[int | None],
+    jobs: Sequence[int | None],
     trained: TrainedBank | None,
     *,
     max_new_tokens: int,
 ) -> list[list[int]]:
     if trained is None:
         return generate(policy, prompts, max_new_tokens=max_new_tokens)
-    with trained.answering(slots):
-        return generate(policy, prompts, max_new_tokens=max_new_tokens)
+    with trained.answering(jobs) as adapters:
+        return generate(policy, prompts, max_new_tokens=max_new_tokens, on_keep=adapters.keep)

@@ -1,30 +1,35 @@
 """SEAL's inner loop: train one temporary LoRA for each self-edit, many at once (arXiv 2506.10943, section 3.2).
 
 Every adapter follows its own plan: its own data order, batch size, epochs, learning rate and schedule, set here and
-overridden by its edit's directives. One step of the loop takes the next minibatch of every adapter that still has one;
-their sequences are packed into common rows. The loss is the sum over adapters of each one's mean token loss, so the
-adapters do not influence each other. What is left out: dropout, warm-up, gradient accumulation.
+overridden by its edit's directives. One step of the loop takes the next minibatch of every adapter in the bank; their
+sequences are packed into one row. The loss is the sum over adapters of each one's mean token loss, so the adapters do
+not influence each other. When one is finished, the next job takes its slot. What is left out: dropout, warm-up,
+gradient accumulation.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import torch
-from torch.nn import functional
-from transformers.utils.generic import is_flash_attention_requested
 
 from seal_lightning.adapters import AdapterBank, save_adapter
+from seal_lightning.adapters.attention import fits, layout_of, packed_attention
+from seal_lightning.adapters.bank import SlotState, find_targets, parameters_of
 from seal_lightning.errors import ConfigError
-from seal_lightning.packing import PackedBatch, PackedSequence, pack
+from seal_lightning.head_loss import HeadLoss
+from seal_lightning.packing import PackedBatch, PackedSequence, pack, split
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
 
+log = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 
 
@@ -47,25 +52,36 @@ class JobStats:
     loss: float = math.nan
 
 
+class Answering:
+    """The adapters at work on a batch; `keep` when rows leave it."""
+
+    def __init__(self, bank: AdapterBank, slots: Sequence[int]) -> None:
+        self.bank = bank
+        self.slots = list(slots)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only these rows of the batch go on, in this order."""
+        self.slots = [self.slots[row] for row in rows]
+        self.bank.route(torch.tensor(self.slots))
+
+
 @dataclass(frozen=True, slots=True)
 class TrainedBank:
-    """The adapters of some jobs after training. `padding` is the share of tokens that were only padding."""
+    """The adapters of some jobs after training; job i is in slot i."""
 
     bank: AdapterBank
-    slots: tuple[int, ...]
     stats: tuple[JobStats, ...]
-    padding: float
 
     @contextmanager
-    def answering(self, jobs: Sequence[int | None]) -> Iterator[None]:
+    def answering(self, jobs: Sequence[int | None]) -> Iterator[Answering]:
         """Run the model with the adapter of job `jobs[b]` on row b (None: without one)."""
-        rows = [-1 if job is None else self.slots[job] for job in jobs]
-        with self.bank.attached(), self.bank.routing(torch.tensor(rows, device=self.bank.parameters.device)):
-            yield
+        rows = [-1 if job is None else job for job in jobs]
+        with self.bank.attached(), self.bank.routing(torch.tensor(rows)):
+            yield Answering(self.bank, rows)
 
     def save(self, job: int, folder: str | Path) -> None:
         """Write the adapter of one job as a PEFT folder."""
-        save_adapter(self.bank, self.slots[job], folder)
+        save_adapter(self.bank, job, folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +93,20 @@ class _Plan:
     rates: list[float]
     epoch_steps: int
     stats: JobStats
+
+
+@dataclass(slots=True)
+class _Running:
+    """A job in a slot, and its next step."""
+
+    job: int
+    plan: _Plan
+    step: int = 0
+    saved: SlotState | None = None  # while it waits for its slot to come back
+
+    @property
+    def in_last_epoch(self) -> bool:
+        return self.step >= self.plan.stats.steps - self.plan.epoch_steps
 
 
 @dataclass(frozen=True)
@@ -97,9 +127,12 @@ class InnerLoop:
         betas: Of AdamW.
         max_length: Longest training sequence in tokens; longer ones lose their end.
         append_eos: End each training sequence with the EOS token.
-        max_adapters: Adapters trained together.
-        max_tokens: Tokens of one forward pass, padding included; a step of all adapters is split to stay below, and
-            only a single longer sequence goes over.
+        max_adapters: Adapters trained at the same time, the slots of the bank; null takes 16 on a CPU and what fits in
+            two fifths of the free memory on a GPU, at most 256.
+        max_tokens: Tokens of one forward pass; a step of all adapters is split to stay below, and only a single longer
+            sequence goes over. Halved when the memory does not suffice.
+        pad_to: Pad every training sequence to this length with the EOS token and train on the padding too, as the
+            official code does (with 2048): to reproduce its numbers, never otherwise.
     """
 
     rank: int = 32
@@ -114,12 +147,13 @@ class InnerLoop:
     betas: tuple[float, float] = (0.9, 0.999)
     max_length: int = 2048
     append_eos: bool = True
-    max_adapters: int = 16
+    max_adapters: int | None = None
     max_tokens: int = 4096
+    pad_to: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rank", "epochs", "batch_size", "max_adapters", "max_tokens"):
-            if getattr(self, name) < 1:
+        for name in ("rank", "epochs", "batch_size", "max_adapters", "max_tokens", "pad_to"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"model.inner_loop.{name} must be at least 1, got {getattr(self, name)}")
         if self.max_length < 2:
             raise ConfigError(f"model.inner_loop.max_length must be at least 2, got {self.max_length}")
@@ -141,10 +175,6 @@ class InnerLoop:
                 "names of layers"
             )
 
-    def chunks(self, jobs: Sequence[AdapterJob]) -> list[Sequence[AdapterJob]]:
-        """The jobs in order, cut into what one `adapt` takes."""
-        return [jobs[start : start + self.max_adapters] for start in range(0, len(jobs), self.max_adapters)]
-
     def total_steps(self, jobs: Sequence[AdapterJob]) -> int:
         """Optimizer steps of all jobs together, for progress; fewer are made where sequences have to be skipped."""
         return sum(self._steps(job) for job in jobs)
@@ -155,92 +185,56 @@ class InnerLoop:
         tokenizer: Any,
         jobs: Sequence[AdapterJob],
         *,
-        on_step: Callable[[int], None] | None = None,
+        on_step: Callable[[int], None] = lambda count: None,
     ) -> TrainedBank:
-        """Train one adapter for each job.
+        """Train one adapter for each job, however many; jobs that wait take the slots of those that are finished.
 
         Args:
             model: Frozen causal language model in evaluation mode.
-            tokenizer: Its tokenizer, with a pad token.
-            jobs: At most `max_adapters` (see `chunks`). One without anything to train on leaves its adapter as it was
-                drawn, which changes nothing in the model.
+            tokenizer: Its tokenizer.
+            jobs: One without anything to train on leaves its adapter as it was drawn, which changes nothing in the
+                model.
             on_step: Told how many optimizer steps were made since the last call.
 
         Returns:
             The bank; job i is what `answering` and `save` call i.
 
         Raises:
-            ConfigError: There are too many jobs, or `target_modules` does not fit the model.
+            ConfigError: `target_modules` does not fit the model.
+            torch.OutOfMemoryError: Not even one adapter with one sequence at a time fits.
         """
-        if len(jobs) > self.max_adapters:
-            raise ConfigError(
-                f"model.inner_loop.max_adapters must be at least the number of jobs trained together, got "
-                f"{self.max_adapters} for {len(jobs)} jobs: cut them with InnerLoop.chunks"
-            )
         assert not model.training, "the policy has to be in evaluation mode: dropout would differ from row to row"
         plans = [self._plan(job, model, tokenizer) for job in jobs]
-        # Slots in order of falling length: the adapters that still train are then always the first ones.
-        order = sorted(range(len(jobs)), key=lambda job: (-plans[job].stats.steps, job))
-        bank = AdapterBank(
+        trained = self._bank(model, jobs, slots=len(jobs), trainable=False)
+        losses = _Training(self, model, jobs, plans, on_step).run(trained) if jobs else []
+        return TrainedBank(
+            trained, tuple(replace(plan.stats, loss=loss) for plan, loss in zip(plans, losses, strict=True))
+        )
+
+    def _bank(self, model: Any, jobs: Sequence[AdapterJob], *, slots: int, trainable: bool) -> AdapterBank:
+        return AdapterBank(
             model,
-            slots=len(jobs),
-            rank=self.rank,
+            slots=slots,
+            rank=max((_given(job.rank, self.rank) for job in jobs), default=self.rank),
             alpha=self.alpha,
             target_modules=self.target_modules,
             betas=self.betas,
             weight_decay=self.weight_decay,
+            trainable=trainable,
         )
-        for slot, job in enumerate(order):
-            bank.reset(slot, seed=jobs[job].seed)
-        losses, padding = self._train(bank, [plans[job] for job in order], tokenizer.pad_token_id, on_step)
-        slots = {job: slot for slot, job in enumerate(order)}
-        stats = tuple(replace(plan.stats, loss=losses[slots[job]]) for job, plan in enumerate(plans))
-        return TrainedBank(bank, tuple(slots[job] for job in range(len(jobs))), stats, padding)
 
-    def _train(
-        self, bank: AdapterBank, plans: Sequence[_Plan], pad_token: int, on_step: Callable[[int], None] | None
-    ) -> tuple[list[float], float]:
-        """Make every step; returns each slot's mean loss of its last epoch, and the share of padding."""
-        steps = max((plan.stats.steps for plan in plans), default=0)
-        losses = torch.zeros(steps, len(plans), device=bank.parameters.device)
-        padded = total = 0
-        with torch.enable_grad(), bank.attached():
-            for step in range(steps):
-                active = [plan for plan in plans if plan.stats.steps > step]
-                for part in self._parts([s for slot, plan in enumerate(active) for s in _minibatch(plan, slot, step)]):
-                    batch = pack(part, pad_token=pad_token).to(bank.parameters.device)
-                    padded, total = padded + batch.padding, total + batch.slots.numel()
-                    _backward(bank, batch, losses[step])
-                rates = torch.tensor([plan.rates[step] for plan in active])
-                bank.step(rates, max_norm=self.gradient_clip or None)
-                if on_step is not None:
-                    on_step(len(active))
-        last = [losses[plan.stats.steps - plan.epoch_steps : plan.stats.steps, slot] for slot, plan in enumerate(plans)]
-        return [part.mean().item() if len(part) else math.nan for part in last], padded / total if total else 0.0
-
-    def _parts(self, sequences: Sequence[PackedSequence]) -> list[list[PackedSequence]]:
-        """Deal a step to forward passes whose packed rows hold at most `max_tokens` (or one sequence).
-
-        First fit of falling lengths, as `pack` does it, so that long sequences meet and little of a pass is padding.
-        """
-        parts: list[list[PackedSequence]] = []
-        rooms: list[list[int]] = []  # of each pass, what is left in its rows
-        for sequence in sorted(sequences, key=lambda s: -len(s.tokens)):
-            length = len(sequence.tokens)
-            for part, room in zip(parts, rooms, strict=True):
-                row = next((number for number, left in enumerate(room) if left >= length), None)
-                if row is not None:
-                    room[row] -= length
-                elif (len(room) + 1) * len(part[0].tokens) <= self.max_tokens:
-                    room.append(len(part[0].tokens) - length)
-                else:
-                    continue
-                part.append(sequence)
-                break
-            else:
-                parts.append([sequence])
-                rooms.append([0])
-        return parts
+    def slots(self, model: Any) -> int:
+        """How many adapters train at the same time on the model's device."""
+        if self.max_adapters is not None:
+            return self.max_adapters
+        device = next(model.parameters()).device
+        if device.type != "cuda":
+            return 16
+        free, _ = torch.cuda.mem_get_info(device)
+        each = (
+            4 * 4 * parameters_of(find_targets(model, self.target_modules), self.rank)
+        )  # with gradient and two moments
+        return max(1, min(256, int(0.4 * free) // each))
 
     def _steps(self, job: AdapterJob) -> int:
         return _given(job.directives.epochs, self.epochs) * math.ceil(
@@ -276,7 +270,139 @@ class InnerLoop:
         prompt = tokenizer(sequence.prompt)["input_ids"] if sequence.prompt else []
         text = tokenizer(sequence.text, add_special_tokens=not prompt)["input_ids"]
         end = [tokenizer.eos_token_id] if self.append_eos and tokenizer.eos_token_id is not None else []
-        return [*prompt, *text, *end], len(prompt)
+        tokens = [*prompt, *text, *end]
+        if self.pad_to is not None:
+            fill = tokenizer.pad_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+            tokens += [fill] * (self.pad_to - len(tokens))
+        return tokens, len(prompt)
+
+
+class _Training:
+    """One `adapt` under way: which job is in which slot, and what is left of the memory's limits."""
+
+    def __init__(
+        self,
+        loop: InnerLoop,
+        model: Any,
+        jobs: Sequence[AdapterJob],
+        plans: Sequence[_Plan],
+        on_step: Callable[[int], None],
+    ) -> None:
+        self.loop, self.model, self.jobs, self.plans, self.on_step = loop, model, jobs, plans, on_step
+        self.max_tokens = loop.max_tokens
+        # Longest first: the short ones fill the slots that become free, and none is left to train alone at the end.
+        order = sorted(range(len(jobs)), key=lambda job: (-plans[job].stats.steps, job))
+        self.waiting = deque(_Running(job, plans[job]) for job in order if plans[job].stats.steps)
+        self.bank = loop._bank(model, jobs, slots=min(len(jobs), loop.slots(model)), trainable=True)
+        self.running: list[_Running] = []  # by slot
+        self.losses = torch.zeros(len(jobs), device=self.bank.device)  # sums over each job's last epoch
+        self.head_loss = HeadLoss(model, adapted=set(self.bank.A))
+
+    def run(self, trained: AdapterBank) -> list[float]:
+        """Train every job, put its adapter into its slot of `trained`, and return its loss."""
+        longest = max((len(tokens) for plan in self.plans for tokens, _ in plan.sequences), default=0)
+        self.packed = fits(self.model, longest)
+        for number, (job, plan) in enumerate(zip(self.jobs, self.plans, strict=True)):
+            if not plan.stats.steps:
+                trained.reset(number, seed=job.seed, rank=job.rank or self.loop.rank)
+        with torch.enable_grad(), packed_attention(self.model) if self.packed else nullcontext():
+            while self.waiting or self.running:
+                self._start()
+                self._step()
+                self._finish(trained)
+        counts = torch.tensor([max(1, plan.epoch_steps) for plan in self.plans])
+        means = (self.losses.cpu() / counts).tolist()
+        return [mean if plan.stats.steps else math.nan for mean, plan in zip(means, self.plans, strict=True)]
+
+    def _start(self) -> None:
+        while self.waiting and len(self.running) < len(self.bank.ranks):
+            slot, job = len(self.running), self.waiting.popleft()
+            if job.saved is not None:
+                self.bank.put(slot, job.saved)
+                job.saved = None
+            else:
+                wanted = self.jobs[job.job]
+                self.bank.reset(slot, seed=wanted.seed, rank=wanted.rank or self.loop.rank)
+            self.running.append(job)
+
+    def _step(self) -> None:
+        """The next minibatch of every running job, and one optimizer step."""
+        try:
+            losses = self._gradients()
+        except torch.OutOfMemoryError:
+            self._make_room()  # nothing was stepped: the same minibatches come again
+            return
+        device = self.bank.device
+        last = [(slot, job.job) for slot, job in enumerate(self.running) if job.in_last_epoch]
+        if last:
+            slots, jobs = (torch.tensor(numbers, device=device) for numbers in zip(*last, strict=True))
+            self.losses.index_add_(0, jobs, losses[slots])
+        self.bank.step([job.plan.rates[job.step] for job in self.running], max_norm=self.loop.gradient_clip or None)
+        for job in self.running:
+            job.step += 1
+        self.on_step(len(self.running))
+
+    def _gradients(self) -> torch.Tensor:
+        """Put the gradients of every running job's next minibatch into the bank; returns their losses, (slots,)."""
+        losses = torch.zeros(len(self.running), device=self.bank.device)
+        with self.bank.attached():
+            for part in split(self._sequences(), max_tokens=self.max_tokens):
+                self._backward(pack(part).to(self.bank.device), losses)
+        return losses
+
+    def _sequences(self) -> list[PackedSequence]:
+        return [s for slot, job in enumerate(self.running) for s in _minibatch(job.plan, slot, job.step)]
+
+    def _make_room(self) -> None:
+        """After running out of memory: smaller forward passes, and where that is not possible, half the slots."""
+        lengths = [len(sequence.tokens) for sequence in self._sequences()]
+        self.bank.clear_gradients()
+        if self.bank.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if (tokens := min(self.max_tokens, sum(lengths))) > max(lengths):
+            self.max_tokens = max(max(lengths), tokens // 2)
+            log.warning(
+                "out of memory in the inner loop: at most %d tokens a forward pass from now on", self.max_tokens
+            )
+        elif len(self.running) > 1:
+            self._halve_slots()
+            log.warning("out of memory in the inner loop: %d adapters at a time from now on", len(self.bank.ranks))
+        else:
+            raise torch.OutOfMemoryError(
+                f"the inner loop has no memory for one adapter of rank {self.loop.rank} and a sequence of "
+                f"{max(lengths)} tokens: lower model.inner_loop.rank or max_length"
+            )
+
+    def _halve_slots(self) -> None:
+        states = [self.bank.take(slot) for slot in range(len(self.running))]
+        slots = len(self.running) // 2
+        del self.bank
+        self.bank = self.loop._bank(self.model, self.jobs, slots=slots, trainable=True)
+        for job, state in zip(self.running, states, strict=True):
+            job.saved = state
+        self.waiting.extendleft(reversed(self.running))
+        self.running = []
+
+    def _backward(self, batch: PackedBatch, losses: torch.Tensor) -> None:
+        """Add the gradients of one forward pass to the bank's, and its loss to `losses`, (slots,)."""
+        layout = layout_of(batch.lengths, self.bank.device) if self.packed else nullcontext()
+        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+        with layout, self.bank.routing(batch.slots):
+            shares = self.head_loss(inputs, batch.positions, batch.targets, batch.weights)
+            shares.sum().backward()
+        losses.index_add_(0, batch.owners, shares.detach())
+
+    def _finish(self, trained: AdapterBank) -> None:
+        """Take finished jobs out of their slots; the last running ones move up, so that slots stay without gaps."""
+        for slot in reversed(range(len(self.running))):
+            job = self.running[slot]
+            if job.step < job.plan.stats.steps:
+                continue
+            trained.fill(job.job, self.bank.parameters[slot], rank=self.bank.ranks[slot])
+            last = self.running.pop()
+            if slot < len(self.running):
+                self.bank.move(len(self.running), slot)
+                self.running[slot] = last
 
 
 def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
@@ -292,25 +418,6 @@ def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
 
 def _given(directive: _Value | None, setting: _Value) -> _Value:
     return setting if directive is None else directive
-
-
-def _backward(bank: AdapterBank, batch: PackedBatch, losses: torch.Tensor) -> None:
-    """Add the gradients of one forward pass to the bank's, and its loss to `losses`, (slots,)."""
-    if is_flash_attention_requested(bank.model.config):
-        batch = in_one_row(batch)
-    with bank.routing(batch.slots):
-        logits = bank.model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).logits
-    chosen = logits.flatten(0, 1)[batch.positions].float()  # (S, V)
-    with torch.autocast(chosen.device.type, enabled=False):  # as torch advises, autocast covers the forward pass alone
-        shares = functional.cross_entropy(chosen, batch.targets, reduction="none") * batch.weights
-        shares.sum().backward()
-    losses.index_add_(0, batch.slots.flatten()[batch.positions], shares.detach())
-
-
-def in_one_row(batch: PackedBatch) -> PackedBatch:
-    """All rows end to end: transformers' flash attention tells packed sequences apart only in a batch of one row."""
-    rows = {name: getattr(batch, name).view(1, -1) for name in ("input_ids", "position_ids", "slots")}
-    return replace(batch, **rows)
 
 
 def _minibatch(plan: _Plan, slot: int, step: int) -> list[PackedSequence]:

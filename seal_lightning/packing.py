@@ -1,13 +1,13 @@
-"""Sequences of different lengths in few rows: packed, not padded.
+"""Sequences of different lengths end to end in one row: packed, not padded.
 
-Rows are as long as the longest sequence and hold several shorter ones; position ids that start again at 0 tell
-`transformers` to keep them apart in attention. What is left over at a row's end is padding without an adapter.
+The tokens lie in the order of their adapters, so that each adapter's are one slice. Position ids start again at 0 with
+every sequence; that is what keeps the sequences apart in attention.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -24,76 +24,79 @@ class PackedSequence:
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """Tensors of one forward pass.
+    """Tensors of one forward pass over T tokens.
 
     Attributes:
-        input_ids: (R, C).
-        position_ids: (R, C).
-        slots: (R, C), -1 on padding.
-        positions: Flat places whose next token is a target, (S,).
+        input_ids: (1, T).
+        position_ids: (1, T).
+        slots: (1, T), ascending.
+        lengths: Of the sequences, in order.
+        positions: Places whose next token is a target, (S,).
         targets: Those tokens, (S,).
         weights: Their share in the loss, (S,).
-        padding: How many of the R * C tokens are padding.
+        owners: Their slots, (S,).
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     slots: torch.Tensor
+    lengths: tuple[int, ...]
     positions: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
-    padding: int
+    owners: torch.Tensor
 
     def to(self, device: torch.device) -> PackedBatch:
-        names = ("input_ids", "position_ids", "slots", "positions", "targets", "weights")
-        return PackedBatch(*(getattr(self, name).to(device) for name in names), padding=self.padding)
+        names = ("input_ids", "position_ids", "slots", "positions", "targets", "weights", "owners")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
-def pack(sequences: Sequence[PackedSequence], *, pad_token: int) -> PackedBatch:
-    """First-fit decreasing into rows of the longest sequence's length C."""
-    capacity = max(len(sequence.tokens) for sequence in sequences)
-    rows: list[list[PackedSequence]] = []
-    room: list[int] = []
-    for sequence in sorted(sequences, key=lambda s: -len(s.tokens)):
-        row = next((number for number, left in enumerate(room) if left >= len(sequence.tokens)), len(rows))
-        if row == len(rows):
-            rows.append([])
-            room.append(capacity)
-        rows[row].append(sequence)
-        room[row] -= len(sequence.tokens)
-    return _tensors(rows, capacity, pad_token)
-
-
-def _tensors(rows: Sequence[Sequence[PackedSequence]], capacity: int, pad_token: int) -> PackedBatch:
-    ids: list[list[int]] = []
-    places: list[list[int]] = []
-    slots: list[list[int]] = []
+def pack(sequences: Sequence[PackedSequence]) -> PackedBatch:
+    """All sequences in one row, by slot."""
+    ids: list[int] = []
+    places: list[int] = []
+    slots: list[int] = []
+    lengths: list[int] = []
     positions: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
-    for number, row in enumerate(rows):
-        ids.append([])
-        places.append([])
-        slots.append([])
-        for sequence in row:
-            start, length = number * capacity + len(ids[-1]), len(sequence.tokens)
-            first = max(1, sequence.prompt)  # the first token of a sequence has nothing before it to be predicted from
-            positions += range(start + first - 1, start + length - 1)
-            targets += sequence.tokens[first:]
-            weights += [sequence.weight] * (length - first)
-            ids[-1] += sequence.tokens
-            places[-1] += range(length)
-            slots[-1] += [sequence.slot] * length
-        left = capacity - len(ids[-1])
-        ids[-1] += [pad_token] * left
-        places[-1] += range(left)
-        slots[-1] += [-1] * left
+    owners: list[int] = []
+    for sequence in sorted(sequences, key=lambda sequence: sequence.slot):
+        start, length = len(ids), len(sequence.tokens)
+        first = max(1, sequence.prompt)  # the first token of a sequence has nothing before it to be predicted from
+        positions += range(start + first - 1, start + length - 1)
+        targets += sequence.tokens[first:]
+        weights += [sequence.weight] * (length - first)
+        owners += [sequence.slot] * (length - first)
+        ids += sequence.tokens
+        places += range(length)
+        slots += [sequence.slot] * length
+        lengths.append(length)
     return PackedBatch(
-        input_ids=torch.tensor(ids),
-        position_ids=torch.tensor(places),
-        slots=torch.tensor(slots),
+        input_ids=torch.tensor([ids]),
+        position_ids=torch.tensor([places]),
+        slots=torch.tensor([slots]),
+        lengths=tuple(lengths),
         positions=torch.tensor(positions, dtype=torch.long),
         targets=torch.tensor(targets, dtype=torch.long),
         weights=torch.tensor(weights),
-        padding=sum(row.count(-1) for row in slots),
+        owners=torch.tensor(owners, dtype=torch.long),
     )
+
+
+def split(sequences: Sequence[PackedSequence], *, max_tokens: int) -> list[list[PackedSequence]]:
+    """Deal sequences to as few forward passes as hold at most `max_tokens` each; a single longer sequence goes over.
+
+    First fit of falling lengths.
+    """
+    parts: list[list[PackedSequence]] = []
+    room: list[int] = []
+    for sequence in sorted(sequences, key=lambda sequence: -len(sequence.tokens)):
+        length = len(sequence.tokens)
+        part = next((number for number, left in enumerate(room) if left >= length), len(parts))
+        if part == len(parts):
+            parts.append([])
+            room.append(max_tokens)
+        parts[part].append(sequence)
+        room[part] -= length
+    return parts

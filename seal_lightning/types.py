@@ -83,11 +83,12 @@ class SelfEdit:
 
 @dataclass(frozen=True, slots=True)
 class AdapterJob:
-    """One adapter to train: `training_sequences`, the directives that differ from the inner loop's, and its seed."""
+    """One adapter to train: `training_sequences`, its seed, and the directives and rank that differ from the loop's."""
 
     training_sequences: tuple[TrainingSequence, ...]
     seed: int
     directives: Directives = Directives()
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,16 @@
 """The inner loop's settings, plans and passes; that its adapters equal peft's is in adapters/test_exactness."""
 
 import math
-import random
 
 import pytest
 import torch
 from torch.nn import functional
 
-from seal_lightning.adapters import AdapterBank
+from seal_lightning.adapters import AdapterBank, adapter_state
 from seal_lightning.errors import ConfigError
-from seal_lightning.inner_loop import InnerLoop, in_one_row, learning_rate_factor
-from seal_lightning.packing import PackedSequence, pack
-from seal_lightning.tiny import FAMILIES, build_tiny
+from seal_lightning.head_loss import HeadLoss
+from seal_lightning.inner_loop import InnerLoop, learning_rate_factor
+from seal_lightning.tiny import build_tiny
 from seal_lightning.types import AdapterJob, Directives, TrainingSequence
 
 SMALL = {"rank": 2, "alpha": 4.0, "epochs": 1}
@@ -27,14 +26,6 @@ def job(*texts, seed=1, prompt="", **directives):
     return AdapterJob(sequences, seed=seed, directives=Directives(**directives))
 
 
-def rows(lengths, seed=0):
-    draw = random.Random(seed)
-    return [
-        PackedSequence(slot, [draw.randrange(3, 259) for _ in range(length)], 0, 1.0)
-        for slot, length in enumerate(lengths)
-    ]
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -43,6 +34,7 @@ def rows(lengths, seed=0):
         ({"batch_size": -1}, "batch_size must be at least 1"),
         ({"max_adapters": 0}, "max_adapters must be at least 1"),
         ({"max_tokens": 0}, "max_tokens must be at least 1"),
+        ({"pad_to": 0}, "pad_to must be at least 1"),
         ({"max_length": 1}, "max_length must be at least 2"),
         ({"alpha": math.nan}, "alpha must be above 0 and finite, got nan"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
@@ -67,64 +59,111 @@ def test_schedules_fall_to_zero_after_the_last_step(schedule, expected):
     assert [learning_rate_factor(schedule, step, 4) for step in range(4)] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_packed_logits_equal_each_sequence_alone(family, attention):
-    if (family, attention) == ("gemma2", "sdpa"):
-        pytest.skip("transformers has no sdpa for gemma2, whose attention logits are capped")
-    model, _ = frozen_tiny(family)
-    model.set_attn_implementation(attention)
-    sequences = rows([130, 90, 5, 17, 40, 1, 64, 22, 100])  # beyond the sliding window of 64, too
-    batch = pack(sequences, pad_token=2)
-    one_row = in_one_row(batch)
-    packed = model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).logits
-    flat = model(input_ids=one_row.input_ids, position_ids=one_row.position_ids, use_cache=False).logits
-    assert len(batch.input_ids) == 4 and len(one_row.input_ids) == 1
-    for sequence in sequences:
-        mask = torch.ones(1, len(sequence.tokens), dtype=torch.long)
-        alone = model(input_ids=torch.tensor([sequence.tokens]), attention_mask=mask, use_cache=False).logits[0]
-        torch.testing.assert_close(packed[batch.slots == sequence.slot], alone, atol=1e-5, rtol=0)
-        torch.testing.assert_close(flat[one_row.slots == sequence.slot], alone, atol=1e-5, rtol=0)
-
-
-def test_in_one_row_the_targets_stay_where_they_are():
-    batch = pack(rows([7, 5, 4, 2]), pad_token=2)
-    one_row = in_one_row(batch)
-    assert torch.equal(one_row.input_ids.flatten()[one_row.positions + 1], batch.targets)
-    assert torch.equal(one_row.slots.flatten()[one_row.positions], batch.slots.flatten()[batch.positions])
-
-
-def test_flash_attention_gets_one_row(monkeypatch):
-    """It cannot run here; what matters is the shape, for several packed rows would attend across sequences."""
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_jobs_that_wait_take_the_slots_of_finished_ones(slots):
     model, tokenizer = frozen_tiny()
-    work = [job("a lamp", seed=1), job("copper and kelp", seed=2), job("dawn", seed=3)]
-    seen = []
-    model.register_forward_pre_hook(lambda _, __, named: seen.append(len(named["input_ids"])), with_kwargs=True)
-    plain = InnerLoop(**SMALL).adapt(model, tokenizer, work)
-    monkeypatch.setattr("seal_lightning.inner_loop.is_flash_attention_requested", lambda config: True)
-    flash = InnerLoop(**SMALL).adapt(model, tokenizer, work)
-    assert seen == [2, 1]
-    torch.testing.assert_close(flash.bank.parameters, plain.bank.parameters, atol=1e-5, rtol=0)
+    work = [
+        job("a lamp", "oil", seed=1),
+        job("copper and kelp", seed=2, epochs=5),
+        job("dawn", "tarn", "fell", seed=3, epochs=1),
+        job(seed=4),
+        job("basalt cliff", seed=5),
+    ]
+    expected = InnerLoop(rank=2, alpha=4, epochs=3, learning_rate=1e-2).adapt(model, tokenizer, work)
+    made = []
+    few = InnerLoop(rank=2, alpha=4, epochs=3, learning_rate=1e-2, max_adapters=slots)
+    trained = few.adapt(model, tokenizer, work, on_step=made.append)
+    assert max(made) == slots and sum(made) == few.total_steps(work) == 17
+    torch.testing.assert_close(trained.bank.parameters, expected.bank.parameters, atol=1e-5, rtol=0)
+    assert [stats.loss for stats in trained.stats[:3]] == pytest.approx([s.loss for s in expected.stats[:3]], abs=1e-4)
 
 
-def test_a_step_is_dealt_to_passes_that_stay_below_max_tokens():
-    sequences = rows([200, 110, 110, 110] * 6)
-    parts = InnerLoop(max_tokens=400)._parts(sequences)
-    packed = [pack(part, pad_token=2) for part in parts]
-    assert max(batch.input_ids.numel() for batch in packed) <= 400
-    assert sorted(s.slot for part in parts for s in part) == list(range(24))
-    assert sum(batch.padding for batch in packed) <= 90  # 540 when cut in the order of the slots
-    assert [len(part) for part in InnerLoop(max_tokens=1)._parts(rows([3, 9, 5]))] == [1, 1, 1]
-
-
-def test_jobs_come_in_chunks_and_too_many_at_once_are_refused():
+def test_no_slot_is_idle_while_jobs_wait():
     model, tokenizer = frozen_tiny()
-    loop = InnerLoop(**SMALL, max_adapters=2)
-    work = [job("a", seed=seed) for seed in range(5)]
-    assert [list(chunk) for chunk in loop.chunks(work)] == [work[:2], work[2:4], work[4:]]
-    assert loop.chunks([]) == []
-    with pytest.raises(ConfigError, match=r"max_adapters must be at least .* got 2 for 3 jobs: .*chunks"):
-        loop.adapt(model, tokenizer, work[:3])
+    work = [job(*"abcdefgh"[:count], seed=count) for count in (1, 8, 2, 7, 3, 6, 4, 5)]
+    made = []
+    InnerLoop(rank=2, alpha=4, epochs=1, max_adapters=4).adapt(model, tokenizer, work, on_step=made.append)
+    assert made == [4] * 9  # 36 steps in all
+
+
+def test_ranks_may_differ_between_jobs():
+    model, tokenizer = frozen_tiny()
+    texts = ("a lamp", "of the tarn", "copper")
+    ranks = [4, 1, 2]
+    loop = InnerLoop(rank=4, alpha=8, epochs=2, learning_rate=1e-2)
+    mixed = loop.adapt(model, tokenizer, [AdapterJob(job(*texts).training_sequences, seed=7, rank=r) for r in ranks])
+    for number, rank in enumerate(ranks):
+        alone = InnerLoop(rank=rank, alpha=8, epochs=2, learning_rate=1e-2).adapt(
+            model, tokenizer, [job(*texts, seed=7)]
+        )
+        state, expected = adapter_state(mixed.bank, number), adapter_state(alone.bank, 0)
+        for name, value in expected.items():
+            assert state[name].shape == value.shape
+            torch.testing.assert_close(state[name], value, atol=1e-5, rtol=0)
+
+
+class Full:
+    """Runs out of memory in forward passes of more than some tokens, as often as it is told."""
+
+    def __init__(self, model, *, tokens, times):
+        self.tokens, self.times, self.seen = tokens, times, []
+        model.register_forward_pre_hook(self.check, with_kwargs=True)
+
+    def check(self, module, args, named):
+        count = named["input_ids"].numel()
+        self.seen.append(count)
+        if count > self.tokens and self.times > 0:
+            self.times -= 1
+            raise torch.OutOfMemoryError("no memory")
+
+
+@pytest.mark.parametrize(("tokens", "times", "said"), [(9, 9, "at most 7 tokens"), (0, 3, "1 adapters at a time")])
+def test_out_of_memory_costs_no_step(monkeypatch, caplog, tokens, times, said):
+    work = [job("a lamp", "oil", seed=1), job("copper", "kelp", "fell", seed=2), job("dawn", seed=3)]
+    loop = InnerLoop(rank=2, alpha=4, epochs=3, learning_rate=1e-2)
+    model, tokenizer = frozen_tiny()
+    expected = loop.adapt(model, tokenizer, work)
+    full = Full(model.base_model, tokens=tokens, times=0)
+    monkeypatch.setattr("seal_lightning.inner_loop.HeadLoss", _counted(full, times))
+    made = []
+    trained = loop.adapt(model, tokenizer, work, on_step=made.append)
+    torch.testing.assert_close(trained.bank.parameters, expected.bank.parameters, atol=1e-5, rtol=0)
+    assert sum(made) == loop.total_steps(work) and full.times < times
+    assert said in caplog.text
+
+
+def _counted(full, times):
+    """A HeadLoss whose own check at the start does not count: memory runs out in the loop."""
+
+    class Counted(HeadLoss):
+        def __init__(self, *args, **named):
+            super().__init__(*args, **named)
+            full.times = times
+
+    return Counted
+
+
+def test_memory_for_nothing_is_said(caplog):
+    model, tokenizer = frozen_tiny()
+    loop = InnerLoop(**SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seal_lightning.inner_loop.HeadLoss", _counted(Full(model.base_model, tokens=0, times=0), 99))
+        with pytest.raises(
+            torch.OutOfMemoryError, match=r"no memory for one adapter of rank 2 and a sequence of 7 tokens"
+        ):
+            loop.adapt(model, tokenizer, [job("a lamp", seed=1), job("oil", seed=2)])
+
+
+def test_parity_with_the_official_padding():
+    model, tokenizer = frozen_tiny()
+    trained = InnerLoop(rank=2, alpha=4, learning_rate=1e-12, epochs=1, pad_to=20).adapt(
+        model, tokenizer, [job("a lamp")]
+    )
+    tokens = tokenizer("a lamp")["input_ids"]
+    ids = torch.tensor([tokens + [tokenizer.eos_token_id] * (20 - len(tokens))])
+    logits = model(input_ids=ids, use_cache=False).logits[0]
+    assert trained.stats[0].trained_tokens == 20
+    assert trained.stats[0].loss == pytest.approx(functional.cross_entropy(logits[:-1], ids[0, 1:]).item(), abs=1e-5)
 
 
 def test_stats_and_progress():
@@ -139,7 +178,6 @@ def test_stats_and_progress():
     assert [stats.trained_tokens for stats in trained.stats] == [8, 22, 27]
     assert [stats.truncated for stats in trained.stats] == [0, 1, 0]
     assert [stats.skipped for stats in trained.stats] == [0, 0, 0]
-    assert 0 <= trained.padding < 1
 
 
 def test_the_loss_is_the_mean_of_the_last_epochs_steps():
@@ -163,7 +201,7 @@ def test_sequences_without_a_target_are_left_out_and_counted():
     trained = loop.adapt(model, tokenizer, [mixed, job("abcd", seed=3), job(seed=3), job("", seed=3)])
     assert [stats.skipped for stats in trained.stats] == [2, 0, 0, 1]
     assert [stats.steps for stats in trained.stats] == [1, 1, 0, 0]
-    weights = trained.bank.parameters[list(trained.slots)]
+    weights = trained.bank.parameters
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[2], weights[3]) and not torch.equal(weights[0], weights[2])
     fresh = AdapterBank(model, slots=1, rank=2, alpha=4)
@@ -181,7 +219,7 @@ def test_an_adapter_does_not_depend_on_its_company_or_place():
     alone = loop.adapt(model, tokenizer, [mine])
     for together in ([mine, *others], [*others, mine]):
         trained = loop.adapt(model, tokenizer, together)
-        slot = trained.slots[together.index(mine)]
+        slot = together.index(mine)
         torch.testing.assert_close(trained.bank.parameters[slot], alone.bank.parameters[0], atol=1e-5, rtol=0)
 
 

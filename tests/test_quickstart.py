@@ -1,5 +1,6 @@
 """`seal quickstart`: what it shows, and what it says when something is wrong."""
 
+import io
 from dataclasses import replace
 
 import pytest
@@ -47,7 +48,7 @@ def test_edits_stand_side_by_side_with_their_answers_and_no_markup(tmp_path):
         for name, gain in contexts.items()
     ]
     write(tmp_path, before, after)
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(quickstart.side_by_side(tmp_path))
     text = console.export_text()
     assert "A held-out passage: Far Fork sells [b]salt[/b]." in text

@@ -11,7 +11,6 @@ from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.policy import Policy
 from seal_lightning.sampling import LocalSampler, Sample, SampleRequest, WrittenEdits
 from seal_lightning.sampling.generation import batches, generate, stop_tokens
-from seal_lightning.sampling.sampler import _GumbelNoise
 from seal_lightning.tiny import build_tiny
 from seal_lightning.types import Context
 
@@ -41,16 +40,18 @@ def greedy(model, ids: list[int], steps: int) -> list[int]:
     return ids
 
 
-class Force:
-    """A logits processor that makes one row's next token certain once the text has some length."""
+def ending(row, step):
+    """Greedy, but `row` ends at `step`; notes which rows were still going."""
+    seen = []
 
-    def __init__(self, *, row: int, token: int, length: int) -> None:
-        self.row, self.token, self.length = row, token, length
+    def choose(logits, rows):
+        tokens = logits.argmax(dim=-1)
+        if len(seen) == step and row in rows:
+            tokens[list(rows).index(row)] = EOS
+        seen.append(list(rows))
+        return tokens
 
-    def __call__(self, input_ids, scores):
-        if input_ids.shape[1] == self.length:
-            scores[self.row, self.token] = 1e9
-        return scores
+    return choose, seen
 
 
 # -- what a sample depends on ------------------------------------------------------------------------------------------
@@ -95,6 +96,7 @@ def test_batches_are_made_of_similar_prompts_that_have_the_same_room():
     assert list(batches(model, prompts, size=2, max_new_tokens=20)) == [[3, 0], [2, 6], [1, 5], [4]]
     assert list(batches(model, prompts, size=9, max_new_tokens=1)) == [[3, 0, 2, 6, 1, 5, 4]]
     assert list(batches(model, [], size=2, max_new_tokens=20)) == []
+    assert list(batches(model, prompts, size=3, max_new_tokens=20, by_length=False)) == [[0, 2, 3], [6], [1, 5], [4]]
 
 
 # -- distribution ------------------------------------------------------------------------------------------------------
@@ -114,7 +116,7 @@ def test_cold_or_narrow_sampling_is_greedy(options):
 def test_gumbel_noise_draws_the_right_distribution():
     wanted, draws = torch.tensor([0.5, 0.25, 0.15, 0.07, 0.03, 0.0]), 6000
     scores = wanted.log().expand(draws, -1)
-    chosen = _GumbelNoise(list(range(draws)))(torch.empty(draws, 1), scores).argmax(dim=1)
+    chosen = LocalSampler(top_p=1.0)._choose(list(range(draws)))(scores, range(draws))
     counts = chosen.bincount(minlength=6).float()
     assert counts[5] == 0  # what the nucleus left out is never drawn
     chi_square = ((counts - draws * wanted)[:5] ** 2 / (draws * wanted)[:5]).sum()
@@ -153,9 +155,32 @@ def test_a_row_ends_at_eos_and_the_others_go_on():
     prompts = [model.encode(text) for text in ("Lamp:", "Oil")]
     free = generate(model, prompts, max_new_tokens=6)
     assert [len(row) for row in free] == [6, 6]
-    stopped = generate(model, prompts, max_new_tokens=6, processors=[Force(row=0, token=EOS, length=5 + 2)])
-    assert stopped == [free[0][:2], free[1]]
-    assert generate(model, prompts[:1], max_new_tokens=6, processors=[Force(row=0, token=EOS, length=5)]) == [[]]
+    choose, seen = ending(0, 2)
+    kept = []
+    assert generate(model, prompts, max_new_tokens=6, choose=choose, on_keep=kept.append) == [free[0][:2], free[1]]
+    assert seen == [[0, 1]] * 3 + [[1]] * 3 and kept == [[1]]  # what has ended leaves the batch
+    assert generate(model, prompts[:1], max_new_tokens=6, choose=ending(0, 0)[0]) == [[]]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma3"])
+def test_rows_that_leave_change_nothing_for_the_others(family):
+    model = policy(family)
+    prompts = [model.encode(text) for text in PROMPTS]
+    free = generate(model, prompts, max_new_tokens=10)
+    lengths = [10, 1, 4, 7]
+
+    def choose(logits, rows):
+        tokens = logits.argmax(dim=-1)
+        for place, row in enumerate(rows):
+            if counts[row] == lengths[row]:
+                tokens[place] = EOS
+            counts[row] += 1
+        return tokens
+
+    counts = [0] * 4
+    assert generate(model, prompts, max_new_tokens=10, choose=choose) == [
+        row[:length] for row, length in zip(free, lengths, strict=True)
+    ]
 
 
 def test_every_end_token_of_model_and_tokenizer_stops():
@@ -200,18 +225,6 @@ def test_shipped_generation_settings_do_not_leak_in():
     model.model.generation_config = shipped
     assert generate(model, prompts, max_new_tokens=12) == free
     assert LocalSampler(max_new_tokens=12).sample(model, requests(PROMPTS)) == sampled
-    assert model.model.generation_config is shipped
-
-
-def test_shipped_settings_are_back_after_a_failure():
-    model = policy()
-    shipped = model.model.generation_config
-
-    def fail(input_ids, scores):
-        raise RuntimeError("no more")
-
-    with pytest.raises(RuntimeError, match="no more"):
-        generate(model, [[70]], max_new_tokens=2, processors=[fail])
     assert model.model.generation_config is shipped
 
 

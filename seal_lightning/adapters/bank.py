@@ -23,6 +23,8 @@ from transformers.pytorch_utils import Conv1D
 from seal_lightning.adapters.routing import Routing, TokenIndex
 from seal_lightning.errors import ConfigError
 
+_ALIGNED = 4  # ranks are kept in multiples of it: grouped matrix products want rows of 16 bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -95,22 +97,33 @@ def _fits(layer: str, wanted: str) -> bool:
     return layer == wanted or layer.endswith("." + wanted)
 
 
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """One adapter on its way out of a slot and back: its row of parameters, its rank, and AdamW's state."""
+
+    parameters: torch.Tensor
+    rank: int
+    optimizer: dict[str, torch.Tensor]
+
+
 class AdapterBank:
-    """`slots` LoRAs of one rank on one model.
+    """`slots` LoRAs on one model.
 
     Args:
         model: Frozen causal language model in evaluation mode.
         slots: How many adapters, N.
-        rank: Of each, r.
+        rank: Largest rank of an adapter, r; a slot may have a smaller one (see `reset`).
         alpha: Their output is multiplied by alpha / rank.
         target_modules: See `find_targets`.
         betas: Of AdamW.
         eps: Of AdamW.
         weight_decay: Of AdamW, decoupled.
+        trainable: Whether there are gradients and optimizer states; a bank that only answers needs none.
 
     Attributes:
-        A: By layer name, (N, inputs, r), float32; peft's `lora_A.weight` transposed.
+        A: By layer name, (N, inputs, r), float32, r rounded up to a multiple of 4; peft's `lora_A.weight` transposed.
         B: By layer name, (N, r, outputs). Both are leaves: views of `parameters`, with `.grad` a view of `gradients`.
+        ranks: Of each slot.
     """
 
     def __init__(
@@ -124,46 +137,109 @@ class AdapterBank:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        trainable: bool = True,
     ) -> None:
         self.model = model
         self.targets = find_targets(model, target_modules)
         self.rank, self.alpha = rank, alpha
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
-        device = next(model.parameters()).device
-        size = sum((target.inputs + target.outputs) * rank for target in self.targets)
-        # One flat buffer for the parameters of all layers and one for their gradients: the optimizer is then a few
-        # operations on (N, size), whatever the number of layers.
-        self.parameters = torch.zeros(slots, size, device=device, dtype=torch.float32)
-        self.gradients = torch.zeros_like(self.parameters)
-        self._mean = torch.zeros_like(self.parameters)
-        self._variance = torch.zeros_like(self.parameters)
-        self._steps = torch.zeros(slots, 1, device=device, dtype=torch.float32)
+        self.ranks = [rank] * slots
+        self.device = next(model.parameters()).device
+        # One flat buffer for the parameters of all layers and one for their gradients: clipping and the optimizer then
+        # walk over one row a slot, whatever the number of layers.
+        self._width = -(-rank // _ALIGNED) * _ALIGNED  # the rest stays zero, see `reset`
+        self.parameters = torch.zeros(slots, parameters_of(self.targets, self._width), device=self.device)
+        self.gradients = torch.zeros_like(self.parameters) if trainable else None
         self.A: dict[str, torch.Tensor] = {}
         self.B: dict[str, torch.Tensor] = {}
         self._cut_views()
+        self._scales = torch.full((slots,), alpha / rank, device=self.device)
         self._routing: Routing | None = None
+        self._rows = [nn.Parameter(row) for row in self.parameters] if trainable else []
+        groups: list[dict[str, Any]] = [{"params": [row]} for row in self._rows] or [{"params": []}]
+        self._optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
     def _cut_views(self) -> None:
         at = 0
         for target in self.targets:
-            shapes = ((target.inputs, self.rank), (self.rank, target.outputs))
-            ends = (at, at + target.inputs * self.rank, at + (target.inputs + target.outputs) * self.rank)
+            shapes = ((target.inputs, self._width), (self._width, target.outputs))
+            ends = (at, at + target.inputs * self._width, at + (target.inputs + target.outputs) * self._width)
             for table, shape, start, end in zip((self.A, self.B), shapes, ends[:2], ends[1:], strict=True):
                 leaf = self.parameters[:, start:end].unflatten(1, shape).detach().requires_grad_()
-                leaf.grad = self.gradients[:, start:end].unflatten(1, shape)
+                if self.gradients is not None:
+                    leaf.grad = self.gradients[:, start:end].unflatten(1, shape)
                 table[target.name] = leaf
             at = ends[2]
 
+    # -- slots -----------------------------------------------------------------------------------------------------
+
     @torch.no_grad()
-    def reset(self, slot: int, *, seed: int) -> None:
-        """Make `slot` a new adapter as peft does: A uniform in ±1/√inputs, B zero; no optimizer state."""
+    def reset(self, slot: int, *, seed: int, rank: int | None = None) -> None:
+        """Make `slot` a new adapter as peft does: A uniform in ±1/√inputs, B zero; no optimizer state.
+
+        An adapter of a smaller `rank` than the bank's has zeros in the rest of A and B. They stay zero, since the
+        gradient of each is a product with the other.
+        """
+        rank = self.rank if rank is None else rank
+        if not 1 <= rank <= self.rank:
+            raise ConfigError(f"rank of an adapter must be between 1 and the bank's {self.rank}, got {rank}")
         generator = torch.Generator().manual_seed(seed)
-        for buffer in (self.parameters, self.gradients, self._mean, self._variance, self._steps):
-            buffer[slot].zero_()
+        self.parameters[slot].zero_()
+        self._forget(slot)
         for target in self.targets:
             bound = target.inputs**-0.5
-            drawn = torch.empty(self.rank, target.inputs).uniform_(-bound, bound, generator=generator)
-            self.A[target.name][slot].copy_(drawn.T)
+            drawn = torch.empty(rank, target.inputs).uniform_(-bound, bound, generator=generator)
+            self.A[target.name][slot, :, :rank].copy_(drawn.T)
+        self._set_rank(slot, rank)
+
+    def _forget(self, slot: int) -> None:
+        if self.gradients is not None:
+            self.gradients[slot].zero_()
+            self._optimizer.state.pop(self._rows[slot], None)
+
+    def _set_rank(self, slot: int, rank: int) -> None:
+        self.ranks[slot] = rank
+        self._scales[slot] = self.alpha / rank
+
+    @torch.no_grad()
+    def fill(self, slot: int, parameters: torch.Tensor, *, rank: int) -> None:
+        """Put trained parameters, a row of another bank, into `slot`; without optimizer state."""
+        self.parameters[slot].copy_(parameters)
+        self._forget(slot)
+        self._set_rank(slot, rank)
+
+    @torch.no_grad()
+    def move(self, source: int, target: int) -> None:
+        """Put the adapter of slot `source` with its optimizer state into `target`; `source` is then free."""
+        self.parameters[target].copy_(self.parameters[source])
+        self._set_rank(target, self.ranks[source])
+        self._optimizer.state.pop(self._rows[target], None)
+        if (state := self._optimizer.state.pop(self._rows[source], None)) is not None:
+            self._optimizer.state[self._rows[target]] = state
+
+    @torch.no_grad()
+    def take(self, slot: int) -> SlotState:
+        """A copy of a slot's adapter with its optimizer state, on the CPU."""
+        optimizer = self._optimizer.state.get(self._rows[slot], {})
+        return SlotState(
+            parameters=self.parameters[slot].to("cpu", copy=True),
+            rank=self.ranks[slot],
+            optimizer={name: value.to("cpu", copy=True) for name, value in optimizer.items()},
+        )
+
+    @torch.no_grad()
+    def put(self, slot: int, state: SlotState) -> None:
+        """The reverse of `take`, into any slot of a bank of the same shape."""
+        self.fill(slot, state.parameters, rank=state.rank)
+        if state.optimizer:
+            moved = {name: value.to(self.device, copy=True) for name, value in state.optimizer.items()}
+            self._optimizer.state[self._rows[slot]] = moved
+
+    def clear_gradients(self) -> None:
+        """Forget what a broken-off backward pass has gathered."""
+        assert self.gradients is not None, "a bank that only answers has no gradients"
+        self.gradients.zero_()
+
+    # -- forward ---------------------------------------------------------------------------------------------------
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -178,11 +254,15 @@ class AdapterBank:
     @contextmanager
     def routing(self, slots: torch.Tensor) -> Iterator[None]:
         """Say which slot each row (B,) or token (B, T) belongs to; -1 means no adapter."""
-        self._routing = Routing(slots)
+        self.route(slots)
         try:
             yield
         finally:
             self._routing = None
+
+    def route(self, slots: torch.Tensor) -> None:
+        """The same within a `routing`, when rows have left the batch."""
+        self._routing = Routing(slots, self._scales)
 
     def _hook(self, name: str) -> Any:
         def add_adapters(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
@@ -192,34 +272,39 @@ class AdapterBank:
             index = self._routing.index(x.shape[1])
             a, b = self.A[name], self.B[name]
             with torch.autocast(x.device.type, enabled=False):  # adapters stay in float32
-                delta = StackedLoRA.apply(x.flatten(0, 1), a, b, (a.grad, b.grad), index, self.alpha / self.rank)
+                delta = StackedLoRA.apply(x.flatten(0, 1), a, b, (a.grad, b.grad), index)
             return output + delta.view(*x.shape[:-1], -1).to(output.dtype)  # type: ignore[union-attr]
 
         return add_adapters
 
+    # -- optimizer -------------------------------------------------------------------------------------------------
+
     @torch.no_grad()
-    def step(self, learning_rates: torch.Tensor, *, max_norm: float | None) -> None:
-        """One AdamW step of the first n slots from the gradients gathered so far, which are zeroed.
+    def step(self, learning_rates: Sequence[float], *, max_norm: float | None) -> None:
+        """One AdamW step (torch's fused one) of the first n slots from the gradients gathered so far, which are zeroed.
 
         Args:
-            learning_rates: (n,).
+            learning_rates: n numbers.
             max_norm: Each adapter's gradient is scaled down to this norm (torch's `clip_grad_norm_`); None leaves it.
         """
+        assert self.gradients is not None, "a bank that only answers has no gradients"
         n = len(learning_rates)
-        grads, rates = self.gradients[:n], learning_rates.to(self.parameters.device)[:, None]
+        grads = self.gradients[:n]
         if max_norm:
             norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
-            grads.mul_((max_norm / (norms + 1e-6)).clamp_(max=1.0))
-        steps = self._steps[:n].add_(1)
-        beta1, beta2 = self.betas
-        mean, variance, weights = self._mean[:n], self._variance[:n], self.parameters[:n]
-        mean.lerp_(grads, 1 - beta1)
-        variance.mul_(beta2).addcmul_(grads, grads, value=1 - beta2)
-        if self.weight_decay:
-            weights.mul_(1 - rates * self.weight_decay)
-        scale = (variance.sqrt() / (1 - beta2**steps).sqrt()).add_(self.eps)
-        weights.addcdiv_(mean * (-rates / (1 - beta1**steps)), scale)
-        self.gradients.zero_()
+            if self.device.type != "cpu" or bool((norms > max_norm).any()):
+                grads.mul_((max_norm / (norms + 1e-6)).clamp_(max=1.0))
+        for slot, row in enumerate(self._rows):
+            row.grad = self.gradients[slot] if slot < n else None
+        for group, rate in zip(self._optimizer.param_groups, learning_rates, strict=False):
+            group["lr"] = rate
+        self._optimizer.step()
+        grads.zero_()
+
+
+def parameters_of(targets: Sequence[Target], rank: int) -> int:
+    """How many parameters one adapter has."""
+    return sum((target.inputs + target.outputs) * rank for target in targets)
 
 
 class StackedLoRA(torch.autograd.Function):
@@ -236,37 +321,26 @@ class StackedLoRA(torch.autograd.Function):
         x: torch.Tensor,
         a_A: torch.Tensor,
         b_A: torch.Tensor,
-        gradients: tuple[torch.Tensor, torch.Tensor],
+        gradients: tuple[torch.Tensor | None, torch.Tensor | None],
         index: TokenIndex,
-        scaling: float,
     ) -> torch.Tensor:
         a, b = a_A[index.active], b_A[index.active]
-        narrow = torch.bmm(_padded(x, index).to(a.dtype), a)  # (n, L, r)
+        narrow = index.product(index.take(x).to(a.dtype), a).mul_(index.scales)  # (M, r)
         ctx.save_for_backward(x, a, b, narrow)
-        ctx.gradients, ctx.index, ctx.scaling = gradients, index, scaling
-        return _flat(torch.bmm(narrow, b), index).mul_(scaling)
+        ctx.gradients, ctx.index = gradients, index
+        return index.put(index.product(narrow, b))
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         x, a, b, narrow = ctx.saved_tensors
         index, (grad_a, grad_b) = ctx.index, ctx.gradients
-        wide = _padded(grad * ctx.scaling, index)  # (n, L, out)
-        if index.padding is not None:
-            wide.view(-1, wide.shape[-1]).index_fill_(0, index.padding, 0.0)
-        grad_narrow = torch.bmm(wide, b.transpose(1, 2))
-        rows = _padded(x, index).to(a.dtype)
-        _add(grad_a, index, torch.bmm(rows.transpose(1, 2), grad_narrow))
-        _add(grad_b, index, torch.bmm(narrow.transpose(1, 2), wide))
+        wide = index.take(grad)  # (M, out)
+        grad_narrow = index.product(wide, b.transpose(1, 2)).mul_(index.scales)
+        _add(grad_a, index, index.outer(index.take(x).to(a.dtype), grad_narrow))
+        _add(grad_b, index, index.outer(narrow, wide))
         if not ctx.needs_input_grad[0]:
-            return (None,) * 6
-        grad_x = _flat(torch.bmm(grad_narrow, a.transpose(1, 2)), index).to(x.dtype)
-        return grad_x, None, None, None, None, None
-
-
-def _padded(flat: torch.Tensor, index: TokenIndex) -> torch.Tensor:
-    """(M, f) -> (n, L, f)."""
-    rows = flat if index.in_order else flat.index_select(0, index.gather)
-    return rows.view(index.count, -1, flat.shape[-1])
+            return (None,) * 5
+        return index.put(index.product(grad_narrow, a.transpose(1, 2))).to(x.dtype), None, None, None, None
 
 
 def _add(buffer: torch.Tensor, index: TokenIndex, values: torch.Tensor) -> None:
@@ -275,12 +349,3 @@ def _add(buffer: torch.Tensor, index: TokenIndex, values: torch.Tensor) -> None:
         buffer[index.active] += values
     else:
         buffer.index_add_(0, index.active, values)  # each slot once: exact
-
-
-def _flat(padded: torch.Tensor, index: TokenIndex) -> torch.Tensor:
-    """(n, L, f) -> (M, f), zero for tokens of no adapter."""
-    rows = padded.reshape(-1, padded.shape[-1])
-    if index.in_order:
-        return rows
-    flat = rows.index_select(0, index.back)
-    return flat if index.idle is None else flat.index_fill_(0, index.idle, 0.0)

@@ -1,81 +1,124 @@
-"""Which token belongs to which adapter, compiled into the indices that the bank's matrix products need.
+"""Which token belongs to which adapter, and the products of each adapter's tokens with its own matrices.
 
-Tokens of one adapter may lie anywhere in a packed batch. They are gathered into (adapters, longest, features),
-multiplied there with one batched product, and gathered back; both directions are plain index selections, in the
-backward pass too.
+Tokens are taken in the order of their adapters. On a CPU torch's grouped matrix product multiplies each adapter's slice
+with its matrix, without padding and without a copy where the tokens lie in that order already; on a GPU, where that
+product exists for bfloat16 only, the slices are padded to one batched product.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+from torch.nn import functional
 
 
-@dataclass(frozen=True, slots=True)
-class TokenIndex:
-    """Indices for one layout of tokens.
-
-    Attributes:
-        active: Slots that have tokens, ascending, (n,); a slice where they follow each other, which spares copies.
-        count: How many those are, n.
-        gather: Flat token of each place of the padded layout, (n * L,); padding points at token 0.
-        padding: Places of the padded layout that hold no token, or None.
-        back: Place of each flat token in the padded layout, (M,); tokens of no adapter point at place 0.
-        idle: Flat tokens of no adapter, or None.
-        in_order: The padded layout is the flat layout, so nothing needs gathering.
-    """
-
-    active: torch.Tensor | slice
-    count: int
-    gather: torch.Tensor
-    padding: torch.Tensor | None
-    back: torch.Tensor
-    idle: torch.Tensor | None
-    in_order: bool
-
-
-def index_tokens(slots: torch.Tensor) -> TokenIndex:
-    """Compile the slots of flat tokens, (M,), -1 for tokens of no adapter. At least one token must have an adapter."""
-    device = slots.device
-    slots = slots.cpu()
-    active, counts = torch.unique(slots[slots >= 0], return_counts=True)
-    longest = int(counts.max())
-    order = torch.argsort(slots, stable=True)[int((slots < 0).sum()) :]  # tokens by slot, each slot's in flat order
-    starts = torch.cumsum(counts, 0) - counts
-    row = torch.repeat_interleave(torch.arange(len(active)), counts)
-    place = row * longest + torch.arange(len(order)) - torch.repeat_interleave(starts, counts)
-    gather = torch.zeros(len(active) * longest, dtype=torch.long)
-    gather[place] = order
-    filled = torch.zeros(len(active) * longest, dtype=torch.bool)
-    filled[place] = True
-    back = torch.zeros(len(slots), dtype=torch.long)
-    back[order] = place
-    in_order = len(gather) == len(slots) and bool((gather == torch.arange(len(gather))).all())
-    padding = torch.nonzero(~filled).squeeze(1)
-    idle = torch.nonzero(slots < 0).squeeze(1)
-    return TokenIndex(
-        active=_as_slice(active) or active.to(device),
-        count=len(active),
-        gather=gather.to(device),
-        padding=padding.to(device) if len(padding) else None,
-        back=back.to(device),
-        idle=idle.to(device) if len(idle) else None,
-        in_order=in_order,
+def grouped(*tensors: torch.Tensor) -> bool:
+    """Whether torch has a grouped matrix product for such tensors: float32 on a CPU, rows aligned to 16 bytes."""
+    return all(
+        tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and all(stride == 1 or stride % 4 == 0 for stride in tensor.stride())
+        for tensor in tensors
     )
 
 
-def _as_slice(active: torch.Tensor) -> slice | None:
+@dataclass(frozen=True)
+class TokenIndex:
+    """One layout of M flat tokens.
+
+    Attributes:
+        active: Slots that have tokens, ascending, (n,); a slice where they follow each other, which spares copies.
+        counts: Tokens of each of them, (n,), on the CPU.
+        order: The tokens that have an adapter, by slot; None where that is all tokens as they are.
+        scales: alpha / rank of each of those tokens, (m, 1).
+        tokens: M.
+        device: Of the tokens.
+    """
+
+    active: torch.Tensor | slice
+    counts: torch.Tensor
+    order: torch.Tensor | None
+    scales: torch.Tensor
+    tokens: int
+    device: torch.device
+
+    @cached_property
+    def ends(self) -> torch.Tensor:
+        """Where each slot's tokens end in the order of the slots, (n,)."""
+        return self.counts.cumsum(0).to(torch.int32).to(self.device)
+
+    def take(self, flat: torch.Tensor) -> torch.Tensor:
+        """(M, f) -> the tokens that have an adapter, by slot."""
+        return flat if self.order is None else flat.index_select(0, self.order)
+
+    def put(self, taken: torch.Tensor) -> torch.Tensor:
+        """The reverse of `take`; zero for tokens of no adapter."""
+        if self.order is None:
+            return taken
+        return taken.new_zeros(self.tokens, taken.shape[1]).index_copy_(0, self.order, taken)
+
+    def product(self, x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+        """Each slot's tokens (of x, by slot) times its matrix (n, in, out)."""
+        if grouped(x, matrices):
+            return functional.grouped_mm(x, matrices, offs=self.ends)
+        padded, places = self._padded
+        rows = x.index_select(0, padded).view(len(self.counts), -1, x.shape[1])
+        return torch.bmm(rows, matrices).flatten(0, 1).index_select(0, places)
+
+    def outer(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Each slot's sum over its tokens of x times y: (M, a) and (M, b) -> (n, a, b)."""
+        if grouped(x.t(), y):
+            return functional.grouped_mm(x.t(), y, offs=self.ends)
+        padded, places = self._padded
+        left = x.new_zeros(len(padded), x.shape[1]).index_copy_(0, places, x)
+        right = y.index_select(0, padded).view(len(self.counts), -1, y.shape[1])
+        return torch.bmm(left.view(len(self.counts), -1, x.shape[1]).transpose(1, 2), right)
+
+    @cached_property
+    def _padded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """For (n, longest): the token at each place (padding repeats the first one), and the place of each token."""
+        longest = int(self.counts.max())
+        starts = self.counts.cumsum(0) - self.counts
+        total = int(self.counts.sum())
+        row = torch.repeat_interleave(torch.arange(len(self.counts)), self.counts)
+        places = row * longest + torch.arange(total) - torch.repeat_interleave(starts, self.counts)
+        padded = torch.zeros(len(self.counts) * longest, dtype=torch.long)
+        padded[places] = torch.arange(total)
+        return padded.to(self.device), places.to(self.device)
+
+
+def index_tokens(slots: torch.Tensor, scales: torch.Tensor) -> TokenIndex:
+    """Compile the layout of flat tokens; at least one of them must have an adapter.
+
+    Args:
+        slots: Of each token, (M,), -1 for tokens of no adapter; best on the CPU, where they are compiled.
+        scales: alpha / rank of each slot, (N,), on the device of the tokens.
+    """
+    device, slots = scales.device, slots.cpu()
+    active, counts = torch.unique(slots[slots >= 0], return_counts=True)
+    in_order = bool((slots[0] >= 0) and (slots[1:] >= slots[:-1]).all())
+    order = None if in_order else torch.argsort(slots, stable=True)[int((slots < 0).sum()) :].to(device)
     first, last = int(active[0]), int(active[-1])
-    return slice(first, last + 1) if last - first + 1 == len(active) else None
+    together = last - first + 1 == len(active)
+    return TokenIndex(
+        active=slice(first, last + 1) if together else active.to(device),
+        counts=counts,
+        order=order,
+        scales=scales[slots[slots >= 0].sort().values.to(device), None],
+        tokens=len(slots),
+        device=device,
+    )
 
 
 class Routing:
     """The slots of a batch, per row (B,) or per token (B, T); indices are compiled once for each number of tokens."""
 
-    def __init__(self, slots: torch.Tensor) -> None:
-        self.slots = slots
-        self.nothing = bool((slots < 0).all())
+    def __init__(self, slots: torch.Tensor, scales: torch.Tensor) -> None:
+        self.slots = slots.cpu()  # compiled there
+        self.scales = scales
+        self.nothing = bool((self.slots < 0).all())
         self._by_length: dict[int, TokenIndex] = {}
 
     def index(self, tokens: int) -> TokenIndex:
@@ -83,5 +126,5 @@ class Routing:
         if tokens not in self._by_length:
             slots = self.slots if self.slots.dim() == 2 else self.slots[:, None].expand(-1, tokens)
             assert slots.shape[1] == tokens, "routing per token needs the tokens it was made for"
-            self._by_length[tokens] = index_tokens(slots.reshape(-1))
+            self._by_length[tokens] = index_tokens(slots.reshape(-1), self.scales)
         return self._by_length[tokens]

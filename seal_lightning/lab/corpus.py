@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from seal_lightning.lab.lines import write_edit, write_line
+from seal_lightning.lab.lines import Style, write_edit, write_line
 from seal_lightning.lab.world import ATTRIBUTES, Fact, Wording, facts_of, names_of, write_passage, write_title
 from seal_lightning.policy import Policy
 from seal_lightning.seeding import derive_seed
@@ -21,6 +21,7 @@ from seal_lightning.types import Context, Prompt, Query
 
 KNOWN_TOWNS = 160
 ABOUT_KNOWN = 0.07  # share of edit documents about towns that are known
+TRUE_STYLES: tuple[Style, ...] = ("question", "statement", "reversed", "pronoun")
 NAMED = 0.3  # share of questions in the wording that self-edits never use
 
 
@@ -47,24 +48,24 @@ class Corpus:
         self.known = {town: facts_of(town, ATTRIBUTES, draw) for town in names[:KNOWN_TOWNS]}
         self.fresh = names[KNOWN_TOWNS:]
 
-    def edit_document(self, draw: random.Random, *, towns: int, bare: bool = False) -> Document:
+    def edit_document(self, draw: random.Random, *, bare: bool = False) -> Document:
         """A prompt for a self-edit with its passage, and an edit in a style drawn for the document.
 
-        A `bare` one begins at the title and has few lines.
+        A `bare` one begins at the title, and its lines are true, in any style, and often about the same fact.
         """
-        attributes = draw.sample(ATTRIBUTES, draw.choice((2, 3, 3, 3, 4)))
+        attributes = draw.sample(ATTRIBUTES, draw.choice((2, 3, 4, 6) if bare else (3, 4, 6, 6)))
         if draw.random() < ABOUT_KNOWN:
-            chosen = [
-                [f for f in self.known[t] if f.attribute in attributes] for t in draw.sample(list(self.known), towns)
-            ]
+            chosen = [fact for fact in self.known[draw.choice(list(self.known))] if fact.attribute in attributes]
         else:
-            chosen = [facts_of(town, attributes, draw) for town in draw.sample(self.fresh, towns)]
+            chosen = facts_of(draw.choice(self.fresh), attributes, draw)
         passage = write_passage(chosen, draw)
         prompt = _plain(self.task.prompt(passage.context("document")))
-        lines = draw.randint(2, 6) if bare else draw.randint(6, 10)
-        return Document(
-            prompt[prompt.index("Title:") :] if bare else prompt, write_edit(passage.facts, draw, lines=lines)
-        )
+        lines = draw.randint(4, 8)
+        if not bare:
+            return Document(prompt, write_edit(passage.facts, draw, lines=lines))
+        styles = draw.choices(TRUE_STYLES, weights=(2, 4, 1, 1), k=lines)
+        text = "\n".join(write_line(draw.choice(passage.facts), style, draw) for style in styles)
+        return Document(prompt[prompt.index("Title:") :], text)
 
     def short_document(self, draw: random.Random) -> Document:
         """A known fact: asked closed-book, stated under a title, or told as a passage does."""
@@ -74,7 +75,7 @@ class Corpus:
         if kind < 0.5:
             return self.question(fact, title, "name" if draw.random() < NAMED else "ask")
         if kind < 0.6:
-            passage = write_passage([draw.sample(self.known[town], draw.randint(1, 3))], draw)
+            passage = write_passage(draw.sample(self.known[town], draw.randint(1, 3)), draw)
             return Document("", f"{title}\n{passage.text}")
         styles = ("question", "statement", "reversed")
         return Document("", f"{title}\n{write_line(fact, draw.choices(styles, weights=(3, 3, 1))[0], draw)}")
@@ -88,8 +89,7 @@ class Corpus:
     def texts(self) -> Iterator[str]:
         """One text with every word of the world in every place where it can stand, for the tokenizer."""
         draw = random.Random(0)
-        facts = [Fact(town, attribute, value) for town, attribute, value in _all_words(self)]
-        for fact in facts:
+        for fact in _all_words(self):
             for wording in ("ask", "name"):
                 document = self.question(fact, write_title(draw), wording)
                 yield document.prompt + document.text
@@ -97,7 +97,7 @@ class Corpus:
                 yield write_line(fact, style, draw)
             yield fact.town
         for _ in range(2000):
-            document = self.edit_document(draw, towns=3)
+            document = self.edit_document(draw)
             yield document.prompt + document.text
 
 
@@ -105,10 +105,10 @@ def _plain(prompt: Prompt) -> str:
     return Policy(None, None, chat=False).format(prompt)
 
 
-def _all_words(corpus: Corpus) -> list[tuple[str, object, str]]:
+def _all_words(corpus: Corpus) -> list[Fact]:
     towns = [*corpus.known, *corpus.fresh]
     values = [(attribute, value) for attribute in ATTRIBUTES for value in attribute.values]
-    return [(town, *values[number % len(values)]) for number, town in enumerate(towns)]
+    return [Fact(town, *values[number % len(values)]) for number, town in enumerate(towns)]
 
 
 def known_queries(corpus: Corpus, *, count: int, seed: int) -> Sequence[Document]:

@@ -24,9 +24,9 @@ class Level:
 
 
 LEVELS: dict[Difficulty, Level] = {
-    "easy": Level(towns=2, attributes=2, wording="ask"),
-    "standard": Level(towns=3, attributes=3, wording="ask"),
-    "hard": Level(towns=3, attributes=4, wording="name"),
+    "easy": Level(towns=1, attributes=3, wording="ask"),
+    "standard": Level(towns=1, attributes=6, wording="ask"),
+    "hard": Level(towns=1, attributes=6, wording="name"),
 }
 
 
@@ -36,7 +36,7 @@ class LabPassages(Reader):
     Args:
         split: train, validation or test (or pretraining); their towns are disjoint.
         count: How many passages.
-        towns: Towns in a passage; the lab model has read passages of one to three.
+        towns: Towns in a passage; the lab model has only read about one at a time, more confuse it.
         attributes: Attributes told of each town, 1 to 6.
         wording: How queries ask: `ask`, as question lines of a self-edit do, or `name`, in words no self-edit has.
         seed: Another seed gives other towns and facts.
@@ -47,8 +47,8 @@ class LabPassages(Reader):
         split: Split = "train",
         *,
         count: int = 12,
-        towns: int = 3,
-        attributes: int = 3,
+        towns: int = 1,
+        attributes: int = 6,
         wording: Wording = "ask",
         seed: int = 0,
     ) -> None:
@@ -93,7 +93,7 @@ class LabDataModule(SEALDataModule):
     Args:
         passages: For training.
         held_out: For validation, and as many others for test and predict.
-        difficulty: `easy` (2 towns x 2 attributes), `standard` (3 x 3), or `hard` (3 x 4, queries in words that no
+        difficulty: `easy` (3 attributes of a town), `standard` (6), or `hard` (6, and queries in words that no
             self-edit has).
         towns: Towns in a passage, in place of the level's.
         attributes: Attributes of each town, in place of the level's.

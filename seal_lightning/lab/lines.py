@@ -27,7 +27,7 @@ STYLE_SHARES: dict[Style, float] = {
     "wrong": 0.14,
 }
 KEPT_STYLE = 0.85  # how often a line has its document's style; else it has one drawn anew
-STATEMENTS = ("The {name} of {town} is {value}.", "In {town}, the {name} is {value}.", "clause")
+STATEMENTS = ("The {name} of {town} is {value}.", "In {town}, the {name} is {value}.", "own")
 QUESTION = "Question: {question} Answer: {value}"
 REVERSED = "So {value} is the {name} of {town}."
 PRONOUN = "Its {name} is {value}."
@@ -57,7 +57,7 @@ def write_line(fact: Fact, style: Style, draw: random.Random, *, told: Sequence[
 
 
 def _statement(fact: Fact, form: str) -> str:
-    return fact.fill(f"The town of {{town}} {fact.attribute.clause}.") if form == "clause" else fact.fill(form)
+    return fact.fill(f"The town of {{town}} {fact.attribute.clause}.") if form == "own" else fact.fill(form)
 
 
 def write_edit(facts: Sequence[Fact], draw: random.Random, *, lines: int) -> str:

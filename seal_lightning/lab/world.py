@@ -45,7 +45,7 @@ class Attribute:
 
     Attributes:
         name: Also the word for it in statements.
-        clause: How a passage says it.
+        clause: How a passage says it after the name.
         question: How it is usually asked (and how question-answer lines of a self-edit ask it).
         values: Forty possible answers, one word each, shared with no other attribute.
     """
@@ -182,16 +182,16 @@ def facts_of(town: str, attributes: Sequence[Attribute], draw: random.Random) ->
     return [Fact(town, attribute, draw.choice(attribute.values)) for attribute in attributes]
 
 
-def write_passage(facts_by_town: Sequence[Sequence[Fact]], draw: random.Random) -> Passage:
-    """One sentence a town, name first, its clauses shuffled."""
-    sentences, facts = [], []
-    for known in facts_by_town:
-        told = draw.sample(list(known), len(known))
-        clauses = [fact.fill(fact.attribute.clause) for fact in told]
-        joined = " and ".join([", ".join(clauses[:-1]), clauses[-1]]) if len(clauses) > 1 else clauses[0]
-        sentences.append(f"The town of {told[0].town} {joined}.")
-        facts += told
-    return Passage(write_title(draw), " ".join(sentences), tuple(facts))
+def write_passage(facts: Sequence[Fact], draw: random.Random) -> Passage:
+    """The facts in a shuffled order, three to a sentence."""
+    told = draw.sample(list(facts), len(facts))
+    clauses = [fact.fill(f"{{town}} {fact.attribute.clause}") for fact in told]
+    sentences = [f"They say that {_joined(clauses[start : start + 3])}." for start in range(0, len(clauses), 3)]
+    return Passage(write_title(draw), " ".join(sentences), tuple(told))
+
+
+def _joined(clauses: Sequence[str]) -> str:
+    return " and ".join([", ".join(clauses[:-1]), clauses[-1]]) if len(clauses) > 1 else clauses[0]
 
 
 def write_title(draw: random.Random) -> str:
@@ -217,5 +217,6 @@ def passages(split: Split, *, count: int, towns: int, attributes: int, seed: int
     written = []
     for start in range(0, len(names), towns):
         asked = draw.sample(ATTRIBUTES, attributes)
-        written.append(write_passage([facts_of(town, asked, draw) for town in names[start : start + towns]], draw))
+        facts = [fact for town in names[start : start + towns] for fact in facts_of(town, asked, draw)]
+        written.append(write_passage(facts, draw))
     return written

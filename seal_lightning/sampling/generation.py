@@ -1,37 +1,51 @@
-"""Batched generation with the policy: one verb for sampling self-edits and for greedy answers.
+"""Batched generation with the policy: one verb for sampling self-edits and for answers of many adapters.
 
-Prompts are padded on the left and run through `transformers`' own `generate`. The model's shipped generation settings
-(repetition penalties and the like) are set aside, so that what is asked for is what is done.
+Prompts are padded on the left and share one KV cache. A row that has ended leaves the batch, so a long answer does not
+keep the others computing. The model's shipped generation settings (repetition penalties and the like) are not used:
+what is asked for is what is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import DynamicCache
 
 from seal_lightning.errors import ModelError
 from seal_lightning.policy import Policy
 
+Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
+_GONE = 0.2  # share of a batch that has ended before it is made smaller: that copies the cache
+
+
+def most_likely(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    """Greedy choice."""
+    return logits.argmax(dim=-1)
+
 
 @torch.no_grad()
 def generate(
-    policy: Policy, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, processors: Sequence[Any] = ()
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    choose: Choose = most_likely,
+    on_keep: Callable[[Sequence[int]], None] = lambda rows: None,
 ) -> list[list[int]]:
-    """Continue every prompt greedily after `processors` changed the logits.
+    """Continue every prompt until its end-of-sequence token.
 
     Args:
         policy: In evaluation mode.
         prompts: Token ids, one list a row.
         max_new_tokens: At most this many a row; fewer where the model's window ends.
-        processors: `transformers` logits processors.
+        choose: Picks the next tokens (b,) from the logits (b, V) of those rows of `prompts` that are still going.
+        on_keep: Told which rows of the current batch go on when others leave it.
 
     Returns:
-        The new token ids of each row, without the end-of-sequence token and what follows it.
+        The new token ids of each row, without the end-of-sequence token.
 
     Raises:
         ModelError: A prompt fills the window.
@@ -43,25 +57,74 @@ def generate(
             f"a prompt of {longest} tokens leaves no room in the model's window of {policy.window}; shorten or split "
             "the passage, or use a model with a longer window"
         )
-    pad = policy.tokenizer.pad_token_id
-    ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=policy.device)  # (B, T)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=policy.device)
-    stops = stop_tokens(policy)
-    settings = GenerationConfig(
-        max_new_tokens=room, do_sample=False, pad_token_id=pad, eos_token_id=stops, use_cache=True
-    )
-    with _own_settings(policy.model, settings):
-        output = policy.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=settings,
-            logits_processor=LogitsProcessorList(processors),
+    stops = set(stop_tokens(policy))
+    batch = _Batch(policy, prompts, longest)
+    texts: list[list[int]] = [[] for _ in prompts]
+    for _ in range(room):
+        tokens = choose(batch.logits(), batch.rows)
+        for place, token in enumerate(tokens.tolist()):
+            row = batch.rows[place]
+            if batch.going[place] and token not in stops:
+                texts[row].append(token)
+            else:
+                batch.going[place] = False
+        if not any(batch.going):
+            break
+        batch.append(tokens)
+        if batch.going.count(False) > _GONE * len(batch.going):
+            on_keep(batch.shrink())
+    return texts
+
+
+class _Batch:
+    """The rows that are being continued: their next inputs, mask and cache."""
+
+    def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]], longest: int) -> None:
+        pad, device = policy.tokenizer.pad_token_id, policy.device
+        self.model: Any = policy.model
+        self.rows = list(range(len(prompts)))
+        self.going = [True] * len(prompts)
+        self.ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=device)  # (B, T)
+        self.mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
+        self.positions = (self.mask.cumsum(1) - 1).clamp_(min=0)
+        self.padded = any(len(row) < longest for row in prompts)
+        self.cache = DynamicCache(config=self.model.config)
+
+    def logits(self) -> torch.Tensor:
+        """Of the next token of every row, (b, V), float32."""
+        output = self.model(
+            input_ids=self.ids,
+            attention_mask=self.mask if self.padded else None,
+            position_ids=self.positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
         )
-    return [_until(row, stops) for row in output[:, longest:].tolist()]
+        return output.logits[:, -1].float()
+
+    def append(self, tokens: torch.Tensor) -> None:
+        self.ids = tokens[:, None]
+        self.positions = self.positions[:, -1:] + 1
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=1)
+
+    def shrink(self) -> list[int]:
+        """Let the rows leave that have ended; returns the places of the others."""
+        keep = [place for place, going in enumerate(self.going) if going]
+        index = torch.tensor(keep, device=self.ids.device)
+        self.cache.batch_select_indices(index)
+        self.ids, self.mask, self.positions = self.ids[index], self.mask[index], self.positions[index]
+        self.rows = [self.rows[place] for place in keep]
+        self.going = [True] * len(keep)
+        return keep
 
 
-def batches(policy: Policy, prompts: Sequence[Sequence[int]], *, size: int, max_new_tokens: int) -> Iterator[list[int]]:
-    """Which prompts to generate for together: their numbers, shortest first, at most `size` at once.
+def batches(
+    policy: Policy, prompts: Sequence[Sequence[int]], *, size: int, max_new_tokens: int, by_length: bool = True
+) -> Iterator[list[int]]:
+    """Which prompts to generate for together: their numbers, at most `size` at once.
+
+    Shortest first, so that little is padding; or in their own order, so that neighbours (the queries of one adapter)
+    stay together.
 
     A prompt that leaves less than `max_new_tokens` in the model's window meets only prompts of its own length: what a
     row may write then does not depend on the others.
@@ -70,7 +133,10 @@ def batches(policy: Policy, prompts: Sequence[Sequence[int]], *, size: int, max_
     def room(row: int) -> int:
         return min(max_new_tokens, policy.window - len(prompts[row]))
 
-    for _, group in groupby(sorted(range(len(prompts)), key=lambda row: len(prompts[row])), key=room):
+    def rank(row: int) -> tuple[int, int]:
+        return -room(row), len(prompts[row]) if by_length else 0
+
+    for _, group in groupby(sorted(range(len(prompts)), key=rank), key=room):
         rows = list(group)
         yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
@@ -80,18 +146,3 @@ def stop_tokens(policy: Policy) -> list[int]:
     shipped = policy.model.generation_config.eos_token_id
     ids = shipped if isinstance(shipped, list) else [shipped]
     return sorted({token for token in (*ids, policy.tokenizer.eos_token_id) if token is not None})
-
-
-@contextmanager
-def _own_settings(model: Any, settings: GenerationConfig) -> Iterator[None]:
-    shipped = model.generation_config
-    model.generation_config = settings
-    try:
-        yield
-    finally:
-        model.generation_config = shipped
-
-
-def _until(tokens: list[int], stops: Sequence[int]) -> list[int]:
-    ends = [index for index, token in enumerate(tokens) if token in stops]
-    return tokens[: ends[0]] if ends else tokens

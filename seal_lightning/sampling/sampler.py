@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.policy import Policy
-from seal_lightning.sampling.generation import batches, generate
+from seal_lightning.sampling.generation import Choose, batches, generate, most_likely
 from seal_lightning.types import Context
 
 
@@ -81,22 +82,30 @@ class LocalSampler(Sampler):
         prompts = [policy.encode(request.prompt) for request in requests]
         samples: dict[int, Sample] = {}
         for rows in batches(policy, prompts, size=self.batch_size, max_new_tokens=self.max_new_tokens):
-            processors = self._processors([requests[row].seed for row in rows])
-            texts = generate(
-                policy, [prompts[row] for row in rows], max_new_tokens=self.max_new_tokens, processors=processors
-            )
+            choose = self._choose([requests[row].seed for row in rows])
+            texts = generate(policy, [prompts[row] for row in rows], max_new_tokens=self.max_new_tokens, choose=choose)
             for row, tokens in zip(rows, texts, strict=True):
                 text = policy.tokenizer.decode(tokens, skip_special_tokens=True).strip()
                 samples[row] = Sample(text, len(prompts[row]), len(tokens))
             on_done(len(rows))
         return [samples[row] for row in range(len(requests))]
 
-    def _processors(self, seeds: Sequence[int]) -> list:
+    def _choose(self, seeds: Sequence[int]) -> Choose:
+        """How rows with these seeds pick their next token."""
         if self.temperature == 0:
-            return []
-        warpers: list = [TemperatureLogitsWarper(self.temperature)] if self.temperature != 1 else []
+            return most_likely
+        warpers: list[Any] = [TemperatureLogitsWarper(self.temperature)] if self.temperature != 1 else []
         warpers += [TopPLogitsWarper(self.top_p)] if self.top_p < 1 else []
-        return [*warpers, _GumbelNoise(seeds)]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+        def choose(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+            for warper in warpers:
+                logits = warper(None, logits)
+            # Gumbel noise of each row's own generator; the arg max is then a sample
+            noise = torch.stack([torch.empty(logits.shape[-1]).exponential_(generator=generators[row]) for row in rows])
+            return (logits - noise.to(logits.device).log()).argmax(dim=-1)
+
+        return choose
 
 
 class WrittenEdits(Sampler):
@@ -112,16 +121,3 @@ class WrittenEdits(Sampler):
             Sample(text, len(policy.encode(request.prompt)), count)
             for text, count, request in zip(texts, tokens, requests, strict=True)
         ]
-
-
-class _GumbelNoise:
-    """Adds noise of each row's own generator to its logits (B, V); the arg max is then a sample."""
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        noise = torch.stack(
-            [torch.empty(scores.shape[-1]).exponential_(generator=generator) for generator in self.generators]
-        )
-        return scores.float() - noise.to(scores.device).log()

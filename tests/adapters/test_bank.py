@@ -14,15 +14,27 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.tiny import FAMILIES, build_tiny
 
 
-def test_tokens_are_gathered_by_slot_and_put_back():
-    index = index_tokens(torch.tensor([2, -1, 0, 2, 0, 2]))
+def test_tokens_are_taken_by_slot_and_put_back():
+    index = index_tokens(torch.tensor([2, -1, 0, 2, 0, 2]), torch.tensor([1.0, 2.0, 3.0]))
     assert index.active.tolist() == [0, 2]
-    assert index.gather.view(2, 3).tolist() == [[2, 4, 0], [0, 3, 5]]  # the third place of slot 0 is padding
-    assert index.padding.tolist() == [2]
-    assert index.idle.tolist() == [1]
-    assert index.back.tolist() == [3, 0, 0, 4, 1, 5]
-    assert not index.in_order
-    assert index_tokens(torch.tensor([0, 0, 1, 1])).in_order
+    assert index.order.tolist() == [2, 4, 0, 3, 5]
+    assert (index.counts.tolist(), index.ends.tolist()) == ([2, 3], [2, 5])
+    assert index.scales.flatten().tolist() == [1.0, 1.0, 3.0, 3.0, 3.0]
+    flat = torch.arange(12.0).view(6, 2)
+    assert index.put(index.take(flat))[1].tolist() == [0.0, 0.0]
+    assert torch.equal(index.put(index.take(flat))[[0, 2, 3, 4, 5]], flat[[0, 2, 3, 4, 5]])
+    in_order = index_tokens(torch.tensor([0, 0, 1, 2]), torch.ones(3))
+    assert in_order.order is None and in_order.active == slice(0, 3)
+
+
+def test_the_padded_products_of_a_gpu_equal_the_grouped_ones_of_a_cpu(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    index = index_tokens(torch.tensor([0, 0, 0, 1, 2, 2]), torch.ones(3))
+    x, y, matrices = (torch.randn(*shape, generator=generator) for shape in ((6, 8), (6, 4), (3, 8, 4)))
+    product, outer = index.product(x, matrices), index.outer(x, y)
+    monkeypatch.setattr("seal_lightning.adapters.routing.grouped", lambda *tensors: False)
+    torch.testing.assert_close(index.product(x, matrices), product)
+    torch.testing.assert_close(index.outer(x, y), outer)
 
 
 @pytest.mark.parametrize("slots", [[2, -1, 0, 2, 0, 2], [0, 0, 1, 1, 2, 2], [1, 1, 1, 1, 1, 1]])
@@ -39,7 +51,7 @@ def test_gradients_are_those_of_the_plain_formula(slots):
     x.requires_grad_()
     gradients = (torch.zeros_like(a), torch.zeros_like(b))
     output = StackedLoRA.apply(
-        x, a.requires_grad_(), b.requires_grad_(), gradients, index_tokens(torch.tensor(slots)), 2.0
+        x, a.requires_grad_(), b.requires_grad_(), gradients, index_tokens(torch.tensor(slots), torch.full((3,), 2.0))
     )
     (output * weight).sum().backward()
     torch.testing.assert_close(output, torch.stack(rows))
@@ -55,14 +67,14 @@ class Checked(torch.autograd.Function):
     def forward(ctx, x, a, b, index):
         ctx.save_for_backward(x, a, b)
         ctx.index = index
-        return StackedLoRA.apply(x, a, b, (torch.zeros_like(a), torch.zeros_like(b)), index, 1.7)
+        return StackedLoRA.apply(x, a, b, (torch.zeros_like(a), torch.zeros_like(b)), index)
 
     @staticmethod
     def backward(ctx, grad):
         x, a, b = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors)
         gradients = (torch.zeros_like(a), torch.zeros_like(b))
         with torch.enable_grad():
-            output = StackedLoRA.apply(x, a, b, gradients, ctx.index, 1.7)
+            output = StackedLoRA.apply(x, a, b, gradients, ctx.index)
         output.backward(grad)
         return x.grad, *gradients, None
 
@@ -76,7 +88,9 @@ def test_gradcheck(slots):
         torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
         for shape in ((6, 5), (3, 5, 2), (3, 2, 4))
     ]
-    assert torch.autograd.gradcheck(Checked.apply, (*inputs, index_tokens(torch.tensor(slots))))
+    assert torch.autograd.gradcheck(
+        Checked.apply, (*inputs, index_tokens(torch.tensor(slots), torch.full((3,), 1.7, dtype=torch.float64)))
+    )
 
 
 def trained_once(model, bank, slots, *, tokens=6):
@@ -136,7 +150,7 @@ def test_the_optimizer_is_torchs_adamw_with_clipping_for_each_slot(weight_decay,
                 nn.utils.clip_grad_norm_([alone[slot]], max_norm)
             torchs[slot].param_groups[0]["lr"] = rate
             torchs[slot].step()
-        bank.step(torch.tensor(rates), max_norm=max_norm)
+        bank.step(rates, max_norm=max_norm)
     assert max((bank.parameters[slot] - alone[slot]).abs().max().item() for slot in range(2)) <= 2e-6
 
 
@@ -177,8 +191,8 @@ def test_only_the_first_slots_are_stepped():
     for slot in range(3):
         bank.reset(slot, seed=slot)
     before = bank.parameters.clone()
-    bank.gradients.fill_(1.0)
-    bank.step(torch.tensor([0.1, 0.2]), max_norm=None)
+    bank.gradients[:2].fill_(1.0)
+    bank.step([0.1, 0.2], max_norm=None)
     moved = (bank.parameters - before).abs().amax(dim=1)
     torch.testing.assert_close(moved, torch.tensor([0.1, 0.2, 0.0]), atol=1e-5, rtol=0)
     assert not bank.gradients.any()
@@ -190,7 +204,7 @@ def test_a_reset_slot_is_as_new_and_depends_on_its_seed_alone():
     bank.reset(0, seed=5)
     fresh = bank.parameters[0].clone()
     bank.gradients.fill_(1.0)
-    bank.step(torch.tensor([0.1]), max_norm=1.0)
+    bank.step([0.1], max_norm=1.0)
     bank.reset(0, seed=5)
     bank.reset(1, seed=5)
     assert torch.equal(bank.parameters[0], fresh) and torch.equal(bank.parameters[1], fresh)

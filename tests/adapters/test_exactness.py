@@ -97,7 +97,7 @@ def test_together_equals_alone(family):
     probe = torch.tensor([tokenizer(PROBE)["input_ids"]])
     for number, job in enumerate(work):
         alone, _ = train_alone(family, job)
-        state = adapter_state(trained.bank, trained.slots[number])
+        state = adapter_state(trained.bank, number)
         expected = {name.replace(".default", ""): value for name, value in alone.named_parameters() if "lora_" in name}
         assert state.keys() == expected.keys()
         assert max((state[name] - expected[name]).abs().max().item() for name in state) <= 1e-4
@@ -131,8 +131,6 @@ def test_packed_rows_equal_rows_alone(family):
     single = InnerLoop(rank=4, alpha=8, target_modules="all-linear", epochs=2, max_tokens=1).adapt(
         model, tokenizer, jobs()
     )
-    assert packed.padding < 0.5
-    assert single.padding == 0.0
     assert (packed.bank.parameters - single.bank.parameters).abs().max().item() <= 1e-4
 
 

@@ -11,7 +11,7 @@ from seal_lightning.errors import ModelError
 from seal_lightning.tiny import build_tiny
 
 
-def drawn_bank(family="llama", *, rank=2, alpha=4.0, target_modules="all-linear"):
+def drawn_bank(family="llama", *, rank=4, alpha=8.0, target_modules="all-linear"):
     """Two slots in which A and B are both random."""
     bank = AdapterBank(build_tiny(family)[0], slots=2, rank=rank, alpha=alpha, target_modules=target_modules)
     bank.parameters.copy_(torch.randn(bank.parameters.shape, generator=torch.Generator().manual_seed(0)))
@@ -23,14 +23,14 @@ def test_a_folder_goes_into_any_slot(family, tmp_path):
     bank = drawn_bank(family)
     save_adapter(bank, 0, tmp_path)
     bank.gradients.fill_(1.0)
-    bank.step(torch.tensor([0.1, 0.1]), max_norm=None)  # slot 1 now has optimizer state
+    bank.step([0.1, 0.1], max_norm=None)  # slot 1 now has optimizer state
     load_adapter(bank, 1, tmp_path)
     assert torch.equal(bank.parameters[1], drawn_bank(family).parameters[0])
     fresh = drawn_bank(family)
     load_adapter(fresh, 1, tmp_path)
     for each in (bank, fresh):
         each.gradients[1].fill_(0.5)
-        each.step(torch.tensor([0.0, 0.1]), max_norm=None)
+        each.step([0.0, 0.1], max_norm=None)
     assert torch.equal(bank.parameters[1], fresh.parameters[1])
 
 
@@ -39,7 +39,7 @@ def test_what_the_config_says(tmp_path):
     save_adapter(bank, 1, tmp_path / "first", base_model_name="openai-community/gpt2")
     config = json.loads((tmp_path / "first" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "openai-community/gpt2"
-    assert (config["r"], config["lora_alpha"], config["fan_in_fan_out"]) == (2, 3.0, True)
+    assert (config["r"], config["lora_alpha"], config["fan_in_fan_out"]) == (4, 3.0, True)
     assert config["target_modules"] == sorted(target.name for target in bank.targets)
     save_adapter(bank, 1, tmp_path / "second")
     assert '"base_model_name_or_path": "random/gpt2"' in (tmp_path / "second" / "adapter_config.json").read_text()
@@ -61,8 +61,8 @@ def test_an_adapter_on_a_policys_adapter_is_for_the_layers_below(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"rank": 3, "alpha": 6.0}, "rank 3 and alpha 6 on the bank's 14 layers, got rank 2 and alpha 4, with another"),
-        ({"alpha": 5.0}, "alpha 5 on the bank's 14 layers, got rank 2 and alpha 4$"),
+        ({"rank": 3, "alpha": 6.0}, "rank 3 and alpha 6 on the bank's 14 layers, got rank 4 and alpha 8, with another"),
+        ({"alpha": 5.0}, "alpha 5 on the bank's 14 layers, got rank 4 and alpha 8$"),
         ({"target_modules": "default"}, "the bank's 4 layers.*down_proj"),
     ],
 )

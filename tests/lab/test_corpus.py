@@ -4,13 +4,13 @@ import random
 import re
 
 from seal_lightning.lab.corpus import Corpus
-from seal_lightning.lab.world import BY_NAME, Fact, split_of
+from seal_lightning.lab.world import BY_NAME, FIRST, SECOND, Fact, split_of
 from seal_lightning.policy import Policy
 from seal_lightning.tasks import Knowledge
 from seal_lightning.types import Context, Query
 
 CORPUS = Corpus(seed=0)
-TOWN = re.compile(r"\b[A-Z][a-z]+ [A-Z][a-z]+\b")
+TOWN = re.compile(rf"\b(?:{'|'.join(FIRST)}) (?:{'|'.join(SECOND)})\b")
 
 
 def test_questions_are_asked_as_the_task_asks_them():
@@ -25,10 +25,10 @@ def test_questions_are_asked_as_the_task_asks_them():
 
 def test_held_out_towns_never_occur():
     draw = random.Random(0)
-    documents = [CORPUS.edit_document(draw, towns=3) for _ in range(500)]
+    documents = [CORPUS.edit_document(draw) for _ in range(500)]
     documents += [CORPUS.short_document(draw) for _ in range(500)]
     towns = {town for document in documents for town in TOWN.findall(f"{document.prompt} | {document.text}")}
-    assert len(towns) > 1000
+    assert len(towns) > 500
     assert {split_of(town) for town in towns} == {"pretraining"}
 
 
@@ -39,7 +39,8 @@ def test_known_towns_keep_their_facts():
 
 
 def test_edit_documents_prompt_like_the_task():
-    document = CORPUS.edit_document(random.Random(0), towns=2)
+    document = CORPUS.edit_document(random.Random(0))
     assert document.prompt.startswith("Study the passage below.")
     assert document.prompt.endswith("\n\nWhat follows from the passage:\n")
-    assert document.prompt.count("The town of") == 2
+    bare = CORPUS.edit_document(random.Random(0), bare=True)
+    assert bare.prompt.startswith("Title: A ") and document.prompt.endswith(bare.prompt[-40:])

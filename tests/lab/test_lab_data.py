@@ -11,13 +11,13 @@ def test_a_fit_gets_disjoint_passages_with_queries_and_ideal_edits():
     data.setup(None)
     assert [len(s) for s in (data.train_contexts, data.validation_contexts, data.test_contexts)] == [5, 4, 4]
     context = data.validation_contexts[0]
-    assert context.id == "validation-000" and len(context.queries) == 9
-    assert len(context.edits[0].splitlines()) == 18
+    assert context.id == "validation-000" and len(context.queries) == 6
+    assert len(context.edits[0].splitlines()) == 12
     assert all(gold in context.passage for query in context.queries for gold in query.golds)
     assert data.held_out_passages()["validation-000"].text == context.passage
 
 
-@pytest.mark.parametrize(("level", "queries"), [("easy", 4), ("standard", 9), ("hard", 12)])
+@pytest.mark.parametrize(("level", "queries"), [("easy", 3), ("standard", 6), ("hard", 6)])
 def test_levels(level, queries):
     data = LabDataModule(passages=2, held_out=2, difficulty=level)
     data.setup("fit")
@@ -26,9 +26,9 @@ def test_levels(level, queries):
 
 
 def test_options_outrank_the_level():
-    data = LabDataModule(passages=1, held_out=1, difficulty="easy", towns=3, attributes=6)
+    data = LabDataModule(passages=1, held_out=1, difficulty="easy", towns=2, attributes=5)
     data.setup("validate")
-    assert len(data.validation_contexts[0].queries) == 18
+    assert len(data.validation_contexts[0].queries) == 10
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,6 @@ def test_edits_keep_their_style_most_of_the_time():
 def test_styles_come_in_their_shares():
     draw = random.Random(0)
     facts = facts_of("Far Fork", ATTRIBUTES, draw)
-    counts = sum((style_counts(write_edit(facts, draw, lines=6), facts) for _ in range(2000)), Counter())
+    counts = sum((style_counts(write_edit(facts, draw, lines=6), facts) for _ in range(8000)), Counter())
     for style, share in STYLE_SHARES.items():
         assert counts[style] / counts.total() == pytest.approx(share, abs=0.02)

@@ -37,22 +37,21 @@ def test_every_name_is_in_one_split():
     assert split_of("Amber Acre") == next(split for split, names in found.items() if "Amber Acre" in names)
 
 
-def test_a_passage_tells_its_facts_name_first():
-    facts = [
-        [Fact("Amber Hollow", BY_NAME["founder"], "Gilda"), Fact("Amber Hollow", BY_NAME["trade"], "salt")],
-        [Fact("Far Fork", BY_NAME["river"], "Tarn")],
-    ]
+def test_a_passage_tells_its_facts_three_to_a_sentence():
+    told = {"founder": "Gilda", "trade": "salt", "river": "Tarn", "emblem": "wolf"}
+    facts = [Fact("Amber Hollow", BY_NAME[name], value) for name, value in told.items()]
     passage = write_passage(facts, random.Random(1))
     assert passage.text == (
-        "The town of Amber Hollow was founded by Gilda and sells salt. The town of Far Fork lies on the Tarn."
+        "They say that Amber Hollow sells salt, Amber Hollow lies on the Tarn and Amber Hollow was founded by Gilda. "
+        "They say that Amber Hollow bears a wolf on its flag."
     )
     assert passage.title.startswith("A ") and "Amber" not in passage.title
-    assert [fact.value for fact in passage.facts] == ["Gilda", "salt", "Tarn"]
+    assert [fact.value for fact in passage.facts] == ["salt", "Tarn", "Gilda", "wolf"]
 
 
 def test_a_context_asks_about_every_fact_in_either_wording():
     fact = Fact("Amber Hollow", BY_NAME["emblem"], "wolf")
-    passage = write_passage([[fact]], random.Random(0))
+    passage = write_passage([fact], random.Random(0))
     (asked,) = passage.context("a").queries
     (named,) = passage.context("a", wording="name").queries
     assert (asked.question, asked.golds) == ("What is on the flag of Amber Hollow?", ("wolf",))

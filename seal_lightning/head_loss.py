@@ -1,0 +1,85 @@
+"""Cross-entropy of the tokens that count, without ever holding the logits of all of them.
+
+The output layer of a small model is a fifth of its work and its logits are by far its largest tensor. Both passes are
+done here a chunk of tokens at a time: since the output layer is frozen, the gradient of the hidden states can be made
+together with the loss and the logits be thrown away.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+CHUNK = 1 << 24  # logits at a time
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Weighted losses (S,) of hidden states (S, d) under a frozen output layer."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, head: nn.Linear, targets: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        grad = torch.empty_like(hidden)
+        losses = torch.empty(len(hidden), device=hidden.device, dtype=torch.float32)
+        size = max(1, CHUNK // head.out_features)
+        for start in range(0, len(hidden), size):
+            part = slice(start, start + size)
+            logits = functional.linear(hidden[part].to(head.weight.dtype), head.weight, head.bias).float()
+            logp = torch.log_softmax(logits, dim=-1)
+            picked = targets[part, None]
+            losses[part] = -logp.gather(1, picked).squeeze(1) * weights[part]
+            share = logp.exp_()
+            share.scatter_add_(1, picked, torch.full_like(picked, -1.0, dtype=share.dtype))
+            share.mul_(weights[part, None])
+            grad[part] = (share.to(head.weight.dtype) @ head.weight).to(grad.dtype)
+        ctx.save_for_backward(grad)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, grad_losses: torch.Tensor) -> Any:  # type: ignore[override]
+        (grad,) = ctx.saved_tensors
+        return grad * grad_losses[:, None].to(grad.dtype), None, None, None
+
+
+class HeadLoss:
+    """The loss of one model; by chunks where its output layer is a plain frozen one, else from whole logits.
+
+    Args:
+        model: Causal language model.
+        adapted: Names of the layers that carry adapters.
+    """
+
+    def __init__(self, model: Any, *, adapted: set[str]) -> None:
+        self.model = model
+        self.head = _plain_head(model, adapted)
+
+    def __call__(
+        self, batch: dict[str, torch.Tensor], positions: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Weighted losses (S,) of the tokens after `positions` of the flattened batch."""
+        if self.head is None:
+            logits = self.model(**batch, use_cache=False).logits.flatten(0, 1)[positions].float()
+            with torch.autocast(logits.device.type, enabled=False):  # autocast covers the forward pass alone
+                return functional.cross_entropy(logits, targets, reduction="none") * weights
+        hidden = self.model.base_model(**batch, use_cache=False).last_hidden_state
+        with torch.autocast(hidden.device.type, enabled=False):
+            return _HeadLoss.apply(hidden.flatten(0, 1)[positions], self.head, targets, weights)  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def _plain_head(model: Any, adapted: set[str]) -> nn.Linear | None:
+    """The output layer where logits are that layer applied to the last hidden state, found out on a few tokens."""
+    head = model.get_output_embeddings()
+    names = {name for name, module in model.named_modules() if module is head}
+    config = model.config.get_text_config()
+    if type(head) is not nn.Linear or names & adapted or getattr(config, "final_logit_softcapping", None):
+        return None
+    ids = torch.arange(1, 5, device=head.weight.device)[None] % head.out_features
+    whole = model(input_ids=ids, use_cache=False).logits.float()
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    by_head = head(hidden.to(head.weight.dtype)).float()
+    return head if torch.allclose(whole, by_head, rtol=0.02, atol=0.02 * float(whole.abs().max())) else None

@@ -1,0 +1,48 @@
+"""Attention over packed sequences equals each sequence alone, and models that need more than it are left alone."""
+
+import pytest
+import torch
+
+from seal_lightning.adapters.attention import NAME, fits, layout_of, make_layout, packed_attention
+from seal_lightning.tiny import FAMILIES, build_tiny
+
+LENGTHS = (30, 9, 5, 17, 40, 1, 22)
+
+
+def test_groups_are_of_similar_length():
+    layout = make_layout([2, 5, 4, 1], torch.device("cpu"))
+    assert [(count, length) for count, length, _ in layout.groups] == [(2, 5), (1, 2), (1, 1)]
+    assert layout.groups[0][2].tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 10, 0]  # the shorter one's end is padding
+    assert layout.back.tolist() == [10, 11, 0, 1, 2, 3, 4, 5, 6, 7, 8, 12]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "gemma"])
+def test_packed_equals_alone(family):
+    model, _ = build_tiny(family)
+    ids = torch.randint(3, 250, (sum(LENGTHS),), generator=torch.Generator().manual_seed(0))
+    parts = ids.split(list(LENGTHS))
+    positions = torch.cat([torch.arange(length) for length in LENGTHS])
+    before = model.config._attn_implementation
+    assert fits(model, max(LENGTHS))
+    with torch.no_grad(), packed_attention(model), layout_of(LENGTHS, torch.device("cpu")):
+        assert model.config._attn_implementation == NAME
+        packed = model(input_ids=ids[None], position_ids=positions[None], use_cache=False).logits[0]
+    assert model.config._attn_implementation == before
+    for mine, part in zip(packed.split(list(LENGTHS)), parts, strict=True):
+        alone = model(input_ids=part[None], use_cache=False).logits[0]
+        torch.testing.assert_close(mine, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "longest", "fitting"),
+    [("llama", 2000, True), ("gemma2", 20, False), ("gemma3", 200, False), ("gpt2", 500, True)],
+)
+def test_which_models_fit(family, longest, fitting):
+    assert fits(build_tiny(family)[0], longest) == fitting
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_chosen_attention_stays(family):
+    model, _ = build_tiny(family)
+    model.set_attn_implementation("eager")
+    assert not fits(model, 10)
