@@ -36,7 +36,7 @@ class Plan:
         repeats: Adapters trained for each self-edit, with different seeds; their rewards are averaged (paper: 3).
         passage_only: Also train one adapter on the passage alone, the paper's baseline for evaluation.
         written: Also train one on the first self-edit that the data carries for a context, where it does: the paper's
-            comparison with a stronger model's edits.
+            comparison with a stronger model's edits. In a fit only before the first round, since they do not change.
     """
 
     edits: int = 5

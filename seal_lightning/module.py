@@ -204,11 +204,12 @@ class SEALModule(LightningModule):
 
     def _open_units(self, phase: str, contexts: Sequence[Context]) -> None:
         self.evaluated = []
+        later = self.trainer.state.fn == "fit" and self.rounds_done > 0
         self.runner = UnitRunner(
             self.trainer,
             self,
             phase=phase,
-            plan=self.evaluation,
+            plan=replace(self.evaluation, written=False) if later else self.evaluation,
             units=units(contexts, self.datamodule.contexts_per_unit),
             round=self.rounds_done,
             policy_digest=self.policy.digest(),
