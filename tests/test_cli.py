@@ -179,7 +179,7 @@ def test_the_commands_after_a_fit(seal, tmp_path):
     run = tmp_path / "run"
     code, out, err = fit(seal, run, "--config", RANDOM)
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == f"next: seal test --config {run / 'config.yaml'} --ckpt_path best --data.test FILE"
+    assert out.splitlines()[-1] == f"next: seal test --config {run / 'config.yaml'} --ckpt_path best"
 
     for command, table in (("test", "test"), ("validate", "validation")):
         code, out, err = seal(command, "--config", run / "config.yaml", "--ckpt_path", "best")
@@ -230,7 +230,8 @@ def test_a_run_prints_its_results_and_nothing_else(tmp_path):
     args = ["fit", "--config", RANDOM, "--trainer.max_epochs", "1", "--trainer.default_root_dir", tmp_path / "run"]
     done = subprocess.run([script, *args], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    starts = ["validation before", "round 1 E-step", "round 1 M-step", "validation after", "run folder", "best", "next"]
+    starts = ["validation before", "round 1 E-step", "round 1 M-step", "validation after", "| | acc", "|---", "| base"]
+    starts += ["| passage", "| edits before training", "| edits after round 1", "saved", "run folder", "best", "next"]
     lines = done.stdout.splitlines()
     assert len(lines) == len(starts) and all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
 

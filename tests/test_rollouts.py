@@ -80,6 +80,7 @@ OTHER_LOOPS = {
     "append_eos": False,
     "max_adapters": 3,
     "max_tokens": 99,
+    "pad_to": 9,
 }
 
 

@@ -33,7 +33,9 @@ def module(*, rounds_done=0, kept=(1,)) -> SimpleNamespace:
         "e_step/rejected_frac": 0.125,
         "e_step/seconds": 61.2,
     }
-    return SimpleNamespace(rounds_done=rounds_done, kept=list(kept), e_step_metrics=metrics)
+    return SimpleNamespace(
+        rounds_done=rounds_done, kept=list(kept), e_step_metrics=metrics, m_step=SimpleNamespace(epochs=2)
+    )
 
 
 def plain(**options) -> EStepProgress:
@@ -108,19 +110,21 @@ def test_the_end_of_an_e_step(capsys):
     )
 
 
-def test_the_m_step_tells_its_first_and_last_loss(capsys):
+def test_the_m_step_tells_the_loss_of_its_first_and_last_epoch(capsys):
     progress = plain()
     m_step(progress, [4.0, 3.0, 2.0, 1.0], epoch=1)
-    m_step(progress, [8.0, 6.0] + [5.0] * 16 + [4.0, 2.0], epoch=2)  # a tenth of the batches at each end
+    m_step(progress, [8.0, 6.0, 7.0, 4.0, 2.0, 3.0], epoch=2)
     assert capsys.readouterr().out.splitlines() == [
-        "round 2 M-step: loss 4.000 -> 1.000 in 4 batches, 0 s",
-        "round 3 M-step: loss 7.000 -> 3.000 in 20 batches, 0 s",
+        "round 2 M-step: loss 3.500 in the first epoch, 1.500 in the last, 4 batches, 0 s",
+        "round 3 M-step: loss 7.000 in the first epoch, 3.000 in the last, 6 batches, 0 s",
     ]
 
 
 def test_an_m_step_resumed_half_way(capsys):
     m_step(plain(), [2.0, 1.0], start=5)
-    assert capsys.readouterr().out == "round 1 M-step: loss 2.000 -> 1.000 in 2 batches, 0 s\n"
+    assert (
+        capsys.readouterr().out == "round 1 M-step: loss 2.000 in the first epoch, 1.000 in the last, 2 batches, 0 s\n"
+    )
 
 
 def test_a_round_that_kept_nothing(capsys):
@@ -194,7 +198,7 @@ def test_bars_show_units_phase_and_batches():
     assert "inner loop" in shown and "3/9" in shown
     assert "round 1 M-step" in shown and "2/2" in shown
     assert "unit 1/3" not in shown  # the bar tells it
-    assert "round 1 M-step: loss 2.000 -> 1.000 in 2 batches, 0 s" in shown
+    assert "round 1 M-step: loss 2.000 in the first epoch, 1.000 in the last, 2 batches, 0 s" in shown
 
 
 @pytest.mark.parametrize("how", ["exception", "teardown"])
