@@ -67,10 +67,16 @@ def rounds_table(validations: Mapping[int, Sequence[Rollout]], *, resamples: int
     ]
 
 
-def _row(name: str, rollouts: Sequence[Rollout], resamples: int) -> Row:
+def group_by_context(rollouts: Sequence[Rollout]) -> dict[str, list[Rollout]]:
+    """The rollouts of each context, in their order."""
     by_context: dict[str, list[Rollout]] = {}
     for rollout in rollouts:
         by_context.setdefault(rollout.context_id, []).append(rollout)
+    return by_context
+
+
+def _row(name: str, rollouts: Sequence[Rollout], resamples: int) -> Row:
+    by_context = group_by_context(rollouts)
     base = name == "base"
     values = [fmean(r.baseline if base else r.score for r in group) for group in by_context.values()]
     low, high = bootstrap_interval(values, resamples=resamples)

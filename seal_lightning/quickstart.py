@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seal_lightning.errors import ConfigError, SealError
-from seal_lightning.evaluation import Row, rounds_table
+from seal_lightning.evaluation import Row, group_by_context, rounds_table
 from seal_lightning.journal import read_validations
 from seal_lightning.types import Rollout
 
@@ -103,11 +103,7 @@ def side_by_side(run: Path) -> Table:
 
 def edits_by_context(rollouts: Sequence[Rollout]) -> dict[str, list[Rollout]]:
     """The rollouts of own edits, by context."""
-    by_context: dict[str, list[Rollout]] = {}
-    for rollout in rollouts:
-        if rollout.kind == "edit":
-            by_context.setdefault(rollout.context_id, []).append(rollout)
-    return by_context
+    return group_by_context([rollout for rollout in rollouts if rollout.kind == "edit"])
 
 
 def mean_score(rollouts: Sequence[Rollout]) -> float:
