@@ -6,7 +6,7 @@
 
 (a) sequential: peft and torch's AdamW, one adapter at a time, batches padded to their longest sequence only
 (b) official: transformers' Trainer, one adapter at a time, every sequence padded to 2,048 tokens; some steps, scaled
-(c) the bank
+(c) the bank; and, on a CPU with `--processes N`, N banks in one-thread processes that share the jobs, as ranks do
 
 Models have random weights unless a folder is given: speed does not depend on them. Jobs have the lengths of published
 self-edits (50 passages x 5 edits of rank_iter0.json of the SEAL repository, MIT; counted in tokens of SmolLM2).
@@ -16,6 +16,7 @@ Useful FLOP are 4 x the parameters in matrix products x tokens: forward, and the
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import random
@@ -25,6 +26,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Trainer, TrainingArguments
 
 from seal_lightning.adapters.bank import find_targets
+from seal_lightning.allocator import keep_freed_memory
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.types import AdapterJob, Directives, TrainingSequence
 
@@ -228,6 +231,45 @@ def bank(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop, measured: 
     measured.tokens = sum(stats.trained_tokens for stats in trained.stats)
 
 
+class BankProcesses:
+    """The bank in several processes with one thread each; each trains its share of the jobs."""
+
+    def __init__(self, count: int, options: argparse.Namespace, settings: InnerLoop) -> None:
+        self.count = count
+        started = (options.model, options.dtype, settings, options.jobs, options.epochs, options.seed)
+        context = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_process, initargs=started)
+        self.run(2 * count)  # starts the processes and warms them up
+
+    def run(self, jobs: int) -> list[tuple[int, int]]:
+        """Steps and tokens of each process's share of the first `jobs` jobs."""
+        shares = [range(number, jobs, self.count) for number in range(self.count)]
+        return list(self.pool.map(_run_share, shares, chunksize=1))
+
+    def __call__(self, measured: Measured, jobs: int) -> None:
+        with watched(measured, "cpu"):
+            done = self.run(jobs)
+        measured.steps = sum(steps for steps, _ in done)
+        measured.tokens = sum(tokens for _, tokens in done)
+
+
+def _start_process(name: str, dtype: str, settings: InnerLoop, count: int, epochs: int, seed: int) -> None:
+    global _work
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    model = make_model(name, getattr(torch, dtype), "cpu")
+    _work = (model, settings, draw_jobs(count, vocabulary=model.config.vocab_size, epochs=epochs, seed=seed))
+
+
+_work: tuple[Any, InnerLoop, list[AdapterJob]]
+
+
+def _run_share(share: Sequence[int]) -> tuple[int, int]:
+    model, settings, jobs = _work
+    stats = settings.adapt(model, Digits(), [jobs[number] for number in share]).stats
+    return sum(each.steps for each in stats), sum(each.trained_tokens for each in stats)
+
+
 def gemm_rate(dtype: torch.dtype, device: str) -> float:
     """FLOP/s of one large matrix product."""
     size = 8192 if device == "cuda" else 2048
@@ -282,17 +324,20 @@ def main() -> None:
     add_options(parser)
     parser.add_argument("--jobs", type=int, default=64)
     parser.add_argument("--slots", type=int, help="adapters at the same time; the inner loop's own choice by default")
+    parser.add_argument("--processes", type=int, default=0, help="also measure the bank in so many processes")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peft_jobs", type=int, default=4, help="jobs of (a) in each repeat")
     parser.add_argument("--peft_steps", type=int, default=12, help="most steps of each of them")
     parser.add_argument("--official_steps", type=int, default=2, help="steps of (b) in each repeat; 0 leaves it out")
     options = parser.parse_args()
+    keep_freed_memory()  # as the command line does
     torch.set_num_threads(options.threads)
     dtype = getattr(torch, options.dtype)
     model = make_model(options.model, dtype, options.device)
     settings = settings_of(options, options.slots)
     jobs = draw_jobs(options.jobs, vocabulary=model.config.vocab_size, epochs=options.epochs, seed=options.seed)
-    found = {"sequential": Measured(), "official": Measured(), "bank": Measured()}
+    found = {"sequential": Measured(), "official": Measured(), "bank": Measured(), "processes": Measured()}
+    processes = BankProcesses(options.processes, options, settings) if options.processes else None
     settings.adapt(model, Digits(), jobs[:2])  # first calls are slow: thread pools, kernels, allocations
     rates = []
     for _ in range(options.repeats):
@@ -301,6 +346,8 @@ def main() -> None:
         if options.official_steps:
             official(model, jobs, settings, options.official_steps, found["official"])
         bank(model, jobs, settings, found["bank"])
+        if processes is not None:
+            processes(found["processes"], len(jobs))
     print_result(options, model, found, statistics.median(rates))
 
 
@@ -308,14 +355,14 @@ def print_result(options: argparse.Namespace, model: Any, found: dict[str, Measu
     flop = 4 * matmul_parameters(model)
     print(f"{options.model}, rank {options.rank}, {options.targets}, {options.dtype}; {options.jobs} jobs; "
           f"{machine(options.device)}; torch {torch.__version__}; large matmul {rate / 1e9:.1f} GFLOP/s")  # fmt: skip
-    print("| | adapter-steps/s | tokens/s | share of the matmul rate | peak memory, MB | bank is faster by |")
+    print("| | adapter-steps/s | tokens/s | share of the matmul rate | peak memory, MB | times sequential |")
     print("|---|---|---|---|---|---|")
     rows = {}
     for name, measured in found.items():
         if not measured.seconds:
             continue
         tokens = measured.tokens / statistics.median(measured.seconds)
-        ratio = measured.per_step / found["bank"].per_step
+        ratio = found["sequential"].per_step / measured.per_step
         rows[name] = {
             "adapter_steps_per_s": 1 / measured.per_step,
             "tokens_per_s": tokens,
@@ -325,7 +372,7 @@ def print_result(options: argparse.Namespace, model: Any, found: dict[str, Measu
             "seconds": measured.seconds,
         }
         print(f"| {name} | {1 / measured.per_step:.1f} | {tokens:.0f} | {tokens * flop / rate:.0%} | "
-              f"{measured.peak / 1e6:.0f} | {ratio:.1f} |")  # fmt: skip
+              f"{measured.peak / 1e6:.0f} | {ratio:.3g} |")  # fmt: skip
     print("padding that the frozen model sees: none, sequences lie end to end")
     if options.json:
         used = {name: str(value) for name, value in vars(options).items()}

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 
 from seal_lightning import __version__
+from seal_lightning.allocator import keep_freed_memory
 from seal_lightning.config_errors import read_config_files
 from seal_lightning.errors import SealError
 
@@ -82,6 +83,7 @@ def _run(args: list[str]) -> None:
         quickstart.main(args[1:])
         return
     files = read_config_files(args)
+    keep_freed_memory()
     with redirect_stdout(sys.stderr):  # what libraries say while they are imported; stdout is for results
         if _talkative(_log_level(args)):
             with suppress(ImportError):  # transformers would import it later, and it logs to stdout

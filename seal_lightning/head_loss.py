@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-CHUNK = 1 << 24  # logits at a time
+CHUNK = 1 << 25  # logits at a time; every chunk reads the whole output layer again
 
 
 class _HeadLoss(torch.autograd.Function):

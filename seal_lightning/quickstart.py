@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
 
@@ -26,7 +27,7 @@ from seal_lightning.evaluation import Row, group_by_context, rounds_table
 from seal_lightning.journal import read_validations
 from seal_lightning.types import Rollout
 
-CONFIG = Path("configs") / "quickstart.yaml"
+CONFIG = Path(str(files("seal_lightning.configs") / "quickstart.yaml"))  # configs/ of the repository
 CONTROL = ("--filter", "seal_lightning.callbacks.RandomFilter")
 INTRODUCTION = """\
 SEAL in the lab. A model of 0.9 million parameters reads passages about towns it has never heard of and writes its own
@@ -36,7 +37,7 @@ each passage teaches the model to write better ones. Beside it runs a control, w
 LAST_WORDS = """\
 {seconds:.0f} s in all; every edit and answer is in {run}/journal, the best of each round in {run}/tables
 next, a harder world:  seal quickstart --data.difficulty hard
-or an ablation:        seal fit --config {config} --model.inner_loop.rank 2 --trainer.default_root_dir runs/rank-2"""
+or an ablation:        seal fit --config {run}/config.yaml --model.inner_loop.rank 2 --trainer.default_root_dir runs/rank-2"""
 
 
 class RunFailed(SealError):
@@ -142,13 +143,11 @@ def main(argv: Sequence[str]) -> None:
         description="SEAL in the lab beside its control, in about a minute on two cores.",
         epilog="Other options go to both runs, for example --trainer.max_epochs 1 or --data.difficulty hard.",
     )
-    parser.add_argument("--config", type=Path, default=CONFIG, help=f"default: {CONFIG}")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="default: the one of the lab")
     parser.add_argument("--run_dir", type=Path, default=Path("runs") / "quickstart", help="default: runs/quickstart")
     options, others = parser.parse_known_args(argv)
     if not options.config.is_file():
-        raise ConfigError(
-            f"--config {options.config}: there is no such file; run seal quickstart in the project's folder, or name it"
-        )
+        raise ConfigError(f"--config {options.config}: there is no such file; leave --config out for the lab's own")
     run, started = free_folder(options.run_dir), time.monotonic()
     control = run / "control"
     console = Console(highlight=False, markup=False)
@@ -170,4 +169,4 @@ def main(argv: Sequence[str]) -> None:
         soft_wrap=True,
     )
     console.print(side_by_side(run))
-    console.print(LAST_WORDS.format(seconds=time.monotonic() - started, run=run, config=options.config), soft_wrap=True)
+    console.print(LAST_WORDS.format(seconds=time.monotonic() - started, run=run), soft_wrap=True)

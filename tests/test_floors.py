@@ -19,13 +19,25 @@ PACKAGE = "seal_lightning"
 # One entry for every module or sub-package of seal_lightning. A new one gets its floor here, and CONTRIBUTING.md says
 # what a floor is for.
 FLOOR_OF = {
-    **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation"], 0),
+    **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator"], 0),
     **dict.fromkeys(["grading", "tasks", "data"], 1),
     **dict.fromkeys(["tiny", "model", "policy", "packing", "head_loss", "adapters", "sampling", "inner_loop"], 2),
     **dict.fromkeys(["e_step", "m_step"], 3),
     **dict.fromkeys(["hooks", "rollouts", "module", "loop", "trainer", "strategies"], 4),
     **dict.fromkeys(
-        ["cli", "command_line", "config_errors", "quickstart", "callbacks", "lab", "report", "__main__", "__init__"], 5
+        [
+            "cli",
+            "command_line",
+            "config_errors",
+            "quickstart",
+            "callbacks",
+            "configs",
+            "lab",
+            "report",
+            "__main__",
+            "__init__",
+        ],
+        5,
     ),
 }
 FREE_ATTRIBUTES = {"__version__"}  # what any floor may take from seal_lightning itself
@@ -125,9 +137,10 @@ def root_callbacks_complaints(text: str, name: str) -> list[str]:
 
 
 def package_sources() -> list[tuple[str, Path]]:
-    """(module name, file) of every module of the package, callbacks/ included."""
+    """(module name, file) of every module of the package, callbacks/ and configs/ included."""
     pairs = [(PACKAGE, path) for path in sorted((ROOT / PACKAGE).rglob("*.py"))]
-    pairs += [(f"{PACKAGE}.callbacks", path) for path in sorted((ROOT / "callbacks").rglob("*.py"))]
+    for outside in ("callbacks", "configs"):
+        pairs += [(f"{PACKAGE}.{outside}", path) for path in sorted((ROOT / outside).rglob("*.py"))]
     return [(_module_name(prefix, path), path) for prefix, path in pairs]
 
 

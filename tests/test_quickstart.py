@@ -66,9 +66,9 @@ def test_a_run_is_never_written_over(tmp_path):
 
 def test_a_missing_config_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["quickstart"]) == 2
-    said = "there is no such file; run seal quickstart in the project's folder, or name it"
-    assert capsys.readouterr().err == f"seal: --config configs/quickstart.yaml: {said}\n"
+    assert main(["quickstart", "--config", "other.yaml"]) == 2
+    said = "there is no such file; leave --config out for the lab's own"
+    assert capsys.readouterr().err == f"seal: --config other.yaml: {said}\n"
 
 
 def test_help(capsys):

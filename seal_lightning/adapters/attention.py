@@ -27,11 +27,13 @@ class Layout:
     """Where the tokens of a packed row go for attention.
 
     Attributes:
-        groups: For each group the number of sequences, their padded length, and the token at each place, (n * L,).
-        back: Place of each token in all groups end to end, (T,).
+        groups: For each group the number of sequences n and their padded length L; together they have P places.
+        there: The token at each place of all groups end to end, (P,); padding repeats the row's first token.
+        back: The place of each token, (T,).
     """
 
-    groups: tuple[tuple[int, int, torch.Tensor], ...]
+    groups: tuple[tuple[int, int], ...]
+    there: torch.Tensor
     back: torch.Tensor
 
 
@@ -49,18 +51,44 @@ def make_layout(lengths: Sequence[int], device: torch.device) -> Layout:
         if not grouped or lengths[number] < _SHORTEST * lengths[grouped[-1][0]]:
             grouped.append([])
         grouped[-1].append(number)
+    groups = tuple((len(group), lengths[group[0]]) for group in grouped)
+    there = torch.zeros(sum(count * length for count, length in groups), dtype=torch.long)
     back = torch.empty(starts[-1], dtype=torch.long)
-    groups, at = [], 0
+    at = 0
     for group in grouped:
-        longest = lengths[group[0]]
-        gather = torch.zeros(len(group), longest, dtype=torch.long)
-        for row, number in enumerate(group):
-            length, start = lengths[number], starts[number]
-            gather[row, :length] = torch.arange(start, start + length)
-            back[start : start + length] = torch.arange(at + row * longest, at + row * longest + length)
-        groups.append((len(group), longest, gather.flatten().to(device)))
-        at += gather.numel()
-    return Layout(tuple(groups), back.to(device))
+        for number in group:
+            start, end = starts[number], starts[number + 1]
+            there[at : at + end - start] = torch.arange(start, end)
+            back[start:end] = torch.arange(at, at + end - start)
+            at += lengths[group[0]]
+    return Layout(groups, there.to(device), back.to(device))
+
+
+class _ToPlaces(torch.autograd.Function):
+    """Rows of tokens (T, f) -> rows of places (P, f). What stands at padding never counts, so it gets no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: torch.Tensor, layout: Layout) -> torch.Tensor:
+        ctx.layout = layout
+        return tokens.index_select(0, layout.there)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        return grad.index_select(0, ctx.layout.back), None
+
+
+class _ToTokens(torch.autograd.Function):
+    """Rows of places (P, f) -> rows of tokens (T, f)."""
+
+    @staticmethod
+    def forward(ctx: Any, places: torch.Tensor, layout: Layout) -> torch.Tensor:
+        ctx.layout = layout
+        return places.index_select(0, layout.back)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        layout = ctx.layout
+        return grad.new_zeros(len(layout.there), grad.shape[1]).index_copy_(0, layout.back, grad), None
 
 
 def attend(
@@ -74,23 +102,19 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: query (1, H, T, D) -> (1, T, H, D), by the layout of the pass."""
     layout = _layout.get()
-    outputs = []
-    for count, length, gather in layout.groups:
+    heads = [tensor.shape[1] for tensor in (query, key, value)]
+    rows = [_ToPlaces.apply(tensor[0].transpose(0, 1).flatten(1), layout) for tensor in (query, key, value)]
+    outputs, start = [], 0
+    for count, length in layout.groups:
         q, k, v = (
-            tensor[0].index_select(1, gather).unflatten(1, (count, length)).transpose(0, 1)  # (n, H, L, D)
-            for tensor in (query, key, value)
+            places[start : start + count * length].view(count, length, number, -1).transpose(1, 2)  # (n, H, L, D)
+            for places, number in zip(rows, heads, strict=True)
         )
-        attended = scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            is_causal=True,
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-        outputs.append(attended.transpose(1, 2).flatten(0, 1))  # (n * L, H, D)
-    flat = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return flat.index_select(0, layout.back).unsqueeze(0), None
+        attended = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=heads[0] != heads[1])
+        outputs.append(attended.transpose(1, 2).flatten(0, 1).flatten(1))  # (n * L, H * D)
+        start += count * length
+    places = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return _ToTokens.apply(places, layout).view(1, len(layout.back), heads[0], -1), None  # type: ignore[union-attr]
 
 
 AttentionInterface.register(NAME, attend)

@@ -11,8 +11,8 @@ LENGTHS = (30, 9, 5, 17, 40, 1, 22)
 
 def test_groups_are_of_similar_length():
     layout = make_layout([2, 5, 4, 1], torch.device("cpu"))
-    assert [(count, length) for count, length, _ in layout.groups] == [(2, 5), (1, 2), (1, 1)]
-    assert layout.groups[0][2].tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 10, 0]  # the shorter one's end is padding
+    assert layout.groups == ((2, 5), (1, 2), (1, 1))
+    assert layout.there.tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 0, 1, 11]  # the shorter one's end is padding
     assert layout.back.tolist() == [10, 11, 0, 1, 2, 3, 4, 5, 6, 7, 8, 12]
 
 

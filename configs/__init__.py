@@ -1,0 +1,1 @@
+"""Settings that are ready to use, as files; installed as seal_lightning.configs."""
