@@ -37,7 +37,7 @@ each passage teaches the model to write better ones. Beside it runs a control, w
 LAST_WORDS = """\
 {seconds:.0f} s in all; every edit and answer is in {run}/journal, the best of each round in {run}/tables
 next, a harder world:  seal quickstart --data.difficulty hard
-or an ablation:        seal fit --config {run}/config.yaml --model.inner_loop.rank 2 --trainer.default_root_dir runs/rank-2"""
+or an ablation:        seal quickstart --model.inner_loop.rank 2"""
 
 
 class RunFailed(SealError):

@@ -273,7 +273,8 @@ class AdapterBank:
             a, b = self.A[name], self.B[name]
             with torch.autocast(x.device.type, enabled=False):  # adapters stay in float32
                 delta = StackedLoRA.apply(x.flatten(0, 1), a, b, (a.grad, b.grad), index)
-            return output + delta.view(*x.shape[:-1], -1).to(output.dtype)  # type: ignore[union-attr]
+            # in place: no linear layer needs its output for its own backward pass
+            return output.add_(delta.view(*x.shape[:-1], -1))  # type: ignore[union-attr]
 
         return add_adapters
 
