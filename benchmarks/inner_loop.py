@@ -22,17 +22,15 @@ import platform
 import random
 import statistics
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
@@ -143,32 +141,30 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def status_of_process(name: str) -> int:
+    """VmRSS (memory now) or VmHWM (its peak), in bytes; 0 where the system is not Linux."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
+
+
 @contextmanager
 def watched(measured: Measured, device: str) -> Iterator[None]:
     """Add the seconds of a block to `measured`, and note the peak of memory above what was there before."""
-    process, stop = psutil.Process(), threading.Event()
-    before, peaks = process.memory_info().rss, [0]
-
-    def watch() -> None:
-        while not stop.wait(0.02):
-            peaks.append(process.memory_info().rss - before)
-
-    watcher = threading.Thread(target=watch)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
     else:
-        watcher.start()
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at what there is now
+        before = status_of_process("VmRSS")
     synchronize(device)
     started = time.perf_counter()
     yield
     synchronize(device)
     measured.seconds.append(time.perf_counter() - started)
-    if device == "cuda":
-        measured.peak = max(measured.peak, torch.cuda.max_memory_allocated())
-    else:
-        stop.set()
-        watcher.join()
-        measured.peak = max(measured.peak, *peaks)
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else status_of_process("VmHWM")
+    measured.peak = max(measured.peak, peak - before)
 
 
 def lora(model: Any, settings: InnerLoop) -> Any:

@@ -31,8 +31,8 @@ CONFIG = Path(str(files("seal_lightning.configs") / "quickstart.yaml"))  # confi
 CONTROL = ("--filter", "seal_lightning.callbacks.RandomFilter")
 INTRODUCTION = """\
 SEAL in the lab. A model of 0.9 million parameters reads passages about towns it has never heard of and writes its own
-training data; a temporary LoRA is trained on it and asked about the passage without seeing it. The best self-edit of
-each passage teaches the model to write better ones. Beside it runs a control, which keeps self-edits at random.
+training data; a temporary LoRA is trained on it and asked about the passage without seeing it. The best self-edits of
+each passage teach the model to write better ones. Beside it runs a control, which keeps self-edits at random.
 """
 LAST_WORDS = """\
 {seconds:.0f} s in all; every edit and answer is in {run}/journal, the best of each round in {run}/tables

@@ -1,0 +1,141 @@
+"""What each choice of the inner loop brings: the same jobs with it and without it, interleaved, in one run.
+
+    python benchmarks/choices.py --model lab --jobs 48 --slots 16
+    python benchmarks/choices.py --model smollm2-135m --jobs 8 --epochs 1 --targets default --rank 32
+
+The ratio is the time without over the time with. "Without" is
+
+packing          every sequence of a step padded to the longest one
+own attention    transformers' mask over all pairs of tokens of the row
+slot refill      as many jobs as slots, and the next ones when all of them have ended
+grouped LoRA     the products with A and B padded to one batched product
+fused step       torch's AdamW one tensor and one operation at a time
+chunked loss     logits of all tokens at once
+kept memory      freed memory goes back to the system at once
+compiled norms   is the other way round: with it, torch.compile makes one kernel of every normalisation layer
+"""
+
+import argparse
+import ctypes
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import torch
+from inner_loop import Digits, add_options, draw_jobs, machine, make_model, settings_of
+
+from seal_lightning import allocator, inner_loop
+from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.packing import PackedBatch, PackedSequence, pack
+from seal_lightning.types import AdapterJob
+
+Adapt = Callable[[Any, Sequence[AdapterJob], InnerLoop], None]
+
+
+def adapt(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop) -> None:
+    settings.adapt(model, Digits(), jobs)
+
+
+def in_waves(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop) -> None:
+    """As many jobs as slots at a time."""
+    size = settings.slots(model)
+    for start in range(0, len(jobs), size):
+        adapt(model, jobs[start : start + size], settings)
+
+
+def pack_padded(sequences: Sequence[PackedSequence]) -> PackedBatch:
+    """All sequences as long as the longest; there is no loss on the padding."""
+    longest = max(len(sequence.tokens) for sequence in sequences)
+    ordered = sorted(sequences, key=lambda sequence: sequence.slot)
+    batch = pack([replace(each, tokens=[*each.tokens, *[0] * (longest - len(each.tokens))]) for each in ordered])
+    ends = torch.tensor([number * longest + len(each.tokens) - 1 for number, each in enumerate(ordered)])
+    real = batch.positions < ends[batch.positions // longest]
+    names = ("positions", "targets", "weights", "owners")
+    return replace(batch, **{name: getattr(batch, name)[real] for name in names})
+
+
+def plain_adamw(groups: Any, *, fused: bool, **options: Any) -> torch.optim.Optimizer:
+    return ADAMW(groups, foreach=False, **options)
+
+
+ADAMW = torch.optim.AdamW
+
+
+@contextmanager
+def memory_given_back() -> Iterator[None]:
+    """The C library's defaults."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-4, 65536)  # M_MMAP_MAX
+    libc.mallopt(-1, 128 << 10)  # M_TRIM_THRESHOLD
+    libc.mallopt(-2, 128 << 10)  # M_TOP_PAD
+    libc.malloc_trim(0)
+    try:
+        yield
+    finally:
+        allocator.keep_freed_memory()
+
+
+@contextmanager
+def compiled_norms(model: Any) -> Iterator[None]:
+    norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm")]
+    for norm in norms:
+        norm.forward = torch.compile(type(norm).forward.__get__(norm), dynamic=True)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--jobs", type=int, default=48)
+    parser.add_argument("--slots", type=int, help="adapters at the same time; the inner loop's own choice by default")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    allocator.keep_freed_memory()
+    torch.set_num_threads(options.threads)
+    model = make_model(options.model, getattr(torch, options.dtype), options.device)
+    settings = settings_of(options, options.slots)
+    jobs = draw_jobs(options.jobs, vocabulary=model.config.vocab_size, epochs=options.epochs, seed=options.seed)
+    ways: dict[str, tuple[Callable[[], Any], Adapt]] = {
+        "as it is": (nullcontext, adapt),
+        "packing": (lambda: mock.patch.object(inner_loop, "pack", pack_padded), adapt),
+        "own attention": (lambda: mock.patch.object(inner_loop, "fits", lambda model, longest: False), adapt),
+        "slot refill": (nullcontext, in_waves),
+        "grouped LoRA": (lambda: mock.patch("seal_lightning.adapters.routing.grouped", lambda *_: False), adapt),
+        "fused step": (lambda: mock.patch("torch.optim.AdamW", plain_adamw), adapt),
+        "chunked loss": (lambda: mock.patch("seal_lightning.head_loss._plain_head", lambda *_: None), adapt),
+        "kept memory": (memory_given_back, adapt),
+        "compiled norms": (lambda: compiled_norms(model), adapt),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(options.repeats + 1):
+        for name, (switched, way) in ways.items():
+            with switched():
+                if not repeat:  # first calls are slow: thread pools, kernels, compilation
+                    way(model, jobs[:2], settings)
+                    continue
+                started = time.perf_counter()
+                way(model, jobs, settings)
+                seconds[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(found) for name, found in seconds.items()}
+    plain = medians.pop("as it is")
+    print(f"{options.model}, rank {options.rank}, {options.targets}, {options.dtype}; {options.jobs} jobs, "
+          f"{settings.slots(model)} at a time; medians of {options.repeats}; {machine(options.device)}")  # fmt: skip
+    print("| choice | with, s | without, s | ratio |\n|---|---|---|---|")
+    for name, found in medians.items():
+        on, off = (found, plain) if name == "compiled norms" else (plain, found)
+        print(f"| {name} | {on:.1f} | {off:.1f} | {off / on:.2f} |")
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine(options.device), "seconds": seconds}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
