@@ -121,8 +121,9 @@ class AdapterBank:
         trainable: Whether there are gradients and optimizer states; a bank that only answers needs none.
 
     Attributes:
-        A: By layer name, (N, inputs, r), float32, r rounded up to a multiple of 4; peft's `lora_A.weight` transposed.
-        B: By layer name, (N, r, outputs). Both are leaves: views of `parameters`, with `.grad` a view of `gradients`.
+        A: By layer name, (N, r, inputs), float32, r rounded up to a multiple of 4; as peft's `lora_A.weight`.
+        B: By layer name, (N, r, outputs), peft's `lora_B.weight` transposed: products along the long side are fast.
+            Both are leaves: views of `parameters`, with `.grad` a view of `gradients`.
         ranks: Of each slot.
     """
 
@@ -161,7 +162,7 @@ class AdapterBank:
     def _cut_views(self) -> None:
         at = 0
         for target in self.targets:
-            shapes = ((target.inputs, self._width), (self._width, target.outputs))
+            shapes = ((self._width, target.inputs), (self._width, target.outputs))
             ends = (at, at + target.inputs * self._width, at + (target.inputs + target.outputs) * self._width)
             for table, shape, start, end in zip((self.A, self.B), shapes, ends[:2], ends[1:], strict=True):
                 leaf = self.parameters[:, start:end].unflatten(1, shape).detach().requires_grad_()
@@ -188,7 +189,7 @@ class AdapterBank:
         for target in self.targets:
             bound = target.inputs**-0.5
             drawn = torch.empty(rank, target.inputs).uniform_(-bound, bound, generator=generator)
-            self.A[target.name][slot, :, :rank].copy_(drawn.T)
+            self.A[target.name][slot, :rank].copy_(drawn)
         self._set_rank(slot, rank)
 
     def _forget(self, slot: int) -> None:
@@ -326,7 +327,7 @@ class StackedLoRA(torch.autograd.Function):
         index: TokenIndex,
     ) -> torch.Tensor:
         a, b = a_A[index.active], b_A[index.active]
-        narrow = index.product(index.take(x).to(a.dtype), a).mul_(index.scales)  # (M, r)
+        narrow = index.product(index.take(x).to(a.dtype), a.transpose(1, 2)).mul_(index.scales)  # (M, r)
         ctx.save_for_backward(x, a, b, narrow)
         ctx.gradients, ctx.index = gradients, index
         return index.put(index.product(narrow, b))
@@ -337,11 +338,11 @@ class StackedLoRA(torch.autograd.Function):
         index, (grad_a, grad_b) = ctx.index, ctx.gradients
         wide = index.take(grad)  # (M, out)
         grad_narrow = index.product(wide, b.transpose(1, 2)).mul_(index.scales)
-        _add(grad_a, index, index.outer(index.take(x).to(a.dtype), grad_narrow))
+        _add(grad_a, index, index.outer(grad_narrow, index.take(x).to(a.dtype)))
         _add(grad_b, index, index.outer(narrow, wide))
         if not ctx.needs_input_grad[0]:
             return (None,) * 5
-        return index.put(index.product(grad_narrow, a.transpose(1, 2))).to(x.dtype), None, None, None, None
+        return index.put(index.product(grad_narrow, a)).to(x.dtype), None, None, None, None
 
 
 def _add(buffer: torch.Tensor, index: TokenIndex, values: torch.Tensor) -> None:

@@ -17,7 +17,7 @@ WEIGHTS = "adapter_model.safetensors"
 
 def adapter_state(bank: AdapterBank, slot: int) -> dict[str, torch.Tensor]:
     """One adapter by peft's parameter names, on the CPU: `lora_A.weight` (r, in) and `lora_B.weight` (out, r)."""
-    return {name: view.detach().T.contiguous().cpu() for name, view in _by_peft_name(bank, slot).items()}
+    return {name: view.detach().contiguous().cpu() for name, view in _by_peft_name(bank, slot).items()}
 
 
 def save_adapter(bank: AdapterBank, slot: int, folder: str | Path, *, base_model_name: str | None = None) -> None:
@@ -58,7 +58,7 @@ def load_adapter(bank: AdapterBank, slot: int, folder: str | Path) -> None:
     views = _by_peft_name(bank, slot, rank=bank.rank)
     scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
     wrong = sorted(state.keys() ^ views.keys())
-    wrong += [name for name in sorted(state.keys() & views.keys()) if state[name].T.shape != views[name].shape]
+    wrong += [name for name in sorted(state.keys() & views.keys()) if state[name].shape != views[name].shape]
     if wrong or abs(scale - bank.alpha / bank.rank) > 1e-6 * scale:
         raise ModelError(
             f"{folder}: expected an adapter of rank {bank.rank} and alpha {bank.alpha:g} on the bank's "
@@ -68,14 +68,14 @@ def load_adapter(bank: AdapterBank, slot: int, folder: str | Path) -> None:
     bank.reset(slot, seed=0)
     with torch.no_grad():
         for name, view in views.items():
-            view.copy_(state[name].T)
+            view.copy_(state[name])
 
 
 def _by_peft_name(bank: AdapterBank, slot: int, *, rank: int | None = None) -> dict[str, torch.Tensor]:
-    """One slot's A (in, r) and B (r, out), without what only pads its rank."""
+    """One slot's A (r, in) and B (out, r) as views, without what only pads its rank."""
     rank = bank.ranks[slot] if rank is None else rank
     views = {}
     for target in bank.targets:
-        views[f"base_model.model.{target.name}.lora_A.weight"] = bank.A[target.name][slot, :, :rank]
-        views[f"base_model.model.{target.name}.lora_B.weight"] = bank.B[target.name][slot, :rank]
+        views[f"base_model.model.{target.name}.lora_A.weight"] = bank.A[target.name][slot, :rank]
+        views[f"base_model.model.{target.name}.lora_B.weight"] = bank.B[target.name][slot, :rank].T
     return views

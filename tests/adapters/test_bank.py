@@ -40,11 +40,11 @@ def test_the_padded_products_of_a_gpu_equal_the_grouped_ones_of_a_cpu(monkeypatc
 @pytest.mark.parametrize("slots", [[2, -1, 0, 2, 0, 2], [0, 0, 1, 1, 2, 2], [1, 1, 1, 1, 1, 1]])
 def test_gradients_are_those_of_the_plain_formula(slots):
     generator = torch.Generator().manual_seed(0)
-    x, a, b = (torch.randn(*shape, generator=generator) for shape in ((6, 5), (3, 5, 2), (3, 2, 4)))
+    x, a, b = (torch.randn(*shape, generator=generator) for shape in ((6, 5), (3, 2, 5), (3, 2, 4)))
     weight = torch.randn(6, 4, generator=generator)
     wanted = [tensor.clone().requires_grad_() for tensor in (x, a, b)]
     rows = [
-        (wanted[0][t] @ wanted[1][slot] @ wanted[2][slot]) * 2.0 if slot >= 0 else torch.zeros(4)
+        (wanted[0][t] @ wanted[1][slot].T @ wanted[2][slot]) * 2.0 if slot >= 0 else torch.zeros(4)
         for t, slot in enumerate(slots)
     ]
     (torch.stack(rows) * weight).sum().backward()
@@ -86,7 +86,7 @@ def test_gradcheck(slots):
     generator = torch.Generator().manual_seed(0)
     inputs = [
         torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
-        for shape in ((6, 5), (3, 5, 2), (3, 2, 4))
+        for shape in ((6, 5), (3, 2, 5), (3, 2, 4))
     ]
     assert torch.autograd.gradcheck(
         Checked.apply, (*inputs, index_tokens(torch.tensor(slots), torch.full((3,), 1.7, dtype=torch.float64)))
