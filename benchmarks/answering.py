@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--adapters", type=int, default=64)
     parser.add_argument("--queries", type=int, default=9, help="of each adapter")
     parser.add_argument("--new_tokens", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=64, help="queries answered together (model.answer_batch)")
+    parser.add_argument("--batch", type=int, help="queries answered together (model.answer_batch); all by default")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -44,7 +44,7 @@ def main() -> None:
             return generate(policy, wanted, max_new_tokens=options.new_tokens, on_keep=adapters.keep)
 
     def together() -> list[list[int]]:
-        sizes = {"size": options.batch, "max_new_tokens": options.new_tokens, "by_length": False}
+        sizes = {"size": options.batch or len(prompts), "max_new_tokens": options.new_tokens, "by_length": False}
         return [text for rows in batches(policy, prompts, **sizes) for text in answer(rows)]
 
     def one_by_one() -> list[list[int]]:

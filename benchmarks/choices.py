@@ -29,7 +29,7 @@ from unittest import mock
 import torch
 from inner_loop import Digits, add_options, draw_jobs, machine, make_model, settings_of
 
-from seal_lightning import allocator, inner_loop
+from seal_lightning import allocator, bank_training
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.packing import PackedBatch, PackedSequence, pack
 from seal_lightning.types import AdapterJob
@@ -106,8 +106,8 @@ def main() -> None:
     jobs = draw_jobs(options.jobs, vocabulary=model.config.vocab_size, epochs=options.epochs, seed=options.seed)
     ways: dict[str, tuple[Callable[[], Any], Adapt]] = {
         "as it is": (nullcontext, adapt),
-        "packing": (lambda: mock.patch.object(inner_loop, "pack", pack_padded), adapt),
-        "own attention": (lambda: mock.patch.object(inner_loop, "fits", lambda model, longest: False), adapt),
+        "packing": (lambda: mock.patch.object(bank_training, "pack", pack_padded), adapt),
+        "own attention": (lambda: mock.patch.object(bank_training, "fits", lambda model, longest: False), adapt),
         "slot refill": (nullcontext, in_waves),
         "grouped LoRA": (lambda: mock.patch("seal_lightning.adapters.routing.grouped", lambda *_: False), adapt),
         "fused step": (lambda: mock.patch("torch.optim.AdamW", plain_adamw), adapt),

@@ -9,6 +9,7 @@ column is what each further adapter adds, as a multiple of it.
 """
 
 import argparse
+import ctypes
 import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +30,7 @@ def measure(options: argparse.Namespace, slots: int) -> dict[str, float]:
     torch.set_num_threads(options.threads)
     model = make_model(options.model, getattr(torch, options.dtype), options.device)
     settings_of(options, 1).adapt(model, Digits(), draw_jobs(1, vocabulary=model.config.vocab_size, epochs=1, seed=1))
+    ctypes.CDLL(None).malloc_trim(0)  # or the run would partly live on what the warm-up has left
     jobs = draw_jobs(2 * slots, vocabulary=model.config.vocab_size, epochs=options.epochs, seed=options.seed)
     measured = Measured()
     bank(model, jobs, settings_of(options, slots), measured)

@@ -1,20 +1,16 @@
 """SEAL's inner loop: train one temporary LoRA for each self-edit, many at once (arXiv 2506.10943, section 3.2).
 
 Every adapter follows its own plan: its own data order, batch size, epochs, learning rate and schedule, set here and
-overridden by its edit's directives. One step of the loop takes the next minibatch of every adapter in the bank; their
-sequences are packed into one row. The loss is the sum over adapters of each one's mean token loss, so the adapters do
-not influence each other. When one is finished, the next job takes its slot. What is left out: dropout, warm-up,
-gradient accumulation.
+overridden by its edit's directives; `bank_training.py` carries them out. What is left out: dropout, warm-up, gradient
+accumulation.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import random
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -22,34 +18,12 @@ from typing import Any, TypeVar, get_args
 import torch
 
 from seal_lightning.adapters import AdapterBank, save_adapter
-from seal_lightning.adapters.attention import fits, layout_of, packed_attention
-from seal_lightning.adapters.bank import SlotState, find_targets, parameters_of
+from seal_lightning.adapters.bank import find_targets, parameters_of
+from seal_lightning.bank_training import AdapterPlan, BankTraining, JobStats
 from seal_lightning.errors import ConfigError
-from seal_lightning.head_loss import HeadLoss
-from seal_lightning.packing import PackedBatch, PackedSequence, pack, split
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
 
-log = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
-
-
-@dataclass(frozen=True, slots=True)
-class JobStats:
-    """What training one adapter came to.
-
-    Attributes:
-        steps: Optimizer steps.
-        trained_tokens: Tokens of its sequences over all epochs, prompts included.
-        truncated: Sequences that lost their end to the longest length.
-        skipped: Sequences left out because no token of them carries loss.
-        loss: Mean of the last epoch's step losses; nan where nothing was trained.
-    """
-
-    steps: int
-    trained_tokens: int
-    truncated: int
-    skipped: int
-    loss: float = math.nan
 
 
 class Answering:
@@ -82,31 +56,6 @@ class TrainedBank:
     def save(self, job: int, folder: str | Path) -> None:
         """Write the adapter of one job as a PEFT folder."""
         save_adapter(self.bank, job, folder)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """One adapter's training, fixed before it starts: token lists, batches in order, learning rates by step."""
-
-    sequences: list[tuple[list[int], int]]  # tokens, and how many of them are the prompt
-    batches: list[list[int]]
-    rates: list[float]
-    epoch_steps: int
-    stats: JobStats
-
-
-@dataclass(slots=True)
-class _Running:
-    """A job in a slot, and its next step."""
-
-    job: int
-    plan: _Plan
-    step: int = 0
-    saved: SlotState | None = None  # while it waits for its slot to come back
-
-    @property
-    def in_last_epoch(self) -> bool:
-        return self.step >= self.plan.stats.steps - self.plan.epoch_steps
 
 
 @dataclass(frozen=True)
@@ -206,7 +155,18 @@ class InnerLoop:
         assert not model.training, "the policy has to be in evaluation mode: dropout would differ from row to row"
         plans = [self._plan(job, model, tokenizer) for job in jobs]
         trained = self._bank(model, jobs, slots=len(jobs), trainable=False)
-        losses = _Training(self, model, jobs, plans, on_step).run(trained) if jobs else []
+        losses: list[float] = []
+        if jobs:
+            training = BankTraining(
+                model,
+                plans,
+                make_bank=lambda slots: self._bank(model, jobs, slots=slots, trainable=True),
+                slots=min(len(jobs), self.slots(model)),
+                max_tokens=self.max_tokens,
+                max_norm=self.gradient_clip or None,
+                on_step=on_step,
+            )
+            losses = training.run(trained)
         return TrainedBank(
             trained, tuple(replace(plan.stats, loss=loss) for plan, loss in zip(plans, losses, strict=True))
         )
@@ -241,7 +201,7 @@ class InnerLoop:
             len(job.training_sequences) / _given(job.directives.batch_size, self.batch_size)
         )
 
-    def _plan(self, job: AdapterJob, model: Any, tokenizer: Any) -> _Plan:
+    def _plan(self, job: AdapterJob, model: Any, tokenizer: Any) -> AdapterPlan:
         window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or self.max_length
         limit = min(self.max_length, window)
         whole = [self._encode(sequence, tokenizer) for sequence in job.training_sequences]
@@ -264,7 +224,15 @@ class InnerLoop:
             skipped=len(whole) - len(sequences),
         )
         rates = [peak * learning_rate_factor(schedule, step, len(batches)) for step in range(len(batches))]
-        return _Plan(sequences, batches, rates, len(batches) // epochs, stats)
+        return AdapterPlan(
+            seed=job.seed,
+            rank=_given(job.rank, self.rank),
+            sequences=sequences,
+            batches=batches,
+            rates=rates,
+            epoch_steps=len(batches) // epochs,
+            stats=stats,
+        )
 
     def _encode(self, sequence: TrainingSequence, tokenizer: Any) -> tuple[list[int], int]:
         prompt = tokenizer(sequence.prompt)["input_ids"] if sequence.prompt else []
@@ -275,134 +243,6 @@ class InnerLoop:
             fill = tokenizer.pad_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
             tokens += [fill] * (self.pad_to - len(tokens))
         return tokens, len(prompt)
-
-
-class _Training:
-    """One `adapt` under way: which job is in which slot, and what is left of the memory's limits."""
-
-    def __init__(
-        self,
-        loop: InnerLoop,
-        model: Any,
-        jobs: Sequence[AdapterJob],
-        plans: Sequence[_Plan],
-        on_step: Callable[[int], None],
-    ) -> None:
-        self.loop, self.model, self.jobs, self.plans, self.on_step = loop, model, jobs, plans, on_step
-        self.max_tokens = loop.max_tokens
-        # Longest first: the short ones fill the slots that become free, and none is left to train alone at the end.
-        order = sorted(range(len(jobs)), key=lambda job: (-plans[job].stats.steps, job))
-        self.waiting = deque(_Running(job, plans[job]) for job in order if plans[job].stats.steps)
-        self.bank = loop._bank(model, jobs, slots=min(len(jobs), loop.slots(model)), trainable=True)
-        self.running: list[_Running] = []  # by slot
-        self.losses = torch.zeros(len(jobs), device=self.bank.device)  # sums over each job's last epoch
-        self.head_loss = HeadLoss(model, adapted=set(self.bank.A))
-
-    def run(self, trained: AdapterBank) -> list[float]:
-        """Train every job, put its adapter into its slot of `trained`, and return its loss."""
-        longest = max((len(tokens) for plan in self.plans for tokens, _ in plan.sequences), default=0)
-        self.packed = fits(self.model, longest)
-        for number, (job, plan) in enumerate(zip(self.jobs, self.plans, strict=True)):
-            if not plan.stats.steps:
-                trained.reset(number, seed=job.seed, rank=job.rank or self.loop.rank)
-        with torch.enable_grad(), packed_attention(self.model) if self.packed else nullcontext():
-            while self.waiting or self.running:
-                self._start()
-                self._step()
-                self._finish(trained)
-        counts = torch.tensor([max(1, plan.epoch_steps) for plan in self.plans])
-        means = (self.losses.cpu() / counts).tolist()
-        return [mean if plan.stats.steps else math.nan for mean, plan in zip(means, self.plans, strict=True)]
-
-    def _start(self) -> None:
-        while self.waiting and len(self.running) < len(self.bank.ranks):
-            slot, job = len(self.running), self.waiting.popleft()
-            if job.saved is not None:
-                self.bank.put(slot, job.saved)
-                job.saved = None
-            else:
-                wanted = self.jobs[job.job]
-                self.bank.reset(slot, seed=wanted.seed, rank=wanted.rank or self.loop.rank)
-            self.running.append(job)
-
-    def _step(self) -> None:
-        """The next minibatch of every running job, and one optimizer step."""
-        try:
-            losses = self._gradients()
-        except torch.OutOfMemoryError:
-            self._make_room()  # nothing was stepped: the same minibatches come again
-            return
-        device = self.bank.device
-        last = [(slot, job.job) for slot, job in enumerate(self.running) if job.in_last_epoch]
-        if last:
-            slots, jobs = (torch.tensor(numbers, device=device) for numbers in zip(*last, strict=True))
-            self.losses.index_add_(0, jobs, losses[slots])
-        self.bank.step([job.plan.rates[job.step] for job in self.running], max_norm=self.loop.gradient_clip or None)
-        for job in self.running:
-            job.step += 1
-        self.on_step(len(self.running))
-
-    def _gradients(self) -> torch.Tensor:
-        """Put the gradients of every running job's next minibatch into the bank; returns their losses, (slots,)."""
-        losses = torch.zeros(len(self.running), device=self.bank.device)
-        with self.bank.attached():
-            for part in split(self._sequences(), max_tokens=self.max_tokens):
-                self._backward(pack(part).to(self.bank.device), losses)
-        return losses
-
-    def _sequences(self) -> list[PackedSequence]:
-        return [s for slot, job in enumerate(self.running) for s in _minibatch(job.plan, slot, job.step)]
-
-    def _make_room(self) -> None:
-        """After running out of memory: smaller forward passes, and where that is not possible, half the slots."""
-        lengths = [len(sequence.tokens) for sequence in self._sequences()]
-        self.bank.clear_gradients()
-        if self.bank.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if (tokens := min(self.max_tokens, sum(lengths))) > max(lengths):
-            self.max_tokens = max(max(lengths), tokens // 2)
-            log.warning(
-                "out of memory in the inner loop: at most %d tokens a forward pass from now on", self.max_tokens
-            )
-        elif len(self.running) > 1:
-            self._halve_slots()
-            log.warning("out of memory in the inner loop: %d adapters at a time from now on", len(self.bank.ranks))
-        else:
-            raise torch.OutOfMemoryError(
-                f"the inner loop has no memory for one adapter of rank {self.loop.rank} and a sequence of "
-                f"{max(lengths)} tokens: lower model.inner_loop.rank or max_length"
-            )
-
-    def _halve_slots(self) -> None:
-        states = [self.bank.take(slot) for slot in range(len(self.running))]
-        slots = len(self.running) // 2
-        del self.bank
-        self.bank = self.loop._bank(self.model, self.jobs, slots=slots, trainable=True)
-        for job, state in zip(self.running, states, strict=True):
-            job.saved = state
-        self.waiting.extendleft(reversed(self.running))
-        self.running = []
-
-    def _backward(self, batch: PackedBatch, losses: torch.Tensor) -> None:
-        """Add the gradients of one forward pass to the bank's, and its loss to `losses`, (slots,)."""
-        layout = layout_of(batch.lengths, self.bank.device) if self.packed else nullcontext()
-        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
-        with layout, self.bank.routing(batch.slots):
-            shares = self.head_loss(inputs, batch.positions, batch.targets, batch.weights)
-            shares.sum().backward()
-        losses.index_add_(0, batch.owners, shares.detach())
-
-    def _finish(self, trained: AdapterBank) -> None:
-        """Take finished jobs out of their slots; the last running ones move up, so that slots stay without gaps."""
-        for slot in reversed(range(len(self.running))):
-            job = self.running[slot]
-            if job.step < job.plan.stats.steps:
-                continue
-            trained.fill(job.job, self.bank.parameters[slot], rank=self.bank.ranks[slot])
-            last = self.running.pop()
-            if slot < len(self.running):
-                self.bank.move(len(self.running), slot)
-                self.running[slot] = last
 
 
 def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
@@ -418,10 +258,3 @@ def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
 
 def _given(directive: _Value | None, setting: _Value) -> _Value:
     return setting if directive is None else directive
-
-
-def _minibatch(plan: _Plan, slot: int, step: int) -> list[PackedSequence]:
-    """The sequences of one adapter's step; together their targets weigh 1."""
-    chosen = [plan.sequences[index] for index in plan.batches[step]]
-    targets = sum(len(tokens) - max(1, prompt) for tokens, prompt in chosen)
-    return [PackedSequence(slot=slot, tokens=tokens, prompt=prompt, weight=1.0 / targets) for tokens, prompt in chosen]

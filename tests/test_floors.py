@@ -21,7 +21,8 @@ PACKAGE = "seal_lightning"
 FLOOR_OF = {
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator"], 0),
     **dict.fromkeys(["grading", "tasks", "data"], 1),
-    **dict.fromkeys(["tiny", "model", "policy", "packing", "head_loss", "adapters", "sampling", "inner_loop"], 2),
+    **dict.fromkeys(["tiny", "model", "policy", "packing", "head_loss", "adapters", "sampling"], 2),
+    **dict.fromkeys(["bank_training", "inner_loop"], 2),
     **dict.fromkeys(["e_step", "m_step"], 3),
     **dict.fromkeys(["hooks", "rollouts", "module", "loop", "trainer", "strategies"], 4),
     **dict.fromkeys(

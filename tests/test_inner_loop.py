@@ -124,7 +124,7 @@ def test_out_of_memory_costs_no_step(monkeypatch, caplog, tokens, times, said):
     model, tokenizer = frozen_tiny()
     expected = loop.adapt(model, tokenizer, work)
     full = Full(model.base_model, tokens=tokens, times=0)
-    monkeypatch.setattr("seal_lightning.inner_loop.HeadLoss", _counted(full, times))
+    monkeypatch.setattr("seal_lightning.bank_training.HeadLoss", _counted(full, times))
     made = []
     trained = loop.adapt(model, tokenizer, work, on_step=made.append)
     torch.testing.assert_close(trained.bank.parameters, expected.bank.parameters, atol=1e-5, rtol=0)
@@ -147,7 +147,7 @@ def test_memory_for_nothing_is_said(caplog):
     model, tokenizer = frozen_tiny()
     loop = InnerLoop(**SMALL)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seal_lightning.inner_loop.HeadLoss", _counted(Full(model.base_model, tokens=0, times=0), 99))
+        patch.setattr("seal_lightning.bank_training.HeadLoss", _counted(Full(model.base_model, tokens=0, times=0), 99))
         with pytest.raises(
             torch.OutOfMemoryError, match=r"no memory for one adapter of rank 2 and a sequence of 7 tokens"
         ):

@@ -1,0 +1,230 @@
+"""Train many adapters in the slots of one bank: what each of them does, step by step, and which slot it has.
+
+One step takes the next minibatch of every adapter in the bank; their sequences are packed into one row. The loss is the
+sum over adapters of each one's mean token loss, so the adapters do not influence each other. When one is finished, the
+next job takes its slot. When the memory does not suffice, forward passes get smaller, then slots fewer, and nothing
+that was trained is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from seal_lightning.adapters import AdapterBank
+from seal_lightning.adapters.attention import fits, layout_of, packed_attention
+from seal_lightning.adapters.bank import SlotState
+from seal_lightning.head_loss import HeadLoss
+from seal_lightning.packing import PackedBatch, PackedSequence, pack, split
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JobStats:
+    """What training one adapter came to.
+
+    Attributes:
+        steps: Optimizer steps.
+        trained_tokens: Tokens of its sequences over all epochs, prompts included.
+        truncated: Sequences that lost their end to the longest length.
+        skipped: Sequences left out because no token of them carries loss.
+        loss: Mean of the last epoch's step losses; nan where nothing was trained.
+    """
+
+    steps: int
+    trained_tokens: int
+    truncated: int
+    skipped: int
+    loss: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterPlan:
+    """One adapter's training, fixed before it starts.
+
+    Attributes:
+        seed: Of its first weights.
+        rank: Of it.
+        sequences: Tokens, and how many of them are the prompt.
+        batches: Numbers of sequences, step by step.
+        rates: Learning rates by step.
+        epoch_steps: Steps of one epoch.
+        stats: All but the loss.
+    """
+
+    seed: int
+    rank: int
+    sequences: list[tuple[list[int], int]]
+    batches: list[list[int]]
+    rates: list[float]
+    epoch_steps: int
+    stats: JobStats
+
+
+@dataclass(slots=True)
+class _Running:
+    """A job in a slot, and its next step."""
+
+    job: int
+    plan: AdapterPlan
+    step: int = 0
+    saved: SlotState | None = None  # while it waits for its slot to come back
+
+    @property
+    def in_last_epoch(self) -> bool:
+        return self.step >= self.plan.stats.steps - self.plan.epoch_steps
+
+
+class BankTraining:
+    """Which job is in which slot, and what is left of the memory's limits.
+
+    Args:
+        model: Frozen causal language model in evaluation mode.
+        plans: One for each job.
+        make_bank: Makes a bank of so many slots.
+        slots: How many at first.
+        max_tokens: Of one forward pass; a single longer sequence goes over.
+        max_norm: Of an adapter's gradient; None for any.
+        on_step: Told how many optimizer steps were made since the last call.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        plans: Sequence[AdapterPlan],
+        *,
+        make_bank: Callable[[int], AdapterBank],
+        slots: int,
+        max_tokens: int,
+        max_norm: float | None,
+        on_step: Callable[[int], None],
+    ) -> None:
+        self.model, self.plans, self.make_bank, self.on_step = model, plans, make_bank, on_step
+        self.max_tokens, self.max_norm = max_tokens, max_norm
+        # Longest first: the short ones fill the slots that become free, and none is left to train alone at the end.
+        order = sorted(range(len(plans)), key=lambda job: (-plans[job].stats.steps, job))
+        self.waiting = deque(_Running(job, plans[job]) for job in order if plans[job].stats.steps)
+        self.bank = make_bank(slots)
+        self.running: list[_Running] = []  # by slot
+        self.losses = torch.zeros(len(plans), device=self.bank.device)  # sums over each job's last epoch
+        self.head_loss = HeadLoss(model, adapted=set(self.bank.A))
+
+    def run(self, trained: AdapterBank) -> list[float]:
+        """Train every job, put its adapter into its slot of `trained`, and return its loss."""
+        longest = max((len(tokens) for plan in self.plans for tokens, _ in plan.sequences), default=0)
+        self.packed = fits(self.model, longest)
+        for number, plan in enumerate(self.plans):
+            if not plan.stats.steps:
+                trained.reset(number, seed=plan.seed, rank=plan.rank)
+        with torch.enable_grad(), packed_attention(self.model) if self.packed else nullcontext():
+            while self.waiting or self.running:
+                self._start()
+                self._step()
+                self._finish(trained)
+        counts = torch.tensor([max(1, plan.epoch_steps) for plan in self.plans])
+        means = (self.losses.cpu() / counts).tolist()
+        return [mean if plan.stats.steps else math.nan for mean, plan in zip(means, self.plans, strict=True)]
+
+    def _start(self) -> None:
+        while self.waiting and len(self.running) < len(self.bank.ranks):
+            slot, job = len(self.running), self.waiting.popleft()
+            if job.saved is not None:
+                self.bank.put(slot, job.saved)
+                job.saved = None
+            else:
+                self.bank.reset(slot, seed=job.plan.seed, rank=job.plan.rank)
+            self.running.append(job)
+
+    def _step(self) -> None:
+        """The next minibatch of every running job, and one optimizer step."""
+        try:
+            losses = self._gradients()
+        except torch.OutOfMemoryError:
+            self._make_room()  # nothing was stepped: the same minibatches come again
+            return
+        device = self.bank.device
+        last = [(slot, job.job) for slot, job in enumerate(self.running) if job.in_last_epoch]
+        if last:
+            slots, jobs = (torch.tensor(numbers, device=device) for numbers in zip(*last, strict=True))
+            self.losses.index_add_(0, jobs, losses[slots])
+        self.bank.step([job.plan.rates[job.step] for job in self.running], max_norm=self.max_norm)
+        for job in self.running:
+            job.step += 1
+        self.on_step(len(self.running))
+
+    def _gradients(self) -> torch.Tensor:
+        """Put the gradients of every running job's next minibatch into the bank; returns their losses, (slots,)."""
+        losses = torch.zeros(len(self.running), device=self.bank.device)
+        with self.bank.attached():
+            for part in split(self._sequences(), max_tokens=self.max_tokens):
+                self._backward(pack(part).to(self.bank.device), losses)
+        return losses
+
+    def _sequences(self) -> list[PackedSequence]:
+        return [s for slot, job in enumerate(self.running) for s in _minibatch(job.plan, slot, job.step)]
+
+    def _make_room(self) -> None:
+        """After running out of memory: smaller forward passes, and where that is not possible, half the slots."""
+        lengths = [len(sequence.tokens) for sequence in self._sequences()]
+        self.bank.clear_gradients()
+        if self.bank.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if (tokens := min(self.max_tokens, sum(lengths))) > max(lengths):
+            self.max_tokens = max(max(lengths), tokens // 2)
+            log.warning(
+                "out of memory in the inner loop: at most %d tokens a forward pass from now on", self.max_tokens
+            )
+        elif len(self.running) > 1:
+            self._halve_slots()
+            log.warning("out of memory in the inner loop: %d adapters at a time from now on", len(self.bank.ranks))
+        else:
+            raise torch.OutOfMemoryError(
+                f"the inner loop has no memory for one adapter of rank {self.bank.rank} and a sequence of "
+                f"{max(lengths)} tokens: lower model.inner_loop.rank or max_length"
+            )
+
+    def _halve_slots(self) -> None:
+        states = [self.bank.take(slot) for slot in range(len(self.running))]
+        slots = len(self.running) // 2
+        del self.bank
+        self.bank = self.make_bank(slots)
+        for job, state in zip(self.running, states, strict=True):
+            job.saved = state
+        self.waiting.extendleft(reversed(self.running))
+        self.running = []
+
+    def _backward(self, batch: PackedBatch, losses: torch.Tensor) -> None:
+        """Add the gradients of one forward pass to the bank's, and its loss to `losses`, (slots,)."""
+        layout = layout_of(batch.lengths, self.bank.device) if self.packed else nullcontext()
+        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+        with layout, self.bank.routing(batch.slots):
+            shares = self.head_loss(inputs, batch.positions, batch.targets, batch.weights)
+            shares.sum().backward()
+        losses.index_add_(0, batch.owners, shares.detach())
+
+    def _finish(self, trained: AdapterBank) -> None:
+        """Take finished jobs out of their slots; the last running ones move up, so that slots stay without gaps."""
+        for slot in reversed(range(len(self.running))):
+            job = self.running[slot]
+            if job.step < job.plan.stats.steps:
+                continue
+            trained.fill(job.job, self.bank.parameters[slot], rank=self.bank.ranks[slot])
+            last = self.running.pop()
+            if slot < len(self.running):
+                self.bank.move(len(self.running), slot)
+                self.running[slot] = last
+
+
+def _minibatch(plan: AdapterPlan, slot: int, step: int) -> list[PackedSequence]:
+    """The sequences of one adapter's step; together their targets weigh 1."""
+    chosen = [plan.sequences[index] for index in plan.batches[step]]
+    targets = sum(len(tokens) - max(1, prompt) for tokens, prompt in chosen)
+    return [PackedSequence(slot=slot, tokens=tokens, prompt=prompt, weight=1.0 / targets) for tokens, prompt in chosen]
