@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 
 from seal_lightning.types import Kind, Rollout
@@ -57,9 +57,8 @@ def rounds_table(validations: Mapping[int, Sequence[Rollout]], *, resamples: int
         return list(rows.values())
     by_round = []
     for number in numbers:
-        (row,) = [row for row in accuracy_table(validations[number], resamples=resamples) if row.name == "edits"]
-        name = f"edits after round {number}" if number else "edits before training"
-        by_round.append(replace(row, name=name))
+        edits = [rollout for rollout in validations[number] if rollout.kind == KIND_OF["edits"]]
+        by_round.append(_row(f"edits after round {number}" if number else "edits before training", edits, resamples))
     return [
         *(rows[name] for name in ("base", "passage") if name in rows),
         *by_round,
