@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@ln -sfn ../../../callbacks $(VENV)/typings/seal_lightning/callbacks
 	@touch $@
 
-quickstart: $(STAMP) ## SEAL in the lab: a tiny model learns to write better self-edits, about a minute on two cores
+quickstart: $(STAMP) ## SEAL in the lab: a tiny model learns to write better self-edits, a minute and a half on two cores
 	@$(BIN)/seal quickstart
 
 test: lint ## lint, check types and run the tests

@@ -1,7 +1,8 @@
 """Keep freed memory in the process: on a CPU a step frees and asks for the same large tensors again and again.
 
 The C library gives large blocks back to the system at once and gets them again page by page, which costs a training
-step of a small model a tenth of its time (benchmarks/RESULTS.md). The price: a process keeps the largest size it had.
+step of a small model a tenth to a fifth of its time (benchmarks/RESULTS.md). The price: a process keeps the largest
+size it had.
 """
 
 import ctypes

@@ -24,7 +24,7 @@ COMMANDS = {
     "fit": "train a self-editor: rounds of E-step, filter and M-step, with validation",
     "validate": "base, passage and self-edit accuracy on the validation contexts",
     "test": "the paper's table on the test contexts, with intervals; printed and saved in the run folder",
-    "quickstart": "SEAL in the lab beside its control, in about a minute on two cores",
+    "quickstart": "SEAL in the lab beside its control, in a minute and a half on two cores",
     "predict": "write self-edits for the predict contexts as JSON Lines, without adapting",
 }
 RESUME = "finished units are in the journal, resume with --ckpt_path last"

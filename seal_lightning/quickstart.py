@@ -140,7 +140,7 @@ def main(argv: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser(
         usage="seal quickstart [--config FILE] [--run_dir FOLDER] [--KEY VALUE ...]",
-        description="SEAL in the lab beside its control, in about a minute on two cores.",
+        description="SEAL in the lab beside its control, in a minute and a half on two cores.",
         epilog="Other options go to both runs, for example --trainer.max_epochs 1 or --data.difficulty hard.",
     )
     parser.add_argument("--config", type=Path, default=CONFIG, help="default: the one of the lab")

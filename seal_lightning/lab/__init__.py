@@ -1,4 +1,4 @@
-"""The lab: a tiny world and model in which SEAL learns in about a minute on two cores (docs/lab.md)."""
+"""The lab: a tiny world and model in which SEAL learns in a minute and a half on two cores (docs/lab.md)."""
 
 from seal_lightning.lab.data import LabDataModule, LabPassages
 
