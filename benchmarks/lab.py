@@ -148,9 +148,14 @@ def report(scores: Sequence[Scores], seeds: Sequence[int], seconds: float) -> di
         print(f"{name}: {100 * result[name]['mean']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})")
     ordered = [means[name] for name in ("base", "passage", "edits before training", names[-2], "written")]
     result["ordered"] = ordered == sorted(ordered)
-    result["learnt"] = result["ordered"] and result["gain"]["mean"] >= 0.3 and result["gain"]["low"] > 0.2
+    result["selection"] = (
+        abs(result["gain of the control"]["mean"]) <= 0.08
+    )  # what random edits teach is next to nothing
+    gained = result["gain"]["mean"] >= 0.3 and result["gain"]["low"] > 0.2
+    result["learnt"] = result["ordered"] and result["selection"] and gained
     print(
         f"order base < passage < own edits < trained < written: {'yes' if result['ordered'] else 'NO'}; "
+        f"control within 8 points of no training: {'yes' if result['selection'] else 'NO'}; "
         f"{len(seeds)} seeds x {len(scores[0]['base'])} passages, {seconds:.0f} s on {os.cpu_count()} cores "
         f"({platform.machine()})"
     )
