@@ -70,9 +70,9 @@ ADAMW = torch.optim.AdamW
 def memory_given_back() -> Iterator[None]:
     """The C library's defaults."""
     libc = ctypes.CDLL(None)
-    libc.mallopt(-4, 65536)  # M_MMAP_MAX
-    libc.mallopt(-1, 128 << 10)  # M_TRIM_THRESHOLD
-    libc.mallopt(-2, 128 << 10)  # M_TOP_PAD
+    libc.mallopt(allocator._MMAP_MAX, 65536)
+    libc.mallopt(allocator._TRIM_THRESHOLD, 128 << 10)
+    libc.mallopt(allocator._TOP_PAD, 128 << 10)
     libc.malloc_trim(0)
     try:
         yield

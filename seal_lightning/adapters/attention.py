@@ -64,6 +64,9 @@ def make_layout(lengths: Sequence[int], device: torch.device) -> Layout:
     return Layout(groups, there.to(device), back.to(device))
 
 
+# Both ways are written out: what autograd would make of a gather is a sum by index, whose order is not fixed on CUDA.
+
+
 class _ToPlaces(torch.autograd.Function):
     """Rows of tokens (T, f) -> rows of places (P, f). What stands at padding never counts, so it gets no gradient."""
 
