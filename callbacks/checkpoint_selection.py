@@ -1,6 +1,7 @@
 """Keeps the last checkpoint for resuming and the best round's policy for use.
 
-In the run folder: `checkpoints/last.ckpt` after every round (and within the M-step where asked),
+In the run folder: `checkpoints/last.ckpt` after every M-step, every round and on a signal (and within the M-step where
+asked),
 `checkpoints/best.ckpt` and `policy/` for the best round by a validation metric. `policy/` is a PEFT folder against the
 original base model, and `policy-merged/` whole weights where asked, all in safetensors. Checkpoints hold the adapters
 of all rounds, not the base: with LoRA their size is a few percent of the model's.
@@ -19,9 +20,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from safetensors import SafetensorError
 
 from seal_lightning.errors import CheckpointError, ConfigError
+from seal_lightning.hooks import SEALCallback
 
 
-class CheckpointSelection(Checkpoint):
+class CheckpointSelection(Checkpoint, SEALCallback):
     """Saves every round and remembers the best.
 
     Args:
@@ -56,13 +58,19 @@ class CheckpointSelection(Checkpoint):
             self._saved_at = step
             self._save(trainer, "last")
 
+    def on_m_step_end(self, trainer: Trainer, module: Any) -> None:
+        self._save(trainer, "last")  # a crash during validation repeats no M-step
+
+    def on_stop(self, trainer: Trainer, module: Any) -> None:
+        self._save(trainer, "last")
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         value = trainer.callback_metrics.get(self.monitor)
         better = self._is_better(None if value is None else float(value))
         if better:
             self.best = None if value is None else float(value)
             self.best_round = pl_module.rounds_done
-        if better and trainer.is_global_zero:
+        if better:
             self._export(trainer, pl_module)
         self._save(trainer, "last")
         if better and trainer.is_global_zero:
@@ -90,8 +98,11 @@ class CheckpointSelection(Checkpoint):
         for name, merged in wanted:
             part = run / f"{name}.part"
             with _writing(run / name):
-                shutil.rmtree(part, ignore_errors=True)
-                pl_module.policy.export(part, merged=merged)
+                if trainer.is_global_zero:
+                    shutil.rmtree(part, ignore_errors=True)
+                pl_module.policy.export(part, merged=merged, write=trainer.is_global_zero)
+                if not trainer.is_global_zero:
+                    continue
                 chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best}
                 (part / "selection.json").write_text(json.dumps(chosen) + "\n")
                 shutil.rmtree(run / name, ignore_errors=True)

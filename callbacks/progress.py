@@ -68,7 +68,8 @@ class EStepProgress(ProgressBar, SEALCallback):
     def on_units_start(self, trainer: Trainer, module: Any, *, phase: str, units: int, finished: int) -> None:
         self._round = _label(trainer, module, phase)
         self._started, self._printed = time.monotonic(), time.monotonic()
-        self._seen, self._units, self._from_journal = 0, units, finished
+        self._seen, self._units, self._from_journal = finished, units, finished
+        self._latest: Sequence[Rollout] = ()
         if finished:
             self.line(f"{self._round}: {finished} of {units} units are in the journal already")
         self._start()
@@ -82,23 +83,38 @@ class EStepProgress(ProgressBar, SEALCallback):
             )
 
     def on_unit_end(self, trainer: Trainer, module: Any, *, phase: str, unit: int, rollouts: Sequence[Rollout]) -> None:
-        self._seen += 1
-        if self._live:
-            self._live.update(self._unit_bar, completed=self._seen)
-        fresh = self._seen - self._from_journal
-        if self._live or fresh < 1 or time.monotonic() - self._printed < self.every_seconds:
-            return
-        self._printed = time.monotonic()
-        left = (self._units - self._seen) * (time.monotonic() - self._started) / fresh
-        self.line(f"{self._round}: unit {self._seen}/{self._units}, {_scores(rollouts)}, about {_time(left)} left")
+        self._latest = rollouts
 
-    def on_units_end(self, trainer: Trainer, module: Any, *, phase: str, rollouts: Sequence[Rollout]) -> None:
+    def on_units_progress(self, trainer: Trainer, module: Any, *, phase: str, finished: int) -> None:
+        """One bar for all ranks; in a log, a line from time to time."""
+        if self._live:
+            self._live.update(self._unit_bar, completed=finished)
+        fresh = finished - self._from_journal
+        if self._live or fresh < 1 or finished == self._seen or time.monotonic() - self._printed < self.every_seconds:
+            return
+        self._printed, self._seen = time.monotonic(), finished
+        left = (self._units - finished) * (time.monotonic() - self._started) / fresh
+        scores = f"{_scores(self._latest)}, " if self._latest else ""
+        self.line(f"{self._round}: unit {finished}/{self._units}, {scores}about {_time(left)} left")
+
+    def on_units_end(
+        self,
+        trainer: Trainer,
+        module: Any,
+        *,
+        phase: str,
+        rollouts: Sequence[Rollout],
+        seconds: Sequence[Sequence[float]],
+    ) -> None:
         self._stop()
         if phase == "validation":
             contexts = len({rollout.context_id for rollout in rollouts})
             self.line(
                 f"{self._round}: {_scores(rollouts)} ({contexts} contexts), {_time(time.monotonic() - self._started)}"
             )
+        if len(seconds) > 1 and any(seconds):
+            ranks = [f"rank {rank} {len(spent)} units{_each(spent)}" for rank, spent in enumerate(seconds)]
+            self.line(f"{self._round}: {', '.join(ranks)}")
 
     def on_e_step_end(
         self,
@@ -184,6 +200,10 @@ def _scores(rollouts: Sequence[Rollout]) -> str:
     parts += [f"edits {fmean(rollout.score for rollout in edits):.3f}"] if edits else []
     parts += [f"written {fmean(rollout.score for rollout in written):.3f}"] if written else []
     return " · ".join(parts)
+
+
+def _each(seconds: Sequence[float]) -> str:
+    return f" in {fmean(seconds):.1f} s each" if seconds else ""
 
 
 def _time(seconds: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -18,7 +19,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from seal_lightning import __version__
 from seal_lightning.allocator import keep_freed_memory
 from seal_lightning.config_errors import read_config_files
-from seal_lightning.errors import SealError
+from seal_lightning.errors import SealError, Stopped
 
 COMMANDS = {
     "fit": "train a self-editor: rounds of E-step, filter and M-step, with validation",
@@ -130,8 +131,9 @@ def _quiet(level: str) -> Iterator[None]:
 
 
 def _stopped(stop: SystemExit, command: str) -> int:
-    if type(stop).__name__ == "SIGTERMException":
-        return _fail(f"terminated; {RESUME}" if command == "fit" else "terminated", 143)
+    if isinstance(stop, Stopped):
+        name = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}.get(stop.number, f"signal {stop.number}")
+        return _fail(f"{name}; {RESUME}" if command == "fit" else name, 128 + stop.number)
     if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into exit(1)
         return _fail(f"interrupted; {RESUME}" if command == "fit" else "interrupted", 130)
     return stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
@@ -154,5 +156,9 @@ def _explain(error: Exception, command: str) -> tuple[str, int]:
 def _fail(text: str, code: int) -> int:
     if logging.getLogger("seal_lightning").isEnabledFor(logging.DEBUG) and sys.exc_info()[0] is not None:
         traceback.print_exc()
-    print(f"seal: {text}", file=sys.stderr)
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if rank == "0":
+        print(f"seal: {text}", file=sys.stderr)
+    elif code == 1:  # others usually fail for the same reason as the first, which says it
+        print(f"seal: rank {rank}: {text}", file=sys.stderr)
     return code

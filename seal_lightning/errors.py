@@ -47,3 +47,19 @@ class CheckpointError(SealError, RuntimeError):
 
 class GradingError(SealError, RuntimeError):
     """A grader failed; the unit of work is not scored (never a reward of 0)."""
+
+
+class UnitError(SealError, RuntimeError):
+    """A unit of work failed wherever it was tried; the message names it and its contexts (never a reward of 0)."""
+
+
+class Stopped(SystemExit):
+    """A signal asked the run to stop, and it did: at a unit's or an optimizer step's end, with everything kept.
+
+    Args:
+        number: Of the signal; the exit code is 128 more.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number

@@ -26,10 +26,21 @@ class SEALCallback(Callback):
         """Something was done within the current unit; called often."""
 
     def on_unit_end(self, trainer: Trainer, module: Any, *, phase: str, unit: int, rollouts: Sequence[Rollout]) -> None:
-        """A unit is finished and in the journal (or was read from it)."""
+        """This process has finished a unit, and it is in the journal."""
 
-    def on_units_end(self, trainer: Trainer, module: Any, *, phase: str, rollouts: Sequence[Rollout]) -> None:
-        """All units of the phase are finished."""
+    def on_units_progress(self, trainer: Trainer, module: Any, *, phase: str, finished: int) -> None:
+        """So many units are finished by now, by any rank; called often while this process waits for others."""
+
+    def on_units_end(
+        self,
+        trainer: Trainer,
+        module: Any,
+        *,
+        phase: str,
+        rollouts: Sequence[Rollout],
+        seconds: Sequence[Sequence[float]],
+    ) -> None:
+        """All units of the phase are finished; `seconds[rank]` are what each rank spent on its units of this run."""
 
     def on_e_step_end(
         self,
@@ -41,6 +52,12 @@ class SEALCallback(Callback):
         kept: Sequence[EditOutcome],
     ) -> None:
         """The filter has chosen; the M-step is next."""
+
+    def on_m_step_end(self, trainer: Trainer, module: Any) -> None:
+        """The policy has learned what was kept, and its adapter is merged; validation is next."""
+
+    def on_stop(self, trainer: Trainer, module: Any) -> None:
+        """A signal stops the run before the M-step or within it, on all ranks; it ends after this hook."""
 
 
 class EditFilter(SEALCallback):

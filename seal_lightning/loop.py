@@ -4,19 +4,19 @@
 
 The E-step is a loop of its own (`RolloutLoop`, one unit of work an advance). The M-step's loader is rebuilt every round
 from the kept edits; a round that keeps nothing trains nothing and goes on. Crash safety rests on two things: the
-journal holds every finished unit, and a checkpoint is taken at a round's end or inside the M-step, never in between.
+journal holds every finished unit, and a checkpoint says where in the round it was taken: at its end (or before its
+M-step, which is the same), within the M-step, or before the validation that follows it.
 This is the only file that touches Lightning's private loop classes.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 import warnings
 from collections.abc import Sequence
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.loops.fit_loop import _FitLoop
@@ -25,24 +25,24 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer import call
 
 from seal_lightning.data import units as units_of
-from seal_lightning.errors import JournalError
+from seal_lightning.errors import CheckpointError, JournalError, Stopped
 from seal_lightning.hooks import EditFilter, notify
-from seal_lightning.m_step import batch_plan
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.selection import group_rollouts
+from seal_lightning.strategies import restart_optimizer
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 log = logging.getLogger(__name__)
 
+Stage = Literal["round_end", "m_step", "validation"]
+
 
 class RolloutLoop(_Loop):
-    """The E-step of one round over all training contexts; each advance is one unit of work."""
+    """The E-step of one round over all training contexts; each advance is one unit of work by this rank."""
 
     def __init__(self, trainer: Any) -> None:
         super().__init__(trainer)
         self.seal_trainer: Any = trainer
-        self.rollouts: list[Rollout] = []
-        self.unit = 0
         self.runner: UnitRunner | None = None
 
     def run(self, *, round: int, policy_digest: str, must_be_finished: bool) -> list[Rollout]:
@@ -58,21 +58,18 @@ class RolloutLoop(_Loop):
             round=round,
             policy_digest=policy_digest,
         )
-        if must_be_finished and len(self.runner.journal.units) < len(work):
+        if must_be_finished and self.runner.pending:
             raise JournalError(
                 f"journal {self.runner.journal.path}: round {round} is incomplete, but the checkpoint was taken in its "
                 "M-step; bring the journal back or resume from an earlier checkpoint"
             )
-        self.rollouts, self.unit = [], 0
-        while self.unit < len(work):
-            self.advance()
-        self.runner.end(self.rollouts)
-        return self.rollouts
+        while self.advance():
+            pass
+        return self.runner.finish()
 
-    def advance(self) -> None:
+    def advance(self) -> bool:
         assert self.runner is not None
-        self.rollouts += self.runner.run(self.unit)
-        self.unit += 1
+        return self.runner.step()
 
 
 class MStepLoop(_TrainingEpochLoop):
@@ -104,18 +101,27 @@ class SEALFitLoop(_FitLoop):
         self.validate_first = validate_first
         self.kept: list[EditOutcome] = []
         self.policy_digest = ""  # of the policy that this round's E-step sampled from
-        self._stage = ""  # "m_step" or "round_end" in a loaded checkpoint, else empty
-        self._in_m_step = False
+        self._stage: Stage = "round_end"  # where a checkpoint taken now would go on
+        self._resumed = False  # from a checkpoint within a round, until its E-step is read back
+        self._to_train = False  # whether this round's M-step is still to be done
 
     # -- resume ------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self) -> dict:
-        stage = "m_step" if self._in_m_step else "round_end"
-        return {**super().on_save_checkpoint(), "stage": stage, "policy_digest": self.policy_digest}
+        own = {"stage": self._stage, "policy_digest": self.policy_digest, "ranks": self.seal_trainer.world_size}
+        return {**super().on_save_checkpoint(), **own}
 
     def on_load_checkpoint(self, state_dict: dict) -> None:
         super().on_load_checkpoint(state_dict)
         self._stage, self.policy_digest = state_dict["stage"], state_dict["policy_digest"]
+        self._resumed = self._stage != "round_end"
+        ranks = self.seal_trainer.world_size
+        if self._stage == "m_step" and state_dict["ranks"] != ranks:
+            raise CheckpointError(
+                f"the checkpoint was taken within an M-step on {state_dict['ranks']} ranks, now there are {ranks}, and "
+                "its batches are shared out differently: resume on as many, or move checkpoints/last.ckpt away (the "
+                "round's E-step is in the journal). Nothing was overwritten"
+            )
 
     def reset(self) -> None:
         if self._stage != "m_step":
@@ -139,24 +145,28 @@ class SEALFitLoop(_FitLoop):
 
     def on_advance_start(self) -> None:
         module = self.seal_trainer.lightning_module
-        round, resumed = self.seal_trainer.current_epoch, self._stage == "m_step"
+        round, resumed = self.seal_trainer.current_epoch, self._resumed
         module.rounds_done = round
-        if round == 0 and not resumed and self.validate_first:
-            self._validate()
-        if not resumed:
-            self.policy_digest = module.policy.digest()
-        self._e_step(round, must_be_finished=resumed)
+        try:
+            if not resumed:
+                self.policy_digest = module.policy.digest()
+            if round == 0 and not resumed and self.validate_first:
+                self._validate()
+            self._e_step(round, must_be_finished=resumed)
+        except Stopped:
+            notify(self.seal_trainer, module, "on_stop")  # a checkpoint of the round's start
+            raise
         module.kept = self.kept
-        position: Any = (
-            self.epoch_loop.batch_progress.current
-        )  # `completed` is one behind where the checkpoint was taken
-        module.batch_start = position.processed if resumed else 0
-        batches = len(batch_plan(len(self.kept), settings=module.m_step, seed=module.seed, round=round))
-        module.optimizer_steps = max(1, math.ceil(batches / self.trainer.accumulate_grad_batches))
+        self._to_train = bool(self.kept) and self._stage != "validation"
+        # where the checkpoint was taken, `completed` is one behind
+        position: Any = self.epoch_loop.batch_progress.current
+        module.batch_start = position.processed if resumed and self._to_train else 0
+        module.optimizer_steps = max(1, module.m_step_batches() // self.trainer.accumulate_grad_batches)
         self._combined_loader = None
         self.setup_data()
-        self._stage, self._in_m_step = "", True
+        self._resumed = False
         if not resumed:
+            self._stage = "m_step"
             self.epoch_progress.increment_ready()
             call._call_callback_hooks(self.trainer, "on_train_epoch_start")
             call._call_lightning_module_hook(self.trainer, "on_train_epoch_start")
@@ -169,7 +179,7 @@ class SEALFitLoop(_FitLoop):
             round=round, policy_digest=self.policy_digest, must_be_finished=must_be_finished
         )
         groups = group_rollouts(rollouts)
-        self.kept = self._filter().select(groups)
+        self.kept = trainer.ranks.gather(self._filter().select(groups))[0]  # rank 0's choice, whatever a filter draws
         module.e_step_metrics = e_step_metrics(rollouts, groups, self.kept, time.perf_counter() - started)
         trainer._logger_connector.log_metrics(module.e_step_metrics)
         notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
@@ -179,21 +189,25 @@ class SEALFitLoop(_FitLoop):
         return chosen
 
     def advance(self) -> None:
-        if self.kept:
+        if self._to_train:
             super().advance()
-        else:
+            return
+        if not self.kept:
             log.info("round %d: no self-edit was kept, the policy stays as it is", self.seal_trainer.current_epoch)
-            self.epoch_loop.batch_progress.reset_on_run()
-            self.max_batches = float("inf")  # Lightning takes 0 batches for the end of the fit
+        self.epoch_loop.batch_progress.reset_on_run()
+        self.max_batches = float("inf")  # Lightning takes 0 batches for the end of the fit
 
     def on_advance_end(self) -> None:
         trainer, module = self.seal_trainer, self.seal_trainer.lightning_module
         module.rounds_done = self.seal_trainer.current_epoch + 1
-        if self.kept and module.policy.end_round(self.seal_trainer.current_epoch):
-            trainer.strategy.setup_optimizers(trainer)
-        self._in_m_step = False
+        self._stage = "validation"
+        if self._to_train:
+            if module.policy.end_round(self.seal_trainer.current_epoch):
+                restart_optimizer(trainer)
+            notify(trainer, module, "on_m_step_end")
         if self.epoch_loop._should_check_val_epoch():
             self._validate()
+        self._stage = "round_end"
         super().on_advance_end()
         self.max_batches = float("inf")
 

@@ -30,7 +30,10 @@ class MStep:
     Args:
         learning_rate: Peak of the AdamW (paper: 3e-4 for knowledge, 5e-5 for ARC).
         epochs: Passes over the kept edits of a round (paper: 2 and 8).
-        batch_size: Sequences a step and process; `trainer.accumulate_grad_batches` multiplies it.
+        batch_size: Sequences a forward pass; with n ranks an optimizer step has n times as many, and
+            `trainer.accumulate_grad_batches` multiplies them.
+        effective_batch: Sequences of an optimizer step whatever the number of ranks: gradients are accumulated until
+            there are as many. A multiple of `batch_size` times the number of ranks.
         schedule: Of the learning rate within a round.
         warmup: Share of a round's steps over which the learning rate rises.
         weight_decay: Of the AdamW.
@@ -40,6 +43,7 @@ class MStep:
     learning_rate: float = 3e-4
     epochs: int = 2
     batch_size: int = 1
+    effective_batch: int | None = None
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = 0.0
     weight_decay: float = 0.0
@@ -50,11 +54,31 @@ class MStep:
             raise ConfigError(f"model.m_step.learning_rate must be above 0, got {self.learning_rate}")
         if not self.weight_decay >= 0:
             raise ConfigError(f"model.m_step.weight_decay must be 0 or more, got {self.weight_decay}")
-        for name in ("epochs", "batch_size", "max_length"):
-            if getattr(self, name) < 1:
+        for name in ("epochs", "batch_size", "effective_batch", "max_length"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"model.m_step.{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"model.m_step.warmup must be in [0, 1), got {self.warmup}")
+
+    def accumulation(self, ranks: int, *, given: int) -> int:
+        """Forward passes of a rank for an optimizer step; `given` (the trainer's) where no effective batch is set.
+
+        Raises:
+            ConfigError: The effective batch cannot be had on so many ranks.
+        """
+        if self.effective_batch is None:
+            return given
+        if given != 1:
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches must stay 1 with model.m_step.effective_batch, got {given}: it "
+                "follows from the effective batch"
+            )
+        if self.effective_batch % (self.batch_size * ranks):
+            raise ConfigError(
+                f"model.m_step.effective_batch must be a multiple of batch_size {self.batch_size} times {ranks} ranks, "
+                f"got {self.effective_batch}"
+            )
+        return self.effective_batch // (self.batch_size * ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +118,15 @@ def batch_plan(examples: int, *, settings: MStep, seed: int, round: int) -> list
     return batches
 
 
+def padded_plan(plan: Sequence[list[int]], *, multiple: int, padding: int) -> list[list[int]]:
+    """The plan filled up with batches of the example `padding` to a multiple, so that all ranks step together.
+
+    What is filled up counts for nothing in the loss (`SEALModule.training_step`): the last step of a round is the same
+    on one rank and on many.
+    """
+    return [*plan, *[[padding]] * (-len(plan) % multiple)]
+
+
 class PlannedBatches(Sampler[list[int]]):
     """The batches of a plan from `start` on; its length is the whole plan's, as Lightning counts."""
 
@@ -109,12 +142,35 @@ class PlannedBatches(Sampler[list[int]]):
 
 
 def make_loader(
-    policy: Policy, kept: Sequence[EditOutcome], *, settings: MStep, seed: int, round: int, start: int = 0
+    policy: Policy,
+    kept: Sequence[EditOutcome],
+    *,
+    settings: MStep,
+    seed: int,
+    round: int,
+    start: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+    accumulation: int = 1,
 ) -> DataLoader:
-    """The M-step's batches for the kept edits: dicts of `input_ids`, `attention_mask`, `labels`, each (B, T)."""
+    """One rank's batches of the M-step: dicts of `input_ids`, `attention_mask`, `labels`, each (B, T).
+
+    Args:
+        policy: Tokenizes.
+        kept: What is learned.
+        settings: Epochs and batch size.
+        seed: Of the run.
+        round: Counted from 0.
+        start: Batches of this rank that are done already.
+        rank: This one; batch i of the round goes to rank i modulo `ranks`.
+        ranks: How many there are.
+        accumulation: Batches of a rank for an optimizer step.
+    """
     limit = min(settings.max_length, policy.window)
     examples = [encode_example(policy, outcome.prompt, outcome.text, max_length=limit) for outcome in kept]
     plan = batch_plan(len(examples), settings=settings, seed=seed, round=round)
+    shortest = min(range(len(examples)), key=lambda number: len(examples[number].input_ids))
+    plan = padded_plan(plan, multiple=ranks * accumulation, padding=shortest)
     pad = policy.tokenizer.pad_token_id
 
     def collate(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -131,6 +187,6 @@ def make_loader(
 
     return DataLoader(
         examples,  # type: ignore[arg-type]
-        batch_sampler=PlannedBatches(plan, start=start),
+        batch_sampler=PlannedBatches(plan[rank::ranks], start=start),
         collate_fn=collate,
     )

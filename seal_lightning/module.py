@@ -16,16 +16,18 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from seal_lightning.data import SEALDataModule, units
 from seal_lightning.e_step import EStep, Plan
-from seal_lightning.errors import ModelError
+from seal_lightning.errors import ModelError, Stopped
 from seal_lightning.evaluation import evaluation_means
 from seal_lightning.grading import Grader, Reward, resolve
+from seal_lightning.hooks import notify
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.m_step import MStep, make_loader
+from seal_lightning.m_step import MStep, batch_plan, make_loader
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.policy import PolicyTuning, TunedPolicy
-from seal_lightning.rollouts import UnitRunner, policy_at_work
+from seal_lightning.rollouts import UnitRunner
 from seal_lightning.sampling import LocalSampler, Sampler
 from seal_lightning.seeding import derive_seed
+from seal_lightning.strategies import policy_at_work
 from seal_lightning.tasks import Knowledge, Task
 from seal_lightning.types import Context, EditOutcome, Rollout
 
@@ -94,12 +96,17 @@ class SEALModule(LightningModule):
 
     # -- the policy ------------------------------------------------------------------------------------------------
 
+    def setup(self, stage: str) -> None:
+        self.configure_model()  # DeepSpeed's stage 3 would build it in pieces later, which not every model stands
+
     def configure_model(self) -> None:
-        """Load the policy once (Lightning calls this before it moves the module to its device)."""
+        """Load the policy, once."""
         if self.tuned is None:
             model, tokenizer, chat = load_model(self.source)
             self.base_fingerprint = fingerprint(model)
-            self.tuned = TunedPolicy(model, tokenizer, chat, self.tuning, seed=self.seed)
+            self.tuned = TunedPolicy(
+                model, tokenizer, chat, self.tuning, seed=self.seed, reload=lambda: load_model(self.source)[0]
+            )
             self.model = self.tuned.module.train()
 
     @property
@@ -121,17 +128,40 @@ class SEALModule(LightningModule):
             seed=self.seed,
             round=self.current_epoch,
             start=self.batch_start,
+            rank=self.global_rank,
+            ranks=self.trainer.world_size,
+            accumulation=self.trainer.accumulate_grad_batches,
         )
 
+    def m_step_batches(self) -> int:
+        """Batches of each rank in this round's M-step."""
+        step = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return math.ceil(self._planned() / step) * self.trainer.accumulate_grad_batches
+
+    def _planned(self) -> int:
+        """Batches of all ranks in this round's M-step, without those that only fill up the last step."""
+        return len(batch_plan(len(self.kept), settings=self.m_step, seed=self.seed, round=self.current_epoch))
+
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        number = batch_idx * self.trainer.world_size + self.global_rank  # of the batch, in the round
         # dropout (GPT-2 has some of its own) must be the same after a resume in the middle of the M-step
-        seed = derive_seed("m-step", self.seed, self.current_epoch, batch_idx, self.global_rank)
+        seed = derive_seed("m-step", self.seed, self.current_epoch, number)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every back end, which takes 5 ms a batch
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         loss = self.model(**batch, use_cache=False).loss  # mean over the edits' tokens
         self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=len(batch["input_ids"]))
-        return loss
+        return loss if number < self._planned() else loss * 0.0  # what fills up the last step counts for nothing
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After an optimizer step, stop where a signal asked any rank to; the round's end stops a moment later."""
+        steps_done, rest = divmod(batch_idx + 1, self.trainer.accumulate_grad_batches)
+        if rest or steps_done == self.optimizer_steps:
+            return
+        trainer: Any = self.trainer
+        if number := trainer.stop_requested():
+            notify(trainer, self, "on_stop")
+            raise Stopped(number)
 
     def configure_optimizers(self) -> Any:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -174,8 +204,7 @@ class SEALModule(LightningModule):
         self._check_fits([replace(context, queries=()) for context in self.datamodule.predict_contexts])
 
     def _check_fits(self, contexts: Sequence[Context]) -> None:
-        with policy_at_work(self.trainer, self) as policy:
-            self.e_step.check_fits(policy, contexts)
+        self.e_step.check_fits(self.policy.policy, contexts)
 
     def on_validation_epoch_start(self) -> None:
         self._open_units("validation", self.datamodule.validation_contexts)
@@ -184,20 +213,31 @@ class SEALModule(LightningModule):
         self._open_units("test", self.datamodule.test_contexts)
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
-        self._run_unit(batch)
+        """Every rank is asked as many times as there are units, and takes the next one that is left."""
+        self._run_unit()
 
     def test_step(self, batch: int, batch_idx: int) -> None:
-        self._run_unit(batch)
+        self._run_unit()
 
     def on_predict_epoch_start(self) -> None:
-        self.evaluated = []
+        self._predicted: dict[int, list[Rollout]] = {}
+        self.policy.open_replica()
 
     def predict_step(self, batch: int, batch_idx: int) -> None:
-        """Self-edits of one unit without adapting; they are gathered in `evaluated`."""
+        """Self-edits of one unit without adapting, by one of the ranks."""
+        if batch % self.trainer.world_size != self.global_rank:
+            return
         contexts = units(self.datamodule.predict_contexts, self.datamodule.contexts_per_unit)[batch]
         plan = replace(self.plan, repeats=1)  # nothing is adapted, so there is nothing to repeat
         with policy_at_work(self.trainer, self) as policy:
-            self.evaluated += self.e_step.write_edits(policy, contexts, plan=plan, round=self.rounds_done)
+            self._predicted[batch] = self.e_step.write_edits(policy, contexts, plan=plan, round=self.rounds_done)
+
+    def on_predict_epoch_end(self) -> None:
+        """All ranks' self-edits are in `evaluated`, in the order of the data."""
+        self.policy.close_replica()
+        trainer: Any = self.trainer
+        by_unit = {unit: rows for part in trainer.ranks.gather(self._predicted) for unit, rows in part.items()}
+        self.evaluated = [rollout for unit in sorted(by_unit) for rollout in by_unit[unit]]
 
     def on_validation_epoch_end(self) -> None:
         self._close_units("val")
@@ -219,13 +259,14 @@ class SEALModule(LightningModule):
             by_stamp=not self.trainer.training and self.trainer.state.fn != "fit",
         )
 
-    def _run_unit(self, number: int) -> None:
+    def _run_unit(self) -> None:
         with torch.enable_grad():
-            self.evaluated += self.runner.run(number)
+            self.runner.step()
 
     def _close_units(self, split: str) -> None:
         """Log base, passage and edits accuracy (means over contexts) of the phase that ends."""
-        self.runner.end(self.evaluated)
+        with torch.enable_grad():
+            self.evaluated = self.runner.finish()
         for name, value in evaluation_means(self.evaluated).items():
             self.log(f"{split}/{name}", value, batch_size=1)
 

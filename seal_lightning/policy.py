@@ -9,23 +9,23 @@ merged is kept as a stack of small adapters, so checkpoints and exports never ho
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.partitioned import copy_weights, is_partitioned, whole
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import Prompt
 
@@ -92,6 +92,14 @@ class Policy:
         return self.tokenizer(text, add_special_tokens=not self.chat)["input_ids"]
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """A policy without its base: the adapters of finished rounds, and the parameters in training by name."""
+
+    merged: tuple[AdapterState, ...]
+    trained: AdapterState
+
+
 class TunedPolicy:
     """A base model under fine-tuning: `module` is what the optimizer trains, `policy` what the E-step sees.
 
@@ -101,14 +109,26 @@ class TunedPolicy:
         chat: Whether prompts use the chat template.
         tuning: How the M-step changes it.
         seed: Run seed; the adapter of round r is drawn from (seed, r).
+        reload: Loads the base model once more, for the replica under ZeRO-3.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, chat: bool, tuning: PolicyTuning, *, seed: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        chat: bool,
+        tuning: PolicyTuning,
+        *,
+        seed: int,
+        reload: Callable[[], Any] | None = None,
+    ) -> None:
         self.tuning = tuning
         self.seed = seed
         self.merged: list[AdapterState] = []
         self.policy = Policy(model, tokenizer, chat)
-        self.module: nn.Module = model.float() if tuning.method == "full" else _with_lora(model, tuning)
+        self.module: nn.Module = _tuned(model, tuning)
+        self._reload = reload
+        self._replica: TunedPolicy | None = None
         if tuning.gradient_checkpointing:
             # transformers 5 has renamed it; the old name warns
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -122,12 +142,14 @@ class TunedPolicy:
             return
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(derive_seed("policy adapter", self.seed, round))
-            for layer in self._layers():
+            for layer in self._layers().values():
                 # drawn on the CPU whatever the device, so that a GPU run starts from the same numbers
-                fresh = torch.empty_like(layer.lora_A["default"].weight, device="cpu", dtype=torch.float32)
-                nn.init.kaiming_uniform_(fresh, a=5**0.5)
-                layer.lora_A["default"].weight.copy_(fresh)
-                layer.lora_B["default"].weight.zero_()
+                lora_A, lora_B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+                with whole([lora_A, lora_B], write=True):
+                    fresh = torch.empty_like(lora_A, device="cpu", dtype=torch.float32)
+                    nn.init.kaiming_uniform_(fresh, a=5**0.5)
+                    lora_A.copy_(fresh)
+                    lora_B.zero_()
 
     def end_round(self, round: int) -> bool:
         """Close the M-step of `round`; True where the adapter was merged and the optimizer has to start afresh."""
@@ -141,9 +163,12 @@ class TunedPolicy:
     def _merge(self, state: AdapterState) -> None:
         self.merged.append(state)
         with torch.no_grad():
-            for layer in self._layers():
+            for name, layer in self._layers().items():
                 weight = layer.get_base_layer().weight
-                weight += layer.get_delta_weight("default").to(weight.dtype)
+                lora_A, lora_B = (state[f"{name}.lora_{part}.weight"].to(weight.device) for part in "AB")
+                delta = lora_B @ lora_A * layer.scaling["default"]
+                with whole([weight], write=True):
+                    weight += (delta.T if layer.fan_in_fan_out else delta).to(weight.dtype)
 
     def remerge(self, states: Sequence[AdapterState]) -> None:
         """Bring a freshly loaded base to where earlier rounds left it, by the same merges in the same order.
@@ -158,7 +183,6 @@ class TunedPolicy:
                     "checkpoint into a new SEALModule"
                 )
         for state in states[len(self.merged) :]:
-            set_peft_model_state_dict(self.module, state)  # type: ignore[arg-type]
             self._merge({name: tensor.clone() for name, tensor in state.items()})
         self.restart_adapter(len(self.merged))  # or the last round would count twice
 
@@ -166,12 +190,31 @@ class TunedPolicy:
         """A copy of the adapter in training, by peft's names; empty for full fine-tuning."""
         if self.tuning.method == "full":
             return {}
-        state = get_peft_model_state_dict(self.module)  # type: ignore[arg-type]
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+        with whole(self.trainable_state().values()):
+            state = get_peft_model_state_dict(self.module)  # type: ignore[arg-type]
+            return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
 
     def trainable_state(self) -> AdapterState:
         """The trained parameters by name, not copied."""
         return {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+
+    def state(self) -> PolicyState:
+        """A copy of everything that makes the policy out of its base; a collective under ZeRO-3."""
+        return PolicyState(tuple(self.merged), self._current())
+
+    def load_state(self, state: PolicyState) -> None:
+        """Become the policy that `state` was taken from. Raises `ModelError` as `remerge`."""
+        self.remerge(state.merged)
+        with torch.no_grad():
+            for name, parameter in self.trainable_state().items():
+                parameter.copy_(state.trained[name])
+
+    def _current(self) -> AdapterState:
+        copies: AdapterState = {}
+        for name, parameter in self.trainable_state().items():
+            with whole([parameter]):
+                copies[name] = parameter.detach().to("cpu", copy=True)
+        return copies
 
     def digest(self) -> str:
         """Identifies the policy's weights: everything merged so far and what is in training."""
@@ -180,12 +223,30 @@ class TunedPolicy:
         for state in (*self.merged, current):
             for name in sorted(state):
                 digest.update(name.encode())
-                digest.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+                with whole([state[name]]):
+                    digest.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    def open_replica(self) -> None:
+        """Where weights are spread over the ranks: an ordinary copy of the policy for `frozen`; a collective."""
+        if self._replica is None and any(is_partitioned(parameter) for parameter in self.module.parameters()):
+            assert self._reload is not None, "a partitioned policy needs `reload`"
+            policy = replace(self.policy, model=self._reload())
+            tuning = replace(self.tuning, gradient_checkpointing=False)
+            self._replica = TunedPolicy(policy.model, policy.tokenizer, policy.chat, tuning, seed=self.seed)
+            copy_weights(self.module, self._replica.module)
+
+    def close_replica(self) -> None:
+        """Give the replica's memory back."""
+        self._replica = None
 
     @contextmanager
     def frozen(self) -> Iterator[Policy]:
         """The policy as the E-step needs it: evaluation mode, nothing trainable; all flags are restored afterwards."""
+        if self._replica is not None:
+            with self._replica.frozen() as policy:
+                yield policy
+            return
         modes = {module: module.training for module in self.module.modules()}
         trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         use_cache = self.policy.model.config.use_cache
@@ -208,24 +269,35 @@ class TunedPolicy:
     def _without_idle_adapter(self) -> Any:
         """A fresh adapter adds exactly nothing: skip its matrix products while it does."""
         idle = isinstance(self.module, PeftModel) and all(
-            not layer.lora_B["default"].weight.any() for layer in self._layers()
+            not layer.lora_B["default"].weight.any() for layer in self._layers().values()
         )
         return self.module.disable_adapter() if idle else nullcontext()  # type: ignore[operator]
 
-    def _layers(self) -> list[Any]:
-        return [module for module in self.module.modules() if isinstance(module, LoraLayer)]
+    def _layers(self) -> dict[str, Any]:
+        return {name: module for name, module in self.module.named_modules() if isinstance(module, LoraLayer)}
 
-    def export(self, folder: Path, *, merged: bool = False) -> None:
-        """Write the policy: a PEFT folder against the original base, or whole weights (`merged`, or full tuning)."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def export(self, folder: Path, *, merged: bool = False, write: bool = True) -> None:
+        """Write the policy: a PEFT folder against the original base, or whole weights (`merged`, or full tuning).
+
+        Args:
+            folder: Made when missing.
+            merged: Whole weights, the adapters added to them.
+            write: Off on all ranks but one: they take part in gathering what ZeRO-3 has spread.
+        """
         if self.tuning.method == "full" or merged:
-            self._export_whole(folder)
+            state = self._whole_state(keep=write)
+            if write:
+                self.policy.model.save_pretrained(folder, state_dict=state)
         else:
-            self._export_adapter(folder)
-        self.policy.tokenizer.save_pretrained(folder)
+            current = self.adapter_state()
+            in_use = any(bool(tensor.any()) for name, tensor in current.items() if ".lora_B." in name)
+            if write:
+                self._save_adapter(folder, [*self.merged, current] if in_use or not self.merged else self.merged)
+        if write:
+            self.policy.tokenizer.save_pretrained(folder)
 
-    def _export_adapter(self, folder: Path) -> None:
-        states = [*self.merged, self.adapter_state()] if self._in_use() or not self.merged else self.merged
+    def _save_adapter(self, folder: Path, states: Sequence[AdapterState]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         config = LoraConfig(**_lora_options(self.policy.model, self.tuning, rounds=len(states)))
         targets = self.module.peft_config["default"].target_modules  # type: ignore[union-attr,index]
         config.target_modules = sorted(targets)  # type: ignore[arg-type]  # peft's own set has no fixed order on disk
@@ -234,24 +306,31 @@ class TunedPolicy:
         config.save_pretrained(str(folder))
         save_file(_concatenate(states), folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
-    def _in_use(self) -> bool:
-        return any(bool(layer.lora_B["default"].weight.any()) for layer in self._layers())
+    @torch.no_grad()
+    def _whole_state(self, *, keep: bool) -> AdapterState:
+        """The model's weights by the original names, the adapter in training added; one gathered at a time."""
+        state: AdapterState = {}
+        deltas = {f"{name}.weight": layer for name, layer in self.policy.model.named_modules() if _is_lora(layer)}
+        for name, parameter in self.policy.model.named_parameters():
+            if ".lora_" in name:
+                continue
+            plain = name.replace(".base_layer.", ".")
+            layer = deltas.get(plain)
+            parts = [layer.lora_A["default"].weight, layer.lora_B["default"].weight] if layer is not None else []
+            with whole([parameter, *parts]):
+                delta = layer.get_delta_weight("default").to(parameter.dtype) if layer is not None else 0
+                if keep:
+                    state[plain] = (parameter + delta).detach().to("cpu", copy=True)
+        saved = self.policy.model.state_dict().keys()
+        return state | {name: buffer for name, buffer in self.policy.model.named_buffers() if name in saved}
 
-    def _export_whole(self, folder: Path) -> None:
-        if not isinstance(self.module, PeftModel):
-            self.policy.model.save_pretrained(folder)
-            return
-        state = {
-            name.replace(".base_layer.", "."): tensor
-            for name, tensor in self.policy.model.state_dict().items()
-            if ".lora_" not in name
-        }
-        with torch.no_grad():
-            for name, layer in self.policy.model.named_modules():
-                if isinstance(layer, LoraLinear):
-                    delta = layer.get_delta_weight("default")
-                    state[f"{name}.weight"] = state[f"{name}.weight"] + delta.to(state[f"{name}.weight"].dtype)
-        self.policy.model.save_pretrained(folder, state_dict=state)
+
+def _is_lora(module: nn.Module) -> bool:
+    return isinstance(module, LoraLayer)
+
+
+def _tuned(model: Any, tuning: PolicyTuning) -> nn.Module:
+    return model.float() if tuning.method == "full" else _with_lora(model, tuning)
 
 
 def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:

@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
 from seal_lightning.e_step import Plan
+from seal_lightning.errors import SealError, UnitError
+from seal_lightning.executors import UnitWork
 from seal_lightning.hooks import notify
 from seal_lightning.journal import Journal
-from seal_lightning.policy import Policy
+from seal_lightning.ranks import Ranks
 from seal_lightning.types import Context, Rollout
 
 
 class UnitRunner:
-    """Runs the units of one phase (train, validation or test) of one round.
+    """Runs the units of one phase (train, validation or test) of one round, shared among the ranks.
+
+    All ranks make one at the same time and run it to the end.
 
     Args:
         trainer: Its `default_root_dir` is the run folder; the journal lies in `journal/` there.
@@ -42,7 +42,7 @@ class UnitRunner:
 
     def __init__(
         self,
-        trainer: Trainer,
+        trainer: Any,
         module: Any,
         *,
         phase: str,
@@ -55,52 +55,62 @@ class UnitRunner:
         self.trainer = trainer
         self.module = module
         self.phase = phase
-        self.plan = plan
-        self.units = units
-        self.round = round
+        self.ranks: Ranks = trainer.ranks
         stamp = make_stamp(module, plan, units, policy_digest)
         name = f"{phase}-{_digest(stamp)[:12]}" if by_stamp else f"{phase}-{round:03d}"
-        self.journal = Journal(Path(trainer.default_root_dir) / "journal", name, stamp=stamp, rank=trainer.global_rank)
-        finished = len(self.journal.units)
-        notify(trainer, module, "on_units_start", phase=phase, units=len(units), finished=finished)
+        self.journal = Journal(Path(trainer.default_root_dir) / "journal", name, stamp=stamp, rank=self.ranks.rank)
+        # Every rank reads all files that it can see: on one machine all of them, on several nodes maybe its own only.
+        seen = self.ranks.gather(set(self.journal.units))
+        self._mine = {
+            unit for unit in seen[self.ranks.rank] if not any(unit in other for other in seen[: self.ranks.rank])
+        }
+        self.finished = set[int]().union(*seen)
+        self.pending = [unit for unit in range(len(units)) if unit not in self.finished]
+        self._seconds: list[float] = []
+        self._notify("on_units_start", units=len(units), finished=len(self.finished))
+        self._queue = self.ranks.queue(self.pending, stop=lambda: trainer.stop_signals.received, on_wait=self._report)
+        work = UnitWork(trainer, module, phase=phase, plan=plan, round=round, units=units)
+        self._steps = trainer.executor.run(work, self._queue)
 
-    def run(self, unit: int) -> list[Rollout]:
-        """The rollouts of one unit. Raises `SIGTERMException` instead of starting a unit after SIGTERM."""
-        rollouts = list(self.journal.units.get(unit, ()))
-        if not rollouts:
-            if self.trainer.received_sigterm:
-                raise SIGTERMException
-            rollouts = self._roll_out(self.units[unit])
+    def step(self) -> bool:
+        """Run the next unit; False where this rank has nothing more to do.
+
+        Raises:
+            Stopped: A signal asked the run to stop; every rank's finished units are in the journal.
+            UnitError: A unit failed wherever it was tried.
+        """
+        started = time.perf_counter()
+        try:
+            if (found := next(self._steps, None)) is None:
+                return False
+            unit, rollouts = found
             self.journal.append(unit, rollouts)
-        notify(self.trainer, self.module, "on_unit_end", phase=self.phase, unit=unit, rollouts=rollouts)
+        except UnitError:
+            raise
+        except SealError as error:  # would fail everywhere, or cannot be written down
+            self._queue.abort(str(error))
+            raise
+        self._mine.add(unit)
+        self._seconds.append(time.perf_counter() - started)
+        self._queue.finish(unit)
+        self._notify("on_unit_end", unit=unit, rollouts=rollouts)
+        return True
+
+    def finish(self) -> list[Rollout]:
+        """The rollouts of all units by all ranks, in the units' order; runs what is left."""
+        while self.step():
+            pass
+        rows = self.ranks.gather(({unit: self.journal.units[unit] for unit in self._mine}, self._seconds))
+        by_unit = {unit: rollouts for units, _ in rows for unit, rollouts in units.items()}
+        rollouts = [rollout for unit in sorted(by_unit) for rollout in by_unit[unit]]
+        self._notify("on_units_end", rollouts=rollouts, seconds=[seconds for _, seconds in rows])
         return rollouts
 
-    def end(self, rollouts: Sequence[Rollout]) -> None:
-        """Tell the callbacks that the phase is over."""
-        notify(self.trainer, self.module, "on_units_end", phase=self.phase, rollouts=rollouts)
+    def _report(self, finished: int) -> None:
+        self._notify("on_units_progress", finished=len(self.finished) + finished)
 
-    def _roll_out(self, contexts: Sequence[Context]) -> list[Rollout]:
-        def report(progress: Any) -> None:
-            notify(self.trainer, self.module, "on_unit_progress", phase=self.phase, progress=progress)
-
-        with policy_at_work(self.trainer, self.module) as policy:
-            return self.module.e_step.run(policy, contexts, plan=self.plan, round=self.round, report=report)
-
-
-@contextmanager
-def policy_at_work(trainer: Trainer, module: Any) -> Iterator[Policy]:
-    """The module's policy, frozen, under the trainer's precision.
-
-    New tensors stay float32: Lightning's true half precision would halve them too, but noise, learning rates and
-    adapters need their bits.
-    """
-    with trainer.precision_plugin.forward_context(), module.policy.frozen() as policy:
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float32)
-        try:
-            yield policy
-        finally:
-            torch.set_default_dtype(before)
+    def _notify(self, hook: str, **what: Any) -> None:
+        notify(self.trainer, self.module, hook, phase=self.phase, **what)
 
 
 def make_stamp(module: Any, plan: Plan, units: Sequence[Sequence[Context]], policy_digest: str) -> dict[str, Any]:

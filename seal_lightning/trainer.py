@@ -4,16 +4,26 @@ One epoch is one round, so `max_epochs` is the number of rounds. The run folder 
 checkpoints, logs and tables all lie there, and `ckpt_path` `last` and `best` mean the ones in it.
 """
 
-from collections.abc import Iterable
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, Stopped
+from seal_lightning.executors import Executor, LocalExecutor
 from seal_lightning.loop import MStepLoop, SEALFitLoop
+from seal_lightning.ranks import Ranks
+from seal_lightning.stopping import StopSignals, requeue
 
 
 class SEALTrainer(Trainer):
@@ -25,6 +35,7 @@ class SEALTrainer(Trainer):
         validate_first: Validate the untrained policy before the first round, for the comparison.
         logger: Lightning loggers; TensorBoard and CSV in the run folder by default, `false` for none.
         log_every_n_steps: Of the M-step, which is short.
+        executor: Where units of work run: in the training processes (default) or on a Ray cluster.
     """
 
     def __init__(
@@ -35,6 +46,8 @@ class SEALTrainer(Trainer):
         validate_first: bool = True,
         logger: Logger | Iterable[Logger] | bool | None = None,
         log_every_n_steps: int = 1,
+        executor: Executor | None = None,
+        use_distributed_sampler: bool = False,
         inference_mode: bool = False,
         num_sanity_val_steps: int = 0,
         enable_model_summary: bool = False,
@@ -48,6 +61,7 @@ class SEALTrainer(Trainer):
             default_root_dir=default_root_dir,
             logger=logger,
             log_every_n_steps=log_every_n_steps,
+            use_distributed_sampler=use_distributed_sampler,
             inference_mode=inference_mode,
             num_sanity_val_steps=num_sanity_val_steps,
             enable_model_summary=enable_model_summary,
@@ -56,6 +70,56 @@ class SEALTrainer(Trainer):
         plain = self.fit_loop
         self.fit_loop = SEALFitLoop(self, plain.min_epochs, plain.max_epochs, validate_first=validate_first)
         self.fit_loop.epoch_loop = MStepLoop(self, plain.min_steps, plain.max_steps)
+        self.executor = executor or LocalExecutor()
+        self.stop_signals = StopSignals()
+        self._given_accumulation = self.accumulate_grad_batches
+        self._children: list[subprocess.Popen] = []
+
+    @cached_property
+    def ranks(self) -> Ranks:
+        """The processes of the run, once they have found each other."""
+        return Ranks()
+
+    def stop_requested(self) -> int:
+        """The number of the signal that any rank received, or 0; a collective."""
+        number = torch.tensor(float(self.stop_signals.received), device=self.strategy.root_device)
+        return int(self.strategy.reduce(number, reduce_op="max"))
+
+    # -- processes and signals ---------------------------------------------------------------------------------------
+
+    def _run_stage(self) -> Any:
+        environment = getattr(self.strategy, "cluster_environment", None)
+        if not isinstance(environment, SLURMEnvironment):
+            environment = SLURMEnvironment() if SLURMEnvironment.detect() else None
+        requeues = environment is not None and environment.auto_requeue
+        preemption = (environment.requeue_signal or signal.SIGUSR1) if environment and requeues else None
+        try:
+            with self.stop_signals.noted(preemption=preemption):
+                return super()._run_stage()
+        except BaseException as error:
+            # Lightning's watchdog kills this process when a child ends with another code than 0, as stopped ones do
+            launched = getattr(self.strategy.launcher, "procs", [])
+            self._children = [*launched]
+            launched.clear()
+            if isinstance(error, Stopped) and error.number == preemption and self.is_global_zero:
+                requeue()
+            raise
+        finally:
+            self.executor.close()
+
+    @contextmanager
+    def _with_children(self) -> Iterator[None]:
+        """Let the processes that Lightning has started end by themselves, and kill those that hang after a failure."""
+        try:
+            yield
+        except BaseException:
+            deadline = time.monotonic() + 20
+            for child in self._children:
+                try:
+                    child.wait(max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    child.kill()
+            raise
 
     # Checkpoints hold tensors and plain values only, so loading them never runs code (weights_only).
 
@@ -65,14 +129,19 @@ class SEALTrainer(Trainer):
         return Path(self.default_root_dir) / "checkpoints"
 
     def fit(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> None:
-        """As Lightning's; `last` with no checkpoint yet starts from the journal.
+        """As Lightning's; `last` with no checkpoint yet starts from the journal. A job that SLURM requeued resumes.
 
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
+        requeued = ckpt_path is None and bool(os.environ.get("SLURM_RESTART_COUNT"))
+        ckpt_path = "last" if requeued else ckpt_path
         if ckpt_path == "last" and not (self.checkpoints / "last.ckpt").exists():
             ckpt_path = None
-        super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
+        module = kwargs["model"] if "model" in kwargs else args[0]
+        self.accumulate_grad_batches = module.m_step.accumulation(self.world_size, given=self._given_accumulation)
+        with self._with_children():
+            super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def validate(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
         """Base, passage and self-edit accuracy on the validation contexts.
@@ -80,7 +149,10 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        return super().validate(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
+        with self._with_children():
+            return super().validate(
+                *args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True}
+            )
 
     def test(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
         """Base, passage and self-edit accuracy on the test contexts.
@@ -88,7 +160,8 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        return super().test(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
+        with self._with_children():
+            return super().test(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def predict(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
         """Self-edits for the predict contexts.
@@ -96,7 +169,8 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        return super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
+        with self._with_children():
+            return super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def find_checkpoint(self, ckpt_path: str | None) -> str | None:
         """The file behind `last`, `best` or a path. Raises `ConfigError` where there is none."""

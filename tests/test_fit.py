@@ -3,7 +3,7 @@
 import csv
 import json
 
-import crash
+import fault_injection
 import pytest
 import torch
 from peft import PeftModel
@@ -29,7 +29,7 @@ LOGGED = {
 
 def fit(run, *options, rounds=1):
     path = run.with_suffix(".json")
-    path.write_text(json.dumps(crash.config(run, max_epochs=rounds)))
+    path.write_text(json.dumps(fault_injection.config(run, max_epochs=rounds)))
     return main(["fit", "--config", str(path), *options])
 
 
@@ -134,7 +134,7 @@ def test_fit_without_validation_data(tmp_path):
 def test_test_and_predict_from_the_best_checkpoint(tmp_path, capfd):
     run = tmp_path / "run"
     assert fit(run) == 0
-    data = str(crash.DEBUG / "passages-validation.jsonl")
+    data = str(fault_injection.DEBUG / "passages-validation.jsonl")
     capfd.readouterr()
     config = ["--config", str(run / "config.yaml"), "--ckpt_path", "best"]
     assert main(["test", *config, "--data.test", data]) == 0

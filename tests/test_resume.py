@@ -1,99 +1,127 @@
 """Killed at fixed moments and resumed, a run ends where the uninterrupted one does: same weights, same kept edits.
 
-Each run is a forked child, so that SIGKILL is real and the imports are paid for once. `benchmarks/crash.py` does the
-same at random moments with processes of their own.
+Each rank is a forked child, so that SIGKILL is real and the imports are paid for once. `benchmarks/fault_injection.py`
+does the same at random moments.
 """
 
 import json
-import multiprocessing
 import signal
 
-import crash
+import fault_injection
 import pytest
-import torch
-
-from seal_lightning.cli import main
+from fault_injection import Launch, finished, fit, outcome
 
 
-def _child(arguments):
-    torch.set_num_threads(1)
-    raise SystemExit(main(arguments))
+def killer(event, count, number=signal.SIGKILL, rank=0):
+    arguments = {"event": event, "count": count, "number": int(number), "rank": rank}
+    return {"callbacks": [{"class_path": "fault_injection.KillAt", "init_args": arguments}]}
 
 
-def seal(*arguments):
-    """Run `seal` in a forked child; returns its exit code, negative for a signal."""
-    child = multiprocessing.get_context("fork").Process(target=_child, args=([str(a) for a in arguments],))
-    child.start()
-    child.join(timeout=120)
-    assert child.exitcode is not None, "the run hangs"
-    return child.exitcode
-
-
-def write_config(run, **trainer):
-    path = run.with_suffix(".json")
-    path.write_text(json.dumps(crash.config(run, **trainer)))
-    return path
+def resume(run, setup="single"):
+    finished(fit(run, setup, "--ckpt_path", "last"))
+    return outcome(run)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    run = tmp_path_factory.mktemp("whole") / "run"
-    assert seal("fit", "--config", write_config(run)) == 0
-    return crash.outcome(run)
+    """The outcome of the run of a set-up that nobody kills."""
+    found = {}
+
+    def of(setup):
+        if setup not in found:
+            run = tmp_path_factory.mktemp(setup) / "run"
+            finished(fit(run, setup))
+            found[setup] = outcome(run)
+        return found[setup]
+
+    return of
 
 
 @pytest.mark.parametrize(
-    ("event", "count"),
+    ("setup", "event", "count", "rank"),
     [
-        ("unit", 2),  # in the first E-step
-        ("e_step", 2),  # between the second E-step and its M-step
-        ("batch", 16),  # in the second M-step (twelve batches a round), with a checkpoint behind it
-        ("validation", 2),  # after the first merge, before its checkpoint
+        ("single", "unit", 2, 0),  # in the first E-step
+        ("single", "e_step", 2, 0),  # between the second E-step and its M-step
+        ("single", "batch", 16, 0),  # in the second M-step (twelve batches a round), with a checkpoint behind it
+        ("single", "m_step", 1, 0),  # merged, before or after its checkpoint
+        ("single", "validation", 2, 0),  # after the first merge and its checkpoint
+        ("ddp", "unit", 1, 1),
+        ("zero2", "batch", 9, 1),  # in the second M-step (six batches a rank and round)
+        ("zero3", "batch", 3, 0),
+        ("zero3", "e_step", 2, 1),
     ],
 )
-def test_a_killed_run_resumes_to_the_same_end(tmp_path, uninterrupted, event, count):
+def test_a_killed_run_resumes_to_the_same_end(tmp_path, uninterrupted, setup, event, count, rank):
     run = tmp_path / "run"
-    killer = {"class_path": "crash.KillAt", "init_args": {"event": event, "count": count}}
-    assert seal("fit", "--config", write_config(run, callbacks=[killer])) == -signal.SIGKILL
-    assert seal("fit", "--config", write_config(run), "--ckpt_path", "last") == 0
-    assert crash.outcome(run) == uninterrupted
+    codes = fit(run, setup, trainer=killer(event, count, rank=rank)).wait()
+    assert codes[rank] == -signal.SIGKILL
+    assert resume(run, setup) == uninterrupted(setup)
+
+
+def test_ranks_change_neither_the_kept_sets_nor_what_is_learnt_much(uninterrupted):
+    sets = {setup: uninterrupted(setup)[1] for setup in ("single", "ddp", "zero2", "zero3")}
+    assert sets["ddp"][0] == sets["zero2"][0] == sets["zero3"][0] == sets["single"][0]  # one policy, so all equal
+
+
+@pytest.mark.parametrize(("setup", "rank"), [("single", 0), ("ddp", 0), ("ddp", 1)])
+@pytest.mark.parametrize("event", ["unit", "batch"])
+def test_sigterm_stops_every_rank_with_a_checkpoint(tmp_path, uninterrupted, setup, event, rank):
+    run = tmp_path / "run"
+    codes = fit(run, setup, trainer=killer(event, 1, signal.SIGTERM, rank)).wait(together=False, seconds=30)
+    assert codes == [143] * len(codes)
+    assert (run / "checkpoints" / "last.ckpt").exists()
+    assert resume(run, setup) == uninterrupted(setup)
+
+
+def test_ctrl_c_stops_at_a_units_end_with_130(tmp_path, uninterrupted):
+    run = tmp_path / "run"
+    assert fit(run, "single", trainer=killer("unit", 2, signal.SIGINT)).wait() == [130]
+    assert "SIGINT: stopping at the end of this unit or step" in run.with_suffix(".log").read_text()
+    assert resume(run) == uninterrupted("single")
 
 
 def test_a_finished_unit_is_not_run_again(tmp_path):
     run = tmp_path / "run"
-    killer = {"class_path": "crash.KillAt", "init_args": {"event": "unit", "count": 2}}
-    seal("fit", "--config", write_config(run, callbacks=[killer]))
+    fit(run, "single", trainer=killer("unit", 2)).wait()
     before = (run / "journal" / "train-000.rank-0.jsonl").read_bytes()
     assert before.count(b'"unit": 1') == 4  # two edits, two repeats
-    assert seal("fit", "--config", write_config(run), "--ckpt_path", "last") == 0
+    resume(run)
     assert (run / "journal" / "train-000.rank-0.jsonl").read_bytes().startswith(before)
 
 
-def test_another_configuration_does_not_touch_the_journal(tmp_path, capfd):
+def test_an_e_step_carries_over_to_another_number_of_ranks(tmp_path, uninterrupted):
     run = tmp_path / "run"
-    killer = {"class_path": "crash.KillAt", "init_args": {"event": "unit", "count": 1}}
-    seal("fit", "--config", write_config(run, callbacks=[killer]))
+    assert fit(run, "ddp", trainer=killer("e_step", 1, rank=1)).wait()[1] == -signal.SIGKILL
+    written = {path.name: path.read_bytes() for path in (run / "journal").glob("train-000.*")}
+    assert resume(run) == uninterrupted("single")
+    assert written == {path.name: path.read_bytes() for path in (run / "journal").glob("train-000.*")}
+
+
+def test_an_m_step_does_not_carry_over_and_says_so(tmp_path):
+    run = tmp_path / "run"
+    fit(run, "ddp", trainer=killer("batch", 3)).wait()
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    launch = fit(run, "single", "--ckpt_path", "last")
+    assert launch.wait() == [1]
+    assert "within an M-step on 2 ranks, now there are 1" in launch.log.read_text()
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_another_configuration_does_not_touch_the_journal(tmp_path):
+    run = tmp_path / "run"
+    fit(run, "single", trainer=killer("unit", 1)).wait()
     before = (run / "journal" / "train-000.rank-0.jsonl").read_bytes()
-    capfd.readouterr()
-    assert seal("fit", "--config", write_config(run), "--model.inner_loop.learning_rate", "0.5") != 0
-    assert "journal" in (message := capfd.readouterr().err) and "learning_rate" in message
+    launch = fit(run, "single", "--model.inner_loop.learning_rate", "0.5")
+    assert launch.wait() == [2]
+    assert "journal" in (said := launch.log.read_text()) and "learning_rate" in said
     assert (run / "journal" / "train-000.rank-0.jsonl").read_bytes() == before
 
 
-def test_sigterm_stops_at_a_units_end_with_143(tmp_path, uninterrupted):
+def test_a_resume_without_the_journal_says_so(tmp_path):
     run = tmp_path / "run"
-    killer = {"class_path": "crash.KillAt", "init_args": {"event": "unit", "count": 2, "number": int(signal.SIGTERM)}}
-    assert seal("fit", "--config", write_config(run, callbacks=[killer])) == 143
-    assert seal("fit", "--config", write_config(run), "--ckpt_path", "last") == 0
-    assert crash.outcome(run) == uninterrupted
-
-
-def test_a_resume_without_the_journal_says_so(tmp_path, capfd):
-    run = tmp_path / "run"
-    killer = {"class_path": "crash.KillAt", "init_args": {"event": "batch", "count": 5}}
-    seal("fit", "--config", write_config(run, callbacks=[killer]))
+    fit(run, "single", trainer=killer("batch", 5)).wait()
     for path in (run / "journal").glob("train-*"):
         path.unlink()
-    capfd.readouterr()
-    assert seal("fit", "--config", write_config(run), "--ckpt_path", "last") == 1
-    assert "is incomplete, but the checkpoint was taken in its M-step" in capfd.readouterr().err
+    launch = fit(run, "single", "--ckpt_path", "last")
+    assert launch.wait() == [1]
+    assert "is incomplete, but the checkpoint was taken in its M-step" in launch.log.read_text()

@@ -1,0 +1,270 @@
+"""Kill a rank of `seal fit` with SIGKILL at random moments, resume the run, and compare with the one nobody killed.
+
+    python benchmarks/fault_injection.py --kills 30
+
+The kills go round four set-ups: one process, two DDP ranks, ZeRO-2 and ZeRO-3 on two ranks (CPU over gloo, every
+parameter partitioned). Each resumed run must end with the policy digest and the kept sets of the uninterrupted run of
+its set-up. The model has random weights and the grader makes a score of each answer's letters, so that any difference
+shows. The ranks are forked here, with the environment that torchrun gives them, and like torchrun this ends the others
+when one dies. `KillAt`, a callback that kills its own process at a fixed event, serves the short version in the tests.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import random
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seal_lightning.cli import main as seal
+from seal_lightning.grading import Grader
+from seal_lightning.hooks import SEALCallback
+from seal_lightning.journal import read_rollouts
+from seal_lightning.selection import best_of, group_rollouts
+
+HERE = Path(__file__).resolve().parent
+DEBUG = HERE.parent / "configs" / "debug"
+SETUPS = ("single", "ddp", "zero2", "zero3")
+LONGEST = 300.0  # seconds a run may take
+
+
+class AnswerDigest(Grader):
+    """A score drawn from the answer's text: any difference in any answer shows in the rewards and in what is kept."""
+
+    def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
+        return hashlib.blake2b(f"{question} {answer}".encode(), digest_size=1).digest()[0] / 255
+
+
+class KillAt(SEALCallback):
+    """Sends its own process a signal (SIGKILL) at its `count`-th `event`: unit, e_step, batch, validation or round.
+
+    Args:
+        event: What happens.
+        count: How often it has to happen in this process.
+        number: Of the signal.
+        rank: Only this rank.
+    """
+
+    def __init__(self, event: str, count: int, number: int = 9, rank: int = 0) -> None:
+        self.event = event
+        self.left = count
+        self.number = number
+        self.rank = rank
+
+    def _happened(self, trainer: Any, event: str) -> None:
+        if event == self.event and trainer.global_rank == self.rank:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), self.number)
+
+    def on_unit_end(self, trainer: Any, module: Any, *, phase: str, **what: Any) -> None:
+        self._happened(trainer, "unit" if phase == "train" else phase)
+
+    def on_e_step_end(self, trainer: Any, module: Any, **what: Any) -> None:
+        self._happened(trainer, "e_step")
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        self._happened(trainer, "batch")
+
+    def on_m_step_end(self, trainer: Any, module: Any) -> None:
+        self._happened(trainer, "m_step")
+
+
+def ranks_of(setup: str) -> int:
+    return 1 if setup == "single" else 2
+
+
+def config(run: Path, setup: str = "single", **extra: Any) -> dict[str, Any]:
+    """A run of two rounds with three units each, small enough to be killed many times."""
+    zero = "seal_lightning.strategies.ZeROStrategy"
+    strategies: dict[str, Any] = {
+        "single": "auto",
+        "ddp": "ddp",
+        "zero2": {"class_path": zero, "init_args": {"stage": 2}},
+        "zero3": {"class_path": zero, "init_args": {"stage": 3, "persistence_threshold": 0}},
+    }
+    return {
+        "trainer": {
+            "default_root_dir": str(run),
+            "accelerator": "cpu",
+            "devices": ranks_of(setup),
+            "strategy": strategies[setup],
+            "max_epochs": 2,
+            "accumulate_grad_batches": 2,
+            **extra,
+        },
+        "model": {
+            "source": {"name": "random/llama"},
+            "tuning": {"rank": 4, "alpha": 8, "dropout": 0.1},
+            "sampler": {"class_path": "seal_lightning.sampling.LocalSampler", "init_args": {"max_new_tokens": 16}},
+            "inner_loop": {"rank": 4, "alpha": 8, "epochs": 6, "learning_rate": 0.03, "max_adapters": 4},
+            "grader": {"class_path": "fault_injection.AnswerDigest"},
+            "e_step": {"edits": 2, "repeats": 2},
+            "m_step": {"epochs": 3, "learning_rate": 0.01},
+            "max_answer_tokens": 8,
+        },
+        "data": {
+            "train": str(DEBUG / "passages.jsonl"),
+            "validation": str(DEBUG / "passages-validation.jsonl"),
+            "contexts_per_unit": 1,
+        },
+        "checkpoint": {"every_n_steps": 1},
+    }
+
+
+def outcome(run: Path) -> tuple[str, list[list[tuple[str, int]]]]:
+    """What a finished run came to: a digest of the last checkpoint's policy, and each round's kept set."""
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    states = [*checkpoint["seal"]["merged"], checkpoint["state_dict"]]
+    digest = "-".join(f"{_digest(state):016x}" for state in states)
+    kept = []
+    for round in (0, 1):
+        groups = group_rollouts(read_rollouts(run / "journal", f"train-{round:03d}"))
+        kept.append([(edit.context_id, edit.edit_index) for group in groups for edit in best_of(group)])
+    return digest, kept
+
+
+def _digest(state: dict[str, torch.Tensor]) -> int:
+    found = hashlib.blake2b(digest_size=8)
+    for name in sorted(state):
+        found.update(name.encode() + state[name].contiguous().view(torch.uint8).numpy().tobytes())
+    return int.from_bytes(found.digest(), "big")
+
+
+# -- ranks as forked processes, so that the imports are paid for once --------------------------------------------------
+
+
+class Launch:
+    """`seal` on some ranks of this machine; their output goes to the file `log`."""
+
+    def __init__(self, arguments: Sequence[object], *, ranks: int, log: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.log = log
+        context = multiprocessing.get_context("fork")
+        self.ranks = [
+            context.Process(target=_rank, args=([str(a) for a in arguments], rank, ranks, port, log))
+            for rank in range(ranks)
+        ]
+        for process in self.ranks:
+            process.start()
+
+    def wait(self, *, together: bool = True, seconds: float = LONGEST) -> list[int | None]:
+        """The ranks' exit codes, negative for a signal; `together` ends the others when one fails, as torchrun does."""
+        deadline = time.monotonic() + seconds
+        while any(process.is_alive() for process in self.ranks) and time.monotonic() < deadline:
+            if together and any(process.exitcode not in (None, 0) for process in self.ranks):
+                self._end(5.0)
+            time.sleep(0.02)
+        codes = [process.exitcode for process in self.ranks]
+        self._end(0.0)
+        return codes
+
+    def _end(self, grace: float) -> None:
+        for process in self.ranks:
+            process.join(grace)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _rank(arguments: list[str], rank: int, ranks: int, port: int, log: Path) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    torch.set_num_threads(1)
+    if ranks > 1:
+        names = {"LOCAL_RANK": rank, "RANK": rank, "WORLD_SIZE": ranks, "NODE_RANK": 0}
+        os.environ |= {name: str(value) for name, value in names.items()}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    code = seal(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a fork has its parent's exit handlers
+
+
+def fit(run: Path, setup: str, *options: object, trainer: dict[str, Any] | None = None) -> Launch:
+    """Start `seal fit` on the configuration above."""
+    path = run.with_suffix(".json")
+    path.write_text(json.dumps(config(run, setup, **(trainer or {}))))
+    return Launch(["fit", "--config", path, *options], ranks=ranks_of(setup), log=run.with_suffix(".log"))
+
+
+def finished(launch: Launch) -> None:
+    """Wait for the end; anything but success ends this program."""
+    codes = launch.wait()
+    if any(codes):
+        raise SystemExit(f"seal fit ended with {codes}: {launch.log.read_text()[-2000:]}")
+
+
+# -- random moments ----------------------------------------------------------------------------------------------------
+
+
+def kill_one(folder: Path, setup: str, number: int, *, moment: float, rank: int) -> dict[str, Any]:
+    """Run, kill `rank` after `moment` seconds, resume to the end."""
+    run = folder / f"{setup}-{number}"
+    launch = fit(run, setup)
+    launch.ranks[rank].join(moment)
+    killed = launch.ranks[rank].is_alive()
+    launch.ranks[rank].kill()
+    launch.wait()
+    journals = sorted((run / "journal").glob("*"), key=lambda path: path.stat().st_mtime)
+    saved = (run / "checkpoints" / "last.ckpt").exists()
+    finished(fit(run, setup, "--ckpt_path", "last"))
+    return {
+        "setup": setup, "rank": rank, "moment": moment, "killed": killed, "checkpoint": saved,
+        "newest_journal": journals[-1].name if journals else "none", "outcome": outcome(run),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=30, help="in all, shared among the set-ups")
+    parser.add_argument("--setups", nargs="+", choices=SETUPS, default=list(SETUPS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="seal-faults-"))
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    draw, rows = random.Random(options.seed), []
+    for place, setup in enumerate(options.setups):
+        began = time.monotonic()
+        finished(fit(folder / setup, setup))
+        length = time.monotonic() - began
+        expected = outcome(folder / setup)
+        print(f"{setup}: uninterrupted in {length:.1f} s, policy {expected[0]}, kept {expected[1]}", flush=True)
+        kills = len(range(place, options.kills, len(options.setups)))
+        for number in range(kills):
+            moment = (number + draw.random()) / kills * length  # random, and spread over the whole run
+            row = kill_one(folder, setup, number, moment=moment, rank=draw.randrange(ranks_of(setup)))
+            row["equal"] = row.pop("outcome") == expected
+            rows.append(row)
+            print(
+                f"  rank {row['rank']} killed at {moment:5.1f} s ({row['newest_journal']}"
+                f"{', with a checkpoint' if row['checkpoint'] else ''}) -> {'equal' if row['equal'] else 'DIFFERENT'}",
+                flush=True,
+            )
+    equal = sum(row["equal"] for row in rows)
+    reached = sum(row["killed"] for row in rows)
+    print(f"{equal} of {len(rows)} resumed runs equal the uninterrupted one ({reached} were still running when killed)")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
+    if options.json:
+        options.json.write_text(json.dumps({"equal": equal, "kills": len(rows), "rows": rows}, indent=1) + "\n")
+    shutil.rmtree(folder)
+    sys.exit(equal != len(rows))
+
+
+if __name__ == "__main__":
+    main()

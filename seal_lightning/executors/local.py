@@ -1,0 +1,36 @@
+"""Units of work in the training processes themselves: each rank takes the next one as it becomes free."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from seal_lightning.errors import GradingError, SealError
+from seal_lightning.executors.base import Executor, UnitWork
+from seal_lightning.hooks import notify
+from seal_lightning.ranks import UnitQueue
+from seal_lightning.strategies import policy_at_work
+from seal_lightning.types import Rollout
+
+
+class LocalExecutor(Executor):
+    """The E-step on the trainer's own policy. A unit that fails on one rank is tried once more on another."""
+
+    def run(self, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[int, list[Rollout]]]:
+        if queue.units:
+            work.module.policy.open_replica()
+        while (unit := queue.take()) is not None:
+            try:
+                rollouts = self._roll_out(work, unit)
+            except Exception as error:
+                if isinstance(error, SealError) and not isinstance(error, GradingError):
+                    raise  # the configuration or the data: no other rank would do better
+                queue.fail(unit, error, contexts=work.ids(unit))
+                continue
+            yield unit, rollouts
+        work.module.policy.close_replica()
+
+    def _roll_out(self, work: UnitWork, unit: int) -> list[Rollout]:
+        def report(progress: Any) -> None:
+            notify(work.trainer, work.module, "on_unit_progress", phase=work.phase, progress=progress)
+
+        with policy_at_work(work.trainer, work.module) as policy:
+            return work.module.e_step.run(policy, work.units[unit], plan=work.plan, round=work.round, report=report)

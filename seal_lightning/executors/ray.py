@@ -1,0 +1,251 @@
+"""Units of work on a Ray cluster: workers with a replica of the policy each, which may join, leave and die meanwhile.
+
+Rank 0 hands out the units, writes the journal and refreshes the replicas once a phase; the M-step stays with Lightning.
+A worker loads the base model itself, so the model's name must mean the same on every node.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from seal_lightning.e_step import EStep, Plan
+from seal_lightning.errors import ConfigError, GradingError, SealError
+from seal_lightning.executors.base import Executor, UnitWork
+from seal_lightning.model import ModelSource, load_model
+from seal_lightning.policy import PolicyState, PolicyTuning, TunedPolicy
+from seal_lightning.ranks import RESUME, UnitQueue, one_line, unit_name
+from seal_lightning.strategies import precise
+from seal_lightning.types import Context, Rollout
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 2  # of a unit that raises an error
+DEATHS = 3  # of workers that had the same unit in hand
+
+
+class UnitWorker:
+    """A Ray actor: the E-step on a replica of the policy."""
+
+    def __init__(self, source: ModelSource, tuning: PolicyTuning, seed: int, precision: Any, threads: int) -> None:
+        torch.set_num_threads(threads)
+        model, tokenizer, chat = load_model(source)
+        model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.policy = TunedPolicy(model, tokenizer, chat, tuning, seed=seed)
+        self.policy.module = precision.convert_module(self.policy.module)
+        self.precision = precision
+
+    def refresh(self, state: PolicyState, e_step: EStep, plan: Plan, round: int) -> str:
+        """Take the policy of this phase; returns its digest."""
+        self.policy.load_state(state)
+        self.e_step, self.plan, self.round = e_step, plan, round
+        return self.policy.digest()
+
+    def run(self, contexts: tuple[Context, ...]) -> list[Rollout]:
+        """One unit."""
+        with precise(self.precision), self.policy.frozen() as policy:
+            return self.e_step.run(policy, contexts, plan=self.plan, round=self.round)
+
+
+class RayExecutor(Executor):
+    """The E-step on the workers of a Ray cluster.
+
+    Args:
+        address: Of a running cluster: `auto` or `ray://host:10001`; null starts one on this machine.
+        workers: At most so many at the same time; null as many as the cluster has room for, also when it grows.
+        cpus: Of a worker, which are also its threads.
+        gpus: Of a worker; a fraction shares a device.
+    """
+
+    def __init__(
+        self, *, address: str | None = None, workers: int | None = None, cpus: int = 1, gpus: float = 0
+    ) -> None:
+        if workers is not None and workers < 1:
+            raise ConfigError(f"trainer.executor.workers must be at least 1, or null, got {workers}")
+        if cpus < 1 or gpus < 0:
+            raise ConfigError(f"trainer.executor needs at least 1 cpu and 0 gpus a worker, got {cpus} and {gpus}")
+        self.address = address
+        self.workers = workers
+        self.cpus = cpus
+        self.gpus = gpus
+        self._pool: _Pool | None = None
+        self._started_ray = False
+
+    def run(self, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[int, list[Rollout]]]:
+        state, digest = work.module.policy.state(), work.module.policy.digest()  # collectives under ZeRO-3
+        if queue.ranks.rank == 0 and queue.units:
+            pool = self._open(work)
+            pool.refresh(state, digest, work)
+            yield from _hand_out(pool, work, queue)
+        queue.wait()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+        if self._started_ray:
+            import ray
+
+            ray.shutdown()
+            self._started_ray = False
+
+    def _open(self, work: UnitWork) -> _Pool:
+        if self._pool is None:
+            try:
+                import ray
+            except ImportError as error:
+                raise ConfigError(
+                    "trainer.executor: RayExecutor needs ray: pip install 'seal-lightning[ray]'"
+                ) from error
+            if not ray.is_initialized():
+                try:
+                    ray.init(address=self.address, log_to_driver=False, include_dashboard=False, logging_level="error")
+                except ConnectionError as error:
+                    raise ConfigError(
+                        f"trainer.executor.address={self.address}: no Ray cluster answers there ({one_line(error)}); "
+                        "start one with `ray start --head`, or leave the address out"
+                    ) from error
+                self._started_ray = True
+            module = work.module
+            made = (module.source, module.tuning, module.seed, work.trainer.precision_plugin, self.cpus)
+            self._pool = _Pool(made, limit=self.workers, cpus=self.cpus, gpus=self.gpus)
+        return self._pool
+
+
+@dataclass
+class _Pool:
+    """The workers: those that get ready, those that wait for a unit, those at work."""
+
+    made_of: tuple[Any, ...]
+    limit: int | None
+    cpus: int
+    gpus: float
+    starting: dict[Any, Any] = field(default_factory=dict)  # the call of `refresh` -> worker
+    idle: list[Any] = field(default_factory=list)
+    busy: dict[Any, tuple[Any, int]] = field(default_factory=dict)  # the call of `run` -> worker and unit
+    deaths: int = 0  # of workers that never got ready, in a row
+
+    def refresh(self, state: PolicyState, digest: str, work: UnitWork) -> None:
+        """Give every worker, now and later, the policy of this phase."""
+        import ray
+
+        self.digest = digest
+        self._phase = ray.put(state), ray.put(work.module.e_step), work.plan, work.round
+        known, self.idle, self.starting = [*self.idle, *self.starting.values()], [], {}
+        for worker in known:
+            self._refresh(worker)
+
+    def grow(self) -> None:
+        """Ask for as many workers as there may be; Ray starts them when there is room."""
+        import ray
+
+        while len(self.starting) + len(self.idle) + len(self.busy) < self._wanted():
+            actor = ray.remote(UnitWorker).options(num_cpus=self.cpus, num_gpus=self.gpus)
+            self._refresh(actor.remote(*self.made_of))
+
+    def _refresh(self, worker: Any) -> None:
+        self.starting[worker.refresh.remote(*self._phase)] = worker
+
+    def _wanted(self) -> int:
+        if self.limit is not None:
+            return self.limit
+        import ray
+
+        room = ray.cluster_resources()
+        fits = [room.get("CPU", 0) // self.cpus] + ([room.get("GPU", 0) // self.gpus] if self.gpus else [])
+        return max(1, int(min(fits)))
+
+    def start(self, worker: Any, unit: int, contexts: Any) -> None:
+        self.busy[worker.run.remote(tuple(contexts))] = worker, unit
+
+    def close(self) -> None:
+        import ray
+
+        for worker in [*self.starting.values(), *self.idle, *(worker for worker, _ in self.busy.values())]:
+            ray.kill(worker)
+
+
+def _hand_out(pool: _Pool, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[int, list[Rollout]]]:
+    """Yield units as workers finish them; units of dead workers are handed out again."""
+    import ray
+
+    waiting, failures, deaths = deque(queue.units), Counter[int](), Counter[int]()
+    while (waiting or pool.busy) and not queue.failed():
+        stopping = queue.stopping()
+        if stopping and not pool.busy:
+            break
+        if waiting and not stopping:
+            pool.grow()
+        while waiting and pool.idle and not stopping:
+            unit = waiting.popleft()
+            pool.start(pool.idle.pop(0), unit, work.units[unit])
+        ready, _ = ray.wait([*pool.busy, *pool.starting], num_returns=1, timeout=0.25)
+        queue.report()
+        for call in ready:
+            if call in pool.starting:
+                _check_ready(pool, call)
+                continue
+            worker, unit = pool.busy.pop(call)
+            try:
+                rollouts = ray.get(call)
+            except ray.exceptions.RayTaskError as error:
+                pool.idle.append(worker)  # at the end: another worker comes first
+                _raise_if_hopeless(error)
+                failures[unit] += 1
+                what = f"{unit_name(unit, work.ids(unit))} failed on a Ray worker: {one_line(_cause(error))}"
+                _try_again(what, failures[unit] < ATTEMPTS, unit, waiting, queue)
+            except ray.exceptions.RayError as error:  # the worker, its node or the way there
+                deaths[unit] += 1
+                what = f"a Ray worker died with {unit_name(unit, work.ids(unit))}: {one_line(error)}"
+                _try_again(what, deaths[unit] < DEATHS, unit, waiting, queue)
+            else:
+                pool.idle.append(worker)
+                yield unit, rollouts
+
+
+def _check_ready(pool: _Pool, call: Any) -> None:
+    import ray
+
+    worker = pool.starting.pop(call)
+    try:
+        digest = ray.get(call)
+    except ray.exceptions.RayTaskError as error:
+        _raise_if_hopeless(error)
+        raise
+    except ray.exceptions.RayError as error:
+        pool.deaths += 1
+        log.warning("a Ray worker died before it was ready: %s", one_line(error))
+        if pool.deaths >= DEATHS:
+            raise
+        return
+    if digest != pool.digest:
+        raise ConfigError(
+            "trainer.executor: a Ray worker has another base model than this process under the same name; make "
+            "model.source.name mean the same files on every node"
+        )
+    pool.deaths = 0
+    pool.idle.append(worker)
+
+
+def _try_again(what: str, again: bool, unit: int, waiting: deque[int], queue: UnitQueue) -> None:
+    if again:
+        log.warning("%s; another worker tries it", what)
+        waiting.append(unit)
+    else:
+        queue.give_up(f"{what}; {RESUME}")
+
+
+def _raise_if_hopeless(error: Any) -> None:
+    """The configuration or the data: no other worker would do better."""
+    cause = _cause(error)
+    if isinstance(cause, SealError) and not isinstance(cause, GradingError):
+        raise cause from error
+
+
+def _cause(error: Any) -> BaseException:
+    return getattr(error, "cause", None) or error
