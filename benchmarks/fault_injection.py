@@ -181,9 +181,9 @@ class Launch:
 
 
 def _rank(arguments: list[str], rank: int, ranks: int, port: int, log: Path) -> None:
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+    sys.stdout = sys.stderr = log.open("a", buffering=1)
+    os.dup2(sys.stdout.fileno(), 1)
+    os.dup2(sys.stdout.fileno(), 2)
     torch.set_num_threads(1)
     if ranks > 1:
         names = {"LOCAL_RANK": rank, "RANK": rank, "WORLD_SIZE": ranks, "NODE_RANK": 0}
@@ -191,7 +191,6 @@ def _rank(arguments: list[str], rank: int, ranks: int, port: int, log: Path) -> 
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     code = seal(arguments)
     sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)  # a fork has its parent's exit handlers
 
 

@@ -213,12 +213,13 @@ class ZeROStrategy(DeepSpeedStrategy):
             group |= {key: value for key, value in saved["param_groups"][0].items() if key != "params"}
         if not saved["state"]:
             return
-        for group in inner.param_groups:
-            for flat in group["params"]:
-                moments = {key: torch.zeros_like(flat) for key in MOMENTS}
-                inner.state[flat] = {"step": saved["state"][0]["step"].clone(), **moments}
-        if hasattr(self.zero_optimizer, "_lazy_init_hp_params_optimizer_state"):  # stages 1 and 2: as after a step
-            self.zero_optimizer._lazy_init_hp_params_optimizer_state()
+        zero = self.zero_optimizer
+        parts = zero.fp32_partitioned_groups_flat if self.zero_stage_3 else zero.single_partition_of_fp32_groups
+        for flat in parts:  # this rank's part of what is trained
+            moments = {key: torch.zeros_like(flat) for key in MOMENTS}
+            inner.state[flat] = {"step": saved["state"][0]["step"].clone(), **moments}
+        if not self.zero_stage_3:
+            zero._lazy_init_hp_params_optimizer_state()  # as after a step
         for number, parameter in enumerate(self.trained().values()):
             for key in MOMENTS:
                 _set(parameter, saved["state"][number][key], key)
