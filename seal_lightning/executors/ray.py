@@ -7,8 +7,9 @@ A worker loads the base model itself, so the model's name must mean the same on 
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +31,27 @@ DEATHS = 3  # of workers that had the same unit in hand
 
 
 class UnitWorker:
-    """A Ray actor: the E-step on a replica of the policy."""
+    """A Ray actor: the E-step on a replica of the policy.
 
-    def __init__(self, source: ModelSource, tuning: PolicyTuning, seed: int, precision: Any, threads: int) -> None:
+    Args:
+        source: The base model.
+        tuning: Of the policy.
+        seed: Of the run.
+        precision: The trainer's precision plugin.
+        threads: Of torch.
+        paths: Where this process finds a user's own graders and samplers, if the node has these folders.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        tuning: PolicyTuning,
+        seed: int,
+        precision: Any,
+        threads: int,
+        paths: Sequence[str] = (),
+    ) -> None:
+        sys.path += [path for path in paths if path not in sys.path]
         torch.set_num_threads(threads)
         model, tokenizer, chat = load_model(source)
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -112,7 +131,7 @@ class RayExecutor(Executor):
                     ) from error
                 self._started_ray = True
             module = work.module
-            made = (module.source, module.tuning, module.seed, work.trainer.precision_plugin, self.cpus)
+            made = (module.source, module.tuning, module.seed, work.trainer.precision_plugin, self.cpus, sys.path)
             self._pool = _Pool(made, limit=self.workers, cpus=self.cpus, gpus=self.gpus)
         return self._pool
 
