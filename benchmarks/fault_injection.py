@@ -17,6 +17,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from seal_lightning.cli import main as seal
@@ -44,6 +46,18 @@ class AnswerDigest(Grader):
 
     def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
         return hashlib.blake2b(f"{question} {answer}".encode(), digest_size=1).digest()[0] / 255
+
+
+class FailingGrader(AnswerDigest):
+    """Raises an error on the ranks it is given."""
+
+    def __init__(self, ranks: Sequence[int]) -> None:
+        self.ranks = list(ranks)
+
+    def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
+        if int(os.environ.get("RANK", "0")) in self.ranks:
+            raise RuntimeError("the judge's driver is broken")
+        return super().grade(question=question, golds=golds, answer=answer)
 
 
 class KillAt(SEALCallback):
@@ -79,6 +93,32 @@ class KillAt(SEALCallback):
 
     def on_m_step_end(self, trainer: Any, module: Any) -> None:
         self._happened(trainer, "m_step")
+
+
+class KillRayWorker(SEALCallback):
+    """Kills one Ray worker when the first training unit is finished."""
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def on_unit_end(self, trainer: Any, module: Any, *, phase: str, **what: Any) -> None:
+        if phase == "train" and not self.done:
+            self.done = True
+            workers = ray_workers(os.getpid())
+            print(f"killing one of {len(workers)} Ray workers", flush=True)
+            os.kill(max(workers), signal.SIGKILL)
+
+
+def _is_ray_worker(process: psutil.Process) -> bool:
+    try:
+        return (process.cmdline() or [""])[0].startswith("ray::UnitWorker")
+    except psutil.Error:
+        return False
+
+
+def ray_workers(parent: int | None) -> list[int]:
+    """The process ids of the Ray workers that `parent` started."""
+    return [process.pid for process in psutil.Process(parent).children(recursive=True) if _is_ray_worker(process)]
 
 
 def ranks_of(setup: str) -> int:

@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 import torch
-from fault_injection import Launch, finished
+from fault_injection import Launch, finished, ray_workers
 
 from seal_lightning.journal import read_rollouts
 
@@ -44,9 +44,9 @@ def config(run: Path, *, ranks: int, ray: int | None, units: int) -> dict[str, A
         "model": {
             "source": {"name": "lab"},
             "sampler": {"class_path": "seal_lightning.sampling.LocalSampler", "init_args": {"max_new_tokens": 192}},
-            "inner_loop": {"rank": 8, "alpha": 16, "target_modules": "all-linear", "learning_rate": 2.5e-3, "epochs": 8},
+            "inner_loop": {"rank": 8, "alpha": 16, "target_modules": "all-linear", "learning_rate": 2e-3, "epochs": 3},
             "grader": "exact_match",
-            "e_step": {"edits": 8, "repeats": 1},
+            "e_step": {"edits": 6, "repeats": 1},
             "m_step": {"epochs": 1, "learning_rate": 1e-9},  # so that both rounds have the same work
             "max_answer_tokens": 4,
         },
@@ -76,13 +76,10 @@ def rank_1(launch: Launch) -> int | None:
 
 def ray_worker(launch: Launch) -> int | None:
     """One of the Ray workers, once there are two."""
-    found = []
     with suppress(psutil.Error):
-        for process in psutil.Process(launch.ranks[0].pid).children(recursive=True):
-            with suppress(psutil.Error):
-                if (process.cmdline() or [""])[0].startswith("ray::UnitWorker"):
-                    found.append(process.pid)
-    return max(found) if len(found) == 2 else None
+        found = ray_workers(launch.ranks[0].pid)
+        return max(found) if len(found) == 2 else None
+    return None
 
 
 @contextmanager

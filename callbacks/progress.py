@@ -4,6 +4,7 @@ It takes the place of Lightning's progress bar, since a round is mostly E-step. 
 cases; bars only on a terminal and only by the first process.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from statistics import fmean
@@ -154,7 +155,8 @@ class EStepProgress(ProgressBar, SEALCallback):
             epoch = max(1, len(self._losses) // pl_module.m_step.epochs)
             self.line(
                 f"round {trainer.current_epoch + 1} M-step: loss {fmean(self._losses[:epoch]):.3f} in the first epoch, "
-                f"{fmean(self._losses[-epoch:]):.3f} in the last, {len(self._losses)} batches, {_time(spent)}"
+                f"{fmean(self._losses[-epoch:]):.3f} in the last, {len(self._losses)} batches"
+                f"{_effective_batch(trainer, pl_module)}, {_time(spent)}"
             )
 
     # -- bars ------------------------------------------------------------------------------------------------------
@@ -180,6 +182,14 @@ class EStepProgress(ProgressBar, SEALCallback):
         if self._live:
             self._live.stop()
             self._live = None
+
+
+def _effective_batch(trainer: Trainer, module: Any) -> str:
+    """How many sequences an optimizer step has, where that is more than a batch."""
+    parts = [module.m_step.batch_size, trainer.world_size, trainer.accumulate_grad_batches]
+    if parts[1:] == [1, 1]:
+        return ""
+    return f" a rank, effective batch {math.prod(parts)} ({parts[0]} x {parts[1]} ranks x {parts[2]} accumulated)"
 
 
 def _label(trainer: Trainer, module: Any, phase: str) -> str:

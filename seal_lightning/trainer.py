@@ -18,12 +18,14 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from seal_lightning.errors import ConfigError, Stopped
 from seal_lightning.executors import Executor, LocalExecutor
 from seal_lightning.loop import MStepLoop, SEALFitLoop
 from seal_lightning.ranks import Ranks
 from seal_lightning.stopping import StopSignals, requeue
+from seal_lightning.strategies import ZeROStrategy
 
 
 class SEALTrainer(Trainer):
@@ -67,6 +69,12 @@ class SEALTrainer(Trainer):
             enable_model_summary=enable_model_summary,
             **kwargs,
         )
+        other = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+        if isinstance(self.strategy, other) and not isinstance(self.strategy, ZeROStrategy):
+            raise ConfigError(
+                f"trainer.strategy must be auto, ddp or seal_lightning.strategies.ZeROStrategy, got "
+                f"{type(self.strategy).__name__}: for DeepSpeed add --config configs/deepspeed/zero2.yaml"
+            )
         plain = self.fit_loop
         self.fit_loop = SEALFitLoop(self, plain.min_epochs, plain.max_epochs, validate_first=validate_first)
         self.fit_loop.epoch_loop = MStepLoop(self, plain.min_steps, plain.max_steps)

@@ -11,11 +11,14 @@ from seal_lightning.adapters.bank import find_targets
 from seal_lightning.cli import main
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.policy import PolicyTuning
+from seal_lightning.strategies import ZeROStrategy
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(
     path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*") if path.suffix in (".yaml", ".json")
 )
+OVERLAYS = [path for path in CONFIGS if path.startswith("configs/deepspeed/")]  # over one of the others
+CONFIGS = [path for path in CONFIGS if path not in OVERLAYS]
 DATA = ["--data.train", "configs/debug/passages.jsonl", "--data.validation", "configs/debug/passages-validation.jsonl"]
 
 WIDE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 8}
@@ -51,10 +54,22 @@ def test_it_parses(monkeypatch, capfd, path):
     assert yaml.safe_load(out)["model"]["source"]["name"] == read(path)["model"]["source"]["name"]
 
 
-@pytest.mark.parametrize("path", [path for path in CONFIGS if path.endswith(".yaml")])
+@pytest.mark.parametrize("path", [path for path in [*CONFIGS, *OVERLAYS] if path.endswith(".yaml")])
 def test_its_first_line_launches_it(path):
     first = (ROOT / path).read_text().splitlines()[0]
-    assert re.match(rf"# (seal|torchrun .*seal|env .*seal) \w+ --config {re.escape(path)}( |$)", first), first
+    base = r"(--config configs/knowledge/\S+ )?" if path in OVERLAYS else ""
+    assert re.match(rf"# (seal|torchrun .*seal|env .*seal) \w+ {base}--config {re.escape(path)}( |$)", first), first
+
+
+@pytest.mark.parametrize(("path", "stage"), zip(OVERLAYS, (2, 3, 3), strict=True))
+def test_an_overlay_sets_the_strategy(monkeypatch, capfd, path, stage):
+    monkeypatch.chdir(ROOT)
+    base = ["--config", "configs/knowledge/qwen2.5-7b.yaml", "--config", path]
+    assert main(["fit", *base, *DATA, "--print_config"]) == 0
+    strategy = yaml.safe_load(capfd.readouterr().out)["trainer"]["strategy"]
+    assert strategy["class_path"] == "seal_lightning.strategies.ZeROStrategy"
+    assert strategy["init_args"]["stage"] == stage
+    assert ZeROStrategy(**strategy["init_args"]).config["zero_optimization"]["stage"] == stage
 
 
 @pytest.mark.parametrize("path", CONFIGS)

@@ -19,12 +19,14 @@ PACKAGE = "seal_lightning"
 # One entry for every module or sub-package of seal_lightning. A new one gets its floor here, and CONTRIBUTING.md says
 # what a floor is for.
 FLOOR_OF = {
-    **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator"], 0),
+    **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
     **dict.fromkeys(["grading", "tasks", "data"], 1),
-    **dict.fromkeys(["tiny", "model", "policy", "packing", "head_loss", "adapters", "sampling"], 2),
+    **dict.fromkeys(
+        ["tiny", "model", "policy", "partitioned", "packing", "head_loss", "adapters", "sampling", "ranks"], 2
+    ),
     **dict.fromkeys(["bank_training", "inner_loop"], 2),
     **dict.fromkeys(["e_step", "m_step"], 3),
-    **dict.fromkeys(["hooks", "rollouts", "module", "loop", "trainer", "strategies"], 4),
+    **dict.fromkeys(["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies"], 4),
     **dict.fromkeys(
         [
             "cli",

@@ -1,4 +1,4 @@
-"""Units are handed out once, failures move on, and everyone leaves together; ranks are threads on one in-process store."""
+"""Units are handed out once, failures move on, everyone leaves together; ranks are threads on an in-process store."""
 
 import threading
 

@@ -4,12 +4,10 @@ Each rank is a forked child, so that SIGKILL is real and the imports are paid fo
 does the same at random moments.
 """
 
-import json
 import signal
 
-import fault_injection
 import pytest
-from fault_injection import Launch, finished, fit, outcome
+from fault_injection import finished, fit, outcome
 
 
 def killer(event, count, number=signal.SIGKILL, rank=0):
