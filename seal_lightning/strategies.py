@@ -137,6 +137,10 @@ class ZeROStrategy(DeepSpeedStrategy):
     def _initialize_deepspeed_inference(self, model: Any) -> None:
         self.model_to_device()  # nothing is trained: every rank answers with the whole policy
 
+    def backward(self, closure_loss: torch.Tensor, optimizer: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        # Lightning has divided the loss by the accumulation already; DeepSpeed would do it once more
+        return super().backward(closure_loss, optimizer, *args, **kwargs, scale_wrt_gas=False)
+
     # Units of work run beside the engine: its forward pass would fetch weights that only the M-step needs.
 
     def validation_step(self, *args: Any, **kwargs: Any) -> Any:

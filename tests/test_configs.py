@@ -61,7 +61,7 @@ def test_its_first_line_launches_it(path):
     assert re.match(rf"# (seal|torchrun .*seal|env .*seal) \w+ {base}--config {re.escape(path)}( |$)", first), first
 
 
-@pytest.mark.parametrize(("path", "stage"), zip(OVERLAYS, (2, 3, 3), strict=True))
+@pytest.mark.parametrize(("path", "stage"), list(zip(OVERLAYS, (2, 3, 3), strict=True)))
 def test_an_overlay_sets_the_strategy(monkeypatch, capfd, path, stage):
     monkeypatch.chdir(ROOT)
     base = ["--config", "configs/knowledge/qwen2.5-7b.yaml", "--config", path]

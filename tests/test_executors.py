@@ -2,6 +2,7 @@
 
 import signal
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 from fault_injection import fit, outcome
@@ -11,6 +12,7 @@ from seal_lightning.journal import read_rollouts
 from seal_lightning.selection import best_of, group_rollouts
 
 RAY = {"executor": {"class_path": "seal_lightning.executors.RayExecutor", "init_args": {"workers": 2}}}
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
 ONE_ROUND = {"max_epochs": 1, "validate_first": False, "limit_val_batches": 0}
 
 
@@ -43,8 +45,8 @@ def test_two_ddp_ranks_find_the_same(tmp_path, alone):
     assert "effective batch 4 (1 x 2 ranks x 2 accumulated)" in launch.log.read_text()
 
 
+@needs_ray
 def test_two_ray_workers_find_the_same_even_when_one_is_killed(tmp_path, alone):
-    pytest.importorskip("ray")
     run = tmp_path / "run"
     killer = {"callbacks": [{"class_path": "fault_injection.KillRayWorker"}]}
     launch = fit(run, "single", trainer={**ONE_ROUND, **RAY, **killer})
@@ -53,8 +55,8 @@ def test_two_ray_workers_find_the_same_even_when_one_is_killed(tmp_path, alone):
     assert "killing one of 2 Ray workers" in launch.log.read_text()
 
 
+@needs_ray
 def test_two_ray_workers_train_the_same_policy(tmp_path, alone):
-    pytest.importorskip("ray")
     runs = tmp_path / "alone", tmp_path / "ray"
     assert fit(runs[0], "single").wait() == [0]
     launch = fit(runs[1], "single", trainer=RAY)
@@ -84,8 +86,8 @@ def test_a_unit_that_fails_everywhere_ends_the_run_without_a_reward(tmp_path, se
     assert read_rollouts(run / "journal", "train-000") == []
 
 
+@needs_ray
 def test_a_ray_worker_that_fails_is_reported_with_the_contexts(tmp_path):
-    pytest.importorskip("ray")
     run = tmp_path / "run"
     broken = ["--model.grader.class_path", "fault_injection.FailingGrader", "--model.grader.init_args.ranks", "[0]"]
     launch = fit(run, "single", *broken, trainer={**ONE_ROUND, **RAY})
@@ -93,8 +95,8 @@ def test_a_ray_worker_that_fails_is_reported_with_the_contexts(tmp_path):
     assert "failed on a Ray worker: RuntimeError: the judge's driver is broken" in launch.log.read_text()
 
 
+@needs_ray
 def test_sigterm_with_ray_keeps_what_the_workers_have_in_hand(tmp_path, alone):
-    pytest.importorskip("ray")
     run = tmp_path / "run"
     arguments = {"event": "unit", "count": 1, "number": int(signal.SIGTERM)}
     stop = {"callbacks": [{"class_path": "fault_injection.KillAt", "init_args": arguments}]}

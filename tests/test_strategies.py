@@ -43,7 +43,7 @@ def test_the_same_policy_is_learnt(runs, setup):
     assert alone.keys() == together.keys()
     moved = max(float(value.abs().max()) for name, value in alone.items() if ".lora_B." in name)
     apart = max(float((value - together[name]).abs().max()) for name, value in alone.items())
-    assert moved > 0.01 and apart < 1e-4, (moved, apart)
+    assert moved > 0.01 and apart < 1e-6, (moved, apart)
 
 
 @pytest.mark.parametrize("setup", SETUPS)
@@ -61,7 +61,7 @@ def test_the_best_policy_of_zero_3_is_tested_by_one_process_and_by_two(runs, tmp
         config["trainer"]["default_root_dir"] = str(tmp_path / name)
         config["data"]["test"] = config["data"].pop("validation")
         path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps({key: value for key, value in config.items()}))
+        path.write_text(json.dumps(config))
         best = str(runs / "zero3" / "checkpoints" / "best.ckpt")
         launch = Launch(
             ["test", "--config", path, "--ckpt_path", best, *options],
@@ -69,7 +69,9 @@ def test_the_best_policy_of_zero_3_is_tested_by_one_process_and_by_two(runs, tmp
             log=tmp_path / f"{name}.log",
         )
         assert set(launch.wait()) == {0}, launch.log.read_text()
-        tables.append([(row["name"], row["mean"]) for row in json.loads((tmp_path / name / "test.json").read_text())])
+        tables.append(
+            [(row["name"], row["accuracy"]) for row in json.loads((tmp_path / name / "test.json").read_text())]
+        )
     assert tables[0] == tables[1] and len(tables[0]) == 3
 
 

@@ -7,7 +7,9 @@ A worker loads the base model itself, so the model's name must mean the same on 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -122,18 +124,26 @@ class RayExecutor(Executor):
                     "trainer.executor: RayExecutor needs ray: pip install 'seal-lightning[ray]'"
                 ) from error
             if not ray.is_initialized():
-                try:
-                    ray.init(address=self.address, log_to_driver=False, include_dashboard=False, logging_level="error")
-                except ConnectionError as error:
-                    raise ConfigError(
-                        f"trainer.executor.address={self.address}: no Ray cluster answers there ({one_line(error)}); "
-                        "start one with `ray start --head`, or leave the address out"
-                    ) from error
-                self._started_ray = True
+                self._connect()
             module = work.module
             made = (module.source, module.tuning, module.seed, work.trainer.precision_plugin, self.cpus, sys.path)
             self._pool = _Pool(made, limit=self.workers, cpus=self.cpus, gpus=self.gpus)
         return self._pool
+
+    def _connect(self) -> None:
+        import ray
+
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(address=self.address, log_to_driver=False, include_dashboard=False, logging_level="error")
+        except ConnectionError as error:
+            raise ConfigError(
+                f"trainer.executor.address={self.address}: no Ray cluster answers there ({one_line(error)}); start one "
+                "with `ray start --head`, or leave the address out"
+            ) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray's own would exit at once
+        self._started_ray = True
 
 
 @dataclass
