@@ -132,7 +132,8 @@ def _quiet(level: str) -> Iterator[None]:
 
 def _stopped(stop: SystemExit, command: str) -> int:
     if isinstance(stop, Stopped):
-        name = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}.get(stop.number, f"signal {stop.number}")
+        names = {int(signal.SIGTERM): "terminated", int(signal.SIGINT): "interrupted"}
+        name = names.get(stop.number, f"stopped by {signal.Signals(stop.number).name}")
         return _fail(f"{name}; {RESUME}" if command == "fit" else name, 128 + stop.number)
     if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into exit(1)
         return _fail(f"interrupted; {RESUME}" if command == "fit" else "interrupted", 130)

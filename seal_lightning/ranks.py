@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from torch.distributed import HashStore, PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import _get_default_store
 
 from seal_lightning.errors import Stopped, UnitError
@@ -33,7 +34,7 @@ class Ranks:
         together = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if together else 0
         self.size = dist.get_world_size() if together else 1
-        self._store: Any = _get_default_store() if together else dist.HashStore()
+        self._store: Any = _get_default_store() if together else HashStore()
         self._queues = count()
 
     def gather(self, value: _Value) -> list[_Value]:
@@ -52,7 +53,7 @@ class Ranks:
             stop: The number of the signal that asked this process to stop, or 0.
             on_wait: Told how many units are finished, by any rank.
         """
-        store = dist.PrefixStore(f"seal/queue-{next(self._queues)}", self._store)
+        store = PrefixStore(f"seal/queue-{next(self._queues)}", self._store)
         return UnitQueue(store, units, ranks=self, stop=stop, on_wait=on_wait)
 
 

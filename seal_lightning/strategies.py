@@ -127,7 +127,7 @@ class ZeROStrategy(DeepSpeedStrategy):
             args=argparse.Namespace(device_rank=-1 if index is None else index),  # Lightning would pass a CPU's None
             config=self.config,
             model=model,
-            model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
+            model_parameters=[value for value in model.parameters() if value.requires_grad],  # type: ignore[arg-type]
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
             dist_init_required=False,
@@ -171,7 +171,7 @@ class ZeROStrategy(DeepSpeedStrategy):
         """The trained parameters, whole and in full precision; a collective."""
         from deepspeed.utils import safe_get_full_fp32_param
 
-        return {name: safe_get_full_fp32_param(value).detach().cpu() for name, value in self.trained().items()}
+        return {name: _cpu(safe_get_full_fp32_param(value)) for name, value in self.trained().items()}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """As torch's AdamW would give it; a collective."""
@@ -183,7 +183,7 @@ class ZeROStrategy(DeepSpeedStrategy):
         state = {}
         if steps:  # none before the first step
             for number, parameter in enumerate(trained):
-                moments = {key: safe_get_full_optimizer_state(parameter, key).detach().cpu() for key in MOMENTS}
+                moments = {key: _cpu(safe_get_full_optimizer_state(parameter, key)) for key in MOMENTS}
                 state[number] = {"step": torch.as_tensor(steps[0], dtype=torch.float32).cpu().clone(), **moments}
         options = {key: value for key, value in inner.param_groups[0].items() if key != "params"}
         return {"state": state, "param_groups": [{**options, "params": list(range(len(trained)))}]}
@@ -242,6 +242,11 @@ class ZeROStrategy(DeepSpeedStrategy):
             for group in inner.param_groups:
                 group["lr"] = group["initial_lr"]
             config.scheduler = type(scheduler)(inner, scheduler.lr_lambdas[0])  # type: ignore[union-attr,call-arg]
+
+
+def _cpu(tensor: torch.Tensor | None) -> torch.Tensor:
+    assert tensor is not None, "DeepSpeed does not know this parameter"
+    return tensor.detach().cpu()
 
 
 def _set(parameter: Any, value: torch.Tensor, key: str | None = None) -> None:

@@ -135,7 +135,7 @@ class RayExecutor(Executor):
 
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(address=self.address, log_to_driver=False, include_dashboard=False, logging_level="error")
+            ray.init(address=self.address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         except ConnectionError as error:
             raise ConfigError(
                 f"trainer.executor.address={self.address}: no Ray cluster answers there ({one_line(error)}); start one "
@@ -202,6 +202,7 @@ class _Pool:
 def _hand_out(pool: _Pool, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[int, list[Rollout]]]:
     """Yield units as workers finish them; units of dead workers are handed out again."""
     import ray
+    from ray.exceptions import RayError, RayTaskError
 
     waiting, failures, deaths = deque(queue.units), Counter[int](), Counter[int]()
     while (waiting or pool.busy) and not queue.failed():
@@ -222,13 +223,13 @@ def _hand_out(pool: _Pool, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[i
             worker, unit = pool.busy.pop(call)
             try:
                 rollouts = ray.get(call)
-            except ray.exceptions.RayTaskError as error:
+            except RayTaskError as error:
                 pool.idle.append(worker)  # at the end: another worker comes first
                 _raise_if_hopeless(error)
                 failures[unit] += 1
                 what = f"{unit_name(unit, work.ids(unit))} failed on a Ray worker: {one_line(_cause(error))}"
                 _try_again(what, failures[unit] < ATTEMPTS, unit, waiting, queue)
-            except ray.exceptions.RayError as error:  # the worker, its node or the way there
+            except RayError as error:  # the worker, its node or the way there
                 deaths[unit] += 1
                 what = f"a Ray worker died with {unit_name(unit, work.ids(unit))}: {one_line(error)}"
                 _try_again(what, deaths[unit] < DEATHS, unit, waiting, queue)
@@ -239,14 +240,15 @@ def _hand_out(pool: _Pool, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[i
 
 def _check_ready(pool: _Pool, call: Any) -> None:
     import ray
+    from ray.exceptions import RayError, RayTaskError
 
     worker = pool.starting.pop(call)
     try:
         digest = ray.get(call)
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         _raise_if_hopeless(error)
         raise
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         pool.deaths += 1
         log.warning("a Ray worker died before it was ready: %s", one_line(error))
         if pool.deaths >= DEATHS:
