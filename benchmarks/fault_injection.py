@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,26 @@ class FailingGrader(AnswerDigest):
         return super().grade(question=question, golds=golds, answer=answer)
 
 
+class BrokenProcess(AnswerDigest):
+    """Raises an error in the first process that grades anything, and in no other.
+
+    Args:
+        marker: A file that this process makes and writes its number into.
+    """
+
+    def __init__(self, marker: str) -> None:
+        self.marker = marker
+
+    def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
+        with suppress(FileExistsError), open(self.marker, "x") as file:
+            file.write(str(os.getpid()))
+        if Path(self.marker).read_text() in ("", str(os.getpid())):
+            raise RuntimeError("the judge's driver is broken")
+        return super().grade(question=question, golds=golds, answer=answer)
+
+
 class KillAt(SEALCallback):
-    """Sends its own process a signal (SIGKILL) at its `count`-th `event`: unit, e_step, batch, validation or round.
+    """Sends its own process a signal (SIGKILL) at its `count`-th `event`: unit, e_step, batch, m_step, validation, predict.
 
     Args:
         event: What happens.
@@ -93,6 +112,9 @@ class KillAt(SEALCallback):
 
     def on_m_step_end(self, trainer: Any, module: Any) -> None:
         self._happened(trainer, "m_step")
+
+    def on_predict_batch_end(self, trainer: Any, *args: Any, **what: Any) -> None:
+        self._happened(trainer, "predict")
 
 
 class KillRayWorker(SEALCallback):

@@ -49,13 +49,14 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         self.every_n_steps = every_n_steps
         self.best: float | None = None
         self.best_round: int | None = None
-        self._saved_at = -1
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        step = trainer.global_step
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # the round's end saves a moment later
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_at and not last_batch:
-            self._saved_at = step
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # half a step's gradients are in no checkpoint
+        due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        if due and stepped and not last_batch:
             self._save(trainer, "last")
 
     def on_m_step_end(self, trainer: Trainer, module: Any) -> None:
@@ -66,7 +67,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         value = trainer.callback_metrics.get(self.monitor)
-        better = self._is_better(None if value is None else float(value))
+        better = trainer.strategy.broadcast(self._is_better(None if value is None else float(value)))
         if better:
             self.best = None if value is None else float(value)
             self.best_round = pl_module.rounds_done

@@ -4,7 +4,6 @@ It takes the place of Lightning's progress bar, since a round is mostly E-step. 
 cases; bars only on a terminal and only by the first process.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from statistics import fmean
@@ -184,12 +183,10 @@ class EStepProgress(ProgressBar, SEALCallback):
             self._live = None
 
 
-def _effective_batch(trainer: Trainer, module: Any) -> str:
+def _effective_batch(trainer: Any, module: Any) -> str:
     """How many sequences an optimizer step has, where that is more than a batch."""
-    parts = [module.m_step.batch_size, trainer.world_size, trainer.accumulate_grad_batches]
-    if parts[1:] == [1, 1]:
-        return ""
-    return f" a rank, effective batch {math.prod(parts)} ({parts[0]} x {parts[1]} ranks x {parts[2]} accumulated)"
+    sequences = trainer.shares.batches * module.m_step.batch_size
+    return "" if trainer.shares.places == 1 else f" of each rank, effective batch {sequences}"
 
 
 def _label(trainer: Trainer, module: Any, phase: str) -> str:

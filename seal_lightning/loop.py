@@ -161,7 +161,7 @@ class SEALFitLoop(_FitLoop):
         # where the checkpoint was taken, `completed` is one behind
         position: Any = self.epoch_loop.batch_progress.current
         module.batch_start = position.processed if resumed and self._to_train else 0
-        module.optimizer_steps = max(1, module.m_step_batches() // self.trainer.accumulate_grad_batches)
+        module.optimizer_steps = max(1, module.shares.steps(module.m_step_plan()))
         self._combined_loader = None
         self.setup_data()
         self._resumed = False

@@ -33,7 +33,7 @@ class MStep:
         batch_size: Sequences a forward pass; with n ranks an optimizer step has n times as many, and
             `trainer.accumulate_grad_batches` multiplies them.
         effective_batch: Sequences of an optimizer step whatever the number of ranks: gradients are accumulated until
-            there are as many. A multiple of `batch_size` times the number of ranks.
+            there are as many. A multiple of `batch_size`; where the ranks do not divide it, some of them idle a little.
         schedule: Of the learning rate within a round.
         warmup: Share of a round's steps over which the learning rate rises.
         weight_decay: Of the AdamW.
@@ -60,25 +60,63 @@ class MStep:
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"model.m_step.warmup must be in [0, 1), got {self.warmup}")
 
-    def accumulation(self, ranks: int, *, given: int) -> int:
-        """Forward passes of a rank for an optimizer step; `given` (the trainer's) where no effective batch is set.
+        if self.effective_batch is not None and self.effective_batch % self.batch_size:
+            raise ConfigError(
+                f"model.m_step.effective_batch must be a multiple of batch_size {self.batch_size}, got "
+                f"{self.effective_batch}"
+            )
+
+    def shares(self, ranks: int, *, accumulation: int) -> Shares:
+        """How an optimizer step's batches are shared out.
+
+        Args:
+            ranks: How many there are.
+            accumulation: The trainer's `accumulate_grad_batches`, used where no effective batch is set.
 
         Raises:
-            ConfigError: The effective batch cannot be had on so many ranks.
+            ConfigError: Both are set.
         """
         if self.effective_batch is None:
-            return given
-        if given != 1:
+            return Shares(ranks, accumulation, ranks * accumulation)
+        if accumulation != 1:
             raise ConfigError(
-                f"trainer.accumulate_grad_batches must stay 1 with model.m_step.effective_batch, got {given}: it "
-                "follows from the effective batch"
+                f"trainer.accumulate_grad_batches must stay 1 with model.m_step.effective_batch, got {accumulation}: "
+                "it follows from the effective batch"
             )
-        if self.effective_batch % (self.batch_size * ranks):
-            raise ConfigError(
-                f"model.m_step.effective_batch must be a multiple of batch_size {self.batch_size} times {ranks} ranks, "
-                f"got {self.effective_batch}"
-            )
-        return self.effective_batch // (self.batch_size * ranks)
+        batches = self.effective_batch // self.batch_size
+        return Shares(ranks, math.ceil(batches / ranks), batches)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The batches of an optimizer step: `batches` real ones in `ranks` x `accumulation` places, taken in turn by ranks.
+
+    Places without a batch, also those of a round's last step, hold one that counts for nothing (`weight`). So all ranks
+    step together, and what is learnt does not depend on how many there are.
+    """
+
+    ranks: int
+    accumulation: int
+    batches: int
+
+    @property
+    def places(self) -> int:
+        return self.ranks * self.accumulation
+
+    def steps(self, plan: int) -> int:
+        """Optimizer steps for a plan of so many batches."""
+        return math.ceil(plan / self.batches)
+
+    def fill(self, plan: Sequence[list[int]], *, filler: list[int]) -> list[list[int]]:
+        """The plan with a batch in every place."""
+        steps = [plan[at : at + self.batches] for at in range(0, len(plan), self.batches)]
+        return [batch for step in steps for batch in [*step, *[filler] * (self.places - len(step))]]
+
+    def weight(self, place: int, plan: int) -> float:
+        """Of the loss of the batch in `place` of the round, counted over all steps and ranks."""
+        step, within = divmod(place, self.places)
+        real = within < self.batches and step * self.batches + within < plan
+        return self.places / self.batches if real else 0.0  # Lightning and the ranks average over places
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +156,6 @@ def batch_plan(examples: int, *, settings: MStep, seed: int, round: int) -> list
     return batches
 
 
-def padded_plan(plan: Sequence[list[int]], *, multiple: int, padding: int) -> list[list[int]]:
-    """The plan filled up with batches of the example `padding` to a multiple, so that all ranks step together.
-
-    What is filled up counts for nothing in the loss (`SEALModule.training_step`): the last step of a round is the same
-    on one rank and on many.
-    """
-    return [*plan, *[[padding]] * (-len(plan) % multiple)]
-
-
 class PlannedBatches(Sampler[list[int]]):
     """The batches of a plan from `start` on; its length is the whole plan's, as Lightning counts."""
 
@@ -150,8 +179,7 @@ def make_loader(
     round: int,
     start: int = 0,
     rank: int = 0,
-    ranks: int = 1,
-    accumulation: int = 1,
+    shares: Shares = Shares(1, 1, 1),
 ) -> DataLoader:
     """One rank's batches of the M-step: dicts of `input_ids`, `attention_mask`, `labels`, each (B, T).
 
@@ -162,15 +190,14 @@ def make_loader(
         seed: Of the run.
         round: Counted from 0.
         start: Batches of this rank that are done already.
-        rank: This one; batch i of the round goes to rank i modulo `ranks`.
-        ranks: How many there are.
-        accumulation: Batches of a rank for an optimizer step.
+        rank: This one; place i of the round is rank i modulo `shares.ranks`.
+        shares: How the batches of a step are shared out.
     """
     limit = min(settings.max_length, policy.window)
     examples = [encode_example(policy, outcome.prompt, outcome.text, max_length=limit) for outcome in kept]
     plan = batch_plan(len(examples), settings=settings, seed=seed, round=round)
     shortest = min(range(len(examples)), key=lambda number: len(examples[number].input_ids))
-    plan = padded_plan(plan, multiple=ranks * accumulation, padding=shortest)
+    plan = shares.fill(plan, filler=[shortest])
     pad = policy.tokenizer.pad_token_id
 
     def collate(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -187,6 +214,6 @@ def make_loader(
 
     return DataLoader(
         examples,  # type: ignore[arg-type]
-        batch_sampler=PlannedBatches(plan[rank::ranks], start=start),
+        batch_sampler=PlannedBatches(plan[rank :: shares.ranks], start=start),
         collate_fn=collate,
     )

@@ -21,7 +21,7 @@ from seal_lightning.evaluation import evaluation_means
 from seal_lightning.grading import Grader, Reward, resolve
 from seal_lightning.hooks import notify
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.m_step import MStep, batch_plan, make_loader
+from seal_lightning.m_step import MStep, Shares, batch_plan, make_loader
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.policy import PolicyTuning, TunedPolicy
 from seal_lightning.rollouts import UnitRunner
@@ -108,6 +108,8 @@ class SEALModule(LightningModule):
                 model, tokenizer, chat, self.tuning, seed=self.seed, reload=lambda: load_model(self.source)[0]
             )
             self.model = self.tuned.module.train()
+            if self._trainer is not None:  # before a checkpoint's rounds are merged, as it was when they ended
+                self._trainer.precision_plugin.convert_module(self.tuned.module)
 
     @property
     def policy(self) -> TunedPolicy:
@@ -129,29 +131,29 @@ class SEALModule(LightningModule):
             round=self.current_epoch,
             start=self.batch_start,
             rank=self.global_rank,
-            ranks=self.trainer.world_size,
-            accumulation=self.trainer.accumulate_grad_batches,
+            shares=self.shares,
         )
 
-    def m_step_batches(self) -> int:
-        """Batches of each rank in this round's M-step."""
-        step = self.trainer.world_size * self.trainer.accumulate_grad_batches
-        return math.ceil(self._planned() / step) * self.trainer.accumulate_grad_batches
+    @property
+    def shares(self) -> Shares:
+        """How the batches of an optimizer step are shared out among the ranks."""
+        trainer: Any = self.trainer
+        return trainer.shares
 
-    def _planned(self) -> int:
-        """Batches of all ranks in this round's M-step, without those that only fill up the last step."""
+    def m_step_plan(self) -> int:
+        """Batches of all ranks in this round's M-step."""
         return len(batch_plan(len(self.kept), settings=self.m_step, seed=self.seed, round=self.current_epoch))
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        number = batch_idx * self.trainer.world_size + self.global_rank  # of the batch, in the round
+        place = batch_idx * self.trainer.world_size + self.global_rank  # in the round, over all ranks
         # dropout (GPT-2 has some of its own) must be the same after a resume in the middle of the M-step
-        seed = derive_seed("m-step", self.seed, self.current_epoch, number)
+        seed = derive_seed("m-step", self.seed, self.current_epoch, place)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every back end, which takes 5 ms a batch
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         loss = self.model(**batch, use_cache=False).loss  # mean over the edits' tokens
         self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=len(batch["input_ids"]))
-        return loss if number < self._planned() else loss * 0.0  # what fills up the last step counts for nothing
+        return loss * self.shares.weight(place, self.m_step_plan())
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After an optimizer step, stop where a signal asked any rank to; the round's end stops a moment later."""
@@ -220,20 +222,27 @@ class SEALModule(LightningModule):
         self._run_unit()
 
     def on_predict_epoch_start(self) -> None:
+        trainer: Any = self.trainer
         self._predicted: dict[int, list[Rollout]] = {}
+        self._work = units(self.datamodule.predict_contexts, self.datamodule.contexts_per_unit)
+        self._queue = trainer.ranks.queue(
+            range(len(self._work)), stop=lambda: trainer.stop_signals.received, on_wait=lambda finished: None
+        )
         self.policy.open_replica()
 
     def predict_step(self, batch: int, batch_idx: int) -> None:
-        """Self-edits of one unit without adapting, by one of the ranks."""
-        if batch % self.trainer.world_size != self.global_rank:
+        """Self-edits of the next unit that is left, without adapting."""
+        if (unit := self._queue.take()) is None:
             return
-        contexts = units(self.datamodule.predict_contexts, self.datamodule.contexts_per_unit)[batch]
         plan = replace(self.plan, repeats=1)  # nothing is adapted, so there is nothing to repeat
         with policy_at_work(self.trainer, self) as policy:
-            self._predicted[batch] = self.e_step.write_edits(policy, contexts, plan=plan, round=self.rounds_done)
+            edits = self.e_step.write_edits(policy, self._work[unit], plan=plan, round=self.rounds_done)
+        self._predicted[unit] = edits
+        self._queue.finish(unit)
 
     def on_predict_epoch_end(self) -> None:
         """All ranks' self-edits are in `evaluated`, in the order of the data."""
+        self._queue.wait()
         self.policy.close_replica()
         trainer: Any = self.trainer
         by_unit = {unit: rows for part in trainer.ranks.gather(self._predicted) for unit, rows in part.items()}

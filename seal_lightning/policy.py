@@ -165,10 +165,11 @@ class TunedPolicy:
         with torch.no_grad():
             for name, layer in self._layers().items():
                 weight = layer.get_base_layer().weight
-                lora_A, lora_B = (state[f"{name}.lora_{part}.weight"].to(weight.device) for part in "AB")
+                # on the CPU, where a resumed run may have to repeat it to the last bit
+                lora_A, lora_B = (state[f"{name}.lora_{part}.weight"].float() for part in "AB")
                 delta = lora_B @ lora_A * layer.scaling["default"]
                 with whole([weight], write=True):
-                    weight += (delta.T if layer.fan_in_fan_out else delta).to(weight.dtype)
+                    weight += (delta.T if layer.fan_in_fan_out else delta).to(weight.device, weight.dtype)
 
     def remerge(self, states: Sequence[AdapterState]) -> None:
         """Bring a freshly loaded base to where earlier rounds left it, by the same merges in the same order.

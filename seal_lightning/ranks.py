@@ -35,6 +35,7 @@ class Ranks:
         self.rank = dist.get_rank() if together else 0
         self.size = dist.get_world_size() if together else 1
         self._store: Any = _get_default_store() if together else HashStore()
+        self._run = self._store.add(f"seal/runs-of-rank-{self.rank}", 1)  # the store outlives a trainer
         self._queues = count()
 
     def gather(self, value: _Value) -> list[_Value]:
@@ -53,7 +54,7 @@ class Ranks:
             stop: The number of the signal that asked this process to stop, or 0.
             on_wait: Told how many units are finished, by any rank.
         """
-        store = PrefixStore(f"seal/queue-{next(self._queues)}", self._store)
+        store = PrefixStore(f"seal/run-{self._run}/queue-{next(self._queues)}", self._store)
         return UnitQueue(store, units, ranks=self, stop=stop, on_wait=on_wait)
 
 
@@ -75,6 +76,7 @@ class UnitQueue:
         self._asked_to_stop = False
         self._taken_at: dict[int, float] = {}
         self._seconds = 0.0
+        self._seen: dict[tuple[int, str], float] = {}  # when this rank first saw another at a unit
         self._named: set[int] = set()
 
     def take(self) -> int | None:
@@ -184,7 +186,7 @@ class UnitQueue:
 
     def _begin(self, unit: int) -> int:
         self._taken_at[unit] = time.monotonic()
-        self.store.set(f"at-work/{self.ranks.rank}", json.dumps({"unit": unit, "since": time.time()}))
+        self.store.set(f"at-work/{self.ranks.rank}", f"unit {unit}")
         return unit
 
     def _all_stopped(self) -> bool:
@@ -207,17 +209,17 @@ class UnitQueue:
             time.sleep(0.02)
 
     def _name_stuck(self) -> None:
-        limit = max(STUCK_AFTER, 5 * self._seconds)
+        limit = max(STUCK_AFTER, 5 * self._seconds) if self._seconds else 10 * STUCK_AFTER
         for rank in range(self.ranks.size):
-            if rank == self.ranks.rank or rank in self._named or not self.store.check([f"at-work/{rank}"]):
+            if rank == self.ranks.rank or not self.store.check([f"at-work/{rank}"]):
                 continue
-            work = self.store.get(f"at-work/{rank}")
-            since = time.time() - json.loads(work)["since"] if work else 0.0
-            if since > limit:
+            work = self.store.get(f"at-work/{rank}").decode()
+            seen = self._seen.setdefault((rank, work), time.monotonic())  # this clock, whatever the other's shows
+            if work and time.monotonic() - seen > limit and rank not in self._named:
                 self._named.add(rank)
                 log.warning(
-                    "rank %d has been at unit %d for %.0f s (the longest here took %.0f s): it is slow or stuck",
-                    rank, json.loads(work)["unit"], since, self._seconds,
+                    "rank %d has been at %s for more than %.0f s (the longest unit here took %.0f s): slow or stuck",
+                    rank, work, time.monotonic() - seen, self._seconds,
                 )  # fmt: skip
 
 

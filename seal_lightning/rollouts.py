@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from seal_lightning.e_step import Plan
-from seal_lightning.errors import SealError, UnitError
+from seal_lightning.errors import JournalError, SealError, UnitError
 from seal_lightning.executors import UnitWork
 from seal_lightning.hooks import notify
 from seal_lightning.journal import Journal
-from seal_lightning.ranks import Ranks
+from seal_lightning.ranks import Ranks, one_line
 from seal_lightning.types import Context, Rollout
 
 
@@ -58,9 +58,8 @@ class UnitRunner:
         self.ranks: Ranks = trainer.ranks
         stamp = make_stamp(module, plan, units, policy_digest)
         name = f"{phase}-{_digest(stamp)[:12]}" if by_stamp else f"{phase}-{round:03d}"
-        self.journal = Journal(Path(trainer.default_root_dir) / "journal", name, stamp=stamp, rank=self.ranks.rank)
         # Every rank reads all files that it can see: on one machine all of them, on several nodes maybe its own only.
-        seen = self.ranks.gather(set(self.journal.units))
+        self.journal, seen = self._open_journal(Path(trainer.default_root_dir) / "journal", name, stamp)
         self._mine = {
             unit for unit in seen[self.ranks.rank] if not any(unit in other for other in seen[: self.ranks.rank])
         }
@@ -71,6 +70,20 @@ class UnitRunner:
         self._queue = self.ranks.queue(self.pending, stop=lambda: trainer.stop_signals.received, on_wait=self._report)
         work = UnitWork(trainer, module, phase=phase, plan=plan, round=round, units=units)
         self._steps = trainer.executor.run(work, self._queue)
+
+    def _open_journal(self, folder: Path, name: str, stamp: Mapping[str, Any]) -> tuple[Journal, list[set[int]]]:
+        """The journal and the finished units that each rank has seen; one rank's error is raised on all."""
+        try:
+            journal = Journal(folder, name, stamp=stamp, rank=self.ranks.rank)
+            found: set[int] | JournalError = set(journal.units)
+        except JournalError as error:
+            journal, found = None, error
+        seen = self.ranks.gather(found)
+        for error in seen:
+            if isinstance(error, JournalError):
+                raise error
+        assert journal is not None
+        return journal, [units for units in seen if isinstance(units, set)]
 
     def step(self) -> bool:
         """Run the next unit; False where this rank has nothing more to do.
@@ -87,8 +100,8 @@ class UnitRunner:
             self.journal.append(unit, rollouts)
         except UnitError:
             raise
-        except SealError as error:  # would fail everywhere, or cannot be written down
-            self._queue.abort(str(error))
+        except Exception as error:  # it would fail everywhere, or cannot be written down: the others leave too
+            self._queue.abort(str(error) if isinstance(error, SealError) else one_line(error))
             raise
         self._mine.add(unit)
         self._seconds.append(time.perf_counter() - started)

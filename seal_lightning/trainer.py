@@ -23,6 +23,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from seal_lightning.errors import ConfigError, Stopped
 from seal_lightning.executors import Executor, LocalExecutor
 from seal_lightning.loop import MStepLoop, SEALFitLoop
+from seal_lightning.m_step import Shares
 from seal_lightning.ranks import Ranks
 from seal_lightning.stopping import StopSignals, requeue
 from seal_lightning.strategies import ZeROStrategy
@@ -80,6 +81,7 @@ class SEALTrainer(Trainer):
         self.fit_loop.epoch_loop = MStepLoop(self, plain.min_steps, plain.max_steps)
         self.executor = executor or LocalExecutor()
         self.stop_signals = StopSignals()
+        self.shares = Shares(1, 1, 1)  # of the M-step, known once there is a module to fit
         self._given_accumulation = self.accumulate_grad_batches
         self._children: list[subprocess.Popen] = []
 
@@ -147,7 +149,8 @@ class SEALTrainer(Trainer):
         if ckpt_path == "last" and not (self.checkpoints / "last.ckpt").exists():
             ckpt_path = None
         module = kwargs["model"] if "model" in kwargs else args[0]
-        self.accumulate_grad_batches = module.m_step.accumulation(self.world_size, given=self._given_accumulation)
+        self.shares = module.m_step.shares(self.world_size, accumulation=self._given_accumulation)
+        self.accumulate_grad_batches = self.shares.accumulation
         with self._with_children():
             super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 

@@ -96,6 +96,18 @@ def test_a_ray_worker_that_fails_is_reported_with_the_contexts(tmp_path):
 
 
 @needs_ray
+def test_units_that_fail_on_one_ray_worker_are_done_by_the_other(tmp_path, alone):
+    run = tmp_path / "run"
+    broken = ["--model.grader.class_path", "fault_injection.BrokenProcess"]
+    launch = fit(
+        run, "single", *broken, "--model.grader.init_args.marker", tmp_path / "marker", trainer={**ONE_ROUND, **RAY}
+    )
+    assert launch.wait() == [0], launch.log.read_text()
+    assert "the judge's driver is broken; another worker tries it" in launch.log.read_text()
+    assert e_step(run) == alone
+
+
+@needs_ray
 def test_sigterm_with_ray_keeps_what_the_workers_have_in_hand(tmp_path, alone):
     run = tmp_path / "run"
     arguments = {"event": "unit", "count": 1, "number": int(signal.SIGTERM)}

@@ -163,33 +163,42 @@ def test_settings_that_cannot_work_are_refused(options, said):
 
 def test_ranks_share_the_plan_and_fill_up_the_last_step():
     settings, edits = MStep(epochs=1), kept(*[("a" * size, "b") for size in (5, 4, 3, 2, 6)])
-    (plan,) = [batch_plan(5, settings=settings, seed=0, round=0)]
-    shares = [
-        list(make_loader(policy(), edits, settings=settings, seed=0, round=0, rank=rank, ranks=2, accumulation=2))
-        for rank in (0, 1)
+    plan = batch_plan(5, settings=settings, seed=0, round=0)
+    both = settings.shares(2, accumulation=2)
+    loaders = [
+        make_loader(policy(), edits, settings=settings, seed=0, round=0, rank=rank, shares=both) for rank in (0, 1)
     ]
-    lengths = [[batch["input_ids"].shape[1] - 2 for batch in share] for share in shares]
+    lengths = [[batch["input_ids"].shape[1] - 2 for batch in loader] for loader in loaders]
     wanted = [(5, 4, 3, 2, 6)[number] for (number,) in plan]
     assert lengths[0] == [wanted[0], wanted[2], wanted[4], 2]  # the shortest fills up to two steps of two and two
     assert lengths[1] == [wanted[1], wanted[3], 2, 2]
-
-
-def test_the_effective_batch_is_made_up_by_accumulation():
-    assert [MStep(effective_batch=8, batch_size=2).accumulation(ranks, given=1) for ranks in (1, 2, 4)] == [4, 2, 1]
-    assert MStep().accumulation(4, given=3) == 3
+    assert [both.weight(place, 5) for place in range(8)] == [1, 1, 1, 1, 1, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
-    ("settings", "ranks", "given", "message"),
+    ("ranks", "accumulation", "weights"),
     [
-        (MStep(effective_batch=10), 4, 1, r"effective_batch must be a multiple of batch_size 1 times 4 ranks, got 10"),
-        (MStep(effective_batch=2, batch_size=4), 1, 1, r"must be a multiple of batch_size 4 times 1 ranks, got 2"),
-        (MStep(effective_batch=4), 2, 2, r"accumulate_grad_batches must stay 1 with model\.m_step\.effective_batch"),
+        (1, 3, [1, 1, 1, 1, 0, 0]),
+        (2, 2, [4 / 3, 4 / 3, 4 / 3, 0, 4 / 3, 0, 0, 0]),
+        (3, 1, [1, 1, 1, 1, 0, 0]),
+        (4, 1, [4 / 3, 4 / 3, 4 / 3, 0, 4 / 3, 0, 0, 0]),
     ],
 )
-def test_an_effective_batch_that_cannot_be_is_refused(settings, ranks, given, message):
-    with pytest.raises(ConfigError, match=message):
-        settings.accumulation(ranks, given=given)
+def test_the_effective_batch_is_the_same_on_any_number_of_ranks(ranks, accumulation, weights):
+    shares = MStep(effective_batch=6, batch_size=2).shares(ranks, accumulation=1)
+    assert (shares.ranks, shares.accumulation, shares.batches) == (ranks, accumulation, 3)
+    assert [shares.weight(place, 4) for place in range(len(weights))] == weights  # four batches: three and one
+    filled = shares.fill([[0], [1], [2], [3]], filler=[9])
+    assert [batch for batch, weight in zip(filled, weights, strict=True) if weight] == [[0], [1], [2], [3]]
+    assert {tuple(batch) for batch, weight in zip(filled, weights, strict=True) if not weight} == {(9,)}
+    assert shares.steps(4) * shares.places == len(weights)
+
+
+def test_an_effective_batch_that_cannot_be_is_refused():
+    with pytest.raises(ConfigError, match=r"accumulate_grad_batches must stay 1 with model\.m_step\.effective_batch"):
+        MStep(effective_batch=4).shares(2, accumulation=2)
+    with pytest.raises(ConfigError, match=r"effective_batch must be a multiple of batch_size 4, got 6"):
+        MStep(effective_batch=6, batch_size=4)
 
 
 def test_an_effective_batch_is_at_least_one():

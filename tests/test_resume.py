@@ -41,10 +41,12 @@ def uninterrupted(tmp_path_factory):
         ("single", "unit", 2, 0),  # in the first E-step
         ("single", "e_step", 2, 0),  # between the second E-step and its M-step
         ("single", "batch", 16, 0),  # in the second M-step (twelve batches a round), with a checkpoint behind it
+        ("single", "batch", 14, 0),  # between the first two batches of an optimizer step's four
         ("single", "m_step", 1, 0),  # merged, before or after its checkpoint
         ("single", "validation", 2, 0),  # after the first merge and its checkpoint
         ("ddp", "unit", 1, 1),
         ("zero2", "batch", 9, 1),  # in the second M-step (six batches a rank and round)
+        ("zero2", "batch", 2, 1),  # a step's gradients are complete, but not saved yet
         ("zero3", "batch", 3, 0),
         ("zero3", "e_step", 2, 1),
     ],
@@ -54,6 +56,19 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path, uninterrupted, setup, ev
     codes = fit(run, setup, trainer=killer(event, count, rank=rank)).wait()
     assert codes[rank] == -signal.SIGKILL
     assert resume(run, setup) == uninterrupted(setup)
+
+
+def test_bf16_under_zero_3_resumes_exactly(tmp_path):
+    """The master weights are float32, and the checkpoint keeps all their bits."""
+    outcomes = []
+    for name, extra in {"whole": {}, "killed": killer("batch", 9, rank=1)}.items():
+        run, trainer = tmp_path / name, {"precision": "bf16-true", **extra}
+        codes = fit(run, "zero3", trainer=trainer).wait()
+        if extra:
+            assert codes[1] == -signal.SIGKILL
+            finished(fit(run, "zero3", "--ckpt_path", "last", trainer={"precision": "bf16-true"}))
+        outcomes.append(outcome(run))
+    assert outcomes[0] == outcomes[1]
 
 
 def test_ranks_change_neither_the_kept_sets_nor_what_is_learnt_much(uninterrupted):
@@ -76,6 +91,17 @@ def test_ctrl_c_stops_at_a_units_end_with_130(tmp_path, uninterrupted):
     assert fit(run, "single", trainer=killer("unit", 2, signal.SIGINT)).wait() == [130]
     assert "SIGINT: stopping at the end of this unit or step" in run.with_suffix(".log").read_text()
     assert resume(run) == uninterrupted("single")
+
+
+def test_sigterm_stops_predict(tmp_path):
+    run = tmp_path / "run"
+    path = run.with_suffix(".json")
+    made = fault_injection.config(run, **killer("predict", 1, signal.SIGTERM))
+    made["data"]["predict"] = made["data"].pop("train")
+    path.write_text(json.dumps(made))
+    launch = Launch(["predict", "--config", path], ranks=1, log=run.with_suffix(".log"))
+    assert launch.wait() == [143]
+    assert "seal: terminated" in launch.log.read_text()
 
 
 def test_a_finished_unit_is_not_run_again(tmp_path):

@@ -13,9 +13,9 @@ from seal_lightning.strategies import ZeROStrategy
 from seal_lightning.trainer import SEALTrainer
 
 SETUPS = ("single", "ddp", "zero1", "zero2", "zero3")
-# one effective batch on one rank and on two; a fifth example would fill up the last step
+# one effective batch on one rank and on two, which it does not divide; the last step of twenty batches is not full
 TRAINER = {"max_epochs": 1, "accumulate_grad_batches": 1, "validate_first": False}
-EFFECTIVE = ("--model.m_step.effective_batch", "4", "--model.m_step.epochs", "5")
+EFFECTIVE = ("--model.m_step.effective_batch", "3", "--model.m_step.epochs", "5")
 
 
 def zero1():
@@ -92,6 +92,13 @@ def test_whole_weights_are_exported_from_zero_3(tmp_path):
     one, three = (load_file(tmp_path / setup / "policy-merged" / "model.safetensors") for setup in ("single", "zero3"))
     assert one.keys() == three.keys()
     assert max(float((value - three[name]).abs().max()) for name, value in one.items()) < 1e-4
+
+
+def test_zero_3_as_it_is_shipped_recomputes_activations(tmp_path):
+    shipped = {"strategy": {"class_path": "seal_lightning.strategies.ZeROStrategy", "init_args": {"stage": 3}}}
+    options = [*EFFECTIVE, "--model.tuning.gradient_checkpointing", "true"]
+    launch = fit(tmp_path / "run", "ddp", *options, trainer={**TRAINER, **shipped})
+    assert set(launch.wait()) == {0}, launch.log.read_text()
 
 
 def test_slurm_requeues_and_the_next_run_resumes_by_itself(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ import torch
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, GradingError, SealError
 from seal_lightning.executors.base import Executor, UnitWork
-from seal_lightning.model import ModelSource, load_model
+from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.policy import PolicyState, PolicyTuning, TunedPolicy
 from seal_lightning.ranks import RESUME, UnitQueue, one_line, unit_name
 from seal_lightning.strategies import precise
@@ -40,6 +40,7 @@ class UnitWorker:
         tuning: Of the policy.
         seed: Of the run.
         precision: The trainer's precision plugin.
+        device: Where the replica lies.
         threads: Of torch.
         paths: Where this process finds a user's own graders and samplers, if the node has these folders.
     """
@@ -50,22 +51,23 @@ class UnitWorker:
         tuning: PolicyTuning,
         seed: int,
         precision: Any,
+        device: str,
         threads: int,
         paths: Sequence[str] = (),
     ) -> None:
         sys.path += [path for path in paths if path not in sys.path]
         torch.set_num_threads(threads)
         model, tokenizer, chat = load_model(source)
-        model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-        self.policy = TunedPolicy(model, tokenizer, chat, tuning, seed=seed)
+        self.base = fingerprint(model)
+        self.policy = TunedPolicy(model.to(device), tokenizer, chat, tuning, seed=seed)
         self.policy.module = precision.convert_module(self.policy.module)
         self.precision = precision
 
     def refresh(self, state: PolicyState, e_step: EStep, plan: Plan, round: int) -> str:
-        """Take the policy of this phase; returns its digest."""
+        """Take the policy of this phase; returns the fingerprint of its base."""
         self.policy.load_state(state)
         self.e_step, self.plan, self.round = e_step, plan, round
-        return self.policy.digest()
+        return self.base
 
     def run(self, contexts: tuple[Context, ...]) -> list[Rollout]:
         """One unit."""
@@ -98,10 +100,10 @@ class RayExecutor(Executor):
         self._started_ray = False
 
     def run(self, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[int, list[Rollout]]]:
-        state, digest = work.module.policy.state(), work.module.policy.digest()  # collectives under ZeRO-3
+        state = work.module.policy.state()  # a collective under ZeRO-3
         if queue.ranks.rank == 0 and queue.units:
             pool = self._open(work)
-            pool.refresh(state, digest, work)
+            pool.refresh(state, work)
             yield from _hand_out(pool, work, queue)
         queue.wait()
 
@@ -126,8 +128,10 @@ class RayExecutor(Executor):
             if not ray.is_initialized():
                 self._connect()
             module = work.module
-            made = (module.source, module.tuning, module.seed, work.trainer.precision_plugin, self.cpus, sys.path)
-            self._pool = _Pool(made, limit=self.workers, cpus=self.cpus, gpus=self.gpus)
+            device = "cuda" if self.gpus else "cpu"
+            precision = work.trainer.precision_plugin
+            made = (module.source, module.tuning, module.seed, precision, device, self.cpus, sys.path)
+            self._pool = _Pool(made, base=module.base_fingerprint, limit=self.workers, cpus=self.cpus, gpus=self.gpus)
         return self._pool
 
     def _connect(self) -> None:
@@ -135,7 +139,13 @@ class RayExecutor(Executor):
 
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(address=self.address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+            # without an address Ray would join whatever cluster was last started on this machine
+            ray.init(
+                address=self.address or "local",
+                log_to_driver=False,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+            )
         except ConnectionError as error:
             raise ConfigError(
                 f"trainer.executor.address={self.address}: no Ray cluster answers there ({one_line(error)}); start one "
@@ -151,29 +161,34 @@ class _Pool:
     """The workers: those that get ready, those that wait for a unit, those at work."""
 
     made_of: tuple[Any, ...]
+    base: str  # the fingerprint of the base model
     limit: int | None
     cpus: int
     gpus: float
     starting: dict[Any, Any] = field(default_factory=dict)  # the call of `refresh` -> worker
     idle: list[Any] = field(default_factory=list)
     busy: dict[Any, tuple[Any, int]] = field(default_factory=dict)  # the call of `run` -> worker and unit
-    deaths: int = 0  # of workers that never got ready, in a row
+    proven: set[Any] = field(default_factory=set)  # have been ready once
+    failed_starts: int = 0  # in a row
 
-    def refresh(self, state: PolicyState, digest: str, work: UnitWork) -> None:
+    def refresh(self, state: PolicyState, work: UnitWork) -> None:
         """Give every worker, now and later, the policy of this phase."""
         import ray
 
-        self.digest = digest
         self._phase = ray.put(state), ray.put(work.module.e_step), work.plan, work.round
         known, self.idle, self.starting = [*self.idle, *self.starting.values()], [], {}
         for worker in known:
             self._refresh(worker)
 
+    @property
+    def size(self) -> int:
+        return len(self.starting) + len(self.idle) + len(self.busy)
+
     def grow(self) -> None:
         """Ask for as many workers as there may be; Ray starts them when there is room."""
         import ray
 
-        while len(self.starting) + len(self.idle) + len(self.busy) < self._wanted():
+        while self.size < self._wanted():
             actor = ray.remote(UnitWorker).options(num_cpus=self.cpus, num_gpus=self.gpus)
             self._refresh(actor.remote(*self.made_of))
 
@@ -190,6 +205,7 @@ class _Pool:
         return max(1, int(min(fits)))
 
     def start(self, worker: Any, unit: int, contexts: Any) -> None:
+        self.idle.remove(worker)
         self.busy[worker.run.remote(tuple(contexts))] = worker, unit
 
     def close(self) -> None:
@@ -200,36 +216,40 @@ class _Pool:
 
 
 def _hand_out(pool: _Pool, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[int, list[Rollout]]]:
-    """Yield units as workers finish them; units of dead workers are handed out again."""
+    """Yield units as workers finish them; units of dead and of broken workers are handed to others."""
     import ray
     from ray.exceptions import RayError, RayTaskError
 
-    waiting, failures, deaths = deque(queue.units), Counter[int](), Counter[int]()
-    while (waiting or pool.busy) and not queue.failed():
-        stopping = queue.stopping()
+    waiting, failed_on, deaths = deque(queue.units), dict[int, list[Any]](), Counter[int]()
+    while waiting or pool.busy:
+        stopping = queue.stopping() or queue.failed()
         if stopping and not pool.busy:
             break
         if waiting and not stopping:
             pool.grow()
-        while waiting and pool.idle and not stopping:
-            unit = waiting.popleft()
-            pool.start(pool.idle.pop(0), unit, work.units[unit])
+            for worker in list(pool.idle):
+                # a unit that failed on this worker waits for another one, if there is any
+                fresh = [unit for unit in waiting if pool.size == 1 or worker not in failed_on.get(unit, [])]
+                if fresh:
+                    waiting.remove(fresh[0])
+                    pool.start(worker, fresh[0], work.units[fresh[0]])
         ready, _ = ray.wait([*pool.busy, *pool.starting], num_returns=1, timeout=0.25)
         queue.report()
         for call in ready:
             if call in pool.starting:
-                _check_ready(pool, call)
+                _take_in(pool, call)
                 continue
             worker, unit = pool.busy.pop(call)
             try:
                 rollouts = ray.get(call)
             except RayTaskError as error:
-                pool.idle.append(worker)  # at the end: another worker comes first
+                pool.idle.append(worker)
                 _raise_if_hopeless(error)
-                failures[unit] += 1
+                failed_on.setdefault(unit, []).append(worker)
                 what = f"{unit_name(unit, work.ids(unit))} failed on a Ray worker: {one_line(_cause(error))}"
-                _try_again(what, failures[unit] < ATTEMPTS, unit, waiting, queue)
+                _try_again(what, len(failed_on[unit]) < ATTEMPTS, unit, waiting, queue)
             except RayError as error:  # the worker, its node or the way there
+                ray.kill(worker)  # one that cannot be reached would keep its place
                 deaths[unit] += 1
                 what = f"a Ray worker died with {unit_name(unit, work.ids(unit))}: {one_line(error)}"
                 _try_again(what, deaths[unit] < DEATHS, unit, waiting, queue)
@@ -238,28 +258,31 @@ def _hand_out(pool: _Pool, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[i
                 yield unit, rollouts
 
 
-def _check_ready(pool: _Pool, call: Any) -> None:
+def _take_in(pool: _Pool, call: Any) -> None:
+    """A worker has got ready, or has failed to."""
     import ray
     from ray.exceptions import RayError, RayTaskError
 
     worker = pool.starting.pop(call)
     try:
-        digest = ray.get(call)
+        base = ray.get(call)
     except RayTaskError as error:
         _raise_if_hopeless(error)
         raise
     except RayError as error:
-        pool.deaths += 1
-        log.warning("a Ray worker died before it was ready: %s", one_line(error))
-        if pool.deaths >= DEATHS:
+        ray.kill(worker)
+        log.warning("a Ray worker is lost: %s", one_line(error))
+        pool.failed_starts += worker not in pool.proven  # one that was ready before has just left
+        if pool.failed_starts >= DEATHS and not pool.idle and not pool.busy:
             raise
         return
-    if digest != pool.digest:
+    if base != pool.base:
         raise ConfigError(
             "trainer.executor: a Ray worker has another base model than this process under the same name; make "
             "model.source.name mean the same files on every node"
         )
-    pool.deaths = 0
+    pool.failed_starts = 0
+    pool.proven.add(worker)
     pool.idle.append(worker)
 
 

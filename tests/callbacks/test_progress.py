@@ -10,6 +10,7 @@ from rich.console import Console
 from seal_lightning.callbacks import EStepProgress
 from seal_lightning.e_step import Progress
 from seal_lightning.errors import ConfigError
+from seal_lightning.m_step import MStep, Shares
 from seal_lightning.types import Rollout
 
 
@@ -20,10 +21,11 @@ def rollout(kind="edit", *, baseline=0.25, score=0.5, context="lamp") -> Rollout
     )  # fmt: skip
 
 
-def trainer(*, first=True, epoch=0, batches=2, loss=1.5) -> SimpleNamespace:
+def trainer(*, first=True, epoch=0, batches=2, loss=1.5, shares=Shares(1, 1, 1)) -> SimpleNamespace:
     return SimpleNamespace(
-        is_global_zero=first, current_epoch=epoch, num_training_batches=batches, callback_metrics={"m_step/loss": loss}
-    )
+        is_global_zero=first, current_epoch=epoch, num_training_batches=batches, callback_metrics={"m_step/loss": loss},
+        shares=shares,
+    )  # fmt: skip
 
 
 def module(*, rounds_done=0, kept=(1,)) -> SimpleNamespace:
@@ -33,24 +35,26 @@ def module(*, rounds_done=0, kept=(1,)) -> SimpleNamespace:
         "e_step/rejected_frac": 0.125,
         "e_step/seconds": 61.2,
     }
-    return SimpleNamespace(
-        rounds_done=rounds_done, kept=list(kept), e_step_metrics=metrics, m_step=SimpleNamespace(epochs=2)
-    )
+    return SimpleNamespace(rounds_done=rounds_done, kept=list(kept), e_step_metrics=metrics, m_step=MStep(epochs=2))
 
 
 def plain(**options) -> EStepProgress:
     return EStepProgress(**{"every_seconds": 0.0, **options})
 
 
-def units(progress, *, phase="train", done=2, finished=0, rounds_done=0, first=True, rollouts=None) -> None:
+def units(
+    progress, *, phase="train", done=2, finished=0, rounds_done=0, first=True, rollouts=None, seconds=((1.0,),)
+) -> None:
     border = (trainer(first=first), module(rounds_done=rounds_done))
     rollouts = [rollout()] if rollouts is None else rollouts
     progress.setup(*border, "fit")
     progress.on_units_start(*border, phase=phase, units=done, finished=finished)
-    for unit in range(done):
+    for unit in range(finished, done):
         progress.on_unit_progress(*border, phase=phase, progress=Progress("inner loop", 3, 9))
         progress.on_unit_end(*border, phase=phase, unit=unit, rollouts=rollouts)
-    progress.on_units_end(*border, phase=phase, rollouts=rollouts)
+        for _ in range(2):  # as a rank that waits for others is told again and again
+            progress.on_units_progress(*border, phase=phase, finished=unit + 1)
+    progress.on_units_end(*border, phase=phase, rollouts=rollouts, seconds=seconds)
 
 
 def m_step(progress, losses, *, start=0, epoch=0) -> None:
@@ -127,6 +131,24 @@ def test_an_m_step_resumed_half_way(capsys):
     )
 
 
+def test_several_ranks_are_told_apart(capsys):
+    units(plain(every_seconds=1000.0), seconds=[[1.0, 2.0], [], [4.0]])
+    assert (
+        capsys.readouterr().out
+        == "round 1 E-step: rank 0 2 units in 1.5 s each, rank 1 0 units, rank 2 1 units in 4.0 s each\n"
+    )
+
+
+def test_the_effective_batch_is_stated(capsys):
+    progress = plain()
+    made = module()
+    made.m_step = MStep(epochs=2, batch_size=2, effective_batch=10)
+    border = (trainer(batches=1, shares=made.m_step.shares(3, accumulation=1)), made)
+    progress.on_train_batch_start(*border, None, 0)
+    progress.on_train_batch_end(*border, None, None, 0)
+    assert "1 batches of each rank, effective batch 10, 0 s" in capsys.readouterr().out
+
+
 def test_a_round_that_kept_nothing(capsys):
     plain().on_train_epoch_start(trainer(epoch=2), module(kept=()))
     assert capsys.readouterr().out == "round 3: no self-edit was kept, the M-step is skipped\n"
@@ -167,9 +189,10 @@ def test_time_left_is_that_of_the_units_to_come(capsys, monkeypatch):
     progress = plain(every_seconds=25.0)
     border = (trainer(), module())
     progress.on_units_start(*border, phase="train", units=10, finished=4)
-    for unit in range(7):  # four from the journal in no time, then three of 20 seconds each
-        clock.now += 20.0 if unit >= 4 else 0.0
+    for unit in range(4, 7):
+        clock.now += 20.0
         progress.on_unit_end(*border, phase="train", unit=unit, rollouts=[rollout()])
+        progress.on_units_progress(*border, phase="train", finished=unit + 1)
     assert capsys.readouterr().out.splitlines()[1:] == [
         "round 1 E-step: unit 6/10, base 0.250 · edits 0.500, about 1 min 20 s left"
     ]
