@@ -80,7 +80,7 @@ class BrokenProcess(AnswerDigest):
 
 
 class KillAt(SEALCallback):
-    """Sends its own process a signal (SIGKILL) at its `count`-th `event`: unit, e_step, batch, m_step, validation, predict.
+    """Sends its own process a signal at its `count`-th `event`: unit, e_step, batch, m_step, validation or predict.
 
     Args:
         event: What happens.

@@ -91,7 +91,7 @@ class MStep:
 class Shares:
     """The batches of an optimizer step: `batches` real ones in `ranks` x `accumulation` places, taken in turn by ranks.
 
-    Places without a batch, also those of a round's last step, hold one that counts for nothing (`weight`). So all ranks
+    Places without a batch, also those of a round's last step, are filled with one that counts for nothing. So all ranks
     step together, and what is learnt does not depend on how many there are.
     """
 
@@ -112,11 +112,16 @@ class Shares:
         steps = [plan[at : at + self.batches] for at in range(0, len(plan), self.batches)]
         return [batch for step in steps for batch in [*step, *[filler] * (self.places - len(step))]]
 
-    def weight(self, place: int, plan: int) -> float:
-        """Of the loss of the batch in `place` of the round, counted over all steps and ranks."""
+    @property
+    def scale(self) -> float:
+        """Of the loss of a batch that counts: Lightning and the ranks average over places."""
+        return self.places / self.batches
+
+    def number(self, place: int, plan: int) -> int | None:
+        """Which of the plan's batches is in `place` of the round, counted over all steps and ranks; None for filler."""
         step, within = divmod(place, self.places)
-        real = within < self.batches and step * self.batches + within < plan
-        return self.places / self.batches if real else 0.0  # Lightning and the ranks average over places
+        number = step * self.batches + within
+        return number if within < self.batches and number < plan else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,14 +146,15 @@ class SEALModule(LightningModule):
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         place = batch_idx * self.trainer.world_size + self.global_rank  # in the round, over all ranks
-        # dropout (GPT-2 has some of its own) must be the same after a resume in the middle of the M-step
-        seed = derive_seed("m-step", self.seed, self.current_epoch, place)
+        number = self.shares.number(place, self.m_step_plan())
+        # dropout (GPT-2 has some of its own) must be the same after a resume, and on any rank
+        seed = derive_seed("m-step", self.seed, self.current_epoch, number)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every back end, which takes 5 ms a batch
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         loss = self.model(**batch, use_cache=False).loss  # mean over the edits' tokens
         self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=len(batch["input_ids"]))
-        return loss * self.shares.weight(place, self.m_step_plan())
+        return loss * (0.0 if number is None else self.shares.scale)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After an optimizer step, stop where a signal asked any rank to; the round's end stops a moment later."""

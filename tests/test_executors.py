@@ -42,7 +42,7 @@ def test_two_ddp_ranks_find_the_same(tmp_path, alone):
         "train-000.rank-1.jsonl",
     }
     assert "round 1 E-step: rank 0 2 units in " in launch.log.read_text()
-    assert "effective batch 4 (1 x 2 ranks x 2 accumulated)" in launch.log.read_text()
+    assert "6 batches of each rank, effective batch 4" in launch.log.read_text()
 
 
 @needs_ray

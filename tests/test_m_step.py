@@ -172,26 +172,25 @@ def test_ranks_share_the_plan_and_fill_up_the_last_step():
     wanted = [(5, 4, 3, 2, 6)[number] for (number,) in plan]
     assert lengths[0] == [wanted[0], wanted[2], wanted[4], 2]  # the shortest fills up to two steps of two and two
     assert lengths[1] == [wanted[1], wanted[3], 2, 2]
-    assert [both.weight(place, 5) for place in range(8)] == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert [both.number(place, 5) for place in range(8)] == [0, 1, 2, 3, 4, None, None, None]
 
 
 @pytest.mark.parametrize(
-    ("ranks", "accumulation", "weights"),
+    ("ranks", "accumulation", "scale", "numbers"),
     [
-        (1, 3, [1, 1, 1, 1, 0, 0]),
-        (2, 2, [4 / 3, 4 / 3, 4 / 3, 0, 4 / 3, 0, 0, 0]),
-        (3, 1, [1, 1, 1, 1, 0, 0]),
-        (4, 1, [4 / 3, 4 / 3, 4 / 3, 0, 4 / 3, 0, 0, 0]),
+        (1, 3, 1, [0, 1, 2, 3, None, None]),
+        (2, 2, 4 / 3, [0, 1, 2, None, 3, None, None, None]),
+        (3, 1, 1, [0, 1, 2, 3, None, None]),
+        (4, 1, 4 / 3, [0, 1, 2, None, 3, None, None, None]),
     ],
 )
-def test_the_effective_batch_is_the_same_on_any_number_of_ranks(ranks, accumulation, weights):
+def test_the_effective_batch_is_the_same_on_any_number_of_ranks(ranks, accumulation, scale, numbers):
     shares = MStep(effective_batch=6, batch_size=2).shares(ranks, accumulation=1)
-    assert (shares.ranks, shares.accumulation, shares.batches) == (ranks, accumulation, 3)
-    assert [shares.weight(place, 4) for place in range(len(weights))] == weights  # four batches: three and one
+    assert (shares.ranks, shares.accumulation, shares.batches, shares.scale) == (ranks, accumulation, 3, scale)
+    assert [shares.number(place, 4) for place in range(len(numbers))] == numbers  # four batches: three and one
     filled = shares.fill([[0], [1], [2], [3]], filler=[9])
-    assert [batch for batch, weight in zip(filled, weights, strict=True) if weight] == [[0], [1], [2], [3]]
-    assert {tuple(batch) for batch, weight in zip(filled, weights, strict=True) if not weight} == {(9,)}
-    assert shares.steps(4) * shares.places == len(weights)
+    assert filled == [[9] if number is None else [number] for number in numbers]
+    assert shares.steps(4) * shares.places == len(numbers)
 
 
 def test_an_effective_batch_that_cannot_be_is_refused():

@@ -4,10 +4,14 @@ Each rank is a forked child, so that SIGKILL is real and the imports are paid fo
 does the same at random moments.
 """
 
+import json
 import signal
 
+import fault_injection
 import pytest
-from fault_injection import finished, fit, outcome
+from fault_injection import Launch, finished, fit, outcome
+
+pytestmark = pytest.mark.xdist_group("resume")  # the uninterrupted runs serve all of these tests
 
 
 def killer(event, count, number=signal.SIGKILL, rank=0):

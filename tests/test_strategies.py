@@ -17,6 +17,8 @@ SETUPS = ("single", "ddp", "zero1", "zero2", "zero3")
 TRAINER = {"max_epochs": 1, "accumulate_grad_batches": 1, "validate_first": False}
 EFFECTIVE = ("--model.m_step.effective_batch", "3", "--model.m_step.epochs", "5")
 
+together = pytest.mark.xdist_group("strategies")  # one set of finished runs serves all of these tests
+
 
 def zero1():
     return {"strategy": {"class_path": "seal_lightning.strategies.ZeROStrategy", "init_args": {"stage": 1}}}
@@ -37,15 +39,17 @@ def runs(tmp_path_factory):
     return folder
 
 
+@together
 @pytest.mark.parametrize("setup", SETUPS[1:])
 def test_the_same_policy_is_learnt(runs, setup):
-    (alone,), (together,) = merged(runs / "single"), merged(runs / setup)
-    assert alone.keys() == together.keys()
+    (alone,), (shared,) = merged(runs / "single"), merged(runs / setup)
+    assert alone.keys() == shared.keys()
     moved = max(float(value.abs().max()) for name, value in alone.items() if ".lora_B." in name)
-    apart = max(float((value - together[name]).abs().max()) for name, value in alone.items())
+    apart = max(float((value - shared[name]).abs().max()) for name, value in alone.items())
     assert moved > 0.01 and apart < 1e-6, (moved, apart)
 
 
+@together
 @pytest.mark.parametrize("setup", SETUPS)
 def test_the_exported_policy_is_what_was_learnt(runs, setup):
     exported = load_file(runs / setup / "policy" / "adapter_model.safetensors")
@@ -54,6 +58,7 @@ def test_the_exported_policy_is_what_was_learnt(runs, setup):
     assert all(torch.equal(value, learnt[name]) for name, value in exported.items())
 
 
+@together
 def test_the_best_policy_of_zero_3_is_tested_by_one_process_and_by_two(runs, tmp_path):
     tables = []
     for name, options in {"two": [], "one": ["--trainer.strategy", "auto", "--trainer.devices", "1"]}.items():
