@@ -148,7 +148,7 @@ class SEALModule(LightningModule):
         place = batch_idx * self.trainer.world_size + self.global_rank  # in the round, over all ranks
         number = self.shares.number(place, self.m_step_plan())
         # dropout (GPT-2 has some of its own) must be the same after a resume, and on any rank
-        seed = derive_seed("m-step", self.seed, self.current_epoch, number)
+        seed = derive_seed("m-step", self.seed, self.current_epoch, -1 if number is None else number)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every back end, which takes 5 ms a batch
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)

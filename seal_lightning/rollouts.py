@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_lightning.e_step import Plan
-from seal_lightning.errors import JournalError, SealError, UnitError
+from seal_lightning.errors import JournalError, SealError
 from seal_lightning.executors import UnitWork
 from seal_lightning.hooks import notify
 from seal_lightning.journal import Journal
@@ -98,10 +98,9 @@ class UnitRunner:
                 return False
             unit, rollouts = found
             self.journal.append(unit, rollouts)
-        except UnitError:
-            raise
-        except Exception as error:  # it would fail everywhere, or cannot be written down: the others leave too
-            self._queue.abort(str(error) if isinstance(error, SealError) else one_line(error))
+        except Exception as error:
+            if not self._queue.failed():  # it would fail everywhere, or cannot be written down: the others leave too
+                self._queue.abort(str(error) if isinstance(error, SealError) else one_line(error))
             raise
         self._mine.add(unit)
         self._seconds.append(time.perf_counter() - started)

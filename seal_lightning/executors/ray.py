@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from seal_lightning.e_step import EStep, Plan
-from seal_lightning.errors import ConfigError, GradingError, SealError
+from seal_lightning.errors import ConfigError, GradingError, SealError, UnitError
 from seal_lightning.executors.base import Executor, UnitWork
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.policy import PolicyState, PolicyTuning, TunedPolicy
@@ -29,7 +30,8 @@ from seal_lightning.types import Context, Rollout
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 2  # of a unit that raises an error
-DEATHS = 3  # of workers that had the same unit in hand
+DEATHS = 3  # of workers that had the same unit in hand, or that never got ready
+PATIENCE = 60.0  # seconds until a worker that was asked for is no longer expected
 
 
 class UnitWorker:
@@ -169,6 +171,7 @@ class _Pool:
     idle: list[Any] = field(default_factory=list)
     busy: dict[Any, tuple[Any, int]] = field(default_factory=dict)  # the call of `run` -> worker and unit
     proven: set[Any] = field(default_factory=set)  # have been ready once
+    newest: float = 0.0  # when the last one got ready
     failed_starts: int = 0  # in a row
 
     def refresh(self, state: PolicyState, work: UnitWork) -> None:
@@ -183,6 +186,12 @@ class _Pool:
     @property
     def size(self) -> int:
         return len(self.starting) + len(self.idle) + len(self.busy)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one worker only, or another is asked for but does not come."""
+        waited = time.monotonic() - self.newest > PATIENCE
+        return self.size == 1 or (len(self.idle) + len(self.busy) == 1 and waited)
 
     def grow(self) -> None:
         """Ask for as many workers as there may be; Ray starts them when there is room."""
@@ -229,7 +238,7 @@ def _hand_out(pool: _Pool, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[i
             pool.grow()
             for worker in list(pool.idle):
                 # a unit that failed on this worker waits for another one, if there is any
-                fresh = [unit for unit in waiting if pool.size == 1 or worker not in failed_on.get(unit, [])]
+                fresh = [unit for unit in waiting if pool.alone or worker not in failed_on.get(unit, [])]
                 if fresh:
                     waiting.remove(fresh[0])
                     pool.start(worker, fresh[0], work.units[fresh[0]])
@@ -268,20 +277,20 @@ def _take_in(pool: _Pool, call: Any) -> None:
         base = ray.get(call)
     except RayTaskError as error:
         _raise_if_hopeless(error)
-        raise
+        raise UnitError(f"trainer.executor: a Ray worker cannot take the policy: {one_line(_cause(error))}") from error
     except RayError as error:
         ray.kill(worker)
         log.warning("a Ray worker is lost: %s", one_line(error))
         pool.failed_starts += worker not in pool.proven  # one that was ready before has just left
         if pool.failed_starts >= DEATHS and not pool.idle and not pool.busy:
-            raise
+            raise UnitError(f"trainer.executor: Ray workers die before they are ready: {one_line(error)}") from error
         return
     if base != pool.base:
         raise ConfigError(
             "trainer.executor: a Ray worker has another base model than this process under the same name; make "
             "model.source.name mean the same files on every node"
         )
-    pool.failed_starts = 0
+    pool.failed_starts, pool.newest = 0, time.monotonic()
     pool.proven.add(worker)
     pool.idle.append(worker)
 
