@@ -62,7 +62,7 @@ class Fit:
 
     def stop(self) -> None:
         if self.process.poll() is None:
-            self.process.terminate()
+            self.process.kill()  # a run that can be repeated in a minute need not finish its unit
             self.process.wait()
 
 
