@@ -29,7 +29,7 @@ quickstart: $(STAMP) ## SEAL in the lab: a tiny model learns to write better sel
 	@$(BIN)/seal quickstart
 
 test: lint ## lint, check types and run the tests
-	@$(ONE_THREAD) $(BIN)/pytest -q -n $(WORKERS) --dist loadgroup
+	@$(ONE_THREAD) $(BIN)/pytest -q -n $(WORKERS)
 
 lint: $(STAMP) ## check style, formatting and types, without running a test
 	@$(BIN)/ruff check -q --output-format concise .

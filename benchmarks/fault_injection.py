@@ -27,9 +27,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import deepspeed  # noqa: F401 - before the forks: what it looks up and probes takes seconds
 import psutil
 import torch
 
+import seal_lightning.command_line  # noqa: F401 - likewise
 from seal_lightning.cli import main as seal
 from seal_lightning.grading import Grader
 from seal_lightning.hooks import SEALCallback
@@ -169,12 +171,12 @@ def config(run: Path, setup: str = "single", **extra: Any) -> dict[str, Any]:
         "model": {
             "source": {"name": "random/llama"},
             "tuning": {"rank": 4, "alpha": 8, "dropout": 0.1},
-            "sampler": {"class_path": "seal_lightning.sampling.LocalSampler", "init_args": {"max_new_tokens": 16}},
-            "inner_loop": {"rank": 4, "alpha": 8, "epochs": 6, "learning_rate": 0.03, "max_adapters": 4},
+            "sampler": {"class_path": "seal_lightning.sampling.LocalSampler", "init_args": {"max_new_tokens": 12}},
+            "inner_loop": {"rank": 4, "alpha": 8, "epochs": 3, "learning_rate": 0.06, "max_adapters": 8},
             "grader": {"class_path": "fault_injection.AnswerDigest"},
             "e_step": {"edits": 2, "repeats": 2},
-            "m_step": {"epochs": 3, "learning_rate": 0.01},
-            "max_answer_tokens": 8,
+            "m_step": {"epochs": 2, "learning_rate": 0.01},
+            "max_answer_tokens": 6,
         },
         "data": {
             "train": str(DEBUG / "passages.jsonl"),

@@ -4,7 +4,7 @@ Nothing is seeded here: a test that draws random numbers names its own seed.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 # Before anything imports torch or huggingface_hub: both read these once.
@@ -17,6 +17,7 @@ os.environ |= {
 
 import psutil
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +74,24 @@ def leaves_nothing_behind() -> Iterator[None]:
         pytest.fail(f"the test leaked environment variables: {', '.join(leaks)}; use monkeypatch.setenv")
     if names:
         pytest.fail(f"the test left child processes behind: {', '.join(names)}; stop them and wait for them")
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Fill a folder once for all test processes: `once(name, fill)` is the folder, filled by whoever comes first."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        made = root / name
+        with FileLock(made.with_suffix(".lock")):
+            if not made.with_suffix(".done").exists():
+                made.mkdir(exist_ok=True)
+                fill(made)
+                made.with_suffix(".done").touch()
+        return made
+
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ def test_a_round_with(tmp_path, options):
     seen = {name for row in logged(run) for name in row}
     assert seen >= LOGGED
     losses = [row["m_step/loss"] for row in logged(run) if "m_step/loss" in row]
-    assert len(losses) == 6 and losses[-1] < losses[0]  # one an optimizer step
+    assert len(losses) == 4 and losses[-1] < losses[0]  # one an optimizer step
 
 
 def test_two_rounds_log_validation_three_times_and_every_unit_once(tmp_path):
@@ -70,7 +70,7 @@ def test_two_rounds_log_validation_three_times_and_every_unit_once(tmp_path):
     for name in ("train-000", "train-001"):
         rows = (run / "journal" / f"{name}.rank-0.jsonl").read_text().splitlines()
         assert len(rows) == 1 + 4 * 2 * 2
-    assert (run / "tables" / "round-001.md").read_text().startswith("# Round 2: 8 scored edits")
+    assert (run / "tables" / "round-001.md").read_text().startswith("# Round 2: 7 scored edits, 1 rejected")
 
 
 def test_continue_keeps_one_adapter_and_the_optimizer(tmp_path):
@@ -79,7 +79,7 @@ def test_continue_keeps_one_adapter_and_the_optimizer(tmp_path):
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["seal"]["merged"] == []
     steps = {float(state["step"]) for state in checkpoint["optimizer_states"][0]["state"].values()}
-    assert steps == {12.0}  # six optimizer steps a round
+    assert steps == {8.0}  # four optimizer steps a round
 
 
 def test_fresh_merges_each_round_and_forgets_the_optimizer(tmp_path):
