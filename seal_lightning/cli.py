@@ -19,7 +19,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from seal_lightning import __version__
 from seal_lightning.allocator import keep_freed_memory
 from seal_lightning.config_errors import read_config_files
-from seal_lightning.errors import SealError, Stopped
+from seal_lightning.errors import RESUME, SealError, Stopped
 
 COMMANDS = {
     "fit": "train a self-editor: rounds of E-step, filter and M-step, with validation",
@@ -28,7 +28,6 @@ COMMANDS = {
     "quickstart": "SEAL in the lab beside its control, in a minute and a half on two cores",
     "predict": "write self-edits for the predict contexts as JSON Lines, without adapting",
 }
-RESUME = "finished units are in the journal, resume with --ckpt_path last"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,8 @@ Every class also subclasses the standard error of its kind, so that library user
 
 from __future__ import annotations
 
+RESUME = "finished units are in the journal, resume with --ckpt_path last"
+
 
 class SealError(Exception):
     """Base of all errors that the command line prints as one line without a traceback."""

@@ -18,12 +18,11 @@ import torch.distributed as dist
 from torch.distributed import HashStore, PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import _get_default_store
 
-from seal_lightning.errors import Stopped, UnitError
+from seal_lightning.errors import RESUME, Stopped, UnitError
 
 log = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
-RESUME = "finished units are in the journal, resume with --ckpt_path last"
 STUCK_AFTER = 60.0  # seconds at least that a rank may spend on a unit before it is named
 
 

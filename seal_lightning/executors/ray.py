@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from seal_lightning.e_step import EStep, Plan
-from seal_lightning.errors import ConfigError, GradingError, SealError, UnitError
+from seal_lightning.errors import RESUME, ConfigError, GradingError, SealError, UnitError
 from seal_lightning.executors.base import Executor, UnitWork
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.policy import PolicyState, PolicyTuning, TunedPolicy
-from seal_lightning.ranks import RESUME, UnitQueue, one_line, unit_name
+from seal_lightning.ranks import UnitQueue, one_line, unit_name
 from seal_lightning.strategies import precise
 from seal_lightning.types import Context, Rollout
 
