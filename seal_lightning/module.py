@@ -21,7 +21,7 @@ from seal_lightning.evaluation import evaluation_means
 from seal_lightning.grading import Grader, Reward, resolve
 from seal_lightning.hooks import notify
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.m_step import MStep, Shares, batch_plan, make_loader
+from seal_lightning.m_step import MStep, Shares, make_loader
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.policy import PolicyTuning, TunedPolicy
 from seal_lightning.rollouts import UnitRunner
@@ -142,7 +142,7 @@ class SEALModule(LightningModule):
 
     def m_step_plan(self) -> int:
         """Batches of all ranks in this round's M-step."""
-        return len(batch_plan(len(self.kept), settings=self.m_step, seed=self.seed, round=self.current_epoch))
+        return self.m_step.epochs * math.ceil(len(self.kept) / self.m_step.batch_size)
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         place = batch_idx * self.trainer.world_size + self.global_rank  # in the round, over all ranks
