@@ -7,6 +7,7 @@ command needs them, so that `seal --help`, `seal --version` and a missing config
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -26,8 +27,12 @@ COMMANDS = {
     "validate": "base, passage and self-edit accuracy on the validation contexts",
     "test": "the paper's table on the test contexts, with intervals; printed and saved in the run folder",
     "quickstart": "SEAL in the lab beside its control, in a minute and a half on two cores",
+    "grade": "grade answers in a file, and report the agreement with verdicts that it carries; needs no model",
+    "replay": "tables, rewards and kept edits from journals and published runs; needs no model",
     "predict": "write self-edits for the predict contexts as JSON Lines, without adapting",
 }
+
+STANDALONE = ("quickstart", "grade", "replay")  # a module each, without Lightning's CLI
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,10 +82,8 @@ def _help() -> str:
 
 
 def _run(args: list[str]) -> None:
-    if args[0] == "quickstart":
-        from seal_lightning import quickstart  # rich, and two `seal fit` in processes of their own
-
-        quickstart.main(args[1:])
+    if args[0] in STANDALONE:
+        importlib.import_module(f"seal_lightning.{args[0]}").main(args[1:])
         return
     files = read_config_files(args)
     keep_freed_memory()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -28,6 +28,7 @@ from seal_lightning.evaluation import Row, accuracy_table, render_table, rounds_
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_validations, rollout_to_dict
 from seal_lightning.module import SEALModule
+from seal_lightning.offline import Parser, ParserError
 from seal_lightning.trainer import SEALTrainer
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -89,18 +90,11 @@ class Arguments(list[str]):
         self.files = files
 
 
-class ParserError(ConfigError):
-    """A message of jsonargparse, not yet made readable."""
-
-
 class SEALParser(LightningArgumentParser):
     """Raises instead of printing its usage, and takes options by their full names only."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
-        raise ParserError(message) from ex
-
-    def _get_option_tuples(self, option_string: str) -> list:
-        return []
+    error = Parser.error
+    _get_option_tuples = Parser._get_option_tuples
 
 
 class SaveConfigBesideRun(SaveConfigCallback):

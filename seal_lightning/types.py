@@ -7,9 +7,9 @@ status and a reason and is counted, it is never an exception (arXiv 2506.10943, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol
 
 Status = Literal["ok", "rejected"]
 Kind = Literal["edit", "passage", "written"]
@@ -46,6 +46,50 @@ class Prompt:
     user: str
     lead: str = ""
     system: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an endpoint was asked, and what that cost.
+
+    `requests` were answered by the endpoint, `cached` ones from disk, which costs nothing. `dollars` is None where no
+    price is known.
+    """
+
+    requests: int = 0
+    cached: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    dollars: float | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
+        known = [dollars for dollars in (self.dollars, other.dollars) if dollars is not None]
+        return Usage(**counts, dollars=sum(known) if known else None)
+
+    def as_dict(self) -> dict[str, float]:
+        """What there is, for the journal; empty where nothing was asked."""
+        values = {name: getattr(self, name) for name in (*_COUNTS, "dollars")}
+        return {name: value for name, value in values.items() if value}
+
+
+_COUNTS = tuple(field.name for field in fields(Usage) if field.name != "dollars")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A text that a model wrote, and what an endpoint charged for it (nothing where the model is here)."""
+
+    text: str
+    usage: Usage = Usage()
+
+
+class Writer(Protocol):
+    """A model that answers requests: the policy itself, or one behind an endpoint."""
+
+    def write(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
+        """The most likely answer to each prompt, in order, of at most `max_tokens` tokens."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +141,9 @@ class Rollout:
 
     `kind` is "passage" where the adapter was trained on the passage alone, "written" where on a self-edit that the data
     carries: baselines that sample nothing.
-    `baseline_answers`, `answers`, `questions` and `golds` are aligned by query. `scores` are in [0, 1].
+    `baseline_answers`, `answers`, `questions` and `golds` are aligned by query. `scores` are in [0, 1]. `terms` are
+    what the reward is made of, before weights; `retention` is the change of accuracy on other contexts' queries, where
+    it was asked for. `usage` is what endpoints were asked for, by purpose (`Usage.as_dict`); over rollouts it adds up.
     `steps` are the adapter's optimizer steps; `tokens` counts `prompt`, `edit`, `trained` (sum over all epochs) and
     `answers`; `seconds` is wall-clock time by phase.
     """
@@ -124,9 +170,12 @@ class Rollout:
     score: float = 0.0
     gain: float = 0.0
     reward: float | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
+    retention: float | None = None
     steps: int = 0
     tokens: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    usage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

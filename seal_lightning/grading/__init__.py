@@ -4,7 +4,7 @@ The built-in graders have short names; one of the user's own is an object made f
 """
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.grading.base import Grader
+from seal_lightning.grading.base import Answer, Grader, Verdict
 from seal_lightning.grading.contains import Contains
 from seal_lightning.grading.recall import Recall, new_content_recall
 from seal_lightning.grading.reward import Reward
@@ -23,4 +23,16 @@ def resolve(grader: str | Grader) -> Grader:
     return GRADERS[grader]()
 
 
-__all__ = ["F1", "GRADERS", "Contains", "ExactMatch", "Grader", "Recall", "Reward", "new_content_recall", "resolve"]
+__all__ = [
+    "F1",
+    "GRADERS",
+    "Answer",
+    "Contains",
+    "ExactMatch",
+    "Grader",
+    "Recall",
+    "Reward",
+    "Verdict",
+    "new_content_recall",
+    "resolve",
+]

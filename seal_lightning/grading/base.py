@@ -7,9 +7,37 @@ not reply) raises `GradingError`: a failure is never a score of 0.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from seal_lightning.errors import ConfigError, GradingError
+from seal_lightning.types import Usage, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is graded: an answer to a question, and the accepted answers, of which the best one counts."""
+
+    question: str
+    golds: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A grader's word on one answer.
+
+    Attributes:
+        score: In [0, 1]; what enters the rollout.
+        probability: That the answer is right, where the grader knows it.
+        reasons: What decided, by name, strongest first; positive numbers speak for the answer (log-odds).
+        usage: What an endpoint charged for it.
+    """
+
+    score: float
+    probability: float | None = None
+    reasons: Mapping[str, float] = field(default_factory=dict)
+    usage: Usage = Usage()
 
 
 class Grader(ABC):
@@ -37,6 +65,29 @@ class Grader(ABC):
         Raises:
             GradingError: The answer could not be graded.
         """
+
+    def verdicts(
+        self,
+        answers: Sequence[Answer],
+        *,
+        policy: Writer | None = None,
+        on_done: Callable[[int], None] = lambda count: None,
+    ) -> list[Verdict]:
+        """Grade many answers, in order. A grader that is faster on many at once overrides this.
+
+        Args:
+            answers: What to grade.
+            policy: The policy of the E-step, for a grader that asks it; None where there is none (`seal grade`).
+            on_done: Told how many were graded since the last call.
+
+        Raises:
+            GradingError: One of the answers could not be graded.
+        """
+        graded = []
+        for answer in answers:
+            graded.append(Verdict(self.grade(question=answer.question, golds=answer.golds, answer=answer.text)))
+            on_done(1)
+        return graded
 
 
 def best_over_golds(score: Callable[[str], float], *, golds: Sequence[str], answer: str) -> float:

@@ -1,0 +1,57 @@
+"""What the commands without a model (`seal grade`, `seal replay`) share: a parser that answers mistakes in one line.
+
+Their options are those of `seal fit` where they mean the same: names, class paths, YAML files with `--config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
+
+from seal_lightning.config_errors import Given, explain, locate, read_config_files
+from seal_lightning.errors import ConfigError, SealError
+
+
+class ParserError(ConfigError):
+    """A message of jsonargparse, not yet made readable."""
+
+
+class Parser(ArgumentParser):
+    """Raises instead of printing its usage, and takes options by their full names only.
+
+    Args:
+        command: Of `seal`, whose options these are.
+        description: What the command does.
+    """
+
+    def __init__(self, command: str = "", *, description: str = "", **options: Any) -> None:
+        super().__init__(prog=f"seal {command}", description=description, **options)
+        self.command = command
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        raise ParserError(message) from ex
+
+    def _get_option_tuples(self, option_string: str) -> list:
+        return []
+
+    def read(self, args: Sequence[str]) -> Any:
+        """The options with their objects made.
+
+        Raises:
+            ConfigError: An option is unknown, or has a value that cannot work.
+        """
+        files = read_config_files(args)
+        names = [name.removeprefix("--") for action in self._actions for name in action.option_strings if "--" in name]
+        try:
+            parsed = self.parse_args(list(args))
+        except ParserError as error:
+            raise ConfigError(explain(str(error), Given(self.command, args, files, names))) from error
+        try:
+            return self.instantiate_classes(parsed)
+        except (ValueError, TypeError) as error:
+            if isinstance(error, SealError) and not isinstance(error, ConfigError):
+                raise
+            text = str(error) if isinstance(error, ConfigError) else explain(str(error))
+            raise ConfigError(locate(text, parsed.as_dict())) from error
