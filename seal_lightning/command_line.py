@@ -7,7 +7,6 @@ kept apart from `cli.py` because everything here needs Lightning, torch and tran
 import json
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,11 +28,11 @@ from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_validations, rollout_to_dict
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError
+from seal_lightning.redaction import without_secrets
 from seal_lightning.trainer import SEALTrainer
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 PREDICTED = ("context_id", "edit_index", "seed", "prompt", "text", "status", "reason", "asked", "applied", "tokens")
-SECRET = re.compile(r"(^|_)(api_?key|access_?key|token|secret|password|credentials?)$", re.IGNORECASE)
 
 
 def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> None:
@@ -107,19 +106,6 @@ class SaveConfigBesideRun(SaveConfigCallback):
         content = without_secrets(yaml.safe_load(text))
         header = f"# seal {command} --config {path}\n"
         path.write_text(header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-def without_secrets(content: Any) -> Any:
-    """The configuration without options that are called like a secret, and URLs without user and password."""
-    if isinstance(content, dict):
-        return {
-            key: without_secrets(value)
-            for key, value in content.items()
-            if not (isinstance(value, str) and SECRET.search(str(key)))
-        }
-    if isinstance(content, list):
-        return [without_secrets(item) for item in content]
-    return re.sub(r"(\w://)[^/@\s]+@", r"\1", content) if isinstance(content, str) else content
 
 
 class SEALCLI(LightningCLI):

@@ -5,6 +5,7 @@ Nothing is seeded here: a test that draws random numbers names its own seed.
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 # Before anything imports torch or huggingface_hub: both read these once.
@@ -17,6 +18,7 @@ os.environ |= {
 
 import psutil
 import pytest
+from endpoints import ChatServer, FaultProxy, make_chat_model, serving
 from filelock import FileLock
 from hypothesis import settings
 
@@ -92,6 +94,22 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
         return made
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def chat_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatServer]:
+    """A real `transformers serve` with the lab model, one a test process: `.base_url` and `.model`; up in 8 seconds."""
+    model = tmp_path_factory.mktemp("served") / "model"
+    make_chat_model(model)
+    with serving(model) as server:
+        yield server
+
+
+@pytest.fixture
+def fault_proxy(chat_server: ChatServer) -> Iterator[Callable[..., FaultProxy]]:
+    """Put a proxy before the server: `fault_proxy(share=0.2, faults={"busy": 1}, seed=3)`; without faults it counts."""
+    with ExitStack() as stack:
+        yield lambda **plan: stack.enter_context(FaultProxy(chat_server.base_url, **plan))
 
 
 @pytest.fixture(scope="session")

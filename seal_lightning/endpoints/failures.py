@@ -1,0 +1,102 @@
+"""What went wrong at an endpoint: worth another attempt, or one line that says what, where and what to do.
+
+No message shows the key: servers echo it, in part, when they refuse it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from seal_lightning.errors import ConfigError, EndpointError, SealError
+from seal_lightning.redaction import redact
+
+RETRIED = {408, 409, 425, 429}  # and every status of 500 and above
+_LONGEST = 200  # characters of what a server said
+_ADVICE = {
+    400: "check request, max_tokens and the model's window",
+    401: "set ${key} to a valid key",
+    402: "check the account's credit",
+    403: "check what the key in ${key} may use",
+    404: "check base_url and model",
+    405: "check base_url",
+    422: "check request: the server does not know one of the options",
+}
+
+
+class Again(Exception):
+    """An attempt that may go well another time.
+
+    Args:
+        kind: One word or a status, for counting.
+        reason: What happened.
+        wait: Seconds that the server wants to be left alone.
+    """
+
+    def __init__(self, kind: str, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+        self.wait = wait
+
+
+def explain(error: Exception, *, where: str, key_variable: str, key: str) -> Again | SealError:
+    """The failure behind an error of the openai client, without the key, fit to be raised outside its `except`.
+
+    Args:
+        error: Of the client, or a `ValueError` about a body.
+        where: The model and its endpoint, for messages.
+        key_variable: The environment variable that holds the key.
+        key: The key itself.
+    """
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        return _refused(error, where=where, key_variable=key_variable, key=key)
+    if isinstance(error, openai.APITimeoutError):
+        return Again("time-out", "no answer in time")
+    if isinstance(error, openai.APIConnectionError):
+        cause = " ".join(str(error.__cause__ or error).split())
+        return Again("connection", redact(f"no connection: {cause}", [key])[:_LONGEST])
+    return Again("garbage", redact(f"garbage: {error}", [key])[:_LONGEST])
+
+
+def _refused(error: Any, *, where: str, key_variable: str, key: str) -> Again | SealError:
+    status = error.status_code
+    said = redact(said_by(error.body) or error.message, [key])[:_LONGEST].rstrip(".")
+    if status == 429 and error.code == "insufficient_quota":
+        return EndpointError(f"{where}: the quota is used up: {said}; add credit, then run the command again")
+    if status in RETRIED or status >= 500:
+        return Again(str(status), f"status {status}: {said}", wait_of(error.response.headers))
+    kind = ConfigError if status in (401, 403, 404) else EndpointError
+    advice = _ADVICE.get(status, "check base_url and request").replace("{key}", key_variable)
+    return kind(f"{where}: refused with status {status}: {said}; {advice}")
+
+
+def said_by(body: Any) -> str:
+    """What a refusal says, as one line; OpenAI's `message`, or FastAPI's `detail`."""
+    for name in ("message", "detail", "error"):
+        if isinstance(body, Mapping) and body.get(name):
+            return said_by(body[name])
+    text = "" if body is None else body if isinstance(body, str) else repr(body)
+    return " ".join(re.sub(r"<[^>]*>", " ", text).split())  # some proxies answer with a web page
+
+
+def wait_of(headers: Mapping[str, str]) -> float:
+    """Seconds that the Retry-After header asks for, which gives them or a date; 0 without one.
+
+    >>> wait_of({"retry-after": "20"})
+    20.0
+    """
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * unit)
+        except (KeyError, ValueError):
+            continue
+    try:
+        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
+    except (KeyError, ValueError):
+        return 0.0

@@ -1,0 +1,79 @@
+"""What an endpoint charges: dollars per million tokens, from a YAML file or a mapping by model.
+
+    gpt-4.1-mini: {input: 0.40, output: 1.60, cached_input: 0.10, batch: 0.5}
+
+`cached_input` is for prompt tokens that the server had in its own cache, `batch` the factor of its batch routes. Sums
+are exact: dollars are decimal until a usage is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seal_lightning.endpoints.wire import Reply
+from seal_lightning.errors import ConfigError
+
+_NEEDED, _OPTIONAL = ("input", "output"), ("cached_input", "batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Of one model, in dollars per million tokens; `batch` multiplies them."""
+
+    input: Decimal
+    output: Decimal
+    cached_input: Decimal | None = None
+    batch: Decimal = Decimal(1)
+
+    def dollars(self, reply: Reply, *, batch: bool = False) -> Decimal:
+        """What a reply costs."""
+        reused = min(reply.cached_tokens, reply.prompt_tokens) if self.cached_input is not None else 0
+        millionths = (
+            (reply.prompt_tokens - reused) * self.input
+            + reused * (self.cached_input or 0)
+            + reply.completion_tokens * self.output
+        )
+        return millionths * (self.batch if batch else 1) / 1_000_000
+
+
+def find_price(prices: str | Mapping[str, Any] | None, model: str) -> Price | None:
+    """The price of a model in a table, None without a table.
+
+    Raises:
+        ConfigError: The table cannot be read, or the model is not in it.
+    """
+    if prices is None:
+        return None
+    source = prices if isinstance(prices, str) else "prices"
+    table = _read(prices) if isinstance(prices, str) else prices
+    if not isinstance(table, Mapping) or not table:
+        raise ConfigError(f"{source}: expected prices by model, got {table!r}; see configs/prices.yaml")
+    if model not in table:
+        known = ", ".join(map(str, table))
+        raise ConfigError(f"{source}: no price for model {model}, only for {known}; add it, or leave prices out")
+    return _price(table[model], f"{source}, {model}")
+
+
+def _read(path: str) -> Any:
+    try:
+        return yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"prices={path}: {error.strerror or error}; expected a YAML file") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"prices={path}: no valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _price(row: Any, where: str) -> Price:
+    names = {*row} if isinstance(row, Mapping) else set()
+    if not {*_NEEDED} <= names <= {*_NEEDED, *_OPTIONAL}:
+        raise ConfigError(f"{where}: expected input and output, and cached_input and batch if need be, got {row!r}")
+    for name, value in row.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise ConfigError(f"{where}: {name} must be a number of at least 0, got {value!r}")
+    return Price(**{name: Decimal(str(value)) for name, value in row.items()})
