@@ -20,6 +20,15 @@ from seal_lightning.types import Rollout
 
 _TUPLES = ("questions", "baseline_answers", "answers", "baseline_scores", "scores")
 _FIELDS = tuple(field.name for field in fields(Rollout))
+_NUMBER = int | float
+# What a line must hold to be computed with, and what its lists consist of.
+_SCALARS = {
+    **dict.fromkeys(["unit", "of", "round", "edit_index", "repeat", "seed"], int),
+    **dict.fromkeys(["context_id", "prompt", "text", "status"], str),
+    **dict.fromkeys(["baseline", "score", "gain"], _NUMBER),
+    "reward": _NUMBER | None,
+}
+_LISTS = {**dict.fromkeys(_TUPLES, str), "golds": list, "baseline_scores": _NUMBER, "scores": _NUMBER}
 
 
 def rollout_to_dict(rollout: Rollout) -> dict[str, Any]:
@@ -137,6 +146,25 @@ def read_rollouts(folder: str | os.PathLike[str], name: str) -> list[Rollout]:
     return [rollout for unit in sorted(units) for rollout in units[unit]]
 
 
+def read_units(path: Path, data: bytes) -> dict[int, list[Rollout]]:
+    """The finished units in the content of a journal file, whatever its stamp; a torn tail is left out.
+
+    Args:
+        path: Whose content it is, for messages.
+        data: The content, unpacked.
+
+    Raises:
+        JournalError: The first line is no stamp, or a further one no rollout.
+    """
+    rows = list(_rows(path, data[: data.rfind(b"\n") + 1]))
+    if not rows or not isinstance(rows[0], dict) or "stamp" not in rows[0]:
+        raise JournalError(f"journal {path}, line 1: expected the stamp of a journal, got none; check the path")
+    for number, row in enumerate(rows[1:], start=2):
+        if fault := _fault(row):
+            raise JournalError(f"journal {path}, line {number}: {fault}; repair the line")
+    return _whole_units(rows[1:])
+
+
 def read_validations(run: str | os.PathLike[str]) -> dict[int, list[Rollout]]:
     """The validation rollouts in a run's folder by the number of rounds before them."""
     folder = Path(run) / "journal"
@@ -155,12 +183,37 @@ def _whole_units(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Rollout]]:
     return {unit: rollouts[-sizes[unit] :] for unit, rollouts in by_unit.items() if len(rollouts) >= sizes[unit]}
 
 
+def _fault(row: Any) -> str:
+    """Why a row is no rollout of a unit, in a few words; empty where it is one."""
+    if not isinstance(row, dict):
+        return f"expected a rollout, got {_short(row)}"
+    for name in (*_SCALARS, *_LISTS):
+        if name not in row:
+            return f"field {name} is missing"
+    for name, kind in _SCALARS.items():
+        if not isinstance(row[name], kind):
+            return f"field {name} cannot be {_short(row[name])}"
+    for name, kind in _LISTS.items():
+        if not isinstance(row[name], list) or not all(isinstance(item, kind) for item in row[name]):
+            return f"field {name} cannot be {_short(row[name])}"
+    return _misaligned(row)
+
+
+def _misaligned(row: Mapping[str, Any]) -> str:
+    """Answers and scores are there for every query, or not at all (a rejected edit)."""
+    queries = len(row["questions"])
+    for name in ("golds", "baseline_answers", "baseline_scores", "answers", "scores"):
+        if len(row[name]) not in (queries, 0):
+            return f"field {name} must be as long as questions"
+    return "" if len(row["answers"]) == len(row["scores"]) else "fields answers and scores must be equally long"
+
+
 def _rows(path: Path, data: bytes) -> Iterable[dict[str, Any]]:
     for number, line in enumerate(data.splitlines(), start=1):
         try:
             yield json.loads(line)
         except ValueError as error:
-            raise JournalError(f"journal {path}, line {number}: not JSON ({error}); move the file away") from error
+            raise JournalError(f"journal {path}, line {number}: not JSON ({error}); repair the line or move the file away") from error
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> str:

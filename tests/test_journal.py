@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from seal_lightning.errors import JournalError
-from seal_lightning.journal import Journal, rollout_from_dict, rollout_to_dict
+from seal_lightning.journal import Journal, read_units, rollout_from_dict, rollout_to_dict
 from seal_lightning.types import Rollout
 
 ROLLOUT = Rollout(
@@ -93,3 +93,56 @@ def test_garbage_names_the_line(tmp_path):
     journal.path.write_bytes(journal.path.read_bytes() + b"not json\n")
     with pytest.raises(JournalError, match="line 3: not JSON"):
         Journal(tmp_path, "train-000", stamp={})
+
+
+# -- one file, whatever its stamp --------------------------------------------------------------------------------------
+
+
+def written(tmp_path):
+    journal = Journal(tmp_path, "train-000", stamp={"lr": 1})
+    journal.append(0, unit(0))
+    journal.append(1, unit(1, 2))
+    return journal.path
+
+
+@pytest.mark.parametrize(("lost", "units"), [(0, {0: unit(0), 1: unit(1, 2)}), (1, {0: unit(0)}), (40, {0: unit(0)})])
+def test_units_of_a_file(tmp_path, lost, units):
+    path = written(tmp_path)
+    data = path.read_bytes()
+    assert read_units(path, data[: len(data) - lost]) == units
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"unit": None}, "field unit cannot be null"),
+        ({"text": 3}, "field text cannot be 3"),
+        ({"scores": ["right"]}, 'field scores cannot be ["right"]'),
+        ({"answers": ["a", "b"]}, "field answers must be as long as questions"),
+        ({"scores": []}, "fields answers and scores must be equally long"),
+        ({"reward": "high"}, 'field reward cannot be "high"'),
+    ],
+)
+def test_a_line_that_is_no_rollout(tmp_path, change, words):
+    path = written(tmp_path)
+    stamp, first, *_ = path.read_text().splitlines()
+    with pytest.raises(JournalError, match=r"train-000\.rank-0\.jsonl, line 3: ") as caught:
+        read_units(path, "\n".join([stamp, first, json.dumps({**json.loads(first), **change}), ""]).encode())
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b'{"prompt": "p", "completion": "c"}\n', b"[]\n"])
+def test_a_file_without_a_stamp(tmp_path, data):
+    with pytest.raises(JournalError, match="line 1: expected the stamp of a journal"):
+        read_units(tmp_path / "sft.jsonl", data)
+
+
+def test_a_missing_field_is_named_and_an_optional_one_is_not_missed(tmp_path):
+    path = written(tmp_path)
+    stamp, first, *_ = path.read_text().splitlines()
+    row = json.loads(first)
+    del row["terms"], row["usage"]
+    assert read_units(path, f"{stamp}\n{json.dumps(row)}\n".encode()) == {0: unit(0)}
+    del row["context_id"]
+    with pytest.raises(JournalError, match="line 2: field context_id is missing"):
+        read_units(path, f"{stamp}\n{json.dumps(row)}\n".encode())

@@ -6,7 +6,9 @@ rows too, and remember how they were reached ("questions[2].answer").
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +33,9 @@ class Row:
         where = f"field {self.within}{field}" if field else "the row"
         return DataError(f"{self.file}, {self.place}: {where} must be {expected}, got {got}: {advice}")
 
-    def text(self, field: str) -> str:
-        """A text with something else than white space in it."""
-        return self._check_text(field, self.values.get(field))
+    def text(self, field: str, *, may_be_blank: bool = False) -> str:
+        """A text with something else than white space in it, unless it may be blank."""
+        return self._check_text(field, self.values.get(field), may_be_blank=may_be_blank)
 
     def title(self, *, required: bool = False) -> str:
         """The title, which may be empty, and missing unless it is required."""
@@ -118,20 +120,29 @@ def describe(value: object) -> str:
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, with or without a byte order mark."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: expected a file, got nothing there: check the path") from None
+        text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         where = f"byte {error.object[error.start]:#04x} at offset {error.start}"
         raise DataError(f"{path}: expected UTF-8 text, got {where}: save the file as UTF-8") from None
+    if not text.strip():
+        raise DataError(f"{path}: expected data, got an empty file: write it again")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; of one that ends in .gz, what is packed in it."""
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if path.suffix.lower() == ".gz" else data
+    except FileNotFoundError:
+        raise DataError(f"{path}: expected a file, got nothing there: check the path") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: expected a whole gzip file, got: {error}: pack or copy it again") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or error
         raise DataError(
             f"{path}: expected a file that can be read, got: {reason}: check path and permissions"
         ) from None
-    if not text.strip():
-        raise DataError(f"{path}: expected data, got an empty file: write it again")
-    return text
 
 
 def read_rows(path: Path) -> list[Row]:
