@@ -14,9 +14,10 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from seal_lightning.e_step import Progress as UnitProgress
 from seal_lightning.errors import ConfigError
+from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.hooks import SEALCallback
+from seal_lightning.phases import Progress as UnitProgress
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
@@ -131,6 +132,8 @@ class EStepProgress(ProgressBar, SEALCallback):
             f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected, {len(kept)} edits kept, "
             f"{_time(metrics['e_step/seconds'])}"
         )
+        if usage := render_usage(total_usage(rollouts)):
+            self.line(f"{self._round}: {usage}")
 
     # -- M-step ----------------------------------------------------------------------------------------------------
 

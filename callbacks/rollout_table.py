@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
@@ -68,6 +69,7 @@ class RolloutTable(SEALCallback):
             for rollout in rejected[: self.rows]
         ]
         lines = [f"# Round {round + 1}: {len(scored)} scored edits, {len(rejected)} rejected, {len(kept)} kept", ""]
+        lines += [usage, ""] if (usage := render_usage(total_usage(rollouts))) else []
         lines += ["## Best", "", *head, *best, ""]
         lines += ["## Worst", "", *head, *worst, ""] if worst else []
         lines += ["## Rejected", "", *reasons, ""] if reasons else []

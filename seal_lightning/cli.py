@@ -69,7 +69,7 @@ def _guarded(args: list[str]) -> int:
 
 
 def _help() -> str:
-    rows = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    rows = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
     return (
         "usage: seal COMMAND [--config FILE ...] [--KEY VALUE ...]\n\n"
         "Self-adapting language models (SEAL, arXiv 2506.10943).\n\n"

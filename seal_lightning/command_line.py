@@ -23,16 +23,18 @@ from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, locate, one_line
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError, SealError
-from seal_lightning.evaluation import Row, accuracy_table, render_table, rounds_table
+from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.hooks import EditFilter
-from seal_lightning.journal import read_validations, rollout_to_dict
+from seal_lightning.journal import read_fit, read_validations, rollout_to_dict
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError
 from seal_lightning.redaction import without_secrets
 from seal_lightning.trainer import SEALTrainer
+from seal_lightning.types import Rollout
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-PREDICTED = ("context_id", "edit_index", "seed", "prompt", "text", "status", "reason", "asked", "applied", "tokens")
+PREDICTED = ("context_id", "edit_index", "seed", "prompt", "text", "status", "reason", "asked", "applied")
+PREDICTED += ("tokens", "usage")
 
 
 def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> None:
@@ -217,6 +219,7 @@ class SEALCLI(LightningCLI):
             for rollout in self.model.evaluated:
                 row = rollout_to_dict(rollout)
                 file.write(json.dumps({key: row[key] for key in PREDICTED}, ensure_ascii=False) + "\n")
+        self._say_usage(self.model.evaluated)
         rejected = sum(rollout.status == "rejected" for rollout in self.model.evaluated)
         self._say(f"{len(self.model.evaluated)} self-edits, {rejected} of them rejected, in {path}")
 
@@ -226,6 +229,7 @@ class SEALCLI(LightningCLI):
         run = Path(self.trainer.default_root_dir)
         if validations := read_validations(run):
             self._print_table("fit", rounds_table(validations))
+        self._say_usage(read_fit(run))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
         if (run / "policy").exists():
             chosen = json.loads((run / "policy" / "selection.json").read_text())
@@ -236,9 +240,19 @@ class SEALCLI(LightningCLI):
 
     def after_validate(self) -> None:
         self._print_table("validation", accuracy_table(self.model.evaluated))
+        self._say_usage(self.model.evaluated)
 
     def after_test(self) -> None:
         self._print_table("test", accuracy_table(self.model.evaluated))
+        self._say_usage(self.model.evaluated)
+
+    def _say_usage(self, rollouts: Sequence[Rollout]) -> None:
+        """What endpoints charged for these rollouts, where there are any; also in `usage.json`."""
+        usage = total_usage(rollouts)
+        if self.trainer.is_global_zero and (text := render_usage(usage)):
+            path = Path(self.trainer.default_root_dir) / "usage.json"
+            path.write_text(json.dumps(asdict(usage), indent=1) + "\n", encoding="utf-8")
+            self._say(text)
 
     def _print_table(self, name: str, rows: Sequence[Row]) -> None:
         if not self.trainer.is_global_zero:

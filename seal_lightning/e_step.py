@@ -9,22 +9,34 @@ filter and the M-step come later.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from statistics import fmean
-from typing import Any
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
+from seal_lightning.answering import Answerer, Asked, LocalAnswerer
 from seal_lightning.errors import ConfigError, ModelError
-from seal_lightning.grading import Grader, Reward
-from seal_lightning.inner_loop import InnerLoop, TrainedBank
+from seal_lightning.grading import Grader, Reward, Rubric
+from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.phases import Clock, Report
 from seal_lightning.policy import Policy
-from seal_lightning.sampling import Sampler, SampleRequest
-from seal_lightning.sampling.generation import batches, generate
+from seal_lightning.questions import Questioner
+from seal_lightning.sampling import PolicyWriter, Sampler, SampleRequest
+from seal_lightning.scoring import (
+    Attempt,
+    Grades,
+    Queries,
+    Trial,
+    grade_trials,
+    mark_edits,
+    own_queries,
+    rewarded,
+    to_rollout,
+    usage_by_purpose,
+)
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Task
-from seal_lightning.types import AdapterJob, Context, Directives, Kind, Rollout, SelfEdit
+from seal_lightning.types import AdapterJob, Context, Kind, Prompt, Query, Rollout, SelfEdit, Usage
 
 
 @dataclass(frozen=True)
@@ -37,72 +49,37 @@ class Plan:
         passage_only: Also train one adapter on the passage alone, the paper's baseline for evaluation.
         written: Also train one on the first self-edit that the data carries for a context, where it does: the paper's
             comparison with a stronger model's edits. In a fit only before the first round, since they do not change.
+        score_by: `queries` adapts and asks; `rubric` marks the edit itself without adapting (`model.rubric`).
+        queries: `data` asks those of the data; `own` has a model write them from the passage (`model.questioner`).
+        retention_queries: Ask each adapter this many queries of the unit's other contexts too; the change of accuracy
+            on them is the rollout's `retention`.
     """
 
     edits: int = 5
     repeats: int = 3
     passage_only: bool = False
     written: bool = False
+    score_by: Literal["queries", "rubric"] = "queries"
+    queries: Literal["data", "own"] = "data"
+    retention_queries: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("edits", "repeats"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in (("edits", 1), ("repeats", 1), ("retention_queries", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name, allowed in {"score_by": ("queries", "rubric"), "queries": ("data", "own")}.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.score_by == "rubric" and (self.repeats > 1 or self.retention_queries):
+            raise ConfigError(
+                "score_by must be queries where adapters are repeated or retention is asked for, got "
+                "rubric: set repeats to 1 and retention_queries to 0"
+            )
 
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a unit is: `done` of `total` in `phase` (baseline, sampling, inner loop, answering)."""
-
-    phase: str
-    done: int
-    total: int
-
-
-Report = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One self-edit and repeat on its way to becoming a rollout."""
-
-    context: Context
-    kind: Kind
-    edit_index: int
-    repeat: int
-    seed: int
-    prompt: str
-    edit: SelfEdit
-    tokens: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    answers: tuple[str, ...]
-    steps: int
-    trained_tokens: int
-    answer_tokens: int
-
-
-@dataclass(slots=True)
-class _Clock:
-    """Seconds by phase, and who to tell about progress."""
-
-    report: Report
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        started, done = time.perf_counter(), 0
-        self.report(Progress(name, 0, total))
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            self.report(Progress(name, done, total))
-
-        yield advance
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+    @property
+    def needs_queries(self) -> bool:
+        """Whether the data has to bring queries."""
+        return self.score_by == "queries" and self.queries == "data"
 
 
 @dataclass(frozen=True)
@@ -114,10 +91,12 @@ class EStep:
         sampler: Where self-edits come from.
         inner_loop: How adapters are trained.
         grader: Scores one answer in [0, 1].
-        reward: Turns an edit's score and the baseline into the reward.
+        reward: Turns a scored rollout into its reward.
         seed: The run's seed.
         max_answer_tokens: Longest closed-book answer (paper: 64).
-        answer_batch: Queries answered together.
+        answerer: Who answers with the adapters.
+        rubric: Marks edits where the plan has no inner loop.
+        questioner: Writes queries where the plan does not take those of the data.
     """
 
     task: Task
@@ -127,7 +106,9 @@ class EStep:
     reward: Reward
     seed: int = 0
     max_answer_tokens: int = 64
-    answer_batch: int = 64
+    answerer: Answerer = field(default_factory=LocalAnswerer)
+    rubric: Rubric = field(default_factory=Rubric)
+    questioner: Questioner = field(default_factory=Questioner)
 
     def run(
         self, policy: Policy, contexts: Sequence[Context], *, plan: Plan, round: int, report: Report = lambda p: None
@@ -137,30 +118,68 @@ class EStep:
         Args:
             policy: Frozen and in evaluation mode.
             contexts: The unit, each with its queries.
-            plan: How many edits and repeats.
+            plan: How many edits and repeats, and how they are scored.
             round: Counted from 0; enters the seeds.
             report: Told about progress within the unit.
 
         Returns:
             One rollout for every (context, edit, repeat), in that order; rejected edits are among them.
+
+        Raises:
+            RetryableError: A grader or an endpoint failed.
         """
-        clock = _Clock(report)
-        baselines = self._baselines(policy, contexts, clock)
-        attempts = self._attempts(policy, contexts, plan, round, clock)
-        outcomes = self._adapt_and_answer(policy, attempts, clock)
+        clock, writer = Clock(report), PolicyWriter(policy)
+        asked: dict[str, Usage] = {}
+        if plan.queries == "own" and plan.score_by == "queries":
+            contexts, asked = self._own_queries(writer, contexts, clock)
+        if plan.score_by == "rubric":
+            baselines: dict[str, tuple[Context, tuple[str, ...]]] = {}
+            attempts = self._attempts(policy, contexts, plan, round, clock)
+            trials: list[Trial | None] = [None] * len(attempts)
+            grades = mark_edits(self.rubric, attempts, policy=writer, clock=clock)
+        else:
+            baselines = self._baselines(policy, contexts, clock)
+            attempts = self._attempts(policy, contexts, plan, round, clock)
+            others = {context.id: self._others(context, contexts, plan) for context in contexts}
+            trials = self._try(policy, attempts, others, clock)
+            grades = grade_trials(
+                self.grader, attempts, trials, baselines=baselines, others=others, policy=writer, clock=clock
+            )
         # seconds are shared evenly: adapters of a unit train together
         seconds = {phase: spent / max(1, len(attempts)) for phase, spent in clock.seconds.items()}
-        return [
-            self._rollout(attempt, outcome, baselines[attempt.context.id], round, seconds)
-            for attempt, outcome in zip(attempts, outcomes, strict=True)
-        ]
+        rollouts: list[Rollout] = []
+        for attempt, trial, graded in zip(attempts, trials, grades, strict=True):
+            context = attempt.context
+            first = not rollouts or rollouts[-1].context_id != context.id
+            rollout = to_rollout(
+                attempt,
+                trial,
+                graded,
+                baseline_answers=baselines[context.id][1] if baselines else (),
+                round=round,
+                seconds=seconds,
+                usage=usage_by_purpose(attempt, graded, first=first, questions=asked.get(context.id, Usage())),
+            )
+            rollouts.append(rewarded(rollout, graded, self.reward))
+        return rollouts
 
     def write_edits(
         self, policy: Policy, contexts: Sequence[Context], *, plan: Plan, round: int, report: Report = lambda p: None
     ) -> list[Rollout]:
         """Sample and parse self-edits without adapting; the rollouts carry no answers and no reward."""
-        attempts = self._attempts(policy, contexts, plan, round, _Clock(report))
-        return [self._rollout(attempt, None, (), round, {}) for attempt in attempts]
+        attempts = self._attempts(policy, contexts, plan, round, Clock(report))
+        return [
+            to_rollout(
+                attempt,
+                None,
+                Grades(),
+                baseline_answers=(),
+                round=round,
+                seconds={},
+                usage=usage_by_purpose(attempt, Grades(), first=False),
+            )
+            for attempt in attempts
+        ]
 
     def check_fits(self, policy: Policy, contexts: Sequence[Context]) -> None:
         """Fail early where a context's prompt or queries leave no room for an answer in the model's window.
@@ -178,42 +197,64 @@ class EStep:
                     "or split the passage, or use a model with a longer window"
                 )
 
-    def _baselines(self, policy: Policy, contexts: Sequence[Context], clock: _Clock) -> dict[str, tuple[str, ...]]:
+    # -- what is asked and tried -----------------------------------------------------------------------------------
+
+    def _own_queries(
+        self, writer: PolicyWriter, contexts: Sequence[Context], clock: Clock
+    ) -> tuple[list[Context], dict[str, Usage]]:
+        """The contexts with queries that a model wrote in place of those of the data, and what that cost."""
+        with clock.phase("questions", len(contexts)) as advance:
+            made = self.questioner.make(contexts, policy=writer, grader=self.grader)
+            advance(len(contexts))
+        asked = [replace(context, queries=one.queries) for context, one in zip(contexts, made, strict=True)]
+        return asked, {context.id: one.usage for context, one in zip(contexts, made, strict=True)}
+
+    def _baselines(
+        self, policy: Policy, contexts: Sequence[Context], clock: Clock
+    ) -> dict[str, tuple[Context, tuple[str, ...]]]:
         """What the policy answers without any adapter, once a context."""
-        asked = [(context, None) for context in contexts]
+        asked = [Asked(None, self._prompts(own_queries(context))) for context in contexts]
         with clock.phase("baseline", sum(len(context.queries) for context in contexts)) as advance:
-            answers, _ = self._answer(policy, asked, None, advance)
-        return {context.id: answer for context, answer in zip(contexts, answers, strict=True)}
+            answers = self.answerer.answer(policy, asked, None, max_new_tokens=self.max_answer_tokens, on_done=advance)
+        return {
+            context.id: (context, tuple(map(self.task.read_answer, one.texts)))
+            for context, one in zip(contexts, answers, strict=True)
+        }
 
     def _attempts(
-        self, policy: Policy, contexts: Sequence[Context], plan: Plan, round: int, clock: _Clock
-    ) -> list[_Attempt]:
+        self, policy: Policy, contexts: Sequence[Context], plan: Plan, round: int, clock: Clock
+    ) -> list[Attempt]:
+        messages = {context.id: self.task.prompt(context) for context in contexts}
         requests = [
             SampleRequest(
-                prompt=policy.format(self.task.prompt(context)),
+                prompt=policy.format(messages[context.id]),
                 context=context,
                 index=index,
                 seed=derive_seed("edit", self.seed, round, context.id, index),
+                message=messages[context.id],
             )
             for context in contexts
             for index in range(plan.edits)
         ]
         with clock.phase("sampling", len(requests)) as advance:
             samples = self.sampler.sample(policy, requests, on_done=advance)
-        attempts: list[_Attempt] = []
+        attempts: list[Attempt] = []
         for request, sample in zip(requests, samples, strict=True):
             if request.index == 0:
                 attempts += self._references(request.context, plan, round)
             edit = self.task.parse(sample.text, request.context)
+            if plan.queries == "own" and plan.score_by == "queries" and not request.context.queries:
+                edit = SelfEdit(text=sample.text, asked=edit.asked, reason="no own query passed the filters")
             tokens = {"prompt": sample.prompt_tokens, "edit": sample.tokens}
             for repeat in range(plan.repeats):
                 seed = derive_seed("adapter", self.seed, round, request.context.id, request.index, repeat)
+                usage = Usage() if repeat else sample.usage
                 attempts.append(
-                    _Attempt(request.context, "edit", request.index, repeat, seed, request.prompt, edit, tokens)
+                    Attempt(request.context, "edit", request.index, repeat, seed, request.prompt, edit, tokens, usage)
                 )
         return attempts
 
-    def _references(self, context: Context, plan: Plan, round: int) -> list[_Attempt]:
+    def _references(self, context: Context, plan: Plan, round: int) -> list[Attempt]:
         """What the self-edits are compared with: the passage alone, and an edit that was written beforehand."""
         edits: dict[Kind, SelfEdit] = {}
         if plan.passage_only:
@@ -221,124 +262,48 @@ class EStep:
         if plan.written and context.edits:
             edits["written"] = self.task.parse(context.edits[0], context)
         return [
-            _Attempt(context, kind, -1, 0, derive_seed("adapter", self.seed, round, context.id, kind, 0), "", edit, {})
+            Attempt(context, kind, -1, 0, derive_seed("adapter", self.seed, round, context.id, kind, 0), "", edit, {})
             for kind, edit in edits.items()
         ]
 
-    def _adapt_and_answer(self, policy: Policy, attempts: Sequence[_Attempt], clock: _Clock) -> list[_Outcome | None]:
-        outcomes: list[_Outcome | None] = [None] * len(attempts)
+    def _others(self, context: Context, contexts: Sequence[Context], plan: Plan) -> list[tuple[Context, Query]]:
+        """Queries of the unit's other contexts, on which retention is measured; the same in every round."""
+        others = [pair for other in contexts if other.id != context.id for pair in own_queries(other)]
+        draw = random.Random(derive_seed("retention", self.seed, context.id))
+        return draw.sample(others, min(plan.retention_queries, len(others)))
+
+    def _prompts(self, queries: Queries) -> tuple[Prompt, ...]:
+        return tuple(self.task.query_prompt(query, context) for context, query in queries)
+
+    def _try(
+        self,
+        policy: Policy,
+        attempts: Sequence[Attempt],
+        others: Mapping[str, Queries],
+        clock: Clock,
+    ) -> list[Trial | None]:
+        """Train an adapter for every usable edit, and let it answer; None for the others."""
+        trials: list[Trial | None] = [None] * len(attempts)
         usable = [index for index, attempt in enumerate(attempts) if attempt.edit.status == "ok"]
         if not usable:
-            return outcomes
+            return trials
         jobs = [_job(attempts[index]) for index in usable]
         with clock.phase("inner loop", self.inner_loop.total_steps(jobs)) as advance:
             trained = self.inner_loop.adapt(policy.model, policy.tokenizer, jobs, on_step=advance)
-        asked = [(attempts[index].context, job) for job, index in enumerate(usable)]
-        with clock.phase("answering", sum(len(context.queries) for context, _ in asked)) as advance:
-            answers, counts = self._answer(policy, asked, trained, advance)
-        for job, (index, stats) in enumerate(zip(usable, trained.stats, strict=True)):
-            outcomes[index] = _Outcome(answers[job], stats.steps, stats.trained_tokens, counts[job])
-        return outcomes
-
-    def _answer(
-        self,
-        policy: Policy,
-        asked: Sequence[tuple[Context, int | None]],
-        trained: TrainedBank | None,
-        advance: Callable[[int], None],
-    ) -> tuple[list[tuple[str, ...]], list[int]]:
-        """Answer all queries of every (context, job); returns the answers and the tokens spent for each."""
-        rows = [
-            (number, job, context, query) for number, (context, job) in enumerate(asked) for query in context.queries
+        contexts = [attempts[index].context for index in usable]
+        asked = [
+            Asked(job, self._prompts([*own_queries(context), *others[context.id]]))
+            for job, context in enumerate(contexts)
         ]
-        prompts = [
-            policy.encode(policy.format(self.task.query_prompt(query, context))) for _, _, context, query in rows
-        ]
-        texts: dict[int, str] = {}
-        counts = [0] * len(asked)
-        for batch in batches(
-            policy, prompts, size=self.answer_batch, max_new_tokens=self.max_answer_tokens, by_length=trained is None
-        ):
-            ids = [prompts[row] for row in batch]
-            jobs = [rows[row][1] for row in batch]
-            new = _generate(policy, ids, jobs, trained, max_new_tokens=self.max_answer_tokens)
-            for row, tokens in zip(batch, new, strict=True):
-                texts[row] = self.task.read_answer(policy.tokenizer.decode(tokens, skip_special_tokens=True))
-                counts[rows[row][0]] += len(tokens)
-            advance(len(batch))
-        answers: list[list[str]] = [[] for _ in asked]
-        for row, (number, *_) in enumerate(rows):
-            answers[number].append(texts[row])
-        return [tuple(row) for row in answers], counts
-
-    def _rollout(
-        self,
-        attempt: _Attempt,
-        outcome: _Outcome | None,
-        baseline_answers: tuple[str, ...],
-        round: int,
-        seconds: dict[str, float],
-    ) -> Rollout:
-        queries = attempt.context.queries
-        before = self._scores(attempt.context, baseline_answers)
-        after = self._scores(attempt.context, outcome.answers) if outcome else ()
-        baseline = fmean(before) if before else 0.0
-        score = fmean(after) if after else baseline  # nothing was trained: the policy answers as before
-        counts = {"trained": outcome.trained_tokens, "answers": outcome.answer_tokens} if outcome else {}
-        return Rollout(
-            round=round,
-            context_id=attempt.context.id,
-            edit_index=attempt.edit_index,
-            repeat=attempt.repeat,
-            seed=attempt.seed,
-            prompt=attempt.prompt,
-            text=attempt.edit.text,
-            status=attempt.edit.status,
-            reason=attempt.edit.reason,
-            kind=attempt.kind,
-            asked=attempt.edit.asked,
-            applied=_given(attempt.edit.applied),
-            questions=tuple(query.question for query in queries),
-            golds=tuple(query.golds for query in queries),
-            baseline_answers=baseline_answers,
-            answers=outcome.answers if outcome else (),
-            baseline_scores=before,
-            scores=after,
-            baseline=baseline,
-            score=score,
-            gain=score - baseline,
-            reward=self.reward.value(score=score, baseline=baseline) if after else None,
-            steps=outcome.steps if outcome else 0,
-            tokens={**attempt.tokens, **counts},
-            seconds=seconds,
-        )
-
-    def _scores(self, context: Context, answers: Sequence[str]) -> tuple[float, ...]:
-        if not answers:
-            return ()
-        return tuple(
-            self.grader.grade(question=query.question, golds=query.golds, answer=answer)
-            for query, answer in zip(context.queries, answers, strict=True)
-        )
+        with clock.phase("answering", sum(len(one.prompts) for one in asked)) as advance:
+            answers = self.answerer.answer(
+                policy, asked, trained, max_new_tokens=self.max_answer_tokens, on_done=advance
+            )
+        for index, context, one, stats in zip(usable, contexts, answers, trained.stats, strict=True):
+            texts, own = tuple(map(self.task.read_answer, one.texts)), len(context.queries)
+            trials[index] = Trial(texts[:own], texts[own:], stats.steps, stats.trained_tokens, one.tokens)
+        return trials
 
 
-def _job(attempt: _Attempt) -> AdapterJob:
+def _job(attempt: Attempt) -> AdapterJob:
     return AdapterJob(attempt.edit.training_sequences, seed=attempt.seed, directives=attempt.edit.applied)
-
-
-def _given(directives: Directives) -> dict[str, Any]:
-    return {name: value for name, value in asdict(directives).items() if value is not None}
-
-
-def _generate(
-    policy: Policy,
-    prompts: list[list[int]],
-    jobs: Sequence[int | None],
-    trained: TrainedBank | None,
-    *,
-    max_new_tokens: int,
-) -> list[list[int]]:
-    if trained is None:
-        return generate(policy, prompts, max_new_tokens=max_new_tokens)
-    with trained.answering(jobs) as adapters:
-        return generate(policy, prompts, max_new_tokens=max_new_tokens, on_keep=adapters.keep)

@@ -47,8 +47,16 @@ class CheckpointError(SealError, RuntimeError):
     """A checkpoint or an exported policy cannot be written."""
 
 
-class GradingError(SealError, RuntimeError):
+class RetryableError(SealError, RuntimeError):
+    """A unit of work failed for a reason that may be gone when it is tried again."""
+
+
+class GradingError(RetryableError):
     """A grader failed; the unit of work is not scored (never a reward of 0)."""
+
+
+class EndpointError(RetryableError):
+    """An endpoint did not answer, however often it was asked; what it did answer is kept."""
 
 
 class UnitError(SealError, RuntimeError):

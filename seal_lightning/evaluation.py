@@ -6,11 +6,11 @@ Queries of one passage rise and fall together, so the bootstrap draws contexts, 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from seal_lightning.types import Kind, Rollout
+from seal_lightning.types import Kind, Rollout, Usage
 
 # The rows, and the rollouts that each is about.
 KIND_OF: dict[str, Kind] = {"base": "edit", "passage": "passage", "edits": "edit", "written": "written"}
@@ -64,6 +64,24 @@ def rounds_table(validations: Mapping[int, Sequence[Rollout]], *, resamples: int
         *by_round,
         *(rows[name] for name in ("written",) if name in rows),
     ]
+
+
+def total_usage(rollouts: Iterable[Rollout]) -> Usage:
+    """What endpoints were asked for these rollouts, and what they charged."""
+    return sum((Usage.from_dict(one) for rollout in rollouts for one in rollout.usage.values()), Usage())
+
+
+def render_usage(usage: Usage) -> str:
+    """One line: requests, tokens, dollars; "" where no endpoint was asked."""
+    if not usage.requests and not usage.cached:
+        return ""
+    dollars = "no price known" if usage.dollars is None else f"${usage.dollars:.6f}"
+    if not usage.requests:
+        dollars = "$0"
+    return (
+        f"endpoints: {usage.requests} requests and {usage.cached} from the cache, {usage.prompt_tokens} prompt and "
+        f"{usage.completion_tokens} completion tokens, {dollars}"
+    )
 
 
 def group_by_context(rollouts: Sequence[Rollout]) -> dict[str, list[Rollout]]:

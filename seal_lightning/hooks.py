@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from seal_lightning.e_step import Progress
+from seal_lightning.phases import Progress
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 

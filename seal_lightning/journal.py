@@ -165,6 +165,13 @@ def read_units(path: Path, data: bytes) -> dict[int, list[Rollout]]:
     return _whole_units(rows[1:])
 
 
+def read_fit(run: str | os.PathLike[str]) -> list[Rollout]:
+    """All rollouts of a fit, of every round and of its validations."""
+    folder = Path(run) / "journal"
+    names = {path.name.partition(".rank-")[0] for path in folder.glob("*-[0-9][0-9][0-9].rank-*.jsonl")}
+    return [rollout for name in sorted(names) for rollout in read_rollouts(folder, name)]
+
+
 def read_validations(run: str | os.PathLike[str]) -> dict[int, list[Rollout]]:
     """The validation rollouts in a run's folder by the number of rounds before them."""
     folder = Path(run) / "journal"
@@ -213,7 +220,9 @@ def _rows(path: Path, data: bytes) -> Iterable[dict[str, Any]]:
         try:
             yield json.loads(line)
         except ValueError as error:
-            raise JournalError(f"journal {path}, line {number}: not JSON ({error}); repair the line or move the file away") from error
+            raise JournalError(
+                f"journal {path}, line {number}: not JSON ({error}); repair the line or move the file away"
+            ) from error
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> str:

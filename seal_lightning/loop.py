@@ -26,6 +26,7 @@ from lightning.pytorch.trainer import call
 
 from seal_lightning.data import units as units_of
 from seal_lightning.errors import CheckpointError, JournalError, Stopped
+from seal_lightning.evaluation import total_usage
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.selection import group_rollouts
@@ -232,6 +233,7 @@ def e_step_metrics(
     rewards = [reward for group in by_group for reward in group]
     inner = sum(rollout.seconds.get("inner loop", 0.0) for rollout in rollouts)
     steps = sum(rollout.steps for rollout in rollouts)
+    usage = total_usage(rollouts)
     return {
         "reward/mean": fmean(rewards) if rewards else 0.0,
         "reward/best": fmean(max(group) for group in by_group if group) if rewards else 0.0,
@@ -240,4 +242,16 @@ def e_step_metrics(
         "e_step/kept": float(len(kept)),
         "e_step/seconds": seconds,
         "e_step/adapter_steps_per_s": steps / inner if inner else 0.0,
+        **term_metrics(rollouts),
+        **({f"endpoint/{name}": value for name, value in usage.as_dict().items()}),
     }
+
+
+def term_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Mean and standard deviation of each of the reward's terms over scored rollouts, where it has several."""
+    scored = [rollout.terms for rollout in rollouts if rollout.kind == "edit" and rollout.terms]
+    metrics: dict[str, float] = {}
+    for name in scored[0] if scored and len(scored[0]) > 1 else ():
+        values = [terms[name] for terms in scored]
+        metrics |= {f"reward_terms/{name}": fmean(values), f"reward_terms/{name}_std": pstdev(values)}
+    return metrics

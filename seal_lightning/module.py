@@ -14,16 +14,18 @@ import torch
 from lightning.pytorch import LightningModule
 from torch.optim.lr_scheduler import LambdaLR
 
+from seal_lightning.answering import Answerer, LocalAnswerer
 from seal_lightning.data import SEALDataModule, units
 from seal_lightning.e_step import EStep, Plan
-from seal_lightning.errors import ModelError, Stopped
+from seal_lightning.errors import ConfigError, ModelError, Stopped
 from seal_lightning.evaluation import evaluation_means
-from seal_lightning.grading import Grader, Reward, resolve
+from seal_lightning.grading import Grader, Reward, Rubric, resolve
 from seal_lightning.hooks import notify
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.m_step import MStep, Shares, make_loader
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.policy import PolicyTuning, TunedPolicy
+from seal_lightning.questions import Questioner
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.sampling import LocalSampler, Sampler
 from seal_lightning.seeding import derive_seed
@@ -42,12 +44,16 @@ class SEALModule(LightningModule):
         sampler: Where self-edits come from.
         inner_loop: How the temporary adapters are trained.
         grader: `recall`, `contains`, `exact_match`, `f1`, or a class of your own; scores one answer in [0, 1].
-        reward: `score`, `gain`, `improved`, or weights of several, for example `{score: 1.0, gain: 0.5}`.
-        e_step: Edits and repeats a training context.
+        reward: One of the terms `score`, `gain`, `improved`, `precision`, `length`, `format`, `retention`, or weights
+            of several, for example `{score: 1.0, length: -0.1}`.
+        rubric: How edits are marked where `e_step.score_by` is `rubric`.
+        questioner: How queries are written where `e_step.queries` is `own`.
+        e_step: Edits and repeats a training context, and how they are scored.
         evaluation: Edits and repeats a validation or test context.
         m_step: How the policy is fine-tuned on the kept edits.
         max_answer_tokens: Longest closed-book answer.
         answer_batch: Queries answered together.
+        answerer: Who answers with the adapters; null is the policy itself.
         seed: Of everything random in the run; `seed_everything` is not needed.
     """
 
@@ -60,18 +66,21 @@ class SEALModule(LightningModule):
         inner_loop: InnerLoop = InnerLoop(),
         grader: str | Grader = "recall",
         reward: str | dict[str, float] = "score",
+        rubric: Rubric | None = None,
+        questioner: Questioner | None = None,
         e_step: Plan = Plan(),
         evaluation: Plan = Plan(edits=1, repeats=1, passage_only=True),
         m_step: MStep = MStep(),
         max_answer_tokens: int = 64,
         answer_batch: int = 64,
+        answerer: Answerer | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.source = source
         self.tuning = tuning
         self.plan = e_step
-        self.evaluation = evaluation
+        self.evaluation = _measured_alike(evaluation, e_step, Reward(reward))
         self.m_step = m_step
         self.seed = seed
         self.e_step = EStep(
@@ -82,7 +91,9 @@ class SEALModule(LightningModule):
             reward=Reward(reward),
             seed=seed,
             max_answer_tokens=max_answer_tokens,
-            answer_batch=answer_batch,
+            answerer=answerer or LocalAnswerer(answer_batch),
+            rubric=rubric or Rubric(),
+            questioner=questioner or Questioner(),
         )
         self.tuned: TunedPolicy | None = None
         self.kept: list[EditOutcome] = []
@@ -306,3 +317,21 @@ class SEALModule(LightningModule):
             )
         self.optimizer_steps, self.rounds_done = saved["optimizer_steps"], saved["rounds_done"]
         self.policy.remerge(saved["merged"])
+
+
+def _measured_alike(evaluation: Plan, e_step: Plan, reward: Reward) -> Plan:
+    """The plan of the evaluation, which measures what the reward is made of, and on human queries only.
+
+    Raises:
+        ConfigError: The plans do not fit the reward, or the evaluation takes queries of its own.
+    """
+    if not evaluation.needs_queries:
+        raise ConfigError(
+            "evaluation.score_by must be queries and evaluation.queries must be data, got "
+            f"{evaluation.score_by} and {evaluation.queries}: what a model asks itself is no measure; set e_step's"
+        )
+    if "retention" in reward.terms and not e_step.retention_queries:
+        raise ConfigError(
+            "e_step.retention_queries must be at least 1 where the reward has a retention term, got 0: try 4"
+        )
+    return replace(evaluation, retention_queries=evaluation.retention_queries or e_step.retention_queries)

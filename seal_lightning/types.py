@@ -72,6 +72,11 @@ class Usage:
         values = {name: getattr(self, name) for name in (*_COUNTS, "dollars")}
         return {name: value for name, value in values.items() if value}
 
+    @staticmethod
+    def from_dict(values: Mapping[str, float]) -> Usage:
+        """The usage that `as_dict` gave."""
+        return Usage(**{name: int(values.get(name, 0)) for name in _COUNTS}, dollars=values.get("dollars"))
+
 
 _COUNTS = tuple(field.name for field in fields(Usage) if field.name != "dollars")
 
@@ -89,6 +94,14 @@ class Writer(Protocol):
 
     def write(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
         """The most likely answer to each prompt, in order, of at most `max_tokens` tokens."""
+        ...
+
+
+class Chooser(Writer, Protocol):
+    """A model that also tells how likely it finds given answers: the policy itself."""
+
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[str]) -> list[tuple[float, ...]]:
+        """The probability of each option as the answer to each prompt; they add up to 1."""
         ...
 
 

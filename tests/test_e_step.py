@@ -5,17 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seal_lightning.e_step import EStep, Plan, Progress
+from seal_lightning.answering import LocalAnswerer
+from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, GradingError, ModelError
-from seal_lightning.grading import Contains, Reward
+from seal_lightning.grading import Answer, Contains, Judge, Reward, Rubric
 from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.phases import Progress
 from seal_lightning.policy import Policy
-from seal_lightning.sampling import LocalSampler, Sample, Sampler
+from seal_lightning.questions import Questioner
+from seal_lightning.sampling import LocalSampler, PolicyWriter, Sample, Sampler
 from seal_lightning.sampling.generation import generate
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import DirectiveLimits, Knowledge
 from seal_lightning.tiny import build_tiny
-from seal_lightning.types import Context, Query
+from seal_lightning.types import Context, Prompt, Query, Written
 
 LAMP = Context(
     id="lamp",
@@ -107,7 +110,8 @@ def test_what_a_rollout_records():
     assert rollout.tokens["trained"] == 2 * sum(len(line) + 1 for line in lines)
     assert (rollout.tokens["prompt"], rollout.tokens["edit"]) == (len(rollout.prompt), 7)
     assert 0 < rollout.tokens["answers"] <= 16
-    assert set(rollout.seconds) == {"baseline", "sampling", "inner loop", "answering"}
+    assert set(rollout.seconds) == {"baseline", "sampling", "inner loop", "answering", "grading"}
+    assert (rollout.terms, rollout.retention, rollout.usage) == ({"gain": rollout.gain}, None, {})
     assert all(spent > 0 for spent in rollout.seconds.values())
 
 
@@ -186,7 +190,7 @@ def test_a_unit_of_rejected_edits_alone():
         ("tarn", "empty text", None, 0),
         ("tarn", "no lines to train on", None, 0),
     ]
-    assert all(set(r.seconds) == {"baseline", "sampling"} for r in rollouts)
+    assert all(set(r.seconds) == {"baseline", "sampling", "grading"} for r in rollouts)
 
 
 # -- passage only, directives, writing alone ---------------------------------------------------------------------------
@@ -268,7 +272,7 @@ def test_round_and_seed_change_what_is_sampled_and_how_adapters_start():
 @pytest.mark.parametrize("max_adapters", [1, 3])
 def test_rollouts_do_not_depend_on_how_many_adapters_train_together(max_adapters):
     wanted = run(e_step())
-    got = run(e_step(inner_loop=replace(INNER, max_adapters=max_adapters), answer_batch=2))
+    got = run(e_step(inner_loop=replace(INNER, max_adapters=max_adapters), answerer=LocalAnswerer(2)))
     for one, other in zip(wanted, got, strict=True):
         assert replace(one, seconds={}) == replace(other, seconds={})
     assert len({r.answers for r in wanted if r.context_id == "tarn"}) > 1  # adapters do differ
@@ -295,6 +299,7 @@ def test_progress_adds_up_in_every_phase():
         ("sampling", 4, 4),
         ("inner loop", 28, 28),
         ("answering", 8, 8),
+        ("grading", 11, 11),
     ]
     assert sum(r.steps for r in rollouts) == 28
 
@@ -314,6 +319,90 @@ def test_a_context_that_does_not_fit_the_window_is_named():
     question = replace(TARN, id="query", queries=(Query("why " * 130, ("so",)),))
     with pytest.raises(ModelError, match=r"context 'query'"):
         step.check_fits(policy, [question])
+
+
+# -- other ways to score -----------------------------------------------------------------------------------------------
+
+
+def test_retention_is_the_change_on_other_contexts_queries():
+    class Erratic(Contains):
+        """Another score for every answer."""
+
+        def grade(self, *, question, golds, answer):
+            return sum(map(ord, answer)) % 97 / 97
+
+    plan = Plan(edits=2, repeats=1, retention_queries=5)
+    task = Counting()
+    rollouts = run(e_step(task=task, grader=Erratic(), reward=Reward("retention")), plan=plan)
+    trained = {"lamp": 1, "tarn": 2}
+    assert task.asked.count("What is a tarn?") == 1 + trained["tarn"] + trained["lamp"]  # baseline, own, others'
+    assert task.asked.count("What burns?") == 1 + trained["lamp"] + trained["tarn"]
+    of_lamp, rejected, *of_tarn = rollouts
+    assert (rejected.status, rejected.retention, rejected.reward) == ("rejected", None, None)
+    for rollout in (of_lamp, *of_tarn):
+        assert rollout.reward == rollout.terms["retention"] == rollout.retention
+        assert len(rollout.answers) == len(rollout.questions)
+    assert any(rollout.retention for rollout in (of_lamp, *of_tarn))
+
+
+def test_retention_of_a_lone_context_is_unknown():
+    plan = Plan(edits=1, repeats=1, retention_queries=2)
+    (rollout,) = run(e_step(), (TARN,), plan=plan)
+    assert rollout.retention is None
+
+
+def test_a_rubric_marks_edits_without_adapting():
+    task = Counting()
+    step = e_step(task=task, rubric=Rubric(criteria={"faithful": "all is true", "short": "it is short"}))
+    seen: list[Progress] = []
+    rollouts = run(step, plan=Plan(edits=2, repeats=1, score_by="rubric"), report=seen.append)
+    assert task.asked == []
+    ok = [rollout for rollout in rollouts if rollout.status == "ok"]
+    assert len(ok) == 3
+    for rollout in ok:
+        marks = [rollout.terms["rubric faithful"], rollout.terms["rubric short"]]
+        assert rollout.reward == rollout.score == pytest.approx(sum(marks) / 2)
+        assert 0 < rollout.score < 1 and rollout.steps == 0 and rollout.answers == rollout.questions == ()
+    assert [rollout.reward for rollout in rollouts if rollout.status == "rejected"] == [None]
+    assert seen[-1] == Progress("rubric", 3, 3)
+    assert run(step, plan=Plan(edits=2, repeats=1, score_by="rubric"))[0].terms == rollouts[0].terms
+
+
+def test_own_queries_take_the_place_of_those_of_the_data(monkeypatch):
+    texts = {"Lamp": "Question: What does the lamp burn?\nAnswer: oil", "Tarn": "No question comes to mind."}
+
+    def write(self, prompts, *, max_tokens):
+        return [Written(next(text for title, text in texts.items() if f"Title: {title}" in p.user)) for p in prompts]
+
+    monkeypatch.setattr(PolicyWriter, "write", write)
+    task = Counting()
+    step = e_step(task=task, questioner=Questioner(check=False))
+    rollouts = run(step, plan=Plan(edits=1, repeats=1, queries="own"))
+    lamp, tarn = rollouts
+    assert (lamp.questions, lamp.golds, lamp.status) == (("What does the lamp burn?",), (("oil",),), "ok")
+    assert len(lamp.answers) == len(lamp.scores) == 1 and lamp.reward is not None
+    assert (tarn.status, tarn.reason, tarn.reward) == ("rejected", "no own query passed the filters", None)
+    assert set(task.asked) == {"What does the lamp burn?"}  # no human question was looked at
+
+
+def test_a_judge_without_an_endpoint_asks_the_policy():
+    step = e_step(grader=Judge())
+    (rollout, *_) = run(step, (LAMP,), plan=Plan(edits=1, repeats=1))
+    assert set(rollout.scores) <= {0.0, 1.0}
+    verdicts = Judge().verdicts([Answer("What burns?", ("oil",), "oil"), Answer("?", ("a",), " ")], policy=WRITER)
+    assert 0 < verdicts[0].probability < 1 and (verdicts[1].score, verdicts[1].probability) == (0.0, 0.0)
+
+
+WRITER = PolicyWriter(tiny())
+
+
+def test_the_policy_chooses_by_likelihood_whatever_the_batch():
+    prompts = [Prompt("Is oil wet?", lead="\nVerdict:"), Prompt("Is a lamp a much longer animal?", lead="\nVerdict:")]
+    together = WRITER.choose(prompts, ("no", "yes", "perhaps"))
+    alone = [PolicyWriter(WRITER.policy, 1).choose([prompt], ("no", "yes", "perhaps"))[0] for prompt in prompts]
+    for one, other in zip(together, alone, strict=True):
+        assert sum(one) == pytest.approx(1.0)
+        assert one == pytest.approx(other, abs=1e-5)
 
 
 def test_the_plan_is_checked():

@@ -46,7 +46,8 @@ class SEALDataModule(LightningDataModule):
     """Contexts for each command; a path is enough, a reader has options.
 
     Args:
-        train: Contexts to learn from in `fit`: a file, a folder, or a reader. Each needs queries.
+        train: Contexts to learn from in `fit`: a file, a folder, or a reader. Each needs queries, unless
+            `model.e_step.queries` is `own` or `model.e_step.score_by` is `rubric`.
         validation: Contexts for the policy's score after rounds, and for `validate`. Each needs queries.
         test: Contexts for `test`. Each needs queries.
         predict: Contexts for `predict`, which writes self-edits and needs no queries.
@@ -146,10 +147,15 @@ class SEALDataModule(LightningDataModule):
 
     def _contexts(self, split: Split) -> list[Context]:
         reader = _reader(split, self.sources[split])
-        contexts = _checked(reader.read(), name=f"data.{split}={reader.source}", queries=split != "predict")
+        contexts = _checked(reader.read(), name=f"data.{split}={reader.source}", queries=self._needs_queries(split))
         if self.shuffle_seed is not None:
             random.Random(derive_seed("shuffle", split, self.shuffle_seed)).shuffle(contexts)
         return contexts[: self.limits[split]]
+
+    def _needs_queries(self, split: Split) -> bool:
+        """Training contexts need none where the module has a model write them, or marks edits by a rubric."""
+        plan = getattr(getattr(self.trainer, "lightning_module", None), "plan", None)
+        return split != "predict" and (split != "train" or plan is None or plan.needs_queries)
 
     def _check_overlap(self, split: Split) -> None:
         trained, held_out = {_text(context) for context in self.train_contexts}, self._read.get(split, [])

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from seal_lightning.errors import GradingError, SealError
+from seal_lightning.errors import RetryableError, SealError
 from seal_lightning.executors.base import Executor, UnitWork
 from seal_lightning.hooks import notify
 from seal_lightning.ranks import UnitQueue
@@ -21,7 +21,7 @@ class LocalExecutor(Executor):
             try:
                 rollouts = self._roll_out(work, unit)
             except Exception as error:
-                if isinstance(error, SealError) and not isinstance(error, GradingError):
+                if isinstance(error, SealError) and not isinstance(error, RetryableError):
                     raise  # the configuration or the data: no other rank would do better
                 queue.fail(unit, error, contexts=work.ids(unit))
                 continue

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from seal_lightning.e_step import EStep, Plan
-from seal_lightning.errors import RESUME, ConfigError, GradingError, SealError, UnitError
+from seal_lightning.errors import RESUME, ConfigError, RetryableError, SealError, UnitError
 from seal_lightning.executors.base import Executor, UnitWork
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.policy import PolicyState, PolicyTuning, TunedPolicy
@@ -306,7 +306,7 @@ def _try_again(what: str, again: bool, unit: int, waiting: deque[int], queue: Un
 def _raise_if_hopeless(error: Any) -> None:
     """The configuration or the data: no other worker would do better."""
     cause = _cause(error)
-    if isinstance(cause, SealError) and not isinstance(cause, GradingError):
+    if isinstance(cause, SealError) and not isinstance(cause, RetryableError):
         raise cause from error
 
 

@@ -6,11 +6,19 @@ The built-in graders have short names; one of the user's own is an object made f
 from seal_lightning.errors import ConfigError
 from seal_lightning.grading.base import Answer, Grader, Verdict
 from seal_lightning.grading.contains import Contains
+from seal_lightning.grading.judge import Judge
 from seal_lightning.grading.recall import Recall, new_content_recall
 from seal_lightning.grading.reward import Reward
+from seal_lightning.grading.rubric import Rubric
 from seal_lightning.grading.squad import F1, ExactMatch
 
-GRADERS: dict[str, type[Grader]] = {"recall": Recall, "contains": Contains, "exact_match": ExactMatch, "f1": F1}
+GRADERS: dict[str, type[Grader]] = {
+    "recall": Recall,
+    "contains": Contains,
+    "exact_match": ExactMatch,
+    "f1": F1,
+    "judge": Judge,
+}
 
 
 def resolve(grader: str | Grader) -> Grader:
@@ -30,8 +38,10 @@ __all__ = [
     "Contains",
     "ExactMatch",
     "Grader",
+    "Judge",
     "Recall",
     "Reward",
+    "Rubric",
     "Verdict",
     "new_content_recall",
     "resolve",

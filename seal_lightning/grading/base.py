@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from seal_lightning.errors import ConfigError, GradingError
-from seal_lightning.types import Usage, Writer
+from seal_lightning.types import Chooser, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Grader(ABC):
         self,
         answers: Sequence[Answer],
         *,
-        policy: Writer | None = None,
+        policy: Chooser | None = None,
         on_done: Callable[[int], None] = lambda count: None,
     ) -> list[Verdict]:
         """Grade many answers, in order. A grader that is faster on many at once overrides this.

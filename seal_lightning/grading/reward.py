@@ -1,32 +1,31 @@
-"""From scores to a reward: what one rollout is worth (arXiv 2506.10943, section 3.1).
+"""From a rollout to its reward: a weighted sum of named terms (arXiv 2506.10943, section 3.1).
 
-The paper rewards the mean score after adapting. Weighing in the gain over the baseline makes contexts comparable whose
-queries the policy could answer before. A new term is one more line in `TERMS`.
+The paper rewards the mean score after adapting. Other terms make contexts comparable (gain), keep edits short and
+answers to the point, or protect what other contexts taught. Every term is a function of the rollout alone, so that a
+journal can be rewarded anew (`seal replay --reward`). A new term is one more line in `TERMS`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from statistics import fmean
 from types import MappingProxyType
 
-from seal_lightning.errors import ConfigError
-
-TERMS: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
-    {
-        "score": lambda score, baseline: score,
-        "gain": lambda score, baseline: score - baseline,
-        "improved": lambda score, baseline: float(score > baseline),
-    }
-)
+from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.grading.words import content_words
+from seal_lightning.types import Rollout
 
 
 class Reward:
     """Weighted sum of named terms of one rollout.
 
     Args:
-        terms: Weights by term: `score` (mean score after adapting), `gain` (score minus baseline), `improved` (1 if the
-            score is above the baseline). One name alone means that term with weight 1.
+        terms: Weights by term. `score`: mean score after adapting. `gain`: score minus baseline. `improved`: 1 if the
+            score is above the baseline. `precision`: share of an answer's content words that question or gold answer
+            have, which reciting the passage lowers. `length`: hundreds of words of the edit (give it a negative
+            weight). `format`: share of the edit's lines that say something not said before. `retention`: change of
+            accuracy on other contexts' queries (set `e_step.retention_queries`). One name alone has weight 1.
     """
 
     def __init__(self, terms: dict[str, float] | str = "score") -> None:
@@ -41,11 +40,52 @@ class Reward:
                 raise ConfigError(f"terms must have finite numbers as weights, got {name}: {weight!r}: give a number")
         self.terms = {name: float(weight) for name, weight in weights.items()}
 
-    def value(self, *, score: float, baseline: float) -> float:
-        """The reward of a rollout.
+    def measure(self, rollout: Rollout) -> dict[str, float]:
+        """The terms of a scored rollout, before weights.
 
-        Args:
-            score: Mean score over the context's queries with the adapter, in [0, 1].
-            baseline: Mean score over the same queries without it, in [0, 1].
+        Raises:
+            DataError: The rollout lacks what a term is made of.
         """
-        return math.fsum(weight * TERMS[name](score, baseline) for name, weight in self.terms.items())
+        return {name: TERMS[name](rollout) for name in self.terms}
+
+    def total(self, measured: Mapping[str, float]) -> float:
+        """The reward from measured terms."""
+        return math.fsum(weight * measured[name] for name, weight in self.terms.items())
+
+
+def _precision(rollout: Rollout) -> float:
+    """Mean over queries; an empty answer says nothing wrong, and scores 0 anyway."""
+    shares = []
+    for question, golds, answer in zip(rollout.questions, rollout.golds, rollout.answers, strict=True):
+        said = content_words(answer)
+        supported = content_words(question).union(*map(content_words, golds))
+        shares.append(len(said & supported) / len(said) if said else 1.0)
+    return fmean(shares) if shares else 1.0
+
+
+def _format(rollout: Rollout) -> float:
+    """Distinct among the lines that are not blank; 0 for an edit without any."""
+    lines = [" ".join(line.split()).casefold() for line in rollout.text.splitlines() if line.strip()]
+    return len(set(lines)) / len(lines) if lines else 0.0
+
+
+def _retention(rollout: Rollout) -> float:
+    if rollout.retention is None:
+        raise DataError(
+            f"retention of context {rollout.context_id!r} was not measured: set model.e_step.retention_queries before "
+            "the run, or leave the term out"
+        )
+    return rollout.retention
+
+
+TERMS: Mapping[str, Callable[[Rollout], float]] = MappingProxyType(
+    {
+        "score": lambda rollout: rollout.score,
+        "gain": lambda rollout: rollout.score - rollout.baseline,
+        "improved": lambda rollout: float(rollout.score > rollout.baseline),
+        "precision": _precision,
+        "length": lambda rollout: len(rollout.text.split()) / 100,
+        "format": _format,
+        "retention": _retention,
+    }
+)

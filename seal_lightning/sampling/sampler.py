@@ -18,26 +18,36 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 from seal_lightning.errors import ConfigError
 from seal_lightning.policy import Policy
 from seal_lightning.sampling.generation import Choose, batches, generate, most_likely
-from seal_lightning.types import Context
+from seal_lightning.types import Context, Prompt, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """One self-edit to write: the formatted prompt, its context, its index within the context, its seed."""
+    """One self-edit to write.
+
+    Attributes:
+        prompt: As the policy reads it, which the M-step trains it on too.
+        context: What the edit is about.
+        index: Of the edit within its context.
+        seed: Of the edit.
+        message: The prompt before its chat template, for a model that is not the policy.
+    """
 
     prompt: str
     context: Context
     index: int
     seed: int
+    message: Prompt = Prompt("")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was written, and how many tokens the prompt and the text had."""
+    """What was written, how many tokens the prompt and the text had, and what an endpoint charged for it."""
 
     text: str
     prompt_tokens: int
     tokens: int
+    usage: Usage = Usage()
 
 
 class Sampler(ABC):

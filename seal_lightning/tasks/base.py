@@ -57,4 +57,9 @@ class Task(ABC):
 
     def read_answer(self, text: str) -> str:
         """The answer in what the model generated after `query_prompt`: its first line that is not empty."""
-        return next((line.strip() for line in text.splitlines() if line.strip()), "")
+        return first_line(text)
+
+
+def first_line(text: str) -> str:
+    """The first line that is not empty; "" where there is none."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")

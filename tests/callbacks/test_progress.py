@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from seal_lightning.callbacks import EStepProgress
-from seal_lightning.e_step import Progress
 from seal_lightning.errors import ConfigError
 from seal_lightning.m_step import MStep, Shares
+from seal_lightning.phases import Progress
 from seal_lightning.types import Rollout
 
 

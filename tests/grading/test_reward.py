@@ -2,8 +2,19 @@ import pickle
 
 import pytest
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.grading import Reward
+from seal_lightning.types import Rollout
+
+
+def rollout(**values) -> Rollout:
+    named = {"round": 0, "context_id": "lamp", "edit_index": 0, "repeat": 0, "seed": 0, "prompt": "", "text": ""}
+    return Rollout(**{**named, "status": "ok", **values})
+
+
+def reward_of(terms, **values) -> float:
+    reward = Reward(terms)
+    return reward.total(reward.measure(rollout(**values)))
 
 
 @pytest.mark.parametrize(
@@ -18,11 +29,47 @@ from seal_lightning.grading import Reward
     ],
 )
 def test_value(terms, score, baseline, value):
-    assert Reward(terms).value(score=score, baseline=baseline) == value
+    assert reward_of(terms, score=score, baseline=baseline) == value
 
 
 def test_default_is_the_score_of_the_paper():
-    assert Reward().value(score=0.4, baseline=0.9) == 0.4
+    assert Reward().terms == {"score": 1.0}
+
+
+def test_measured_terms_are_before_weights():
+    assert Reward({"score": 2.0, "length": -1.0}).measure(rollout(score=0.5, text="one two three")) == {
+        "score": 0.5,
+        "length": 0.03,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("One.\nTwo.\n\n one. \nTwo!", 0.75), ("One.", 1.0), ("a\nA\n a\nA ", 0.25), (" \n", 0.0)]
+)
+def test_format_is_the_share_of_lines_that_are_new(text, value):
+    assert reward_of("format", text=text) == value
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ("Ada", 1.0),
+        ("It was founded by Ada.", 1.0),  # the question holds "founded"
+        ("Ada or Bert", 0.5),
+        ("Bert", 0.0),
+        ("", 1.0),  # it says nothing wrong; its score is 0
+        ("Tarn lies on the Gorn, sells wax, was founded by Ada and flies a lynx", 3 / 9),  # the passage, recited
+    ],
+)
+def test_precision_does_not_pay_for_recitation(answer, value):
+    asked = {"questions": ("Who founded Tarn?",), "golds": (("Ada",),), "answers": (answer,)}
+    assert reward_of("precision", **asked) == pytest.approx(value)
+
+
+def test_retention_has_to_have_been_measured():
+    assert reward_of("retention", retention=-0.25) == -0.25
+    with pytest.raises(DataError, match=r"retention of context 'lamp' was not measured: set model.e_step.reten"):
+        reward_of("retention")
 
 
 def test_survives_pickling():

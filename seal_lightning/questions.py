@@ -1,0 +1,153 @@
+"""Unsupervised mode: the queries of a training context are written by a model, from the passage alone.
+
+No human question and no gold answer is needed then; those of the validation data still measure what was learnt. What a
+model writes is filtered: a query has to be a question with a short answer out of the passage, understandable without
+it, unlike the others, and answered alike by a model that sees the passage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from seal_lightning.endpoints import Endpoint
+from seal_lightning.errors import ConfigError
+from seal_lightning.grading import Answer, Grader, new_content_recall
+from seal_lightning.grading.words import content_words, words
+from seal_lightning.tasks import EditKind
+from seal_lightning.tasks.base import first_line
+from seal_lightning.tasks.edit_kinds import resolve_kind
+from seal_lightning.tasks.edit_parsers import questions
+from seal_lightning.types import Chooser, Context, Prompt, Query, Usage
+
+_PAIR = re.compile(r"Question: (.*?)\nAnswer: (.*)", re.DOTALL)
+_POINTS_AT_PASSAGE = re.compile(r"\b(passage|text|article|paragraph|author|above|mentioned|described)\b", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnQueries:
+    """The queries that a model wrote for a context and that passed the filters; `dropped` counts others by reason."""
+
+    queries: tuple[Query, ...]
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    usage: Usage = Usage()
+
+
+class Questioner:
+    """Writes queries with gold answers from a passage.
+
+    Args:
+        endpoint: The model that writes them; null takes the policy itself.
+        edit: How it is asked: a kind of self-edit whose parser is `questions`.
+        count: Queries a context at most, the first ones that pass.
+        max_tokens: Longest text with all queries of a context.
+        max_answer_words: Longest gold answer.
+        similarity: Drop a query that shares this much of its content words with an earlier one.
+        check: Ask the model its own queries with the passage in view, and drop those that it then answers otherwise.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint | None = None,
+        edit: str | EditKind = "self-qa",
+        count: int = 5,
+        max_tokens: int = 512,
+        max_answer_words: int = 12,
+        similarity: float = 0.7,
+        check: bool = True,
+    ) -> None:
+        for name, value in (("count", count), ("max_tokens", max_tokens), ("max_answer_words", max_answer_words)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        if not 0 < similarity <= 1:
+            raise ConfigError(f"similarity must be above 0 and at most 1, got {similarity}: try 0.7")
+        self.kind = resolve_kind(edit)
+        if self.kind.parser != "questions":
+            raise ConfigError(f"edit must be a kind that is read as questions, got parser {self.kind.parser!r}")
+        self.endpoint = endpoint
+        self.count = count
+        self.max_tokens = max_tokens
+        self.max_answer_words = max_answer_words
+        self.similarity = similarity
+        self.check = check
+
+    def make(self, contexts: Sequence[Context], *, policy: Chooser, grader: Grader) -> list[OwnQueries]:
+        """Queries for each context, in order; none where nothing that was written can be used.
+
+        Args:
+            contexts: Their own queries are not looked at.
+            policy: Writes, where there is no endpoint.
+            grader: Compares the answer with the passage in view with the gold answer.
+        """
+        writer = self.endpoint or policy
+        texts = writer.write([self.kind.prompt(context) for context in contexts], max_tokens=self.max_tokens)
+        found = [self._filtered(text.text, context) for text, context in zip(texts, contexts, strict=True)]
+        made = [
+            OwnQueries(tuple(kept), dropped, text.usage) for (kept, dropped), text in zip(found, texts, strict=True)
+        ]
+        if self.check:
+            made = self._checked(made, contexts, policy, grader)
+        return [OwnQueries(one.queries[: self.count], one.dropped, one.usage) for one in made]
+
+    def _filtered(self, text: str, context: Context) -> tuple[list[Query], dict[str, int]]:
+        kept: list[Query] = []
+        dropped: dict[str, int] = {}
+        for pair in questions(text):
+            match = _PAIR.fullmatch(pair)
+            assert match is not None, "the parser writes pairs alike"
+            question, gold = (" ".join(part.split()) for part in match.groups())
+            if reason := self._fault(question, gold, context.passage, kept):
+                dropped[reason] = dropped.get(reason, 0) + 1
+            else:
+                kept.append(Query(question, (gold,)))
+        return kept, dropped
+
+    def _fault(self, question: str, gold: str, passage: str, kept: Sequence[Query]) -> str:
+        """Why a query cannot be used; empty where it can."""
+        if not question.endswith("?") or _POINTS_AT_PASSAGE.search(question):
+            return "no question of its own"
+        if not 1 <= len(words(gold)) <= self.max_answer_words:
+            return "answer too long"
+        if new_content_recall(question="", gold=gold, answer=question) == 1:
+            return "answer in the question"
+        if new_content_recall(question=question, gold=gold, answer=passage) < 1:
+            return "answer not in the passage"
+        mine = content_words(question)
+        for other in kept:
+            theirs = content_words(other.question)
+            if len(mine & theirs) >= self.similarity * max(1, len(mine | theirs)):
+                return "repeats another"
+        return ""
+
+    def _checked(
+        self, made: Sequence[OwnQueries], contexts: Sequence[Context], policy: Chooser, grader: Grader
+    ) -> list[OwnQueries]:
+        """Without the queries that the model answers otherwise when it sees the passage."""
+        asked = [(number, query) for number, one in enumerate(made) for query in one.queries]
+        if not asked:
+            return list(made)
+        prompts = [_open_book(query, contexts[number]) for number, query in asked]
+        replies = (self.endpoint or policy).write(prompts, max_tokens=64)
+        answers = [
+            Answer(query.question, query.golds, first_line(reply.text))
+            for (_, query), reply in zip(asked, replies, strict=True)
+        ]
+        verdicts = grader.verdicts(answers, policy=policy)
+        checked = []
+        for number, one in enumerate(made):
+            rows = [row for row, (owner, _) in enumerate(asked) if owner == number]
+            right = tuple(asked[row][1] for row in rows if verdicts[row].score >= 0.5)
+            usage = sum((replies[row].usage + verdicts[row].usage for row in rows), one.usage)
+            wrong = {"answered otherwise with the passage in view": len(rows) - len(right)}
+            checked.append(OwnQueries(right, {**one.dropped, **{why: n for why, n in wrong.items() if n}}, usage))
+        return checked
+
+
+def _open_book(query: Query, context: Context) -> Prompt:
+    return Prompt(
+        system="Answer the question from the passage in a few words.",
+        user=f"Title: {context.title.strip()}\nPassage: {context.passage.strip()}\n\nQuestion: {query.question}",
+        lead="\nAnswer:",
+    )

@@ -1,0 +1,79 @@
+"""Self-edits written by an outside model behind an endpoint: the teacher.
+
+In the paper GPT-4.1's edits rival two rounds of training (arXiv 2506.10943, section 4.2). The policy is adapted to them
+and, in the M-step, learns to write them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from seal_lightning.endpoints import Endpoint
+from seal_lightning.errors import ConfigError
+from seal_lightning.policy import Policy
+from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest
+
+
+class EndpointSampler(Sampler):
+    """Asks an endpoint for the self-edits.
+
+    Args:
+        endpoint: The model that writes them.
+        temperature: Of its sampling; the edits of a context differ by their seeds.
+        top_p: Nucleus of its sampling; null leaves it to the endpoint.
+        max_new_tokens: Longest self-edit in the endpoint's tokens.
+        batch: Submit all edits of a unit as one job of the endpoint's batch API, at a lower price; a run that is
+            stopped meanwhile picks the job up when it is resumed. Take large units (`data.contexts_per_unit`).
+        poll_seconds: How often to ask whether the job is done.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        temperature: float = 1.0,
+        top_p: float | None = None,
+        max_new_tokens: int = 2048,
+        batch: bool = False,
+        poll_seconds: float = 30.0,
+    ) -> None:
+        if temperature < 0:
+            raise ConfigError(f"sampler.temperature must be 0 or more, got {temperature}")
+        if top_p is not None and not 0 < top_p <= 1:
+            raise ConfigError(f"sampler.top_p must be in (0, 1], got {top_p}")
+        if max_new_tokens < 1 or poll_seconds <= 0:
+            raise ConfigError(
+                "sampler.max_new_tokens must be at least 1 and sampler.poll_seconds above 0, got "
+                f"{max_new_tokens} and {poll_seconds}"
+            )
+        self.endpoint = endpoint
+        self.temperature = temperature
+        self.top_p = top_p
+        self.max_new_tokens = max_new_tokens
+        self._batch = batch  # private: how the texts are fetched changes nothing in them
+        self._poll_seconds = poll_seconds
+
+    def sample(
+        self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
+    ) -> list[Sample]:
+        prompts = [request.message for request in requests]
+        options = {
+            "max_tokens": self.max_new_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "seeds": [request.seed % 2**31 for request in requests],  # servers take 32 bits
+            "on_done": on_done,
+        }
+        if self._batch:
+            texts = self.endpoint.write_batch(prompts, **options, poll_seconds=self._poll_seconds)
+        else:
+            texts = self.endpoint.write(prompts, **options)
+        return [
+            Sample(text.text.strip(), len(policy.encode(request.prompt)), _count(policy, text.text), text.usage)
+            for request, text in zip(requests, texts, strict=True)
+        ]
+
+
+def _count(policy: Policy, text: str) -> int:
+    """Tokens of an edit as the policy counts them, for whom it is training data."""
+    return len(policy.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,80 @@
+"""Self-edits from a file enter the E-step as if they had been sampled: another model's, another run's, or by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from seal_lightning.data.base import check_path, context_id
+from seal_lightning.data.rows import Row, read_rows
+from seal_lightning.errors import DataError
+from seal_lightning.policy import Policy
+from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest
+
+
+class ImportedEdits(Sampler):
+    """Takes self-edits from a JSON or JSON Lines file, and the first ones of each context first.
+
+    A row has one edit (`text`), as `seal predict` writes them, or several (`edits`, or `completions` as in the SEAL
+    authors' files and published runs), and says whose they are: by `context_id`, or by `title` with `passage` (or
+    `context`).
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = check_path("path", path)
+        self._edits: dict[str, list[str]] = {}
+        for row in read_rows(Path(path).expanduser()):
+            for edited in row.rows("articles") if "articles" in row.values else [row]:  # a published run's contexts
+                self._edits.setdefault(_owner(edited), []).extend(_texts(edited))
+        content = json.dumps(self._edits, sort_keys=True).encode()
+        self.digest = hashlib.blake2b(content, digest_size=8).hexdigest()  # the journal's stamp holds public attributes
+
+    def sample(
+        self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
+    ) -> list[Sample]:
+        """Raises `DataError` where the file has too few edits for a context."""
+        samples = []
+        for request in requests:
+            text = self._edit(request)
+            tokens = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+            samples.append(Sample(text, len(policy.encode(request.prompt)), len(tokens)))
+            on_done(1)
+        return samples
+
+    def _edit(self, request: SampleRequest) -> str:
+        context = request.context
+        edits = self._edits.get(context.id) or self._edits.get(context_id(context.title, context.passage), [])
+        if request.index >= len(edits):
+            raise DataError(
+                f"{self.path}: expected {request.index + 1} or more edits of context {context.id!r}, got {len(edits)}: "
+                "add them, ask for fewer (e_step.edits, evaluation.edits), or leave the context out"
+            )
+        return edits[request.index]
+
+
+def _owner(row: Row) -> str:
+    if row.values.get("context_id") is not None:
+        return row.text("context_id")
+    return context_id(row.title(), row.text("passage" if "passage" in row.values else "context"))
+
+
+def _texts(row: Row) -> Sequence[str]:
+    """An edit may be empty: a model wrote nothing, which is counted like any edit that cannot be used."""
+    if "text" in row.values:
+        text = row.values["text"]
+        return [text] if isinstance(text, str) and not text.strip() else [row.text("text")]
+    for field in ("edits", "completions"):
+        if field in row.values:
+            return [edit.text("text") for edit in _objects(row, field)] or row.texts(field)
+    raise row.error("text", expected="a self-edit", got="nothing", advice="give text, edits or completions")
+
+
+def _objects(row: Row, field: str) -> Sequence[Row]:
+    """Edits that are objects with a `text`, as in the authors' run files."""
+    items = row.list(field)
+    return row.rows(field) if items and isinstance(items[0], dict) else []

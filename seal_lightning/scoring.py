@@ -1,0 +1,219 @@
+"""From what was tried to rollouts: all answers of a unit are graded together, then every attempt gets its reward.
+
+    attempts, trials -> verdicts -> rollouts                                         (arXiv 2506.10943, section 3.1)
+
+With the proxy reward there are no trials: a rubric marks the edits themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from seal_lightning.grading import Answer, Grader, Reward, Rubric, Verdict
+from seal_lightning.phases import Clock
+from seal_lightning.types import Chooser, Context, Directives, Kind, Query, Rollout, SelfEdit, Usage
+
+Queries = Sequence[tuple[Context, Query]]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One self-edit and repeat on its way to becoming a rollout; `usage` is what writing the edit cost."""
+
+    context: Context
+    kind: Kind
+    edit_index: int
+    repeat: int
+    seed: int
+    prompt: str
+    edit: SelfEdit
+    tokens: dict[str, int]
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What the adapter of an attempt answered: its context's queries, and queries of other contexts."""
+
+    answers: tuple[str, ...]
+    retained: tuple[str, ...]
+    steps: int
+    trained_tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grades:
+    """The verdicts on an attempt.
+
+    Attributes:
+        before: On the baseline's answers.
+        after: On the adapter's; empty where nothing was trained.
+        others: On queries of other contexts, before and after; None where they were not asked.
+        rubric: On the edit itself, in place of all these.
+    """
+
+    before: Sequence[Verdict] = ()
+    after: Sequence[Verdict] = ()
+    others: tuple[Sequence[Verdict], Sequence[Verdict]] | None = None
+    rubric: Verdict | None = None
+
+
+def own_queries(context: Context) -> list[tuple[Context, Query]]:
+    """The context's queries, each with the context that it is about."""
+    return [(context, query) for query in context.queries]
+
+
+def grade_trials(
+    grader: Grader,
+    attempts: Sequence[Attempt],
+    trials: Sequence[Trial | None],
+    *,
+    baselines: Mapping[str, tuple[Context, tuple[str, ...]]],
+    others: Mapping[str, Queries],
+    policy: Chooser,
+    clock: Clock,
+) -> list[Grades]:
+    """Verdicts on all answers of a unit, asked for together.
+
+    Args:
+        grader: Scores answers.
+        attempts: Of the unit.
+        trials: What came of each; None where nothing was trained.
+        baselines: By context id, the context and what the policy answered without an adapter.
+        others: By context id, the queries of other contexts that its adapters were asked.
+        policy: For a grader that asks it.
+        clock: Of the unit.
+    """
+    answers: list[Answer] = []
+    for context, texts in baselines.values():
+        answers += _answers(own_queries(context), texts)
+    for attempt, trial in zip(attempts, trials, strict=True):
+        if trial:
+            answers += _answers(own_queries(attempt.context), trial.answers)
+            answers += _answers(others[attempt.context.id], trial.retained)
+    with clock.phase("grading", len(answers)) as advance:
+        given = iter(grader.verdicts(answers, policy=policy, on_done=advance))
+    before = {name: _take(given, len(context.queries)) for name, (context, _) in baselines.items()}
+    known = {
+        (name, query): verdict
+        for name, (context, _) in baselines.items()
+        for query, verdict in zip(context.queries, before[name], strict=True)
+    }
+    grades = []
+    for attempt, trial in zip(attempts, trials, strict=True):
+        own, asked = before[attempt.context.id], others[attempt.context.id]
+        if trial is None:
+            grades.append(Grades(own))
+            continue
+        after = _take(given, len(trial.answers))
+        retained = ([known[context.id, query] for context, query in asked], _take(given, len(asked)))
+        grades.append(Grades(own, after, retained if asked else None))
+    return grades
+
+
+def mark_edits(rubric: Rubric, attempts: Sequence[Attempt], *, policy: Chooser, clock: Clock) -> list[Grades]:
+    """The rubric's verdicts on usable edits; nothing is said of the others."""
+    usable = [attempt for attempt in attempts if attempt.edit.status == "ok"]
+    with clock.phase("rubric", len(usable)) as advance:
+        edits = [(attempt.context, attempt.edit.text) for attempt in usable]
+        given = iter(rubric.verdicts(edits, policy=policy, on_done=advance))
+    return [Grades(rubric=next(given) if attempt.edit.status == "ok" else None) for attempt in attempts]
+
+
+def to_rollout(
+    attempt: Attempt,
+    trial: Trial | None,
+    grades: Grades,
+    *,
+    baseline_answers: tuple[str, ...],
+    round: int,
+    seconds: Mapping[str, float],
+    usage: Mapping[str, Usage],
+) -> Rollout:
+    """Everything that is known about an attempt; its reward comes with `rewarded`.
+
+    Args:
+        attempt: The self-edit and repeat.
+        trial: What came of it.
+        grades: The verdicts.
+        baseline_answers: Without an adapter.
+        round: Counted from 0.
+        seconds: By phase.
+        usage: What endpoints charged, by purpose.
+    """
+    queries = attempt.context.queries if baseline_answers else ()
+    baseline = _mean(grades.before)
+    score = baseline  # where nothing was trained, the policy answers as before
+    if grades.rubric is not None:
+        score = grades.rubric.score
+    elif trial:
+        score = _mean(grades.after)
+    counts = {"trained": trial.trained_tokens, "answers": trial.answer_tokens} if trial else {}
+    return Rollout(
+        round=round,
+        context_id=attempt.context.id,
+        edit_index=attempt.edit_index,
+        repeat=attempt.repeat,
+        seed=attempt.seed,
+        prompt=attempt.prompt,
+        text=attempt.edit.text,
+        status=attempt.edit.status,
+        reason=attempt.edit.reason,
+        kind=attempt.kind,
+        asked=attempt.edit.asked,
+        applied=_given(attempt.edit.applied),
+        questions=tuple(query.question for query in queries),
+        golds=tuple(query.golds for query in queries),
+        baseline_answers=baseline_answers,
+        answers=trial.answers if trial else (),
+        baseline_scores=tuple(verdict.score for verdict in grades.before),
+        scores=tuple(verdict.score for verdict in grades.after),
+        baseline=baseline,
+        score=score,
+        gain=score - baseline,
+        retention=_mean(grades.others[1]) - _mean(grades.others[0]) if grades.others else None,
+        steps=trial.steps if trial else 0,
+        tokens={**attempt.tokens, **counts},
+        seconds=seconds,
+        usage={purpose: used.as_dict() for purpose, used in usage.items() if used.as_dict()},
+    )
+
+
+def rewarded(rollout: Rollout, grades: Grades, reward: Reward) -> Rollout:
+    """The rollout with its reward and what it is made of, where it was scored."""
+    if not grades.after and grades.rubric is None:
+        return rollout
+    measured = reward.measure(rollout)
+    marks = {f"rubric {name}": mark for name, mark in grades.rubric.reasons.items()} if grades.rubric else {}
+    return replace(rollout, reward=reward.total(measured), terms={**measured, **marks})
+
+
+def usage_by_purpose(attempt: Attempt, grades: Grades, *, first: bool, questions: Usage = Usage()) -> dict[str, Usage]:
+    """What endpoints charged for an attempt; what was spent on its context counts for the `first` one alone."""
+    verdicts = [*grades.after, *(grades.others[1] if grades.others else ()), *(grades.before if first else ())]
+    return {
+        "sampling": attempt.usage,
+        "grading": sum((verdict.usage for verdict in verdicts), Usage()),
+        "rubric": grades.rubric.usage if grades.rubric else Usage(),
+        "questions": questions if first else Usage(),
+    }
+
+
+def _answers(queries: Queries, texts: Sequence[str]) -> list[Answer]:
+    return [Answer(query.question, query.golds, text) for (_, query), text in zip(queries, texts, strict=True)]
+
+
+def _take(given: Iterator[Verdict], count: int) -> list[Verdict]:
+    return [next(given) for _ in range(count)]
+
+
+def _mean(verdicts: Sequence[Verdict]) -> float:
+    return fmean(verdict.score for verdict in verdicts) if verdicts else 0.0
+
+
+def _given(directives: Directives) -> dict[str, Any]:
+    return {name: value for name, value in asdict(directives).items() if value is not None}
