@@ -157,7 +157,9 @@ def read_units(path: Path, data: bytes) -> dict[int, list[Rollout]]:
         JournalError: The first line is no stamp, or a further one no rollout.
     """
     rows = list(_rows(path, data[: data.rfind(b"\n") + 1]))
-    if not rows or not isinstance(rows[0], dict) or "stamp" not in rows[0]:
+    if not rows:
+        return {}
+    if not isinstance(rows[0], dict) or "stamp" not in rows[0]:
         raise JournalError(f"journal {path}, line 1: expected the stamp of a journal, got none; check the path")
     for number, row in enumerate(rows[1:], start=2):
         if fault := _fault(row):

@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, mean, stdev
+from statistics import fmean, mean
 from typing import Any
 
 from seal_lightning.data.base import context_id
 from seal_lightning.data.rows import Row, read_rows
 from seal_lightning.evaluation import group_by_context
+from seal_lightning.figures import spread
 from seal_lightning.types import Context, Rollout
 
 DIGITS = 4
@@ -148,7 +149,7 @@ def _answered(rows: Sequence[Row], rollout: Rollout) -> Rollout:
         baseline=fmean(before),
         score=fmean(after),
         gain=fmean(after) - fmean(before),
-        reward=fmean(after),
+        reward=round(fmean(after), DIGITS),  # as the authors' filter saw it: edits that tie exactly may differ here
     )
 
 
@@ -253,8 +254,3 @@ def _overall(articles: Sequence[Mapping[str, float]], edits: Sequence[Mapping[st
         "mean_gain": mean(article["mean_gain"] for article in articles),
     }
     return {name: round(value, DIGITS) for name, value in stats.items()}
-
-
-def spread(values: Sequence[float]) -> float:
-    """The standard deviation of a sample; 0 for a single value."""
-    return stdev(values) if len(values) > 1 else 0.0

@@ -20,8 +20,8 @@ PACKAGE = "seal_lightning"
 # what a floor is for.
 FLOOR_OF = {
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
-    **dict.fromkeys(["redaction"], 0),
-    **dict.fromkeys(["grading", "tasks", "data", "endpoints", "official", "questions"], 1),
+    **dict.fromkeys(["redaction", "figures"], 0),
+    **dict.fromkeys(["grading", "tasks", "data", "endpoints", "official", "questions", "recorded"], 1),
     **dict.fromkeys(
         ["tiny", "model", "policy", "partitioned", "packing", "head_loss", "adapters", "sampling", "ranks"], 2
     ),

@@ -105,11 +105,13 @@ def written(tmp_path):
     return journal.path
 
 
-@pytest.mark.parametrize(("lost", "units"), [(0, {0: unit(0), 1: unit(1, 2)}), (1, {0: unit(0)}), (40, {0: unit(0)})])
+@pytest.mark.parametrize(
+    ("lost", "units"), [(0, {0: unit(0), 1: unit(1, 2)}), (1, {0: unit(0)}), (40, {0: unit(0)}), (10_000, {})]
+)
 def test_units_of_a_file(tmp_path, lost, units):
     path = written(tmp_path)
     data = path.read_bytes()
-    assert read_units(path, data[: len(data) - lost]) == units
+    assert read_units(path, data[: max(0, len(data) - lost)]) == units
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_a_line_that_is_no_rollout(tmp_path, change, words):
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"", b'{"prompt": "p", "completion": "c"}\n', b"[]\n"])
+@pytest.mark.parametrize("data", [b'{"prompt": "p", "completion": "c"}\n', b"[]\n"])
 def test_a_file_without_a_stamp(tmp_path, data):
     with pytest.raises(JournalError, match="line 1: expected the stamp of a journal"):
         read_units(tmp_path / "sft.jsonl", data)

@@ -1,0 +1,211 @@
+"""Figures about an E-step's rollouts, and the tables that show them (arXiv 2506.10943, section 4.1; its spreads too).
+
+Everything is averaged the same way: repeats of an edit, then edits of a context, then contexts. A spread (±) is the
+standard deviation of a sample, and 0 for a single value. A rejected edit scores as the baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean, stdev
+
+from seal_lightning.evaluation import group_by_context
+from seal_lightning.types import Rollout
+
+Edit = Sequence[Rollout]  # its repeats
+Column = Callable[["Figures"], str]
+NEARLY = 1e-9  # averages of equal scores may differ by rounding
+ONCE_AN_EDIT = ("prompt", "edit")  # tokens that every repeat's rollout counts again
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One row of the tables.
+
+    Attributes:
+        contexts: How many.
+        edits: Of all contexts.
+        repeats: Of one edit, at most.
+        queries: Of all contexts.
+        rejected: Share of edits that nothing could be trained on.
+        baseline: Mean, and spread of the contexts' means.
+        score: The same with the adapter.
+        over_edits: Spread of the edits of a context, averaged over contexts.
+        within_edits: Spread of the repeats of an edit, averaged over edits.
+        gain: Score minus baseline.
+        improved: Share of edits with a score above the baseline.
+        solved: Share of edits with a score of 1: every answer right (ARC's success rate).
+        best: Score of the best edit of a context, averaged over contexts.
+        reward: Mean over rewarded rollouts; None where there are none.
+        terms: What rewards are made of: mean and spread over rollouts, by term.
+        tokens: In all, by purpose.
+        usage: What endpoints were asked for in all, by purpose.
+        kept: Edits that a filter keeps; None where none chooses.
+    """
+
+    contexts: int
+    edits: int
+    repeats: int
+    queries: int
+    rejected: float
+    baseline: tuple[float, float]
+    score: tuple[float, float]
+    over_edits: float
+    within_edits: float
+    gain: float
+    improved: float
+    solved: float
+    best: float
+    reward: float | None
+    terms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    usage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    kept: int | None = None
+
+    @property
+    def requests(self) -> int:
+        """That endpoints answered."""
+        return int(sum(used.get("requests", 0) for used in self.usage.values()))
+
+    @property
+    def dollars(self) -> float | None:
+        """What endpoints charged; None where no price is known."""
+        known = [used["dollars"] for used in self.usage.values() if "dollars" in used]
+        return sum(known) if known else None
+
+
+def figures_of(rollouts: Sequence[Rollout]) -> Figures:
+    """The figures of at least one rollout; all of one kind and round."""
+    groups = group_by_context(rollouts)
+    by_context = [_edits(group) for group in groups.values()]
+    edits = [edit for context in by_context for edit in context]
+    usable = [edit for edit in edits if edit[0].status == "ok"]
+    scores = [[_score(edit) for edit in context] for context in by_context]
+    baseline = mean_and_spread(fmean(map(_baseline, context)) for context in by_context)
+    score = mean_and_spread(map(fmean, scores))
+    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
+    return Figures(
+        contexts=len(by_context),
+        edits=len(edits),
+        repeats=max(map(len, edits)),
+        queries=sum(max(len(rollout.questions) for rollout in group) for group in groups.values()),
+        rejected=1 - len(usable) / len(edits),
+        baseline=baseline,
+        score=score,
+        over_edits=fmean(map(spread, scores)),
+        within_edits=fmean(spread([rollout.score for rollout in edit]) for edit in edits),
+        gain=score[0] - baseline[0],
+        improved=sum(_score(edit) > _baseline(edit) + NEARLY for edit in usable) / len(edits),
+        solved=sum(_score(edit) > 1 - NEARLY for edit in usable) / len(edits),
+        best=fmean(map(max, scores)),
+        reward=fmean(rewards) if rewards else None,
+        terms=_terms(rollouts),
+        tokens=_tokens(edits),
+        usage=_usage(rollouts),
+    )
+
+
+def render_figures(rows: Mapping[str, Figures]) -> str:
+    """Tables in Markdown, aligned for a terminal: what there is, how well it went, and what rewards are made of."""
+    counts: dict[str, Column] = {
+        "contexts": lambda row: f"{row.contexts:,}",
+        "edits": lambda row: f"{row.edits:,}",
+        "repeats": lambda row: f"{row.repeats}",
+        "queries": lambda row: f"{row.queries:,}",
+        "rejected": lambda row: f"{row.rejected:.1%}",
+        "kept": lambda row: "" if row.kept is None else f"{row.kept:,}",
+        "tokens trained": lambda row: f"{row.tokens['trained']:,}" if "trained" in row.tokens else "",
+        "requests": lambda row: f"{row.requests:,}" if row.usage else "",
+        "dollars": lambda row: "" if row.dollars is None else f"{row.dollars:.4f}",
+    }
+    accuracies: dict[str, Column] = {
+        "baseline": lambda row: _plus_minus(row.baseline),
+        "score": lambda row: _plus_minus(row.score),
+        "gain": lambda row: f"{row.gain:+.4f}",
+        "over edits": lambda row: f"{row.over_edits:.4f}",
+        "within edits": lambda row: f"{row.within_edits:.4f}",
+        "improved": lambda row: f"{row.improved:.1%}",
+        "solved": lambda row: f"{row.solved:.1%}",
+        "best edit": lambda row: f"{row.best:.4f}",
+        "reward": lambda row: "" if row.reward is None else f"{row.reward:.4f}",
+    }
+    names = dict.fromkeys(term for row in rows.values() for term in row.terms)
+    terms: dict[str, Column] = {term: partial(_term, term) for term in names}
+    return "\n\n".join(_table(rows, columns) for columns in (counts, accuracies, terms) if columns)
+
+
+def _table(rows: Mapping[str, Figures], columns: Mapping[str, Column]) -> str:
+    """Columns without anything in them are left out."""
+    cells = {head: [cell(row) for row in rows.values()] for head, cell in columns.items()}
+    shown = {"": list(rows), **{head: column for head, column in cells.items() if any(column)}}
+    widths = {head: max(map(len, [head, *column])) for head, column in shown.items()}
+    lines = [
+        [head.ljust(width) for head, width in widths.items()],
+        ["-" * width for width in widths.values()],
+        *zip(*([cell.ljust(widths[head]) for cell in column] for head, column in shown.items()), strict=True),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _term(term: str, row: Figures) -> str:
+    return _plus_minus(row.terms[term]) if term in row.terms else ""
+
+
+def _plus_minus(pair: tuple[float, float]) -> str:
+    return f"{pair[0]:.4f} ± {pair[1]:.4f}"
+
+
+def mean_and_spread(values: Iterable[float]) -> tuple[float, float]:
+    """Of at least one value."""
+    listed = list(values)
+    return fmean(listed), spread(listed)
+
+
+def spread(values: Sequence[float]) -> float:
+    """The standard deviation of a sample; 0 for a single value."""
+    return stdev(values) if len(values) > 1 else 0.0
+
+
+def _edits(rollouts: Sequence[Rollout]) -> list[Edit]:
+    """The rollouts of a context by edit."""
+    by_edit: dict[int, list[Rollout]] = {}
+    for rollout in rollouts:
+        by_edit.setdefault(rollout.edit_index, []).append(rollout)
+    return list(by_edit.values())
+
+
+def _score(edit: Edit) -> float:
+    return fmean(rollout.score for rollout in edit)
+
+
+def _baseline(edit: Edit) -> float:
+    return fmean(rollout.baseline for rollout in edit)
+
+
+def _terms(rollouts: Sequence[Rollout]) -> dict[str, tuple[float, float]]:
+    values: dict[str, list[float]] = {}
+    for rollout in rollouts:
+        for name, value in rollout.terms.items():
+            values.setdefault(name, []).append(value)
+    return {name: mean_and_spread(listed) for name, listed in values.items()}
+
+
+def _tokens(edits: Iterable[Edit]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for edit in edits:
+        for rollout in edit:
+            for name, count in rollout.tokens.items():
+                if rollout is edit[0] or name not in ONCE_AN_EDIT:
+                    total[name] = total.get(name, 0) + count
+    return total
+
+
+def _usage(rollouts: Iterable[Rollout]) -> dict[str, dict[str, float]]:
+    total: dict[str, dict[str, float]] = {}
+    for rollout in rollouts:
+        for purpose, used in rollout.usage.items():
+            sums = total.setdefault(purpose, {})
+            sums.update({name: sums.get(name, 0) + value for name, value in used.items()})
+    return total

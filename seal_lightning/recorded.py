@@ -1,0 +1,199 @@
+"""Rollouts that were written down earlier: read from journals and official runs, graded anew, rewarded anew.
+
+What `seal replay` works on. A journal of several ranks is one entry; different rounds are different entries, since
+their edits come from different policies and must not meet in one group.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+from seal_lightning.data.rows import read_bytes
+from seal_lightning.errors import DataError, JournalError
+from seal_lightning.grading import Answer, Grader, Reward, Verdict
+from seal_lightning.journal import read_units
+from seal_lightning.official import OfficialRun, read_run
+from seal_lightning.types import Rollout, Usage
+
+JOURNAL = re.compile(r"(.*?)(\.rank-\d+)?\.(jsonl|ndjson)(\.gz)?")
+RIGHT = 0.5  # scores from here on count as right where graders are compared
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The rollouts of one round.
+
+    Attributes:
+        source: What the user named.
+        name: Of the journal or run; in the tables.
+        rollouts: By unit, context, edit and repeat.
+        files: What was read.
+        teaches: Whether a fit learns from such rollouts: never from those of validation and test.
+        run: The official run, where it is one.
+    """
+
+    source: str
+    name: str
+    rollouts: tuple[Rollout, ...]
+    files: tuple[Path, ...]
+    teaches: bool = True
+    run: OfficialRun | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Regrading:
+    """How a grader compares with the scores that it replaces, over distinct answers.
+
+    Attributes:
+        answers: Distinct (question, accepted answers, answer).
+        agreement: Share on which both say right, or both wrong.
+        kappa: Cohen's; 0 is what chance gives. None where both always say the same.
+        usage: What the grader asked endpoints for.
+    """
+
+    answers: int
+    agreement: float
+    kappa: float | None
+    usage: Usage
+
+
+def read_entries(source: str) -> list[Entry]:
+    """Read a run folder, its journal folder, one journal in it (`RUN/journal/train-000`), a file of one, or a run file.
+
+    Raises:
+        DataError: Nothing is there, or something in it cannot be used.
+    """
+    place = Path(source).expanduser()
+    journals = _journals(place)
+    if journals is None:
+        run = read_run(place)
+        return [Entry(source, re.sub(r"\.json(\.gz)?$", "", place.name), run.rollouts, (place,), run=run)]
+    entries = [entry for name, files in journals.items() for entry in _journal_entries(source, name, files)]
+    if not entries:
+        raise DataError(f"{source}: expected a journal with a finished unit, got none: give `seal fit` more time")
+    return entries
+
+
+def _journals(place: Path) -> dict[str, list[Path]] | None:
+    """The files of each journal that `place` means, by the journal's name; None where it is for `read_run`."""
+    if place.is_dir():
+        folder = place / "journal" if (place / "journal").is_dir() else place
+        files = [path for path in sorted(folder.iterdir()) if JOURNAL.fullmatch(path.name)]
+        if not files:
+            raise DataError(f"{place}: expected a run folder, got one without journals (*.jsonl): name a run's folder")
+    elif place.exists():
+        files = [place] if JOURNAL.fullmatch(place.name) else []
+    else:
+        siblings = sorted(place.parent.iterdir()) if place.parent.is_dir() else []
+        files = [path for path in siblings if _name(path) == place.name]
+    journals: dict[str, list[Path]] = {}
+    for path in files:
+        journals.setdefault(_name(path), []).append(path)
+    return journals or None
+
+
+def _name(path: Path) -> str:
+    """Of the journal that a file belongs to; "" where it belongs to none."""
+    found = JOURNAL.fullmatch(path.name)
+    return found[1] if found else ""
+
+
+def _journal_entries(source: str, name: str, files: Sequence[Path]) -> list[Entry]:
+    units: dict[int, list[Rollout]] = {}
+    for file in files:
+        try:
+            units |= read_units(file, read_bytes(file))
+        except JournalError as error:
+            raise DataError(str(error)) from error  # the user's file, not a run of ours
+    rollouts = [rollout for unit in sorted(units) for rollout in units[unit]]
+    rounds = sorted({rollout.round for rollout in rollouts})
+    return [
+        Entry(
+            source,
+            name if len(rounds) == 1 else f"{name} round {number}",
+            tuple(rollout for rollout in rollouts if rollout.round == number),
+            tuple(files),
+            teaches=not name.startswith(("validation-", "test-")),
+        )
+        for number in rounds
+    ]
+
+
+def regrade(
+    entries: Sequence[Entry], grader: Grader, *, on_done: Callable[[int], None] = lambda count: None
+) -> tuple[list[Entry], Regrading]:
+    """Grade every answer anew, each distinct one once; scores, baselines and gains follow, rewards do not.
+
+    Raises:
+        DataError: There are no answers.
+        GradingError: One could not be graded.
+    """
+    former: dict[Answer, list[float]] = {}
+    for entry in entries:
+        for rollout in entry.rollouts:
+            for answer, score in _graded(rollout):
+                former.setdefault(answer, []).append(score)
+    if not former:
+        raise DataError(f"{entries[0].source}: expected answers to grade, got none: leave --grader out")
+    verdicts = dict(zip(former, grader.verdicts(list(former), on_done=on_done), strict=True))
+    regraded = [
+        replace(entry, rollouts=tuple(_rescored(rollout, verdicts) for rollout in entry.rollouts)) for entry in entries
+    ]
+    pairs = [(fmean(scores) >= RIGHT, verdicts[answer].score >= RIGHT) for answer, scores in former.items()]
+    usage = sum((verdict.usage for verdict in verdicts.values()), Usage())
+    return regraded, Regrading(len(pairs), *_agreement(pairs), usage)
+
+
+def _graded(rollout: Rollout) -> list[tuple[Answer, float]]:
+    """The answers before and after, where there are any, with their scores."""
+    return [
+        (answer, score)
+        for texts, scores in (
+            (rollout.baseline_answers, rollout.baseline_scores),
+            (rollout.answers, rollout.scores),
+        )
+        for answer, score in zip(_answers(rollout, texts), scores, strict=True)
+    ]
+
+
+def _answers(rollout: Rollout, texts: Sequence[str]) -> list[Answer]:
+    if not texts:
+        return []
+    return [Answer(*asked) for asked in zip(rollout.questions, rollout.golds, texts, strict=True)]
+
+
+def _rescored(rollout: Rollout, verdicts: Mapping[Answer, Verdict]) -> Rollout:
+    before = tuple(verdicts[answer].score for answer in _answers(rollout, rollout.baseline_answers))
+    after = tuple(verdicts[answer].score for answer in _answers(rollout, rollout.answers))
+    if not before:
+        return rollout
+    baseline = fmean(before)
+    score = fmean(after) if after else baseline  # where nothing was trained, the policy answers as before
+    return replace(rollout, baseline_scores=before, scores=after, baseline=baseline, score=score, gain=score - baseline)
+
+
+def _agreement(pairs: Sequence[tuple[bool, bool]]) -> tuple[float, float | None]:
+    equal = fmean(one == other for one, other in pairs)
+    ones, others = fmean(one for one, _ in pairs), fmean(other for _, other in pairs)
+    chance = ones * others + (1 - ones) * (1 - others)
+    return equal, (equal - chance) / (1 - chance) if chance < 1 else None
+
+
+def reward_anew(entry: Entry, reward: Reward) -> Entry:
+    """The entry with another reward, and its terms, for every rollout that has one.
+
+    Raises:
+        DataError: A rollout lacks what a term is made of.
+    """
+    return replace(entry, rollouts=tuple(_rewarded(rollout, reward) for rollout in entry.rollouts))
+
+
+def _rewarded(rollout: Rollout, reward: Reward) -> Rollout:
+    if rollout.reward is None:
+        return rollout
+    terms = reward.measure(rollout)
+    return replace(rollout, terms=terms, reward=reward.total(terms))
