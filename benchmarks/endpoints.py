@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import random
-import shutil
+import select
 import socket
 import subprocess
 import sys
@@ -20,19 +20,26 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 import seal_lightning
 from seal_lightning.endpoints import Endpoint
+from seal_lightning.grading import Answer
+from seal_lightning.grading.judge import judge_prompt
 from seal_lightning.types import Prompt, Usage
 
 LAB = Path(seal_lightning.__file__).parent / "lab" / "weights"
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+NAMES = "Ada Bert Cora Dirk Elsa Finn Gerda Hugo Irma Jens Klara Lars Mona Nils Olga Piet".split()
+VERDICTS = ("yes", "no", *"12345")
 FAULTS = ("busy", "error", "hang", "cut", "garbage", "empty")
 
 
@@ -52,9 +59,42 @@ def free_port() -> int:
 
 
 def make_chat_model(folder: Path) -> None:
-    """The lab model in `folder`, with a chat template that says the messages and nothing else."""
-    shutil.copytree(LAB, folder, dirs_exist_ok=True)
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+    """The lab model in `folder`, with a chat template that says the messages and nothing else.
+
+    It also gets a token for each word of `VERDICTS`, with random weights: see `only`.
+    """
+    model = AutoModelForCausalLM.from_pretrained(LAB)
+    tokenizer = AutoTokenizer.from_pretrained(LAB)
+    tokenizer.add_tokens(list(VERDICTS))
+    tokenizer.chat_template = CHAT_TEMPLATE
+    torch.manual_seed(0)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    _balance(model, tokenizer)
+    model.generation_config.do_sample = True  # where a request asks for a temperature above 0
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@torch.no_grad()
+def _balance(model: Any, tokenizer: Any) -> None:
+    """Make yes and no about equally likely over prompts, or every verdict would be the same."""
+    prompts = [judge_prompt(Answer("Who?", ("Ada",), f"{name} of Tarn")).user + "\n" for name in NAMES]
+    states = torch.stack([model.model(**tokenizer(text, return_tensors="pt"))[0][0, -1] for text in prompts])
+    yes, no = (model.lm_head.weight[tokenizer.convert_tokens_to_ids(word)] for word in ("yes", "no"))
+    mean = states.mean(dim=0)
+    yes -= mean * ((yes - no) @ mean) / (mean @ mean)
+
+
+def only(model: str, words: Sequence[str]) -> dict[str, Any]:
+    """Request options with which the served model can say nothing but one of these words of `VERDICTS`.
+
+    It says the likelier one, so a verdict differs from prompt to prompt and is always the same for one prompt.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    allowed = {tokenizer.convert_tokens_to_ids(word) for word in words}
+    others = [token for token in range(len(tokenizer)) if token not in allowed]
+    config = {"suppress_tokens": others, "max_new_tokens": 1, "do_sample": False, "pad_token_id": 1, "eos_token_id": 0}
+    return {"generation_config": json.dumps(config), "max_tokens": 1}
 
 
 @contextmanager
@@ -177,13 +217,17 @@ class FaultProxy:
                 self._under_way -= 1
 
     def _fault(self, body: bytes, attempt: int) -> str:
-        draw = random.Random(f"{self.seed} {attempt} {body!r}")
+        content = {**json.loads(body), "model": None}  # a folder with another name in every run
+        draw = random.Random(f"{self.seed} {attempt} {json.dumps(content, sort_keys=True)}")
         return draw.choices([*self.faults], [*self.faults.values()])[0] if draw.random() < self.share else ""
 
     # -- what it answers with ----------------------------------------------------------------------------------------
 
     def _pass(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         status, reply = self._forward(handler, body)
+        if _has_gone(handler.connection):  # it lost patience with the server: the reply reaches nobody
+            handler.close_connection = True
+            return
         if status == 200:
             self._count(json.loads(reply))
         self._send(handler, status, reply)
@@ -244,6 +288,12 @@ class FaultProxy:
         for name, value in {"Content-Type": "application/json", "Content-Length": str(length), **headers}.items():
             handler.send_header(name, value)
         handler.end_headers()
+
+
+def _has_gone(connection: socket.socket) -> bool:
+    """Whether the other side has closed the connection."""
+    readable, _, _ = select.select([connection], [], [], 0)
+    return bool(readable) and not connection.recv(1, socket.MSG_PEEK)
 
 
 def prompts_of(count: int) -> list[Prompt]:
