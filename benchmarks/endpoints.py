@@ -149,6 +149,7 @@ class FaultProxy:
         base_url: Where clients ask.
         attempts: What became of them: `passed`, or the name of a fault.
         usage: What the server counted in the replies that reached the client whole, `requests` among it.
+        authorizations: What clients sent as such.
         most_at_once: The largest number of requests under way at one time.
     """
 
@@ -167,6 +168,7 @@ class FaultProxy:
         self.seed = seed
         self.hang = hang
         self.attempts: Counter[str] = Counter()
+        self.authorizations: set[str] = set()
         self.usage: Counter[str] = Counter()
         self.most_at_once = 0
         self._under_way = 0
@@ -203,6 +205,7 @@ class FaultProxy:
         """Answer one attempt."""
         body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
         with self._lock:
+            self.authorizations.add(handler.headers.get("authorization", ""))
             fault = self._fault(body, self._seen[body])
             self._seen[body] += 1
             self._under_way += 1

@@ -18,7 +18,8 @@ CONFIGS = sorted(
     path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*") if path.suffix in (".yaml", ".json")
 )
 OVERLAYS = [path for path in CONFIGS if path.startswith("configs/deepspeed/")]  # over one of the others
-CONFIGS = [path for path in CONFIGS if path not in OVERLAYS]
+TABLES = ["configs/prices.yaml"]  # read by an option, no configurations
+CONFIGS = [path for path in CONFIGS if path not in [*OVERLAYS, *TABLES]]
 DATA = ["--data.train", "configs/debug/passages.jsonl", "--data.validation", "configs/debug/passages-validation.jsonl"]
 
 WIDE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 8}

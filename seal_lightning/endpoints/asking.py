@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from seal_lightning.endpoints.failures import Again
 from seal_lightning.endpoints.wire import Reply, Request
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 EMPTY_ATTEMPTS = 3  # after so many empty answers the model is believed
 _LOUD = 4  # a request that failed so often is worth a warning
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,93 +42,74 @@ class Answered:
     replies: tuple[Reply, ...]
 
 
-class Asking:
-    """One call's requests.
+class Insistence:
+    """Repeats calls until they succeed, for all threads of one call; the waits grow, at random.
 
     Args:
-        attempt: Asks once; raises `Again` where it may go well another time.
+        patience: For each call.
         where: The model and its endpoint, for messages.
         kept: What becomes of the answers that came, for messages.
-        concurrency: Requests under way at once.
-        patience: For each of them.
     """
 
-    def __init__(
-        self, attempt: Callable[[Request], Reply], *, where: str, kept: str, concurrency: int, patience: Patience
-    ) -> None:
-        self._attempt = attempt
+    def __init__(self, patience: Patience, *, where: str, kept: str) -> None:
+        self._patience = patience
         self._where = where
         self._kept = kept
-        self._concurrency = concurrency
-        self._patience = patience
-        self._stop = threading.Event()
+        self._stopped = threading.Event()
+        self._error: Exception | None = None
         self._failures: Counter[str] = Counter()
-        self._lock = threading.Lock()
         self._warned = False
+        self._lock = threading.Lock()
 
-    def run(
-        self, requests: Sequence[Request], *, keep: Callable[[Request, Reply], None]
-    ) -> Iterator[tuple[Request, Answered]]:
-        """Each request with its answer, as they come; `keep` is told of an answer by the thread that got it.
+    def __call__(self, call: Callable[[], T], *, repeat: Callable[[Again], bool] = lambda failure: True) -> T:
+        """What `call` returns once it does not raise `Again`, or one that `repeat` finds worth another attempt.
 
         Raises:
-            SealError: A request was refused, or not answered after all retries.
+            EndpointError: It did, after all attempts.
         """
-
-        def ask(request: Request) -> Answered:
-            answered = self._insist(request)
-            keep(request, answered.reply)
-            return answered
-
-        with ThreadPoolExecutor(max(1, min(self._concurrency, len(requests)))) as pool:
-            futures = {pool.submit(ask, request): request for request in requests}
-            try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-            finally:  # on an error, an interrupt, or at the end
-                self._stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-        if self._failures:
-            counts = ", ".join(f"{kind} {count}x" for kind, count in self._failures.most_common())
-            log.info("%s: %d requests answered, failed attempts: %s", self._where, len(requests), counts)
-
-    def _insist(self, request: Request) -> Answered:
-        """Ask until there is an answer; a model that answers nothing is asked a few times only."""
         import tenacity
 
-        replies: list[Reply] = []
+        jitter = tenacity.wait_random_exponential(min=self._patience.shortest, max=self._patience.longest)
 
-        def attempt() -> Reply:
-            reply = self._attempt(request)
-            replies.append(reply)
-            if not reply.text.strip() and len(replies) < EMPTY_ATTEMPTS:
-                raise Again("empty", "an empty answer")
-            return reply
-
-        patience = self._patience
-        jitter = tenacity.wait_random_exponential(min=patience.shortest, max=patience.longest)
-
-        def wait(state: tenacity.RetryCallState) -> float:
-            return min(max(jitter(state), _failure(state).wait), patience.at_most)
+        def wait(state: Any) -> float:
+            return min(max(jitter(state), state.outcome.exception().wait), self._patience.at_most)
 
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Again),
-            stop=tenacity.stop_after_attempt(patience.retries + 1),
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, Again) and repeat(error)),
+            stop=tenacity.stop_after_attempt(self._patience.retries + 1),
             wait=wait,
             before_sleep=self._note,
             sleep=self._sleep,
-            retry_error_callback=lambda state: _failure(state),
+            reraise=True,
         )
-        outcome = retrying(attempt)
-        if isinstance(outcome, Again):
-            raise EndpointError(
-                f"{self._where}: no answer after {patience.retries + 1} attempts, the last one: {outcome.reason}; run "
-                f"the command again once the endpoint answers: {self._kept}"
-            )
-        return Answered(outcome, tuple(replies))
+        try:
+            return retrying(call)
+        except Again as failure:
+            attempts, reason = retrying.statistics["attempt_number"], failure.reason
+        raise EndpointError(
+            f"{self._where}: no answer after {attempts} attempts, the last one: {reason}; run the command again once "
+            f"the endpoint answers: {self._kept}"
+        )
+
+    def stop(self, error: Exception | None = None) -> None:
+        """Make no more attempts in any thread: a call failed for good, or nobody waits for an answer any more."""
+        with self._lock:
+            self._error = self._error or error
+            self._stopped.set()
+
+    def check(self) -> None:
+        """Raise what the other calls were stopped for, if they were."""
+        if self._stopped.is_set():
+            raise self._error or EndpointError(f"{self._where}: interrupted")
+
+    def report(self, answered: int) -> None:
+        """Log how many attempts failed on the way, by kind."""
+        if self._failures:
+            counts = ", ".join(f"{kind} {count}x" for kind, count in self._failures.most_common())
+            log.info("%s: %d requests answered, failed attempts: %s", self._where, answered, counts)
 
     def _note(self, state: Any) -> None:
-        failure = _failure(state)
+        failure = state.outcome.exception()
         with self._lock:
             self._failures[failure.kind] += 1
             loud = state.attempt_number >= _LOUD and not self._warned
@@ -136,11 +118,60 @@ class Asking:
             log.warning("%s: attempt %d failed, trying on: %s", self._where, state.attempt_number, failure.reason)
 
     def _sleep(self, seconds: float) -> None:
-        if self._stop.wait(seconds):
-            raise EndpointError(f"{self._where}: given up, since another request failed")
+        self._stopped.wait(seconds)
+        self.check()
 
 
-def _failure(state: Any) -> Again:
-    failure = state.outcome.exception()
-    assert isinstance(failure, Again)
-    return failure
+def ask_all(
+    requests: Sequence[Request],
+    attempt: Callable[[Request], Reply],
+    *,
+    insist: Insistence,
+    keep: Callable[[Request, Reply], None],
+    concurrency: int,
+) -> Iterator[tuple[Request, Answered]]:
+    """Each request with its answer, as they come.
+
+    Args:
+        requests: What to ask.
+        attempt: Asks once; raises `Again` where it may go well another time.
+        insist: Repeats it.
+        keep: Told of an answer by the thread that got it, at once.
+        concurrency: Requests under way at once.
+
+    Raises:
+        SealError: A request was refused, or not answered after all retries; the others are given up.
+    """
+
+    def ask(request: Request) -> Answered:
+        insist.check()
+        try:
+            answered = _ask(request, attempt, insist)
+            keep(request, answered.reply)
+        except Exception as error:
+            insist.stop(error)
+            raise
+        return answered
+
+    with ThreadPoolExecutor(max(1, min(concurrency, len(requests)))) as pool:
+        futures = {pool.submit(ask, request): request for request in requests}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:  # at the end, on an error, or on an interrupt: then those under way end, the others never start
+            insist.stop()
+            pool.shutdown(wait=True, cancel_futures=True)
+    insist.report(len(requests))
+
+
+def _ask(request: Request, attempt: Callable[[Request], Reply], insist: Insistence) -> Answered:
+    """Ask until there is an answer; a model that answers nothing is asked a few times only."""
+    replies: list[Reply] = []
+
+    def once() -> Reply:
+        replies.append(attempt(request))
+        if not replies[-1].text.strip() and len(replies) < EMPTY_ATTEMPTS:
+            raise Again("empty", "an empty answer")
+        return replies[-1]
+
+    return Answered(insist(once), tuple(replies))

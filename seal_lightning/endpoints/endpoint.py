@@ -6,31 +6,27 @@ counted is reported with every text. Streaming, tools and images are left out: S
 
 from __future__ import annotations
 
-import ipaddress
-import json
-import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from decimal import Decimal
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from seal_lightning.endpoints.asking import Answered, Asking, Patience
+from seal_lightning.endpoints.asking import Answered, Insistence, Patience, ask_all
+from seal_lightning.endpoints.batch import BatchJob, job_key
 from seal_lightning.endpoints.cache import DEFAULT, Cache, cache_folder
 from seal_lightning.endpoints.failures import explain
+from seal_lightning.endpoints.ledger import Ledger
+from seal_lightning.endpoints.options import check_options, check_request, is_local
 from seal_lightning.endpoints.prices import find_price
 from seal_lightning.endpoints.wire import CHAT, TEXT, Reply, Request, make_request, messages, read_reply
 from seal_lightning.errors import ConfigError
-from seal_lightning.redaction import has_user, secrets_in, without_user
-from seal_lightning.types import Prompt, Usage, Written
-
-log = logging.getLogger(__name__)
+from seal_lightning.redaction import without_user
+from seal_lightning.types import Prompt, Written
 
 OPENAI = "https://api.openai.com/v1"
-OURS = ("messages", "model", "n", "prompt", "stream", "timeout")  # not for `request`
+T = TypeVar("T")
 
 
 class Endpoint:
@@ -65,8 +61,15 @@ class Endpoint:
         cache: str | None = DEFAULT,
         prices: str | dict[str, Any] | None = None,
     ) -> None:
-        _check(model=model, base_url=base_url, concurrency=concurrency, timeout=timeout, retries=retries)
-        _check_request(request)
+        check_options(
+            model=model,
+            base_url=base_url,
+            api_key_env=api_key_env,
+            concurrency=concurrency,
+            timeout=timeout,
+            retries=retries,
+        )
+        check_request(request)
         if find_spec("openai") is None or find_spec("tenacity") is None:
             raise ConfigError("an endpoint needs the packages of an extra: pip install 'seal-lightning[endpoint]'")
         self.model = model
@@ -109,9 +112,8 @@ class Endpoint:
             ConfigError: The endpoint refuses the key or does not know the model.
             EndpointError: It refuses a request, or does not answer one after all retries.
         """
-        bodies = [{"model": self.model, "messages": messages(prompt)} for prompt in prompts]
-        requests = self._requests(CHAT, bodies, max_tokens, temperature, top_p, seeds)
-        return self._ask(requests, accept=accept, on_done=on_done)
+        requests = self._chat(prompts, max_tokens, temperature, top_p, seeds)
+        return self._answered(self._ledger(requests, accept, on_done))
 
     def complete(
         self,
@@ -131,12 +133,54 @@ class Endpoint:
             models: One a text, where they are not all for this endpoint's model: adapters that the server has loaded.
                 A name has to mean the same adapter for ever, since replies are kept on disk by name.
         """
-        names = models or [self.model] * len(texts)
+        names = [self.model] * len(texts) if models is None else models
         bodies = [{"model": name, "prompt": text} for name, text in zip(names, texts, strict=True)]
         requests = self._requests(TEXT, bodies, max_tokens, temperature, top_p, seeds)
-        return self._ask(requests, accept=accept, on_done=on_done)
+        return self._answered(self._ledger(requests, accept, on_done))
+
+    def write_batch(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        top_p: float | None = None,
+        seeds: Sequence[int] | None = None,
+        accept: Callable[[str], bool] | None = None,
+        on_done: Callable[[int], None] = lambda count: None,
+        poll_seconds: float = 30.0,
+    ) -> list[Written]:
+        """Chat completions as one job of the OpenAI Batch API; as `write`, cheaper and within a day.
+
+        A run that is interrupted meanwhile finds the job again when it asks for the same. What failed within the job is
+        asked for once more, singly.
+
+        Args:
+            poll_seconds: How often to ask whether the job has ended.
+
+        Raises:
+            ConfigError: As `write`; or the endpoint has no batch routes, or there is no cache to keep the job in.
+            EndpointError: As `write`; or the job failed, expired or was cancelled.
+        """
+        if self._cache is None:
+            raise ConfigError("endpoint.cache=null: batch mode keeps its job there; name a folder, or leave it off")
+        requests = self._chat(prompts, max_tokens, temperature, top_p, seeds)
+        ledger = self._ledger(requests, accept, on_done)
+        if pending := ledger.pending:
+            with self._client() as client:
+                job = BatchJob(
+                    client, once=self._once, insist=self._insistence(), cache=self._open_cache(), where=self._where()
+                )
+                done = job.run(pending, key=job_key(requests), poll_seconds=poll_seconds, keep=ledger.keep)
+                for request, reply in done:
+                    ledger.enter(request, Answered(reply, (reply,)), batch=True)
+        return self._answered(ledger)
 
     # -- how -------------------------------------------------------------------------------------------------------
+
+    def _chat(self, prompts: Sequence[Prompt], *sampling: Any) -> list[Request]:
+        bodies = [{"model": self.model, "messages": messages(prompt)} for prompt in prompts]
+        return self._requests(CHAT, bodies, *sampling)
 
     def _requests(
         self,
@@ -152,92 +196,43 @@ class Endpoint:
         sampling = {limit: max_tokens, "temperature": temperature, "top_p": top_p}
         return [
             make_request(self._url(), route, {**body, **sampling}, options=self.request or {}, seed=seed)
-            for body, seed in zip(bodies, seeds or [None] * len(bodies), strict=True)
+            for body, seed in zip(bodies, [None] * len(bodies) if seeds is None else seeds, strict=True)
         ]
 
-    def _ask(
-        self,
-        requests: Sequence[Request],
-        *,
-        accept: Callable[[str], bool] | None,
-        on_done: Callable[[int], None],
-    ) -> list[Written]:
-        cache = self._open_cache()
-        asked = {request.key: request for request in requests}
-        times = Counter(request.key for request in requests)
+    def _ledger(
+        self, requests: Sequence[Request], accept: Callable[[str], bool] | None, on_done: Callable[[int], None]
+    ) -> Ledger:
+        return Ledger(requests, cache=self._open_cache(), price=self._price, accept=accept, on_done=on_done)
 
-        def usable(reply: Reply) -> bool:
-            return bool(reply.text.strip()) and (accept is None or accept(reply.text))
+    def _answered(self, ledger: Ledger) -> list[Written]:
+        """What was written, once the endpoint has been asked for what is missing."""
+        if pending := ledger.pending:
+            with self._client() as client:
+                answers = ask_all(
+                    pending,
+                    lambda request: self._once(lambda: _post(client, request)),
+                    insist=self._insistence(),
+                    keep=ledger.keep,
+                    concurrency=self._concurrency,
+                )
+                for request, answered in answers:
+                    ledger.enter(request, answered)
+        ledger.remark(self._where())
+        return ledger.written()
 
-        def keep(request: Request, reply: Reply) -> None:
-            if usable(reply):
-                cache.put(request.key, reply)
+    def _insistence(self) -> Insistence:
+        kept = "nothing is kept, since cache is null" if self._cache is None else "answered requests are in the cache"
+        return Insistence(self._patience, where=self._where(), kept=kept)
 
-        texts = {key: reply.text for key in asked if (reply := cache.get(key)) is not None and usable(reply)}
-        usages: dict[str, Usage] = {}
-        if texts:
-            on_done(sum(times[key] for key in texts))
-        pending = [request for key, request in asked.items() if key not in texts]
-        for request, answered in self._answers(pending, keep=keep):
-            texts[request.key] = answered.reply.text
-            usages[request.key] = self._usage(answered)
-            on_done(times[request.key])
-        return [Written(texts[request.key], usages.pop(request.key, Usage(cached=1))) for request in requests]
-
-    def _answers(
-        self, requests: Sequence[Request], *, keep: Callable[[Request, Reply], None]
-    ) -> Iterator[tuple[Request, Answered]]:
-        if not requests:
-            return
-        done: list[Answered] = []
-        with self._client() as client:
-            asking = Asking(
-                lambda request: self._attempt(client, request),
-                where=self._where(),
-                kept="answered requests are kept in the cache"
-                if self._cache
-                else "nothing is kept, since cache is null",
-                concurrency=self._concurrency,
-                patience=self._patience,
-            )
-            for request, answered in asking.run(requests, keep=keep):
-                done.append(answered)
-                yield request, answered
-        self._remark(done)
-
-    def _attempt(self, client: Any, request: Request) -> Reply:
-        """Ask once."""
+    def _once(self, call: Callable[[], T]) -> T:
+        """What a call with the client returns, or what its failure means."""
         import openai
 
-        options = self.request or {}
-        beside = {"headers": options.get("extra_headers") or {}, "params": options.get("extra_query") or {}}
         try:
-            return read_reply(client.post(request.route, body=dict(request.body), cast_to=object, options=beside))
+            return call()
         except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no reply, or no JSON at all
-            failure = self._explain(error)
+            failure = explain(error, where=self._where(), key_variable=self._api_key_env, key=self._key())
         raise failure  # out here, so that it does not carry the client's error along, which may show the key
-
-    def _explain(self, error: Exception) -> Exception:
-        return explain(error, where=self._where(), key_variable=self._api_key_env, key=self._key())
-
-    def _usage(self, answered: Answered, *, batch: bool = False) -> Usage:
-        replies = answered.replies
-        price = self._price
-        dollars = None if price is None else float(sum((price.dollars(r, batch=batch) for r in replies), Decimal(0)))
-        return Usage(
-            requests=len(replies),
-            prompt_tokens=sum(reply.prompt_tokens for reply in replies),
-            completion_tokens=sum(reply.completion_tokens for reply in replies),
-            dollars=dollars,
-        )
-
-    def _remark(self, done: Sequence[Answered]) -> None:
-        """What a person should know about the replies of one call, in one line each."""
-        if uncounted := sum(not reply.counted for answered in done for reply in answered.replies):
-            log.warning("%s: %d replies without a usage block, counted as 0 tokens", self._where(), uncounted)
-        if empty := Counter(row.reply.finish or "unknown" for row in done if not row.reply.text.strip()):
-            reasons = ", ".join(f"{name} {count}x" for name, count in empty.most_common())
-            log.warning("%s: %d empty answers, finish reasons: %s", self._where(), sum(empty.values()), reasons)
 
     # -- where -----------------------------------------------------------------------------------------------------
 
@@ -246,9 +241,16 @@ class Endpoint:
         """A client of the openai package for one call; an endpoint itself holds no connection and no key."""
         import openai
 
-        http = openai.DefaultHttpxClient(trust_env=not _is_local(self._url()))  # no proxy towards this machine
+        options = self.request or {}
+        http = openai.DefaultHttpxClient(trust_env=not is_local(self._url()))  # no proxy towards this machine
         with openai.OpenAI(
-            api_key=self._key(), base_url=self._url(), timeout=self._timeout, max_retries=0, http_client=http
+            api_key=self._key(),
+            base_url=self._url(),
+            timeout=self._timeout,
+            max_retries=0,
+            default_headers=options.get("extra_headers"),
+            default_query=options.get("extra_query"),
+            http_client=http,
         ) as client:
             yield client
 
@@ -275,44 +277,5 @@ class Endpoint:
         return Cache(None if self._cache is None else cache_folder(self._cache))
 
 
-def _check(*, model: str, base_url: str | None, concurrency: int, timeout: float, retries: int) -> None:
-    if not model.strip():
-        raise ConfigError("endpoint.model is empty: expected the model's name as the server calls it")
-    for name, value, least in (("concurrency", concurrency, 1), ("retries", retries, 0)):
-        if value < least:
-            raise ConfigError(f"endpoint.{name} must be at least {least}, got {value}")
-    if not timeout > 0:
-        raise ConfigError(f"endpoint.timeout must be above 0 seconds, got {timeout}")
-    if base_url is not None:
-        if has_user(base_url):
-            raise ConfigError(
-                f"endpoint.base_url={without_user(base_url)}: expected no user and password in it; keys come from the "
-                "environment (api_key_env)"
-            )
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"endpoint.base_url={base_url}: expected a URL such as http://localhost:8000/v1")
-
-
-def _check_request(request: Mapping[str, Any] | None) -> None:
-    if found := secrets_in(request):
-        raise ConfigError(
-            f"endpoint.request.{found[0]}: expected no keys here, they would be saved with the configuration; put the "
-            "key into the environment and name the variable in api_key_env"
-        )
-    if clash := sorted({*(request or {})} & {*OURS}):
-        raise ConfigError(
-            f"endpoint.request.{clash[0]} cannot be set here: it is an option of its own, or always the same"
-        )
-    try:
-        json.dumps(request, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"endpoint.request: expected JSON values: {error}") from error
-
-
-def _is_local(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _post(client: Any, request: Request) -> Reply:
+    return read_reply(client.post(request.route, body=dict(request.body), cast_to=object))

@@ -70,7 +70,7 @@ def read_reply(body: Any) -> Reply:
     Raises:
         Garbled: The body is none.
     """
-    body = _parsed(body)
+    body = parsed(body)
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
         raise Garbled(f"no choices in {_shown(body)}")
@@ -91,8 +91,12 @@ def read_reply(body: Any) -> Reply:
     )
 
 
-def _parsed(body: Any) -> Mapping[str, Any]:
-    """JSON that came under another content type is text until here."""
+def parsed(body: Any) -> Mapping[str, Any]:
+    """The JSON object that a body is; one that came under another content type is text until here.
+
+    Raises:
+        Garbled: It is none.
+    """
     if isinstance(body, str | bytes):
         try:
             body = json.loads(body)

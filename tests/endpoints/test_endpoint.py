@@ -1,40 +1,273 @@
-"""One client for every endpoint: replies, usage, cache and options, against a real server."""
+"""One client for every endpoint: replies in order, usage, what is asked once, and options; against a real server."""
 
+import copy
+import json
+import logging
+import pickle
+import subprocess
+import sys
+
+import pytest
 from endpoints import prompts_of
 
 from seal_lightning.endpoints import Endpoint
-from seal_lightning.types import Prompt, Usage
-
-
-def make(server, tmp_path, **options):
-    return Endpoint(server.model, **{"base_url": server.base_url, "cache": str(tmp_path / "cache"), **options})
+from seal_lightning.errors import ConfigError
+from seal_lightning.rollouts import describe
+from seal_lightning.types import Prompt, Usage, Written
 
 
 def total(written):
     return sum((row.usage for row in written), Usage())
 
 
-def test_it_writes_and_counts_and_keeps(chat_server, fault_proxy, tmp_path):
+def texts(written):
+    return [row.text for row in written]
+
+
+def test_it_writes_and_counts_and_keeps(chat_server, fault_proxy, make):
     proxy = fault_proxy()
-    endpoint = make(chat_server, tmp_path, base_url=proxy.base_url)
+    endpoint = make(chat_server, base_url=proxy.base_url)
     prompts, done = prompts_of(5), []
     first = endpoint.write([*prompts, prompts[0]], max_tokens=4, on_done=done.append)
-    assert all(row.text.strip() for row in first)
-    assert first[5] == type(first[0])(first[0].text, Usage(cached=1))
+    assert all(text.strip() for text in texts(first))
+    assert first[5] == Written(first[0].text, Usage(cached=1))
     assert sum(done) == 6
     assert total(first) == Usage(cached=1, **proxy.usage)
     assert proxy.attempts == {"passed": 5}
-    second = endpoint.write(prompts, max_tokens=4)
-    assert [row.text for row in second] == [row.text for row in first[:5]]
-    assert total(second) == Usage(cached=5)
+    done.clear()
+    second = endpoint.write(prompts, max_tokens=4, on_done=done.append)
+    assert (texts(second), total(second), done) == (texts(first)[:5], Usage(cached=5), [5])
     assert proxy.attempts == {"passed": 5}
 
 
-def test_a_lead_is_not_sent_and_a_system_message_is(chat_server, tmp_path):
-    endpoint = make(chat_server, tmp_path)
-    plain, led, system = endpoint.write(
-        [Prompt("Question: Who?"), Prompt("Question: Who?", lead="Answer:"), Prompt("Question: Who?", system="Be so.")],
-        max_tokens=4,
+def test_equal_requests_are_asked_once_without_a_cache_too(chat_server, fault_proxy, make, tmp_path):
+    proxy = fault_proxy()
+    endpoint = make(chat_server, base_url=proxy.base_url, cache=None)
+    written = endpoint.write([Prompt("Question: Who?")] * 3, max_tokens=4)
+    assert [row.usage.cached for row in written] == [0, 1, 1]
+    assert len({*texts(written)}) == 1
+    assert endpoint.write([], max_tokens=4) == []
+    assert proxy.attempts == {"passed": 1}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_seeds_tell_equal_requests_apart(chat_server, make):
+    endpoint = make(chat_server)
+    prompts = [Prompt("Question: Who is mayor? Answer:")] * 8
+    drawn = endpoint.write(prompts, max_tokens=8, temperature=2.0, top_p=0.99, seeds=range(8))
+    assert total(drawn).requests == 8
+    assert len({*texts(drawn)}) > 1
+    again = make(chat_server, cache=None).write(prompts, max_tokens=8, temperature=2.0, top_p=0.99, seeds=range(8))
+    assert len(texts(again)) == 8
+
+
+def test_a_lead_is_not_sent_and_a_system_message_is(scripted, make, said):
+    server = scripted((200, said()))
+    make(server).write([Prompt("u", lead="l", system="s")], max_tokens=4)
+    make(server).write([Prompt("u", lead="l")], max_tokens=4)
+    assert [body["messages"] for body in server.bodies] == [
+        [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}],
+        [{"role": "user", "content": "u"}],
+    ]
+
+
+def test_it_completes_raw_texts(chat_server, fault_proxy, make):
+    proxy = fault_proxy()
+    endpoint = make(chat_server, base_url=proxy.base_url)
+    first = endpoint.complete(["In Aldora, the mayor is", "The mayor of"], max_tokens=3)
+    assert total(first) == Usage(**proxy.usage)
+    assert all(text.strip() for text in texts(first))
+    second = endpoint.complete(["The mayor of"], max_tokens=3, models=[chat_server.model])
+    assert second == [Written(first[1].text, Usage(cached=1))]
+
+
+def test_a_model_for_each_text(scripted, make):
+    server = scripted((200, {"choices": [{"text": "so"}]}))
+    make(server, concurrency=1).complete(["a", "b"], max_tokens=3, models=["one", "two"])
+    assert [(body["model"], body["prompt"]) for body in server.bodies] == [("one", "a"), ("two", "b")]
+    with pytest.raises(ValueError):
+        make(server).complete(["a", "b"], max_tokens=3, models=["one"])
+
+
+def test_the_body_that_is_sent(scripted, make, said):
+    server = scripted((200, said()))
+    options = {"reasoning_effort": "low", "temperature": None, "top_k": 5, "extra_body": {"min_p": 0.1},
+               "extra_headers": {"X-Team": "seal"}}  # fmt: skip
+    make(server, request=options).write([Prompt("u")], max_tokens=4, top_p=0.5, seeds=[2**40 + 3])
+    assert server.bodies == [
+        {
+            "model": "some-model",
+            "messages": [{"role": "user", "content": "u"}],
+            "max_tokens": 4,
+            "top_p": 0.5,
+            "seed": 3,
+            "reasoning_effort": "low",
+            "top_k": 5,
+            "min_p": 0.1,
+        }
+    ]
+    assert server.heads[0]["x-team"] == "seal"
+    assert server.heads[0]["authorization"] == "Bearer none"
+
+
+def test_every_option_is_part_of_what_is_kept(scripted, make, said):
+    server = scripted((200, said()))
+    options = {"max_tokens": 4}
+    variants = [
+        ({}, {}),
+        ({"model": "other"}, {}),
+        ({"request": {"top_k": 3}}, {}),
+        ({"request": {"extra_headers": {"X-Adapter": "b"}}}, {}),
+        ({}, {"max_tokens": 5}),
+        ({}, {"temperature": 0.5}),
+        ({}, {"top_p": 0.5}),
+        ({}, {"seeds": [1]}),
+        ({}, {"seeds": [2]}),
+        ({"request": {"seed": None}}, {"seeds": [3]}),
+        ({"request": {"seed": None}}, {"seeds": [4]}),
+    ]
+    prompts = [Prompt("u"), Prompt("v"), Prompt("u", system="s")]
+    for number in (1, 2):
+        for given, sampling in variants:
+            make(server, **given).write(prompts[:1], **{**options, **sampling})
+        make(server).write(prompts, **options)
+        make(scripted((200, said("no"))), base_url=f"{server.base_url}/").write(prompts[:1], **options)
+        assert len(server.bodies) == len(variants) + 2, f"run {number}"
+    elsewhere = scripted((200, said("no")))
+    assert texts(make(elsewhere).write(prompts[:1], **options)) == ["no"]
+
+
+def test_what_changes_no_answer_is_no_part_of_the_stamp(scripted, make, said, tmp_path):
+    server = scripted((200, said()))
+    plain = make(server)
+    hasty = make(
+        server, concurrency=2, timeout=1.5, retries=1, cache=None, api_key_env="OTHER", prices={"some-model": PRICE}
     )
-    assert led.usage == Usage(cached=1)
-    assert system.usage.prompt_tokens > plain.usage.prompt_tokens
+    assert describe(plain) == describe(hasty)
+    assert describe(plain) == {
+        "class": "seal_lightning.endpoints.endpoint.Endpoint",
+        "model": "some-model",
+        "base_url": server.base_url,
+        "request": None,
+    }
+    assert describe(make(server, request={"top_k": 2})) != describe(plain)
+
+
+PRICE = {"input": 1, "output": 2}
+
+
+def test_it_is_copied_and_pickled(scripted, make, said):
+    server = scripted((200, said("so")))
+    endpoint = make(server, request={"top_k": 3})
+    endpoint.write([Prompt("a")], max_tokens=1)
+    for number, twin in enumerate((copy.deepcopy(endpoint), pickle.loads(pickle.dumps(endpoint)))):
+        assert texts(twin.write([Prompt("a"), Prompt(f"b{number}")], max_tokens=1)) == ["so", "so"]
+    assert len(server.bodies) == 3
+
+
+def test_no_more_requests_at_once_than_allowed(chat_server, fault_proxy, make):
+    proxy = fault_proxy()
+    make(chat_server, base_url=proxy.base_url, concurrency=3).write(prompts_of(30), max_tokens=1)
+    assert proxy.most_at_once == 3
+
+
+def test_what_is_not_accepted_is_returned_and_not_kept(scripted, make, said):
+    server = scripted((200, said("maybe")), (200, said("yes")))
+    endpoint = make(server)
+    options = {"max_tokens": 4, "accept": lambda text: text == "yes"}
+    assert [texts(endpoint.write([Prompt("u")], **options)) for _ in range(3)] == [["maybe"], ["yes"], ["yes"]]
+    assert len(server.bodies) == 2
+    stricter = endpoint.write([Prompt("u")], max_tokens=4, accept=lambda text: text == "YES")
+    assert total(stricter).requests == 1  # what is on disk is not good enough for this one
+
+
+def test_an_empty_answer_is_asked_for_again_then_believed(scripted, make, said, caplog):
+    server = scripted((200, said("")), (200, said(None)), (200, said(" \n")), (200, said("at last")))
+    endpoint = make(server)
+    (row,) = endpoint.write([Prompt("u")], max_tokens=4)
+    assert (row.text.strip(), row.usage) == ("", Usage(requests=3, prompt_tokens=30, completion_tokens=6))
+    assert "1 empty answers, finish reasons: stop 1x" in caplog.text
+    (row,) = endpoint.write([Prompt("u")], max_tokens=4)  # it was not kept
+    assert (row.text, row.usage.requests) == ("at last", 1)
+
+
+def test_a_reply_without_usage_counts_no_tokens_and_is_remarked_once(scripted, make, said, caplog):
+    written = make(scripted((200, said(usage=None)))).write(prompts_of(3), max_tokens=4)
+    assert total(written) == Usage(requests=3)
+    assert [record.message for record in caplog.records if "usage block" in record.message] == [
+        written and caplog.records[0].message
+    ]
+    assert "3 replies without a usage block" in caplog.text
+
+
+def test_dollars_add_up(scripted, make, said):
+    reply = said(usage=(1000, 10), prompt_tokens_details={"cached_tokens": 600})
+    table = {"some-model": {"input": 2.0, "output": 8.0, "cached_input": 0.5}}
+    written = make(scripted((200, reply)), prices=table).write(prompts_of(3), max_tokens=4)
+    assert [row.usage.dollars for row in written] == [0.00118] * 3
+    written = make(scripted((200, reply)), prices=table).write([Prompt("u")] * 2, max_tokens=4)
+    assert [row.usage.dollars for row in written] == [0.00118, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": " "}, ["endpoint.model is empty"]),
+        ({"concurrency": 0}, ["endpoint.concurrency must be at least 1, got 0"]),
+        ({"retries": -1}, ["endpoint.retries must be at least 0"]),
+        ({"timeout": 0}, ["endpoint.timeout must be above 0"]),
+        ({"base_url": "localhost:8000/v1"}, ["endpoint.base_url=localhost:8000/v1", "http://localhost:8000/v1"]),
+        ({"base_url": "http://me:planted@host/v1"}, ["base_url=http://host/v1", "api_key_env"]),
+        ({"base_url": "http://host/v1?api_key=planted"}, ["base_url=http://host/v1:", "no query"]),
+        ({"api_key_env": "sk-planted"}, ["endpoint.api_key_env: expected the name"]),
+        ({"request": {"api_key": "planted"}}, ["endpoint.request.api_key", "environment"]),
+        ({"request": {"extra_headers": {"Authorization": "planted"}}}, ["request.extra_headers.Authorization"]),
+        ({"request": {"extra_body": {"a": [{"X-Api-Key": "planted"}]}}}, ["request.extra_body.a[0].X-Api-Key"]),
+        ({"request": {"messages": []}}, ["endpoint.request.messages cannot be set here"]),
+        ({"request": {"top_k": float("nan")}}, ["endpoint.request: expected JSON values"]),
+        ({"request": {"top_k": {1, 2}}}, ["endpoint.request: expected JSON values"]),
+        ({"prices": {"other": PRICE}}, ["no price for model m, only for other"]),
+        ({"base_url": None}, ["model m at https://api.openai.com/v1: no key", "SEAL_TEST_KEY"]),
+        ({"base_url": "https://api.openai.com/v1/"}, ["no key", "SEAL_TEST_KEY"]),
+    ],
+)
+def test_options_that_cannot_work(options, words):
+    with pytest.raises(ConfigError) as caught:
+        Endpoint(**{"model": "m", "base_url": "http://h/v1", "api_key_env": "SEAL_TEST_KEY", "cache": None, **options})
+    message = str(caught.value)
+    assert [word for word in words if word not in message] == []
+    assert "planted" not in message and "\n" not in message
+
+
+def test_the_openai_endpoint_is_the_default_whatever_the_environment_says(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere/v1")
+    endpoint = Endpoint("gpt-4.1")
+    with endpoint._client() as client:
+        assert str(client.base_url) == "https://api.openai.com/v1/"
+    (request,) = endpoint._chat([Prompt("u")], 7, 0.0, None, None)
+    assert request.body == {
+        "model": "gpt-4.1",
+        "messages": [{"role": "user", "content": "u"}],
+        "max_completion_tokens": 7,
+        "temperature": 0.0,
+    }
+    assert "planted" not in repr(endpoint) + str(vars(endpoint)) + json.dumps(describe(endpoint))
+
+
+def test_it_says_which_extra_is_missing(monkeypatch):
+    monkeypatch.setattr("seal_lightning.endpoints.endpoint.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'seal-lightning\[endpoint\]'"):
+        Endpoint("m", base_url="http://localhost/v1")
+
+
+def test_importing_it_does_not_import_the_extra():
+    code = "import sys, seal_lightning.endpoints; print({'openai', 'tenacity', 'torch'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_the_client_and_its_libraries_are_quiet(scripted, make, said, capfd):
+    make(scripted((503, {}), (200, said()))).write([Prompt("u")], max_tokens=4)
+    assert capfd.readouterr() == ("", "")
+    for name in ("openai", "httpx", "httpx2", "httpcore"):
+        assert not logging.getLogger(name).isEnabledFor(logging.INFO)

@@ -1,0 +1,99 @@
+"""What one call has asked for: answered from disk, answered by the endpoint, or still to be asked; and what it cost."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+
+from seal_lightning.endpoints.asking import Answered
+from seal_lightning.endpoints.cache import Cache
+from seal_lightning.endpoints.prices import Price
+from seal_lightning.endpoints.wire import Reply, Request
+from seal_lightning.types import Usage, Written
+
+log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """The requests of one call; equal ones are asked once, and the first of them bears the cost.
+
+    Args:
+        requests: In the order of the texts to return.
+        cache: Where replies are looked up and kept.
+        price: Of the model, if known.
+        accept: Replies for which it is False are neither kept nor taken from disk.
+        on_done: Told how many were answered since the last call.
+    """
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        *,
+        cache: Cache,
+        price: Price | None,
+        accept: Callable[[str], bool] | None,
+        on_done: Callable[[int], None],
+    ) -> None:
+        self.requests = requests
+        self._cache = cache
+        self._price = price
+        self._accept = accept
+        self._on_done = on_done
+        self._times = Counter(request.key for request in requests)
+        self._texts: dict[str, str] = {}
+        self._usages: dict[str, Usage] = {}
+        self._uncounted = 0
+        self._empty: Counter[str] = Counter()
+        self._look_up()
+
+    def _look_up(self) -> None:
+        for key in self._times:
+            if (reply := self._cache.get(key)) is not None and self._is_usable(reply):
+                self._texts[key] = reply.text
+        if self._texts:
+            self._on_done(sum(self._times[key] for key in self._texts))
+
+    def _is_usable(self, reply: Reply) -> bool:
+        return bool(reply.text.strip()) and (self._accept is None or self._accept(reply.text))
+
+    @property
+    def pending(self) -> list[Request]:
+        """Requests without an answer, each one different."""
+        distinct = {request.key: request for request in self.requests}
+        return [request for key, request in distinct.items() if key not in self._texts]
+
+    def keep(self, request: Request, reply: Reply) -> None:
+        """Put a reply on disk, if it is worth it; for any thread."""
+        if self._is_usable(reply):
+            self._cache.put(request.key, reply)
+
+    def enter(self, request: Request, answered: Answered, *, batch: bool = False) -> None:
+        """Note the answer to a request."""
+        self._texts[request.key] = answered.reply.text
+        self._usages[request.key] = self._usage(answered.replies, batch=batch)
+        self._uncounted += sum(not reply.counted for reply in answered.replies)
+        self._empty[answered.reply.finish or "unknown"] += not answered.reply.text.strip()
+        self._on_done(self._times[request.key])
+
+    def _usage(self, replies: Sequence[Reply], *, batch: bool) -> Usage:
+        price = self._price
+        return Usage(
+            requests=len(replies),
+            prompt_tokens=sum(reply.prompt_tokens for reply in replies),
+            completion_tokens=sum(reply.completion_tokens for reply in replies),
+            dollars=float(sum((price.dollars(r, batch=batch) for r in replies), Decimal(0))) if price else None,
+        )
+
+    def written(self) -> list[Written]:
+        """The texts in order, each with its usage."""
+        left = dict(self._usages)  # an equal request after the first one cost nothing
+        return [Written(self._texts[row.key], left.pop(row.key, Usage(cached=1))) for row in self.requests]
+
+    def remark(self, where: str) -> None:
+        """Log what a person should know about the replies."""
+        if self._uncounted:
+            log.warning("%s: %d replies without a usage block, counted as 0 tokens", where, self._uncounted)
+        if reasons := ", ".join(f"{name} {count}x" for name, count in self._empty.most_common() if count):
+            log.warning("%s: %d empty answers, finish reasons: %s", where, sum(self._empty.values()), reasons)
