@@ -1,4 +1,4 @@
-"""Rollouts that were written down earlier: read from journals and official runs, graded anew, rewarded anew.
+"""Rollouts that were written down earlier: read from journals and official runs, graded and rewarded anew, compared.
 
 What `seal replay` works on. A journal of several ranks is one entry; different rounds are different entries, since
 their edits come from different policies and must not meet in one group.
@@ -7,20 +7,24 @@ their edits come from different policies and must not meet in one group.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from seal_lightning.data.rows import read_bytes
+from seal_lightning.data.rows import read_bytes, read_rows
 from seal_lightning.errors import DataError, JournalError
 from seal_lightning.grading import Answer, Grader, Reward, Verdict
 from seal_lightning.journal import read_units
 from seal_lightning.official import OfficialRun, read_run
-from seal_lightning.types import Rollout, Usage
+from seal_lightning.types import EditOutcome, Rollout, Usage
 
 JOURNAL = re.compile(r"(.*?)(\.rank-\d+)?\.(jsonl|ndjson)(\.gz)?")
+UNKNOWN = "a prompt that is in none of the files"
 RIGHT = 0.5  # scores from here on count as right where graders are compared
+
+Kept = Mapping[str, Sequence[EditOutcome]]  # by entry; validation and test have none
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,25 @@ class Regrading:
     agreement: float
     kappa: float | None
     usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What was kept beside what a golden file says.
+
+    Attributes:
+        name: Of the golden file.
+        golden: Its rows.
+        same: How many of them were kept.
+        more: Edits that were kept and are not among them.
+        differing: The contexts of the rows that were not kept.
+    """
+
+    name: str
+    golden: int
+    same: int
+    more: int
+    differing: tuple[str, ...]
 
 
 def read_entries(source: str) -> list[Entry]:
@@ -197,3 +220,26 @@ def _rewarded(rollout: Rollout, reward: Reward) -> Rollout:
         return rollout
     terms = reward.measure(rollout)
     return replace(rollout, terms=terms, reward=reward.total(terms))
+
+
+def compare(golden: str, entries: Sequence[Entry], kept: Kept) -> Comparison:
+    """Compare what was kept with a file of `{prompt, completion}` a line; white space around a text does not count.
+
+    Raises:
+        DataError: The file cannot be used, or is about other prompts.
+    """
+    contexts = {r.prompt.strip(): r.context_id for entry in entries for r in entry.rollouts if r.kind == "edit"}
+    left = Counter((edit.prompt.strip(), edit.text.strip()) for edits in kept.values() for edit in edits)
+    rows = read_rows(Path(golden).expanduser())
+    differing = []
+    for row in rows:
+        prompt, text = row.text("prompt").strip(), row.text("completion", may_be_blank=True).strip()
+        if left[prompt, text]:
+            left[prompt, text] -= 1
+        else:
+            differing.append(contexts.get(prompt, UNKNOWN))
+    if differing.count(UNKNOWN) == len(rows):
+        raise DataError(
+            f"{golden}: expected prompts that stand in the files too, got others: compare with the same run"
+        )
+    return Comparison(golden, len(rows), len(rows) - len(differing), left.total(), tuple(differing))
