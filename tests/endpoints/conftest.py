@@ -80,8 +80,9 @@ def scripted(listen):
 
 
 @pytest.fixture
-def make(tmp_path):
+def make(tmp_path, monkeypatch):
     """An endpoint with its cache in the test's folder, which waits next to nothing between attempts."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
     def endpoint(server, model="some-model", **options):
         model = getattr(server, "model", model)
@@ -100,4 +101,5 @@ def said(text="yes", usage=(10, 2), **more):
 
 @pytest.fixture(name="said")
 def _said():
+    """Make a chat completion: `said("yes", usage=(10, 2))`."""
     return said

@@ -57,8 +57,8 @@ def test_seeds_tell_equal_requests_apart(chat_server, make):
     drawn = endpoint.write(prompts, max_tokens=8, temperature=2.0, top_p=0.99, seeds=range(8))
     assert total(drawn).requests == 8
     assert len({*texts(drawn)}) > 1
-    again = make(chat_server, cache=None).write(prompts, max_tokens=8, temperature=2.0, top_p=0.99, seeds=range(8))
-    assert len(texts(again)) == 8
+    again = endpoint.write(prompts[:4], max_tokens=8, temperature=2.0, top_p=0.99, seeds=range(4))
+    assert texts(again) == texts(drawn)[:4]  # from disk: this server's one generator serves all threads
 
 
 def test_a_lead_is_not_sent_and_a_system_message_is(scripted, make, said):
@@ -194,10 +194,8 @@ def test_an_empty_answer_is_asked_for_again_then_believed(scripted, make, said, 
 def test_a_reply_without_usage_counts_no_tokens_and_is_remarked_once(scripted, make, said, caplog):
     written = make(scripted((200, said(usage=None)))).write(prompts_of(3), max_tokens=4)
     assert total(written) == Usage(requests=3)
-    assert [record.message for record in caplog.records if "usage block" in record.message] == [
-        written and caplog.records[0].message
-    ]
-    assert "3 replies without a usage block" in caplog.text
+    (record,) = caplog.records
+    assert "3 replies without a usage block" in record.getMessage()
 
 
 def test_dollars_add_up(scripted, make, said):

@@ -1,0 +1,295 @@
+"""Batch jobs: submitted once, picked up after an interruption, results kept, failures asked again or said in a line.
+
+The batch routes are a fake on disk of a few lines; every request in a job is answered by the real server.
+"""
+
+import json
+import logging
+import urllib.error
+import urllib.request
+from email import message_from_bytes
+
+import pytest
+from endpoints import prompts_of
+
+from seal_lightning.endpoints import Endpoint
+from seal_lightning.endpoints.batch import job_key
+from seal_lightning.errors import ConfigError, EndpointError
+from seal_lightning.types import Prompt, Usage
+
+
+class Interrupted(BaseException):
+    """In place of Ctrl-C, which pytest would take for its own."""
+
+
+class BatchRoutes:
+    """Files and batches of the OpenAI API, in front of a server without them.
+
+    Args:
+        target: The server's URL with `/v1`.
+        ends: The status in which jobs end.
+        fails: Which lines of a job fail in it.
+        states: How many times a job is found unfinished.
+    """
+
+    def __init__(self, target, *, ends="completed", fails=(), states=1):
+        self.target, self.ends, self.fails, self.states = target, ends, fails, states
+        self.files, self.jobs, self.polls, self.singly, self.broken = {}, {}, 0, 0, {}
+
+    def answer(self, method, path, body, headers):
+        route = (method, path.removeprefix("/v1").strip("/").split("/"))
+        if self.broken.get(route[1][0]):
+            return self.broken[route[1][0]].pop(0)
+        match route:
+            case "POST", ["files"]:
+                return self.add_file(body, headers)
+            case "GET", ["files", name, "content"]:
+                return 200, self.files[name], {"Content-Type": "application/octet-stream"}
+            case "POST", ["batches"]:
+                return self.submit(json.loads(body))
+            case "GET", ["batches", job]:
+                return self.poll(job)
+            case "POST", ["chat", "completions"]:
+                self.singly += 1
+                return *self.forward("/v1/chat/completions", json.loads(body)), {}
+        return 404, {}, {}
+
+    def add_file(self, body, headers):
+        form = message_from_bytes(f"Content-Type: {headers['content-type']}\r\n\r\n".encode() + body)
+        parts = {part.get_param("name", header="content-disposition"): part for part in form.get_payload()}
+        assert parts["purpose"].get_payload() == "batch"
+        name = f"file-{len(self.files)}"
+        self.files[name] = parts["file"].get_payload(decode=True)
+        return 200, {"id": name, "object": "file", "purpose": "batch"}, {}
+
+    def submit(self, body):
+        assert (body["endpoint"], body["completion_window"]) == ("/v1/chat/completions", "24h")
+        job = f"batch_{len(self.jobs)}"
+        self.jobs[job] = body
+        return 200, {"id": job, "status": "validating"}, {}
+
+    def poll(self, job):
+        self.polls += 1
+        if job not in self.jobs:
+            return 404, {"error": {"message": "no such batch"}}, {}
+        if self.polls <= self.states:
+            return 200, {"id": job, "status": "in_progress", "request_counts": {"total": 3, "completed": 1}}, {}
+        return 200, self.result(job), {}
+
+    def result(self, job):
+        if self.ends == "failed":
+            return {"id": job, "status": "failed", "errors": {"data": [{"message": "line 1:\nno such model"}]}}
+        lines = [json.loads(line) for line in self.files[self.jobs[job]["input_file_id"]].splitlines()]
+        done, wrong = [], []
+        for number, line in enumerate(lines):
+            assert (line["method"], line["url"]) == ("POST", "/v1/chat/completions")
+            if number in self.fails:
+                wrong.append({"custom_id": line["custom_id"], "response": {"status_code": 500, "body": {}}})
+                continue
+            status, reply = self.forward(line["url"], line["body"])
+            row = {"id": "x", "custom_id": line["custom_id"], "error": None}
+            done.append({**row, "response": {"status_code": status, "body": reply}})
+        self.files["out"], self.files["wrong"] = (
+            "".join(json.dumps(row) + "\n" for row in reversed(rows)).encode() for rows in (done, wrong)
+        )
+        return {"id": job, "status": self.ends, "output_file_id": "out", "error_file_id": "wrong"}
+
+    def forward(self, path, body):
+        url = self.target.removesuffix("/v1") + path
+        request = urllib.request.Request(
+            url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return response.status, json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read())
+
+    def submitted(self):
+        """How many requests each job had."""
+        return [len(self.files[job["input_file_id"]].splitlines()) for job in self.jobs.values()]
+
+
+@pytest.fixture
+def batches(chat_server, listen, make):
+    """Batch routes before the real server, and an endpoint that asks them."""
+
+    def start(**plan):
+        options = plan.pop("options", {})
+        routes = BatchRoutes(chat_server.base_url, **plan)
+        return routes, make(chat_server, base_url=listen(routes.answer).base_url, **options)
+
+    return start
+
+
+def total(written):
+    return sum((row.usage for row in written), Usage())
+
+
+def texts(written):
+    return [row.text for row in written]
+
+
+def jobs_on_disk(tmp_path):
+    return [path for path in (tmp_path / "cache").rglob("*.json") if "batch_" in path.read_text()]
+
+
+PRICES = {"input": 2.0, "output": 8.0, "batch": 0.5}
+
+
+def test_a_job_gives_what_single_requests_give(batches, chat_server, make, tmp_path):
+    prompts, done = prompts_of(6), []
+    routes, endpoint = batches(options={"prices": {chat_server.model: PRICES}})
+    single = make(chat_server, cache=None, prices={chat_server.model: PRICES}).write(prompts, max_tokens=4)
+    assert endpoint.write(prompts[:2], max_tokens=4)[0].text == single[0].text
+    written = endpoint.write_batch([*prompts, prompts[5]], max_tokens=4, poll_seconds=0.01, on_done=done.append)
+    assert texts(written) == [*texts(single), single[5].text]
+    assert (routes.submitted(), routes.singly, routes.polls) == ([4], 2, 2)
+    assert sum(done) == 7
+    assert (total(written).requests, total(written).cached) == (4, 3)
+    assert [row.usage.dollars for row in written[2:6]] == [row.usage.dollars / 2 for row in single[2:]]
+    assert jobs_on_disk(tmp_path) == []
+    assert total(endpoint.write(prompts, max_tokens=4)) == Usage(cached=6)
+    assert total(endpoint.write_batch(prompts, max_tokens=4)) == Usage(cached=6)
+    assert len(routes.jobs) == 1
+
+
+def test_an_interrupted_run_picks_its_job_up(batches, monkeypatch, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "seal_lightning")
+    routes, endpoint = batches()
+    prompts = prompts_of(3)
+
+    def interrupt(seconds):
+        raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr("seal_lightning.endpoints.batch.time.sleep", interrupt)
+        endpoint.write_batch(prompts, max_tokens=4)
+    assert len(jobs_on_disk(tmp_path)) == 1
+    twin = Endpoint(endpoint.model, base_url=endpoint.base_url, cache=str(tmp_path / "cache"))
+    written = twin.write_batch(prompts, max_tokens=4, poll_seconds=0.01)
+    assert total(written).requests == 3
+    assert routes.submitted() == [3]
+    assert "going on with batch job batch_0" in caplog.text
+    assert jobs_on_disk(tmp_path) == []
+
+
+def test_a_job_is_found_though_some_of_it_is_answered_by_now(batches, monkeypatch, tmp_path):
+    routes, endpoint = batches()
+    prompts = prompts_of(3)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(type(endpoint), "_once", interrupted_after(type(endpoint)._once, calls=2))
+        endpoint.write_batch(prompts, max_tokens=4)
+    endpoint.write(prompts[:1], max_tokens=4)
+    written = endpoint.write_batch(prompts, max_tokens=4, poll_seconds=0.01)
+    assert (total(written).requests, total(written).cached) == (2, 1)
+    assert routes.submitted() == [3]
+
+
+def interrupted_after(method, *, calls):
+    left = [None] * calls
+
+    def call(self, *args):
+        if not left:
+            raise Interrupted
+        left.pop()
+        return method(self, *args)
+
+    return call
+
+
+def test_other_requests_are_another_job(batches):
+    _, endpoint = batches()
+    requests = endpoint._chat(prompts_of(3), 4, 0.0, None, None)
+    assert job_key(requests) == job_key([*reversed(requests), requests[0]])
+    assert job_key(requests) != job_key(requests[:2])
+    assert job_key(requests) != job_key(endpoint._chat(prompts_of(3), 5, 0.0, None, None))
+
+
+def test_what_failed_within_a_job_is_asked_singly(batches):
+    routes, endpoint = batches(fails=(0, 2))
+    written = endpoint.write_batch(prompts_of(4), max_tokens=4, poll_seconds=0.01)
+    assert total(written).requests == 4 and all(texts(written))
+    assert (routes.submitted(), routes.singly) == ([4], 2)
+
+
+@pytest.mark.parametrize("status", ["expired", "cancelled"])
+def test_a_job_that_ended_early_keeps_what_it_answered(batches, tmp_path, status):
+    routes, endpoint = batches(ends=status, fails=(1,))
+    with pytest.raises(EndpointError) as caught:
+        endpoint.write_batch(prompts_of(3), max_tokens=4, poll_seconds=0.01)
+    words = f"batch job batch_0 ended as {status}; 2 of 3 requests are answered and kept, run the command again"
+    assert words in str(caught.value)
+    assert jobs_on_disk(tmp_path) == []
+    routes.ends, routes.fails = "completed", ()
+    written = endpoint.write_batch(prompts_of(3), max_tokens=4, poll_seconds=0.01)
+    assert (total(written).requests, total(written).cached) == (1, 2)
+    assert routes.submitted() == [3, 1]
+
+
+def test_a_job_that_failed_says_why(batches):
+    _, endpoint = batches(ends="failed")
+    with pytest.raises(EndpointError, match=r"ended as failed \(line 1: no such model\); 0 of 2 requests"):
+        endpoint.write_batch(prompts_of(2), max_tokens=4, poll_seconds=0.01)
+
+
+def test_a_job_that_is_gone_is_submitted_anew(batches, tmp_path):
+    routes, endpoint = batches()
+    requests = endpoint._chat(prompts_of(2), 4, 0.0, None, None)
+    endpoint._open_cache().write(job_key(requests), {"job": "batch_99"})
+    with pytest.raises(EndpointError, match=r"batch_99 ended as gone; 0 of 2 requests .* run the command again"):
+        endpoint.write_batch(prompts_of(2), max_tokens=4, poll_seconds=0.01)
+    assert total(endpoint.write_batch(prompts_of(2), max_tokens=4, poll_seconds=0.01)).requests == 2
+    assert routes.submitted() == [2]
+
+
+def test_faults_on_the_way(batches):
+    routes, endpoint = batches()
+    busy, down, garbage = (429, {}, {"Retry-After": "0"}), (503, {}, {}), (200, b"{", {})
+    routes.broken = {"files": [busy, down], "batches": [busy]}
+    with pytest.raises(EndpointError, match="after 2 attempts, the last one: status 503"):
+        routes.broken["batches"] += [down]  # after that nobody knows whether there is a job
+        endpoint.write_batch(prompts_of(2), max_tokens=4, poll_seconds=0.01)
+    assert routes.jobs == {}
+    written = endpoint.write_batch(prompts_of(2), max_tokens=4, poll_seconds=0.01)
+    assert total(written).requests == 2
+    routes.polls, routes.states = 0, 2
+
+    def poll(job, poll=routes.poll):
+        if routes.polls == 0:
+            routes.broken["batches"] = [down, garbage, (200, {"status": None}, {})]
+        return poll(job)
+
+    routes.poll = poll
+    assert total(endpoint.write_batch(prompts_of(3), max_tokens=4, poll_seconds=0.01)).requests == 1
+
+
+def test_an_endpoint_without_batch_routes(chat_server, make):
+    with pytest.raises(
+        ConfigError, match=r"^model \S+ at http://127\S+: the endpoint has no batch routes; leave .*off$"
+    ):
+        make(chat_server).write_batch([Prompt("u")], max_tokens=4)
+
+
+def test_a_wrong_key_is_no_missing_route(scripted_status, make):
+    with pytest.raises(ConfigError, match=r"status 401: no; set \$OPENAI_API_KEY"):
+        make(scripted_status(401)).write_batch([Prompt("u")], max_tokens=4)
+
+
+@pytest.fixture
+def scripted_status(listen):
+    return lambda status: listen(lambda *request: (status, {"error": {"message": "no"}}, {}))
+
+
+def test_batch_mode_needs_a_cache(chat_server, make):
+    with pytest.raises(ConfigError, match="cache=null: batch mode keeps its job there"):
+        make(chat_server, cache=None).write_batch([Prompt("u")], max_tokens=4)
+
+
+def test_what_is_not_accepted_is_not_kept(batches):
+    routes, endpoint = batches()
+    options = {"max_tokens": 4, "poll_seconds": 0.01, "accept": lambda text: False}
+    assert total(endpoint.write_batch(prompts_of(1), **options)).requests == 1
+    assert total(endpoint.write_batch(prompts_of(1), **options)).requests == 1
+    assert routes.submitted() == [1, 1]
