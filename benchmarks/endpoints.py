@@ -32,7 +32,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import seal_lightning
 from seal_lightning.endpoints import Endpoint
-from seal_lightning.grading import Answer
+from seal_lightning.grading import Answer, Judge
 from seal_lightning.grading.judge import judge_prompt
 from seal_lightning.types import Prompt, Usage
 
@@ -73,6 +73,13 @@ def make_chat_model(folder: Path) -> None:
     model.generation_config.do_sample = True  # where a request asks for a temperature above 0
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+class YesOrNo(Judge):
+    """A judge whose served model can say nothing but yes and no; for configurations, which would take options apart."""
+
+    def __init__(self, model: str, **options: Any) -> None:
+        super().__init__(endpoint=Endpoint(model, request=only(model, ("yes", "no")), **options))
 
 
 @torch.no_grad()
@@ -259,6 +266,9 @@ class FaultProxy:
     def _empty(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         """A reply without a text; the server counted its tokens all the same."""
         status, reply = self._forward(handler, body)
+        if status != 200:
+            self._send(handler, status, reply)
+            return
         content = json.loads(reply)
         for choice in content.get("choices", []):
             choice.update({"text": ""} if "text" in choice else {"message": {"role": "assistant", "content": None}})

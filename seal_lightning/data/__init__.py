@@ -1,13 +1,17 @@
 """Data: the readers of context files, and the data module that hands their contexts out in units."""
 
+from typing import TYPE_CHECKING, Any
+
 from seal_lightning.data.base import Reader
-from seal_lightning.data.datamodule import SEALDataModule, units
 from seal_lightning.data.detect import read_contexts
 from seal_lightning.data.jsonl import Jsonl
 from seal_lightning.data.passage_pair import PassagePair
 from seal_lightning.data.seal_json import SealJson
 from seal_lightning.data.squad import Squad
 from seal_lightning.data.text_folder import TextFolder
+
+if TYPE_CHECKING:
+    from seal_lightning.data.datamodule import SEALDataModule, units
 
 __all__ = [
     "Jsonl",
@@ -20,3 +24,12 @@ __all__ = [
     "read_contexts",
     "units",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The data module brings Lightning, which takes seconds: only for those who ask for it."""
+    if name in ("SEALDataModule", "units"):
+        from seal_lightning.data import datamodule
+
+        return getattr(datamodule, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
