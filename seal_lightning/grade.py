@@ -1,1 +1,191 @@
-"""`seal grade FILE`: grade answers in a file, and report how a grader agrees with verdicts that the file carries."""
+"""`seal grade FILE`: grade answers in a file, and report how a grader agrees with verdicts that the file carries.
+
+files -> answers -> a grader's verdicts -> each verdict with its reasons, or its agreement with `correct`
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.grading import Grader, Verdict, resolve
+from seal_lightning.grading.agreement import Agreement, compare
+from seal_lightning.grading.judged import Judged, read_judged
+from seal_lightning.offline import Parser
+
+DESCRIPTION = """\
+Grade answers in files, and tell how the grader agrees with a judge's verdicts. A FILE has {question, gold, answer} a
+line, or a JSON list of them, and may be packed (.gz); gold (or golds) is a text or a list of texts, of which the best
+counts. Without "correct" every verdict is printed with its probability and its reasons in log-odds, strongest first
+(positive ones speak for the answer). With "correct": true or false in every row the agreement is printed: n, the share
+of equal verdicts, Cohen's kappa, and the calibration error over ten bins, where a grader that gives no probability is
+taken by its score. A score of at least a half counts as right.
+"""
+RIGHT = 0.5  # the score from which on an answer counts as right
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the command.
+
+    Raises:
+        ConfigError: An option has a value that cannot work.
+        DataError: A file cannot be used.
+        GradingError: The grader failed.
+    """
+    options = _options(args)
+    grader = resolve(options.grader)
+    rows = [row for name in options.files for row in read_judged(Path(name).expanduser())]
+    judged = _is_judged(rows)
+    verdicts = _graded(grader, rows)
+    if options.output:
+        _write(options.output, rows, verdicts, unlike=options.files)
+    if not judged:
+        print("\n".join(_each(rows, verdicts, as_json=options.json)))
+        return
+    found = compare(
+        _probabilities(verdicts), [each.score >= RIGHT for each in verdicts], [bool(row.correct) for row in rows]
+    )
+    print(json.dumps(asdict(found)) if options.json else _summary(found))
+    if options.examples and not options.json:
+        print("\n".join(["", *_worst(rows, verdicts, options.examples)]))
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+def _options(args: Sequence[str]) -> Any:
+    parser = Parser("grade", description=DESCRIPTION, usage="seal grade FILE ... [--config FILE ...] [--KEY VALUE ...]")
+    parser.add_argument("files", nargs="*", metavar="FILE", type=str, help="Questions, golds and answers.")
+    parser.add_argument("--config", action="config", help="YAML with these options, such as a grader with its own.")
+    parser.add_argument("--grader", type=Grader | str, default="calibrated", help="A short name or a class_path.")
+    parser.add_argument(
+        "--output", type=str | None, default=None, help="Write a row with its verdict a line (.gz packs)."
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON: one object, or one a line for each verdict.")
+    parser.add_argument("--examples", type=int, default=0, help="Print so many verdicts that differ most from correct.")
+    options = parser.read(args)
+    if not options.files:
+        raise ConfigError("FILE is not set: name a .jsonl or .json with question, gold and answer (seal grade --help)")
+    if options.examples < 0:
+        raise ConfigError(f"examples must be at least 0, got {options.examples}: try 20")
+    return options
+
+
+def _is_judged(rows: Sequence[Judged]) -> bool:
+    """Whether the rows carry verdicts: all of them, or none."""
+    given = sum(row.correct is not None for row in rows)
+    if 0 < given < len(rows):
+        raise DataError(
+            f"field correct must be in every row or in none, got it in {given} of {len(rows)}: add it or drop it"
+        )
+    return given > 0
+
+
+# -- steps -------------------------------------------------------------------------------------------------------------
+
+
+def _graded(grader: Grader, rows: Sequence[Judged]) -> list[Verdict]:
+    """With a bar where somebody watches: a judge behind an endpoint takes its time."""
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("grading", total=len(rows))
+        return grader.verdicts([row.answer for row in rows], on_done=lambda count: progress.advance(task, count))
+
+
+def _probabilities(verdicts: Sequence[Verdict]) -> list[float]:
+    return [each.score if each.probability is None else each.probability for each in verdicts]
+
+
+# -- output ------------------------------------------------------------------------------------------------------------
+
+
+def _row(row: Judged, verdict: Verdict) -> dict[str, Any]:
+    golds = row.answer.golds
+    fields = {
+        "question": row.answer.question,
+        "gold": golds[0] if len(golds) == 1 else list(golds),
+        "answer": row.answer.text,
+        "correct": row.correct,
+        "score": verdict.score,
+        "probability": verdict.probability,
+        "reasons": {name: round(value, 3) for name, value in verdict.reasons.items()} or None,
+        "usage": verdict.usage.as_dict() or None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _write(name: str, rows: Sequence[Judged], verdicts: Sequence[Verdict], *, unlike: Sequence[str]) -> None:
+    path = Path(name).expanduser()
+    if any(path.resolve() == Path(other).expanduser().resolve() for other in unlike):
+        raise ConfigError(f"--output {name}: expected a file of its own, got one that is read; choose another name")
+    lines = [json.dumps(_row(row, each), ensure_ascii=False) for row, each in zip(rows, verdicts, strict=True)]
+    content = "".join(f"{line}\n" for line in lines).encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    except OSError as error:
+        raise ConfigError(f"--output {name}: {error.strerror or error}; choose a place where you can write") from error
+
+
+def _each(rows: Sequence[Judged], verdicts: Sequence[Verdict], *, as_json: bool) -> Iterator[str]:
+    for row, verdict in zip(rows, verdicts, strict=True):
+        yield json.dumps(_row(row, verdict), ensure_ascii=False) if as_json else _line(row, verdict)
+
+
+def _line(row: Judged, verdict: Verdict) -> str:
+    sure = "" if verdict.probability is None else f" ({verdict.probability:.0%})"
+    lines = [
+        f"{verdict.score:.2f}{sure}  {_short(row.answer.question)}",
+        f"    gold    {' | '.join(map(_short, row.answer.golds))}",
+        f"    answer  {_short(row.answer.text) or '(nothing)'}",
+    ]
+    if verdict.reasons:
+        lines.append(f"    reasons {_reasons(verdict.reasons)}")
+    return "\n".join(lines)
+
+
+def _reasons(reasons: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:+.2f}" for name, value in reasons.items())
+
+
+def _short(text: str, longest: int = 160) -> str:
+    """On one line, and not too long; what a terminal would take for a command is spelled out."""
+    flat = " ".join(text.split())
+    flat = "".join(character if character.isprintable() else repr(character)[1:-1] for character in flat)
+    return flat if len(flat) <= longest else f"{flat[: longest - 3]}..."
+
+
+def _summary(found: Agreement) -> str:
+    def share(value: float | None) -> str:
+        return "none" if value is None else f"{value:.1%}"
+
+    rows = {
+        "n": f"{found.n:,}",
+        "agreement": share(found.agreement),
+        "kappa": "none" if found.kappa is None else f"{found.kappa:.3f}",
+        "calibration error": f"{found.calibration_error:.3f}",
+        "precision": share(found.precision),
+        "recall": share(found.recall),
+        "right by the judge": share(found.right),
+        "right by the grader": share(found.graded_right),
+    }
+    return "\n".join(f"{name:<20}{value:>10}" for name, value in rows.items())
+
+
+def _worst(rows: Sequence[Judged], verdicts: Sequence[Verdict], count: int) -> Iterator[str]:
+    """The verdicts that differ from the judge's, the surest first."""
+    likely = _probabilities(verdicts)
+    wrong = [place for place, row in enumerate(rows) if (verdicts[place].score >= RIGHT) != row.correct]
+    wrong.sort(key=lambda place: (-abs(likely[place] - float(bool(rows[place].correct))), place))
+    for place in wrong[:count]:
+        judge = "right" if rows[place].correct else "wrong"
+        yield f"judge: {judge}\n{_line(rows[place], verdicts[place])}"

@@ -5,6 +5,7 @@ The built-in graders have short names; one of the user's own is an object made f
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.grading.base import Answer, Grader, Verdict
+from seal_lightning.grading.calibrated import Calibrated
 from seal_lightning.grading.contains import Contains
 from seal_lightning.grading.judge import Judge
 from seal_lightning.grading.recall import Recall, new_content_recall
@@ -13,6 +14,7 @@ from seal_lightning.grading.rubric import Rubric
 from seal_lightning.grading.squad import F1, ExactMatch
 
 GRADERS: dict[str, type[Grader]] = {
+    "calibrated": Calibrated,
     "recall": Recall,
     "contains": Contains,
     "exact_match": ExactMatch,
@@ -35,6 +37,7 @@ __all__ = [
     "F1",
     "GRADERS",
     "Answer",
+    "Calibrated",
     "Contains",
     "ExactMatch",
     "Grader",

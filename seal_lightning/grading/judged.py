@@ -1,0 +1,49 @@
+"""Answers in a file, with a judge's verdicts where it has them: what `seal grade` and the fit read.
+
+A row is {question, gold or golds, answer, correct}; `correct` may be left out. An answer may be empty: models do that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from seal_lightning.data.rows import Row, read_rows
+from seal_lightning.grading.base import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An answer and whether a judge calls it right; None where no judge was asked."""
+
+    answer: Answer
+    correct: bool | None = None
+
+
+def read_judged(path: Path, *, verdicts: bool = False) -> list[Judged]:
+    """The rows of a file.
+
+    Args:
+        path: JSON Lines or a JSON list, packed if it ends in .gz.
+        verdicts: Whether every row needs `correct`.
+
+    Raises:
+        DataError: The file or a row of it cannot be used.
+    """
+    return [Judged(_answer(row), _correct(row, required=verdicts)) for row in read_rows(path)]
+
+
+def _answer(row: Row) -> Answer:
+    text = row.values.get("answer")
+    if not isinstance(text, str):
+        raise row.error(
+            "answer", expected="text", got=row.got("answer"), advice="an empty answer is written as two quotes"
+        )
+    return Answer(row.text("question"), row.golds("gold", "golds"), text)
+
+
+def _correct(row: Row, *, required: bool) -> bool | None:
+    value = row.values.get("correct")
+    if isinstance(value, bool) or (value is None and not required):
+        return value
+    raise row.error("correct", expected="true or false", got=row.got("correct"), advice="give the judge's verdict")
