@@ -27,9 +27,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 import seal_lightning
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.grading import Answer, Judge
@@ -63,6 +60,9 @@ def make_chat_model(folder: Path) -> None:
 
     It also gets a token for each word of `VERDICTS`, with random weights: see `only`.
     """
+    import torch  # here: every test process imports this file for its fixtures
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     model = AutoModelForCausalLM.from_pretrained(LAB)
     tokenizer = AutoTokenizer.from_pretrained(LAB)
     tokenizer.add_tokens(list(VERDICTS))
@@ -82,14 +82,16 @@ class YesOrNo(Judge):
         super().__init__(endpoint=Endpoint(model, request=only(model, ("yes", "no")), **options))
 
 
-@torch.no_grad()
 def _balance(model: Any, tokenizer: Any) -> None:
     """Make yes and no about equally likely over prompts, or every verdict would be the same."""
+    import torch
+
     prompts = [judge_prompt(Answer("Who?", ("Ada",), f"{name} of Tarn")).user + "\n" for name in NAMES]
-    states = torch.stack([model.model(**tokenizer(text, return_tensors="pt"))[0][0, -1] for text in prompts])
-    yes, no = (model.lm_head.weight[tokenizer.convert_tokens_to_ids(word)] for word in ("yes", "no"))
-    mean = states.mean(dim=0)
-    yes -= mean * ((yes - no) @ mean) / (mean @ mean)
+    with torch.no_grad():
+        states = torch.stack([model.model(**tokenizer(text, return_tensors="pt"))[0][0, -1] for text in prompts])
+        yes, no = (model.lm_head.weight[tokenizer.convert_tokens_to_ids(word)] for word in ("yes", "no"))
+        mean = states.mean(dim=0)
+        yes -= mean * ((yes - no) @ mean) / (mean @ mean)
 
 
 def only(model: str, words: Sequence[str]) -> dict[str, Any]:
@@ -97,6 +99,8 @@ def only(model: str, words: Sequence[str]) -> dict[str, Any]:
 
     It says the likelier one, so a verdict differs from prompt to prompt and is always the same for one prompt.
     """
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(model)
     allowed = {tokenizer.convert_tokens_to_ids(word) for word in words}
     others = [token for token in range(len(tokenizer)) if token not in allowed]

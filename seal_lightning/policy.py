@@ -20,10 +20,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from seal_lightning.adapters import LoRA, save_lora
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.partitioned import copy_weights, is_partitioned, whole
 from seal_lightning.seeding import derive_seed
@@ -64,11 +64,19 @@ class PolicyTuning:
 
 @dataclass(slots=True)
 class Policy:
-    """A plain causal language model with its tokenizer; `chat` tells whether prompts go through the chat template."""
+    """A plain causal language model with its tokenizer.
+
+    Attributes:
+        model: The model.
+        tokenizer: Its tokenizer.
+        chat: Whether prompts go through the chat template.
+        learned: What M-steps have added to the base, for a server that holds the base; None where that is nothing.
+    """
 
     model: Any
     tokenizer: Any
     chat: bool
+    learned: Callable[[], LoRA | None] = lambda: None
 
     @property
     def device(self) -> torch.device:
@@ -125,7 +133,7 @@ class TunedPolicy:
         self.tuning = tuning
         self.seed = seed
         self.merged: list[AdapterState] = []
-        self.policy = Policy(model, tokenizer, chat)
+        self.policy = Policy(model, tokenizer, chat, learned=self.learned)
         self.module: nn.Module = _tuned(model, tuning)
         self._reload = reload
         self._replica: TunedPolicy | None = None
@@ -236,6 +244,8 @@ class TunedPolicy:
             tuning = replace(self.tuning, gradient_checkpointing=False)
             self._replica = TunedPolicy(policy.model, policy.tokenizer, policy.chat, tuning, seed=self.seed)
             copy_weights(self.module, self._replica.module)
+            learned = self.learned()  # a collective, which the E-step must not be
+            self._replica.policy.learned = lambda: learned
 
     def close_replica(self) -> None:
         """Give the replica's memory back."""
@@ -274,6 +284,22 @@ class TunedPolicy:
         )
         return self.module.disable_adapter() if idle else nullcontext()  # type: ignore[operator]
 
+    def learned(self) -> LoRA | None:
+        """What the M-steps have added to the base so far, as one LoRA; a collective under ZeRO-3.
+
+        Raises:
+            ConfigError: All weights are trained, so there is no such thing.
+        """
+        if self.tuning.method == "full":
+            raise ConfigError("model.tuning.method must be lora where a server holds the base model, got full")
+        states = self._learned_states(self.adapter_state())
+        return LoRA(_concatenate(states), self.tuning.alpha / self.tuning.rank) if states else None
+
+    def _learned_states(self, current: AdapterState) -> list[AdapterState]:
+        """The adapters of finished rounds, and the current one where it changes anything."""
+        in_use = any(bool(tensor.any()) for name, tensor in current.items() if ".lora_B." in name)
+        return [*self.merged, current] if in_use else list(self.merged)
+
     def _layers(self) -> dict[str, Any]:
         return {name: module for name, module in self.module.named_modules() if isinstance(module, LoraLayer)}
 
@@ -291,21 +317,18 @@ class TunedPolicy:
                 self.policy.model.save_pretrained(folder, state_dict=state)
         else:
             current = self.adapter_state()
-            in_use = any(bool(tensor.any()) for name, tensor in current.items() if ".lora_B." in name)
             if write:
-                self._save_adapter(folder, [*self.merged, current] if in_use or not self.merged else self.merged)
+                self._save_adapter(folder, self._learned_states(current) or [current])
         if write:
             self.policy.tokenizer.save_pretrained(folder)
 
     def _save_adapter(self, folder: Path, states: Sequence[AdapterState]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        config = LoraConfig(**_lora_options(self.policy.model, self.tuning, rounds=len(states)))
-        targets = self.module.peft_config["default"].target_modules  # type: ignore[union-attr,index]
-        config.target_modules = sorted(targets)  # type: ignore[arg-type]  # peft's own set has no fixed order on disk
-        config.base_model_name_or_path = self.policy.model.config._name_or_path
-        config.inference_mode = True
-        config.save_pretrained(str(folder))
-        save_file(_concatenate(states), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_lora(
+            LoRA(_concatenate(states), self.tuning.alpha / self.tuning.rank),
+            folder,
+            base_model_name=self.policy.model.config._name_or_path,
+            transposed=_transposed(self.policy.model),
+        )
 
     @torch.no_grad()
     def _whole_state(self, *, keep: bool) -> AdapterState:
@@ -341,7 +364,7 @@ def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:
     if head in named and getattr(model.config, "tie_word_embeddings", False):
         raise ConfigError(f"{wanted}: {head} shares its weight with the input embedding; leave it out")
     try:
-        wrapped = get_peft_model(model, LoraConfig(**_lora_options(model, tuning, rounds=1)))
+        wrapped = get_peft_model(model, LoraConfig(**_lora_options(model, tuning)))
     except ValueError as error:
         raise ConfigError(f"{wanted}: {' '.join(str(error).split())}") from error
     for name, layer in wrapped.named_modules():
@@ -350,19 +373,23 @@ def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:
     return wrapped  # type: ignore[return-value]
 
 
-def _lora_options(model: Any, tuning: PolicyTuning, *, rounds: int) -> Mapping[str, Any]:
-    """Several rounds side by side are one LoRA of the summed rank with the same alpha / rank."""
+def _lora_options(model: Any, tuning: PolicyTuning) -> Mapping[str, Any]:
     return {
-        "r": tuning.rank * rounds,
-        "lora_alpha": tuning.alpha * rounds,
+        "r": tuning.rank,
+        "lora_alpha": tuning.alpha,
         "lora_dropout": tuning.dropout,
         "target_modules": tuning.target_modules,
-        "fan_in_fan_out": any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2
+        "fan_in_fan_out": _transposed(model),
         "task_type": "CAUSAL_LM",
     }
 
 
+def _transposed(model: Any) -> bool:
+    """Whether weights are kept as (in, out), as GPT-2 does."""
+    return any(isinstance(module, Conv1D) for module in model.modules())
+
+
 def _concatenate(states: Sequence[AdapterState]) -> AdapterState:
-    """The sum of several LoRAs as one: A stacked along its rows, B along its columns."""
+    """The sum of several rounds' LoRAs as one of the summed rank and the same scale: A by rows, B by columns."""
     axis = {name: 0 if ".lora_A." in name else 1 for name in states[0]}
     return {name: torch.cat([state[name] for state in states], dim=axis[name]).contiguous() for name in states[0]}

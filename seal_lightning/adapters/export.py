@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +31,71 @@ def save_adapter(bank: AdapterBank, slot: int, folder: str | Path, *, base_model
         folder: Made if it is not there.
         base_model_name: What the adapter is for, as recorded in its config; the model's own name where unset.
     """
+    save_lora(
+        bank_lora(bank, slot),
+        folder,
+        base_model_name=base_model_name or bank.model.config._name_or_path,
+        transposed=any(target.transposed for target in bank.targets),
+    )
+
+
+def bank_lora(bank: AdapterBank, slot: int) -> LoRA:
+    """One adapter with its scale."""
+    return LoRA(adapter_state(bank, slot), bank.alpha / bank.ranks[slot])
+
+
+@dataclass(frozen=True, slots=True)
+class LoRA:
+    """A LoRA by peft's parameter names, A (r, in) and B (out, r), whose product counts `scale` times."""
+
+    state: dict[str, torch.Tensor]
+    scale: float
+
+
+def stack(parts: Sequence[LoRA]) -> LoRA:
+    """Several LoRAs on the same base as one of scale 1, with the sum of their ranks in every layer.
+
+    Layers that only some of them change are filled up with zeros, because servers such as vLLM want one rank.
+    """
+    layers = sorted({name.rsplit(".lora_", 1)[0] for part in parts for name in part.state})
+    stacked: dict[str, torch.Tensor] = {}
+    for layer in layers:
+        lora_A, lora_B = f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"
+        wide, tall = next((part.state[lora_A], part.state[lora_B]) for part in parts if lora_A in part.state)
+        rows, columns = [], []
+        for part in parts:
+            rank = next(tensor for name, tensor in part.state.items() if ".lora_A." in name).shape[0]
+            rows.append(part.state.get(lora_A, wide.new_zeros(rank, wide.shape[1])))
+            columns.append(part.scale * part.state.get(lora_B, tall.new_zeros(tall.shape[0], rank)))
+        stacked[lora_A], stacked[lora_B] = torch.cat(rows).contiguous(), torch.cat(columns, dim=1).contiguous()
+    return LoRA(stacked, 1.0)
+
+
+def save_lora(lora: LoRA, folder: str | Path, *, base_model_name: str, transposed: bool) -> None:
+    """Write a LoRA with one rank in all layers as a PEFT folder.
+
+    Args:
+        lora: What to write.
+        folder: Made if it is not there.
+        base_model_name: What it is for, as recorded in its config.
+        transposed: The base keeps its weights as (in, out), as GPT-2 does.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    rank = next(tensor for name, tensor in lora.state.items() if ".lora_A." in name).shape[0]
     config = LoraConfig(
-        r=bank.ranks[slot],
-        lora_alpha=bank.alpha,  # type: ignore[arg-type]  # peft computes alpha / r, floats are fine
+        r=rank,
+        lora_alpha=lora.scale * rank,  # type: ignore[arg-type]  # peft computes alpha / r, floats are fine
         lora_dropout=0.0,
-        fan_in_fan_out=any(target.transposed for target in bank.targets),
+        fan_in_fan_out=transposed,
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base_model_name or bank.model.config._name_or_path,
+        base_model_name_or_path=base_model_name,
         inference_mode=True,
     )
-    config.target_modules = sorted(target.name for target in bank.targets)  # peft's own set has no fixed order on disk
+    layers = {name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in lora.state}
+    config.target_modules = sorted(layers)  # type: ignore[assignment]  # peft's own set has no fixed order on disk
     config.save_pretrained(str(folder))
-    save_file(adapter_state(bank, slot), folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(lora.state, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load_adapter(bank: AdapterBank, slot: int, folder: str | Path) -> None:

@@ -6,6 +6,7 @@ counted is reported with every text. Streaming, tools and images are left out: S
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -175,6 +176,27 @@ class Endpoint:
                 for request, reply in done:
                     ledger.enter(request, Answered(reply, (reply,)), batch=True)
         return self._answered(ledger)
+
+    def asking(self, **request: Any) -> Endpoint:
+        """The same endpoint with further options in every request."""
+        other = copy.copy(self)
+        other.request = {**(self.request or {}), **request}
+        return other
+
+    def command(self, path: str, body: Mapping[str, Any]) -> None:
+        """Tell the server something outside the OpenAI API, such as which adapter to load; retried like a request.
+
+        Args:
+            path: Below the server's address, such as `/v1/load_lora_adapter`.
+            body: JSON.
+
+        Raises:
+            ConfigError: As `write`.
+            EndpointError: As `write`.
+        """
+        url = self._url().removesuffix("/v1") + path
+        with self._client() as client:
+            self._insistence()(lambda: self._once(lambda: client.post(url, body=dict(body), cast_to=str)))
 
     # -- how -------------------------------------------------------------------------------------------------------
 
