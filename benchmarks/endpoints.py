@@ -109,10 +109,24 @@ def only(model: str, words: Sequence[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(model: Path, *, patience: float = 120.0) -> Iterator[ChatServer]:
-    """`transformers serve` with one model on the CPU, until the block is left; its log lies beside the model."""
+def serving(model: Path, *, pinned: bool = True, patience: float = 120.0) -> Iterator[ChatServer]:
+    """`transformers serve` on the CPU, until the block is left; its log lies beside the model.
+
+    Args:
+        model: The model's folder.
+        pinned: Serve it alone; otherwise the server loads whatever folder a request names.
+        patience: Seconds until it has to be up.
+    """
     port = free_port()
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model), "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "transformers.cli.transformers",
+        "serve",
+        "--device",
+        "cpu",
+        *([str(model)] if pinned else []),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     path = model.with_suffix(".log")
     with path.open("wb") as log:

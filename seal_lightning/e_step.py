@@ -14,14 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from seal_lightning.answering import Answerer, Asked, LocalAnswerer
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.grading import Grader, Reward, Rubric
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.phases import Clock, Report
 from seal_lightning.policy import Policy
 from seal_lightning.questions import Questioner
-from seal_lightning.sampling import PolicyWriter, Sampler, SampleRequest
+from seal_lightning.sampling import Answerer, Asked, LocalAnswerer, PolicyWriter, Sampler, SampleRequest
 from seal_lightning.scoring import (
     Attempt,
     Grades,

@@ -14,7 +14,6 @@ import torch
 from lightning.pytorch import LightningModule
 from torch.optim.lr_scheduler import LambdaLR
 
-from seal_lightning.answering import Answerer, LocalAnswerer
 from seal_lightning.data import SEALDataModule, units
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, ModelError, Stopped
@@ -27,7 +26,7 @@ from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.policy import PolicyTuning, TunedPolicy
 from seal_lightning.questions import Questioner
 from seal_lightning.rollouts import UnitRunner
-from seal_lightning.sampling import LocalSampler, Sampler
+from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, Sampler
 from seal_lightning.seeding import derive_seed
 from seal_lightning.strategies import policy_at_work
 from seal_lightning.tasks import Knowledge, Task

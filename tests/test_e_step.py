@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seal_lightning.answering import LocalAnswerer
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, GradingError, ModelError
 from seal_lightning.grading import Answer, Contains, Judge, Reward, Rubric
@@ -13,7 +12,7 @@ from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.phases import Progress
 from seal_lightning.policy import Policy
 from seal_lightning.questions import Questioner
-from seal_lightning.sampling import LocalSampler, PolicyWriter, Sample, Sampler
+from seal_lightning.sampling import LocalAnswerer, LocalSampler, PolicyWriter, Sample, Sampler
 from seal_lightning.sampling.generation import generate
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import DirectiveLimits, Knowledge

@@ -19,11 +19,11 @@ from typing import Literal
 import torch
 
 from seal_lightning.adapters import LoRA, bank_lora, save_lora, stack
-from seal_lightning.answering import Answerer, Answers, Asked
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.policy import Policy
+from seal_lightning.sampling.answering import Answerer, Answers, Asked
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest
 
 Kind = Literal["vllm", "sglang"]
