@@ -21,7 +21,7 @@ from seal_lightning.model import ModelSource, load_model
 from seal_lightning.policy import PolicyTuning, TunedPolicy
 from seal_lightning.sampling import AdapterServer, Asked, LocalAnswerer, SampleRequest, ServerAnswerer, ServerSampler
 from seal_lightning.tasks import Knowledge
-from seal_lightning.types import AdapterJob, Prompt, TrainingSequence
+from seal_lightning.types import AdapterJob, Prompt
 
 
 class LoraProxy(FaultProxy):
@@ -87,11 +87,9 @@ def adapters(server, folder) -> AdapterServer:
 def test_adapters_answer_on_a_server_as_they_do_here(server, tmp_path):
     policy = taught(taught(tuned(server), 0), 1)
     contexts = LabPassages("train", count=2).read()
-    jobs = [AdapterJob((TrainingSequence(context.edits[0]),), seed=7) for context in contexts]
-    task, inner_loop = (
-        Knowledge(),
-        InnerLoop(rank=4, alpha=8.0, target_modules=["v_proj", "down_proj"], epochs=8, learning_rate=0.02),
-    )
+    task = Knowledge()
+    jobs = [AdapterJob(task.parse(c.edits[0], c).training_sequences, seed=7) for c in contexts]
+    inner_loop = InnerLoop(rank=4, alpha=8.0, target_modules=["v_proj", "down_proj"], epochs=4, learning_rate=5e-3)
     with policy.frozen() as frozen:
         trained = inner_loop.adapt(frozen.model, frozen.tokenizer, jobs)
         prompts = [tuple(task.query_prompt(query, context) for query in context.queries) for context in contexts]
