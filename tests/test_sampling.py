@@ -1,5 +1,6 @@
 """Writing texts: what a sample depends on, that it has the right distribution, and where it ends."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -7,9 +8,9 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import GenerationConfig
 
-from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.errors import ConfigError, DataError, ModelError
 from seal_lightning.policy import Policy
-from seal_lightning.sampling import LocalSampler, Sample, SampleRequest, WrittenEdits
+from seal_lightning.sampling import ImportedEdits, LocalSampler, Sample, SampleRequest, WrittenEdits
 from seal_lightning.sampling.generation import batches, generate, stop_tokens
 from seal_lightning.tiny import build_tiny
 from seal_lightning.types import Context
@@ -269,3 +270,66 @@ def test_written_edits_are_counted_without_bos():
     )
     context = Context(id="lamp", title="Lamp", passage="A lamp.", edits=("It burns.",))
     assert WrittenEdits().sample(model, [SampleRequest("Lamp:", context, 0, 0)]) == [Sample("It burns.", 6, 9)]
+
+
+# -- edits from a file -------------------------------------------------------------------------------------------------
+
+
+def imported(tmp_path, rows, name="edits.jsonl"):
+    path = tmp_path / name
+    path.write_text("\n".join(json.dumps(row) for row in rows) if name.endswith("l") else json.dumps(rows))
+    return ImportedEdits(str(path))
+
+
+def taken(sampler, *indices, context=LAMP):
+    requests = [SampleRequest("Lamp:", context, index, 0) for index in indices]
+    return [sample.text for sample in sampler.sample(policy(), requests)]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"context_id": name, "text": text} for name, text in (("lamp", "One."), ("tarn", "No."), ("lamp", "Two."))],
+        [{"title": LAMP.title, "passage": LAMP.passage, "edits": ["One.", "Two."]}],
+        [{"title": LAMP.title, "context": LAMP.passage, "completions": ["One.", "Two."]}],
+        [{"title": LAMP.title, "context": LAMP.passage, "completions": [{"text": "One."}, {"text": "Two."}]}],
+        [{"articles": [{"title": "Lamp", "context": LAMP.passage, "completions": [{"text": "One."}, {"text": "Two."}]}]}],
+    ],
+    ids=["seal predict", "edits", "completions", "texts", "a published run"],
+)  # fmt: skip
+def test_edits_of_a_file_enter_as_if_sampled(rows, tmp_path):
+    sampler = imported(tmp_path, rows)
+    assert taken(sampler, 1, 0) == ["Two.", "One."]
+    assert sampler.sample(policy(), [SampleRequest("Lamp:", LAMP, 0, 0)]) == [Sample("One.", 5, 4)]
+
+
+def test_an_empty_edit_is_one(tmp_path):
+    assert taken(imported(tmp_path, [{"context_id": "lamp", "text": ""}]), 0) == [""]
+
+
+def test_too_few_edits_of_a_context_are_no_empty_ones(tmp_path):
+    sampler = imported(tmp_path, [{"context_id": "lamp", "text": "One."}])
+    with pytest.raises(DataError, match=r"edits\.jsonl: expected 2 or more edits of context 'lamp', got 1: add them"):
+        taken(sampler, 1)
+
+
+def test_another_content_is_another_sampler_to_the_journal(tmp_path):
+    one, other, same = (imported(tmp_path, [{"context_id": "lamp", "text": text}]) for text in ("One.", "Two.", "One."))
+    assert one.digest == same.digest != other.digest
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {"context_id": "lamp"},
+            "line 1: field text must be a self-edit, got nothing: give text, edits or completions",
+        ),
+        ({"text": "One."}, "line 1: field context must be text, got nothing: add it"),
+        ({"context_id": "lamp", "edits": "One."}, r"line 1: field edits must be a list, got the text 'One\.'"),
+        ({"context_id": "lamp", "text": 3}, "line 1: field text must be text, got the number 3"),
+    ],
+)
+def test_rows_without_edit_or_owner_are_named(row, said, tmp_path):
+    with pytest.raises(DataError, match=said):
+        imported(tmp_path, [row])
