@@ -42,7 +42,8 @@ class SEALModule(LightningModule):
         task: What a context is, how edits are prompted and parsed.
         sampler: Where self-edits come from.
         inner_loop: How the temporary adapters are trained.
-        grader: `recall`, `contains`, `exact_match`, `f1`, or a class of your own; scores one answer in [0, 1].
+        grader: Scores one answer in [0, 1]: `calibrated`, `recall`, `contains`, `exact_match`, `f1`, `judge` (the policy
+            itself), or a class of your own.
         reward: One of the terms `score`, `gain`, `improved`, `precision`, `length`, `format`, `retention`, or weights
             of several, for example `{score: 1.0, length: -0.1}`.
         rubric: How edits are marked where `e_step.score_by` is `rubric`.
@@ -63,7 +64,7 @@ class SEALModule(LightningModule):
         task: Task | None = None,
         sampler: Sampler | None = None,
         inner_loop: InnerLoop = InnerLoop(),
-        grader: str | Grader = "recall",
+        grader: str | Grader = "calibrated",
         reward: str | dict[str, float] = "score",
         rubric: Rubric | None = None,
         questioner: Questioner | None = None,

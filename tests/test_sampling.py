@@ -293,7 +293,7 @@ def taken(sampler, *indices, context=LAMP):
         [{"title": LAMP.title, "passage": LAMP.passage, "edits": ["One.", "Two."]}],
         [{"title": LAMP.title, "context": LAMP.passage, "completions": ["One.", "Two."]}],
         [{"title": LAMP.title, "context": LAMP.passage, "completions": [{"text": "One."}, {"text": "Two."}]}],
-        [{"articles": [{"title": "Lamp", "context": LAMP.passage, "completions": [{"text": t} for t in ("One.", "Two.")]}]}],
+        [{"articles": [{"title": "Lamp", "context": "A lamp.", "completions": [{"text": "One."}, {"text": "Two."}]}]}],
     ],
     ids=["seal predict", "edits", "completions", "texts", "a published run"],
 )  # fmt: skip
