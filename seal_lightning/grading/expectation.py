@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from seal_lightning.grading.quantities import Period, Quantity, number_places, periods, quantities
+from seal_lightning.grading.quantities import ABOVE, BELOW, ROUGHLY, Period, Quantity, periods, quantities
 from seal_lightning.grading.reading import Reading, read, root
-from seal_lightning.grading.words import ARTICLES, stem
 
-NEGATIONS = frozenset("not no never none neither nor without cannot nothing nobody".split())
-_ROUGHLY = "about approximately around over nearly almost roughly more less than least most up some only just exactly"
-_TITLES = "mr mrs ms dr sir king queen president general major captain lord prince emperor saint st early late mid"
-_UNITS = """
-second minute hour day week month year decade century centuries millennium ad bc ce bce percent dollar euro pound people
-inhabitant metre meter kilometre kilometer mile foot feet inch square ton tonne hundred thousand million billion degree
+_NEGATIONS = frozenset(
+    "not no never none neither nor without cannot nothing nobody isnt arent wasnt werent dont doesnt didnt cant "
+    "couldnt hasnt havent hadnt wont wouldnt".split()
+)
+_TITLES = """
+mr mrs ms dr sir lord king queen prince princess emperor duke archduke count earl pope bishop saint st president
+minister senator general major captain colonel lieutenant professor early late mid
 """
-_WEAK = frozenset(stem(word) for word in f"{_ROUGHLY} {_TITLES}".split())
-_UNIT_STEMS = frozenset(stem(word) for word in _UNITS.split())
+_WEAK = frozenset(root(word) for word in {*_TITLES.split(), *ROUGHLY, *ABOVE, *BELOW, "most", "up", "only", "just"})
+_BRACKET = re.compile(r"\s*\([^()]*\)?")
 _BETWEEN_ITEMS = re.compile(r",|;|\band\b|\bor\b|&")
 _BETWEEN_ALTERNATIVES = re.compile(r"\bor\b|[()/;]")
 _ASKS_NUMBER = re.compile(r"\b(how (many|much|long|old|far)|when|(what|which) (percent\w*|number|year|date|century))\b")
@@ -28,36 +28,34 @@ _ASKS_YES_OR_NO = re.compile(r"(is|are|was|were|do|does|did|can|could|has|have|h
 
 
 class Expected(NamedTuple):
-    """What was asked for: how hard the gold is to say."""
+    """How much the gold says."""
 
     gold_words: float
-    new_words: float
-    gold_names: float  # share of the gold's words with a capital
-    new_names: float  # how many of the new words are names
-    gold_numbers: float
-    is_list: float
+    gold_names: float  # how many of the new words are names
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """Question and gold, taken apart."""
+    """Question and gold, taken apart, all words as the roots of `reading`. "New" are content words that the question
+    does not have; where it has them all, all of them."""
 
-    given: frozenset[str]  # stems of the question's content words
-    all_given: frozenset[str]  # of all its words
-    content: tuple[str, ...]  # stems of the gold's content words
-    new: tuple[str, ...]  # stems of those not in the question; all of them where the question has them all
-    core: tuple[str, ...]  # roots of the new ones without "about", "more than", titles
-    key: tuple[str, ...]  # roots of the numbers where a number is asked for, else as `core`
-    unitless: tuple[str, ...]  # `core` without words of time, measure and number
-    names: frozenset[str]  # stems of the new words that have a capital
-    items: tuple[tuple[str, ...], ...]  # of a list, the stems of each item's new words
-    alternatives: tuple[tuple[str, ...], ...]  # the same of what "or" and brackets separate
-    roots: frozenset[str]  # of all content words
-    phrase: str
+    asked: frozenset[str]  # all the question's words
+    given: frozenset[str]  # its content words, and ""
+    roots: frozenset[str]  # the gold's content words
+    new: frozenset[str]
+    core: frozenset[str]  # the new ones without "about", "more than", titles
+    key: frozenset[str]  # of these the numbers where a number is asked for, else all
+    last: str  # of these the last
+    names: frozenset[str]  # the new ones that have a capital
+    items: tuple[frozenset[str], ...]  # of a list, each item's new words
+    is_list: bool
+    alternatives: tuple[frozenset[str], ...]  # what "or" and brackets separate
+    phrase: str  # the gold to compare by letters
     numbers: tuple[Quantity, ...]
     given_values: frozenset[float]
     period: Period | None
     given_periods: frozenset[Period]
+    timing: frozenset[str]  # the words of a gold that tells a period longer than a year
     is_negated: bool
     polarity: float  # 1 yes, -1 no; 0 where the question asks for something else
     shape: Expected
@@ -65,58 +63,46 @@ class Expectation:
 
 @lru_cache(maxsize=1 << 14)
 def expect(question: str, gold: str) -> Expectation:
-    """What an answer to the question has to hold if the gold is right."""
-    asked, wanted = read(question), read(gold)
-    given = frozenset(_content(asked))
-    content = _unique(_content(wanted)) or _unique(wanted.stems) or ("",)
-    new = _unique(word for word in content if word not in given) or content
-    core = _unique(word for word in new if word not in _WEAK) or new
-    figures = _unique(word for word in core if word[:1].isdigit())
-    capitals = {stem for stem, is_name in zip(wanted.stems, wanted.names, strict=True) if is_name}
-    names = frozenset(word for word in new if word in capitals)
-    items = _parts(_BETWEEN_ITEMS, gold, given) or (new,)
-    given_values = frozenset(found.value for found in _quantities(asked))
-    numbers = _quantities(wanted)
-    given_periods = frozenset(_periods(asked))
-    years = _periods(wanted)
+    """What an answer to the question has to hold if the gold is right. What stands in brackets need not be said."""
+    asked, wanted = read(question), read(_BRACKET.sub("", gold).strip() or gold)
+    given = frozenset({*asked.content, ""})
+    content = _content(wanted) or wanted.roots or ("",)
+    new = [word for word in content if word not in given] or content
+    core = [word for word in new if word not in _WEAK] or new
+    figures = [word for word in core if word[:1].isdigit()]
+    capitals = {word for word, is_name in zip(wanted.roots, wanted.names, strict=True) if is_name}
+    given_values = frozenset(found.value for found in quantities(asked))
+    numbers = quantities(wanted)
+    years = periods(wanted)
+    period = Period(min(each.first for each in years), max(each.last for each in years)) if years else None
+    names = frozenset(new) & capitals
     return Expectation(
+        asked=frozenset(asked.roots),
         given=given,
-        all_given=frozenset(asked.stems),
-        content=content,
-        new=new,
-        core=_roots(core),
-        key=_roots(figures if figures and _ASKS_NUMBER.search(question.lower()) else core),
-        unitless=_roots(word for word in core if word not in _UNIT_STEMS) or _roots(core),
+        roots=frozenset(content),
+        new=frozenset(new),
+        core=frozenset(core),
+        key=frozenset(figures if figures and _ASKS_NUMBER.search(question.lower()) else core),
+        last=core[-1],
         names=names,
-        items=items,
-        alternatives=tuple(map(_roots, _parts(_BETWEEN_ALTERNATIVES, gold, given))) or (_roots(core),),
-        roots=frozenset(root(word) for word in content),
-        phrase=" ".join(text for text in wanted.texts if text not in ARTICLES) or " ".join(wanted.texts),
+        items=_parts(_BETWEEN_ITEMS, gold, given) or (frozenset(new),),
+        is_list=bool(_BETWEEN_ITEMS.search(gold)),
+        alternatives=_parts(_BETWEEN_ALTERNATIVES, gold, given) or (frozenset(core),),
+        phrase="".join(wanted.plain) or "".join(f"{text} " for text in wanted.texts),
         numbers=tuple(found for found in numbers if found.value not in given_values) or tuple(numbers),
         given_values=given_values,
-        period=Period(min(each.first for each in years), max(each.last for each in years)) if years else None,
-        given_periods=given_periods,
+        period=period,
+        given_periods=frozenset(periods(asked)),
+        timing=frozenset(content) if period and period.last > period.first else frozenset(),
         is_negated=negated(wanted.texts),
         polarity=_polarity(question, wanted),
-        shape=Expected(
-            gold_words=len(wanted.texts),
-            new_words=len(new),
-            gold_names=sum(wanted.names) / max(1, len(wanted.names)),
-            new_names=len(names),
-            gold_numbers=len(numbers),
-            is_list=float(bool(_BETWEEN_ITEMS.search(gold))),
-        ),
+        shape=Expected(gold_words=len(wanted.texts), gold_names=len(names)),
     )
 
 
 def negated(texts: Sequence[str]) -> bool:
-    """Whether folded words deny something; "didn't" is folded to "didnt"."""
-    return not NEGATIONS.isdisjoint(texts) or any(text.endswith("nt") and text in _CONTRACTED for text in texts)
-
-
-_CONTRACTED = frozenset(
-    "isnt arent wasnt werent dont doesnt didnt cant couldnt hasnt havent hadnt wont wouldnt".split()
-)
+    """Whether folded words deny something."""
+    return not _NEGATIONS.isdisjoint(texts)
 
 
 def polarity_of(texts: Sequence[str]) -> float:
@@ -132,27 +118,11 @@ def _polarity(question: str, wanted: Reading) -> float:
     return -1.0 if negated(wanted.texts) else 1.0
 
 
-def _content(reading: Reading) -> list[str]:
-    return [stem for stem, is_stop in zip(reading.stems, reading.stops, strict=True) if not is_stop]
+def _content(reading: Reading) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word for word in reading.content if word))
 
 
-def _unique(words: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(words))
-
-
-def _roots(words: Iterable[str]) -> tuple[str, ...]:
-    return _unique(root(word) for word in words)
-
-
-def _parts(between: re.Pattern[str], gold: str, given: frozenset[str]) -> tuple[tuple[str, ...], ...]:
+def _parts(between: re.Pattern[str], gold: str, given: frozenset[str]) -> tuple[frozenset[str], ...]:
     """The new content words of each part of a gold, without parts that have none."""
-    parts = [_unique(word for word in _content(read(part)) if word not in given) for part in between.split(gold)]
+    parts = [frozenset(read(part).content) - given for part in between.split(gold)]
     return tuple(part for part in parts if part)
-
-
-def _quantities(reading: Reading) -> list[Quantity]:
-    return quantities(reading.texts, number_places(reading.texts))
-
-
-def _periods(reading: Reading) -> list[Period]:
-    return periods(reading.texts, number_places(reading.texts))

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from seal_lightning.errors import SealError
+from seal_lightning.errors import DataError, SealError
 from seal_lightning.grading.agreement import Agreement, compare
 from seal_lightning.grading.calibrated import MAX_WORDS
 from seal_lightning.grading.curves import Curves, fit_curves, probabilities
@@ -84,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
 def _fit_and_report(judged: Sequence[Judged], excluded: Collection[str]) -> Curves:
     measured = measure_all([row for row in judged if row.answer.question not in excluded])
     questions = len(set(measured.questions))
+    if questions < 3 or len(set(measured.correct.tolist())) < 2:
+        raise DataError(
+            f"expected right and wrong answers to at least 3 questions, got {questions}: judge more answers"
+        )
     left_out = len(judged) - len(measured.questions)
     print(f"{len(measured.questions)} verdicts on {questions} questions ({left_out} verdicts excluded)")
     found = [held_out(measured, seed=seed) for seed in range(SEEDS)]

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MONTHS = dict(
-    zip(
-        "january february march april may june july august september october november december".split(),
-        range(1, 13),
-        strict=True,
-    )
-)
-MULTIPLES = {"double": 2.0, "dual": 2.0, "twice": 2.0, "triple": 3.0, "single": 1.0, "once": 1.0, "dozen": 12.0}
-SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+from seal_lightning.grading.reading import MONTHS, MULTIPLES, Reading, number
+
+ROUGHLY = frozenset("about approximately around roughly nearly almost some circa estimated".split())
+BELOW = frozenset("under below fewer less within".split())
+ABOVE = frozenset("over above more exceeding exceeds least".split())
+_NAMED = frozenset([*MONTHS, *MULTIPLES])
+_NEAR = 0.05  # "about 50" is met by 47.5 to 52.5
+_FAR = 0.25  # "over 40" by 40 to 50, "under 40" by 30 to 40
 _ERAS = {"bc": -1, "bce": -1, "ad": 1, "ce": 1}
 _LONG = {"century": 100, "centuries": 100, "millennium": 1000, "millennia": 1000}
 _PARTS = {
@@ -29,16 +28,17 @@ _PARTS = {
     "late": (0.6, 1.0),
     "end": (0.6, 1.0),
 }
-_DIGITS = frozenset("0123456789")
-_NAMED = MONTHS.keys() | MULTIPLES.keys()
 
 
 class Quantity(NamedTuple):
-    """A number and its kind: count, percent, year, day, month, century."""
+    """A number and its kind (count, percent, year, day, month, century), and what it may be according to the words
+    before it: "about 50", "over 40"."""
 
     value: float
     kind: str
-    place: int
+    text: str
+    lowest: float
+    highest: float
 
 
 class Period(NamedTuple):
@@ -48,80 +48,83 @@ class Period(NamedTuple):
     last: float
 
 
-def number_places(texts: Sequence[str]) -> list[int]:
-    """Where the folded words tell a number, a month or a multiple."""
-    return [place for place, text in enumerate(texts) if text[0] in _DIGITS or text in _NAMED]
+def quantities(reading: Reading) -> list[Quantity]:
+    """The numbers of a text, in order.
 
-
-def quantities(texts: Sequence[str], places: Sequence[int]) -> list[Quantity]:
-    """The numbers of folded words, scaled ("2 million") and by kind, in order.
-
-    >>> texts = "50 percent of 2 million on 3 may 1945".split()
-    >>> [(found.value, found.kind) for found in quantities(texts, number_places(texts))]
+    >>> from seal_lightning.grading.reading import read
+    >>> [(found.value, found.kind) for found in quantities(read("over 50% of 2 million on 3 May 1945"))]
     [(50.0, 'percent'), (2000000.0, 'count'), (3.0, 'day'), (5.0, 'month'), (1945.0, 'year')]
     """
     found = []
-    for place in places:
-        text = texts[place]
+    texts = reading.texts
+    for place, text in enumerate(texts):
+        if not text[0].isdigit() and text not in _NAMED:
+            continue
         after = texts[place + 1] if place + 1 < len(texts) else ""
-        before = texts[place - 1] if place else ""
+        before = texts[max(0, place - 3) : place]
         if text in MONTHS:
-            if text not in ("march", "may") or before[:1].isdigit() or after[:1].isdigit():  # not a verb
-                found.append(Quantity(float(MONTHS[text]), "month", place))
+            if text not in ("march", "may") or after[:1].isdigit() or (before and before[-1].isdigit()):  # not a verb
+                month = MONTHS.index(text) + 1.0
+                found.append(Quantity(month, "month", text, month, month))
         elif text in MULTIPLES:
-            found.append(Quantity(MULTIPLES[text], "count", place))
-        elif (value := _number(text)) is not None:
-            found.append(_quantity(value, text, before, after, place))
+            found.append(Quantity(MULTIPLES[text], "count", text, MULTIPLES[text], MULTIPLES[text]))
+        elif (value := number(text)) is not None:
+            kind = _kind(value, text, before[-1] if before else "", after)
+            found.append(Quantity(value, kind, text, *_bounds(value, kind, before)))
     return found
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:  # digits of scripts that float does not read
-        return None
-
-
-def _quantity(value: float, text: str, before: str, after: str, place: int) -> Quantity:
-    if after in SCALES:
-        return Quantity(value * SCALES[after], "count", place)
+def _kind(value: float, text: str, before: str, after: str) -> str:
     if after in _LONG:
-        return Quantity(value, "century", place)
+        return "century"
     if after in ("percent", "per"):
-        return Quantity(value, "percent", place)
+        return "percent"
     if value <= 31 and (after in MONTHS or before in MONTHS):
-        return Quantity(value, "day", place)
-    return Quantity(value, "year" if _is_year(text) else "count", place)
+        return "day"
+    return "year" if _is_year(text) else "count"
+
+
+def _bounds(value: float, kind: str, before: Sequence[str]) -> tuple[float, float]:
+    if kind in ("count", "percent"):
+        if not BELOW.isdisjoint(before):
+            return value * (1.0 - _FAR), value
+        if not ABOVE.isdisjoint(before):
+            return value, value * (1.0 + _FAR)
+        if not ROUGHLY.isdisjoint(before):
+            return value * (1.0 - _NEAR), value * (1.0 + _NEAR)
+    return value, value
 
 
 def _is_year(text: str) -> bool:
     return len(text) == 4 and text.isdigit() and 1000 <= int(text) <= 2100
 
 
-def periods(texts: Sequence[str], places: Sequence[int]) -> list[Period]:
-    """The years, decades, centuries and millennia of folded words, in order.
+def periods(reading: Reading) -> list[Period]:
+    """The years, decades, centuries and millennia of a text, in order.
 
-    >>> texts = "from the late 1970 s or the 15 century to 900 bce".split()
-    >>> [(round(found.first), round(found.last)) for found in periods(texts, number_places(texts))]
+    >>> from seal_lightning.grading.reading import read
+    >>> found = periods(read("from the late 1970s or the 15th century to 900 BCE"))
+    >>> [(round(each.first), round(each.last)) for each in found]
     [(1976, 1980), (1400, 1500), (-900, -900)]
     """
     found = []
-    for place in places:
-        text = texts[place]
-        if not text.isdigit() or len(text) > 4:
+    texts = reading.texts
+    for place, text in enumerate(texts):
+        if not text.isdecimal() or len(text) > 4:
             continue
         after = texts[place + 1] if place + 1 < len(texts) else ""
+        before = texts[max(0, place - 4) : place]
         value = int(text)
         if after in _LONG:
             length = _LONG[after]
             era = _ERAS.get(texts[place + 2], 1) if place + 2 < len(texts) else 1
-            first, last = _part(texts[max(0, place - 4) : place], (value - 1.0) * length, float(value * length))
+            first, last = _part(before, (value - 1.0) * length, float(value * length))
             found.append(Period(first, last) if era > 0 else Period(-last, -first))
         elif after in _ERAS:
             found.append(Period(float(value * _ERAS[after]), float(value * _ERAS[after])))
         elif _is_year(text):
             length = (100 if value % 100 == 0 and value < 1900 else 10) if after == "s" else 0
-            found.append(Period(*_part(texts[max(0, place - 4) : place], float(value), float(value + length))))
+            found.append(Period(*_part(before, float(value), float(value + length))))
     return found
 
 

@@ -1,7 +1,8 @@
 """A text as the calibrated grader reads it: words, and what their spelling tells, in columns.
 
-`words` folds case and punctuation away; here capitals (a name?) and full stops (where sentences begin) stay beside the
-folded words. A blank-separated token is read once and remembered, which is what makes reading many answers fast.
+`words` folds case and punctuation away; here capitals (a name?) and the ends of clauses and sentences stay beside the
+folded words. A blank-separated token is read once and remembered, and columns are compared as sets: that is what makes
+reading many answers fast.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
 
-from seal_lightning.grading.words import STOP_WORDS, stem, words
+from seal_lightning.grading.words import ARTICLES, STOP_WORDS, stem, words
 
+SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+MONTHS = "january february march april may june july august september october november december".split()
+MULTIPLES = {"double": 2.0, "dual": 2.0, "twice": 2.0, "triple": 3.0, "single": 1.0, "once": 1.0, "dozen": 12.0}
 _INITIALS = re.compile(r"\W*((?:[^\W\d_]\.){2,}[^\W\d_]?)\W*")  # U.S. is one word
-_SENTENCE_END = re.compile(r"[^\WA-Z][)\]\"'”’%]*[.!?][)\]\"'”’]*$|¶$")  # not the stop of an initial
+_INITIAL = re.compile(r"[A-Z]\.")  # of a first name
 _ABBREVIATION = re.compile(r"\W*(?:Dr|Mr|Mrs|Ms|St|Mt|Jr|Sr|Gen|Col|Prof|vs|ca?|no)\.\W*", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[^\WA-Z][)\]\"'”’%]*[.!?][)\]\"'”’]*$|¶$")  # not the stop of an initial
 _FIRST_LETTER = re.compile(r"[^\W_]")
 
 
@@ -23,58 +28,94 @@ class Reading(NamedTuple):
     """The words of a text, column by column.
 
     Attributes:
-        texts: Folded, as `words` gives them.
-        stems: Without one common ending.
-        roots: The first four letters of longer stems, so that "algal" meets "algae".
+        texts: Folded, as `words` gives them; "2 million" is one word.
+        roots: Without one common ending, and of longer words the first four letters: "bacterial" meets "bacteria".
+        content: The roots of content words, "" in the place of others.
+        plain: The folded words, each with a blank, but for articles: joined they are the text to compare by letters.
         names: Whether the word begins with a capital.
-        stops: Whether it is a stop word.
-        starts: Where sentences begin.
+        ends: Whether a sentence ends after the word.
     """
 
     texts: tuple[str, ...]
-    stems: tuple[str, ...]
     roots: tuple[str, ...]
+    content: tuple[str, ...]
+    plain: tuple[str, ...]
     names: tuple[bool, ...]
-    stops: tuple[bool, ...]
-    starts: list[int]
+    ends: tuple[bool, ...]
+
+    def starts(self) -> list[int]:
+        """Where sentences begin."""
+        inner = self.ends[:-1]
+        return [0, *[place for place, end in enumerate(inner, start=1) if end]] if True in inner else [0]
 
 
-NOTHING = Reading((), (), (), (), (), [])
+_Row = tuple[str, str, str, str, bool, bool]  # the columns of one word
+NOTHING = Reading((), (), (), (), (), ())
 
 
 def read(text: str, *, most: int | None = None) -> Reading:
     """The words of a text in order, of `most` blank-separated ones at most.
 
-    >>> read("He saw Dr. Smith. Then,\\nafter 20 years, nothing.").starts
-    [0, 4, 5]
+    >>> found = read("He saw Dr. Smith. Then,\\nafter 2.5 million years, nothing.")
+    >>> found.texts[6:8], found.starts()
+    (('2500000', 'years'), [0, 4, 5])
     """
     if "\n" in text:
         text = text.replace("\n", "¶ ")  # a new line ends a sentence as a full stop does
+    if "per cent" in text:
+        text = text.replace("per cent", "percent")
     rows = list(chain.from_iterable(map(_read_token, text.split()[:most])))
     if not rows:
         return NOTHING
-    texts, stems, roots, names, stops, ends = zip(*rows, strict=True)
-    starts = [0]
-    if True in ends:
-        starts += [place + 1 for place, end in enumerate(ends[:-1]) if end]
-    return Reading(texts, stems, roots, names, stops, starts)
+    found = Reading(*zip(*rows, strict=True))
+    return found if SCALES.keys().isdisjoint(found.texts) else Reading(*zip(*_scaled(rows), strict=True))
 
 
 def root(word: str) -> str:
-    """The first four letters of a longer word, marked so that they never equal a word of four letters."""
-    return f"{word[:4]}~" if len(word) > 4 and word.isalpha() else word
+    """What is left of a folded word to be compared. Four letters are marked so that they never equal a whole word."""
+    short = stem(word)
+    return f"{short[:4]}~" if len(short) > 4 and short.isalpha() else short
 
 
 @lru_cache(maxsize=1 << 16)
-def _read_token(token: str) -> tuple[tuple[str, str, str, bool, bool, bool], ...]:
-    """Text, stem, root, is a name, is a stop word, ends a sentence: of each word in a token."""
+def _read_token(token: str) -> tuple[_Row, ...]:
+    """The rows of the words in a token, usually one."""
     initials = _INITIALS.fullmatch(token)
     found = words(initials[1].replace(".", "") if initials else token)
     first = _FIRST_LETTER.search(token)
     is_name = bool(first) and first[0].isupper()
+    is_initial = bool(_INITIAL.fullmatch(token))
     ends = not initials and not _ABBREVIATION.fullmatch(token) and bool(_SENTENCE_END.search(token))
     last = len(found) - 1
     return tuple(
-        (word, stem(word), root(stem(word)), is_name, word in STOP_WORDS, ends and place == last)
+        (
+            word,
+            root(word),
+            "" if is_initial or word in STOP_WORDS else root(word),
+            "" if word in ARTICLES else f"{word} ",
+            is_name,
+            ends and place == last,
+        )
         for place, word in enumerate(found)
     )
+
+
+def _scaled(rows: list[_Row]) -> list[_Row]:
+    """With every number and the scale that follows it as one number."""
+    joined: list[_Row] = []
+    for row in rows:
+        before = joined[-1] if joined else None
+        if before is not None and row[0] in SCALES and (value := number(before[0])) is not None:
+            text = f"{value * SCALES[row[0]]:.12g}"
+            joined[-1] = (text, text, text, f"{text} ", before[4], row[5])
+        else:
+            joined.append(row)
+    return joined
+
+
+def number(text: str) -> float | None:
+    """The value of a folded number."""
+    try:
+        return float(text) if text[0].isdigit() else None
+    except ValueError:  # digits of scripts that float does not read
+        return None
