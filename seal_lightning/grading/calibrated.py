@@ -8,6 +8,7 @@ it, and it reads only the beginning of a long answer. docs/graders.md has the fi
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -91,7 +92,8 @@ class Calibrated(Grader):
 
     def _grade(self, answers: Sequence[Answer]) -> list[Verdict]:
         graded = [NOTHING_SAID] * len(answers)
-        owners, rows = [], []
+        owners: list[int] = []
+        features = array("d")  # flat: lists of tuples would keep the garbage collector busy
         for place, answer in enumerate(answers):
             if not answer.golds:
                 raise GradingError("cannot grade an answer without gold answers: give every query at least one")
@@ -103,9 +105,9 @@ class Calibrated(Grader):
                         graded[place] = LITERALLY
                 elif reading.texts:
                     owners.append(place)
-                    rows.append(measure(expected, reading))
-        if rows:
-            for place, verdict in self._judge(owners, np.array(rows, dtype=float)):
+                    features.extend(measure(expected, reading))
+        if owners:
+            for place, verdict in self._judge(owners, np.array(features).reshape(len(owners), -1)):
                 graded[place] = max(graded[place], verdict, key=lambda each: (each.score, each.probability))
         return graded
 

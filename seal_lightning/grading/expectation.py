@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from seal_lightning.grading.quantities import ABOVE, BELOW, ROUGHLY, Period, Quantity, periods, quantities
+from seal_lightning.grading.quantities import ABOVE, BELOW, ROUGHLY, Period, periods, quantities, room
 from seal_lightning.grading.reading import Reading, read, root
 
 _NEGATIONS = frozenset(
@@ -34,6 +34,16 @@ class Expected(NamedTuple):
     gold_names: float  # how many of the new words are names
 
 
+class WantedNumber(NamedTuple):
+    """A number of the gold, its word, and from where to where another one is as good."""
+
+    value: float
+    kind: str
+    text: str
+    lowest: float
+    highest: float
+
+
 @dataclass(frozen=True, slots=True)
 class Expectation:
     """Question and gold, taken apart, all words as the roots of `reading`. "New" are content words that the question
@@ -51,7 +61,7 @@ class Expectation:
     is_list: bool
     alternatives: tuple[frozenset[str], ...]  # what "or" and brackets separate
     phrase: str  # the gold to compare by letters
-    numbers: tuple[Quantity, ...]
+    numbers: tuple[WantedNumber, ...]  # but those that the question gives, where there are others
     given_values: frozenset[float]
     period: Period | None
     given_periods: frozenset[Period]
@@ -72,7 +82,10 @@ def expect(question: str, gold: str) -> Expectation:
     figures = [word for word in core if word[:1].isdigit()]
     capitals = {word for word, is_name in zip(wanted.roots, wanted.names, strict=True) if is_name}
     given_values = frozenset(found.value for found in quantities(asked))
-    numbers = quantities(wanted)
+    numbers = [
+        WantedNumber(found.value, found.kind, wanted.texts[found.place], *room(found, wanted))
+        for found in quantities(wanted)
+    ]
     years = periods(wanted)
     period = Period(min(each.first for each in years), max(each.last for each in years)) if years else None
     names = frozenset(new) & capitals

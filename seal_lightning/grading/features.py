@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rapidfuzz import fuzz
 
-from seal_lightning.grading.expectation import Expectation, Expected, negated, polarity_of
+from seal_lightning.grading.expectation import Expectation, Expected, WantedNumber, negated, polarity_of
 from seal_lightning.grading.quantities import Quantity, periods, quantities
 from seal_lightning.grading.reading import Reading
 
@@ -33,7 +33,9 @@ class Coverage(NamedTuple):
     items_found: float  # of a list: the share of items of which half is found; 0 where there is none
     in_first_sentence: float  # share of the words found in the answer's first sentence
     same_phrase: float  # the gold's words occur in order and side by side, articles aside
-    similar_letters: float  # likeness of the gold to the answer's most similar part, letter by letter
+    similar_letters: (
+        float  # likeness of the gold to the most similar part of the answer, letter by letter; 0 below a half
+    )
     same_letters: float  # likeness of gold and answer as wholes
 
 
@@ -112,7 +114,7 @@ def _coverage(expected: Expectation, answer: Reading, end: int, met: Collection[
         items_found=sum([item >= 0.5 for item in items]) / len(items) if expected.is_list else 0.0,
         in_first_sentence=_share(expected.new, first),
         same_phrase=same_phrase,
-        similar_letters=1.0 if same_phrase else fuzz.partial_ratio(expected.phrase, text) / 100.0,
+        similar_letters=1.0 if same_phrase else fuzz.partial_ratio(expected.phrase, text, score_cutoff=50.0) / 100.0,
         same_letters=fuzz.ratio(expected.phrase, text) / 100.0,
     )
 
@@ -185,7 +187,7 @@ def _best_sentence(answer: Reading, starts: Sequence[int], matches: Sequence[int
 def _numbers(expected: Expectation, answer: Reading) -> tuple[Numbers, Collection[str]]:
     """The features, and the gold's words that are met without being repeated: "about 50" by 49, "the 1970s" by 1975."""
     golds = expected.numbers
-    said = quantities(answer) if golds or expected.period else []
+    said = quantities(answer) if golds and True in answer.numbers else []
     if not said:
         return _NO_NUMBERS, ()
     kinds = {gold.kind for gold in golds}
@@ -195,23 +197,24 @@ def _numbers(expected: Expectation, answer: Reading) -> tuple[Numbers, Collectio
         for each in said
         if each.kind in kinds and (each.value in values or each.value not in expected.given_values)
     ]
-    met = {gold for gold in golds if any([_meets(gold, each) for each in same])}
+    met = [gold for gold in golds if any([_meets(gold, each) for each in same])]
+    told = {each.kind for each in same}
     found = Numbers(
-        other_number=sum([any([each.kind == gold.kind for each in same]) for gold in golds if gold not in met]),
-        first_number=0.0 if not same else 1.0 if any([_meets(gold, same[0]) for gold in golds]) else -1.0,
+        other_number=sum([gold.kind in told for gold in golds if gold not in met]),
+        first_number=0.0 if not same else 1.0 if any([_meets(gold, same[0]) for gold in met]) else -1.0,
         closeness=_closeness(golds, same),
     )
-    return found, {*(gold.text for gold in met), *(expected.timing if _in_period(expected, answer) else ())}
+    return found, [*[gold.text for gold in met], *(expected.timing if _in_period(expected, answer) else ())]
 
 
 _NO_NUMBERS = Numbers(other_number=0, first_number=0, closeness=-1)
 
 
-def _meets(gold: Quantity, said: Quantity) -> bool:
+def _meets(gold: WantedNumber, said: Quantity) -> bool:
     return gold.kind == said.kind and (gold.value == said.value or gold.lowest <= said.value <= gold.highest)
 
 
-def _closeness(golds: Sequence[Quantity], said: Sequence[Quantity]) -> float:
+def _closeness(golds: Sequence[WantedNumber], said: Sequence[Quantity]) -> float:
     """Smaller over larger, of the gold's first count or percentage and the nearest of the answer's."""
     gold = next((gold for gold in golds if gold.kind in ("count", "percent") and gold.value > 0), None)
     values = [each.value for each in said if gold and each.kind == gold.kind]

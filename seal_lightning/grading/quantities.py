@@ -7,6 +7,7 @@ Only numbers of a kind contradict each other: a year another year, a percentage 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import NamedTuple
 
 from seal_lightning.grading.reading import MONTHS, MULTIPLES, Reading, number
@@ -14,7 +15,6 @@ from seal_lightning.grading.reading import MONTHS, MULTIPLES, Reading, number
 ROUGHLY = frozenset("about approximately around roughly nearly almost some circa estimated".split())
 BELOW = frozenset("under below fewer less within".split())
 ABOVE = frozenset("over above more exceeding exceeds least".split())
-_NAMED = frozenset([*MONTHS, *MULTIPLES])
 _NEAR = 0.05  # "about 50" is met by 47.5 to 52.5
 _FAR = 0.25  # "over 40" by 40 to 50, "under 40" by 30 to 40
 _ERAS = {"bc": -1, "bce": -1, "ad": 1, "ce": 1}
@@ -31,14 +31,11 @@ _PARTS = {
 
 
 class Quantity(NamedTuple):
-    """A number and its kind (count, percent, year, day, month, century), and what it may be according to the words
-    before it: "about 50", "over 40"."""
+    """A number, its kind (count, percent, year, day, month, century) and the place of its word."""
 
     value: float
     kind: str
-    text: str
-    lowest: float
-    highest: float
+    place: int
 
 
 class Period(NamedTuple):
@@ -57,20 +54,17 @@ def quantities(reading: Reading) -> list[Quantity]:
     """
     found = []
     texts = reading.texts
-    for place, text in enumerate(texts):
-        if not text[0].isdigit() and text not in _NAMED:
-            continue
+    for place in compress(range(len(texts)), reading.numbers):
+        text = texts[place]
+        before = texts[place - 1] if place else ""
         after = texts[place + 1] if place + 1 < len(texts) else ""
-        before = texts[max(0, place - 3) : place]
         if text in MONTHS:
-            if text not in ("march", "may") or after[:1].isdigit() or (before and before[-1].isdigit()):  # not a verb
-                month = MONTHS.index(text) + 1.0
-                found.append(Quantity(month, "month", text, month, month))
+            if text not in ("march", "may") or before[:1].isdigit() or after[:1].isdigit():  # not a verb
+                found.append(Quantity(MONTHS[text], "month", place))
         elif text in MULTIPLES:
-            found.append(Quantity(MULTIPLES[text], "count", text, MULTIPLES[text], MULTIPLES[text]))
+            found.append(Quantity(MULTIPLES[text], "count", place))
         elif (value := number(text)) is not None:
-            kind = _kind(value, text, before[-1] if before else "", after)
-            found.append(Quantity(value, kind, text, *_bounds(value, kind, before)))
+            found.append(Quantity(value, _kind(value, text, before, after), place))
     return found
 
 
@@ -84,8 +78,11 @@ def _kind(value: float, text: str, before: str, after: str) -> str:
     return "year" if _is_year(text) else "count"
 
 
-def _bounds(value: float, kind: str, before: Sequence[str]) -> tuple[float, float]:
-    if kind in ("count", "percent"):
+def room(found: Quantity, reading: Reading) -> tuple[float, float]:
+    """The lowest and highest value that the words before a number allow: "about 50", "over 40"."""
+    value = found.value
+    if found.kind in ("count", "percent"):
+        before = reading.texts[max(0, found.place - 3) : found.place]
         if not BELOW.isdisjoint(before):
             return value * (1.0 - _FAR), value
         if not ABOVE.isdisjoint(before):
@@ -109,7 +106,8 @@ def periods(reading: Reading) -> list[Period]:
     """
     found = []
     texts = reading.texts
-    for place, text in enumerate(texts):
+    for place in compress(range(len(texts)), reading.numbers):
+        text = texts[place]
         if not text.isdecimal() or len(text) > 4:
             continue
         after = texts[place + 1] if place + 1 < len(texts) else ""

@@ -15,7 +15,12 @@ from typing import NamedTuple
 from seal_lightning.grading.words import ARTICLES, STOP_WORDS, stem, words
 
 SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
-MONTHS = "january february march april may june july august september october november december".split()
+MONTHS = {
+    name: place
+    for place, name in enumerate(
+        "january february march april may june july august september october november december".split(), start=1
+    )
+}
 MULTIPLES = {"double": 2.0, "dual": 2.0, "twice": 2.0, "triple": 3.0, "single": 1.0, "once": 1.0, "dozen": 12.0}
 _INITIALS = re.compile(r"\W*((?:[^\W\d_]\.){2,}[^\W\d_]?)\W*")  # U.S. is one word
 _INITIAL = re.compile(r"[A-Z]\.")  # of a first name
@@ -33,6 +38,7 @@ class Reading(NamedTuple):
         content: The roots of content words, "" in the place of others.
         plain: The folded words, each with a blank, but for articles: joined they are the text to compare by letters.
         names: Whether the word begins with a capital.
+        numbers: Whether it may tell a number.
         ends: Whether a sentence ends after the word.
     """
 
@@ -41,6 +47,7 @@ class Reading(NamedTuple):
     content: tuple[str, ...]
     plain: tuple[str, ...]
     names: tuple[bool, ...]
+    numbers: tuple[bool, ...]
     ends: tuple[bool, ...]
 
     def starts(self) -> list[int]:
@@ -49,8 +56,8 @@ class Reading(NamedTuple):
         return [0, *[place for place, end in enumerate(inner, start=1) if end]] if True in inner else [0]
 
 
-_Row = tuple[str, str, str, str, bool, bool]  # the columns of one word
-NOTHING = Reading((), (), (), (), (), ())
+_Row = tuple[str, str, str, str, bool, bool, bool]  # the columns of one word
+NOTHING = Reading((), (), (), (), (), (), ())
 
 
 def read(text: str, *, most: int | None = None) -> Reading:
@@ -94,6 +101,7 @@ def _read_token(token: str) -> tuple[_Row, ...]:
             "" if is_initial or word in STOP_WORDS else root(word),
             "" if word in ARTICLES else f"{word} ",
             is_name,
+            word[0].isdigit() or word in MONTHS or word in MULTIPLES,
             ends and place == last,
         )
         for place, word in enumerate(found)
@@ -107,7 +115,7 @@ def _scaled(rows: list[_Row]) -> list[_Row]:
         before = joined[-1] if joined else None
         if before is not None and row[0] in SCALES and (value := number(before[0])) is not None:
             text = f"{value * SCALES[row[0]]:.12g}"
-            joined[-1] = (text, text, text, f"{text} ", before[4], row[5])
+            joined[-1] = (text, text, text, f"{text} ", before[4], True, row[6])
         else:
             joined.append(row)
     return joined

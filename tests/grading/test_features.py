@@ -4,7 +4,7 @@ import pytest
 
 from seal_lightning.grading.expectation import expect
 from seal_lightning.grading.features import FEATURES, measure
-from seal_lightning.grading.quantities import periods, quantities
+from seal_lightning.grading.quantities import periods, quantities, room
 from seal_lightning.grading.reading import NOTHING, read
 
 
@@ -71,8 +71,8 @@ def test_quantities(text, found):
     ],
 )
 def test_words_before_a_number_give_it_room(text, bounds):
-    (found,) = quantities(read(text))
-    assert (found.lowest, found.highest) == pytest.approx(bounds)
+    reading = read(text)
+    assert room(quantities(reading)[0], reading) == pytest.approx(bounds)
 
 
 @pytest.mark.parametrize(
