@@ -5,7 +5,7 @@ cases; bars only on a terminal and only by the first process.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -132,6 +132,8 @@ class EStepProgress(ProgressBar, SEALCallback):
             f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected, {len(kept)} edits kept, "
             f"{_time(metrics['e_step/seconds'])}"
         )
+        if terms := _terms(metrics):
+            self.line(f"{self._round}: {terms}")
         if usage := render_usage(total_usage(rollouts)):
             self.line(f"{self._round}: {usage}")
 
@@ -210,6 +212,14 @@ def _scores(rollouts: Sequence[Rollout]) -> str:
     parts += [f"edits {fmean(rollout.score for rollout in edits):.3f}"] if edits else []
     parts += [f"written {fmean(rollout.score for rollout in written):.3f}"] if written else []
     return " · ".join(parts)
+
+
+def _terms(metrics: Mapping[str, float]) -> str:
+    """What the reward is made of, mean and standard deviation; "" where it is one term."""
+    names = [name for name in metrics if name.startswith("reward_terms/") and not name.endswith("_std")]
+    return " · ".join(
+        f"{name.removeprefix('reward_terms/')} {metrics[name]:.3f} ± {metrics[f'{name}_std']:.3f}" for name in names
+    )
 
 
 def _each(seconds: Sequence[float]) -> str:

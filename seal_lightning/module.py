@@ -42,8 +42,8 @@ class SEALModule(LightningModule):
         task: What a context is, how edits are prompted and parsed.
         sampler: Where self-edits come from.
         inner_loop: How the temporary adapters are trained.
-        grader: Scores one answer in [0, 1]: `calibrated`, `recall`, `contains`, `exact_match`, `f1`, `judge` (the policy
-            itself), or a class of your own.
+        grader: Scores one answer in [0, 1]: `calibrated`, `recall`, `contains`, `exact_match`, `f1`, `judge` (the
+            policy itself), or a class of your own.
         reward: One of the terms `score`, `gain`, `improved`, `precision`, `length`, `format`, `retention`, or weights
             of several, for example `{score: 1.0, length: -0.1}`.
         rubric: How edits are marked where `e_step.score_by` is `rubric`.

@@ -2,6 +2,7 @@
 
 import io
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from seal_lightning.callbacks import EStepProgress
 from seal_lightning.errors import ConfigError
+from seal_lightning.loop import term_metrics
 from seal_lightning.m_step import MStep, Shares
 from seal_lightning.phases import Progress
 from seal_lightning.types import Rollout
@@ -112,6 +114,23 @@ def test_the_end_of_an_e_step(capsys):
         "round 2 E-step: reward 0.250 on average, 0.500 for the best of each context; 12% rejected, 2 edits kept, "
         "1 min 01 s\n"
     )
+
+
+def test_terms_and_cost_of_an_e_step(capsys):
+    progress, one = plain(every_seconds=1000.0), module()
+    one.e_step_metrics |= term_metrics([replace(rollout(), terms={"score": s, "length": 0.5}) for s in (0.0, 1.0)])
+    used = {"requests": 2, "prompt_tokens": 30, "completion_tokens": 4, "dollars": 0.0125}
+    rollouts = [replace(rollout(), usage={"sampling": used, "grading": {"cached": 3}})]
+    units(progress)
+    progress.on_e_step_end(trainer(), one, rollouts=rollouts, groups=[], kept=[])
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "round 1 E-step: score 0.500 ± 0.500 · length 0.500 ± 0.000",
+        "round 1 E-step: endpoints: 2 requests and 3 from the cache, 30 prompt and 4 completion tokens, $0.012500",
+    ]
+
+
+def test_one_term_has_no_statistics_of_its_own():
+    assert term_metrics([replace(rollout(), terms={"score": 1.0})]) == {}
 
 
 def test_the_m_step_tells_the_loss_of_its_first_and_last_epoch(capsys):
