@@ -21,6 +21,7 @@ from seal_lightning.grading import Grader, Verdict, resolve
 from seal_lightning.grading.agreement import Agreement, compare
 from seal_lightning.grading.judged import Judged, read_judged
 from seal_lightning.offline import Parser
+from seal_lightning.types import Chooser
 
 DESCRIPTION = """\
 Grade answers in files, and tell how the grader agrees with a judge's verdicts. A FILE has {question, gold, answer} a
@@ -45,7 +46,7 @@ def main(args: Sequence[str]) -> None:
     grader = resolve(options.grader)
     rows = [row for name in options.files for row in read_judged(Path(name).expanduser())]
     judged = _is_judged(rows)
-    verdicts = _graded(grader, rows)
+    verdicts = _graded(grader, rows, _policy(options.policy))
     if options.output:
         _write(options.output, rows, verdicts, unlike=options.files)
     if not judged:
@@ -72,6 +73,9 @@ def _options(args: Sequence[str]) -> Any:
     )
     parser.add_argument("--json", action="store_true", help="Print JSON: one object, or one a line for each verdict.")
     parser.add_argument("--examples", type=int, default=0, help="Print so many verdicts that differ most from correct.")
+    parser.add_argument(
+        "--policy", type=str | None, default=None, help="Model that a grader asks which has no endpoint, such as judge."
+    )
     options = parser.read(args)
     if not options.files:
         raise ConfigError("FILE is not set: name a .jsonl or .json with question, gold and answer (seal grade --help)")
@@ -93,12 +97,25 @@ def _is_judged(rows: Sequence[Judged]) -> bool:
 # -- steps -------------------------------------------------------------------------------------------------------------
 
 
-def _graded(grader: Grader, rows: Sequence[Judged]) -> list[Verdict]:
+def _policy(name: str | None) -> Chooser | None:
+    """A model that is asked as the policy is in a run."""
+    if name is None:
+        return None
+    from seal_lightning.model import ModelSource, load_model  # torch and transformers take seconds
+    from seal_lightning.policy import Policy
+    from seal_lightning.sampling import PolicyWriter
+
+    model, tokenizer, chat = load_model(ModelSource(name))
+    return PolicyWriter(Policy(model.eval().requires_grad_(False), tokenizer, chat))
+
+
+def _graded(grader: Grader, rows: Sequence[Judged], policy: Chooser | None) -> list[Verdict]:
     """With a bar where somebody watches: a judge behind an endpoint takes its time."""
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("grading", total=len(rows))
-        return grader.verdicts([row.answer for row in rows], on_done=lambda count: progress.advance(task, count))
+        answers = [row.answer for row in rows]
+        return grader.verdicts(answers, policy=policy, on_done=lambda count: progress.advance(task, count))
 
 
 def _probabilities(verdicts: Sequence[Verdict]) -> list[float]:

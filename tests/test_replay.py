@@ -291,7 +291,7 @@ def test_the_authors_choices(replay, shared):
         (["{at}/cut.json.gz"], "cut.json.gz: expected a whole gzip file, got: "),
         (["{at}/torn.jsonl"], "torn.jsonl: expected a journal with a finished unit, got none"),
         (["{at}/run", "--nope", "1"], "--nope: unknown option"),
-        (["{at}/run", "--grader", "nobody"], "grader must be one of recall, contains, "),
+        (["{at}/run", "--grader", "nobody"], "grader must be one of calibrated, recall, contains, "),
         (["{at}/run", "--grader", "no.such.Grader"], "got 'no.such.Grader': use a name or a class_path"),
         (["{at}/run", "--reward", "luck"], "reward: terms must be among score, "),
         (["{at}/run", "--reward", "retention"], "retention of context 'lamp' was not measured"),

@@ -15,6 +15,7 @@ from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, GradingError
 from seal_lightning.types import Chooser, Prompt, Usage
 
+AT_ONCE = 64  # prompts for the policy between two reports of progress
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _AROUND = " \t\n\r*_`'\".:()[]"
 
@@ -65,9 +66,14 @@ def decide(
     """
     if endpoint is None:
         if policy is None:
-            raise ConfigError("endpoint must be set where there is no policy to be asked: set endpoint.model")
-        decisions = [Decision(probabilities) for probabilities in policy.choose(prompts, options)]
-        on_done(len(prompts))
+            raise ConfigError(
+                "endpoint must be set where there is no policy to be asked: set endpoint.model, or give seal grade a --policy"
+            )
+        decisions = []
+        for start in range(0, len(prompts), AT_ONCE):
+            asked = prompts[start : start + AT_ONCE]
+            decisions += [Decision(probabilities) for probabilities in policy.choose(asked, options)]
+            on_done(len(asked))
         return decisions
     return _ask(prompts, options, endpoint, attempts, max_tokens, on_done)
 
