@@ -67,7 +67,7 @@ def decide(
     if endpoint is None:
         if policy is None:
             raise ConfigError(
-                "endpoint must be set where there is no policy to be asked: set endpoint.model, or give seal grade a --policy"
+                "endpoint must be set where there is no policy to be asked: set endpoint.model (seal grade: or --policy)"
             )
         decisions = []
         for start in range(0, len(prompts), AT_ONCE):

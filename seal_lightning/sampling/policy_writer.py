@@ -34,27 +34,28 @@ class PolicyWriter:
         policy = self.policy
         space = "" if policy.chat else " "
         ends = [policy.tokenizer(space + option, add_special_tokens=False)["input_ids"] for option in options]
-        rows = [(policy.encode(policy.format(prompt)), end) for prompt in prompts for end in ends]
-        parts = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
-        likelihoods = [value for part in parts for value in self._log_likelihoods(part)]
-        table = torch.tensor(likelihoods, dtype=torch.float64).view(len(prompts), len(options))
-        return [tuple(row) for row in table.softmax(dim=1).tolist()]
+        asked = [policy.encode(policy.format(prompt)) for prompt in prompts]
+        # What is read before an option's last token; options of one token share it, so a prompt is read once.
+        read = list(dict.fromkeys((*prompt, *end[:-1]) for prompt in asked for end in ends))
+        scores: dict[tuple[int, ...], torch.Tensor] = {}
+        for start in range(0, len(read), self.batch_size):
+            part = read[start : start + self.batch_size]
+            scores |= zip(part, self._log_probabilities(part, last=max(map(len, ends))), strict=True)
+        table = torch.tensor([[_mean(scores[*prompt, *end[:-1]], end) for end in ends] for prompt in asked])
+        return [tuple(row) for row in table.double().softmax(dim=1).tolist()]
 
     @torch.no_grad()
-    def _log_likelihoods(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-        """Mean log-probability of the second part's tokens after the first."""
-        policy = self.policy
-        longest = max(len(prompt) + len(end) for prompt, end in rows)
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, (prompt, end) in enumerate(rows):
-            tokens = [*prompt, *end]
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = 1
-        logits = policy.model(input_ids=ids.to(policy.device), attention_mask=mask.to(policy.device)).logits
-        found = []
-        for row, (prompt, end) in enumerate(rows):
-            places = torch.arange(len(prompt) - 1, len(prompt) + len(end) - 1)
-            scores = logits[row, places.to(logits.device)].float().log_softmax(dim=-1).cpu()
-            found.append(float(scores[torch.arange(len(end)), torch.tensor(end)].mean()))
-        return found
+    def _log_probabilities(self, rows: Sequence[Sequence[int]], *, last: int) -> torch.Tensor:
+        """Of the tokens after each of the `last` positions of every row, (b, last, V)."""
+        policy, longest = self.policy, max(map(len, rows))
+        ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=policy.device)
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=policy.device)
+        positions = (mask.cumsum(1) - 1).clamp_(min=0)
+        output = policy.model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=last)
+        return output.logits.float().log_softmax(dim=-1).cpu()
+
+
+def _mean(scores: torch.Tensor, end: Sequence[int]) -> float:
+    """Mean log-probability of an option's tokens, the last of which follows the last position of `scores`."""
+    places = range(len(scores) - len(end), len(scores))
+    return float(sum(scores[place, token] for place, token in zip(places, end, strict=True)) / len(end))
