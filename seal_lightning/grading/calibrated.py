@@ -27,6 +27,7 @@ SHIPPED = Path(__file__).with_name("calibrated.json")
 BATCH = 4096  # answers measured before the model is applied
 MAX_WORDS = 64  # 64 tokens, to which the paper cuts answers, are about 48 words
 REASONS = 5
+NAMES = np.array(FEATURES, dtype=object)
 OTHER_WORDS = FEATURES.index("other_words")
 NOTHING_SAID = Verdict(0.0, probability=0.0)
 LITERALLY = Verdict(1.0, probability=1.0)
@@ -119,14 +120,9 @@ class Calibrated(Grader):
         if self.free_words is not None:
             scores = scores * np.minimum(1.0, self.free_words / np.maximum(features[:, OTHER_WORDS], 1.0))
         strongest = np.argsort(-np.abs(added), axis=1, kind="stable")[:, :REASONS]
-        reasons = np.take_along_axis(added, strongest, axis=1)
-        for owner, score, probability, names, values in zip(
-            owners, scores.tolist(), likely.tolist(), strongest.tolist(), reasons.tolist(), strict=True
-        ):
-            yield (
-                owner,
-                Verdict(score, probability, {FEATURES[name]: value for name, value in zip(names, values, strict=True)}),
-            )
+        columns = (scores, likely, NAMES[strongest], np.take_along_axis(added, strongest, axis=1))
+        for owner, score, probability, names, values in zip(owners, *[each.tolist() for each in columns], strict=True):
+            yield owner, Verdict(score, probability, dict(zip(names, values, strict=True)))
 
 
 def _check_count(name: str, value: int) -> int:

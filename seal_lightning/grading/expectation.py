@@ -52,11 +52,9 @@ class Expectation:
     asked: frozenset[str]  # all the question's words
     given: frozenset[str]  # its content words, and ""
     roots: frozenset[str]  # the gold's content words
-    new: frozenset[str]
     core: frozenset[str]  # the new ones without "about", "more than", titles
     key: frozenset[str]  # of these the numbers where a number is asked for, else all
     last: str  # of these the last
-    names: frozenset[str]  # the new ones that have a capital
     items: tuple[frozenset[str], ...]  # of a list, each item's new words
     is_list: bool
     alternatives: tuple[frozenset[str], ...]  # what "or" and brackets separate
@@ -88,16 +86,13 @@ def expect(question: str, gold: str) -> Expectation:
     ]
     years = periods(wanted)
     period = Period(min(each.first for each in years), max(each.last for each in years)) if years else None
-    names = frozenset(new) & capitals
     return Expectation(
         asked=frozenset(asked.roots),
         given=given,
         roots=frozenset(content),
-        new=frozenset(new),
         core=frozenset(core),
         key=frozenset(figures if figures and _ASKS_NUMBER.search(question.lower()) else core),
         last=core[-1],
-        names=names,
         items=_parts(_BETWEEN_ITEMS, gold, given) or (frozenset(new),),
         is_list=bool(_BETWEEN_ITEMS.search(gold)),
         alternatives=_parts(_BETWEEN_ALTERNATIVES, gold, given) or (frozenset(core),),
@@ -109,7 +104,7 @@ def expect(question: str, gold: str) -> Expectation:
         timing=frozenset(content) if period and period.last > period.first else frozenset(),
         is_negated=negated(wanted.texts),
         polarity=_polarity(question, wanted),
-        shape=Expected(gold_words=len(wanted.texts), gold_names=len(names)),
+        shape=Expected(gold_words=len(wanted.texts), gold_names=len(capitals.intersection(new))),
     )
 
 

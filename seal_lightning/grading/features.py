@@ -1,14 +1,14 @@
 """What the calibrated grader looks at: features of question, gold and answer, each a number with a name.
 
 Lexical only: no language model and no dictionary, so a synonym stays a different word. The judge's question is whether
-the answer makes the claim that the gold makes; the groups below ask for it from six sides. Twenty more were tried that
+the answer makes the claim that the gold makes; the groups below ask for it from six sides. Many more were tried that
 said nothing new beside these (docs/graders.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from itertools import compress, zip_longest
+from itertools import compress
 from typing import NamedTuple
 
 from rapidfuzz import fuzz
@@ -27,16 +27,11 @@ class Coverage(NamedTuple):
     key_words_found: float  # share of the gold's key words: of a number asked for, the numbers alone
     key_words_missing: float  # how many
     last_word_found: float  # the last one: of a name the family name, of a phrase often its head
-    names_found: float  # share of those with a capital; a half where there are none
     best_alternative: float  # of "copper or arsenic", "Hayy (Philosophus)": the share found of the best one
     worst_item: float  # of a list: the share found of the least covered item
     items_found: float  # of a list: the share of items of which half is found; 0 where there is none
-    in_first_sentence: float  # share of the words found in the answer's first sentence
     same_phrase: float  # the gold's words occur in order and side by side, articles aside
-    similar_letters: (
-        float  # likeness of the gold to the most similar part of the answer, letter by letter; 0 below a half
-    )
-    same_letters: float  # likeness of gold and answer as wholes
+    same_letters: float  # likeness of gold and answer, letter by letter
 
 
 class Support(NamedTuple):
@@ -45,16 +40,13 @@ class Support(NamedTuple):
     supported: float  # share of the new words that are the gold's
     other_words: float  # how many are not
     other_names: float  # names in the first sentence that neither gold nor question has
-    first_name: float  # 1: the first new name is one of the gold's; -1: it is another
 
 
 class Place(NamedTuple):
     """Where the match stands, in the sentence that holds most of the gold."""
 
     question_repeated: float  # share of the question's content words in that sentence
-    before: float  # words before the first match, from the start of the answer
     distance: float  # words between the match and the nearest content word of the question
-    between: float  # new words between the first and the last match that are not the gold's
     after: float  # words after the last match
     contrast: float  # a "but", "while", "however" in that sentence
 
@@ -64,7 +56,6 @@ class Numbers(NamedTuple):
 
     other_number: float  # how many of the gold's numbers meet only different ones of their kind
     first_number: float  # 1: the first number of the gold's kinds is right; -1: it is another
-    closeness: float  # smaller over larger, of the gold's first count and the nearest one; -1 where nothing compares
 
 
 class Polarity(NamedTuple):
@@ -81,11 +72,10 @@ FEATURES: tuple[str, ...] = tuple(name for group in GROUPS for name in group._fi
 def measure(expected: Expectation, answer: Reading) -> tuple[float, ...]:
     """The features of an answer with at least one word, in the order of `FEATURES`."""
     starts = answer.starts()
-    end = starts[1] if len(starts) > 1 else len(answer.texts)  # of the first sentence
     numbers, met = _numbers(expected, answer)
     return (
-        *_coverage(expected, answer, end, met),
-        *_support(expected, answer, starts, end),
+        *_coverage(expected, answer, met),
+        *_support(expected, answer, starts),
         *_place(expected, answer, starts),
         *numbers,
         *_polarity(expected, answer),
@@ -97,9 +87,8 @@ def _share(wanted: frozenset[str], found: set[str]) -> float:
     return len(wanted & found) / len(wanted)
 
 
-def _coverage(expected: Expectation, answer: Reading, end: int, met: Collection[str]) -> Coverage:
+def _coverage(expected: Expectation, answer: Reading, met: Collection[str]) -> Coverage:
     found = {*answer.roots, *met}
-    first = found if end == len(answer.roots) else {*answer.roots[:end], *met}
     text = "".join(answer.plain)
     same_phrase = expected.phrase in text and f" {expected.phrase}" in f" {text}"
     key = len(expected.key & found)
@@ -108,49 +97,24 @@ def _coverage(expected: Expectation, answer: Reading, end: int, met: Collection[
         key_words_found=key / len(expected.key),
         key_words_missing=len(expected.key) - key,
         last_word_found=expected.last in found,
-        names_found=_share(expected.names, found) if expected.names else 0.5,
         best_alternative=max([_share(words, found) for words in expected.alternatives]),
         worst_item=min(items),
         items_found=sum([item >= 0.5 for item in items]) / len(items) if expected.is_list else 0.0,
-        in_first_sentence=_share(expected.new, first),
         same_phrase=same_phrase,
-        similar_letters=1.0 if same_phrase else fuzz.partial_ratio(expected.phrase, text, score_cutoff=50.0) / 100.0,
         same_letters=fuzz.ratio(expected.phrase, text) / 100.0,
     )
 
 
-def _support(expected: Expectation, answer: Reading, starts: Sequence[int], end: int) -> Support:
+def _support(expected: Expectation, answer: Reading, starts: Sequence[int]) -> Support:
     new = set(answer.content) - expected.given
     known = len(new & expected.roots)
-    names = _new_names(expected, answer, starts) if True in answer.names else []
+    end = starts[1] if len(starts) > 1 else len(answer.roots)
+    names = set(compress(answer.roots[1:end], answer.names[1:end]))  # a sentence opens with a capital anyway
     return Support(
         supported=known / max(1, len(new)),
         other_words=len(new) - known,
-        other_names=len({answer.roots[place] for place in names if place < end} - expected.roots),
-        first_name=_first_name(expected, answer, names),
+        other_names=len(names - expected.asked - expected.roots),
     )
-
-
-def _new_names(expected: Expectation, answer: Reading, starts: Sequence[int]) -> list[int]:
-    """Places of names that the question does not give; a capital that opens a sentence counts in the gold's names."""
-    roots = answer.roots
-    return [
-        place
-        for place in compress(range(len(roots)), answer.names)
-        if roots[place] not in expected.asked and (place not in starts or roots[place] in expected.names)
-    ]
-
-
-def _first_name(expected: Expectation, answer: Reading, names: Sequence[int]) -> float:
-    """1 if the first new name, of one or several words, is one of the gold's, else -1; 0 where none can be told."""
-    if not names or not expected.names:
-        return 0.0
-    for place, following in zip_longest(names, names[1:]):
-        if answer.roots[place] in expected.names:
-            return 1.0
-        if following != place + 1:
-            break
-    return -1.0
 
 
 def _place(expected: Expectation, answer: Reading, starts: Sequence[int]) -> Place:
@@ -161,19 +125,16 @@ def _place(expected: Expectation, answer: Reading, starts: Sequence[int]) -> Pla
     start, end = _best_sentence(answer, starts, matches)
     sentence = answer.content[start:end]
     within = [place for place in matches if start <= place < end]
-    first, last = within[0], within[-1]
     asked = [place for place, root in enumerate(sentence, start) if root and root in given]
     return Place(
         question_repeated=len(given.intersection(sentence)) / len(given),
-        before=matches[0],
         distance=min([abs(match - place) for match in within for place in asked], default=30),
-        between=len(set(answer.content[first + 1 : last]) - given - expected.roots) if last > first + 1 else 0,
-        after=end - 1 - last,
+        after=end - 1 - within[-1],
         contrast=not _CONTRASTS.isdisjoint(answer.texts[start:end]),
     )
 
 
-_NO_MATCH = Place(question_repeated=0, before=60, distance=30, between=9, after=40, contrast=0)
+_NO_MATCH = Place(question_repeated=0, distance=30, after=40, contrast=0)
 
 
 def _best_sentence(answer: Reading, starts: Sequence[int], matches: Sequence[int]) -> tuple[int, int]:
@@ -202,25 +163,15 @@ def _numbers(expected: Expectation, answer: Reading) -> tuple[Numbers, Collectio
     found = Numbers(
         other_number=sum([gold.kind in told for gold in golds if gold not in met]),
         first_number=0.0 if not same else 1.0 if any([_meets(gold, same[0]) for gold in met]) else -1.0,
-        closeness=_closeness(golds, same),
     )
     return found, [*[gold.text for gold in met], *(expected.timing if _in_period(expected, answer) else ())]
 
 
-_NO_NUMBERS = Numbers(other_number=0, first_number=0, closeness=-1)
+_NO_NUMBERS = Numbers(other_number=0, first_number=0)
 
 
 def _meets(gold: WantedNumber, said: Quantity) -> bool:
     return gold.kind == said.kind and (gold.value == said.value or gold.lowest <= said.value <= gold.highest)
-
-
-def _closeness(golds: Sequence[WantedNumber], said: Sequence[Quantity]) -> float:
-    """Smaller over larger, of the gold's first count or percentage and the nearest of the answer's."""
-    gold = next((gold for gold in golds if gold.kind in ("count", "percent") and gold.value > 0), None)
-    values = [each.value for each in said if gold and each.kind == gold.kind]
-    if gold is None or not values:
-        return -1.0
-    return max([min(value, gold.value) / max(value, gold.value) for value in values])
 
 
 def _in_period(expected: Expectation, answer: Reading) -> bool:

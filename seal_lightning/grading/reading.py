@@ -87,12 +87,15 @@ def root(word: str) -> str:
 @lru_cache(maxsize=1 << 16)
 def _read_token(token: str) -> tuple[_Row, ...]:
     """The rows of the words in a token, usually one."""
-    initials = _INITIALS.fullmatch(token)
-    found = words(initials[1].replace(".", "") if initials else token)
-    first = _FIRST_LETTER.search(token)
-    is_name = bool(first) and first[0].isupper()
-    is_initial = bool(_INITIAL.fullmatch(token))
-    ends = not initials and not _ABBREVIATION.fullmatch(token) and bool(_SENTENCE_END.search(token))
+    if token.isalpha():  # most are, and need no regular expressions
+        found, is_name, is_initial, ends = words(token), token[0].isupper(), False, False
+    else:
+        initials = _INITIALS.fullmatch(token)
+        found = words(initials[1].replace(".", "") if initials else token)
+        first = _FIRST_LETTER.search(token)
+        is_name = bool(first) and first[0].isupper()
+        is_initial = bool(_INITIAL.fullmatch(token))
+        ends = not initials and not _ABBREVIATION.fullmatch(token) and bool(_SENTENCE_END.search(token))
     last = len(found) - 1
     return tuple(
         (

@@ -36,6 +36,7 @@ _NUMBERS = {
 _COMPOUND = re.compile(rf"\b({'|'.join(_TENS.split())})[-\s]({'|'.join(f'{_UNITS} {_ORDINAL_UNITS}'.split())})\b")
 _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_POSSESSIVE = re.compile(r"'s\b")
 _ORDINAL_ENDING = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b")
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc`\u00b4", "'"))
 _ENDINGS = ("ations", "ation", "ings", "ing", "ies", "ied", "es", "ed", "s", "ly", "e", "y")
@@ -50,9 +51,12 @@ def words(text: str) -> list[str]:
     >>> words("The King's 1,000 soldiers, twenty-one of them from Orléans")
     ['the', 'king', '1000', 'soldiers', '21', 'of', 'them', 'from', 'orleans']
     """
-    text = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES)).casefold()
-    text = "".join(character for character in text if not unicodedata.combining(character))
-    text = re.sub(r"'s\b", "", text).replace("'", "").replace("%", " percent ")
+    if text.isascii():
+        text = text.replace("`", "'").lower()
+    else:
+        text = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES)).casefold()
+        text = "".join(character for character in text if not unicodedata.combining(character))
+    text = _POSSESSIVE.sub("", text).replace("'", "").replace("%", " percent ")
     text = _ORDINAL_ENDING.sub("", _THOUSANDS.sub("", text))
     text = _COMPOUND.sub(lambda pair: str(_NUMBERS[pair[1]] + _NUMBERS[pair[2]]), text)
     return [str(_NUMBERS.get(word, word)) for word in _WORD.findall(text)]

@@ -93,8 +93,8 @@ def test_periods(text, found):
 
 def test_the_question_gives_words_away():
     expected = expect("Which war did Ada end?", "the Second Punic War")
-    assert expected.roots == {"2", "puni~", "war"} and expected.new == {"2", "puni~"}
-    assert expect("Was it red or blue?", "red").new == {"red"}
+    assert expected.roots == {"2", "puni~", "war"} and expected.core == {"2", "puni~"}
+    assert expect("Was it red or blue?", "red").core == {"red"}
 
 
 def test_brackets_titles_and_doubt_need_not_be_said():
@@ -116,22 +116,17 @@ def test_brackets_titles_and_doubt_need_not_be_said():
         ("Who?", "art", "party", "same_phrase", 0.0),
         ("Who won?", "Ada", "Ada won. Bob lost in Bath.", "other_names", 0.0),
         ("Who won?", "Ada", "It was Bob from Bath who won.", "other_names", 2.0),
-        ("Who won?", "Ada Lovelace", "It was Bob and not Ada Lovelace.", "first_name", -1.0),
-        ("Who won?", "Ada Lovelace", "It was Countess Ada Lovelace, not Bob.", "first_name", 1.0),
         ("When?", "26 December 1999", "26 December 2004", "other_number", 1.0),
         ("When?", "1999", "30 people", "other_number", 0.0),
         ("When in 1999?", "May 1999", "In June 1999", "other_number", 1.0),
         ("What share?", "about 50%", "49.3%", "key_words_found", 1.0),
         ("When?", "the late 1970s", "In 1978.", "key_words_missing", 0.0),
-        ("When?", "the late 1970s", "In 1978.", "in_first_sentence", 1.0),
         ("When?", "the late 1970s", "In 1971.", "key_words_found", 0.0),
         ("Is it so?", "yes", "No, never.", "opposite", 1.0),
         ("Is it so?", "they do not", "No.", "opposite", -1.0),
         ("Is it red or blue?", "red", "No.", "opposite", 0.0),
         ("What?", "a ship", "It isn't a ship.", "other_negation", 1.0),
-        ("How many?", "40 men", "some 30 of them, or 36", "closeness", 0.9),
         ("What?", "a ship", "A ship, while others sank", "contrast", 1.0),
-        ("What?", "red ship", "A red and rusty ship it is", "between", 1.0),
         ("What?", "red ship", "A red and rusty ship it is", "after", 2.0),
     ],
 )
@@ -143,8 +138,8 @@ def test_the_sentence_with_most_of_the_gold_is_looked_at():
     found = features(
         "Who won the cup?", "Ada Lovelace", "The cup is old. Bob and Ada saw it. Ada Lovelace won the cup there."
     )
-    assert (found["question_repeated"], found["after"], found["before"]) == (1.0, 4, 6)
+    assert (found["question_repeated"], found["after"], found["distance"]) == (1.0, 4, 1)
 
 
 def test_a_typo_still_looks_alike():
-    assert features("Who?", "Chinggis Khaan", "Chingis Khan")["similar_letters"] > 0.85
+    assert features("Who?", "Chinggis Khaan", "Chingis Khan")["same_letters"] > 0.85
