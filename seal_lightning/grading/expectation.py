@@ -15,11 +15,11 @@ _NEGATIONS = frozenset(
     "not no never none neither nor without cannot nothing nobody isnt arent wasnt werent dont doesnt didnt cant "
     "couldnt hasnt havent hadnt wont wouldnt".split()
 )
-_TITLES = """
+_OPTIONAL = """
 mr mrs ms dr sir lord king queen prince princess emperor duke archduke count earl pope bishop saint st president
-minister senator general major captain colonel lieutenant professor early late mid
+minister senator general major captain colonel lieutenant professor early late mid ad bc bce ce
 """
-_WEAK = frozenset(root(word) for word in {*_TITLES.split(), *ROUGHLY, *ABOVE, *BELOW, "most", "up", "only", "just"})
+_WEAK = frozenset(root(word) for word in {*_OPTIONAL.split(), *ROUGHLY, *ABOVE, *BELOW, "most", "up", "only", "just"})
 _BRACKET = re.compile(r"\s*\([^()]*\)?")
 _BETWEEN_ITEMS = re.compile(r",|;|\band\b|\bor\b|&")
 _BETWEEN_ALTERNATIVES = re.compile(r"\bor\b|[()/;]")
@@ -52,7 +52,7 @@ class Expectation:
     asked: frozenset[str]  # all the question's words
     given: frozenset[str]  # its content words, and ""
     roots: frozenset[str]  # the gold's content words
-    core: frozenset[str]  # the new ones without "about", "more than", titles
+    core: frozenset[str]  # the new ones without "about", "more than", titles, eras
     key: frozenset[str]  # of these the numbers where a number is asked for, else all
     last: str  # of these the last
     items: tuple[frozenset[str], ...]  # of a list, each item's new words

@@ -7,6 +7,11 @@ from pathlib import Path
 import pytest
 
 from seal_lightning.grading import Contains, Recall
+from seal_lightning.grading.calibrated import SHIPPED
+from seal_lightning.grading.curves import load
+from seal_lightning.grading.features import FEATURES
+from seal_lightning.grading.fit import fit, held_out, measure_all
+from seal_lightning.grading.judged import read_judged
 
 VERDICTS = Path(__file__).parents[3] / "shared" / "data" / "seal-published" / "verdicts.jsonl.gz"
 
@@ -33,3 +38,22 @@ def agreement(grader, verdicts):
 def test_agreement(grader, equal, kappa, verdicts):
     assert len(verdicts) == 23427
     assert agreement(grader, verdicts) == pytest.approx((equal, kappa), abs=0.003)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    if not VERDICTS.is_file():
+        pytest.skip(f"{VERDICTS} is not here")
+    return measure_all(read_judged(VERDICTS, verdicts=True))
+
+
+def test_calibrated_on_questions_that_it_has_not_seen(measured):
+    found = [held_out(measured, seed=seed) for seed in range(3)]
+    assert [each.agreement for each in found] == pytest.approx([0.893, 0.897, 0.885], abs=0.003)
+    assert [each.kappa for each in found] == pytest.approx([0.783, 0.792, 0.767], abs=0.006)
+    assert max(each.calibration_error for each in found) < 0.03
+
+
+def test_the_shipped_model_is_what_the_fit_gives(measured):
+    fitted, shipped = fit(measured), load(SHIPPED, features=FEATURES)
+    assert fitted.log_odds(measured.features) == pytest.approx(shipped.log_odds(measured.features), abs=0.02)
