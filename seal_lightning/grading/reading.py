@@ -87,8 +87,10 @@ def root(word: str) -> str:
 @lru_cache(maxsize=1 << 16)
 def _read_token(token: str) -> tuple[_Row, ...]:
     """The rows of the words in a token, usually one."""
-    if token.isalpha():  # most are, and need no regular expressions
-        found, is_name, is_initial, ends = words(token), token[0].isupper(), False, False
+    is_initial = ends = False
+    plain = token.rstrip(".,;:!?")
+    if plain.isalpha() and len(plain) > 4:  # most are, and need no regular expressions
+        found, is_name, ends = words(plain), plain[0].isupper(), token[-1] in ".!?"
     else:
         initials = _INITIALS.fullmatch(token)
         found = words(initials[1].replace(".", "") if initials else token)
@@ -97,18 +99,15 @@ def _read_token(token: str) -> tuple[_Row, ...]:
         is_initial = bool(_INITIAL.fullmatch(token))
         ends = not initials and not _ABBREVIATION.fullmatch(token) and bool(_SENTENCE_END.search(token))
     last = len(found) - 1
-    return tuple(
-        (
-            word,
-            root(word),
-            "" if is_initial or word in STOP_WORDS else root(word),
-            "" if word in ARTICLES else f"{word} ",
-            is_name,
-            word[0].isdigit() or word in MONTHS or word in MULTIPLES,
-            ends and place == last,
-        )
-        for place, word in enumerate(found)
-    )
+    return tuple(_row(word, is_name, is_initial, ends and place == last) for place, word in enumerate(found))
+
+
+def _row(word: str, is_name: bool, is_initial: bool, ends: bool) -> _Row:
+    short = root(word)
+    content = "" if is_initial or word in STOP_WORDS else short
+    plain = "" if word in ARTICLES else f"{word} "
+    tells_a_number = word[0].isdigit() or word in MONTHS or word in MULTIPLES
+    return word, short, content, plain, is_name, tells_a_number, ends
 
 
 def _scaled(rows: list[_Row]) -> list[_Row]:

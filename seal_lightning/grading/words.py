@@ -52,6 +52,8 @@ def words(text: str) -> list[str]:
     ['the', 'king', '1000', 'soldiers', '21', 'of', 'them', 'from', 'orleans']
     """
     if text.isascii():
+        if text.isalpha():  # one plain word: nothing to take apart
+            return [str(_NUMBERS.get(text.lower(), text.lower()))]
         text = text.replace("`", "'").lower()
     else:
         text = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES)).casefold()
