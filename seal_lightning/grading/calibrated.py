@@ -109,7 +109,9 @@ class Calibrated(Grader):
                     features.extend(measure(expected, reading))
         if owners:
             for place, verdict in self._judge(owners, np.array(features).reshape(len(owners), -1)):
-                graded[place] = max(graded[place], verdict, key=lambda each: (each.score, each.probability))
+                before = graded[place]
+                if before is NOTHING_SAID or (verdict.score, verdict.probability) > (before.score, before.probability):
+                    graded[place] = verdict
         return graded
 
     def _judge(self, owners: Sequence[int], features: np.ndarray) -> Iterator[tuple[int, Verdict]]:
