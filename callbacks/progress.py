@@ -207,7 +207,8 @@ def _scores(rollouts: Sequence[Rollout]) -> str:
     edits = [rollout for rollout in rollouts if rollout.kind == "edit"]
     passages = [rollout for rollout in rollouts if rollout.kind == "passage"]
     written = [rollout for rollout in rollouts if rollout.kind == "written"]
-    parts = [f"base {fmean(rollout.baseline for rollout in edits):.3f}"] if edits else []
+    asked = [rollout for rollout in edits if rollout.baseline_scores or not rollout.terms]  # a rubric asks nothing
+    parts = [f"base {fmean(rollout.baseline for rollout in asked):.3f}"] if asked else []
     parts += [f"passage {fmean(rollout.score for rollout in passages):.3f}"] if passages else []
     parts += [f"edits {fmean(rollout.score for rollout in edits):.3f}"] if edits else []
     parts += [f"written {fmean(rollout.score for rollout in written):.3f}"] if written else []

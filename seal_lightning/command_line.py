@@ -22,7 +22,7 @@ from seal_lightning.callbacks import CheckpointSelection, EStepProgress, Rollout
 from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, locate, one_line
 from seal_lightning.data import SEALDataModule
-from seal_lightning.errors import ConfigError, SealError
+from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations, rollout_to_dict
@@ -211,17 +211,24 @@ class SEALCLI(LightningCLI):
 
     def predict(self, **options: Any) -> None:
         """Write self-edits to `edits.jsonl` in the run folder."""
-        self.trainer.predict(**options, return_predictions=False)
-        if not self.trainer.is_global_zero:
+        try:
+            self.trainer.predict(**options, return_predictions=False)
+        except (SealError, Stopped):
+            self._write_edits(self.model.predicted)  # what is finished, and was maybe paid for
+            raise
+        self._write_edits(self.model.evaluated)
+
+    def _write_edits(self, rollouts: Sequence[Rollout]) -> None:
+        if not self.trainer.is_global_zero or not rollouts:
             return
         path = Path(self.trainer.default_root_dir) / "edits.jsonl"
         with path.open("w", encoding="utf-8") as file:
-            for rollout in self.model.evaluated:
+            for rollout in rollouts:
                 row = rollout_to_dict(rollout)
                 file.write(json.dumps({key: row[key] for key in PREDICTED}, ensure_ascii=False) + "\n")
-        self._say_usage(self.model.evaluated)
-        rejected = sum(rollout.status == "rejected" for rollout in self.model.evaluated)
-        self._say(f"{len(self.model.evaluated)} self-edits, {rejected} of them rejected, in {path}")
+        self._say_usage(rollouts)
+        rejected = sum(rollout.status == "rejected" for rollout in rollouts)
+        self._say(f"{len(rollouts)} self-edits, {rejected} of them rejected, in {path}")
 
     # -- last words ------------------------------------------------------------------------------------------------
 
@@ -247,10 +254,11 @@ class SEALCLI(LightningCLI):
         self._say_usage(self.model.evaluated)
 
     def _say_usage(self, rollouts: Sequence[Rollout]) -> None:
-        """What endpoints charged for these rollouts, where there are any; also in `usage.json`."""
+        """What endpoints charged for these rollouts, where there are any; also in `usage.json` (of a fit)."""
         usage = total_usage(rollouts)
         if self.trainer.is_global_zero and (text := render_usage(usage)):
-            path = Path(self.trainer.default_root_dir) / "usage.json"
+            name = "usage.json" if self.command == "fit" else f"usage-{self.command}.json"
+            path = Path(self.trainer.default_root_dir) / name
             path.write_text(json.dumps(asdict(usage), indent=1) + "\n", encoding="utf-8")
             self._say(text)
 

@@ -35,7 +35,10 @@ from seal_lightning.scoring import (
 )
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Task
-from seal_lightning.types import AdapterJob, Context, Kind, Prompt, Query, Rollout, SelfEdit, Usage
+from seal_lightning.types import AdapterJob, Context, Kind, Prompt, Rollout, SelfEdit, Usage
+
+# What a plan must be where a rubric marks the edits: there is nothing to repeat, to compare with or to ask.
+RUBRIC_ONLY = {"repeats": 1, "passage_only": False, "written": False, "queries": "data", "retention_queries": 0}
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Plan:
         score_by: `queries` adapts and asks; `rubric` marks the edit itself without adapting (`model.rubric`).
         queries: `data` asks those of the data; `own` has a model write them from the passage (`model.questioner`).
         retention_queries: Ask each adapter this many queries of the unit's other contexts too; the change of accuracy
-            on them is the rollout's `retention`.
+            on them is the rollout's `retention`, 0 where the unit has no other.
     """
 
     edits: int = 5
@@ -69,11 +72,13 @@ class Plan:
         for name, allowed in {"score_by": ("queries", "rubric"), "queries": ("data", "own")}.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
-        if self.score_by == "rubric" and (self.repeats > 1 or self.retention_queries):
-            raise ConfigError(
-                "score_by must be queries where adapters are repeated or retention is asked for, got "
-                "rubric: set repeats to 1 and retention_queries to 0"
-            )
+        if self.score_by == "rubric":
+            for name, allowed in RUBRIC_ONLY.items():
+                if getattr(self, name) != allowed:
+                    raise ConfigError(
+                        f"{name} must be {allowed} where score_by is rubric, which asks and adapts nothing, got "
+                        f"{getattr(self, name)}"
+                    )
 
     @property
     def needs_queries(self) -> bool:
@@ -129,7 +134,7 @@ class EStep:
         """
         clock, writer = Clock(report), PolicyWriter(policy)
         asked: dict[str, Usage] = {}
-        if plan.queries == "own" and plan.score_by == "queries":
+        if plan.queries == "own":
             contexts, asked = self._own_queries(writer, contexts, clock)
         if plan.score_by == "rubric":
             baselines: dict[str, tuple[Context, tuple[str, ...]]] = {}
@@ -139,7 +144,7 @@ class EStep:
         else:
             baselines = self._baselines(policy, contexts, clock)
             attempts = self._attempts(policy, contexts, plan, round, clock)
-            others = {context.id: self._others(context, contexts, plan) for context in contexts}
+            others = self._others(contexts, plan)
             trials = self._try(policy, attempts, others, clock)
             grades = grade_trials(
                 self.grader, attempts, trials, baselines=baselines, others=others, policy=writer, clock=clock
@@ -166,6 +171,7 @@ class EStep:
         self, policy: Policy, contexts: Sequence[Context], *, plan: Plan, round: int, report: Report = lambda p: None
     ) -> list[Rollout]:
         """Sample and parse self-edits without adapting; the rollouts carry no answers and no reward."""
+        plan = Plan(edits=plan.edits, repeats=1)  # nothing else of it is about writing
         attempts = self._attempts(policy, contexts, plan, round, Clock(report))
         return [
             to_rollout(
@@ -233,24 +239,24 @@ class EStep:
                 message=messages[context.id],
             )
             for context in contexts
+            if context.queries or plan.queries == "data"  # an edit that nothing can score need not be written
             for index in range(plan.edits)
         ]
         with clock.phase("sampling", len(requests)) as advance:
-            samples = self.sampler.sample(policy, requests, on_done=advance)
+            samples = dict(zip(requests, self.sampler.sample(policy, requests, on_done=advance), strict=True))
         attempts: list[Attempt] = []
-        for request, sample in zip(requests, samples, strict=True):
-            if request.index == 0:
-                attempts += self._references(request.context, plan, round)
-            edit = self.task.parse(sample.text, request.context)
-            if plan.queries == "own" and plan.score_by == "queries" and not request.context.queries:
-                edit = SelfEdit(text=sample.text, asked=edit.asked, reason="no own query passed the filters")
-            tokens = {"prompt": sample.prompt_tokens, "edit": sample.tokens}
-            for repeat in range(plan.repeats):
-                seed = derive_seed("adapter", self.seed, round, request.context.id, request.index, repeat)
-                usage = Usage() if repeat else sample.usage
-                attempts.append(
-                    Attempt(request.context, "edit", request.index, repeat, seed, request.prompt, edit, tokens, usage)
-                )
+        for context in contexts:
+            mine = [(request, sample) for request, sample in samples.items() if request.context is context]
+            attempts += self._references(context, plan, round) if mine else _unasked(context, plan)
+            for request, sample in mine:
+                edit = self.task.parse(sample.text, context)
+                tokens = {"prompt": sample.prompt_tokens, "edit": sample.tokens}
+                for repeat in range(plan.repeats):
+                    seed = derive_seed("adapter", self.seed, round, context.id, request.index, repeat)
+                    usage = Usage() if repeat else sample.usage
+                    attempts.append(
+                        Attempt(context, "edit", request.index, repeat, seed, request.prompt, edit, tokens, usage)
+                    )
         return attempts
 
     def _references(self, context: Context, plan: Plan, round: int) -> list[Attempt]:
@@ -265,11 +271,14 @@ class EStep:
             for kind, edit in edits.items()
         ]
 
-    def _others(self, context: Context, contexts: Sequence[Context], plan: Plan) -> list[tuple[Context, Query]]:
-        """Queries of the unit's other contexts, on which retention is measured; the same in every round."""
-        others = [pair for other in contexts if other.id != context.id for pair in own_queries(other)]
-        draw = random.Random(derive_seed("retention", self.seed, context.id))
-        return draw.sample(others, min(plan.retention_queries, len(others)))
+    def _others(self, contexts: Sequence[Context], plan: Plan) -> dict[str, Queries]:
+        """By context, queries of the unit's other contexts on which retention is measured; alike in every round."""
+        others: dict[str, Queries] = {}
+        for context in contexts if plan.retention_queries else ():
+            rest = [pair for other in contexts if other.id != context.id for pair in own_queries(other)]
+            draw = random.Random(derive_seed("retention", self.seed, context.id))
+            others[context.id] = draw.sample(rest, min(plan.retention_queries, len(rest)))
+        return others
 
     def _prompts(self, queries: Queries) -> tuple[Prompt, ...]:
         return tuple(self.task.query_prompt(query, context) for context, query in queries)
@@ -291,7 +300,7 @@ class EStep:
             trained = self.inner_loop.adapt(policy.model, policy.tokenizer, jobs, on_step=advance)
         contexts = [attempts[index].context for index in usable]
         asked = [
-            Asked(job, self._prompts([*own_queries(context), *others[context.id]]))
+            Asked(job, self._prompts([*own_queries(context), *others.get(context.id, ())]))
             for job, context in enumerate(contexts)
         ]
         with clock.phase("answering", sum(len(one.prompts) for one in asked)) as advance:
@@ -302,6 +311,16 @@ class EStep:
             texts, own = tuple(map(self.task.read_answer, one.texts)), len(context.queries)
             trials[index] = Trial(texts[:own], texts[own:], stats.steps, stats.trained_tokens, one.tokens)
         return trials
+
+
+def _unasked(context: Context, plan: Plan) -> list[Attempt]:
+    """The attempts on a context of which no query is left."""
+    edit = SelfEdit(text="", reason="no own query passed the filters")
+    return [
+        Attempt(context, "edit", index, repeat, 0, "", edit, {})
+        for index in range(plan.edits)
+        for repeat in range(plan.repeats)
+    ]
 
 
 def _job(attempt: Attempt) -> AdapterJob:

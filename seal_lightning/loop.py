@@ -54,6 +54,7 @@ class RolloutLoop(_Loop):
             self.seal_trainer,
             module,
             phase="train",
+            e_step=module.e_step,
             plan=module.plan,
             units=work,
             round=round,

@@ -16,17 +16,18 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from seal_lightning.data import SEALDataModule, units
 from seal_lightning.e_step import EStep, Plan
-from seal_lightning.errors import ConfigError, ModelError, Stopped
+from seal_lightning.errors import ConfigError, ModelError, RetryableError, Stopped
 from seal_lightning.evaluation import evaluation_means
 from seal_lightning.grading import Grader, Reward, Rubric, resolve
 from seal_lightning.hooks import notify
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.m_step import MStep, Shares, make_loader
 from seal_lightning.model import ModelSource, fingerprint, load_model
+from seal_lightning.phases import Interrupted, interruptible
 from seal_lightning.policy import PolicyTuning, TunedPolicy
 from seal_lightning.questions import Questioner
 from seal_lightning.rollouts import UnitRunner
-from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, Sampler
+from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, Sampler, ServerAnswerer, ServerSampler
 from seal_lightning.seeding import derive_seed
 from seal_lightning.strategies import policy_at_work
 from seal_lightning.tasks import Knowledge, Task
@@ -41,6 +42,8 @@ class SEALModule(LightningModule):
         tuning: How the M-step changes the policy.
         task: What a context is, how edits are prompted and parsed.
         sampler: Where self-edits come from.
+        evaluation_sampler: Where those of validation and test come from; null is `sampler`, or the policy itself where
+            that takes them from outside.
         inner_loop: How the temporary adapters are trained.
         grader: Scores one answer in [0, 1]: `calibrated`, `recall`, `contains`, `exact_match`, `f1`, `judge` (the
             policy itself), or a class of your own.
@@ -63,6 +66,7 @@ class SEALModule(LightningModule):
         tuning: PolicyTuning = PolicyTuning(),
         task: Task | None = None,
         sampler: Sampler | None = None,
+        evaluation_sampler: Sampler | None = None,
         inner_loop: InnerLoop = InnerLoop(),
         grader: str | Grader = "calibrated",
         reward: str | dict[str, float] = "score",
@@ -95,6 +99,11 @@ class SEALModule(LightningModule):
             rubric=rubric or Rubric(),
             questioner=questioner or Questioner(),
         )
+        if evaluation_sampler is None:
+            evaluation_sampler = LocalSampler() if self.e_step.sampler.from_outside else self.e_step.sampler
+        self.evaluation_step = replace(self.e_step, sampler=evaluation_sampler)
+        if tuning.method == "full" and any(isinstance(part, ServerSampler | ServerAnswerer) for part in self._parts()):
+            raise ConfigError("tuning.method must be lora where a server holds the base model, got full")
         self.tuned: TunedPolicy | None = None
         self.kept: list[EditOutcome] = []
         self.batch_start = 0
@@ -102,8 +111,12 @@ class SEALModule(LightningModule):
         self.rounds_done = 0
         self.e_step_metrics: dict[str, float] = {}
         self.evaluated: list[Rollout] = []
+        self._predicted: dict[int, list[Rollout]] = {}
         self.strict_loading = False
         self.base_fingerprint = ""
+
+    def _parts(self) -> list[Any]:
+        return [self.e_step.sampler, self.e_step.answerer, self.evaluation_step.sampler]
 
     # -- the policy ------------------------------------------------------------------------------------------------
 
@@ -205,7 +218,15 @@ class SEALModule(LightningModule):
     # -- validation, test, predict ------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        self._check_fits([*self.datamodule.train_contexts, *self.datamodule.validation_contexts])
+        trained = self.datamodule.train_contexts
+        if not self.plan.needs_queries:  # those of the data are not looked at
+            trained = [replace(context, queries=()) for context in trained]
+        self._check_fits([*trained, *self.datamodule.validation_contexts])
+        if self.plan.retention_queries and self.datamodule.contexts_per_unit == 1:
+            raise ConfigError(
+                "data.contexts_per_unit must be at least 2 where e_step.retention_queries asks about other contexts of "
+                "the unit, got 1: try 4"
+            )
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn != "fit":
@@ -235,7 +256,7 @@ class SEALModule(LightningModule):
 
     def on_predict_epoch_start(self) -> None:
         trainer: Any = self.trainer
-        self._predicted: dict[int, list[Rollout]] = {}
+        self._predicted = {}
         self._work = units(self.datamodule.predict_contexts, self.datamodule.contexts_per_unit)
         self._queue = trainer.ranks.queue(
             range(len(self._work)), stop=lambda: trainer.stop_signals.received, on_wait=lambda finished: None
@@ -246,9 +267,17 @@ class SEALModule(LightningModule):
         """Self-edits of the next unit that is left, without adapting."""
         if (unit := self._queue.take()) is None:
             return
-        plan = replace(self.plan, repeats=1)  # nothing is adapted, so there is nothing to repeat
-        with policy_at_work(self.trainer, self) as policy:
-            edits = self.e_step.write_edits(policy, self._work[unit], plan=plan, round=self.rounds_done)
+        contexts = self._work[unit]
+        try:
+            with policy_at_work(self.trainer, self) as policy:
+                report = interruptible(lambda progress: None, stopping=self._queue.stopping)
+                edits = self.e_step.write_edits(policy, contexts, plan=self.plan, round=self.rounds_done, report=report)
+        except Interrupted:
+            self._queue.put_back(unit)
+            return
+        except RetryableError as error:
+            self._queue.fail(unit, error, contexts=[context.id for context in contexts])
+            return
         self._predicted[unit] = edits
         self._queue.finish(unit)
 
@@ -257,8 +286,13 @@ class SEALModule(LightningModule):
         self._queue.wait()
         self.policy.close_replica()
         trainer: Any = self.trainer
-        by_unit = {unit: rows for part in trainer.ranks.gather(self._predicted) for unit, rows in part.items()}
-        self.evaluated = [rollout for unit in sorted(by_unit) for rollout in by_unit[unit]]
+        self._predicted = {unit: rows for part in trainer.ranks.gather(self._predicted) for unit, rows in part.items()}
+        self.evaluated = self.predicted
+
+    @property
+    def predicted(self) -> list[Rollout]:
+        """The self-edits of the units that `seal predict` has finished, in the order of the data."""
+        return [rollout for unit in sorted(self._predicted) for rollout in self._predicted[unit]]
 
     def on_validation_epoch_end(self) -> None:
         self._close_units("val")
@@ -273,6 +307,7 @@ class SEALModule(LightningModule):
             self.trainer,
             self,
             phase=phase,
+            e_step=self.evaluation_step,
             plan=replace(self.evaluation, written=False) if later else self.evaluation,
             units=units(contexts, self.datamodule.contexts_per_unit),
             round=self.rounds_done,
@@ -330,7 +365,13 @@ def _measured_alike(evaluation: Plan, e_step: Plan, reward: Reward) -> Plan:
             "evaluation.score_by must be queries and evaluation.queries must be data, got "
             f"{evaluation.score_by} and {evaluation.queries}: what a model asks itself is no measure; set e_step's"
         )
-    if "retention" in reward.terms and not e_step.retention_queries:
+    if e_step.score_by == "rubric" and (wrong := sorted(set(reward.terms) - {"score", "length", "format"})):
+        raise ConfigError(
+            f"reward must be made of score, length and format where e_step.score_by is rubric, got {wrong[0]}"
+        )
+    if "retention" not in reward.terms:
+        return evaluation
+    if not e_step.retention_queries:
         raise ConfigError(
             "e_step.retention_queries must be at least 1 where the reward has a retention term, got 0: try 4"
         )

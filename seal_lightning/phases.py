@@ -12,15 +12,32 @@ from dataclasses import dataclass, field
 class Progress:
     """Where a unit is: `done` of `total` in `phase`.
 
-    Phases: questions (written by a model), baseline, sampling, inner loop, answering, grading, rubric.
+    Phases: questions (written by a model), baseline, sampling, inner loop, answering, grading, rubric. `waiting` is
+    True while an endpoint is waited for: who is told may raise then, what it has answered is kept.
     """
 
     phase: str
     done: int
     total: int
+    waiting: bool = False
 
 
 Report = Callable[[Progress], None]
+
+
+class Interrupted(Exception):
+    """The run is to stop while a unit waits for an endpoint; what that has answered is in its cache."""
+
+
+def interruptible(report: Report, *, stopping: Callable[[], int]) -> Report:
+    """Tell `report`, but raise `Interrupted` where a unit only waits and the run is `stopping`."""
+
+    def told(progress: Progress) -> None:
+        if progress.waiting and stopping():
+            raise Interrupted
+        report(progress)
+
+    return told
 
 
 @dataclass(slots=True)
@@ -39,7 +56,7 @@ class Clock:
         def advance(count: int) -> None:
             nonlocal done
             done += count
-            self.report(Progress(name, done, total))
+            self.report(Progress(name, done, total, waiting=count == 0))
 
         yield advance
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started

@@ -21,9 +21,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
-from seal_lightning.adapters import LoRA, save_lora
+from seal_lightning.adapters import LoRA, save_lora, transposed
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.partitioned import copy_weights, is_partitioned, whole
 from seal_lightning.seeding import derive_seed
@@ -244,8 +243,9 @@ class TunedPolicy:
             tuning = replace(self.tuning, gradient_checkpointing=False)
             self._replica = TunedPolicy(policy.model, policy.tokenizer, policy.chat, tuning, seed=self.seed)
             copy_weights(self.module, self._replica.module)
-            learned = self.learned()  # a collective, which the E-step must not be
-            self._replica.policy.learned = lambda: learned
+            if self.tuning.method == "lora":
+                learned = self.learned()  # a collective, which the E-step must not be
+                self._replica.policy.learned = lambda: learned
 
     def close_replica(self) -> None:
         """Give the replica's memory back."""
@@ -323,12 +323,8 @@ class TunedPolicy:
             self.policy.tokenizer.save_pretrained(folder)
 
     def _save_adapter(self, folder: Path, states: Sequence[AdapterState]) -> None:
-        save_lora(
-            LoRA(_concatenate(states), self.tuning.alpha / self.tuning.rank),
-            folder,
-            base_model_name=self.policy.model.config._name_or_path,
-            transposed=_transposed(self.policy.model),
-        )
+        lora = LoRA(_concatenate(states), self.tuning.alpha / self.tuning.rank)
+        save_lora(lora, folder, model=self.policy.model)
 
     @torch.no_grad()
     def _whole_state(self, *, keep: bool) -> AdapterState:
@@ -379,14 +375,9 @@ def _lora_options(model: Any, tuning: PolicyTuning) -> Mapping[str, Any]:
         "lora_alpha": tuning.alpha,
         "lora_dropout": tuning.dropout,
         "target_modules": tuning.target_modules,
-        "fan_in_fan_out": _transposed(model),
+        "fan_in_fan_out": transposed(model),
         "task_type": "CAUSAL_LM",
     }
-
-
-def _transposed(model: Any) -> bool:
-    """Whether weights are kept as (in, out), as GPT-2 does."""
-    return any(isinstance(module, Conv1D) for module in model.modules())
 
 
 def _concatenate(states: Sequence[AdapterState]) -> AdapterState:

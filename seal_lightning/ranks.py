@@ -100,6 +100,11 @@ class UnitQueue:
         self.store.set(f"at-work/{self.ranks.rank}", b"")
         self.store.add("finished", 1)
 
+    def put_back(self, unit: int) -> None:
+        """This rank gives `unit` up unfinished, because all are asked to stop."""
+        self._taken_at.pop(unit, None)
+        self.store.set(f"at-work/{self.ranks.rank}", b"")
+
     def fail(self, unit: int, error: Exception, *, contexts: Sequence[str]) -> None:
         """`unit` failed here; another rank gets it, unless one has failed on it before.
 

@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from seal_lightning.e_step import Plan
+from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import JournalError, SealError
 from seal_lightning.executors import UnitWork
 from seal_lightning.hooks import notify
@@ -32,6 +32,7 @@ class UnitRunner:
         trainer: Its `default_root_dir` is the run folder; the journal lies in `journal/` there.
         module: The `SEALModule`.
         phase: Enters the journal's name.
+        e_step: What is done with a unit.
         plan: Edits and repeats.
         units: All units of the phase.
         round: Counted from 0.
@@ -46,6 +47,7 @@ class UnitRunner:
         module: Any,
         *,
         phase: str,
+        e_step: EStep,
         plan: Plan,
         units: Sequence[Sequence[Context]],
         round: int,
@@ -56,7 +58,7 @@ class UnitRunner:
         self.module = module
         self.phase = phase
         self.ranks: Ranks = trainer.ranks
-        stamp = make_stamp(module, plan, units, policy_digest)
+        stamp = make_stamp(module, e_step, plan, units, policy_digest)
         name = f"{phase}-{_digest(stamp)[:12]}" if by_stamp else f"{phase}-{round:03d}"
         # Every rank reads all files that it can see: on one machine all of them, on several nodes maybe its own only.
         self.journal, seen = self._open_journal(Path(trainer.default_root_dir) / "journal", name, stamp)
@@ -68,7 +70,7 @@ class UnitRunner:
         self._seconds: list[float] = []
         self._notify("on_units_start", units=len(units), finished=len(self.finished))
         self._queue = self.ranks.queue(self.pending, stop=lambda: trainer.stop_signals.received, on_wait=self._report)
-        work = UnitWork(trainer, module, phase=phase, plan=plan, round=round, units=units)
+        work = UnitWork(trainer, module, phase=phase, e_step=e_step, plan=plan, round=round, units=units)
         self._steps = trainer.executor.run(work, self._queue)
 
     def _open_journal(self, folder: Path, name: str, stamp: Mapping[str, Any]) -> tuple[Journal, list[set[int]]]:
@@ -125,11 +127,15 @@ class UnitRunner:
         notify(self.trainer, self.module, hook, phase=self.phase, **what)
 
 
-def make_stamp(module: Any, plan: Plan, units: Sequence[Sequence[Context]], policy_digest: str) -> dict[str, Any]:
+def make_stamp(
+    module: Any, e_step: EStep, plan: Plan, units: Sequence[Sequence[Context]], policy_digest: str
+) -> dict[str, Any]:
     """What rollouts depend on, as flat JSON values: the E-step's settings, the units' contents, base and policy."""
+    idle = {"rubric": plan.score_by != "rubric", "questioner": plan.queries != "own"}
+    settings = {name: part for name, part in vars(e_step).items() if not idle.get(name)}
     contexts = [[asdict(context) for context in unit] for unit in units]
     return {
-        **_flat("", describe(vars(module.e_step))),
+        **_flat("", describe(settings)),
         **_flat("plan.", asdict(plan)),
         "contexts": _digest(contexts),
         "chat": module.policy.policy.chat,

@@ -52,7 +52,7 @@ class Grades:
     Attributes:
         before: On the baseline's answers.
         after: On the adapter's; empty where nothing was trained.
-        others: On queries of other contexts, before and after; None where they were not asked.
+        others: On queries of other contexts, before and after; None where retention is not measured.
         rubric: On the edit itself, in place of all these.
     """
 
@@ -84,7 +84,7 @@ def grade_trials(
         attempts: Of the unit.
         trials: What came of each; None where nothing was trained.
         baselines: By context id, the context and what the policy answered without an adapter.
-        others: By context id, the queries of other contexts that its adapters were asked.
+        others: By context id, the queries of other contexts that its adapters were asked; empty without retention.
         policy: For a grader that asks it.
         clock: Of the unit.
     """
@@ -94,7 +94,7 @@ def grade_trials(
     for attempt, trial in zip(attempts, trials, strict=True):
         if trial:
             answers += _answers(own_queries(attempt.context), trial.answers)
-            answers += _answers(others[attempt.context.id], trial.retained)
+            answers += _answers(others.get(attempt.context.id, ()), trial.retained)
     with clock.phase("grading", len(answers)) as advance:
         given = iter(grader.verdicts(answers, policy=policy, on_done=advance))
     before = {name: _take(given, len(context.queries)) for name, (context, _) in baselines.items()}
@@ -105,13 +105,16 @@ def grade_trials(
     }
     grades = []
     for attempt, trial in zip(attempts, trials, strict=True):
-        own, asked = before[attempt.context.id], others[attempt.context.id]
+        own, asked = before[attempt.context.id], others.get(attempt.context.id)
         if trial is None:
             grades.append(Grades(own))
             continue
         after = _take(given, len(trial.answers))
-        retained = ([known[context.id, query] for context, query in asked], _take(given, len(asked)))
-        grades.append(Grades(own, after, retained if asked else None))
+        if asked is None:
+            grades.append(Grades(own, after))
+            continue
+        known_before = [known[context.id, query] for context, query in asked]
+        grades.append(Grades(own, after, (known_before, _take(given, len(asked)))))
     return grades
 
 
@@ -174,7 +177,7 @@ def to_rollout(
         scores=tuple(verdict.score for verdict in grades.after),
         baseline=baseline,
         score=score,
-        gain=score - baseline,
+        gain=0.0 if grades.rubric else score - baseline,  # a rubric has no baseline
         retention=_mean(grades.others[1]) - _mean(grades.others[0]) if grades.others else None,
         steps=trial.steps if trial else 0,
         tokens={**attempt.tokens, **counts},

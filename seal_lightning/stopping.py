@@ -23,6 +23,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received = 0
+        self._interrupted = False
 
     @contextmanager
     def noted(self, *, preemption: int | None = None) -> Iterator[None]:
@@ -31,7 +32,7 @@ class StopSignals:
         Args:
             preemption: A further signal that asks the run to stop (SLURM: the one it sends before the time is up).
         """
-        self.received = 0
+        self.received, self._interrupted = 0, False
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may handle signals
             return
@@ -44,8 +45,10 @@ class StopSignals:
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _note(self, number: int, frame: Any) -> None:
-        if number == signal.SIGINT and self.received == signal.SIGINT:
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
         self.received = self.received or number
         again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
         log.warning("%s: stopping at the end of this unit or step%s", signal.Signals(number).name, again)

@@ -344,10 +344,18 @@ def test_retention_is_the_change_on_other_contexts_queries():
     assert any(rollout.retention for rollout in (of_lamp, *of_tarn))
 
 
-def test_retention_of_a_lone_context_is_unknown():
+def test_a_lone_context_forgets_nothing():
     plan = Plan(edits=1, repeats=1, retention_queries=2)
-    (rollout,) = run(e_step(), (TARN,), plan=plan)
-    assert rollout.retention is None
+    (rollout,) = run(e_step(reward=Reward({"score": 1.0, "retention": 1.0})), (TARN,), plan=plan)
+    assert rollout.terms["retention"] == rollout.retention == 0.0
+
+
+@pytest.mark.parametrize(
+    "options", [{"repeats": 3}, {"passage_only": True}, {"written": True}, {"queries": "own"}, {"retention_queries": 1}]
+)
+def test_a_rubric_asks_and_adapts_nothing(options):
+    with pytest.raises(ConfigError, match=f"{next(iter(options))} must be .* where score_by is rubric"):
+        Plan(**{"repeats": 1, "score_by": "rubric", **options})
 
 
 def test_a_rubric_marks_edits_without_adapting():
@@ -381,6 +389,7 @@ def test_own_queries_take_the_place_of_those_of_the_data(monkeypatch):
     assert (lamp.questions, lamp.golds, lamp.status) == (("What does the lamp burn?",), (("oil",),), "ok")
     assert len(lamp.answers) == len(lamp.scores) == 1 and lamp.reward is not None
     assert (tarn.status, tarn.reason, tarn.reward) == ("rejected", "no own query passed the filters", None)
+    assert [request.context.id for request in step.sampler.requests] == ["lamp"]  # nothing is written in vain
     assert set(task.asked) == {"What does the lamp burn?"}  # no human question was looked at
 
 

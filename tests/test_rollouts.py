@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from seal_lightning.e_step import EStep, Plan
-from seal_lightning.grading import F1, Contains, Recall, Reward
+from seal_lightning.grading import F1, Contains, Recall, Reward, Rubric
 from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.questions import Questioner
 from seal_lightning.rollouts import describe, make_stamp
 from seal_lightning.sampling import LocalSampler, WrittenEdits
 from seal_lightning.tasks import DirectiveLimits, EditKind, Knowledge
@@ -35,10 +36,8 @@ def e_step(**parts) -> EStep:
 
 def stamp(step: EStep | None = None, *, plan=PLAN, units=((LAMP,),), policy="p", base="b", chat=False) -> str:
     """As text: what is compared when a journal is opened again."""
-    module = SimpleNamespace(
-        e_step=step or e_step(), policy=SimpleNamespace(policy=SimpleNamespace(chat=chat)), base_fingerprint=base
-    )
-    return json.dumps(make_stamp(module, plan, units, policy), sort_keys=True)
+    module = SimpleNamespace(policy=SimpleNamespace(policy=SimpleNamespace(chat=chat)), base_fingerprint=base)
+    return json.dumps(make_stamp(module, step or e_step(), plan, units, policy), sort_keys=True)
 
 
 OTHER_STEPS = {
@@ -89,6 +88,14 @@ def test_every_setting_of_the_e_step_changes_the_stamp():
     stamps = [stamp(), *map(stamp, steps)]
     assert len(set(stamps)) == len(stamps)
     assert {field.name for field in fields(InnerLoop)} == set(OTHER_LOOPS)  # a new option needs a line here
+
+
+def test_rubric_and_questioner_count_only_where_they_are_used():
+    rubric, questioner = e_step(rubric=Rubric(attempts=9)), e_step(questioner=Questioner(count=2))
+    assert stamp(rubric) == stamp(questioner) == stamp()
+    by_rubric, own = replace(PLAN, score_by="rubric"), replace(PLAN, queries="own")
+    assert stamp(plan=by_rubric) != stamp(rubric, plan=by_rubric)
+    assert stamp(plan=own) != stamp(questioner, plan=own)
 
 
 def test_plan_contexts_base_and_policy_change_the_stamp():

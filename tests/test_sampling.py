@@ -309,7 +309,7 @@ def test_an_empty_edit_is_one(tmp_path):
 
 def test_too_few_edits_of_a_context_are_no_empty_ones(tmp_path):
     sampler = imported(tmp_path, [{"context_id": "lamp", "text": "One."}])
-    with pytest.raises(DataError, match=r"edits\.jsonl: expected 2 or more edits of context 'lamp', got 1: add them"):
+    with pytest.raises(DataError, match=r"edits\.jsonl: expected 2 or more edits of 'lamp', got 1: add them"):
         taken(sampler, 1)
 
 

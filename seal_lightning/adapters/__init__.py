@@ -9,6 +9,17 @@ from seal_lightning.adapters.export import (
     save_adapter,
     save_lora,
     stack,
+    transposed,
 )
 
-__all__ = ["AdapterBank", "LoRA", "adapter_state", "bank_lora", "load_adapter", "save_adapter", "save_lora", "stack"]
+__all__ = [
+    "AdapterBank",
+    "LoRA",
+    "adapter_state",
+    "bank_lora",
+    "load_adapter",
+    "save_adapter",
+    "save_lora",
+    "stack",
+    "transposed",
+]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
+from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.adapters.bank import AdapterBank
 from seal_lightning.errors import ModelError
@@ -31,12 +32,7 @@ def save_adapter(bank: AdapterBank, slot: int, folder: str | Path, *, base_model
         folder: Made if it is not there.
         base_model_name: What the adapter is for, as recorded in its config; the model's own name where unset.
     """
-    save_lora(
-        bank_lora(bank, slot),
-        folder,
-        base_model_name=base_model_name or bank.model.config._name_or_path,
-        transposed=any(target.transposed for target in bank.targets),
-    )
+    save_lora(bank_lora(bank, slot), folder, model=bank.model, base_model_name=base_model_name)
 
 
 def bank_lora(bank: AdapterBank, slot: int) -> LoRA:
@@ -65,20 +61,25 @@ def stack(parts: Sequence[LoRA]) -> LoRA:
         rows, columns = [], []
         for part in parts:
             rank = next(tensor for name, tensor in part.state.items() if ".lora_A." in name).shape[0]
-            rows.append(part.state.get(lora_A, wide.new_zeros(rank, wide.shape[1])))
-            columns.append(part.scale * part.state.get(lora_B, tall.new_zeros(tall.shape[0], rank)))
+            rows.append(part.state.get(lora_A, wide.new_zeros(rank, wide.shape[1])).float())
+            columns.append(part.scale * part.state.get(lora_B, tall.new_zeros(tall.shape[0], rank)).float())
         stacked[lora_A], stacked[lora_B] = torch.cat(rows).contiguous(), torch.cat(columns, dim=1).contiguous()
     return LoRA(stacked, 1.0)
 
 
-def save_lora(lora: LoRA, folder: str | Path, *, base_model_name: str, transposed: bool) -> None:
+def transposed(model: Any) -> bool:
+    """Whether a model keeps its weights as (in, out), as GPT-2 does."""
+    return any(isinstance(module, Conv1D) for module in model.modules())
+
+
+def save_lora(lora: LoRA, folder: str | Path, *, model: Any, base_model_name: str | None = None) -> None:
     """Write a LoRA with one rank in all layers as a PEFT folder.
 
     Args:
         lora: What to write.
         folder: Made if it is not there.
-        base_model_name: What it is for, as recorded in its config.
-        transposed: The base keeps its weights as (in, out), as GPT-2 does.
+        model: What it is for.
+        base_model_name: How its config calls that; the model's own name where unset.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,9 +88,9 @@ def save_lora(lora: LoRA, folder: str | Path, *, base_model_name: str, transpose
         r=rank,
         lora_alpha=lora.scale * rank,  # type: ignore[arg-type]  # peft computes alpha / r, floats are fine
         lora_dropout=0.0,
-        fan_in_fan_out=transposed,
+        fan_in_fan_out=transposed(model),
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base_model_name,
+        base_model_name_or_path=base_model_name or model.config._name_or_path,
         inference_mode=True,
     )
     layers = {name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in lora.state}

@@ -1,11 +1,11 @@
 """Units of work in the training processes themselves: each rank takes the next one as it becomes free."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from seal_lightning.errors import RetryableError, SealError
 from seal_lightning.executors.base import Executor, UnitWork
 from seal_lightning.hooks import notify
+from seal_lightning.phases import Interrupted, Progress, interruptible
 from seal_lightning.ranks import UnitQueue
 from seal_lightning.strategies import policy_at_work
 from seal_lightning.types import Rollout
@@ -19,7 +19,10 @@ class LocalExecutor(Executor):
             work.module.policy.open_replica()
         while (unit := queue.take()) is not None:
             try:
-                rollouts = self._roll_out(work, unit)
+                rollouts = self._roll_out(work, unit, queue)
+            except Interrupted:
+                queue.put_back(unit)
+                continue  # to the queue, which stops all ranks
             except Exception as error:
                 if isinstance(error, SealError) and not isinstance(error, RetryableError):
                     raise  # the configuration or the data: no other rank would do better
@@ -28,9 +31,10 @@ class LocalExecutor(Executor):
             yield unit, rollouts
         work.module.policy.close_replica()
 
-    def _roll_out(self, work: UnitWork, unit: int) -> list[Rollout]:
-        def report(progress: Any) -> None:
+    def _roll_out(self, work: UnitWork, unit: int, queue: UnitQueue) -> list[Rollout]:
+        def report(progress: Progress) -> None:
             notify(work.trainer, work.module, "on_unit_progress", phase=work.phase, progress=progress)
 
         with policy_at_work(work.trainer, work.module) as policy:
-            return work.module.e_step.run(policy, work.units[unit], plan=work.plan, round=work.round, report=report)
+            told = interruptible(report, stopping=queue.stopping)
+            return work.e_step.run(policy, work.units[unit], plan=work.plan, round=work.round, report=told)

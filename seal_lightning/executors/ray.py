@@ -178,7 +178,7 @@ class _Pool:
         """Give every worker, now and later, the policy of this phase."""
         import ray
 
-        self._phase = ray.put(state), ray.put(work.module.e_step), work.plan, work.round
+        self._phase = ray.put(state), ray.put(work.e_step), work.plan, work.round
         known, self.idle, self.starting = [*self.idle, *self.starting.values()], [], {}
         for worker in known:
             self._refresh(worker)

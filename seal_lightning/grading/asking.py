@@ -67,7 +67,7 @@ def decide(
     if endpoint is None:
         if policy is None:
             raise ConfigError(
-                "endpoint must be set where there is no policy to be asked: set endpoint.model (seal grade: or --policy)"
+                "endpoint must be set where there is no policy to ask: set endpoint.model (seal grade: or --policy)"
             )
         decisions = []
         for start in range(0, len(prompts), AT_ONCE):
@@ -96,6 +96,7 @@ def _ask(
             temperature=0.0 if attempt < 2 else 1.0,
             seeds=[attempt] * len(pending) if attempt else None,
             accept=lambda text: read_option(text, options) is not None,
+            on_done=lambda count: on_done(0),  # still waiting; what counts are replies that can be read
         )
         for row, reply in zip(pending, replies, strict=True):
             spent[row] += reply.usage

@@ -65,7 +65,8 @@ class Judge(Grader):
             if not answer.golds:
                 raise GradingError(f"cannot judge an answer to {answer.question!r} without accepted answers")
         said = [row for row, answer in enumerate(answers) if answer.text.strip()]
-        on_done(len(answers) - len(said))
+        if len(said) < len(answers):
+            on_done(len(answers) - len(said))
         decisions = decide(
             [judge_prompt(answers[row]) for row in said],
             OPTIONS,

@@ -27,6 +27,8 @@ class EndpointSampler(Sampler):
         poll_seconds: How often to ask whether the job is done.
     """
 
+    from_outside = True
+
     def __init__(
         self,
         endpoint: Endpoint,

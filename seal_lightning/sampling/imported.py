@@ -25,8 +25,10 @@ class ImportedEdits(Sampler):
         path: The file.
     """
 
+    from_outside = True
+
     def __init__(self, path: str) -> None:
-        self.path = check_path("path", path)
+        self._path = check_path("path", path)  # private: what is in it counts
         self._edits: dict[str, list[str]] = {}
         for row in read_rows(Path(path).expanduser()):
             for edited in row.rows("articles") if "articles" in row.values else [row]:  # a published run's contexts
@@ -51,7 +53,7 @@ class ImportedEdits(Sampler):
         edits = self._edits.get(context.id) or self._edits.get(context_id(context.title, context.passage), [])
         if request.index >= len(edits):
             raise DataError(
-                f"{self.path}: expected {request.index + 1} or more edits of context {context.id!r}, got {len(edits)}: "
+                f"{self._path}: expected {request.index + 1} or more edits of {context.id!r}, got {len(edits)}: "
                 "add them, ask for fewer (e_step.edits, evaluation.edits), or leave the context out"
             )
         return edits[request.index]

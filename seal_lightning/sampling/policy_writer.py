@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from seal_lightning.errors import ModelError
 from seal_lightning.policy import Policy
 from seal_lightning.sampling.generation import batches, generate
 from seal_lightning.types import Prompt, Written
@@ -35,6 +36,12 @@ class PolicyWriter:
         space = "" if policy.chat else " "
         ends = [policy.tokenizer(space + option, add_special_tokens=False)["input_ids"] for option in options]
         asked = [policy.encode(policy.format(prompt)) for prompt in prompts]
+        longest = max(map(len, asked), default=0) + max(map(len, ends))
+        if longest > policy.window:
+            raise ModelError(
+                f"a question to the policy has {longest} tokens, more than the model's window of {policy.window}: take "
+                "shorter passages or edits (sampler.max_new_tokens), or an endpoint"
+            )
         # What is read before an option's last token; options of one token share it, so a prompt is read once.
         read = list(dict.fromkeys((*prompt, *end[:-1]) for prompt in asked for end in ends))
         scores: dict[tuple[int, ...], torch.Tensor] = {}

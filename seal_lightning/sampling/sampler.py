@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
@@ -51,7 +51,13 @@ class Sample:
 
 
 class Sampler(ABC):
-    """Writes self-edits."""
+    """Writes self-edits.
+
+    Attributes:
+        from_outside: Whether another model wrote them; validation and test then take the policy's own.
+    """
+
+    from_outside: ClassVar[bool] = False
 
     @abstractmethod
     def sample(

@@ -8,23 +8,24 @@ edit is reproducible only as far as the server keeps to seeds.
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
-
-import torch
+from uuid import uuid4
 
 from seal_lightning.adapters import LoRA, bank_lora, save_lora, stack
 from seal_lightning.endpoints import Endpoint
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, EndpointError, SealError
 from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.policy import Policy
 from seal_lightning.sampling.answering import Answerer, Answers, Asked
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["vllm", "sglang"]
 
@@ -41,35 +42,62 @@ class AdapterServer:
         kind: vllm (started with --enable-lora, --max-lora-rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True) or sglang.
         folder: Where adapters are put for it, a folder that the server sees under the same path; null takes a
             temporary one, for a server on this machine.
+        max_loaded: Adapters that it holds at one time.
     """
 
-    def __init__(self, endpoint: Endpoint, *, kind: Kind = "vllm", folder: str | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, kind: Kind = "vllm", folder: str | None = None, max_loaded: int = 16
+    ) -> None:
         if kind not in LOAD:
             raise ConfigError(f"kind must be one of {', '.join(LOAD)}, got {kind!r}: choose one")
+        if max_loaded < 1:
+            raise ConfigError(f"max_loaded must be at least 1, got {max_loaded}: try 16")
         self.endpoint = endpoint
-        self._kind: Kind = kind  # private: where adapters lie changes nothing in the answers
+        self._kind: Kind = kind  # these are private: they change nothing in the answers
         self._folder = folder
+        self._max_loaded = max_loaded
+
+    @property
+    def at_once(self) -> int:
+        """Adapters that it holds at one time."""
+        return self._max_loaded
 
     @contextmanager
     def holding(self, policy: Policy, loras: Sequence[LoRA | None]) -> Iterator[list[str]]:
-        """Load adapters until the block is left; yields the name of each, for None that of the base model."""
-        with ExitStack() as stack:
-            root = Path(self._folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="seal-adapters-")))
-            loaded: set[str] = set()
-            names = []
-            for lora in loras:
-                name = self.endpoint.model if lora is None else _name(lora)
-                names.append(name)
-                if lora is not None and name not in loaded:
-                    loaded.add(name)
-                    self._load(policy, lora, name, root / name)
-                    stack.callback(self.endpoint.command, UNLOAD[self._kind], {"lora_name": name})
-            yield names
+        """Load adapters until the block is left; yields the name of each, for None that of the base model.
 
-    def _load(self, policy: Policy, lora: LoRA, name: str, folder: Path) -> None:
-        transposed = any(type(module).__name__ == "Conv1D" for module in policy.model.modules())
-        save_lora(lora, folder, base_model_name=policy.model.config._name_or_path, transposed=transposed)
-        self.endpoint.command(LOAD[self._kind], {"lora_name": name, "lora_path": str(folder.resolve())})
+        Every name is new, so that neither another process nor a run that was killed can have loaded it.
+        """
+        if self._folder is not None:
+            Path(self._folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="seal-adapters-", dir=self._folder) as folder:
+            names = [self.endpoint.model if lora is None else f"seal-{uuid4().hex}" for lora in loras]
+            loaded: list[str] = []
+            try:
+                for name, lora in zip(names, loras, strict=True):
+                    if lora is not None:
+                        save_lora(lora, Path(folder) / name, model=policy.model)
+                        self._load(name, Path(folder) / name)
+                        loaded.append(name)
+                yield names
+            finally:
+                self._unload(loaded)
+
+    def _load(self, name: str, folder: Path) -> None:
+        try:
+            self.endpoint.command(LOAD[self._kind], {"lora_name": name, "lora_path": str(folder.resolve())})
+        except EndpointError as error:
+            if "already" not in str(error):  # an attempt of ours whose answer got lost
+                raise
+
+    def _unload(self, names: Sequence[str]) -> None:
+        """Best done, but no reason to fail: a server drops what it has no room for."""
+        for name in names:
+            try:
+                self.endpoint.command(UNLOAD[self._kind], {"lora_name": name})
+            except SealError as error:
+                log.warning("adapters stay loaded: %s", error)
+                return
 
     def texts(self, policy: Policy) -> Endpoint:
         """The endpoint for formatted prompts: a chat template writes its special tokens itself."""
@@ -142,22 +170,34 @@ class ServerAnswerer(Answerer):
         max_new_tokens: int,
         on_done: Callable[[int], None] = lambda count: None,
     ) -> list[Answers]:
-        learned = policy.learned()
-        loras = [_with_job(learned, trained, one.job) for one in asked]
+        learned, answers = policy.learned(), []
+        for start in range(0, len(asked), self.server.at_once):
+            answers += self._answer(
+                policy, asked[start : start + self.server.at_once], trained, learned, max_new_tokens, on_done
+            )
+        return answers
+
+    def _answer(
+        self,
+        policy: Policy,
+        asked: Sequence[Asked],
+        trained: TrainedBank | None,
+        learned: LoRA | None,
+        max_new_tokens: int,
+        on_done: Callable[[int], None],
+    ) -> list[Answers]:
+        """As many as the server holds at a time; without jobs, what the policy has learned is loaded once."""
+        loras = [_with_job(learned, trained, one.job) for one in asked] if trained else [learned]
         with self.server.holding(policy, loras) as names:
+            named = names if trained else names * len(asked)
             written = self.server.texts(policy).complete(
                 [policy.format(prompt) for one in asked for prompt in one.prompts],
                 max_tokens=max_new_tokens,
-                models=[name for name, one in zip(names, asked, strict=True) for _ in one.prompts],
+                models=[name for name, one in zip(named, asked, strict=True) for _ in one.prompts],
                 on_done=on_done,
             )
         given = iter(written)
-        answers = []
-        for one in asked:
-            texts = tuple(next(given).text for _ in one.prompts)
-            tokens = sum(len(policy.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
-            answers.append(Answers(texts, tokens))
-        return answers
+        return [_answers(policy, [next(given).text for _ in one.prompts]) for one in asked]
 
 
 def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None) -> LoRA | None:
@@ -168,10 +208,7 @@ def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None
     return stack(parts) if parts else None
 
 
-def _name(lora: LoRA) -> str:
-    """Names an adapter by its content: replies are kept on disk by the model's name."""
-    digest = hashlib.blake2b(repr(lora.scale).encode(), digest_size=12)
-    for name in sorted(lora.state):
-        digest.update(name.encode())
-        digest.update(lora.state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return f"seal-{digest.hexdigest()}"
+def _answers(policy: Policy, texts: Sequence[str]) -> Answers:
+    return Answers(
+        tuple(texts), sum(len(policy.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+    )
