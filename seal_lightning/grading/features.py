@@ -72,32 +72,25 @@ FEATURES: tuple[str, ...] = tuple(name for group in GROUPS for name in group._fi
 def measure(expected: Expectation, answer: Reading) -> tuple[float, ...]:
     """The features of an answer with at least one word, in the order of `FEATURES`."""
     starts = answer.starts()
+    found = set(answer.roots)
+    place = _NO_MATCH if expected.core.isdisjoint(found) else _place(expected, answer, starts)
     numbers, met = _numbers(expected, answer)
-    return (
-        *_coverage(expected, answer, met),
-        *_support(expected, answer, starts),
-        *_place(expected, answer, starts),
-        *numbers,
-        *_polarity(expected, answer),
-        *expected.shape,
-    )
+    if met:
+        found.update(met)
+    claim = _coverage(expected, answer, found) + _support(expected, answer, starts)
+    return claim + place + numbers + _polarity(expected, answer) + expected.shape
 
 
-def _share(wanted: frozenset[str], found: set[str]) -> float:
-    return len(wanted & found) / len(wanted)
-
-
-def _coverage(expected: Expectation, answer: Reading, met: Collection[str]) -> Coverage:
-    found = {*answer.roots, *met}
+def _coverage(expected: Expectation, answer: Reading, found: set[str]) -> Coverage:
     text = "".join(answer.plain)
     same_phrase = expected.phrase in text and f" {expected.phrase}" in f" {text}"
     key = len(expected.key & found)
-    items = [_share(item, found) for item in expected.items]
+    items = [len(item & found) / len(item) for item in expected.items]
     return Coverage(
         key_words_found=key / len(expected.key),
         key_words_missing=len(expected.key) - key,
         last_word_found=expected.last in found,
-        best_alternative=max([_share(words, found) for words in expected.alternatives]),
+        best_alternative=max([len(words & found) / len(words) for words in expected.alternatives]),
         worst_item=min(items),
         items_found=sum([item >= 0.5 for item in items]) / len(items) if expected.is_list else 0.0,
         same_phrase=same_phrase,
@@ -120,8 +113,6 @@ def _support(expected: Expectation, answer: Reading, starts: Sequence[int]) -> S
 def _place(expected: Expectation, answer: Reading, starts: Sequence[int]) -> Place:
     core, given = expected.core, expected.given
     matches = [place for place, root in enumerate(answer.roots) if root in core]
-    if not matches:
-        return _NO_MATCH
     start, end = _best_sentence(answer, starts, matches)
     sentence = answer.content[start:end]
     within = [place for place in matches if start <= place < end]
