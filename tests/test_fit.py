@@ -50,6 +50,9 @@ def logged(run):
         ["--model.source.name", "random/gpt2"],
         ["--model.source.name", "random/qwen3", "--model.source.chat", "true"],
         ["--model.reward", "{gain: 1.0, improved: 0.5}", "--model.grader", "f1"],
+        ["--model.reward", "{score: 1.0, retention: 0.5}", "--model.e_step.retention_queries", "2"],
+        ["--model.e_step.score_by", "rubric", "--model.e_step.repeats", "1"],
+        ["--model.grader", "judge"],
     ],
     ids=lambda options: options[1],
 )
