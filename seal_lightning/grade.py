@@ -17,11 +17,12 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.evaluation import render_usage
 from seal_lightning.grading import Grader, Verdict, resolve
 from seal_lightning.grading.agreement import Agreement, compare
 from seal_lightning.grading.judged import Judged, read_judged
 from seal_lightning.offline import Parser
-from seal_lightning.types import Chooser
+from seal_lightning.types import Chooser, Usage
 
 DESCRIPTION = """\
 Grade answers in files, and tell how the grader agrees with a judge's verdicts. A FILE has {question, gold, answer} a
@@ -29,7 +30,7 @@ line, or a JSON list of them, and may be packed (.gz); gold (or golds) is a text
 counts. Without "correct" every verdict is printed with its probability and its reasons in log-odds, strongest first
 (positive ones speak for the answer). With "correct": true or false in every row the agreement is printed: n, the share
 of equal verdicts, Cohen's kappa, and the calibration error over ten bins, where a grader that gives no probability is
-taken by its score. A score of at least a half counts as right.
+taken by its score. A score of at least a half counts as right. What an endpoint was asked and charged comes last.
 """
 RIGHT = 0.5  # the score from which on an answer counts as right
 
@@ -49,13 +50,16 @@ def main(args: Sequence[str]) -> None:
     verdicts = _graded(grader, rows, _policy(options.policy))
     if options.output:
         _write(options.output, rows, verdicts, unlike=options.files)
+    usage = sum((each.usage for each in verdicts), Usage())
+    spent = f"\n{line}" if (line := render_usage(usage)) and not options.json else ""
     if not judged:
-        print("\n".join(_each(rows, verdicts, as_json=options.json)))
+        print("\n".join(_each(rows, verdicts, as_json=options.json)) + spent)
         return
     found = compare(
         _probabilities(verdicts), [each.score >= RIGHT for each in verdicts], [bool(row.correct) for row in rows]
     )
-    print(json.dumps(asdict(found)) if options.json else _summary(found))
+    asked = {"usage": usage.as_dict()} if usage.as_dict() else {}
+    print(json.dumps({**asdict(found), **asked}) if options.json else _summary(found) + spent)
     if options.examples and not options.json:
         print("\n".join(["", *_worst(rows, verdicts, options.examples)]))
 

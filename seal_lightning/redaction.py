@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 HIDDEN = "[hidden]"
+REFERENCE = "env:"  # before the name of an environment variable, in place of the secret that it holds
 _SECRET = re.compile(
-    r"(^|[_-])(api[_-]?key|access[_-]?key|token|secret|password|credentials?|authorization)$", re.IGNORECASE
+    r"(key|api_?keys|token|secrets?|passw(or)?ds?|passphrase|pwd|credentials?|auth|authorization|cookies?|bearer"
+    r"|signature|(^|_)(sig|pass|jwt))$"
 )
+_HARMLESS = re.compile(r"(^|_)(cache_key|(bos|eos|pad|unk|sep|cls|mask|stop|image)_token)$")
 _USER = re.compile(r"(\w://)[^/@\s]+@")
 _MASKED = re.compile(r"[^\s'\"]*\*{3,}[^\s'\"]*")  # sk-ab****yz, as in refusals of a wrong key
 _PIECE = 6  # so many characters in a row of a secret give it away
@@ -22,10 +24,21 @@ _PIECE = 6  # so many characters in a row of a secret give it away
 def is_secret(name: str) -> bool:
     """Whether an option or a header is called like a secret.
 
-    >>> [is_secret(name) for name in ("api_key", "X-Auth-Token", "max_tokens", "api_key_env")]
-    [True, True, False, False]
+    >>> [is_secret(name) for name in ("api_key", "X-Auth-Token", "clientSecret", "max_tokens", "api_key_env")]
+    [True, True, True, False, False]
     """
-    return bool(_SECRET.search(name))
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).lower()
+    return bool(_SECRET.search(words)) and not _HARMLESS.search(words)
+
+
+def is_reference(value: Any) -> bool:
+    """Whether a value names the environment variable that holds the value proper, as in `env:MY_KEY`."""
+    return isinstance(value, str) and value.startswith(REFERENCE) and variable_of(value).isidentifier()
+
+
+def variable_of(reference: str) -> str:
+    """The name of the variable."""
+    return reference.removeprefix(REFERENCE)
 
 
 def secrets_in(content: Any, path: str = "") -> list[str]:
@@ -46,7 +59,7 @@ def without_secrets(content: Any) -> Any:
         return {
             key: without_secrets(value)
             for key, value in content.items()
-            if not (isinstance(value, str) and is_secret(str(key)))
+            if is_reference(value) or not (isinstance(value, str) and is_secret(str(key)))
         }
     if isinstance(content, list):
         return [without_secrets(item) for item in content]
@@ -60,11 +73,6 @@ def without_user(text: str) -> str:
     'see https://host/v1'
     """
     return _USER.sub(r"\1", text)
-
-
-def has_user(url: str) -> bool:
-    """Whether a URL carries a user or a password."""
-    return "@" in urlsplit(url).netloc
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:

@@ -68,9 +68,11 @@ class Usage:
         return Usage(**counts, dollars=sum(known) if known else None)
 
     def as_dict(self) -> dict[str, float]:
-        """What there is, for the journal; empty where nothing was asked."""
-        values = {name: getattr(self, name) for name in (*_COUNTS, "dollars")}
-        return {name: value for name, value in values.items() if value}
+        """What there is, for the journal; empty where nothing was asked. A price of 0 is one that is known."""
+        values: dict[str, float] = {name: count for name in _COUNTS if (count := getattr(self, name))}
+        if self.dollars is not None and (self.requests or self.cached):
+            values["dollars"] = self.dollars
+        return values
 
     @staticmethod
     def from_dict(values: Mapping[str, float]) -> Usage:

@@ -2,19 +2,26 @@
 
 import pytest
 
-from seal_lightning.redaction import has_user, is_secret, redact, secrets_in, without_secrets, without_user
+from seal_lightning.redaction import is_reference, is_secret, redact, secrets_in, without_secrets, without_user
 
 KEY = "sk-proj-0123456789abcdef"
 
 
 @pytest.mark.parametrize(
-    "name", "api_key apikey API-KEY x-api-key hf_token X-Auth-Token secret client_secret password Authorization".split()
+    "name",
+    "api_key apikey API-KEY x-api-key hf_token X-Auth-Token secret client_secret password Authorization key secret_key "
+    "private_key subscription_key Ocp-Apim-Subscription-Key accessToken clientSecret cookie auth passwd pwd bearer sig "
+    "signature X-Goog-Signature accessSig AWSSecretKey api_keys oauth db_pass Set-Cookie".split(),
 )
 def test_names_of_secrets(name):
     assert is_secret(name)
 
 
-@pytest.mark.parametrize("name", "max_tokens tokenizer eos_token_id api_key_env prompt_cache_key keyword".split())
+@pytest.mark.parametrize(
+    "name",
+    "max_tokens maxOutputTokens tokenizer eos_token_id api_key_env prompt_cache_key promptCacheKey keyword key_value "
+    "logit_bias top_k stop_token_ids eos_token image_token author signal design bypass compass tokens".split(),
+)
 def test_names_of_others(name):
     assert not is_secret(name)
 
@@ -48,6 +55,10 @@ def test_short_and_missing_secrets():
     assert redact("key abc") == "key abc"
 
 
+def test_the_name_of_a_variable_is_no_secret():
+    assert [is_reference(value) for value in ("env:MY_KEY", "env:sk-123", "env:", "MY_KEY", 3)] == [True, *[False] * 4]
+    assert without_secrets({"key": "env:MY_KEY", "auth": "env:sk-123"}) == {"key": "env:MY_KEY"}
+
+
 def test_urls():
-    assert has_user("http://me:pw@host/v1") and has_user("http://me@host") and not has_user("http://host/v1?a=b@c")
     assert without_user("http://me:pw@host/v1") == "http://host/v1"

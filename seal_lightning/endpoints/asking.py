@@ -1,16 +1,20 @@
 """Many requests on their way at once: each is repeated until it is answered, and the first failure stops all.
 
-The openai client makes single attempts (its own retries are off), tenacity repeats them: there is one layer.
+The openai client makes single attempts (its own retries are off), tenacity repeats them: there is one layer. The thread
+that calls does nothing but wait, so that it can be told to stop at any time, whatever a server is up to.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from seal_lightning.endpoints.failures import Again
@@ -32,6 +36,8 @@ class Patience:
     shortest: float = 0.5
     longest: float = 60.0
     at_most: float = 600.0  # however long a server wants to be left alone
+    tick: float = 1.0  # between two times that the waiting thread asks whether to go on
+    grace: float = 2.0  # for requests under way when it is told to stop: they are paid for
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,10 @@ class Answered:
 
     reply: Reply
     replies: tuple[Reply, ...]
+
+
+class Stopped(Exception):
+    """Nobody waits for this answer any more."""
 
 
 class Insistence:
@@ -52,11 +62,11 @@ class Insistence:
     """
 
     def __init__(self, patience: Patience, *, where: str, kept: str) -> None:
-        self._patience = patience
+        self.patience = patience
+        self.error: BaseException | None = None  # the first one that stopped all
         self._where = where
         self._kept = kept
         self._stopped = threading.Event()
-        self._error: Exception | None = None
         self._failures: Counter[str] = Counter()
         self._warned = False
         self._lock = threading.Lock()
@@ -66,24 +76,29 @@ class Insistence:
 
         Raises:
             EndpointError: It did, after all attempts.
+            Stopped: Another thread has failed, or nobody waits.
         """
         import tenacity
 
-        jitter = tenacity.wait_random_exponential(min=self._patience.shortest, max=self._patience.longest)
+        jitter = tenacity.wait_random_exponential(min=self.patience.shortest, max=self.patience.longest)
 
         def wait(state: Any) -> float:
-            return min(max(jitter(state), state.outcome.exception().wait), self._patience.at_most)
+            return min(max(jitter(state), state.outcome.exception().wait), self.patience.at_most)
+
+        def attempt() -> T:
+            self.check()
+            return call()
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, Again) and repeat(error)),
-            stop=tenacity.stop_after_attempt(self._patience.retries + 1),
+            stop=tenacity.stop_after_attempt(self.patience.retries + 1),
             wait=wait,
             before_sleep=self._note,
             sleep=self._sleep,
             reraise=True,
         )
         try:
-            return retrying(call)
+            return retrying(attempt)
         except Again as failure:
             attempts, reason = retrying.statistics["attempt_number"], failure.reason
         raise EndpointError(
@@ -91,16 +106,27 @@ class Insistence:
             f"the endpoint answers: {self._kept}"
         )
 
-    def stop(self, error: Exception | None = None) -> None:
+    def stop(self, error: BaseException | None = None) -> None:
         """Make no more attempts in any thread: a call failed for good, or nobody waits for an answer any more."""
         with self._lock:
-            self._error = self._error or error
+            self.error = self.error or error
             self._stopped.set()
 
     def check(self) -> None:
-        """Raise what the other calls were stopped for, if they were."""
+        """Raise `Stopped` once there are to be no more attempts."""
         if self._stopped.is_set():
-            raise self._error or EndpointError(f"{self._where}: interrupted")
+            raise Stopped
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, until all is stopped at the latest."""
+        self._stopped.wait(seconds)
+        self.check()
+
+    def rest(self) -> None:
+        """Wait a moment before asking once more what was answered with nothing."""
+        with self._lock:
+            self._failures["empty"] += 1
+        self.pause(self.patience.shortest * random.uniform(1, 2))
 
     def report(self, answered: int) -> None:
         """Log how many attempts failed on the way, by kind."""
@@ -118,8 +144,7 @@ class Insistence:
             log.warning("%s: attempt %d failed, trying on: %s", self._where, state.attempt_number, failure.reason)
 
     def _sleep(self, seconds: float) -> None:
-        self._stopped.wait(seconds)
-        self.check()
+        self.pause(seconds)
 
 
 def ask_all(
@@ -127,51 +152,130 @@ def ask_all(
     attempt: Callable[[Request], Reply],
     *,
     insist: Insistence,
-    keep: Callable[[Request, Reply], None],
+    empties: int,
     concurrency: int,
-) -> Iterator[tuple[Request, Answered]]:
-    """Each request with its answer, as they come.
+    keep: Callable[[Request, Reply], None],
+    on_answer: Callable[[Request, Answered], None],
+    on_wait: Callable[[], None],
+    close: Callable[[], None],
+) -> None:
+    """Ask for each request until it is answered.
 
     Args:
         requests: What to ask.
         attempt: Asks once; raises `Again` where it may go well another time.
         insist: Repeats it.
-        keep: Told of an answer by the thread that got it, at once.
+        empties: So many empty answers to a request are believed.
         concurrency: Requests under way at once.
+        keep: Told of an answer by the thread that got it, at once.
+        on_answer: Told of it in this thread; as `on_wait` and `close`, see `in_threads`.
 
     Raises:
         SealError: A request was refused, or not answered after all retries; the others are given up.
     """
 
-    def ask(request: Request) -> Answered:
-        insist.check()
-        try:
-            answered = _ask(request, attempt, insist)
-            keep(request, answered.reply)
-        except Exception as error:
-            insist.stop(error)
-            raise
-        return answered
+    def ask(request: Request) -> tuple[Request, Answered]:
+        answered = _ask(request, attempt, insist, empties)
+        keep(request, answered.reply)
+        return request, answered
 
-    with ThreadPoolExecutor(max(1, min(concurrency, len(requests)))) as pool:
-        futures = {pool.submit(ask, request): request for request in requests}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:  # at the end, on an error, or on an interrupt: then those under way end, the others never start
-            insist.stop()
-            pool.shutdown(wait=True, cancel_futures=True)
+    in_threads(
+        [partial(ask, request) for request in requests],
+        threads=concurrency,
+        insist=insist,
+        on_result=lambda found: on_answer(*found),
+        on_wait=on_wait,
+        close=close,
+    )
     insist.report(len(requests))
 
 
-def _ask(request: Request, attempt: Callable[[Request], Reply], insist: Insistence) -> Answered:
-    """Ask until there is an answer; a model that answers nothing is asked a few times only."""
-    replies: list[Reply] = []
+def _ask(request: Request, attempt: Callable[[Request], Reply], insist: Insistence, empties: int) -> Answered:
+    """Ask until there is an answer; a model that answers nothing is asked a few times only, whatever `retries` is."""
+    replies = [insist(lambda: attempt(request))]
+    while not replies[-1].text.strip() and len(replies) < empties:
+        insist.rest()
+        replies.append(insist(lambda: attempt(request)))
+    return Answered(replies[-1], tuple(replies))
 
-    def once() -> Reply:
-        replies.append(attempt(request))
-        if not replies[-1].text.strip() and len(replies) < EMPTY_ATTEMPTS:
-            raise Again("empty", "an empty answer")
-        return replies[-1]
 
-    return Answered(insist(once), tuple(replies))
+def in_threads(
+    calls: Sequence[Callable[[], T]],
+    *,
+    threads: int,
+    insist: Insistence,
+    on_result: Callable[[T], None],
+    on_wait: Callable[[], None],
+    close: Callable[[], None],
+) -> None:
+    """Make calls in other threads, and hand on in this one what they return, as it comes.
+
+    After a failure the calls under way end, the others never start. When this thread is to stop, they have a moment to
+    end; a call that a silent server holds up longer is left behind, in a thread that keeps no process alive.
+
+    Args:
+        calls: They end soon after `insist` is stopped.
+        threads: At most.
+        insist: Stopped at the first failure.
+        on_result: May raise, which ends all; so may `on_wait`.
+        on_wait: Called every now and then while there is no result.
+        close: Called once no thread makes a call any more.
+
+    Raises:
+        BaseException: The first that was raised by a call, or that of `on_result` or `on_wait`.
+    """
+    threads = max(1, min(threads, len(calls)))
+    todo: SimpleQueue[Callable[[], T] | None] = SimpleQueue()
+    for call in [*calls, *[None] * threads]:
+        todo.put(call)
+    results: SimpleQueue[tuple[T] | None] = SimpleQueue()  # None: a thread has ended
+    left, lock = [None] * threads, threading.Lock()
+
+    def work() -> None:
+        try:
+            for call in iter(todo.get, None):
+                insist.check()
+                results.put((call(),))
+        except BaseException as error:
+            insist.stop(error)
+        finally:
+            with lock:
+                left.pop()
+                if not left:
+                    close()
+            results.put(None)
+
+    workers = [threading.Thread(target=work, name="seal-endpoint", daemon=True) for _ in range(threads)]
+    try:
+        for worker in workers:
+            worker.start()
+        _hand_on(results, threads, on_result, on_wait, insist.patience.tick)
+    except BaseException:
+        insist.stop()
+        end = time.monotonic() + insist.patience.grace
+        for worker in filter(threading.Thread.is_alive, workers):
+            worker.join(max(0.0, end - time.monotonic()))
+        raise
+    if insist.error is not None:
+        raise insist.error
+
+
+def _hand_on(
+    results: SimpleQueue[tuple[T] | None],
+    threads: int,
+    on_result: Callable[[T], None],
+    on_wait: Callable[[], None],
+    tick: float,
+) -> None:
+    """Until every thread has ended."""
+    while threads:
+        try:
+            found = results.get(timeout=tick)
+        except Empty:
+            found = ()  # what `on_wait` raises is raised further down, so that it does not carry this along
+        if found is None:
+            threads -= 1
+        elif found:
+            on_result(*found)
+        else:
+            on_wait()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -47,18 +46,19 @@ class BatchJob:
 
     def run(
         self, requests: Sequence[Request], *, key: str, poll_seconds: float, keep: Callable[[Request, Reply], None]
-    ) -> Iterator[tuple[Request, Reply]]:
+    ) -> list[tuple[Request, Reply]]:
         """Requests with their replies once the job has ended, without those that failed in it.
 
         Args:
             requests: What to ask, each one different.
             key: Names the job on disk; see `job_key`.
             poll_seconds: How often to ask whether the job has ended.
-            keep: Told of every reply, before any is returned.
+            keep: Told of every reply at once, also if the job did not complete.
 
         Raises:
             ConfigError: The endpoint has no batch routes.
             EndpointError: The job ended otherwise than by being completed; what it answered is kept.
+            Stopped: Nobody waits any more; the job stays on disk.
         """
         job = self._wait(self._job(requests, key), poll_seconds)
         asked = {request.key: request for request in requests}
@@ -71,8 +71,8 @@ class BatchJob:
                 f"{self._where}: batch job {job['id']} ended as {job['status']}{_errors_of(job)}; {len(replies)} of "
                 f"{len(asked)} requests are answered and kept, run the command again to submit the others"
             )
-        yield from ((asked[name], reply) for name, reply in replies.items())
         self._cache.drop(key)
+        return [(asked[name], reply) for name, reply in replies.items()]
 
     def _job(self, requests: Sequence[Request], key: str) -> str:
         """The id of the job on disk, or of a new one."""
@@ -130,7 +130,7 @@ class BatchJob:
             if state["status"] in (*_ENDED, "gone"):
                 return state
             log.info("%s: batch job %s is %s, %s", self._where, job, state["status"], state.get("request_counts", ""))
-            time.sleep(poll_seconds)
+            self._insist.pause(poll_seconds)
 
     def _state(self, job: str) -> Mapping[str, Any]:
         import openai

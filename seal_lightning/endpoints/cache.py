@@ -43,7 +43,7 @@ class Cache:
         if content is None or {*content} != {field.name for field in fields(Reply)}:
             return None
         reply = Reply(**content)
-        return reply if isinstance(reply.text, str) and reply.text.strip() else None
+        return reply if isinstance(reply.text, str) else None
 
     def put(self, key: str, reply: Reply) -> None:
         """Keep a reply, at once."""

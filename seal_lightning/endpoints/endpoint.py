@@ -7,19 +7,18 @@ counted is reported with every text. Streaming, tools and images are left out: S
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from seal_lightning.endpoints.asking import Answered, Insistence, Patience, ask_all
+from seal_lightning.endpoints.asking import EMPTY_ATTEMPTS, Answered, Insistence, Patience, ask_all, in_threads
 from seal_lightning.endpoints.batch import BatchJob, job_key
 from seal_lightning.endpoints.cache import DEFAULT, Cache, cache_folder
 from seal_lightning.endpoints.failures import explain
+from seal_lightning.endpoints.keys import beside_body, key_in, keyless, sent_secrets
 from seal_lightning.endpoints.ledger import Ledger
-from seal_lightning.endpoints.options import check_options, check_request, is_local
+from seal_lightning.endpoints.options import check_options, check_request, host_of, is_local
 from seal_lightning.endpoints.prices import find_price
 from seal_lightning.endpoints.wire import CHAT, TEXT, Reply, Request, make_request, messages, read_reply
 from seal_lightning.errors import ConfigError
@@ -41,9 +40,13 @@ class Endpoint:
         timeout: Seconds for one attempt.
         retries: Attempts after the first, for rate limits, server errors, time-outs and garbage.
         request: Options for the body of every request, over those set here; null leaves one out. For example
-            `{reasoning_effort: low}`, or `{temperature: null}` for a model that knows none.
+            `{reasoning_effort: low}`, or `{temperature: null}` for a model that knows none. Under `extra_headers`
+            and `extra_query` a value `env:NAME` is what the variable NAME holds when a request is sent.
         cache: Folder for replies, so that no request is paid for twice; null keeps none.
         prices: A YAML file such as configs/prices.yaml, or its content: dollars per million tokens by model.
+
+    Attributes:
+        host: Who answers, whatever the port; this machine is `local`. Answers depend on it, `model` and `request`.
 
     Raises:
         ConfigError: An option has a value that cannot work, holds a secret, or the key is missing.
@@ -70,13 +73,15 @@ class Endpoint:
             timeout=timeout,
             retries=retries,
         )
+        keyless({"base_url": base_url, "request": request}, key_in(api_key_env), api_key_env)
         check_request(request)
         if find_spec("openai") is None or find_spec("tenacity") is None:
             raise ConfigError("an endpoint needs the packages of an extra: pip install 'seal-lightning[endpoint]'")
         self.model = model
-        self.base_url = base_url
+        self.host = host_of(base_url or OPENAI)
         self.request = request
         # The rest decides no answer, so it has to stay out of a journal's stamp: that takes public attributes.
+        self._base_url = base_url
         self._api_key_env = api_key_env
         self._concurrency = concurrency
         self._timeout = timeout
@@ -84,6 +89,12 @@ class Endpoint:
         self._cache = cache
         self._price = find_price(prices, model)
         self._key()
+        beside_body(request)
+
+    @property
+    def base_url(self) -> str | None:
+        """Where it is, as it was given."""
+        return self._base_url
 
     # -- what it is asked ------------------------------------------------------------------------------------------
 
@@ -96,6 +107,7 @@ class Endpoint:
         top_p: float | None = None,
         seeds: Sequence[int] | None = None,
         accept: Callable[[str], bool] | None = None,
+        may_be_empty: bool = False,
         on_done: Callable[[int], None] = lambda count: None,
     ) -> list[Written]:
         """Chat completions, in order.
@@ -107,14 +119,18 @@ class Endpoint:
             top_p: The server's own where unset.
             seeds: One a prompt. Without them, equal prompts get one reply.
             accept: Replies for which it is False are returned, but not kept on disk. It is called by other threads.
-            on_done: Told how many were answered since the last call.
+            may_be_empty: Believe an empty answer at once; otherwise the model is asked three times.
+            on_done: Told how many were answered since the last call; also 0, about once a second while it waits, and
+                may raise to end the call.
 
         Raises:
             ConfigError: The endpoint refuses the key or does not know the model.
             EndpointError: It refuses a request, or does not answer one after all retries.
         """
         requests = self._chat(prompts, max_tokens, temperature, top_p, seeds)
-        return self._answered(self._ledger(requests, accept, on_done))
+        ledger = self._ledger(requests, accept, on_done, may_be_empty=may_be_empty)
+        with ledger.accounting(self._where(), self._kept()):
+            return self._answered(ledger)
 
     def complete(
         self,
@@ -126,6 +142,7 @@ class Endpoint:
         seeds: Sequence[int] | None = None,
         models: Sequence[str] | None = None,
         accept: Callable[[str], bool] | None = None,
+        may_be_empty: bool = False,
         on_done: Callable[[int], None] = lambda count: None,
     ) -> list[Written]:
         """Continuations of raw texts, in order; as `write`, without a chat template.
@@ -133,11 +150,14 @@ class Endpoint:
         Args:
             models: One a text, where they are not all for this endpoint's model: adapters that the server has loaded.
                 A name has to mean the same adapter for ever, since replies are kept on disk by name.
+            on_done: As `write`: also told 0, about once a second while it waits, and may raise to end the call.
         """
         names = [self.model] * len(texts) if models is None else models
         bodies = [{"model": name, "prompt": text} for name, text in zip(names, texts, strict=True)]
         requests = self._requests(TEXT, bodies, max_tokens, temperature, top_p, seeds)
-        return self._answered(self._ledger(requests, accept, on_done))
+        ledger = self._ledger(requests, accept, on_done, may_be_empty=may_be_empty)
+        with ledger.accounting(self._where(), self._kept()):
+            return self._answered(ledger)
 
     def write_batch(
         self,
@@ -157,6 +177,8 @@ class Endpoint:
         asked for once more, singly.
 
         Args:
+            on_done: As `write`: also told 0, about once a second while it waits, and may raise to end the call; the job
+                goes on and is found again.
             poll_seconds: How often to ask whether the job has ended.
 
         Raises:
@@ -167,15 +189,9 @@ class Endpoint:
             raise ConfigError("endpoint.cache=null: batch mode keeps its job there; name a folder, or leave it off")
         requests = self._chat(prompts, max_tokens, temperature, top_p, seeds)
         ledger = self._ledger(requests, accept, on_done)
-        if pending := ledger.pending:
-            with self._client() as client:
-                job = BatchJob(
-                    client, once=self._once, insist=self._insistence(), cache=self._open_cache(), where=self._where()
-                )
-                done = job.run(pending, key=job_key(requests), poll_seconds=poll_seconds, keep=ledger.keep)
-                for request, reply in done:
-                    ledger.enter(request, Answered(reply, (reply,)), batch=True)
-        return self._answered(ledger)
+        with ledger.accounting(self._where(), self._kept()):
+            self._submit(ledger, job_key(requests), poll_seconds)
+            return self._answered(ledger)
 
     def asking(self, **request: Any) -> Endpoint:
         """The same endpoint with further options in every request."""
@@ -217,34 +233,73 @@ class Endpoint:
         limit = "max_completion_tokens" if route == CHAT and self._is_openai() else "max_tokens"
         sampling = {limit: max_tokens, "temperature": temperature, "top_p": top_p}
         return [
-            make_request(self._url(), route, {**body, **sampling}, options=self.request or {}, seed=seed)
+            make_request(self.host, route, {**body, **sampling}, options=self.request or {}, seed=seed)
             for body, seed in zip(bodies, [None] * len(bodies) if seeds is None else seeds, strict=True)
         ]
 
     def _ledger(
-        self, requests: Sequence[Request], accept: Callable[[str], bool] | None, on_done: Callable[[int], None]
+        self,
+        requests: Sequence[Request],
+        accept: Callable[[str], bool] | None,
+        on_done: Callable[[int], None],
+        *,
+        may_be_empty: bool = False,
     ) -> Ledger:
-        return Ledger(requests, cache=self._open_cache(), price=self._price, accept=accept, on_done=on_done)
+        return Ledger(
+            requests,
+            cache=self._open_cache(),
+            price=self._price,
+            accept=accept,
+            may_be_empty=may_be_empty,
+            on_done=on_done,
+        )
 
     def _answered(self, ledger: Ledger) -> list[Written]:
         """What was written, once the endpoint has been asked for what is missing."""
         if pending := ledger.pending:
-            with self._client() as client:
-                answers = ask_all(
-                    pending,
-                    lambda request: self._once(lambda: _post(client, request)),
-                    insist=self._insistence(),
-                    keep=ledger.keep,
-                    concurrency=self._concurrency,
-                )
-                for request, answered in answers:
-                    ledger.enter(request, answered)
+            client = self._client()
+            ask_all(
+                pending,
+                lambda request: ledger.note(self._once(lambda: _post(client, request))),
+                insist=self._insistence(),
+                empties=1 if ledger.may_be_empty else EMPTY_ATTEMPTS,
+                concurrency=self._concurrency,
+                keep=ledger.keep,
+                on_answer=ledger.enter,
+                on_wait=ledger.wait,
+                close=client.close,
+            )
         ledger.remark(self._where())
         return ledger.written()
 
+    def _submit(self, ledger: Ledger, key: str, poll_seconds: float) -> None:
+        """Enter what a batch job answers of what is missing."""
+        if not (pending := ledger.pending):
+            return
+        client, insist, cache = self._client(), self._insistence(), self._open_cache()
+        job = BatchJob(client, once=self._once, insist=insist, cache=cache, where=self._where())
+
+        def keep(request: Request, reply: Reply) -> None:
+            ledger.keep(request, ledger.note(reply, batch=True))
+
+        def enter(replies: Sequence[tuple[Request, Reply]]) -> None:
+            for request, reply in replies:
+                ledger.enter(request, Answered(reply, (reply,)), batch=True)
+
+        in_threads(
+            [lambda: job.run(pending, key=key, poll_seconds=poll_seconds, keep=keep)],
+            threads=1,
+            insist=insist,
+            on_result=enter,
+            on_wait=ledger.wait,
+            close=client.close,
+        )
+
     def _insistence(self) -> Insistence:
-        kept = "nothing is kept, since cache is null" if self._cache is None else "answered requests are in the cache"
-        return Insistence(self._patience, where=self._where(), kept=kept)
+        return Insistence(self._patience, where=self._where(), kept=self._kept())
+
+    def _kept(self) -> str:
+        return "nothing is kept, since cache is null" if self._cache is None else "answered requests are in the cache"
 
     def _once(self, call: Callable[[], T]) -> T:
         """What a call with the client returns, or what its failure means."""
@@ -253,31 +308,30 @@ class Endpoint:
         try:
             return call()
         except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no reply, or no JSON at all
-            failure = explain(error, where=self._where(), key_variable=self._api_key_env, key=self._key())
+            secrets = sent_secrets(self.request, self._api_key_env)
+            failure = explain(error, where=self._where(), key_variable=self._api_key_env, secrets=secrets)
         raise failure  # out here, so that it does not carry the client's error along, which may show the key
 
     # -- where -----------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _client(self) -> Iterator[Any]:
-        """A client of the openai package for one call; an endpoint itself holds no connection and no key."""
+    def _client(self) -> Any:
+        """A client of the openai package for one call, to be closed; an endpoint holds no connection and no key."""
         import openai
 
-        options = self.request or {}
+        headers, query = beside_body(self.request)
         http = openai.DefaultHttpxClient(trust_env=not is_local(self._url()))  # no proxy towards this machine
-        with openai.OpenAI(
-            api_key=self._key(),
+        return openai.OpenAI(
+            api_key=self._key() or "none",
             base_url=self._url(),
             timeout=self._timeout,
             max_retries=0,
-            default_headers=options.get("extra_headers"),
-            default_query=options.get("extra_query"),
+            default_headers=headers,
+            default_query=query,
             http_client=http,
-        ) as client:
-            yield client
+        )
 
     def _url(self) -> str:
-        return (self.base_url or OPENAI).rstrip("/")
+        return (self._base_url or OPENAI).rstrip("/")
 
     def _is_openai(self) -> bool:
         return urlsplit(self._url()).hostname == urlsplit(OPENAI).hostname
@@ -286,14 +340,13 @@ class Endpoint:
         return f"model {self.model} at {without_user(self._url())}"
 
     def _key(self) -> str:
-        if key := os.environ.get(self._api_key_env, ""):
-            return key
-        if self._is_openai():
+        key = key_in(self._api_key_env)
+        if not key and self._is_openai():
             raise ConfigError(
                 f"{self._where()}: no key; set the environment variable {self._api_key_env}, or base_url for an "
                 "endpoint of your own"
             )
-        return "none"
+        return key
 
     def _open_cache(self) -> Cache:
         return Cache(None if self._cache is None else cache_folder(self._cache))

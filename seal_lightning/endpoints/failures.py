@@ -1,13 +1,13 @@
 """What went wrong at an endpoint: worth another attempt, or one line that says what, where and what to do.
 
-No message shows the key: servers echo it, in part, when they refuse it.
+No message shows the key or another secret: servers echo it, in part, when they refuse it.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -43,30 +43,30 @@ class Again(Exception):
         self.wait = wait
 
 
-def explain(error: Exception, *, where: str, key_variable: str, key: str) -> Again | SealError:
-    """The failure behind an error of the openai client, without the key, fit to be raised outside its `except`.
+def explain(error: Exception, *, where: str, key_variable: str, secrets: Sequence[str]) -> Again | SealError:
+    """The failure behind an error of the openai client, without secrets, fit to be raised outside its `except`.
 
     Args:
         error: Of the client, or a `ValueError` about a body.
         where: The model and its endpoint, for messages.
         key_variable: The environment variable that holds the key.
-        key: The key itself.
+        secrets: The key itself, and what else was sent that nobody may see.
     """
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        return _refused(error, where=where, key_variable=key_variable, key=key)
+        return _refused(error, where=where, key_variable=key_variable, secrets=secrets)
     if isinstance(error, openai.APITimeoutError):
         return Again("time-out", "no answer in time")
     if isinstance(error, openai.APIConnectionError):
         cause = " ".join(str(error.__cause__ or error).split())
-        return Again("connection", redact(f"no connection: {cause}", [key])[:_LONGEST])
-    return Again("garbage", redact(f"garbage: {error}", [key])[:_LONGEST])
+        return Again("connection", redact(f"no connection: {cause}", secrets)[:_LONGEST])
+    return Again("garbage", redact(f"garbage: {error}", secrets)[:_LONGEST])
 
 
-def _refused(error: Any, *, where: str, key_variable: str, key: str) -> Again | SealError:
+def _refused(error: Any, *, where: str, key_variable: str, secrets: Sequence[str]) -> Again | SealError:
     status = error.status_code
-    said = redact(said_by(error.body) or error.message, [key])[:_LONGEST].rstrip(".")
+    said = redact(said_by(error.body) or error.message, secrets)[:_LONGEST].rstrip(".")
     if status == 429 and error.code == "insufficient_quota":
         return EndpointError(f"{where}: the quota is used up: {said}; add credit, then run the command again")
     if status in RETRIED or status >= 500:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 
 from seal_lightning.endpoints.asking import Answered
 from seal_lightning.endpoints.cache import Cache
 from seal_lightning.endpoints.prices import Price
 from seal_lightning.endpoints.wire import Reply, Request
+from seal_lightning.evaluation import render_usage
 from seal_lightning.types import Usage, Written
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ class Ledger:
         cache: Where replies are looked up and kept.
         price: Of the model, if known.
         accept: Replies for which it is False are neither kept nor taken from disk.
+        may_be_empty: Empty answers are nothing to be remarked on.
         on_done: Told how many were answered since the last call.
     """
 
@@ -34,16 +37,19 @@ class Ledger:
         cache: Cache,
         price: Price | None,
         accept: Callable[[str], bool] | None,
+        may_be_empty: bool,
         on_done: Callable[[int], None],
     ) -> None:
         self.requests = requests
         self._cache = cache
         self._price = price
         self._accept = accept
+        self.may_be_empty = may_be_empty
         self._on_done = on_done
         self._times = Counter(request.key for request in requests)
         self._texts: dict[str, str] = {}
         self._usages: dict[str, Usage] = {}
+        self._spent: list[Usage] = []
         self._uncounted = 0
         self._empty: Counter[str] = Counter()
         self._look_up()
@@ -56,7 +62,7 @@ class Ledger:
             self._on_done(sum(self._times[key] for key in self._texts))
 
     def _is_usable(self, reply: Reply) -> bool:
-        return bool(reply.text.strip()) and (self._accept is None or self._accept(reply.text))
+        return self._accept is None or self._accept(reply.text)
 
     @property
     def pending(self) -> list[Request]:
@@ -64,8 +70,13 @@ class Ledger:
         distinct = {request.key: request for request in self.requests}
         return [request for key, request in distinct.items() if key not in self._texts]
 
+    def note(self, reply: Reply, *, batch: bool = False) -> Reply:
+        """Count a reply, answer or not, as soon as the server has charged for it; for any thread."""
+        self._spent.append(self._usage((reply,), batch=batch))
+        return reply
+
     def keep(self, request: Request, reply: Reply) -> None:
-        """Put a reply on disk, if it is worth it; for any thread."""
+        """Put an answer on disk, if it is worth it; for any thread."""
         if self._is_usable(reply):
             self._cache.put(request.key, reply)
 
@@ -76,6 +87,10 @@ class Ledger:
         self._uncounted += sum(not reply.counted for reply in answered.replies)
         self._empty[answered.reply.finish or "unknown"] += not answered.reply.text.strip()
         self._on_done(self._times[request.key])
+
+    def wait(self) -> None:
+        """Say that there is nothing new; whoever listens may raise."""
+        self._on_done(0)
 
     def _usage(self, replies: Sequence[Reply], *, batch: bool) -> Usage:
         price = self._price
@@ -91,9 +106,20 @@ class Ledger:
         left = dict(self._usages)  # an equal request after the first one cost nothing
         return [Written(self._texts[row.key], left.pop(row.key, Usage(cached=1))) for row in self.requests]
 
+    @contextmanager
+    def accounting(self, where: str, kept: str) -> Iterator[None]:
+        """Log what was spent if the block fails: nobody gets its usages then."""
+        try:
+            yield
+        except BaseException:
+            if spent := render_usage(sum(self._spent, Usage())).removeprefix("endpoints: "):
+                log.warning("%s: a call has failed, what it cost so far is in no sum: %s; %s", where, spent, kept)
+            raise
+
     def remark(self, where: str) -> None:
         """Log what a person should know about the replies."""
         if self._uncounted:
             log.warning("%s: %d replies without a usage block, counted as 0 tokens", where, self._uncounted)
-        if reasons := ", ".join(f"{name} {count}x" for name, count in self._empty.most_common() if count):
+        reasons = ", ".join(f"{name} {count}x" for name, count in self._empty.most_common() if count)
+        if reasons and not self.may_be_empty:
             log.warning("%s: %d empty answers, finish reasons: %s", where, sum(self._empty.values()), reasons)

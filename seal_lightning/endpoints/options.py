@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from seal_lightning.endpoints.keys import check_beside
+from seal_lightning.endpoints.wire import BESIDE_BODY
 from seal_lightning.errors import ConfigError
-from seal_lightning.redaction import has_user, secrets_in, without_user
+from seal_lightning.redaction import secrets_in
 
 OURS = ("messages", "model", "n", "prompt", "stream", "timeout")  # not for `request`
 
@@ -28,27 +31,52 @@ def check_options(
     if not timeout > 0:
         raise ConfigError(f"endpoint.timeout must be above 0 seconds, got {timeout}")
     if base_url is not None:
-        if has_user(base_url):
-            raise ConfigError(
-                f"endpoint.base_url={without_user(base_url)}: expected no user and password in it; keys come from the "
-                "environment (api_key_env)"
-            )
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            shown = base_url.partition("?")[0]
-            raise ConfigError(
-                f"endpoint.base_url={shown}: expected a URL such as http://localhost:8000/v1, and no query"
-            )
+        _check_url(base_url)
+
+
+def _check_url(url: str) -> None:
+    if "@" in url.partition("?")[0]:
+        raise ConfigError(
+            f"endpoint.base_url={_shown(url)}: expected no user and password in it; keys come from the environment "
+            "(api_key_env)"
+        )
+    if not _is_url(url):
+        raise ConfigError(
+            f"endpoint.base_url={_shown(url)}: expected a URL such as http://localhost:8000/v1, and no query"
+        )
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # brackets without an address, a port that is no number
+        return False
+    named = parts.scheme in ("http", "https") and re.fullmatch(r"[\w.:%-]+", parts.hostname or "") and port != 0
+    return bool(named) and not parts.query and not parts.fragment and not re.search(r"\s", url)
+
+
+def _shown(url: str) -> str:
+    """On one line, without user, password and query."""
+    if "@" in url and "?" in url:
+        return "[hidden]"  # who can tell where a password ends
+    return " ".join(re.sub(r"//.*@", "//", url, flags=re.DOTALL).partition("?")[0].split())
 
 
 def check_request(request: Mapping[str, Any] | None) -> None:
-    """Raise a `ConfigError` for options of the body that hold a secret, are not JSON, or not for the user to set."""
-    if found := secrets_in(request):
+    """Raise a `ConfigError` for options that hold a secret, are not JSON, or not for the user to set."""
+    body = dict(request or {})
+    for option in BESIDE_BODY[:2]:
+        check_beside(option, body.pop(option, None) or {})
+    if found := secrets_in(body):
         raise ConfigError(
             f"endpoint.request.{found[0]}: expected no keys here, they would be saved with the configuration; put the "
             "key into the environment and name the variable in api_key_env"
         )
-    if clash := sorted({*(request or {})} & {*OURS}):
+    further = body.get("extra_body") or {}
+    if not isinstance(further, Mapping):
+        raise ConfigError("endpoint.request.extra_body: expected names with their values")
+    if clash := [*sorted({*body} & {*OURS}), *(f"extra_body.{name}" for name in sorted({*further} & {*OURS}))]:
         raise ConfigError(
             f"endpoint.request.{clash[0]} cannot be set here: it is an option of its own, or always the same"
         )
@@ -62,6 +90,18 @@ def is_local(url: str) -> bool:
     """Whether a URL leads to this machine."""
     host = urlsplit(url).hostname or ""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return host == "localhost"
+    return address.is_loopback or address.is_unspecified
+
+
+def host_of(url: str) -> str:
+    """Who answers at a URL: its host and path without port and `/v1`; this machine is `local`, whatever its address.
+
+    >>> [host_of(url) for url in ("http://127.0.0.1:8001/v1", "https://api.openai.com/v1", "https://proxy:443/openai/v1")]
+    ['local', 'api.openai.com', 'proxy/openai']
+    """
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return ("local" if is_local(url) else str(parts.hostname)) + path

@@ -1,6 +1,6 @@
 """What goes over the wire: requests with a key that names their content, and replies as read from the JSON that came.
 
-A key is a digest of everything that decides the reply: URL, route, model, messages, options and seed.
+A key is a digest of everything that decides the reply: host, route, model, messages, options and seed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Garbled(ValueError):
 
 
 def make_request(
-    base_url: str, route: str, body: Mapping[str, Any], *, options: Mapping[str, Any], seed: int | None
+    host: str, route: str, body: Mapping[str, Any], *, options: Mapping[str, Any], seed: int | None
 ) -> Request:
     """The request with `options` over what `body` says; an option that is None is left out of the body.
 
@@ -54,7 +54,7 @@ def make_request(
     merged = {**body, **seeded, **named, **(options.get("extra_body") or {})}
     sent = {name: value for name, value in merged.items() if value is not None}
     beside = {name: options[name] for name in BESIDE_BODY[:2] if name in options}
-    content = json.dumps([base_url, route, sent, beside, seed], sort_keys=True)
+    content = json.dumps([host, route, sent, beside, seed], sort_keys=True)
     return Request(route, sent, hashlib.blake2b(content.encode(), digest_size=20).hexdigest())
 
 

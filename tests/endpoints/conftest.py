@@ -2,7 +2,8 @@
 
 import json
 import threading
-from contextlib import ExitStack, contextmanager
+import time
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -30,8 +31,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(reply)), **headers}.items():
             self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(reply)
+        with suppress(ConnectionError):  # the client has gone
+            self.end_headers()
+            self.wfile.write(reply)
 
     do_GET = do_POST
 
@@ -80,6 +82,19 @@ def scripted(listen):
 
 
 @pytest.fixture
+def threads_end():
+    """Wait until no thread of an endpoint is left; a minute is for ever."""
+
+    def wait():
+        end = time.monotonic() + 60
+        while names := [thread.name for thread in threading.enumerate() if thread.name == "seal-endpoint"]:
+            assert time.monotonic() < end, f"{len(names)} threads of an endpoint go on"
+            time.sleep(0.005)
+
+    return wait
+
+
+@pytest.fixture
 def make(tmp_path, monkeypatch):
     """An endpoint with its cache in the test's folder, which waits next to nothing between attempts."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -87,7 +102,8 @@ def make(tmp_path, monkeypatch):
     def endpoint(server, model="some-model", **options):
         model = getattr(server, "model", model)
         endpoint = Endpoint(model, **{"base_url": server.base_url, "cache": str(tmp_path / "cache"), **options})
-        endpoint._patience = Patience(options.get("retries", 8), shortest=0.001, longest=0.002)
+        retries = options.get("retries", 8)
+        endpoint._patience = Patience(retries, shortest=0.001, longest=0.002, tick=0.01, grace=0.2)
         return endpoint
 
     return endpoint

@@ -5,6 +5,7 @@ The batch routes are a fake on disk of a few lines; every request in a job is an
 
 import json
 import logging
+import threading
 import urllib.error
 import urllib.request
 from email import message_from_bytes
@@ -155,18 +156,68 @@ def test_a_job_gives_what_single_requests_give(batches, chat_server, make, tmp_p
     assert len(routes.jobs) == 1
 
 
-def test_an_interrupted_run_picks_its_job_up(batches, monkeypatch, tmp_path, caplog):
-    caplog.set_level(logging.INFO, "seal_lightning")
+def test_a_long_wait_between_polls_is_cut_short(batches, threads_end, tmp_path):
+    routes, endpoint = batches(states=10**9)
+
+    def stop(count):
+        if routes.polls:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        endpoint.write_batch(prompts_of(1), max_tokens=4, poll_seconds=10**6, on_done=stop)
+    threads_end()
+    assert len(jobs_on_disk(tmp_path)) == routes.polls == 1
+
+
+def test_a_stop_during_the_upload_submits_no_job(batches, threads_end, tmp_path):
     routes, endpoint = batches()
+    uploading, go_on = threading.Event(), threading.Event()
+    add_file = routes.add_file
+
+    def slow(body, headers):
+        uploading.set()
+        go_on.wait()
+        return add_file(body, headers)
+
+    def stop(count):
+        if uploading.is_set():
+            raise Interrupted
+
+    routes.add_file = slow
+    with pytest.raises(Interrupted):
+        endpoint.write_batch(prompts_of(1), max_tokens=4, on_done=stop)
+    go_on.set()
+    threads_end()
+    assert (len(routes.files), routes.jobs, jobs_on_disk(tmp_path)) == (1, {}, [])
+
+
+def test_what_a_job_cost_that_ended_early_is_logged(batches, chat_server, caplog):
+    _, endpoint = batches(ends="expired", fails=(1,), options={"prices": {chat_server.model: PRICES}})
+    direct = batches()[1].write(prompts_of(1), max_tokens=4)[0].usage
+    with pytest.raises(EndpointError):
+        endpoint.write_batch(prompts_of(2), max_tokens=4, poll_seconds=0.01)
+    dollars = (2 * direct.prompt_tokens + 8 * direct.completion_tokens) / 2e6
+    (line,) = [record.getMessage() for record in caplog.records if "has failed" in record.getMessage()]
+    assert f"in no sum: 1 requests and 0 from the cache, {direct.prompt_tokens} prompt" in line
+    assert f"${dollars:.6f}; answered requests are in the cache" in line
+
+
+def test_an_interrupted_run_picks_its_job_up(batches, threads_end, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "seal_lightning")
+    routes, endpoint = batches(states=10**9)
     prompts = prompts_of(3)
 
-    def interrupt(seconds):
-        raise Interrupted
+    def interrupt(count):
+        assert (count, threading.current_thread()) == (0, threading.main_thread())
+        if routes.polls >= 2:
+            raise Interrupted
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr("seal_lightning.endpoints.batch.time.sleep", interrupt)
-        endpoint.write_batch(prompts, max_tokens=4)
+    with pytest.raises(Interrupted) as caught:
+        endpoint.write_batch(prompts, max_tokens=4, poll_seconds=0.01, on_done=interrupt)
+    assert caught.value.__context__ is None
     assert len(jobs_on_disk(tmp_path)) == 1
+    threads_end()
+    routes.states = 0
     twin = Endpoint(endpoint.model, base_url=endpoint.base_url, cache=str(tmp_path / "cache"))
     written = twin.write_batch(prompts, max_tokens=4, poll_seconds=0.01)
     assert total(written).requests == 3

@@ -6,12 +6,16 @@ import logging
 import pickle
 import subprocess
 import sys
+import threading
 
 import pytest
 from endpoints import prompts_of
 
+from seal_lightning.cli import main
 from seal_lightning.endpoints import Endpoint
-from seal_lightning.errors import ConfigError
+from seal_lightning.endpoints.options import host_of
+from seal_lightning.errors import ConfigError, EndpointError
+from seal_lightning.redaction import without_secrets
 from seal_lightning.rollouts import describe
 from seal_lightning.types import Prompt, Usage, Written
 
@@ -92,7 +96,7 @@ def test_a_model_for_each_text(scripted, make):
 def test_the_body_that_is_sent(scripted, make, said):
     server = scripted((200, said()))
     options = {"reasoning_effort": "low", "temperature": None, "top_k": 5, "extra_body": {"min_p": 0.1},
-               "extra_headers": {"X-Team": "seal"}}  # fmt: skip
+               "extra_headers": {"X-Request-Id": "seal"}}  # fmt: skip
     make(server, request=options).write([Prompt("u")], max_tokens=4, top_p=0.5, seeds=[2**40 + 3])
     assert server.bodies == [
         {
@@ -106,7 +110,7 @@ def test_the_body_that_is_sent(scripted, make, said):
             "min_p": 0.1,
         }
     ]
-    assert server.heads[0]["x-team"] == "seal"
+    assert server.heads[0]["x-request-id"] == "seal"
     assert server.heads[0]["authorization"] == "Bearer none"
 
 
@@ -117,7 +121,7 @@ def test_every_option_is_part_of_what_is_kept(scripted, make, said):
         ({}, {}),
         ({"model": "other"}, {}),
         ({"request": {"top_k": 3}}, {}),
-        ({"request": {"extra_headers": {"X-Adapter": "b"}}}, {}),
+        ({"request": {"extra_headers": {"Accept-Language": "de"}}}, {}),
         ({}, {"max_tokens": 5}),
         ({}, {"temperature": 0.5}),
         ({}, {"top_p": 0.5}),
@@ -131,10 +135,40 @@ def test_every_option_is_part_of_what_is_kept(scripted, make, said):
         for given, sampling in variants:
             make(server, **given).write(prompts[:1], **{**options, **sampling})
         make(server).write(prompts, **options)
-        make(scripted((200, said("no"))), base_url=f"{server.base_url}/").write(prompts[:1], **options)
-        assert len(server.bodies) == len(variants) + 2, f"run {number}"
-    elsewhere = scripted((200, said("no")))
-    assert texts(make(elsewhere).write(prompts[:1], **options)) == ["no"]
+        make(server, base_url=f"{server.base_url}/").write(prompts[:1], **options)
+        make(server, base_url=f"{server.base_url}/further").write(prompts[:1], **options)
+        assert len(server.bodies) == len(variants) + 3, f"run {number}"
+
+
+def test_a_server_that_comes_back_on_another_port_is_not_paid_again(scripted, make, said):
+    before, after = scripted((200, said("yes"))), scripted((200, said("no")))
+    here = make(before)
+    there = make(after, base_url=after.base_url.replace("127.0.0.1", "localhost"))
+    assert texts(here.write([Prompt("u")], max_tokens=4)) == texts(there.write([Prompt("u")], max_tokens=4)) == ["yes"]
+    assert describe(here) == describe(there)
+    assert there.base_url != here.base_url == before.base_url
+    assert after.bodies == []
+    elsewhere = make(after, base_url="https://example.org:8443/v1")
+    assert elsewhere.host == "example.org"
+    keys = {one._chat([Prompt("u")], 4, 0.0, None, None)[0].key for one in (here, there, elsewhere)}
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://localhost:8000/v1", "local"),
+        ("http://127.0.0.53/v1/", "local"),
+        ("http://[::1]:8000", "local"),
+        ("http://0.0.0.0:8000/v1", "local"),
+        ("http://localhost:4000/openai/v1", "local/openai"),
+        ("https://API.openai.com:443/v1", "api.openai.com"),
+        ("https://x.openai.azure.com/openai/deployments/a", "x.openai.azure.com/openai/deployments/a"),
+        ("http://localhost.example.org/v1", "localhost.example.org"),
+    ],
+)
+def test_who_answers(url, host):
+    assert host_of(url) == host
 
 
 def test_what_changes_no_answer_is_no_part_of_the_stamp(scripted, make, said, tmp_path):
@@ -147,7 +181,7 @@ def test_what_changes_no_answer_is_no_part_of_the_stamp(scripted, make, said, tm
     assert describe(plain) == {
         "class": "seal_lightning.endpoints.endpoint.Endpoint",
         "model": "some-model",
-        "base_url": server.base_url,
+        "host": "local",
         "request": None,
     }
     assert describe(make(server, request={"top_k": 2})) != describe(plain)
@@ -181,14 +215,39 @@ def test_what_is_not_accepted_is_returned_and_not_kept(scripted, make, said):
     assert total(stricter).requests == 1  # what is on disk is not good enough for this one
 
 
-def test_an_empty_answer_is_asked_for_again_then_believed(scripted, make, said, caplog):
-    server = scripted((200, said("")), (200, said(None)), (200, said(" \n")), (200, said("at last")))
-    endpoint = make(server)
+@pytest.mark.parametrize("retries", [0, 1, 8])
+def test_an_empty_answer_is_asked_for_again_then_believed_and_kept(scripted, make, said, caplog, retries):
+    server = scripted((200, said("")), (200, said(None)), (200, said(" \n")), (200, said("too late")))
+    endpoint = make(server, retries=retries)
     (row,) = endpoint.write([Prompt("u")], max_tokens=4)
     assert (row.text.strip(), row.usage) == ("", Usage(requests=3, prompt_tokens=30, completion_tokens=6))
     assert "1 empty answers, finish reasons: stop 1x" in caplog.text
-    (row,) = endpoint.write([Prompt("u")], max_tokens=4)  # it was not kept
-    assert (row.text, row.usage.requests) == ("at last", 1)
+    assert endpoint.write([Prompt("u")], max_tokens=4) == [Written(row.text, Usage(cached=1))]
+    assert len(server.bodies) == 3
+
+
+def test_faults_between_empty_answers_have_their_own_retries(scripted, make, said):
+    empty, busy = (200, said("")), (503, {})
+    server = scripted(empty, busy, empty, busy, (200, said("so")))
+    (row,) = make(server, retries=1).write([Prompt("u")], max_tokens=4)
+    assert (row.text, row.usage.requests, len(server.bodies)) == ("so", 3, 5)
+
+
+def test_an_empty_answer_that_is_not_accepted_is_not_kept(scripted, make, said):
+    server = scripted(*[(200, said(""))] * 3, (200, said("yes")))
+    endpoint = make(server)
+    options = {"max_tokens": 4, "accept": lambda text: text == "yes"}
+    assert [texts(endpoint.write([Prompt("u")], **options)) for _ in range(2)] == [[""], ["yes"]]
+
+
+def test_where_answers_may_be_empty_the_first_one_is_believed(scripted, make, said, caplog):
+    server = scripted((200, said("")), (200, {"choices": [{"text": ""}]}), (200, said("too late")))
+    endpoint = make(server)
+    for _ in range(2):
+        assert texts(endpoint.write([Prompt("u")], max_tokens=4, may_be_empty=True)) == [""]
+        assert texts(endpoint.complete(["u"], max_tokens=4, may_be_empty=True)) == [""]
+    assert len(server.bodies) == 2
+    assert "empty answers" not in caplog.text
 
 
 def test_a_reply_without_usage_counts_no_tokens_and_is_remarked_once(scripted, make, said, caplog):
@@ -207,6 +266,120 @@ def test_dollars_add_up(scripted, make, said):
     assert [row.usage.dollars for row in written] == [0.00118, None]
 
 
+def test_a_model_that_costs_nothing_has_a_price_in_the_journal_too(scripted, make, said):
+    free = make(scripted((200, said())), prices={"some-model": {"input": 0, "output": 0}})
+    usage = free.write([Prompt("u")], max_tokens=4)[0].usage
+    assert usage.as_dict() == {"requests": 1, "prompt_tokens": 10, "completion_tokens": 2, "dollars": 0.0}
+    assert Usage.from_dict(usage.as_dict()) == usage
+    assert Usage(cached=1, dollars=0.0).as_dict() == {"cached": 1, "dollars": 0.0}
+    assert Usage(dollars=0.0).as_dict() == Usage().as_dict() == {}
+
+
+# -- a call that does not go through -----------------------------------------------------------------------------------
+
+
+class Halt(BaseException):
+    """As SystemExit and KeyboardInterrupt, which pytest would take for its own."""
+
+
+@pytest.mark.parametrize("waiting_for", ["an answer", "the next attempt"])
+def test_whoever_is_told_of_progress_can_end_a_wait(listen, make, said, threads_end, waiting_for):
+    """The first request is answered, the others get no answer, or one that says to come back in ten minutes."""
+    release, asked, answered = threading.Event(), [], []
+
+    def answer(method, path, body, headers):
+        asked.append(json.loads(body)["messages"][0]["content"])
+        if len(asked) == 1:
+            return 200, said("so"), {}
+        if waiting_for == "an answer":
+            release.wait()
+        return 503, {}, {"Retry-After": "600"}
+
+    def on_done(count):
+        assert threading.current_thread() is threading.main_thread()
+        answered.append(count)
+        if count == 0 and len(asked) == 2 and sum(answered) == 1:
+            raise Halt
+
+    endpoint = make(listen(answer), concurrency=1)
+    try:
+        with pytest.raises(Halt) as caught:
+            endpoint.write(prompts_of(5), max_tokens=4, on_done=on_done)
+        assert caught.value.__context__ is None
+    finally:
+        release.set()
+    threads_end()
+    assert (len(asked), sum(answered)) == (2, 1)  # nothing was sent afterwards
+    assert endpoint.write([Prompt(asked[0])], max_tokens=4) == [Written("so", Usage(cached=1))]
+
+
+def test_what_is_under_way_at_a_stop_is_kept_when_it_comes(listen, make, said, threads_end):
+    release, asked = threading.Event(), threading.Event()
+
+    def answer(*request):
+        asked.set()
+        release.wait()
+        return 200, said("late"), {}
+
+    def on_done(count):
+        if asked.is_set():
+            raise Halt
+
+    endpoint = make(listen(answer))
+    try:
+        with pytest.raises(Halt):
+            endpoint.write([Prompt("u")], max_tokens=4, on_done=on_done)
+    finally:
+        release.set()
+    threads_end()
+    assert endpoint.write([Prompt("u")], max_tokens=4) == [Written("late", Usage(cached=1))]
+
+
+def test_a_silent_server_keeps_no_process_alive(listen, tmp_path):
+    release, asked = threading.Event(), []
+
+    def answer(*request):
+        asked.append(request)
+        release.wait()
+        return 503, {}, {}
+
+    code = """
+import sys
+from seal_lightning.endpoints import Endpoint
+from seal_lightning.types import Prompt
+def stop(count):
+    if count == 0:
+        sys.exit(7)
+Endpoint("m", base_url=sys.argv[1], cache=None, timeout=1e6).write([Prompt("u")], max_tokens=4, on_done=stop)
+"""
+    try:
+        done = subprocess.run([sys.executable, "-c", code, listen(answer).base_url], timeout=300, capture_output=True)
+    finally:
+        release.set()
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"), [({}, "answered requests are in the cache"), ({"cache": None}, "nothing is kept, since cache")]
+)
+def test_what_a_failed_call_cost_is_logged(scripted, make, said, caplog, options, kept):
+    server = scripted((200, said("so")), (200, said("")), (400, {"error": {"message": "no"}}))
+    endpoint = make(server, concurrency=1, prices={"some-model": {"input": 1, "output": 10}}, **options)
+    with pytest.raises(EndpointError, match="status 400"):
+        endpoint.write(prompts_of(3), max_tokens=4)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "in no sum: 2 requests and 0 from the cache, 20 prompt and 4 completion tokens, $0.000060; " + kept in line
+
+
+def test_a_failed_call_that_cost_nothing_says_so_by_its_error_alone(scripted, make, caplog):
+    with pytest.raises(EndpointError):
+        make(scripted((400, {}))).write([Prompt("u")], max_tokens=4)
+    assert caplog.records == []
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -222,6 +395,29 @@ def test_dollars_add_up(scripted, make, said):
         ({"request": {"extra_headers": {"Authorization": "planted"}}}, ["request.extra_headers.Authorization"]),
         ({"request": {"extra_body": {"a": [{"X-Api-Key": "planted"}]}}}, ["request.extra_body.a[0].X-Api-Key"]),
         ({"request": {"messages": []}}, ["endpoint.request.messages cannot be set here"]),
+        ({"request": {"extra_body": {"stream": True}}}, ["endpoint.request.extra_body.stream cannot be set here"]),
+        ({"request": {"extra_body": 3}}, ["endpoint.request.extra_body: expected names with their values"]),
+        ({"request": {"extra_query": "planted"}}, ["endpoint.request.extra_query: expected names with their values"]),
+        ({"request": {"extra_query": {"key": "planted"}}}, ["endpoint.request.extra_query.key: expected env:NAME"]),
+        ({"request": {"extra_headers": {"X-Team": "planted"}}}, ["extra_headers.X-Team: expected env:NAME"]),
+        ({"request": {"extra_headers": {"X-Team": "env:sk-planted"}}}, ["extra_headers.X-Team: expected env:NAME"]),
+        ({"request": {"extra_headers": {"Ocp-Apim-Subscription-Key": "planted"}}}, ["-Key: expected env:NAME"]),
+        ({"request": {"extra_headers": {"X-Team": "env:SEAL_NOT_SET"}}}, ["SEAL_NOT_SET is not set"]),
+        ({"request": {"extra_query": {"api-version": 3}}}, ["extra_query.api-version: expected a text, got 3"]),
+        ({"request": {"accessToken": "planted"}}, ["endpoint.request.accessToken", "environment"]),
+        ({"request": {"user": "env:SEAL_NOT_SET", "auth": "env:SEAL_NOT_SET"}}, ["endpoint.request.auth"]),
+        ({"base_url": "http://[bad/v1"}, ["endpoint.base_url=http://[bad/v1: expected a URL such as"]),
+        ({"base_url": "http://127.0.0.1:80a0/v1"}, ["endpoint.base_url=http://127.0.0.1:80a0/v1: expected a URL"]),
+        ({"base_url": "http://h:0/v1"}, ["expected a URL"]),
+        ({"base_url": "http://h:99999/v1"}, ["expected a URL"]),
+        ({"base_url": "http://a b/v1"}, ["expected a URL"]),
+        ({"base_url": "http://h/v1\n"}, ["expected a URL"]),
+        ({"base_url": "ftp://h/v1"}, ["expected a URL"]),
+        ({"base_url": "http:///v1"}, ["expected a URL"]),
+        ({"base_url": "http://h/v1#there"}, ["expected a URL"]),
+        ({"base_url": "http://me:plan/ted@host/v1"}, ["base_url=http://host/v1", "api_key_env"]),
+        ({"base_url": "http://[me:planted@host/v1"}, ["base_url=http://host/v1", "api_key_env"]),
+        ({"base_url": "http://host/v1?mail=a@b&key=planted"}, ["base_url=[hidden]", "no query"]),
         ({"request": {"top_k": float("nan")}}, ["endpoint.request: expected JSON values"]),
         ({"request": {"top_k": {1, 2}}}, ["endpoint.request: expected JSON values"]),
         ({"prices": {"other": PRICE}}, ["no price for model m, only for other"]),
@@ -235,6 +431,80 @@ def test_options_that_cannot_work(options, words):
     message = str(caught.value)
     assert [word for word in words if word not in message] == []
     assert "planted" not in message and "\n" not in message
+
+
+def test_secrets_in_headers_and_query_come_from_the_environment(listen, make, said, monkeypatch, caplog, tmp_path):
+    caplog.set_level(logging.DEBUG, "seal_lightning")
+    monkeypatch.setenv("SEAL_SUBSCRIPTION", "planted-subscription")
+    monkeypatch.setenv("SEAL_QUERY_KEY", "planted&query")
+    monkeypatch.setenv("SEAL_BEARER", "Bearer planted=bearer")
+    seen = []
+
+    def answer(method, path, body, headers):
+        seen.append((path, headers["ocp-apim-subscription-key"], headers["authorization"]))
+        echo = {
+            "error": {"message": f"{headers['ocp-apim-subscription-key']}, planted&query, {headers['authorization']}"}
+        }
+        return (200, said(), {}) if len(seen) == 5 else (503, echo, {})
+
+    request = {
+        "extra_headers": {"Ocp-Apim-Subscription-Key": "env:SEAL_SUBSCRIPTION", "Authorization": "env:SEAL_BEARER"},
+        "extra_query": {"key": "env:SEAL_QUERY_KEY", "api-version": "2024-10-21"},
+    }
+    endpoint = make(listen(answer), request=request)
+    endpoint.write([Prompt("u")], max_tokens=4)
+    path = "/v1/chat/completions?key=planted%26query&api-version=2024-10-21"
+    assert seen == [(path, "planted-subscription", "Bearer planted=bearer")] * 5
+    assert "attempt 4 failed" in caplog.text
+    kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert kept and "planted" not in caplog.text + kept + json.dumps(describe(endpoint)) + str(vars(endpoint))
+    assert without_secrets({"request": request}) == {"request": request}  # so config.yaml can be run again
+
+
+@pytest.mark.parametrize("value", ["sk-planted\n", " sk-planted", "sk planted", "sk-plantéd", "sk-planted\u200b"])
+def test_a_key_that_cannot_be_sent_is_refused_at_the_start(monkeypatch, value):
+    monkeypatch.setenv("SEAL_TEST_KEY", value)
+    with pytest.raises(
+        ConfigError, match=r"^the key in \$SEAL_TEST_KEY has white space or .* ASCII: copy it once more$"
+    ):
+        Endpoint("m", base_url="http://h/v1", api_key_env="SEAL_TEST_KEY")
+
+
+@pytest.mark.parametrize("value", ["planted\nX-Other: 1", "planted ", "plantéd"])
+def test_a_header_that_cannot_be_sent_is_refused_at_the_start(monkeypatch, value):
+    monkeypatch.setenv("SEAL_HEADER", value)
+    with pytest.raises(ConfigError, match=r"request\.extra_headers\.X-Team: \$SEAL_HEADER has white space") as caught:
+        Endpoint("m", base_url="http://h/v1", request={"extra_headers": {"X-Team": "env:SEAL_HEADER"}})
+    assert "plant" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"request": {"user": "it is sk-planted-key"}}, "endpoint.request.user"),
+        ({"request": {"extra_headers": {"User-Agent": "sk-planted-key"}}}, "endpoint.request.extra_headers.User-Agent"),
+        ({"request": {"stop": ["a", {"b": "sk-planted-key"}]}}, "endpoint.request.stop.b"),
+        ({"request": {"extra_body": {"sk-planted-key": 1}}}, "endpoint.request.extra_body"),
+        ({"base_url": "http://h/sk-planted-key/v1"}, "endpoint.base_url"),
+    ],
+)
+def test_the_key_itself_is_refused_wherever_it_stands(monkeypatch, options, where):
+    monkeypatch.setenv("SEAL_TEST_KEY", "sk-planted-key")
+    with pytest.raises(ConfigError) as caught:
+        Endpoint("m", **{"base_url": "http://h/v1", "api_key_env": "SEAL_TEST_KEY", **options})
+    assert str(caught.value).startswith(f"{where} holds the key in $SEAL_TEST_KEY")
+    assert "planted" not in str(caught.value)
+
+
+def test_harmless_options_are_none_of_these(monkeypatch):
+    monkeypatch.setenv("SEAL_TEST_KEY", "none")  # as for a server that wants no key
+    body = {"max_tokens": 3, "logit_bias": {"50256": -100}, "top_k": 5, "prompt_cache_key": "none", "stop": ["none"],
+            "extra_body": {"min_p": 0.1, "eos_token": "</s>", "stop_token_ids": [1]}, "max_completion_tokens": 2,
+            "extra_headers": {"OpenAI-Organization": "org-1", "Accept-Language": "de"}}  # fmt: skip
+    assert Endpoint("m", base_url="http://h/v1", api_key_env="SEAL_TEST_KEY", request=body).request == body
+
+
+# -- the client --------------------------------------------------------------------------------------------------------
 
 
 def test_the_openai_endpoint_is_the_default_whatever_the_environment_says(monkeypatch):
@@ -269,3 +539,26 @@ def test_the_client_and_its_libraries_are_quiet(scripted, make, said, capfd):
     assert capfd.readouterr() == ("", "")
     for name in ("openai", "httpx", "httpx2", "httpcore"):
         assert not logging.getLogger(name).isEnabledFor(logging.INFO)
+
+
+# -- seal grade --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_grading_with_a_judge_says_what_it_cost(scripted, said, tmp_path, capsys, monkeypatch, judged):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server = scripted((200, said("yes")))
+    rows = [{"question": f"Who is {name}?", "gold": "Ada", "answer": name, "correct": True} for name in ("Ida", "Eda")]
+    rows = rows if judged else [{**row, "correct": None} for row in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"class_path": "seal_lightning.grading.Judge", "init_args": {"endpoint": {
+        "model": "m", "base_url": server.base_url, "cache": str(tmp_path / "cache"), "prices": {"m": PRICE}
+    }}}  # fmt: skip
+    command = ["grade", str(tmp_path / "rows.jsonl"), "--grader", json.dumps(config)]
+    assert main(command) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "endpoints: 2 requests and 0 from the cache, 20 prompt and 4 completion tokens, $0.000028"
+    assert main([*command, "--json"]) == 0
+    found = [json.loads(line)["usage"] for line in capsys.readouterr().out.splitlines()]
+    assert found == ([{"cached": 2}] if judged else [{"cached": 1}] * 2)
+    assert len(server.bodies) == 2

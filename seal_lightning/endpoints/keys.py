@@ -1,0 +1,102 @@
+"""Secrets come from the environment when a request is sent; options hold the names of variables and nothing else.
+
+What a header or a query holds may be a secret, whatever its name: `env:NAME` there stands for the variable NAME. Only
+some harmless names take a value as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from seal_lightning.endpoints.wire import BESIDE_BODY
+from seal_lightning.errors import ConfigError
+from seal_lightning.redaction import REFERENCE, is_reference, variable_of
+
+_HARMLESS = re.compile(
+    r"accept(-\w+)?|user-agent|http-referer|x-title|x-request-id|(api|anthropic)-version|openai-(organization|project)",
+    re.IGNORECASE,
+)
+_LONG = 6  # shorter keys are words such as "none"
+
+
+def key_in(variable: str) -> str:
+    """The key that a variable holds, "" where it is unset.
+
+    Raises:
+        ConfigError: It cannot be sent.
+    """
+    key = os.environ.get(variable, "")
+    if not re.fullmatch(r"[!-~]*", key):  # not shown, of course
+        raise ConfigError(f"the key in ${variable} has white space or characters outside ASCII: copy it once more")
+    return key
+
+
+def check_beside(option: str, values: Any) -> None:
+    """Raise a `ConfigError` for headers or a query that may hold a secret."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"endpoint.request.{option}: expected names with their values")
+    for name, value in values.items():
+        where = f"endpoint.request.{option}.{name}"
+        if is_reference(value):
+            continue
+        if not _HARMLESS.fullmatch(str(name)) or str(value).startswith(REFERENCE):
+            raise ConfigError(
+                f"{where}: expected env:NAME, for the value of the environment variable NAME; a value given here would "
+                "be saved with the configuration, and it may be a secret"
+            )
+        if not isinstance(value, str):
+            raise ConfigError(f"{where}: expected a text, got {value!r}; put it in quotes")
+
+
+def beside_body(request: Mapping[str, Any] | None) -> tuple[dict[str, str], dict[str, str]]:
+    """Headers and query to be sent, with the values of variables.
+
+    Raises:
+        ConfigError: A variable is unset, or holds what cannot be sent.
+    """
+    headers, query = (
+        {name: _value(f"{option}.{name}", value) for name, value in _given(request, option).items()}
+        for option in BESIDE_BODY[:2]
+    )
+    return headers, query
+
+
+def _given(request: Mapping[str, Any] | None, option: str) -> Mapping[str, Any]:
+    return (request or {}).get(option) or {}
+
+
+def _value(option: str, value: str) -> str:
+    if not is_reference(value):
+        return value
+    found = os.environ.get(variable_of(value), "")
+    if not found:
+        raise ConfigError(f"endpoint.request.{option}: the environment variable {variable_of(value)} is not set")
+    if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", found):
+        raise ConfigError(
+            f"endpoint.request.{option}: ${variable_of(value)} has white space around it, several lines or characters "
+            "outside ASCII: set it once more"
+        )
+    return found
+
+
+def sent_secrets(request: Mapping[str, Any] | None, key_variable: str) -> list[str]:
+    """What is sent and nobody may see: the key, and what variables put into headers and query."""
+    given = [value for option in BESIDE_BODY[:2] for value in _given(request, option).values()]
+    variables = [key_variable, *(variable_of(value) for value in given if is_reference(value))]
+    return [value for variable in variables if (value := os.environ.get(variable, ""))]
+
+
+def keyless(options: Any, key: str, variable: str, path: str = "endpoint") -> None:
+    """Raise a `ConfigError` if the key stands in the options, which are saved with the configuration."""
+    if isinstance(options, Mapping):
+        for name, value in options.items():
+            keyless(str(name), key, variable, path)
+            keyless(value, key, variable, f"{path}.{name}")
+    elif isinstance(options, list | tuple):
+        for value in options:
+            keyless(value, key, variable, path)
+    elif isinstance(options, str) and len(key) >= _LONG and key in options:
+        raise ConfigError(f"{path} holds the key in ${variable}: take it out, it is sent anyway and would be saved")
