@@ -209,7 +209,7 @@ class EStep:
     ) -> tuple[list[Context], dict[str, Usage]]:
         """The contexts with queries that a model wrote in place of those of the data, and what that cost."""
         with clock.phase("questions", len(contexts)) as advance:
-            made = self.questioner.make(contexts, policy=writer, grader=self.grader)
+            made = self.questioner.make(contexts, policy=writer, grader=self.grader, on_wait=lambda: advance(0))
             advance(len(contexts))
         asked = [replace(context, queries=one.queries) for context, one in zip(contexts, made, strict=True)]
         return asked, {context.id: one.usage for context, one in zip(contexts, made, strict=True)}

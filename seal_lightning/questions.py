@@ -8,7 +8,7 @@ it, unlike the others, and answered alike by a model that sees the passage.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from seal_lightning.endpoints import Endpoint
@@ -19,7 +19,7 @@ from seal_lightning.tasks import EditKind
 from seal_lightning.tasks.base import first_line
 from seal_lightning.tasks.edit_kinds import resolve_kind
 from seal_lightning.tasks.edit_parsers import questions
-from seal_lightning.types import Chooser, Context, Prompt, Query, Usage
+from seal_lightning.types import Chooser, Context, Prompt, Query, Usage, Written
 
 _PAIR = re.compile(r"Question: (.*?)\nAnswer: (.*)", re.DOTALL)
 _POINTS_AT_PASSAGE = re.compile(r"\b(passage|text|article|paragraph|author|above|mentioned|described)\b", re.I)
@@ -73,23 +73,38 @@ class Questioner:
         self.similarity = similarity
         self.check = check
 
-    def make(self, contexts: Sequence[Context], *, policy: Chooser, grader: Grader) -> list[OwnQueries]:
+    def make(
+        self,
+        contexts: Sequence[Context],
+        *,
+        policy: Chooser,
+        grader: Grader,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> list[OwnQueries]:
         """Queries for each context, in order; none where nothing that was written can be used.
 
         Args:
             contexts: Their own queries are not looked at.
             policy: Writes, where there is no endpoint.
             grader: Compares the answer with the passage in view with the gold answer.
+            on_wait: Called from time to time while an endpoint is waited for; may raise to end that.
         """
-        writer = self.endpoint or policy
-        texts = writer.write([self.kind.prompt(context) for context in contexts], max_tokens=self.max_tokens)
+        prompts = [self.kind.prompt(context) for context in contexts]
+        texts = self._written(prompts, self.max_tokens, policy, on_wait)
         found = [self._filtered(text.text, context) for text, context in zip(texts, contexts, strict=True)]
         made = [
             OwnQueries(tuple(kept), dropped, text.usage) for (kept, dropped), text in zip(found, texts, strict=True)
         ]
         if self.check:
-            made = self._checked(made, contexts, policy, grader)
+            made = self._checked(made, contexts, policy, grader, on_wait)
         return [OwnQueries(one.queries[: self.count], one.dropped, one.usage) for one in made]
+
+    def _written(
+        self, prompts: Sequence[Prompt], max_tokens: int, policy: Chooser, on_wait: Callable[[], None]
+    ) -> list[Written]:
+        if self.endpoint is None:
+            return policy.write(prompts, max_tokens=max_tokens)
+        return self.endpoint.write(prompts, max_tokens=max_tokens, on_done=lambda count: on_wait())
 
     def _filtered(self, text: str, context: Context) -> tuple[list[Query], dict[str, int]]:
         kept: list[Query] = []
@@ -122,19 +137,24 @@ class Questioner:
         return ""
 
     def _checked(
-        self, made: Sequence[OwnQueries], contexts: Sequence[Context], policy: Chooser, grader: Grader
+        self,
+        made: Sequence[OwnQueries],
+        contexts: Sequence[Context],
+        policy: Chooser,
+        grader: Grader,
+        on_wait: Callable[[], None],
     ) -> list[OwnQueries]:
         """Without the queries that the model answers otherwise when it sees the passage."""
         asked = [(number, query) for number, one in enumerate(made) for query in one.queries]
         if not asked:
             return list(made)
         prompts = [_open_book(query, contexts[number]) for number, query in asked]
-        replies = (self.endpoint or policy).write(prompts, max_tokens=64)
+        replies = self._written(prompts, 64, policy, on_wait)
         answers = [
             Answer(query.question, query.golds, first_line(reply.text))
             for (_, query), reply in zip(asked, replies, strict=True)
         ]
-        verdicts = grader.verdicts(answers, policy=policy)
+        verdicts = grader.verdicts(answers, policy=policy, on_done=lambda count: on_wait())
         checked = []
         for number, one in enumerate(made):
             rows = [row for row, (owner, _) in enumerate(asked) if owner == number]

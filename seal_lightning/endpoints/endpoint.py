@@ -193,10 +193,11 @@ class Endpoint:
             self._submit(ledger, job_key(requests), poll_seconds)
             return self._answered(ledger)
 
-    def asking(self, **request: Any) -> Endpoint:
-        """The same endpoint with further options in every request."""
+    def asking(self, *, kept: bool = True, **request: Any) -> Endpoint:
+        """The same endpoint with further options in every request; not `kept`, its replies are in no cache."""
         other = copy.copy(self)
         other.request = {**(self.request or {}), **request}
+        other._cache = self._cache if kept else None
         return other
 
     def command(self, path: str, body: Mapping[str, Any]) -> None:

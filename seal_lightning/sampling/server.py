@@ -100,8 +100,11 @@ class AdapterServer:
                 return
 
     def texts(self, policy: Policy) -> Endpoint:
-        """The endpoint for formatted prompts: a chat template writes its special tokens itself."""
-        return self.endpoint.asking(add_special_tokens=not policy.chat)
+        """The endpoint for formatted prompts: a chat template writes its special tokens itself.
+
+        An adapter's name is new each time, so there is nothing to keep.
+        """
+        return self.endpoint.asking(kept=False, add_special_tokens=not policy.chat)
 
 
 class ServerSampler(Sampler):
@@ -138,6 +141,7 @@ class ServerSampler(Sampler):
                 top_p=self.top_p,
                 seeds=[request.seed % 2**31 for request in requests],
                 models=[name] * len(requests),
+                may_be_empty=True,
                 on_done=on_done,
             )
         return [
@@ -194,6 +198,7 @@ class ServerAnswerer(Answerer):
                 [policy.format(prompt) for one in asked for prompt in one.prompts],
                 max_tokens=max_new_tokens,
                 models=[name for name, one in zip(named, asked, strict=True) for _ in one.prompts],
+                may_be_empty=True,
                 on_done=on_done,
             )
         given = iter(written)

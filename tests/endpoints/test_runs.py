@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -129,3 +131,34 @@ def test_a_fit_with_editor_and_judge_loses_no_unit_to_faults_and_writes_no_key(c
     assert [path for path in written if KEY.encode() in path.read_bytes()] == []
     assert KEY not in done.stdout + done.stderr
     assert f"Bearer {KEY}" in proxy.authorizations  # it was sent all the same
+
+
+@pytest.mark.slow
+def test_a_run_that_waits_for_an_endpoint_stops_when_asked_to(chat_server, fault_proxy, tmp_path):
+    proxy = fault_proxy(share=1.0, faults={"hang": 1}, hang=60)
+    run = tmp_path / "run"
+    asked = endpoint(chat_server, proxy, tmp_path / "cache", timeout=50)
+    command = [
+        "fit",
+        *options(
+            run,
+            **{
+                "trainer.max_epochs": 1,
+                "trainer.validate_first": False,
+                "model.sampler": sampler(asked, max_new_tokens=16),
+                "model.e_step": {"edits": 1, "repeats": 1},
+                "data.train": lab("train", 2),
+                "data.contexts_per_unit": 1,
+            },
+        ),
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "seal_lightning", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not proxy.attempts and process.poll() is None:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert "terminated; finished units are in the journal" in said
+    assert proxy.attempts["passed"] == 0 and (run / "checkpoints" / "last.ckpt").exists()
