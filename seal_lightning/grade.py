@@ -5,7 +5,6 @@ files -> answers -> a grader's verdicts -> each verdict with its reasons, or its
 
 from __future__ import annotations
 
-import gzip
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +18,9 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeR
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.evaluation import render_usage
 from seal_lightning.grading import Grader, Verdict, resolve
-from seal_lightning.grading.agreement import Agreement, compare
+from seal_lightning.grading.agreement import RIGHT, Agreement, compare
 from seal_lightning.grading.judged import Judged, read_judged
-from seal_lightning.offline import Parser
+from seal_lightning.offline import Parser, write_file
 from seal_lightning.types import Chooser, Usage
 
 DESCRIPTION = """\
@@ -32,7 +31,6 @@ counts. Without "correct" every verdict is printed with its probability and its 
 of equal verdicts, Cohen's kappa, and the calibration error over ten bins, where a grader that gives no probability is
 taken by its score. A score of at least a half counts as right. What an endpoint was asked and charged comes last.
 """
-RIGHT = 0.5  # the score from which on an answer counts as right
 
 
 def main(args: Sequence[str]) -> None:
@@ -49,7 +47,9 @@ def main(args: Sequence[str]) -> None:
     judged = _is_judged(rows)
     verdicts = _graded(grader, rows, _policy(options.policy))
     if options.output:
-        _write(options.output, rows, verdicts, unlike=options.files)
+        lines = [json.dumps(_row(row, each), ensure_ascii=False) for row, each in zip(rows, verdicts, strict=True)]
+        text = "".join(f"{line}\n" for line in lines)
+        write_file("--output", options.output, text, unlike=[Path(name).expanduser() for name in options.files])
     usage = sum((each.usage for each in verdicts), Usage())
     spent = f"\n{line}" if (line := render_usage(usage)) and not options.json else ""
     if not judged:
@@ -142,19 +142,6 @@ def _row(row: Judged, verdict: Verdict) -> dict[str, Any]:
         "usage": verdict.usage.as_dict() or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _write(name: str, rows: Sequence[Judged], verdicts: Sequence[Verdict], *, unlike: Sequence[str]) -> None:
-    path = Path(name).expanduser()
-    if any(path.resolve() == Path(other).expanduser().resolve() for other in unlike):
-        raise ConfigError(f"--output {name}: expected a file of its own, got one that is read; choose another name")
-    lines = [json.dumps(_row(row, each), ensure_ascii=False) for row, each in zip(rows, verdicts, strict=True)]
-    content = "".join(f"{line}\n" for line in lines).encode()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
-    except OSError as error:
-        raise ConfigError(f"--output {name}: {error.strerror or error}; choose a place where you can write") from error
 
 
 def _each(rows: Sequence[Judged], verdicts: Sequence[Verdict], *, as_json: bool) -> Iterator[str]:

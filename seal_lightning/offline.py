@@ -5,7 +5,9 @@ Their options are those of `seal fit` where they mean the same: names, class pat
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
@@ -55,3 +57,27 @@ class Parser(ArgumentParser):
                 raise
             text = str(error) if isinstance(error, ConfigError) else explain(str(error))
             raise ConfigError(locate(text, parsed.as_dict())) from error
+
+
+def write_file(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> None:
+    """Write a file, packed if its name ends in .gz; its folder may be missing.
+
+    Args:
+        option: That named it, for messages.
+        name: Of the file.
+        text: Its content.
+        unlike: Files that were read, which it must not take the place of.
+
+    Raises:
+        ConfigError: It cannot be written there.
+    """
+    path = Path(name).expanduser()
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{option} {name}: expected a file or a new name, got a folder or device; choose another")
+    if any(path.resolve() == other.resolve() for other in unlike):
+        raise ConfigError(f"{option} {name}: expected a file of its own, got one that was read; choose another")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
+    except OSError as error:
+        raise ConfigError(f"{option} {name}: {error.strerror or error}; choose a place where you can write") from error

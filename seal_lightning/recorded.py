@@ -16,13 +16,13 @@ from statistics import fmean
 from seal_lightning.data.rows import read_bytes, read_rows
 from seal_lightning.errors import DataError, JournalError
 from seal_lightning.grading import Answer, Grader, Reward, Verdict
+from seal_lightning.grading.agreement import RIGHT, kappa
 from seal_lightning.journal import read_units
 from seal_lightning.official import OfficialRun, read_run
 from seal_lightning.types import EditOutcome, Rollout, Usage
 
 JOURNAL = re.compile(r"(.*?)(\.rank-\d+)?\.(jsonl|ndjson)(\.gz)?")
 UNKNOWN = "a prompt that is in none of the files"
-RIGHT = 0.5  # scores from here on count as right where graders are compared
 
 Kept = Mapping[str, Sequence[EditOutcome]]  # by entry; validation and test have none
 
@@ -201,9 +201,7 @@ def _rescored(rollout: Rollout, verdicts: Mapping[Answer, Verdict]) -> Rollout:
 
 def _agreement(pairs: Sequence[tuple[bool, bool]]) -> tuple[float, float | None]:
     equal = fmean(one == other for one, other in pairs)
-    ones, others = fmean(one for one, _ in pairs), fmean(other for _, other in pairs)
-    chance = ones * others + (1 - ones) * (1 - others)
-    return equal, (equal - chance) / (1 - chance) if chance < 1 else None
+    return equal, kappa(equal, fmean(one for one, _ in pairs), fmean(other for _, other in pairs))
 
 
 def reward_anew(entry: Entry, reward: Reward) -> Entry:

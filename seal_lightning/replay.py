@@ -8,7 +8,6 @@ are shown, but no filter chooses from them.
 
 from __future__ import annotations
 
-import gzip
 import json
 import sys
 from collections import Counter
@@ -27,7 +26,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.figures import Figures, figures_of, render_figures
 from seal_lightning.grading import Grader, Reward, resolve
 from seal_lightning.official import DIGITS, published_figures, to_official
-from seal_lightning.offline import Parser
+from seal_lightning.offline import Parser, write_file
 from seal_lightning.recorded import Comparison, Entry, Kept, Regrading, compare, read_entries, regrade, reward_anew
 from seal_lightning.selection import best_of, group_rollouts
 
@@ -207,7 +206,7 @@ def _write_kept(options: Any, entries: Sequence[Entry], kept: Kept) -> Iterator[
         raise ConfigError(f"--sft {options.sft}: expected rollouts to learn from, got validation and test only")
     rows = [{"prompt": edit.prompt, "completion": edit.text} for found in kept.values() for edit in found]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    _write("--sft", options.sft, text, unlike=_sources(options, entries))
+    write_file("--sft", options.sft, text, unlike=_sources(options, entries))
     yield f"{options.sft}: {len(rows)} kept edits"
 
 
@@ -219,7 +218,7 @@ def _write_official(options: Any, entries: Sequence[Entry]) -> Iterator[str]:
     header = entry.run.header if entry.run else {"exp_name": entry.name}
     content = to_official(entry.rollouts, contexts=contexts, header=header)
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-    _write("--to-official", options.to_official, text, unlike=_sources(options, entries))
+    write_file("--to-official", options.to_official, text, unlike=_sources(options, entries))
     missing = sum(not article["context"] for article in content["articles"])
     note = f", {missing} by their ids and without passages (name the data with --contexts)" if missing else ""
     yield f"{options.to_official}: {len(content['articles'])} contexts of {entry.name}{note}"
@@ -241,20 +240,6 @@ def _sources(options: Any, entries: Sequence[Entry]) -> list[Path]:
     """Everything that was read."""
     named = [Path(name).expanduser() for name in (options.compare, options.contexts) if name]
     return named + [path for entry in entries for path in entry.files]
-
-
-def _write(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> None:
-    """Write a file, packed if its name ends in .gz; its folder may be missing."""
-    path = Path(name).expanduser()
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"{option} {name}: expected a file or a new name, got a folder or device; choose another")
-    if any(path.resolve() == other.resolve() for other in unlike):
-        raise ConfigError(f"{option} {name}: expected a file of its own, got one that was read; choose another")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
-    except OSError as error:
-        raise ConfigError(f"{option} {name}: {error.strerror or error}; choose a place where you can write") from error
 
 
 # -- output ------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 BINS = 10
 
 
+RIGHT = 0.5  # the score from which on an answer counts as right
+
+
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """All are shares, but for `n` and kappa; a share of nothing is None.
