@@ -105,6 +105,12 @@ def test_zero_3_as_it_is_shipped_recomputes_activations(tmp_path):
     assert set(launch.wait()) == {0}, launch.log.read_text()
 
 
+def test_zero_3_trains_all_weights_too(tmp_path):
+    options = [*EFFECTIVE, "--model.tuning.method", "full"]
+    launch = fit(tmp_path / "run", "zero3", *options, trainer=TRAINER)
+    assert set(launch.wait()) == {0}, launch.log.read_text()
+
+
 def test_slurm_requeues_and_the_next_run_resumes_by_itself(tmp_path, monkeypatch):
     folder, run = tmp_path / "bin", tmp_path / "run"
     folder.mkdir()
