@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
 from seal_lightning.cli import COMMANDS
-from seal_lightning.config_errors import Given, explain, locate, one_line
+from seal_lightning.config_errors import Given, explain, located, one_line
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
@@ -181,13 +181,8 @@ class SEALCLI(LightningCLI):
             ) from error
 
     def instantiate_classes(self) -> None:
-        try:
+        with located(self.config[str(self.subcommand)].as_dict()):
             super().instantiate_classes()
-        except (ValueError, TypeError) as error:
-            if isinstance(error, SealError) and not isinstance(error, ConfigError):
-                raise
-            text = str(error) if isinstance(error, ConfigError) else explain(str(error))
-            raise ConfigError(locate(text, self.config[str(self.subcommand)].as_dict())) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         try:

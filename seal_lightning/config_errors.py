@@ -13,13 +13,14 @@ import itertools
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, SealError
 
 TYPE_NAMES = {
     "int": "a whole number",
@@ -89,6 +90,22 @@ def locate(text: str, config: Mapping[str, Any]) -> str:
         if f".{key}".endswith(f".{name}") and got.strip() in (str(value), repr(value))
     ]
     return full[0] + text[len(name) :] if len(full) == 1 else text
+
+
+@contextmanager
+def located(config: Mapping[str, Any]) -> Iterator[None]:
+    """Name the option of `config` whose value an object could not be made from.
+
+    Raises:
+        ConfigError: In place of what a constructor raised; other errors of ours stay as they are.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if isinstance(error, SealError) and not isinstance(error, ConfigError):
+            raise
+        text = str(error) if isinstance(error, ConfigError) else explain(str(error))
+        raise ConfigError(locate(text, config)) from error
 
 
 def one_line(text: str, longest: int = 600) -> str:

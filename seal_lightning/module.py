@@ -84,7 +84,8 @@ class SEALModule(LightningModule):
         self.source = source
         self.tuning = tuning
         self.plan = e_step
-        self.evaluation = _measured_alike(evaluation, e_step, Reward(reward))
+        weighed = Reward(reward)
+        self.evaluation = _measured_alike(evaluation, e_step, weighed)
         self.m_step = m_step
         self.seed = seed
         self.e_step = EStep(
@@ -92,7 +93,7 @@ class SEALModule(LightningModule):
             sampler=sampler or LocalSampler(),
             inner_loop=inner_loop,
             grader=resolve(grader),
-            reward=Reward(reward),
+            reward=weighed,
             seed=seed,
             max_answer_tokens=max_answer_tokens,
             answerer=answerer or LocalAnswerer(answer_batch),
@@ -102,7 +103,8 @@ class SEALModule(LightningModule):
         if evaluation_sampler is None:
             evaluation_sampler = LocalSampler() if self.e_step.sampler.from_outside else self.e_step.sampler
         self.evaluation_step = replace(self.e_step, sampler=evaluation_sampler)
-        if tuning.method == "full" and any(isinstance(part, ServerSampler | ServerAnswerer) for part in self._parts()):
+        parts = (self.e_step.sampler, self.e_step.answerer, evaluation_sampler)
+        if tuning.method == "full" and any(isinstance(part, ServerSampler | ServerAnswerer) for part in parts):
             raise ConfigError("tuning.method must be lora where a server holds the base model, got full")
         self.tuned: TunedPolicy | None = None
         self.kept: list[EditOutcome] = []
@@ -114,9 +116,6 @@ class SEALModule(LightningModule):
         self._predicted: dict[int, list[Rollout]] = {}
         self.strict_loading = False
         self.base_fingerprint = ""
-
-    def _parts(self) -> list[Any]:
-        return [self.e_step.sampler, self.e_step.answerer, self.evaluation_step.sampler]
 
     # -- the policy ------------------------------------------------------------------------------------------------
 

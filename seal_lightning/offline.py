@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
-from seal_lightning.config_errors import Given, explain, locate, read_config_files
-from seal_lightning.errors import ConfigError, SealError
+from seal_lightning.config_errors import Given, explain, located, read_config_files
+from seal_lightning.errors import ConfigError
 
 
 class ParserError(ConfigError):
@@ -50,13 +50,8 @@ class Parser(ArgumentParser):
             parsed = self.parse_args(list(args))
         except ParserError as error:
             raise ConfigError(explain(str(error), Given(self.command, args, files, names))) from error
-        try:
+        with located(parsed.as_dict()):
             return self.instantiate_classes(parsed)
-        except (ValueError, TypeError) as error:
-            if isinstance(error, SealError) and not isinstance(error, ConfigError):
-                raise
-            text = str(error) if isinstance(error, ConfigError) else explain(str(error))
-            raise ConfigError(locate(text, parsed.as_dict())) from error
 
 
 def write_file(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> None:

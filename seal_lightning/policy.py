@@ -98,6 +98,10 @@ class Policy:
         """Token ids of a formatted prompt (a chat template writes its special tokens itself)."""
         return self.tokenizer(text, add_special_tokens=not self.chat)["input_ids"]
 
+    def count(self, text: str) -> int:
+        """Tokens of a text that the policy did not write itself, without special ones."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
 from seal_lightning.policy import Policy
-from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest
+from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, check_sampling, written_sample
 
 
 class EndpointSampler(Sampler):
@@ -39,10 +39,7 @@ class EndpointSampler(Sampler):
         batch: bool = False,
         poll_seconds: float = 30.0,
     ) -> None:
-        if temperature < 0:
-            raise ConfigError(f"sampler.temperature must be 0 or more, got {temperature}")
-        if top_p is not None and not 0 < top_p <= 1:
-            raise ConfigError(f"sampler.top_p must be in (0, 1], got {top_p}")
+        check_sampling(temperature=temperature, top_p=top_p)
         if max_new_tokens < 1 or poll_seconds <= 0:
             raise ConfigError(
                 "sampler.max_new_tokens must be at least 1 and sampler.poll_seconds above 0, got "
@@ -63,7 +60,7 @@ class EndpointSampler(Sampler):
             "max_tokens": self.max_new_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,
-            "seeds": [request.seed % 2**31 for request in requests],  # servers take 32 bits
+            "seeds": [request.seed for request in requests],
             "on_done": on_done,
         }
         if self._batch:
@@ -71,11 +68,6 @@ class EndpointSampler(Sampler):
         else:
             texts = self.endpoint.write(prompts, **options)
         return [
-            Sample(text.text.strip(), len(policy.encode(request.prompt)), _count(policy, text.text), text.usage)
+            written_sample(policy, request, text.text.strip(), text.usage)
             for request, text in zip(requests, texts, strict=True)
         ]
-
-
-def _count(policy: Policy, text: str) -> int:
-    """Tokens of an edit as the policy counts them, for whom it is training data."""
-    return len(policy.tokenizer(text, add_special_tokens=False)["input_ids"])

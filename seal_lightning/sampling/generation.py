@@ -80,13 +80,10 @@ class _Batch:
     """The rows that are being continued: their next inputs, mask and cache."""
 
     def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]], longest: int) -> None:
-        pad, device = policy.tokenizer.pad_token_id, policy.device
         self.model: Any = policy.model
         self.rows = list(range(len(prompts)))
         self.going = [True] * len(prompts)
-        self.ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=device)  # (B, T)
-        self.mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
-        self.positions = (self.mask.cumsum(1) - 1).clamp_(min=0)
+        self.ids, self.mask, self.positions = pad_left(prompts, pad=policy.tokenizer.pad_token_id, device=policy.device)
         self.padded = any(len(row) < longest for row in prompts)
         self.cache = DynamicCache(config=self.model.config)
 
@@ -139,6 +136,44 @@ def batches(
     for _, group in groupby(sorted(range(len(prompts)), key=rank), key=room):
         rows = list(group)
         yield from (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def generate_all(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    *,
+    size: int,
+    max_new_tokens: int,
+    choose: Callable[[Sequence[int]], Choose] = lambda rows: most_likely,
+    on_done: Callable[[int], None] = lambda count: None,
+) -> list[tuple[str, int]]:
+    """Continue any number of prompts; the text of each, and how many tokens it took.
+
+    Args:
+        policy: In evaluation mode.
+        prompts: Token ids, one list a row.
+        size: Rows generated together.
+        max_new_tokens: At most this many a row.
+        choose: How the rows of a batch, by their numbers, pick their tokens.
+        on_done: Told how many were finished since the last call.
+    """
+    written: dict[int, tuple[str, int]] = {}
+    for rows in batches(policy, prompts, size=size, max_new_tokens=max_new_tokens):
+        found = generate(policy, [prompts[row] for row in rows], max_new_tokens=max_new_tokens, choose=choose(rows))
+        for row, tokens in zip(rows, found, strict=True):
+            written[row] = policy.tokenizer.decode(tokens, skip_special_tokens=True), len(tokens)
+        on_done(len(rows))
+    return [written[row] for row in range(len(prompts))]
+
+
+def pad_left(
+    rows: Sequence[Sequence[int]], *, pad: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token ids, mask and positions of rows that end together, each (B, T)."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask, (mask.cumsum(1) - 1).clamp_(min=0)
 
 
 def stop_tokens(policy: Policy) -> list[int]:

@@ -11,7 +11,7 @@ from seal_lightning.data.base import check_path, context_id
 from seal_lightning.data.rows import Row, read_rows
 from seal_lightning.errors import DataError
 from seal_lightning.policy import Policy
-from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest
+from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, written_sample
 
 
 class ImportedEdits(Sampler):
@@ -42,9 +42,7 @@ class ImportedEdits(Sampler):
         """Raises `DataError` where the file has too few edits for a context."""
         samples = []
         for request in requests:
-            text = self._edit(request)
-            tokens = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
-            samples.append(Sample(text, len(policy.encode(request.prompt)), len(tokens)))
+            samples.append(written_sample(policy, request, self._edit(request)))
             on_done(1)
         return samples
 

@@ -9,7 +9,7 @@ import torch
 
 from seal_lightning.errors import ModelError
 from seal_lightning.policy import Policy
-from seal_lightning.sampling.generation import batches, generate
+from seal_lightning.sampling.generation import generate_all, pad_left
 from seal_lightning.types import Prompt, Written
 
 
@@ -23,12 +23,8 @@ class PolicyWriter:
     def write(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
         policy = self.policy
         ids = [policy.encode(policy.format(prompt)) for prompt in prompts]
-        written: dict[int, Written] = {}
-        for rows in batches(policy, ids, size=self.batch_size, max_new_tokens=max_tokens):
-            texts = generate(policy, [ids[row] for row in rows], max_new_tokens=max_tokens)
-            for row, tokens in zip(rows, texts, strict=True):
-                written[row] = Written(policy.tokenizer.decode(tokens, skip_special_tokens=True).strip())
-        return [written[row] for row in range(len(prompts))]
+        written = generate_all(policy, ids, size=self.batch_size, max_new_tokens=max_tokens)
+        return [Written(text.strip()) for text, _ in written]
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str]) -> list[tuple[float, ...]]:
         """From the likelihood of an option's tokens after the prompt; their mean, so that short ones do not win."""
@@ -54,10 +50,8 @@ class PolicyWriter:
     @torch.no_grad()
     def _log_probabilities(self, rows: Sequence[Sequence[int]], *, last: int) -> torch.Tensor:
         """Of the tokens after each of the `last` positions of every row, (b, last, V)."""
-        policy, longest = self.policy, max(map(len, rows))
-        ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=policy.device)
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=policy.device)
-        positions = (mask.cumsum(1) - 1).clamp_(min=0)
+        policy = self.policy
+        ids, mask, positions = pad_left(rows, pad=policy.tokenizer.pad_token_id, device=policy.device)
         output = policy.model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=last)
         return output.logits.float().log_softmax(dim=-1).cpu()
 

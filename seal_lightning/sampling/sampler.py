@@ -17,7 +17,7 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.policy import Policy
-from seal_lightning.sampling.generation import Choose, batches, generate, most_likely
+from seal_lightning.sampling.generation import Choose, generate_all, most_likely
 from seal_lightning.types import Context, Prompt, Usage
 
 
@@ -66,6 +66,19 @@ class Sampler(ABC):
         """One sample a request, in order; `on_done` is told how many were finished since the last call."""
 
 
+def written_sample(policy: Policy, request: SampleRequest, text: str, usage: Usage = Usage()) -> Sample:
+    """A text from elsewhere as a sample, its tokens as the policy counts them, for whom it is training data."""
+    return Sample(text, len(policy.encode(request.prompt)), policy.count(text), usage)
+
+
+def check_sampling(*, temperature: float, top_p: float | None) -> None:
+    """Raises `ConfigError` where nothing can be sampled so."""
+    if temperature < 0:
+        raise ConfigError(f"sampler.temperature must be 0 or more, got {temperature}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ConfigError(f"sampler.top_p must be in (0, 1], got {top_p}")
+
+
 class LocalSampler(Sampler):
     """Samples from the policy itself.
 
@@ -79,10 +92,7 @@ class LocalSampler(Sampler):
     def __init__(
         self, *, temperature: float = 1.0, top_p: float = 0.95, max_new_tokens: int = 1024, batch_size: int = 32
     ) -> None:
-        if temperature < 0:
-            raise ConfigError(f"sampler.temperature must be 0 or more, got {temperature}")
-        if not 0 < top_p <= 1:
-            raise ConfigError(f"sampler.top_p must be in (0, 1], got {top_p}")
+        check_sampling(temperature=temperature, top_p=top_p)
         if max_new_tokens < 1 or batch_size < 1:
             raise ConfigError(
                 f"sampler.max_new_tokens and batch_size must be at least 1, got {max_new_tokens} and {batch_size}"
@@ -96,15 +106,17 @@ class LocalSampler(Sampler):
         self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
     ) -> list[Sample]:
         prompts = [policy.encode(request.prompt) for request in requests]
-        samples: dict[int, Sample] = {}
-        for rows in batches(policy, prompts, size=self.batch_size, max_new_tokens=self.max_new_tokens):
-            choose = self._choose([requests[row].seed for row in rows])
-            texts = generate(policy, [prompts[row] for row in rows], max_new_tokens=self.max_new_tokens, choose=choose)
-            for row, tokens in zip(rows, texts, strict=True):
-                text = policy.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-                samples[row] = Sample(text, len(prompts[row]), len(tokens))
-            on_done(len(rows))
-        return [samples[row] for row in range(len(requests))]
+        written = generate_all(
+            policy,
+            prompts,
+            size=self.batch_size,
+            max_new_tokens=self.max_new_tokens,
+            choose=lambda rows: self._choose([requests[row].seed for row in rows]),
+            on_done=on_done,
+        )
+        return [
+            Sample(text.strip(), len(prompt), count) for prompt, (text, count) in zip(prompts, written, strict=True)
+        ]
 
     def _choose(self, seeds: Sequence[int]) -> Choose:
         """How rows with these seeds pick their next token."""
@@ -132,8 +144,4 @@ class WrittenEdits(Sampler):
     ) -> list[Sample]:
         texts = [r.context.edits[r.index] if r.index < len(r.context.edits) else "" for r in requests]
         on_done(len(requests))
-        tokens = [len(policy.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-        return [
-            Sample(text, len(policy.encode(request.prompt)), count)
-            for text, count, request in zip(texts, tokens, requests, strict=True)
-        ]
+        return [written_sample(policy, request, text) for request, text in zip(requests, texts, strict=True)]

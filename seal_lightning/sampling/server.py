@@ -23,7 +23,7 @@ from seal_lightning.errors import ConfigError, EndpointError, SealError
 from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.policy import Policy
 from seal_lightning.sampling.answering import Answerer, Answers, Asked
-from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest
+from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, check_sampling, written_sample
 
 log = logging.getLogger(__name__)
 
@@ -120,11 +120,9 @@ class ServerSampler(Sampler):
     def __init__(
         self, server: AdapterServer, *, temperature: float = 1.0, top_p: float = 0.95, max_new_tokens: int = 1024
     ) -> None:
-        if temperature < 0 or not 0 < top_p <= 1 or max_new_tokens < 1:
-            raise ConfigError(
-                "sampler.temperature must be 0 or more, top_p in (0, 1] and max_new_tokens at least 1, got "
-                f"{temperature}, {top_p} and {max_new_tokens}"
-            )
+        check_sampling(temperature=temperature, top_p=top_p)
+        if max_new_tokens < 1:
+            raise ConfigError(f"sampler.max_new_tokens must be at least 1, got {max_new_tokens}")
         self.server = server
         self.temperature = temperature
         self.top_p = top_p
@@ -139,18 +137,13 @@ class ServerSampler(Sampler):
                 max_tokens=self.max_new_tokens,
                 temperature=self.temperature,
                 top_p=self.top_p,
-                seeds=[request.seed % 2**31 for request in requests],
+                seeds=[request.seed for request in requests],
                 models=[name] * len(requests),
                 may_be_empty=True,
                 on_done=on_done,
             )
         return [
-            Sample(
-                one.text.strip(),
-                len(policy.encode(request.prompt)),
-                len(policy.tokenizer(one.text, add_special_tokens=False)["input_ids"]),
-                one.usage,
-            )
+            written_sample(policy, request, one.text.strip(), one.usage)
             for request, one in zip(requests, written, strict=True)
         ]
 
@@ -214,6 +207,4 @@ def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None
 
 
 def _answers(policy: Policy, texts: Sequence[str]) -> Answers:
-    return Answers(
-        tuple(texts), sum(len(policy.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
-    )
+    return Answers(tuple(texts), sum(map(policy.count, texts)))
