@@ -1,0 +1,97 @@
+"""A puzzle of ARC: pairs of grids that show a rule, and pairs of which the output is to be found.
+
+As a context its demonstrations are the passage and its tests the queries, all in the canonical encoding: the rest of
+SEAL carries texts and knows nothing of grids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seal_lightning.errors import DataError
+from seal_lightning.tasks.arc.grids import DIGITS, Grid, GridError, GridText
+from seal_lightning.types import Context, Query
+
+INPUT, OUTPUT = "Input:\n", "Output:\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A grid and what the rule makes of it."""
+
+    input: Grid
+    output: Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Puzzle:
+    """Demonstrations of a rule and tests; both in their order, which is a hint in some puzzles."""
+
+    demonstrations: tuple[Pair, ...]
+    tests: tuple[Pair, ...]
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        return self.demonstrations + self.tests
+
+
+def write_pair(pair: Pair, text: GridText = DIGITS) -> str:
+    """A demonstration as the model reads it."""
+    return f"{write_input(pair.input, text)}{text.encode(pair.output)}"
+
+
+def write_input(grid: Grid, text: GridText = DIGITS) -> str:
+    """An input, after which the output is to follow."""
+    return f"{INPUT}{text.encode(grid)}\n{OUTPUT}"
+
+
+def write_demonstrations(pairs: Sequence[Pair], text: GridText = DIGITS) -> str:
+    """Demonstrations with an empty line between them."""
+    return "\n\n".join(write_pair(pair, text) for pair in pairs)
+
+
+def context_of(puzzle: Puzzle, *, id: str, title: str = "", edits: tuple[str, ...] = ()) -> Context:
+    """The puzzle as a context; tests are queries with their output as gold."""
+    return Context(
+        id=id,
+        title=title or id,
+        passage=write_demonstrations(puzzle.demonstrations),
+        queries=tuple(Query(DIGITS.encode(pair.input), (DIGITS.encode(pair.output),)) for pair in puzzle.tests),
+        edits=edits,
+    )
+
+
+def demonstrations_of(context: Context) -> tuple[Pair, ...]:
+    """The demonstrations of a context.
+
+    Raises:
+        DataError: Its passage is something else.
+    """
+    try:
+        return tuple(_read_pair(block) for block in context.passage.strip().split("\n\n"))
+    except GridError as error:
+        raise DataError(
+            f"context {context.id!r}: expected a passage of demonstrations (Input: and Output:, each with a grid of "
+            f"digits below it), got {error}: read puzzles with seal_lightning.data.ArcFiles"
+        ) from error
+
+
+def _read_pair(block: str) -> Pair:
+    head, found, output = block.strip().partition(OUTPUT)
+    if not found or not head.startswith(INPUT):
+        raise GridError("no grid", f"a demonstration without {INPUT.strip()} and {OUTPUT.strip()}")
+    return Pair(DIGITS.decode(head.removeprefix(INPUT)), DIGITS.decode(output))
+
+
+def puzzle_of(context: Context) -> Puzzle:
+    """The whole puzzle, tests with their outputs.
+
+    Raises:
+        DataError: The context is no puzzle.
+    """
+    try:
+        tests = tuple(Pair(DIGITS.decode(query.question), DIGITS.decode(query.golds[0])) for query in context.queries)
+    except GridError as error:
+        raise DataError(f"context {context.id!r}: expected grids as queries and golds, got {error}") from error
+    return Puzzle(demonstrations_of(context), tests)
