@@ -237,6 +237,7 @@ class EStep:
                 index=index,
                 seed=derive_seed("edit", self.seed, round, context.id, index),
                 message=messages[context.id],
+                schema=self.task.edit_schema,
             )
             for context in contexts
             if context.queries or plan.queries == "data"  # an edit that nothing can score need not be written

@@ -8,8 +8,8 @@ largest, which draws from the same distribution as the usual multinomial (the Gu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +31,7 @@ class SampleRequest:
         index: Of the edit within its context.
         seed: Of the edit.
         message: The prompt before its chat template, for a model that is not the policy.
+        schema: The JSON schema of the edit, where it is JSON.
     """
 
     prompt: str
@@ -38,6 +39,7 @@ class SampleRequest:
     index: int
     seed: int
     message: Prompt = Prompt("")
+    schema: Mapping[str, Any] | None = field(default=None, hash=False)  # requests are keys of dicts
 
 
 @dataclass(frozen=True, slots=True)
