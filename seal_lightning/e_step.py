@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Literal
 
 from seal_lightning.errors import ConfigError, ModelError
@@ -36,6 +37,8 @@ from seal_lightning.scoring import (
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Task
 from seal_lightning.types import AdapterJob, Context, Kind, Prompt, Rollout, SelfEdit, Usage
+
+Ways = list[tuple[Prompt, ...]]  # how each of some queries is asked
 
 # What a plan must be where a rubric marks the edits: there is nothing to repeat, to compare with or to ask.
 RUBRIC_ONLY = {"repeats": 1, "passage_only": False, "written": False, "queries": "data", "retention_queries": 0}
@@ -193,7 +196,7 @@ class EStep:
             ModelError: Names the first such context, its tokens and the window.
         """
         for context in contexts:
-            texts = [self.task.prompt(context), *(self.task.query_prompt(query, context) for query in context.queries)]
+            texts = [self.task.prompt(context), *chain(*self._ways(own_queries(context)))]
             longest = max(len(policy.encode(policy.format(text))) for text in texts)
             if longest + self.max_answer_tokens > policy.window:
                 raise ModelError(
@@ -218,12 +221,13 @@ class EStep:
         self, policy: Policy, contexts: Sequence[Context], clock: Clock
     ) -> dict[str, tuple[Context, tuple[str, ...]]]:
         """What the policy answers without any adapter, once a context."""
-        asked = [Asked(None, self._prompts(own_queries(context))) for context in contexts]
-        with clock.phase("baseline", sum(len(context.queries) for context in contexts)) as advance:
+        ways = [self._ways(own_queries(context)) for context in contexts]
+        asked = [Asked(None, tuple(chain(*mine))) for mine in ways]
+        with clock.phase("baseline", sum(len(one.prompts) for one in asked)) as advance:
             answers = self.answerer.answer(policy, asked, None, max_new_tokens=self.max_answer_tokens, on_done=advance)
         return {
-            context.id: (context, tuple(map(self.task.read_answer, one.texts)))
-            for context, one in zip(contexts, answers, strict=True)
+            context.id: (context, self._read(own_queries(context), mine, one.texts))
+            for context, mine, one in zip(contexts, ways, answers, strict=True)
         }
 
     def _attempts(
@@ -281,8 +285,16 @@ class EStep:
             others[context.id] = draw.sample(rest, min(plan.retention_queries, len(rest)))
         return others
 
-    def _prompts(self, queries: Queries) -> tuple[Prompt, ...]:
-        return tuple(self.task.query_prompt(query, context) for context, query in queries)
+    def _ways(self, queries: Queries) -> Ways:
+        return [self.task.query_prompts(query, context) for context, query in queries]
+
+    def _read(self, queries: Queries, ways: Ways, texts: Sequence[str]) -> tuple[str, ...]:
+        """One answer to each query from what was generated after all of its prompts."""
+        left = iter(texts)
+        return tuple(
+            self.task.read_answers(list(islice(left, len(prompts))), query, context)
+            for prompts, (context, query) in zip(ways, queries, strict=True)
+        )
 
     def _try(
         self,
@@ -299,17 +311,18 @@ class EStep:
         jobs = [_job(attempts[index]) for index in usable]
         with clock.phase("inner loop", self.inner_loop.total_steps(jobs)) as advance:
             trained = self.inner_loop.adapt(policy.model, policy.tokenizer, jobs, on_step=advance)
-        contexts = [attempts[index].context for index in usable]
-        asked = [
-            Asked(job, self._prompts([*own_queries(context), *others.get(context.id, ())]))
-            for job, context in enumerate(contexts)
+        queries = [
+            [*own_queries(context), *others.get(context.id, ())]
+            for context in (attempts[index].context for index in usable)
         ]
+        ways = [self._ways(mine) for mine in queries]
+        asked = [Asked(job, tuple(chain(*mine))) for job, mine in enumerate(ways)]
         with clock.phase("answering", sum(len(one.prompts) for one in asked)) as advance:
             answers = self.answerer.answer(
                 policy, asked, trained, max_new_tokens=self.max_answer_tokens, on_done=advance
             )
-        for index, context, one, stats in zip(usable, contexts, answers, trained.stats, strict=True):
-            texts, own = tuple(map(self.task.read_answer, one.texts)), len(context.queries)
+        for index, mine, prompts, one, stats in zip(usable, queries, ways, answers, trained.stats, strict=True):
+            texts, own = self._read(mine, prompts, one.texts), len(attempts[index].context.queries)
             trials[index] = Trial(texts[:own], texts[own:], stats.steps, stats.trained_tokens, one.tokens)
         return trials
 

@@ -88,11 +88,16 @@ class Policy:
 
     def format(self, prompt: Prompt) -> str:
         """The text the model reads: the chat template, or for base models plain text that ends in the lead."""
-        if not self.chat:
-            return f"{prompt.system}\n\n{prompt.user}{prompt.lead}" if prompt.system else prompt.user + prompt.lead
+        if prompt.plain or not self.chat:
+            text = f"{prompt.system}\n\n{prompt.user}{prompt.lead}" if prompt.system else prompt.user + prompt.lead
+            return self._opening() + text if self.chat else text
         messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
         messages.append({"role": "user", "content": prompt.user})
         return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def _opening(self) -> str:
+        """The special tokens that the tokenizer begins a text with, which `encode` leaves to the chat template."""
+        return self.tokenizer.decode(self.tokenizer("")["input_ids"])
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a formatted prompt (a chat template writes its special tokens itself)."""

@@ -40,12 +40,14 @@ class Prompt:
     """A request to the policy before its chat template.
 
     A base model reads `user` followed by `lead`; an instruct model gets `system` and `user` as messages of its chat
-    template and never sees `lead` (the words after which a base model starts to write).
+    template and never sees `lead` (the words after which a base model starts to write). A `plain` prompt is read by an
+    instruct model as by a base model: without the template, as training sequences are.
     """
 
     user: str
     lead: str = ""
     system: str = ""
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

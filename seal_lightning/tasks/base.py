@@ -7,6 +7,7 @@ by `class_path`; its options are the keyword arguments of its `__init__`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -65,6 +66,15 @@ class Task(ABC):
     def read_answer(self, text: str) -> str:
         """The answer in what the model generated after `query_prompt`: its first line that is not empty."""
         return first_line(text)
+
+    def query_prompts(self, query: Query, context: Context) -> tuple[Prompt, ...]:
+        """All ways in which a query is asked, at least one: a task that lets answers vote asks in several."""
+        return (self.query_prompt(query, context),)
+
+    def read_answers(self, texts: Sequence[str], query: Query, context: Context) -> str:
+        """The one answer in what the model generated after each of `query_prompts`, in their order."""
+        del query, context
+        return self.read_answer(texts[0])
 
 
 def first_line(text: str) -> str:

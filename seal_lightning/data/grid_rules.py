@@ -1,0 +1,204 @@
+"""Rules that make one grid from another, and puzzles that show them: an endless supply of synthetic ARC puzzles.
+
+A rule is a chain of steps, each a family with parameters; its name tells it all, and decides by a digest whether the
+rule is for training, validation or test, so that held-out puzzles follow rules that no training puzzle follows. What is
+left out of the real ARC: objects, symmetry to complete, anything that needs more than one look at a grid.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from seal_lightning.seeding import derive_seed
+from seal_lightning.tasks.arc.grids import COLOURS, MAX_SIDE, Grid
+from seal_lightning.tasks.arc.puzzles import Pair, Puzzle
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+_SHARES = {"train": range(6), "validation": range(6, 8), "test": range(8, 10)}  # of the last digit of a name's digest
+_TRIES = 1000  # draws of a rule or a grid before giving up: the rarest that can be asked for comes up in dozens
+
+Numbers = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One family of rules with its parameters."""
+
+    family: str
+    parameters: Numbers = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}({','.join(map(str, self.parameters))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Steps, each on what the one before it made."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def name(self) -> str:
+        return "+".join(step.name for step in self.steps)
+
+    @property
+    def split(self) -> Split:
+        digit = derive_seed("grid rule", self.name) % 10
+        return next(split for split in SPLITS if digit in _SHARES[split])
+
+    def apply(self, grid: Grid) -> Grid:
+        """What the rule makes of a grid."""
+        for step in self.steps:
+            grid = _FAMILIES[step.family].apply(grid, step.parameters)
+        return grid
+
+
+def _symmetry(grid: Grid, parameters: Numbers) -> Grid:
+    (number,) = parameters
+    if number >= 4:
+        grid = tuple(zip(*grid, strict=True))  # transposed
+    for _ in range(number % 4):
+        grid = tuple(zip(*grid[::-1], strict=True))  # a quarter turn
+    return grid
+
+
+def _colour_map(grid: Grid, parameters: Numbers) -> Grid:
+    return tuple(tuple(parameters[cell] for cell in row) for row in grid)
+
+
+def _translation(grid: Grid, parameters: Numbers) -> Grid:
+    down, right = parameters[0] % len(grid), parameters[1] % len(grid[0])
+    rows = grid[-down:] + grid[:-down] if down else grid
+    return tuple(row[-right:] + row[:-right] if right else row for row in rows)
+
+
+def _scaling(grid: Grid, parameters: Numbers) -> Grid:
+    (factor,) = parameters
+    return tuple(tuple(cell for cell in row for _ in range(factor)) for row in grid for _ in range(factor))
+
+
+def _gravity(grid: Grid, parameters: Numbers) -> Grid:
+    """Cells that are not 0 fall down, after so many quarter turns that are taken back."""
+    (turns,) = parameters
+    turned = _symmetry(grid, (turns,))
+    columns = []
+    for column in zip(*turned, strict=True):
+        solid = [cell for cell in column if cell]
+        columns.append([0] * (len(column) - len(solid)) + solid)
+    fallen = tuple(zip(*columns, strict=True))
+    return _symmetry(fallen, ((4 - turns) % 4,))
+
+
+def _border(grid: Grid, parameters: Numbers) -> Grid:
+    (colour,) = parameters
+    edge = (colour,) * (len(grid[0]) + 2)
+    return (edge, *((colour, *row, colour) for row in grid), edge)
+
+
+def _counting(grid: Grid, parameters: Numbers) -> Grid:
+    """A row of as many cells as the grid has of a colour; one cell of 0 where it has none."""
+    (colour,) = parameters
+    count = sum(row.count(colour) for row in grid)
+    return ((colour,) * count or (0,),)
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    apply: Callable[[Grid, Numbers], Grid]
+    draw: Callable[[random.Random], Numbers]
+
+
+def _draw_colours(draw: random.Random) -> Numbers:
+    """Every colour but 0 becomes another one."""
+    while True:
+        others = draw.sample(range(1, COLOURS), COLOURS - 1)
+        if all(colour != number for number, colour in enumerate(others, start=1)):
+            return (0, *others)
+
+
+def _draw_translation(draw: random.Random) -> Numbers:
+    return draw.choice([(down, right) for down in range(3) for right in range(3) if down or right])
+
+
+_FAMILIES: Mapping[str, _Family] = MappingProxyType(
+    {
+        "symmetry": _Family(_symmetry, lambda draw: (draw.randrange(1, 8),)),
+        "colours": _Family(_colour_map, _draw_colours),
+        "translation": _Family(_translation, _draw_translation),
+        "scaling": _Family(_scaling, lambda draw: (draw.choice((2, 3)),)),
+        "gravity": _Family(_gravity, lambda draw: (draw.randrange(4),)),
+        "border": _Family(_border, lambda draw: (draw.randrange(1, COLOURS),)),
+        "counting": _Family(_counting, lambda draw: (draw.randrange(1, COLOURS),)),
+    }
+)
+FAMILIES = tuple(_FAMILIES)
+_LAST = ("scaling", "border", "counting")  # they change the size: at most one of them, at the end
+
+
+def draw_rule(draw: random.Random, *, families: Sequence[str], steps: int, split: Split) -> Rule | None:
+    """A rule of `steps` different families that is in the split; None where there seems to be none."""
+    for _ in range(_TRIES):
+        chosen = draw.sample(families, min(steps, len(families)))
+        last = [family for family in chosen if family in _LAST]
+        if len(last) > 1:
+            continue
+        ordered = [family for family in chosen if family not in _LAST] + last
+        rule = Rule(tuple(Step(family, _FAMILIES[family].draw(draw)) for family in ordered))
+        if rule.split == split:
+            return rule
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the grids of a puzzle are like; ranges include both ends.
+
+    Attributes:
+        sides: Of an input.
+        square: Whether inputs are square, and all of a puzzle alike.
+        colours: Different colours beside 0 in a puzzle.
+        filled: Share of cells that are not 0.
+        demonstrations: Of a puzzle.
+    """
+
+    sides: tuple[int, int]
+    square: bool
+    colours: tuple[int, int]
+    filled: float
+    demonstrations: tuple[int, int]
+
+
+def draw_puzzle(draw: random.Random, rule: Rule, shape: Shape) -> Puzzle | None:
+    """A puzzle that shows the rule and can be solved from what it shows; None where none comes up.
+
+    The test's colours are among those of the demonstrations, no input occurs twice, and the rule changes something.
+    """
+    count = draw.randint(*shape.demonstrations) + 1
+    side = draw.randint(*shape.sides)
+    palette = draw.sample(range(1, COLOURS), draw.randint(*shape.colours))
+    for _ in range(_TRIES):
+        inputs: list[Grid] = []
+        while len(inputs) < count:
+            height, width = (side, side) if shape.square else (draw.randint(*shape.sides), draw.randint(*shape.sides))
+            inputs.append(
+                tuple(
+                    tuple(draw.choice(palette) if draw.random() < shape.filled else 0 for _ in range(width))
+                    for _ in range(height)
+                )
+            )
+        pairs = [Pair(grid, rule.apply(grid)) for grid in inputs]
+        shown = {cell for pair in pairs[:-1] for row in pair.input for cell in row}
+        if (
+            len(set(inputs)) == count
+            and all(pair.input != pair.output for pair in pairs)
+            and all(max(len(pair.output), len(pair.output[0])) <= MAX_SIDE for pair in pairs)
+            and shown.issuperset(cell for row in inputs[-1] for cell in row)
+        ):
+            return Puzzle(tuple(pairs[:-1]), tuple(pairs[-1:]))
+    return None
