@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from seal_lightning.data.arc import ArcFiles, ArcKit
 from seal_lightning.data.base import Reader
 from seal_lightning.data.detect import read_contexts
 from seal_lightning.data.jsonl import Jsonl
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from seal_lightning.data.datamodule import SEALDataModule, units
 
 __all__ = [
+    "ArcFiles",
+    "ArcKit",
     "Jsonl",
     "PassagePair",
     "Reader",

