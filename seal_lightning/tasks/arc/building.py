@@ -1,0 +1,200 @@
+"""From the demonstrations of one puzzle to the puzzles that an adapter is trained on (SEAL, section 4.1).
+
+The tests of a puzzle are never touched: its demonstrations take turns as the test of smaller puzzles, those are
+augmented, and copies change colours and order. What becomes of the puzzles as text is the task's to say.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from math import factorial
+from operator import itemgetter
+from typing import NamedTuple
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.seeding import derive_seed
+from seal_lightning.tasks.arc.augmentations import (
+    FAMILIES,
+    Augmentation,
+    augment,
+    augment_pair,
+    colour_permutation,
+    nth_order,
+    reorder,
+)
+from seal_lightning.tasks.arc.grids import COLOURS, GridError
+from seal_lightning.tasks.arc.puzzles import Pair, Puzzle
+
+
+class _Split(NamedTuple):
+    """Which demonstrations stay ones, and which is the test."""
+
+    kept: tuple[int, ...]
+    test: int
+
+
+class _Variant(NamedTuple):
+    """The demonstrations under one augmentation (or none, with an empty name), without those that become too large."""
+
+    name: str
+    pairs: dict[int, Pair]
+
+
+class _Recipe(NamedTuple):
+    """What makes one training puzzle; copy 0 is the puzzle itself."""
+
+    copy: int
+    variant: _Variant
+    split: _Split
+
+
+def leave_one_out(demonstrations: Sequence[Pair]) -> tuple[Puzzle, ...]:
+    """Each demonstration once as the test of the others.
+
+    The puzzles of ARC-AGI-1 and 2 have 2 to 10 demonstrations. A single one leaves nothing to learn from but itself: it
+    becomes the test of a puzzle without demonstrations.
+    """
+    return tuple(_puzzle(dict(enumerate(demonstrations)), split) for split in _splits(len(demonstrations), 1))
+
+
+def leave_two_out(demonstrations: Sequence[Pair]) -> tuple[Puzzle, ...]:
+    """Each two demonstrations left out, either of them once as the test of the rest; none where nothing would rest."""
+    return tuple(_puzzle(dict(enumerate(demonstrations)), split) for split in _splits(len(demonstrations), 2))
+
+
+def _splits(count: int, size: int) -> list[_Split]:
+    if size > 1 and count <= size:
+        return []
+    return [
+        _Split(tuple(number for number in range(count) if number not in left_out), test)
+        for left_out in combinations(range(count), size)
+        for test in left_out
+    ]
+
+
+def _puzzle(pairs: dict[int, Pair], split: _Split) -> Puzzle:
+    return Puzzle(tuple(pairs[number] for number in split.kept), (pairs[split.test],))
+
+
+def training_puzzles(
+    demonstrations: Sequence[Pair],
+    *,
+    families: Collection[str],
+    colour_permutations: int,
+    example_permutations: int,
+    limit: int = 250,
+    seed: int,
+    keep_zero: bool = True,
+) -> tuple[Puzzle, ...]:
+    """The puzzles of test-time training, each with one test, no two alike.
+
+    First come the puzzles of `leave_one_out` and `leave_two_out`, then those under each augmentation, then copies of
+    all of them. Where there are more than `limit`, a draw decides which stay, and takes an augmented puzzle or a copy
+    only when all plain ones are in; a larger limit keeps whatever a smaller one does. Equal arguments give equal
+    puzzles.
+
+    Args:
+        demonstrations: Of one puzzle.
+        families: Names of `FAMILIES`, in any order. A puzzle that would have a grid of more than 30 x 30 is left out.
+        colour_permutations: How many copies of each puzzle have their colours exchanged; one that looks like another
+            because the puzzle has few colours is dropped.
+        example_permutations: How many copies have their demonstrations in another order, as far as there are others.
+            The first copy has both changed where both are asked for, so there are as many as the larger number.
+        limit: At most so many puzzles.
+        seed: Of the copies and the draw.
+        keep_zero: Colour 0, the background of most puzzles, stays in copies.
+
+    Raises:
+        ConfigError: An argument is out of its range.
+    """
+    _check(families, colour_permutations=colour_permutations, example_permutations=example_permutations, limit=limit)
+    variants = list(_variants(demonstrations, families))
+    splits = [*_splits(len(demonstrations), 1), *_splits(len(demonstrations), 2)]
+    copies = _Copies(colour_permutations, example_permutations, keep_zero, seed)
+    fitting = [
+        (variant, split)
+        for variant, split in product(variants, splits)
+        if variant.pairs.keys() >= {*split.kept, split.test}
+    ]
+    recipes = [_Recipe(copy, *which) for copy in range(1 + copies.count) for which in fitting]
+    # Nothing is built before it is drawn: copies of many augmented puzzles are many more than the limit.
+    plain, others = list(range(len(splits))), list(range(len(splits), len(recipes)))
+    draw = random.Random(derive_seed("training puzzles", seed))
+    draw.shuffle(plain)
+    draw.shuffle(others)
+    chosen: dict[Puzzle, int] = {}  # with the number of the first recipe for it
+    for number in plain + others:
+        if len(chosen) == limit:
+            break
+        puzzle = copies.build(recipes[number])
+        if number < chosen.setdefault(puzzle, number):
+            chosen[puzzle] = number
+    return tuple(puzzle for puzzle, _ in sorted(chosen.items(), key=itemgetter(1)))
+
+
+def _check(families: Collection[str], *, limit: int, **counts: int) -> None:
+    for name in families:
+        if name not in FAMILIES:
+            raise ConfigError(f"families must be of {', '.join(FAMILIES)}, got {name!r}: use these names")
+    for name, count in counts.items():
+        if count < 0:
+            raise ConfigError(f"{name} must be 0 or more, got {count}")
+    if limit < 1:
+        raise ConfigError(f"limit must be at least 1, got {limit}")
+
+
+def _variants(demonstrations: Sequence[Pair], families: Collection[str]) -> Iterator[_Variant]:
+    yield _Variant("", dict(enumerate(demonstrations)))
+    for family, augmentations in FAMILIES.items():
+        if family in families:
+            yield from (_variant(demonstrations, augmentation) for augmentation in augmentations)
+
+
+def _variant(demonstrations: Sequence[Pair], augmentation: Augmentation) -> _Variant:
+    pairs: dict[int, Pair] = {}
+    for number, pair in enumerate(demonstrations):
+        try:
+            pairs[number] = augment_pair(pair, augmentation)
+        except GridError:  # too large
+            continue
+    return _Variant(augmentation.name, pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Copies:
+    """How the copies of a puzzle differ from it."""
+
+    colour_permutations: int
+    example_permutations: int
+    keep_zero: bool
+    seed: int
+
+    @property
+    def count(self) -> int:
+        return max(self.colour_permutations, self.example_permutations)
+
+    def build(self, recipe: _Recipe) -> Puzzle:
+        """The puzzle or one of its copies, which do not depend on what else is built."""
+        puzzle = _puzzle(recipe.variant.pairs, recipe.split)
+        if not recipe.copy:
+            return puzzle
+        draw = random.Random(
+            derive_seed("training copies", self.seed, recipe.variant.name, recipe.split.test, *recipe.split.kept)
+        )
+        first = 1 if self.keep_zero else 0
+        colours = _numbers(draw, factorial(COLOURS - first), self.colour_permutations)
+        orders = _numbers(draw, factorial(len(puzzle.demonstrations)), self.example_permutations)
+        if recipe.copy <= len(colours):
+            new = nth_order(COLOURS - first, colours[recipe.copy - 1])
+            puzzle = augment(puzzle, colour_permutation((*range(first), *(first + colour for colour in new))))
+        if recipe.copy <= len(orders):
+            puzzle = reorder(puzzle, nth_order(len(puzzle.demonstrations), orders[recipe.copy - 1]))
+        return puzzle
+
+
+def _numbers(draw: random.Random, orders: int, count: int) -> list[int]:
+    """Numbers of different orders but the first, which changes nothing; fewer than `count` where there are fewer."""
+    return draw.sample(range(1, orders), min(count, orders - 1))
