@@ -7,9 +7,8 @@ by `class_path`; its options are the keyword arguments of its `__init__`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from seal_lightning.types import Context, Prompt, Query, SelfEdit, TrainingSequence
 
@@ -30,12 +29,12 @@ class Task(ABC):
     ...         return Prompt(user=query.question, lead="\\nAnswer:")
     >>> Summary().read_answer(" Paris.\\nQuestion: ...")
     'Paris.'
-
-    Attributes:
-        edit_schema: The JSON schema of a self-edit, where that is JSON: a sampler may be told to keep to it.
     """
 
-    edit_schema: ClassVar[Mapping[str, Any] | None] = None
+    @property
+    def edit_schema(self) -> Mapping[str, Any] | None:
+        """The JSON schema of a self-edit, where that is JSON: a sampler may be told to keep to it."""
+        return None
 
     @abstractmethod
     def prompt(self, context: Context) -> Prompt:

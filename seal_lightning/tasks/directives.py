@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,10 +40,7 @@ class DirectiveLimits:
 
     def __post_init__(self) -> None:
         for name in NAMES:
-            limits = getattr(self, name)
-            whole = all(isinstance(limit, int) for limit in limits) or name == "learning_rate"
-            if len(limits) != 2 or not whole or not 0 < limits[0] <= limits[1] < math.inf:
-                raise ConfigError(f"{name} must be two positive numbers, lowest first, got {limits!r}: try [1, 8]")
+            check_limits(name, getattr(self, name))
 
     def request(self) -> str:
         """The paragraph that asks the policy for directives."""
@@ -56,22 +53,31 @@ class DirectiveLimits:
     def apply(self, asked: Mapping[str, Any]) -> Directives:
         """The asked directives within the limits; one of the wrong type is not applied."""
         return Directives(
-            epochs=_whole_within(asked.get("epochs"), self.epochs),
-            learning_rate=_within(asked.get("learning_rate"), self.learning_rate),
-            batch_size=_whole_within(asked.get("batch_size"), self.batch_size),
+            epochs=whole_within(asked.get("epochs"), self.epochs),
+            learning_rate=within(asked.get("learning_rate"), self.learning_rate),
+            batch_size=whole_within(asked.get("batch_size"), self.batch_size),
         )
 
 
-def _within(value: Any, limits: tuple[float, float]) -> float | None:
+def check_limits(name: str, limits: tuple[float, float]) -> None:
+    """Raises `ConfigError` where the option `name` is no lowest and highest value."""
+    whole = all(isinstance(limit, int) for limit in limits) or name == "learning_rate"
+    if len(limits) != 2 or not whole or not 0 < limits[0] <= limits[1] < math.inf:
+        raise ConfigError(f"{name} must be two positive numbers, lowest first, got {limits!r}: try [1, 8]")
+
+
+def within(value: Any, limits: tuple[float, float]) -> float | None:
+    """The number moved to the nearest limit; None for what is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return None
     return float(min(max(value, limits[0]), limits[1]))  # clamped first: a huge int does not fit into a float
 
 
-def _whole_within(value: Any, limits: tuple[int, int]) -> int | None:
-    within = _within(value, limits)
+def whole_within(value: Any, limits: tuple[int, int]) -> int | None:
+    """The whole number (2.0 is one) moved to the nearest limit; None for anything else."""
+    moved = within(value, limits)
     is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    return int(within) if within is not None and is_whole else None
+    return int(moved) if moved is not None and is_whole else None
 
 
 def split_directives(text: str) -> tuple[str, dict[str, Any]]:
@@ -105,7 +111,7 @@ def _last_object(text: str) -> tuple[int, int, dict[str, Any]] | None:
         else:
             for candidate in (value, *value.values()):  # models like to wrap them: {"directives": {...}}
                 if isinstance(candidate, dict) and any(name in candidate for name in NAMES):
-                    found = position, end, {name: _recordable(item) for name, item in candidate.items()}
+                    found = position, end, recordable(candidate.items())
                     break
         position = text.find("{", end)
     return found
@@ -117,9 +123,23 @@ def _last_shard(text: str) -> tuple[int, int, dict[str, Any]] | None:
     return (shards[-1].start(), shards[-1].end(), {}) if shards else None
 
 
-def _recordable(value: Any) -> Any:
-    """Nested junk as text: it is never applied, and a journal must be able to write it."""
-    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+def recordable(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of an object as a journal can write them: nested junk, which is never applied, as text."""
+    return {_writable(name): _writable(value) for name, value in fields}
+
+
+def _writable(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = value if isinstance(value, str) else _repr(value)
+    return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair cannot be written
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except RecursionError:  # it was just not too deep to be read
+        return f"{type(value).__name__} ..."
 
 
 def _float(digits: str) -> float | str:
@@ -131,4 +151,7 @@ def _int(digits: str) -> int | str:
     return int(digits) if len(digits) <= 300 else digits  # Python refuses to convert very long numbers
 
 
-_DECODER = json.JSONDecoder(parse_float=_float, parse_int=_int, parse_constant=str)
+# What JSON has no number for stays text; `PAIRS_DECODER` gives an object as its fields, repeated ones too.
+_NUMBERS: dict[str, Any] = {"parse_float": _float, "parse_int": _int, "parse_constant": str}
+_DECODER = json.JSONDecoder(**_NUMBERS)
+PAIRS_DECODER = json.JSONDecoder(**_NUMBERS, object_pairs_hook=list)

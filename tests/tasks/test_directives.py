@@ -73,6 +73,18 @@ def test_asked_is_kept_as_written():
     assert asked == {"epochs": 300, "learning_rate": "NaN", "batch_size": "two", "schedule": "x", "a": "[1]"}
 
 
+def test_what_a_journal_could_not_write_is_kept_as_text():
+    _, asked = split_directives('{"epochs": 3, "why": "\\ud83d", "\\udfff": ["\\ud83d"]}')
+    assert asked == {"epochs": 3, "why": "\\ud83d", "\\udfff": "['\\ud83d']"}
+    json.dumps(asked, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("depth", range(900, 1000))
+def test_nested_as_deeply_as_can_just_be_read(depth):
+    _, asked = split_directives(f'{{"epochs": 3, "why": {"[" * depth + "]" * depth}}}')
+    assert asked == {} or asked["why"] in ("list ...", "[" * depth + "]" * depth)
+
+
 @pytest.mark.parametrize(
     "limits",
     [
