@@ -1,0 +1,88 @@
+"""From what a model wrote to grids: reading, voting, grading (SEAL, section 4.1: only a wholly right grid counts).
+
+An answer is one or two grids in the canonical encoding with an empty line between them, the second one a second try. A
+text that is no grid is kept behind the reason why, so that a wrong answer tells what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.grading.base import Answer, Grader, Verdict, best_over_golds
+from seal_lightning.tasks.arc.grids import DIGITS, Grid, GridError, GridText
+from seal_lightning.types import Chooser
+
+MALFORMED = "malformed grid, "
+TRIES = 2  # grids in an answer; ARC itself allows as many
+
+
+def first_block(text: str) -> str:
+    """The lines of a text up to the first empty one: models go on after their answer."""
+    return text.strip().partition("\n\n")[0].strip()
+
+
+def read_votes(texts: Sequence[str], undo: Sequence[Callable[[Grid], Grid]], text: GridText) -> str:
+    """The answer that the most texts agree on, and after it the second one; ties go to the text that came first.
+
+    Args:
+        texts: What the model wrote.
+        undo: For each, how its grid becomes an answer to the query itself.
+        text: The encoding of the texts.
+    """
+    votes: Counter[Grid] = Counter()
+    wrong = ""
+    for written, back in zip(texts, undo, strict=True):
+        block = first_block(written)
+        try:
+            votes[back(text.decode(block))] += 1
+        except GridError as error:
+            wrong = wrong or f"{MALFORMED}{error.reason}:\n{block}"
+    best = [DIGITS.encode(grid) for grid, _ in votes.most_common(TRIES)]
+    return "\n\n".join(best) or wrong
+
+
+def candidates(answer: str) -> list[str]:
+    """The grids of an answer, best first; none where it is malformed."""
+    return [] if not answer.strip() or answer.startswith(MALFORMED) else answer.split("\n\n")
+
+
+def reason_of(answer: str) -> str:
+    """Why an answer is no grid; "" for one that is."""
+    if not answer.strip():
+        return "no grid"
+    return answer.partition(":")[0].removeprefix(MALFORMED) if answer.startswith(MALFORMED) else ""
+
+
+class GridMatch(Grader):
+    """1 if the grid is the right one in every cell, else 0.
+
+    Args:
+        tries: 2 also lets the second most frequent answer count, where answers vote (`task.votes`).
+    """
+
+    def __init__(self, tries: int = 1) -> None:
+        if isinstance(tries, bool) or tries not in range(1, TRIES + 1):
+            raise ConfigError(f"tries must be 1 or {TRIES}, got {tries!r}: ARC itself allows {TRIES}")
+        self.tries = tries
+
+    def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
+        del question
+        tried = candidates(answer)[: self.tries]
+        return best_over_golds(lambda gold: float(gold in tried), golds=golds, answer=answer)
+
+    def verdicts(
+        self,
+        answers: Sequence[Answer],
+        *,
+        policy: Chooser | None = None,
+        on_done: Callable[[int], None] = lambda count: None,
+    ) -> list[Verdict]:
+        """As `grade`, with the reason why an answer is no grid."""
+        graded = []
+        for one in answers:
+            score = self.grade(question=one.question, golds=one.golds, answer=one.text)
+            graded.append(Verdict(score, reasons={why: -1.0} if (why := reason_of(one.text)) else {}))
+            on_done(1)
+        return graded
