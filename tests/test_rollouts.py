@@ -55,6 +55,7 @@ OTHER_STEPS = {
     "sampler": e_step(sampler=WrittenEdits()),
     "temperature": e_step(sampler=LocalSampler(temperature=0.8)),
     "top p": e_step(sampler=LocalSampler(top_p=0.9)),
+    "constrained": e_step(sampler=LocalSampler(constrained=True)),
     "edit length": e_step(sampler=LocalSampler(max_new_tokens=9)),
     "grader": e_step(grader=Contains()),
     "another grader": e_step(grader=F1()),

@@ -11,7 +11,14 @@ from collections.abc import Callable, Sequence
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
 from seal_lightning.policy import Policy
-from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, check_sampling, written_sample
+from seal_lightning.sampling.sampler import (
+    Sample,
+    Sampler,
+    SampleRequest,
+    check_sampling,
+    needed_schema,
+    written_sample,
+)
 
 
 class EndpointSampler(Sampler):
@@ -25,6 +32,7 @@ class EndpointSampler(Sampler):
         batch: Submit all edits of a unit as one job of the endpoint's batch API, at a lower price; a run that is
             stopped meanwhile picks the job up when it is resumed. Take large units (`data.contexts_per_unit`).
         poll_seconds: How often to ask whether the job is done.
+        constrained: Send the task's `edit_schema` as the `response_format`, to endpoints that know structured output.
     """
 
     from_outside = True
@@ -38,6 +46,7 @@ class EndpointSampler(Sampler):
         max_new_tokens: int = 2048,
         batch: bool = False,
         poll_seconds: float = 30.0,
+        constrained: bool = False,
     ) -> None:
         check_sampling(temperature=temperature, top_p=top_p)
         if max_new_tokens < 1 or poll_seconds <= 0:
@@ -51,6 +60,7 @@ class EndpointSampler(Sampler):
         self.max_new_tokens = max_new_tokens
         self._batch = batch  # private: how the texts are fetched changes nothing in them
         self._poll_seconds = poll_seconds
+        self.constrained = constrained
 
     def sample(
         self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
@@ -63,10 +73,14 @@ class EndpointSampler(Sampler):
             "seeds": [request.seed for request in requests],
             "on_done": on_done,
         }
+        endpoint = self.endpoint
+        if self.constrained and requests:  # of one task, which has one schema
+            schema = {"name": "self_edit", "strict": True, "schema": dict(needed_schema(requests[0]))}
+            endpoint = endpoint.asking(response_format={"type": "json_schema", "json_schema": schema})
         if self._batch:
-            texts = self.endpoint.write_batch(prompts, **options, poll_seconds=self._poll_seconds)
+            texts = endpoint.write_batch(prompts, **options, poll_seconds=self._poll_seconds)
         else:
-            texts = self.endpoint.write(prompts, **options)
+            texts = endpoint.write(prompts, **options)
         return [
             written_sample(policy, request, text.text.strip(), text.usage)
             for request, text in zip(requests, texts, strict=True)

@@ -17,6 +17,7 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.policy import Policy
+from seal_lightning.sampling.constrained import SchemaMasks, load_llguidance
 from seal_lightning.sampling.generation import Choose, generate_all, most_likely
 from seal_lightning.types import Context, Prompt, Usage
 
@@ -81,6 +82,15 @@ def check_sampling(*, temperature: float, top_p: float | None) -> None:
         raise ConfigError(f"sampler.top_p must be in (0, 1], got {top_p}")
 
 
+def needed_schema(request: SampleRequest) -> Mapping[str, Any]:
+    """The schema that a constrained sampler keeps to. Raises `ConfigError` where the task has none."""
+    if request.schema is None:
+        raise ConfigError(
+            "sampler.constrained needs a task whose self-edits are JSON, this one has no edit_schema: leave it off"
+        )
+    return request.schema
+
+
 class LocalSampler(Sampler):
     """Samples from the policy itself.
 
@@ -89,10 +99,18 @@ class LocalSampler(Sampler):
         top_p: Nucleus: the smallest set of tokens with this much probability.
         max_new_tokens: Longest self-edit in tokens.
         batch_size: Rows generated together.
+        constrained: Choose only tokens that the task's `edit_schema` lets follow (needs the extra `constrained`). An
+            edit is then JSON of that schema, unless `max_new_tokens` cuts it off.
     """
 
     def __init__(
-        self, *, temperature: float = 1.0, top_p: float = 0.95, max_new_tokens: int = 1024, batch_size: int = 32
+        self,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 0.95,
+        max_new_tokens: int = 1024,
+        batch_size: int = 32,
+        constrained: bool = False,
     ) -> None:
         check_sampling(temperature=temperature, top_p=top_p)
         if max_new_tokens < 1 or batch_size < 1:
@@ -103,17 +121,27 @@ class LocalSampler(Sampler):
         self.top_p = top_p
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
+        self.constrained = constrained
+        if constrained:
+            load_llguidance()  # a missing library is known before anything is loaded
 
     def sample(
         self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
     ) -> list[Sample]:
         prompts = [policy.encode(request.prompt) for request in requests]
+        schemas = [needed_schema(request) for request in requests] if self.constrained else []
+        masks = SchemaMasks(policy) if self.constrained else None
+
+        def choose(rows: Sequence[int]) -> Choose:
+            freely = self._choose([requests[row].seed for row in rows])
+            return masks.keep_to([schemas[row] for row in rows], freely) if masks else freely
+
         written = generate_all(
             policy,
             prompts,
             size=self.batch_size,
             max_new_tokens=self.max_new_tokens,
-            choose=lambda rows: self._choose([requests[row].seed for row in rows]),
+            choose=choose,
             on_done=on_done,
         )
         return [

@@ -109,6 +109,21 @@ def test_edits_of_a_context_differ_by_their_seeds_and_cost_what_the_server_count
     assert proxy.attempts["passed"] == 4
 
 
+def test_a_constrained_sampler_sends_the_schema(scripted, make, said):
+    server, policy, context = scripted((200, said('{"a":1}'))), tiny(), LabPassages("train", count=1).read()[0]
+    message, schema = Knowledge().prompt(context), {"type": "object", "properties": {"a": {"type": "integer"}}}
+    requests = [SampleRequest(policy.format(message), context, 0, 7, message, schema)]
+    asked = make(server, request={"seed": 1})
+    assert [sample.text for sample in EndpointSampler(asked, constrained=True).sample(policy, requests)] == ['{"a":1}']
+    assert server.bodies[0]["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "self_edit", "strict": True, "schema": schema},
+    }
+    EndpointSampler(asked).sample(policy, requests)  # another request, so that the cache does not answer it
+    assert "response_format" not in server.bodies[1]
+    assert asked.request == {"seed": 1}
+
+
 def test_a_questioner_writes_through_the_endpoint(chat_server):
     contexts = LabPassages("train", count=2).read()
     questioner = Questioner(endpoint=endpoint(chat_server, timeout=20), max_tokens=48, check=False)

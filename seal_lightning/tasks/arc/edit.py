@@ -10,6 +10,7 @@ reasons. How many steps an edit may take depends on the puzzle and is left to th
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -65,12 +66,20 @@ class ArcLimits:
         check_limits("epochs", self.epochs)
 
     def schema(self) -> dict[str, Any]:
-        """`SCHEMA` with these limits, for a sampler that keeps to it: nothing that it lets through is moved."""
+        """`SCHEMA` with these limits, for a sampler that keeps to it: nothing that it lets through is moved.
+
+        A learning rate gets at most two digits more than the lowest one needs: a model can write zeros for ever.
+        """
+        step = float(f"1e{math.floor(math.log10(self.learning_rate[0])) - 2}")
         ranges = {
-            name: {"type": SCHEMA["properties"][name]["type"], "minimum": lowest, "maximum": highest}
-            for name, (lowest, highest) in (("learning_rate", self.learning_rate), ("epochs", self.epochs))
+            "learning_rate": {"type": "number", **_range(self.learning_rate), "multipleOf": step},
+            "epochs": {"type": "integer", **_range(self.epochs)},
         }
         return {**SCHEMA, "properties": {**SCHEMA["properties"], **ranges}}
+
+
+def _range(limits: tuple[float, float]) -> dict[str, float]:
+    return {"minimum": limits[0], "maximum": limits[1]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,11 @@ from collections import Counter
 import pytest
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.policy import Policy
+from seal_lightning.sampling import LocalSampler, SampleRequest
 from seal_lightning.tasks.arc.edit import REASONS, SCHEMA, ArcEdit, ArcLimits, read_edit, write_edit
+from seal_lightning.tiny import build_tiny
+from seal_lightning.types import Context
 
 LIMITS = ArcLimits(learning_rate=(1e-5, 1e-2), epochs=(1, 10))
 ASKED = {
@@ -284,10 +288,29 @@ def test_schema():
 
 def test_schema_with_limits():
     schema = LIMITS.schema()
-    assert schema["properties"]["learning_rate"] == {"type": "number", "minimum": 1e-5, "maximum": 1e-2}
+    rate = {"type": "number", "minimum": 1e-5, "maximum": 1e-2, "multipleOf": 1e-7}
+    assert schema["properties"]["learning_rate"] == rate
     assert schema["properties"]["epochs"] == {"type": "integer", "minimum": 1, "maximum": 10}
     assert list(schema["properties"]) == schema["required"] == list(ASKED)
     assert SCHEMA["properties"]["epochs"] == {"type": "integer", "minimum": 1}
+
+
+@pytest.mark.parametrize(
+    "limits", [LIMITS, ArcLimits(), ArcLimits((3.3e-6, 0.25), (2, 3)), ArcLimits((1.0, 2000.0), (1, 1))]
+)
+def test_what_is_sampled_under_the_schema_is_an_edit_within_the_limits(limits):
+    pytest.importorskip("llguidance")
+    policy = Policy(*build_tiny("llama"), chat=False)
+    context = Context(id="a", title="", passage="")
+    requests = [SampleRequest("Settings:", context, seed, seed, schema=limits.schema()) for seed in range(24)]
+    for temperature in (0.0, 1.0):
+        sampler = LocalSampler(temperature=temperature, top_p=1.0, constrained=True)
+        samples = sampler.sample(policy, requests if temperature else requests[:1])
+        for sample in samples:
+            edit, asked, reason = read_edit(sample.text, limits)
+            assert edit is not None, (reason, sample.text)
+            assert (edit.learning_rate, edit.epochs) == (asked["learning_rate"], asked["epochs"])
+            assert sample.tokens < 120  # bytes
 
 
 @pytest.mark.parametrize("limits", [{"epochs": (5, 1)}, {"epochs": (1.5, 5)}, {"learning_rate": (0.0, 1.0)}])

@@ -1,0 +1,101 @@
+"""Sampling under a JSON schema: a token that no text of the schema can go on with is never chosen.
+
+The masks are llguidance's (the extra `constrained`). Each row has a matcher of its own, so what it writes does not
+depend on the batch. Texts are compact, without spaces between the parts of the JSON; they end where the object is
+complete, and only a limit on tokens can end them earlier. A schema should give its numbers `minimum` and `maximum`,
+which are then written without an exponent (or 1e-4 may become a 1), and `multipleOf`, or digits may go on without end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.policy import Policy
+from seal_lightning.sampling.generation import Choose, stop_tokens
+
+
+def load_llguidance() -> Any:
+    """The library. Raises `ConfigError` where it is not installed."""
+    try:
+        import llguidance
+    except ImportError as error:
+        raise ConfigError(
+            "sampler.constrained needs llguidance: pip install 'seal-lightning[constrained]', or leave it off"
+        ) from error
+    return llguidance
+
+
+class SchemaMasks:
+    """What a policy's tokens may write under JSON schemas; made once for many rows, since it reads the vocabulary.
+
+    Args:
+        policy: Its tokenizer is a fast one.
+
+    Raises:
+        ConfigError: llguidance is not installed or cannot read the tokenizer, or nothing ends a text.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._library = load_llguidance()
+        self._stops = [token for token in stop_tokens(policy) if token < len(policy.tokenizer)]
+        self._tokenizer = _read_tokenizer(policy.tokenizer, self._stops)
+
+    def keep_to(self, schemas: Sequence[Mapping[str, Any]], choose: Choose) -> Choose:
+        """`choose` with row r held to schema r, from the start of what it writes.
+
+        Raises:
+            ConfigError: llguidance cannot keep to a schema.
+        """
+        matchers = [self._matcher(schema) for schema in schemas]
+
+        def chosen(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+            allowed = self._allowed([matchers[row] for row in rows], width=logits.shape[-1])
+            tokens = choose(logits.masked_fill(~allowed.to(logits.device), -torch.inf), rows)
+            for row, token in zip(rows, tokens.tolist(), strict=True):
+                if token not in self._stops:  # a row that has ended may stay in the batch for a while
+                    matchers[row].consume_token(token)
+                    _check(matchers[row])
+            return tokens
+
+        return chosen
+
+    def _matcher(self, schema: Mapping[str, Any]) -> Any:
+        library = self._library.LLMatcher
+        grammar = library.grammar_from_json_schema(json.dumps(dict(schema)), overrides={"whitespace_flexible": False})
+        return _check(library(self._tokenizer, grammar, log_level=0))
+
+    def _allowed(self, matchers: Sequence[Any], *, width: int) -> torch.Tensor:
+        """Whether each row may go on with each token, (b, V); the model may have more logits than there are tokens."""
+        allowed = torch.zeros(len(matchers), width, dtype=torch.bool)
+        for row, matcher in zip(allowed, matchers, strict=True):
+            mask = torch.frombuffer(bytearray(matcher.compute_logit_bias()), dtype=torch.uint8)[:width] > 0
+            row[: len(mask)] = mask
+            row[self._stops] = mask[self._tokenizer.eos_token]  # it knows one of them
+        return allowed
+
+
+def _read_tokenizer(tokenizer: Any, stops: Sequence[int]) -> Any:
+    from llguidance.hf import from_tokenizer
+
+    if not stops:
+        raise ConfigError("sampler.constrained needs a model or tokenizer with an end-of-sequence token, got none")
+    try:
+        return from_tokenizer(tokenizer, eos_token=stops[0])
+    except ValueError as error:
+        raise ConfigError(f"sampler.constrained: llguidance cannot read this tokenizer: {_line(error)}") from error
+
+
+def _check(matcher: Any) -> Any:
+    if matcher.is_error():
+        raise ConfigError(f"sampler.constrained: llguidance cannot keep to the schema: {_line(matcher.get_error())}")
+    return matcher
+
+
+def _line(error: object) -> str:
+    """An error of the library in one line."""
+    return " ".join(str(error).split())[:200]
