@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, GradingError
 from seal_lightning.grading.base import Answer, Grader, Verdict, best_over_golds
 from seal_lightning.tasks.arc.grids import DIGITS, Grid, GridError, GridText
 from seal_lightning.types import Chooser
@@ -55,6 +55,21 @@ def reason_of(answer: str) -> str:
     return answer.partition(":")[0].removeprefix(MALFORMED) if answer.startswith(MALFORMED) else ""
 
 
+def right_answers(golds: Sequence[str]) -> set[str]:
+    """The accepted outputs as `candidates` has grids, however their data has written them.
+
+    Raises:
+        GradingError: One is no grid: no answer could ever be right.
+    """
+    try:
+        return {DIGITS.encode(DIGITS.decode(gold)) for gold in golds}
+    except GridError as error:
+        raise GradingError(
+            f"cannot grade against a gold answer that is no grid of digits: {error}; read puzzles with "
+            "seal_lightning.data.ArcFiles"
+        ) from error
+
+
 class GridMatch(Grader):
     """1 if the grid is the right one in every cell, else 0.
 
@@ -70,7 +85,7 @@ class GridMatch(Grader):
     def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
         del question
         tried = candidates(answer)[: self.tries]
-        return best_over_golds(lambda gold: float(gold in tried), golds=golds, answer=answer)
+        return best_over_golds(lambda gold: float(gold in tried), golds=[*right_answers(golds)], answer=answer)
 
     def verdicts(
         self,

@@ -84,14 +84,26 @@ def _read_pair(block: str) -> Pair:
     return Pair(DIGITS.decode(head.removeprefix(INPUT)), DIGITS.decode(output))
 
 
+def input_of(query: Query, context: Context) -> Grid:
+    """The input of a test; `DataError` for a query of another kind."""
+    return _read_grid(query.question, context)
+
+
 def puzzle_of(context: Context) -> Puzzle:
     """The whole puzzle, tests with their outputs.
 
     Raises:
         DataError: The context is no puzzle.
     """
+    tests = [Pair(input_of(query, context), _read_grid(query.golds[0], context)) for query in context.queries]
+    return Puzzle(demonstrations_of(context), tuple(tests))
+
+
+def _read_grid(text: str, context: Context) -> Grid:
     try:
-        tests = tuple(Pair(DIGITS.decode(query.question), DIGITS.decode(query.golds[0])) for query in context.queries)
+        return DIGITS.decode(text)
     except GridError as error:
-        raise DataError(f"context {context.id!r}: expected grids as queries and golds, got {error}") from error
-    return Puzzle(demonstrations_of(context), tests)
+        raise DataError(
+            f"context {context.id!r}: expected grids of digits as queries and golds, got {error}: read puzzles with "
+            "seal_lightning.data.ArcFiles"
+        ) from error
