@@ -230,7 +230,7 @@ class SEALCLI(LightningCLI):
     def after_fit(self) -> None:
         run = Path(self.trainer.default_root_dir)
         if validations := read_validations(run):
-            self._print_table("fit", rounds_table(validations))
+            self._print_table("fit", rounds_table(validations), validations)
         self._say_usage(read_fit(run))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
         if (run / "policy").exists():
@@ -241,11 +241,13 @@ class SEALCLI(LightningCLI):
         self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")
 
     def after_validate(self) -> None:
-        self._print_table("validation", accuracy_table(self.model.evaluated))
+        evaluated = self.model.evaluated
+        self._print_table("validation", accuracy_table(evaluated), {self.model.rounds_done: evaluated})
         self._say_usage(self.model.evaluated)
 
     def after_test(self) -> None:
-        self._print_table("test", accuracy_table(self.model.evaluated))
+        evaluated = self.model.evaluated
+        self._print_table("test", accuracy_table(evaluated), {self.model.rounds_done: evaluated})
         self._say_usage(self.model.evaluated)
 
     def _say_usage(self, rollouts: Sequence[Rollout]) -> None:
@@ -257,11 +259,13 @@ class SEALCLI(LightningCLI):
             path.write_text(json.dumps(asdict(usage), indent=1) + "\n", encoding="utf-8")
             self._say(text)
 
-    def _print_table(self, name: str, rows: Sequence[Row]) -> None:
+    def _print_table(self, name: str, rows: Sequence[Row], validations: Mapping[int, Sequence[Rollout]]) -> None:
+        """The accuracy table, and below it what the task has to add."""
         if not self.trainer.is_global_zero:
             return
         run = Path(self.trainer.default_root_dir)
-        text = render_table(rows)
+        more = self.model.e_step.task.tables(validations)
+        text = "\n\n".join(part for part in (render_table(rows), more) if part)
         (run / f"{name}.md").write_text(text + "\n", encoding="utf-8")
         (run / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
         self._say(f"{text}\nsaved: {run / name}.md and .json")

@@ -16,6 +16,7 @@ from seal_lightning import __version__
 from seal_lightning.cli import COMMANDS, _quiet, main
 from seal_lightning.command_line import without_secrets
 from seal_lightning.sampling import LocalSampler
+from seal_lightning.tasks import Knowledge
 
 ROOT = Path(__file__).resolve().parent.parent
 RANDOM = "configs/debug/random.yaml"
@@ -27,6 +28,13 @@ class RemoteSampler(LocalSampler):
 
     def __init__(self, *, api_key: str | None = None, url: str = "") -> None:
         super().__init__(max_new_tokens=8)
+
+
+class Telling(Knowledge):
+    """A task that has something to add to the table."""
+
+    def tables(self, validations):
+        return "\n".join(f"{len(validations[number])} rollouts after {number}" for number in sorted(validations))
 
 
 class Stop(Callback):
@@ -197,6 +205,17 @@ def test_the_commands_after_a_fit(seal, tmp_path):
     names = {path.name for path in run.glob("config*")}
     assert names == {"config.yaml", "config-test.yaml", "config-validate.yaml", "config-predict.yaml"}
     assert seal("test", "--config", run / "config-test.yaml", "--print_config")[0] == 0
+
+
+def test_what_a_task_has_to_add_stands_below_the_table(seal, tmp_path):
+    run, task = tmp_path / "run", ["--model.task", f"{__name__}.Telling"]
+    code, out, err = fit(seal, run, "--config", RANDOM, *task)
+    assert (code, err) == (0, "")
+    assert f" |\n\n4 rollouts after 0\n4 rollouts after 1\nsaved: {run / 'fit.md'} and .json\n" in out
+    assert (run / "fit.md").read_text().endswith(" |\n\n4 rollouts after 0\n4 rollouts after 1\n")
+    code, out, err = seal("test", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
+    assert (code, err) == (0, "")
+    assert out.endswith(f" |\n\n4 rollouts after 1\nsaved: {run / 'test.md'} and .json\n")
 
 
 def test_an_interrupted_run_says_how_to_go_on(seal, tmp_path):

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seal_lightning.types import Context, Prompt, Query, SelfEdit, TrainingSequence
+from seal_lightning.types import Context, Prompt, Query, Rollout, SelfEdit, TrainingSequence
 
 
 class Task(ABC):
@@ -74,6 +74,16 @@ class Task(ABC):
         """The one answer in what the model generated after each of `query_prompts`, in their order."""
         del query, context
         return self.read_answer(texts[0])
+
+    def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> str:
+        """What else a run's rollouts tell, as Markdown; empty where the task has nothing to add.
+
+        Args:
+            validations: The rollouts of each validation by the number of rounds before it; one where `seal validate` or
+                `seal test` asks.
+        """
+        del validations
+        return ""
 
 
 def first_line(text: str) -> str:

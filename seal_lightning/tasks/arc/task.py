@@ -7,7 +7,7 @@ text, with the demonstrations before the test's input. What scores an adaptation
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.seeding import derive_seed
@@ -15,10 +15,11 @@ from seal_lightning.tasks.arc.answers import read_votes
 from seal_lightning.tasks.arc.augmentations import SYMMETRIES, Augmentation, augment_pair
 from seal_lightning.tasks.arc.building import training_puzzles
 from seal_lightning.tasks.arc.edit import ArcLimits, Loss, read_edit
-from seal_lightning.tasks.arc.grids import DIGITS, Grid, grid_text
-from seal_lightning.tasks.arc.puzzles import Pair, demonstrations_of, write_demonstrations, write_input
+from seal_lightning.tasks.arc.figures import arc_tables
+from seal_lightning.tasks.arc.grids import Grid, grid_text
+from seal_lightning.tasks.arc.puzzles import Pair, demonstrations_of, input_of, write_demonstrations, write_input
 from seal_lightning.tasks.base import Task
-from seal_lightning.types import Context, Directives, Prompt, Query, Schedule, SelfEdit, TrainingSequence
+from seal_lightning.types import Context, Directives, Prompt, Query, Rollout, Schedule, SelfEdit, TrainingSequence
 
 INSTRUCTION = (
     "Below are examples of a rule that turns an input grid into an output grid. Before a new input is to be solved, a "
@@ -66,12 +67,13 @@ class ArcTask(Task):
         schedule: Schedule = "cosine",
         instruction: str | None = None,
     ) -> None:
-        counts = {"votes": votes, "max_steps": max_steps, "max_puzzles": max_puzzles, "batch_size": batch_size}
-        for name, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}: use 1 or more")
+        _check_counts(1, votes=votes, max_steps=max_steps, max_puzzles=max_puzzles, batch_size=batch_size)
+        _check_counts(0, colour_permutations=colour_permutations, example_permutations=example_permutations)
         if votes > len(SYMMETRIES):
             raise ConfigError(f"votes must be at most {len(SYMMETRIES)}, got {votes}: a grid has no more symmetries")
+        if schedule not in get_args(Schedule):
+            names = ", ".join(get_args(Schedule))
+            raise ConfigError(f"schedule must be one of {names}, got {schedule!r}: use one of them")
         self.text = grid_text(grids)
         self.ways = tuple(SYMMETRIES)[:votes]  # the first one leaves a grid as it is
         self.limits = limits
@@ -114,7 +116,7 @@ class ArcTask(Task):
         return self.query_prompts(query, context)[0]
 
     def query_prompts(self, query: Query, context: Context) -> tuple[Prompt, ...]:
-        demonstrations, test = demonstrations_of(context), DIGITS.decode(query.question)
+        demonstrations, test = demonstrations_of(context), input_of(query, context)
         return tuple(Prompt(self._request(demonstrations, test, way), plain=True) for way in self.ways)
 
     def read_answer(self, text: str) -> str:
@@ -122,6 +124,9 @@ class ArcTask(Task):
 
     def read_answers(self, texts: Sequence[str], query: Query, context: Context) -> str:
         return read_votes(texts, [way.undo for way in self.ways], self.text)
+
+    def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> str:
+        return arc_tables(validations)
 
     def _request(self, demonstrations: Sequence[Pair], test: Grid, way: Augmentation) -> str:
         """Demonstrations and an input, to be continued with its output."""
@@ -143,10 +148,15 @@ class ArcTask(Task):
         sequences = []
         for puzzle in puzzles:
             (test,) = puzzle.tests
-            request, output = (
-                self._request(puzzle.demonstrations, test.input, self.ways[0]),
-                self.text.encode(test.output),
-            )
+            request = self._request(puzzle.demonstrations, test.input, self.ways[0])
+            output = self.text.encode(test.output)
             whole = loss == "all"
             sequences.append(TrainingSequence(request + output if whole else output, "" if whole else request))
         return tuple(sequences)
+
+
+def _check_counts(least: int, **counts: int) -> None:
+    """Raises `ConfigError` for the first option that is no whole number of at least `least`."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}: use {least} or more")
