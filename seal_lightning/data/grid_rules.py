@@ -22,6 +22,8 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 _SHARES = {"train": range(6), "validation": range(6, 8), "test": range(8, 10)}  # of the last digit of a name's digest
 _TRIES = 1000  # draws of a rule or a grid before giving up: the rarest that can be asked for comes up in dozens
 
+NOTHING: Grid = ((0,),)  # what counting makes of a grid without the colour
+
 Numbers = tuple[int, ...]
 
 
@@ -102,10 +104,10 @@ def _border(grid: Grid, parameters: Numbers) -> Grid:
 
 
 def _counting(grid: Grid, parameters: Numbers) -> Grid:
-    """A row of as many cells as the grid has of a colour; one cell of 0 where it has none."""
+    """A row of as many cells as the grid has of a colour."""
     (colour,) = parameters
     count = sum(row.count(colour) for row in grid)
-    return ((colour,) * count or (0,),)
+    return ((colour,) * count,) if count else NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,8 @@ class Shape:
 def draw_puzzle(draw: random.Random, rule: Rule, shape: Shape) -> Puzzle | None:
     """A puzzle that shows the rule and can be solved from what it shows; None where none comes up.
 
-    The test's colours are among those of the demonstrations, no input occurs twice, and the rule changes something.
+    The test's colours are among those of the demonstrations, no input occurs twice, and the rule makes something of each.
+    A rule without steps leaves grids as they are.
     """
     count = draw.randint(*shape.demonstrations) + 1
     side = draw.randint(*shape.sides)
@@ -196,7 +199,7 @@ def draw_puzzle(draw: random.Random, rule: Rule, shape: Shape) -> Puzzle | None:
         shown = {cell for pair in pairs[:-1] for row in pair.input for cell in row}
         if (
             len(set(inputs)) == count
-            and all(pair.input != pair.output for pair in pairs)
+            and all(pair.output != NOTHING and (pair.output != pair.input or not rule.steps) for pair in pairs)
             and all(max(len(pair.output), len(pair.output[0])) <= MAX_SIDE for pair in pairs)
             and shown.issuperset(cell for row in inputs[-1] for cell in row)
         ):

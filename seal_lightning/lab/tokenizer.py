@@ -17,15 +17,21 @@ _SPECIAL = ("<eos>", "<pad>")
 _PIECE = re.compile(r" ?\w+")
 
 
-def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer whose words are those of `texts`, with the space before them where there is one."""
-    words = sorted({piece.replace(" ", "Ġ") for text in texts for piece in _PIECE.findall(text)})
+def build_tokenizer(texts: Iterable[str], *, pieces: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """A tokenizer whose words are those of `texts`, with the space before them where there is one.
+
+    Args:
+        texts: Where the words are found.
+        pieces: What else is one token, across words and lines.
+    """
+    found = {piece for text in texts for piece in _PIECE.findall(text)}
+    words = sorted({piece.replace(" ", "Ġ").replace("\n", "Ċ") for piece in (*found, *pieces)})
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = [(token, 0.0) for token in _SPECIAL]
     vocabulary += [(letter, _BYTE) for letter in letters]
     vocabulary += [(word, _WORD) for word in words if word not in letters]
     backend = Tokenizer(models.Unigram(vocabulary, unk_id=None, byte_fallback=False))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not pieces)  # type: ignore[assignment]
     backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
