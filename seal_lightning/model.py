@@ -23,8 +23,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from seal_lightning.errors import ModelError
 from seal_lightning.tiny import build_tiny
 
-EXPECTED = "a hub name, a folder with config.json, tokenizer and *.safetensors, lab, or random/llama"
+EXPECTED = "a hub name, a folder with config.json, tokenizer and *.safetensors, lab, lab-grids, or random/llama"
 LAB = Path(__file__).parent / "lab" / "weights"
+SHIPPED = {"lab": LAB, "lab-grids": LAB.parent / "grids" / "weights"}
 FOLDER = {
     "configuration": ("config.json",),
     "weights": ("*.safetensors",),
@@ -38,8 +39,8 @@ class ModelSource:
     """Which causal language model to start from.
 
     Args:
-        name: Hub name, local folder, `lab` for the small model that comes with this package (docs/lab.md), or
-            `random/llama` (also gpt2, gpt_neox, qwen2, qwen3, gemma) for random weights.
+        name: Hub name, local folder, `lab` or `lab-grids` for the small models that come with this package
+            (docs/lab.md, docs/arc.md), or `random/llama` (also gpt2, gpt_neox, qwen2, qwen3, gemma) for random weights.
         dtype: Of the base weights; `auto` takes the checkpoint's own. Adapters are float32 in any case.
         chat: Whether prompts go through the tokenizer's chat template; `auto` uses it where the tokenizer has one.
         revision: Branch, tag or commit of a hub model.
@@ -65,7 +66,7 @@ def load_model(source: ModelSource) -> tuple[Any, Any, bool]:
         ModelError: The name is neither a folder nor on the hub (or cache), weights or tokenizer are missing, or the
             chat template was asked for where there is none.
     """
-    source = replace(source, name=str(LAB)) if source.name == "lab" else source
+    source = replace(source, name=str(SHIPPED[source.name])) if source.name in SHIPPED else source
     model, tokenizer = _random(source) if source.name.startswith("random/") else _pretrained(source)
     if tokenizer.pad_token_id is None:  # padding is always masked, so any token will do
         if tokenizer.eos_token_id is None:

@@ -9,6 +9,7 @@ from seal_lightning.data.jsonl import Jsonl
 from seal_lightning.data.passage_pair import PassagePair
 from seal_lightning.data.seal_json import SealJson
 from seal_lightning.data.squad import Squad
+from seal_lightning.data.synthetic_arc import SyntheticArc
 from seal_lightning.data.text_folder import TextFolder
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "SEALDataModule",
     "SealJson",
     "Squad",
+    "SyntheticArc",
     "TextFolder",
     "read_contexts",
     "units",

@@ -179,29 +179,37 @@ class Shape:
 def draw_puzzle(draw: random.Random, rule: Rule, shape: Shape) -> Puzzle | None:
     """A puzzle that shows the rule and can be solved from what it shows; None where none comes up.
 
-    The test's colours are among those of the demonstrations, no input occurs twice, and the rule makes something of each.
-    A rule without steps leaves grids as they are.
+    The test's colours are among those of the demonstrations.
     """
-    count = draw.randint(*shape.demonstrations) + 1
+    for _ in range(_TRIES):
+        pairs = draw_pairs(draw, rule, shape, count=draw.randint(*shape.demonstrations) + 1)
+        if pairs is None:
+            return None
+        *demonstrations, test = pairs
+        shown = {cell for pair in demonstrations for row in pair.input for cell in row}
+        if shown.issuperset(cell for row in test.input for cell in row):
+            return Puzzle(tuple(demonstrations), (test,))
+    return None
+
+
+def draw_pairs(draw: random.Random, rule: Rule, shape: Shape, *, count: int) -> list[Pair] | None:
+    """Pairs that follow the rule, no two alike; None where none come up.
+
+    The rule makes something of each input; one without steps leaves inputs as they are.
+    """
     side = draw.randint(*shape.sides)
     palette = draw.sample(range(1, COLOURS), draw.randint(*shape.colours))
+    pairs: dict[Grid, Pair] = {}
     for _ in range(_TRIES):
-        inputs: list[Grid] = []
-        while len(inputs) < count:
-            height, width = (side, side) if shape.square else (draw.randint(*shape.sides), draw.randint(*shape.sides))
-            inputs.append(
-                tuple(
-                    tuple(draw.choice(palette) if draw.random() < shape.filled else 0 for _ in range(width))
-                    for _ in range(height)
-                )
-            )
-        pairs = [Pair(grid, rule.apply(grid)) for grid in inputs]
-        shown = {cell for pair in pairs[:-1] for row in pair.input for cell in row}
-        if (
-            len(set(inputs)) == count
-            and all(pair.output != NOTHING and (pair.output != pair.input or not rule.steps) for pair in pairs)
-            and all(max(len(pair.output), len(pair.output[0])) <= MAX_SIDE for pair in pairs)
-            and shown.issuperset(cell for row in inputs[-1] for cell in row)
-        ):
-            return Puzzle(tuple(pairs[:-1]), tuple(pairs[-1:]))
+        height, width = (side, side) if shape.square else (draw.randint(*shape.sides), draw.randint(*shape.sides))
+        grid = tuple(
+            tuple(draw.choice(palette) if draw.random() < shape.filled else 0 for _ in range(width))
+            for _ in range(height)
+        )
+        output = rule.apply(grid)
+        fits = max(len(output), len(output[0])) <= MAX_SIDE
+        if fits and output != NOTHING and (output != grid or not rule.steps):
+            pairs[grid] = Pair(grid, output)
+            if len(pairs) == count:
+                return list(pairs.values())
     return None

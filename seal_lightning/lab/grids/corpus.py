@@ -11,13 +11,13 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from seal_lightning.data.grid_rules import Rule, Step, draw_puzzle, draw_rule
+from seal_lightning.data.grid_rules import Rule, Step, draw_pairs, draw_puzzle, draw_rule
 from seal_lightning.data.synthetic_arc import LEVELS
 from seal_lightning.policy import Policy
 from seal_lightning.tasks.arc.augmentations import FAMILIES
 from seal_lightning.tasks.arc.edit import LOSSES
 from seal_lightning.tasks.arc.grids import DIGITS
-from seal_lightning.tasks.arc.puzzles import Puzzle, context_of, write_input
+from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of, write_input
 from seal_lightning.tasks.arc.task import ArcTask
 
 Pieces = list[tuple[str, float]]  # texts and the weight of their tokens' loss
@@ -38,19 +38,22 @@ class GridCorpus:
     def bare_document(self, draw: random.Random) -> Pieces:
         """The name of a symmetry and pairs that follow it, in as many colours as there are."""
         rule = Rule((Step("symmetry", (draw.randrange(1, 8),)),)) if draw.random() < 0.85 else Rule(())
-        puzzle = self._draw(draw, rule, demonstrations=(0, 1), colours=(6, 9))
-        return pieces_of(puzzle, first=1.0, title=rule.name or "identity")
+        pairs = draw_pairs(draw, rule, replace(LEVELS["easy"].shape, colours=(6, 9)), count=draw.choice((1, 2)))
+        assert pairs is not None, "a grid of so many colours is always changed"
+        return pieces_of(pairs, first=1.0, title=rule.name or "identity")
 
     def puzzle_document(self, draw: random.Random, *, split: str = "train") -> Pieces:
         """A puzzle of a training rule; nothing can be known of the first output, so it counts little."""
-        return pieces_of(self.puzzle(draw, draw.choices(KINDS, weights=(1, 4, 3, 2))[0], split=split), first=0.1)
+        return pieces_of(self.puzzle(draw, draw.choices(KINDS, weights=(1, 4, 3, 2))[0], split=split).pairs, first=0.1)
 
     def puzzle(self, draw: random.Random, families: Sequence[str], *, split: str = "train") -> Puzzle:
         """A puzzle of a rule that has a step of each of these families."""
         while True:
             rule = draw_rule(draw, families=families, steps=len(families), split=split) if families else Rule(())  # type: ignore[arg-type]
             if rule is not None:
-                return self._draw(draw, rule, demonstrations=(1, 3), colours=(2, 5))
+                shape = replace(LEVELS["easy"].shape, demonstrations=(1, 3), colours=(2, 5))
+                if (puzzle := draw_puzzle(draw, rule, shape)) is not None:
+                    return puzzle
 
     def edit_document(self, draw: random.Random) -> Pieces:
         """The request for a self-edit, and one in which everything is drawn alike."""
@@ -69,19 +72,11 @@ class GridCorpus:
             yield "".join(" " if letter.isdigit() else letter for letter in text)
         yield " true false"
 
-    def _draw(
-        self, draw: random.Random, rule: Rule, *, demonstrations: tuple[int, int], colours: tuple[int, int]
-    ) -> Puzzle:
-        shape = replace(LEVELS["easy"].shape, demonstrations=demonstrations, colours=colours)
-        while (puzzle := draw_puzzle(draw, rule, shape)) is None:
-            pass
-        return puzzle
 
-
-def pieces_of(puzzle: Puzzle, *, first: float, title: str = "") -> Pieces:
-    """A puzzle with a weight of `first` on its first output. Inputs hardly count: their cells are drawn."""
+def pieces_of(pairs: Sequence[Pair], *, first: float, title: str = "") -> Pieces:
+    """Pairs as the task writes them; the first output has a weight of its own, and inputs hardly any: they are drawn."""
     pieces: Pieces = [(title, 0.0)] if title else []
-    for number, pair in enumerate(puzzle.pairs):
+    for number, pair in enumerate(pairs):
         seam = "\n\n" if pieces else ""
         pieces += [(seam + write_input(pair.input), 0.02), (DIGITS.encode(pair.output), 1.0 if number else first)]
     return pieces

@@ -116,7 +116,7 @@ def solved(model: Any, tokenizer: PreTrainedTokenizerFast, corpus: GridCorpus, *
         for split in ("train", "validation"):
             if kind or split == "train":
                 documents[f"{'+'.join(kind) or 'identity'} ({split})"] = pieces_of(
-                    corpus.puzzle(draw, kind, split=split), first=0.1
+                    corpus.puzzle(draw, kind, split=split).pairs, first=0.1
                 )
         for name, pieces in documents.items():
             ids, _ = row_of(pieces, tokenizer)

@@ -8,6 +8,7 @@ first, and the bootstrap draws contexts. Contexts without tests say nothing and 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,13 @@ from statistics import fmean
 from seal_lightning.evaluation import bootstrap_interval, group_by_context
 from seal_lightning.tasks.arc.answers import TRIES, candidates, reason_of, right_answers
 from seal_lightning.tasks.arc.augmentations import FAMILIES
-from seal_lightning.tasks.arc.edit import LOSSES
+from seal_lightning.tasks.arc.edit import LOSSES, SCHEMA
 from seal_lightning.types import Kind, Rollout
 
 Validations = Mapping[int, Sequence[Rollout]]  # by the number of rounds before them
 IN_CONTEXT, DEMONSTRATIONS, EDITS, FIXED = "in-context", "demonstrations alone", "self-edits", "fixed configuration"
 NO_EDITS = (IN_CONTEXT, DEMONSTRATIONS)
+CONFIGURATIONS = 8  # shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,17 @@ class ChoiceRow:
     success: float | None
     others: int
     others_success: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationRow:
+    """What edits with the same choices came to on several contexts: how many contexts, and their success rate."""
+
+    edit: str
+    success: float
+    low: float
+    high: float
+    contexts: int
 
 
 # -- the table of rows -------------------------------------------------------------------------------------------------
@@ -211,6 +224,30 @@ def _mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
 
 
+def configuration_rows(
+    validations: Validations, *, most: int = CONFIGURATIONS, resamples: int = 2000
+) -> list[ConfigurationRow]:
+    """The best whole configurations of the last validation that several contexts were adapted with, best first.
+
+    Where every context is tried with every configuration (`configs/arc/search.yaml`), the first row is the fixed
+    configuration to compare with.
+    """
+    by_edit: dict[str, list[Rollout]] = {}
+    for rollout in _of_kind(validations[max(validations)], "edit") if validations else ():
+        if rollout.status == "ok":
+            edit = json.dumps({name: rollout.asked[name] for name in SCHEMA["required"]})
+            by_edit.setdefault(edit, []).append(rollout)
+    rows = [_configuration_row(edit, rollouts, resamples) for edit, rollouts in by_edit.items()]
+    shared = [row for row in rows if row.contexts > 1]
+    return sorted(shared, key=lambda row: (-row.success, -row.contexts))[:most]
+
+
+def _configuration_row(edit: str, rollouts: Sequence[Rollout], resamples: int) -> ConfigurationRow:
+    successes = [fmean(map(_success, group)) for group in group_by_context(rollouts).values()]
+    low, high = bootstrap_interval(successes, resamples=resamples)
+    return ConfigurationRow(edit, fmean(successes), low, high, len(successes))
+
+
 # -- Markdown ----------------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +257,7 @@ def arc_tables(validations: Validations) -> str:
     parts = (
         _rendered_rows(arc_rows(validations)),
         _rendered_choices(choice_rows(validations)),
+        _rendered_configurations(configuration_rows(validations)),
         _counted("rejected edits", (r.reason for rows in by_row.values() for (r, *_) in _edits(rows))),
         _counted("malformed answers", (reason_of(a) for rows in by_row.values() for r in rows for a in r.answers)),
     )
@@ -247,6 +285,13 @@ def _rendered_choices(rows: Sequence[ChoiceRow]) -> str:
         lines.append(
             f"| {row.name} | {row.edits} | {_share(row.success)} | {row.others} | {_share(row.others_success)} |"
         )
+    return "\n".join(lines) if rows else ""
+
+
+def _rendered_configurations(rows: Sequence[ConfigurationRow]) -> str:
+    lines = ["| configurations on several contexts | success | 95 % interval | contexts |", "|---|---|---|---|"]
+    for row in rows:
+        lines.append(f"| `{row.edit}` | {row.success:.3f} | {row.low:.3f} – {row.high:.3f} | {row.contexts} |")
     return "\n".join(lines) if rows else ""
 
 
