@@ -12,12 +12,15 @@ from seal_lightning.cli import main
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.policy import PolicyTuning
 from seal_lightning.strategies import ZeROStrategy
+from seal_lightning.tasks.arc.edit import ArcLimits, read_edit
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(
     path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*") if path.suffix in (".yaml", ".json")
 )
-OVERLAYS = [path for path in CONFIGS if path.startswith("configs/deepspeed/")]  # over one of the others
+DEEPSPEED = [path for path in CONFIGS if path.startswith("configs/deepspeed/")]
+SEARCH = "configs/arc/search.yaml"
+OVERLAYS = [*DEEPSPEED, SEARCH]  # over one of the others
 TABLES = ["configs/prices.yaml"]  # read by an option, no configurations
 CONFIGS = [path for path in CONFIGS if path not in [*OVERLAYS, *TABLES]]
 DATA = ["--data.train", "configs/debug/passages.jsonl", "--data.validation", "configs/debug/passages-validation.jsonl"]
@@ -25,7 +28,7 @@ DATA = ["--data.train", "configs/debug/passages.jsonl", "--data.validation", "co
 WIDE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 8}
 GROUPED = {**WIDE, "num_key_value_heads": 1}
 ARCHITECTURES = {
-    r"random/llama|SmolLM2|Llama|^lab$": LlamaConfig(**GROUPED),
+    r"random/llama|SmolLM2|Llama|^lab(-grids)?$": LlamaConfig(**GROUPED),
     r"Qwen2": Qwen2Config(**GROUPED),
     r"distilgpt2|gpt2": GPT2Config(n_embd=16, n_layer=1, n_head=2, n_inner=16, vocab_size=8),
     r"pythia": GPTNeoXConfig(**WIDE),
@@ -48,7 +51,8 @@ def test_there_are_some():
 @pytest.mark.parametrize("path", CONFIGS)
 def test_it_parses(monkeypatch, capfd, path):
     monkeypatch.chdir(ROOT)
-    data = [] if "class_path" in read(path)["data"] else DATA
+    named = read(path)["data"]
+    data = [] if "class_path" in named or named.get("train") else DATA
     assert main(["fit", "--config", path, *data, "--print_config"]) == 0
     out, err = capfd.readouterr()
     assert err == ""
@@ -58,11 +62,11 @@ def test_it_parses(monkeypatch, capfd, path):
 @pytest.mark.parametrize("path", [path for path in [*CONFIGS, *OVERLAYS] if path.endswith(".yaml")])
 def test_its_first_line_launches_it(path):
     first = (ROOT / path).read_text().splitlines()[0]
-    base = r"(--config configs/knowledge/\S+ )?" if path in OVERLAYS else ""
+    base = r"(--config configs/(knowledge|arc)/\S+ )?" if path in OVERLAYS else ""
     assert re.match(rf"# (seal|torchrun .*seal|env .*seal) \w+ {base}--config {re.escape(path)}( |$)", first), first
 
 
-@pytest.mark.parametrize(("path", "stage"), list(zip(OVERLAYS, (2, 3, 3), strict=True)))
+@pytest.mark.parametrize(("path", "stage"), list(zip(DEEPSPEED, (2, 3, 3), strict=True)))
 def test_an_overlay_sets_the_strategy(monkeypatch, capfd, path, stage):
     monkeypatch.chdir(ROOT)
     base = ["--config", "configs/knowledge/qwen2.5-7b.yaml", "--config", path]
@@ -71,6 +75,17 @@ def test_an_overlay_sets_the_strategy(monkeypatch, capfd, path, stage):
     assert strategy["class_path"] == "seal_lightning.strategies.ZeROStrategy"
     assert strategy["init_args"]["stage"] == stage
     assert ZeROStrategy(**strategy["init_args"]).config["zero_optimization"]["stage"] == stage
+
+
+@pytest.mark.parametrize("base", [path for path in CONFIGS if path.startswith("configs/arc/")])
+def test_a_search_over_any_configuration_of_arc_tries_all_its_edits(monkeypatch, capfd, base):
+    monkeypatch.chdir(ROOT)
+    assert main(["validate", "--config", base, "--config", SEARCH, "--print_config"]) == 0
+    printed = yaml.safe_load(capfd.readouterr().out)
+    assert printed["model"]["evaluation_sampler"]["class_path"] == "seal_lightning.sampling.WrittenEdits"
+    edits = printed["data"]["init_args"]["validation"]["init_args"]["edits"]
+    assert printed["model"]["evaluation"]["edits"] == len(edits) == len({*edits})
+    assert [read_edit(edit, ArcLimits())[2] for edit in edits] == [""] * len(edits)
 
 
 @pytest.mark.parametrize("path", CONFIGS)

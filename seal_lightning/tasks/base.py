@@ -60,7 +60,10 @@ class Task(ABC):
 
     @abstractmethod
     def query_prompt(self, query: Query, context: Context) -> Prompt:
-        """The question to an adapted model. It must not contain the passage: what was learnt is to be scored."""
+        """The question to an adapted model, without what it was to learn: that is to be scored.
+
+        For knowledge this is the passage. ARC asks with the demonstrations, which are the task and not what was learnt.
+        """
 
     def read_answer(self, text: str) -> str:
         """The answer in what the model generated after `query_prompt`: its first line that is not empty."""

@@ -49,7 +49,7 @@ _FIELDS: Sequence[str] = SCHEMA["required"]
 _NAMED = re.compile(rf"\b(?:{'|'.join(_FIELDS)})\b")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # options have no slots: jsonargparse asks for their vars()
 class ArcLimits:
     """Lowest and highest value that is applied when a self-edit asks for it; what lies beyond is moved to the limit.
 
