@@ -3,8 +3,8 @@
     python benchmarks/arc.py --seeds 3 [--first-seed N] [--json FILE] [any option of seal fit]
 
 A seed changes the rules, the puzzles, the sampling and the adapters. Success is the share of (puzzle, edit) pairs of
-held-out rules that are wholly right, after the last round, not the best one. Intervals are 95 % bootstrap intervals that
-draw seeds first and then puzzles within a seed. Each run is one single-threaded process; two of them run at a time.
+held-out rules that are wholly right, after the last round, not the best one. Intervals are 95 % bootstrap intervals
+that draw seeds first and then puzzles within a seed. Runs are single-threaded processes, `--jobs` of them at a time.
 """
 
 import argparse
