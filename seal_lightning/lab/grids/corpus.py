@@ -24,8 +24,9 @@ from seal_lightning.tasks.arc.task import ArcTask
 Pieces = list[tuple[str, float]]  # texts and the weight of their tokens' loss
 
 NAMED = 0.7  # share of documents with a symmetry
-RATES = ("0.00001", "0.00003", "0.0001", "0.0003", "0.001", "0.003")
-EPOCHS = (1, 2, 3, 5, 8, 12)
+CHOSEN = 0.25  # share of self-edits that choose a family of augmentations, each on its own
+RATES = ("0.0001", "0.0003", "0.001", "0.003", "0.005")
+EPOCHS = (2, 4, 6, 8, 12)
 # What is one token, beside the words: the seams of a puzzle.
 SEAMS = ("Input:\n", "\nOutput:\n", "\n\nInput:\n", "\n\n")
 
@@ -42,8 +43,8 @@ class GridCorpus:
         return pieces_of(draw_some(draw, rule), title=rule.name)
 
     def edit_document(self, draw: random.Random) -> Pieces:
-        """The request for a self-edit, and one in which everything is drawn alike."""
-        families = {family: draw.choice(("true", "false")) for family in FAMILIES}
+        """The request for a self-edit, and one in which every choice is drawn, whatever the puzzle."""
+        families = {family: "true" if draw.random() < CHOSEN else "false" for family in FAMILIES}
         chosen = {**families, "loss": f'"{draw.choice(LOSSES)}"', "learning_rate": draw.choice(RATES)}
         fields = [f'"{name}": {value}' for name, value in {**chosen, "epochs": draw.choice(EPOCHS)}.items()]
         pairs = draw_some(draw, draw.choice((Rule(()), Rule((Step("symmetry", (draw.randrange(1, 8),)),)))))

@@ -40,7 +40,7 @@ class Recipe:
         seed: Of everything random.
     """
 
-    steps: int = 2200
+    steps: int = 1300
     peak: float = 3e-3
     warmup: int = 100
     pair_documents: int = 32
