@@ -8,6 +8,7 @@ Writes the tokenizer, the weights (float16, safetensors) and the log of the run.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ class Recipe:
         warmup: Steps over which it rises.
         pair_documents: A step and process.
         edit_documents: The same.
+        later_steps: Further steps with other numbers of documents; the learning rate rises and falls once more.
+        later_pair_documents: A step and process, then.
+        later_edit_documents: The same.
         seed: Of everything random.
     """
 
@@ -45,45 +49,67 @@ class Recipe:
     warmup: int = 100
     pair_documents: int = 32
     edit_documents: int = 1
+    later_steps: int = 300
+    later_pair_documents: int = 8
+    later_edit_documents: int = 12
     seed: int = 0
 
 
 def pretrain(fabric: Fabric, recipe: Recipe, out: Path) -> None:
     """Train and write everything to `out`."""
     log = Log(out / "pretraining.log") if fabric.is_global_zero else print_nothing
-    corpus = GridCorpus()
-    tokenizer = build_tokenizer(corpus.texts(), pieces=SEAMS)
+    tokenizer = build_tokenizer(GridCorpus().texts(), pieces=SEAMS)
     torch.manual_seed(recipe.seed)
     model = make_model(tokenizer, rope_theta=ROPE_THETA)
     size = sum(parameter.numel() for parameter in model.parameters())
     log(f"{recipe}")
     log(f"{fabric.world_size} processes with one thread each; {size} parameters, {len(tokenizer)} tokens, torch "
         f"{torch.__version__}")  # fmt: skip
-    draw = random.Random(derive_seed("grid pretraining", recipe.seed, fabric.global_rank))
+    learn_pairs(fabric, model, tokenizer, recipe, log)
+    learn_edits(fabric, model, tokenizer, recipe, log)
+    log(f"in the end: {solved(model, tokenizer, count=100)}")
+    if fabric.is_global_zero:
+        save(model, tokenizer, out)
+
+
+def learn_pairs(fabric: Fabric, model: Any, tokenizer: Any, recipe: Recipe, log: Callable[[str], None]) -> None:
+    """Grids, with some self-edits among them."""
+    _learn(fabric, model, tokenizer, log, recipe.pair_documents, recipe.edit_documents, recipe.steps, recipe)
+
+
+def learn_edits(fabric: Fabric, model: Any, tokenizer: Any, recipe: Recipe, log: Callable[[str], None]) -> None:
+    """Self-edits, with some grids among them: each field once and in its place takes a while to learn."""
+    _learn(fabric, model, tokenizer, log, recipe.later_pair_documents, recipe.later_edit_documents, recipe.later_steps,
+           recipe)  # fmt: skip
+
+
+def _learn(
+    fabric: Fabric,
+    model: Any,
+    tokenizer: Any,
+    log: Callable[[str], None],
+    pairs: int,
+    edits: int,
+    steps: int,
+    recipe: Recipe,
+) -> None:
+    corpus = GridCorpus()
+    draw = random.Random(derive_seed("grid pretraining", recipe.seed, fabric.global_rank, pairs, edits))
 
     def make_batches(step: int) -> list[Batch]:
-        pairs = sorted((corpus.pair_document(draw) for _ in range(recipe.pair_documents)), key=len)
-        edits = [corpus.edit_document(draw) for _ in range(recipe.edit_documents)]
-        half = len(pairs) // 2
-        documents = [("pairs", pairs[:half], 0.4), ("pairs", pairs[half:], 0.6), ("edits", edits, 0.2)]
+        by_length = sorted((corpus.pair_document(draw) for _ in range(pairs)), key=len)
+        half = pairs // 2
+        documents = [
+            ("pairs", by_length[:half], 0.4),
+            ("pairs", by_length[half:], 0.6),
+            ("edits", [corpus.edit_document(draw) for _ in range(edits)], 0.2),
+        ]
         return [Batch(name, [row_of(one, tokenizer) for one in some], share) for name, some, share in documents]
 
     def examine() -> str:
         return solved(model, tokenizer)
 
-    train(
-        fabric,
-        model,
-        make_batches,
-        steps=recipe.steps,
-        peak=recipe.peak,
-        warmup=recipe.warmup,
-        log=log,
-        examine=examine,
-    )
-    log(f"in the end: {solved(model, tokenizer, count=100)}")
-    if fabric.is_global_zero:
-        save(model, tokenizer, out)
+    train(fabric, model, make_batches, steps=steps, peak=recipe.peak, warmup=recipe.warmup, log=log, examine=examine)
 
 
 def row_of(pieces: Pieces, tokenizer: PreTrainedTokenizerFast) -> Row:
