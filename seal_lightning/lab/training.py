@@ -84,13 +84,15 @@ def train(
     """
     optimizer = torch.optim.AdamW(plain.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     model, optimizer = fabric.setup(plain, optimizer)
+    padding = plain.config.pad_token_id
+    assert padding is not None, "make_model sets it"
     started, tokens, losses = time.monotonic(), 0, dict[str, list[float]]()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = peak * _rate(step, steps, warmup)
         batches = make_batches(step)
         for number, batch in enumerate(batches):
-            ids, labels, weights = _tensors(batch.rows, pad=plain.config.pad_token_id)
+            ids, labels, weights = _tensors(batch.rows, pad=padding)
             with fabric.no_backward_sync(model, enabled=number < len(batches) - 1):
                 loss, target_loss = _loss(model(input_ids=ids, use_cache=False).logits, labels, weights)
                 fabric.backward(loss * batch.share)
