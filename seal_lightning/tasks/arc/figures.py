@@ -234,7 +234,7 @@ def configuration_rows(
     """
     by_edit: dict[str, list[Rollout]] = {}
     for rollout in _of_kind(validations[max(validations)], "edit") if validations else ():
-        if rollout.status == "ok":
+        if rollout.status == "ok" and rollout.asked.keys() >= set(SCHEMA["required"]):
             edit = json.dumps({name: rollout.asked[name] for name in SCHEMA["required"]})
             by_edit.setdefault(edit, []).append(rollout)
     rows = [_configuration_row(edit, rollouts, resamples) for edit, rollouts in by_edit.items()]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from seal_lightning.tasks.arc.figures import ChoiceRow, arc_rows, arc_tables, choice_rows
+from seal_lightning.tasks.arc.figures import ChoiceRow, arc_rows, arc_tables, choice_rows, configuration_rows
 from seal_lightning.types import Rollout
 
 RIGHT, OTHER, WRONG = "12\n34", "12\n30", "12"  # all right; three cells of four; another shape
@@ -232,3 +232,27 @@ def test_as_markdown():
         "\n"
         "malformed answers: ragged rows 2, no grid 1"
     )
+
+
+def test_configurations_of_several_contexts_best_first():
+    slow, fast = ({**CHOSE, "learning_rate": rate, "epochs": 2} for rate in (0.0001, 0.003))
+    found = configuration_rows(
+        {
+            0: [edit(0, OTHER, asked=slow)],  # an earlier validation is not looked at
+            1: [
+                edit(0, OTHER, asked=slow),
+                edit(0, RIGHT, asked=slow, context="b"),
+                edit(1, RIGHT, asked=fast),
+                edit(1, RIGHT, asked=dict(reversed(fast.items())), context="b"),  # written in another order
+                edit(2, RIGHT, asked={**fast, "epochs": 3}),  # tried on one context only
+                rejected(3, "too many training steps"),
+            ],
+        }
+    )
+    assert [(row.success, row.contexts) for row in found] == [(1.0, 2), (0.5, 2)]
+    assert found[0].edit == (
+        '{"basic": true, "size": false, "chained": false, "repeated": false, "loss": "outputs", '
+        '"learning_rate": 0.003, "epochs": 2}'
+    )
+    assert f"| `{found[0].edit}` | 1.000 | 1.000 – 1.000 | 2 |" in arc_tables({1: [edit(0, RIGHT, asked=fast),
+        edit(0, RIGHT, asked=fast, context="b")]})  # fmt: skip
