@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from seal_lightning.data.base import Reader, check_path
+from seal_lightning.data.base import Reader, check_path, check_texts
 from seal_lightning.data.rows import Row, describe, read_rows
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.tasks.arc.grids import COLOURS, MAX_SIDE, Grid, GridError, make_grid
@@ -37,13 +37,13 @@ class _Choice:
 
     def __post_init__(self) -> None:
         if self.ids is not None:
-            _check_texts("ids", self.ids)
+            check_texts("ids", self.ids)
             if not self.ids:
                 raise ConfigError("ids must name at least one puzzle, got none: use null for all")
         side = self.max_side
         if side is not None and (isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= MAX_SIDE):
             raise ConfigError(f"max_side must be a whole number from 1 to {MAX_SIDE}, got {side!r}: use null for all")
-        _check_texts("edits", self.edits)
+        check_texts("edits", self.edits)
 
     def contexts(self, puzzles: Mapping[str, Row], *, source: str, solutions: Row | None = None) -> list[Context]:
         """The chosen puzzles in their order; those without solutions have no queries."""
@@ -268,9 +268,3 @@ def _checked(row: Row, field: str, value: object) -> Grid:
         got = str(error) if isinstance(value, list) else "nothing" if value is None else describe(value)
         advice = "add it" if value is None else "repair it"
         raise row.error(field, expected=f"a grid of colours 0 to {COLOURS - 1}", got=got, advice=advice) from None
-
-
-def _check_texts(name: str, value: Any) -> None:
-    listed = isinstance(value, Sequence) and not isinstance(value, str)
-    if not listed or not all(isinstance(item, str) and item.strip() for item in value):
-        raise ConfigError(f"{name} must be a list of texts, got {str(value)[:60]!r}: write each in quotes")

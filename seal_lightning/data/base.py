@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from typing import Any
 
 from seal_lightning.data.rows import Row
 from seal_lightning.errors import ConfigError
@@ -49,6 +50,13 @@ def check_path(name: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ConfigError(f"{name} must be a path, got {value!r}: name a file")
     return value
+
+
+def check_texts(name: str, value: Any) -> None:
+    """Raises `ConfigError` unless the value is a list of texts with something in them."""
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    if not listed or not all(isinstance(item, str) and item.strip() for item in value):
+        raise ConfigError(f"{name} must be a list of texts, got {str(value)[:60]!r}: write each in quotes")
 
 
 def context_id(title: str, passage: str, *, digest_size: int = 4) -> str:

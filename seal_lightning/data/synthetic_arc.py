@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from seal_lightning.data.base import Reader
+from seal_lightning.data.base import Reader, check_texts
 from seal_lightning.data.grid_rules import FAMILIES, SPLITS, Shape, Split, draw_puzzle, draw_rule
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.seeding import derive_seed
@@ -69,6 +69,9 @@ class SyntheticArc(Reader):
         for name, value in (("count", count), ("steps", LEVELS[difficulty].steps if steps is None else steps)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}: use 1 or more")
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ConfigError(f"seed must be a whole number, got {seed!r}: try 0")
+        check_texts("edits", edits)
         self.split: Split = split
         self.count = count
         self.level = LEVELS[difficulty]

@@ -78,6 +78,8 @@ def test_options_that_cannot_work():
         ({"families": ["symmetry", "turns"]}, "families must be some of"),
         ({"count": 0}, "count must be a whole number of at least 1, got 0"),
         ({"count": True}, "count must be a whole number of at least 1, got True"),
+        ({"seed": "one"}, "seed must be a whole number, got 'one'"),
+        ({"edits": "{}"}, "edits must be a list of texts, got '{}'"),
         ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
         ({"families": ["gravity", "border"], "steps": 3}, "steps must be at most 2, the number of families, got 3"),
         ({"families": ["border"], "difficulty": "standard"}, "steps must be at most 1"),
