@@ -3,7 +3,7 @@
 One step takes the next minibatch of every adapter in the bank; their sequences are packed into one row. The loss is the
 sum over adapters of each one's mean token loss, so the adapters do not influence each other. When one is finished, the
 next job takes its slot. When the memory does not suffice, forward passes get smaller, then slots fewer, and nothing
-that was trained is lost.
+that was trained is lost. A training can stop before its end and go on later from where it stood.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,11 +32,11 @@ class JobStats:
     """What training one adapter came to.
 
     Attributes:
-        steps: Optimizer steps.
-        trained_tokens: Tokens of its sequences over all epochs, prompts included.
+        steps: Optimizer steps, from the first to where it stands.
+        trained_tokens: Tokens of the sequences in these steps, prompts included.
         truncated: Sequences that lost their end to the longest length.
         skipped: Sequences left out because no token of them carries loss.
-        loss: Mean of the last epoch's step losses; nan where nothing was trained.
+        loss: Mean of the last epoch's step losses; nan where that epoch was not finished or nothing was trained.
     """
 
     steps: int
@@ -44,6 +44,21 @@ class JobStats:
     truncated: int
     skipped: int
     loss: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterState:
+    """Where the training of one adapter stands, with all that it takes to go on exactly.
+
+    Attributes:
+        step: Optimizer steps made so far.
+        slot: The adapter and its optimizer state, on the CPU.
+        loss: Sum of the step losses of the last epoch so far.
+    """
+
+    step: int
+    slot: SlotState
+    loss: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +72,7 @@ class AdapterPlan:
         batches: Numbers of sequences, step by step.
         rates: Learning rates by step.
         epoch_steps: Steps of one epoch.
-        stats: All but the loss.
+        stats: Of the whole training; all but the loss.
     """
 
     seed: int
@@ -68,13 +83,21 @@ class AdapterPlan:
     epoch_steps: int
     stats: JobStats
 
+    def stats_at(self, step: int, loss: float) -> JobStats:
+        """What the training came to when it stands before `step`; `loss` is the sum over the last epoch."""
+        tokens = sum(len(self.sequences[index][0]) for batch in self.batches[:step] for index in batch)
+        finished = 0 < self.stats.steps <= step
+        mean = loss / self.epoch_steps if finished else math.nan
+        return replace(self.stats, steps=step, trained_tokens=tokens, loss=mean)
+
 
 @dataclass(slots=True)
 class _Running:
-    """A job in a slot, and its next step."""
+    """A job in a slot, its next step, and the one before which it stops."""
 
     job: int
     plan: AdapterPlan
+    stop: int
     step: int = 0
     saved: SlotState | None = None  # while it waits for its slot to come back
 
@@ -94,6 +117,8 @@ class BankTraining:
         max_tokens: Of one forward pass; a single longer sequence goes over.
         max_norm: Of an adapter's gradient; None for any.
         on_step: Told how many optimizer steps were made since the last call.
+        start: Where each job's training stands; None for one that was not begun.
+        until: Stop each job before this step; None trains all to their ends.
     """
 
     def __init__(
@@ -106,32 +131,54 @@ class BankTraining:
         max_tokens: int,
         max_norm: float | None,
         on_step: Callable[[int], None],
+        start: Sequence[AdapterState | None] = (),
+        until: Sequence[int] | None = None,
     ) -> None:
         self.model, self.plans, self.make_bank, self.on_step = model, plans, make_bank, on_step
         self.max_tokens, self.max_norm = max_tokens, max_norm
+        self.states = list(start) or [None] * len(plans)
+        self.pausing = until is not None
+        stops = [plan.stats.steps for plan in plans]
+        if until is not None:
+            stops = [min(steps, stop) for steps, stop in zip(stops, until, strict=True)]
+        jobs = [
+            _Running(job, plan, stop, state.step, state.slot) if state else _Running(job, plan, stop)
+            for job, (plan, stop, state) in enumerate(zip(plans, stops, self.states, strict=True))
+        ]
         # Longest first: the short ones fill the slots that become free, and none is left to train alone at the end.
-        order = sorted(range(len(plans)), key=lambda job: (-plans[job].stats.steps, job))
-        self.waiting = deque(_Running(job, plans[job]) for job in order if plans[job].stats.steps)
+        jobs.sort(key=lambda job: (job.step - job.stop, job.job))
+        self.waiting = deque(job for job in jobs if job.step < job.stop)
+        self.standing = [job for job in jobs if job.step >= job.stop]
         self.bank = make_bank(slots)
         self.running: list[_Running] = []  # by slot
-        self.losses = torch.zeros(len(plans), device=self.bank.device)  # sums over each job's last epoch
+        sums = [state.loss if state else 0.0 for state in self.states]  # over each job's last epoch
+        self.losses = torch.tensor(sums, device=self.bank.device)
         self.head_loss = HeadLoss(model, adapted=set(self.bank.A))
 
-    def run(self, trained: AdapterBank) -> list[float]:
-        """Train every job, put its adapter into its slot of `trained`, and return its loss."""
+    def run(self, trained: AdapterBank) -> tuple[list[JobStats], list[AdapterState | None]]:
+        """Train every job and put its adapter into its slot of `trained`.
+
+        Returns:
+            What every job came to, and where it stands: None for one that nothing was trained of, and for all of them
+            where they went to their ends.
+        """
         longest = max((len(tokens) for plan in self.plans for tokens, _ in plan.sequences), default=0)
         self.packed = fits(self.model, longest)
-        for number, plan in enumerate(self.plans):
-            if not plan.stats.steps:
-                trained.reset(number, seed=plan.seed, rank=plan.rank)
+        for job in self.standing:
+            if job.saved is None:
+                trained.reset(job.job, seed=job.plan.seed, rank=job.plan.rank)
+            else:
+                trained.fill(job.job, job.saved.parameters, rank=job.saved.rank)
+        made = {job.job: job.step for job in self.standing} | {job.job: job.stop for job in self.waiting}
         with torch.enable_grad(), packed_attention(self.model) if self.packed else nullcontext():
             while self.waiting or self.running:
                 self._start()
                 self._step()
                 self._finish(trained)
-        counts = torch.tensor([max(1, plan.epoch_steps) for plan in self.plans])
-        means = (self.losses.cpu() / counts).tolist()
-        return [mean if plan.stats.steps else math.nan for mean, plan in zip(means, self.plans, strict=True)]
+        losses = self.losses.tolist()
+        stats = [plan.stats_at(made[job], losses[job]) for job, plan in enumerate(self.plans)]
+        states = [state and replace(state, loss=loss) for state, loss in zip(self.states, losses, strict=True)]
+        return stats, states if self.pausing else [None] * len(states)
 
     def _start(self) -> None:
         while self.waiting and len(self.running) < len(self.bank.ranks):
@@ -214,8 +261,10 @@ class BankTraining:
         """Take finished jobs out of their slots; the last running ones move up, so that slots stay without gaps."""
         for slot in reversed(range(len(self.running))):
             job = self.running[slot]
-            if job.step < job.plan.stats.steps:
+            if job.step < job.stop:
                 continue
+            if self.pausing:
+                self.states[job.job] = AdapterState(job.step, self.bank.take(slot))
             trained.fill(job.job, self.bank.parameters[slot], rank=self.bank.ranks[slot])
             last = self.running.pop()
             if slot < len(self.running):

@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -19,7 +19,7 @@ import torch
 
 from seal_lightning.adapters import AdapterBank, save_adapter
 from seal_lightning.adapters.bank import find_targets, parameters_of
-from seal_lightning.bank_training import AdapterPlan, BankTraining, JobStats
+from seal_lightning.bank_training import AdapterPlan, AdapterState, BankTraining, JobStats
 from seal_lightning.errors import ConfigError
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
 
@@ -41,10 +41,17 @@ class Answering:
 
 @dataclass(frozen=True, slots=True)
 class TrainedBank:
-    """The adapters of some jobs after training; job i is in slot i."""
+    """The adapters of some jobs after training; job i is in slot i.
+
+    Attributes:
+        bank: Holds them, ready to answer.
+        stats: What the training of each came to.
+        states: Where each stands, to go on from, if `adapt` was to stop `until` a step; None where nothing was trained.
+    """
 
     bank: AdapterBank
     stats: tuple[JobStats, ...]
+    states: tuple[AdapterState | None, ...] = ()
 
     @contextmanager
     def answering(self, jobs: Sequence[int | None]) -> Iterator[Answering]:
@@ -135,8 +142,13 @@ class InnerLoop:
         jobs: Sequence[AdapterJob],
         *,
         on_step: Callable[[int], None] = lambda count: None,
+        start: Sequence[AdapterState | None] = (),
+        until: Sequence[int] | None = None,
     ) -> TrainedBank:
         """Train one adapter for each job, however many; jobs that wait take the slots of those that are finished.
+
+        A training that is stopped and goes on ends where one without a stop does: bit for bit in the same company, and
+        to float tolerance where fewer or other adapters train beside it.
 
         Args:
             model: Frozen causal language model in evaluation mode.
@@ -144,6 +156,9 @@ class InnerLoop:
             jobs: One without anything to train on leaves its adapter as it was drawn, which changes nothing in the
                 model.
             on_step: Told how many optimizer steps were made since the last call.
+            start: The `states` of an earlier call from which to go on, one for each job; none begins anew. The largest
+                rank of the jobs has to be the same.
+            until: Stop each job's training when it has made so many optimizer steps, which may be more than it has.
 
         Returns:
             The bank; job i is what `answering` and `save` call i.
@@ -155,7 +170,8 @@ class InnerLoop:
         assert not model.training, "the policy has to be in evaluation mode: dropout would differ from row to row"
         plans = [self._plan(job, model, tokenizer) for job in jobs]
         trained = self._bank(model, jobs, slots=len(jobs), trainable=False)
-        losses: list[float] = []
+        stats: Sequence[JobStats] = ()
+        states: Sequence[AdapterState | None] = ()
         if jobs:
             training = BankTraining(
                 model,
@@ -165,11 +181,11 @@ class InnerLoop:
                 max_tokens=self.max_tokens,
                 max_norm=self.gradient_clip or None,
                 on_step=on_step,
+                start=start,
+                until=until,
             )
-            losses = training.run(trained)
-        return TrainedBank(
-            trained, tuple(replace(plan.stats, loss=loss) for plan, loss in zip(plans, losses, strict=True))
-        )
+            stats, states = training.run(trained)
+        return TrainedBank(trained, tuple(stats), tuple(states))
 
     def _bank(self, model: Any, jobs: Sequence[AdapterJob], *, slots: int, trainable: bool) -> AdapterBank:
         return AdapterBank(

@@ -1,12 +1,15 @@
 """The inner loop's settings, plans and passes; that its adapters equal peft's is in adapters/test_exactness."""
 
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
 from torch.nn import functional
 
 from seal_lightning.adapters import AdapterBank, adapter_state
+from seal_lightning.adapters.bank import SlotState
+from seal_lightning.bank_training import AdapterState
 from seal_lightning.errors import ConfigError
 from seal_lightning.head_loss import HeadLoss
 from seal_lightning.inner_loop import InnerLoop, learning_rate_factor
@@ -237,3 +240,47 @@ def test_the_window_of_the_model_limits_the_length():
     model, tokenizer = frozen_tiny(max_positions=16)
     trained = InnerLoop(**SMALL).adapt(model, tokenizer, [job("x" * 40)])
     assert (trained.stats[0].truncated, trained.stats[0].trained_tokens) == (1, 16)
+
+
+def test_a_training_that_is_stopped_goes_on_exactly():
+    model, tokenizer = frozen_tiny()
+    loop = InnerLoop(rank=2, alpha=4, epochs=3, learning_rate=1e-2)
+    work = [
+        job("a lamp", "oil", seed=1),  # 6 steps
+        job("copper and kelp", seed=2, epochs=5),  # 5
+        job("dawn", "tarn", seed=3, batch_size=2),  # 3
+        job("", seed=4),  # nothing to train on
+    ]
+    straight = loop.adapt(model, tokenizer, work)
+    assert straight.states == (None,) * 4
+    first = loop.adapt(model, tokenizer, work, until=[4, 4, 4, 4])
+    assert [stats.steps for stats in first.stats] == [4, 4, 3, 0]
+    assert [state and state.step for state in first.states] == [4, 4, 3, None]
+    assert math.isnan(first.stats[0].loss) and first.stats[2] == straight.stats[2]
+    # with EOS, "a lamp" has 7 tokens and "oil" 4: two of the three epochs
+    assert (first.stats[0].trained_tokens, straight.stats[0].trained_tokens) == (22, 33)
+    assert not torch.equal(first.bank.parameters[0], straight.bank.parameters[0])
+    made = []
+    rest = loop.adapt(model, tokenizer, work, start=first.states, until=[9] * 4, on_step=made.append)
+    assert made == [2, 1]
+    assert torch.equal(rest.bank.parameters, straight.bank.parameters)  # bit for bit
+    assert rest.stats[:3] == straight.stats[:3]
+    again = loop.adapt(model, tokenizer, work, start=rest.states)
+    assert torch.equal(again.bank.parameters, straight.bank.parameters)  # there is nothing left to do
+
+
+def test_a_stopped_adapter_goes_on_without_its_former_company_and_from_disk(tmp_path):
+    model, tokenizer = frozen_tiny()
+    loop = InnerLoop(rank=2, alpha=4, epochs=3, learning_rate=1e-2, max_adapters=2)
+    work = [job("a lamp", "oil", seed=1), job("copper", "kelp", seed=2), job("dawn", "fell", seed=3)]
+    straight = loop.adapt(model, tokenizer, work)
+    first = loop.adapt(model, tokenizer, work, until=[2, 2, 2])
+    state = first.states[2]
+    assert state is not None
+    torch.save(asdict(state), tmp_path / "state.pt")
+    values = torch.load(tmp_path / "state.pt", weights_only=True)
+    read = AdapterState(**{**values, "slot": SlotState(**values["slot"])})
+    rest = loop.adapt(model, tokenizer, [work[2]], start=[read])
+    torch.testing.assert_close(rest.bank.parameters[0], straight.bank.parameters[2], atol=1e-5, rtol=0)
+    assert rest.stats[0].loss == pytest.approx(straight.stats[2].loss, abs=1e-5)
+    assert (rest.stats[0].steps, rest.stats[0].trained_tokens) == (6, straight.stats[2].trained_tokens)
