@@ -14,6 +14,14 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from seal_lightning.seeding import derive_seed
+from seal_lightning.tasks.arc.augmentations import (
+    chain,
+    colour_permutation,
+    rotation,
+    scaling,
+    translation,
+    transposition,
+)
 from seal_lightning.tasks.arc.grids import COLOURS, MAX_SIDE, Grid
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle
 
@@ -57,62 +65,54 @@ class Rule:
     def apply(self, grid: Grid) -> Grid:
         """What the rule makes of a grid."""
         for step in self.steps:
-            grid = _FAMILIES[step.family].apply(grid, step.parameters)
+            grid = _FAMILIES[step.family].apply(grid, *step.parameters)
         return grid
 
 
-def _symmetry(grid: Grid, parameters: Numbers) -> Grid:
-    (number,) = parameters
-    if number >= 4:
-        grid = tuple(zip(*grid, strict=True))  # transposed
-    for _ in range(number % 4):
-        grid = tuple(zip(*grid[::-1], strict=True))  # a quarter turn
-    return grid
+_TURNS = (chain(), rotation(90), rotation(180), rotation(270))
+# By the number that a rule's name gives: weights know these, so their order is fixed, unlike that of `augmentations`.
+_SYMMETRIES = (*_TURNS, *(chain(transposition(), turn) for turn in _TURNS))
 
 
-def _colour_map(grid: Grid, parameters: Numbers) -> Grid:
-    return tuple(tuple(parameters[cell] for cell in row) for row in grid)
+def _symmetry(grid: Grid, number: int) -> Grid:
+    return _SYMMETRIES[number].forward(grid)
 
 
-def _translation(grid: Grid, parameters: Numbers) -> Grid:
-    down, right = parameters[0] % len(grid), parameters[1] % len(grid[0])
-    rows = grid[-down:] + grid[:-down] if down else grid
-    return tuple(row[-right:] + row[:-right] if right else row for row in rows)
+def _colour_map(grid: Grid, *colours: int) -> Grid:
+    return colour_permutation(colours).forward(grid)
 
 
-def _scaling(grid: Grid, parameters: Numbers) -> Grid:
-    (factor,) = parameters
-    return tuple(tuple(cell for cell in row for _ in range(factor)) for row in grid for _ in range(factor))
+def _translation(grid: Grid, down: int, right: int) -> Grid:
+    return translation(down, right).forward(grid)
 
 
-def _gravity(grid: Grid, parameters: Numbers) -> Grid:
+def _scaling(grid: Grid, factor: int) -> Grid:
+    return scaling(factor, factor).forward(grid)
+
+
+def _gravity(grid: Grid, turns: int) -> Grid:
     """Cells that are not 0 fall down, after so many quarter turns that are taken back."""
-    (turns,) = parameters
-    turned = _symmetry(grid, (turns,))
     columns = []
-    for column in zip(*turned, strict=True):
+    for column in zip(*_TURNS[turns].forward(grid), strict=True):
         solid = [cell for cell in column if cell]
         columns.append([0] * (len(column) - len(solid)) + solid)
-    fallen = tuple(zip(*columns, strict=True))
-    return _symmetry(fallen, ((4 - turns) % 4,))
+    return _TURNS[turns].backward(tuple(zip(*columns, strict=True)))
 
 
-def _border(grid: Grid, parameters: Numbers) -> Grid:
-    (colour,) = parameters
+def _border(grid: Grid, colour: int) -> Grid:
     edge = (colour,) * (len(grid[0]) + 2)
     return (edge, *((colour, *row, colour) for row in grid), edge)
 
 
-def _counting(grid: Grid, parameters: Numbers) -> Grid:
+def _counting(grid: Grid, colour: int) -> Grid:
     """A row of as many cells as the grid has of a colour."""
-    (colour,) = parameters
     count = sum(row.count(colour) for row in grid)
     return ((colour,) * count,) if count else NOTHING
 
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    apply: Callable[[Grid, Numbers], Grid]
+    apply: Callable[..., Grid]  # of a grid and the parameters
     draw: Callable[[random.Random], Numbers]
 
 
