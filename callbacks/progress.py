@@ -12,12 +12,13 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.phases import Progress as UnitProgress
+from seal_lightning.screen import duration, progress_bars
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
@@ -96,7 +97,7 @@ class EStepProgress(ProgressBar, SEALCallback):
         self._printed, self._seen = time.monotonic(), finished
         left = (self._units - finished) * (time.monotonic() - self._started) / fresh
         scores = f"{_scores(self._latest)}, " if self._latest else ""
-        self.line(f"{self._round}: unit {finished}/{self._units}, {scores}about {_time(left)} left")
+        self.line(f"{self._round}: unit {finished}/{self._units}, {scores}about {duration(left)} left")
 
     def on_units_end(
         self,
@@ -110,9 +111,8 @@ class EStepProgress(ProgressBar, SEALCallback):
         self._stop()
         if phase == "validation":
             contexts = len({rollout.context_id for rollout in rollouts})
-            self.line(
-                f"{self._round}: {_scores(rollouts)} ({contexts} contexts), {_time(time.monotonic() - self._started)}"
-            )
+            spent = duration(time.monotonic() - self._started)
+            self.line(f"{self._round}: {_scores(rollouts)} ({contexts} contexts), {spent}")
         if len(seconds) > 1 and any(seconds):
             ranks = [f"rank {rank} {len(spent)} units{_each(spent)}" for rank, spent in enumerate(seconds)]
             self.line(f"{self._round}: {', '.join(ranks)}")
@@ -130,7 +130,7 @@ class EStepProgress(ProgressBar, SEALCallback):
         self.line(
             f"{self._round}: reward {metrics['reward/mean']:.3f} on average, {metrics['reward/best']:.3f} for "
             f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected, {len(kept)} edits kept, "
-            f"{_time(metrics['e_step/seconds'])}"
+            f"{duration(metrics['e_step/seconds'])}"
         )
         if terms := _terms(metrics):
             self.line(f"{self._round}: {terms}")
@@ -160,7 +160,7 @@ class EStepProgress(ProgressBar, SEALCallback):
             self.line(
                 f"round {trainer.current_epoch + 1} M-step: loss {fmean(self._losses[:epoch]):.3f} in the first epoch, "
                 f"{fmean(self._losses[-epoch:]):.3f} in the last, {len(self._losses)} batches"
-                f"{_effective_batch(trainer, pl_module)}, {_time(spent)}"
+                f"{_effective_batch(trainer, pl_module)}, {duration(spent)}"
             )
 
     # -- bars ------------------------------------------------------------------------------------------------------
@@ -168,15 +168,7 @@ class EStepProgress(ProgressBar, SEALCallback):
     def _start(self) -> None:
         self._stop()
         if self.bars and self._enabled:
-            self._live = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=self.console,
-                transient=True,
-            )
+            self._live = progress_bars(self.console)
             self._live.start()
 
     def _bar(self, label: str, total: int | None) -> Any:
@@ -225,11 +217,3 @@ def _terms(metrics: Mapping[str, float]) -> str:
 
 def _each(seconds: Sequence[float]) -> str:
     return f" in {fmean(seconds):.1f} s each" if seconds else ""
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

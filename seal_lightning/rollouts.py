@@ -58,7 +58,9 @@ class UnitRunner:
         self.module = module
         self.phase = phase
         self.ranks: Ranks = trainer.ranks
-        stamp = make_stamp(module, e_step, plan, units, policy_digest)
+        stamp = make_stamp(
+            e_step, plan, units, chat=module.policy.policy.chat, base=module.base_fingerprint, policy=policy_digest
+        )
         name = f"{phase}-{_digest(stamp)[:12]}" if by_stamp else f"{phase}-{round:03d}"
         # Every rank reads all files that it can see: on one machine all of them, on several nodes maybe its own only.
         self.journal, seen = self._open_journal(Path(trainer.default_root_dir) / "journal", name, stamp)
@@ -128,9 +130,18 @@ class UnitRunner:
 
 
 def make_stamp(
-    module: Any, e_step: EStep, plan: Plan, units: Sequence[Sequence[Context]], policy_digest: str
+    e_step: EStep, plan: Plan, units: Sequence[Sequence[Context]], *, chat: bool, base: str, policy: str
 ) -> dict[str, Any]:
-    """What rollouts depend on, as flat JSON values: the E-step's settings, the units' contents, base and policy."""
+    """What rollouts depend on, as flat JSON values: the E-step's settings, the units' contents, base and policy.
+
+    Args:
+        e_step: What is done with a unit.
+        plan: Edits and repeats.
+        units: All units.
+        chat: Whether prompts go through the chat template.
+        base: The base model's fingerprint.
+        policy: Digest of what was learnt on top of it.
+    """
     idle = {"rubric": plan.score_by != "rubric", "questioner": plan.queries != "own"}
     settings = {name: part for name, part in vars(e_step).items() if not idle.get(name)}
     contexts = [[asdict(context) for context in unit] for unit in units]
@@ -138,9 +149,9 @@ def make_stamp(
         **_flat("", describe(settings)),
         **_flat("plan.", asdict(plan)),
         "contexts": _digest(contexts),
-        "chat": module.policy.policy.chat,
-        "base": module.base_fingerprint,
-        "policy": policy_digest,
+        "chat": chat,
+        "base": base,
+        "policy": policy,
     }
 
 

@@ -20,14 +20,14 @@ PACKAGE = "seal_lightning"
 # what a floor is for.
 FLOOR_OF = {
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
-    **dict.fromkeys(["redaction", "figures"], 0),
+    **dict.fromkeys(["redaction", "figures", "retention"], 0),
     **dict.fromkeys(["grading", "tasks", "data", "endpoints", "official", "questions", "recorded"], 1),
     **dict.fromkeys(
         ["tiny", "model", "policy", "partitioned", "packing", "head_loss", "adapters", "sampling", "ranks"], 2
     ),
     **dict.fromkeys(["bank_training", "inner_loop", "phases"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring"], 3),
-    **dict.fromkeys(["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies"], 4),
+    **dict.fromkeys(["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4),
     **dict.fromkeys(
         [
             "cli",
@@ -37,6 +37,7 @@ FLOOR_OF = {
             "offline",
             "grade",
             "replay",
+            "standalone",
             "callbacks",
             "configs",
             "lab",

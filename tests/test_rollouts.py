@@ -5,7 +5,7 @@ import json
 import re
 from dataclasses import fields, replace
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -36,8 +36,8 @@ def e_step(**parts) -> EStep:
 
 def stamp(step: EStep | None = None, *, plan=PLAN, units=((LAMP,),), policy="p", base="b", chat=False) -> str:
     """As text: what is compared when a journal is opened again."""
-    module = SimpleNamespace(policy=SimpleNamespace(policy=SimpleNamespace(chat=chat)), base_fingerprint=base)
-    return json.dumps(make_stamp(module, step or e_step(), plan, units, policy), sort_keys=True)
+    made = make_stamp(step or e_step(), plan, units, chat=chat, base=base, policy=policy)
+    return json.dumps(made, sort_keys=True)
 
 
 OTHER_STEPS = {

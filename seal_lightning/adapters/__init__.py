@@ -6,10 +6,13 @@ from seal_lightning.adapters.export import (
     adapter_state,
     bank_lora,
     load_adapter,
+    merge_lora,
+    read_lora,
     save_adapter,
     save_lora,
     stack,
     transposed,
+    updates_of,
 )
 
 __all__ = [
@@ -18,8 +21,11 @@ __all__ = [
     "adapter_state",
     "bank_lora",
     "load_adapter",
+    "merge_lora",
+    "read_lora",
     "save_adapter",
     "save_lora",
     "stack",
     "transposed",
+    "updates_of",
 ]

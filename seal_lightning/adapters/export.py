@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.pytorch_utils import Conv1D
 
@@ -65,6 +66,58 @@ def stack(parts: Sequence[LoRA]) -> LoRA:
             columns.append(part.scale * part.state.get(lora_B, tall.new_zeros(tall.shape[0], rank)).float())
         stacked[lora_A], stacked[lora_B] = torch.cat(rows).contiguous(), torch.cat(columns, dim=1).contiguous()
     return LoRA(stacked, 1.0)
+
+
+def read_lora(folder: str | Path) -> LoRA:
+    """The LoRA of a PEFT folder.
+
+    Raises:
+        ModelError: There is none, or it is of a kind that adds something else than the product of A and B.
+    """
+    try:
+        config: Any = LoraConfig.from_pretrained(str(folder))
+        state = load_file(Path(folder) / WEIGHTS)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ModelError(
+            f"{folder}: expected a PEFT folder with adapter_config.json and {WEIGHTS}, got {reason}: check the path"
+        ) from error
+    if config.use_dora or config.rank_pattern or config.alpha_pattern or any(".lora_" not in name for name in state):
+        raise ModelError(f"{folder}: expected a plain LoRA with one rank, got another kind: merge it into its base")
+    return LoRA(state, config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r))
+
+
+@torch.no_grad()
+def merge_lora(model: Any, lora: LoRA) -> None:
+    """Add a LoRA to the weights of the plain model that it is for.
+
+    Raises:
+        ModelError: A layer is missing or has another shape.
+    """
+    for name, update in updates_of(lora).items():
+        try:
+            weight = model.get_submodule(name).weight
+        except AttributeError:
+            raise ModelError(
+                f"the model has no layer {name}, which the adapter changes: give the adapter's own base"
+            ) from None
+        delta = update.T if transposed(model) else update  # (out, in) as nn.Linear has it
+        if delta.shape != weight.shape:
+            raise ModelError(
+                f"{name}: expected an adapter for a weight of {tuple(weight.shape)}, got one for {tuple(delta.shape)}: "
+                "give the adapter's own base"
+            )
+        weight += delta.to(weight.device, weight.dtype)
+
+
+def updates_of(lora: LoRA) -> dict[str, torch.Tensor]:
+    """What a LoRA adds to the weight of each layer, (out, in), by the layer's name in the plain model."""
+    layers = sorted({name.rsplit(".lora_", 1)[0] for name in lora.state})
+    return {
+        layer.removeprefix("base_model.model."): lora.scale
+        * (lora.state[f"{layer}.lora_B.weight"].float() @ lora.state[f"{layer}.lora_A.weight"].float())
+        for layer in layers
+    }
 
 
 def transposed(model: Any) -> bool:

@@ -1,0 +1,302 @@
+"""What is left of earlier contexts after later ones were learnt: the retention matrix (arXiv 2506.10943, section 5).
+
+Row 0 is the base; row i is the policy after i contexts of a stream (or after i rounds of a fit), column j the accuracy
+on the j-th context's queries, asked without the context. In a stream, contexts that come later than the row are not
+asked. Several streams (orders, seeds) are averaged by place. The authors' own result file is read and written; it has 0
+where nothing was asked, and the standard deviation over streams with n in the denominator.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from seal_lightning.errors import DataError
+from seal_lightning.evaluation import bootstrap_interval
+
+DIGITS = 4
+FILE = "retention.json"
+Cells = tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Contexts learnt one after another.
+
+    Attributes:
+        name: Tells streams apart, for example `order 0, seed 0`; the same in every matrix that may be compared.
+        contexts: Their ids in the order of learning, n.
+        rows: Accuracies, n + 1 rows at most (fewer while it runs); row 0 the base on all n, row i on the first i (or on
+            all n).
+        unrelated: Accuracy on queries that no context of the stream is about, one a row; empty where none were asked.
+    """
+
+    name: str
+    contexts: tuple[str, ...]
+    rows: tuple[tuple[float, ...], ...]
+    unrelated: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionMatrix:
+    """Streams averaged.
+
+    Attributes:
+        name: What was tried, for example the countermeasure.
+        mean: (rows, n) accuracies; None where nothing was asked.
+        std: Their spread over streams.
+        intervals: 95 % of the mean over streams by place (low, high); () where single streams are not known.
+        streams: What it was made of; () in an official file.
+        sequences: How many streams.
+        dataset: Where the contexts come from.
+        base_model: What learnt.
+    """
+
+    name: str
+    mean: Cells
+    std: Cells
+    sequences: int
+    intervals: tuple[tuple[tuple[float, float] | None, ...], ...] = ()
+    streams: tuple[Stream, ...] = ()
+    dataset: str = ""
+    base_model: str = ""
+
+    @property
+    def unrelated(self) -> tuple[float, ...]:
+        """Mean accuracy on unrelated queries by row; () where they were not asked in every stream."""
+        asked = [stream.unrelated for stream in self.streams]
+        return tuple(map(fmean, zip(*asked, strict=False))) if asked and all(asked) else ()
+
+    @property
+    def last_row(self) -> float:
+        """Mean accuracy on all contexts at the end."""
+        return fmean(_asked(self.mean[-1]))
+
+    @property
+    def learnt(self) -> float:
+        """Mean accuracy on each context right after it was learnt: the diagonal. The base's where nothing was."""
+        diagonal = [row[place] for place, row in enumerate(self.mean[1:]) if place < len(row)]
+        return fmean(_asked(diagonal)) if diagonal else fmean(_asked(self.mean[0]))
+
+    @property
+    def forgetting(self) -> float:
+        """How much of it is lost at the end, on average."""
+        return self.learnt - self.last_row
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The last row against another matrix's, context by context: mean difference and its 95 % interval."""
+
+    difference: float
+    low: float
+    high: float
+
+
+def average(
+    name: str, streams: Sequence[Stream], *, dataset: str = "", base_model: str = "", resamples: int = 2000
+) -> RetentionMatrix:
+    """The matrix of at least one stream; of streams that still run, the rows that all of them have."""
+    height = min(len(stream.rows) for stream in streams)
+    width = min(len(stream.contexts) for stream in streams)
+    cells = [
+        [[s.rows[i][j] for s in streams] if all(j < len(s.rows[i]) for s in streams) else [] for j in range(width)]
+        for i in range(height)
+    ]
+    return RetentionMatrix(
+        name=name,
+        mean=tuple(tuple(fmean(cell) if cell else None for cell in row) for row in cells),
+        std=tuple(tuple(pstdev(cell) if cell else None for cell in row) for row in cells),
+        sequences=len(streams),
+        intervals=tuple(
+            tuple(bootstrap_interval(cell, resamples=resamples) if cell else None for cell in row) for row in cells
+        ),
+        streams=tuple(streams),
+        dataset=dataset,
+        base_model=base_model,
+    )
+
+
+def compare_last_rows(matrix: RetentionMatrix, other: RetentionMatrix, *, resamples: int = 2000) -> Comparison:
+    """What `matrix` keeps more than `other` at the end, over the streams that both have.
+
+    The bootstrap draws contexts, each with all of its streams: the answers on one context rise and fall together.
+
+    Raises:
+        DataError: They have no finished stream in common.
+    """
+    before = {(s.name, context): score for s in other.streams for context, score in _last(s).items()}
+    gains: dict[str, list[float]] = defaultdict(list)
+    for stream in matrix.streams:
+        for context, score in _last(stream).items():
+            if (stream.name, context) in before:
+                gains[context].append(score - before[stream.name, context])
+    if not gains:
+        raise DataError(
+            f"{matrix.name} and {other.name}: expected a finished stream in both, got none in common: use the same "
+            "contexts, orders and seeds"
+        )
+    values = [fmean(found) for found in gains.values()]
+    low, high = bootstrap_interval(values, resamples=resamples)
+    return Comparison(fmean(values), low, high)
+
+
+def _last(stream: Stream) -> dict[str, float]:
+    """The accuracy on every context at the end; none while the stream runs."""
+    finished = len(stream.rows) > len(stream.contexts)
+    return dict(zip(stream.contexts, stream.rows[-1], strict=True)) if finished else {}
+
+
+def _asked(cells: Sequence[float | None]) -> list[float]:
+    return [cell for cell in cells if cell is not None]
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def render_matrix(matrix: RetentionMatrix) -> str:
+    """One matrix in Markdown, aligned for a terminal: percent, and how far the interval reaches where it is known."""
+    width = max(map(len, matrix.mean))
+    head = ["", *(str(place + 1) for place in range(width)), *(["unrelated"] if matrix.unrelated else [])]
+    rows = []
+    for number, row in enumerate(matrix.mean):
+        cells = [_cell(value, matrix.intervals[number][place] if matrix.intervals else None)
+                 for place, value in enumerate(row)]  # fmt: skip
+        extra = [f"{100 * matrix.unrelated[number]:.1f}"] if matrix.unrelated else []
+        rows.append(["base" if number == 0 else f"after {number}", *cells, *extra])
+    return _aligned(head, rows)
+
+
+def render_summary(matrices: Sequence[RetentionMatrix]) -> str:
+    """One line a matrix: learnt, left at the end, lost, and the last row against the first matrix's."""
+    head = ["", "base", "learnt", "left", "lost", "unrelated", "left, against the first"]
+    rows = []
+    for matrix in matrices:
+        against = ""
+        if matrix is not matrices[0] and matrix.streams and matrices[0].streams:
+            found = compare_last_rows(matrix, matrices[0])
+            against = f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        unrelated = f"{100 * matrix.unrelated[0]:.1f} -> {100 * matrix.unrelated[-1]:.1f}" if matrix.unrelated else ""
+        numbers = (fmean(_asked(matrix.mean[0])), matrix.learnt, matrix.last_row, matrix.forgetting)
+        rows.append([matrix.name, *(f"{100 * number:.1f}" for number in numbers), unrelated, against])
+    return _aligned(head, rows)
+
+
+def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None:
+        return ""
+    around = f" ({100 * interval[0]:.0f}-{100 * interval[1]:.0f})" if interval else ""
+    return f"{100 * value:.1f}{around}"
+
+
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; columns without anything in them are left out."""
+    used = [place for place in range(len(head)) if place == 0 or any(row[place] for row in rows)]
+    widths = [max(len(row[place]) for row in [head, *rows]) for place in used]
+    lines = [[row[place].ljust(width) for place, width in zip(used, widths, strict=True)] for row in [head, *rows]]
+    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in ruled)
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def to_official(matrix: RetentionMatrix) -> dict[str, Any]:
+    """The content of the authors' `continual_overall_results.json`."""
+    return {
+        "mean_over_sequences": _filled(matrix.mean),
+        "std_over_sequences": _filled(matrix.std),
+        "n_sequences": matrix.sequences,
+        "n_datapoints": max(map(len, matrix.mean)),
+        "dataset": matrix.dataset,
+        "base_model": matrix.base_model,
+    }
+
+
+def write_matrices(path: Path, matrices: Sequence[RetentionMatrix]) -> None:
+    """Write matrices with their streams, from which everything else is computed again."""
+    found = [
+        {
+            "name": matrix.name,
+            "dataset": matrix.dataset,
+            "base_model": matrix.base_model,
+            "streams": [
+                {"name": s.name, "contexts": s.contexts, "rows": s.rows, "unrelated": s.unrelated}
+                for s in matrix.streams
+            ],
+        }
+        for matrix in matrices
+    ]
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(json.dumps({"matrices": found}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def read_matrices(path: Path) -> list[RetentionMatrix]:
+    """Read what `write_matrices` wrote, or a file in the authors' form.
+
+    Raises:
+        DataError: There is no such file, or it has another form.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected a retention matrix as JSON, got {_reason(error)}: check the path") from error
+    try:
+        if "matrices" in content:
+            return [_matrix(found) for found in content["matrices"]]
+        return [_official(content, path)]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        expected = "matrices with streams, or mean_over_sequences as in the authors' file"
+        raise DataError(f"{path}: expected {expected}, got {_reason(error)}: write the file again") from error
+
+
+def _matrix(found: Mapping[str, Any]) -> RetentionMatrix:
+    streams = [
+        Stream(
+            str(s["name"]),
+            tuple(map(str, s["contexts"])),
+            tuple(tuple(map(float, row)) for row in s["rows"]),
+            tuple(map(float, s["unrelated"])),
+        )
+        for s in found["streams"]
+    ]
+    return average(str(found["name"]), streams, dataset=str(found["dataset"]), base_model=str(found["base_model"]))
+
+
+def _official(content: Mapping[str, Any], path: Path) -> RetentionMatrix:
+    mean, std = (_unfilled(content[f"{name}_over_sequences"]) for name in ("mean", "std"))
+    return RetentionMatrix(
+        name=path.stem,
+        mean=mean,
+        std=std,
+        sequences=int(content["n_sequences"]),
+        dataset=str(content.get("dataset", "")),
+        base_model=str(content.get("base_model", "")),
+    )
+
+
+def _filled(cells: Cells) -> list[list[float]]:
+    width = max(map(len, cells))
+    return [[round(cell or 0.0, DIGITS) for cell in (*row, *[None] * (width - len(row)))] for row in cells]
+
+
+def _unfilled(rows: Sequence[Sequence[float]]) -> Cells:
+    """Without the zeros of contexts that had not been learnt yet: their column is not below the row's number."""
+    if not rows or any(len(row) != len(rows[0]) for row in rows):
+        raise ValueError("rows of different lengths")
+    return tuple(
+        tuple(float(cell) if number == 0 or place < number else None for place, cell in enumerate(row))
+        for number, row in enumerate(rows)
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"no field {error.args[0]}"
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:100]

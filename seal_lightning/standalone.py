@@ -1,0 +1,118 @@
+"""What `seal adapt` and `seal continual` share: the options of `seal fit` under `model`, and the policy.
+
+Both run the E-step outside a trainer, in one process and on one device. Their options under `model` are those of
+`seal fit` without what only a fit needs, so a `model` section of one configuration is good for all three, and
+`--policy RUN` takes that of a finished run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from seal_lightning.adapters import LoRA, merge_lora, read_lora
+from seal_lightning.errors import ConfigError
+from seal_lightning.model import load_model
+from seal_lightning.module import SEALModule
+from seal_lightning.offline import Parser
+from seal_lightning.policy import Policy
+
+FIT_ONLY = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
+Device = Literal["auto", "cpu", "cuda"]
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+def add_model(parser: Parser, args: Sequence[str]) -> None:
+    """The options `model.*`, `policy`, `device` and `log_level`; with `--policy RUN`, that run's are the defaults.
+
+    Args:
+        parser: Gets the options.
+        args: The command line, which is searched for `--policy`.
+
+    Raises:
+        ConfigError: The run's configuration cannot be read.
+    """
+    parser.add_class_arguments(SEALModule, "model", skip=FIT_ONLY)
+    parser.set_defaults(
+        {
+            "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
+            "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
+        }
+    )
+    parser.add_argument(
+        "--policy",
+        type=str | None,
+        default=None,
+        help="A run of `seal fit`: its best policy writes and is adapted, with the run's settings of `model`. Or a PEFT "
+        "folder for model.source.",
+    )
+    parser.add_argument("--device", type=Device, default="auto", help="auto takes a GPU where there is one.")
+    parser.add_argument(
+        "--log_level",
+        type=Literal["debug", "info", "warning", "error"],
+        default="warning",
+        help="Detail of the log; debug shows tracebacks.",
+    )
+    if settings := _settings_of(_given(args, "--policy")):
+        parser.set_defaults({f"model.{name}": value for name, value in settings.items()})
+
+
+def _given(args: Sequence[str], option: str) -> str | None:
+    """The last value of an option on the command line."""
+    for place in reversed(range(len(args))):
+        if args[place].startswith(f"{option}="):
+            return args[place].partition("=")[2]
+        if args[place] == option and place + 1 < len(args):
+            return args[place + 1]
+    return None
+
+
+def _settings_of(policy: str | None) -> dict[str, Any]:
+    """The `model` section of a run's configuration, without what only a fit needs."""
+    path = Path(policy).expanduser() / "config.yaml" if policy else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+        return {name: value for name, value in found.items() if name not in FIT_ONLY}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"--policy {policy}: expected a run's config.yaml with model, got {error}: check the path"
+        ) from error
+
+
+# -- the policy --------------------------------------------------------------------------------------------------------
+
+
+def load_policy(module: SEALModule, policy: str | None, device: Device) -> Policy:
+    """The frozen policy on its device: the base of `module`, with what a PEFT folder or a run's policy adds merged.
+
+    Raises:
+        ConfigError: There is no such folder or no such device.
+        ModelError: Base and adapter cannot be loaded, or do not fit.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: expected a GPU that torch can use, got none: use cpu or auto")
+    learned = _read_policy(policy) if policy else None
+    model, tokenizer, chat = load_model(module.source)
+    if learned:
+        merge_lora(model, learned)
+    at = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    return Policy(model.to(at).eval().requires_grad_(False), tokenizer, chat, learned=lambda: learned)
+
+
+def _read_policy(policy: str) -> LoRA:
+    folder = Path(policy).expanduser()
+    found = [place for place in (folder, folder / "policy") if (place / "adapter_config.json").is_file()]
+    if not found:
+        raise ConfigError(
+            f"--policy {policy}: expected a run of seal fit with a policy, or a PEFT folder, got none: name the run's "
+            "folder, or give whole weights as model.source.name"
+        )
+    return read_lora(found[0])
