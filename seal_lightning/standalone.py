@@ -49,8 +49,8 @@ def add_model(parser: Parser, args: Sequence[str]) -> None:
         "--policy",
         type=str | None,
         default=None,
-        help="A run of `seal fit`: its best policy writes and is adapted, with the run's settings of `model`. Or a PEFT "
-        "folder for model.source.",
+        help="A run of `seal fit`: its best policy writes and is adapted, with the run's settings of `model`. Or a "
+        "PEFT folder for model.source.",
     )
     parser.add_argument("--device", type=Device, default="auto", help="auto takes a GPU where there is one.")
     parser.add_argument(
@@ -82,8 +82,9 @@ def _settings_of(policy: str | None) -> dict[str, Any]:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
         return {name: value for name, value in found.items() if name not in FIT_ONLY}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:120]
         raise ConfigError(
-            f"--policy {policy}: expected a run's config.yaml with model, got {error}: check the path"
+            f"--policy {policy}: expected a run's config.yaml with model, got {reason}: check the path"
         ) from error
 
 

@@ -99,7 +99,8 @@ def merge_lora(model: Any, lora: LoRA) -> None:
             weight = model.get_submodule(name).weight
         except AttributeError:
             raise ModelError(
-                f"the model has no layer {name}, which the adapter changes: give the adapter's own base"
+                f"{name}: expected an adapter for layers of the model, got one for a layer that it has not: give the "
+                "adapter's own base"
             ) from None
         delta = update.T if transposed(model) else update  # (out, in) as nn.Linear has it
         if delta.shape != weight.shape:
