@@ -1,11 +1,10 @@
 """The control of ReST-EM: edits kept at random. What it wins is not the reward's doing."""
 
-import random
 from collections.abc import Sequence
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import EditFilter
-from seal_lightning.seeding import derive_seed
+from seal_lightning.selection import lot_of
 from seal_lightning.types import EditOutcome, RolloutGroup
 
 
@@ -24,10 +23,4 @@ class RandomFilter(EditFilter):
         self.seed = seed
 
     def select(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
-        kept: list[EditOutcome] = []
-        for group in groups:
-            usable = [outcome for outcome in group.outcomes if outcome.reward is not None]
-            texts = [outcome.text for outcome in usable]  # another lot in every round
-            draw = random.Random(derive_seed("random filter", self.seed, group.context_id, *texts))
-            kept += draw.sample(usable, min(self.k, len(usable)))
-        return kept
+        return [outcome for group in groups for outcome in lot_of(group, k=self.k, seed=self.seed)]

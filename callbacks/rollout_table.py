@@ -8,11 +8,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
-
-_ENTITIES = {ord(character): f"&#{ord(character)};" for character in "&<>|`[\\"}
 
 
 class RolloutTable(SEALCallback):
@@ -82,7 +81,4 @@ class RolloutTable(SEALCallback):
         return f"| {name} | {outcome.edit_index} | {numbers} | {kept} | {text} |"
 
     def _cell(self, text: str) -> str:
-        """One table cell: no line breaks, no pipes, no HTML, code or links from the model."""
-        flat = " / ".join(line.strip() for line in text.splitlines() if line.strip())
-        short = flat if len(flat) <= self.max_chars else flat[: self.max_chars - 1] + "…"
-        return short.translate(_ENTITIES)
+        return markdown_cell(text, self.max_chars)

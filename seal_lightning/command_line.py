@@ -99,14 +99,22 @@ class SEALParser(LightningArgumentParser):
 
 
 class SaveConfigBesideRun(SaveConfigCallback):
-    """Writes the whole configuration into the run folder: `config.yaml` for fit, `config-<command>.yaml` otherwise."""
+    """Writes the configuration into the run folder: the whole as `config.yaml`, what was changed as `settings.yaml`.
+
+    Of other commands than fit: `config-<command>.yaml` and `settings-<command>.yaml`.
+    """
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         command = str(getattr(stage, "value", stage))  # Lightning gives an enum
-        path = Path(trainer.default_root_dir) / ("config.yaml" if command == "fit" else f"config-{command}.yaml")
-        text = self.parser.dump(self.config, skip_none=False, format="yaml")
+        name = "" if command == "fit" else f"-{command}"
+        path = Path(trainer.default_root_dir) / f"config{name}.yaml"
+        self._write(path, f"# seal {command} --config {path}\n")
+        header = f"# what differs from the defaults in {path.name}\n"
+        self._write(path.with_name(f"settings{name}.yaml"), header, skip_default=True)
+
+    def _write(self, path: Path, header: str, *, skip_default: bool = False) -> None:
+        text = self.parser.dump(self.config, skip_none=False, skip_default=skip_default, format="yaml")
         content = without_secrets(yaml.safe_load(text))
-        header = f"# seal {command} --config {path}\n"
         path.write_text(header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.grading import Grader, Reward, Rubric
-from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.inner_loop import InnerLoop, TrainedBank
 from seal_lightning.phases import Clock, Report
 from seal_lightning.policy import Policy
 from seal_lightning.questions import Questioner
@@ -26,6 +26,7 @@ from seal_lightning.scoring import (
     Attempt,
     Grades,
     Queries,
+    Replies,
     Trial,
     grade_trials,
     mark_edits,
@@ -37,8 +38,6 @@ from seal_lightning.scoring import (
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Task
 from seal_lightning.types import AdapterJob, Context, Kind, Prompt, Rollout, SelfEdit, Usage
-
-Ways = list[tuple[Prompt, ...]]  # how each of some queries is asked
 
 # What a plan must be where a rubric marks the edits: there is nothing to repeat, to compare with or to ask.
 RUBRIC_ONLY = {"repeats": 1, "passage_only": False, "written": False, "queries": "data", "retention_queries": 0}
@@ -196,7 +195,8 @@ class EStep:
             ModelError: Names the first such context, its tokens and the window.
         """
         for context in contexts:
-            texts = [self.task.prompt(context), *chain(*self._ways(own_queries(context)))]
+            asked = (self.task.query_prompts(query, context) for query in context.queries)
+            texts = [self.task.prompt(context), *chain(*asked)]
             longest = max(len(policy.encode(policy.format(text))) for text in texts)
             if longest + self.max_answer_tokens > policy.window:
                 raise ModelError(
@@ -204,6 +204,42 @@ class EStep:
                     f"{self.max_answer_tokens} for the answer exceeds the model's window of {policy.window}; shorten "
                     "or split the passage, or use a model with a longer window"
                 )
+
+    def ask(
+        self,
+        policy: Policy,
+        queries: Sequence[Queries],
+        *,
+        jobs: Sequence[int | None] | None = None,
+        trained: TrainedBank | None = None,
+        clock: Clock,
+        phase: str = "answering",
+    ) -> list[Replies]:
+        """Ask queries closed-book and read the answers.
+
+        Args:
+            policy: Frozen and in evaluation mode.
+            queries: Some for each of several adapters (or for the policy alone), each with its context.
+            jobs: Which adapters are asked, jobs of `trained`; without them the policy itself is.
+            trained: The bank that holds the adapters.
+            clock: Told about progress.
+            phase: What it is called there.
+
+        Returns:
+            The replies to each of `queries`, in their order.
+        """
+        ways = [[self.task.query_prompts(query, context) for context, query in mine] for mine in queries]
+        asked = [
+            Asked(job, tuple(chain(*prompts))) for job, prompts in zip(jobs or [None] * len(ways), ways, strict=True)
+        ]
+        with clock.phase(phase, sum(len(one.prompts) for one in asked)) as advance:
+            answers = self.answerer.answer(
+                policy, asked, trained, max_new_tokens=self.max_answer_tokens, on_done=advance
+            )
+        return [
+            Replies(self._read(mine, prompts, one.texts), one.tokens)
+            for mine, prompts, one in zip(queries, ways, answers, strict=True)
+        ]
 
     # -- what is asked and tried -----------------------------------------------------------------------------------
 
@@ -221,14 +257,9 @@ class EStep:
         self, policy: Policy, contexts: Sequence[Context], clock: Clock
     ) -> dict[str, tuple[Context, tuple[str, ...]]]:
         """What the policy answers without any adapter, once a context."""
-        ways = [self._ways(own_queries(context)) for context in contexts]
-        asked = [Asked(None, tuple(chain(*mine))) for mine in ways]
-        with clock.phase("baseline", sum(len(one.prompts) for one in asked)) as advance:
-            answers = self.answerer.answer(policy, asked, None, max_new_tokens=self.max_answer_tokens, on_done=advance)
-        return {
-            context.id: (context, self._read(own_queries(context), mine, one.texts))
-            for context, mine, one in zip(contexts, ways, answers, strict=True)
-        }
+        queries = [own_queries(context) for context in contexts]
+        replies = self.ask(policy, queries, clock=clock, phase="baseline")
+        return {context.id: (context, one.answers) for context, one in zip(contexts, replies, strict=True)}
 
     def _attempts(
         self, policy: Policy, contexts: Sequence[Context], plan: Plan, round: int, clock: Clock
@@ -285,10 +316,7 @@ class EStep:
             others[context.id] = draw.sample(rest, min(plan.retention_queries, len(rest)))
         return others
 
-    def _ways(self, queries: Queries) -> Ways:
-        return [self.task.query_prompts(query, context) for context, query in queries]
-
-    def _read(self, queries: Queries, ways: Ways, texts: Sequence[str]) -> tuple[str, ...]:
+    def _read(self, queries: Queries, ways: Sequence[Sequence[Prompt]], texts: Sequence[str]) -> tuple[str, ...]:
         """One answer to each query from what was generated after all of its prompts."""
         left = iter(texts)
         return tuple(
@@ -315,15 +343,10 @@ class EStep:
             [*own_queries(context), *others.get(context.id, ())]
             for context in (attempts[index].context for index in usable)
         ]
-        ways = [self._ways(mine) for mine in queries]
-        asked = [Asked(job, tuple(chain(*mine))) for job, mine in enumerate(ways)]
-        with clock.phase("answering", sum(len(one.prompts) for one in asked)) as advance:
-            answers = self.answerer.answer(
-                policy, asked, trained, max_new_tokens=self.max_answer_tokens, on_done=advance
-            )
-        for index, mine, prompts, one, stats in zip(usable, queries, ways, answers, trained.stats, strict=True):
-            texts, own = self._read(mine, prompts, one.texts), len(attempts[index].context.queries)
-            trials[index] = Trial(texts[:own], texts[own:], stats.steps, stats.trained_tokens, one.tokens)
+        replies = self.ask(policy, queries, jobs=range(len(jobs)), trained=trained, clock=clock)
+        for index, one, stats in zip(usable, replies, trained.stats, strict=True):
+            own = len(attempts[index].context.queries)
+            trials[index] = Trial(one.answers[:own], one.answers[own:], stats.steps, stats.trained_tokens, one.tokens)
         return trials
 
 

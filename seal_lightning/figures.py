@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from statistics import fmean, stdev
+from statistics import fmean, pstdev, stdev
 
 from seal_lightning.evaluation import group_by_context
-from seal_lightning.types import Rollout
+from seal_lightning.types import Rollout, RolloutGroup
 
 Edit = Sequence[Rollout]  # its repeats
 Column = Callable[["Figures"], str]
@@ -105,6 +105,30 @@ def figures_of(rollouts: Sequence[Rollout]) -> Figures:
         tokens=_tokens(edits),
         usage=_usage(rollouts),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Rewards:
+    """Rewards of usable edits, repeats averaged.
+
+    Attributes:
+        mean: Over edits.
+        best: Of the best edit of a context, averaged over contexts.
+        within: Standard deviation within a context, averaged over contexts.
+    """
+
+    mean: float
+    best: float
+    within: float
+
+
+def rewards_of(groups: Sequence[RolloutGroup]) -> Rewards:
+    """Of a round's groups; zeros where no edit has a reward."""
+    by_group = [[outcome.reward for outcome in group.outcomes if outcome.reward is not None] for group in groups]
+    if not (rewards := [reward for group in by_group for reward in group]):
+        return Rewards(0.0, 0.0, 0.0)
+    rewarded = [group for group in by_group if group]
+    return Rewards(fmean(rewards), fmean(map(max, rewarded)), fmean(map(pstdev, rewarded)))
 
 
 def render_figures(rows: Mapping[str, Figures]) -> str:

@@ -167,6 +167,19 @@ def read_units(path: Path, data: bytes) -> dict[int, list[Rollout]]:
     return _whole_units(rows[1:])
 
 
+def unfinished_units(path: Path, data: bytes) -> int:
+    """How many units in the content of a journal file were begun and are not whole, as after a crash.
+
+    Raises:
+        JournalError: A line is not JSON.
+    """
+    end = data.rfind(b"\n") + 1
+    rows = [row for row in _rows(path, data[:end]) if "unit" in row]
+    begun, whole = {row["unit"] for row in rows}, _whole_units(rows)
+    new = end < len(data) and (not rows or rows[-1]["unit"] in whole)  # the torn line is the first of its unit
+    return len(begun - whole.keys()) + new
+
+
 def read_fit(run: str | os.PathLike[str]) -> list[Rollout]:
     """All rollouts of a fit, of every round and of its validations."""
     folder = Path(run) / "journal"

@@ -27,6 +27,7 @@ from lightning.pytorch.trainer import call
 from seal_lightning.data import units as units_of
 from seal_lightning.errors import CheckpointError, JournalError, Stopped
 from seal_lightning.evaluation import total_usage
+from seal_lightning.figures import rewards_of
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.selection import group_rollouts
@@ -230,15 +231,14 @@ def e_step_metrics(
     rollouts: Sequence[Rollout], groups: Sequence[RolloutGroup], kept: Sequence[EditOutcome], seconds: float
 ) -> dict[str, float]:
     """What a round's E-step logs; rewards are over usable edits with their repeats averaged."""
-    by_group = [[outcome.reward for outcome in group.outcomes if outcome.reward is not None] for group in groups]
-    rewards = [reward for group in by_group for reward in group]
+    rewards = rewards_of(groups)
     inner = sum(rollout.seconds.get("inner loop", 0.0) for rollout in rollouts)
     steps = sum(rollout.steps for rollout in rollouts)
     usage = total_usage(rollouts)
     return {
-        "reward/mean": fmean(rewards) if rewards else 0.0,
-        "reward/best": fmean(max(group) for group in by_group if group) if rewards else 0.0,
-        "reward/std_within_context": fmean(pstdev(group) for group in by_group if group) if rewards else 0.0,
+        "reward/mean": rewards.mean,
+        "reward/best": rewards.best,
+        "reward/std_within_context": rewards.within,
         "e_step/rejected_frac": fmean(rollout.status == "rejected" for rollout in rollouts),
         "e_step/kept": float(len(kept)),
         "e_step/seconds": seconds,

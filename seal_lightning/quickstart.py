@@ -84,15 +84,9 @@ def last_row(run: Path) -> Row:
 
 
 def side_by_side(run: Path) -> Table:
-    """The self-edits of one held-out passage before and after training, with the queries that each won.
-
-    The passage is the one whose score rose by the median amount, so that it is typical.
-    """
+    """The self-edits of one held-out passage before and after training, with the queries that each won."""
     found = read_validations(run)
-    before, after = edits_by_context(found[0]), edits_by_context(found[max(found)])
-    gains = {name: mean_score(after[name]) - mean_score(before[name]) for name in before}
-    chosen = sorted(gains, key=lambda name: (gains[name], name))[len(gains) // 2]
-    pair = (before[chosen][0], after[chosen][0])
+    pair = typical_pair(found[0], found[max(found)])
     shown = Table(title=Text(f"A held-out passage: {_passage(pair[0])}"), title_justify="left", title_style="")
     for name, rollout in zip(("before", "after"), pair, strict=True):
         right = sum(score == 1 for score in rollout.scores)
@@ -100,6 +94,14 @@ def side_by_side(run: Path) -> Table:
     shown.add_row(*(Text(rollout.text) for rollout in pair), end_section=True)
     shown.add_row(*(_answers(rollout) for rollout in pair))
     return shown
+
+
+def typical_pair(before: Sequence[Rollout], after: Sequence[Rollout]) -> tuple[Rollout, Rollout]:
+    """The first self-edits of one context in two validations: of that whose score rose by the median amount."""
+    earlier, later = edits_by_context(before), edits_by_context(after)
+    gains = {name: mean_score(later[name]) - mean_score(earlier[name]) for name in earlier if name in later}
+    chosen = sorted(gains, key=lambda name: (gains[name], name))[len(gains) // 2]
+    return earlier[chosen][0], later[chosen][0]
 
 
 def edits_by_context(rollouts: Sequence[Rollout]) -> dict[str, list[Rollout]]:

@@ -27,6 +27,10 @@ UNKNOWN = "a prompt that is in none of the files"
 Kept = Mapping[str, Sequence[EditOutcome]]  # by entry; validation and test have none
 
 
+class NothingFinished(DataError):
+    """A folder or journal in which no unit is finished yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """The rollouts of one round.
@@ -97,7 +101,8 @@ def read_entries(source: str) -> list[Entry]:
         return [Entry(source, re.sub(r"\.json(\.gz)?$", "", place.name), run.rollouts, (place,), run=run)]
     entries = [entry for name, files in journals.items() for entry in _journal_entries(source, name, files)]
     if not entries:
-        raise DataError(f"{source}: expected a journal with a finished unit, got none: give `seal fit` more time")
+        got = "none: give `seal fit` more time"
+        raise NothingFinished(f"{source}: expected a journal with a finished unit, got {got}")
     return entries
 
 
@@ -107,7 +112,8 @@ def _journals(place: Path) -> dict[str, list[Path]] | None:
         folder = place / "journal" if (place / "journal").is_dir() else place
         files = [path for path in sorted(folder.iterdir()) if JOURNAL.fullmatch(path.name)]
         if not files:
-            raise DataError(f"{place}: expected a run folder, got one without journals (*.jsonl): name a run's folder")
+            got = "one without journals (*.jsonl)"
+            raise NothingFinished(f"{place}: expected a run folder, got {got}: name a run's folder")
     elif place.exists():
         files = [place] if JOURNAL.fullmatch(place.name) else []
     else:

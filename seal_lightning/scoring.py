@@ -20,6 +20,14 @@ Queries = Sequence[tuple[Context, Query]]
 
 
 @dataclass(frozen=True, slots=True)
+class Replies:
+    """What was answered to some queries, and how many tokens that took together."""
+
+    answers: tuple[str, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One self-edit and repeat on its way to becoming a rollout; `usage` is what writing the edit cost."""
 

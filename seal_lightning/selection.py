@@ -1,4 +1,4 @@
-"""ReST-EM's filter as pure functions: rollouts -> groups -> the edits worth imitating (arXiv 2506.10943, section 3.1).
+"""ReST-EM's filter and its control as pure functions: groups of rollouts -> the edits to imitate (section 3.1).
 
 Repeats of one self-edit are averaged first. Ties go to the edit that was sampled first, so the choice never depends on
 the order in which work was finished.
@@ -6,9 +6,11 @@ the order in which work was finished.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from seal_lightning.seeding import derive_seed
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
@@ -52,3 +54,11 @@ def best_of(
     ]
     # Averaging can leave 1/3 + 1/3 + 1/3 short of 1: rounding makes such rewards tie, as they should.
     return sorted(usable, key=lambda outcome: (-round(outcome.reward or 0.0, 9), outcome.edit_index))[:k]
+
+
+def lot_of(group: RolloutGroup, *, k: int = 1, seed: int = 0) -> list[EditOutcome]:
+    """`k` usable edits of one context by lot, whatever their reward: the control of `best_of`."""
+    usable = [outcome for outcome in group.outcomes if outcome.reward is not None]
+    texts = [outcome.text for outcome in usable]  # another lot in every round
+    draw = random.Random(derive_seed("random filter", seed, group.context_id, *texts))
+    return draw.sample(usable, min(k, len(usable)))

@@ -21,7 +21,7 @@ from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser
 from seal_lightning.policy import Policy
 
-FIT_ONLY = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
+FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
 Device = Literal["auto", "cpu", "cuda"]
 
 

@@ -1,0 +1,37 @@
+"""Texts of models, made harmless for what people read: reports and tables in HTML and Markdown.
+
+HTML is escaped by its template engine; here are what that leaves over (characters that are not seen but act) and
+Markdown, whose engines have no such thing.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Controls, marks and overrides of the writing direction, invisible spaces and tags, halves of surrogate pairs. The
+# joiners of emoji and of Indic and Persian words (U+200C, U+200D) stay.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_ENTITIES = {ord(character): f"&#{ord(character)};" for character in "&<>|`[\\"}
+
+
+def visible(text: str) -> str:
+    r"""The text with line breaks as \n, and a name in place of every character that acts without being seen.
+
+    >>> visible("an\x00d\r\nabc\u202edef")
+    'an⟨U+0000⟩d\nabc⟨U+202E⟩def'
+    """
+    return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n"))
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text, or as many of its characters as fit with an ellipsis behind them."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def markdown_cell(text: str, longest: int) -> str:
+    """One table cell: no line breaks, no pipes, no HTML, code or links from the model."""
+    flat = " / ".join(line.strip() for line in text.splitlines() if line.strip())
+    return shortened(flat, longest).translate(_ENTITIES)
