@@ -12,6 +12,7 @@ from functools import partial
 from statistics import fmean, pstdev, stdev
 
 from seal_lightning.evaluation import group_by_context
+from seal_lightning.tables import table
 from seal_lightning.types import Rollout, RolloutGroup
 
 Edit = Sequence[Rollout]  # its repeats
@@ -161,16 +162,8 @@ def render_figures(rows: Mapping[str, Figures]) -> str:
 
 
 def _table(rows: Mapping[str, Figures], columns: Mapping[str, Column]) -> str:
-    """Columns without anything in them are left out."""
-    cells = {head: [cell(row) for row in rows.values()] for head, cell in columns.items()}
-    shown = {"": list(rows), **{head: column for head, column in cells.items() if any(column)}}
-    widths = {head: max(map(len, [head, *column])) for head, column in shown.items()}
-    lines = [
-        [head.ljust(width) for head, width in widths.items()],
-        ["-" * width for width in widths.values()],
-        *zip(*([cell.ljust(widths[head]) for cell in column] for head, column in shown.items()), strict=True),
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = [[name, *(cell(row) for cell in columns.values())] for name, row in rows.items()]
+    return table(["", *columns], cells)
 
 
 def _term(term: str, row: Figures) -> str:

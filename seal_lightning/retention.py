@@ -18,6 +18,7 @@ from typing import Any
 
 from seal_lightning.errors import DataError
 from seal_lightning.evaluation import bootstrap_interval
+from seal_lightning.tables import table
 
 DIGITS = 4
 FILE = "retention.json"
@@ -169,7 +170,7 @@ def render_matrix(matrix: RetentionMatrix) -> str:
                  for place, value in enumerate(row)]  # fmt: skip
         extra = [f"{100 * matrix.unrelated[number]:.1f}"] if matrix.unrelated else []
         rows.append(["base" if number == 0 else f"after {number}", *cells, *extra])
-    return _aligned(head, rows)
+    return table(head, rows)
 
 
 def render_summary(matrices: Sequence[RetentionMatrix]) -> str:
@@ -184,7 +185,7 @@ def render_summary(matrices: Sequence[RetentionMatrix]) -> str:
         unrelated = f"{100 * matrix.unrelated[0]:.1f} -> {100 * matrix.unrelated[-1]:.1f}" if matrix.unrelated else ""
         numbers = (fmean(_asked(matrix.mean[0])), matrix.learnt, matrix.last_row, matrix.forgetting)
         rows.append([matrix.name, *(f"{100 * number:.1f}" for number in numbers), unrelated, against])
-    return _aligned(head, rows)
+    return table(head, rows)
 
 
 def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
@@ -192,15 +193,6 @@ def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
         return ""
     around = f" ({100 * interval[0]:.0f}-{100 * interval[1]:.0f})" if interval else ""
     return f"{100 * value:.1f}{around}"
-
-
-def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; columns without anything in them are left out."""
-    used = [place for place in range(len(head)) if place == 0 or any(row[place] for row in rows)]
-    widths = [max(len(row[place]) for row in [head, *rows]) for place in used]
-    lines = [[row[place].ljust(width) for place, width in zip(used, widths, strict=True)] for row in [head, *rows]]
-    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in ruled)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

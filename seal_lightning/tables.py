@@ -1,0 +1,14 @@
+"""Tables in Markdown that also read well in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned rows below a head; columns without anything in them are left out, but not the first."""
+    used = [place for place in range(len(head)) if place == 0 or any(row[place] for row in rows)]
+    widths = [max(len(row[place]) for row in [head, *rows]) for place in used]
+    lines = [[row[place].ljust(width) for place, width in zip(used, widths, strict=True)] for row in [head, *rows]]
+    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in ruled)
