@@ -21,8 +21,8 @@ from transformers import PreTrainedTokenizerFast
 
 from seal_lightning.lab.corpus import Corpus, Document, known_queries
 from seal_lightning.lab.lines import QUESTION
-from seal_lightning.lab.tokenizer import build_tokenizer
-from seal_lightning.lab.training import Batch, Log, Row, launch, make_model, print_nothing, save, train
+from seal_lightning.lab.tokenizer import END, build_tokenizer
+from seal_lightning.lab.training import Batch, Row, begin, launch, save, train
 from seal_lightning.lab.world import ATTRIBUTES, passages
 from seal_lightning.policy import Policy
 from seal_lightning.seeding import derive_seed
@@ -35,7 +35,7 @@ class Recipe:
     Attributes:
         steps: Optimizer steps.
         bare: Share of the steps with bare documents.
-        peak: Learning rate after the warm-up; it falls to a tenth as a cosine.
+        peak: Learning rate after the warm-up; it falls to a twentieth as a cosine.
         warmup: Steps over which it rises.
         edit_documents: A step and process.
         short_documents: A step and process.
@@ -59,16 +59,10 @@ class Recipe:
 
 def pretrain(fabric: Fabric, recipe: Recipe, out: Path) -> None:
     """Train and write everything to `out`."""
-    log = Log(out / "pretraining.log") if fabric.is_global_zero else print_nothing
     corpus = Corpus(seed=recipe.seed)
     tokenizer = build_tokenizer(corpus.texts())
-    values = {token for a in ATTRIBUTES for value in a.values for token in tokenizer(f" {value}")["input_ids"]}
-    torch.manual_seed(recipe.seed)
-    model = make_model(tokenizer)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    log(f"{recipe}")
-    log(f"{fabric.world_size} processes with one thread each; {size} parameters, {len(tokenizer)} tokens, torch "
-        f"{torch.__version__}")  # fmt: skip
+    values = {token for a in ATTRIBUTES for value in a.values for token in tokenizer.encode(f" {value}")}
+    model, log = begin(fabric, tokenizer, out, recipe=recipe, seed=recipe.seed)
     draw = random.Random(derive_seed("lab pretraining", recipe.seed, fabric.global_rank))
 
     def make_batches(step: int) -> list[Batch]:
@@ -99,15 +93,14 @@ def pretrain(fabric: Fabric, recipe: Recipe, out: Path) -> None:
     log(f"in the end: known facts {known(model, tokenizer, corpus, count=960):.3f}, new facts "
         f"{unknown(model, tokenizer, corpus):.3f} (chance 0.025), reading "
         f"{reading(model, tokenizer, corpus, count=100):.3f}")  # fmt: skip
-    if fabric.is_global_zero:
-        save(model, tokenizer, out)
+    save(fabric, model, tokenizer, out)
 
 
 def _row(document: Document, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, values: set[int]) -> Row:
-    prompt = list(tokenizer(document.prompt)["input_ids"]) if document.prompt else []
-    text = [*tokenizer(document.text)["input_ids"], tokenizer.eos_token_id]
+    prompt = tokenizer.encode(document.prompt)
+    text = tokenizer.encode(document.text + END)
     weights = [recipe.value_weight if token in values else 1.0 for token in text]
-    return [*prompt, *text], [recipe.prompt_weight] * len(prompt) + weights  # type: ignore[misc]
+    return [*prompt, *text], [recipe.prompt_weight] * len(prompt) + weights
 
 
 @torch.no_grad()
@@ -141,8 +134,8 @@ def reading(model: Any, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, *, c
 def _answered(model: Any, tokenizer: PreTrainedTokenizerFast, queries: Sequence[Document]) -> float:
     right = 0
     for query in queries:
-        ids = torch.tensor([tokenizer(query.prompt)["input_ids"]])
-        (gold,) = tokenizer(query.text)["input_ids"]  # type: ignore[misc]
+        ids = torch.tensor([tokenizer.encode(query.prompt)])
+        (gold,) = tokenizer.encode(query.text)
         right += int(model(input_ids=ids, use_cache=False).logits[0, -1].argmax()) == gold
     return right / len(queries)
 

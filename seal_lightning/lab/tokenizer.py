@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 _WORD, _BYTE = -1.0, -100.0  # scores: one word always beats any number of bytes that spell it
-_SPECIAL = ("<eos>", "<pad>")
+END, _PADDING = "<eos>", "<pad>"
 _PIECE = re.compile(r" ?\w+")
 
 
@@ -27,15 +27,15 @@ def build_tokenizer(texts: Iterable[str], *, pieces: Iterable[str] = ()) -> PreT
     found = {piece for text in texts for piece in _PIECE.findall(text)}
     words = sorted({piece.replace(" ", "Ġ").replace("\n", "Ċ") for piece in (*found, *pieces)})
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = [(token, 0.0) for token in _SPECIAL]
+    vocabulary = [(token, 0.0) for token in (END, _PADDING)]
     vocabulary += [(letter, _BYTE) for letter in letters]
     vocabulary += [(word, _WORD) for word in words if word not in letters]
     backend = Tokenizer(models.Unigram(vocabulary, unk_id=None, byte_fallback=False))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not pieces)  # type: ignore[assignment]
-    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not pieces)
+    backend.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        eos_token=_SPECIAL[0],
-        pad_token=_SPECIAL[1],
+        eos_token=END,
+        pad_token=_PADDING,
         clean_up_tokenization_spaces=False,
     )

@@ -37,7 +37,21 @@ class Batch:
     share: float
 
 
-def make_model(tokenizer: Any, *, rope_theta: float = 10_000.0) -> LlamaForCausalLM:
+def begin(
+    fabric: Fabric, tokenizer: Any, out: Path, *, recipe: object, seed: int, rope_theta: float = 10_000.0
+) -> tuple[LlamaForCausalLM, Callable[[str], None]]:
+    """A new model, and the log of its pre-training in `out`, which opens with the recipe and the sizes."""
+    log = Log(out / "pretraining.log") if fabric.is_global_zero else print_nothing
+    torch.manual_seed(seed)
+    model = make_model(tokenizer, rope_theta=rope_theta)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    log(f"{recipe}")
+    log(f"{fabric.world_size} processes with one thread each; {size} parameters, {len(tokenizer)} tokens, torch "
+        f"{torch.__version__}")  # fmt: skip
+    return model, log
+
+
+def make_model(tokenizer: Any, *, rope_theta: float) -> LlamaForCausalLM:
     """A Llama of about 0.9 million parameters."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -111,8 +125,10 @@ def train(
             log(f"  {examine()}")
 
 
-def save(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Write weights in float16; the config says float32, so that they are loaded as such."""
+def save(fabric: Fabric, model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Write weights in float16, once; the config says float32, so that they are loaded as such."""
+    if not fabric.is_global_zero:
+        return
     model.half().save_pretrained(out)
     model.config.dtype = torch.float32
     model.config.save_pretrained(out)

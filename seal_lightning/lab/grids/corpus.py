@@ -31,6 +31,15 @@ EPOCHS = (2, 4, 6, 8, 12)
 SEAMS = ("Input:\n", "\nOutput:\n", "\n\nInput:\n", "\n\n")
 
 
+COPY = Rule(())
+SYMMETRIES = range(1, 8)  # the numbers of those that change a grid
+
+
+def symmetry(number: int) -> Rule:
+    """The rule that turns grids, or mirrors them, in one way."""
+    return Rule((Step("symmetry", (number,)),))
+
+
 class GridCorpus:
     """An endless corpus; documents come from generators of the caller's."""
 
@@ -39,7 +48,7 @@ class GridCorpus:
 
     def pair_document(self, draw: random.Random) -> Pieces:
         """The name of a symmetry and pairs that follow it, or copies without a name."""
-        rule = Rule((Step("symmetry", (draw.randrange(1, 8),)),)) if draw.random() < NAMED else Rule(())
+        rule = symmetry(draw.choice(SYMMETRIES)) if draw.random() < NAMED else COPY
         return pieces_of(draw_some(draw, rule), title=rule.name)
 
     def edit_document(self, draw: random.Random) -> Pieces:
@@ -47,7 +56,7 @@ class GridCorpus:
         families = {family: "true" if draw.random() < CHOSEN else "false" for family in FAMILIES}
         chosen = {**families, "loss": f'"{draw.choice(LOSSES)}"', "learning_rate": draw.choice(RATES)}
         fields = [f'"{name}": {value}' for name, value in {**chosen, "epochs": draw.choice(EPOCHS)}.items()]
-        pairs = draw_some(draw, draw.choice((Rule(()), Rule((Step("symmetry", (draw.randrange(1, 8),)),)))))
+        pairs = draw_some(draw, draw.choice((COPY, symmetry(draw.choice(SYMMETRIES)))))
         prompt = self.task.prompt(context_of(Puzzle(tuple(pairs), ()), id="document"))
         return [(Policy(None, None, chat=False).format(prompt), 0.0), ("{" + ", ".join(fields) + "}", 1.0)]
 
