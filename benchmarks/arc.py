@@ -7,23 +7,19 @@ held-out rules that are wholly right, after the last round, not the best one. In
 that draw seeds first and then puzzles within a seed. Runs are single-threaded processes, `--jobs` of them at a time.
 """
 
-import argparse
 import json
 import os
 import platform
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import fmean
 
-from lab import Scores, gains, interval
+from seeds import Scores, print_gain, print_table, read_options, run_fits
 
 from seal_lightning.journal import read_validations
-from seal_lightning.quickstart import edits_by_context, mean_score, start_fit
+from seal_lightning.quickstart import edits_by_context, mean_score
 from seal_lightning.tasks.arc.figures import arc_tables
 
 HERE = Path(__file__).resolve().parent
@@ -34,16 +30,9 @@ BEFORE, IN_CONTEXT = "untrained self-edits", "in-context"
 
 def run_seeds(folder: Path, seeds: Sequence[int], *, jobs: int, options: Sequence[str]) -> dict[int, float]:
     """The seconds that each seed's run took; its run folder is `folder/seed-N`."""
-
-    def run(seed: int) -> float:
-        started = time.monotonic()
-        seeded = [f"--{place}={seed}" for place in ("model.seed", "data.train.seed", "data.validation.seed")]
-        start_fit(folder / f"seed-{seed}", *seeded, *options, config=CONFIG, quiet=True).wait()
-        print(f"seed {seed}: {time.monotonic() - started:.0f} s", flush=True)
-        return time.monotonic() - started
-
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        return dict(zip(seeds, pool.map(run, seeds), strict=True))
+    places = ("model.seed", "data.train.seed", "data.validation.seed")
+    fits = {f"seed-{seed}": [*(f"--{place}={seed}" for place in places), *options] for seed in seeds}
+    return dict(zip(seeds, run_fits(folder, fits, config=CONFIG, jobs=jobs).values(), strict=True))
 
 
 def scores_of(run: Path) -> Scores:
@@ -60,14 +49,8 @@ def scores_of(run: Path) -> Scores:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
-    parser.add_argument("--json", type=Path, help="also write the result to this file")
-    options, others = parser.parse_known_args()
-    folder = Path(tempfile.mkdtemp(prefix="seal-arc-"))
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    options, others = read_options(__doc__, seeds=3)
+    folder, seeds = Path(tempfile.mkdtemp(prefix="seal-arc-")), options.seeds
     seconds = run_seeds(folder, seeds, jobs=options.jobs, options=others)
     print(f"\nthe run with seed {seeds[0]}:\n\n{arc_tables(read_validations(folder / f'seed-{seeds[0]}'))}\n")
     scores = [scores_of(folder / f"seed-{seed}") for seed in seeds]
@@ -85,23 +68,13 @@ def main() -> None:
 
 def report(scores: Sequence[Scores], seeds: Sequence[int]) -> bool:
     """Print the table and the gain; whether they are what the lab promises."""
-    print("| held-out rules | success | 95 % interval | " + " | ".join(f"seed {seed}" for seed in seeds) + " |")
-    print("|---|---|---|" + "---|" * len(seeds))
-    means = {}
-    for name in scores[0]:
-        by_seed = [seed[name] for seed in scores]
-        means[name] = fmean(map(fmean, by_seed))
-        low, high = interval(by_seed)
-        cells = " | ".join(f"{fmean(values):.2f}" for values in by_seed)
-        print(f"| {name} | {means[name]:.3f} | {low:.3f} – {high:.3f} | {cells} |")
+    means = print_table(scores, seeds, rows=scores[0], head=("held-out rules", "success"))
     last = list(scores[0])[-1]
-    gain = gains(scores, last, BEFORE)
-    low, high = interval(gain)
-    mean = fmean(map(fmean, gain))
+    print()
+    gain = print_gain(f"gain {last}", scores, last, over=BEFORE)
     ordered = means[IN_CONTEXT] < means[BEFORE] < means[last]
-    print(f"\ngain {last}: {100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})")
     print(f"order in-context < untrained < trained: {'yes' if ordered else 'NO'}")
-    return ordered and mean >= 0.2 and low > 0
+    return ordered and gain["mean"] >= 0.2 and gain["low"] > 0
 
 
 if __name__ == "__main__":

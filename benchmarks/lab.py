@@ -7,48 +7,39 @@ round, not of the best one; the control keeps edits at random. Intervals are 95 
 first and then passages within a seed. Runs are single-threaded processes, `--jobs` of them at a time.
 """
 
-import argparse
 import json
 import os
 import platform
-import random
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import yaml
+from seeds import Scores, print_gain, print_table, read_options, run_fits
 
 from seal_lightning.journal import read_validations
 from seal_lightning.lab import LabDataModule
 from seal_lightning.lab.lines import STYLE_SHARES, style_counts
-from seal_lightning.quickstart import CONTROL, edits_by_context, mean_score, start_fit
+from seal_lightning.quickstart import CONTROL, edits_by_context, mean_score
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE.parent / "configs" / "quickstart.yaml"
-Scores = dict[str, list[float]]  # by row of the table: one score a held-out passage
 
 
 def run_seeds(folder: Path, seeds: Sequence[int], *, jobs: int, options: Sequence[str] = ()) -> None:
     """Every seed's run and control, in `folder/seed-N` and `folder/control-N`."""
-
-    def run(kind: str, seed: int) -> None:
-        started = time.monotonic()
-        wanted = [*options, "--model.seed", str(seed), "--data.seed", str(seed)]
-        if kind == "control":
-            wanted += [*CONTROL, "--filter.seed", str(seed)]
-        start_fit(folder / f"{kind}-{seed}", *wanted, config=CONFIG, quiet=True).wait()
-        print(f"{kind} {seed}: {time.monotonic() - started:.0f} s", flush=True)
-
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        for done in [pool.submit(run, kind, seed) for seed in seeds for kind in ("seed", "control")]:
-            done.result()
+    fits = {}
+    for seed in seeds:
+        seeded = [*options, "--model.seed", str(seed), "--data.seed", str(seed)]
+        fits[f"seed-{seed}"] = seeded
+        fits[f"control-{seed}"] = [*seeded, *CONTROL, "--filter.seed", str(seed)]
+    run_fits(folder, fits, config=CONFIG, jobs=jobs)
 
 
 def scores_of(folder: Path, seed: int) -> Scores:
@@ -70,21 +61,6 @@ def scores_of(folder: Path, seed: int) -> Scores:
     return scores
 
 
-def interval(by_seed: Sequence[Sequence[float]], *, resamples: int = 4000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over seeds of the mean over passages."""
-    draw = random.Random(0)
-    means = sorted(
-        fmean(fmean(draw.choices(seed, k=len(seed))) for seed in draw.choices(by_seed, k=len(by_seed)))
-        for _ in range(resamples)
-    )
-    return means[int(0.025 * resamples)], means[int(0.975 * resamples)]
-
-
-def gains(scores: Sequence[Scores], row: str, over: str) -> list[list[float]]:
-    """Each seed's differences by passage."""
-    return [[a - b for a, b in zip(seed[row], seed[over], strict=True)] for seed in scores]
-
-
 def styles(folder: Path, seed: int, round: int) -> Counter[str]:
     """How many lines of each style the held-out edits of a round have; for looking at, no part of the algorithm."""
     run = folder / f"seed-{seed}"
@@ -103,14 +79,8 @@ def shares(counts: Counter[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
-    parser.add_argument("--json", type=Path, help="also write the result to this file")
-    options, others = parser.parse_known_args()
-    folder = Path(tempfile.mkdtemp(prefix="seal-lab-"))
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    options, others = read_options(__doc__, seeds=5)
+    folder, seeds = Path(tempfile.mkdtemp(prefix="seal-lab-")), options.seeds
     started = time.monotonic()
     run_seeds(folder, seeds, jobs=options.jobs, options=others)
     seconds = time.monotonic() - started
@@ -131,21 +101,11 @@ def report(scores: Sequence[Scores], seeds: Sequence[int], seconds: float) -> di
     """Print the table and the two differences; `learnt` says whether they are what the lab promises."""
     names = ["base", "passage", *sorted(name for name in scores[0] if name.startswith("edits after")), "written"]
     names.insert(2, "edits before training")
-    print("\n| held-out passages | mean | 95 % interval | " + " | ".join(f"seed {seed}" for seed in seeds) + " |")
-    print("|---|---|---|" + "---|" * len(seeds))
-    means = {}
-    for name in [*names, "control"]:
-        by_seed = [seed[name] for seed in scores]
-        means[name] = fmean(map(fmean, by_seed))
-        low, high = interval(by_seed)
-        cells = " | ".join(f"{fmean(values):.2f}" for values in by_seed)
-        print(f"| {name} | {means[name]:.3f} | {low:.3f} – {high:.3f} | {cells} |")
-    gain, lot = gains(scores, "last", "edits before training"), gains(scores, "control", "edits before training")
+    print()
+    means = print_table(scores, seeds, rows=[*names, "control"], head=("held-out passages", "mean"))
     result: dict[str, Any] = {"seeds": list(seeds), "seconds": seconds, "means": means}
-    for name, found in (("gain", gain), ("gain of the control", lot)):
-        low, high = interval(found)
-        result[name] = {"mean": fmean(map(fmean, found)), "low": low, "high": high}
-        print(f"{name}: {100 * result[name]['mean']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})")
+    for name, row in (("gain", "last"), ("gain of the control", "control")):
+        result[name] = print_gain(name, scores, row, over="edits before training")
     ordered = [means[name] for name in ("base", "passage", "edits before training", names[-2], "written")]
     result["ordered"] = ordered == sorted(ordered)
     result["selection"] = (

@@ -1,0 +1,83 @@
+"""One configuration with several seeds: the runs, and what they come to together. `lab.py` and `arc.py` use it.
+
+Intervals are 95 % bootstrap intervals that draw seeds first and then contexts within a seed.
+"""
+
+import argparse
+import os
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import fmean
+
+from seal_lightning.quickstart import start_fit
+
+Scores = dict[str, list[float]]  # of a seed, by row of the table: one score a held-out context
+
+
+def read_options(description: str | None, *, seeds: int) -> tuple[argparse.Namespace, list[str]]:
+    """The command line, with `seeds` as a range, and the options of `seal fit` on it."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=seeds, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
+    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    options, others = parser.parse_known_args()
+    options.seeds = range(options.first_seed, options.first_seed + options.seeds)
+    return options, others
+
+
+def run_fits(folder: Path, fits: Mapping[str, Sequence[str]], *, config: Path, jobs: int) -> dict[str, float]:
+    """The seconds that each run took, by name; a run has its options and the folder `folder/NAME`."""
+
+    def run(name: str) -> float:
+        started = time.monotonic()
+        start_fit(folder / name, *fits[name], config=config, quiet=True).wait()
+        seconds = time.monotonic() - started
+        print(f"{name.replace('-', ' ')}: {seconds:.0f} s", flush=True)
+        return seconds
+
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        return dict(zip(fits, pool.map(run, fits), strict=True))
+
+
+def print_table(
+    scores: Sequence[Scores], seeds: Iterable[int], *, rows: Iterable[str], head: tuple[str, str]
+) -> dict[str, float]:
+    """Print the rows, each with its mean, interval and seeds, below a head of the first two columns; the means."""
+    columns = [*head, "95 % interval", *(f"seed {seed}" for seed in seeds)]
+    print(f"| {' | '.join(columns)} |")
+    print("|" + "---|" * len(columns))
+    means = {}
+    for row in rows:
+        by_seed = [seed[row] for seed in scores]
+        means[row] = mean_of(by_seed)
+        low, high = interval(by_seed)
+        cells = " | ".join(f"{fmean(values):.2f}" for values in by_seed)
+        print(f"| {row} | {means[row]:.3f} | {low:.3f} – {high:.3f} | {cells} |")
+    return means
+
+
+def print_gain(name: str, scores: Sequence[Scores], row: str, *, over: str) -> dict[str, float]:
+    """Print how much better a row is than another one; `mean`, `low` and `high`."""
+    by_seed = [[a - b for a, b in zip(seed[row], seed[over], strict=True)] for seed in scores]
+    mean, (low, high) = mean_of(by_seed), interval(by_seed)
+    print(f"{name}: {100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})")
+    return {"mean": mean, "low": low, "high": high}
+
+
+def mean_of(by_seed: Sequence[Sequence[float]]) -> float:
+    """The mean over seeds of the mean over contexts."""
+    return fmean(map(fmean, by_seed))
+
+
+def interval(by_seed: Sequence[Sequence[float]], *, resamples: int = 4000) -> tuple[float, float]:
+    """95 % bootstrap interval of `mean_of`."""
+    draw = random.Random(0)
+    means = sorted(
+        mean_of([draw.choices(seed, k=len(seed)) for seed in draw.choices(by_seed, k=len(by_seed))])
+        for _ in range(resamples)
+    )
+    return means[int(0.025 * resamples)], means[int(0.975 * resamples)]
