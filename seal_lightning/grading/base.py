@@ -85,9 +85,15 @@ class Grader(ABC):
         """
         graded = []
         for answer in answers:
-            graded.append(Verdict(self.grade(question=answer.question, golds=answer.golds, answer=answer.text)))
+            score = self.grade(question=answer.question, golds=answer.golds, answer=answer.text)
+            graded.append(Verdict(score, reasons=self.reasons(answer.text)))
             on_done(1)
         return graded
+
+    def reasons(self, answer: str) -> Mapping[str, float]:
+        """What `verdicts` gives as reasons: of a grader that can tell from the answer alone why it scores as it does."""
+        del answer
+        return {}
 
 
 def best_over_golds(score: Callable[[str], float], *, golds: Sequence[str], answer: str) -> float:

@@ -7,12 +7,11 @@ text that is no grid is kept behind the reason why, so that a wrong answer tells
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from seal_lightning.errors import ConfigError, GradingError
-from seal_lightning.grading.base import Answer, Grader, Verdict, best_over_golds
+from seal_lightning.grading.base import Grader, best_over_golds
 from seal_lightning.tasks.arc.grids import DIGITS, Grid, GridError, GridText
-from seal_lightning.types import Chooser
 
 MALFORMED = "malformed grid, "
 TRIES = 2  # grids in an answer; ARC itself allows as many
@@ -87,17 +86,6 @@ class GridMatch(Grader):
         tried = candidates(answer)[: self.tries]
         return best_over_golds(lambda gold: float(gold in tried), golds=[*right_answers(golds)], answer=answer)
 
-    def verdicts(
-        self,
-        answers: Sequence[Answer],
-        *,
-        policy: Chooser | None = None,
-        on_done: Callable[[int], None] = lambda count: None,
-    ) -> list[Verdict]:
-        """As `grade`, with the reason why an answer is no grid."""
-        graded = []
-        for one in answers:
-            score = self.grade(question=one.question, golds=one.golds, answer=one.text)
-            graded.append(Verdict(score, reasons={why: -1.0} if (why := reason_of(one.text)) else {}))
-            on_done(1)
-        return graded
+    def reasons(self, answer: str) -> Mapping[str, float]:
+        """Why an answer is no grid."""
+        return {why: -1.0} if (why := reason_of(answer)) else {}
