@@ -3,7 +3,8 @@
 One step takes the next minibatch of every adapter in the bank; their sequences are packed into one row. The loss is the
 sum over adapters of each one's mean token loss, so the adapters do not influence each other. When one is finished, the
 next job takes its slot. When the memory does not suffice, forward passes get smaller, then slots fewer, and nothing
-that was trained is lost. A training can stop before its end and go on later from where it stood.
+that was trained is lost. A training can stop before its end and go on later from where it stood. A `Regulariser` may
+have a say in every step.
 """
 
 from __future__ import annotations
@@ -91,6 +92,24 @@ class AdapterPlan:
         return replace(self.stats, steps=step, trained_tokens=tokens, loss=mean)
 
 
+class Regulariser:
+    """Has a say in every optimizer step; this one says nothing. It keeps no state from one step to the next."""
+
+    def add_gradients(self, bank: AdapterBank, steps: Sequence[int]) -> None:
+        """Add the gradients of a penalty to those of the first slots of the bank, before they are clipped.
+
+        The bank is attached; a forward pass of its own takes a packed row (`pack`, `layout_of`). Called again for the
+        same step where the memory did not suffice.
+
+        Args:
+            bank: Holds the adapters and their gradients.
+            steps: Which step each slot's adapter makes, from 0.
+        """
+
+    def project(self, bank: AdapterBank, slots: Sequence[int]) -> None:
+        """Change adapters in place when they have been drawn, and after each of their steps."""
+
+
 @dataclass(slots=True)
 class _Running:
     """A job in a slot, its next step, and the one before which it stops."""
@@ -119,6 +138,7 @@ class BankTraining:
         on_step: Told how many optimizer steps were made since the last call.
         start: Where each job's training stands; None for one that was not begun.
         until: Stop each job before this step; None trains all to their ends.
+        regulariser: Acts on all jobs.
     """
 
     def __init__(
@@ -133,7 +153,9 @@ class BankTraining:
         on_step: Callable[[int], None],
         start: Sequence[AdapterState | None] = (),
         until: Sequence[int] | None = None,
+        regulariser: Regulariser | None = None,
     ) -> None:
+        self.regulariser = regulariser or Regulariser()
         self.model, self.plans, self.make_bank, self.on_step = model, plans, make_bank, on_step
         self.max_tokens, self.max_norm = max_tokens, max_norm
         self.states = list(start) or [None] * len(plans)
@@ -188,6 +210,7 @@ class BankTraining:
                 job.saved = None
             else:
                 self.bank.reset(slot, seed=job.plan.seed, rank=job.plan.rank)
+                self._project([slot])
             self.running.append(job)
 
     def _step(self) -> None:
@@ -203,6 +226,7 @@ class BankTraining:
             slots, jobs = (torch.tensor(numbers, device=device) for numbers in zip(*last, strict=True))
             self.losses.index_add_(0, jobs, losses[slots])
         self.bank.step([job.plan.rates[job.step] for job in self.running], max_norm=self.max_norm)
+        self._project(range(len(self.running)))
         for job in self.running:
             job.step += 1
         self.on_step(len(self.running))
@@ -213,7 +237,12 @@ class BankTraining:
         with self.bank.attached():
             for part in split(self._sequences(), max_tokens=self.max_tokens):
                 self._backward(pack(part).to(self.bank.device), losses)
+            self.regulariser.add_gradients(self.bank, [job.step for job in self.running])
         return losses
+
+    @torch.no_grad()
+    def _project(self, slots: Sequence[int]) -> None:
+        self.regulariser.project(self.bank, slots)
 
     def _sequences(self) -> list[PackedSequence]:
         return [s for slot, job in enumerate(self.running) for s in _minibatch(job.plan, slot, job.step)]

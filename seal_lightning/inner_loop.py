@@ -19,7 +19,7 @@ import torch
 
 from seal_lightning.adapters import AdapterBank, save_adapter
 from seal_lightning.adapters.bank import find_targets, parameters_of
-from seal_lightning.bank_training import AdapterPlan, AdapterState, BankTraining, JobStats
+from seal_lightning.bank_training import AdapterPlan, AdapterState, BankTraining, JobStats, Regulariser
 from seal_lightning.errors import ConfigError
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
 
@@ -144,6 +144,7 @@ class InnerLoop:
         on_step: Callable[[int], None] = lambda count: None,
         start: Sequence[AdapterState | None] = (),
         until: Sequence[int] | None = None,
+        regulariser: Regulariser | None = None,
     ) -> TrainedBank:
         """Train one adapter for each job, however many; jobs that wait take the slots of those that are finished.
 
@@ -159,6 +160,7 @@ class InnerLoop:
             start: The `states` of an earlier call from which to go on, one for each job; none begins anew. The largest
                 rank of the jobs has to be the same.
             until: Stop each job's training when it has made so many optimizer steps, which may be more than it has.
+            regulariser: Has a say in every step of all jobs.
 
         Returns:
             The bank; job i is what `answering` and `save` call i.
@@ -183,6 +185,7 @@ class InnerLoop:
                 on_step=on_step,
                 start=start,
                 until=until,
+                regulariser=regulariser,
             )
             stats, states = training.run(trained)
         return TrainedBank(trained, tuple(stats), tuple(states))
