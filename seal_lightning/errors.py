@@ -73,3 +73,15 @@ class Stopped(SystemExit):
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
         self.number = number
+
+
+def check_count(name: str, value: object, *, least: int = 1, advice: str = "") -> int:
+    """The value of an option that counts something.
+
+    Raises:
+        ConfigError: It is no whole number of at least `least`; the message ends with the advice.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        advice = advice or f"use {least} or more"
+        raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}: {advice}")
+    return value

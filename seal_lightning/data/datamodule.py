@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from seal_lightning.data.base import Reader
 from seal_lightning.data.detect import reader_for
-from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.errors import ConfigError, DataError, check_count
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import Context
 
@@ -90,11 +90,11 @@ class SEALDataModule(LightningDataModule):
         }
         for split, limit in self.limits.items():
             if limit is not None:
-                _check_count(f"limit_{split}", limit)
+                check_count(f"data.limit_{split}", limit)
         if shuffle_seed is not None and (isinstance(shuffle_seed, bool) or not isinstance(shuffle_seed, int)):
             raise ConfigError(f"data.shuffle_seed must be a whole number or null, got {shuffle_seed!r}: try 0")
         self.shuffle_seed = shuffle_seed
-        self.contexts_per_unit = _check_count("contexts_per_unit", contexts_per_unit)
+        self.contexts_per_unit = check_count("data.contexts_per_unit", contexts_per_unit)
         self.allow_overlap = allow_overlap
         self._read: dict[Split, list[Context]] = {}
 
@@ -193,12 +193,6 @@ def _checked(contexts: Sequence[Context], *, name: str, queries: bool) -> list[C
             f" (first: {without[0].title!r}): add queries, or remove these contexts"
         )
     return list(contexts)
-
-
-def _check_count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"data.{name} must be a whole number of at least 1, got {value!r}: use 1 or more")
-    return value
 
 
 def _text(context: Context) -> tuple[str, str]:

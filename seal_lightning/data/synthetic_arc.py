@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from seal_lightning.data.base import Reader, check_texts
 from seal_lightning.data.grid_rules import FAMILIES, SPLITS, Shape, Split, draw_puzzle, draw_rule
-from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.errors import ConfigError, DataError, check_count
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks.arc.puzzles import context_of
 from seal_lightning.types import Context
@@ -67,8 +67,7 @@ class SyntheticArc(Reader):
         if isinstance(families, str) or not families or not set(families) <= set(FAMILIES):
             raise ConfigError(f"families must be some of {', '.join(FAMILIES)}, got {families!r}: list their names")
         for name, value in (("count", count), ("steps", LEVELS[difficulty].steps if steps is None else steps)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}: use 1 or more")
+            check_count(name, value)
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise ConfigError(f"seed must be a whole number, got {seed!r}: try 0")
         check_texts("edits", edits)

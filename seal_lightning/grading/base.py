@@ -91,7 +91,7 @@ class Grader(ABC):
         return graded
 
     def reasons(self, answer: str) -> Mapping[str, float]:
-        """What `verdicts` gives as reasons: of a grader that can tell from the answer alone why it scores as it does."""
+        """The reasons in a verdict of `verdicts`, of a grader that can tell them from the answer alone."""
         del answer
         return {}
 

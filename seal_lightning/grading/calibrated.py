@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seal_lightning.errors import ConfigError, GradingError
+from seal_lightning.errors import GradingError, check_count
 from seal_lightning.grading.base import Answer, Grader, Verdict, check_threshold
 from seal_lightning.grading.curves import load, probabilities
 from seal_lightning.grading.expectation import expect
@@ -56,8 +56,10 @@ class Calibrated(Grader):
     ) -> None:
         self.threshold = check_threshold(threshold)
         self.soft = soft
-        self.max_words = _check_count("max_words", max_words)
-        self.free_words = None if free_words is None else _check_count("free_words", free_words)
+        self.max_words = check_count("max_words", max_words, advice=f"try {MAX_WORDS}")
+        self.free_words = (
+            None if free_words is None else check_count("free_words", free_words, advice=f"try {MAX_WORDS}")
+        )
         self.model = load(Path(coefficients or SHIPPED).expanduser(), features=FEATURES)
 
     def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
@@ -125,9 +127,3 @@ class Calibrated(Grader):
         columns = (scores, likely, NAMES[strongest], np.take_along_axis(added, strongest, axis=1))
         for owner, score, probability, names, values in zip(owners, *[each.tolist() for each in columns], strict=True):
             yield owner, Verdict(score, probability, dict(zip(names, values, strict=True)))
-
-
-def _check_count(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}: try 64")
-    return value

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seal_lightning.data import Reader, SEALDataModule
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.lab.lines import ideal_edit
 from seal_lightning.lab.world import ATTRIBUTES, SPLITS, Passage, Split, Wording, names_of, passages
 from seal_lightning.types import Context
@@ -55,8 +55,7 @@ class LabPassages(Reader):
         if split not in SPLITS:
             raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {split!r}: use one of them")
         for name, value in (("count", count), ("towns", towns), ("attributes", attributes)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}: use 1 or more")
+            check_count(name, value)
         if attributes > len(ATTRIBUTES):
             raise ConfigError(f"attributes must be at most {len(ATTRIBUTES)}, got {attributes}: a town has no more")
         if count * towns > (names := len(names_of(split))):

@@ -6,7 +6,7 @@ training sequence under the passage's title, and the passage itself is one more.
 
 from __future__ import annotations
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import check_count
 from seal_lightning.tasks.base import Task
 from seal_lightning.tasks.directives import DirectiveLimits, split_directives
 from seal_lightning.tasks.edit_kinds import EditKind, resolve_kind
@@ -43,16 +43,11 @@ class Knowledge(Task):
         directives: DirectiveLimits | None = None,
         topic_prefix: bool = True,
     ) -> None:
-        for name, value in (("passage_repeats", passage_repeats), ("max_sequences", max_sequences)):
-            if name == "max_sequences" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}: use 1 or more")
         self.kind = resolve_kind(edit)
         self.title_prefix = title_prefix
         self.append_passage = append_passage
-        self.passage_repeats = passage_repeats
-        self.max_sequences = max_sequences
+        self.passage_repeats = check_count("passage_repeats", passage_repeats)
+        self.max_sequences = None if max_sequences is None else check_count("max_sequences", max_sequences)
         self.strip_numbering = strip_numbering
         self.directives = directives
         self.topic_prefix = topic_prefix

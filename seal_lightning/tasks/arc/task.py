@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks.arc.answers import read_votes
 from seal_lightning.tasks.arc.augmentations import SYMMETRIES, Augmentation, augment_pair
@@ -67,9 +67,7 @@ class ArcTask(Task):
         schedule: Schedule = "cosine",
         instruction: str | None = None,
     ) -> None:
-        _check_counts(1, votes=votes, max_steps=max_steps, max_puzzles=max_puzzles, batch_size=batch_size)
-        _check_counts(0, colour_permutations=colour_permutations, example_permutations=example_permutations)
-        if votes > len(SYMMETRIES):
+        if check_count("votes", votes) > len(SYMMETRIES):
             raise ConfigError(f"votes must be at most {len(SYMMETRIES)}, got {votes}: a grid has no more symmetries")
         if schedule not in get_args(Schedule):
             names = ", ".join(get_args(Schedule))
@@ -77,11 +75,11 @@ class ArcTask(Task):
         self.text = grid_text(grids)
         self.ways = tuple(SYMMETRIES)[:votes]  # the first one leaves a grid as it is
         self.limits = limits
-        self.max_steps = max_steps
-        self.max_puzzles = max_puzzles
-        self.colour_permutations = colour_permutations
-        self.example_permutations = example_permutations
-        self.batch_size = batch_size
+        self.max_steps = check_count("max_steps", max_steps)
+        self.max_puzzles = check_count("max_puzzles", max_puzzles)
+        self.colour_permutations = check_count("colour_permutations", colour_permutations, least=0)
+        self.example_permutations = check_count("example_permutations", example_permutations, least=0)
+        self.batch_size = check_count("batch_size", batch_size)
         self.schedule: Schedule = schedule
         self.instruction = INSTRUCTION.format(max_steps=max_steps) if instruction is None else instruction.strip()
 
@@ -153,10 +151,3 @@ class ArcTask(Task):
             whole = loss == "all"
             sequences.append(TrainingSequence(request + output if whole else output, "" if whole else request))
         return tuple(sequences)
-
-
-def _check_counts(least: int, **counts: int) -> None:
-    """Raises `ConfigError` for the first option that is no whole number of at least `least`."""
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}: use {least} or more")
