@@ -26,13 +26,18 @@ COMMANDS = {
     "fit": "train a self-editor: rounds of E-step, filter and M-step, with validation",
     "validate": "base, passage and self-edit accuracy on the validation contexts",
     "test": "the paper's table on the test contexts, with intervals; printed and saved in the run folder",
+    "adapt": "documents in, adapters out: self-edits about them, the best trained into a LoRA that can be served",
+    "continual": "contexts learnt one after another: what is forgotten, and which countermeasures help",
     "quickstart": "SEAL in the lab beside its control, in a minute and a half on two cores",
     "grade": "grade answers in a file, and report the agreement with verdicts that it carries; needs no model",
     "replay": "tables, rewards and kept edits from journals and published runs; needs no model",
+    "report": "what happened in one run or several, as one HTML page and a Markdown one; needs no model",
     "predict": "write self-edits for the predict contexts as JSON Lines, without adapting",
 }
 
-STANDALONE = ("quickstart", "grade", "replay")  # a module each, without Lightning's CLI
+LIGHT = ("quickstart", "grade", "replay", "report")  # a module each, without torch
+WITH_MODEL = ("adapt", "continual")  # a module each, without Lightning's CLI
+HOW_TO_RESUME = {"fit": RESUME, **dict.fromkeys(WITH_MODEL, "what is finished is kept, go on with --resume")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +61,7 @@ def _guarded(args: list[str]) -> int:
         _run(args)
         return 0
     except KeyboardInterrupt:
-        return _fail(f"interrupted; {RESUME}" if args[0] == "fit" else "interrupted", 130)
+        return _fail(_and_resume("interrupted", args[0]), 130)
     except SystemExit as stop:
         return _stopped(stop, args[0])
     except BrokenPipeError:  # `seal fit --help | head`: nobody reads on
@@ -82,7 +87,7 @@ def _help() -> str:
 
 
 def _run(args: list[str]) -> None:
-    if args[0] in STANDALONE:
+    if args[0] in LIGHT:
         importlib.import_module(f"seal_lightning.{args[0]}").main(args[1:])
         return
     files = read_config_files(args)
@@ -91,9 +96,13 @@ def _run(args: list[str]) -> None:
         if _talkative(_log_level(args)):
             with suppress(ImportError):  # transformers would import it later, and it logs to stdout
                 import deepspeed  # noqa: F401
-        from seal_lightning.command_line import run_command  # Lightning, torch and transformers come with it
+        name = args[0] if args[0] in WITH_MODEL else "command_line"
+        command = importlib.import_module(f"seal_lightning.{name}")  # Lightning, torch and transformers come with it
 
-    run_command(args, files)
+    if args[0] in WITH_MODEL:
+        command.main(args[1:])
+    else:
+        command.run_command(args, files)
 
 
 def _log_level(args: Sequence[str]) -> str:
@@ -136,10 +145,14 @@ def _stopped(stop: SystemExit, command: str) -> int:
     if isinstance(stop, Stopped):
         names = {int(signal.SIGTERM): "terminated", int(signal.SIGINT): "interrupted"}
         name = names.get(stop.number, f"stopped by {signal.Signals(stop.number).name}")
-        return _fail(f"{name}; {RESUME}" if command == "fit" else name, 128 + stop.number)
+        return _fail(_and_resume(name, command), 128 + stop.number)
     if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into exit(1)
-        return _fail(f"interrupted; {RESUME}" if command == "fit" else "interrupted", 130)
+        return _fail(_and_resume("interrupted", command), 130)
     return stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
+
+
+def _and_resume(text: str, command: str) -> str:
+    return f"{text}; {HOW_TO_RESUME[command]}" if command in HOW_TO_RESUME else text
 
 
 def _explain(error: Exception, command: str) -> tuple[str, int]:
@@ -151,8 +164,7 @@ def _explain(error: Exception, command: str) -> tuple[str, int]:
         return "--ckpt_path: the checkpoint does not fit model.tuning; use the config.yaml saved beside it", 2
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        then = f"; {RESUME}" if command == "fit" else ""
-        return f"{where}{error.strerror or text}{then}", 1
+        return _and_resume(f"{where}{error.strerror or text}", command), 1
     return f"{type(error).__name__}: {text} (the traceback: --log_level debug)", 1
 
 

@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -27,8 +26,7 @@ from seal_lightning.evaluation import Row, accuracy_table, render_table, render_
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations, rollout_to_dict
 from seal_lightning.module import SEALModule
-from seal_lightning.offline import Parser, ParserError
-from seal_lightning.redaction import without_secrets
+from seal_lightning.offline import Parser, ParserError, save_settings
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
 
@@ -108,14 +106,13 @@ class SaveConfigBesideRun(SaveConfigCallback):
         command = str(getattr(stage, "value", stage))  # Lightning gives an enum
         name = "" if command == "fit" else f"-{command}"
         path = Path(trainer.default_root_dir) / f"config{name}.yaml"
-        self._write(path, f"# seal {command} --config {path}\n")
-        header = f"# what differs from the defaults in {path.name}\n"
+        self._write(path, f"seal {command} --config {path}")
+        header = f"what differs from the defaults in {path.name}"
         self._write(path.with_name(f"settings{name}.yaml"), header, skip_default=True)
 
     def _write(self, path: Path, header: str, *, skip_default: bool = False) -> None:
         text = self.parser.dump(self.config, skip_none=False, skip_default=skip_default, format="yaml")
-        content = without_secrets(yaml.safe_load(text))
-        path.write_text(header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        save_settings(path, text, header=header)
 
 
 class SEALCLI(LightningCLI):

@@ -39,6 +39,7 @@ from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Task
 from seal_lightning.types import AdapterJob, Context, Kind, Prompt, Rollout, SelfEdit, Usage
 
+NO_OWN_QUERY = "no own query passed the filters"
 # What a plan must be where a rubric marks the edits: there is nothing to repeat, to compare with or to ask.
 RUBRIC_ONLY = {"repeats": 1, "passage_only": False, "written": False, "queries": "data", "retention_queries": 0}
 
@@ -352,7 +353,7 @@ class EStep:
 
 def _unasked(context: Context, plan: Plan) -> list[Attempt]:
     """The attempts on a context of which no query is left."""
-    edit = SelfEdit(text="", reason="no own query passed the filters")
+    edit = SelfEdit(text="", reason=NO_OWN_QUERY)
     return [
         Attempt(context, "edit", index, repeat, 0, "", edit, {})
         for index in range(plan.edits)

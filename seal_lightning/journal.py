@@ -52,15 +52,25 @@ class Journal:
         name: Phase and round, for example `train-000`.
         stamp: What the rollouts depend on, JSON values by name. Compared on opening, key by key.
         rank: Of the process that writes. All ranks' files are read.
+        folder_option: What the user chose the folder with, for messages.
 
     Raises:
         StaleJournalError: A file has another stamp.
         JournalError: A file cannot be read or written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], name: str, *, stamp: Mapping[str, Any], rank: int = 0) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        name: str,
+        *,
+        stamp: Mapping[str, Any],
+        rank: int = 0,
+        folder_option: str = "--trainer.default_root_dir",
+    ) -> None:
         self.folder = Path(folder)
         self.name = name
+        self.folder_option = folder_option
         self.stamp = json.loads(json.dumps(stamp))
         self.path = self.folder / f"{name}.rank-{rank}.jsonl"
         self._units: dict[int, list[Rollout]] = {}
@@ -96,8 +106,7 @@ class Journal:
         except OSError as error:
             self._cut(size)
             raise JournalError(
-                f"journal {self.path}: {error.strerror or error}; finished units are kept, make room and resume with "
-                "--ckpt_path last"
+                f"journal {self.path}: {error.strerror or error}; finished units are kept, make room and resume"
             ) from error
 
     def _cut(self, size: int) -> None:
@@ -125,7 +134,7 @@ class Journal:
         if changed:
             raise StaleJournalError(
                 f"journal {path}: written with other settings ({_differences(stamp, self.stamp, changed)}); choose "
-                "another --trainer.default_root_dir, or go back to those settings. Nothing was overwritten"
+                f"another {self.folder_option}, or go back to those settings. Nothing was overwritten"
             )
 
 

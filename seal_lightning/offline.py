@@ -1,4 +1,4 @@
-"""What the commands without a model (`seal grade`, `seal replay`) share: a parser that answers mistakes in one line.
+"""What the commands outside LightningCLI (`seal grade`, `seal adapt` ...) share: a parser with mistakes in one line.
 
 Their options are those of `seal fit` where they mean the same: names, class paths, YAML files with `--config`.
 """
@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser
 
 from seal_lightning.config_errors import Given, explain, located, read_config_files
 from seal_lightning.errors import ConfigError
+from seal_lightning.redaction import without_secrets
 
 
 class ParserError(ConfigError):
@@ -44,14 +46,27 @@ class Parser(ArgumentParser):
         Raises:
             ConfigError: An option is unknown, or has a value that cannot work.
         """
+        return self.make(self.settings(args))
+
+    def settings(self, args: Sequence[str]) -> Any:
+        """The options as they are written in YAML, checked; objects are made of them by `make`. Raises as `read`."""
         files = read_config_files(args)
         names = [name.removeprefix("--") for action in self._actions for name in action.option_strings if "--" in name]
         try:
-            parsed = self.parse_args(list(args))
+            return self.parse_args(list(args))
         except ParserError as error:
             raise ConfigError(explain(str(error), Given(self.command, args, files, names))) from error
-        with located(parsed.as_dict()):
-            return self.instantiate_classes(parsed)
+
+    def make(self, settings: Any) -> Any:
+        """The options with their objects made. Raises `ConfigError` where an object cannot be."""
+        with located(settings.as_dict()):
+            return self.instantiate_classes(settings)
+
+
+def save_settings(path: Path, text: str, *, header: str) -> None:
+    """Write a configuration, dumped as YAML, without secrets; `header` is a comment on its first line."""
+    content = without_secrets(yaml.safe_load(text))
+    path.write_text(f"# {header}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def write_file(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> None:

@@ -7,7 +7,7 @@ Both run the E-step outside a trainer, in one process and on one device. Their o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,12 +28,13 @@ Device = Literal["auto", "cpu", "cuda"]
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
-def add_model(parser: Parser, args: Sequence[str]) -> None:
+def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, Any] | None = None) -> None:
     """The options `model.*`, `policy`, `device` and `log_level`; with `--policy RUN`, that run's are the defaults.
 
     Args:
         parser: Gets the options.
         args: The command line, which is searched for `--policy`.
+        defaults: Of this command, where they are not those of a fit, by option.
 
     Raises:
         ConfigError: The run's configuration cannot be read.
@@ -43,6 +44,7 @@ def add_model(parser: Parser, args: Sequence[str]) -> None:
         {
             "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
             "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
+            **(defaults or {}),
         }
     )
     parser.add_argument(

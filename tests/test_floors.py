@@ -38,6 +38,7 @@ FLOOR_OF = {
             "grade",
             "replay",
             "standalone",
+            "adapt",
             "callbacks",
             "configs",
             "lab",

@@ -89,36 +89,30 @@ def read_lora(folder: str | Path) -> LoRA:
 
 @torch.no_grad()
 def merge_lora(model: Any, lora: LoRA) -> None:
-    """Add a LoRA to the weights of the plain model that it is for.
+    """Add a LoRA to the weights of the plain model that it is for. Raises `ModelError` as `updates_of`."""
+    weights = dict(model.named_parameters())
+    for name, update in updates_of(lora, model).items():
+        weights[name] += update.to(weights[name].device, weights[name].dtype)
+
+
+def updates_of(lora: LoRA, model: Any) -> dict[str, torch.Tensor]:
+    """What a LoRA adds to the weights of a plain model, by their names and in their shapes; in float32 on the CPU.
 
     Raises:
-        ModelError: A layer is missing or has another shape.
+        ModelError: The model lacks a layer, or has it in another shape.
     """
-    for name, update in updates_of(lora).items():
-        try:
-            weight = model.get_submodule(name).weight
-        except AttributeError:
-            raise ModelError(
-                f"{name}: expected an adapter for layers of the model, got one for a layer that it has not: give the "
-                "adapter's own base"
-            ) from None
-        delta = update.T if transposed(model) else update  # (out, in) as nn.Linear has it
-        if delta.shape != weight.shape:
-            raise ModelError(
-                f"{name}: expected an adapter for a weight of {tuple(weight.shape)}, got one for {tuple(delta.shape)}: "
-                "give the adapter's own base"
-            )
-        weight += delta.to(weight.device, weight.dtype)
-
-
-def updates_of(lora: LoRA) -> dict[str, torch.Tensor]:
-    """What a LoRA adds to the weight of each layer, (out, in), by the layer's name in the plain model."""
-    layers = sorted({name.rsplit(".lora_", 1)[0] for name in lora.state})
-    return {
-        layer.removeprefix("base_model.model."): lora.scale
-        * (lora.state[f"{layer}.lora_B.weight"].float() @ lora.state[f"{layer}.lora_A.weight"].float())
-        for layer in layers
-    }
+    weights, turned = dict(model.named_parameters()), transposed(model)
+    updates: dict[str, torch.Tensor] = {}
+    for layer in sorted({name.rsplit(".lora_", 1)[0] for name in lora.state}):
+        lora_A, lora_B = (lora.state[f"{layer}.lora_{part}.weight"].float() for part in "AB")
+        update = lora.scale * (lora_B @ lora_A)  # (out, in) as nn.Linear has it
+        name = f"{layer.removeprefix('base_model.model.')}.weight"
+        updates[name] = update.T if turned else update
+        shape = tuple(weights[name].shape) if name in weights else None
+        if shape != updates[name].shape:
+            got = f"{tuple(updates[name].shape)} for {name}"
+            raise ModelError(f"expected an adapter that fits the model ({name}: {shape}), got {got}: give its own base")
+    return updates
 
 
 def transposed(model: Any) -> bool:

@@ -1,0 +1,269 @@
+"""`seal adapt DOCUMENTS --output FOLDER`: documents in, adapters out, which answer about them without seeing them.
+
+    documents -> passages -> self-edits, the best kept -> adapters: one each or one for all -> scores -> PEFT folders
+
+It is SEAL's inner loop for good (arXiv 2506.10943, section 3): what a fit throws away after scoring stays here. What is
+finished is on disk, and `--resume` goes on from it. Left out: training the self-editor, which is `seal fit`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from seal_lightning.adapt.adapters import Adapted, Workplace, make, one_each, one_for_all
+from seal_lightning.adapt.edits import Learn, Lesson, Writing, lessons, write_edits
+from seal_lightning.adapt.estimate import estimate
+from seal_lightning.adapt.measuring import Answered, Measured, measure, score_of
+from seal_lightning.command_line import set_log_level
+from seal_lightning.data.documents import STDIN, Document, read_documents
+from seal_lightning.errors import ConfigError, Stopped
+from seal_lightning.escaping import markdown_cell
+from seal_lightning.evaluation import render_usage, total_usage
+from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.journal import Journal
+from seal_lightning.model import fingerprint
+from seal_lightning.module import SEALModule
+from seal_lightning.offline import Parser, save_settings
+from seal_lightning.policy import Policy
+from seal_lightning.rollouts import make_stamp
+from seal_lightning.screen import Screen
+from seal_lightning.standalone import add_model, load_policy
+from seal_lightning.stopping import StopSignals
+from seal_lightning.tables import table
+from seal_lightning.types import Rollout
+
+Adapters = Literal["each", "all", "both"]
+DESCRIPTION = """\
+Documents in, adapters out. A DOCUMENT is a file or folder of texts or Markdown, JSON or JSON Lines with passages (and
+queries, where there are some), or - for standard input. The policy (or another editor: model.sampler) writes
+self-edits about every passage; the best are kept, by the document's queries or by queries that a model writes; adapters
+are trained on them and written as PEFT folders with a model card. The options under model are those of seal fit.
+"""
+BASELINE = "baseline.json"
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the command.
+
+    Raises:
+        ConfigError: An option has a value that cannot work.
+        DataError: A document cannot be read.
+        ModelError: The model cannot be loaded, or a passage does not fit into its window.
+        RetryableError: A grader or an endpoint failed; what was finished is kept.
+        Stopped: A signal asked the command to stop; what was finished is kept.
+    """
+    parser, settings = _settings(args)
+    options = parser.make(settings)
+    set_log_level(options.log_level)
+    documents = read_documents(
+        options.documents,
+        stdin=sys.stdin.read() if STDIN in options.documents else "",
+        queries=options.queries,
+        passage_chars=options.passage_chars,
+    )
+    module: SEALModule = options.model
+    writing = Writing(options.learn, module.plan, options.keep)
+    output = Path(options.output).expanduser()
+    if not options.dry_run:
+        _open(output, resume=options.resume)
+        save_settings(output / "config.yaml", parser.dump(settings, skip_none=False), header=f"seal adapt, {output}")
+    policy = load_policy(module, options.policy, options.device)
+    module.e_step.check_fits(policy, [passage for document in documents for passage in document.passages])
+    if options.dry_run:
+        loops = {"each": [module.e_step.inner_loop], "all": [options.together]}
+        loops["both"] = loops["each"] + loops["all"]
+        print(estimate(module.e_step, policy, documents, writing, loops[options.adapters]))
+        return
+    signals = StopSignals()
+    with signals.noted():
+        _adapt(options, module, policy, documents, writing, output, check_stop=lambda: _check(signals))
+
+
+def _check(signals: StopSignals) -> None:
+    if signals.received:
+        raise Stopped(signals.received)
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+def _settings(args: Sequence[str]) -> tuple[Parser, Any]:
+    parser = Parser("adapt", description=DESCRIPTION, usage="seal adapt DOCUMENT ... --output FOLDER [--KEY VALUE ...]")
+    parser.add_argument("documents", nargs="*", metavar="DOCUMENT", type=str, help="Files and folders, or -.")
+    parser.add_argument("--config", action="config", help="YAML with these options.")
+    parser.add_argument("--output", type=str, default="adapted", help="Folder for adapters, journal and table.")
+    parser.add_argument("--adapters", type=Adapters, default="each", help="One a document, one for all, or both.")
+    parser.add_argument("--learn", type=Learn, default="edits", help="Self-edits, or passages as they stand.")
+    parser.add_argument(
+        "--keep", type=int | None, default=1, help="Edits of a passage to train on, the best ones; null takes all."
+    )
+    parser.add_argument(
+        "--queries", type=str | None, default=None, help="JSON rows with document, question and answer, to score with."
+    )
+    parser.add_argument("--passage_chars", type=int, default=2000, help="Longest passage; longer documents are cut.")
+    parser.add_argument("--contexts_per_unit", type=int, default=4, help="Passages that are worked on together.")
+    parser.add_argument("--save_every", type=int, default=50, help="Optimizer steps between two checkpoints.")
+    parser.add_argument("--merged", action="store_true", help="Write whole weights too, base and adapter added up.")
+    parser.add_argument("--data_licence", type=str | None, default=None, help="Of the documents, for the model cards.")
+    parser.add_argument("--resume", action="store_true", help="Go on in a folder in which a run was broken off.")
+    parser.add_argument("--dry_run", action="store_true", help="Estimate tokens, time and memory, and write nothing.")
+    parser.add_class_arguments(InnerLoop, "together")
+    parser.set_defaults({"together.epochs": 3, "together.batch_size": 8})  # the paper's continued pre-training
+    add_model(parser, args, defaults={"model.e_step.repeats": 1})
+    settings = parser.settings(args)
+    if not settings.documents:
+        raise ConfigError("DOCUMENT is not set: name files or folders, or - for standard input (seal adapt --help)")
+    for name, least in (("keep", 1), ("contexts_per_unit", 1), ("save_every", 1)):
+        if settings[name] is not None and settings[name] < least:
+            raise ConfigError(f"{name} must be at least {least}, got {settings[name]}")
+    return parser, settings
+
+
+def _open(output: Path, *, resume: bool) -> None:
+    """A folder of its own, or the one that is resumed."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        used = any(output.iterdir())
+    except OSError as error:
+        raise ConfigError(f"--output {output}: {error.strerror or error}; choose a folder you can write to") from error
+    if used and not resume:
+        raise ConfigError(
+            f"--output {output}: expected a new folder, got one with files: add --resume to go on, or choose another"
+        )
+
+
+# -- steps -------------------------------------------------------------------------------------------------------------
+
+
+def _adapt(
+    options: Any,
+    module: SEALModule,
+    policy: Policy,
+    documents: Sequence[Document],
+    writing: Writing,
+    output: Path,
+    *,
+    check_stop: Callable[[], None],
+) -> None:
+    screen, e_step = Screen(), module.e_step
+    stamp = fingerprint(policy.model)
+    passages = [passage for document in documents for passage in document.passages]
+    screen.line(f"{_count(documents, 'document')}, {_count(passages, 'passage')}")
+    rollouts: list[Rollout] = []
+    if writing.learn == "edits":
+        seen = make_stamp(e_step, writing.plan, [passages], chat=policy.chat, base=stamp, policy="")
+        seen |= {"rewarded": writing.rewarded, "contexts_per_unit": options.contexts_per_unit}
+        rollouts = write_edits(
+            e_step,
+            policy,
+            documents,
+            writing,
+            contexts_per_unit=options.contexts_per_unit,
+            journal=Journal(output / "journal", "adapt", stamp=seen, folder_option="--output"),
+            screen=screen,
+            check_stop=check_stop,
+        )
+    learnt = lessons(e_step.task, documents, rollouts, writing)
+    _tell(screen, learnt, rollouts, writing)
+    place = Workplace(
+        e_step=e_step,
+        policy=policy,
+        output=output,
+        stamp=stamp,
+        every_steps=options.save_every,
+        merged=options.merged,
+        base=module.source.name,
+        data_licence=options.data_licence,
+        screen=screen,
+        check_stop=check_stop,
+    )
+    before = _baseline(place, documents)
+    each = one_each(learnt, e_step.inner_loop, seed=module.seed) if options.adapters != "all" else []
+    together = [one_for_all(learnt, options.together, seed=module.seed)] if options.adapters != "each" else []
+    after_each = {key: value for found in make(place, each, before) for key, value in found.items()}
+    after_all = {key: value for found in make(place, together, before) for key, value in found.items()}
+    columns = {"before": before, **({"one each": after_each} if each else {})}
+    columns |= {"one for all": after_all} if together else {}
+    _finish(screen, output, documents, columns, [*each, *together])
+
+
+def _tell(screen: Screen, learnt: Sequence[Lesson], rollouts: Sequence[Rollout], writing: Writing) -> None:
+    """What came of the writing."""
+    if writing.learn == "passage":
+        return
+    rejected = sum(rollout.status == "rejected" for rollout in rollouts) / max(1, len(rollouts))
+    rewards = [reward for lesson in learnt for reward in lesson.rewards]
+    mean = f", kept at a mean reward of {sum(rewards) / len(rewards):.3f}" if rewards else ", none rewarded"
+    screen.line(
+        f"{_count(rollouts, 'rollout')}, {rejected:.0%} rejected; {sum(one.edits for one in learnt)} edits{mean}"
+    )
+    if unwritten := sum(lesson.unwritten for lesson in learnt):
+        screen.line(f"{unwritten} passages without a usable edit are learnt as they stand")
+    if usage := render_usage(total_usage(rollouts)):
+        screen.line(usage)
+
+
+def _baseline(place: Workplace, documents: Sequence[Document]) -> Measured:
+    """What the policy answers without an adapter, asked once."""
+    path = place.output / BASELINE
+    asked = [document for document in documents if document.context.queries]
+    if path.is_file():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = {name: Answered(tuple(row["answers"]), tuple(row["scores"])) for name, row in content.items()}
+        if all(len(found.get(d.id, Answered((), ())).answers) == len(d.context.queries) for d in asked):
+            return found
+    if not asked:
+        return {}
+    place.check_stop()
+    with place.screen.bar("answers before", 1), place.screen.phases() as report:
+        scored = measure(place.e_step, place.policy, [(None, document) for document in asked], report=report)
+    found = {document.id: one for document, one in zip(asked, scored, strict=True)}
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(json.dumps({name: asdict(one) for name, one in found.items()}, ensure_ascii=False), encoding="utf-8")
+    new.replace(path)
+    return found
+
+
+def _finish(
+    screen: Screen,
+    output: Path,
+    documents: Sequence[Document],
+    columns: dict[str, Measured],
+    adapters: Sequence[Adapted],
+) -> None:
+    """The table on stdout and beside the adapters, and what to do with them."""
+    asked = [document for document in documents if document.id in columns["before"]]
+    if asked:
+        text = _table(asked, columns)
+        (output / "adapt.md").write_text(text + "\n", encoding="utf-8")
+        print(text, flush=True)
+    else:
+        screen.line("no queries, so nothing was measured: add some with --queries FILE")
+    screen.line(f"saved: {_count(adapters, 'adapter')} in {output / 'adapters'}, for example {adapters[-1].name}")
+    screen.line(f'next: PeftModel.from_pretrained(base, "{output / "adapters" / adapters[-1].name}")')
+
+
+def _table(documents: Sequence[Document], columns: dict[str, Measured]) -> str:
+    rows = [
+        [
+            markdown_cell(document.context.title or document.id, 60),
+            str(len(document.context.queries)),
+            *(f"{found[document.id].accuracy:.3f}" for found in columns.values()),
+        ]
+        for document in documents
+    ]
+    names = [document.id for document in documents]
+    scores = [score_of(found, names) for found in columns.values()]
+    queries = sum(len(document.context.queries) for document in documents)
+    rows.append(["mean", str(queries), *(f"{one.mean:.3f}" for one in scores)])
+    rows.append(["95 % interval", "", *(f"{one.low:.3f} – {one.high:.3f}" for one in scores)])
+    return table(["document", "queries", *columns], rows)
+
+
+def _count(things: Sequence[Any], what: str) -> str:
+    return f"{len(things):,} {what}{'' if len(things) == 1 else 's'}"

@@ -1,0 +1,270 @@
+"""The adapters that stay: trained, asked about their documents, and written as PEFT folders.
+
+    lessons -> jobs -> trained, with checkpoints -> asked closed-book -> a folder each, complete or not there at all
+
+Adapters that train together are written together; a group whose folders are all there is not trained again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from seal_lightning.adapt.card import model_card
+from seal_lightning.adapt.edits import Lesson
+from seal_lightning.adapt.measuring import Answered, Measured, measure, score_of
+from seal_lightning.adapt.training import train
+from seal_lightning.adapters import LoRA, bank_lora, save_lora, stack, updates_of
+from seal_lightning.bank_training import JobStats
+from seal_lightning.data.documents import Document
+from seal_lightning.e_step import EStep
+from seal_lightning.errors import ConfigError
+from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.policy import Policy
+from seal_lightning.screen import Screen
+from seal_lightning.seeding import derive_seed
+from seal_lightning.types import AdapterJob, Directives
+
+RESULT = "adaptation.json"
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """One adapter.
+
+    Attributes:
+        name: Of its folder.
+        lessons: What it learns, one a document.
+        job: Its training.
+        inner_loop: The settings of that.
+    """
+
+    name: str
+    lessons: tuple[Lesson, ...]
+    job: AdapterJob
+    inner_loop: InnerLoop
+
+    @property
+    def stamp(self) -> str:
+        """Digest of everything that its training depends on, apart from the policy."""
+        content = json.dumps([asdict(self.job), asdict(self.inner_loop)], sort_keys=True, ensure_ascii=False)
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What adapters are made with, and where they are put.
+
+    Attributes:
+        e_step: Asks and grades.
+        policy: Frozen.
+        output: The folder of the command.
+        stamp: Of the policy.
+        every_steps: Optimizer steps between two checkpoints.
+        merged: Write whole weights too.
+        base: What the base model is called.
+        data_licence: Of the documents, for the cards.
+        screen: Shows progress.
+        check_stop: Raises where a signal asked the command to stop.
+    """
+
+    e_step: EStep
+    policy: Policy
+    output: Path
+    stamp: str
+    every_steps: int
+    merged: bool
+    base: str
+    data_licence: str | None
+    screen: Screen
+    check_stop: Callable[[], None]
+
+
+def one_each(lessons: Sequence[Lesson], inner_loop: InnerLoop, *, seed: int) -> list[Adapted]:
+    """An adapter for each document."""
+    return [
+        Adapted(name, (lesson,), _job(name, [lesson], lesson.directives, seed), inner_loop)
+        for name, lesson in zip(folder_names([one.document for one in lessons]), lessons, strict=True)
+    ]
+
+
+def one_for_all(lessons: Sequence[Lesson], inner_loop: InnerLoop, *, seed: int) -> Adapted:
+    """One adapter for all documents: continued pre-training (arXiv 2506.10943, section 4.2)."""
+    return Adapted(ALL, tuple(lessons), _job(ALL, lessons, Directives(), seed), inner_loop)
+
+
+def _job(name: str, lessons: Sequence[Lesson], directives: Directives, seed: int) -> AdapterJob:
+    sequences = tuple(sequence for lesson in lessons for sequence in lesson.training_sequences)
+    return AdapterJob(sequences, seed=derive_seed("adapt", seed, name), directives=directives)
+
+
+def folder_names(documents: Sequence[Document]) -> list[str]:
+    """A name for each document's folder: its id where that is a plain one, and never anything that leads elsewhere."""
+    return [_folder_name(document.id) for document in documents]
+
+
+def _folder_name(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name) and name != ALL:
+        return name
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40] or "document"
+    return f"{plain}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+
+
+# -- making ------------------------------------------------------------------------------------------------------------
+
+
+def make(place: Workplace, adapters: Sequence[Adapted], before: Measured) -> list[Measured]:
+    """Train, measure and write adapters, as many at a time as fit; what they answer, in their order.
+
+    Args:
+        place: What with and where.
+        adapters: With the same settings.
+        before: What the policy answers without an adapter.
+
+    Raises:
+        ConfigError: A folder holds an adapter that was trained otherwise.
+    """
+    if not adapters:
+        return []
+    size = adapters[0].inner_loop.slots(place.policy.model)
+    groups = [adapters[start : start + size] for start in range(0, len(adapters), size)]
+    found: list[Measured] = []
+    for group in groups:
+        done = [_finished(place, adapted) for adapted in group]
+        if any(one is None for one in done):
+            place.check_stop()
+            done = _train_and_measure(place, group, before)
+        found += [one for one in done if one is not None]
+    return found
+
+
+def _train_and_measure(place: Workplace, group: Sequence[Adapted], before: Measured) -> list[Measured | None]:
+    inner_loop, jobs = group[0].inner_loop, [adapted.job for adapted in group]
+    stamp = "-".join([place.stamp, *(adapted.stamp for adapted in group)])
+    state = place.output / "training" / f"{group[0].name}.safetensors"
+    label = "one adapter for all" if group[0].name == ALL else f"{len(group)} adapters"
+    with place.screen.bar(f"{label}, training steps", inner_loop.total_steps(jobs)) as advance:
+        trained = train(
+            inner_loop,
+            place.policy,
+            jobs,
+            state=state,
+            stamp=stamp,
+            every_steps=place.every_steps,
+            on_step=advance,
+            check_stop=place.check_stop,
+        )
+    asked = [(job, lesson.document) for job, adapted in enumerate(group) for lesson in adapted.lessons]
+    with place.screen.bar(f"{label}, measured", 1), place.screen.phases() as report:
+        scored = measure(place.e_step, place.policy, asked, trained=trained, report=report)
+    measured: list[Measured | None] = []
+    for job, adapted in enumerate(group):
+        mine = {d.id: one for (owner, d), one in zip(asked, scored, strict=True) if owner == job and one.answers}
+        _write(place, adapted, bank_lora(trained.bank, job), trained.stats[job], before, mine)
+        measured.append(mine)
+    state.unlink(missing_ok=True)
+    return measured
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+def _finished(place: Workplace, adapted: Adapted) -> Measured | None:
+    """What an adapter that is there already answers."""
+    path = place.output / "adapters" / adapted.name / RESULT
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        stamps = (content["policy"], content["stamp"])
+        measured = {
+            row["document"]: Answered(tuple(row["answers"]), tuple(row["scores"])) for row in content["measured"]
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: expected the result of an adapter, got {error}: move its folder away") from error
+    if stamps != (place.stamp, adapted.stamp):
+        raise ConfigError(
+            f"{path.parent}: expected an adapter of these settings, got one of others: choose another --output, "
+            "or move it away"
+        )
+    return measured
+
+
+def _write(
+    place: Workplace, adapted: Adapted, lora: LoRA, stats: JobStats, before: Measured, measured: Measured
+) -> None:
+    """Write the folder of an adapter; it has its name only once everything is in it."""
+    learned = place.policy.learned()
+    whole = stack([learned, lora]) if learned else lora
+    result = {
+        "policy": place.stamp,
+        "stamp": adapted.stamp,
+        "steps": stats.steps,
+        "trained_tokens": stats.trained_tokens,
+        "loss": None if math.isnan(stats.loss) else stats.loss,
+        "measured": list(_rows(adapted, before, measured)),
+    }
+    names = list(measured)
+    scores = {"before": score_of(before, names), "after": score_of(measured, names)} if names else {}
+    card = partial(
+        model_card,
+        adapted.name,
+        base=place.base,
+        lessons=adapted.lessons,
+        sequences=len(adapted.job.training_sequences),
+        inner_loop=adapted.inner_loop,
+        stats=stats,
+        scores=scores,
+        data_licence=place.data_licence,
+    )
+    with _complete(place.output / "adapters" / adapted.name) as folder:
+        save_lora(whole, folder, model=place.policy.model)
+        (folder / "README.md").write_text(card(merged=False), encoding="utf-8")
+        (folder / RESULT).write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if place.merged:
+        with _complete(place.output / "merged" / adapted.name) as folder:
+            _save_merged(place.policy, lora, folder)
+            (folder / "README.md").write_text(card(merged=True), encoding="utf-8")
+
+
+def _rows(adapted: Adapted, before: Measured, after: Measured) -> Iterator[dict[str, Any]]:
+    for lesson in adapted.lessons:
+        document = lesson.document
+        if document.id in after:
+            yield {
+                "document": document.id,
+                "title": document.context.title,
+                "questions": [query.question for query in document.context.queries],
+                "golds": [query.golds for query in document.context.queries],
+                "before": asdict(before[document.id]),
+                **asdict(after[document.id]),
+            }
+
+
+@contextmanager
+def _complete(folder: Path) -> Iterator[Path]:
+    """A folder that gets its name at the end of this block; until then it is one with `.new` behind."""
+    new = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    yield new
+    shutil.rmtree(folder, ignore_errors=True)
+    new.replace(folder)
+
+
+def _save_merged(policy: Policy, lora: LoRA, folder: Path) -> None:
+    state = dict(policy.model.state_dict())
+    for name, update in updates_of(lora, policy.model).items():
+        state[name] = state[name] + update.to(state[name].device, state[name].dtype)
+    policy.model.save_pretrained(folder, state_dict=state)
+    policy.tokenizer.save_pretrained(folder)

@@ -1,0 +1,150 @@
+"""From passages to training sequences: self-edits are written, the best of each passage kept, and read once more.
+
+Edits are rewarded as in the E-step of a fit: each trains an adapter, which is asked the passage's queries. Where the
+data has none for a passage, a model writes them from the passage; where none of those can be used, the first edits are
+taken as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Literal
+
+from seal_lightning.data import units
+from seal_lightning.data.documents import Document
+from seal_lightning.e_step import NO_OWN_QUERY, EStep, Plan
+from seal_lightning.evaluation import group_by_context
+from seal_lightning.journal import Journal
+from seal_lightning.phases import Report
+from seal_lightning.policy import Policy
+from seal_lightning.screen import Screen
+from seal_lightning.selection import best_of, group_rollouts
+from seal_lightning.tasks import Task
+from seal_lightning.types import Context, Directives, Rollout, TrainingSequence
+
+Learn = Literal["edits", "passage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How edits are made.
+
+    Attributes:
+        learn: `edits`, or `passage` alone, for which nothing is written.
+        plan: Edits and repeats a passage.
+        keep: Edits of each passage that are trained on; None takes all of them, so that none needs a reward.
+    """
+
+    learn: Learn
+    plan: Plan
+    keep: int | None
+
+    @property
+    def rewarded(self) -> bool:
+        return self.learn == "edits" and self.keep is not None and self.keep < self.plan.edits
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What is to be learnt of one document.
+
+    Attributes:
+        document: It.
+        training_sequences: Of all passages; no sequence of a passage twice.
+        directives: Of the only edit, where there is only one.
+        edits: How many edits they come from.
+        rewards: Mean reward of the kept edits of each passage, where they have one.
+        unwritten: Passages without a usable edit, which are learnt as they stand.
+    """
+
+    document: Document
+    training_sequences: tuple[TrainingSequence, ...]
+    directives: Directives
+    edits: int
+    rewards: tuple[float, ...]
+    unwritten: int
+
+
+def write_edits(
+    e_step: EStep,
+    policy: Policy,
+    documents: Sequence[Document],
+    writing: Writing,
+    *,
+    contexts_per_unit: int,
+    journal: Journal,
+    screen: Screen,
+    check_stop: Callable[[], None],
+) -> list[Rollout]:
+    """The rollouts of all passages, unit by unit; those that the journal has are not made again.
+
+    Raises:
+        RetryableError: A grader or an endpoint failed; finished units are in the journal.
+    """
+    work = units([passage for document in documents for passage in document.passages], contexts_per_unit)
+    left = [unit for unit in range(len(work)) if unit not in journal.units]
+    with screen.bar("self-edits, units of passages", len(work), done=len(work) - len(left)) as advance:
+        for unit in left:
+            check_stop()
+            with screen.phases() as report:
+                journal.append(unit, _unit(e_step, policy, work[unit], writing, report))
+            advance(1)
+    return list(chain.from_iterable(journal.units[unit] for unit in range(len(work))))
+
+
+def _unit(e_step: EStep, policy: Policy, unit: Sequence[Context], writing: Writing, report: Report) -> list[Rollout]:
+    if not writing.rewarded:
+        return e_step.write_edits(policy, unit, plan=writing.plan, round=0, report=report)
+    if writing.plan.score_by == "rubric":
+        return e_step.run(policy, unit, plan=writing.plan, round=0, report=report)
+    known = [context for context in unit if context.queries and writing.plan.queries == "data"]
+    others = [context for context in unit if context not in known]
+    found = e_step.run(policy, known, plan=writing.plan, round=0, report=report) if known else []
+    own = replace(writing.plan, queries="own")
+    found += e_step.run(policy, others, plan=own, round=0, report=report) if others else []
+    by_context = group_by_context(found)
+    unasked = [c for c in unit if all(rollout.reason == NO_OWN_QUERY for rollout in by_context[c.id])]
+    plain = e_step.write_edits(policy, unasked, plan=writing.plan, round=0, report=report) if unasked else []
+    by_context |= group_by_context(plain)
+    return [rollout for context in unit for rollout in by_context[context.id]]
+
+
+def lessons(task: Task, documents: Sequence[Document], rollouts: Sequence[Rollout], writing: Writing) -> list[Lesson]:
+    """What is to be learnt of each document."""
+    by_passage = group_by_context([rollout for rollout in rollouts if rollout.kind == "edit"])
+    return [_lesson(task, document, by_passage, writing) for document in documents]
+
+
+def _lesson(task: Task, document: Document, rollouts: Mapping[str, Sequence[Rollout]], writing: Writing) -> Lesson:
+    sequences: list[TrainingSequence] = []
+    directives: list[Directives] = []
+    rewards: list[float] = []
+    unwritten = 0
+    for passage in document.passages:
+        texts, reward = _kept(rollouts.get(passage.id, ()), writing.keep)
+        edits = [task.parse(text, passage) for text in texts]
+        mine = [sequence for edit in edits for sequence in edit.training_sequences]
+        sequences += dict.fromkeys(mine) if mine else task.passage_sequences(passage)
+        directives += [edit.applied for edit in edits]
+        rewards += [] if reward is None else [reward]
+        unwritten += not mine
+    return Lesson(
+        document=document,
+        training_sequences=tuple(sequences),
+        directives=directives[0] if len(directives) == 1 == len(document.passages) else Directives(),
+        edits=len(directives),
+        rewards=tuple(rewards),
+        unwritten=unwritten,
+    )
+
+
+def _kept(rollouts: Sequence[Rollout], keep: int | None) -> tuple[list[str], float | None]:
+    """The texts that are trained on, and their mean reward."""
+    for group in group_rollouts(rollouts):
+        if chosen := best_of(group, k=len(group.outcomes) if keep is None else keep):
+            rewards = [outcome.reward or 0.0 for outcome in chosen]
+            return [outcome.text for outcome in chosen], sum(rewards) / len(rewards)
+    usable = dict.fromkeys(rollout.text for rollout in rollouts if rollout.status == "ok")
+    return list(usable)[:keep], None
