@@ -1,0 +1,69 @@
+"""`seal report RUN ...`: what happened in a run, as one self-contained HTML page and a Markdown one beside it.
+
+    read (journals, configuration, tables) -> measure -> advise -> charts -> page (templates) -> two files
+
+A run may be going on, killed or only begun. Several runs are compared on one page. Nothing that a run wrote is trusted:
+its texts are escaped, and nothing it names is imported or used as a path.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.offline import Parser, write_file
+from seal_lightning.report.read import read
+
+DESCRIPTION = """\
+Writes one HTML file that needs nothing else, and a Markdown file beside it, about a run: accuracy over rounds with
+intervals, rewards, lengths, costs, retention, the best and worst self-edits with the queries they won and lost,
+settings, and warnings with what to do. A RUN is a run folder (it may still be running), a journal, an official
+run_*.json or a retention matrix; several are compared.
+"""
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the command.
+
+    Raises:
+        ConfigError: An option has a value that cannot work.
+        DataError: A run cannot be used.
+    """
+    options = _options(args)
+    runs = [read(source) for source in dict.fromkeys(options.runs)]
+    try:
+        from seal_lightning.report.page import render
+    except ImportError as error:  # torch brings it, but need not for ever
+        advice = "pip install 'seal-lightning[report]'"
+        raise ConfigError(f"seal report needs {error.name}, which is not installed: {advice}") from error
+    html, markdown = render(runs, now=time.time())
+    place = options.output or _place(Path(options.runs[0]).expanduser())
+    beside = str(Path(place).with_suffix(".md"))
+    for name, text in ((place, html), (beside, markdown)):
+        write_file("--output", name, text, unlike=[Path(source).expanduser() for source in options.runs])
+    print(f"report: {place} ({len(html.encode()) / 1000:,.0f} kB) and {beside}")
+
+
+def _options(args: Sequence[str]) -> Any:
+    parser = Parser("report", description=DESCRIPTION, usage="seal report RUN [RUN ...] [--output FILE.html]")
+    parser.add_argument("runs", nargs="*", metavar="RUN", type=str, help="Run folders, or single files of a run.")
+    parser.add_argument(
+        "--output",
+        type=str | None,
+        default=None,
+        help="The HTML file; the Markdown file gets the same name with .md. By default report.html in the first run.",
+    )
+    options = parser.read(args)
+    if not options.runs:
+        raise ConfigError("RUN is not set: name a run folder, such as runs/quickstart (seal report --help)")
+    if options.output and Path(options.output).suffix not in (".html", ".htm"):
+        raise ConfigError(f"--output {options.output}: expected a name that ends in .html, got another: rename it")
+    return options
+
+
+def _place(source: Path) -> str:
+    """Of the report about a run: in its folder, or beside the file."""
+    return str(source / "report.html" if source.is_dir() else source.with_name(f"{source.name}.report.html"))

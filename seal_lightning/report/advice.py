@@ -1,0 +1,197 @@
+"""What a reader should know before trusting a run, in plain words, and what to do about it.
+
+Each check is a function of what was measured; its threshold stands beside it, with the reason for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from rapidfuzz import fuzz, process
+
+from seal_lightning.errors import RESUME
+from seal_lightning.report.measure import Measured
+from seal_lightning.types import EditOutcome
+
+FLAT = 0.5  # share of contexts without spread from which choosing is mostly by chance
+ALIKE = 95.0  # of 100, rapidfuzz's ratio: two texts that differ in a word of twenty
+REPEATED = 0.2  # share of kept edits with a twin; a policy that learns from fewer still sees variety
+REJECTED = 0.1  # an edit in ten is lost
+QUERIES = 4  # a context with fewer gives rewards in steps of a third or more
+CONTEXTS = 10  # with fewer the interval of a share is wider than 0.5
+LEARNT = 0.05  # a rise on the training contexts that is worth comparing
+COMPARED = 400  # texts; every pair of them is looked at
+SEEN = 2000  # characters of a text
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A warning: `title` is what is the matter, `text` how it shows, `action` what to do."""
+
+    title: str
+    text: str
+    action: str
+
+
+def advise(run: Measured) -> list[Advice]:
+    """The warnings about a run, the gravest first."""
+    return [advice for check in CHECKS for advice in check(run)]
+
+
+def _is_not_over(run: Measured) -> Iterator[Advice]:
+    if run.state != "unfinished":
+        return
+    units = _count(run.run.unfinished, "unit")
+    torn = f" A crash left {units} torn, to be done again." if run.run.unfinished else ""
+    yield Advice(
+        "This run has not come to its end",
+        f"{run.progress[:1].upper()}{run.progress[1:]}. It may still be running, or it was stopped.{torn}",
+        f"If nothing runs any more: {RESUME}, as in: seal fit --config {run.run.source}/config.yaml --ckpt_path last",
+    )
+
+
+def _rewards_have_no_spread(run: Measured) -> Iterator[Advice]:
+    for found in run.rounds[-1:]:
+        groups = [rewards for group in found.groups if len(rewards := _rewards(group.outcomes)) > 1]
+        flat = sum(max(rewards) == min(rewards) for rewards in groups)
+        if groups and flat / len(groups) >= FLAT:
+            yield Advice(
+                "Rewards without spread",
+                f"In round {found.number} all edits of {flat} of {_count(len(groups), 'context')} got the same reward: "
+                "to choose the best of them is to choose by chance.",
+                "Give every context more queries or edits (--model.e_step.edits), average more repeats "
+                "(--model.e_step.repeats), sample with more temperature, or let answers be graded by "
+                "probability where the task allows it (--model.grader calibrated).",
+            )
+
+
+def _edits_are_rejected(run: Measured) -> Iterator[Advice]:
+    for found in run.rounds[-1:]:
+        if found.figures.rejected >= REJECTED:
+            reason = next(iter(found.reasons), "")
+            most = f", most often for this reason: {reason}" if reason else ""
+            yield Advice(
+                "Many edits cannot be used",
+                f"{100 * found.figures.rejected:.0f}\u00a0% of the edits of round {found.number} were rejected{most}.",
+                "Look at rejected texts in the journal; a clearer edit prompt, more tokens for an edit "
+                "(max_new_tokens of the sampler), less temperature, or an output schema makes them usable.",
+            )
+
+
+def _kept_edits_repeat(run: Measured) -> Iterator[Advice]:
+    for found in run.rounds[-1:]:
+        texts = [edit.text for edit in found.kept or ()]
+        share = repeated(texts)
+        if not _only_directives(run) and share >= REPEATED:
+            yield Advice(
+                "Kept edits repeat each other",
+                f"{100 * share:.0f}\u00a0% of the {_count(len(texts), 'edit')} that round {found.number} keeps have a "
+                "near-identical twin among them: the policy is taught one text several times.",
+                "Keep fewer edits of a context (--filter.k), set a minimum (--filter.min_gain), or check that edits "
+                "are about their passage and not a phrase that fits all.",
+            )
+
+
+def _nothing_was_kept(run: Measured) -> Iterator[Advice]:
+    empty = [str(found.number) for found in run.rounds if found.kept is not None and not found.kept]
+    if empty:
+        yield Advice(
+            "A round kept nothing",
+            f"No edit of round {', '.join(empty)} passed the filter, so the policy stayed as it was.",
+            "Lower the filter's minima, or see why no edit has a reward.",
+        )
+
+
+def _training_contexts_are_overfit(run: Measured) -> Iterator[Advice]:
+    edits = run.edits
+    if len(run.rounds) < 2 or len(edits) < 2:
+        return
+    learnt = run.rounds[-1].figures.score[0] - run.rounds[0].figures.score[0]
+    if learnt >= LEARNT and edits[-1].high < edits[0].accuracy + learnt:
+        yield Advice(
+            "Better on the training contexts only",
+            f"From the first to the last round the score of edits rose by {learnt:.3f} on the training contexts. On "
+            f"held-out ones it went from {edits[0].accuracy:.3f} to {edits[-1].accuracy:.3f} (at most "
+            f"{edits[-1].high:.3f} by its interval), which does not keep up.",
+            "Train on more contexts, for fewer epochs (--model.m_step.epochs) or with a smaller learning rate "
+            "(--model.m_step.learning_rate).",
+        )
+
+
+def _training_made_it_worse(run: Measured) -> Iterator[Advice]:
+    if len(run.edits) > 1 and run.edits[-1].high < run.edits[0].accuracy:
+        first, last = run.edits[0], run.edits[-1]
+        yield Advice(
+            "Edits got worse",
+            f"Accuracy with own edits fell from {first.accuracy:.3f} to {last.accuracy:.3f} ({last.low:.3f} – "
+            f"{last.high:.3f}).",
+            "Use the best round's policy (the folder policy/ holds it), and see whether rewards pay for what you want.",
+        )
+
+
+def _passage_alone_does_as_well(run: Measured) -> Iterator[Advice]:
+    passage = next((row for row in run.accuracy if row.name == "passage"), None)
+    if passage and run.edits and run.base and passage.accuracy > max(run.base.accuracy, run.edits[-1].accuracy):
+        yield Advice(
+            "Edits do not beat the passage",
+            f"Training on the context alone gives {passage.accuracy:.3f}, on own edits {run.edits[-1].accuracy:.3f}.",
+            "Edits are worth their cost only above that line. Let edits contain their passage, change the edit prompt, "
+            "or start with edits of a stronger model.",
+        )
+
+
+def _queries_are_few(run: Measured) -> Iterator[Advice]:
+    for found in run.rounds[-1:]:
+        queries = found.figures.queries / found.contexts
+        if 0 < queries < QUERIES:
+            yield Advice(
+                "Few queries",
+                f"A training context has {queries:.1f} queries on average, so rewards come in coarse steps and many "
+                "edits tie.",
+                "Add queries, let a model write some (--model.e_step.queries own), or average more repeats "
+                "(--model.e_step.repeats).",
+            )
+    if run.accuracy and 0 < run.accuracy[0].contexts < CONTEXTS:
+        yield Advice(
+            "Few held-out contexts",
+            f"Accuracies rest on {_count(run.accuracy[0].contexts, 'context')}; their intervals are wide.",
+            "Validate on more contexts before drawing conclusions.",
+        )
+
+
+CHECKS: Sequence[Callable[[Measured], Iterator[Advice]]] = (
+    _is_not_over,
+    _training_made_it_worse,
+    _training_contexts_are_overfit,
+    _rewards_have_no_spread,
+    _nothing_was_kept,
+    _kept_edits_repeat,
+    _edits_are_rejected,
+    _passage_alone_does_as_well,
+    _queries_are_few,
+)
+
+
+def repeated(texts: Sequence[str]) -> float:
+    """The share of texts that have a near-identical one among the others."""
+    step = -(-len(texts) // COMPARED) or 1
+    compared = [" ".join(text[:SEEN].split()) for text in texts[::step]]
+    if len(compared) < 2:
+        return 0.0
+    alike = process.cdist(compared, compared, scorer=fuzz.ratio, score_cutoff=ALIKE)
+    return fmean(float((row > 0).sum() > 1) for row in alike)  # each is its own twin
+
+
+def _only_directives(run: Measured) -> bool:
+    """Whether edits are choices among a few values, as in ARC: those repeat by their nature."""
+    return bool(run.directives) and all(found.lines is not None and found.lines.middle <= 1 for found in run.rounds)
+
+
+def _rewards(outcomes: Sequence[EditOutcome]) -> list[float]:
+    return [round(outcome.reward, 9) for outcome in outcomes if outcome.reward is not None]
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}{'' if number == 1 else 's'}"

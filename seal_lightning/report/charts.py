@@ -1,0 +1,247 @@
+"""Where the marks of a chart lie. Templates draw them as SVG whose widths are percentages, so that a chart fits a phone
+without shrinking its text; heights are pixels. Every chart stands in or beside a table with the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from seal_lightning.evaluation import Row
+from seal_lightning.report.measure import Measured, Quartiles, RoundFigures
+from seal_lightning.retention import RetentionMatrix
+from seal_lightning.types import RolloutGroup
+
+HEIGHT = 190  # of a chart over rounds, pixels
+CONTEXTS = 30  # rows of a chart of contexts
+LEVELS = 10  # of a heat map's colour
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A line of the grid and its label."""
+
+    at: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """From `low` to `high`; `ticks` lie in between."""
+
+    low: float
+    high: float
+    ticks: tuple[Tick, ...] = ()
+
+    def share(self, value: float) -> float:
+        """Where a value lies, 0 to 1."""
+        return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+
+    def at(self, value: float) -> str:
+        """Where a value lies from left to right, as SVG has it."""
+        return percent(self.share(value))
+
+    def down(self, value: float) -> float:
+        """Where a value lies from the top, in pixels of a chart over rounds."""
+        return round(HEIGHT * (1 - self.share(value)), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A row of the accuracy chart."""
+
+    row: Row
+    tone: str
+    left: str
+    middle: str
+    right: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A mark over a round; `top` and `bottom` end its whisker."""
+
+    at: str
+    y: float
+    top: float
+    bottom: float
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A line over rounds; `shape` tells it apart without colour."""
+
+    name: str
+    shape: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """The chart over rounds."""
+
+    series: tuple[Series, ...]
+    rounds: tuple[Tick, ...]
+    ticks: tuple[tuple[float, str], ...]  # from the top, label
+    height: int = HEIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """Edits of one context with the same reward."""
+
+    at: str
+    radius: float
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """A context: the rewards of its edits in some rounds, and in words."""
+
+    context_id: str
+    dots: tuple[tuple[Dot, ...], ...]
+    rewards: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """The chart of rewards within contexts."""
+
+    rows: tuple[Strip, ...]
+    rounds: tuple[int, ...]
+    scale: Scale
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Quartiles of lengths."""
+
+    left: str
+    width: str
+    middle: str
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f}%"
+
+
+def scale_over(values: Iterable[float]) -> Scale:
+    """A scale from 0 (or the least value below it) over all values, with three to six round ticks."""
+    listed = [0.0, *values]
+    low, high = min(listed), max(listed)
+    raw = (high - low or 1.0) / 4
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * (1 - 1e-9))
+    first = math.floor(low / step + 1e-9)
+    last = max(first + 1, math.ceil(high / step - 1e-9))
+    bounds = Scale(first * step, last * step)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9) + (step / power == 2.5))
+    ticks = [number * step for number in range(first, last + 1)]
+    return Scale(bounds.low, bounds.high, tuple(Tick(bounds.at(tick), f"{tick:.{digits}f}") for tick in ticks))
+
+
+def in_percent(scale: Scale) -> Scale:
+    """The same with its labels in percent."""
+    labels = [Tick(tick.at, f"{100 * float(tick.label):.3g} %") for tick in scale.ticks]
+    return Scale(scale.low, scale.high, tuple(labels))
+
+
+def intervals(rows: Sequence[Row], scale: Scale) -> list[Interval]:
+    """The rows of an accuracy table; own edits stand out, the last of them most."""
+    last = max((place for place, row in enumerate(rows) if row.name.startswith("edits")), default=-1)
+    return [
+        Interval(
+            row,
+            "last" if place == last else "edits" if row.name.startswith("edits") else "other",
+            *map(scale.at, (row.low, row.accuracy, row.high)),
+        )
+        for place, row in enumerate(rows)
+    ]
+
+
+def trend_of(runs: Sequence[Measured]) -> Trend | None:
+    """Rewards over rounds: mean and best of one run, the means of several; None before there are two rounds.
+
+    Whiskers are the 95 % interval of the mean.
+    """
+    numbers = sorted({found.number for run in runs for found in run.rounds})
+    if len(numbers) < 2:
+        return None
+    shapes = ("circle", "diamond", "square", "triangle")
+    lines: list[tuple[str, str, list[tuple[int, float, float, float]]]] = []
+    for place, run in enumerate(runs):
+        means = [(found.number, found.rewards.mean, *found.interval) for found in run.rounds]
+        name = "mean" if len(runs) == 1 else run.run.name
+        lines.append((name, shapes[place % len(shapes)], means))
+    if len(runs) == 1:
+        tops = [(found.number, found.rewards.best) for found in runs[0].rounds]
+        lines.append(("best of each context", "diamond", [(number, top, top, top) for number, top in tops]))
+    scale = scale_over(value for _, _, points in lines for _, *values in points for value in values)
+    across = {number: percent((place + 0.5) / len(numbers)) for place, number in enumerate(numbers)}
+    series = [
+        Series(
+            name,
+            shape,
+            tuple(Point(across[at], scale.down(v), scale.down(up), scale.down(low), v) for at, v, low, up in points),
+        )
+        for name, shape, points in lines
+        if points
+    ]
+    ticks = tuple((round(HEIGHT * (1 - float(tick.at[:-1]) / 100), 1), tick.label) for tick in scale.ticks)
+    return Trend(tuple(series), tuple(Tick(across[n], f"round {n}") for n in numbers), ticks)
+
+
+def strips_of(rounds: Sequence[RoundFigures]) -> Strips | None:
+    """The rewards of the first and the last round by context, contexts by their mean in the first; None without any.
+
+    Of many contexts every n-th is shown.
+    """
+    shown = [rounds[0], rounds[-1]] if len(rounds) > 1 else list(rounds)
+    rewards = [{group.context_id: _rewards(found, group) for group in found.groups} for found in shown]
+    names = [name for name in rewards[0] if rewards[0][name]] if rewards else []
+    if not names:
+        return None
+    names.sort(key=lambda name: (-sum(value for value, _ in rewards[0][name]) / len(rewards[0][name]), name))
+    step = -(-len(names) // CONTEXTS)
+    scale = scale_over(value for found in rewards for group in found.values() for value, _ in group)
+    rows = tuple(
+        Strip(
+            name,
+            tuple(_dots(found.get(name, []), scale) for found in rewards),
+            tuple(", ".join(f"{value:.2f}" for value, _ in found.get(name, [])) for found in rewards),
+        )
+        for name in names[::step]
+    )
+    return Strips(rows, tuple(found.number for found in shown), scale, len(names) - len(rows))
+
+
+def _rewards(found: RoundFigures, group: RolloutGroup) -> list[tuple[float, bool]]:
+    """The rewards of a context's edits, and whether each was kept."""
+    kept = {(edit.context_id, edit.edit_index) for edit in found.kept or ()}
+    return [(o.reward, (o.context_id, o.edit_index) in kept) for o in group.outcomes if o.reward is not None]
+
+
+def _dots(rewards: Sequence[tuple[float, bool]], scale: Scale) -> tuple[Dot, ...]:
+    """Equal rewards are one larger dot; kept ones lie above."""
+    counts = Counter((round(value, 6), kept) for value, kept in rewards)
+    return tuple(
+        Dot(scale.at(value), round(2.6 + 1.1 * math.sqrt(count), 1), kept)
+        for (value, kept), count in sorted(counts.items(), key=lambda item: (item[0][1], item[0][0]))
+    )
+
+
+def box_of(found: Quartiles, scale: Scale) -> Box:
+    left, right = scale.share(found.low), scale.share(found.high)
+    return Box(percent(left), percent(max(right - left, 0.004)), scale.at(found.middle))
+
+
+def level(value: float, matrix: RetentionMatrix) -> int:
+    """Of an accuracy in a matrix's heat map: 0 is its least, `LEVELS` its greatest."""
+    cells = [cell for row in matrix.mean for cell in row if cell is not None]
+    low, high = min(cells), max(cells)
+    return round(LEVELS * min(1.0, max(0.0, (value - low) / (high - low)))) if high > low else 0

@@ -1,0 +1,517 @@
+"""What a report says of a run, computed from its rollouts: figures by round, what was kept, lengths, costs, examples.
+
+Accuracies and their intervals are those of `seal fit` and `seal test` (evaluation.py), shares and rewards those of
+`seal replay` (figures.py). What a filter kept is not written down by a run, so it is chosen again here, with the
+filter that the configuration names: `ReSTEMFilter` and `RandomFilter` give the same every time. A filter of the user's
+own is not imported, and what it kept is not shown.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, quantiles
+from typing import Any, Literal
+
+from seal_lightning.evaluation import (
+    Row,
+    accuracy_table,
+    bootstrap_interval,
+    group_by_context,
+    rounds_table,
+    total_usage,
+)
+from seal_lightning.figures import Figures, Rewards, figures_of, rewards_of
+from seal_lightning.quickstart import typical_pair
+from seal_lightning.report.read import Run
+from seal_lightning.selection import best_of, group_rollouts, lot_of
+from seal_lightning.types import EditOutcome, Rollout, RolloutGroup, Usage
+
+Change = Literal["won", "lost", "right", "wrong"]
+State = Literal["finished", "unfinished", "begun", "published"]
+FILTERS = {"ReSTEMFilter": best_of, "RandomFilter": lot_of}
+PAIRS = 3  # of a best and a worst edit
+RIGHT = 0.5  # a score from which an answer counts as right where it is marked as such
+DIRECTIVES = 8  # values shown of one directive
+
+
+@dataclass(frozen=True, slots=True)
+class Quartiles:
+    """Of whole numbers: a quarter is below `low`, a quarter above `high`."""
+
+    low: float
+    middle: float
+    high: float
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFigures:
+    """An E-step.
+
+    Attributes:
+        number: Of the round, from 1.
+        figures: Of its edits.
+        rewards: Of usable edits.
+        interval: 95 % of the mean reward; the bootstrap draws contexts.
+        groups: Its edits by context.
+        kept: The edits that the filter keeps; None where that is not known.
+        reasons: How many edits were rejected, by reason, most frequent first.
+        tokens: Of an edit; None where they were not counted.
+        lines: That are not blank, of an edit.
+        asking: Share of lines with a question mark.
+        contexts: Whose units are finished.
+    """
+
+    number: int
+    figures: Figures
+    rewards: Rewards
+    interval: tuple[float, float]
+    groups: Sequence[RolloutGroup]
+    kept: Sequence[EditOutcome] | None
+    reasons: Mapping[str, int]
+    tokens: Quartiles | None
+    lines: Quartiles | None
+    asking: float
+
+    @property
+    def contexts(self) -> int:
+        return len(self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryChange:
+    """A query, and what an adapter changed about its answer."""
+
+    question: str
+    gold: str
+    before: str
+    after: str
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A self-edit and what came of it. `repeats` were trained; the answers are the first one's, the scores all's."""
+
+    label: str
+    context_id: str
+    edit_index: int
+    prompt: str
+    text: str
+    reward: float | None
+    baseline: float
+    score: float
+    repeats: int
+    kept: bool
+    queries: tuple[QueryChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two self-edits to look at side by side."""
+
+    left: Example
+    right: Example
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One line of the table of costs. `seconds` are None where they were not measured."""
+
+    name: str
+    seconds: float | None
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class DirectiveValue:
+    """One value that edits asked for, in how many, and how they scored."""
+
+    value: str
+    edits: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A run with everything that a report says of it.
+
+    Attributes:
+        run: As it lies on disk.
+        state: Whether it has come to its end.
+        progress: Where it is, in words.
+        accuracy: The table over rounds; empty where nothing was validated.
+        other_tables: The accuracy tables of tests, by the journal's name.
+        rounds: The E-steps.
+        pairs: Best and worst edits of each round, by its number.
+        typical: A held-out context before and after training.
+        directives: What edits asked for, by directive.
+        phases: Seconds of computing by phase.
+        tokens: By purpose, in all.
+        losses: Of the M-steps by round: mean of the first and the last tenth of the batches, and their number.
+        usage: Of endpoints, by purpose, and in all.
+    """
+
+    run: Run
+    state: State
+    progress: str
+    accuracy: Sequence[Row]
+    other_tables: Mapping[str, Sequence[Row]]
+    rounds: Sequence[RoundFigures]
+    pairs: Mapping[int, Sequence[Pair]]
+    typical: Pair | None
+    directives: Mapping[str, Sequence[DirectiveValue]]
+    phases: Sequence[Cost]
+    tokens: Mapping[str, int]
+    losses: Mapping[int, tuple[float, float, int]]
+    usage: Mapping[str, Usage]
+    total: Usage
+
+    @property
+    def base(self) -> Row | None:
+        """Accuracy without an adapter."""
+        return next((row for row in self.accuracy if row.name == "base"), None)
+
+    @property
+    def edits(self) -> Sequence[Row]:
+        """Accuracy with own edits, by validation."""
+        return [row for row in self.accuracy if row.name.startswith("edits")]
+
+
+def measure(run: Run) -> Measured:
+    """Compute what there is to say of a run."""
+    rounds = [_round(number, rollouts, run.config) for number, rollouts in run.rounds.items()]
+    everything = [rollout for rollouts in _all(run).values() for rollout in rollouts]
+    accuracy = rounds_table(run.validations) if run.validations else []
+    state = _state(run, accuracy)
+    return Measured(
+        run=run,
+        state=state,
+        progress=_progress(run, state),
+        accuracy=accuracy,
+        other_tables={name: accuracy_table(rollouts) for name, rollouts in run.others.items()},
+        rounds=rounds,
+        pairs={found.number: best_and_worst(found, run.rounds[found.number - 1]) for found in rounds},
+        typical=_typical(run),
+        directives=directives_of(everything),
+        phases=_phases(run, everything),
+        tokens=_tokens(run),
+        losses=_losses(run.metrics),
+        usage=_usage(everything),
+        total=total_usage(everything),
+    )
+
+
+def _all(run: Run) -> dict[str, Sequence[Rollout]]:
+    """The rollouts of a run by what they were for."""
+    return {
+        **{f"round {number + 1} E-step": rollouts for number, rollouts in run.rounds.items()},
+        **{f"validation {number}": rollouts for number, rollouts in run.validations.items()},
+        **run.others,
+    }
+
+
+# -- where a run is ----------------------------------------------------------------------------------------------------
+
+
+def _state(run: Run, accuracy: Sequence[Row]) -> State:
+    if run.recorded:
+        return "published"
+    if not run.begun:
+        return "begun"
+    if not (run.rounds or run.validations):
+        return "finished" if run.table or run.matrices else "unfinished"
+    tabled = sum(str(row.get("name", "")).startswith("edits") for row in run.table)
+    asked = _planned(run)
+    over = not run.rounds or max(run.rounds) < max(run.validations, default=0) or len(run.rounds) >= asked > 0
+    complete = bool(run.table) and tabled == sum(row.name.startswith("edits") for row in accuracy)
+    return "finished" if complete and over else "unfinished"
+
+
+def _planned(run: Run) -> int:
+    """Rounds that the configuration asks for; 0 where it does not say."""
+    rounds = lookup(run.config, "trainer.max_epochs")
+    return rounds if isinstance(rounds, int) else 0
+
+
+def _progress(run: Run, state: State) -> str:
+    if state == "published":
+        return "published"
+    if state == "begun":
+        return "begun: no unit of work is finished yet"
+    if state == "finished":
+        count = len(run.rounds)
+        return f"finished: {count} round{'s' if count != 1 else ''}" if count else "finished"
+    if not run.rounds and not run.validations:
+        return "not finished"
+    of = f" of {_planned(run)}" if _planned(run) else ""
+    last_round, last_validation = max(run.rounds, default=-1), max(run.validations, default=-1)
+    if last_validation > last_round:
+        name = f"validation after round {last_validation}" if last_validation else "validation before training"
+        return f"not finished: {name}{of}, {_contexts(run.validations, last_validation)}"
+    return f"not finished: round {last_round + 1}{of}, E-step, {_contexts(run.rounds, last_round)}"
+
+
+def _contexts(phases: Mapping[int, Sequence[Rollout]], number: int) -> str:
+    """How many contexts of a phase are finished, of how many the earlier ones had."""
+    counts = {key: len(group_by_context(rollouts)) for key, rollouts in phases.items()}
+    return f"{counts[number]} of {max(counts.values())} contexts" if len(counts) > 1 else f"{counts[number]} contexts"
+
+
+# -- rounds ------------------------------------------------------------------------------------------------------------
+
+
+def _round(number: int, rollouts: Sequence[Rollout], config: Mapping[str, Any]) -> RoundFigures:
+    edits = [rollout for rollout in rollouts if rollout.kind == "edit"] or list(rollouts)
+    groups = group_rollouts(edits)
+    once = [rollout for rollout in edits if rollout.repeat == 0]
+    means = [fmean(found) for group in groups if (found := [o.reward for o in group.outcomes if o.reward is not None])]
+    lines = [line for rollout in once for line in _lines(rollout.text)]
+    return RoundFigures(
+        number=number + 1,
+        figures=figures_of(edits),
+        rewards=rewards_of(groups),
+        interval=bootstrap_interval(means) if means else (0.0, 0.0),
+        groups=groups,
+        kept=kept_of(groups, config),
+        reasons=dict(Counter(r.reason or "no reason given" for r in once if r.status == "rejected").most_common()),
+        tokens=quartiles([rollout.tokens["edit"] for rollout in once if "edit" in rollout.tokens]),
+        lines=quartiles([len(_lines(rollout.text)) for rollout in once]),
+        asking=sum("?" in line for line in lines) / len(lines) if lines else 0.0,
+    )
+
+
+def kept_of(groups: Sequence[RolloutGroup], config: Mapping[str, Any]) -> list[EditOutcome] | None:
+    """The edits that the configuration's filter keeps; None where it is not one of ours.
+
+    Without a configuration: the best of each context, as `seal fit` does unless told otherwise.
+    """
+    path = lookup(config, "filter.class_path") or "ReSTEMFilter"
+    module, _, name = str(path).rpartition(".")
+    if name not in FILTERS or not (module == "" or module.startswith("seal_lightning.")):
+        return None
+    options = lookup(config, "filter.init_args") or {}
+    try:
+        return [outcome for group in groups for outcome in FILTERS[name](group, **options)]
+    except TypeError:  # options of another version
+        return None
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def quartiles(values: Sequence[int]) -> Quartiles | None:
+    """None where there are none."""
+    if not values:
+        return None
+    low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else (values[0],) * 3
+    return Quartiles(low, median(values), high, max(values))
+
+
+# -- several runs ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Accuracy with own edits after the last round, against another run's, over the contexts that both asked."""
+
+    mean: float
+    low: float
+    high: float
+    contexts: int
+
+
+def difference(run: Measured, other: Measured) -> Difference | None:
+    """None where they have no held-out context in common; the bootstrap draws contexts."""
+    mine, others = _last_scores(run), _last_scores(other)
+    values = [mine[name] - others[name] for name in mine if name in others]
+    return Difference(fmean(values), *bootstrap_interval(values), len(values)) if values else None
+
+
+def _last_scores(run: Measured) -> dict[str, float]:
+    """Mean score of a context's own edits in the last validation, or where there is none in the first test."""
+    phases = [rollouts for _, rollouts in sorted(run.run.validations.items())][-1:] or list(run.run.others.values())
+    edits = [rollout for rollouts in phases[:1] for rollout in rollouts if rollout.kind == "edit"]
+    return {name: fmean(rollout.score for rollout in group) for name, group in group_by_context(edits).items()}
+
+
+# -- examples ----------------------------------------------------------------------------------------------------------
+
+
+def best_and_worst(found: RoundFigures, rollouts: Sequence[Rollout], *, count: int = PAIRS) -> list[Pair]:
+    """The best and the worst usable edit of the contexts in which they differ most in reward.
+
+    Where contexts have one edit each, of one context the best and of another the worst.
+    """
+    usable = [[outcome for outcome in group.outcomes if outcome.reward is not None] for group in found.groups]
+    ranked = [sorted(group, key=lambda one: (-(one.reward or 0.0), one.edit_index)) for group in usable if group]
+    several = [(group[0], group[-1]) for group in ranked if len(group) > 1]
+    if not several:
+        single = sorted((group[0] for group in ranked), key=lambda one: -(one.reward or 0.0))
+        several = [(single[at], single[-1 - at]) for at in range(len(single) // 2)]
+    several.sort(key=lambda pair: (pair[1].reward or 0.0) - (pair[0].reward or 0.0))
+    repeats = _repeats(rollouts)
+    kept = {(outcome.context_id, outcome.edit_index) for outcome in found.kept or ()}
+    return [
+        Pair(*(_example(label, repeats[edit.context_id, edit.edit_index], kept)
+               for label, edit in zip(("best", "worst"), pair, strict=True)))
+        for pair in several[:count]
+    ]  # fmt: skip
+
+
+def _repeats(rollouts: Iterable[Rollout]) -> dict[tuple[str, int], list[Rollout]]:
+    found: dict[tuple[str, int], list[Rollout]] = {}
+    for rollout in rollouts:
+        if rollout.kind == "edit":
+            found.setdefault((rollout.context_id, rollout.edit_index), []).append(rollout)
+    return found
+
+
+def _example(label: str, repeats: Sequence[Rollout], kept: set[tuple[str, int]]) -> Example:
+    first = repeats[0]
+    rewards = [rollout.reward for rollout in repeats if rollout.reward is not None]
+    return Example(
+        label=label,
+        context_id=first.context_id,
+        edit_index=first.edit_index,
+        prompt=first.prompt,
+        text=first.text,
+        reward=fmean(rewards) if rewards else None,
+        baseline=fmean(rollout.baseline for rollout in repeats),
+        score=fmean(rollout.score for rollout in repeats),
+        repeats=len(repeats),
+        kept=(first.context_id, first.edit_index) in kept,
+        queries=changes_of(first),
+    )
+
+
+def changes_of(rollout: Rollout) -> tuple[QueryChange, ...]:
+    """What became of each query; none where nothing was answered."""
+    if not rollout.answers:
+        return ()
+    before = rollout.baseline_answers or ("",) * len(rollout.answers)
+    scores = rollout.baseline_scores or (0.0,) * len(rollout.answers)
+    rows = zip(rollout.questions, rollout.golds, before, rollout.answers, scores, rollout.scores, strict=True)
+    return tuple(
+        QueryChange(question, " | ".join(golds), earlier, later, _change(was, now))
+        for question, golds, earlier, later, was, now in rows
+    )
+
+
+def _change(was: float, now: float) -> Change:
+    if now >= RIGHT:
+        return "right" if was >= RIGHT else "won"
+    return "lost" if was >= RIGHT else "wrong"
+
+
+def _typical(run: Run) -> Pair | None:
+    """One held-out context before training and after the last round."""
+    if len(run.validations) < 2:
+        return None
+    first, last = run.validations[min(run.validations)], run.validations[max(run.validations)]
+    if not (set(_repeats(first)) and {name for name, _ in _repeats(first)} & {name for name, _ in _repeats(last)}):
+        return None
+    before, after = typical_pair(first, last)
+    label = f"after round {max(run.validations)}"
+    return Pair(_example("before training", [before], set()), _example(label, [after], set()))
+
+
+# -- directives and costs ----------------------------------------------------------------------------------------------
+
+
+def directives_of(rollouts: Iterable[Rollout]) -> dict[str, list[DirectiveValue]]:
+    """The values that edits asked for, most frequent first, and the mean score of the edits that did."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    for rollout in rollouts:
+        if rollout.kind == "edit":
+            for name, value in rollout.asked.items():
+                scores.setdefault(str(name), {}).setdefault(str(value), []).append(rollout.score)
+    return {
+        name: [
+            DirectiveValue(value, len(found), fmean(found))
+            for value, found in sorted(values.items(), key=lambda item: -len(item[1]))[:DIRECTIVES]
+        ]
+        for name, values in list(scores.items())[:DIRECTIVES]
+    }
+
+
+def _phases(run: Run, rollouts: Iterable[Rollout]) -> list[Cost]:
+    """Seconds by phase over all rollouts, largest first, and of the M-steps where they were logged."""
+    seconds: dict[str, float] = {}
+    for rollout in rollouts:
+        for phase, spent in rollout.seconds.items():
+            seconds[phase] = seconds.get(phase, 0.0) + spent
+    if spent := sum(row.get("m_step/seconds", 0.0) for row in run.metrics):
+        seconds["M-step"] = spent
+    total = sum(seconds.values()) or 1.0
+    return [Cost(name, spent, spent / total) for name, spent in sorted(seconds.items(), key=lambda item: -item[1])]
+
+
+def _tokens(run: Run) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for rollouts in _all(run).values():
+        for kind in {rollout.kind for rollout in rollouts}:
+            for name, count in figures_of([one for one in rollouts if one.kind == kind]).tokens.items():
+                total[name] = total.get(name, 0) + count
+    return total
+
+
+def _losses(metrics: Sequence[Mapping[str, float]]) -> dict[int, tuple[float, float, int]]:
+    by_round: dict[int, list[float]] = {}
+    for row in metrics:
+        if "m_step/loss" in row and "epoch" in row:
+            by_round.setdefault(int(row["epoch"]) + 1, []).append(row["m_step/loss"])
+    found = {}
+    for number, losses in by_round.items():
+        tenth = math.ceil(len(losses) / 10)
+        found[number] = (fmean(losses[:tenth]), fmean(losses[-tenth:]), len(losses))
+    return found
+
+
+def _usage(rollouts: Iterable[Rollout]) -> dict[str, Usage]:
+    total: dict[str, Usage] = {}
+    for rollout in rollouts:
+        for purpose, used in rollout.usage.items():
+            total[purpose] = total.get(purpose, Usage()) + Usage.from_dict(used)
+    return total
+
+
+# -- configurations ----------------------------------------------------------------------------------------------------
+
+
+def lookup(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key; None where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a configuration by dotted keys; `class_path` and `init_args` are no keys of their own."""
+    if not isinstance(config, Mapping):
+        return {prefix: config}
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        inner = prefix if name in ("class_path", "init_args") else f"{prefix}.{name}".lstrip(".")
+        found |= flat(value, inner or str(name))
+    return found
+
+
+def plain(value: Any) -> str:
+    """A value of a configuration as it is written on the command line."""
+    if isinstance(value, list):
+        return ", ".join(map(plain, value))
+    if isinstance(value, Mapping):
+        return plain(value["class_path"]) if "class_path" in value else json.dumps(value, default=str)
+    if isinstance(value, str):
+        return re.sub(r"^seal_lightning\.(?:\w+\.)*(?=[A-Z]\w*$)", "", value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,206 @@
+"""What a report is about, read from where a run left it: journals, configurations, tables, logged metrics, matrices.
+
+A run may be finished, running, killed or only begun; what is not there is empty. Nothing is computed here, and nothing
+that a run wrote is run: its configuration is data, and a filter or task that it names is not imported.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seal_lightning.data.rows import read_bytes
+from seal_lightning.errors import DataError
+from seal_lightning.journal import unfinished_units
+from seal_lightning.recorded import Entry, NothingFinished, read_entries
+from seal_lightning.redaction import without_secrets
+from seal_lightning.retention import FILE as RETENTION
+from seal_lightning.retention import RetentionMatrix, read_matrices
+from seal_lightning.types import Rollout
+
+OF_A_FIT = re.compile(r"(train|validation)-(\d{3})")
+MOST = 200_000  # characters of a configuration or table that are read
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it lies on disk.
+
+    Attributes:
+        name: In the report; the last part of what the user named.
+        source: As the user named it.
+        rounds: The rollouts of every E-step, by the number of rounds before it.
+        validations: Those of every validation of a fit, by the number of rounds before it.
+        others: Those of `seal test` and the like, by the journal's name.
+        config: The whole configuration; empty where there is none.
+        settings: What of it differs from the defaults; None where that was not written down.
+        metrics: Rows that the CSV logger wrote, oldest first.
+        table: The rows that a finished fit, test or validation saved as JSON.
+        more: What its task added below the accuracy table, Markdown.
+        matrices: Of retention.
+        unfinished: Units that a crash left torn.
+        written: When the last unit was, seconds since the epoch; None where there is none.
+        recorded: Whether it is a published file, which is nobody's run any more.
+    """
+
+    name: str
+    source: str
+    rounds: Mapping[int, Sequence[Rollout]] = field(default_factory=dict)
+    validations: Mapping[int, Sequence[Rollout]] = field(default_factory=dict)
+    others: Mapping[str, Sequence[Rollout]] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] | None = None
+    metrics: Sequence[Mapping[str, float]] = ()
+    table: Sequence[Mapping[str, Any]] = ()
+    more: str = ""
+    matrices: Sequence[RetentionMatrix] = ()
+    unfinished: int = 0
+    written: float | None = None
+    recorded: bool = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to report."""
+        return bool(self.rounds or self.validations or self.others or self.matrices)
+
+
+def read(source: str) -> Run:
+    """Read a run folder, a journal, an official `run_*.json` or a file of retention matrices.
+
+    Raises:
+        DataError: Nothing is there, or something in it cannot be used.
+    """
+    place = Path(source).expanduser()
+    name = place.resolve().name or source
+    if place.is_file() and _holds_matrices(place):
+        return Run(name, source, matrices=read_matrices(place), recorded=True)
+    matrices = read_matrices(place / RETENTION) if (place / RETENTION).is_file() else []
+    config, settings = _configuration(place)
+    try:
+        entries = read_entries(source)
+    except NothingFinished:
+        if not (config or matrices or (place / "journal").is_dir()):
+            raise
+        entries = []
+    files = [file for entry in entries for file in entry.files]
+    tables = [place / f"{command}.json" for command in ("fit", "test", "validation")]
+    return Run(
+        name=name,
+        source=source,
+        rounds=_of_a_fit("train", entries),
+        validations=_of_a_fit("validation", entries),
+        others={entry.name: entry.rollouts for entry in entries if not OF_A_FIT.match(entry.name) and not entry.run},
+        config=config or next((_header(entry) for entry in entries if entry.run), {}),
+        settings=settings,
+        metrics=list(_metrics(place)),
+        table=next((rows for path in tables if (rows := _rows(path))), ()),
+        more=next((more for path in tables if (more := _below(path.with_suffix(".md")))), ""),
+        matrices=matrices,
+        unfinished=sum(_unfinished(file) for entry in entries if not entry.run for file in set(entry.files)),
+        written=max((file.stat().st_mtime for file in files), default=None),
+        recorded=any(entry.run for entry in entries),
+    )
+
+
+# -- journals ----------------------------------------------------------------------------------------------------------
+
+
+def _of_a_fit(phase: str, entries: Sequence[Entry]) -> dict[int, Sequence[Rollout]]:
+    """By round; a published file is one E-step."""
+    found: dict[int, Sequence[Rollout]] = {}
+    for entry in entries:
+        match = OF_A_FIT.match(entry.name)
+        if match and match[1] == phase:
+            found[int(match[2])] = entry.rollouts
+        elif entry.run and phase == "train":
+            found[entry.rollouts[0].round] = entry.rollouts
+    return dict(sorted(found.items()))
+
+
+def _header(entry: Entry) -> Mapping[str, Any]:
+    """The settings of a published file: what stands at its top and is no figure."""
+    header = entry.run.header if entry.run else {}
+    return {name: value for name, value in header.items() if isinstance(value, str | int | float)}
+
+
+def _unfinished(path: Path) -> int:
+    return unfinished_units(path, read_bytes(path))
+
+
+# -- other files of a run ----------------------------------------------------------------------------------------------
+
+
+def _holds_matrices(path: Path) -> bool:
+    if path.suffix != ".json":
+        return False
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # whoever reads it says what is wrong
+    return isinstance(content, dict) and bool({"matrices", "mean_over_sequences"} & content.keys())
+
+
+def _configuration(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """The whole configuration, and what of it was changed; a fit's before another command's."""
+    for path in (folder / "config.yaml", *sorted(folder.glob("config-*.yaml"))):
+        if path.is_file():
+            return _yaml(path) or {}, _yaml(path.with_name(path.name.replace("config", "settings", 1)))
+    return {}, None
+
+
+def _yaml(path: Path) -> Mapping[str, Any] | None:
+    """A mapping without secrets; None where there is none.
+
+    Raises:
+        DataError: It is no YAML.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: expected YAML, got {' '.join(str(error).split())[:200]}: repair the file") from error
+    return without_secrets(content) if isinstance(content, dict) else None
+
+
+def _text(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(MOST)
+
+
+def _metrics(folder: Path) -> Iterator[Mapping[str, float]]:
+    """Every row of every version (a resumed run logs into a new one); a row that is being written is left out."""
+    versions = (folder / "csv").glob("version_*/metrics.csv")
+    for path in sorted(versions, key=lambda path: (len(path.parent.name), path.parent.name)):
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            for row in csv.DictReader(line for line in file if line.endswith("\n")):
+                if numbers := {name: _number(value) for name, value in row.items() if name and value}:
+                    yield {name: value for name, value in numbers.items() if value is not None}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def _rows(path: Path) -> list[Mapping[str, Any]]:
+    """A table that a command saved; none where it is not there yet, or only half."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [row for row in content if isinstance(row, dict)] if isinstance(content, list) else []
+
+
+def _below(path: Path) -> str:
+    """What stands below the first table of a Markdown file."""
+    return _text(path).partition("\n\n")[2].strip() if path.is_file() else ""
