@@ -4,6 +4,7 @@ from seal_lightning.callbacks.checkpoint_selection import CheckpointSelection
 from seal_lightning.callbacks.progress import EStepProgress
 from seal_lightning.callbacks.random_filter import RandomFilter
 from seal_lightning.callbacks.rest_em import ReSTEMFilter
+from seal_lightning.callbacks.retention import Retention
 from seal_lightning.callbacks.rollout_table import RolloutTable
 
-__all__ = ["CheckpointSelection", "EStepProgress", "RandomFilter", "ReSTEMFilter", "RolloutTable"]
+__all__ = ["CheckpointSelection", "EStepProgress", "RandomFilter", "ReSTEMFilter", "Retention", "RolloutTable"]

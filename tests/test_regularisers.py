@@ -1,4 +1,4 @@
-"""A regulariser's say in the inner loop: a penalty's gradients are clipped and stepped with the rest, and projections hold."""
+"""What a regulariser does to the inner loop: its gradients are stepped with the rest, and its projections hold."""
 
 import torch
 

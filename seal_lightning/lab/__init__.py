@@ -1,5 +1,5 @@
 """The lab: a tiny world and model in which SEAL learns in a minute and a half on two cores (docs/lab.md)."""
 
-from seal_lightning.lab.data import LabDataModule, LabPassages
+from seal_lightning.lab.data import KnownTowns, LabDataModule, LabPassages
 
-__all__ = ["LabDataModule", "LabPassages"]
+__all__ = ["KnownTowns", "LabDataModule", "LabPassages"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import Literal
 
 from seal_lightning.data import Reader, SEALDataModule
 from seal_lightning.errors import ConfigError, check_count
+from seal_lightning.lab.corpus import KNOWN_TOWNS, Corpus
 from seal_lightning.lab.lines import ideal_edit
-from seal_lightning.lab.world import ATTRIBUTES, SPLITS, Passage, Split, Wording, names_of, passages
+from seal_lightning.lab.world import ATTRIBUTES, SPLITS, Passage, Split, Wording, names_of, passages, write_passage
+from seal_lightning.seeding import derive_seed
 from seal_lightning.types import Context
 
 Difficulty = Literal["easy", "standard", "hard"]
@@ -83,6 +86,32 @@ class LabPassages(Reader):
         return [
             passage.context(name, wording=self.wording, edits=(ideal_edit(passage.facts),))
             for name, passage in self.passages().items()
+        ]
+
+
+class KnownTowns(Reader):
+    """Towns that the lab model knows from its pre-training, to see what a policy loses of what it knew.
+
+    Args:
+        count: How many.
+        skip: Leave out so many before them.
+    """
+
+    def __init__(self, *, count: int = 12, skip: int = 0) -> None:
+        if not 0 <= skip <= KNOWN_TOWNS - check_count("count", count):
+            raise ConfigError(f"count and skip must be at most {KNOWN_TOWNS} together, got {count} and {skip}")
+        self.count = count
+        self.skip = skip
+
+    @property
+    def source(self) -> str:
+        return "the towns that the lab model knows"
+
+    def read(self) -> list[Context]:
+        towns = list(Corpus(seed=0).known.items())[self.skip : self.skip + self.count]
+        return [
+            write_passage(facts, random.Random(derive_seed("lab known passage", town))).context(f"known-{number:03d}")
+            for number, (town, facts) in enumerate(towns, start=self.skip)
         ]
 
 

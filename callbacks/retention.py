@@ -1,0 +1,115 @@
+"""What a fit keeps and loses: the policy's own closed-book accuracy on chosen contexts, before training and after
+every round.
+
+No adapter is trained for it: unlike in validation, the policy itself answers. Rows of the matrix are the base and the
+rounds, columns the contexts; `seal continual` makes the same matrix for contexts that are learnt one after another.
+"""
+
+import logging
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from seal_lightning.closed_book import Answered, ask_closed_book
+from seal_lightning.data import Reader
+from seal_lightning.data.detect import reader_for
+from seal_lightning.errors import DataError
+from seal_lightning.hooks import SEALCallback
+from seal_lightning.retention import FILE, Stream, average, read_matrices, write_matrices
+from seal_lightning.strategies import policy_at_work
+from seal_lightning.types import Context
+
+log = logging.getLogger(__name__)
+
+
+class Retention(SEALCallback):
+    """Writes `retention.json` in the run folder, and logs `retention/mean` and `retention/unrelated`.
+
+    Args:
+        contexts: Contexts with queries: a file, a folder or a reader; null takes the validation contexts.
+        unrelated: More of them whose topics the run has nothing to do with; null asks none.
+        limit: Ask about the first contexts only, at most this many of each; null asks about all.
+    """
+
+    def __init__(
+        self,
+        *,
+        contexts: str | Reader | None = None,
+        unrelated: str | Reader | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self.contexts = contexts
+        self.unrelated = unrelated
+        self.limit = limit
+        self._asked: list[Context] = []
+        self._beside: list[Context] = []
+        self._source = ""
+        self._rows: list[tuple[float, ...]] = []
+        self._beside_rows: list[float] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Raises `DataError` where a context has no query."""
+        validation = pl_module.datamodule.validation_contexts
+        self._source, self._asked = self._read("contexts", self.contexts, otherwise=validation)
+        _, self._beside = self._read("unrelated", self.unrelated, otherwise=[])
+        pl_module.e_step.check_fits(pl_module.policy.policy, [*self._asked, *self._beside])
+        self._rows, self._beside_rows = [], []
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """The base's row; after a resume, the rows of the rounds that are done come from the file."""
+        self._read_rows(Path(trainer.default_root_dir) / FILE, pl_module.rounds_done)
+        if not self._rows and not pl_module.rounds_done:
+            self._ask(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """After every round, also one in which no self-edit was kept."""
+        if len(self._rows) == pl_module.rounds_done:
+            self._ask(trainer, pl_module)
+        elif len(self._rows) < pl_module.rounds_done:
+            log.warning("retention is not measured: the rows of earlier rounds are missing in %s", FILE)
+
+    def _read(self, name: str, source: str | Reader | None, *, otherwise: list[Context]) -> tuple[str, list[Context]]:
+        reader = source if isinstance(source, Reader) or source is None else reader_for(source)
+        contexts = (reader.read() if reader else otherwise)[: self.limit]
+        place = reader.source if reader else "the validation contexts"
+        without = sum(not context.queries for context in contexts)
+        if without or (name == "contexts" and not contexts):
+            got = f"{without} of {len(contexts)} without"
+            raise DataError(f"retention.{name}: expected contexts with queries in {place}, got {got}: name others")
+        return place, contexts
+
+    def _read_rows(self, path: Path, rounds: int) -> None:
+        """The base's row and those of so many rounds."""
+        if not rounds or not path.is_file():
+            return
+        (matrix,) = read_matrices(path)
+        (stream,) = matrix.streams
+        if stream.contexts == tuple(context.id for context in self._asked):
+            self._rows, self._beside_rows = list(stream.rows[: rounds + 1]), list(stream.unrelated[: rounds + 1])
+
+    def _ask(self, trainer: Any, module: Any) -> None:
+        module.policy.open_replica()  # a collective where weights are spread over the ranks
+        try:
+            found = self._answers(trainer, module) if trainer.is_global_zero else None
+        finally:
+            module.policy.close_replica()
+        answered: list[Answered] = trainer.ranks.gather(found)[0]
+        scores = [one.accuracy for one in answered]
+        self._rows.append(tuple(scores[: len(self._asked)]))
+        means = {"retention/mean": fmean(self._rows[-1])}
+        if self._beside:
+            self._beside_rows.append(fmean(scores[len(self._asked) :]))
+            means["retention/unrelated"] = self._beside_rows[-1]
+        for logger in trainer.loggers:
+            logger.log_metrics(means, step=trainer.global_step)
+        if trainer.is_global_zero:
+            names = tuple(context.id for context in self._asked)
+            stream = Stream("fit", names, tuple(self._rows), tuple(self._beside_rows))
+            matrix = average("policy by round", [stream], dataset=self._source, base_model=module.source.name)
+            write_matrices(Path(trainer.default_root_dir) / FILE, [matrix])
+
+    def _answers(self, trainer: Trainer, module: Any) -> list[Answered]:
+        with policy_at_work(trainer, module) as policy:
+            return ask_closed_book(module.e_step, policy, [*self._asked, *self._beside])

@@ -1,0 +1,63 @@
+"""Queries asked closed-book and graded outside a unit of work: what a policy or its adapters know at some moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from seal_lightning.e_step import EStep
+from seal_lightning.grading import Answer
+from seal_lightning.inner_loop import TrainedBank
+from seal_lightning.phases import Clock, Report
+from seal_lightning.policy import Policy
+from seal_lightning.sampling import PolicyWriter
+from seal_lightning.scoring import own_queries
+from seal_lightning.types import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What was answered to a context's queries, and the score of each answer in [0, 1]."""
+
+    answers: tuple[str, ...]
+    scores: tuple[float, ...]
+
+    @property
+    def accuracy(self) -> float:
+        return fmean(self.scores)
+
+
+def ask_closed_book(
+    e_step: EStep,
+    policy: Policy,
+    contexts: Sequence[Context],
+    *,
+    jobs: Sequence[int | None] | None = None,
+    trained: TrainedBank | None = None,
+    report: Report = lambda progress: None,
+) -> list[Answered]:
+    """Ask the queries of every context, and grade the answers.
+
+    Args:
+        e_step: Its task, answerer and grader do it.
+        policy: Frozen and in evaluation mode.
+        contexts: What is asked about.
+        jobs: Which adapter answers on each context, jobs of `trained`; without them the policy itself does.
+        trained: The bank that holds the adapters.
+        report: Told about progress.
+
+    Raises:
+        RetryableError: The grader or an endpoint failed.
+    """
+    clock = Clock(report)
+    queries = [own_queries(context) for context in contexts]
+    replies = e_step.ask(policy, queries, jobs=jobs, trained=trained, clock=clock)
+    answers = [
+        Answer(query.question, query.golds, text)
+        for mine, one in zip(queries, replies, strict=True)
+        for (_, query), text in zip(mine, one.answers, strict=True)
+    ]
+    with clock.phase("grading", len(answers)) as advance:
+        given = iter(e_step.grader.verdicts(answers, policy=PolicyWriter(policy), on_done=advance))
+    return [Answered(one.answers, tuple(next(given).score for _ in one.answers)) for one in replies]

@@ -1,0 +1,283 @@
+"""One stream: contexts learnt one after another, and after each of them all earlier queries again (section 5).
+
+    for each context: self-edit -> its adapter -> added to the policy -> queries of all contexts so far, and others
+
+Self-edits are in the stream's journal. Every step is a folder: the adapter that was added as a PEFT folder, and
+`step.json`, written last, with what was answered. A stream that was stopped or killed adds the saved adapters again in
+the same order and goes on, to the same result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from seal_lightning.adapters import LoRA, bank_lora, read_lora, save_lora
+from seal_lightning.closed_book import Answered, ask_closed_book
+from seal_lightning.continual.base import Countermeasure, Learnt
+from seal_lightning.continual.updates import Updates
+from seal_lightning.e_step import EStep, Plan
+from seal_lightning.errors import ConfigError, JournalError
+from seal_lightning.journal import Journal
+from seal_lightning.phases import Report
+from seal_lightning.retention import Stream
+from seal_lightning.rollouts import describe, make_stamp
+from seal_lightning.seeding import derive_seed
+from seal_lightning.selection import best_of, group_rollouts
+from seal_lightning.types import AdapterJob, Context, Rollout
+
+RECORD = "step.json"
+JOURNAL = "self-edits"
+END = "adapter"  # folder of the sum of all updates
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The contexts of a stream in their order, and the seed of everything random in it."""
+
+    name: str
+    contexts: tuple[Context, ...]
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        return self.name.replace(",", "").replace(" ", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What was answered after a step; step 0 learns nothing.
+
+    Attributes:
+        chosen: The place among the step's rollouts of the one that was learnt; None where none could be.
+        answered: On the contexts so far (at step 0 on all), in the stream's order.
+        unrelated: On the unrelated contexts.
+    """
+
+    chosen: int | None
+    answered: tuple[Answered, ...]
+    unrelated: tuple[Answered, ...]
+
+
+@dataclass(frozen=True)
+class StreamRunner:
+    """Runs streams with the same settings.
+
+    Attributes:
+        e_step: Its parts write, train and ask.
+        plan: Self-edits a context, and their repeats where there are several to choose from.
+        updates: The policy, and how it grows.
+        unrelated: Contexts whose queries are asked after every step.
+        origin: What else the result depends on, such as the base model, as JSON values.
+        advance: Told about every finished step; may raise where the run is to stop.
+        report: Told about the phases of a step.
+    """
+
+    e_step: EStep
+    plan: Plan
+    updates: Updates
+    unrelated: Sequence[Context]
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    advance: Callable[[int], None] = lambda count: None
+    report: Report = lambda progress: None
+
+    def run(self, route: Route, countermeasure: Countermeasure, folder: Path) -> Stream:
+        """Run a stream to its end, from wherever it stands in `folder`.
+
+        Raises:
+            StaleJournalError: The folder holds a stream with other settings.
+            JournalError: A step cannot be read or written.
+            RetryableError: A grader or an endpoint failed; finished steps are kept.
+        """
+        return _Run(self, route, countermeasure, folder).finish()
+
+    def stamp(self, route: Route, countermeasure: Countermeasure) -> dict[str, Any]:
+        """What a stream depends on."""
+        policy = self.updates.policy
+        units = [route.contexts, self.unrelated]
+        found = make_stamp(
+            replace(self.e_step, seed=route.seed), self.plan, units, chat=policy.chat, base="", policy=""
+        )
+        combine = type(self.updates).__name__
+        return {**found, **self.origin, "combine": combine, "countermeasure": describe(countermeasure)}
+
+
+class _Run:
+    """One stream at work."""
+
+    def __init__(self, runner: StreamRunner, route: Route, countermeasure: Countermeasure, folder: Path) -> None:
+        self.runner, self.route, self.countermeasure, self.folder = runner, route, countermeasure, folder
+        stamp = runner.stamp(route, countermeasure)
+        self.journal = Journal(folder, JOURNAL, stamp=stamp, folder_option="--output")
+        self.e_step = replace(runner.e_step, seed=route.seed)
+        self.updates, self.policy = runner.updates, runner.updates.policy
+        self.learnt: list[Learnt] = []
+
+    def finish(self) -> Stream:
+        self.updates.clear()
+        self.countermeasure.begin(self.policy, seed=derive_seed("countermeasure", self.route.seed))
+        steps: list[Step] = []
+        for number in range(len(self.route.contexts) + 1):
+            place = self.folder / f"step-{number:03d}"
+            if (step := read_step(place)) is None:
+                step = self._step(number, place)
+            elif step.chosen is not None:
+                self.updates.add(read_lora(place))
+            if number:
+                self.learnt.append(self._learnt(number, step.chosen))
+            steps.append(step)
+            self.runner.advance(1)
+        self._save_end()
+        return stream_of(self.route, steps)
+
+    def _step(self, number: int, place: Path) -> Step:
+        shutil.rmtree(place, ignore_errors=True)  # of a step that was not finished
+        chosen = None
+        if number:
+            context = self.route.contexts[number - 1]
+            rollouts = self._rollouts(number, context)
+            chosen = choose(rollouts)
+            if chosen is not None:
+                lora = self._train(rollouts[chosen], context)
+                self.updates.add(lora)
+                save_lora(lora, place, model=self.policy.model)
+        contexts = self.route.contexts[:number] if number else self.route.contexts
+        asked = [*contexts, *self.runner.unrelated]
+        answered = ask_closed_book(self.e_step, self.policy, asked, report=self.runner.report)
+        step = Step(chosen, tuple(answered[: len(contexts)]), tuple(answered[len(contexts) :]))
+        write_step(place, step, [context.id for context in asked])
+        return step
+
+    def _rollouts(self, number: int, context: Context) -> Sequence[Rollout]:
+        """The step's self-edits, scored where there are several; from the journal where they are there."""
+        if number not in self.journal.units:
+            plan = self.runner.plan
+            verb = self.e_step.run if plan.edits > 1 else self.e_step.write_edits
+            found = verb(self.policy, [context], plan=plan, round=number, report=self.runner.report)
+            self.journal.append(number, found)
+        return self.journal.units[number]
+
+    def _train(self, rollout: Rollout, context: Context) -> LoRA:
+        """The update that is to be added for a self-edit."""
+        edit = self.e_step.task.parse(rollout.text, context)
+        seed = derive_seed("countermeasure", self.route.seed, len(self.learnt) + 1)
+        sequences = self.countermeasure.sequences(edit.training_sequences, self.learnt, seed=seed)
+        regulariser = self.countermeasure.regulariser(self.policy, self.learnt, seed=seed)
+        trained = self.e_step.inner_loop.adapt(
+            self.policy.model,
+            self.policy.tokenizer,
+            [AdapterJob(sequences, seed=rollout.seed, directives=edit.applied)],
+            regulariser=regulariser,
+        )
+        return self.countermeasure.finish(bank_lora(trained.bank, 0), self.learnt, policy=self.policy)
+
+    def _learnt(self, number: int, chosen: int | None) -> Learnt:
+        context = self.route.contexts[number - 1]
+        if chosen is None:
+            return Learnt(context, (), None)
+        edit = self.e_step.task.parse(self.journal.units[number][chosen].text, context)
+        return Learnt(context, edit.training_sequences, self.updates.added[-1])
+
+    def _save_end(self) -> None:
+        """The sum of all updates as one PEFT folder for the base model, with what the policy had learnt before."""
+        lora = self.policy.learned()
+        if lora is None or (self.folder / END).exists():
+            return
+        new = self.folder / f"{END}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        save_lora(lora, new, model=self.policy.model)
+        self.policy.tokenizer.save_pretrained(new)
+        new.replace(self.folder / END)
+
+
+def choose(rollouts: Sequence[Rollout]) -> int | None:
+    """The place of the rollout to learn from: the best by reward where they have one, else the only usable one."""
+    if any(rollout.reward is not None for rollout in rollouts):
+        (best,) = best_of(group_rollouts(rollouts)[0])
+        return next(place for place, rollout in enumerate(rollouts) if rollout.edit_index == best.edit_index)
+    return next((place for place, rollout in enumerate(rollouts) if rollout.status == "ok"), None)
+
+
+def stream_of(route: Route, steps: Sequence[Step]) -> Stream:
+    """The rows of a stream."""
+    return Stream(
+        name=route.name,
+        contexts=tuple(context.id for context in route.contexts),
+        rows=tuple(tuple(one.accuracy for one in step.answered) for step in steps),
+        unrelated=tuple(fmean(one.accuracy for one in step.unrelated) for step in steps if step.unrelated),
+    )
+
+
+def check_queries(contexts: Sequence[Context], *, name: str) -> None:
+    """Raises `ConfigError` where a context has no query to be asked."""
+    if missing := [context for context in contexts if not context.queries]:
+        raise ConfigError(
+            f"{name}: expected contexts with queries, got {len(missing)} of {len(contexts)} without (first: "
+            f"{missing[0].id}): add queries, or remove them"
+        )
+
+
+# -- steps on disk -----------------------------------------------------------------------------------------------------
+
+
+def write_step(place: Path, step: Step, asked: Sequence[str]) -> None:
+    """Write a finished step, and return once it and its adapter are on disk.
+
+    Args:
+        place: Its folder.
+        step: What was answered.
+        asked: Ids of the contexts, for those who read the file.
+
+    Raises:
+        JournalError: It cannot be written.
+    """
+    new = place / f"{RECORD}.new"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({**asdict(step), "contexts": asked}, ensure_ascii=False, indent=1)
+        new.write_text(f"{content}\n", encoding="utf-8")
+        for path in (*place.iterdir(), place):
+            _flush(path)
+        new.replace(place / RECORD)
+        _flush(place)
+    except OSError as error:
+        raise JournalError(
+            f"{place}: {error.strerror or error}; finished steps are kept, make room and go on with --resume"
+        ) from error
+
+
+def _flush(path: Path) -> None:
+    """Return once a file, or a folder's list of files, is on disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def read_step(place: Path) -> Step | None:
+    """A finished step; None where there is none.
+
+    Raises:
+        JournalError: It cannot be read.
+    """
+    path = place / RECORD
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        answered, unrelated = (tuple(map(_answered, content[name])) for name in ("answered", "unrelated"))
+        return Step(content["chosen"], answered, unrelated)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise JournalError(f"{path}: expected a step of seal continual, got {reason}: remove its folder") from error
+
+
+def _answered(found: Mapping[str, Any]) -> Answered:
+    return Answered(tuple(found["answers"]), tuple(found["scores"]))
