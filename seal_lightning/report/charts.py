@@ -134,11 +134,11 @@ def scale_over(values: Iterable[float]) -> Scale:
     """A scale from 0 (or the least value below it) over all values, with three to six round ticks."""
     listed = [0.0, *values]
     low, high = min(listed), max(listed)
-    raw = (high - low or 1.0) / 4
+    high = high if high > low else low + 1.0
+    raw = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * (1 - 1e-9))
-    first = math.floor(low / step + 1e-9)
-    last = max(first + 1, math.ceil(high / step - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     bounds = Scale(first * step, last * step)
     digits = max(0, -math.floor(math.log10(step) + 1e-9) + (step / power == 2.5))
     ticks = [number * step for number in range(first, last + 1)]

@@ -227,8 +227,8 @@ def _state(run: Run, accuracy: Sequence[Row]) -> State:
     if not (run.rounds or run.validations):
         return "finished" if run.table or run.matrices else "unfinished"
     tabled = sum(str(row.get("name", "")).startswith("edits") for row in run.table)
-    asked = _planned(run)
-    over = not run.rounds or max(run.rounds) < max(run.validations, default=0) or len(run.rounds) >= asked > 0
+    every = lookup(run.config, "trainer.check_val_every_n_epoch") or 1
+    over = max(run.rounds, default=-1) + 1 - max(run.validations, default=0) < every
     complete = bool(run.table) and tabled == sum(row.name.startswith("edits") for row in accuracy)
     return "finished" if complete and over else "unfinished"
 

@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -110,6 +111,7 @@ def render(runs: Sequence[Run], *, now: float) -> tuple[str, str]:
     return html.render(content, style=Markup(style), digest=digest), markdown.render(content).strip() + "\n"
 
 
+@cache
 def _environment(finalize: Any) -> Environment:
     environment = Environment(
         loader=PackageLoader("seal_lightning.report"),

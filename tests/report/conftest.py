@@ -1,0 +1,89 @@
+"""Runs for reports, made of a few rollouts whose figures can be told by heart."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from seal_lightning.journal import Journal
+from seal_lightning.types import Rollout
+
+PLAIN = Rollout(
+    round=0,
+    context_id="lamp",
+    edit_index=0,
+    repeat=0,
+    seed=0,
+    prompt="Read.\nPassage: The lamp burns oil.\n",
+    text="It burns oil.\nWhat burns? The lamp.",
+    status="ok",
+    questions=("What does it burn?", "Who lit it?"),
+    golds=(("oil",), ("Ada", "Ada Merrow")),
+    baseline_answers=("gas", "Ada"),
+    answers=("oil", "Bob"),
+    baseline_scores=(0.0, 1.0),
+    scores=(1.0, 0.0),
+    baseline=0.5,
+    score=0.5,
+    gain=0.0,
+    reward=0.5,
+    tokens={"prompt": 20, "edit": 10, "trained": 100, "answers": 2},
+    seconds={"sampling": 1.0, "inner loop": 3.0},
+)
+CONFIG = {
+    "trainer": {"max_epochs": 1},
+    "model": {"source": {"name": "lab"}, "grader": "exact_match", "api_key": "sk-123456"},
+    "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter", "init_args": {"k": 1}},
+}
+
+
+def scored(reward: float, **changes) -> Rollout:
+    """A rollout with a reward, which is its score too."""
+    return replace(PLAIN, **{"reward": reward, "score": reward, "gain": reward - 0.5, **changes})
+
+
+def rejected(**changes) -> Rollout:
+    return replace(PLAIN, **{"status": "rejected", "reason": "empty text", "reward": None, "answers": (), "scores": (),
+                             "score": 0.5, **changes})  # fmt: skip
+
+
+def write_run(folder: Path, journals: dict, *, config: dict | None = CONFIG, table: bool = False) -> Path:
+    """A run folder: journals by name, each a list of units; `table` is what a fit writes when it is over."""
+    for name, units in journals.items():
+        journal = Journal(folder / "journal", name, stamp={"name": name})
+        for number, unit in enumerate(units):
+            journal.append(number, unit)
+    if config is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    if table:
+        rows = ["base", *(f"edits {name}" for name in journals if name.startswith("validation-"))]
+        (folder / "fit.json").write_text(json.dumps([{"name": name} for name in rows]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runs() -> SimpleNamespace:
+    """`scored`, `rejected` and `write_run`, for tests that make runs of their own."""
+    return SimpleNamespace(plain=PLAIN, scored=scored, rejected=rejected, write=write_run, config=CONFIG)
+
+
+@pytest.fixture
+def fitted(tmp_path) -> Callable[..., Path]:
+    """A finished fit of one round: two contexts with two edits each, and two validations."""
+
+    def make(name: str = "run", **options) -> Path:
+        train = [scored(1.0), scored(0.0, edit_index=1), scored(0.5, context_id="tarn"),
+                 scored(0.5, context_id="tarn", edit_index=1, text="It freezes.")]  # fmt: skip
+        journals = {
+            "train-000": [train],
+            "validation-000": [[scored(0.5, context_id="fen"), scored(0.0, context_id="moor")]],
+            "validation-001": [[scored(1.0, context_id="fen"), scored(0.5, context_id="moor")]],
+        }
+        return write_run(tmp_path / name, journals, **{"table": True, **options})
+
+    return make

@@ -1,0 +1,171 @@
+"""`seal report` as a command: what it writes, and what it says when it cannot."""
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+from markdown_it import MarkdownIt
+
+from seal_lightning.cli import main
+from seal_lightning.report import page
+from seal_lightning.report.measure import measure
+from seal_lightning.report.read import read
+
+
+class Outline(HTMLParser):
+    """Headings, ids, links within the page, and the names of all elements."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.headings, self.ids, self.links, self.tags = [], [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        values = dict(attrs)
+        if tag in ("h1", "h2", "h3", "h4", "h5"):
+            self.headings.append(int(tag[1]))
+        if "id" in values:
+            self.ids.append(values["id"])
+        if tag == "a":
+            self.links.append(values["href"])
+
+
+@pytest.fixture
+def report(capfd):
+    """Run `seal report`; gives its exit code and what it said."""
+
+    def run(*args):
+        capfd.readouterr()
+        code = main(["report", *map(str, args)])
+        printed = capfd.readouterr()
+        return code, printed.out or printed.err
+
+    return run
+
+
+def test_two_files_in_the_run_folder(report, fitted):
+    folder = fitted()
+    code, said = report(folder)
+    html, markdown = (folder / f"report.{end}" for end in ("html", "md"))
+    size = f"{html.stat().st_size / 1000:,.0f} kB"
+    assert (code, said) == (0, f"report: {html} ({size}) and {markdown}\n")
+    outline = Outline(html.read_text())
+    assert outline.headings[0] == 1 and outline.headings.count(1) == 1
+    assert all(later <= earlier + 1 for earlier, later in pairwise(outline.headings)), "a level of headings is left out"
+    assert len(set(outline.ids)) == len(outline.ids)
+    assert {link.removeprefix("#") for link in outline.links} <= set(outline.ids)
+    assert not {"script", "img", "link", "iframe", "object", "embed", "form", "base"} & outline.tags
+    assert "sk-123456" not in html.read_text() + markdown.read_text()
+
+
+def test_the_report_is_written_again_and_elsewhere(report, fitted, tmp_path):
+    folder, place = fitted(), tmp_path / "new" / "about.html"
+    assert report(folder)[0] == report(folder)[0] == 0
+    assert report(folder, "--output", place)[0] == 0
+    assert sorted(path.name for path in place.parent.iterdir()) == ["about.html", "about.md"]
+
+
+def test_several_runs_on_one_page(report, fitted, runs):
+    one, other = fitted("one"), fitted("other", config={**runs.config, "model": {"source": {"name": "big"}}})
+    assert report(one, other)[0] == 0
+    outline = Outline((one / "report.html").read_text())
+    assert len(set(outline.ids)) == len(outline.ids)
+    text = (one / "report.md").read_text()
+    assert "| model.source.name | lab | big |" in text
+    assert "other against one: +0.0 points (+0.0 to +0.0) with own edits at the end, over 2 contexts in common." in text
+
+
+def test_a_run_that_has_only_begun(report, runs, tmp_path):
+    folder = runs.write(tmp_path / "run", {})
+    assert report(folder)[0] == 0
+    sentence = "This run has only begun: no unit of work is finished yet."
+    assert sentence in (folder / "report.html").read_text() and sentence in (folder / "report.md").read_text()
+
+
+def test_the_heat_map_of_the_published_matrix(report, shared, tmp_path):
+    source = shared / "data" / "seal-published" / "continual_overall_results.json"
+    assert report(source, "--output", tmp_path / "m.html")[0] == 0
+    html = (tmp_path / "m.html").read_text()
+    assert html.count('class="h10 diagonal"') == 1  # the greatest accuracy: the second context when just learnt
+    assert "| after 8 | 19 | 22 | 16 | 24 | 22 | 27 | 33 | 34 |" in (tmp_path / "m.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "RUN is not set: name a run folder"),
+        (["{run}/none"], "expected a file, got nothing there"),
+        (["{run}", "--output", "{run}/x.pdf"], "expected a name that ends in .html"),
+        (["{run}", "--output", "/dev/null/x.html"], "choose a place where you can write"),
+        (["{run}", "--colour", "red"], "colour"),
+    ],
+)
+def test_mistakes_are_one_line(report, fitted, args, message):
+    folder = fitted()
+    code, said = report(*(arg.format(run=folder) for arg in args))
+    assert (code, said.count("\n")) == (2, 1) and message in said
+
+
+def test_a_missing_template_engine_is_named(report, fitted, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "seal_lightning.report.page")
+    code, said = report(fitted())
+    assert code == 2 and "pip install 'seal-lightning[report]'" in said and said.count("\n") == 1
+
+
+def test_no_heavy_library_is_imported():
+    code = "import sys, seal_lightning.report.page; print({'torch', 'lightning', 'transformers'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
+
+
+def test_markdown_stays_a_table_whatever_a_model_writes(report, runs, tmp_path):
+    evil = "a | b\n\n# x\n<script>1</script> [x](javascript:1) `c` \\| \u202e ![i](http://x)"
+    names = {"context_id": evil, "text": evil, "prompt": evil, "questions": (evil,) * 2, "answers": (evil,) * 2}
+    train = [runs.scored(1.0, scores=(1.0, 1.0), **names), runs.scored(0.0, **{**names, "edit_index": 1})]
+    folder = runs.write(tmp_path / "run", {"train-000": [train]}, config={"model": {"source": {"name": evil}}})
+    assert report(folder)[0] == 0
+    text = (folder / "report.md").read_text()
+    assert "⟨U+202E⟩" in text and "\u202e" not in text
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    inner = {child.type for token in tokens for child in token.children or ()}
+    assert not {"html_inline", "link_open", "image", "code_inline"} & inner
+    assert "html_block" not in {token.type for token in tokens}
+    titles = [after.content for token, after in pairwise(tokens) if token.type == "heading_open"]
+    assert titles == ["run", "Worth knowing first", "Rewards", "Best and worst edits of round 1", "Cost and time"]
+    for table in text.split("\n\n"):
+        if table.startswith("|"):
+            assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_what_a_task_adds_becomes_tables():
+    more = "| a | b |\n|---|---|\n| `{x}` | 1 |\n\nrejected: 3\n\n| not | a table"
+    assert page._parts(more) == [page.Table(("a", "b"), (("{x}", "1"),)), "rejected: 3", "| not | a table"]
+
+
+def test_the_sentence_on_top(fitted, runs, tmp_path):
+    def sentence(folder):
+        return page.sentence_of(measure(read(str(folder)))).replace("\u00a0", " ")
+
+    assert sentence(fitted()) == (
+        "On 2 held-out contexts, the model answers 50.0 % of the queries by itself, 25.0 % after adapting to its own "
+        "self-edits, and 75.0 % (50.0 – 100.0 %) after round 1."
+    )
+    tested = runs.write(tmp_path / "test", {"test-0123456789ab": [[runs.scored(1.0)]]})
+    assert sentence(tested) == (
+        "On 1 held-out context, the model answers 50.0 % of the queries by itself and 100.0 % (100.0 – 100.0 %) after "
+        "adapting to its own self-edits."
+    )
+    training = runs.write(tmp_path / "train", {"train-000": [[runs.scored(1.0), runs.scored(0.0, edit_index=1)]]})
+    assert sentence(training) == (
+        "Over 2 self-edits about 1 context, accuracy is 50.0 % before adapting and 50.0 % after; the best edit of each "
+        "context reaches 100.0 %."
+    )
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.44, "0.4 s"), (59, "59 s"), (61, "1 min 1 s"), (7300, "2 h 1 min")])
+def test_durations(seconds, text):
+    assert page.duration(seconds) == text

@@ -1,0 +1,198 @@
+"""What is computed about a run, with figures that can be told by heart."""
+
+import pytest
+
+from seal_lightning.report.charts import Dot, Tick, intervals, level, scale_over, strips_of, trend_of
+from seal_lightning.report.measure import (
+    DirectiveValue,
+    Quartiles,
+    changes_of,
+    difference,
+    flat,
+    kept_of,
+    measure,
+    plain,
+    quartiles,
+)
+from seal_lightning.report.read import read
+from seal_lightning.retention import RetentionMatrix
+from seal_lightning.selection import group_rollouts
+
+
+@pytest.fixture
+def measured(fitted):
+    return lambda *args, **options: measure(read(str(fitted(*args, **options))))
+
+
+def test_a_round(measured):
+    (found,) = measured().rounds
+    assert (found.number, found.contexts, found.rewards.mean, found.rewards.best, found.rewards.within) == (
+        1, 2, 0.5, 0.75, 0.25,
+    )  # fmt: skip
+    assert (found.figures.improved, found.figures.solved, found.figures.rejected) == (0.25, 0.25, 0)
+    assert found.tokens == Quartiles(10, 10, 10, 10)
+    assert found.lines == Quartiles(1.75, 2, 2, 2)
+    assert found.asking == 3 / 7  # of the lines hold a question mark
+    assert [(edit.context_id, edit.edit_index) for edit in found.kept or ()] == [("lamp", 0), ("tarn", 0)]
+
+
+def test_the_accuracy_of_a_run(measured):
+    run = measured()
+    assert [(row.name, row.accuracy) for row in run.accuracy] == [
+        ("base", 0.5),
+        ("edits before training", 0.25),
+        ("edits after round 1", 0.75),
+    ]
+    assert [(cost.name, cost.seconds, cost.share) for cost in run.phases] == [
+        ("inner loop", 24.0, 0.75),
+        ("sampling", 8.0, 0.25),
+    ]
+    assert run.tokens == {"prompt": 160, "edit": 80, "trained": 800, "answers": 16}
+
+
+def test_best_and_worst_edits_of_one_context(measured):
+    pair, other = measured().pairs[1]
+    assert (pair.left.context_id, pair.right.context_id) == ("lamp", "lamp")
+    assert (pair.left.edit_index, pair.left.reward, pair.left.kept) == (0, 1.0, True)
+    assert (pair.right.edit_index, pair.right.reward, pair.right.kept) == (1, 0.0, False)
+    assert other.left.context_id == "tarn"  # where the two differ less
+
+
+def test_best_and_worst_of_contexts_with_one_edit_each(runs, tmp_path):
+    unit = [runs.scored(value, context_id=name) for name, value in (("a", 0.2), ("b", 0.9), ("c", 0.1))]
+    run = measure(read(str(runs.write(tmp_path, {"train-000": [unit]}))))
+    assert [(pair.left.context_id, pair.right.context_id) for pair in run.pairs[1]] == [("b", "c")]
+
+
+def test_a_typical_held_out_context(measured):
+    pair = measured().typical
+    assert pair is not None
+    assert (pair.left.label, pair.left.score) == ("before training", 0.0)
+    assert (pair.right.label, pair.right.score) == ("after round 1", 0.5)
+
+
+def test_what_became_of_each_query(runs):
+    won, lost = changes_of(runs.plain)
+    assert (won.question, won.gold, won.before, won.after, won.change) == (
+        "What does it burn?",
+        "oil",
+        "gas",
+        "oil",
+        "won",
+    )
+    assert (lost.gold, lost.change) == ("Ada | Ada Merrow", "lost")
+    still, wrong = changes_of(runs.scored(1.0, baseline_scores=(1.0, 0.2), scores=(0.9, 0.3)))
+    assert (still.change, wrong.change) == ("right", "wrong")
+    assert changes_of(runs.rejected()) == ()
+    assert [one.before for one in changes_of(runs.scored(1.0, baseline_answers=(), baseline_scores=()))] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kept"),
+    [
+        ({}, [0]),
+        ({"class_path": "seal_lightning.callbacks.ReSTEMFilter", "init_args": {"k": 2}}, [0, 2]),
+        ({"class_path": "ReSTEMFilter", "init_args": {"min_reward": 2.0}}, []),
+        ({"class_path": "seal_lightning.callbacks.RandomFilter", "init_args": {"seed": 1}}, [1]),
+        ({"class_path": "mine.ReSTEMFilter"}, None),
+        ({"class_path": "seal_lightning.callbacks.Other"}, None),
+        ({"class_path": "ReSTEMFilter", "init_args": {"of_a_later_version": 1}}, None),
+    ],
+)
+def test_what_a_filter_keeps(runs, chosen, kept):
+    groups = group_rollouts([runs.scored(reward, edit_index=at) for at, reward in enumerate((0.9, 0.1, 0.5))])
+    found = kept_of(groups, {"filter": chosen} if chosen else {})
+    assert (None if found is None else [edit.edit_index for edit in found]) == kept
+
+
+def test_directives(runs, tmp_path):
+    unit = [
+        runs.scored(0.2, asked={"epochs": 2}),
+        runs.scored(0.4, edit_index=1, asked={"epochs": 2}),
+        runs.scored(1.0, edit_index=2, asked={"epochs": 3, "rate": 1e-4}),
+    ]
+    found = measure(read(str(runs.write(tmp_path, {"train-000": [unit]})))).directives
+    assert found["epochs"] == [DirectiveValue("2", 2, pytest.approx(0.3)), DirectiveValue("3", 1, 1.0)]
+    assert found["rate"] == [DirectiveValue("0.0001", 1, 1.0)]
+
+
+def test_endpoints(runs, tmp_path):
+    used = {"grading": {"requests": 2, "prompt_tokens": 10, "dollars": 0.5}}
+    run = measure(read(str(runs.write(tmp_path, {"train-000": [[runs.scored(1.0, usage=used)] * 2]}))))
+    assert (run.usage["grading"].requests, run.total.dollars) == (4, 1.0)
+
+
+def test_runs_are_compared_over_common_contexts(runs, tmp_path, measured):
+    one = measured()
+    journals = {"validation-000": [[runs.scored(0.25, context_id="fen")]]}
+    other = measure(read(str(runs.write(tmp_path / "other", journals))))
+    found = difference(other, one)
+    assert found is not None and (found.mean, found.contexts) == (-0.75, 1)
+    alone = measure(read(str(runs.write(tmp_path / "alone", {"validation-000": [[runs.scored(0, context_id="x")]]}))))
+    assert difference(alone, one) is None
+
+
+def test_small_things():
+    assert quartiles([]) is None
+    assert quartiles([7]) == Quartiles(7, 7, 7, 7)
+    assert quartiles([1, 2, 3, 4, 5]) == Quartiles(2, 3, 4, 5)
+    assert flat({"a": {"class_path": "x.Y", "init_args": {"b": 1}}, "c": [1]}) == {"a": "x.Y", "a.b": 1, "c": [1]}
+    values = [None, True, 0, 0.00012, "seal_lightning.tasks.arc.ArcTask", [1, 2], {"class_path": "m.Grader"}]
+    assert [plain(value) for value in values] == ["null", "true", "0", "0.00012", "ArcTask", "1, 2", "m.Grader"]
+
+
+# -- charts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([], ["0.00", "0.25", "0.50", "0.75", "1.00"]),
+        ([0.63], ["0.0", "0.2", "0.4", "0.6", "0.8"]),
+        ([1.0], ["0.00", "0.25", "0.50", "0.75", "1.00"]),
+        ([-0.3, 0.6], ["-0.50", "-0.25", "0.00", "0.25", "0.50", "0.75"]),
+        ([73], ["0", "20", "40", "60", "80"]),
+        ([6], ["0", "2", "4", "6"]),
+    ],
+)
+def test_ticks(values, labels):
+    assert [tick.label for tick in scale_over(values).ticks] == labels
+
+
+def test_where_marks_lie(measured):
+    run = measured()
+    scale = scale_over([1.0])
+    assert scale.ticks[1] == Tick("25.00%", "0.25")
+    assert [(shown.tone, shown.middle) for shown in intervals(run.accuracy, scale)] == [
+        ("other", "50.00%"),
+        ("edits", "25.00%"),
+        ("last", "75.00%"),
+    ]
+    strips = strips_of(run.rounds)
+    assert strips is not None and (strips.rounds, strips.left_out) == ((1,), 0)
+    assert [(row.context_id, row.rewards) for row in strips.rows] == [
+        ("lamp", ("1.00, 0.00",)),
+        ("tarn", ("0.50, 0.50",)),
+    ]
+    assert strips.rows[0].dots == ((Dot("0.00%", 3.7, False), Dot("100.00%", 3.7, True)),)
+    assert strips_of([]) is None and trend_of([run]) is None  # one round is no trend
+
+
+def test_a_trend(runs, tmp_path):
+    journals = {f"train-{n:03d}": [[runs.scored(0.5 * n), runs.scored(0.0, edit_index=1)]] for n in range(3)}
+    run = measure(read(str(runs.write(tmp_path, journals))))
+    trend = trend_of([run])
+    assert trend is not None
+    assert [(line.name, line.shape, [point.value for point in line.points]) for line in trend.series] == [
+        ("mean", "circle", [0.0, 0.25, 0.5]),
+        ("best of each context", "diamond", [0.0, 0.5, 1.0]),
+    ]
+    assert [tick.at for tick in trend.rounds] == ["16.67%", "50.00%", "83.33%"]
+    assert [point.y for point in trend.series[1].points] == [190.0, 95.0, 0.0]
+    assert [line.name for line in trend_of([run, run]).series] == [run.run.name] * 2
+
+
+def test_levels_of_a_heat_map():
+    matrix = RetentionMatrix("m", mean=((0.2, 0.4), (0.6, None)), std=(), sequences=1)
+    assert [level(value, matrix) for value in (0.2, 0.4, 0.6)] == [0, 5, 10]
+    assert level(0.3, RetentionMatrix("m", mean=((0.3,),), std=(), sequences=1)) == 0
