@@ -60,7 +60,7 @@ class Parser(ArgumentParser):
     def make(self, settings: Any) -> Any:
         """The options with their objects made. Raises `ConfigError` where an object cannot be."""
         with located(settings.as_dict()):
-            return self.instantiate_classes(settings)
+            return self.instantiate(settings)
 
 
 def save_settings(path: Path, text: str, *, header: str) -> None:

@@ -23,6 +23,8 @@ SEARCH = "configs/arc/search.yaml"
 OVERLAYS = [*DEEPSPEED, SEARCH]  # over one of the others
 TABLES = ["configs/prices.yaml"]  # read by an option, no configurations
 CONFIGS = [path for path in CONFIGS if path not in [*OVERLAYS, *TABLES]]
+OUTSIDE = [path for path in CONFIGS if path.startswith(("configs/adapt/", "configs/continual/"))]  # of a trainer
+FITS = [path for path in CONFIGS if path not in OUTSIDE]
 DATA = ["--data.train", "configs/debug/passages.jsonl", "--data.validation", "configs/debug/passages-validation.jsonl"]
 
 WIDE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 8}
@@ -48,7 +50,16 @@ def test_there_are_some():
     assert {"configs/debug/random.yaml", "configs/debug/random.json", "configs/knowledge/qwen2.5-7b.yaml"} <= {*CONFIGS}
 
 
-@pytest.mark.parametrize("path", CONFIGS)
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_it_parses_outside_a_trainer(monkeypatch, capfd, path):
+    monkeypatch.chdir(ROOT)
+    assert main([Path(path).parts[1], "--config", path, "--print_config"]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert yaml.safe_load(out)["model"]["source"]["name"] == read(path)["model"]["source"]["name"]
+
+
+@pytest.mark.parametrize("path", FITS)
 def test_it_parses(monkeypatch, capfd, path):
     monkeypatch.chdir(ROOT)
     named = read(path)["data"]
@@ -88,9 +99,9 @@ def test_a_search_over_any_configuration_of_arc_tries_all_its_edits(monkeypatch,
     assert [read_edit(edit, ArcLimits())[2] for edit in edits] == [""] * len(edits)
 
 
-@pytest.mark.parametrize("path", CONFIGS)
+@pytest.mark.parametrize("path", FITS)
 def test_its_run_folder_is_its_own(path):
-    others = [other for other in CONFIGS if other != path and Path(other).stem != Path(path).stem]
+    others = [other for other in FITS if other != path and Path(other).stem != Path(path).stem]
     assert read(path)["trainer"]["default_root_dir"] not in {read(o)["trainer"]["default_root_dir"] for o in others}
 
 

@@ -71,7 +71,7 @@ def main(args: Sequence[str]) -> None:
     output = Path(options.output).expanduser()
     if not options.dry_run:
         _open(output, resume=options.resume)
-        save_settings(output / "config.yaml", parser.dump(settings, skip_none=False), header=f"seal adapt, {output}")
+        save_settings(output / "config.yaml", parser.dump(settings, skip_unset=False), header=f"seal adapt, {output}")
     policy = load_policy(module, options.policy, options.device)
     module.e_step.check_fits(policy, [passage for document in documents for passage in document.passages])
     if options.dry_run:

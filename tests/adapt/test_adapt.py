@@ -1,0 +1,218 @@
+"""`seal adapt` on the lab: what comes out, that it loads elsewhere, and that being broken off changes nothing."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from seal_lightning import adapt
+from seal_lightning.errors import ConfigError, DataError, StaleJournalError, Stopped
+from seal_lightning.lab import LabPassages
+from seal_lightning.model import LAB
+
+CONFIG = """\
+model:
+  source: {name: lab}
+  sampler: {class_path: seal_lightning.sampling.LocalSampler, init_args: {max_new_tokens: 24}}
+  inner_loop: {rank: 4, alpha: 8, target_modules: all-linear, learning_rate: 2.5e-3, epochs: 2, max_adapters: 2}
+  grader: exact_match
+  max_answer_tokens: 2
+  e_step: {edits: 2}
+  questioner: {max_tokens: 32}
+together: {rank: 8, alpha: 16, target_modules: all-linear, learning_rate: 2.5e-3, epochs: 2, batch_size: 4}
+adapters: both
+contexts_per_unit: 2
+save_every: 4
+"""
+
+
+def write_inputs(folder: Path) -> None:
+    (folder / "config.yaml").write_text(CONFIG)
+    rows = [
+        {
+            "id": name,
+            "title": context.title,
+            "passage": context.passage,
+            "queries": [{"question": query.question, "answers": query.golds} for query in context.queries],
+        }
+        for name, context in zip(("first", "../second", "all"), LabPassages("test", count=3).read(), strict=True)
+    ]
+    (folder / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def run(folder: Path, output: str, *options: str) -> None:
+    config = ["--config", str(folder / "config.yaml"), "--output", str(folder / output)]
+    adapt.main([str(folder / "documents.jsonl"), *config, *options])
+
+
+def fill(folder: Path) -> None:
+    write_inputs(folder)
+    run(folder, "whole", "--merged")
+
+
+@pytest.fixture
+def whole(once) -> Path:
+    """A folder with the inputs and a finished run, `whole`."""
+    return once("adapt", fill)
+
+
+def digests(output: Path) -> dict[str, str]:
+    """Of every adapter's weights and answers."""
+    files = sorted((output / "adapters").rglob("adapt*"))
+    return {
+        str(file.relative_to(output)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()
+    }
+
+
+def names(output: Path) -> list[str]:
+    return sorted(folder.name for folder in (output / "adapters").iterdir())
+
+
+def test_every_document_has_a_folder_and_all_have_one_together(whole):
+    """An id that would lead elsewhere, or be taken for the adapter of all, gets another name."""
+    found = names(whole / "whole")
+    assert len(found) == 4 and found[0].startswith("all-") is False
+    assert {"all", "first"} < set(found)
+    assert sorted(name.rsplit("-", 1)[0] for name in set(found) - {"all", "first"}) == ["all", "second"]
+    assert not (whole / "second").exists()
+
+
+def test_scores_before_and_after_stand_in_the_table(whole):
+    lines = (whole / "whole" / "adapt.md").read_text().splitlines()
+    head = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    assert head == ["document", "queries", "before", "one each", "one for all"]
+    assert len(lines) == 2 + 3 + 2
+    result = json.loads((whole / "whole" / "adapters" / "first" / adapt.adapters.RESULT).read_text())
+    (row,) = result["measured"]
+    first = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert first[1:4] == ["6", f"{sum(row['before']['scores']) / 6:.3f}", f"{sum(row['scores']) / 6:.3f}"]
+    assert result["steps"] > 0 and result["loss"] > 0
+
+
+def test_adapters_load_in_peft_and_equal_the_merged_weights(whole):
+    ids = torch.arange(3, 40)[None]
+    base = AutoModelForCausalLM.from_pretrained(LAB)
+    plain = base(ids).logits
+    for name in ("first", "all"):
+        loaded = PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(LAB), str(whole / "whole" / "adapters" / name)
+        )
+        merged = AutoModelForCausalLM.from_pretrained(whole / "whole" / "merged" / name)
+        logits = loaded(ids).logits
+        assert not torch.allclose(logits, plain, atol=1e-2)
+        torch.testing.assert_close(merged(ids).logits, logits, atol=1e-3, rtol=1e-3)
+
+
+def test_a_card_says_what_an_adapter_is(whole):
+    card = (whole / "whole" / "adapters" / "all" / "README.md").read_text()
+    assert card.startswith("---\nbase_model: lab\n")
+    for text in ("3 passages, 3 self-edits", "| before ", "| rank ", "Licence of the documents: not stated"):
+        assert text in card
+    assert str(whole) not in card
+    assert (whole / "whole" / "merged" / "all" / "README.md").read_text().count("library_name: transformers") == 1
+
+
+class Break:
+    """Raises at the n-th moment at which a command may stop, as a signal makes it."""
+
+    def __init__(self, moment: int) -> None:
+        self.left = moment
+
+    def __call__(self, signals: object) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Stopped(15)
+
+
+@pytest.mark.parametrize("moment", [1, 5])  # between units; within a training
+def test_a_run_that_was_broken_off_ends_with_the_same_bits(whole, tmp_path, monkeypatch, moment):
+    write_inputs(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(adapt, "_check", Break(moment))
+        with pytest.raises(Stopped):
+            run(tmp_path, "broken")
+    assert not (tmp_path / "broken" / "adapt.md").exists()
+    if moment > 1:
+        assert list((tmp_path / "broken" / "training").iterdir())
+    run(tmp_path, "broken", "--resume")
+    assert digests(tmp_path / "broken") == digests(whole / "whole")
+    assert not list((tmp_path / "broken" / "training").iterdir())
+    assert (tmp_path / "broken" / "adapt.md").read_text() == (whole / "whole" / "adapt.md").read_text()
+
+
+def test_a_finished_run_is_not_trained_again(whole, tmp_path, monkeypatch, capsys):
+    shutil.copytree(whole / "whole", tmp_path / "whole")
+    write_inputs(tmp_path)
+    monkeypatch.setattr(adapt.adapters, "train", None)
+    run(tmp_path, "whole", "--resume")
+    assert capsys.readouterr().out == (whole / "whole" / "adapt.md").read_text()
+
+
+def test_a_folder_of_other_settings_is_refused(whole, tmp_path):
+    shutil.copytree(whole / "whole", tmp_path / "whole")
+    write_inputs(tmp_path)
+    with pytest.raises(ConfigError, match="expected a new folder, got one with files: add --resume"):
+        run(tmp_path, "whole")
+    with pytest.raises(StaleJournalError, match=r"sampler.temperature: was 1.0, is 0.5\); choose another --output"):
+        run(tmp_path, "whole", "--resume", "--model.sampler.temperature", "0.5")
+    with pytest.raises(ConfigError, match="adapters/all: expected an adapter of these settings, got one of others"):
+        run(tmp_path, "whole", "--resume", "--together.epochs", "3")
+
+
+def test_passages_alone_are_learnt_without_a_journal(whole, tmp_path):
+    write_inputs(tmp_path)
+    run(tmp_path, "passages", "--learn", "passage", "--adapters", "all")
+    assert names(tmp_path / "passages") == ["all"]
+    assert not (tmp_path / "passages" / "journal").exists()
+    assert (
+        "3 passages, 0 self-edits, 3 training sequences"
+        in (tmp_path / "passages" / "adapters" / "all" / "README.md").read_text()
+    )
+
+
+def test_without_queries_all_edits_are_taken_or_the_first(whole, tmp_path, capsys):
+    """The lab's policy writes no queries of its own, so nothing can choose among its edits."""
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "documents.jsonl").write_text('{"passage": "They say that Dry Ferry is led by Irving."}\n')
+    run(tmp_path, "best", "--adapters", "each")
+    assert "1 edits, none rewarded" in (said := capsys.readouterr().err) and "nothing was measured" in said
+    run(tmp_path, "every", "--adapters", "each", "--keep", "null")
+    assert "2 edits, none rewarded" in capsys.readouterr().err
+
+
+def test_a_dry_run_estimates_and_writes_nothing(tmp_path, capsys):
+    write_inputs(tmp_path)
+    run(tmp_path, "none", "--dry_run")
+    said = capsys.readouterr().out
+    for text in ("self-edits", "3 passages x 2", "6 adapters", "one for all", "together", "memory: ", "2 adapters"):
+        assert text in said
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (["--keep", "0"], ConfigError, "keep must be at least 1, got 0"),
+        (["--save_every", "0"], ConfigError, "save_every must be at least 1, got 0"),
+        (["--adapters", "none"], ConfigError, "--adapters must be one of each, all or both|--adapters"),
+        (["--device", "tpu"], ConfigError, "--device"),
+        (["--policy", "nowhere"], ConfigError, "--policy nowhere: expected a run of seal fit"),
+        (["--queries", "nowhere.json"], DataError, "nowhere.json"),
+        (["--model.m_step.epochs", "2"], ConfigError, "unknown option --model.m_step.epochs|m_step"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, options, error, message):
+    write_inputs(tmp_path)
+    with pytest.raises(error, match=message) as caught:
+        run(tmp_path, "out", *options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_command_without_documents_says_what_to_name():
+    with pytest.raises(ConfigError, match="DOCUMENT is not set: name files or folders"):
+        adapt.main(["--output", "x"])

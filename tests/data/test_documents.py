@@ -1,0 +1,88 @@
+"""Documents: what is read from where, how a long text is cut, and which passage a query goes to."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seal_lightning.data.documents import read_documents, split
+from seal_lightning.errors import ConfigError, DataError
+
+
+def test_a_text_is_cut_between_paragraphs_then_sentences_then_words():
+    text = "One two three. Four five six seven.\n\nEight nine.\n\nTen."
+    assert split(text, 100) == [text]
+    assert split(text, 36) == ["One two three. Four five six seven.", "Eight nine.\n\nTen."]
+    assert split(text, 22) == ["One two three.", "Four five six seven.", "Eight nine.\n\nTen."]
+    assert split("One two three.", 8) == ["One two", "three."]
+    assert split("incomprehensibilities", 10) == ["incomprehe", "nsibilitie", "s"]
+
+
+@given(st.text(alphabet="ab. \n。", max_size=200), st.integers(1, 30))
+def test_no_character_is_lost_and_no_piece_is_too_long(text, longest):
+    pieces = split(text, longest)
+    assert all(0 < len(piece) <= longest for piece in pieces)
+    assert re.sub(r"\s", "", "".join(pieces)) == re.sub(r"\s", "", text)
+
+
+def test_queries_go_to_the_passages_that_hold_their_answers(tmp_path):
+    file = tmp_path / "d.jsonl"
+    file.write_text(
+        '{"title": "Lamps", "passage": "' + "Peat burns. " * 8 + "\\n\\n" + "The tarn is a  Small\\nLake. " * 4 + '", '
+        '"queries": [{"question": "What burns?", "answers": ["coal", "peat"]}, '
+        '{"question": "What is a tarn?", "answers": ["small lake"]}, {"question": "Who?", "answers": ["Ada"]}]}\n'
+    )
+    (document,) = read_documents([str(file)], passage_chars=110)
+    assert [len(passage.queries) for passage in document.passages] == [1, 1]
+    assert [passage.id for passage in document.passages] == [f"{document.id}#1", f"{document.id}#2"]
+    assert {passage.title for passage in document.passages} == {"Lamps"}
+    assert len(document.context.queries) == 3
+
+
+def test_standard_input_is_a_text_or_json():
+    (note,) = read_documents(["-"], stdin="# A note\nThe lamp burns peat.")
+    assert (note.context.title, note.context.passage) == ("A note", "The lamp burns peat.")
+    (plain,) = read_documents(["-"], stdin="The lamp burns peat.")
+    assert (plain.context.title, plain.passages) == ("", (plain.context,))
+    assert len(read_documents(["-"], stdin='{"passage": "a"}\n{"passage": "b"}')) == 2
+    assert len(read_documents(["-"], stdin='[{"passage": "a"}, {"passage": "b"}]')) == 2
+
+
+def test_files_and_folders_are_read_in_their_order(tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "b.txt").write_text("Second.")
+    (tmp_path / "notes" / "a.md").write_text("First.")
+    (tmp_path / "c.txt").write_text("Third.")
+    found = read_documents([str(tmp_path / "c.txt"), str(tmp_path / "notes")])
+    assert [document.context.title for document in found] == ["c", "a", "b"]
+
+
+def test_queries_of_a_file_join_those_of_the_documents(tmp_path):
+    (tmp_path / "a.txt").write_text("Ada wrote it.")
+    (tmp_path / "b.txt").write_text("Bob read it.")
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"document": "b", "question": "Who read it?", "answer": "Bob"}\n')
+    first, second = read_documents([str(tmp_path / "a.txt"), str(tmp_path / "b.txt")], queries=str(queries))
+    assert first.context.queries == ()
+    assert [query.golds for query in second.passages[0].queries] == [("Bob",)]
+    queries.write_text('{"question": "Who read it?", "answer": "Bob"}\n')
+    (only,) = read_documents([str(tmp_path / "b.txt")], queries=str(queries))
+    assert len(only.context.queries) == 1
+
+
+def test_mistakes_are_named(tmp_path):
+    for name, text in {"a.txt": "Ada wrote it.", "b.txt": "Bob read it."}.items():
+        (tmp_path / name).write_text(text)
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"document": "c", "question": "Who?", "answer": "Bob"}\n')
+    with pytest.raises(DataError, match=r"line 1: field document must be the title or id of a document \('a', 'b'\)"):
+        read_documents([str(tmp_path)], queries=str(queries))
+    with pytest.raises(DataError, match="expected a text or JSON on standard input, got nothing"):
+        read_documents(["-"], stdin=" \n")
+    with pytest.raises(ConfigError, match="passage_chars must be at least 100, got 99"):
+        read_documents([str(tmp_path)], passage_chars=99)
+    for name, passage in (("x", "One."), ("y", "Two.")):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"id": "same", "passage": "{passage}"}}\n')
+    with pytest.raises(DataError, match="same: expected an id of its own"):
+        read_documents([str(tmp_path / "x.jsonl"), str(tmp_path / "y.jsonl")])
