@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint clean
+.PHONY: help install quickstart docs test lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 quickstart: $(STAMP) ## SEAL in the lab: a tiny model learns to write better self-edits, a minute and a half on two cores
 	@$(BIN)/seal quickstart
+
+docs: $(STAMP) ## write docs/reference/ from the code, and the pages as a site in build/docs
+	@$(BIN)/python docs/reference.py
+	@$(BIN)/mkdocs build --strict -q
 
 test: lint ## lint, check types and run the tests
 	@$(ONE_THREAD) $(BIN)/pytest -q -n $(WORKERS)
