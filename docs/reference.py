@@ -34,6 +34,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 import seal_lightning
 from seal_lightning.cli import COMMANDS, main
+from seal_lightning.continual import Countermeasure
 from seal_lightning.data import Reader, SEALDataModule
 from seal_lightning.executors import Executor
 from seal_lightning.grading import Grader
@@ -58,6 +59,7 @@ KINDS: dict[str, tuple[str, type]] = {
     "Data modules": ("data", SEALDataModule),
     "Filters": ("filter", EditFilter),
     "Callbacks": ("trainer.callbacks", SEALCallback),
+    "Countermeasures": ("countermeasures` of `seal continual", Countermeasure),
     "Executors": ("trainer.executor", Executor),
     "Strategies": ("trainer.strategy", ZeROStrategy),
 }
@@ -114,7 +116,8 @@ def classes(base: type) -> dict[str, type]:
         module = importlib.import_module(name)
         for public in getattr(module, "__all__", []) if hasattr(module, "__path__") else names_in(module):
             thing = getattr(module, public)
-            if inspect.isclass(thing) and issubclass(thing, base) and not inspect.isabstract(thing):
+            usable = inspect.isclass(thing) and not inspect.isabstract(thing) and not thing.__module__.endswith(".base")
+            if usable and issubclass(thing, base):
                 found.setdefault(f"{name}.{public}", thing)
     return {path: thing for path, thing in found.items() if path == shortest(thing, found)}
 
