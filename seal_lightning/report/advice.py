@@ -45,10 +45,14 @@ def _is_not_over(run: Measured) -> Iterator[Advice]:
         return
     units = _count(run.run.unfinished, "unit")
     torn = f" A crash left {units} torn, to be done again." if run.run.unfinished else ""
+    fit = f"{RESUME}, as in: seal fit --config {run.run.source}/config.yaml --ckpt_path last"
+    again = (
+        fit if "trainer" in run.run.config else "start the same command again, with --resume where it has that option"
+    )
     yield Advice(
         "This run has not come to its end",
         f"{run.progress[:1].upper()}{run.progress[1:]}. It may still be running, or it was stopped.{torn}",
-        f"If nothing runs any more: {RESUME}, as in: seal fit --config {run.run.source}/config.yaml --ckpt_path last",
+        f"If nothing runs any more: {again}.",
     )
 
 

@@ -224,8 +224,12 @@ def _state(run: Run, accuracy: Sequence[Row]) -> State:
         return "published"
     if not run.begun:
         return "begun"
-    if not (run.rounds or run.validations):
-        return "finished" if run.table or run.matrices else "unfinished"
+    if not run.validations:
+        exported = bool(run.exported) and run.exported >= _planned(run)
+        contexts = max((len(group_by_context(rollouts)) for rollouts in run.rounds.values()), default=0)
+        adapted = run.adapters == 1 or run.adapters >= contexts > 0  # one for all, one each, or both
+        over = exported or adapted or run.matrices or (run.table and not run.rounds)
+        return "finished" if over else "unfinished"
     tabled = sum(str(row.get("name", "")).startswith("edits") for row in run.table)
     every = lookup(run.config, "trainer.check_val_every_n_epoch") or 1
     over = max(run.rounds, default=-1) + 1 - max(run.validations, default=0) < every

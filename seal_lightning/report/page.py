@@ -22,13 +22,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from seal_lightning import __version__
+from seal_lightning.errors import DataError
 from seal_lightning.escaping import markdown_cell, shortened, visible
 from seal_lightning.evaluation import Row, render_usage
 from seal_lightning.report import charts
 from seal_lightning.report.advice import Advice, advise
 from seal_lightning.report.measure import Measured, difference, flat, lookup, measure, plain
 from seal_lightning.report.read import Run
-from seal_lightning.retention import RetentionMatrix
+from seal_lightning.retention import RetentionMatrix, render_summary
 
 CONFIG = 60_000  # characters of a configuration that are shown
 CELL = 300  # of a text in a Markdown table
@@ -66,6 +67,7 @@ class Chapter:
         trend: Rewards over rounds.
         strips: Rewards within contexts.
         more: What its task adds below the accuracy table.
+        retained: Retention matrices in a table, where there are several.
         settings: That differ from the defaults.
         config: All of them, as YAML.
     """
@@ -80,6 +82,7 @@ class Chapter:
     trend: charts.Trend | None
     strips: charts.Strips | None
     more: Sequence[Table | str]
+    retained: Sequence[Table | str]
     settings: Mapping[str, str]
     config: str
 
@@ -196,6 +199,14 @@ def _retained(matrix: RetentionMatrix) -> str:
     )
 
 
+def _retained_table(matrices: Sequence[RetentionMatrix]) -> Sequence[Table | str]:
+    """Several matrices against the first; none where their streams are not the same."""
+    try:
+        return _parts(render_summary(matrices)) if len(matrices) > 1 else []
+    except DataError:
+        return []
+
+
 def _whole(run: Measured) -> bool:
     """Whether the last validation asked as many contexts as the first."""
     return run.edits[-1].contexts >= run.edits[0].contexts
@@ -265,6 +276,7 @@ def _chapter(anchor: str, run: Measured, scale: charts.Scale) -> Chapter:
         trend=charts.trend_of([run]),
         strips=charts.strips_of(run.rounds),
         more=_parts(run.run.more),
+        retained=_retained_table(run.run.matrices),
         settings={key: shortened(plain(value), VALUE) for key, value in flat(settings).items()},
         config=shortened(yaml.safe_dump(dict(run.run.config), sort_keys=False, allow_unicode=True), CONFIG)
         if run.run.config

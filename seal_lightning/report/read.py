@@ -36,7 +36,7 @@ class Run:
     Attributes:
         name: In the report; the last part of what the user named.
         source: As the user named it.
-        rounds: The rollouts of every E-step, by the number of rounds before it.
+        rounds: The rollouts of every E-step, by the number of rounds before it; those of `seal adapt` are one, too.
         validations: Those of every validation of a fit, by the number of rounds before it.
         others: Those of `seal test` and the like, by the journal's name.
         config: The whole configuration; empty where there is none.
@@ -46,6 +46,8 @@ class Run:
         more: What its task added below the accuracy table, Markdown.
         matrices: Of retention.
         unfinished: Units that a crash left torn.
+        adapters: That `seal adapt` has finished.
+        exported: The round of the policy that a fit has exported last; 0 where it has none.
         written: When the last unit was, seconds since the epoch; None where there is none.
         recorded: Whether it is a published file, which is nobody's run any more.
     """
@@ -62,6 +64,8 @@ class Run:
     more: str = ""
     matrices: Sequence[RetentionMatrix] = ()
     unfinished: int = 0
+    adapters: int = 0
+    exported: int = 0
     written: float | None = None
     recorded: bool = False
 
@@ -96,7 +100,7 @@ def read(source: str) -> Run:
         source=source,
         rounds=_of_a_fit("train", entries),
         validations=_of_a_fit("validation", entries),
-        others={entry.name: entry.rollouts for entry in entries if not OF_A_FIT.match(entry.name) and not entry.run},
+        others={e.name: e.rollouts for e in entries if not e.teaches and not OF_A_FIT.fullmatch(e.name)},
         config=config or next((_header(entry) for entry in entries if entry.run), {}),
         settings=settings,
         metrics=list(_metrics(place)),
@@ -104,6 +108,8 @@ def read(source: str) -> Run:
         more=next((more for path in tables if (more := _below(path.with_suffix(".md")))), ""),
         matrices=matrices,
         unfinished=sum(_unfinished(file) for entry in entries if not entry.run for file in set(entry.files)),
+        adapters=len(list((place / "adapters").glob("*/adaptation.json"))),
+        exported=_exported(place / "policy" / "selection.json"),
         written=max((file.stat().st_mtime for file in files), default=None),
         recorded=any(entry.run for entry in entries),
     )
@@ -113,13 +119,13 @@ def read(source: str) -> Run:
 
 
 def _of_a_fit(phase: str, entries: Sequence[Entry]) -> dict[int, Sequence[Rollout]]:
-    """By round; a published file is one E-step."""
+    """By round; a published file is one E-step, and so is what `seal adapt` and `seal continual` sample."""
     found: dict[int, Sequence[Rollout]] = {}
     for entry in entries:
-        match = OF_A_FIT.match(entry.name)
+        match = OF_A_FIT.fullmatch(entry.name)
         if match and match[1] == phase:
             found[int(match[2])] = entry.rollouts
-        elif entry.run and phase == "train":
+        elif not match and entry.teaches and phase == "train":
             found[entry.rollouts[0].round] = entry.rollouts
     return dict(sorted(found.items()))
 
@@ -199,6 +205,15 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
     except (OSError, ValueError):
         return []
     return [row for row in content if isinstance(row, dict)] if isinstance(content, list) else []
+
+
+def _exported(path: Path) -> int:
+    try:
+        chosen = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+    number = chosen.get("round") if isinstance(chosen, dict) else 0
+    return number if isinstance(number, int) else 0
 
 
 def _below(path: Path) -> str:

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 from html.parser import HTMLParser
+from importlib.resources import files
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
@@ -12,6 +14,9 @@ from seal_lightning.cli import main
 from seal_lightning.report import page
 from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
+from seal_lightning.retention import Stream, average, write_matrices
+
+CONFIG = Path(str(files("seal_lightning.configs") / "debug" / "random.yaml"))
 
 
 class Outline(HTMLParser):
@@ -93,6 +98,15 @@ def test_the_heat_map_of_the_published_matrix(report, shared, tmp_path):
     assert "| after 8 | 19 | 22 | 16 | 24 | 22 | 27 | 33 | 34 |" in (tmp_path / "m.md").read_text()
 
 
+def test_matrices_are_compared(report, tmp_path):
+    streams = {"plain": [[0.0, 0.0], [1.0], [0.5, 1.0]], "replay": [[0.0, 0.0], [1.0], [1.0, 1.0]]}
+    matrices = [average(name, [Stream("s", ("a", "b"), tuple(map(tuple, rows)))]) for name, rows in streams.items()]
+    write_matrices(tmp_path / "retention.json", matrices)
+    assert report(tmp_path)[0] == 0
+    assert "| replay | 0.0 | 100.0 | 100.0 | 0.0 | +25.0 (+0.0 to +50.0) |" in (tmp_path / "report.md").read_text()
+    assert (tmp_path / "report.html").read_text().count('class="heat"') == 2
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -169,3 +183,13 @@ def test_the_sentence_on_top(fitted, runs, tmp_path):
 @pytest.mark.parametrize(("seconds", "text"), [(0.44, "0.4 s"), (59, "59 s"), (61, "1 min 1 s"), (7300, "2 h 1 min")])
 def test_durations(seconds, text):
     assert page.duration(seconds) == text
+
+
+def test_a_fit_writes_down_what_was_changed(report, tmp_path):
+    run = tmp_path / "run"
+    options = ["--model.source.seed", "3", "--data.validation", "null", "--trainer.max_epochs", "1"]
+    assert main(["fit", "--config", str(CONFIG), "--trainer.default_root_dir", str(run), *options]) == 0
+    assert report(run)[0] == 0
+    text = (run / "report.md").read_text()
+    assert "| model.source.seed | 3 |" in text and "model.tuning.dropout" not in text
+    assert "finished: 1 round" in text

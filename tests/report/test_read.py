@@ -112,6 +112,22 @@ def test_packed_single_journals(fitted):
     assert list(read(str(packed)).rounds) == [0]
 
 
+def test_runs_without_a_validation(runs, tmp_path):
+    """They are over when the last round's policy is there, all adapters are, or the matrix is."""
+    units = [[runs.scored(1.0), runs.scored(0.0, context_id="tarn")]]
+    fit = runs.write(tmp_path / "fit", {"train-000": units})
+    assert state(fit)[0] == "unfinished"
+    (fit / "policy").mkdir()
+    (fit / "policy" / "selection.json").write_text('{"round": 1}')
+    assert state(fit) == ("finished", "finished: 1 round")
+    adapted = runs.write(tmp_path / "adapt", {"adapt": units}, config={"model": {"source": {"name": "lab"}}})
+    assert state(adapted) == ("unfinished", "not finished: round 1, E-step, 2 contexts")
+    for name in ("lamp", "tarn"):
+        (adapted / "adapters" / name).mkdir(parents=True)
+        (adapted / "adapters" / name / "adaptation.json").write_text("{}")
+    assert state(adapted)[0] == "finished"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
