@@ -193,7 +193,9 @@ class SEALFitLoop(_FitLoop):
 
     def advance(self) -> None:
         if self._to_train:
+            started = time.perf_counter()
             super().advance()
+            self.seal_trainer._logger_connector.log_metrics({"m_step/seconds": time.perf_counter() - started})
             return
         if not self.kept:
             log.info("round %d: no self-edit was kept, the policy stays as it is", self.seal_trainer.current_epoch)

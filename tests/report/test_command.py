@@ -192,4 +192,4 @@ def test_a_fit_writes_down_what_was_changed(report, tmp_path):
     assert report(run)[0] == 0
     text = (run / "report.md").read_text()
     assert "| model.source.seed | 3 |" in text and "model.tuning.dropout" not in text
-    assert "finished: 1 round" in text
+    assert "finished: 1 round" in text and "| M-step |" in text
