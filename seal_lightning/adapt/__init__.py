@@ -18,7 +18,8 @@ from typing import Any, Literal
 from seal_lightning.adapt.adapters import Adapted, Workplace, make, one_each, one_for_all
 from seal_lightning.adapt.edits import Learn, Lesson, Writing, lessons, write_edits
 from seal_lightning.adapt.estimate import estimate
-from seal_lightning.adapt.measuring import Answered, Measured, measure, score_of
+from seal_lightning.adapt.scores import Measured, score_of
+from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.command_line import set_log_level
 from seal_lightning.data.documents import STDIN, Document, read_documents
 from seal_lightning.errors import ConfigError, Stopped
@@ -221,7 +222,7 @@ def _baseline(place: Workplace, documents: Sequence[Document]) -> Measured:
         return {}
     place.check_stop()
     with place.screen.bar("answers before", 1), place.screen.phases() as report:
-        scored = measure(place.e_step, place.policy, [(None, document) for document in asked], report=report)
+        scored = ask_closed_book(place.e_step, place.policy, [document.context for document in asked], report=report)
     found = {document.id: one for document, one in zip(asked, scored, strict=True)}
     new = path.with_name(f"{path.name}.new")
     new.write_text(json.dumps({name: asdict(one) for name, one in found.items()}, ensure_ascii=False), encoding="utf-8")

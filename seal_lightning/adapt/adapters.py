@@ -21,10 +21,11 @@ from typing import Any
 
 from seal_lightning.adapt.card import model_card
 from seal_lightning.adapt.edits import Lesson
-from seal_lightning.adapt.measuring import Answered, Measured, measure, score_of
+from seal_lightning.adapt.scores import Measured, score_of
 from seal_lightning.adapt.training import train
 from seal_lightning.adapters import LoRA, bank_lora, save_lora, stack, updates_of
 from seal_lightning.bank_training import JobStats
+from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step import EStep
 from seal_lightning.errors import ConfigError
@@ -166,7 +167,9 @@ def _train_and_measure(place: Workplace, group: Sequence[Adapted], before: Measu
         )
     asked = [(job, lesson.document) for job, adapted in enumerate(group) for lesson in adapted.lessons]
     with place.screen.bar(f"{label}, measured", 1), place.screen.phases() as report:
-        scored = measure(place.e_step, place.policy, asked, trained=trained, report=report)
+        contexts = [document.context for _, document in asked]
+        jobs_asked = [job for job, _ in asked]
+        scored = ask_closed_book(place.e_step, place.policy, contexts, jobs=jobs_asked, trained=trained, report=report)
     measured: list[Measured | None] = []
     for job, adapted in enumerate(group):
         mine = {d.id: one for (owner, d), one in zip(asked, scored, strict=True) if owner == job and one.answers}

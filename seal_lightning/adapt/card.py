@@ -12,7 +12,7 @@ from huggingface_hub import ModelCardData
 
 from seal_lightning import __version__
 from seal_lightning.adapt.edits import Lesson
-from seal_lightning.adapt.measuring import Score
+from seal_lightning.adapt.scores import Score
 from seal_lightning.bank_training import JobStats
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.inner_loop import InnerLoop
