@@ -97,6 +97,14 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 
 
 @pytest.fixture(scope="session")
+def two_rounds(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """The folder of a run of two rounds in one process (`fault_injection.config`), made once; only to be read."""
+    from fault_injection import finished, fit  # here: it imports torch and DeepSpeed
+
+    return once("uninterrupted-single", lambda folder: finished(fit(folder / "run", "single"))) / "run"
+
+
+@pytest.fixture(scope="session")
 def chat_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatServer]:
     """A real `transformers serve` with the lab model, one a test process: `.base_url` and `.model`; up in 8 seconds."""
     model = tmp_path_factory.mktemp("served") / "model"

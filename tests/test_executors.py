@@ -5,7 +5,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
-from fault_injection import finished, fit, outcome
+from fault_injection import fit, outcome
 
 from seal_lightning.executors import RayExecutor
 from seal_lightning.journal import read_rollouts
@@ -24,10 +24,9 @@ def e_step(run):
 
 
 @pytest.fixture
-def alone(once):
+def alone(two_rounds):
     """What one process finds in the first round."""
-    run = once("uninterrupted-single", lambda folder: finished(fit(folder / "run", "single"))) / "run"
-    rollouts, kept = e_step(run)
+    rollouts, kept = e_step(two_rounds)
     assert len(rollouts) == 16 and len(kept) == 4
     return rollouts, kept
 
@@ -46,7 +45,7 @@ def test_two_ddp_ranks_find_the_same(tmp_path, alone):
 
 
 @needs_ray
-def test_two_ray_workers_find_the_same_and_train_the_same_even_when_one_is_killed(tmp_path, once, alone):
+def test_two_ray_workers_find_the_same_and_train_the_same_even_when_one_is_killed(tmp_path, two_rounds, alone):
     run = tmp_path / "run"
     killer = {"callbacks": [{"class_path": "fault_injection.KillRayWorker"}]}
     launch = fit(run, "single", trainer={**RAY, **killer})
@@ -54,7 +53,7 @@ def test_two_ray_workers_find_the_same_and_train_the_same_even_when_one_is_kille
     assert "killing one of 2 Ray workers" in launch.log.read_text()
     assert "a Ray worker died with unit " in launch.log.read_text()
     assert e_step(run) == alone
-    assert outcome(run) == outcome(once("uninterrupted-single", lambda folder: None) / "run")
+    assert outcome(run) == outcome(two_rounds)
 
 
 def test_units_that_fail_on_one_rank_are_done_by_the_other(tmp_path, alone):

@@ -72,15 +72,13 @@ def test_a_round_with(tmp_path, options):
     assert len(losses) == 4 and losses[-1] < losses[0]  # one an optimizer step
 
 
-def test_two_rounds_log_validation_three_times_and_every_unit_once(tmp_path):
-    run = tmp_path / "run"
-    assert fit(run, rounds=2) == 0
-    assert sum("val/edits" in row for row in logged(run)) == 3
-    assert [row["e_step/kept"] for row in logged(run) if "e_step/kept" in row] == [4.0, 4.0]
+def test_two_rounds_log_validation_three_times_and_every_unit_once(two_rounds):
+    assert sum("val/edits" in row for row in logged(two_rounds)) == 3
+    assert [row["e_step/kept"] for row in logged(two_rounds) if "e_step/kept" in row] == [4.0, 4.0]
     for name in ("train-000", "train-001"):
-        rows = (run / "journal" / f"{name}.rank-0.jsonl").read_text().splitlines()
+        rows = (two_rounds / "journal" / f"{name}.rank-0.jsonl").read_text().splitlines()
         assert len(rows) == 1 + 4 * 2 * 2
-    assert (run / "tables" / "round-001.md").read_text().startswith("# Round 2: 7 scored edits, 1 rejected")
+    assert (two_rounds / "tables" / "round-001.md").read_text().startswith("# Round 2: 7 scored edits, 1 rejected")
 
 
 def test_continue_keeps_one_adapter_and_the_optimizer(tmp_path):
@@ -92,10 +90,8 @@ def test_continue_keeps_one_adapter_and_the_optimizer(tmp_path):
     assert steps == {8.0}  # four optimizer steps a round
 
 
-def test_fresh_merges_each_round_and_forgets_the_optimizer(tmp_path):
-    run = tmp_path / "run"
-    assert fit(run, rounds=2) == 0
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+def test_fresh_merges_each_round_and_forgets_the_optimizer(two_rounds):
+    checkpoint = torch.load(two_rounds / "checkpoints" / "last.ckpt", weights_only=True)
     assert len(checkpoint["seal"]["merged"]) == 2
     assert checkpoint["optimizer_states"][0]["state"] == {}
     assert not any(".base_layer." in name or "embed" in name for name in checkpoint["state_dict"])

@@ -29,7 +29,7 @@ def test_sums_are_exact():
     replies = [Reply("", prompt_tokens=1, completion_tokens=1)] * 3_000_000
     assert price.dollars(replies[0]) == Decimal("0.0000005")
     assert float(price.dollars(replies[0]) * len(replies)) == 1.5
-    assert float(sum((price.dollars(reply) for reply in replies[:300_000]), Decimal(0))) == 0.15
+    assert float(sum((price.dollars(reply) for reply in replies[:30_000]), Decimal(0))) == 0.015
 
 
 def test_tokens_from_the_servers_cache_are_cheaper_where_the_table_says_so():

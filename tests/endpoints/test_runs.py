@@ -1,28 +1,31 @@
 """Whole commands against a real server: what they cost, that faults lose no unit, and that a key shows up nowhere."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from seal_lightning.cli import main
 from seal_lightning.journal import read_fit
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-planted-7c1e55aa90"
 PRICES = {"input": 2.0, "output": 8.0}
 
 
-def seal(*command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "SEAL_TEST_KEY": KEY, "PYTHONPATH": str(ROOT / "benchmarks")}
-    return subprocess.run(
-        [sys.executable, "-m", "seal_lightning", *command], env=environment, capture_output=True, text=True, timeout=300
-    )
+@pytest.fixture
+def seal(monkeypatch, capfd):
+    """Run `seal` with the key in its environment; returns exit code, stdout and stderr."""
+    monkeypatch.setenv("SEAL_TEST_KEY", KEY)
+
+    def run(*command):
+        capfd.readouterr()
+        return main([*command]), *capfd.readouterr()
+
+    return run
 
 
 def endpoint(server, proxy, cache, **options):
@@ -55,7 +58,7 @@ def sampler(asked, **init_args):
 
 
 @pytest.mark.slow
-def test_fifty_edits_cost_what_the_server_counts_and_nothing_the_second_time(chat_server, fault_proxy, tmp_path):
+def test_fifty_edits_cost_what_the_server_counts_and_nothing_the_second_time(seal, chat_server, fault_proxy, tmp_path):
     proxy = fault_proxy()
     asked = endpoint(chat_server, proxy, tmp_path / "cache")
     command = [
@@ -63,38 +66,40 @@ def test_fifty_edits_cost_what_the_server_counts_and_nothing_the_second_time(cha
         *options(
             tmp_path / "run",
             **{
-                "model.sampler": sampler(asked, max_new_tokens=16),
+                "model.sampler": sampler(asked, max_new_tokens=8),
                 "model.e_step.edits": 1,
                 "data.predict": lab("train", 50),
                 "data.contexts_per_unit": 10,
             },
         ),
     ]
-    first = seal(*command)
-    assert first.returncode == 0, first.stderr
+    code, first, err = seal(*command)
+    assert code == 0, err
     prompt, completion = (proxy.usage[name] for name in ("prompt_tokens", "completion_tokens"))
     dollars = (PRICES["input"] * prompt + PRICES["output"] * completion) / 1e6
     assert proxy.usage["requests"] == 50
     assert (
         f"endpoints: 50 requests and 0 from the cache, {prompt} prompt and {completion} completion tokens, "
-        f"${dollars:.6f}\n" in first.stdout
+        f"${dollars:.6f}\n" in first
     )
     edits = [json.loads(line) for line in (tmp_path / "run" / "edits.jsonl").read_text().splitlines()]
     assert sum(edit["usage"]["sampling"]["prompt_tokens"] for edit in edits) == prompt
 
-    second = seal(*command)
-    assert "endpoints: 0 requests and 50 from the cache, 0 prompt and 0 completion tokens, $0\n" in second.stdout
+    _, second, _ = seal(*command)
+    assert "endpoints: 0 requests and 50 from the cache, 0 prompt and 0 completion tokens, $0\n" in second
     assert proxy.usage["requests"] == 50
     again = [json.loads(line) for line in (tmp_path / "run" / "edits.jsonl").read_text().splitlines()]
     assert [edit["text"] for edit in again] == [edit["text"] for edit in edits]
 
 
 @pytest.mark.slow
-def test_a_fit_with_editor_and_judge_loses_no_unit_to_faults_and_writes_no_key(chat_server, fault_proxy, tmp_path):
+def test_a_fit_with_editor_and_judge_loses_no_unit_to_faults_and_writes_no_key(
+    seal, chat_server, fault_proxy, tmp_path
+):
     proxy = fault_proxy(share=0.15, faults={"busy": 2, "error": 1, "cut": 1, "garbage": 1, "empty": 1})
     asked = endpoint(chat_server, proxy, tmp_path / "run" / "cache")
     run = tmp_path / "run"
-    done = seal(
+    code, out, err = seal(
         "fit",
         *options(
             run,
@@ -115,13 +120,11 @@ def test_a_fit_with_editor_and_judge_loses_no_unit_to_faults_and_writes_no_key(c
             },
         ),
     )
-    assert done.returncode == 0, done.stderr
+    assert code == 0, err
     rollouts = read_fit(run)
     assert len([rollout for rollout in rollouts if rollout.kind == "edit"]) == 4 * 2 + 2
     prompt, completion = (proxy.usage[name] for name in ("prompt_tokens", "completion_tokens"))
-    counted = re.findall(
-        r"endpoints: \d+ requests and \d+ from the cache, (\d+) prompt and (\d+) completion", done.stdout
-    )
+    counted = re.findall(r"endpoints: \d+ requests and \d+ from the cache, (\d+) prompt and (\d+) completion", out)
     assert counted[-1] == (str(prompt), str(completion))  # the whole run, at its end
     assert json.loads((run / "usage.json").read_text())["prompt_tokens"] == prompt
     assert set(rollouts[0].terms) == {"score", "length"}
@@ -129,7 +132,7 @@ def test_a_fit_with_editor_and_judge_loses_no_unit_to_faults_and_writes_no_key(c
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) > 20  # journal, config, cache, checkpoints, logs
     assert [path for path in written if KEY.encode() in path.read_bytes()] == []
-    assert KEY not in done.stdout + done.stderr
+    assert KEY not in out + err
     assert f"Bearer {KEY}" in proxy.authorizations  # it was sent all the same
 
 

@@ -1,9 +1,10 @@
 """Judge, rubric, questioner and sampler through a real server: what they ask, and that no fault becomes a verdict."""
 
+import re
 from dataclasses import replace
 
 import pytest
-from endpoints import NAMES, only
+from endpoints import NAMES, FaultProxy, only
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, EndpointError, GradingError
@@ -36,18 +37,20 @@ def tiny() -> Policy:
     return Policy(model.requires_grad_(False), tokenizer, chat=False)
 
 
-@pytest.mark.slow
-def test_no_verdict_is_lost_or_false_through_500_faulty_requests(chat_server, fault_proxy):
-    proxy = fault_proxy(
-        share=0.2, faults={"busy": 8, "error": 6, "hang": 1, "cut": 4, "garbage": 6, "empty": 6}, hang=2
-    )
-    direct = judge(chat_server).verdicts(ANSWERS)
-    faulty = judge(chat_server, proxy.base_url, retries=12).verdicts(ANSWERS)
-    assert [verdict.score for verdict in faulty] == [verdict.score for verdict in direct]
-    assert {verdict.score for verdict in direct} == {0.0, 1.0}  # or equal verdicts would show nothing
+def test_no_verdict_is_lost_or_false_through_500_faulty_requests(listen, make, said):
+    """Before a server that says no to every third one; `test_faults.py` has faults before the real server."""
+
+    def answer(method, path, body, headers):
+        number = int(re.search(r"mayor number (\d+)", body.decode())[1])
+        return 200, said("yes" if number % 3 else "no", usage=(100 + number, 1)), {}
+
+    faults = {"busy": 8, "error": 6, "hang": 1, "cut": 4, "garbage": 6, "empty": 6}
+    with FaultProxy(listen(answer).base_url, share=0.2, faults=faults, hang=30) as proxy:
+        verdicts = Judge(endpoint=make(proxy, retries=12, cache=None, timeout=2)).verdicts(ANSWERS)
+    assert [verdict.score for verdict in verdicts] == [float(number % 3 > 0) for number in range(500)]
     assert sum(count for name, count in proxy.attempts.items() if name != "passed") > 80
     assert len(proxy.attempts) == 7
-    assert sum((verdict.usage for verdict in faulty), Usage()).prompt_tokens == proxy.usage["prompt_tokens"]
+    assert sum((verdict.usage for verdict in verdicts), Usage()) == Usage(**proxy.usage)
 
 
 def test_a_reply_that_is_no_verdict_is_asked_for_again_and_then_fails(chat_server, fault_proxy):
