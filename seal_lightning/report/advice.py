@@ -112,7 +112,12 @@ def _training_contexts_are_overfit(run: Measured) -> Iterator[Advice]:
     edits = run.edits
     if len(run.rounds) < 2 or len(edits) < 2:
         return
-    learnt = run.rounds[-1].figures.score[0] - run.rounds[0].figures.score[0]
+    before, after = (
+        {group.context_id: fmean(outcome.score for outcome in group.outcomes) for group in found.groups}
+        for found in (run.rounds[0], run.rounds[-1])
+    )
+    both = [name for name in after if name in before]  # all but in a round that is not over
+    learnt = fmean(after[name] - before[name] for name in both) if both else 0.0
     if learnt >= LEARNT and edits[-1].high < edits[0].accuracy + learnt:
         yield Advice(
             "Better on the training contexts only",

@@ -76,6 +76,13 @@ def test_better_on_the_training_contexts_only(runs, titles):
     assert titles(unit(runs), better, scores=(0.2, 0.2, 0.25)) == ["Better on the training contexts only"]
 
 
+def test_a_round_that_is_not_over_is_compared_over_its_own_contexts(runs, titles):
+    """Twelve contexts that score 0.5 on average, of which the first, which has always scored 1, is done again."""
+    first = unit(runs, rewards=(0.9, 1.0), contexts=1)
+    others = [rollout for rollout in unit(runs, rewards=(0.0, 0.5)) if rollout.context_id != WORDS[0]]
+    assert titles([*first, *others], first, scores=(0.2, 0.2, 0.25)) == []
+
+
 def test_edits_that_keep_up_are_fine(runs, titles):
     assert titles(unit(runs), unit(runs, rewards=(0.5, 0.8, 1.0)), scores=(0.2, 0.2, 0.5)) == []
 
