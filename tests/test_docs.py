@@ -17,12 +17,14 @@ import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from shutil import copytree
 
 import nbformat
 import pytest
 import reference
 import torch
 import yaml
+from peft import PeftModel
 
 from seal_lightning.cli import COMMANDS, main
 from seal_lightning.model import ModelSource, load_model
@@ -216,7 +218,7 @@ def test_scripts_options_extras_and_targets_exist():
 def really_run(command):
     """Whether a command works on the tutorial's run, or on files of which there are some."""
     text = " ".join(command)
-    needs_more = ("endpoint", "--policy", "runs/quickstart-2", "judge")
+    needs_more = ("endpoint", "--policy", "judge")
     return ("runs/quickstart" in text or command[0] == "grade") and not any(word in text for word in needs_more)
 
 
@@ -234,6 +236,8 @@ def test_the_tutorial_and_all_commands_on_its_run(folder, examples, capfd):
         commands = {" ".join(one): one for page in pages for one in seal_commands(WRITTEN[page])}
         wanted = [command for command in commands.values() if really_run(command)]
         assert main(["fit", "--config", "configs/quickstart.yaml", *SMALL_LAB]) == 0, capfd.readouterr().err
+        copytree("runs/quickstart", "runs/quickstart-2")  # what another `seal quickstart` makes, and the control
+        copytree("runs/quickstart-2", "runs/quickstart/control")
         assert len(wanted) >= 9
         for command in wanted:
             assert main(command) == 0, (command, capfd.readouterr().err)
@@ -258,15 +262,18 @@ def other_programs():
 
 @pytest.mark.parametrize("program", other_programs())
 def test_each_program_runs(folder, monkeypatch, program):
-    """On models of the hub, the lab's stands in for the base."""
-    model, tokenizer, chat = load_model(ModelSource("lab"))
-    if "from_pretrained" in program:
-        TunedPolicy(model, tokenizer, chat, PolicyTuning(rank=2), seed=0).export(folder / "runs/smollm2/policy")
-        plain = load_model(ModelSource("lab"))[0]
-        monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda name, **options: plain)
+    """The lab's model stands in for one of the hub, and its adapters for those of other runs."""
+    adapters = re.findall(r'PeftModel\.from_pretrained\(base, "(.+)"\)', program)
+    if "adapted/adapters/all" in adapters:
+        (command,) = (one for one in seal_commands(WRITTEN["docs/adapt.md"]) if "lab" in one)
+        assert main([*command, "--model.sampler.max_new_tokens", "16", "--model.questioner.max_tokens", "16"]) == 0
+    elif adapters:
+        TunedPolicy(*load_model(ModelSource("lab")), PolicyTuning(rank=2), seed=0).export(folder / adapters[0])
+    base, _, _ = load_model(ModelSource("lab"))
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda name, **options: base)
     names = {}
     exec(compile(program, "docs", "exec"), names)
-    assert "policy" not in names or names["policy"].peft_config["default"].r == 2
+    assert len([value for value in names.values() if isinstance(value, PeftModel)]) == len(adapters)
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
