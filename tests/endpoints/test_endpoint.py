@@ -1,4 +1,4 @@
-"""One client for every endpoint: replies in order, usage, what is asked once, and options; against a real server."""
+"""One client for every endpoint: replies in order, usage, and what is asked once; against a real server."""
 
 import copy
 import json
@@ -6,7 +6,6 @@ import logging
 import pickle
 import subprocess
 import sys
-import threading
 
 import pytest
 from endpoints import prompts_of
@@ -14,8 +13,7 @@ from endpoints import prompts_of
 from seal_lightning.cli import main
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.endpoints.options import host_of
-from seal_lightning.errors import ConfigError, EndpointError
-from seal_lightning.redaction import without_secrets
+from seal_lightning.errors import ConfigError
 from seal_lightning.rollouts import describe
 from seal_lightning.types import Prompt, Usage, Written
 
@@ -273,235 +271,6 @@ def test_a_model_that_costs_nothing_has_a_price_in_the_journal_too(scripted, mak
     assert Usage.from_dict(usage.as_dict()) == usage
     assert Usage(cached=1, dollars=0.0).as_dict() == {"cached": 1, "dollars": 0.0}
     assert Usage(dollars=0.0).as_dict() == Usage().as_dict() == {}
-
-
-# -- a call that does not go through -----------------------------------------------------------------------------------
-
-
-class Halt(BaseException):
-    """As SystemExit and KeyboardInterrupt, which pytest would take for its own."""
-
-
-@pytest.mark.parametrize("waiting_for", ["an answer", "the next attempt"])
-def test_whoever_is_told_of_progress_can_end_a_wait(listen, make, said, threads_end, waiting_for):
-    """The first request is answered, the others get no answer, or one that says to come back in ten minutes."""
-    release, asked, answered = threading.Event(), [], []
-
-    def answer(method, path, body, headers):
-        asked.append(json.loads(body)["messages"][0]["content"])
-        if len(asked) == 1:
-            return 200, said("so"), {}
-        if waiting_for == "an answer":
-            release.wait()
-        return 503, {}, {"Retry-After": "600"}
-
-    def on_done(count):
-        assert threading.current_thread() is threading.main_thread()
-        answered.append(count)
-        if count == 0 and len(asked) == 2 and sum(answered) == 1:
-            raise Halt
-
-    endpoint = make(listen(answer), concurrency=1)
-    try:
-        with pytest.raises(Halt) as caught:
-            endpoint.write(prompts_of(5), max_tokens=4, on_done=on_done)
-        assert caught.value.__context__ is None
-    finally:
-        release.set()
-    threads_end()
-    assert (len(asked), sum(answered)) == (2, 1)  # nothing was sent afterwards
-    assert endpoint.write([Prompt(asked[0])], max_tokens=4) == [Written("so", Usage(cached=1))]
-
-
-def test_what_is_under_way_at_a_stop_is_kept_when_it_comes(listen, make, said, threads_end):
-    release, asked = threading.Event(), threading.Event()
-
-    def answer(*request):
-        asked.set()
-        release.wait()
-        return 200, said("late"), {}
-
-    def on_done(count):
-        if asked.is_set():
-            raise Halt
-
-    endpoint = make(listen(answer))
-    try:
-        with pytest.raises(Halt):
-            endpoint.write([Prompt("u")], max_tokens=4, on_done=on_done)
-    finally:
-        release.set()
-    threads_end()
-    assert endpoint.write([Prompt("u")], max_tokens=4) == [Written("late", Usage(cached=1))]
-
-
-def test_a_silent_server_keeps_no_process_alive(listen, tmp_path):
-    release, asked = threading.Event(), []
-
-    def answer(*request):
-        asked.append(request)
-        release.wait()
-        return 503, {}, {}
-
-    code = """
-import sys
-from seal_lightning.endpoints import Endpoint
-from seal_lightning.types import Prompt
-def stop(count):
-    if count == 0:
-        sys.exit(7)
-Endpoint("m", base_url=sys.argv[1], cache=None, timeout=1e6).write([Prompt("u")], max_tokens=4, on_done=stop)
-"""
-    try:
-        done = subprocess.run([sys.executable, "-c", code, listen(answer).base_url], timeout=300, capture_output=True)
-    finally:
-        release.set()
-    assert (done.returncode, done.stdout, done.stderr) == (7, b"", b"")
-
-
-@pytest.mark.parametrize(
-    ("options", "kept"), [({}, "answered requests are in the cache"), ({"cache": None}, "nothing is kept, since cache")]
-)
-def test_what_a_failed_call_cost_is_logged(scripted, make, said, caplog, options, kept):
-    server = scripted((200, said("so")), (200, said("")), (400, {"error": {"message": "no"}}))
-    endpoint = make(server, concurrency=1, prices={"some-model": {"input": 1, "output": 10}}, **options)
-    with pytest.raises(EndpointError, match="status 400"):
-        endpoint.write(prompts_of(3), max_tokens=4)
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert "in no sum: 2 requests and 0 from the cache, 20 prompt and 4 completion tokens, $0.000060; " + kept in line
-
-
-def test_a_failed_call_that_cost_nothing_says_so_by_its_error_alone(scripted, make, caplog):
-    with pytest.raises(EndpointError):
-        make(scripted((400, {}))).write([Prompt("u")], max_tokens=4)
-    assert caplog.records == []
-
-
-# -- options -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"model": " "}, ["endpoint.model is empty"]),
-        ({"concurrency": 0}, ["endpoint.concurrency must be at least 1, got 0"]),
-        ({"retries": -1}, ["endpoint.retries must be at least 0"]),
-        ({"timeout": 0}, ["endpoint.timeout must be above 0"]),
-        ({"base_url": "localhost:8000/v1"}, ["endpoint.base_url=localhost:8000/v1", "http://localhost:8000/v1"]),
-        ({"base_url": "http://me:planted@host/v1"}, ["base_url=http://host/v1", "api_key_env"]),
-        ({"base_url": "http://host/v1?api_key=planted"}, ["base_url=http://host/v1:", "no query"]),
-        ({"api_key_env": "sk-planted"}, ["endpoint.api_key_env: expected the name"]),
-        ({"request": {"api_key": "planted"}}, ["endpoint.request.api_key", "environment"]),
-        ({"request": {"extra_headers": {"Authorization": "planted"}}}, ["request.extra_headers.Authorization"]),
-        ({"request": {"extra_body": {"a": [{"X-Api-Key": "planted"}]}}}, ["request.extra_body.a[0].X-Api-Key"]),
-        ({"request": {"messages": []}}, ["endpoint.request.messages cannot be set here"]),
-        ({"request": {"extra_body": {"stream": True}}}, ["endpoint.request.extra_body.stream cannot be set here"]),
-        ({"request": {"extra_body": 3}}, ["endpoint.request.extra_body: expected names with their values"]),
-        ({"request": {"extra_query": "planted"}}, ["endpoint.request.extra_query: expected names with their values"]),
-        ({"request": {"extra_query": {"key": "planted"}}}, ["endpoint.request.extra_query.key: expected env:NAME"]),
-        ({"request": {"extra_headers": {"X-Team": "planted"}}}, ["extra_headers.X-Team: expected env:NAME"]),
-        ({"request": {"extra_headers": {"X-Team": "env:sk-planted"}}}, ["extra_headers.X-Team: expected env:NAME"]),
-        ({"request": {"extra_headers": {"Ocp-Apim-Subscription-Key": "planted"}}}, ["-Key: expected env:NAME"]),
-        ({"request": {"extra_headers": {"X-Team": "env:SEAL_NOT_SET"}}}, ["SEAL_NOT_SET is not set"]),
-        ({"request": {"extra_query": {"api-version": 3}}}, ["extra_query.api-version: expected a text, got 3"]),
-        ({"request": {"accessToken": "planted"}}, ["endpoint.request.accessToken", "environment"]),
-        ({"request": {"user": "env:SEAL_NOT_SET", "auth": "env:SEAL_NOT_SET"}}, ["endpoint.request.auth"]),
-        ({"base_url": "http://[bad/v1"}, ["endpoint.base_url=http://[bad/v1: expected a URL such as"]),
-        ({"base_url": "http://127.0.0.1:80a0/v1"}, ["endpoint.base_url=http://127.0.0.1:80a0/v1: expected a URL"]),
-        ({"base_url": "http://h:0/v1"}, ["expected a URL"]),
-        ({"base_url": "http://h:99999/v1"}, ["expected a URL"]),
-        ({"base_url": "http://a b/v1"}, ["expected a URL"]),
-        ({"base_url": "http://h/v1\n"}, ["expected a URL"]),
-        ({"base_url": "ftp://h/v1"}, ["expected a URL"]),
-        ({"base_url": "http:///v1"}, ["expected a URL"]),
-        ({"base_url": "http://h/v1#there"}, ["expected a URL"]),
-        ({"base_url": "http://me:plan/ted@host/v1"}, ["base_url=http://host/v1", "api_key_env"]),
-        ({"base_url": "http://[me:planted@host/v1"}, ["base_url=http://host/v1", "api_key_env"]),
-        ({"base_url": "http://host/v1?mail=a@b&key=planted"}, ["base_url=[hidden]", "no query"]),
-        ({"request": {"top_k": float("nan")}}, ["endpoint.request: expected JSON values"]),
-        ({"request": {"top_k": {1, 2}}}, ["endpoint.request: expected JSON values"]),
-        ({"prices": {"other": PRICE}}, ["no price for model m, only for other"]),
-        ({"base_url": None}, ["model m at https://api.openai.com/v1: no key", "SEAL_TEST_KEY"]),
-        ({"base_url": "https://api.openai.com/v1/"}, ["no key", "SEAL_TEST_KEY"]),
-    ],
-)
-def test_options_that_cannot_work(options, words):
-    with pytest.raises(ConfigError) as caught:
-        Endpoint(**{"model": "m", "base_url": "http://h/v1", "api_key_env": "SEAL_TEST_KEY", "cache": None, **options})
-    message = str(caught.value)
-    assert [word for word in words if word not in message] == []
-    assert "planted" not in message and "\n" not in message
-
-
-def test_secrets_in_headers_and_query_come_from_the_environment(listen, make, said, monkeypatch, caplog, tmp_path):
-    caplog.set_level(logging.DEBUG, "seal_lightning")
-    monkeypatch.setenv("SEAL_SUBSCRIPTION", "planted-subscription")
-    monkeypatch.setenv("SEAL_QUERY_KEY", "planted&query")
-    monkeypatch.setenv("SEAL_BEARER", "Bearer planted=bearer")
-    seen = []
-
-    def answer(method, path, body, headers):
-        seen.append((path, headers["ocp-apim-subscription-key"], headers["authorization"]))
-        echo = {
-            "error": {"message": f"{headers['ocp-apim-subscription-key']}, planted&query, {headers['authorization']}"}
-        }
-        return (200, said(), {}) if len(seen) == 5 else (503, echo, {})
-
-    request = {
-        "extra_headers": {"Ocp-Apim-Subscription-Key": "env:SEAL_SUBSCRIPTION", "Authorization": "env:SEAL_BEARER"},
-        "extra_query": {"key": "env:SEAL_QUERY_KEY", "api-version": "2024-10-21"},
-    }
-    endpoint = make(listen(answer), request=request)
-    endpoint.write([Prompt("u")], max_tokens=4)
-    path = "/v1/chat/completions?key=planted%26query&api-version=2024-10-21"
-    assert seen == [(path, "planted-subscription", "Bearer planted=bearer")] * 5
-    assert "attempt 4 failed" in caplog.text
-    kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
-    assert kept and "planted" not in caplog.text + kept + json.dumps(describe(endpoint)) + str(vars(endpoint))
-    assert without_secrets({"request": request}) == {"request": request}  # so config.yaml can be run again
-
-
-@pytest.mark.parametrize("value", ["sk-planted\n", " sk-planted", "sk planted", "sk-plantéd", "sk-planted\u200b"])
-def test_a_key_that_cannot_be_sent_is_refused_at_the_start(monkeypatch, value):
-    monkeypatch.setenv("SEAL_TEST_KEY", value)
-    with pytest.raises(
-        ConfigError, match=r"^the key in \$SEAL_TEST_KEY has white space or .* ASCII: copy it once more$"
-    ):
-        Endpoint("m", base_url="http://h/v1", api_key_env="SEAL_TEST_KEY")
-
-
-@pytest.mark.parametrize("value", ["planted\nX-Other: 1", "planted ", "plantéd"])
-def test_a_header_that_cannot_be_sent_is_refused_at_the_start(monkeypatch, value):
-    monkeypatch.setenv("SEAL_HEADER", value)
-    with pytest.raises(ConfigError, match=r"request\.extra_headers\.X-Team: \$SEAL_HEADER has white space") as caught:
-        Endpoint("m", base_url="http://h/v1", request={"extra_headers": {"X-Team": "env:SEAL_HEADER"}})
-    assert "plant" not in str(caught.value) and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "where"),
-    [
-        ({"request": {"user": "it is sk-planted-key"}}, "endpoint.request.user"),
-        ({"request": {"extra_headers": {"User-Agent": "sk-planted-key"}}}, "endpoint.request.extra_headers.User-Agent"),
-        ({"request": {"stop": ["a", {"b": "sk-planted-key"}]}}, "endpoint.request.stop.b"),
-        ({"request": {"extra_body": {"sk-planted-key": 1}}}, "endpoint.request.extra_body"),
-        ({"base_url": "http://h/sk-planted-key/v1"}, "endpoint.base_url"),
-    ],
-)
-def test_the_key_itself_is_refused_wherever_it_stands(monkeypatch, options, where):
-    monkeypatch.setenv("SEAL_TEST_KEY", "sk-planted-key")
-    with pytest.raises(ConfigError) as caught:
-        Endpoint("m", **{"base_url": "http://h/v1", "api_key_env": "SEAL_TEST_KEY", **options})
-    assert str(caught.value).startswith(f"{where} holds the key in $SEAL_TEST_KEY")
-    assert "planted" not in str(caught.value)
-
-
-def test_harmless_options_are_none_of_these(monkeypatch):
-    monkeypatch.setenv("SEAL_TEST_KEY", "none")  # as for a server that wants no key
-    body = {"max_tokens": 3, "logit_bias": {"50256": -100}, "top_k": 5, "prompt_cache_key": "none", "stop": ["none"],
-            "extra_body": {"min_p": 0.1, "eos_token": "</s>", "stop_token_ids": [1]}, "max_completion_tokens": 2,
-            "extra_headers": {"OpenAI-Organization": "org-1", "Accept-Language": "de"}}  # fmt: skip
-    assert Endpoint("m", base_url="http://h/v1", api_key_env="SEAL_TEST_KEY", request=body).request == body
 
 
 # -- the client --------------------------------------------------------------------------------------------------------
