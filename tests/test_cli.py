@@ -81,6 +81,18 @@ def fit(seal, run, *args):
     return seal("fit", *args, "--trainer.max_epochs", 1, "--trainer.default_root_dir", run)
 
 
+@pytest.fixture
+def fitted(seal, once):
+    """A fit of one round that tests here share: its folder, exit code, stdout, stderr, and what its journals held."""
+
+    def fill(folder):
+        said = fit(seal, folder / "run", "--config", RANDOM)
+        (folder / "said.json").write_text(json.dumps([*said, journal(folder / "run")]))
+
+    made = once("random-fit", fill)
+    return made / "run", *json.loads((made / "said.json").read_text())
+
+
 # -- help --------------------------------------------------------------------------------------------------------------
 
 
@@ -105,12 +117,11 @@ def test_help_of_a_command(seal, command):
 # -- configurations ----------------------------------------------------------------------------------------------------
 
 
-def test_a_printed_configuration_gives_the_same_run(seal, printed, tmp_path):
+def test_a_printed_configuration_gives_the_same_run(seal, printed, fitted, tmp_path):
     (tmp_path / "printed.yaml").write_text(yaml.safe_dump(printed("--config", RANDOM)))
     assert printed("--config", tmp_path / "printed.yaml") == printed("--config", RANDOM)
-    assert fit(seal, tmp_path / "a", "--config", RANDOM)[0] == 0
-    assert fit(seal, tmp_path / "b", "--config", tmp_path / "printed.yaml")[0] == 0
-    assert journal(tmp_path / "a") == journal(tmp_path / "b") != []
+    assert fit(seal, tmp_path / "run", "--config", tmp_path / "printed.yaml")[0] == 0
+    assert journal(tmp_path / "run") == fitted[-1] != []
 
 
 def test_json_works_like_yaml(printed):
@@ -183,9 +194,8 @@ def test_a_saved_configuration_has_no_secrets_and_loads_again(seal, printed, tmp
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_commands_after_a_fit(seal, tmp_path):
-    run = tmp_path / "run"
-    code, out, err = fit(seal, run, "--config", RANDOM)
+def test_the_commands_after_a_fit(seal, fitted):
+    run, code, out, err, _ = fitted
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == f"next: seal test --config {run / 'config.yaml'} --ckpt_path best"
 
