@@ -51,7 +51,8 @@ class RetentionMatrix:
         name: What was tried, for example the countermeasure.
         mean: (rows, n) accuracies; None where nothing was asked.
         std: Their spread over streams.
-        intervals: 95 % of the mean over streams by place (low, high); () where single streams are not known.
+        intervals: 95 % of the mean over streams by place (low, high); () of one stream, or where single streams are not
+            known.
         streams: What it was made of; () in an official file.
         sequences: How many streams.
         dataset: Where the contexts come from.
@@ -114,7 +115,9 @@ def average(
         mean=tuple(tuple(fmean(cell) if cell else None for cell in row) for row in cells),
         std=tuple(tuple(pstdev(cell) if cell else None for cell in row) for row in cells),
         sequences=len(streams),
-        intervals=tuple(
+        intervals=()
+        if len(streams) == 1
+        else tuple(
             tuple(bootstrap_interval(cell, resamples=resamples) if cell else None for cell in row) for row in cells
         ),
         streams=tuple(streams),

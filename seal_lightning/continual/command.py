@@ -134,8 +134,7 @@ def _settings(args: Sequence[str]) -> tuple[Parser, Any]:
     add_model(parser, args, defaults=one)
     settings = parser.settings(args)
     for name, least in NUMBERS.items():
-        if check_count(name, settings[name]) < least:
-            raise ConfigError(f"{name} must be at least {least}, got {settings[name]}")
+        check_count(name, settings[name], least=least)
     if settings.heatmap and not settings.heatmap.endswith(".svg"):
         raise ConfigError(f"--heatmap {settings.heatmap}: expected a name that ends in .svg: rename it")
     if not settings.show and settings.data is None:

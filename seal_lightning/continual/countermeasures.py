@@ -26,7 +26,7 @@ from seal_lightning.continual.regularisers import (
 from seal_lightning.continual.updates import layers_of
 from seal_lightning.data import Reader
 from seal_lightning.data.detect import read_contexts
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.policy import Policy
 from seal_lightning.sampling import LocalSampler, SampleRequest
 from seal_lightning.seeding import derive_seed
@@ -80,20 +80,17 @@ class KLToBase(Countermeasure):
         texts: str | Reader | None = None,
         count: int = 32,
         tokens: int = 64,
-        batch: int = 4,
+        batch: int = 1,
         label: str | None = None,
     ) -> None:
         super().__init__(label=label)
         if not weight > 0:
             raise ConfigError(f"kl: weight must be above 0, got {weight}: try 1.0")
-        for name, value in (("count", count), ("tokens", tokens), ("batch", batch)):
-            if value < 1:
-                raise ConfigError(f"kl: {name} must be at least 1, got {value}")
         self.weight = weight
         self.texts = texts
-        self.count = count
-        self.tokens = tokens
-        self.batch = batch
+        self.count = check_count("kl: count", count)
+        self.tokens = check_count("kl: tokens", tokens)
+        self.batch = check_count("kl: batch", batch)
         self._encoded: list[list[int]] = []
         self._before: list[torch.Tensor] = []
 
@@ -173,9 +170,7 @@ class NullSpace(Countermeasure):
         super().__init__(label=label)
         self.energy = check_share("null-space: energy", energy)
         self.most = check_share("null-space: most", most)
-        if tokens < 1:
-            raise ConfigError(f"null-space: tokens must be at least 1, got {tokens}: try 4096")
-        self.tokens = tokens
+        self.tokens = check_count("null-space: tokens", tokens)
 
     def regulariser(self, policy: Policy, earlier: Sequence[Learnt], *, seed: int) -> Regulariser | None:
         layers = {layer for one in earlier if one.lora for layer in layers_of(one.lora)}
@@ -211,10 +206,10 @@ class BoundedNorm(Countermeasure):
 
     short = "norm"
 
-    def __init__(self, *, largest: float = 0.05, label: str | None = None) -> None:
+    def __init__(self, *, largest: float = 0.06, label: str | None = None) -> None:
         super().__init__(label=label)
         if not largest > 0:
-            raise ConfigError(f"norm: largest must be above 0, got {largest}: try 0.05")
+            raise ConfigError(f"norm: largest must be above 0, got {largest}: try 0.06")
         self.largest = largest
 
     def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
@@ -232,24 +227,23 @@ class Consolidation(Countermeasure):
     """Keeps the sum of all updates at a low rank: after every step its strongest directions, the rest is dropped.
 
     Args:
-        rank: Of the sum in each layer.
+        rank: Of the sum in each layer; null takes that of one adapter.
         label: What tables and folders call it.
     """
 
     short = "consolidation"
 
-    def __init__(self, *, rank: int = 32, label: str | None = None) -> None:
+    def __init__(self, *, rank: int | None = None, label: str | None = None) -> None:
         super().__init__(label=label)
-        if rank < 1:
-            raise ConfigError(f"consolidation: rank must be at least 1, got {rank}: try 32")
-        self.rank = rank
+        self.rank = rank if rank is None else check_count("consolidation: rank", rank)
 
     def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
         known = [one.lora for one in earlier if one.lora]
-        wanted = truncated(stack([*known, new]), self.rank)
+        rank = self.rank or rank_of(new)
+        wanted = truncated(stack([*known, new]), rank)
         if not known:
             return wanted
-        before = truncated(stack(known), self.rank)  # of that rank already, but written with more
+        before = truncated(stack(known), rank)  # of that rank already, but written with more
         return stack([wanted, LoRA(before.state, -before.scale)])
 
 
@@ -271,6 +265,11 @@ def truncated(lora: LoRA, rank: int) -> LoRA:
         state[name_B] = _padded((q_B @ left[:, :keep] * root).float(), rank, dim=1)
         state[name_A] = _padded((root[:, None] * (right[:keep] @ q_A.T)).float(), rank, dim=0)
     return LoRA(state, 1.0)
+
+
+def rank_of(lora: LoRA) -> int:
+    """The rank that all its layers have."""
+    return next(tensor.shape[0] for name, tensor in lora.state.items() if ".lora_A." in name)
 
 
 def _padded(tensor: torch.Tensor, size: int, *, dim: int) -> torch.Tensor:

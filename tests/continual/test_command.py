@@ -1,0 +1,120 @@
+"""`seal continual` from the command line, in this process."""
+
+import json
+
+import pytest
+
+from seal_lightning.cli import main
+from seal_lightning.continual.heatmap import heat_map
+from seal_lightning.retention import Stream, average, read_matrices
+
+TEXTS = {"tarn": "A tarn is a lake.", "lamp": "The lamp burns oil.", "salt": "Salt is white."}
+ROWS = [
+    {
+        "id": name,
+        "title": name,
+        "passage": text,
+        "queries": [{"question": f"What of {name}?", "answers": ["e"]}],
+        "edits": [text],
+    }
+    for name, text in TEXTS.items()
+]
+CONFIG = """\
+model:
+  source: {name: random/llama}
+  sampler: WrittenEdits
+  inner_loop: {rank: 4, alpha: 8, epochs: 1}
+  grader: contains
+  max_answer_tokens: 4
+contexts: 2
+orders: 2
+"""
+
+
+@pytest.fixture
+def seal(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+
+    def run(*args, data="data.jsonl"):
+        code = main(["continual", "--config", "config.yaml", *(["--data", data] if data else []), *args])
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_a_table_of_the_plain_stream_and_a_countermeasure(seal, tmp_path):
+    code, out, err = seal("--countermeasures", "norm", "--unrelated", "data.jsonl", "--output", "run")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["", "1", "2", "unrelated"]
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("|")] == [
+        "", "-------", "base", "after 1", "after 2", "", "-----", "plain", "norm",
+    ]  # fmt: skip
+    assert "plain, order 2, seed 1:" in err and "next: seal report run" in out
+    matrices = read_matrices(tmp_path / "run" / "retention.json")
+    assert [(matrix.name, matrix.sequences, matrix.base_model) for matrix in matrices] == [
+        ("plain", 2, "random/llama"), ("norm", 2, "random/llama"),
+    ]  # fmt: skip
+    official = json.loads((tmp_path / "run" / "official" / "norm.json").read_text())
+    assert (official["n_sequences"], official["n_datapoints"], official["dataset"]) == (2, 2, "data.jsonl")
+    assert "## norm" in (tmp_path / "run" / "retention.md").read_text()
+    assert (tmp_path / "run" / "retention.svg").read_text().count("<g ") == 2
+    assert (tmp_path / "run" / "streams" / "norm" / "order-1-seed-1" / "adapter" / "adapter_config.json").is_file()
+    # the folder is not written over; with --resume it is added to, and with other settings refused
+    code, _, err = seal("--output", "run")
+    assert code == 2
+    assert err.startswith("seal: --output run: expected a new folder, got one with files: add --resume to go on")
+    step = tmp_path / "run" / "streams" / "plain" / "order-1-seed-1" / "step-001" / "step.json"
+    before = step.stat().st_mtime_ns
+    code, out, _ = seal("--countermeasures", "replay", "--unrelated", "data.jsonl", "--output", "run", "--resume")
+    assert code == 0 and "replay" in out
+    assert step.stat().st_mtime_ns == before
+    code, _, err = seal("--model.inner_loop.rank", "2", "--unrelated", "data.jsonl", "--output", "run", "--resume")
+    assert code == 2 and "inner_loop.rank: was 4, is 2" in err
+
+
+def test_an_existing_matrix_is_shown_and_drawn(seal, shared, tmp_path):
+    published = shared / "data" / "seal-published" / "continual_overall_results.json"
+    code, out, _ = seal("--show", str(published), "--heatmap", "map.svg", data=None)
+    assert code == 0
+    assert "| after 8 | 18.9 | 21.9 | 16.4 | 23.7 | 22.1 | 27.5 | 33.5 | 34.0 |" in out
+    assert out.splitlines()[-1] == "saved: map.svg"
+    drawn = (tmp_path / "map.svg").read_text()
+    assert drawn.count("<rect ") == 1 + 8 + 36 and ">18.9</text>" in drawn  # the base's row, and the lower triangle
+
+
+def test_heat_map():
+    matrix = average("<plain>", [Stream("one", ("a", "b"), ((0.0, 1.0), (0.5,), (0.25, 0.75)), (1.0, 0.5, 0.0))])
+    drawn = heat_map([matrix, matrix, matrix])
+    assert drawn.startswith('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ') and drawn.count("<g ") == 3
+    assert "&lt;plain&gt;" in drawn and "<plain>" not in drawn
+    assert drawn.count("<rect ") == 1 + 3 * (5 + 3)
+    assert 'fill="#f7fbff"/><text' in drawn and 'fill="#084081"/><text' in drawn  # 0 and 1
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        ([], "seal: --data is not set: name a file or folder with contexts and queries (seal continual --help)"),
+        (["--data", "none.json"], "seal: none.json: expected a file or folder, got nothing there: check the path"),
+        (["--data", "data.jsonl", "--contexts", "1"], "seal: contexts must be a whole number of at least 2, got 1"),
+        (["--data", "data.jsonl", "--contexts", "9"], "seal: --contexts 9: expected 9 contexts in the data, got 3"),
+        (["--data", "data.jsonl", "--countermeasures", "magic"], "seal: countermeasures: expected some of replay, kl"),
+        (["--data", "data.jsonl", "--countermeasures", "norm,norm"], "seal: countermeasures: expected different ones"),
+        (["--data", "bare.jsonl"], "seal: --data bare.jsonl: expected contexts with queries, got 1 of 1 without"),
+        (["--show", "data.jsonl"], "seal: data.jsonl: expected a retention matrix as JSON, got"),
+        (
+            ["--data", "data.jsonl", "--heatmap", "map.png"],
+            "seal: --heatmap map.png: expected a name that ends in .svg",
+        ),
+        (["--data", "data.jsonl", "--combine", "mix"], "seal: --combine: expected merge or stack, got 'mix'"),
+    ],
+)
+def test_one_line_says_what_is_wrong(seal, tmp_path, args, complaint):
+    (tmp_path / "bare.jsonl").write_text(json.dumps({"passage": "A tarn is a lake."}) + "\n")
+    code, out, err = seal(*args, data=None)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(complaint)
+    assert not (tmp_path / "continual").exists()
