@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 
 from seal_lightning import __version__
 from seal_lightning.cli import COMMANDS, _quiet, main
-from seal_lightning.command_line import without_secrets
+from seal_lightning.redaction import without_secrets
 from seal_lightning.sampling import LocalSampler
 from seal_lightning.tasks import Knowledge
 
