@@ -132,6 +132,9 @@ class EStepProgress(ProgressBar, SEALCallback):
             f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected, {len(kept)} edits kept, "
             f"{duration(metrics['e_step/seconds'])}"
         )
+        if (spent := metrics.get("racing/spent_frac")) is not None:
+            dropped = len({(one.context_id, one.edit_index) for one in rollouts if one.dropped})
+            self.line(f"{self._round}: raced with {spent:.0%} of the full inner loop, {dropped} edits dropped")
         if terms := _terms(metrics):
             self.line(f"{self._round}: {terms}")
         if usage := render_usage(total_usage(rollouts)):
@@ -196,7 +199,7 @@ def _label(trainer: Trainer, module: Any, phase: str) -> str:
 
 def _scores(rollouts: Sequence[Rollout]) -> str:
     """Accuracies of some rollouts, in the order base, passage, edits, written."""
-    edits = [rollout for rollout in rollouts if rollout.kind == "edit"]
+    edits = [rollout for rollout in rollouts if rollout.kind == "edit" and not rollout.dropped]
     passages = [rollout for rollout in rollouts if rollout.kind == "passage"]
     written = [rollout for rollout in rollouts if rollout.kind == "written"]
     asked = [rollout for rollout in edits if rollout.baseline_scores or not rollout.terms]  # a rubric asks nothing

@@ -16,11 +16,12 @@ from itertools import chain, islice
 from typing import Literal
 
 from seal_lightning.errors import ConfigError, ModelError
-from seal_lightning.grading import Grader, Reward, Rubric
+from seal_lightning.grading import Grader, Reward, Rubric, Verdict
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
 from seal_lightning.phases import Clock, Report
 from seal_lightning.policy import Policy
 from seal_lightning.questions import Questioner
+from seal_lightning.racing import Racing, Training, race
 from seal_lightning.sampling import Answerer, Asked, LocalAnswerer, PolicyWriter, Sampler, SampleRequest
 from seal_lightning.scoring import (
     Attempt,
@@ -28,6 +29,7 @@ from seal_lightning.scoring import (
     Queries,
     Replies,
     Trial,
+    grade_own,
     grade_trials,
     mark_edits,
     own_queries,
@@ -41,7 +43,14 @@ from seal_lightning.types import AdapterJob, Context, Kind, Prompt, Rollout, Sel
 
 NO_OWN_QUERY = "no own query passed the filters"
 # What a plan must be where a rubric marks the edits: there is nothing to repeat, to compare with or to ask.
-RUBRIC_ONLY = {"repeats": 1, "passage_only": False, "written": False, "queries": "data", "retention_queries": 0}
+RUBRIC_ONLY = {
+    "repeats": 1,
+    "passage_only": False,
+    "written": False,
+    "queries": "data",
+    "retention_queries": 0,
+    "racing": None,
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Plan:
         queries: `data` asks those of the data; `own` has a model write them from the passage (`model.questioner`).
         retention_queries: Ask each adapter this many queries of the unit's other contexts too; the change of accuracy
             on them is the rollout's `retention`, 0 where the unit has no other.
+        racing: Train only what decides which edits are kept; null trains every repeat of every edit.
     """
 
     edits: int = 5
@@ -67,6 +77,7 @@ class Plan:
     score_by: Literal["queries", "rubric"] = "queries"
     queries: Literal["data", "own"] = "data"
     retention_queries: int = 0
+    racing: Racing | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("edits", 1), ("repeats", 1), ("retention_queries", 0)):
@@ -82,6 +93,8 @@ class Plan:
                         f"{name} must be {allowed} where score_by is rubric, which asks and adapts nothing, got "
                         f"{getattr(self, name)}"
                     )
+        if self.racing:
+            self.racing.check(edits=self.edits, repeats=self.repeats)
 
     @property
     def needs_queries(self) -> bool:
@@ -130,13 +143,15 @@ class EStep:
             report: Told about progress within the unit.
 
         Returns:
-            One rollout for every (context, edit, repeat), in that order; rejected edits are among them.
+            One rollout for every (context, edit, repeat), in that order; rejected edits are among them. In a race, one
+            for every repeat that was trained and for every edit.
 
         Raises:
             RetryableError: A grader or an endpoint failed.
         """
         clock, writer = Clock(report), PolicyWriter(policy)
         asked: dict[str, Usage] = {}
+        raced = _Raced()
         if plan.queries == "own":
             contexts, asked = self._own_queries(writer, contexts, clock)
         if plan.score_by == "rubric":
@@ -148,14 +163,24 @@ class EStep:
             baselines = self._baselines(policy, contexts, clock)
             attempts = self._attempts(policy, contexts, plan, round, clock)
             others = self._others(contexts, plan)
-            trials = self._try(policy, attempts, others, clock)
+            if plan.racing:
+                attempts, trials, raced = self._race(policy, attempts, others, plan.racing, plan.repeats, clock)
+            else:
+                trials = self._try(policy, attempts, others, clock)
             grades = grade_trials(
-                self.grader, attempts, trials, baselines=baselines, others=others, policy=writer, clock=clock
+                self.grader,
+                attempts,
+                trials,
+                baselines=baselines,
+                others=others,
+                policy=writer,
+                clock=clock,
+                graded=raced.graded,
             )
         # seconds are shared evenly: adapters of a unit train together
         seconds = {phase: spent / max(1, len(attempts)) for phase, spent in clock.seconds.items()}
         rollouts: list[Rollout] = []
-        for attempt, trial, graded in zip(attempts, trials, grades, strict=True):
+        for number, (attempt, trial, graded) in enumerate(zip(attempts, trials, grades, strict=True)):
             context = attempt.context
             first = not rollouts or rollouts[-1].context_id != context.id
             rollout = to_rollout(
@@ -166,6 +191,7 @@ class EStep:
                 round=round,
                 seconds=seconds,
                 usage=usage_by_purpose(attempt, graded, first=first, questions=asked.get(context.id, Usage())),
+                dropped=raced.dropped.get(number, ""),
             )
             rollouts.append(rewarded(rollout, graded, self.reward))
         return rollouts
@@ -349,6 +375,79 @@ class EStep:
             own = len(attempts[index].context.queries)
             trials[index] = Trial(one.answers[:own], one.answers[own:], stats.steps, stats.trained_tokens, one.tokens)
         return trials
+
+    def _race(
+        self,
+        policy: Policy,
+        attempts: Sequence[Attempt],
+        others: Mapping[str, Queries],
+        racing: Racing,
+        repeats: int,
+        clock: Clock,
+    ) -> tuple[list[Attempt], list[Trial | None], _Raced]:
+        """Train what the race asks for.
+
+        Returns:
+            The attempts that were made, among them one of each edit that was not; what came of them; and the race.
+        """
+        by_edit: dict[str, dict[int, list[int]]] = {}  # numbers of attempts by context, edit and repeat
+        for number, attempt in enumerate(attempts):
+            if attempt.kind == "edit" and attempt.edit.status == "ok":
+                by_edit.setdefault(attempt.context.id, {}).setdefault(attempt.edit_index, []).append(number)
+        fields = [list(edits.values()) for edits in by_edit.values()]
+        rest = [number for number, attempt in enumerate(attempts) if attempt.kind != "edit"]
+        trials = dict(zip(rest, self._try(policy, [attempts[number] for number in rest], others, clock), strict=True))
+        graded: dict[int, Sequence[Verdict]] = {}
+
+        def train(chosen: Sequence[Training]) -> list[list[float]]:
+            numbers = [fields[context][edit][repeat] for context, edit, repeat in chosen]
+            some = [attempts[number] for number in numbers]
+            made = self._try(policy, some, others, clock)
+            verdicts = grade_own(self.grader, some, made, policy=PolicyWriter(policy), clock=clock)
+            trials.update(zip(numbers, made, strict=True))
+            graded.update(zip(numbers, verdicts, strict=True))
+            return [[verdict.score for verdict in mine] for mine in verdicts]
+
+        costs = [
+            [
+                max(1, self.inner_loop.trained_tokens(policy.model, policy.tokenizer, _job(attempts[edit[0]])))
+                for edit in edits
+            ]
+            for edits in fields
+        ]
+        queries = [len(attempts[edits[0][0]].context.queries) for edits in fields]
+        heats = race(racing, costs, queries, repeats=repeats, train=train)
+        reasons: dict[int, str] = {}
+        saved: dict[int, int] = {}
+        for heat, edits in zip(heats, fields, strict=True):
+            survivors = heat.survivors(racing.keep)
+            for edit, numbers in enumerate(edits):
+                trained = int(heat.seen[edit])
+                saved[numbers[0]] = int((repeats - trained) * heat.costs[edit])
+                if edit not in survivors:
+                    reasons |= dict.fromkeys(numbers, f"racing: {trained} of {repeats} repeats trained")
+        made = [n for n, a in enumerate(attempts) if n in trials or a.edit.status != "ok" or a.repeat == 0]
+        return (
+            [
+                replace(attempts[number], tokens={**attempts[number].tokens, "saved": saved[number]})
+                if number in saved
+                else attempts[number]
+                for number in made
+            ],
+            [trials.get(number) for number in made],
+            _Raced(
+                {place: graded[number] for place, number in enumerate(made) if number in graded},
+                {place: reasons[number] for place, number in enumerate(made) if number in reasons},
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Raced:
+    """What a race leaves behind, by number of the attempt: verdicts, and why edits were dropped."""
+
+    graded: Mapping[int, Sequence[Verdict]] = field(default_factory=dict)
+    dropped: Mapping[int, str] = field(default_factory=dict)
 
 
 def _unasked(context: Context, plan: Plan) -> list[Attempt]:

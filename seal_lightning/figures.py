@@ -43,6 +43,8 @@ class Figures:
         terms: What rewards are made of: mean and spread over rollouts, by term.
         tokens: In all, by purpose.
         usage: What endpoints were asked for in all, by purpose.
+        dropped: Share of edits that a race gave up; they count as edits and for what they took, not in any score.
+        spent: Share of the trained tokens of a full E-step that a race spent; None without one.
         kept: Edits that a filter keeps; None where none chooses.
     """
 
@@ -63,6 +65,8 @@ class Figures:
     terms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     tokens: Mapping[str, int] = field(default_factory=dict)
     usage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    dropped: float = 0.0
+    spent: float | None = None
     kept: int | None = None
 
     @property
@@ -79,7 +83,8 @@ class Figures:
 
 def figures_of(rollouts: Sequence[Rollout]) -> Figures:
     """The figures of at least one rollout; all of one kind and round."""
-    groups = group_by_context(rollouts)
+    every = [edit for group in group_by_context(rollouts).values() for edit in _edits(group)]
+    groups = group_by_context([rollout for rollout in rollouts if not rollout.dropped])
     by_context = [_edits(group) for group in groups.values()]
     edits = [edit for context in by_context for edit in context]
     usable = [edit for edit in edits if edit[0].status == "ok"]
@@ -89,10 +94,10 @@ def figures_of(rollouts: Sequence[Rollout]) -> Figures:
     rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
     return Figures(
         contexts=len(by_context),
-        edits=len(edits),
+        edits=len(every),
         repeats=max(map(len, edits)),
         queries=sum(max(len(rollout.questions) for rollout in group) for group in groups.values()),
-        rejected=1 - len(usable) / len(edits),
+        rejected=fmean(edit[0].status == "rejected" for edit in every),
         baseline=baseline,
         score=score,
         over_edits=fmean(map(spread, scores)),
@@ -103,9 +108,19 @@ def figures_of(rollouts: Sequence[Rollout]) -> Figures:
         best=fmean(map(max, scores)),
         reward=fmean(rewards) if rewards else None,
         terms=_terms(rollouts),
-        tokens=_tokens(edits),
+        tokens=_tokens(every),
         usage=_usage(rollouts),
+        dropped=1 - len(edits) / len(every),
+        spent=share_spent(rollouts),
     )
+
+
+def share_spent(rollouts: Iterable[Rollout]) -> float | None:
+    """The share of the trained tokens of a full E-step that a race spent on self-edits; None without a race."""
+    edits = [rollout.tokens for rollout in rollouts if rollout.kind == "edit"]
+    trained, saved = (sum(tokens.get(name, 0) for tokens in edits) for name in ("trained", "saved"))
+    raced = any("saved" in tokens for tokens in edits)
+    return trained / (trained + saved) if raced and trained else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +155,8 @@ def render_figures(rows: Mapping[str, Figures]) -> str:
         "repeats": lambda row: f"{row.repeats}",
         "queries": lambda row: f"{row.queries:,}",
         "rejected": lambda row: f"{row.rejected:.1%}",
+        "dropped": lambda row: f"{row.dropped:.1%}" if row.dropped else "",
+        "compute": lambda row: "" if row.spent is None else f"{row.spent:.1%}",
         "kept": lambda row: "" if row.kept is None else f"{row.kept:,}",
         "tokens trained": lambda row: f"{row.tokens['trained']:,}" if "trained" in row.tokens else "",
         "requests": lambda row: f"{row.requests:,}" if row.usage else "",

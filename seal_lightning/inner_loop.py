@@ -135,6 +135,10 @@ class InnerLoop:
         """Optimizer steps of all jobs together, for progress; fewer are made where sequences have to be skipped."""
         return sum(self._steps(job) for job in jobs)
 
+    def trained_tokens(self, model: Any, tokenizer: Any, job: AdapterJob) -> int:
+        """Tokens that training one adapter takes, over all epochs: its cost."""
+        return self._plan(job, model, tokenizer).stats.trained_tokens
+
     def adapt(
         self,
         model: Any,

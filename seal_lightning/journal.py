@@ -33,7 +33,10 @@ _LISTS = {**dict.fromkeys(_TUPLES, str), "golds": list, "baseline_scores": _NUMB
 
 def rollout_to_dict(rollout: Rollout) -> dict[str, Any]:
     """The JSON form of a rollout, one key a field."""
-    return asdict(rollout)
+    row = asdict(rollout)
+    if not rollout.dropped:
+        del row["dropped"]  # without a race, a journal is what it was before there were races
+    return row
 
 
 def rollout_from_dict(row: Mapping[str, Any]) -> Rollout:

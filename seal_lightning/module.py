@@ -364,6 +364,13 @@ def _measured_alike(evaluation: Plan, e_step: Plan, reward: Reward) -> Plan:
             "evaluation.score_by must be queries and evaluation.queries must be data, got "
             f"{evaluation.score_by} and {evaluation.queries}: what a model asks itself is no measure; set e_step's"
         )
+    if evaluation.racing:
+        raise ConfigError(
+            "evaluation.racing must be null, got a race: what is dropped would not be measured; set e_step's"
+        )
+    if e_step.racing and (wrong := sorted(set(reward.terms) - {"score", "gain"}) or sum(reward.terms.values()) <= 0):
+        got = wrong[0] if isinstance(wrong, list) else "weights that do not add up to more than 0"
+        raise ConfigError(f"reward must be made of score and gain where e_step.racing is set, got {got}")
     if e_step.score_by == "rubric" and (wrong := sorted(set(reward.terms) - {"score", "length", "format"})):
         raise ConfigError(
             f"reward must be made of score, length and format where e_step.score_by is rubric, got {wrong[0]}"

@@ -15,10 +15,13 @@ from statistics import fmean
 
 from seal_lightning.data.rows import read_bytes, read_rows
 from seal_lightning.errors import DataError, JournalError
+from seal_lightning.evaluation import bootstrap_interval
 from seal_lightning.grading import Answer, Grader, Reward, Verdict
 from seal_lightning.grading.agreement import RIGHT, kappa
 from seal_lightning.journal import read_units
 from seal_lightning.official import OfficialRun, read_run
+from seal_lightning.racing import Racing, Training, race
+from seal_lightning.selection import best_of, group_rollouts
 from seal_lightning.types import EditOutcome, Rollout, Usage
 
 JOURNAL = re.compile(r"(.*?)(\.rank-\d+)?\.(jsonl|ndjson)(\.gz)?")
@@ -67,6 +70,31 @@ class Regrading:
     agreement: float
     kappa: float | None
     usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class RaceFigures:
+    """What a race over recorded repeats would have kept and spent, beside the full E-step.
+
+    Attributes:
+        name: Of the entry.
+        kept: Edits that the full E-step keeps.
+        same: How many of them the race keeps too.
+        interval: Of the share of the same: 95 %, over contexts.
+        as_good: How many kept by the race have the score of the last one that the full E-step keeps, or a better one.
+        trainings: That the race made.
+        of: Those of the full E-step.
+        spent: Share of the full E-step's trained tokens, or of its trainings where tokens are not recorded.
+    """
+
+    name: str
+    kept: int
+    same: int
+    interval: tuple[float, float]
+    as_good: int
+    trainings: int
+    of: int
+    spent: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +252,51 @@ def _rewarded(rollout: Rollout, reward: Reward) -> Rollout:
         return rollout
     terms = reward.measure(rollout)
     return replace(rollout, terms=terms, reward=reward.total(terms))
+
+
+def race_anew(entry: Entry, racing: Racing) -> RaceFigures:
+    """Race over the recorded repeats as an E-step would have; it sees a repeat when it would have trained it.
+
+    Both keep edits by their scores, whatever the rewards are.
+
+    Raises:
+        DataError: There are no repeats to race for, or not all of them are there.
+    """
+    edits: dict[str, dict[int, list[Rollout]]] = {}
+    for rollout in entry.rollouts:
+        if rollout.kind == "edit" and rollout.reward is not None and rollout.scores:
+            edits.setdefault(rollout.context_id, {}).setdefault(rollout.edit_index, []).append(rollout)
+    fields = [list(of_context.values()) for of_context in edits.values()]
+    counts = {len(repeats) for of_context in fields for repeats in of_context}
+    if len(counts) != 1 or counts == {1} or any(rollout.dropped for rollout in entry.rollouts):
+        got = "a race" if any(rollout.dropped for rollout in entry.rollouts) else " or ".join(map(str, sorted(counts)))
+        raise DataError(
+            f"{entry.name}: expected the same 2 or more repeats of every edit, got {got or 'none'}: "
+            "race over a run without racing"
+        )
+    repeats, trainings = counts.pop(), 0
+
+    def train(chosen: Sequence[Training]) -> list[tuple[float, ...]]:
+        nonlocal trainings
+        trainings += len(chosen)
+        return [fields[context][edit][repeat].scores for context, edit, repeat in chosen]
+
+    costs = [[fmean(one.tokens.get("trained", 1) for one in edit) for edit in of_context] for of_context in fields]
+    queries = [len(of_context[0][0].scores) for of_context in fields]
+    heats = race(racing, costs, queries, repeats=repeats, train=train)
+    scored = [replace(one, reward=one.score) for of_context in fields for edit in of_context for one in edit]
+    full = [[one.edit_index for one in best_of(group, k=racing.keep)] for group in group_rollouts(scored)]
+    same, kept, as_good = [], [], 0
+    for heat, of_context, best in zip(heats, fields, full, strict=True):
+        chosen = [of_context[edit] for edit in heat.survivors(racing.keep)]
+        same.append(len({edit[0].edit_index for edit in chosen} & set(best)))
+        kept.append(len(best))
+        score = {edit[0].edit_index: round(fmean(one.score for one in edit), 9) for edit in of_context}
+        as_good += sum(score[edit[0].edit_index] >= min(score[index] for index in best) for edit in chosen)
+    spent = sum(float(heat.seen @ heat.costs) for heat in heats) / (repeats * sum(map(sum, costs)))
+    interval = bootstrap_interval([one / of for one, of in zip(same, kept, strict=True)])
+    of = repeats * sum(map(len, costs))
+    return RaceFigures(entry.name, sum(kept), sum(same), interval, as_good, trainings, of, spent)
 
 
 def compare(golden: str, entries: Sequence[Entry], kept: Kept) -> Comparison:

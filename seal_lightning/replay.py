@@ -27,7 +27,19 @@ from seal_lightning.figures import Figures, figures_of, render_figures
 from seal_lightning.grading import Grader, Reward, resolve
 from seal_lightning.official import DIGITS, published_figures, to_official
 from seal_lightning.offline import Parser, write_file
-from seal_lightning.recorded import Comparison, Entry, Kept, Regrading, compare, read_entries, regrade, reward_anew
+from seal_lightning.racing import Racing
+from seal_lightning.recorded import (
+    Comparison,
+    Entry,
+    Kept,
+    RaceFigures,
+    Regrading,
+    compare,
+    race_anew,
+    read_entries,
+    regrade,
+    reward_anew,
+)
 from seal_lightning.selection import best_of, group_rollouts
 
 DESCRIPTION = """\
@@ -49,6 +61,7 @@ class Report:
         published: For official runs that carry figures: each beside what the answers give.
         regrading: Where a grader was given.
         comparison: Where a golden file was given.
+        racing: Where a race was asked for: of each entry that a fit learns from.
         written: What went into which file.
     """
 
@@ -56,6 +69,7 @@ class Report:
     published: Mapping[str, Mapping[str, tuple[float, float]]]
     regrading: Regrading | None
     comparison: Comparison | None
+    racing: Sequence[RaceFigures]
     written: Sequence[str]
 
 
@@ -82,6 +96,7 @@ def main(args: Sequence[str]) -> None:
         published={name: figures for name, figures in published.items() if figures},
         regrading=regrading,
         comparison=compare(options.compare, entries, kept) if options.compare else None,
+        racing=[race_anew(entry, options.racing) for entry in entries if entry.teaches] if options.racing else [],
         written=[*_write_kept(options, entries, kept), *_write_official(options, entries)],
     )
     print(json.dumps(asdict(report), ensure_ascii=False) if options.json else "\n\n".join(_sections(report)))
@@ -117,6 +132,12 @@ def _options(args: Sequence[str]) -> Any:
     )
     parser.add_argument(
         "--contexts", type=str | None, default=None, help="Data with the titles and passages, for --to-official."
+    )
+    parser.add_argument(
+        "--racing",
+        type=Racing | None,
+        default=None,
+        help="Also race over the recorded repeats, and compare with what the full E-step keeps.",
     )
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of tables.")
     if _asks_for_filter(args):
@@ -252,6 +273,7 @@ def _sections(report: Report) -> Iterator[str]:
         lines.append(_regrading_line(report.regrading))
     if report.comparison:
         lines.append(_comparison_line(report.comparison))
+    lines += map(_racing_line, report.racing)
     if lines := [*lines, *(f"written: {line}" for line in report.written)]:
         yield "\n".join(lines)
 
@@ -271,6 +293,15 @@ def _regrading_line(regrading: Regrading) -> str:
     used = "; ".join(f"{name} {value:g}" for name, value in regrading.usage.as_dict().items())
     found = f"graded anew: {regrading.answers:,} distinct answers, {regrading.agreement:.1%} as before{kappa}"
     return f"{found} ({used})" if used else found
+
+
+def _racing_line(found: RaceFigures) -> str:
+    low, high = found.interval
+    return (
+        f"{found.name}, raced: {found.same} of {found.kept} kept edits are the same "
+        f"({found.same / found.kept:.1%}, 95 % interval {low:.1%} to {high:.1%}), {found.as_good} are as good, "
+        f"{found.trainings} of {found.of} trainings, {found.spent:.1%} of the compute"
+    )
 
 
 def _comparison_line(comparison: Comparison) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 from seal_lightning.grading import Answer, Grader, Reward, Rubric, Verdict
@@ -84,6 +86,7 @@ def grade_trials(
     others: Mapping[str, Queries],
     policy: Chooser,
     clock: Clock,
+    graded: Mapping[int, Sequence[Verdict]] = MappingProxyType({}),
 ) -> list[Grades]:
     """Verdicts on all answers of a unit, asked for together.
 
@@ -95,13 +98,14 @@ def grade_trials(
         others: By context id, the queries of other contexts that its adapters were asked; empty without retention.
         policy: For a grader that asks it.
         clock: Of the unit.
+        graded: What `grade_own` gave, by number of the attempt.
     """
     answers: list[Answer] = []
     for context, texts in baselines.values():
         answers += _answers(own_queries(context), texts)
-    for attempt, trial in zip(attempts, trials, strict=True):
+    for number, (attempt, trial) in enumerate(zip(attempts, trials, strict=True)):
         if trial:
-            answers += _answers(own_queries(attempt.context), trial.answers)
+            answers += [] if number in graded else _answers(own_queries(attempt.context), trial.answers)
             answers += _answers(others.get(attempt.context.id, ()), trial.retained)
     with clock.phase("grading", len(answers)) as advance:
         given = iter(grader.verdicts(answers, policy=policy, on_done=advance))
@@ -112,18 +116,31 @@ def grade_trials(
         for query, verdict in zip(context.queries, before[name], strict=True)
     }
     grades = []
-    for attempt, trial in zip(attempts, trials, strict=True):
+    for number, (attempt, trial) in enumerate(zip(attempts, trials, strict=True)):
         own, asked = before[attempt.context.id], others.get(attempt.context.id)
         if trial is None:
             grades.append(Grades(own))
             continue
-        after = _take(given, len(trial.answers))
+        after = graded[number] if number in graded else _take(given, len(trial.answers))
         if asked is None:
             grades.append(Grades(own, after))
             continue
         known_before = [known[context.id, query] for context, query in asked]
         grades.append(Grades(own, after, (known_before, _take(given, len(asked)))))
     return grades
+
+
+def grade_own(
+    grader: Grader, attempts: Sequence[Attempt], trials: Sequence[Trial | None], *, policy: Chooser, clock: Clock
+) -> list[Sequence[Verdict]]:
+    """Verdicts on the answers of some attempts to their own queries, before those of the whole unit."""
+    answers = [
+        _answers(own_queries(attempt.context), trial.answers) if trial else []
+        for attempt, trial in zip(attempts, trials, strict=True)
+    ]
+    with clock.phase("grading", sum(map(len, answers))) as advance:
+        given = iter(grader.verdicts(list(chain(*answers)), policy=policy, on_done=advance))
+    return [_take(given, len(mine)) for mine in answers]
 
 
 def mark_edits(rubric: Rubric, attempts: Sequence[Attempt], *, policy: Chooser, clock: Clock) -> list[Grades]:
@@ -144,6 +161,7 @@ def to_rollout(
     round: int,
     seconds: Mapping[str, float],
     usage: Mapping[str, Usage],
+    dropped: str = "",
 ) -> Rollout:
     """Everything that is known about an attempt; its reward comes with `rewarded`.
 
@@ -155,6 +173,7 @@ def to_rollout(
         round: Counted from 0.
         seconds: By phase.
         usage: What endpoints charged, by purpose.
+        dropped: Why a race gave the edit up, where it did.
     """
     queries = attempt.context.queries if baseline_answers else ()
     baseline = _mean(grades.before)
@@ -186,6 +205,7 @@ def to_rollout(
         baseline=baseline,
         score=score,
         gain=0.0 if grades.rubric else score - baseline,  # a rubric has no baseline
+        dropped=dropped,
         retention=_mean(grades.others[1]) - _mean(grades.others[0]) if grades.others else None,
         steps=trial.steps if trial else 0,
         tokens={**attempt.tokens, **counts},
@@ -195,8 +215,8 @@ def to_rollout(
 
 
 def rewarded(rollout: Rollout, grades: Grades, reward: Reward) -> Rollout:
-    """The rollout with its reward and what it is made of, where it was scored."""
-    if not grades.after and grades.rubric is None:
+    """The rollout with its reward and what it is made of, where it was scored and not dropped."""
+    if rollout.dropped or (not grades.after and grades.rubric is None):
         return rollout
     measured = reward.measure(rollout)
     marks = {f"rubric {name}": mark for name, mark in grades.rubric.reasons.items()} if grades.rubric else {}

@@ -161,8 +161,10 @@ class Rollout:
     `baseline_answers`, `answers`, `questions` and `golds` are aligned by query. `scores` are in [0, 1]. `terms` are
     what the reward is made of, before weights; `retention` is the change of accuracy on other contexts' queries, where
     it was asked for. `usage` is what endpoints were asked for, by purpose (`Usage.as_dict`); over rollouts it adds up.
-    `steps` are the adapter's optimizer steps; `tokens` counts `prompt`, `edit`, `trained` (sum over all epochs) and
-    `answers`; `seconds` is wall-clock time by phase.
+    `dropped` says why a race gave the edit up, where it did: nothing keeps such an edit, and its score is no measure.
+    `steps` are the adapter's optimizer steps; `tokens` counts `prompt`, `edit`, `trained` (sum over all epochs),
+    `answers`, and at an edit's first repeat what a race `saved` of those it did not train;
+    `seconds` is wall-clock time by phase.
     """
 
     round: int
@@ -189,6 +191,7 @@ class Rollout:
     reward: float | None = None
     terms: Mapping[str, float] = field(default_factory=dict)
     retention: float | None = None
+    dropped: str = ""
     steps: int = 0
     tokens: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -197,7 +200,8 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class EditOutcome:
-    """One self-edit with its repeats averaged: what a filter chooses from. A rejected edit has `reward` None."""
+    """One self-edit with its repeats averaged: what a filter chooses from. An edit that was rejected or dropped
+    has `reward` None."""
 
     context_id: str
     edit_index: int

@@ -1,0 +1,282 @@
+"""Racing: train the adapters that decide which edits are kept, and leave out the others (part of SEAL's E-step).
+
+The full E-step trains every edit as often as it has repeats. Here one training after another is chosen by what is known
+so far, until a share of that compute is spent:
+
+    observed answers -> how further repeats would go -> which edits would be kept -> the training that tells most of it
+
+A query's answer after one more repeat is right with a probability that has a beta prior: its mean is the share of right
+answers to that query by other edits of the context, its strength comes from how well repeats agree in the unit. From it
+follows exactly how probable each total of an edit is, and each edit among the best. A training is worth what it is
+expected to add to the sum of the largest of these probabilities (the knowledge gradient of Frazier, Powell and Dayanik,
+2008, for the choice of a subset), per token. Choices use nothing that was not observed. Edits without a chance get no
+further repeat, and contexts that are decided none at all. Left out: races across units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil, comb, exp, lgamma
+
+import numpy as np
+
+from seal_lightning.errors import ConfigError
+
+Training = tuple[int, int, int]  # number of the context, of the edit, and the repeat
+Train = Callable[[Sequence[Training]], Sequence[Sequence[float]]]
+
+STRENGTHS = (3.0, 0.3, 1.0, 10.0)  # of the prior, in repeats; the first is taken until repeats tell more
+NEIGHBOURS = 2.0  # how many edits the mean of all queries counts for, beside what others answered to the same query
+UNLIKELY = 1e-7
+
+
+@dataclass(frozen=True)
+class Racing:
+    """Spend repeats where they decide which edits are kept; the others are dropped.
+
+    Args:
+        budget: Share of the full E-step's inner loop, in trained tokens, that is spent at most; a few more trainings
+            are made only where an edit would be kept that was never trained.
+        keep: How many edits of a context remain, as many as the filter keeps (`filter.k`).
+        together: Share of a unit's contexts that train an adapter at the same time: with less, every choice knows more;
+            with more, a GPU is better filled.
+    """
+
+    budget: float = 0.5
+    keep: int = 1
+    together: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.budget <= 1:
+            raise ConfigError(f"racing.budget must be above 0 and at most 1, got {self.budget}")
+        if not 0 < self.together <= 1:
+            raise ConfigError(f"racing.together must be above 0 and at most 1, got {self.together}")
+        if self.keep < 1:
+            raise ConfigError(f"racing.keep must be at least 1, got {self.keep}")
+
+    def check(self, *, edits: int, repeats: int) -> None:
+        """Whether there is something to race for.
+
+        Raises:
+            ConfigError: The budget does not suffice for one training of what is kept, or there is but one repeat.
+        """
+        if repeats < 2:
+            raise ConfigError(f"racing needs repeats to save: repeats must be at least 2, got {repeats}")
+        if self.keep > self.budget * edits * repeats:
+            raise ConfigError(
+                f"racing.budget must allow one training of each of the {self.keep} edits that are kept, got "
+                f"{self.budget} of {edits} x {repeats}: raise it"
+            )
+
+
+@dataclass(slots=True)
+class Heat:
+    """The race of one context.
+
+    Attributes:
+        costs: Of one training of each edit, in any unit.
+        repeats: Of the full E-step.
+        right: Sums of the answers' scores by edit and query, (edits, queries).
+        seen: Repeats by edit so far, (edits,).
+        chances: Of each edit to be among those that the full E-step keeps, (edits,).
+        value: Expected number of kept edits that are the same.
+    """
+
+    costs: Sequence[float]
+    repeats: int
+    right: np.ndarray
+    seen: np.ndarray
+    chances: np.ndarray
+    value: float = 0.0
+    next: int | None = None  # the edit whose training promises most
+    promise: float = 0.0  # of it, per cost
+
+    def leaders(self, keep: int) -> list[int]:
+        """The `keep` edits with the best chances."""
+        return self._best(range(len(self.costs)), keep)
+
+    def survivors(self, keep: int) -> list[int]:
+        """The same among those that were trained, in their order."""
+        return sorted(self._best([edit for edit in range(len(self.costs)) if self.seen[edit]], keep))
+
+    def _best(self, edits: Iterable[int], keep: int) -> list[int]:
+        return sorted(edits, key=lambda edit: (-round(float(self.chances[edit]), 9), edit))[:keep]
+
+
+def race(
+    racing: Racing, costs: Sequence[Sequence[float]], queries: Sequence[int], *, repeats: int, train: Train
+) -> list[Heat]:
+    """Race the edits of the contexts of a unit.
+
+    Args:
+        racing: How much may be spent, and how many edits remain.
+        costs: Of one training, by context and edit.
+        queries: How many each context has.
+        repeats: Of the full E-step.
+        train: Trains adapters and returns the scores of each one's answers, in [0, 1].
+
+    Returns:
+        The race of each context.
+    """
+    heats = [
+        Heat(mine, repeats, np.zeros((len(mine), count)), np.zeros(len(mine), int), np.full(len(mine), 1 / len(mine)))
+        for mine, count in zip(costs, queries, strict=True)
+    ]
+    left = racing.budget * repeats * sum(map(sum, costs))
+    changed = list(range(len(heats)))
+    while True:
+        average, strength = _average(heats), _strength(heats)
+        for number in changed:
+            _look_ahead(heats[number], keep=racing.keep, average=average, strength=strength)
+        chosen = _stage(heats, racing, left)
+        if not chosen:
+            return heats
+        left -= sum(heats[number].costs[edit] for number, edit, _ in chosen)
+        for (number, edit, _), scores in zip(chosen, train(chosen), strict=True):
+            heats[number].right[edit] += scores
+            heats[number].seen[edit] += 1
+        changed = [number for number, _, _ in chosen]
+
+
+def _stage(heats: Sequence[Heat], racing: Racing, left: float) -> list[Training]:
+    """The trainings to make together: one of a context, where it promises most."""
+    # An edit can lead without a training, because the others are bad: one has to remain for it.
+    untried = [
+        (number, edit, 0)
+        for number, heat in enumerate(heats)
+        for edit in heat.leaders(racing.keep)
+        if not heat.seen[edit]
+    ]
+    left -= sum(heats[number].costs[edit] for number, edit, _ in untried)
+    order = sorted(
+        (number for number, heat in enumerate(heats) if heat.next is not None), key=lambda n: -heats[n].promise
+    )
+    most = ceil(racing.together * len(heats))
+    chosen: list[Training] = []
+    for number in order:
+        heat = heats[number]
+        assert heat.next is not None
+        if heat.costs[heat.next] <= left and len(chosen) < most:
+            left -= heat.costs[heat.next]
+            chosen.append((number, heat.next, int(heat.seen[heat.next])))
+    return chosen or untried
+
+
+def _look_ahead(heat: Heat, *, keep: int, average: float, strength: float) -> None:
+    """What is to be expected of the context now, and after each training that could come next."""
+    edits, queries = heat.right.shape
+    heat.next, heat.promise = None, 0.0
+    totals = np.zeros((edits, heat.repeats * queries + 1))  # pmf of each edit's right answers over all repeats
+    outcomes: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+    a, b = _beliefs(heat, average, strength)
+    for edit in range(edits):
+        more, known = heat.repeats - int(heat.seen[edit]), round(float(heat.right[edit].sum()))
+        for ahead in sorted({1, more} - {0}):
+            split = _totals(a[edit], b[edit], ahead, more)  # (right in the next `ahead`, right in all further ones)
+            totals[edit, known : known + split.shape[1]] = split.sum(0)
+            likely = split[split.sum(1) > UNLIKELY]
+            after = np.zeros((len(likely), totals.shape[1]))
+            after[:, known : known + split.shape[1]] = likely / likely.sum(1, keepdims=True)
+            outcomes[edit, ahead] = likely.sum(1), after
+        if not more:
+            totals[edit, known] = 1.0
+    rivals = _rivals(totals, keep)
+    heat.chances = _chances(totals, rivals, 0, totals[:1])[0]
+    heat.value = float(np.sort(heat.chances)[-keep:].sum())
+    for (edit, ahead), (weights, after) in outcomes.items():
+        values = np.sort(_chances(totals, rivals, edit, after), axis=1)[:, -keep:].sum(1)
+        promise = (float(weights @ values) - heat.value) / (ahead * heat.costs[edit])
+        if promise > max(heat.promise, UNLIKELY / heat.costs[edit]):
+            heat.next, heat.promise = edit, promise
+
+
+def _rivals(totals: np.ndarray, keep: int) -> np.ndarray:
+    """How probable it is that fewer than `keep` edits are better, from the pmfs of all edits' totals, (E, L).
+
+    Returns:
+        (keep, E, E, L): exactly so many edits are better than edit i with a total of l, edit j not counted.
+    """
+    edits, levels = totals.shape
+    later = 1.0 - np.cumsum(totals, axis=1)  # of a later edit only a larger total is better
+    earlier = later + totals  # of an earlier one the same total is better too
+    found = np.zeros((keep, edits, edits, levels))
+    found[0] = 1.0
+    for other in range(edits):
+        wins = np.repeat(np.where(np.arange(edits)[:, None] > other, earlier[other], later[other])[:, None], edits, 1)
+        wins[other], wins[:, other] = 0.0, 0.0  # not against itself, and not where it does not count
+        found[1:] = found[1:] * (1 - wins) + found[:-1] * wins
+        found[0] *= 1 - wins
+    return found
+
+
+def _chances(totals: np.ndarray, rivals: np.ndarray, edit: int, after: np.ndarray) -> np.ndarray:
+    """The chance of each edit to be among the best, ties to the first, if `edit` has one of the pmfs `after`, (W, L).
+
+    Returns:
+        (W, E).
+    """
+    numbers = np.arange(len(totals))[:, None]
+    later = 1.0 - np.cumsum(after, axis=1)
+    there = totals * rivals[:-1, :, edit].sum(0)  # fewer others are better: `edit` may be too
+    last = totals * rivals[-1, :, edit]  # as many as may be are better already
+    chances = there.sum(1) + np.where(numbers > edit, last @ (1 - later - after).T, last @ (1 - later).T).T
+    chances[:, edit] = after @ rivals[:, edit, edit].sum(0)
+    return chances
+
+
+def _beliefs(heat: Heat, average: float, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """Beta distributions of how often each edit answers each query right, (edits, queries) twice."""
+    others, seen = heat.right.sum(0) - heat.right, (heat.seen.sum() - heat.seen)[:, None]
+    prior = strength * (others + NEIGHBOURS * average) / (seen + NEIGHBOURS)
+    return heat.right + prior, heat.seen[:, None] - heat.right + strength - prior
+
+
+def _average(heats: Sequence[Heat]) -> float:
+    """Share of right answers so far; one half before there are any."""
+    right = sum(float(heat.right.sum()) for heat in heats)
+    answers = sum(int(heat.seen.sum()) * heat.right.shape[1] for heat in heats)
+    return (right + 0.5) / (answers + 1)
+
+
+def _strength(heats: Sequence[Heat]) -> float:
+    """The strength that makes the repeats seen so far most likely."""
+    average = _average(heats)
+
+    def likelihood(strength: float) -> float:
+        found = 0.0
+        for heat in heats:
+            a, b = _beliefs(heat, average, strength)
+            for edit in np.flatnonzero(heat.seen > 1):
+                n, prior = int(heat.seen[edit]), a[edit] - heat.right[edit]
+                for after, before in zip(a[edit], prior, strict=True):
+                    found += lgamma(after) - lgamma(before)
+                for after, before in zip(b[edit], strength - prior, strict=True):
+                    found += lgamma(after) - lgamma(before)
+                found += len(prior) * (lgamma(strength) - lgamma(strength + n))
+        return found
+
+    return max(STRENGTHS, key=likelihood)
+
+
+def _totals(a: np.ndarray, b: np.ndarray, ahead: int, more: int) -> np.ndarray:
+    """Joint pmf of the right answers in the next `ahead` repeats and in all `more` of an edit, over its queries."""
+    found = np.zeros((ahead * len(a) + 1, more * len(a) + 1))
+    found[0, 0] = 1.0
+    for one, other in zip(a, b, strict=True):
+        new = np.zeros_like(found)
+        for near, chance in enumerate(_beta_binomial(ahead, one, other)):
+            for far, further in enumerate(_beta_binomial(more - ahead, one + near, other + ahead - near)):
+                shifted = found[: len(found) - near, : found.shape[1] - near - far]
+                new[near:, near + far :] += chance * further * shifted
+        found = new
+    return found
+
+
+def _beta_binomial(count: int, a: float, b: float) -> list[float]:
+    """Chances of 0 to `count` right answers."""
+    whole = lgamma(a) + lgamma(b) - lgamma(a + b)
+    return [
+        comb(count, right) * exp(lgamma(a + right) + lgamma(b + count - right) - lgamma(a + b + count) - whole)
+        for right in range(count + 1)
+    ]

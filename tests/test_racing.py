@@ -1,0 +1,293 @@
+"""The race over edits: what it believes, what it trains, what it keeps; in the E-step and over recorded repeats."""
+
+import itertools
+import json
+from dataclasses import replace
+from statistics import fmean
+
+import numpy as np
+import pytest
+
+from seal_lightning.e_step import EStep, Plan
+from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.figures import figures_of, share_spent
+from seal_lightning.grading import Contains, Reward
+from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.journal import rollout_from_dict, rollout_to_dict
+from seal_lightning.loop import e_step_metrics
+from seal_lightning.module import SEALModule
+from seal_lightning.policy import Policy
+from seal_lightning.racing import Racing, _chances, _rivals, _totals, race
+from seal_lightning.recorded import Entry, race_anew
+from seal_lightning.replay import main as replay
+from seal_lightning.rollouts import make_stamp
+from seal_lightning.sampling import Sample, Sampler
+from seal_lightning.selection import best_of, group_rollouts, lot_of
+from seal_lightning.tasks import Knowledge
+from seal_lightning.tiny import build_tiny
+from seal_lightning.types import Context, Query, Rollout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"budget": 0.0}, r"racing.budget must be above 0 and at most 1, got 0.0"),
+        ({"budget": 1.5}, r"racing.budget must be above 0 and at most 1, got 1.5"),
+        ({"together": 0}, r"racing.together must be above 0 and at most 1, got 0"),
+        ({"keep": 0}, r"racing.keep must be at least 1, got 0"),
+    ],
+)
+def test_races_that_cannot_work_are_refused(options, said):
+    with pytest.raises(ConfigError, match=said):
+        Racing(**options)
+
+
+def test_plans_and_rewards_that_do_not_fit_a_race_are_refused():
+    with pytest.raises(ConfigError, match="racing needs repeats to save: repeats must be at least 2, got 1"):
+        Plan(repeats=1, racing=Racing())
+    with pytest.raises(ConfigError, match=r"racing.budget must allow one training of each of the 2 edits"):
+        Plan(edits=2, repeats=2, racing=Racing(budget=0.3, keep=2))
+    with pytest.raises(ConfigError, match="racing must be None where score_by is rubric"):
+        Plan(repeats=1, score_by="rubric", racing=Racing())
+    with pytest.raises(ConfigError, match=r"evaluation\.racing must be null"):
+        SEALModule(evaluation=Plan(racing=Racing()))
+    with pytest.raises(ConfigError, match=r"score and gain where e_step\.racing is set, got length"):
+        SEALModule(e_step=Plan(racing=Racing()), reward={"score": 1.0, "length": -0.1})
+
+
+# -- what is believed --------------------------------------------------------------------------------------------------
+
+
+def test_totals_of_further_repeats_are_those_of_all_their_outcomes():
+    a, b = np.array([1.0, 2.5]), np.array([3.0, 0.5])
+    found = _totals(a, b, 1, 2)
+    expected = np.zeros((3, 5))
+    for outcome in itertools.product((0, 1), repeat=4):  # two queries in each of two repeats
+        chance = 1.0
+        for query in range(2):
+            first, second = outcome[query], outcome[2 + query]
+            mean = a[query] / (a[query] + b[query])
+            later = (a[query] + first) / (a[query] + b[query] + 1)
+            chance *= (mean if first else 1 - mean) * (later if second else 1 - later)
+        expected[sum(outcome[:2]), sum(outcome)] += chance
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_chances_to_be_kept_are_those_of_all_outcomes_with_ties_to_the_first(keep):
+    draw = np.random.default_rng(keep)
+    totals, after = draw.dirichlet(np.ones(3), size=4), draw.dirichlet(np.ones(3), size=2)
+    rivals = _rivals(totals, keep)
+    for edit in range(4):
+        found = _chances(totals, rivals, edit, after)
+        for world in range(2):
+            here = totals.copy()
+            here[edit] = after[world]
+            expected = np.zeros(4)
+            for outcome in itertools.product(range(3), repeat=4):
+                best = sorted(range(4), key=lambda number: (-outcome[number], number))[:keep]
+                expected[best] += np.prod(here[range(4), outcome])
+            np.testing.assert_allclose(found[world], expected, atol=1e-12)
+
+
+# -- what is trained ---------------------------------------------------------------------------------------------------
+
+
+def raced(scores, racing, costs=None):
+    """The survivors of each context, and the trainings; from scores (contexts, edits, repeats, queries)."""
+    made = []
+
+    def train(chosen):
+        made.extend(chosen)
+        return [scores[context][edit][repeat] for context, edit, repeat in chosen]
+
+    contexts, edits, repeats, queries = np.shape(scores)
+    heats = race(racing, costs or [[1.0] * edits] * contexts, [queries] * contexts, repeats=repeats, train=train)
+    return [heat.survivors(racing.keep) for heat in heats], made
+
+
+def test_an_edit_that_leads_because_the_others_are_bad_is_trained_before_it_is_kept():
+    clear = [[[1.0] * 6] * 3] + [[[0.0] * 6] * 3] * 3
+    draw = np.random.default_rng(0)
+    close = (draw.random((4, 3, 6)) < 0.5).astype(float).tolist()
+    kept, made = raced([clear, close], Racing(budget=1.0, together=0.5))
+    count = [sum(context == number for context, *_ in made) for number in (0, 1)]
+    assert kept[0] == [0] and count[0] == 10 and count[1] == 12  # the one good edit leads before it was ever trained
+    assert made.index((0, 0, 0)) > 8
+    assert len(set(made)) == len(made)  # no repeat twice
+    for number, edit in itertools.product(range(2), range(4)):
+        repeats = [repeat for context, other, repeat in made if (context, other) == (number, edit)]
+        assert repeats == list(range(len(repeats)))  # in their order
+
+
+def test_the_budget_is_in_what_trainings_cost():
+    scores = (np.random.default_rng(1).random((3, 4, 3, 4)) < 0.4).astype(float)
+    costs = [[1.0, 2.0, 3.0, 10.0]] * 3
+    _, made = raced(scores, Racing(budget=0.4), costs)
+    spent = sum(costs[context][edit] for context, edit, _ in made)
+    assert 0.3 * 144 < spent <= 0.4 * 144
+
+
+def test_with_the_whole_budget_the_race_keeps_what_the_full_e_step_does():
+    scores = (np.random.default_rng(2).random((6, 5, 3, 4)) < 0.5).astype(float)
+    for keep in (1, 2):
+        kept, made = raced(scores, Racing(budget=1.0, keep=keep))
+        full = [
+            sorted(sorted(range(5), key=lambda edit: (-round(of_context[edit].mean(), 9), edit))[:keep])
+            for of_context in scores
+        ]
+        assert kept == full and len(made) < 90  # what cannot change the choice is not trained
+
+
+def test_every_edit_that_is_kept_was_trained():
+    scores = np.zeros((5, 4, 2, 3))
+    kept, made = raced(scores, Racing(budget=0.25, keep=2))
+    for number, survivors in enumerate(kept):
+        assert len(survivors) == 2 and {(number, edit, 0) for edit in survivors} <= set(made)
+
+
+def test_half_the_compute_keeps_the_same_edits_where_edits_differ_more_than_repeats():
+    """20 contexts with 6 edits and 3 repeats."""
+    draw = np.random.default_rng(3)
+    skill = draw.beta(0.15, 0.3, size=(20, 6, 1, 5))
+    scores = (draw.random((20, 6, 3, 5)) < skill).astype(float)
+    kept, made = raced(scores, Racing(budget=0.5))
+    full = [[int(np.argmax(np.round(of_context, 9)))] for of_context in scores.mean((2, 3))]
+    assert sum(one == other for one, other in zip(kept, full, strict=True)) >= 18 and len(made) <= 180
+
+
+# -- in the E-step -----------------------------------------------------------------------------------------------------
+
+PLACES = tuple(
+    Context(name, name.title(), f"The {name} is {word}.", (Query(f"What is the {name}?", (word,)),))
+    for name, word in (("lamp", "l"), ("tarn", "e"))
+)
+RACE = Plan(edits=3, repeats=2, passage_only=True, racing=Racing(budget=0.6))
+
+
+class Fixed(Sampler):
+    def sample(self, policy, requests, *, on_done=lambda count: None):
+        return [Sample(("It burns oil.", " ", "It is a big lake.")[r.index], 5, 7) for r in requests]
+
+
+class Counting(Contains):
+    """Remembers how many answers it was asked about."""
+
+    asked = 0
+
+    def verdicts(self, answers, **options):
+        self.asked += len(answers)
+        return super().verdicts(answers, **options)
+
+
+def e_step(**parts):
+    loop = InnerLoop(rank=2, alpha=4.0, epochs=2, learning_rate=0.01)
+    chosen = {"task": Knowledge(), "sampler": Fixed(), "inner_loop": loop, "grader": Contains(), "reward": Reward()}
+    return EStep(**{**chosen, "max_answer_tokens": 4, **parts})
+
+
+def policy():
+    model, tokenizer = build_tiny("llama")
+    return Policy(model.requires_grad_(False), tokenizer, chat=False)
+
+
+def test_the_e_step_trains_what_the_race_asks_for_and_says_what_was_dropped():
+    grader = Counting()
+    rollouts = e_step(grader=grader).run(policy(), PLACES, plan=RACE, round=0)
+    full = e_step().run(policy(), PLACES, plan=replace(RACE, racing=None), round=0)
+    by_place = {(r.context_id, r.kind, r.edit_index, r.repeat): r for r in full}
+    edits = [r for r in rollouts if r.kind == "edit" and r.status == "ok"]
+    trained = [r for r in edits if r.answers]
+    assert len(trained) == 4  # 60 % of eight trainings, in tokens
+    for rollout in trained:  # the same adapters as in the full E-step
+        other = by_place[rollout.context_id, "edit", rollout.edit_index, rollout.repeat]
+        assert (rollout.seed, rollout.answers, rollout.scores) == (other.seed, other.answers, other.scores)
+    assert grader.asked == 2 + 2 + len(trained)  # baselines, passages, and each answer once
+    assert [r.context_id for r in rollouts if r.kind == "passage" and r.reward is not None] == ["lamp", "tarn"]
+    assert sum(r.status == "rejected" for r in rollouts) == 4  # a rejected edit has all its repeats, as ever
+    for name in ("lamp", "tarn"):
+        mine = [r for r in edits if r.context_id == name]
+        assert {r.edit_index for r in mine} == {0, 2}  # every usable edit has a rollout
+        dropped = {r.edit_index for r in mine if r.dropped}
+        assert len(dropped) == 1
+        assert all((r.reward is None) == bool(r.dropped) for r in mine)
+        for edit in dropped:
+            count = sum(bool(r.answers) for r in mine if r.edit_index == edit)
+            assert {r.dropped for r in mine if r.edit_index == edit} == {f"racing: {count} of 2 repeats trained"}
+    spent, saved = (sum(r.tokens.get(what, 0) for r in edits) for what in ("trained", "saved"))
+    assert spent + saved == sum(r.tokens["trained"] for r in full if r.kind == "edit" and r.status == "ok")
+    assert share_spent(rollouts) == spent / (spent + saved) <= 0.6
+
+
+def test_a_dropped_edit_is_kept_by_no_filter_and_in_no_score():
+    scored = Rollout(0, "lamp", 0, 0, 1, "p", "a", "ok", score=0.5, scores=(0.5,), reward=0.5, tokens={"trained": 6})
+    lost = replace(scored, edit_index=1, text="b", score=1.0, scores=(1.0,), reward=None, dropped="racing: 1 of 2")
+    lost = replace(lost, tokens={"trained": 3, "saved": 3})
+    (group,) = group_rollouts([scored, lost])
+    assert [one.text for one in best_of(group, k=9)] == [one.text for one in lot_of(group, k=9)] == ["a"]
+    figures = figures_of([scored, lost])
+    assert (figures.score[0], figures.best, figures.solved, figures.dropped) == (0.5, 0.5, 0.0, 0.5)
+    assert (figures.edits, figures.rejected, figures.tokens["trained"], figures.spent) == (2, 0.0, 9, 0.75)
+    metrics = e_step_metrics([scored, lost], [group], best_of(group), 1.0)
+    assert (metrics["racing/spent_frac"], metrics["reward/mean"]) == (0.75, 0.5)
+    assert "racing/spent_frac" not in e_step_metrics([scored], [group], best_of(group), 1.0)
+
+
+def test_without_a_race_journals_and_stamps_are_as_before():
+    rollout = Rollout(0, "lamp", 0, 0, 1, "p", "a", "ok")
+    assert "dropped" not in rollout_to_dict(rollout)
+    lost = replace(rollout, dropped="racing: 0 of 2 repeats trained")
+    assert rollout_from_dict(json.loads(json.dumps(rollout_to_dict(lost)))) == lost
+    stamps = [
+        make_stamp(e_step(), Plan(racing=racing), [PLACES], chat=False, base="", policy="")
+        for racing in (None, Racing())
+    ]
+    assert set(stamps[1]) - set(stamps[0]) == {"plan.racing.budget", "plan.racing.keep", "plan.racing.together"}
+    assert not any("racing" in name for name in stamps[0])
+
+
+# -- over recorded repeats ---------------------------------------------------------------------------------------------
+
+
+def recorded(scores, **options):
+    return tuple(
+        Rollout(0, f"c{context}", edit, repeat, 1, f"p{context}", f"e{edit}", "ok", baseline_answers=("x",) * 4,
+                answers=("x",) * 4, questions=("q",) * 4, golds=(("g",),) * 4, baseline_scores=(0.0,) * 4,
+                scores=tuple(values), score=fmean(values), reward=fmean(values), **options)
+        for context, edits in enumerate(scores) for edit, repeats in enumerate(edits)
+        for repeat, values in enumerate(repeats)
+    )  # fmt: skip
+
+
+def test_replay_says_how_a_race_would_have_gone(tmp_path, capsys):
+    scores = (np.random.default_rng(5).random((8, 4, 3, 4)) < [[[[0.9]], [[0.2]], [[0.1]], [[0.1]]]]).astype(float)
+    entry = Entry("run", "train-000", recorded(scores.tolist()), ())
+    found = race_anew(entry, Racing(budget=0.5))
+    assert (found.kept, found.same, found.as_good, found.of) == (8, 8, 8, 96)
+    assert found.interval == (1.0, 1.0) and found.trainings <= 48 and found.spent == found.trainings / 96
+    path = tmp_path / "train-000.jsonl"
+    rows = [{"unit": 0, "of": len(entry.rollouts), **rollout_to_dict(one)} for one in entry.rollouts]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [{"stamp": {}}, *rows]))
+    replay([str(path), "--racing.budget", "0.5"])
+    said = "train-000, raced: 8 of 8 kept edits are the same (100.0%, 95 % interval 100.0% to 100.0%), 8 are as good, "
+    assert said + f"{found.trainings} of 96 trainings, {found.spent:.1%} of the compute" in capsys.readouterr().out
+
+
+def test_replay_refuses_what_it_cannot_race_over():
+    scores = np.zeros((2, 3, 1, 4)).tolist()
+    with pytest.raises(DataError, match="train-000: expected the same 2 or more repeats of every edit, got 1: race"):
+        race_anew(Entry("run", "train-000", recorded(scores), ()), Racing())
+    with pytest.raises(DataError, match="repeats of every edit, got none: race"):
+        race_anew(Entry("run", "train-000", (), ()), Racing())
+    with pytest.raises(DataError, match="repeats of every edit, got a race: race"):
+        race_anew(Entry("run", "train-000", recorded(scores, dropped="racing"), ()), Racing())
+
+
+def test_published_repeats_are_raced_over(shared):
+    """Half the trainings decide most contexts as all of them do; how far they get is in benchmarks/RESULTS.md."""
+    from seal_lightning.recorded import read_entries
+
+    (entry,) = read_entries(str(shared / "data" / "seal-published" / "rank_iter0_prompt-rewrite.json.gz"))
+    found = race_anew(entry, Racing(budget=0.5, together=1.0))
+    assert (found.kept, found.of) == (50, 750) and 350 <= found.trainings <= 375
+    assert found.same >= 35 and found.as_good >= 40
