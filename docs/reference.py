@@ -98,7 +98,8 @@ def docstring(thing: Any) -> Docstring:
 def described(thing: Any) -> str:
     """A docstring without its sections, as Markdown: what is indented there is a block of code."""
     found = docstring(thing)
-    text = "\n\n".join(part for part in (found.short_description, found.long_description) if part)
+    gap = "\n\n" if found.blank_after_short_description else "\n"
+    text = gap.join(part for part in (found.short_description, found.long_description) if part)
     return re.sub(
         r"((?:^ {4}.*\n?)+)",
         lambda block: f"\n```text\n{textwrap.dedent(block[1]).rstrip()}\n```\n\n",

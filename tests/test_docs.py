@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tomllib
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -51,9 +52,14 @@ def blocks(language, text):
 
 
 def lines_of(text):
-    """The commands of the shell blocks of a page, a line each."""
-    joined = "\n".join(blocks("sh|bash", text)).replace("\\\n", " ")
-    return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
+    """The commands of the shell blocks of a page as lists of words; a quoted text may go over several lines."""
+    found, begun = [], ""
+    for line in "\n".join(blocks("sh|bash", text)).replace("\\\n", " ").splitlines():
+        begun += f"{line}\n"
+        with suppress(ValueError):  # no closing quotation yet
+            found, begun = [*found, shlex.split(begun, comments=True)], ""
+    assert begun == ""
+    return [words for words in found if words]
 
 
 def seal_commands(text):
@@ -192,6 +198,31 @@ def test_every_command_parses(folder, examples, command):
 def test_a_command_with_an_unknown_option_would_be_noticed(folder):
     with pytest.raises(ValueError, match="inner_lop"):
         reference.parser_of("fit").parse_args(["--model.inner_lop.rank", "8"])
+
+
+OPTION = re.compile(r"^(?:--|(?=(?:model|trainer|data|filter|checkpoint|table|progress)\.))([a-z_]+(?:\.[a-z_]+)*)")
+
+
+def test_options_in_the_text_exist():
+    """Names in `code`, with or without dashes; what lies below a class is an option of some class of the package."""
+    options = {
+        row[0].removeprefix("--") for name in COMMANDS for rows in reference.options(name).values() for row in rows
+    }
+    groups = {option.rpartition(".")[0] for option in options} | options
+    kinds = [thing for _, base in reference.KINDS.values() for thing in reference.classes(base).values()]
+    things = [*kinds, *reference.settings().values()]
+    of_classes = {name for thing in things for name, *_ in reference.parameters(thing)}
+    others = {"help", "print_config", "version"}  # of every command
+    others |= {"check", "exclude", "requeue", "signal"}  # of docs/reference.py, grading.fit, SLURM
+    unknown = []
+    for page, text in WRITTEN.items():
+        for quoted in re.findall(r"`([^`\n]+)`", re.sub(r"^ *```.*?^ *```", "", text, flags=re.S | re.M)):
+            if found := OPTION.match(quoted.replace("…", "")):
+                name = found[1]
+                below = any(name.startswith(f"{group}.") for group in groups) and name.rpartition(".")[2] in of_classes
+                if not below and name not in groups | others:
+                    unknown.append((page, quoted))
+    assert unknown == []
 
 
 def test_scripts_options_extras_and_targets_exist():
