@@ -291,7 +291,9 @@ def parameters(thing: type) -> Iterator[tuple[str, str, str, str]]:
 
 def settings() -> dict[str, type]:
     """Classes of options within the options of classes, such as an endpoint; by the path to import them from."""
-    hints = [hint for hint in typing.get_type_hints(SEALModule.__init__).values() if typing.get_args(hint)]
+    direct = list(typing.get_type_hints(SEALModule.__init__).values())
+    within = [hint for one in direct if dataclasses.is_dataclass(one) for hint in _hints(one).values()]
+    hints = [hint for hint in (*direct, *within) if typing.get_args(hint)]  # the options of others are the command's
     for _, base in KINDS.values():
         for thing in classes(base).values():
             hints += _hints(thing).values()
