@@ -16,12 +16,13 @@ from itertools import chain, islice
 from typing import Literal
 
 from seal_lightning.errors import ConfigError, ModelError
-from seal_lightning.grading import Grader, Reward, Rubric, Verdict
+from seal_lightning.grading import Grader, Reward, Rubric
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
 from seal_lightning.phases import Clock, Report
 from seal_lightning.policy import Policy
 from seal_lightning.questions import Questioner
-from seal_lightning.racing import Racing, Training, race
+from seal_lightning.raced import Raced, RaceWork, States, run_race
+from seal_lightning.racing import Racing
 from seal_lightning.sampling import Answerer, Asked, LocalAnswerer, PolicyWriter, Sampler, SampleRequest
 from seal_lightning.scoring import (
     Attempt,
@@ -151,7 +152,7 @@ class EStep:
         """
         clock, writer = Clock(report), PolicyWriter(policy)
         asked: dict[str, Usage] = {}
-        raced = _Raced()
+        raced = Raced()
         if plan.queries == "own":
             contexts, asked = self._own_queries(writer, contexts, clock)
         if plan.score_by == "rubric":
@@ -164,9 +165,10 @@ class EStep:
             attempts = self._attempts(policy, contexts, plan, round, clock)
             others = self._others(contexts, plan)
             if plan.racing:
-                attempts, trials, raced = self._race(policy, attempts, others, plan.racing, plan.repeats, clock)
+                raced = self._race(policy, attempts, others, plan, clock)
+                attempts, trials = list(raced.attempts), list(raced.trials)
             else:
-                trials = self._try(policy, attempts, others, clock)
+                trials, _ = self._try(policy, attempts, others, clock)
             grades = grade_trials(
                 self.grader,
                 attempts,
@@ -357,15 +359,23 @@ class EStep:
         attempts: Sequence[Attempt],
         others: Mapping[str, Queries],
         clock: Clock,
-    ) -> list[Trial | None]:
-        """Train an adapter for every usable edit, and let it answer; None for the others."""
+        start: States = (),
+        until: Sequence[int] | None = None,
+    ) -> tuple[list[Trial | None], States]:
+        """Train an adapter for every usable edit, and let it answer; None for the others.
+
+        Where all edits are usable, trainings can go on from a `start` and stop at `until` (see `InnerLoop.adapt`); how
+        they stand then is returned too.
+        """
         trials: list[Trial | None] = [None] * len(attempts)
         usable = [index for index, attempt in enumerate(attempts) if attempt.edit.status == "ok"]
         if not usable:
-            return trials
+            return trials, ()
         jobs = [_job(attempts[index]) for index in usable]
         with clock.phase("inner loop", self.inner_loop.total_steps(jobs)) as advance:
-            trained = self.inner_loop.adapt(policy.model, policy.tokenizer, jobs, on_step=advance)
+            trained = self.inner_loop.adapt(
+                policy.model, policy.tokenizer, jobs, on_step=advance, start=start, until=until
+            )
         queries = [
             [*own_queries(context), *others.get(context.id, ())]
             for context in (attempts[index].context for index in usable)
@@ -374,80 +384,22 @@ class EStep:
         for index, one, stats in zip(usable, replies, trained.stats, strict=True):
             own = len(attempts[index].context.queries)
             trials[index] = Trial(one.answers[:own], one.answers[own:], stats.steps, stats.trained_tokens, one.tokens)
-        return trials
+        return trials, trained.states
 
     def _race(
-        self,
-        policy: Policy,
-        attempts: Sequence[Attempt],
-        others: Mapping[str, Queries],
-        racing: Racing,
-        repeats: int,
-        clock: Clock,
-    ) -> tuple[list[Attempt], list[Trial | None], _Raced]:
-        """Train what the race asks for.
-
-        Returns:
-            The attempts that were made, among them one of each edit that was not; what came of them; and the race.
-        """
-        by_edit: dict[str, dict[int, list[int]]] = {}  # numbers of attempts by context, edit and repeat
-        for number, attempt in enumerate(attempts):
-            if attempt.kind == "edit" and attempt.edit.status == "ok":
-                by_edit.setdefault(attempt.context.id, {}).setdefault(attempt.edit_index, []).append(number)
-        fields = [list(edits.values()) for edits in by_edit.values()]
-        rest = [number for number, attempt in enumerate(attempts) if attempt.kind != "edit"]
-        trials = dict(zip(rest, self._try(policy, [attempts[number] for number in rest], others, clock), strict=True))
-        graded: dict[int, Sequence[Verdict]] = {}
-
-        def train(chosen: Sequence[Training]) -> list[list[float]]:
-            numbers = [fields[context][edit][repeat] for context, edit, repeat in chosen]
-            some = [attempts[number] for number in numbers]
-            made = self._try(policy, some, others, clock)
-            verdicts = grade_own(self.grader, some, made, policy=PolicyWriter(policy), clock=clock)
-            trials.update(zip(numbers, made, strict=True))
-            graded.update(zip(numbers, verdicts, strict=True))
-            return [[verdict.score for verdict in mine] for mine in verdicts]
-
-        costs = [
-            [
-                max(1, self.inner_loop.trained_tokens(policy.model, policy.tokenizer, _job(attempts[edit[0]])))
-                for edit in edits
-            ]
-            for edits in fields
-        ]
-        queries = [len(attempts[edits[0][0]].context.queries) for edits in fields]
-        heats = race(racing, costs, queries, repeats=repeats, train=train)
-        reasons: dict[int, str] = {}
-        saved: dict[int, int] = {}
-        for heat, edits in zip(heats, fields, strict=True):
-            survivors = heat.survivors(racing.keep)
-            for edit, numbers in enumerate(edits):
-                trained = int(heat.seen[edit])
-                saved[numbers[0]] = int((repeats - trained) * heat.costs[edit])
-                if edit not in survivors:
-                    reasons |= dict.fromkeys(numbers, f"racing: {trained} of {repeats} repeats trained")
-        made = [n for n, a in enumerate(attempts) if n in trials or a.edit.status != "ok" or a.repeat == 0]
-        return (
-            [
-                replace(attempts[number], tokens={**attempts[number].tokens, "saved": saved[number]})
-                if number in saved
-                else attempts[number]
-                for number in made
-            ],
-            [trials.get(number) for number in made],
-            _Raced(
-                {place: graded[number] for place, number in enumerate(made) if number in graded},
-                {place: reasons[number] for place, number in enumerate(made) if number in reasons},
-            ),
+        self, policy: Policy, attempts: Sequence[Attempt], others: Mapping[str, Queries], plan: Plan, clock: Clock
+    ) -> Raced:
+        """Train only what the plan's race asks for."""
+        assert plan.racing is not None
+        work = RaceWork(
+            plan.racing,
+            plan.repeats,
+            adapt=lambda some, start, until: self._try(policy, some, others, clock, start=start, until=until),
+            grade=lambda some, trials: grade_own(self.grader, some, trials, policy=PolicyWriter(policy), clock=clock),
+            tokens=lambda one: self.inner_loop.trained_tokens(policy.model, policy.tokenizer, _job(one)),
+            steps=lambda one: self.inner_loop.total_steps([_job(one)]),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Raced:
-    """What a race leaves behind, by number of the attempt: verdicts, and why edits were dropped."""
-
-    graded: Mapping[int, Sequence[Verdict]] = field(default_factory=dict)
-    dropped: Mapping[int, str] = field(default_factory=dict)
+        return run_race(attempts, work)
 
 
 def _unasked(context: Context, plan: Plan) -> list[Attempt]:

@@ -147,7 +147,7 @@ def make_stamp(
     contexts = [[asdict(context) for context in unit] for unit in units]
     return {
         **_flat("", describe(settings)),
-        **_flat("plan.", {name: value for name, value in asdict(plan).items() if name != "racing" or value}),
+        **_flat("plan.", describe({name: value for name, value in asdict(plan).items() if name != "racing" or value})),
         "contexts": _digest(contexts),
         "chat": chat,
         "base": base,

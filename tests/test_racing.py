@@ -17,7 +17,7 @@ from seal_lightning.journal import rollout_from_dict, rollout_to_dict
 from seal_lightning.loop import e_step_metrics
 from seal_lightning.module import SEALModule
 from seal_lightning.policy import Policy
-from seal_lightning.racing import Racing, _chances, _rivals, _totals, race
+from seal_lightning.racing import Racing, _chances, _rivals, _totals, halved, race
 from seal_lightning.recorded import Entry, race_anew
 from seal_lightning.replay import main as replay
 from seal_lightning.rollouts import make_stamp
@@ -35,6 +35,8 @@ from seal_lightning.types import Context, Query, Rollout
         ({"budget": 1.5}, r"racing.budget must be above 0 and at most 1, got 1.5"),
         ({"together": 0}, r"racing.together must be above 0 and at most 1, got 0"),
         ({"keep": 0}, r"racing.keep must be at least 1, got 0"),
+        ({"rungs": (0.5, 0.25)}, r"racing.rungs must be rising shares between 0 and 1, got \[0.5, 0.25\]"),
+        ({"rungs": (0.5, 1.0)}, r"racing.rungs must be rising shares between 0 and 1"),
     ],
 )
 def test_races_that_cannot_work_are_refused(options, said):
@@ -43,8 +45,10 @@ def test_races_that_cannot_work_are_refused(options, said):
 
 
 def test_plans_and_rewards_that_do_not_fit_a_race_are_refused():
-    with pytest.raises(ConfigError, match="racing needs repeats to save: repeats must be at least 2, got 1"):
+    with pytest.raises(ConfigError, match=r"racing needs 2 or more repeats, or racing\.rungs, to save anything, got 1"):
         Plan(repeats=1, racing=Racing())
+    with pytest.raises(ConfigError, match=r"racing\.rungs are for a single repeat, got 3 repeats: leave rungs out"):
+        Plan(repeats=3, racing=Racing(rungs=(0.5,)))
     with pytest.raises(ConfigError, match=r"racing.budget must allow one training of each of the 2 edits"):
         Plan(edits=2, repeats=2, racing=Racing(budget=0.3, keep=2))
     with pytest.raises(ConfigError, match="racing must be None where score_by is rubric"):
@@ -219,6 +223,38 @@ def test_the_e_step_trains_what_the_race_asks_for_and_says_what_was_dropped():
     assert share_spent(rollouts) == spent / (spent + saved) <= 0.6
 
 
+class Worded(Sampler):
+    def sample(self, policy, requests, *, on_done=lambda count: None):
+        texts = ("It burns oil.", "It is a big lake.", " ", "A lamp.\nA big lamp.", "Lakes.")
+        return [Sample(texts[r.index], 5, 7) for r in requests]
+
+
+def test_epochs_are_raced_for_by_halves_and_the_last_adapters_are_those_of_a_full_e_step():
+    loop = InnerLoop(rank=2, alpha=4.0, epochs=4, learning_rate=0.02)
+    step = e_step(inner_loop=loop, sampler=Worded(), grader=Counting())
+    plan = Plan(edits=5, repeats=1, written=False, racing=Racing(rungs=(0.25, 0.5)))
+    rollouts = step.run(policy(), PLACES, plan=plan, round=0)
+    full = e_step(inner_loop=loop, sampler=Worded()).run(policy(), PLACES, plan=replace(plan, racing=None), round=0)
+    assert [(r.context_id, r.edit_index) for r in rollouts] == [(r.context_id, r.edit_index) for r in full]
+    assert step.grader.asked == 2 + 8 + 4 + 2  # baselines; four usable edits a context, then two, then one
+    for rollout, other in zip(rollouts, full, strict=True):
+        if rollout.status == "rejected":
+            continue
+        if not rollout.dropped:
+            assert (rollout.steps, rollout.answers, rollout.reward) == (other.steps, other.answers, other.reward)
+            assert (rollout.tokens["saved"], rollout.tokens["trained"]) == (0, other.tokens["trained"])
+            continue
+        assert rollout.reward is None and rollout.steps in (other.steps / 4, other.steps / 2)
+        assert rollout.dropped == f"racing: {rollout.steps} of {other.steps} steps trained"
+        assert rollout.tokens["saved"] + rollout.tokens["trained"] == other.tokens["trained"]
+    assert sum(not r.dropped for r in rollouts if r.status == "ok") == 2
+
+
+def test_halves_keep_the_better_edits_and_ties_to_the_first():
+    scores = {3: [1.0, 0.0], 5: [0.5, 0.5], 8: [0.0, 0.0], 9: [1.0, 1.0], 11: [0.4, 0.6]}
+    assert halved(scores, 1) == [3, 5, 9] and halved(scores, 4) == [3, 5, 9, 11] and halved({}, 1) == []
+
+
 def test_a_dropped_edit_is_kept_by_no_filter_and_in_no_score():
     scored = Rollout(0, "lamp", 0, 0, 1, "p", "a", "ok", score=0.5, scores=(0.5,), reward=0.5, tokens={"trained": 6})
     lost = replace(scored, edit_index=1, text="b", score=1.0, scores=(1.0,), reward=None, dropped="racing: 1 of 2")
@@ -242,8 +278,14 @@ def test_without_a_race_journals_and_stamps_are_as_before():
         make_stamp(e_step(), Plan(racing=racing), [PLACES], chat=False, base="", policy="")
         for racing in (None, Racing())
     ]
-    assert set(stamps[1]) - set(stamps[0]) == {"plan.racing.budget", "plan.racing.keep", "plan.racing.together"}
+    assert set(stamps[1]) - set(stamps[0]) == {
+        "plan.racing.budget",
+        "plan.racing.keep",
+        "plan.racing.together",
+        "plan.racing.rungs",
+    }
     assert not any("racing" in name for name in stamps[0])
+    assert json.loads(json.dumps(stamps[1])) == stamps[1]  # as a journal gives it back
 
 
 # -- over recorded repeats ---------------------------------------------------------------------------------------------
