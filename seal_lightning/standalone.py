@@ -90,6 +90,19 @@ def _settings_of(policy: str | None) -> dict[str, Any]:
         ) from error
 
 
+def open_folder(output: Path, *, resume: bool) -> None:
+    """Make the folder of `--output`. Raises `ConfigError` where there are files in it and nothing is to be resumed."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        used = any(output.iterdir())
+    except OSError as error:
+        raise ConfigError(f"--output {output}: {error.strerror or error}; choose a folder you can write to") from error
+    if used and not resume:
+        raise ConfigError(
+            f"--output {output}: expected a new folder, got one with files: add --resume to go on, or choose another"
+        )
+
+
 # -- the policy --------------------------------------------------------------------------------------------------------
 
 

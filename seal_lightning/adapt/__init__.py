@@ -33,7 +33,7 @@ from seal_lightning.offline import Parser, save_settings
 from seal_lightning.policy import Policy
 from seal_lightning.rollouts import make_stamp
 from seal_lightning.screen import Screen
-from seal_lightning.standalone import add_model, load_policy
+from seal_lightning.standalone import add_model, load_policy, open_folder
 from seal_lightning.stopping import StopSignals
 from seal_lightning.tables import table
 from seal_lightning.types import Rollout
@@ -71,7 +71,7 @@ def main(args: Sequence[str]) -> None:
     writing = Writing(options.learn, module.plan, options.keep)
     output = Path(options.output).expanduser()
     if not options.dry_run:
-        _open(output, resume=options.resume)
+        open_folder(output, resume=options.resume)
         save_settings(output / "config.yaml", parser.dump(settings, skip_unset=False), header=f"seal adapt, {output}")
     policy = load_policy(module, options.policy, options.device)
     module.e_step.check_fits(policy, [passage for document in documents for passage in document.passages])
@@ -123,19 +123,6 @@ def _settings(args: Sequence[str]) -> tuple[Parser, Any]:
         if settings[name] is not None and settings[name] < least:
             raise ConfigError(f"{name} must be at least {least}, got {settings[name]}")
     return parser, settings
-
-
-def _open(output: Path, *, resume: bool) -> None:
-    """A folder of its own, or the one that is resumed."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        used = any(output.iterdir())
-    except OSError as error:
-        raise ConfigError(f"--output {output}: {error.strerror or error}; choose a folder you can write to") from error
-    if used and not resume:
-        raise ConfigError(
-            f"--output {output}: expected a new folder, got one with files: add --resume to go on, or choose another"
-        )
 
 
 # -- steps -------------------------------------------------------------------------------------------------------------

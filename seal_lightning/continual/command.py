@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from seal_lightning.retention import (
 )
 from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
-from seal_lightning.standalone import add_model, load_policy
+from seal_lightning.standalone import add_model, load_policy, open_folder
 from seal_lightning.stopping import StopSignals
 from seal_lightning.types import Context
 
@@ -87,6 +86,9 @@ def main(args: Sequence[str]) -> None:
         seed=options.model.seed,
         own_contexts=options.own_contexts,
     )
+    used = {context.id: context for route in routes for context in route.contexts}
+    data = replace(data, contexts=list(used.values()))
+    check_queries(data.contexts, name=f"--data {data.source}")
     output = Path(options.output).expanduser()
     open_folder(output, resume=options.resume)
     save_settings(output / "config.yaml", parser.dump(settings, skip_unset=False), header=f"seal continual, {output}")
@@ -163,19 +165,6 @@ def resolve(wanted: str | Sequence[str | Countermeasure]) -> list[Countermeasure
     return found
 
 
-def open_folder(output: Path, *, resume: bool) -> None:
-    """Raises `ConfigError` unless it is a folder of its own, or one that is resumed."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        used = any(output.iterdir())
-    except OSError as error:
-        raise ConfigError(f"--output {output}: {error.strerror or error}; choose a folder you can write to") from error
-    if used and not resume:
-        raise ConfigError(
-            f"--output {output}: expected a new folder, got one with files: add --resume to go on, or choose another"
-        )
-
-
 def _data(options: Any) -> Data:
     reader, beside = (
         source if isinstance(source, Reader) or source is None else reader_for(source)
@@ -183,7 +172,6 @@ def _data(options: Any) -> Data:
     )
     assert reader is not None, "checked with the options"
     contexts, unrelated = reader.read(), beside.read() if beside else []
-    check_queries(contexts, name=f"--data {reader.source}")
     check_queries(unrelated, name=f"--unrelated {beside.source if beside else ''}")
     return Data(contexts, unrelated, reader.source)
 
@@ -230,29 +218,22 @@ def _run(options: Any, data: Data, routes: Sequence[Route], measures: Sequence[C
         origin=origin,
     )
     steps = len(measures) * sum(len(route.contexts) + 1 for route in routes)
-    with signals.noted(), _told(screen), screen.bar("steps", steps) as advance, screen.phases() as report:
+    with signals.noted(), screen.bar("steps", steps) as advance, screen.phases() as report:
 
         def after_step(count: int) -> None:
             advance(count)
             if signals.received:
                 raise Stopped(signals.received)
 
-        stopping: Callable[[], int] = lambda: signals.received  # noqa: E731
+        def stopping() -> int:
+            return signals.received
+
         runner = replace(runner, advance=after_step, report=interruptible(report, stopping=stopping))
         try:
             matrices = list(_matrices(runner, routes, measures, output, screen, data, module.source.name))
         except Interrupted:
             raise Stopped(signals.received) from None
     _finish(matrices, output, options.heatmap)
-
-
-@contextmanager
-def _told(screen: Screen) -> Iterator[None]:
-    try:
-        yield
-    except Stopped:
-        screen.line("finished steps are kept: run the same command with --resume to go on")
-        raise
 
 
 def _matrices(

@@ -62,7 +62,7 @@ def _panel(matrix: RetentionMatrix) -> Iterator[str]:
 def _cell(x: int, y: int, value: float) -> str:
     share = min(1.0, max(0.0, value))
     colour = "#" + "".join(f"{round(low + share * (high - low)):02x}" for low, high in zip(LIGHT, DARK, strict=True))
-    ink = "#fff" if share > 0.55 else "#222"
+    ink = "#fff" if share > 0.65 else "#222"
     return (
         f'<rect x="{x}" y="{y}" width="{CELL - 2}" height="{ROW - 2}" fill="{colour}"/>'
         f'<text x="{x + CELL // 2 - 1}" y="{y + 18}" text-anchor="middle" fill="{ink}">{100 * value:.1f}</text>'

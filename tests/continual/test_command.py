@@ -103,7 +103,7 @@ def test_heat_map():
         (["--data", "data.jsonl", "--contexts", "9"], "seal: --contexts 9: expected 9 contexts in the data, got 3"),
         (["--data", "data.jsonl", "--countermeasures", "magic"], "seal: countermeasures: expected some of replay, kl"),
         (["--data", "data.jsonl", "--countermeasures", "norm,norm"], "seal: countermeasures: expected different ones"),
-        (["--data", "bare.jsonl"], "seal: --data bare.jsonl: expected contexts with queries, got 1 of 1 without"),
+        (["--data", "bare.jsonl"], "seal: --data bare.jsonl: expected contexts with queries, got 2 of 2 without"),
         (["--show", "data.jsonl"], "seal: data.jsonl: expected a retention matrix as JSON, got"),
         (
             ["--data", "data.jsonl", "--heatmap", "map.png"],
@@ -113,7 +113,7 @@ def test_heat_map():
     ],
 )
 def test_one_line_says_what_is_wrong(seal, tmp_path, args, complaint):
-    (tmp_path / "bare.jsonl").write_text(json.dumps({"passage": "A tarn is a lake."}) + "\n")
+    (tmp_path / "bare.jsonl").write_text("".join(json.dumps({"passage": text}) + "\n" for text in TEXTS.values()))
     code, out, err = seal(*args, data=None)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(complaint)

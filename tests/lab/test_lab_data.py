@@ -3,7 +3,7 @@
 import pytest
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.lab import LabDataModule, LabPassages
+from seal_lightning.lab import KnownTowns, LabDataModule, LabPassages
 
 
 def test_a_fit_gets_disjoint_passages_with_queries_and_ideal_edits():
@@ -49,3 +49,13 @@ def test_bad_options_are_named(options, words):
 def test_a_bad_level_is_named():
     with pytest.raises(ConfigError, match=r"data\.difficulty must be one of easy, standard, hard, got 'easier'"):
         LabDataModule(difficulty="easier")
+
+
+def test_known_towns_are_those_of_the_pre_training():
+    first, second = KnownTowns(count=2).read()
+    assert (first.id, second.id, len(first.queries)) == ("known-000", "known-001", 6)
+    assert (first.queries[0].question, first.queries[0].golds) == ("Who founded Moon Gate?", ("Ulric",))
+    assert "Moon Gate was founded by Ulric" in first.passage
+    assert KnownTowns(count=1, skip=1).read() == [second]
+    with pytest.raises(ConfigError, match="count and skip must be at most 160 together, got 150 and 11"):
+        KnownTowns(count=150, skip=11)
