@@ -18,10 +18,11 @@ from seal_lightning.adapters import LoRA, merge_lora, read_lora
 from seal_lightning.errors import ConfigError
 from seal_lightning.model import load_model
 from seal_lightning.module import SEALModule
-from seal_lightning.offline import Parser
+from seal_lightning.offline import Parser, save_settings
 from seal_lightning.policy import Policy
 
 FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
+TINY = 5_000_000  # parameters
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -103,11 +104,24 @@ def open_folder(output: Path, *, resume: bool) -> None:
         )
 
 
+def write_settings(parser: Parser, settings: Any, output: Path, *, finished: bool = False) -> None:
+    """Write `config.yaml`: of the settings that a folder was begun with, and at the end of those that finished it.
+
+    Others may be refused in between, and leave no trace then.
+    """
+    path = output / "config.yaml"
+    if finished or not path.exists():
+        text = parser.dump(settings, skip_unset=False)
+        save_settings(path, text, header=f"seal {parser.command} --config {path}")
+
+
 # -- the policy --------------------------------------------------------------------------------------------------------
 
 
 def load_policy(module: SEALModule, policy: str | None, device: Device) -> Policy:
     """The frozen policy on its device: the base of `module`, with what a PEFT folder or a run's policy adds merged.
+
+    A tiny one gets a single thread on a CPU: more only get into each other's way.
 
     Raises:
         ConfigError: There is no such folder or no such device.
@@ -120,6 +134,8 @@ def load_policy(module: SEALModule, policy: str | None, device: Device) -> Polic
     if learned:
         merge_lora(model, learned)
     at = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if at == "cpu" and sum(parameter.numel() for parameter in model.parameters()) < TINY:
+        torch.set_num_threads(1)
     return Policy(model.to(at).eval().requires_grad_(False), tokenizer, chat, learned=lambda: learned)
 
 

@@ -29,11 +29,11 @@ from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.journal import Journal
 from seal_lightning.model import fingerprint
 from seal_lightning.module import SEALModule
-from seal_lightning.offline import Parser, save_settings
+from seal_lightning.offline import Parser
 from seal_lightning.policy import Policy
 from seal_lightning.rollouts import make_stamp
 from seal_lightning.screen import Screen
-from seal_lightning.standalone import add_model, load_policy, open_folder
+from seal_lightning.standalone import add_model, load_policy, open_folder, write_settings
 from seal_lightning.stopping import StopSignals
 from seal_lightning.tables import table
 from seal_lightning.types import Rollout
@@ -72,7 +72,7 @@ def main(args: Sequence[str]) -> None:
     output = Path(options.output).expanduser()
     if not options.dry_run:
         open_folder(output, resume=options.resume)
-        save_settings(output / "config.yaml", parser.dump(settings, skip_unset=False), header=f"seal adapt, {output}")
+        write_settings(parser, settings, output)
     policy = load_policy(module, options.policy, options.device)
     module.e_step.check_fits(policy, [passage for document in documents for passage in document.passages])
     if options.dry_run:
@@ -83,6 +83,7 @@ def main(args: Sequence[str]) -> None:
     signals = StopSignals()
     with signals.noted():
         _adapt(options, module, policy, documents, writing, output, check_stop=lambda: _check(signals))
+    write_settings(parser, settings, output, finished=True)
 
 
 def _check(signals: StopSignals) -> None:

@@ -31,6 +31,7 @@ from seal_lightning.e_step import EStep
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.policy import Policy
+from seal_lightning.sampling import LocalSampler, Sampler
 from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import AdapterJob, Directives
@@ -224,6 +225,7 @@ def _write(
         adapted.name,
         base=place.base,
         lessons=adapted.lessons,
+        editor=_editor(place.e_step.sampler),
         sequences=len(adapted.job.training_sequences),
         inner_loop=adapted.inner_loop,
         stats=stats,
@@ -238,6 +240,10 @@ def _write(
         with _complete(place.output / "merged" / adapted.name) as folder:
             _save_merged(place.policy, lora, folder)
             (folder / "README.md").write_text(card(merged=True), encoding="utf-8")
+
+
+def _editor(sampler: Sampler) -> str:
+    return "the model itself" if isinstance(sampler, LocalSampler) else type(sampler).__name__
 
 
 def _rows(adapted: Adapted, before: Measured, after: Measured) -> Iterator[dict[str, Any]]:

@@ -30,6 +30,7 @@ def model_card(
     *,
     base: str,
     lessons: Sequence[Lesson],
+    editor: str,
     sequences: int,
     inner_loop: InnerLoop,
     stats: JobStats,
@@ -43,6 +44,7 @@ def model_card(
         name: Of the adapter.
         base: The base model.
         lessons: What it learnt.
+        editor: Who wrote the self-edits.
         sequences: How many training sequences these are.
         inner_loop: How.
         stats: What its training came to.
@@ -59,13 +61,14 @@ def model_card(
     settings = asdict(inner_loop) | {"optimizer steps": stats.steps, "tokens trained": stats.trained_tokens}
     passages = sum(len(lesson.document.passages) for lesson in lessons)
     edits = sum(lesson.edits for lesson in lessons)
+    learnt = f"{_count(passages, 'passage')}, {_count(edits, 'self-edit')} by {editor}"
     rows = [[when, f"{s.mean:.3f}", f"{s.low:.3f} – {s.high:.3f}"] for when, s in scores.items()]
     measured = table(["", "accuracy", "95 % interval"], rows) if rows else "Nothing was asked: there were no queries."
     parts = {
         f"# {name}": f"{'Weights' if merged else 'A LoRA'} for `{base}`, made by `seal adapt` of seal-lightning "
         f"{__version__} (SEAL, arXiv 2506.10943).",
         "## Learnt from": "\n".join(f"- {title}" for title in titles[:SHOWN]) + more
-        + f"\n\n{_count(passages, 'passage')}, {_count(edits, 'self-edit')}, {_count(sequences, 'training sequence')}.",
+        + f"\n\n{learnt}, {_count(sequences, 'training sequence')}.",
         "## Closed-book accuracy": f"{measured}\n\nQueries about the documents, asked without them, by document.",
         "## Settings": table(["", ""], [[key, markdown_cell(str(value), 80)] for key, value in settings.items()]),
         "## Licence": LICENCE + f"\n\nLicence of the documents: {data_licence or 'not stated'}.",

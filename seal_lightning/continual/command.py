@@ -20,7 +20,7 @@ from seal_lightning.data.detect import reader_for
 from seal_lightning.errors import ConfigError, Stopped, check_count
 from seal_lightning.model import fingerprint
 from seal_lightning.module import SEALModule
-from seal_lightning.offline import Parser, save_settings, write_file
+from seal_lightning.offline import Parser, write_file
 from seal_lightning.phases import Interrupted, interruptible
 from seal_lightning.retention import (
     FILE,
@@ -35,7 +35,7 @@ from seal_lightning.retention import (
 )
 from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
-from seal_lightning.standalone import add_model, load_policy, open_folder
+from seal_lightning.standalone import add_model, load_policy, open_folder, write_settings
 from seal_lightning.stopping import StopSignals
 from seal_lightning.types import Context
 
@@ -91,8 +91,9 @@ def main(args: Sequence[str]) -> None:
     check_queries(data.contexts, name=f"--data {data.source}")
     output = Path(options.output).expanduser()
     open_folder(output, resume=options.resume)
-    save_settings(output / "config.yaml", parser.dump(settings, skip_unset=False), header=f"seal continual, {output}")
+    write_settings(parser, settings, output)
     _run(options, data, routes, measures, output)
+    write_settings(parser, settings, output, finished=True)
 
 
 # -- options -----------------------------------------------------------------------------------------------------------

@@ -111,7 +111,12 @@ def test_adapters_load_in_peft_and_equal_the_merged_weights(whole):
 def test_a_card_says_what_an_adapter_is(whole):
     card = (whole / "whole" / "adapters" / "all" / "README.md").read_text()
     assert card.startswith("---\nbase_model: lab\n")
-    for text in ("3 passages, 3 self-edits", "| before ", "| rank ", "Licence of the documents: not stated"):
+    for text in (
+        "3 passages, 3 self-edits by the model itself, ",
+        "| before ",
+        "| rank ",
+        "Licence of the documents: not stated",
+    ):
         assert text in card
     assert str(whole) not in card
     assert (whole / "whole" / "merged" / "all" / "README.md").read_text().count("library_name: transformers") == 1
@@ -170,7 +175,7 @@ def test_passages_alone_are_learnt_without_a_journal(whole, tmp_path):
     assert names(tmp_path / "passages") == ["all"]
     assert not (tmp_path / "passages" / "journal").exists()
     assert (
-        "3 passages, 0 self-edits, 3 training sequences"
+        "3 passages, 0 self-edits by the model itself, 3 training sequences"
         in (tmp_path / "passages" / "adapters" / "all" / "README.md").read_text()
     )
 
