@@ -167,6 +167,7 @@ def test_a_folder_of_other_settings_is_refused(whole, tmp_path):
         run(tmp_path, "whole", "--resume", "--model.sampler.temperature", "0.5")
     with pytest.raises(ConfigError, match="adapters/all: expected an adapter of these settings, got one of others"):
         run(tmp_path, "whole", "--resume", "--together.epochs", "3")
+    assert (tmp_path / "whole" / "config.yaml").read_bytes() == (whole / "whole" / "config.yaml").read_bytes()
 
 
 def test_passages_alone_are_learnt_without_a_journal(whole, tmp_path):
