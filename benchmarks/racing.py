@@ -37,9 +37,10 @@ SMALL = "--trainer.max_epochs 1 --data.held_out 1 --model.m_step.epochs 1 --mode
 Key = tuple[str, int]  # context and edit
 
 
-def lab_seed(folder: Path, seed: int, budget: float) -> tuple[list[Rollout], list[Rollout]]:
+def lab_seed(folder: Path, seed: int, racing: Racing) -> tuple[list[Rollout], list[Rollout]]:
     """The rollouts of one seed's E-step in full and raced, by the command that users run."""
-    raced = ["--model.e_step.racing.budget", str(budget), "--model.e_step.racing.keep", str(KEPT)]
+    values = {"budget": racing.budget, "keep": KEPT, "together": racing.together}
+    raced = [word for name, value in values.items() for word in (f"--model.e_step.racing.{name}", str(value))]
     found = []
     for name, options in (("full", []), ("raced", raced)):
         run = folder / f"{name}-{seed}"
@@ -61,16 +62,18 @@ def overlap(one: dict[str, set[int]], other: dict[str, set[int]]) -> list[float]
     return [len(one[context] & edits) / len(edits) for context, edits in other.items() if edits]
 
 
-def compare_lab(folder: Path, seeds: Sequence[int], *, budget: float, jobs: int) -> dict[str, Any]:
+def compare_lab(folder: Path, seeds: Sequence[int], *, racing: Racing, jobs: int) -> dict[str, Any]:
     """Print the lab's figures."""
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        pairs = list(pool.map(lambda seed: lab_seed(folder, seed, budget), seeds))
+        pairs = list(pool.map(lambda seed: lab_seed(folder, seed, racing), seeds))
     shares = [overlap(kept(raced, KEPT), kept(full, KEPT)) for full, raced in pairs]
     spent = [share_spent(raced) or 1.0 for _, raced in pairs]
     seconds = [[sum(r.seconds["inner loop"] for r in rollouts) for rollouts in pair] for pair in pairs]
     every = [share for mine in shares for share in mine]
     low, high = bootstrap_interval(every)
-    print(f"lab, {len(pairs)} seeds x {len(shares[0])} contexts, 8 edits x 3 repeats, {KEPT} kept, budget {budget:.0%}")
+    print(
+        f"lab, {len(pairs)} seeds x {len(shares[0])} contexts, 8 edits x 3 repeats, {KEPT} kept, at {racing.budget:.0%}"
+    )
     print("| seed | same kept edits | trained tokens | inner loop, full | raced |")
     print("|---|---|---|---|---|")
     for seed, mine, share, (full, raced) in zip(seeds, shares, spent, seconds, strict=True):
@@ -119,21 +122,19 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="recorded E-steps with repeats")
     parser.add_argument("--seeds", type=int, default=4, help="of the lab; 0 leaves it out")
     parser.add_argument("--budget", type=float, default=0.5, help="share of the full inner loop")
-    parser.add_argument(
-        "--together", type=float, default=Racing().together, help="see racing.together; of recorded runs"
-    )
+    parser.add_argument("--together", type=float, default=Racing().together, help="see racing.together")
     parser.add_argument("--orders", type=int, default=8, help="other orders of the repeats of a recorded run")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     options = parser.parse_args()
+    racing = Racing(budget=options.budget, together=options.together)
     result: dict[str, Any] = {}
     for run in options.runs:
         for entry in read_entries(run):
-            racing = Racing(budget=options.budget, together=options.together)
             result[entry.name] = compare_recorded(entry, racing, orders=options.orders)
     if options.seeds:
         with tempfile.TemporaryDirectory(prefix="seal-racing-") as folder:
-            result["lab"] = compare_lab(Path(folder), range(options.seeds), budget=options.budget, jobs=options.jobs)
+            result["lab"] = compare_lab(Path(folder), range(options.seeds), racing=racing, jobs=options.jobs)
     print(f"{os.cpu_count()} cores ({platform.machine()})")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

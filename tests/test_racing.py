@@ -231,12 +231,13 @@ class Worded(Sampler):
 
 def test_epochs_are_raced_for_by_halves_and_the_last_adapters_are_those_of_a_full_e_step():
     loop = InnerLoop(rank=2, alpha=4.0, epochs=4, learning_rate=0.02)
-    step = e_step(inner_loop=loop, sampler=Worded(), grader=Counting())
+    grader = Counting()
+    step = e_step(inner_loop=loop, sampler=Worded(), grader=grader)
     plan = Plan(edits=5, repeats=1, written=False, racing=Racing(rungs=(0.25, 0.5)))
     rollouts = step.run(policy(), PLACES, plan=plan, round=0)
     full = e_step(inner_loop=loop, sampler=Worded()).run(policy(), PLACES, plan=replace(plan, racing=None), round=0)
     assert [(r.context_id, r.edit_index) for r in rollouts] == [(r.context_id, r.edit_index) for r in full]
-    assert step.grader.asked == 2 + 8 + 4 + 2  # baselines; four usable edits a context, then two, then one
+    assert grader.asked == 2 + 8 + 4 + 2  # baselines; four usable edits a context, then two, then one
     for rollout, other in zip(rollouts, full, strict=True):
         if rollout.status == "rejected":
             continue
