@@ -56,6 +56,7 @@ class Journal:
         stamp: What the rollouts depend on, JSON values by name. Compared on opening, key by key.
         rank: Of the process that writes. All ranks' files are read.
         folder_option: What the user chose the folder with, for messages.
+        resume_option: What a run is resumed with, for messages.
 
     Raises:
         StaleJournalError: A file has another stamp.
@@ -70,10 +71,12 @@ class Journal:
         stamp: Mapping[str, Any],
         rank: int = 0,
         folder_option: str = "--trainer.default_root_dir",
+        resume_option: str = "--ckpt_path last",
     ) -> None:
         self.folder = Path(folder)
         self.name = name
         self.folder_option = folder_option
+        self.resume_option = resume_option
         self.stamp = json.loads(json.dumps(stamp))
         self.path = self.folder / f"{name}.rank-{rank}.jsonl"
         self._units: dict[int, list[Rollout]] = {}
@@ -109,7 +112,8 @@ class Journal:
         except OSError as error:
             self._cut(size)
             raise JournalError(
-                f"journal {self.path}: {error.strerror or error}; finished units are kept, make room and resume"
+                f"journal {self.path}: {error.strerror or error}; finished units are kept, make room and resume with "
+                f"{self.resume_option}"
             ) from error
 
     def _cut(self, size: int) -> None:

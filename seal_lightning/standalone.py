@@ -16,6 +16,7 @@ import yaml
 
 from seal_lightning.adapters import LoRA, merge_lora, read_lora
 from seal_lightning.errors import ConfigError
+from seal_lightning.journal import Journal
 from seal_lightning.model import load_model
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, save_settings
@@ -113,6 +114,11 @@ def write_settings(parser: Parser, settings: Any, output: Path, *, finished: boo
     if finished or not path.exists():
         text = parser.dump(settings, skip_unset=False)
         save_settings(path, text, header=f"seal {parser.command} --config {path}")
+
+
+def open_journal(folder: Path, name: str, *, stamp: Mapping[str, Any]) -> Journal:
+    """A journal below `--output`. Raises as `Journal`."""
+    return Journal(folder, name, stamp=stamp, folder_option="--output", resume_option="--resume")
 
 
 # -- the policy --------------------------------------------------------------------------------------------------------

@@ -26,14 +26,13 @@ from seal_lightning.errors import ConfigError, Stopped
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.journal import Journal
 from seal_lightning.model import fingerprint
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser
 from seal_lightning.policy import Policy
 from seal_lightning.rollouts import make_stamp
 from seal_lightning.screen import Screen
-from seal_lightning.standalone import add_model, load_policy, open_folder, write_settings
+from seal_lightning.standalone import add_model, load_policy, open_folder, open_journal, write_settings
 from seal_lightning.stopping import StopSignals
 from seal_lightning.tables import table
 from seal_lightning.types import Rollout
@@ -153,7 +152,9 @@ def _adapt(
             documents,
             writing,
             contexts_per_unit=options.contexts_per_unit,
-            journal=Journal(output / "journal", "adapt", stamp=seen, folder_option="--output"),
+            journal=Journal(
+                output / "journal", "adapt", stamp=seen, folder_option="--output", resume_option="--resume"
+            ),
             screen=screen,
             check_stop=check_stop,
         )

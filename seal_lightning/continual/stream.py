@@ -24,12 +24,12 @@ from seal_lightning.continual.base import Countermeasure, Learnt
 from seal_lightning.continual.updates import Updates
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, JournalError
-from seal_lightning.journal import Journal
 from seal_lightning.phases import Report
 from seal_lightning.retention import Stream
 from seal_lightning.rollouts import describe, make_stamp
 from seal_lightning.seeding import derive_seed
 from seal_lightning.selection import best_of, group_rollouts
+from seal_lightning.standalone import open_journal
 from seal_lightning.types import AdapterJob, Context, Rollout
 
 RECORD = "step.json"
@@ -114,7 +114,7 @@ class _Run:
     def __init__(self, runner: StreamRunner, route: Route, countermeasure: Countermeasure, folder: Path) -> None:
         self.runner, self.route, self.countermeasure, self.folder = runner, route, countermeasure, folder
         stamp = runner.stamp(route, countermeasure)
-        self.journal = Journal(folder, JOURNAL, stamp=stamp, folder_option="--output")
+        self.journal = open_journal(folder, JOURNAL, stamp=stamp)
         self.e_step = replace(runner.e_step, seed=route.seed)
         self.updates, self.policy = runner.updates, runner.updates.policy
         self.learnt: list[Learnt] = []
