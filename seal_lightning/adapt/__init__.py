@@ -152,9 +152,7 @@ def _adapt(
             documents,
             writing,
             contexts_per_unit=options.contexts_per_unit,
-            journal=Journal(
-                output / "journal", "adapt", stamp=seen, folder_option="--output", resume_option="--resume"
-            ),
+            journal=open_journal(output / "journal", "adapt", stamp=seen),
             screen=screen,
             check_stop=check_stop,
         )
