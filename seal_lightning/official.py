@@ -6,7 +6,7 @@ contexts, then of the whole file); `to_official` rounds at the same places, so t
 answers equals what was published, to the last digit. Every standard deviation there is that of a sample.
 
 An edit without answers is a rejected rollout. What the format has no place for is left out on export: seeds, token
-counts, further accepted answers, adapters that were trained on the passage alone.
+counts, further accepted answers, adapters that were trained on the passage alone, edits that a race dropped.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def to_official(
     """The content of an official file.
 
     Args:
-        rollouts: Of one round; only those of self-edits are written.
+        rollouts: Of one round; only those of self-edits that no race dropped are written.
         contexts: With the titles and passages; a context that is not among them goes by its id, without a passage.
         header: What else to write at the top.
     """
     known = {context.id: context for context in contexts}
-    groups = group_by_context([rollout for rollout in rollouts if rollout.kind == "edit"])
+    groups = group_by_context([one for one in rollouts if one.kind == "edit" and not one.dropped])
     articles = [_article(group, known.get(name, Context(name, name, ""))) for name, group in groups.items()]
     edits = [edit for article in articles for edit in article["completions"]]
     counts = {

@@ -242,6 +242,8 @@ def _write_official(options: Any, entries: Sequence[Entry]) -> Iterator[str]:
     write_file("--to-official", options.to_official, text, unlike=_sources(options, entries))
     missing = sum(not article["context"] for article in content["articles"])
     note = f", {missing} by their ids and without passages (name the data with --contexts)" if missing else ""
+    dropped = len({(rollout.context_id, rollout.edit_index) for rollout in entry.rollouts if rollout.dropped})
+    note += f", {dropped} dropped by a race left out" if dropped else ""
     yield f"{options.to_official}: {len(content['articles'])} contexts of {entry.name}{note}"
 
 

@@ -239,6 +239,16 @@ def test_journals_become_official_runs(replay, run, tmp_path):
     assert "| run_0 | 0.0000 ± 0.0000 | 0.5000 ± 0.0000 | +0.5000 |" in again
 
 
+def test_edits_that_a_race_dropped_are_left_out_of_official_runs(replay, tmp_path):
+    lost = [replace(one, reward=None, dropped="racing: 1 of 2 repeats trained") for one in ROLLOUTS[:1]]
+    lost += [replace(lost[0], repeat=1, answers=(), scores=())]
+    Journal(tmp_path / "raced", "train-000", stamp={}).append(0, [*lost, *ROLLOUTS[1:]])
+    path = tmp_path / "run_0.json"
+    assert ", 1 dropped by a race left out\n" in replay(tmp_path / "raced", "--to-official", path)
+    texts = [[edit["text"] for edit in one["completions"]] for one in json.loads(path.read_text())["articles"]]
+    assert sum(map(len, texts)) == len(ROLLOUTS) - 1 and ROLLOUTS[0].text not in texts[0]
+
+
 def test_official_runs_go_through_unchanged(replay, run, tmp_path):
     replay(run, "--to-official", tmp_path / "run_0.json")
     replay(tmp_path / "run_0.json", "--to-official", tmp_path / "run_1.json")
