@@ -241,7 +241,7 @@ def e_step_metrics(
         "reward/mean": rewards.mean,
         "reward/best": rewards.best,
         "reward/std_within_context": rewards.within,
-        "e_step/rejected_frac": fmean(rollout.status == "rejected" for rollout in rollouts),
+        "e_step/rejected_frac": fmean(one.status == "rejected" for one in rollouts if one.repeat == 0),
         "e_step/kept": float(len(kept)),
         "e_step/seconds": seconds,
         "e_step/adapter_steps_per_s": steps / inner if inner else 0.0,

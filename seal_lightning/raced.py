@@ -69,7 +69,7 @@ def run_race(attempts: Sequence[Attempt], work: RaceWork) -> Raced:
     found = _Found(attempts, work)
     found.train([number for number, attempt in enumerate(attempts) if attempt.kind != "edit"], grade=False)
     (_halve if work.racing.rungs else _allot)(found, fields)
-    made = [n for n, a in enumerate(attempts) if n in found.trials or a.edit.status != "ok" or a.repeat == 0]
+    made = [number for number, attempt in enumerate(attempts) if number in found.trials or attempt.repeat == 0]
     place = {number: at for at, number in enumerate(made)}
     return Raced(
         attempts=[found.with_saved(number) for number in made],
@@ -143,13 +143,15 @@ class _Found:
         some = [self.attempts[number] for number in numbers]
         start = [states.get(number) for number in numbers] if states else ()
         trials, after = self.work.adapt(some, start, [until[number] for number in numbers] if until else None)
-        self.trials.update(zip(numbers, trials, strict=True))
+        for number, trial in zip(numbers, trials, strict=True):
+            self.trials[number] = _added(self.trials.get(number), trial)
         if states is not None and until:
             states.update(zip(numbers, after, strict=True))
         if not grade:
             return []
         verdicts = self.work.grade(some, trials)
-        self.graded.update(zip(numbers, verdicts, strict=True))
+        for number, given in zip(numbers, verdicts, strict=True):
+            self.graded[number] = _charged(self.graded.get(number), given)
         return [[verdict.score for verdict in mine] for mine in verdicts]
 
     def with_saved(self, number: int) -> Attempt:
@@ -157,3 +159,18 @@ class _Found:
         if number not in self.saved:
             return attempt
         return replace(attempt, tokens={**attempt.tokens, "saved": self.saved[number]})
+
+
+def _added(former: Trial | None, trial: Trial | None) -> Trial | None:
+    """The trial of an adapter that was trained on, with what it took to answer before."""
+    if former is None or trial is None:
+        return trial
+    return replace(trial, answer_tokens=former.answer_tokens + trial.answer_tokens)
+
+
+def _charged(former: Sequence[Verdict] | None, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+    """The verdicts on an adapter that was trained on, with what those before were charged with."""
+    if former is None:
+        return verdicts
+    pairs = zip(former, verdicts, strict=True)
+    return [replace(verdict, usage=earlier.usage + verdict.usage) for earlier, verdict in pairs]

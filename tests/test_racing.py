@@ -25,7 +25,7 @@ from seal_lightning.sampling import Sample, Sampler
 from seal_lightning.selection import best_of, group_rollouts, lot_of
 from seal_lightning.tasks import Knowledge
 from seal_lightning.tiny import build_tiny
-from seal_lightning.types import Context, Query, Rollout
+from seal_lightning.types import Context, Query, Rollout, Usage
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ class Counting(Contains):
 
     def verdicts(self, answers, **options):
         self.asked += len(answers)
-        return super().verdicts(answers, **options)
+        return [replace(verdict, usage=Usage(requests=1)) for verdict in super().verdicts(answers, **options)]
 
 
 def e_step(**parts):
@@ -208,7 +208,9 @@ def test_the_e_step_trains_what_the_race_asks_for_and_says_what_was_dropped():
         assert (rollout.seed, rollout.answers, rollout.scores) == (other.seed, other.answers, other.scores)
     assert grader.asked == 2 + 2 + len(trained)  # baselines, passages, and each answer once
     assert [r.context_id for r in rollouts if r.kind == "passage" and r.reward is not None] == ["lamp", "tarn"]
-    assert sum(r.status == "rejected" for r in rollouts) == 4  # a rejected edit has all its repeats, as ever
+    assert [(r.edit_index, r.repeat) for r in rollouts if r.status == "rejected"] == [(1, 0)] * 2  # not all its repeats
+    metrics = [e_step_metrics([r for r in some if r.kind == "edit"], [], [], 1.0) for some in (rollouts, full)]
+    assert [found["e_step/rejected_frac"] for found in metrics] == [1 / 3] * 2
     for name in ("lamp", "tarn"):
         mine = [r for r in edits if r.context_id == name]
         assert {r.edit_index for r in mine} == {0, 2}  # every usable edit has a rollout
@@ -249,6 +251,10 @@ def test_epochs_are_raced_for_by_halves_and_the_last_adapters_are_those_of_a_ful
         assert rollout.dropped == f"racing: {rollout.steps} of {other.steps} steps trained"
         assert rollout.tokens["saved"] + rollout.tokens["trained"] == other.tokens["trained"]
     assert sum(not r.dropped for r in rollouts if r.status == "ok") == 2
+    # who was asked several times has answered and was graded as often; the first of a context also has the baseline's
+    asked = [r.usage.get("grading", {}).get("requests", 0) - (r.edit_index == 0) for r in rollouts]
+    assert sorted(asked) == [0, 0, 1, 1, 1, 1, 2, 2, 3, 3]
+    assert [r.tokens.get("answers", 0) > e_step().max_answer_tokens for r in rollouts] == [n > 1 for n in asked]
 
 
 def test_halves_keep_the_better_edits_and_ties_to_the_first():
