@@ -16,6 +16,8 @@ class RandomFilter(EditFilter):
         seed: Of the lot.
     """
 
+    by_reward = False
+
     def __init__(self, *, k: int = 1, seed: int = 0) -> None:
         if k < 1:
             raise ConfigError(f"filter.k must be at least 1, got {k}")

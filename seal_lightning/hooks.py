@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, Trainer
 
@@ -61,7 +61,13 @@ class SEALCallback(Callback):
 
 
 class EditFilter(SEALCallback):
-    """Chooses the self-edits that the policy is fine-tuned on."""
+    """Chooses the self-edits that the policy is fine-tuned on.
+
+    Attributes:
+        by_reward: Whether it keeps the edits with the best rewards, as a race over edits takes for granted.
+    """
+
+    by_reward: ClassVar[bool] = True
 
     @abstractmethod
     def select(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:

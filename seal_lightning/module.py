@@ -19,7 +19,7 @@ from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, ModelError, RetryableError, Stopped
 from seal_lightning.evaluation import evaluation_means
 from seal_lightning.grading import Grader, Reward, Rubric, resolve
-from seal_lightning.hooks import notify
+from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.m_step import MStep, Shares, make_loader
 from seal_lightning.model import ModelSource, fingerprint, load_model
@@ -217,6 +217,9 @@ class SEALModule(LightningModule):
     # -- validation, test, predict ------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EditFilter):
+                check_filter(self.plan, callback)
         trained = self.datamodule.train_contexts
         if not self.plan.needs_queries:  # those of the data are not looked at
             trained = [replace(context, queries=()) for context in trained]
@@ -351,6 +354,25 @@ class SEALModule(LightningModule):
             )
         self.optimizer_steps, self.rounds_done = saved["optimizer_steps"], saved["rounds_done"]
         self.policy.remerge(saved["merged"])
+
+
+def check_filter(plan: Plan, chosen: EditFilter) -> None:
+    """Whether a filter finds what it chooses from among the edits that the plan's race leaves.
+
+    Raises:
+        ConfigError: It draws among all edits, or keeps more of them than remain.
+    """
+    if plan.racing is None:
+        return
+    if not chosen.by_reward:
+        raise ConfigError(
+            f"{type(chosen).__name__} draws among all edits, and a race leaves the best ones: set e_step.racing to null"
+        )
+    k = getattr(chosen, "k", None)
+    if isinstance(k, int) and plan.racing.keep < min(k, plan.edits):
+        raise ConfigError(
+            f"e_step.racing.keep must be at least filter.k, which is {k}, got {plan.racing.keep}: raise it"
+        )
 
 
 def _measured_alike(evaluation: Plan, e_step: Plan, reward: Reward) -> Plan:

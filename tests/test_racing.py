@@ -4,10 +4,12 @@ import itertools
 import json
 from dataclasses import replace
 from statistics import fmean
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from seal_lightning.callbacks import RandomFilter, ReSTEMFilter
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.figures import figures_of, share_spent
@@ -15,7 +17,7 @@ from seal_lightning.grading import Contains, Reward
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.journal import rollout_from_dict, rollout_to_dict
 from seal_lightning.loop import e_step_metrics
-from seal_lightning.module import SEALModule
+from seal_lightning.module import SEALModule, check_filter
 from seal_lightning.policy import Policy
 from seal_lightning.racing import Racing, _chances, _rivals, _totals, halved, race
 from seal_lightning.recorded import Entry, race_anew
@@ -57,6 +59,20 @@ def test_plans_and_rewards_that_do_not_fit_a_race_are_refused():
         SEALModule(evaluation=Plan(racing=Racing()))
     with pytest.raises(ConfigError, match=r"score and gain where e_step\.racing is set, got length"):
         SEALModule(e_step=Plan(racing=Racing()), reward={"score": 1.0, "length": -0.1})
+
+
+def test_filters_that_a_race_would_starve_are_refused_when_a_fit_starts():
+    module = SEALModule(e_step=Plan(edits=3, racing=Racing(keep=1)))
+    for chosen, said in (
+        (ReSTEMFilter(k=2), r"^e_step\.racing\.keep must be at least filter\.k, which is 2, got 1: raise it$"),
+        (RandomFilter(), r"^RandomFilter draws among all edits, .*: set e_step\.racing to null$"),
+    ):
+        module.trainer = SimpleNamespace(callbacks=[chosen])
+        with pytest.raises(ConfigError, match=said):
+            module.on_fit_start()
+    check_filter(Plan(edits=3, racing=Racing(keep=2)), ReSTEMFilter(k=2))
+    check_filter(Plan(edits=3, racing=Racing(keep=3)), ReSTEMFilter(k=99))  # no more edits than there are
+    check_filter(Plan(), RandomFilter())
 
 
 # -- what is believed --------------------------------------------------------------------------------------------------
