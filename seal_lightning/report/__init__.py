@@ -8,6 +8,7 @@ its texts are escaped, and nothing it names is imported or used as a path.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.offline import Parser, write_file
 from seal_lightning.report.read import read
 
+OURS = re.compile(rb"Written \d{4}-\d\d-\d\d \d\d:\d\d UTC by seal-lightning ")  # in the last line of both files
 DESCRIPTION = """\
 Writes one HTML file that needs nothing else, and a Markdown file beside it, about a run: accuracy over rounds with
 intervals, rewards, lengths, costs, retention, the best and worst self-edits with the queries they won and lost,
@@ -39,9 +41,10 @@ def main(args: Sequence[str]) -> None:
     except ImportError as error:  # torch brings it, but need not for ever
         advice = "pip install 'seal-lightning[report]'"
         raise ConfigError(f"seal report needs {error.name}, which is not installed: {advice}") from error
-    html, markdown = render(runs, now=time.time())
     place = options.output or _place(Path(options.runs[0]).expanduser())
     beside = str(Path(place).with_suffix(".md"))
+    _check_free(place, beside)
+    html, markdown = render(runs, now=time.time())
     for name, text in ((place, html), (beside, markdown)):
         write_file("--output", name, text, unlike=[Path(source).expanduser() for source in options.runs])
     print(f"report: {place} ({len(html.encode()) / 1000:,.0f} kB) and {beside}")
@@ -67,3 +70,14 @@ def _options(args: Sequence[str]) -> Any:
 def _place(source: Path) -> str:
     """Of the report about a run: in its folder, or beside the file."""
     return str(source / "report.html" if source.is_dir() else source.with_name(f"{source.name}.report.html"))
+
+
+def _check_free(*names: str) -> None:
+    """Only an earlier report is written over: `fit.html` would have `fit.md`, a run's table, beside it."""
+    for name in names:
+        path = Path(name).expanduser()
+        if path.exists() and not (path.is_file() and OURS.search(path.read_bytes())):
+            raise ConfigError(
+                f"{name}: expected a new file or an earlier report, got another file or a folder: choose another name "
+                "with --output (the Markdown file gets the same name with .md)"
+            )
