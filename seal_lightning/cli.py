@@ -165,7 +165,8 @@ def _explain(error: Exception, command: str) -> tuple[str, int]:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return _and_resume(f"{where}{error.strerror or text}", command), 1
-    return f"{type(error).__name__}: {text} (the traceback: --log_level debug)", 1
+    hint = "" if command in LIGHT else " (the traceback: --log_level debug)"  # which they lack
+    return f"{type(error).__name__}: {text}{hint}", 1
 
 
 def _fail(text: str, code: int) -> int:

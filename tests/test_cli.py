@@ -244,6 +244,11 @@ def test_a_defect_is_one_line_too(seal, tmp_path):
     assert (code, err) == (1, "seal: KeyError: 'a defect' (the traceback: --log_level debug)\n")
 
 
+def test_a_command_without_log_level_gives_no_hint_of_it(seal, monkeypatch):
+    monkeypatch.setattr("seal_lightning.report.main", lambda args: {}["a defect"])
+    assert seal("report") == (1, "", "seal: KeyError: 'a defect'\n")
+
+
 # -- what is on the screen ---------------------------------------------------------------------------------------------
 
 
