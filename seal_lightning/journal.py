@@ -9,6 +9,7 @@ rollouts of another policy or configuration must never be mixed in.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -29,6 +30,7 @@ _SCALARS = {
     "reward": _NUMBER | None,
 }
 _LISTS = {**dict.fromkeys(_TUPLES, str), "golds": list, "baseline_scores": _NUMBER, "scores": _NUMBER}
+_OPTIONAL = ("terms", "retention", "tokens", "seconds", "usage")  # with numbers, too
 
 
 def rollout_to_dict(rollout: Rollout) -> dict[str, Any]:
@@ -234,7 +236,17 @@ def _fault(row: Any) -> str:
     for name, kind in _LISTS.items():
         if not isinstance(row[name], list) or not all(isinstance(item, kind) for item in row[name]):
             return f"field {name} cannot be {_short(row[name])}"
+    for name in (*_SCALARS, *_LISTS, *_OPTIONAL):
+        if not _is_finite(row.get(name)):
+            return f"field {name} cannot be {_short(row[name])}: it must be finite"
     return _misaligned(row)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether no number in a JSON value is NaN or infinite."""
+    if isinstance(value, dict | list):
+        return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _misaligned(row: Mapping[str, Any]) -> str:

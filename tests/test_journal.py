@@ -123,6 +123,9 @@ def test_units_of_a_file(tmp_path, lost, units):
         ({"answers": ["a", "b"]}, "field answers must be as long as questions"),
         ({"scores": []}, "fields answers and scores must be equally long"),
         ({"reward": "high"}, 'field reward cannot be "high"'),
+        ({"reward": float("nan")}, "field reward cannot be NaN: it must be finite"),
+        ({"scores": [float("inf")]}, "field scores cannot be [Infinity]: it must be finite"),
+        ({"usage": {"grading": {"dollars": float("nan")}}}, "field usage cannot be"),
     ],
 )
 def test_a_line_that_is_no_rollout(tmp_path, change, words):
