@@ -167,16 +167,23 @@ def _journal_entries(source: str, name: str, files: Sequence[Path]) -> list[Entr
         except JournalError as error:
             raise DataError(str(error)) from error  # the user's file, not a run of ours
     rollouts = [rollout for unit in sorted(units) for rollout in units[unit]]
-    rounds = sorted({rollout.round for rollout in rollouts})
+    by_round: dict[int, list[Rollout]] = {}
+    for rollout in rollouts:
+        by_round.setdefault(rollout.round, []).append(rollout)
+    for found in by_round.values():
+        edits = [rollout for rollout in found if rollout.kind == "edit"]
+        if edits and all(rollout.dropped for rollout in edits):
+            got = "a round without any: read the whole journal"
+            raise DataError(f"{files[0]}: expected self-edits that a race did not drop, got {got}")
     return [
         Entry(
             source,
-            name if len(rounds) == 1 else f"{name} round {number}",
-            tuple(rollout for rollout in rollouts if rollout.round == number),
+            name if len(by_round) == 1 else f"{name} round {number}",
+            tuple(found),
             tuple(files),
             teaches=not name.startswith(("validation-", "test-")),
         )
-        for number in rounds
+        for number, found in sorted(by_round.items())
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class Run:
     """A run as it lies on disk.
 
     Attributes:
-        name: In the report; the last part of what the user named.
+        name: In the report; the last part of what the user named, or all of it where several runs end in the same.
         source: As the user named it.
         rounds: The rollouts of every E-step, by the number of rounds before it; those of `seal adapt` are one, too.
         validations: Those of every validation of a fit, by the number of rounds before it.
@@ -192,10 +193,12 @@ def _metrics(folder: Path) -> Iterator[Mapping[str, float]]:
 
 
 def _number(text: str) -> float | None:
+    """None where it is not a finite one."""
     try:
-        return float(text)
+        number = float(text)
     except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def _rows(path: Path) -> list[Mapping[str, Any]]:

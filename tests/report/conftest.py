@@ -51,6 +51,11 @@ def rejected(**changes) -> Rollout:
                              "score": 0.5, **changes})  # fmt: skip
 
 
+def dropped(score: float, **changes) -> Rollout:
+    """A rollout of an edit that a race gave up."""
+    return replace(scored(score, **changes), reward=None, dropped="racing: 1 of 2 repeats trained")
+
+
 def write_run(folder: Path, journals: dict, *, config: dict | None = CONFIG, table: bool = False) -> Path:
     """A run folder: journals by name, each a list of units; `table` is what a fit writes when it is over."""
     for name, units in journals.items():
@@ -68,8 +73,10 @@ def write_run(folder: Path, journals: dict, *, config: dict | None = CONFIG, tab
 
 @pytest.fixture(scope="session")
 def runs() -> SimpleNamespace:
-    """`scored`, `rejected` and `write_run`, for tests that make runs of their own."""
-    return SimpleNamespace(plain=PLAIN, scored=scored, rejected=rejected, write=write_run, config=CONFIG)
+    """`scored`, `rejected`, `dropped` and `write_run`, for tests that make runs of their own."""
+    return SimpleNamespace(
+        plain=PLAIN, scored=scored, rejected=rejected, dropped=dropped, write=write_run, config=CONFIG
+    )
 
 
 @pytest.fixture

@@ -152,3 +152,19 @@ def test_a_rejected_edit_has_no_answers(runs, tmp_path):
     run = runs.write(tmp_path / "run", {"train-000": [[runs.scored(1.0), runs.rejected(edit_index=1)]]})
     (found,) = measure(read(str(run))).rounds
     assert (found.figures.rejected, found.reasons, len(found.kept or ())) == (0.5, {"empty text": 1}, 1)
+
+
+def test_a_round_of_which_a_race_dropped_everything(runs, tmp_path):
+    run = runs.write(tmp_path / "run", {"train-000": [[runs.dropped(1.0)]]})
+    with pytest.raises(DataError, match=r"train-000\.rank-0\.jsonl: expected self-edits that a race did not drop"):
+        read(str(run))
+
+
+def test_odd_settings_and_metrics_are_passed_over(fitted):
+    """A period that is no number counts as the default; a logged value that is no finite number is none."""
+    folder = fitted(config={"trainer": {"max_epochs": 1, "check_val_every_n_epoch": "x"}})
+    (folder / "csv" / "version_0").mkdir(parents=True)
+    (folder / "csv" / "version_0" / "metrics.csv").write_text("epoch,m_step/loss\nnan,2.0\n0,inf\n0,3.0\n")
+    assert read(str(folder)).metrics == [{"m_step/loss": 2.0}, {"epoch": 0.0}, {"epoch": 0.0, "m_step/loss": 3.0}]
+    assert measure(read(str(folder))).losses == {1: (3.0, 3.0, 1)}
+    assert state(folder) == ("finished", "finished: 1 round")
