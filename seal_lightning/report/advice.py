@@ -13,7 +13,8 @@ from rapidfuzz import fuzz, process
 
 from seal_lightning.errors import RESUME
 from seal_lightning.report.measure import Measured
-from seal_lightning.types import EditOutcome
+from seal_lightning.selection import group_rollouts
+from seal_lightning.types import EditOutcome, Rollout
 
 FLAT = 0.5  # share of contexts without spread from which choosing is mostly by chance
 ALIKE = 95.0  # of 100, rapidfuzz's ratio: two texts that differ in a word of twenty
@@ -58,6 +59,8 @@ def _is_not_over(run: Measured) -> Iterator[Advice]:
 
 def _rewards_have_no_spread(run: Measured) -> Iterator[Advice]:
     for found in run.rounds[-1:]:
+        if found.figures.dropped:  # a race leaves the best edits of a context, which are alike in reward
+            return
         groups = [rewards for group in found.groups if len(rewards := _rewards(group.outcomes)) > 1]
         flat = sum(max(rewards) == min(rewards) for rewards in groups)
         if groups and flat / len(groups) >= FLAT:
@@ -112,10 +115,7 @@ def _training_contexts_are_overfit(run: Measured) -> Iterator[Advice]:
     edits = run.edits
     if len(run.rounds) < 2 or len(edits) < 2:
         return
-    before, after = (
-        {group.context_id: fmean(outcome.score for outcome in group.outcomes) for group in found.groups}
-        for found in (run.rounds[0], run.rounds[-1])
-    )
+    before, after = (_scores(run.run.rounds[found.number - 1]) for found in (run.rounds[0], run.rounds[-1]))
     both = [name for name in after if name in before]  # all but in a round that is not over
     learnt = fmean(after[name] - before[name] for name in both) if both else 0.0
     if learnt >= LEARNT and edits[-1].high < edits[0].accuracy + learnt:
@@ -200,6 +200,12 @@ def _only_directives(run: Measured) -> bool:
 
 def _rewards(outcomes: Sequence[EditOutcome]) -> list[float]:
     return [round(outcome.reward, 9) for outcome in outcomes if outcome.reward is not None]
+
+
+def _scores(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Mean score of a context's edits, of those that a race did not drop."""
+    groups = group_rollouts(rollout for rollout in rollouts if not rollout.dropped)
+    return {group.context_id: fmean(outcome.score for outcome in group.outcomes) for group in groups}
 
 
 def _count(number: int, name: str) -> str:

@@ -152,7 +152,7 @@ class Measured:
         typical: A held-out context before and after training.
         directives: What edits asked for, by directive.
         phases: Seconds of computing by phase.
-        tokens: By purpose, in all.
+        tokens: Used, by purpose, in all.
         losses: Of the M-steps by round: mean of the first and the last tenth of the batches, and their number.
         usage: Of endpoints, by purpose, and in all.
     """
@@ -171,6 +171,11 @@ class Measured:
     losses: Mapping[int, tuple[float, float, int]]
     usage: Mapping[str, Usage]
     total: Usage
+
+    @property
+    def raced(self) -> bool:
+        """Whether an E-step was a race."""
+        return any(found.figures.spent is not None for found in self.rounds)
 
     @property
     def base(self) -> Row | None:
@@ -198,7 +203,7 @@ def measure(run: Run) -> Measured:
         rounds=rounds,
         pairs={found.number: best_and_worst(found, run.rounds[found.number - 1]) for found in rounds},
         typical=_typical(run),
-        directives=directives_of(everything),
+        directives=directives_of(_all(run).values()),
         phases=_phases(run, everything),
         tokens=_tokens(run),
         losses=_losses(run.metrics),
@@ -231,8 +236,9 @@ def _state(run: Run, accuracy: Sequence[Row]) -> State:
         over = exported or adapted or run.matrices or (run.table and not run.rounds)
         return "finished" if over else "unfinished"
     tabled = sum(str(row.get("name", "")).startswith("edits") for row in run.table)
-    every = lookup(run.config, "trainer.check_val_every_n_epoch") or 1
-    over = max(run.rounds, default=-1) + 1 - max(run.validations, default=0) < every
+    every = lookup(run.config, "trainer.check_val_every_n_epoch")
+    pending = max(run.rounds, default=-1) + 1 - max(run.validations, default=0)
+    over = pending < (every if isinstance(every, int) and every else 1)
     complete = bool(run.table) and tabled == sum(row.name.startswith("edits") for row in accuracy)
     return "finished" if complete and over else "unfinished"
 
@@ -429,13 +435,17 @@ def _typical(run: Run) -> Pair | None:
 # -- directives and costs ----------------------------------------------------------------------------------------------
 
 
-def directives_of(rollouts: Iterable[Rollout]) -> dict[str, list[DirectiveValue]]:
-    """The values that edits asked for, most frequent first, and the mean score of the edits that did."""
+def directives_of(phases: Iterable[Sequence[Rollout]]) -> dict[str, list[DirectiveValue]]:
+    """The values that edits asked for, most frequent first, and the mean score of the edits that did.
+
+    Repeats of an edit are averaged first; edits that a race dropped have no score and are left out.
+    """
     scores: dict[str, dict[str, list[float]]] = {}
-    for rollout in rollouts:
-        if rollout.kind == "edit":
-            for name, value in rollout.asked.items():
-                scores.setdefault(str(name), {}).setdefault(str(value), []).append(rollout.score)
+    for rollouts in phases:
+        for repeats in _repeats(rollout for rollout in rollouts if not rollout.dropped).values():
+            for name, value in repeats[0].asked.items():
+                score = fmean(rollout.score for rollout in repeats)
+                scores.setdefault(str(name), {}).setdefault(str(value), []).append(score)
     return {
         name: [
             DirectiveValue(value, len(found), fmean(found))
@@ -458,11 +468,13 @@ def _phases(run: Run, rollouts: Iterable[Rollout]) -> list[Cost]:
 
 
 def _tokens(run: Run) -> dict[str, int]:
+    """That were used, by purpose; what races saved was not."""
     total: dict[str, int] = {}
     for rollouts in _all(run).values():
         for kind in {rollout.kind for rollout in rollouts}:
             for name, count in figures_of([one for one in rollouts if one.kind == kind]).tokens.items():
-                total[name] = total.get(name, 0) + count
+                if name != "saved":
+                    total[name] = total.get(name, 0) + count
     return total
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -94,7 +95,8 @@ def render(runs: Sequence[Run], *, now: float) -> tuple[str, str]:
         runs: In the order of the page.
         now: Seconds since the epoch.
     """
-    measured = [measure(run) for run in runs]
+    names = Counter(run.name for run in runs)
+    measured = [measure(run if names[run.name] == 1 else replace(run, name=run.source)) for run in runs]
     scale = charts.in_percent(charts.scale_over(row.high for run in measured for rows in _tables(run) for row in rows))
     chapters = [_chapter(f"run-{place}", run, scale) for place, run in enumerate(measured, start=1)]
     content = {

@@ -55,6 +55,18 @@ def test_rewards_without_spread(runs, titles):
     assert titles(unit(runs, rewards=(0.5, 0.5, 0.5))) == ["Rewards without spread"]
 
 
+def test_edits_that_a_race_dropped_give_no_advice(runs, titles):
+    """The kept ones tie in every context; in the second round, another edit of each is dropped, at a worthless 0."""
+    dropped = [
+        runs.dropped(0.0, context_id=one.context_id, edit_index=2, questions=one.questions, golds=one.golds, answers=(),
+                     scores=(), baseline_answers=(), baseline_scores=())
+        for one in unit(runs, rewards=(0.5,))
+    ]  # fmt: skip
+    full, raced = unit(runs, rewards=(0.5, 0.5)), [*unit(runs, rewards=(0.5, 0.5)), *dropped]
+    assert titles(full, raced, scores=(0.2, 0.2, 0.25)) == []
+    assert titles(raced, full, scores=(0.2, 0.2, 0.25)) == ["Rewards without spread"]  # and no rise on them
+
+
 def test_kept_edits_that_repeat(runs, titles):
     assert titles(unit(runs, text="The town is a town that is known for being one.")) == [
         "Kept edits repeat each other"

@@ -73,6 +73,17 @@ def test_the_report_is_written_again_and_elsewhere(report, fitted, tmp_path):
     assert sorted(path.name for path in place.parent.iterdir()) == ["about.html", "about.md"]
 
 
+@pytest.mark.parametrize(("output", "taken"), [(None, "report.md"), ("fit.html", "fit.md"), ("a.html", "a.html")])
+def test_only_a_report_is_written_over(report, fitted, output, taken):
+    folder = fitted()
+    (folder / taken).write_text("| adapted to | accuracy |\n")
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    code, said = report(folder, *(["--output", folder / output] if output else []))
+    assert (code, said.count("\n")) == (2, 1)
+    assert f"{folder / taken}: expected a new file or an earlier report" in said
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
 def test_several_runs_on_one_page(report, fitted, runs):
     one, other = fitted("one"), fitted("other", config={**runs.config, "model": {"source": {"name": "big"}}})
     assert report(one, other)[0] == 0
@@ -81,6 +92,37 @@ def test_several_runs_on_one_page(report, fitted, runs):
     text = (one / "report.md").read_text()
     assert "| model.source.name | lab | big |" in text
     assert "other against one: +0.0 points (+0.0 to +0.0) with own edits at the end, over 2 contexts in common." in text
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_places(report, fitted, monkeypatch, tmp_path):
+    one, two = fitted("a/run"), fitted("b/run")
+    fitted("other")
+    monkeypatch.chdir(tmp_path)
+    assert report(one.relative_to(tmp_path), two.relative_to(tmp_path), "other", "--output", "x.html")[0] == 0
+    text = (tmp_path / "x.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("# ")][1:] == ["# a/run", "# b/run", "# other"]
+    assert "b/run against a/run: +0.0 points" in text
+    assert '<a href="#run-2">b/run</a>' in (tmp_path / "x.html").read_text()
+
+
+def test_a_race_has_two_columns_more(report, fitted, runs, tmp_path):
+    tokens = {"trained": 100, "saved": 300}
+    train = [runs.scored(1.0, tokens=tokens), runs.dropped(0.0, edit_index=1)]
+    folder = runs.write(tmp_path / "raced", {"train-000": [train], "train-001": [[runs.scored(1.0, round=1)]]})
+    assert report(folder)[0] == 0
+    text, html = (folder / "report.md").read_text(), (folder / "report.html").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| round", "| 1 |", "| 2 |"))]
+    assert [row[7:10] for row in rows] == [
+        ["rejected", "dropped", "compute"],
+        ["0.0\u00a0%", "50.0\u00a0%", "40.0\u00a0%"],  # the dropped one trained 100 tokens, too
+        ["0.0\u00a0%", "0.0\u00a0%", "–"],
+    ]
+    table = next(part for part in text.split("\n\n") if part.startswith("| round"))
+    assert len({line.count("|") for line in table.splitlines()}) == 1
+    assert '<th scope="col" class="num">compute</th>' in html and '<td class="num">40.0\u00a0%</td>' in html
+    plain = fitted()
+    assert report(plain)[0] == 0
+    assert "compute |" not in (plain / "report.md").read_text()
 
 
 def test_a_run_that_has_only_begun(report, runs, tmp_path):

@@ -116,6 +116,23 @@ def test_directives(runs, tmp_path):
     assert found["rate"] == [DirectiveValue("0.0001", 1, 1.0)]
 
 
+def test_directives_of_a_race_count_edits_that_it_measured(runs, tmp_path):
+    unit = [
+        runs.scored(0.0, asked={"epochs": 2}),
+        runs.scored(1.0, asked={"epochs": 2}, repeat=1),
+        runs.scored(1.0, edit_index=1, asked={"epochs": 2}),
+        runs.dropped(0.0, edit_index=2, asked={"epochs": 3}),
+    ]
+    found = measure(read(str(runs.write(tmp_path, {"train-000": [unit]})))).directives
+    assert found == {"epochs": [DirectiveValue("2", 2, 0.75)]}
+
+
+def test_tokens_that_a_race_saved_were_not_used(runs, tmp_path):
+    unit = [runs.scored(1.0, tokens={"trained": 100, "saved": 300})]
+    run = measure(read(str(runs.write(tmp_path, {"train-000": [unit]}))))
+    assert (run.tokens, run.raced, run.rounds[0].figures.spent) == ({"trained": 100}, True, 0.25)
+
+
 def test_endpoints(runs, tmp_path):
     used = {"grading": {"requests": 2, "prompt_tokens": 10, "dollars": 0.5}}
     run = measure(read(str(runs.write(tmp_path, {"train-000": [[runs.scored(1.0, usage=used)] * 2]}))))
