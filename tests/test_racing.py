@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from seal_lightning.adapt.edits import raced_for
 from seal_lightning.callbacks import RandomFilter, ReSTEMFilter
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, DataError
@@ -73,6 +74,13 @@ def test_filters_that_a_race_would_starve_are_refused_when_a_fit_starts():
     check_filter(Plan(edits=3, racing=Racing(keep=2)), ReSTEMFilter(k=2))
     check_filter(Plan(edits=3, racing=Racing(keep=3)), ReSTEMFilter(k=99))  # no more edits than there are
     check_filter(Plan(), RandomFilter())
+
+
+def test_seal_adapt_races_for_as_many_edits_as_it_keeps():
+    plan = Plan(edits=4, repeats=2, racing=Racing(keep=2))
+    kept = [raced_for(plan, keep).racing for keep in (1, 3, 4, None)]
+    assert [found and found.keep for found in kept] == [2, 3, 2, 2]
+    assert raced_for(Plan(), 3) == Plan()
 
 
 # -- what is believed --------------------------------------------------------------------------------------------------

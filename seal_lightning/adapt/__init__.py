@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seal_lightning.adapt.adapters import Adapted, Workplace, make, one_each, one_for_all
-from seal_lightning.adapt.edits import Learn, Lesson, Writing, lessons, write_edits
+from seal_lightning.adapt.edits import Learn, Lesson, Writing, lessons, raced_for, write_edits
 from seal_lightning.adapt.estimate import estimate
 from seal_lightning.adapt.scores import Measured, score_of
 from seal_lightning.closed_book import Answered, ask_closed_book
@@ -67,7 +67,7 @@ def main(args: Sequence[str]) -> None:
         passage_chars=options.passage_chars,
     )
     module: SEALModule = options.model
-    writing = Writing(options.learn, module.plan, options.keep)
+    writing = Writing(options.learn, raced_for(module.plan, options.keep), options.keep)
     output = Path(options.output).expanduser()
     if not options.dry_run:
         open_folder(output, resume=options.resume)
@@ -184,7 +184,8 @@ def _tell(screen: Screen, learnt: Sequence[Lesson], rollouts: Sequence[Rollout],
     """What came of the writing."""
     if writing.learn == "passage":
         return
-    rejected = sum(rollout.status == "rejected" for rollout in rollouts) / max(1, len(rollouts))
+    edits = [rollout for rollout in rollouts if rollout.repeat == 0]
+    rejected = sum(rollout.status == "rejected" for rollout in edits) / max(1, len(edits))
     rewards = [reward for lesson in learnt for reward in lesson.rewards]
     mean = f", kept at a mean reward of {sum(rewards) / len(rewards):.3f}" if rewards else ", none rewarded"
     screen.line(

@@ -67,6 +67,17 @@ class Lesson:
     unwritten: int
 
 
+def raced_for(plan: Plan, keep: int | None) -> Plan:
+    """The plan, where it races with at least as many edits left as are trained on.
+
+    Raises:
+        ConfigError: The race's budget does not suffice for them.
+    """
+    if plan.racing is None or keep is None or keep >= plan.edits:  # nothing has to be chosen
+        return plan
+    return replace(plan, racing=replace(plan.racing, keep=max(plan.racing.keep, keep)))
+
+
 def write_edits(
     e_step: EStep,
     policy: Policy,
