@@ -17,6 +17,7 @@ from seal_lightning.continual.stream import Route, StreamRunner, check_queries
 from seal_lightning.continual.updates import UPDATES, Combine
 from seal_lightning.data import Reader
 from seal_lightning.data.detect import reader_for
+from seal_lightning.e_step import Plan
 from seal_lightning.errors import ConfigError, Stopped, check_count
 from seal_lightning.model import fingerprint
 from seal_lightning.module import SEALModule
@@ -89,10 +90,11 @@ def main(args: Sequence[str]) -> None:
     used = {context.id: context for route in routes for context in route.contexts}
     data = replace(data, contexts=list(used.values()))
     check_queries(data.contexts, name=f"--data {data.source}")
+    plan = _plan(options)
     output = Path(options.output).expanduser()
     open_folder(output, resume=options.resume)
     write_settings(parser, settings, output)
-    _run(options, data, routes, measures, output)
+    _run(options, plan, data, routes, measures, output)
     write_settings(parser, settings, output, finished=True)
 
 
@@ -177,6 +179,13 @@ def _data(options: Any) -> Data:
     return Data(contexts, unrelated, reader.source)
 
 
+def _plan(options: Any) -> Plan:
+    """How an edit is chosen; a single one races against none."""
+    plan: Plan = options.model.plan
+    racing = plan.racing if options.best_of > 1 else None
+    return replace(plan, edits=options.best_of, passage_only=False, written=False, racing=racing)
+
+
 def make_routes(
     contexts: Sequence[Context], *, count: int, orders: int, seeds: int, seed: int, own_contexts: bool
 ) -> list[Route]:
@@ -205,7 +214,14 @@ def make_routes(
 # -- running -----------------------------------------------------------------------------------------------------------
 
 
-def _run(options: Any, data: Data, routes: Sequence[Route], measures: Sequence[Countermeasure], output: Path) -> None:
+def _run(
+    options: Any,
+    plan: Plan,
+    data: Data,
+    routes: Sequence[Route],
+    measures: Sequence[Countermeasure],
+    output: Path,
+) -> None:
     module: SEALModule = options.model
     policy = load_policy(module, options.policy, options.device)
     module.e_step.check_fits(policy, [*data.contexts, *data.unrelated])
@@ -213,7 +229,7 @@ def _run(options: Any, data: Data, routes: Sequence[Route], measures: Sequence[C
     screen, signals = Screen(), StopSignals()
     runner = StreamRunner(
         e_step=module.e_step,
-        plan=replace(module.plan, edits=options.best_of, passage_only=False, written=False),
+        plan=plan,
         updates=UPDATES[options.combine](policy),
         unrelated=data.unrelated,
         origin=origin,

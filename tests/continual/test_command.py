@@ -1,11 +1,15 @@
 """`seal continual` from the command line, in this process."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from seal_lightning.cli import main
+from seal_lightning.continual.command import _plan
 from seal_lightning.continual.heatmap import heat_map
+from seal_lightning.e_step import Plan
+from seal_lightning.racing import Racing
 from seal_lightning.retention import Stream, average, read_matrices
 
 TEXTS = {"tarn": "A tarn is a lake.", "lamp": "The lamp burns oil.", "salt": "Salt is white."}
@@ -29,6 +33,7 @@ model:
 contexts: 2
 orders: 2
 """
+RACE = "--model.e_step.edits 8 --model.e_step.repeats 2 --model.e_step.racing.budget 0.2".split()
 
 
 @pytest.fixture
@@ -109,6 +114,7 @@ def test_heat_map():
             ["--data", "data.jsonl", "--heatmap", "map.png"],
             "seal: --heatmap map.png: expected a name that ends in .svg",
         ),
+        (["--data", "data.jsonl", "--best_of", "2", *RACE], "seal: racing.budget must allow one training of each"),
         (["--data", "data.jsonl", "--combine", "mix"], "seal: --combine: expected merge or stack, got 'mix'"),
     ],
 )
@@ -118,3 +124,10 @@ def test_one_line_says_what_is_wrong(seal, tmp_path, args, complaint):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(complaint)
     assert not (tmp_path / "continual").exists()
+
+
+def test_a_single_edit_needs_no_budget_for_a_race():
+    plan = Plan(edits=8, repeats=2, passage_only=True, racing=Racing(budget=0.2))
+    found = _plan(SimpleNamespace(model=SimpleNamespace(plan=plan), best_of=1))
+    assert found == Plan(edits=1, repeats=2)
+    assert _plan(SimpleNamespace(model=SimpleNamespace(plan=plan), best_of=3)).racing == plan.racing
