@@ -80,8 +80,16 @@ class RetentionMatrix:
         return fmean(_asked(self.mean[-1]))
 
     @property
+    def one_by_one(self) -> bool:
+        """Whether its rows are contexts of a stream, and not the rounds of a fit, which learn all contexts at once."""
+        return len(self.mean) < 2 or len(_asked(self.mean[1])) == 1
+
+    @property
     def learnt(self) -> float:
-        """Mean accuracy on each context right after it was learnt: the diagonal. The base's where nothing was."""
+        """Mean accuracy on each context right after it was learnt: the diagonal. The base's where nothing was.
+
+        Means nothing where contexts were not learnt `one_by_one`.
+        """
         diagonal = [row[place] for place, row in enumerate(self.mean[1:]) if place < len(row)]
         return fmean(_asked(diagonal)) if diagonal else fmean(_asked(self.mean[0]))
 
@@ -177,18 +185,27 @@ def render_matrix(matrix: RetentionMatrix) -> str:
 
 
 def render_summary(matrices: Sequence[RetentionMatrix]) -> str:
-    """One line a matrix: learnt, left at the end, lost, and the last row against the first matrix's."""
+    """One line a matrix: learnt, left at the end, lost, and the last row against the first matrix's.
+
+    Empty where it says nothing: what a fit's rounds learnt and lost, and the last without a finished stream in both.
+    """
     head = ["", "base", "learnt", "left", "lost", "unrelated", "left, against the first"]
     rows = []
     for matrix in matrices:
-        against = ""
-        if matrix is not matrices[0] and matrix.streams and matrices[0].streams:
-            found = compare_last_rows(matrix, matrices[0])
-            against = f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
         unrelated = f"{100 * matrix.unrelated[0]:.1f} -> {100 * matrix.unrelated[-1]:.1f}" if matrix.unrelated else ""
-        numbers = (fmean(_asked(matrix.mean[0])), matrix.learnt, matrix.last_row, matrix.forgetting)
-        rows.append([matrix.name, *(f"{100 * number:.1f}" for number in numbers), unrelated, against])
+        learnt, lost = (matrix.learnt, matrix.forgetting) if matrix.one_by_one else (None, None)
+        numbers = (fmean(_asked(matrix.mean[0])), learnt, matrix.last_row, lost)
+        against = "" if matrix is matrices[0] else _against(matrix, matrices[0])
+        rows.append([matrix.name, *(_cell(number, None) for number in numbers), unrelated, against])
     return table(head, rows)
+
+
+def _against(matrix: RetentionMatrix, first: RetentionMatrix) -> str:
+    try:
+        found = compare_last_rows(matrix, first)
+    except DataError:  # other streams, or none that is finished
+        return ""
+    return f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 
 
 def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
@@ -244,7 +261,7 @@ def read_matrices(path: Path) -> list[RetentionMatrix]:
         raise DataError(f"{path}: expected a retention matrix as JSON, got {_reason(error)}: check the path") from error
     try:
         if "matrices" in content:
-            return [_matrix(found) for found in content["matrices"]]
+            return [_matrix(found) for found in _some("matrices", content["matrices"])]
         return [_official(content, path)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         expected = "matrices with streams, or mean_over_sequences as in the authors' file"
@@ -252,16 +269,21 @@ def read_matrices(path: Path) -> list[RetentionMatrix]:
 
 
 def _matrix(found: Mapping[str, Any]) -> RetentionMatrix:
-    streams = [
-        Stream(
-            str(s["name"]),
-            tuple(map(str, s["contexts"])),
-            tuple(tuple(map(float, row)) for row in s["rows"]),
-            tuple(map(float, s["unrelated"])),
-        )
-        for s in found["streams"]
-    ]
+    streams = [_stream(one) for one in _some("streams", found["streams"])]
     return average(str(found["name"]), streams, dataset=str(found["dataset"]), base_model=str(found["base_model"]))
+
+
+def _stream(found: Mapping[str, Any]) -> Stream:
+    contexts = tuple(map(str, _some("contexts", found["contexts"])))
+    rows = tuple(_accuracies(row) for row in _some("rows", found["rows"]))
+    unrelated = _accuracies(found["unrelated"])
+    for number, row in enumerate(rows):
+        wanted = sorted({min(number or len(contexts), len(contexts)), len(contexts)})
+        if len(row) not in wanted:
+            raise ValueError(f"{len(row)} numbers in row {number}, not {' or '.join(map(str, wanted))}")
+    if unrelated and len(unrelated) != len(rows):
+        raise ValueError(f"{len(unrelated)} numbers in unrelated for {len(rows)} rows")
+    return Stream(str(found["name"]), contexts, rows, unrelated)
 
 
 def _official(content: Mapping[str, Any], path: Path) -> RetentionMatrix:
@@ -276,6 +298,19 @@ def _official(content: Mapping[str, Any], path: Path) -> RetentionMatrix:
     )
 
 
+def _some(name: str, found: Sequence[Any]) -> Sequence[Any]:
+    if not found:
+        raise ValueError(f"no {name}")
+    return found
+
+
+def _accuracies(found: Sequence[Any]) -> tuple[float, ...]:
+    numbers = tuple(map(float, found))
+    if wrong := [number for number in numbers if not 0 <= number <= 1]:
+        raise ValueError(f"{wrong[0]} as an accuracy, which is 0 to 1")
+    return numbers
+
+
 def _filled(cells: Cells) -> list[list[float]]:
     width = max(map(len, cells))
     return [[round(cell or 0.0, DIGITS) for cell in (*row, *[None] * (width - len(row)))] for row in cells]
@@ -283,11 +318,12 @@ def _filled(cells: Cells) -> list[list[float]]:
 
 def _unfilled(rows: Sequence[Sequence[float]]) -> Cells:
     """Without the zeros of contexts that had not been learnt yet: their column is not below the row's number."""
-    if not rows or any(len(row) != len(rows[0]) for row in rows):
+    if any(len(row) != len(rows[0]) for row in _some("rows", rows)):
         raise ValueError("rows of different lengths")
     return tuple(
-        tuple(float(cell) if number == 0 or place < number else None for place, cell in enumerate(row))
+        tuple(cell if number == 0 or place < number else None for place, cell in enumerate(_accuracies(row)))
         for number, row in enumerate(rows)
+        if _some("numbers in a row", row)
     )
 
 

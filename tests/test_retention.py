@@ -70,6 +70,18 @@ def test_tables():
     ]
 
 
+def test_the_summary_leaves_out_what_says_nothing():
+    elsewhere = average("elsewhere", [Stream("order 9", ("a", "b"), ((0.0, 0.2), (0.8,), (0.4, 1.0)))])
+    rounds = average("rounds", [Stream("fit", ("a", "b"), ((0.0, 0.2), (0.5, 0.5)))])
+    assert render_summary([average("plain", [FIRST]), elsewhere, rounds]).splitlines()[2:] == [
+        "| plain     | 10.0 | 90.0   | 70.0 | 20.0 | 90.0 -> 50.0 |",
+        "| elsewhere | 10.0 | 90.0   | 70.0 | 20.0 |              |",
+        "| rounds    | 10.0 |        | 50.0 |      |              |",
+    ]
+    more_rounds = Stream("fit", ("a", "b"), ((0.0, 0.2), (0.5, 0.5), (0.5, 0.7), (0.6, 0.8)))
+    assert render_summary([average("rounds", [more_rounds])]).splitlines()[0] == "|        | base | left |"
+
+
 def test_our_file_gives_the_matrices_back(tmp_path):
     matrices = [average("plain", [FIRST, SECOND], dataset="d", base_model="m"), average("replay", BETTER)]
     write_matrices(tmp_path / "retention.json", matrices)
@@ -104,6 +116,22 @@ def test_the_published_matrix(shared):
     assert to_official(matrix) == json.loads(path.read_text())
 
 
+def ours(**changes):
+    stream = {"name": "s", "contexts": ["x", "y"], "rows": [[0, 1], [1], [1, 1]], "unrelated": [], **changes}
+    return json.dumps({"matrices": [{"name": "a", "dataset": "", "base_model": "", "streams": [stream]}]})
+
+
+def official(mean):
+    return json.dumps({"mean_over_sequences": mean, "std_over_sequences": [[0], [0]], "n_sequences": 1})
+
+
+def test_rows_of_rounds_are_read(tmp_path):
+    path = tmp_path / "rounds.json"
+    path.write_text(ours(rows=[[0, 1], [1, 1], [1, 0], [0, 0]], unrelated=[1, 1, 0.5, 0]))
+    (matrix,) = read_matrices(path)
+    assert (len(matrix.mean), matrix.one_by_one, matrix.unrelated) == (4, False, (1, 1, 0.5, 0))
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -111,6 +139,17 @@ def test_the_published_matrix(shared):
         ("[]", "expected matrices with streams, or mean_over_sequences"),
         ('{"std_over_sequences": []}', "got no field mean_over_sequences: write the file again"),
         ('{"mean_over_sequences": [[1], []], "std_over_sequences": [[1]], "n_sequences": 1}', "rows of different"),
+        ('{"matrices": []}', "got no matrices: write"),
+        ('{"matrices": [{"name": "a", "streams": []}]}', "got no streams: write"),
+        (ours(contexts=[], rows=[[]]), "got no contexts: write"),
+        (ours(rows=[]), "got no rows: write"),
+        (ours(rows=[[0], [1]]), "got 1 numbers in row 0, not 2: write"),
+        (ours(rows=[[0, 1], [1], []]), "got 0 numbers in row 2, not 2: write"),
+        (ours(unrelated=[1]), "got 1 numbers in unrelated for 3 rows: write"),
+        (ours(rows=[[0, 1], [7]]), "got 7.0 as an accuracy, which is 0 to 1: write"),
+        (official([[float("nan")], [0]]), "got nan as an accuracy"),
+        (official([[]]), "got no numbers in a row"),
+        (official([]), "got no rows"),
     ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path, text, complaint):
