@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,9 +142,17 @@ def _settings(args: Sequence[str]) -> tuple[Parser, Any]:
         check_count(name, settings[name], least=least)
     if settings.heatmap and not settings.heatmap.endswith(".svg"):
         raise ConfigError(f"--heatmap {settings.heatmap}: expected a name that ends in .svg: rename it")
+    settings.countermeasures = spelled(settings.countermeasures)
     if not settings.show and settings.data is None:
         raise ConfigError("--data is not set: name a file or folder with contexts and queries (seal continual --help)")
     return parser, settings
+
+
+def spelled(wanted: str | Sequence[Any]) -> list[Any]:
+    """A list of countermeasures, with every name in place of `all`."""
+    listed = wanted.split(",") if isinstance(wanted, str) else wanted
+    names = list(SHORT)[1:]
+    return [name for one in listed for name in (names if isinstance(one, str) and one.strip() == "all" else [one])]
 
 
 def resolve(wanted: str | Sequence[str | Countermeasure]) -> list[Countermeasure]:
@@ -153,14 +161,11 @@ def resolve(wanted: str | Sequence[str | Countermeasure]) -> list[Countermeasure
     Raises:
         ConfigError: There is none of that name.
     """
-    listed = wanted.split(",") if isinstance(wanted, str) else list(wanted)
     names = list(SHORT)[1:]
     found: list[Countermeasure] = []
-    for one in listed:
+    for one in spelled(wanted):
         if isinstance(one, Countermeasure):
             found.append(one)
-        elif one.strip() == "all":
-            found += [SHORT[name]() for name in names]
         elif one.strip() in names:
             found.append(SHORT[one.strip()]())
         else:
@@ -247,7 +252,7 @@ def _run(
 
         runner = replace(runner, advance=after_step, report=interruptible(report, stopping=stopping))
         try:
-            matrices = list(_matrices(runner, routes, measures, output, screen, data, module.source.name))
+            matrices = _matrices(runner, routes, measures, output, screen, data, module.source.name)
         except Interrupted:
             raise Stopped(signals.received) from None
     _finish(matrices, output, options.heatmap)
@@ -261,7 +266,9 @@ def _matrices(
     screen: Screen,
     data: Data,
     base_model: str,
-) -> Iterator[RetentionMatrix]:
+) -> list[RetentionMatrix]:
+    """One for each measure; what is finished of them is written after every stream."""
+    finished: list[RetentionMatrix] = []
     for measure in measures:
         streams: list[Stream] = []
         for route in routes:
@@ -269,14 +276,16 @@ def _matrices(
             last = stream.rows[-1]
             screen.line(f"{measure.label}, {route.name}: {sum(last) / len(last):.3f} at the end")
             streams.append(stream)
-        yield average(measure.label, streams, dataset=data.source, base_model=base_model)
+            matrix = average(measure.label, streams, dataset=data.source, base_model=base_model)
+            write_matrices(output / FILE, [*finished, matrix])
+        finished.append(matrix)
+    return finished
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
 
 
 def _finish(matrices: Sequence[RetentionMatrix], output: Path, heatmap: str | None) -> None:
-    write_matrices(output / FILE, matrices)
     for matrix in matrices:
         text = json.dumps(to_official(matrix), indent=2) + "\n"
         write_file("--output", str(output / "official" / f"{matrix.name}.json"), text, unlike=[])

@@ -233,7 +233,8 @@ def _state(run: Run, accuracy: Sequence[Row]) -> State:
         exported = bool(run.exported) and run.exported >= _planned(run)
         contexts = max((len(group_by_context(rollouts)) for rollouts in run.rounds.values()), default=0)
         adapted = run.adapters == 1 or run.adapters >= contexts > 0  # one for all, one each, or both
-        over = exported or adapted or run.matrices or (run.table and not run.rounds)
+        streams = sum(matrix.sequences for matrix in run.matrices)
+        over = exported or adapted or streams >= max(_streams(run), 1) or (run.table and not run.rounds)
         return "finished" if over else "unfinished"
     tabled = sum(str(row.get("name", "")).startswith("edits") for row in run.table)
     every = lookup(run.config, "trainer.check_val_every_n_epoch")
@@ -249,6 +250,13 @@ def _planned(run: Run) -> int:
     return rounds if isinstance(rounds, int) else 0
 
 
+def _streams(run: Run) -> int:
+    """Streams that the configuration of `seal continual` asks for; 0 where it is not one."""
+    orders, seeds, measures = (lookup(run.config, name) for name in ("orders", "seeds", "countermeasures"))
+    whole = isinstance(orders, int) and isinstance(seeds, int) and isinstance(measures, list)
+    return orders * seeds * (len(measures) + 1) if whole else 0
+
+
 def _progress(run: Run, state: State) -> str:
     if state == "published":
         return "published"
@@ -257,6 +265,8 @@ def _progress(run: Run, state: State) -> str:
     if state == "finished":
         count = len(run.rounds)
         return f"finished: {count} round{'s' if count != 1 else ''}" if count else "finished"
+    if run.matrices and _streams(run):
+        return f"not finished: {sum(matrix.sequences for matrix in run.matrices)} of {_streams(run)} streams"
     if not run.rounds and not run.validations:
         return "not finished"
     of = f" of {_planned(run)}" if _planned(run) else ""

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from seal_lightning.cli import main
-from seal_lightning.continual.command import _plan
+from seal_lightning.continual.command import _plan, spelled
 from seal_lightning.continual.heatmap import heat_map
 from seal_lightning.e_step import Plan
 from seal_lightning.racing import Racing
-from seal_lightning.retention import Stream, average, read_matrices
+from seal_lightning.report.measure import measure
+from seal_lightning.report.read import read
+from seal_lightning.retention import Stream, average, read_matrices, write_matrices
 
 TEXTS = {"tarn": "A tarn is a lake.", "lamp": "The lamp burns oil.", "salt": "Salt is white."}
 ROWS = [
@@ -67,6 +69,7 @@ def test_a_table_of_the_plain_stream_and_a_countermeasure(seal, tmp_path):
     assert "## norm" in (tmp_path / "run" / "retention.md").read_text()
     assert (tmp_path / "run" / "retention.svg").read_text().count("<g ") == 2
     assert (tmp_path / "run" / "streams" / "norm" / "order-1-seed-1" / "adapter" / "adapter_config.json").is_file()
+    assert measure(read(str(tmp_path / "run"))).progress == "finished"
     # the folder is not written over; with --resume it is added to, and with other settings refused
     code, _, err = seal("--output", "run")
     assert code == 2
@@ -78,6 +81,25 @@ def test_a_table_of_the_plain_stream_and_a_countermeasure(seal, tmp_path):
     assert step.stat().st_mtime_ns == before
     code, _, err = seal("--model.inner_loop.rank", "2", "--unrelated", "data.jsonl", "--output", "run", "--resume")
     assert code == 2 and "inner_loop.rank: was 4, is 2" in err
+
+
+def test_what_is_finished_is_written_after_every_stream(seal, tmp_path, monkeypatch):
+    told = []
+
+    def note(path, matrices):
+        write_matrices(path, matrices)
+        told.append(measure(read(str(path.parent))).progress)
+
+    monkeypatch.setattr("seal_lightning.continual.command.write_matrices", note)
+    code, _, err = seal("--countermeasures", "norm", "--output", "run")
+    assert code == 0, err
+    assert told == [*(f"not finished: {number} of 4 streams" for number in (1, 2, 3)), "finished"]
+
+
+def test_all_is_spelled_out():
+    names = ["replay", "kl", "orthogonal", "null-space", "norm", "consolidation"]
+    assert spelled("all") == spelled(["all"]) == names
+    assert spelled("norm,all") == ["norm", *names]
 
 
 def test_an_existing_matrix_is_shown_and_drawn(seal, shared, tmp_path):
