@@ -25,8 +25,8 @@ from seal_lightning.continual.regularisers import (
 )
 from seal_lightning.continual.updates import layers_of
 from seal_lightning.data import Reader
-from seal_lightning.data.detect import read_contexts
-from seal_lightning.errors import ConfigError, check_count
+from seal_lightning.data.detect import reader_for
+from seal_lightning.errors import ConfigError, DataError, check_count
 from seal_lightning.policy import Policy
 from seal_lightning.sampling import LocalSampler, SampleRequest
 from seal_lightning.seeding import derive_seed
@@ -69,6 +69,9 @@ class KLToBase(Countermeasure):
         tokens: Of a text at most.
         batch: Texts in a step.
         label: What tables and folders call it.
+
+    Raises:
+        DataError: The texts cannot be read, or all are empty.
     """
 
     short = "kl"
@@ -91,15 +94,19 @@ class KLToBase(Countermeasure):
         self.count = check_count("kl: count", count)
         self.tokens = check_count("kl: tokens", tokens)
         self.batch = check_count("kl: batch", batch)
+        self._read = [] if texts is None else passages_of(texts)[: self.count]
         self._encoded: list[list[int]] = []
         self._before: list[torch.Tensor] = []
 
     def begin(self, policy: Policy, *, seed: int) -> None:
         self._encoded = [text for text in self._generic(policy, seed) if text]
+        if not self._encoded:
+            raise ConfigError("kl: expected generic text, got no token of any: name other texts")
         self._before = predictions(policy, self._encoded)
 
     def _generic(self, policy: Policy, seed: int) -> list[list[int]]:
         """Token ids of the generic texts."""
+        texts = self._read
         if self.texts is None:
             start = policy.tokenizer.bos_token or policy.tokenizer.eos_token
             nothing = Context(id="", title="", passage="")
@@ -109,9 +116,6 @@ class KLToBase(Countermeasure):
             ]
             sampler = LocalSampler(top_p=1.0, max_new_tokens=self.tokens)
             texts = [sample.text for sample in sampler.sample(policy, requests)]
-        else:
-            read = self.texts.read() if isinstance(self.texts, Reader) else read_contexts(self.texts)
-            texts = [f"{context.title}\n{context.passage}".strip() for context in read[: self.count]]
         return [policy.tokenizer(text)["input_ids"][: self.tokens] for text in texts]
 
     def regulariser(self, policy: Policy, earlier: Sequence[Learnt], *, seed: int) -> Regulariser:
@@ -250,6 +254,19 @@ class Consolidation(Countermeasure):
 SHORT: dict[str, type[Countermeasure]] = {
     kind.short: kind for kind in (Countermeasure, Replay, KLToBase, Orthogonal, NullSpace, BoundedNorm, Consolidation)
 }
+
+
+def passages_of(texts: str | Reader) -> list[str]:
+    """Titles and passages of contexts, without empty ones.
+
+    Raises:
+        DataError: They cannot be read, or all are empty.
+    """
+    reader = texts if isinstance(texts, Reader) else reader_for(texts)
+    read = reader.read()
+    if not (found := [text for one in read if (text := f"{one.title}\n{one.passage}".strip())]):
+        raise DataError(f"kl: texts: expected passages in {reader.source}, got {len(read)} empty ones: name others")
+    return found
 
 
 def truncated(lora: LoRA, rank: int) -> LoRA:

@@ -19,7 +19,7 @@ from seal_lightning.continual.countermeasures import truncated
 from seal_lightning.continual.regularisers import inputs_of, log_probabilities, main_directions
 from seal_lightning.continual.updates import layers_of
 from seal_lightning.data import Reader
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.policy import Policy
 from seal_lightning.tiny import build_tiny
@@ -36,6 +36,11 @@ class Sayings(Reader):
     def read(self):
         texts = ("haste makes waste", "still waters run deep", "all that glitters is not gold")
         return [Context(id=str(number), title="", passage=text) for number, text in enumerate(texts)]
+
+
+class Blanks(Reader):
+    def read(self):
+        return [Context(id=str(number), title="", passage=" \n") for number in range(2)]
 
 
 def train(sequences, regulariser=None, seed=1):
@@ -120,6 +125,17 @@ def test_the_policy_can_write_the_generic_text_itself():
     assert measure._encoded == texts
     measure.begin(POLICY, seed=1)
     assert measure._encoded != texts
+
+
+def test_generic_texts_are_read_at_once(tmp_path):
+    with pytest.raises(DataError, match="kl: texts: expected passages in Blanks, got 2 empty ones: name others"):
+        KLToBase(texts=Blanks())
+    with pytest.raises(DataError, match="none: expected a file or folder, got nothing there"):
+        KLToBase(texts=str(tmp_path / "none"))
+    measure = KLToBase(texts=Sayings())
+    measure._read = []  # a tokenizer that makes nothing of the texts
+    with pytest.raises(ConfigError, match="kl: expected generic text, got no token of any: name other texts"):
+        measure.begin(POLICY, seed=0)
 
 
 def test_orthogonal_updates_read_other_directions():
