@@ -16,6 +16,7 @@ from itertools import chain, islice
 from typing import Literal
 
 from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.escaping import shortened
 from seal_lightning.grading import Grader, Reward, Rubric
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
 from seal_lightning.phases import Clock, Report
@@ -228,8 +229,9 @@ class EStep:
             texts = [self.task.prompt(context), *chain(*asked)]
             longest = max(len(policy.encode(policy.format(text))) for text in texts)
             if longest + self.max_answer_tokens > policy.window:
+                name, title = shortened(context.id, 60), shortened(context.title, 60)
                 raise ModelError(
-                    f"context {context.id!r} ({context.title!r}): its longest prompt has {longest} tokens, which with "
+                    f"context {name!r} ({title!r}): its longest prompt has {longest} tokens, which with "
                     f"{self.max_answer_tokens} for the answer exceeds the model's window of {policy.window}; shorten "
                     "or split the passage, or use a model with a longer window"
                 )

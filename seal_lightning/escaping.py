@@ -34,4 +34,4 @@ def shortened(text: str, longest: int) -> str:
 def markdown_cell(text: str, longest: int) -> str:
     """One table cell: no line breaks, no pipes, no HTML, code or links from the model."""
     flat = " / ".join(line.strip() for line in text.splitlines() if line.strip())
-    return shortened(flat, longest).translate(_ENTITIES)
+    return shortened(visible(flat), longest).translate(_ENTITIES)

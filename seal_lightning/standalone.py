@@ -7,7 +7,8 @@ Both run the E-step outside a trainer, in one process and on one device. Their o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,8 @@ import torch
 import yaml
 
 from seal_lightning.adapters import LoRA, merge_lora, read_lora
-from seal_lightning.errors import ConfigError
+from seal_lightning.config_errors import read_config_files
+from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.journal import Journal
 from seal_lightning.model import load_model
 from seal_lightning.module import SEALModule
@@ -23,6 +25,7 @@ from seal_lightning.offline import Parser, save_settings
 from seal_lightning.policy import Policy
 
 FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
+ONE_RUN = ("resume", "dry_run")  # options of a single start, which are not kept
 TINY = 5_000_000  # parameters
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -63,18 +66,19 @@ def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, Any
         default="warning",
         help="Detail of the log; debug shows tracebacks.",
     )
-    if settings := _settings_of(_given(args, "--policy")):
+    if settings := _settings_of(_given(args, "policy")):
         parser.set_defaults({f"model.{name}": value for name, value in settings.items()})
 
 
 def _given(args: Sequence[str], option: str) -> str | None:
-    """The last value of an option on the command line."""
+    """The last value of an option on the command line, else in the config files that it names."""
     for place in reversed(range(len(args))):
-        if args[place].startswith(f"{option}="):
+        if args[place].startswith(f"--{option}="):
             return args[place].partition("=")[2]
-        if args[place] == option and place + 1 < len(args):
+        if args[place] == f"--{option}" and place + 1 < len(args):
             return args[place + 1]
-    return None
+    found = [content[option] for _, content in read_config_files(args) if option in content]
+    return found[-1] if found and isinstance(found[-1], str) else None
 
 
 def _settings_of(policy: str | None) -> dict[str, Any]:
@@ -92,28 +96,52 @@ def _settings_of(policy: str | None) -> dict[str, Any]:
         ) from error
 
 
-def open_folder(output: Path, *, resume: bool) -> None:
-    """Make the folder of `--output`. Raises `ConfigError` where there are files in it and nothing is to be resumed."""
-    try:
+def open_folder(output: Path, command: str, *, resume: bool) -> None:
+    """Make the folder of `--output`.
+
+    Raises:
+        ConfigError: There are files in it, and they are not of this command or nothing is to be resumed.
+    """
+    with _writable(output):
         output.mkdir(parents=True, exist_ok=True)
         used = any(output.iterdir())
-    except OSError as error:
-        raise ConfigError(f"--output {output}: {error.strerror or error}; choose a folder you can write to") from error
     if used and not resume:
         raise ConfigError(
             f"--output {output}: expected a new folder, got one with files: add --resume to go on, or choose another"
         )
+    config = output / "config.yaml"
+    if used and not (config.is_file() and config.read_text(encoding="utf-8").startswith(_header(command))):
+        raise ConfigError(f"--output {output}: expected a folder of seal {command}, got another: choose a new one")
 
 
 def write_settings(parser: Parser, settings: Any, output: Path, *, finished: bool = False) -> None:
     """Write `config.yaml`: of the settings that a folder was begun with, and at the end of those that finished it.
 
-    Others may be refused in between, and leave no trace then.
+    Others may be refused in between, and leave no trace then. How it was started is left out.
+
+    Raises:
+        ConfigError: Nothing can be written there.
     """
     path = output / "config.yaml"
     if finished or not path.exists():
-        text = parser.dump(settings, skip_unset=False)
-        save_settings(path, text, header=f"seal {parser.command} --config {path}")
+        kept = settings.clone()
+        for name in ONE_RUN:
+            kept.pop(name, None)
+        with _writable(output):
+            header = f"{_header(parser.command)}--config {path}".removeprefix("# ")
+            save_settings(path, parser.dump(kept, skip_unset=False, skip_validation=True), header=header)
+
+
+def _header(command: str) -> str:
+    return f"# seal {command} "
+
+
+@contextmanager
+def _writable(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"--output {output}: {error.strerror or error}; choose a folder you can write to") from error
 
 
 def open_journal(folder: Path, name: str, *, stamp: Mapping[str, Any]) -> Journal:
@@ -138,7 +166,10 @@ def load_policy(module: SEALModule, policy: str | None, device: Device) -> Polic
     learned = _read_policy(policy) if policy else None
     model, tokenizer, chat = load_model(module.source)
     if learned:
-        merge_lora(model, learned)
+        try:
+            merge_lora(model, learned)
+        except ModelError as error:
+            raise ModelError(f"--policy {policy}: {error}") from error
     at = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if at == "cpu" and sum(parameter.numel() for parameter in model.parameters()) < TINY:
         torch.set_num_threads(1)

@@ -15,12 +15,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from seal_lightning.adapt.adapters import Adapted, Workplace, make, one_each, one_for_all
+from seal_lightning.adapt.adapters import Adapted, Workplace, asked_stamp, make, one_each, one_for_all
 from seal_lightning.adapt.edits import Learn, Lesson, Writing, lessons, raced_for, write_edits
 from seal_lightning.adapt.estimate import estimate
 from seal_lightning.adapt.scores import Measured, score_of
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.command_line import set_log_level
+from seal_lightning.config_errors import read_config_files
 from seal_lightning.data.documents import STDIN, Document, read_documents
 from seal_lightning.errors import ConfigError, Stopped
 from seal_lightning.escaping import markdown_cell
@@ -62,7 +63,7 @@ def main(args: Sequence[str]) -> None:
     set_log_level(options.log_level)
     documents = read_documents(
         options.documents,
-        stdin=sys.stdin.read() if STDIN in options.documents else "",
+        stdin=sys.stdin.buffer.read() if STDIN in options.documents else b"",
         queries=options.queries,
         passage_chars=options.passage_chars,
     )
@@ -70,8 +71,7 @@ def main(args: Sequence[str]) -> None:
     writing = Writing(options.learn, raced_for(module.plan, options.keep), options.keep)
     output = Path(options.output).expanduser()
     if not options.dry_run:
-        open_folder(output, resume=options.resume)
-        write_settings(parser, settings, output)
+        open_folder(output, "adapt", resume=options.resume)
     policy = load_policy(module, options.policy, options.device)
     module.e_step.check_fits(policy, [passage for document in documents for passage in document.passages])
     if options.dry_run:
@@ -79,6 +79,7 @@ def main(args: Sequence[str]) -> None:
         loops["both"] = loops["each"] + loops["all"]
         print(estimate(module.e_step, policy, documents, writing, loops[options.adapters]))
         return
+    write_settings(parser, settings, output)
     signals = StopSignals()
     with signals.noted():
         _adapt(options, module, policy, documents, writing, output, check_stop=lambda: _check(signals))
@@ -117,6 +118,9 @@ def _settings(args: Sequence[str]) -> tuple[Parser, Any]:
     parser.set_defaults({"together.epochs": 3, "together.batch_size": 8})  # the paper's continued pre-training
     add_model(parser, args, defaults={"model.e_step.repeats": 1})
     settings = parser.settings(args)
+    if not settings.documents:  # the empty list of the command line outranks that of a config file
+        named = [content["documents"] for _, content in read_config_files(args) if content.get("documents")]
+        settings.documents = named[-1] if named else []
     if not settings.documents:
         raise ConfigError("DOCUMENT is not set: name files or folders, or - for standard input (seal adapt --help)")
     for name, least in (("keep", 1), ("contexts_per_unit", 1), ("save_every", 1)):
@@ -201,21 +205,31 @@ def _baseline(place: Workplace, documents: Sequence[Document]) -> Measured:
     """What the policy answers without an adapter, asked once."""
     path = place.output / BASELINE
     asked = [document for document in documents if document.context.queries]
-    if path.is_file():
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = {name: Answered(tuple(row["answers"]), tuple(row["scores"])) for name, row in content.items()}
-        if all(len(found.get(d.id, Answered((), ())).answers) == len(d.context.queries) for d in asked):
-            return found
     if not asked:
         return {}
+    stamp = asked_stamp(place.e_step, asked)
+    if (found := _read_baseline(path, stamp)) is not None:
+        return found
     place.check_stop()
     with place.screen.bar("answers before", 1), place.screen.phases() as report:
         scored = ask_closed_book(place.e_step, place.policy, [document.context for document in asked], report=report)
     found = {document.id: one for document, one in zip(asked, scored, strict=True)}
+    content = {"asked": stamp, "answered": {name: asdict(one) for name, one in found.items()}}
     new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps({name: asdict(one) for name, one in found.items()}, ensure_ascii=False), encoding="utf-8")
+    new.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     new.replace(path)
     return found
+
+
+def _read_baseline(path: Path, stamp: str) -> Measured | None:
+    """What was answered before; None where it was not, or other things were asked."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["asked"] != stamp:
+            return None
+        return {n: Answered(tuple(r["answers"]), tuple(r["scores"])) for n, r in content["answered"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _finish(

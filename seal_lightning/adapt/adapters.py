@@ -12,8 +12,9 @@ import json
 import math
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from seal_lightning.e_step import EStep
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.policy import Policy
+from seal_lightning.rollouts import describe
 from seal_lightning.sampling import LocalSampler, Sampler
 from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
@@ -95,19 +97,23 @@ class Workplace:
 def one_each(lessons: Sequence[Lesson], inner_loop: InnerLoop, *, seed: int) -> list[Adapted]:
     """An adapter for each document."""
     return [
-        Adapted(name, (lesson,), _job(name, [lesson], lesson.directives, seed), inner_loop)
+        Adapted(name, (lesson,), _job([lesson], lesson.directives, lesson.seed or _seed(name, seed)), inner_loop)
         for name, lesson in zip(folder_names([one.document for one in lessons]), lessons, strict=True)
     ]
 
 
 def one_for_all(lessons: Sequence[Lesson], inner_loop: InnerLoop, *, seed: int) -> Adapted:
     """One adapter for all documents: continued pre-training (arXiv 2506.10943, section 4.2)."""
-    return Adapted(ALL, tuple(lessons), _job(ALL, lessons, Directives(), seed), inner_loop)
+    return Adapted(ALL, tuple(lessons), _job(lessons, Directives(), _seed(ALL, seed)), inner_loop)
 
 
-def _job(name: str, lessons: Sequence[Lesson], directives: Directives, seed: int) -> AdapterJob:
+def _job(lessons: Sequence[Lesson], directives: Directives, seed: int) -> AdapterJob:
     sequences = tuple(sequence for lesson in lessons for sequence in lesson.training_sequences)
-    return AdapterJob(sequences, seed=derive_seed("adapt", seed, name), directives=directives)
+    return AdapterJob(sequences, seed=seed, directives=directives)
+
+
+def _seed(name: str, seed: int) -> int:
+    return derive_seed("adapt", seed, name)
 
 
 def folder_names(documents: Sequence[Document]) -> list[str]:
@@ -152,7 +158,7 @@ def make(place: Workplace, adapters: Sequence[Adapted], before: Measured) -> lis
 
 def _train_and_measure(place: Workplace, group: Sequence[Adapted], before: Measured) -> list[Measured | None]:
     inner_loop, jobs = group[0].inner_loop, [adapted.job for adapted in group]
-    stamp = "-".join([place.stamp, *(adapted.stamp for adapted in group)])
+    stamp = "-".join([place.stamp, str(place.every_steps), *(adapted.stamp for adapted in group)])
     state = place.output / "training" / f"{group[0].name}.safetensors"
     label = "one adapter for all" if group[0].name == ALL else f"{len(group)} adapters"
     with place.screen.bar(f"{label}, training steps", inner_loop.total_steps(jobs)) as advance:
@@ -180,11 +186,24 @@ def _train_and_measure(place: Workplace, group: Sequence[Adapted], before: Measu
     return measured
 
 
+def asked_stamp(e_step: EStep, documents: Sequence[Document]) -> str:
+    """Digest of what documents are asked, and of how answers are made and graded."""
+    parts = {
+        "task": e_step.task,
+        "answerer": e_step.answerer,
+        "grader": e_step.grader,
+        "most": e_step.max_answer_tokens,
+    }
+    asked = [[document.id, *map(asdict, document.context.queries)] for document in documents]
+    content = json.dumps([describe(parts), asked], sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
 # -- folders -----------------------------------------------------------------------------------------------------------
 
 
 def _finished(place: Workplace, adapted: Adapted) -> Measured | None:
-    """What an adapter that is there already answers."""
+    """What an adapter answers that is there already; None where some of it is missing, or other things are asked."""
     path = place.output / "adapters" / adapted.name / RESULT
     if not path.is_file():
         return None
@@ -201,7 +220,10 @@ def _finished(place: Workplace, adapted: Adapted) -> Measured | None:
             f"{path.parent}: expected an adapter of these settings, got one of others: choose another --output, "
             "or move it away"
         )
-    return measured
+    if place.merged and not (place.output / "merged" / adapted.name).is_dir():
+        return None
+    asked = asked_stamp(place.e_step, [lesson.document for lesson in adapted.lessons])
+    return measured if content.get("asked") == asked else None
 
 
 def _write(
@@ -213,6 +235,7 @@ def _write(
     result = {
         "policy": place.stamp,
         "stamp": adapted.stamp,
+        "asked": asked_stamp(place.e_step, [lesson.document for lesson in adapted.lessons]),
         "steps": stats.steps,
         "trained_tokens": stats.trained_tokens,
         "loss": None if math.isnan(stats.loss) else stats.loss,
@@ -226,20 +249,23 @@ def _write(
         base=place.base,
         lessons=adapted.lessons,
         editor=_editor(place.e_step.sampler),
+        policy_rank=learned.rank if learned else None,
+        chosen=any(lesson.rewards for lesson in adapted.lessons),
         sequences=len(adapted.job.training_sequences),
         inner_loop=adapted.inner_loop,
         stats=stats,
         scores=scores,
         data_licence=place.data_licence,
     )
-    with _complete(place.output / "adapters" / adapted.name) as folder:
-        save_lora(whole, folder, model=place.policy.model)
-        (folder / "README.md").write_text(card(merged=False), encoding="utf-8")
-        (folder / RESULT).write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    if place.merged:
-        with _complete(place.output / "merged" / adapted.name) as folder:
-            _save_merged(place.policy, lora, folder)
-            (folder / "README.md").write_text(card(merged=True), encoding="utf-8")
+    with redirect_stdout(sys.stderr):  # what libraries say while they save
+        if place.merged:
+            with _complete(place.output / "merged" / adapted.name) as folder:
+                _save_merged(place.policy, lora, folder)
+                (folder / "README.md").write_text(card(merged=True), encoding="utf-8")
+        with _complete(place.output / "adapters" / adapted.name) as folder:  # last: it says that all is there
+            save_lora(whole, folder, model=place.policy.model, base_model_name=place.base)
+            (folder / "README.md").write_text(card(merged=False), encoding="utf-8")
+            (folder / RESULT).write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _editor(sampler: Sampler) -> str:
@@ -262,8 +288,8 @@ def _rows(adapted: Adapted, before: Measured, after: Measured) -> Iterator[dict[
 
 @contextmanager
 def _complete(folder: Path) -> Iterator[Path]:
-    """A folder that gets its name at the end of this block; until then it is one with `.new` behind."""
-    new = folder.with_name(f"{folder.name}.new")
+    """A folder that gets its name at the end of this block; until then it has one that no adapter has."""
+    new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     yield new

@@ -19,6 +19,8 @@ from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.tables import table
 
 SHOWN = 50  # documents by name
+CHOSEN = """\
+The same queries may have chosen the self-edits, so that the accuracy after is somewhat too good."""
 LICENCE = """\
 The adapter changes its base model and is of no use without it: the base model's licence holds for both together. What
 it learnt comes from the documents above, and it may give parts of them back word for word: make sure that their licence
@@ -31,6 +33,8 @@ def model_card(
     base: str,
     lessons: Sequence[Lesson],
     editor: str,
+    policy_rank: int | None,
+    chosen: bool,
     sequences: int,
     inner_loop: InnerLoop,
     stats: JobStats,
@@ -45,6 +49,8 @@ def model_card(
         base: The base model.
         lessons: What it learnt.
         editor: Who wrote the self-edits.
+        policy_rank: Of the policy that is part of the adapter, where that was more than the base.
+        chosen: Whether rewards decided which self-edits were learnt.
         sequences: How many training sequences these are.
         inner_loop: How.
         stats: What its training came to.
@@ -61,14 +67,21 @@ def model_card(
     settings = asdict(inner_loop) | {"optimizer steps": stats.steps, "tokens trained": stats.trained_tokens}
     passages = sum(len(lesson.document.passages) for lesson in lessons)
     edits = sum(lesson.edits for lesson in lessons)
-    learnt = f"{_count(passages, 'passage')}, {_count(edits, 'self-edit')} by {editor}"
+    written = f", {_count(edits, 'self-edit')} by {editor}" if edits else ""
+    learnt = f"{_count(passages, 'passage')}{written}, {_count(sequences, 'training sequence')}."
+    if policy_rank:
+        learnt += (
+            f"\n\nThe policy that wrote and was adapted (rank {policy_rank}) is part of it; before is its accuracy."
+        )
     rows = [[when, f"{s.mean:.3f}", f"{s.low:.3f} – {s.high:.3f}"] for when, s in scores.items()]
     measured = table(["", "accuracy", "95 % interval"], rows) if rows else "Nothing was asked: there were no queries."
+    if rows and chosen:
+        measured += f"\n\n{CHOSEN}"
     parts = {
         f"# {name}": f"{'Weights' if merged else 'A LoRA'} for `{base}`, made by `seal adapt` of seal-lightning "
         f"{__version__} (SEAL, arXiv 2506.10943).",
         "## Learnt from": "\n".join(f"- {title}" for title in titles[:SHOWN]) + more
-        + f"\n\n{learnt}, {_count(sequences, 'training sequence')}.",
+        + f"\n\n{learnt}",
         "## Closed-book accuracy": f"{measured}\n\nQueries about the documents, asked without them, by document.",
         "## Settings": table(["", ""], [[key, markdown_cell(str(value), 80)] for key, value in settings.items()]),
         "## Licence": LICENCE + f"\n\nLicence of the documents: {data_licence or 'not stated'}.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from statistics import fmean
 from typing import Literal
 
 from seal_lightning.data import units
@@ -54,6 +55,7 @@ class Lesson:
         document: It.
         training_sequences: Of all passages; no sequence of a passage twice.
         directives: Of the only edit, where there is only one.
+        seed: Of the adapter that earned the only edit its reward, so that this adapter is made again.
         edits: How many edits they come from.
         rewards: Mean reward of the kept edits of each passage, where they have one.
         unwritten: Passages without a usable edit, which are learnt as they stand.
@@ -62,6 +64,7 @@ class Lesson:
     document: Document
     training_sequences: tuple[TrainingSequence, ...]
     directives: Directives
+    seed: int | None
     edits: int
     rewards: tuple[float, ...]
     unwritten: int
@@ -132,30 +135,34 @@ def _lesson(task: Task, document: Document, rollouts: Mapping[str, Sequence[Roll
     sequences: list[TrainingSequence] = []
     directives: list[Directives] = []
     rewards: list[float] = []
+    seeds: list[int] = []
     unwritten = 0
     for passage in document.passages:
-        texts, reward = _kept(rollouts.get(passage.id, ()), writing.keep)
-        edits = [task.parse(text, passage) for text in texts]
+        chosen, reward = _kept(rollouts.get(passage.id, ()), writing.keep)
+        edits = [task.parse(rollout.text, passage) for rollout in chosen]
         mine = [sequence for edit in edits for sequence in edit.training_sequences]
         sequences += dict.fromkeys(mine) if mine else task.passage_sequences(passage)
         directives += [edit.applied for edit in edits]
         rewards += [] if reward is None else [reward]
+        seeds += [rollout.seed for rollout in chosen]
         unwritten += not mine
+    single = len(directives) == 1 == len(document.passages)
     return Lesson(
         document=document,
         training_sequences=tuple(sequences),
-        directives=directives[0] if len(directives) == 1 == len(document.passages) else Directives(),
+        directives=directives[0] if single else Directives(),
+        seed=seeds[0] if single else None,
         edits=len(directives),
         rewards=tuple(rewards),
         unwritten=unwritten,
     )
 
 
-def _kept(rollouts: Sequence[Rollout], keep: int | None) -> tuple[list[str], float | None]:
-    """The texts that are trained on, and their mean reward."""
+def _kept(rollouts: Sequence[Rollout], keep: int | None) -> tuple[list[Rollout], float | None]:
+    """The first rollout of each edit that is trained on, and their mean reward."""
+    first = {rollout.edit_index: rollout for rollout in reversed(rollouts)}
     for group in group_rollouts(rollouts):
         if chosen := best_of(group, k=len(group.outcomes) if keep is None else keep):
-            rewards = [outcome.reward or 0.0 for outcome in chosen]
-            return [outcome.text for outcome in chosen], sum(rewards) / len(rewards)
-    usable = dict.fromkeys(rollout.text for rollout in rollouts if rollout.status == "ok")
-    return list(usable)[:keep], None
+            return [first[outcome.edit_index] for outcome in chosen], fmean(one.reward or 0.0 for one in chosen)
+    usable = {rollout.text: rollout for rollout in reversed(first.values()) if rollout.status == "ok"}
+    return sorted(usable.values(), key=lambda rollout: rollout.edit_index)[:keep], None

@@ -48,6 +48,11 @@ class LoRA:
     state: dict[str, torch.Tensor]
     scale: float
 
+    @property
+    def rank(self) -> int:
+        """Of its first layer."""
+        return next(tensor for name, tensor in self.state.items() if ".lora_A." in name).shape[0]
+
 
 def stack(parts: Sequence[LoRA]) -> LoRA:
     """Several LoRAs on the same base as one of scale 1, with the sum of their ranks in every layer.
@@ -61,9 +66,8 @@ def stack(parts: Sequence[LoRA]) -> LoRA:
         wide, tall = next((part.state[lora_A], part.state[lora_B]) for part in parts if lora_A in part.state)
         rows, columns = [], []
         for part in parts:
-            rank = next(tensor for name, tensor in part.state.items() if ".lora_A." in name).shape[0]
-            rows.append(part.state.get(lora_A, wide.new_zeros(rank, wide.shape[1])).float())
-            columns.append(part.scale * part.state.get(lora_B, tall.new_zeros(tall.shape[0], rank)).float())
+            rows.append(part.state.get(lora_A, wide.new_zeros(part.rank, wide.shape[1])).float())
+            columns.append(part.scale * part.state.get(lora_B, tall.new_zeros(tall.shape[0], part.rank)).float())
         stacked[lora_A], stacked[lora_B] = torch.cat(rows).contiguous(), torch.cat(columns, dim=1).contiguous()
     return LoRA(stacked, 1.0)
 
@@ -131,10 +135,9 @@ def save_lora(lora: LoRA, folder: str | Path, *, model: Any, base_model_name: st
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    rank = next(tensor for name, tensor in lora.state.items() if ".lora_A." in name).shape[0]
     config = LoraConfig(
-        r=rank,
-        lora_alpha=lora.scale * rank,  # type: ignore[arg-type]  # peft computes alpha / r, floats are fine
+        r=lora.rank,
+        lora_alpha=lora.scale * lora.rank,  # type: ignore[arg-type]  # peft computes alpha / r, floats are fine
         lora_dropout=0.0,
         fan_in_fan_out=transposed(model),
         task_type="CAUSAL_LM",

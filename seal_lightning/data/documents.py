@@ -7,6 +7,7 @@ passage gets those whose answer stands in it, for its self-edits to be scored on
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seal_lightning.data.detect import read_contexts
-from seal_lightning.data.rows import Row, describe, read_rows
+from seal_lightning.data.rows import LINES, Row, describe, read_rows
+from seal_lightning.data.text_folder import SUFFIXES
 from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.escaping import shortened
 from seal_lightning.types import Context, Query
 
 STDIN = "-"
@@ -42,7 +45,7 @@ class Document:
 
 
 def read_documents(
-    sources: Sequence[str], *, stdin: str = "", queries: str | None = None, passage_chars: int = 2000
+    sources: Sequence[str], *, stdin: bytes = b"", queries: str | None = None, passage_chars: int = 2000
 ) -> list[Document]:
     """Read documents in the order of `sources`.
 
@@ -58,13 +61,16 @@ def read_documents(
     """
     if passage_chars < 100:
         raise ConfigError(f"passage_chars must be at least 100, got {passage_chars}: try 2000")
-    contexts = [context for source in sources for context in _read(source, stdin)]
+    about = Path(queries).expanduser() if queries is not None else None
+    contexts = [context for source in sources for context in _read(source, stdin, but=about)]
     known: dict[str, Context] = {}
     for context in contexts:
         if known.setdefault(context.id, context) != context:
-            raise DataError(f"{context.id}: expected an id of its own, got one of another document too: rename one")
-    if queries is not None:
-        known = _with_queries(known, Path(queries).expanduser())
+            raise DataError(
+                f"{shortened(context.id, 60)}: expected an id of its own, got one of another document too: rename one"
+            )
+    if about is not None:
+        known = _with_queries(known, about)
     return [Document(context, tuple(_passages(context, passage_chars))) for context in known.values()]
 
 
@@ -94,43 +100,81 @@ def _pack(text: str, longest: int, cuts: Sequence[tuple[re.Pattern[str], str]]) 
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _read(source: str, stdin: str) -> list[Context]:
-    if source != STDIN:
+def _read(source: str, stdin: bytes, *, but: Path | None) -> list[Context]:
+    """The contexts of a source; a folder may hold texts and JSON, and the file of queries, which is not among them."""
+    if source == STDIN:
+        return _read_stdin(stdin)
+    place = Path(source).expanduser()
+    if not place.is_dir():
         return read_contexts(source)
-    if not stdin.strip():
+    files = sorted(file for file in place.rglob("*") if file.is_file() and not _hidden(file.relative_to(place)))
+    rows = [file for file in files if file.suffix.lower() in (".json", *LINES) and not (but and file.samefile(but))]
+    texts = read_contexts(source) if not rows or any(file.suffix.lower() in SUFFIXES for file in files) else []
+    return texts + [context for file in rows for context in read_contexts(file)]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _read_stdin(stdin: bytes) -> list[Context]:
+    try:
+        text = stdin.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError("-: expected UTF-8 text on standard input, got other bytes: convert it") from None
+    if not text.strip():
         raise DataError("-: expected a text or JSON on standard input, got nothing: pipe a document into the command")
-    suffix = ".jsonl" if stdin.lstrip()[0] in "{[" and not _is_list(stdin) else ".json" if _is_list(stdin) else ".md"
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"stdin{suffix}"
-        path.write_text(stdin, encoding="utf-8")
-        contexts = read_contexts(path)
+        path = Path(folder) / f"stdin{_suffix(text)}"
+        path.write_text(text, encoding="utf-8")
+        try:
+            contexts = read_contexts(path)
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), STDIN)) from error
     return [replace(context, title="") if context.title == "stdin" else context for context in contexts]
 
 
-def _is_list(text: str) -> bool:
-    return text.lstrip().startswith("[")
+def _suffix(text: str) -> str:
+    """Of a file with this content: JSON where it is JSON, one value or one a line, else Markdown."""
+    for content, suffix in ((text, ".json"), (text.strip().splitlines()[0], ".jsonl")):
+        try:
+            if isinstance(json.loads(content), dict | list):
+                return suffix
+        except ValueError:
+            continue
+    return ".md"
 
 
 def _with_queries(contexts: Mapping[str, Context], path: Path) -> dict[str, Context]:
     found = dict(contexts)
-    titles = {context.title: context.id for context in contexts.values() if context.title}
+    titles: dict[str, list[str]] = {}
+    for context in contexts.values():
+        titles.setdefault(context.title, []).append(context.id)
     for row in read_rows(path):
         name = _document(row, found, titles)
         found[name] = replace(found[name], queries=(*found[name].queries, row.query("answer", "answers")))
     return found
 
 
-def _document(row: Row, contexts: Mapping[str, Context], titles: Mapping[str, str]) -> str:
+def _document(row: Row, contexts: Mapping[str, Context], titles: Mapping[str, Sequence[str]]) -> str:
     """Which document a query is about; the only one need not be named."""
     value = row.values.get("document")
     if value is None and len(contexts) == 1:
         return next(iter(contexts))
-    if isinstance(value, str) and (value in contexts or value in titles):
-        return value if value in contexts else titles[value]
-    known = ", ".join(repr(title) for title in list(titles)[:5]) or "(without titles)"
-    raise row.error(
-        "document", expected=f"the title or id of a document ({known})", got=describe(value), advice="name one of them"
-    )
+    if isinstance(value, str) and value in contexts:
+        return value
+    named = titles.get(value, ()) if isinstance(value, str) and value else ()
+    if len(named) == 1:
+        return named[0]
+    if named:
+        expected, got = f"the id of one document ({_some(named)})", f"the title of {len(named)}"
+    else:
+        expected, got = f"the title or id of a document ({_some([one for one in titles if one])})", describe(value)
+    raise row.error("document", expected=expected, got=got, advice="name one of them")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(repr(shortened(name, 60)) for name in names[:5]) or "without titles"
 
 
 # -- passages ----------------------------------------------------------------------------------------------------------

@@ -170,15 +170,49 @@ def test_a_folder_of_other_settings_is_refused(whole, tmp_path):
     assert (tmp_path / "whole" / "config.yaml").read_bytes() == (whole / "whole" / "config.yaml").read_bytes()
 
 
+def test_only_a_folder_of_the_command_is_resumed(whole, tmp_path):
+    write_inputs(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("# seal fit --config run/config.yaml\n")
+    with pytest.raises(ConfigError, match="expected a folder of seal adapt, got another"):
+        run(tmp_path, "run", "--resume")
+
+
+def test_what_is_missing_or_asked_anew_is_made_on_resume(tmp_path):
+    """An id that looks like the unfinished folder of another takes nothing from it."""
+    write_inputs(tmp_path)
+    rows = [{"id": name, "passage": f"They say that Dry Ferry sells {name}."} for name in ("wax", "wax.new")]
+    (tmp_path / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--learn", "passage", "--adapters", "each", "--model.inner_loop.max_adapters", "1"]
+    run(tmp_path, "out", *options)
+    assert names(tmp_path / "out") == ["wax", "wax.new"] and not (tmp_path / "out" / "adapt.md").exists()
+    first = digests(tmp_path / "out")
+    query = {"document": "wax", "question": "What does Dry Ferry sell?", "answer": "wax"}
+    (tmp_path / "queries.jsonl").write_text(json.dumps(query) + "\n")
+    run(tmp_path, "out", *options, "--resume", "--merged", "--queries", str(tmp_path / "queries.jsonl"))
+    assert "| wax " in (tmp_path / "out" / "adapt.md").read_text()
+    assert sorted(one.name for one in (tmp_path / "out" / "merged").iterdir()) == ["wax", "wax.new"]
+    second = digests(tmp_path / "out")
+    weights = [key for key in first if key.endswith(".safetensors")]
+    assert [first[key] for key in weights] == [second[key] for key in weights] and len(weights) == 2
+
+
+def test_documents_and_policy_may_stand_in_the_configuration(whole, tmp_path, capsys):
+    config = CONFIG + f"documents: [{whole / 'documents.jsonl'}]\noutput: {tmp_path / 'out'}\nlearn: passage\n"
+    (tmp_path / "config.yaml").write_text(config)
+    adapt.main(["--config", str(tmp_path / "config.yaml"), "--dry_run"])
+    assert "one for all" in capsys.readouterr().out
+    (tmp_path / "config.yaml").write_text(config + "policy: nowhere\n")
+    with pytest.raises(ConfigError, match="--policy nowhere"):
+        adapt.main(["--config", str(tmp_path / "config.yaml"), "--dry_run"])
+
+
 def test_passages_alone_are_learnt_without_a_journal(whole, tmp_path):
     write_inputs(tmp_path)
     run(tmp_path, "passages", "--learn", "passage", "--adapters", "all")
     assert names(tmp_path / "passages") == ["all"]
     assert not (tmp_path / "passages" / "journal").exists()
-    assert (
-        "3 passages, 0 self-edits by the model itself, 3 training sequences"
-        in (tmp_path / "passages" / "adapters" / "all" / "README.md").read_text()
-    )
+    assert "3 passages, 3 training sequences" in (tmp_path / "passages" / "adapters" / "all" / "README.md").read_text()
 
 
 def test_without_queries_all_edits_are_taken_or_the_first(whole, tmp_path, capsys):

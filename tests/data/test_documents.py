@@ -1,5 +1,6 @@
 """Documents: what is read from where, how a long text is cut, and which passage a query goes to."""
 
+import json
 import re
 
 import pytest
@@ -41,12 +42,18 @@ def test_queries_go_to_the_passages_that_hold_their_answers(tmp_path):
 
 
 def test_standard_input_is_a_text_or_json():
-    (note,) = read_documents(["-"], stdin="# A note\nThe lamp burns peat.")
+    (note,) = read_documents(["-"], stdin=b"# A note\nThe lamp burns peat.")
     assert (note.context.title, note.context.passage) == ("A note", "The lamp burns peat.")
-    (plain,) = read_documents(["-"], stdin="The lamp burns peat.")
+    (plain,) = read_documents(["-"], stdin=b"The lamp burns peat.")
     assert (plain.context.title, plain.passages) == ("", (plain.context,))
-    assert len(read_documents(["-"], stdin='{"passage": "a"}\n{"passage": "b"}')) == 2
-    assert len(read_documents(["-"], stdin='[{"passage": "a"}, {"passage": "b"}]')) == 2
+    assert len(read_documents(["-"], stdin=b'{"passage": "a"}\n{"passage": "b"}')) == 2
+    (linked,) = read_documents(["-"], stdin=b"[1] The lamp burns peat.")
+    assert linked.context.passage == "[1] The lamp burns peat."
+    with pytest.raises(DataError, match="-: expected UTF-8 text on standard input"):
+        read_documents(["-"], stdin=b"\xff\xfe")
+    with pytest.raises(DataError, match=r"^-, line 2: field passage must be"):
+        read_documents(["-"], stdin=b'{"passage": "a"}\n{"passage": 1}')
+    assert len(read_documents(["-"], stdin=b'[{"passage": "a"}, {"passage": "b"}]')) == 2
 
 
 def test_files_and_folders_are_read_in_their_order(tmp_path):
@@ -56,6 +63,24 @@ def test_files_and_folders_are_read_in_their_order(tmp_path):
     (tmp_path / "c.txt").write_text("Third.")
     found = read_documents([str(tmp_path / "c.txt"), str(tmp_path / "notes")])
     assert [document.context.title for document in found] == ["c", "a", "b"]
+
+
+def test_a_folder_may_mix_texts_and_rows(tmp_path):
+    (tmp_path / "a.txt").write_text("First.")
+    (tmp_path / "b.jsonl").write_text('{"passage": "Second."}\n{"passage": "Third."}\n')
+    assert [one.context.passage for one in read_documents([str(tmp_path)])] == ["First.", "Second.", "Third."]
+    (tmp_path / "a.txt").unlink()
+    assert len(read_documents([str(tmp_path)])) == 2
+
+
+def test_a_title_of_several_documents_does_not_say_which(tmp_path):
+    file = tmp_path / "d.jsonl"
+    rows = ({"id": name, "title": "Lamps", "passage": f"Text {name}."} for name in "ab")
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"document": "Lamps", "question": "Who?", "answer": "Bob"}\n')
+    with pytest.raises(DataError, match=r"must be the id of one document \('a', 'b'\), got the title of 2"):
+        read_documents([str(file)], queries=str(queries))
 
 
 def test_queries_of_a_file_join_those_of_the_documents(tmp_path):
@@ -79,7 +104,7 @@ def test_mistakes_are_named(tmp_path):
     with pytest.raises(DataError, match=r"line 1: field document must be the title or id of a document \('a', 'b'\)"):
         read_documents([str(tmp_path)], queries=str(queries))
     with pytest.raises(DataError, match="expected a text or JSON on standard input, got nothing"):
-        read_documents(["-"], stdin=" \n")
+        read_documents(["-"], stdin=b" \n")
     with pytest.raises(ConfigError, match="passage_chars must be at least 100, got 99"):
         read_documents([str(tmp_path)], passage_chars=99)
     for name, passage in (("x", "One."), ("y", "Two.")):
