@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from statistics import fmean
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_plans_and_rewards_that_do_not_fit_a_race_are_refused():
 
 
 def test_filters_that_a_race_would_starve_are_refused_when_a_fit_starts():
-    module = SEALModule(e_step=Plan(edits=3, racing=Racing(keep=1)))
+    module: Any = SEALModule(e_step=Plan(edits=3, racing=Racing(keep=1)))
     for chosen, said in (
         (ReSTEMFilter(k=2), r"^e_step\.racing\.keep must be at least filter\.k, which is 2, got 1: raise it$"),
         (RandomFilter(), r"^RandomFilter draws among all edits, .*: set e_step\.racing to null$"),
