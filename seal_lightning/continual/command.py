@@ -92,7 +92,7 @@ def main(args: Sequence[str]) -> None:
     check_queries(data.contexts, name=f"--data {data.source}")
     plan = _plan(options)
     output = Path(options.output).expanduser()
-    open_folder(output, resume=options.resume)
+    open_folder(output, "continual", resume=options.resume)
     write_settings(parser, settings, output)
     _run(options, plan, data, routes, measures, output)
     write_settings(parser, settings, output, finished=True)
