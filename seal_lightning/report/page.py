@@ -23,7 +23,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from seal_lightning import __version__
-from seal_lightning.errors import DataError
 from seal_lightning.escaping import markdown_cell, shortened, visible
 from seal_lightning.evaluation import Row, render_usage
 from seal_lightning.report import charts
@@ -202,11 +201,8 @@ def _retained(matrix: RetentionMatrix) -> str:
 
 
 def _retained_table(matrices: Sequence[RetentionMatrix]) -> Sequence[Table | str]:
-    """Several matrices against the first; none where their streams are not the same."""
-    try:
-        return _parts(render_summary(matrices)) if len(matrices) > 1 else []
-    except DataError:
-        return []
+    """Several matrices against the first."""
+    return _parts(render_summary(matrices)) if len(matrices) > 1 else []
 
 
 def _whole(run: Measured) -> bool:
