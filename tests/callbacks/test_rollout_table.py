@@ -153,7 +153,7 @@ def test_the_file_of_a_round(tmp_path):
     assert path == tmp_path / "tables" / "round-003.md"
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# Round 4: 1 scored edits, 0 rejected, 1 kept\n")
-    assert "| lamp | 0 | 0.500 | 0.500 | +0.250 | yes | Zürich 東京 ? |" in text
+    assert "| lamp | 0 | 0.500 | 0.500 | +0.250 | yes | Zürich 東京 ⟨U+D800⟩ |" in text
 
 
 def test_only_the_first_process_writes(tmp_path):
