@@ -71,7 +71,7 @@ class Retention(SEALCallback):
             log.warning("retention is not measured: the rows of earlier rounds are missing in %s", FILE)
 
     def _read(self, name: str, source: str | Reader | None, *, otherwise: list[Context]) -> tuple[str, list[Context]]:
-        reader = source if isinstance(source, Reader) or source is None else reader_for(source)
+        reader = None if source is None else reader_for(source)
         contexts = (reader.read() if reader else otherwise)[: self.limit]
         place = reader.source if reader else "the validation contexts"
         without = sum(not context.queries for context in contexts)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from seal_lightning.e_step import EStep
 from seal_lightning.grading import Answer
@@ -26,6 +27,11 @@ class Answered:
     @property
     def accuracy(self) -> float:
         return fmean(self.scores)
+
+    @staticmethod
+    def from_dict(row: Mapping[str, Any]) -> Answered:
+        """The reverse of `asdict`; other keys are ignored."""
+        return Answered(tuple(row["answers"]), tuple(row["scores"]))
 
 
 def ask_closed_book(

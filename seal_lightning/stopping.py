@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from seal_lightning.errors import Stopped
+
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +45,11 @@ class StopSignals:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def check(self) -> None:
+        """Raises `Stopped` where a signal was noted."""
+        if self.received:
+            raise Stopped(self.received)
 
     def _note(self, number: int, frame: Any) -> None:
         if number == signal.SIGINT:

@@ -23,7 +23,7 @@ from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.command_line import set_log_level
 from seal_lightning.config_errors import read_config_files
 from seal_lightning.data.documents import STDIN, Document, read_documents
-from seal_lightning.errors import ConfigError, Stopped
+from seal_lightning.errors import ConfigError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.inner_loop import InnerLoop
@@ -82,13 +82,8 @@ def main(args: Sequence[str]) -> None:
     write_settings(parser, settings, output)
     signals = StopSignals()
     with signals.noted():
-        _adapt(options, module, policy, documents, writing, output, check_stop=lambda: _check(signals))
+        _adapt(options, module, policy, documents, writing, output, check_stop=signals.check)
     write_settings(parser, settings, output, finished=True)
-
-
-def _check(signals: StopSignals) -> None:
-    if signals.received:
-        raise Stopped(signals.received)
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
@@ -227,7 +222,7 @@ def _read_baseline(path: Path, stamp: str) -> Measured | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["asked"] != stamp:
             return None
-        return {n: Answered(tuple(r["answers"]), tuple(r["scores"])) for n, r in content["answered"].items()}
+        return {name: Answered.from_dict(row) for name, row in content["answered"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -98,7 +98,8 @@ def one_each(lessons: Sequence[Lesson], inner_loop: InnerLoop, *, seed: int) -> 
     """An adapter for each document."""
     return [
         Adapted(name, (lesson,), _job([lesson], lesson.directives, lesson.seed or _seed(name, seed)), inner_loop)
-        for name, lesson in zip(folder_names([one.document for one in lessons]), lessons, strict=True)
+        for lesson in lessons
+        for name in [folder_name(lesson.document.id)]
     ]
 
 
@@ -116,16 +117,12 @@ def _seed(name: str, seed: int) -> int:
     return derive_seed("adapt", seed, name)
 
 
-def folder_names(documents: Sequence[Document]) -> list[str]:
-    """A name for each document's folder: its id where that is a plain one, and never anything that leads elsewhere."""
-    return [_folder_name(document.id) for document in documents]
-
-
-def _folder_name(name: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name) and name != ALL:
-        return name
-    plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40] or "document"
-    return f"{plain}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+def folder_name(document: str) -> str:
+    """Of a document with this id: the id where that is a plain name, and never anything that leads elsewhere."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", document) and document != ALL:
+        return document
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", document).strip("-")[:40] or "document"
+    return f"{plain}-{hashlib.blake2b(document.encode(), digest_size=4).hexdigest()}"
 
 
 # -- making ------------------------------------------------------------------------------------------------------------
@@ -210,9 +207,7 @@ def _finished(place: Workplace, adapted: Adapted) -> Measured | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         stamps = (content["policy"], content["stamp"])
-        measured = {
-            row["document"]: Answered(tuple(row["answers"]), tuple(row["scores"])) for row in content["measured"]
-        }
+        measured = {row["document"]: Answered.from_dict(row) for row in content["measured"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: expected the result of an adapter, got {error}: move its folder away") from error
     if stamps != (place.stamp, adapted.stamp):

@@ -49,6 +49,12 @@ class LoRA:
     scale: float
 
     @property
+    def layers(self) -> list[str]:
+        """The layers that it changes, sorted, by their names in the plain model."""
+        names = {name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in self.state}
+        return sorted(names)
+
+    @property
     def rank(self) -> int:
         """Of its first layer."""
         return next(tensor for name, tensor in self.state.items() if ".lora_A." in name).shape[0]
@@ -107,10 +113,10 @@ def updates_of(lora: LoRA, model: Any) -> dict[str, torch.Tensor]:
     """
     weights, turned = dict(model.named_parameters()), transposed(model)
     updates: dict[str, torch.Tensor] = {}
-    for layer in sorted({name.rsplit(".lora_", 1)[0] for name in lora.state}):
-        lora_A, lora_B = (lora.state[f"{layer}.lora_{part}.weight"].float() for part in "AB")
+    for layer in lora.layers:
+        lora_A, lora_B = (lora.state[f"base_model.model.{layer}.lora_{part}.weight"].float() for part in "AB")
         update = lora.scale * (lora_B @ lora_A)  # (out, in) as nn.Linear has it
-        name = f"{layer.removeprefix('base_model.model.')}.weight"
+        name = f"{layer}.weight"
         updates[name] = update.T if turned else update
         shape = tuple(weights[name].shape) if name in weights else None
         if shape != updates[name].shape:
@@ -144,8 +150,7 @@ def save_lora(lora: LoRA, folder: str | Path, *, model: Any, base_model_name: st
         base_model_name_or_path=base_model_name or model.config._name_or_path,
         inference_mode=True,
     )
-    layers = {name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in lora.state}
-    config.target_modules = sorted(layers)  # type: ignore[assignment]  # peft's own set has no fixed order on disk
+    config.target_modules = lora.layers  # type: ignore[assignment]  # peft's own set has no fixed order on disk
     config.save_pretrained(str(folder))
     save_file(lora.state, folder / WEIGHTS, metadata={"format": "pt"})
 

@@ -174,10 +174,7 @@ def resolve(wanted: str | Sequence[str | Countermeasure]) -> list[Countermeasure
 
 
 def _data(options: Any) -> Data:
-    reader, beside = (
-        source if isinstance(source, Reader) or source is None else reader_for(source)
-        for source in (options.data, options.unrelated)
-    )
+    reader, beside = (None if source is None else reader_for(source) for source in (options.data, options.unrelated))
     assert reader is not None, "checked with the options"
     contexts, unrelated = reader.read(), beside.read() if beside else []
     check_queries(unrelated, name=f"--unrelated {beside.source if beside else ''}")
@@ -244,8 +241,7 @@ def _run(
 
         def after_step(count: int) -> None:
             advance(count)
-            if signals.received:
-                raise Stopped(signals.received)
+            signals.check()
 
         def stopping() -> int:
             return signals.received

@@ -262,7 +262,7 @@ def passages_of(texts: str | Reader) -> list[str]:
     Raises:
         DataError: They cannot be read, or all are empty.
     """
-    reader = texts if isinstance(texts, Reader) else reader_for(texts)
+    reader = reader_for(texts)
     read = reader.read()
     if not (found := [text for one in read if (text := f"{one.title}\n{one.passage}".strip())]):
         raise DataError(f"kl: texts: expected passages in {reader.source}, got {len(read)} empty ones: name others")

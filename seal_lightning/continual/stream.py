@@ -272,12 +272,8 @@ def read_step(place: Path) -> Step | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        answered, unrelated = (tuple(map(_answered, content[name])) for name in ("answered", "unrelated"))
+        answered, unrelated = (tuple(map(Answered.from_dict, content[name])) for name in ("answered", "unrelated"))
         return Step(content["chosen"], answered, unrelated)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:100]
         raise JournalError(f"{path}: expected a step of seal continual, got {reason}: remove its folder") from error
-
-
-def _answered(found: Mapping[str, Any]) -> Answered:
-    return Answered(tuple(found["answers"]), tuple(found["scores"]))

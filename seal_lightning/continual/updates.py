@@ -58,7 +58,7 @@ class Merged(Updates):
         self._kept: dict[str, torch.Tensor] = {}
 
     def _apply(self, lora: LoRA) -> None:
-        for name in layers_of(lora):
+        for name in lora.layers:
             if name not in self._kept:
                 self._kept[name] = self.policy.model.get_submodule(name).weight.detach().to("cpu", copy=True)
         merge_lora(self.policy.model, lora)
@@ -78,7 +78,7 @@ class Stacked(Updates):
         self._hooks: dict[str, Any] = {}
 
     def _apply(self, lora: LoRA) -> None:
-        for name in layers_of(lora):
+        for name in lora.layers:
             lora_A, lora_B = (lora.state[f"base_model.model.{name}.lora_{part}.weight"].float() for part in "AB")
             down, up = lora_A.T.to(self.policy.device), lora.scale * lora_B.T.to(self.policy.device)
             self._parts.setdefault(name, []).append((down, up))
@@ -103,9 +103,3 @@ class Stacked(Updates):
 
 
 UPDATES: dict[Combine, type[Updates]] = {"merge": Merged, "stack": Stacked}
-
-
-def layers_of(lora: LoRA) -> list[str]:
-    """The layers that a LoRA changes, by their names in the plain model."""
-    names = (name for name in lora.state if ".lora_A." in name)
-    return [name.removeprefix("base_model.model.").removesuffix(".lora_A.weight") for name in names]

@@ -173,9 +173,7 @@ class SEALDataModule(LightningDataModule):
 
 
 def _reader(split: Split, source: object) -> Reader:
-    if isinstance(source, Reader):
-        return source
-    if isinstance(source, str | os.PathLike) and str(source).strip():
+    if isinstance(source, Reader) or (isinstance(source, str | os.PathLike) and str(source).strip()):
         return reader_for(source)
     raise ConfigError(f"data.{split} must be a path or a reader, got {source!r}: name a file, a folder or a reader")
 

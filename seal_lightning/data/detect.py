@@ -29,8 +29,10 @@ def read_contexts(path: str | os.PathLike[str]) -> list[Context]:
     return reader_for(path).read()
 
 
-def reader_for(path: str | os.PathLike[str]) -> Reader:
-    """The reader for a path, by its name and the first row of its content."""
+def reader_for(path: str | os.PathLike[str] | Reader) -> Reader:
+    """The reader for a path, by its name and the first row of its content; a reader is its own."""
+    if isinstance(path, Reader):
+        return path
     place, name = Path(path).expanduser(), os.fspath(path)
     suffix = place.suffix.lower()
     if not place.exists():

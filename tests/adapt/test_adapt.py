@@ -14,6 +14,7 @@ from seal_lightning import adapt
 from seal_lightning.errors import ConfigError, DataError, StaleJournalError, Stopped
 from seal_lightning.lab import LabPassages
 from seal_lightning.model import LAB
+from seal_lightning.stopping import StopSignals
 
 CONFIG = """\
 model:
@@ -128,7 +129,7 @@ class Break:
     def __init__(self, moment: int) -> None:
         self.left = moment
 
-    def __call__(self, signals: object) -> None:
+    def __call__(self) -> None:
         self.left -= 1
         if self.left < 0:
             raise Stopped(15)
@@ -138,7 +139,7 @@ class Break:
 def test_a_run_that_was_broken_off_ends_with_the_same_bits(whole, tmp_path, monkeypatch, moment):
     write_inputs(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(adapt, "_check", Break(moment))
+        patched.setattr(StopSignals, "check", Break(moment))
         with pytest.raises(Stopped):
             run(tmp_path, "broken")
     assert not (tmp_path / "broken" / "adapt.md").exists()
