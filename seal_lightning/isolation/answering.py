@@ -184,7 +184,7 @@ class _Probe:
                     far = float((logits[place] - self.reference[number][step]).abs().max())
                     return f"the logits of token {step + 1} differ by {far:.2g}"
             rows.append(torch.tensor([self.forced[number][step] for number in numbers], device=logits.device))
-            if step + 1 == _LEAVES and len(numbers) > 1:
+            if step + 1 == _LEAVES and len(numbers) > 1 and rows.may_leave:
                 rows.going[0] = False
                 numbers = [numbers[place] for place in rows.shrink()]
         return ""

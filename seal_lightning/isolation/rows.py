@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
-CACHES = ("past_key_values", "cache_params")  # what models call it
+CACHES = ("past_key_values", "cache_params", "state")  # what models call what they remember of a row
 
 
 class Rows(ABC):
@@ -38,6 +37,11 @@ class Rows(ABC):
     def append(self, tokens: torch.Tensor) -> None:
         """One more token for every row, (b,)."""
 
+    @property
+    def may_leave(self) -> bool:
+        """Whether rows can leave the batch."""
+        return True
+
     def shrink(self) -> list[int]:
         """Let the rows leave that have ended; returns the places of the others."""
         keep = [place for place, going in enumerate(self.going) if going]
@@ -58,10 +62,7 @@ class CachedRows(Rows):
         longest = max(map(len, prompts))
         self.ids, self.mask, self.positions = pad_left(prompts, device=self.device)
         self.padded = any(len(row) < longest for row in prompts)
-        self.cache: Any = DynamicCache(config=model.config)
-        self.cache_name = next(iter(accepted(model, **dict.fromkeys(CACHES))), "")
-        if not self.cache_name:
-            raise TypeError(f"{type(model).__name__} takes no cache")
+        self.cache: dict[str, Any] = {}  # made by the model itself in the first pass
 
     def logits(self) -> torch.Tensor:
         inputs = accepted(
@@ -70,9 +71,15 @@ class CachedRows(Rows):
             position_ids=self.positions,
             logits_to_keep=1,
         )
-        output = self.model(input_ids=self.ids, use_cache=True, **{self.cache_name: self.cache}, **inputs)
-        self.cache = getattr(output, self.cache_name)
+        output = self.model(input_ids=self.ids, use_cache=True, **self.cache, **inputs)
+        self.cache = {name: cache for name in CACHES if (cache := getattr(output, name, None)) is not None}
+        if not self.cache:
+            raise TypeError(f"{type(self.model).__name__} gives back no cache")
         return output.logits[:, -1].float()
+
+    @property
+    def may_leave(self) -> bool:
+        return all(hasattr(cache, "reorder_cache") for cache in self.cache.values())
 
     def append(self, tokens: torch.Tensor) -> None:
         self.ids = tokens[:, None]
@@ -81,7 +88,8 @@ class CachedRows(Rows):
 
     def _keep(self, places: Sequence[int]) -> None:
         index = torch.tensor(places, device=self.device)
-        self.cache.reorder_cache(index)  # the one selection that states of linear attention know too
+        for cache in self.cache.values():
+            cache.reorder_cache(index)  # the one selection that states of linear attention know too
         self.ids, self.mask, self.positions = self.ids[index], self.mask[index], self.positions[index]
 
 

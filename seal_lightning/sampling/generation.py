@@ -96,7 +96,7 @@ def generate(
         if not any(batch.going):
             break
         batch.append(tokens)
-        if batch.going.count(False) > _GONE * len(batch.going):
+        if batch.may_leave and batch.going.count(False) > _GONE * len(batch.going):
             on_keep(batch.shrink())
     return texts
 
