@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def _answers_differ(family: str, trained: TrainedBank) -> str:
     for who in ([None] * len(asked), asked):
         free = [plain_peft.continued(alone[job], p, tokens=NEW) for job, p in zip(who, prompts, strict=True)]
         for stop in (None, _stop(free)):  # with it rows leave the batch one after another
-            expected = [row[: row.index(stop)] if stop in row else row for row in free]
+            ends = {stop, policy.tokenizer.eos_token_id}
+            expected = [list(takewhile(lambda token: token not in ends, row)) for row in free]
             policy.model.generation_config.eos_token_id = stop
             with trained.answering(who) as adapters:
                 found = generate(policy, prompts, max_new_tokens=NEW, on_keep=adapters.keep)

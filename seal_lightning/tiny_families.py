@@ -171,7 +171,7 @@ FAMILIES: Mapping[str, Family] = {
         | {"chunk_size": 16},
     ),
     "rwkv": Family("rwkv", {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32}),
-    "xlstm": Family("xlstm", {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4}),
+    "xlstm": Family("xlstm", {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "qk_dim_factor": 1.0}),
     # both
     "jamba": Family(
         "jamba",
