@@ -26,11 +26,12 @@ from peft import PeftModel
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
 
 from seal_lightning.adapters import adapter_state, merge_lora, read_lora
-from seal_lightning.adapters.attention import fits
+from seal_lightning.adapters.bank import find_targets
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
+from seal_lightning.isolation import answering_way, training_way
 from seal_lightning.policy import Policy
-from seal_lightning.sampling.generation import generate
+from seal_lightning.sampling.generation import generate_all
 from seal_lightning.tiny import build_tiny
 from seal_lightning.types import AdapterJob, Directives, TrainingSequence
 
@@ -67,7 +68,8 @@ class Outcome:
 
 def ways(model: Any) -> tuple[str, str]:
     """The ways in which adapters are trained together and answer on this model."""
-    return "packed" if fits(model, 41) else "packed by transformers", "batched"
+    layers = [target.name for target in find_targets(model, "all-linear")]
+    return str(training_way(model, layers, longest=41)), str(answering_way(model, layers))
 
 
 def measure(family: str) -> Outcome:
@@ -131,9 +133,10 @@ def _answers_differ(family: str, trained: TrainedBank) -> str:
             ends = {stop, policy.tokenizer.eos_token_id}
             expected = [list(takewhile(lambda token: token not in ends, row)) for row in free]
             policy.model.generation_config.eos_token_id = stop
-            with trained.answering(who) as adapters:
-                found = generate(policy, prompts, max_new_tokens=NEW, on_keep=adapters.keep)
-            if wrong := sum(row != other for row, other in zip(found, expected, strict=True)):
+            written = generate_all(policy, prompts, size=64, max_new_tokens=NEW, adapters=trained, jobs=who)
+            texts = [policy.tokenizer.decode(row, skip_special_tokens=True) for row in expected]
+            found = [text for text, _ in written]
+            if wrong := sum(text != other for text, other in zip(found, texts, strict=True)):
                 kind = "with adapters" if any(job is not None for job in who) else "without adapters"
                 return f"{wrong} of {len(prompts)} answers {kind} differ" + (" where rows end" if stop else "")
     return ""
