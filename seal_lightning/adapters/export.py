@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from seal_lightning.adapters.bank import AdapterBank
 from seal_lightning.adapters.beside import add_update
 from seal_lightning.errors import ModelError
 
+CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 REBASED = ("pissa", "olora", "corda", "loftq")  # ways to draw a LoRA that change the base weights with it
 _CARRIED = "_carried_adapter"  # on a model
@@ -113,6 +115,12 @@ def read_lora(folder: str | Path) -> LoRA:
     if kind:
         raise ModelError(f"{folder}: expected a plain LoRA, got one with {kind}: merge it into its base with peft")
     return _of_one_rank(config, state)
+
+
+def base_name(folder: str | Path) -> str | None:
+    """What the adapter of a PEFT folder is for, as its configuration calls that."""
+    config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    return config.get("base_model_name_or_path") or None
 
 
 def _other_kind(config: Any, state: dict[str, torch.Tensor]) -> str | None:
