@@ -146,7 +146,7 @@ def _dequantise_while_loading(checkpoint: Checkpoint, config: PretrainedConfig, 
     with explained(checkpoint, "quantisation"):
         known = AutoQuantizationConfig.from_dict(dict(as_dict))
     if hasattr(known, "dequantize"):
-        log.info("%s: its %s weights are dequantised while they are loaded", checkpoint.where, _method(stored))
+        log.warning("%s: its %s weights are dequantised while they are loaded", checkpoint.where, _method(stored))
         config.quantization_config = {**as_dict, "dequantize": True}
 
 

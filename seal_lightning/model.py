@@ -17,7 +17,7 @@ import torch
 from transformers import AutoTokenizer
 from transformers.utils import cached_file, find_adapter_config_file
 
-from seal_lightning.adapters import base_name, carried, carry, read_lora
+from seal_lightning.adapters import base_of, carried, carry, read_lora
 from seal_lightning.adapters.coverage import without_adapter
 from seal_lightning.adapters.export import CONFIG, WEIGHTS
 from seal_lightning.checkpoints import FOLDER, Checkpoint, explained, read_checkpoint
@@ -77,7 +77,7 @@ def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, 
     """
     model, tokenizer = _read(source, adapter)
     for reason, names in without_adapter(model).items():
-        log.info("%s: no adapter for %d parts, %s (first: %s)", source.name, len(names), reason, names[0])
+        log.warning("%s: no adapter for %d parts, %s (first: %s)", source.name, len(names), reason, names[0])
     if tokenizer.pad_token_id is None:  # padding is always masked, so any token will do
         if tokenizer.eos_token_id is None:
             raise ModelError(
@@ -177,7 +177,7 @@ def _adapted(source: ModelSource, folder: Path, adapter: bool) -> tuple[Any, Any
         carry(model, lora)
     except ModelError as error:
         raise ModelError(f"model.source.name={source.name}: {error}") from error
-    log.info(
+    log.warning(
         "%s is a LoRA of rank %d for %s: both are loaded, with the %s's tokenizer; what is exported is for that base "
         "and contains this LoRA", source.name, lora.rank, base.name, "adapter" if own else "base",
     )  # fmt: skip
@@ -185,7 +185,7 @@ def _adapted(source: ModelSource, folder: Path, adapter: bool) -> tuple[Any, Any
 
 
 def _base_of(source: ModelSource, folder: Path) -> ModelSource:
-    name = base_name(folder)
+    name, revision = base_of(folder)
     if not name:
         raise ModelError(
             f"model.source.name={source.name}: its {CONFIG} names no base model (base_model_name_or_path); "
@@ -193,7 +193,7 @@ def _base_of(source: ModelSource, folder: Path) -> ModelSource:
         )
     near = folder / name  # a relative path may be meant from where the adapter lies
     name = str(near) if near.is_dir() and not Path(name).is_dir() else name
-    return replace(source, name=name, revision=None)
+    return replace(source, name=name, revision=revision)
 
 
 def fingerprint(model: torch.nn.Module) -> str:

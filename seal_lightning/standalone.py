@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from seal_lightning.adapters import base_name, carried, merge_lora, read_lora, stack
+from seal_lightning.adapters import base_of, carried, merge_lora, read_lora, stack
 from seal_lightning.config_errors import read_config_files
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.journal import Journal
@@ -165,7 +165,7 @@ def load_policy(module: SEALModule, policy: str | None, device: Device) -> Polic
         raise ConfigError("--device cuda: expected a GPU that torch can use, got none: use cpu or auto")
     folder = _policy_folder(policy) if policy else None
     # a policy is for its base alone, and holds what the run's own source has added to that, unless it says otherwise
-    above = folder is None or base_name(folder) == module.source.name
+    above = folder is None or base_of(folder)[0] == module.source.name
     model, tokenizer, chat = load_model(module.source, adapter=above)
     learned = carried(model)
     if folder is not None:

@@ -24,6 +24,7 @@ from seal_lightning.adapters.coverage import is_below, unreached
 from seal_lightning.adapters.routing import Routing, TokenIndex
 from seal_lightning.errors import ConfigError, ModelError
 
+PAPERS = ("q_proj", "v_proj")  # what LoRA, and SEAL with it, adapts in attention
 _ALIGNED = 4  # ranks are kept in multiples of it: grouped matrix products want rows of 16 bytes
 
 
@@ -80,10 +81,12 @@ def _own_output(module: nn.Module) -> bool:
 
 
 def find_targets(model: Any, wanted: str | Sequence[str] | None) -> list[Target]:
-    """The layers to adapt: `all-linear`, `default` or None (peft's choice for the architecture), or names' last parts.
+    """The layers to adapt: `all-linear`, `default` or None, or names' last parts.
+
+    The default is peft's choice for the architecture; where it has none, the q and v projections as in the paper.
 
     Raises:
-        ConfigError: A name fits no linear layer, or peft has no default for the architecture.
+        ConfigError: A name fits no linear layer, or there is no default for the architecture.
         ModelError: The layers are of a kind that adapters cannot act on.
     """
     layers = linear_layers(model)
@@ -93,13 +96,15 @@ def find_targets(model: Any, wanted: str | Sequence[str] | None) -> list[Target]
     kinds = sorted({layer.name.rpartition(".")[2] for layer in layers})
     if wanted is None or wanted == "default":
         types = [model.config.model_type, model.config.get_text_config().model_type]
-        known = next((name for name in types if name in PEFT_DEFAULTS), None)
+        known = next((PEFT_DEFAULTS[name] for name in types if name in PEFT_DEFAULTS), None)
+        if known is None and set(PAPERS) <= set(kinds):
+            known = PAPERS
         if known is None:
             raise ConfigError(
                 f"model.inner_loop.target_modules=default: peft has no default for {types[0]}; "
                 f"give all-linear or some of {', '.join(kinds)}"
             )
-        wanted = list(PEFT_DEFAULTS[known])
+        wanted = list(known)
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     _check_kinds(model, layers, names)
     unknown = [name for name in names if not any(_fits(layer.name, name) for layer in layers)]

@@ -117,10 +117,10 @@ def read_lora(folder: str | Path) -> LoRA:
     return _of_one_rank(config, state)
 
 
-def base_name(folder: str | Path) -> str | None:
-    """What the adapter of a PEFT folder is for, as its configuration calls that."""
+def base_of(folder: str | Path) -> tuple[str | None, str | None]:
+    """What the adapter of a PEFT folder is for, as its configuration calls that, and the base's revision."""
     config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
-    return config.get("base_model_name_or_path") or None
+    return config.get("base_model_name_or_path") or None, config.get("revision")
 
 
 def _other_kind(config: Any, state: dict[str, torch.Tensor]) -> str | None:
