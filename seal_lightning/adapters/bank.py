@@ -125,6 +125,7 @@ class AdapterBank:
         B: By layer name, (N, r, outputs), peft's `lora_B.weight` transposed: products along the long side are fast.
             Both are leaves: views of `parameters`, with `.grad` a view of `gradients`.
         ranks: Of each slot.
+        width: r.
     """
 
     def __init__(
@@ -147,8 +148,8 @@ class AdapterBank:
         self.device = next(model.parameters()).device
         # One flat buffer for the parameters of all layers and one for their gradients: clipping and the optimizer then
         # walk over one row a slot, whatever the number of layers.
-        self._width = -(-rank // _ALIGNED) * _ALIGNED  # the rest stays zero, see `reset`
-        self.parameters = torch.zeros(slots, parameters_of(self.targets, self._width), device=self.device)
+        self.width = -(-rank // _ALIGNED) * _ALIGNED  # the rest stays zero, see `reset`
+        self.parameters = torch.zeros(slots, parameters_of(self.targets, self.width), device=self.device)
         self.gradients = torch.zeros_like(self.parameters) if trainable else None
         self.A: dict[str, torch.Tensor] = {}
         self.B: dict[str, torch.Tensor] = {}
@@ -162,8 +163,8 @@ class AdapterBank:
     def _cut_views(self) -> None:
         at = 0
         for target in self.targets:
-            shapes = ((self._width, target.inputs), (self._width, target.outputs))
-            ends = (at, at + target.inputs * self._width, at + (target.inputs + target.outputs) * self._width)
+            shapes = ((self.width, target.inputs), (self.width, target.outputs))
+            ends = (at, at + target.inputs * self.width, at + (target.inputs + target.outputs) * self.width)
             for table, shape, start, end in zip((self.A, self.B), shapes, ends[:2], ends[1:], strict=True):
                 leaf = self.parameters[:, start:end].unflatten(1, shape).detach().requires_grad_()
                 if self.gradients is not None:
@@ -267,13 +268,13 @@ class AdapterBank:
 
     def _hook(self, name: str) -> Any:
         def add_adapters(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-            if self._routing is None or self._routing.nothing:
+            x = args[0]  # (B, T, inputs), or flat: (B * T, inputs)
+            if self._routing is None or self._routing.nothing or not x.numel():  # an expert may get no token
                 return output
-            x = args[0]  # (B, T, inputs)
-            index = self._routing.index(x.shape[1])
+            index = self._routing.index(x.shape[:-1])
             a, b = self.A[name], self.B[name]
             with torch.autocast(x.device.type, enabled=False):  # adapters stay in float32
-                delta = StackedLoRA.apply(x.flatten(0, 1), a, b, (a.grad, b.grad), index)
+                delta = StackedLoRA.apply(x.flatten(0, -2), a, b, (a.grad, b.grad), index)
             # in place: no linear layer needs its output for its own backward pass
             return output.add_(delta.view(*x.shape[:-1], -1))  # type: ignore[union-attr]
 
