@@ -22,10 +22,17 @@ from seal_lightning.types import AdapterJob, TrainingSequence
 
 
 def fresh_adapter(model: Any, layers: Sequence[str], *, rank: int, alpha: float, seed: int) -> Any:
-    """A peft model whose A is drawn layer by layer from `seed`, uniform in ±1/√inputs, and whose B is zero."""
+    """A peft model whose A is drawn layer by layer from `seed`, uniform in ±1/√inputs, and whose B is zero.
+
+    Raises:
+        ValueError: peft refuses one of the layers, or puts adapters elsewhere.
+    """
     turned = any(isinstance(module, Conv1D) for module in model.modules())
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(layers), fan_in_fan_out=turned)  # type: ignore[arg-type]
     adapted = get_peft_model(model, config).eval()
+    got = {name.rsplit(".lora_A.", 1)[0] for name, _ in adapted.named_parameters() if ".lora_A." in name}
+    if wrong := sorted(got ^ {f"base_model.model.{name}" for name in layers}):
+        raise ValueError(f"peft and the bank do not adapt the same layers: {wrong[0]}")
     generator = torch.Generator().manual_seed(seed)
     for name in layers:
         weight = adapted.get_submodule(f"base_model.model.{name}.lora_A.default").weight

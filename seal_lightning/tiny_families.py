@@ -70,6 +70,7 @@ _GRANITE: Sizes = {
     "residual_multiplier": 0.22,
     "attention_multiplier": 0.3,
 }
+_YARN: Sizes = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 32.0, "original_max_position_embeddings": 64}
 _SIGLIP: Sizes = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -78,7 +79,7 @@ _SIGLIP: Sizes = {
     "image_size": 28,
     "patch_size": 14,
 }
-_QWEN_TOWER: Sizes = {"depth": 1, "num_heads": 4, "patch_size": 14}
+_QWEN_TOWER: Sizes = {"depth": 1, "num_heads": 4, "patch_size": 4, "hidden_size": 32, "out_hidden_size": 32}
 _MROPE: Sizes = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}}
 _QWEN_TOKENS: Sizes = {"image_token_id": 256, "video_token_id": 257, "vision_start_token_id": 258}
 _IMAGE: Sizes = {"image_token_id": 256}
@@ -92,11 +93,14 @@ def _plain(sizes: Sizes, *names: str) -> dict[str, Family]:
 FAMILIES: Mapping[str, Family] = {
     # attention over everything before
     **_plain(_GROUPED, "llama", "qwen2", "olmo", "olmo2", "smollm3", "stablelm", "phi", "nemotron", "apertus", "arcee"),
-    **_plain(_HEADS, "qwen3", "gemma", "glm", "glm4", "helium", "seed_oss", "ernie4_5", "hunyuan_v1_dense"),
-    **_plain(_GROUPED, "phi3", "bitnet", "nanochat", "internlm3", "jais2", "hyperclovax", "diffllama"),
+    **_plain(
+        _HEADS, "qwen3", "gemma", "glm", "glm4", "helium", "seed_oss", "ernie4_5", "hunyuan_v1_dense", "internlm3"
+    ),
+    **_plain(_GROUPED, "phi3", "bitnet", "nanochat", "jais2", "hyperclovax", "diffllama"),
     **_plain(_WIDE, "gpt_neox", "gpt_neox_japanese", "gpt2", "gpt_bigcode", "persimmon"),
     **_plain({**_WIDE, "rotary_dim": 4}, "gptj", "codegen"),
-    **_plain(_WIDE, "falcon", "biogpt", "openai-gpt", "ctrl"),
+    **_plain(_WIDE, "falcon", "biogpt", "openai-gpt"),
+    "ctrl": Family("ctrl", {**_WIDE, "dff": 48}),
     "llama-tied": Family("llama", {**_GROUPED, "tie_word_embeddings": True}),
     "granite": Family("granite", {**_GROUPED, **_GRANITE}),
     "cohere": Family("cohere", {**_GROUPED, "logit_scale": 0.0625}),
@@ -138,7 +142,7 @@ FAMILIES: Mapping[str, Family] = {
     **_plain({**_HEADS, **_EXPERTS}, "qwen3_moe", "olmoe", "flex_olmo"),
     "qwen2_moe": Family("qwen2_moe", {**_GROUPED, **_EXPERTS, "shared_expert_intermediate_size": 16}),
     "hunyuan_v1_moe": Family("hunyuan_v1_moe", {**_HEADS, "num_experts": 4, "moe_topk": 2}),
-    "gpt_oss": Family("gpt_oss", {**_HEADS, **_FEW, **_MIXED}),
+    "gpt_oss": Family("gpt_oss", {**_HEADS, **_FEW, **_MIXED, "rope_parameters": _YARN}),
     "jetmoe": Family("jetmoe", {**_WIDE, **_FEW, "kv_channels": 8, "num_key_value_heads": 2}),
     "deepseek_v2": Family("deepseek_v2", {**_WIDE, **_LATENT, **_ROUTED, "n_shared_experts": 1}),
     "deepseek_v3": Family(
@@ -146,9 +150,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "glm4_moe": Family("glm4_moe", {**_HEADS, **_ROUTED, "first_k_dense_replace": 1}),
     "dots1": Family("dots1", {**_HEADS, **_ROUTED, "n_shared_experts": 1, "first_k_dense_replace": 1}),
-    "ernie4_5_moe": Family(
-        "ernie4_5_moe", {**_GROUPED, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 16}
-    ),
+    "ernie4_5_moe": Family("ernie4_5_moe", {**_GROUPED, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 16}),
     "afmoe": Family("afmoe", {**_HEADS, **_EXPERTS, **_MIXED, "num_shared_experts": 1}),
     "llama4_text": Family(
         "llama4_text",
@@ -171,7 +173,7 @@ FAMILIES: Mapping[str, Family] = {
         | {"chunk_size": 16},
     ),
     "rwkv": Family("rwkv", {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32}),
-    "xlstm": Family("xlstm", {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "qk_dim_factor": 1.0}),
+    "xlstm": Family("xlstm", {"hidden_size": 64, "num_hidden_layers": 2, "num_heads": 4, "qk_dim_factor": 1.0}),
     # both
     "jamba": Family(
         "jamba",
@@ -224,7 +226,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3_5": Family(
         "qwen3_5",
         {**_HEADS, **_DELTA, **_RECURRENT},
-        {**_QWEN_TOKENS, "vision_config": {**_QWEN_TOWER, "hidden_size": 32, "intermediate_size": 48}},
+        {**_QWEN_TOKENS, "vision_config": {**_QWEN_TOWER, "intermediate_size": 48}},
     ),
     "mistral3": Family(
         "mistral3",
@@ -239,17 +241,25 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2_vl": Family(
         "qwen2_vl",
         {**_GROUPED, **_MROPE},
-        {**_QWEN_TOKENS, "vision_config": {**_QWEN_TOWER, "embed_dim": 32, "hidden_size": 32}},
+        {**_QWEN_TOKENS, "vision_config": {**_QWEN_TOWER, "embed_dim": 32}},
     ),
     "qwen2_5_vl": Family(
         "qwen2_5_vl",
         {**_GROUPED, **_MROPE},
-        {**_QWEN_TOKENS, "vision_config": {**_QWEN_TOWER, "hidden_size": 32, "intermediate_size": 48}},
+        {**_QWEN_TOKENS, "vision_config": {**_QWEN_TOWER, "intermediate_size": 48}},
     ),
     "qwen3_vl": Family(
         "qwen3_vl",
         {**_HEADS, **_MROPE},
-        {**_QWEN_TOKENS, "vision_config": {**_QWEN_TOWER, "hidden_size": 32, "intermediate_size": 48}},
+        {
+            **_QWEN_TOKENS,
+            "vision_config": {
+                **_QWEN_TOWER,
+                "intermediate_size": 48,
+                "num_position_embeddings": 16,
+                "deepstack_visual_indexes": [0],
+            },
+        },
     ),
     "idefics3": Family(
         "idefics3", {**_GROUPED, "model_type": "llama"}, {**_IMAGE, "scale_factor": 2, "vision_config": _SIGLIP}
