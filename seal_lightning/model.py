@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from transformers.utils import cached_file, find_adapter_config_file
 
 from seal_lightning.adapters import base_of, carried, carry, read_lora
-from seal_lightning.adapters.coverage import without_adapter
+from seal_lightning.adapters.bank import left_out
 from seal_lightning.adapters.export import CONFIG, WEIGHTS
 from seal_lightning.checkpoints import FOLDER, Checkpoint, explained, read_checkpoint
 from seal_lightning.errors import ConfigError, ModelError
@@ -76,7 +76,7 @@ def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, 
             chat template was asked for where there is none.
     """
     model, tokenizer = _read(source, adapter)
-    for reason, names in without_adapter(model).items():
+    for reason, names in left_out(model).items():
         log.warning("%s: no adapter for %d parts, %s (first: %s)", source.name, len(names), reason, names[0])
     if tokenizer.pad_token_id is None:  # padding is always masked, so any token will do
         if tokenizer.eos_token_id is None:

@@ -20,8 +20,9 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEF
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from seal_lightning.adapters.coverage import is_below, unreached
+from seal_lightning.adapters.coverage import is_below, unreached, without_adapter
 from seal_lightning.adapters.routing import Routing, TokenIndex
+from seal_lightning.adapters.unusable import unusable
 from seal_lightning.errors import ConfigError, ModelError
 
 PAPERS = ("q_proj", "v_proj")  # what LoRA, and SEAL with it, adapts in attention
@@ -46,8 +47,14 @@ class Target:
 def linear_layers(model: Any) -> list[Target]:
     """Every linear layer that text reaches (also GPT-2's Conv1D, quantised ones, and layers that carry a peft adapter).
 
-    The output embedding is not among them.
+    The output embedding is not among them, nor are layers that cannot carry an adapter (`unusable.py`).
     """
+    layers = _look_linear(model)
+    left_out = unusable(model, {layer.name: layer.module for layer in layers})
+    return [layer for layer in layers if layer.name not in left_out]
+
+
+def _look_linear(model: Any) -> list[Target]:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     aside = unreached(model)
     targets: list[Target] = []
@@ -66,6 +73,14 @@ def linear_layers(model: Any) -> list[Target]:
         elif isinstance(frozen, Conv1D):
             targets.append(Target(name, module, *frozen.weight.shape))
     return targets
+
+
+def left_out(model: Any) -> dict[str, list[str]]:
+    """What no adapter acts on, by reason; empty where all weights but embeddings and norms are in linear layers."""
+    reasons = dict(without_adapter(model))
+    for name, reason in unusable(model, {layer.name: layer.module for layer in _look_linear(model)}).items():
+        reasons.setdefault(reason, []).append(name)
+    return reasons
 
 
 def _frozen(module: nn.Module) -> nn.Module:

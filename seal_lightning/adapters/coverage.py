@@ -43,7 +43,7 @@ def _ran(model: Any) -> set[nn.Module]:
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():
-            model.eval()(input_ids=_plain_tokens(model), use_cache=False)
+            model.eval()(input_ids=plain_tokens(model), use_cache=False)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{type(model).__name__} does not read text without images or sound: {' '.join(str(error).split())[:200]}; "
@@ -57,7 +57,7 @@ def _ran(model: Any) -> set[nn.Module]:
     return ran
 
 
-def _plain_tokens(model: Any) -> torch.Tensor:
+def plain_tokens(model: Any) -> torch.Tensor:
     """A few token ids (1, T) that stand for no image or sound."""
     config = model.config
     numbers = {

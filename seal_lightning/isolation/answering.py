@@ -33,8 +33,8 @@ from seal_lightning.isolation.rows import CachedRows, RecomputedRows, Rows
 
 log = logging.getLogger(__name__)
 
-_LENGTHS = (5, 9, 5, 9)
-_SLOTS = (0, 1, 1, 0)
+_LENGTHS = (5, 17, 5, 17, 5, 17)
+_SLOTS = (0, 1, 1, 0, 0, 1)
 _STEPS = 5  # tokens that each row is continued by
 _LEAVES = 2  # after so many the first row of a batch leaves it
 
@@ -135,7 +135,7 @@ def _say(model: Any, way: AnsweringWay, faults: dict[AnsweringWay, str]) -> None
 
 
 class _Probe:
-    """Four rows of two adapters, and the logits of each one's next tokens alone."""
+    """Six rows of two adapters, and the logits of each one's next tokens alone."""
 
     def __init__(self, model: Any, targets: Sequence[str]) -> None:
         self.model = model

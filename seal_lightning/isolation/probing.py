@@ -17,7 +17,7 @@ from seal_lightning.errors import ModelError
 FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
 # Largest difference, as a share of the largest value, that the order of additions explains.
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.float16: 2e-2}
+TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2}
 COARSE = 6e-2  # bfloat16, and quantised layers that compute in it
 
 _LIMITS = re.compile(r"(window|window_size|chunk_size|local_attention)$")

@@ -135,8 +135,8 @@ def accepted(model: Any, **offered: Any) -> dict[str, Any]:
 def pad_left(
     rows: Sequence[Sequence[int]], *, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token ids, mask and positions of rows that end together, each (B, T); what is masked repeats a row's start."""
+    """Token ids, mask and positions of rows that end together, each (B, T); what is masked repeats a row's end."""
     longest = max(map(len, rows))
-    ids = torch.tensor([[row[0]] * (longest - len(row)) + list(row) for row in rows], device=device)
+    ids = torch.tensor([[row[-1]] * (longest - len(row)) + list(row) for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
     return ids, mask, (mask.cumsum(1) - 1).clamp_(min=0)
