@@ -25,8 +25,8 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from seal_lightning.adapters import LoRA, carried, save_lora, save_whole, stack, transposed, whole_state
-from seal_lightning.adapters.beside import add_update, is_quantised
 from seal_lightning.adapters.bank import linear_layers
+from seal_lightning.adapters.beside import add_update, is_quantised
 from seal_lightning.adapters.coverage import unreached
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.partitioned import copy_weights, is_partitioned, whole

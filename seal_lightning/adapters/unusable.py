@@ -60,7 +60,9 @@ def _by_behaviour(model: Any, layers: Mapping[str, nn.Module]) -> dict[str, str]
         for module, training in zip(modules, modes, strict=True):
             module.training = training
     found = {name: MORE for name, layer in layers.items() if layer in more}
-    return found | {name: NOT_CALLED for name, layer in layers.items() if layer not in ran and _passed_by(model, name, ran)}
+    return found | {
+        name: NOT_CALLED for name, layer in layers.items() if layer not in ran and _passed_by(model, name, ran)
+    }
 
 
 def _passed_by(model: Any, name: str, ran: set[nn.Module]) -> bool:

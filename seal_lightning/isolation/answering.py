@@ -7,16 +7,14 @@ are those of the reference, also after rows have left the batch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
 import torch
 
-from seal_lightning.adapters import AdapterBank
 from seal_lightning.isolation.probing import (
     draw_rows,
     fault_of,
@@ -65,7 +63,9 @@ class AnsweringWay:
         """Rows that continue the prompts."""
         return (RecomputedRows if "recomputed" in self.rows else CachedRows)(model, prompts)
 
-    def groups(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], owners: Sequence[Hashable]) -> list[list[int]]:
+    def groups(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], owners: Sequence[Hashable]
+    ) -> list[list[int]]:
         """Those of `rows` that may share a batch, each group in the order given.
 
         Args:

@@ -132,9 +132,7 @@ def accepted(model: Any, **offered: Any) -> dict[str, Any]:
     return {name: value for name, value in offered.items() if name in known}
 
 
-def pad_left(
-    rows: Sequence[Sequence[int]], *, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def pad_left(rows: Sequence[Sequence[int]], *, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Token ids, mask and positions of rows that end together, each (B, T); what is masked repeats a row's end."""
     longest = max(map(len, rows))
     ids = torch.tensor([[row[-1]] * (longest - len(row)) + list(row) for row in rows], device=device)
