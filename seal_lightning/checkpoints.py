@@ -143,7 +143,7 @@ def _quantisation(checkpoint: Checkpoint, config: PretrainedConfig) -> dict[str,
 def _dequantise_while_loading(checkpoint: Checkpoint, config: PretrainedConfig, stored: Any) -> None:
     """Where transformers can: its kernels for such weights have no backward pass, or do not run on every device."""
     as_dict = stored if isinstance(stored, dict) else stored.to_dict()
-    with explained(checkpoint, "quantisation"):
+    with explained(checkpoint, f"{_method(stored)} weights"):
         known = AutoQuantizationConfig.from_dict(dict(as_dict))
     if hasattr(known, "dequantize"):
         log.warning("%s: its %s weights are dequantised while they are loaded", checkpoint.where, _method(stored))
@@ -260,8 +260,8 @@ def explained(checkpoint: Checkpoint, part: str) -> Iterator[None]:
             ) from error
         if isinstance(error, ImportError):
             raise ModelError(
-                f"{checkpoint.where}: {part} cannot be loaded without another library: {first_sentence(text)}; install "
-                "it, or choose weights that do not need it"
+                f"{checkpoint.where}: {part} cannot be loaded here: {first_sentence(text)}; install what is missing, or "
+                "choose other weights of the model"
             ) from error
         if "mismatched" in text:
             text = "they have other sizes than config.json says"

@@ -196,6 +196,14 @@ def _base_of(source: ModelSource, folder: Path) -> ModelSource:
     return replace(source, name=name, revision=revision)
 
 
+def base_name(source: ModelSource) -> str:
+    """What adapters that are made on this source are for: its name, or that of the base where it is a PEFT folder."""
+    if source.name in SHIPPED or source.name.startswith("random/") or source.gguf_file:
+        return source.name
+    peft = adapter_folder(source.name, source.revision)
+    return source.name if peft is None else base_name(_base_of(source, peft))
+
+
 def fingerprint(model: torch.nn.Module) -> str:
     """A digest of architecture and a sample of every weight: tells base models apart in an instant."""
     digest = hashlib.blake2b(json.dumps(type(model).__name__).encode(), digest_size=12)
