@@ -20,7 +20,7 @@ from transformers.utils import cached_file, find_adapter_config_file
 from seal_lightning.adapters import base_of, carried, carry, read_lora
 from seal_lightning.adapters.coverage import without_adapter
 from seal_lightning.adapters.export import CONFIG, WEIGHTS
-from seal_lightning.checkpoints import FOLDER, Checkpoint, explained, read_checkpoint
+from seal_lightning.checkpoints import FOLDER, Checkpoint, attentions_of, explained, read_checkpoint
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.tiny import build_tiny
 
@@ -106,7 +106,7 @@ def _random(source: ModelSource) -> tuple[Any, Any]:
             )
     model, tokenizer = build_tiny(source.name.removeprefix("random/"), seed=source.seed, chat=source.chat is True)
     if source.attention is not None:
-        with explained(_checkpoint(source), "weights"):
+        with explained(_checkpoint(source), "weights", attentions=attentions_of(type(model))):
             model.set_attn_implementation(source.attention)
     return model.to(_dtype(source.dtype)), tokenizer
 
