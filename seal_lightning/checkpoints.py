@@ -275,8 +275,8 @@ def explained(checkpoint: Checkpoint, part: str, *, attentions: Sequence[str] = 
             ) from error
         if isinstance(error, ImportError):
             raise ModelError(
-                f"{checkpoint.where}: {part} cannot be loaded here: {first_sentence(text)}; install what is missing, or "
-                "choose other weights of the model"
+                f"{checkpoint.where}: {part} cannot be loaded here: {first_sentence(text)}; install what is missing, "
+                "or choose other weights of the model"
             ) from error
         if "mismatched" in text:
             text = "they have other sizes than config.json says"

@@ -2,7 +2,8 @@
 
 A multimodal checkpoint carries towers for images or sound and what projects them into the text, and some models have
 layers that attend to images alone. No token of a text runs through them, so an adapter there would never be trained.
-They are found by running a few tokens, whatever they are called. Mixture-of-experts models keep their experts' weights in one tensor for all experts, which is no linear layer.
+They are found by running a few tokens, whatever they are called. Mixture-of-experts models keep their experts' weights
+in one tensor for all experts, which is not a linear layer.
 """
 
 from __future__ import annotations
