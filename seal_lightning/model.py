@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoTokenizer
-from transformers.utils import cached_file, find_adapter_config_file
+from transformers.utils.hub import cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from seal_lightning.adapters import base_of, carried, carry, read_lora
 from seal_lightning.adapters.coverage import without_adapter

@@ -163,7 +163,7 @@ def test_layers_for_images_among_those_for_text_get_no_adapter():
         text_config={**TEXT, "cross_attention_layers": [1],
                      "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
     )  # fmt: skip
-    model = AutoModelForCausalLM.from_config(config.text_config).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()
     assert unreached(model) == ("model.layers.1",)
     assert len(find_targets(model, "all-linear")) == 7
 
@@ -277,7 +277,8 @@ def test_weights_that_transformers_can_unpack_are_unpacked(claiming, caplog):
 GGUF_NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "model.embed_tokens": "token_embd",
+    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm", "model.embed_tokens": "token_embd",
     "model.norm": "output_norm", "lm_head": "output",
 }  # fmt: skip
 HEADS = {"self_attn.q_proj": 4, "self_attn.k_proj": 2}
