@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -36,7 +36,6 @@ FOLDER = {
     "weights": ("*.safetensors",),
     "tokenizer": ("tokenizer*", "vocab*", "*.model"),
 }
-ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 Bits = Literal["4bit", "8bit"]
 
 
@@ -77,7 +76,7 @@ def read_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:
     with explained(checkpoint, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.hub_options)
     options = _quantisation(checkpoint, config)
-    with explained(checkpoint, "weights"):
+    with explained(checkpoint, "weights", attentions=attentions_of(_class_of(loader, config))):
         loaded: Any = loader.from_pretrained(
             checkpoint.name, config=config, dtype=checkpoint.dtype, attn_implementation=checkpoint.attention,
             use_safetensors=None if checkpoint.gguf_file else True, output_loading_info=True, **options,
@@ -143,7 +142,7 @@ def _quantisation(checkpoint: Checkpoint, config: PretrainedConfig) -> dict[str,
 def _dequantise_while_loading(checkpoint: Checkpoint, config: PretrainedConfig, stored: Any) -> None:
     """Where transformers can: its kernels for such weights have no backward pass, or do not run on every device."""
     as_dict = stored if isinstance(stored, dict) else stored.to_dict()
-    with explained(checkpoint, "quantisation"):
+    with explained(checkpoint, f"{_method(stored)} weights"):
         known = AutoQuantizationConfig.from_dict(dict(as_dict))
     if hasattr(known, "dequantize"):
         log.warning("%s: its %s weights are dequantised while they are loaded", checkpoint.where, _method(stored))
@@ -240,18 +239,34 @@ def _check_files(name: str, folder: Path) -> None:
             raise ModelError(f"model.source.name={name}: the folder holds no {what} ({', '.join(patterns)}){hint}")
 
 
+def _class_of(loader: Any, config: PretrainedConfig) -> Any:
+    """The model class that is going to be made; None for code from a hub repository."""
+    return loader._model_mapping.get(type(config), None)
+
+
+def attentions_of(model_class: Any) -> list[str]:
+    """The attention implementations of transformers that a model has without further packages."""
+    return [*(["sdpa"] if getattr(model_class, "_supports_sdpa", False) else []), "eager"]
+
+
 @contextmanager
-def explained(checkpoint: Checkpoint, part: str) -> Iterator[None]:
-    """Turn what transformers, tokenizers, safetensors and the hub raise into one line about `part`."""
+def explained(checkpoint: Checkpoint, part: str, *, attentions: Sequence[str] = ("eager",)) -> Iterator[None]:
+    """Turn what transformers, tokenizers, safetensors and the hub raise into one line about `part`.
+
+    Args:
+        checkpoint: What is being read.
+        part: Of it.
+        attentions: What to advise where the attention that was asked for is what does not work.
+    """
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         text = " ".join(str(error).split())
         if checkpoint.attention is not None and re.search("attn_impl|attention", text, re.IGNORECASE):
-            others = " or ".join(other for other in ATTENTIONS[:2] if other != checkpoint.attention)
+            others = " or ".join(other for other in attentions if other != checkpoint.attention)
             raise ModelError(
                 f"model.source.attention={checkpoint.attention}: cannot be used for this model: "
-                f"{first_sentence(text)}; leave it out, or try {others}"
+                f"{first_sentence(text)}; leave it out{f', or try {others}' if others else ''}"
             ) from error
         if "connect to" in text or "not a valid model identifier" in text:
             raise ModelError(
@@ -260,8 +275,8 @@ def explained(checkpoint: Checkpoint, part: str) -> Iterator[None]:
             ) from error
         if isinstance(error, ImportError):
             raise ModelError(
-                f"{checkpoint.where}: {part} cannot be loaded without another library: {first_sentence(text)}; install "
-                "it, or choose weights that do not need it"
+                f"{checkpoint.where}: {part} cannot be loaded here: {first_sentence(text)}; install what is missing, "
+                "or choose other weights of the model"
             ) from error
         if "mismatched" in text:
             text = "they have other sizes than config.json says"

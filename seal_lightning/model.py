@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoTokenizer
-from transformers.utils import cached_file, find_adapter_config_file
+from transformers.utils.hub import cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from seal_lightning.adapters import base_of, carried, carry, read_lora
 from seal_lightning.adapters.bank import left_out
 from seal_lightning.adapters.export import CONFIG, WEIGHTS
-from seal_lightning.checkpoints import FOLDER, Checkpoint, explained, read_checkpoint
+from seal_lightning.checkpoints import FOLDER, Checkpoint, attentions_of, explained, read_checkpoint
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.tiny import build_tiny
 
@@ -106,7 +107,7 @@ def _random(source: ModelSource) -> tuple[Any, Any]:
             )
     model, tokenizer = build_tiny(source.name.removeprefix("random/"), seed=source.seed, chat=source.chat is True)
     if source.attention is not None:
-        with explained(_checkpoint(source), "weights"):
+        with explained(_checkpoint(source), "weights", attentions=attentions_of(type(model))):
             model.set_attn_implementation(source.attention)
     return model.to(_dtype(source.dtype)), tokenizer
 
@@ -194,6 +195,14 @@ def _base_of(source: ModelSource, folder: Path) -> ModelSource:
     near = folder / name  # a relative path may be meant from where the adapter lies
     name = str(near) if near.is_dir() and not Path(name).is_dir() else name
     return replace(source, name=name, revision=revision)
+
+
+def base_name(source: ModelSource) -> str:
+    """What adapters that are made on this source are for: its name, or that of the base where it is a PEFT folder."""
+    if source.name in SHIPPED or source.name.startswith("random/") or source.gguf_file:
+        return source.name
+    peft = adapter_folder(source.name, source.revision)
+    return source.name if peft is None else base_name(_base_of(source, peft))
 
 
 def fingerprint(model: torch.nn.Module) -> str:

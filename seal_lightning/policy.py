@@ -209,7 +209,8 @@ class TunedPolicy:
         if self.tuning.method == "full":
             return {}
         with whole(self.trainable_state().values()):
-            state = get_peft_model_state_dict(self.module)  # type: ignore[arg-type]
+            # left to itself, peft asks the hub whether the vocabulary was changed
+            state = get_peft_model_state_dict(self.module, save_embedding_layers=False)  # type: ignore[arg-type]
             return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
 
     def trainable_state(self) -> AdapterState:

@@ -21,6 +21,7 @@ from lightning.pytorch.accelerators.cpu import CPUAccelerator
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
 from torch.optim import Optimizer
 
+from seal_lightning.adapters.beside import is_quantised
 from seal_lightning.errors import ConfigError
 from seal_lightning.partitioned import is_partitioned, whole
 from seal_lightning.policy import Policy
@@ -122,6 +123,11 @@ class ZeROStrategy(DeepSpeedStrategy):
     def _setup_model_and_optimizer(self, model: Any, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
         import deepspeed
 
+        if self.zero_stage_3 and is_quantised(model):
+            raise ConfigError(
+                "trainer.strategy.stage must be 1 or 2 where model.source is quantised, got 3: packed weights cannot "
+                "be spread over the ranks"
+            )
         index = self.root_device.index
         engine, zero_optimizer, _, _ = deepspeed.initialize(
             args=argparse.Namespace(device_rank=-1 if index is None else index),  # Lightning would pass a CPU's None

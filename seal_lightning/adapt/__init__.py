@@ -27,7 +27,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.model import fingerprint
+from seal_lightning.model import base_name, fingerprint
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser
 from seal_lightning.policy import Policy
@@ -164,7 +164,7 @@ def _adapt(
         stamp=stamp,
         every_steps=options.save_every,
         merged=options.merged,
-        base=module.source.name,
+        base=base_name(module.source),
         data_licence=options.data_licence,
         screen=screen,
         check_stop=check_stop,

@@ -25,6 +25,7 @@ from seal_lightning.adapt.edits import Lesson
 from seal_lightning.adapt.scores import Measured, score_of
 from seal_lightning.adapt.training import train
 from seal_lightning.adapters import LoRA, bank_lora, save_lora, save_whole, stack, whole_state
+from seal_lightning.adapters.coverage import without_adapter
 from seal_lightning.bank_training import JobStats
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.data.documents import Document
@@ -233,6 +234,7 @@ def _write(
         "asked": asked_stamp(place.e_step, [lesson.document for lesson in adapted.lessons]),
         "steps": stats.steps,
         "trained_tokens": stats.trained_tokens,
+        "without_adapter": without_adapter(place.policy.model),
         "loss": None if math.isnan(stats.loss) else stats.loss,
         "measured": list(_rows(adapted, before, measured)),
     }

@@ -1,8 +1,9 @@
 """Which parts of a model text reaches, and which of those hold weights that no adapter can act on.
 
-A multimodal checkpoint carries towers for images or sound and what projects them into the text. No token of a text runs
-through them, so an adapter there would never be trained. They are found by running a few tokens, whatever they are
-called. Mixture-of-experts models keep their experts' weights in one tensor for all experts, which is no linear layer.
+A multimodal checkpoint carries towers for images or sound and what projects them into the text, and some models have
+layers that attend to images alone. No token of a text runs through them, so an adapter there would never be trained.
+They are found by running a few tokens, whatever they are called. Mixture-of-experts models keep their experts' weights
+in one tensor for all experts, which is not a linear layer.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ _FOUND = "_text_never_reaches"  # on the model: its structure does not change
 
 
 def unreached(model: Any) -> tuple[str, ...]:
-    """Names of the parts that a text never runs through, outermost only; none where the model is for text alone.
+    """Names of the parts with linear layers that a text never runs through, outermost only.
 
     Raises:
-        ModelError: A model of several parts does not run on text alone.
+        ModelError: The model does not run on text alone.
     """
-    config = getattr(model, "config", None)
-    if config is None or config.get_text_config() is config:
+    if getattr(model, "config", None) is None:
         return ()
     if not hasattr(model, _FOUND):
         ran = _ran(model)
@@ -46,8 +46,8 @@ def _ran(model: Any) -> set[nn.Module]:
             model.eval()(input_ids=plain_tokens(model), use_cache=False)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{type(model).__name__} does not read text without images or sound: {' '.join(str(error).split())[:200]}; "
-            "choose a model that continues text"
+            f"{type(model).__name__} cannot read a few tokens of text: {' '.join(str(error).split())[:200]}; choose a "
+            "model that continues text"
         ) from error
     finally:
         for handle in handles:
@@ -95,15 +95,16 @@ def is_below(name: str, parts: tuple[str, ...]) -> bool:
 
 
 def fused(model: Any) -> list[str]:
-    """Layers that text reaches and whose weights are one tensor for several layers, as experts have them."""
+    """Modules that text reaches and that keep the weights of several experts in one tensor."""
     aside = unreached(model)
-    return [
-        name
-        for name, module in model.named_modules()
-        if not isinstance(module, nn.modules.conv._ConvNd)
-        and any(parameter.dim() == 3 for parameter in module.parameters(recurse=False))
-        and not is_below(name, aside)
-    ]
+    return [name for name, module in model.named_modules() if _is_fused(module) and not is_below(name, aside)]
+
+
+def _is_fused(module: nn.Module) -> bool:
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return False
+    least = 2 if "expert" in type(module).__name__.lower() and not isinstance(module, nn.Linear) else 3
+    return any(parameter.dim() >= least for parameter in module.parameters(recurse=False))
 
 
 def without_adapter(model: Any) -> dict[str, list[str]]:
