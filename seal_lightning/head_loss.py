@@ -84,7 +84,7 @@ def _plain_head(model: Any, adapted: set[str]) -> nn.Linear | None:
     capped = any("logit" in name and "cap" in name and value for name, value in config.items())
     if type(head) is not nn.Linear or names & adapted or capped:
         return None
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    seen: list[Any] = []  # (input, output)
     handle = head.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
     ids = torch.arange(1, 5, device=head.weight.device)[None] % head.out_features
     try:

@@ -1,8 +1,8 @@
 """Training sequences of different lengths as one batch: packed end to end in one row, or padded to rows of one length.
 
-Tokens lie in the order of their adapters, so that each adapter's are one slice. In a packed row position ids start again
-at 0 with every sequence, which tells attention where one ends. Padding stands at the end of a row, where a causal model
-has read the row's own tokens already; it needs no mask.
+Tokens lie in the order of their adapters, so that each adapter's are one slice. In a packed row position ids start
+again at 0 with every sequence, which tells attention where one ends. Padding stands at the end of a row, where a causal
+model has read the row's own tokens already; it needs no mask.
 """
 
 from __future__ import annotations

@@ -387,7 +387,7 @@ def _lora_options(model: Any, tuning: PolicyTuning) -> Mapping[str, Any]:
 
 
 def _names(model: Any, wanted: str | Sequence[str]) -> str | list[str]:
-    """What peft is told: each layer by its name, since its own `all-linear` takes layers that cannot carry an adapter."""
+    """What peft is told: each layer by name, since its own `all-linear` takes layers that cannot carry an adapter."""
     if wanted == "all-linear":
         return [layer.name for layer in linear_layers(model)]
     return wanted if isinstance(wanted, str) else list(wanted)

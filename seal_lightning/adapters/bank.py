@@ -50,7 +50,7 @@ def linear_layers(model: Any) -> list[Target]:
     The output embedding is not among them, nor are layers that cannot carry an adapter (`unusable.py`).
     """
     layers = _look_linear(model)
-    left_out = unusable(model, {layer.name: layer.module for layer in layers})
+    left_out = unusable(model, [layer.name for layer in layers])
     return [layer for layer in layers if layer.name not in left_out]
 
 
@@ -78,7 +78,7 @@ def _look_linear(model: Any) -> list[Target]:
 def left_out(model: Any) -> dict[str, list[str]]:
     """What no adapter acts on, by reason; empty where all weights but embeddings and norms are in linear layers."""
     reasons = dict(without_adapter(model))
-    for name, reason in unusable(model, {layer.name: layer.module for layer in _look_linear(model)}).items():
+    for name, reason in unusable(model, [layer.name for layer in _look_linear(model)]).items():
         reasons.setdefault(reason, []).append(name)
     return reasons
 

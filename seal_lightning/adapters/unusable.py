@@ -1,16 +1,16 @@
 """Linear layers that cannot carry an adapter although they look as if they could, each with the reason.
 
-Found out on the model: a few tokens show which layers are called at all and give back nothing but their product (a
-state-space block may read a layer's weight and never call it; a router may return its choice too), and peft is asked
-which of them it would give an adapter (it sends the names of some mixtures' layers to their experts, and refuses others).
-What is left out here is left out of the inner loop and of the policy's fine-tuning alike, and said.
+Found out on the model: a few tokens show which layers give back nothing but their product (a router may return its
+choice too), and peft is asked which of them it would give an adapter (it sends the names of some mixtures' layers to
+their experts, and refuses others). What is left out here is left out of the inner loop and of the policy's fine-tuning
+alike, and said.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,62 +19,23 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 
-from seal_lightning.adapters.coverage import plain_tokens
+from seal_lightning.adapters.coverage import seen
 
-NOT_CALLED = "their weights are read without calling them"
 MORE = "they give back more than their product"
 NOT_BY_PEFT = "peft cannot give them one"
 
 _FOUND = "_layers_without_adapters"  # on the model: its structure does not change
 
 
-def unusable(model: Any, layers: Mapping[str, nn.Module]) -> dict[str, str]:
+def unusable(model: Any, layers: Sequence[str]) -> dict[str, str]:
     """The reason for each of `layers`, by their names in the model, that cannot carry an adapter."""
     if not isinstance(model, PreTrainedModel):
         return {}
     if not hasattr(model, _FOUND):
-        found = _by_behaviour(model, layers)
+        found = dict.fromkeys(sorted(seen(model).more.intersection(layers)), MORE)
         usable = [name for name in layers if name not in found]
         setattr(model, _FOUND, found | dict.fromkeys(_refused_by_peft(model, usable), NOT_BY_PEFT))
     return getattr(model, _FOUND)
-
-
-def _by_behaviour(model: Any, layers: Mapping[str, nn.Module]) -> dict[str, str]:
-    ran: set[nn.Module] = set()
-    more: set[nn.Module] = set()
-
-    def note(module: nn.Module, args: Any, output: Any) -> None:
-        ran.add(module)
-        if not isinstance(output, torch.Tensor):
-            more.add(module)
-
-    modules: list[nn.Module] = list(model.modules())
-    modes = [module.training for module in modules]
-    handles = [module.register_forward_hook(note) for module in modules]
-    try:
-        with torch.no_grad():
-            model.eval()(input_ids=plain_tokens(model), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, training in zip(modules, modes, strict=True):
-            module.training = training
-    found = {name: MORE for name, layer in layers.items() if layer in more}
-    return found | {
-        name: NOT_CALLED for name, layer in layers.items() if layer not in ran and _passed_by(model, name, ran)
-    }
-
-
-def _passed_by(model: Any, name: str, ran: set[nn.Module]) -> bool:
-    """Whether what a layer belongs to has run without it; an expert that no token chose has not been passed by."""
-    parent = name.rpartition(".")[0]
-    above: nn.Module = model.get_submodule(parent)
-    while isinstance(above, nn.ModuleList | nn.ModuleDict | LoraLayer):
-        if any(child in ran for child in above.children()):
-            return False
-        parent = parent.rpartition(".")[0]
-        above = model.get_submodule(parent)
-    return above in ran
 
 
 def _refused_by_peft(model: Any, names: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ every way from the fastest on, until one gives what one row at a time gives. Wha
 (windows of attention, rotary embeddings that change with the longest row) is read from the model's configuration.
 """
 
-from seal_lightning.isolation.answering import AnsweringWay, answering_way
+from seal_lightning.isolation.answering import PADDED, AnsweringWay, answering_way
 from seal_lightning.isolation.training import TrainingWay, training_way
 
-__all__ = ["AnsweringWay", "TrainingWay", "answering_way", "training_way"]
+__all__ = ["PADDED", "AnsweringWay", "TrainingWay", "answering_way", "training_way"]

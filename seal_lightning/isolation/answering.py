@@ -1,7 +1,7 @@
 """How rows share the passes of generation, and which way is exact on a model.
 
-The reference is plain: one row, read as a whole and without a cache. A way is exact where the logits of every next token
-are those of the reference, also after rows have left the batch.
+The reference is plain: one row, read as a whole and without a cache. A way is exact where the logits of every next
+token are those of the reference, also after rows have left the batch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AnsweringWay:
     """How rows share the passes of generation.
 
     Attributes:
-        rows: With a cache `padded` on the left, or of `equal` lengths, or each `alone`; or `recomputed` for every token.
+        rows: With a cache `padded` on the left, of `equal` lengths, or each `alone`; or `recomputed` for every token.
         mixed: Whether rows of different adapters share a batch.
     """
 
@@ -86,9 +86,10 @@ class AnsweringWay:
         return [list(group) for _, group in groupby(ordered, key=apart)]
 
 
+PADDED = AnsweringWay("padded")
 ALONE = AnsweringWay("recomputed alone", mixed=False)
 WAYS = (
-    AnsweringWay("padded"),
+    PADDED,
     AnsweringWay("equal"),
     AnsweringWay("padded", mixed=False),
     AnsweringWay("equal", mixed=False),

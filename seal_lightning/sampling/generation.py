@@ -1,8 +1,8 @@
 """Batched generation with the policy: one verb for sampling self-edits and for answers of many adapters.
 
-Which prompts share a batch, and how, depends on the model (`isolation.answering`); most are padded on the left and share
-one cache. A row that has ended leaves the batch, so a long answer does not keep the others computing. The model's shipped generation settings (repetition penalties and the like) are not used:
-what is asked for is what is done.
+Which prompts share a batch, and how, depends on the model (`isolation.answering`); most are padded on the left and
+share one cache. A row that has ended leaves the batch, so a long answer does not keep the others computing. The model's
+shipped generation settings (repetition penalties and the like) are not used: what is asked for is what is done.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 
 from seal_lightning.errors import ModelError
-from seal_lightning.isolation import AnsweringWay, answering_way
+from seal_lightning.isolation import PADDED, AnsweringWay, answering_way
 from seal_lightning.policy import Policy
 
 Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
@@ -108,7 +108,7 @@ def batches(
     size: int,
     max_new_tokens: int,
     by_length: bool = True,
-    way: AnsweringWay = AnsweringWay(),
+    way: AnsweringWay = PADDED,
     owners: Sequence[int | None] = (),
 ) -> Iterator[list[int]]:
     """Which prompts to generate for together: their numbers, at most `size` at once.

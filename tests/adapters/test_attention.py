@@ -36,15 +36,16 @@ def test_packed_equals_alone(family):
 def test_more_than_causal_attention_is_refused(family, more):
     model, _ = build_tiny(family)
     ids = torch.randint(3, 250, (1, 80), generator=torch.Generator().manual_seed(0))  # the window is 64
-    with torch.no_grad(), pytest.raises(UnsuitedError, match=more):
-        with packed_attention(model, [80], torch.device("cpu")):
-            model(input_ids=ids, use_cache=False)
-    assert model.config._attn_implementation == "sdpa"
+    before = model.config._attn_implementation
+    attention = packed_attention(model, [80], torch.device("cpu"))
+    with torch.no_grad(), pytest.raises(UnsuitedError, match=more), attention:
+        model(input_ids=ids, use_cache=False)
+    assert model.config._attn_implementation == before
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_chosen_attention_stays(family):
     model, _ = build_tiny(family)
-    assert replaceable(model)
+    assert replaceable(model) == (family != "gemma2")  # transformers runs it in eager attention
     model.set_attn_implementation("eager")
     assert not replaceable(model)
