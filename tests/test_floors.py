@@ -23,7 +23,19 @@ FLOOR_OF = {
     **dict.fromkeys(["redaction", "escaping", "figures", "retention", "tables"], 0),
     **dict.fromkeys(["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing"], 1),
     **dict.fromkeys(
-        ["tiny", "model", "policy", "partitioned", "packing", "head_loss", "adapters", "sampling", "ranks"], 2
+        [
+            "tiny",
+            "tiny_families",
+            "model",
+            "policy",
+            "partitioned",
+            "packing",
+            "head_loss",
+            "adapters",
+            "sampling",
+            "ranks",
+        ],
+        2,
     ),
     **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book"], 3),
