@@ -125,6 +125,8 @@ def _quiet(level: str) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(name)s: %(levelname)s: %(message)s"))
     ours = logging.getLogger("seal_lightning")
     ours.addHandler(handler)
+    if not _talkative(level):
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks while it is imported
     variables = {"TOKENIZERS_PARALLELISM": "false"}
     if not _talkative(level):
         variables |= {"DS_LOG_LEVEL": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}

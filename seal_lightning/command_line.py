@@ -65,6 +65,9 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
     )
 
 
+LIBRARIES = "lightning lightning.pytorch lightning.fabric transformers peft huggingface_hub bitsandbytes".split()
+
+
 def set_log_level(level: LogLevel) -> None:
     """Of our own loggers; other libraries speak up only with `info` and `debug`.
 
@@ -73,7 +76,7 @@ def set_log_level(level: LogLevel) -> None:
     number = getattr(logging, level.upper())
     logging.getLogger("seal_lightning").setLevel(number)
     others = max(number, logging.ERROR) if level in ("warning", "error") else number
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "transformers", "peft", "huggingface_hub"):
+    for name in LIBRARIES:
         logging.getLogger(name).setLevel(others)
     if level == "debug":
         transformers_logging.enable_progress_bar()

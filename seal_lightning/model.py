@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import AutoTokenizer
+from transformers.utils import cached_file, find_adapter_config_file
 
-from seal_lightning.errors import ModelError
+from seal_lightning.adapters import base_of, carried, carry, read_lora
+from seal_lightning.adapters.coverage import without_adapter
+from seal_lightning.adapters.export import CONFIG, WEIGHTS
+from seal_lightning.checkpoints import FOLDER, Checkpoint, explained, read_checkpoint
+from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.tiny import build_tiny
 
-EXPECTED = "a hub name, a folder with config.json, tokenizer and *.safetensors, lab, lab-grids, or random/llama"
+log = logging.getLogger(__name__)
+
 LAB = Path(__file__).parent / "lab" / "weights"
 SHIPPED = {"lab": LAB, "lab-grids": LAB.parent / "grids" / "weights"}
-FOLDER = {
-    "configuration": ("config.json",),
-    "weights": ("*.safetensors",),
-    "tokenizer": ("tokenizer*", "vocab*", "*.model"),
-}
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -39,13 +36,17 @@ class ModelSource:
     """Which causal language model to start from.
 
     Args:
-        name: Hub name, local folder, `lab` or `lab-grids` for the small models that come with this package
-            (docs/lab.md, docs/arc.md), or `random/llama` (or another of docs/reference/families.md) for random weights.
+        name: Hub name, local folder of a model or of a PEFT adapter (its base is loaded with it), GGUF file, `lab` or
+            `lab-grids` for the small models that come with this package (docs/lab.md, docs/arc.md), or `random/llama`
+            (or another of docs/reference/families.md) for random weights.
         dtype: Of the base weights; `auto` takes the checkpoint's own. Adapters are float32 in any case.
         chat: Whether prompts go through the tokenizer's chat template; `auto` uses it where the tokenizer has one.
         revision: Branch, tag or commit of a hub model.
         attention: Attention implementation of transformers (`sdpa`, `eager`, `flash_attention_2`, ...); its own choice
             for the model where unset.
+        quantization: Quantise the weights while loading: `4bit` (NF4 as in QLoRA) or `8bit` by bitsandbytes, or the
+            options of one of transformers' quantisation configs; a checkpoint that is quantised needs none.
+        gguf_file: The file of that folder or hub repository that holds the weights, for GGUF checkpoints.
         trust_remote_code: Run Python code that a hub repository carries. Leave off unless you have read that code.
         seed: Of the random weights of `random/...`.
     """
@@ -55,19 +56,28 @@ class ModelSource:
     chat: bool | Literal["auto"] = "auto"
     revision: str | None = None
     attention: str | None = None
+    quantization: Literal["4bit", "8bit"] | dict[str, Any] | None = None
+    gguf_file: str | None = None
     trust_remote_code: bool = False
     seed: int = 0
 
 
-def load_model(source: ModelSource) -> tuple[Any, Any, bool]:
+def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, bool]:
     """Load (model, tokenizer, chat) as `source` says; the model is on the CPU and its tokenizer has a pad token.
+
+    Quantised weights are where transformers puts them, on a GPU if there is one.
+
+    Args:
+        source: What to load.
+        adapter: Off to leave out the adapter of a PEFT folder and take its base and tokenizer alone.
 
     Raises:
         ModelError: The name is neither a folder nor on the hub (or cache), weights or tokenizer are missing, or the
             chat template was asked for where there is none.
     """
-    source = replace(source, name=str(SHIPPED[source.name])) if source.name in SHIPPED else source
-    model, tokenizer = _random(source) if source.name.startswith("random/") else _pretrained(source)
+    model, tokenizer = _read(source, adapter)
+    for reason, names in without_adapter(model).items():
+        log.warning("%s: no adapter for %d parts, %s (first: %s)", source.name, len(names), reason, names[0])
     if tokenizer.pad_token_id is None:  # padding is always masked, so any token will do
         if tokenizer.eos_token_id is None:
             raise ModelError(
@@ -82,10 +92,21 @@ def load_model(source: ModelSource) -> tuple[Any, Any, bool]:
     return model, tokenizer, has_template if source.chat == "auto" else source.chat
 
 
+def _read(source: ModelSource, adapter: bool) -> tuple[Any, Any]:
+    source = replace(source, name=str(SHIPPED[source.name])) if source.name in SHIPPED else source
+    return _random(source) if source.name.startswith("random/") else _pretrained(source, adapter)
+
+
 def _random(source: ModelSource) -> tuple[Any, Any]:
+    for option in ("quantization", "gguf_file"):
+        if getattr(source, option) is not None:
+            raise ConfigError(
+                f"model.source.{option}={getattr(source, option)}: {source.name} is made on the spot and not read from "
+                "files; leave it out"
+            )
     model, tokenizer = build_tiny(source.name.removeprefix("random/"), seed=source.seed, chat=source.chat is True)
     if source.attention is not None:
-        with _explained(source, "weights"):
+        with explained(_checkpoint(source), "weights"):
             model.set_attn_implementation(source.attention)
     return model.to(_dtype(source.dtype)), tokenizer
 
@@ -94,71 +115,85 @@ def _dtype(name: Dtype) -> torch.dtype:
     return torch.float32 if name == "auto" else getattr(torch, name)
 
 
-def _pretrained(source: ModelSource) -> tuple[Any, Any]:
-    _check_folder(source)
-    options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
-    with _explained(source, "config.json"):
-        config = AutoConfig.from_pretrained(source.name, **options)
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not hasattr(config, "auto_map"):
+def _pretrained(source: ModelSource, adapter: bool) -> tuple[Any, Any]:
+    folder = Path(source.name)
+    if folder.suffix == ".gguf" and folder.is_file():  # the file itself
+        source = replace(source, name=str(folder.parent), gguf_file=folder.name)
+    peft = None if source.gguf_file else adapter_folder(source.name, source.revision)
+    return read_checkpoint(_checkpoint(source)) if peft is None else _adapted(source, peft, adapter)
+
+
+def _checkpoint(source: ModelSource) -> Checkpoint:
+    return Checkpoint(
+        name=source.name,
+        dtype=source.dtype,
+        revision=source.revision,
+        attention=source.attention,
+        trust_remote_code=source.trust_remote_code,
+        gguf_file=source.gguf_file,
+        quantization=source.quantization,
+    )
+
+
+# -- PEFT folders ------------------------------------------------------------------------------------------------------
+
+
+def adapter_folder(name: str, revision: str | None) -> Path | None:
+    """Where the adapter lies that a name stands for; None where the name is a whole model's."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        whole = (folder / "config.json").is_file()
+        return folder if (folder / CONFIG).is_file() and not whole else None
+    if name.startswith((".", "/", "~")):
+        return None
+    try:
+        config = find_adapter_config_file(name, revision=revision)
+    except (OSError, ValueError):
+        return None  # loading the model says what is wrong
+    if config is None:
+        return None
+    with explained(_checkpoint(ModelSource(name=name, revision=revision)), "adapter"):
+        return Path(str(cached_file(name, WEIGHTS, revision=revision))).parent
+
+
+def _adapted(source: ModelSource, folder: Path, adapter: bool) -> tuple[Any, Any]:
+    """The base of a PEFT folder with its adapter, and the folder's own tokenizer where it has one."""
+    lora = read_lora(folder)
+    base = _base_of(source, folder)
+    model, tokenizer = _read(base, adapter)
+    own = any(any(folder.glob(pattern)) for pattern in FOLDER["tokenizer"])
+    if own:
+        with explained(_checkpoint(source), "tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=source.trust_remote_code)
+    known = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > known:
         raise ModelError(
-            f"model.source.name={source.name}: expected a causal language model, got {config.model_type}; give a model "
-            "that continues text, such as HuggingFaceTB/SmolLM2-135M-Instruct"
+            f"model.source.name={source.name}: its tokenizer has {len(tokenizer)} tokens and {base.name} knows "
+            f"{known}: merge the adapter into its base with peft"
         )
-    with _explained(source, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(source.name, **options)
-    with _explained(source, "weights"):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.name, config=config, dtype=source.dtype, attn_implementation=source.attention, use_safetensors=True,
-            output_loading_info=True, **options,
-        )  # fmt: skip
-    model, report = loaded
-    if missing := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
-        raise ModelError(
-            f"model.source.name={source.name}: {len(missing)} weights are missing (first: {missing[0]}); download or "
-            "save the model again"
-        )
+    if not adapter:
+        return model, tokenizer
+    try:
+        carry(model, lora)
+    except ModelError as error:
+        raise ModelError(f"model.source.name={source.name}: {error}") from error
+    log.warning(
+        "%s is a LoRA of rank %d for %s: both are loaded, with the %s's tokenizer; what is exported is for that base "
+        "and contains this LoRA", source.name, lora.rank, base.name, "adapter" if own else "base",
+    )  # fmt: skip
     return model, tokenizer
 
 
-def _check_folder(source: ModelSource) -> None:
-    """What can be told about a local folder without loading it."""
-    name, folder = source.name, Path(source.name)
-    if not name.strip() or folder.is_file() or (name.startswith((".", "/", "~")) and not folder.is_dir()):
-        raise ModelError(f"model.source.name={name}: there is no such folder; expected {EXPECTED}")
-    if folder.is_dir():
-        for what, patterns in FOLDER.items():
-            if not any(any(folder.glob(pattern)) for pattern in patterns):
-                raise ModelError(
-                    f"model.source.name={name}: the folder holds no {what} ({', '.join(patterns)}); expected {EXPECTED}"
-                )
-
-
-@contextmanager
-def _explained(source: ModelSource, part: str) -> Iterator[None]:
-    """Turn what transformers, tokenizers, safetensors and the hub raise into one line about `part`."""
-    try:
-        yield
-    except (OSError, ValueError, LookupError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
-        text = " ".join(str(error).split())
-        if source.attention is not None and re.search("attn_impl|attention", text, re.IGNORECASE):
-            raise ModelError(
-                f"model.source.attention={source.attention}: cannot be used: {_first_sentence(text)}; leave it out, or "
-                "try sdpa or eager"
-            ) from error
-        if "connect to" in text or "not a valid model identifier" in text:
-            raise ModelError(
-                f"model.source.name={source.name}: there is no such folder, and the hub has no such model or cannot be "
-                f"reached (and it is not in the cache); expected {EXPECTED}"
-            ) from error
-        if "mismatched" in text:
-            text = "they have other sizes than config.json says"
+def _base_of(source: ModelSource, folder: Path) -> ModelSource:
+    name, revision = base_of(folder)
+    if not name:
         raise ModelError(
-            f"model.source.name={source.name}: {part} cannot be loaded: {_first_sentence(text)}; expected {EXPECTED}"
-        ) from error
-
-
-def _first_sentence(text: str, longest: int = 200) -> str:
-    return re.split(r"(?<=[.!]) ", text)[0].rstrip(".")[:longest]
+            f"model.source.name={source.name}: its {CONFIG} names no base model (base_model_name_or_path); "
+            "write it there"
+        )
+    near = folder / name  # a relative path may be meant from where the adapter lies
+    name = str(near) if near.is_dir() and not Path(name).is_dir() else name
+    return replace(source, name=name, revision=revision)
 
 
 def fingerprint(model: torch.nn.Module) -> str:
@@ -169,4 +204,7 @@ def fingerprint(model: torch.nn.Module) -> str:
         sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu()
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
         digest.update(sample.numpy().tobytes())
+    if (adapter := carried(model)) is not None:  # where weights are quantised it is not in them
+        for name, tensor in sorted(adapter.state.items()):
+            digest.update(name.encode() + tensor.float().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -2,13 +2,15 @@
 
 E-step code sees `Policy`: a plain transformers model with its tokenizer. `PolicyTuning` says how the M-step fine-tunes
 it: LoRA (default, all linear layers) or all weights. After a round, a `fresh` LoRA is merged into its base layers in
-place and drawn anew, as the paper does; parameter identity survives, so DDP and DeepSpeed engines stay valid. What was
-merged is kept as a stack of small adapters, so checkpoints and exports never hold the base weights.
+place and drawn anew, as the paper does; parameter identity survives, so DDP and DeepSpeed engines stay valid. Quantised
+layers keep their weights and carry it beside them. What was merged is kept as a stack of small adapters, so checkpoints
+and exports never hold the base weights.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -22,7 +24,9 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
-from seal_lightning.adapters import LoRA, save_lora, transposed
+from seal_lightning.adapters import LoRA, carried, save_lora, save_whole, stack, transposed, whole_state
+from seal_lightning.adapters.beside import add_update, is_quantised
+from seal_lightning.adapters.coverage import unreached
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.partitioned import copy_weights, is_partitioned, whole
 from seal_lightning.seeding import derive_seed
@@ -84,7 +88,7 @@ class Policy:
     @property
     def window(self) -> int:
         """The most tokens the model can attend to (a large number where its config sets no limit)."""
-        return int(getattr(self.model.config, "max_position_embeddings", 1 << 20) or 1 << 20)
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 20) or 1 << 20)
 
     def format(self, prompt: Prompt) -> str:
         """The text the model reads: the chat template, or for base models plain text that ends in the lead."""
@@ -149,7 +153,7 @@ class TunedPolicy:
             # transformers 5 has renamed it; the old name warns
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
-            model.config.use_cache = False
+            model.config.get_text_config().use_cache = False
         self.restart_adapter(0)
 
     def restart_adapter(self, round: int) -> None:
@@ -178,14 +182,10 @@ class TunedPolicy:
 
     def _merge(self, state: AdapterState) -> None:
         self.merged.append(state)
-        with torch.no_grad():
-            for name, layer in self._layers().items():
-                weight = layer.get_base_layer().weight
-                # on the CPU, where a resumed run may have to repeat it to the last bit
-                lora_A, lora_B = (state[f"{name}.lora_{part}.weight"].float() for part in "AB")
-                delta = lora_B @ lora_A * layer.scaling["default"]
-                with whole([weight], write=True):
-                    weight += (delta.T if layer.fan_in_fan_out else delta).to(weight.device, weight.dtype)
+        for name, layer in self._layers().items():
+            # on the CPU, where a resumed run may have to repeat it to the last bit
+            lora_A, lora_B = (state[f"{name}.lora_{part}.weight"] for part in "AB")
+            add_update(layer, lora_A, lora_B, scale=layer.scaling["default"])
 
     def remerge(self, states: Sequence[AdapterState]) -> None:
         """Bring a freshly loaded base to where earlier rounds left it, by the same merges in the same order.
@@ -269,9 +269,10 @@ class TunedPolicy:
             return
         modes = {module: module.training for module in self.module.modules()}
         trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        use_cache = self.policy.model.config.use_cache
+        text = self.policy.model.config.get_text_config()  # of a multimodal model, the part that answers
+        use_cache = getattr(text, "use_cache", True)
         self.module.eval()
-        self.policy.model.config.use_cache = True
+        text.use_cache = True
         try:
             with self._without_idle_adapter():
                 for parameter in self.module.parameters():
@@ -284,7 +285,7 @@ class TunedPolicy:
                 parameter.requires_grad_(False)
             for parameter in trainable:
                 parameter.requires_grad_(True)
-            self.policy.model.config.use_cache = use_cache
+            text.use_cache = use_cache
 
     def _without_idle_adapter(self) -> Any:
         """A fresh adapter adds exactly nothing: skip its matrix products while it does."""
@@ -302,7 +303,11 @@ class TunedPolicy:
         if self.tuning.method == "full":
             raise ConfigError("model.tuning.method must be lora where a server holds the base model, got full")
         states = self._learned_states(self.adapter_state())
-        return LoRA(_concatenate(states), self.tuning.alpha / self.tuning.rank) if states else None
+        parts = [part for part in (carried(self.policy.model), self._lora(states) if states else None) if part]
+        return stack(parts) if len(parts) > 1 else next(iter(parts), None)
+
+    def _lora(self, states: Sequence[AdapterState]) -> LoRA:
+        return LoRA(_concatenate(states), self.tuning.alpha / self.tuning.rank)
 
     def _learned_states(self, current: AdapterState) -> list[AdapterState]:
         """The adapters of finished rounds, and the current one where it changes anything."""
@@ -321,9 +326,10 @@ class TunedPolicy:
             write: Off on all ranks but one: they take part in gathering what ZeRO-3 has spread.
         """
         if self.tuning.method == "full" or merged:
-            state = self._whole_state(keep=write)
+            current = self.adapter_state()
+            state = whole_state(self.policy.model, self._lora([current]) if current else None, keep=write)
             if write:
-                self.policy.model.save_pretrained(folder, state_dict=state)
+                save_whole(self.policy.model, folder, state)
         else:
             current = self.adapter_state()
             if write:
@@ -332,41 +338,26 @@ class TunedPolicy:
             self.policy.tokenizer.save_pretrained(folder)
 
     def _save_adapter(self, folder: Path, states: Sequence[AdapterState]) -> None:
-        lora = LoRA(_concatenate(states), self.tuning.alpha / self.tuning.rank)
-        save_lora(lora, folder, model=self.policy.model)
-
-    @torch.no_grad()
-    def _whole_state(self, *, keep: bool) -> AdapterState:
-        """The model's weights by the original names, the adapter in training added; one gathered at a time."""
-        state: AdapterState = {}
-        deltas = {f"{name}.weight": layer for name, layer in self.policy.model.named_modules() if _is_lora(layer)}
-        for name, parameter in self.policy.model.named_parameters():
-            if ".lora_" in name:
-                continue
-            plain = name.replace(".base_layer.", ".")
-            layer = deltas.get(plain)
-            parts = [layer.lora_A["default"].weight, layer.lora_B["default"].weight] if layer is not None else []
-            with whole([parameter, *parts]):
-                delta = layer.get_delta_weight("default").to(parameter.dtype) if layer is not None else 0
-                if keep:
-                    state[plain] = (parameter + delta).detach().to("cpu", copy=True)
-        saved = self.policy.model.state_dict().keys()
-        return state | {name: buffer for name, buffer in self.policy.model.named_buffers() if name in saved}
-
-
-def _is_lora(module: nn.Module) -> bool:
-    return isinstance(module, LoraLayer)
+        lora, before = self._lora(states), carried(self.policy.model)
+        save_lora(stack([before, lora]) if before else lora, folder, model=self.policy.model)
 
 
 def _tuned(model: Any, tuning: PolicyTuning) -> nn.Module:
-    return model.float() if tuning.method == "full" else _with_lora(model, tuning)
+    if tuning.method == "lora":
+        return _with_lora(model, tuning)
+    if is_quantised(model):
+        raise ConfigError(
+            "model.tuning.method=full: the weights of a quantised base cannot be trained; expected lora, or a base "
+            "that is not quantised"
+        )
+    return model.float()
 
 
 def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:
     wanted = f"model.tuning.target_modules={tuning.target_modules}"
     head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), "")
     named = [tuning.target_modules] if isinstance(tuning.target_modules, str) else tuning.target_modules
-    if head in named and getattr(model.config, "tie_word_embeddings", False):
+    if head in named and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
         raise ConfigError(f"{wanted}: {head} shares its weight with the input embedding; leave it out")
     try:
         wrapped = get_peft_model(model, LoraConfig(**_lora_options(model, tuning)))
@@ -384,9 +375,15 @@ def _lora_options(model: Any, tuning: PolicyTuning) -> Mapping[str, Any]:
         "lora_alpha": tuning.alpha,
         "lora_dropout": tuning.dropout,
         "target_modules": tuning.target_modules,
+        "exclude_modules": _below(unreached(model)),
         "fan_in_fan_out": transposed(model),
         "task_type": "CAUSAL_LM",
     }
+
+
+def _below(parts: Sequence[str]) -> str | None:
+    """What peft calls a pattern of names: these parts of a model and everything inside of them."""
+    return rf"(?:{'|'.join(map(re.escape, parts))})(?:\..+)?" if parts else None
 
 
 def _concatenate(states: Sequence[AdapterState]) -> AdapterState:

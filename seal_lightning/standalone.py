@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from seal_lightning.adapters import LoRA, merge_lora, read_lora
+from seal_lightning.adapters import base_of, carried, merge_lora, read_lora, stack
 from seal_lightning.config_errors import read_config_files
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.journal import Journal
@@ -163,20 +163,25 @@ def load_policy(module: SEALModule, policy: str | None, device: Device) -> Polic
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: expected a GPU that torch can use, got none: use cpu or auto")
-    learned = _read_policy(policy) if policy else None
-    model, tokenizer, chat = load_model(module.source)
-    if learned:
+    folder = _policy_folder(policy) if policy else None
+    # a policy is for its base alone, and holds what the run's own source has added to that, unless it says otherwise
+    above = folder is None or base_of(folder)[0] == module.source.name
+    model, tokenizer, chat = load_model(module.source, adapter=above)
+    learned = carried(model)
+    if folder is not None:
+        lora = read_lora(folder)
         try:
-            merge_lora(model, learned)
+            merge_lora(model, lora)
         except ModelError as error:
             raise ModelError(f"--policy {policy}: {error}") from error
+        learned = stack([learned, lora]) if learned else lora
     at = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if at == "cpu" and sum(parameter.numel() for parameter in model.parameters()) < TINY:
         torch.set_num_threads(1)
     return Policy(model.to(at).eval().requires_grad_(False), tokenizer, chat, learned=lambda: learned)
 
 
-def _read_policy(policy: str) -> LoRA:
+def _policy_folder(policy: str) -> Path:
     folder = Path(policy).expanduser()
     found = [place for place in (folder, folder / "policy") if (place / "adapter_config.json").is_file()]
     if not found:
@@ -184,4 +189,4 @@ def _read_policy(policy: str) -> LoRA:
             f"--policy {policy}: expected a run of seal fit with a policy, or a PEFT folder, got none: name the run's "
             "folder, or give whole weights as model.source.name"
         )
-    return read_lora(found[0])
+    return found[0]

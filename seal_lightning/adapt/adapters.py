@@ -24,7 +24,7 @@ from seal_lightning.adapt.card import model_card
 from seal_lightning.adapt.edits import Lesson
 from seal_lightning.adapt.scores import Measured, score_of
 from seal_lightning.adapt.training import train
-from seal_lightning.adapters import LoRA, bank_lora, save_lora, stack, updates_of
+from seal_lightning.adapters import LoRA, bank_lora, save_lora, save_whole, stack, whole_state
 from seal_lightning.bank_training import JobStats
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.data.documents import Document
@@ -293,8 +293,5 @@ def _complete(folder: Path) -> Iterator[Path]:
 
 
 def _save_merged(policy: Policy, lora: LoRA, folder: Path) -> None:
-    state = dict(policy.model.state_dict())
-    for name, update in updates_of(lora, policy.model).items():
-        state[name] = state[name] + update.to(state[name].device, state[name].dtype)
-    policy.model.save_pretrained(folder, state_dict=state)
+    save_whole(policy.model, folder, whole_state(policy.model, lora))
     policy.tokenizer.save_pretrained(folder)

@@ -5,6 +5,9 @@ from seal_lightning.adapters.export import (
     LoRA,
     adapter_state,
     bank_lora,
+    base_of,
+    carried,
+    carry,
     load_adapter,
     merge_lora,
     read_lora,
@@ -12,20 +15,24 @@ from seal_lightning.adapters.export import (
     save_lora,
     stack,
     transposed,
-    updates_of,
 )
+from seal_lightning.adapters.whole import save_whole, whole_state
 
 __all__ = [
     "AdapterBank",
     "LoRA",
     "adapter_state",
     "bank_lora",
+    "base_of",
+    "carried",
+    "carry",
     "load_adapter",
     "merge_lora",
     "read_lora",
     "save_adapter",
     "save_lora",
+    "save_whole",
     "stack",
     "transposed",
-    "updates_of",
+    "whole_state",
 ]

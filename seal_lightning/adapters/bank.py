@@ -20,9 +20,11 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEF
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from seal_lightning.adapters.coverage import is_below, unreached
 from seal_lightning.adapters.routing import Routing, TokenIndex
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, ModelError
 
+PAPERS = ("q_proj", "v_proj")  # what LoRA, and SEAL with it, adapts in attention
 _ALIGNED = 4  # ranks are kept in multiples of it: grouped matrix products want rows of 16 bytes
 
 
@@ -42,8 +44,12 @@ class Target:
 
 
 def linear_layers(model: Any) -> list[Target]:
-    """Every linear layer (also GPT-2's Conv1D, and layers that carry a peft adapter) except the output embedding."""
+    """Every linear layer that text reaches (also GPT-2's Conv1D, quantised ones, and layers that carry a peft adapter).
+
+    The output embedding is not among them.
+    """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    aside = unreached(model)
     targets: list[Target] = []
     inside: tuple[str, ...] = ()  # names below a peft layer are its own parts
     modules: Iterator[tuple[str, nn.Module]] = model.named_modules()
@@ -53,7 +59,7 @@ def linear_layers(model: Any) -> list[Target]:
         if isinstance(module, LoraLayer):
             inside = (*inside, f"{name}.")
         frozen = _frozen(module)
-        if module is head:
+        if module is head or is_below(name, aside):
             continue
         if isinstance(frozen, nn.Linear):
             targets.append(Target(name, module, frozen.in_features, frozen.out_features))
@@ -66,24 +72,41 @@ def _frozen(module: nn.Module) -> nn.Module:
     return module.get_base_layer() if isinstance(module, LoraLayer) else module
 
 
+def _own_output(module: nn.Module) -> bool:
+    """Whether a layer's output may be added to in place: it is a fresh tensor, which its backward pass does not need.
+
+    Of torch's own product this is known; layers of quantised models return views or what they keep.
+    """
+    return type(_frozen(module)).forward in (nn.Linear.forward, Conv1D.forward)
+
+
 def find_targets(model: Any, wanted: str | Sequence[str] | None) -> list[Target]:
-    """The layers to adapt: `all-linear`, `default` or None (peft's choice for the architecture), or names' last parts.
+    """The layers to adapt: `all-linear`, `default` or None, or names' last parts.
+
+    The default is peft's choice for the architecture; where it has none, the q and v projections as in the paper.
 
     Raises:
-        ConfigError: A name fits no linear layer, or peft has no default for the architecture.
+        ConfigError: A name fits no linear layer, or there is no default for the architecture.
+        ModelError: The layers are of a kind that adapters cannot act on.
     """
     layers = linear_layers(model)
     if wanted == "all-linear":
+        _check_kinds(model, layers, None)
         return layers
     kinds = sorted({layer.name.rpartition(".")[2] for layer in layers})
     if wanted is None or wanted == "default":
-        if model.config.model_type not in PEFT_DEFAULTS:
+        types = [model.config.model_type, model.config.get_text_config().model_type]
+        known = next((PEFT_DEFAULTS[name] for name in types if name in PEFT_DEFAULTS), None)
+        if known is None and set(PAPERS) <= set(kinds):
+            known = PAPERS
+        if known is None:
             raise ConfigError(
-                f"model.inner_loop.target_modules=default: peft has no default for {model.config.model_type}; "
+                f"model.inner_loop.target_modules=default: peft has no default for {types[0]}; "
                 f"give all-linear or some of {', '.join(kinds)}"
             )
-        wanted = list(PEFT_DEFAULTS[model.config.model_type])
+        wanted = list(known)
     names = [wanted] if isinstance(wanted, str) else list(wanted)
+    _check_kinds(model, layers, names)
     unknown = [name for name in names if not any(_fits(layer.name, name) for layer in layers)]
     if unknown:
         raise ConfigError(
@@ -91,6 +114,26 @@ def find_targets(model: Any, wanted: str | Sequence[str] | None) -> list[Target]
             f"all-linear, default or some of {', '.join(kinds)}"
         )
     return [layer for layer in layers if any(_fits(layer.name, name) for name in names)]
+
+
+def _check_kinds(model: Any, layers: Sequence[Target], names: Sequence[str] | None) -> None:
+    """Refuse layers that are linear in all but their class, as some quantisation libraries bring them."""
+    known, aside = {layer.name for layer in layers}, unreached(model)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D | LoraLayer) or name in known or is_below(name, aside):
+            continue
+        sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
+        wanted = names is None or any(_fits(name, one) for one in names)
+        if wanted and all(isinstance(size, int) for size in sizes):
+            raise ModelError(
+                f"{name} is a {type(module).__name__}, which adapters cannot act on: expected nn.Linear or a subclass, "
+                "as bitsandbytes has; load other weights of the model"
+            )
+    if not layers:
+        raise ModelError(
+            f"{type(model).__name__} has no linear layers that adapters could act on: expected nn.Linear or Conv1D; "
+            "choose another model"
+        )
 
 
 def _fits(layer: str, wanted: str) -> bool:
@@ -246,7 +289,7 @@ class AdapterBank:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Put the adapters behind their layers; they act only under a `routing`."""
-        handles = [target.module.register_forward_hook(self._hook(target.name)) for target in self.targets]
+        handles = [target.module.register_forward_hook(self._hook(target)) for target in self.targets]
         try:
             yield
         finally:
@@ -266,7 +309,9 @@ class AdapterBank:
         """The same within a `routing`, when rows have left the batch."""
         self._routing = Routing(slots, self._scales)
 
-    def _hook(self, name: str) -> Any:
+    def _hook(self, target: Target) -> Any:
+        name, in_place = target.name, _own_output(target.module)
+
         def add_adapters(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
             x = args[0]  # (B, T, inputs), or flat: (B * T, inputs)
             if self._routing is None or self._routing.nothing or not x.numel():  # an expert may get no token
@@ -275,8 +320,8 @@ class AdapterBank:
             a, b = self.A[name], self.B[name]
             with torch.autocast(x.device.type, enabled=False):  # adapters stay in float32
                 delta = StackedLoRA.apply(x.flatten(0, -2), a, b, (a.grad, b.grad), index)
-            # in place: no linear layer needs its output for its own backward pass
-            return output.add_(delta.view(*x.shape[:-1], -1))  # type: ignore[union-attr]
+            delta = delta.view(*x.shape[:-1], -1)  # type: ignore[union-attr]
+            return output.add_(delta) if in_place else (output + delta).to(output.dtype)
 
         return add_adapters
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,21 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.adapters.bank import AdapterBank
+from seal_lightning.adapters.beside import add_update
 from seal_lightning.errors import ModelError
 
+CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+REBASED = ("pissa", "olora", "corda", "loftq")  # ways to draw a LoRA that change the base weights with it
+_CARRIED = "_carried_adapter"  # on a model
 
 
 def adapter_state(bank: AdapterBank, slot: int) -> dict[str, torch.Tensor]:
@@ -33,7 +41,8 @@ def save_adapter(bank: AdapterBank, slot: int, folder: str | Path, *, base_model
         folder: Made if it is not there.
         base_model_name: What the adapter is for, as recorded in its config; the model's own name where unset.
     """
-    save_lora(bank_lora(bank, slot), folder, model=bank.model, base_model_name=base_model_name)
+    lora, before = bank_lora(bank, slot), carried(bank.model)
+    save_lora(stack([before, lora]) if before else lora, folder, model=bank.model, base_model_name=base_model_name)
 
 
 def bank_lora(bank: AdapterBank, slot: int) -> LoRA:
@@ -53,6 +62,16 @@ class LoRA:
         """The layers that it changes, sorted, by their names in the plain model."""
         names = {name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in self.state}
         return sorted(names)
+
+    def matrices(self, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A (r, in) and B (out, r) of a layer."""
+        lora_A, lora_B = (self.state[f"base_model.model.{layer}.lora_{part}.weight"] for part in "AB")
+        return lora_A, lora_B
+
+    def delta(self, layer: str) -> torch.Tensor:
+        """What it adds to a layer's weight, (out, in), in float32."""
+        lora_A, lora_B = self.matrices(layer)
+        return lora_B.float() @ lora_A.float() * self.scale
 
     @property
     def rank(self) -> int:
@@ -92,37 +111,87 @@ def read_lora(folder: str | Path) -> LoRA:
         raise ModelError(
             f"{folder}: expected a PEFT folder with adapter_config.json and {WEIGHTS}, got {reason}: check the path"
         ) from error
-    if config.use_dora or config.rank_pattern or config.alpha_pattern or any(".lora_" not in name for name in state):
-        raise ModelError(f"{folder}: expected a plain LoRA with one rank, got another kind: merge it into its base")
-    return LoRA(state, config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r))
+    kind = _other_kind(config, state)
+    if kind:
+        raise ModelError(f"{folder}: expected a plain LoRA, got one with {kind}: merge it into its base with peft")
+    return _of_one_rank(config, state)
 
 
-@torch.no_grad()
+def base_of(folder: str | Path) -> tuple[str | None, str | None]:
+    """What the adapter of a PEFT folder is for, as its configuration calls that, and the base's revision."""
+    config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    return config.get("base_model_name_or_path") or None, config.get("revision")
+
+
+def _other_kind(config: Any, state: dict[str, torch.Tensor]) -> str | None:
+    """What a LoRA does besides adding a product of two matrices; None where that is all."""
+    if config.use_dora:
+        return "DoRA"
+    if isinstance(config.init_lora_weights, str) and config.init_lora_weights.split("_")[0] in REBASED:
+        return f"init_lora_weights={config.init_lora_weights}, which has changed the base"
+    other = sorted(name for name in state if not name.endswith((".lora_A.weight", ".lora_B.weight")))
+    return f"{other[0]} besides" if other else None
+
+
+def _of_one_rank(config: Any, state: dict[str, torch.Tensor]) -> LoRA:
+    """A LoRA whose layers may differ in rank and alpha, filled up with zeros to one rank and one scale."""
+    layers = sorted({name.rsplit(".lora_", 1)[0] for name in state})
+    ranks = {layer: state[f"{layer}.lora_A.weight"].shape[0] for layer in layers}
+    scales = {}
+    for layer, rank in ranks.items():
+        alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, layer), config.lora_alpha)
+        scales[layer] = alpha / (rank**0.5 if config.use_rslora else rank)
+    if len(set(ranks.values())) == 1 and len(set(scales.values())) == 1:
+        return LoRA(state, scales[layers[0]])
+    widest = max(ranks.values())
+    filled = {}
+    for layer in layers:
+        lora_A, lora_B = (state[f"{layer}.lora_{part}.weight"].float() for part in "AB")
+        missing = widest - ranks[layer]
+        filled[f"{layer}.lora_A.weight"] = functional.pad(lora_A, (0, 0, 0, missing)).contiguous()
+        filled[f"{layer}.lora_B.weight"] = functional.pad(scales[layer] * lora_B, (0, missing)).contiguous()
+    return LoRA(filled, 1.0)
+
+
 def merge_lora(model: Any, lora: LoRA) -> None:
-    """Add a LoRA to the weights of the plain model that it is for. Raises `ModelError` as `updates_of`."""
-    weights = dict(model.named_parameters())
-    for name, update in updates_of(lora, model).items():
-        weights[name] += update.to(weights[name].device, weights[name].dtype)
-
-
-def updates_of(lora: LoRA, model: Any) -> dict[str, torch.Tensor]:
-    """What a LoRA adds to the weights of a plain model, by their names and in their shapes; in float32 on the CPU.
+    """Make a plain model act with a LoRA that is for it: in its weights, or beside those that are quantised.
 
     Raises:
         ModelError: The model lacks a layer, or has it in another shape.
     """
-    weights, turned = dict(model.named_parameters()), transposed(model)
-    updates: dict[str, torch.Tensor] = {}
-    for layer in lora.layers:
-        lora_A, lora_B = (lora.state[f"base_model.model.{layer}.lora_{part}.weight"].float() for part in "AB")
-        update = lora.scale * (lora_B @ lora_A)  # (out, in) as nn.Linear has it
-        name = f"{layer}.weight"
-        updates[name] = update.T if turned else update
-        shape = tuple(weights[name].shape) if name in weights else None
-        if shape != updates[name].shape:
-            got = f"{tuple(updates[name].shape)} for {name}"
-            raise ModelError(f"expected an adapter that fits the model ({name}: {shape}), got {got}: give its own base")
-    return updates
+    layers = dict(model.named_modules())
+    for name in lora.layers:
+        lora_A, lora_B = lora.matrices(name)
+        expected, got = _sizes(layers.get(name)), (lora_B.shape[0], lora_A.shape[1])
+        if expected != got:
+            raise ModelError(
+                f"expected an adapter that fits the model ({name}: {expected}), got {got}: give its own base"
+            )
+    for name in lora.layers:
+        add_update(layers[name], *lora.matrices(name), scale=lora.scale)
+
+
+def _sizes(layer: Any) -> tuple[int, int] | None:
+    """Outputs and inputs of a linear layer, whatever its weight is packed into."""
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
+    return (layer.weight.shape[1], layer.weight.shape[0]) if isinstance(layer, Conv1D) else None
+
+
+def carry(model: Any, lora: LoRA) -> None:
+    """Merge the adapter that a base model was loaded with; exports are for the base without it, so they contain it.
+
+    Raises:
+        ModelError: As `merge_lora`.
+    """
+    merge_lora(model, lora)
+    before = carried(model)
+    setattr(model, _CARRIED, stack([before, lora]) if before else lora)
+
+
+def carried(model: Any) -> LoRA | None:
+    """The adapter that a model was loaded with, if its name was a PEFT folder's."""
+    return getattr(model, _CARRIED, None)
 
 
 def transposed(model: Any) -> bool:

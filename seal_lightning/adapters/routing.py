@@ -25,9 +25,11 @@ def grouped(*tensors: torch.Tensor) -> bool:
     for tensor in tensors:  # asked for every product, so without generators
         if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
             return False
-        for stride in tensor.stride():
-            if stride != 1 and stride % 4:
-                return False
+        rows, columns = tensor.stride()[-2:]
+        if min(rows, columns) != 1 or max(rows, columns) % 4:
+            return False
+        if tensor.dim() > 2 and tensor.stride(0) % 4:
+            return False
     return True
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from seal_lightning.adapters import LoRA, merge_lora, stack
+from seal_lightning.adapters.beside import beside, holds_updates
 from seal_lightning.policy import Policy
 
 Combine = Literal["merge", "stack"]
@@ -51,22 +52,30 @@ class Updates(ABC):
 
 
 class Merged(Updates):
-    """Adds every update to the weights, as the paper does; keeps a copy of the layers that it changes, on the CPU."""
+    """Adds every update to the weights, as the paper does; keeps a copy of the layers that it changes, on the CPU.
+
+    Updates of quantised layers act beside them.
+    """
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         self._kept: dict[str, torch.Tensor] = {}
+        self._beside = Stacked(policy)
 
     def _apply(self, lora: LoRA) -> None:
         for name in lora.layers:
-            if name not in self._kept:
-                self._kept[name] = self.policy.model.get_submodule(name).weight.detach().to("cpu", copy=True)
+            layer = self.policy.model.get_submodule(name)
+            if not holds_updates(layer):
+                self._beside.remember(name)
+            elif name not in self._kept:
+                self._kept[name] = layer.weight.detach().to("cpu", copy=True)
         merge_lora(self.policy.model, lora)
 
     @torch.no_grad()
     def _restore(self) -> None:
         for name, weight in self._kept.items():
             self.policy.model.get_submodule(name).weight.copy_(weight)
+        self._beside.clear()
 
 
 class Stacked(Updates):
@@ -74,32 +83,21 @@ class Stacked(Updates):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
-        self._parts: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}  # by layer, (in, r) and (r, out)
-        self._hooks: dict[str, Any] = {}
+        self._before: dict[str, int] = {}  # by layer, how many updates acted beside it
 
     def _apply(self, lora: LoRA) -> None:
         for name in lora.layers:
-            lora_A, lora_B = (lora.state[f"base_model.model.{name}.lora_{part}.weight"].float() for part in "AB")
-            down, up = lora_A.T.to(self.policy.device), lora.scale * lora_B.T.to(self.policy.device)
-            self._parts.setdefault(name, []).append((down, up))
-            if name not in self._hooks:
-                layer = self.policy.model.get_submodule(name)
-                self._hooks[name] = layer.register_forward_hook(self._add(self._parts[name]), prepend=True)
+            self.remember(name)
+            lora_A, lora_B = lora.matrices(name)
+            beside(self.policy.model.get_submodule(name)).append(lora_A, lora.scale * lora_B.float())
+
+    def remember(self, name: str) -> None:
+        """Take back, in the end, what is going to be put beside this layer."""
+        self._before.setdefault(name, len(beside(self.policy.model.get_submodule(name)).parts))
 
     def _restore(self) -> None:
-        for hook in self._hooks.values():
-            hook.remove()
-        self._hooks, self._parts = {}, {}
-
-    @staticmethod
-    def _add(parts: list[tuple[torch.Tensor, torch.Tensor]]) -> Any:
-        def add(module: Any, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-            x, total = args[0].float(), output.float()
-            for down, up in parts:
-                total = total + x @ down @ up
-            return total.to(output.dtype)
-
-        return add
+        for name, count in self._before.items():
+            beside(self.policy.model.get_submodule(name)).keep(count)
 
 
 UPDATES: dict[Combine, type[Updates]] = {"merge": Merged, "stack": Stacked}
