@@ -86,12 +86,13 @@ def measure(family: str) -> Outcome:
     """Hold everything that the bank does with a family against plain peft."""
     model, tokenizer = build_tiny(family)
     model.requires_grad_(False)
-    names = [target.name for target in find_targets(model, "all-linear")]
-    outcome = Outcome(type(model).__name__, "", "", "not trained", _left_out(model, set(names)))
+    outcome = Outcome(type(model).__name__, "", "", "not trained")
     try:
         trained = LOOP.adapt(model, tokenizer, jobs())
     except ModelError as error:
         return replace(outcome, training=_refused(error), answering=_answering(family, model, None, []))
+    names = [target.name for target in trained.bank.targets]
+    outcome = replace(outcome, left_out=_left_out(model, set(names)))
     try:
         _adapted(family, trained, 0)
     except ValueError as error:
