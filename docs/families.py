@@ -24,7 +24,6 @@ from typing import Any
 import plain_peft
 import torch
 from peft import PeftModel
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -87,20 +86,20 @@ def measure(family: str) -> Outcome:
     """Hold everything that the bank does with a family against plain peft."""
     model, tokenizer = build_tiny(family)
     model.requires_grad_(False)
-    targets = find_targets(model, "all-linear")
-    names = [target.name for target in targets]
-    outcome = Outcome(type(model).__name__, "", "", "not trained", _left_out(model, {t.name for t in targets}))
+    outcome = Outcome(type(model).__name__, "", "", "not trained")
     try:
         trained = LOOP.adapt(model, tokenizer, jobs())
     except ModelError as error:
         return replace(outcome, training=_refused(error), answering=_answering(family, model, None, []))
+    names = [target.name for target in trained.bank.targets]
+    outcome = replace(outcome, left_out=_left_out(model, set(names)))
     try:
         _adapted(family, trained, 0)
     except ValueError as error:
         differs = replace(outcome, training=f"differs: {error}", export="not compared")
         return replace(differs, answering=_answering(family, model, None, []))
     wrong = _training_differs(family, LOOP, trained)
-    if not wrong and model.config.model_type in PEFT_DEFAULTS:
+    if not wrong and _has_default(model):
         loop = replace(LOOP, target_modules="default")
         wrong = _training_differs(family, loop, loop.adapt(model, tokenizer, jobs()), which="default layers: ")
     return replace(
@@ -111,6 +110,13 @@ def measure(family: str) -> Outcome:
     )
 
 
+def _has_default(model: Any) -> bool:
+    try:
+        return bool(find_targets(model, "default"))
+    except ConfigError:
+        return False
+
+
 def _answering(family: str, model: Any, trained: TrainedBank | None, layers: list[str]) -> str:
     try:
         return _answers_differ(family, model, trained) or str(answering_way(model, layers))
@@ -118,7 +124,7 @@ def _answering(family: str, model: Any, trained: TrainedBank | None, layers: lis
         return _refused(error)
 
 
-def _refused(error: ModelError | ConfigError) -> str:
+def _refused(error: ModelError) -> str:
     """The reason in a refusal, without the model before it and the advice after it."""
     return "refused: " + re.sub(r"^model\.source\.name=\S+: \w+ |; [^;]*$", "", str(error))
 
@@ -255,7 +261,7 @@ INTRODUCTION = f"""\
 
 Which families of `transformers` are exact, and by which way. Each was measured as a tiny model with random weights,
 which `model.source.name: random/<family>` loads as well: three adapters with sequences of 2 to 40 tokens train together
-with adapters on all linear layers (and on peft's default layers where peft names some), answer together, and are
+with adapters on all linear layers (and on the default layers where there are some), answer together, and are
 exported. The reference is plain peft, with one adapter, one sequence and one prompt at a time, and no cache.
 
 - **Training**: the adapters become what each becomes alone (float32: to {TOLERANCE:g} of the norm of B). `packed` puts

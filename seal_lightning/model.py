@@ -39,7 +39,7 @@ class ModelSource:
     Args:
         name: Hub name, local folder of a model or of a PEFT adapter (its base is loaded with it), GGUF file, `lab` or
             `lab-grids` for the small models that come with this package (docs/lab.md, docs/arc.md), or `random/llama`
-            (also gpt2, gpt_neox, qwen2, qwen3, gemma) for random weights.
+            (or another of docs/reference/families.md) for random weights.
         dtype: Of the base weights; `auto` takes the checkpoint's own. Adapters are float32 in any case.
         chat: Whether prompts go through the tokenizer's chat template; `auto` uses it where the tokenizer has one.
         revision: Branch, tag or commit of a hub model.

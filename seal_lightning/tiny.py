@@ -1,11 +1,13 @@
 """Tiny causal language models with random weights and a byte-level tokenizer, built on the spot.
 
 For trying a configuration without a download (`model.source.name: random/llama`) and for tests. They run the real
-`transformers` code of their family and learn nothing that anybody would call language.
+`transformers` code of their family and learn nothing that anybody would call language. The families and their sizes are
+in `tiny_families.py`.
 """
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ _CHAT_TEMPLATE = (
 def build_tiny(
     family: str, *, seed: int = 0, chat: bool = False, max_positions: int = 2048
 ) -> tuple[Any, PreTrainedTokenizerFast]:
-    """A model of about 30,000 parameters and its tokenizer.
+    """A model of some ten thousand parameters and its tokenizer.
 
     Args:
         family: One of `FAMILIES`.
@@ -38,7 +40,11 @@ def build_tiny(
         ConfigError: The family is unknown.
     """
     if family not in FAMILIES:
-        raise ConfigError(f"model.source.name=random/{family}: unknown family, expected one of {', '.join(FAMILIES)}")
+        near = get_close_matches(family, FAMILIES) or ["llama", "qwen3", "gpt2"]
+        raise ConfigError(
+            f"model.source.name=random/{family}: unknown family, expected {', '.join(near)} or another of "
+            "docs/reference/families.md"
+        )
     tokenizer = byte_tokenizer(chat=chat)
     config = _config(FAMILIES[family], tokenizer, max_positions)
     known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

@@ -97,8 +97,9 @@ FAMILIES: Mapping[str, Family] = {
         _HEADS, "qwen3", "gemma", "glm", "glm4", "helium", "seed_oss", "ernie4_5", "hunyuan_v1_dense", "internlm3"
     ),
     **_plain(_GROUPED, "phi3", "bitnet", "nanochat", "jais2", "hyperclovax", "diffllama"),
-    **_plain(_WIDE, "gpt_neox", "gpt_neox_japanese", "gpt2", "gpt_bigcode", "persimmon"),
-    **_plain({**_WIDE, "rotary_dim": 4}, "gptj", "codegen"),
+    **_plain(_WIDE, "gpt_neox", "gpt_neox_japanese", "persimmon"),
+    **_plain({**_WIDE, "n_inner": 48}, "gpt2", "gpt_bigcode"),
+    **_plain({**_WIDE, "n_inner": 48, "rotary_dim": 4}, "gptj", "codegen"),
     **_plain(_WIDE, "falcon", "biogpt", "openai-gpt"),
     "ctrl": Family("ctrl", {**_WIDE, "dff": 48}),
     "llama-tied": Family("llama", {**_GROUPED, "tie_word_embeddings": True}),

@@ -27,6 +27,7 @@ FLOOR_OF = {
             "tiny",
             "model",
             "checkpoints",
+            "tiny_families",
             "policy",
             "partitioned",
             "packing",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from seal_lightning.adapters.attention import NAME, UnsuitedError, make_layout, packed_attention, replaceable
-from seal_lightning.tiny import FAMILIES, build_tiny
+from seal_lightning.tiny import build_tiny
 
 LENGTHS = (30, 9, 5, 17, 40, 1, 22)
 
@@ -35,17 +35,17 @@ def test_packed_equals_alone(family):
 @pytest.mark.parametrize(("family", "more"), [("gemma2", "softcap"), ("gemma3", "a sliding window")])
 def test_more_than_causal_attention_is_refused(family, more):
     model, _ = build_tiny(family)
-    ids = torch.randint(3, 250, (1, 80), generator=torch.Generator().manual_seed(0))  # the window is 64
     before = model.config._attn_implementation
-    attention = packed_attention(model, [80], torch.device("cpu"))
-    with torch.no_grad(), pytest.raises(UnsuitedError, match=more), attention:
-        model(input_ids=ids, use_cache=False)
+    ids = torch.randint(3, 250, (1, 80), generator=torch.Generator().manual_seed(0))  # the window is 8
+    with torch.no_grad(), pytest.raises(UnsuitedError, match=more):
+        with packed_attention(model, [80], torch.device("cpu")):
+            model(input_ids=ids, use_cache=False)
     assert model.config._attn_implementation == before
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "mixtral", "gemma3_text"])
 def test_a_chosen_attention_stays(family):
     model, _ = build_tiny(family)
-    assert replaceable(model) == (family != "gemma2")  # transformers runs it in eager attention
+    assert replaceable(model)
     model.set_attn_implementation("eager")
     assert not replaceable(model)
