@@ -85,7 +85,9 @@ def _soup(html: bytes | str) -> Any:
 
 
 def _markdown(soup: Any) -> str:
-    markdownify = importlib.import_module("markdownify")
+    markdownify, bs4 = importlib.import_module("markdownify"), importlib.import_module("bs4")
+    for declaration in soup(string=lambda text: isinstance(text, bs4.element.PreformattedString)):
+        declaration.extract()  # <?xml ...?>, <!doctype ...> and comments
     for tag in soup(UNSEEN):
         tag.decompose()
     for picture in soup("img"):

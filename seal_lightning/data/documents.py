@@ -47,12 +47,14 @@ class Documents:
 
     Attributes:
         documents: In the order of the sources.
-        left_out: What folders held besides: a line for the files that are no documents, and one for each document that
-            could not be used.
+        left_out: For each folder, a line with the counts of files that were left out, and one for each document that
+            cannot be used.
+        unread: How many files were left out.
     """
 
     documents: tuple[Document, ...]
     left_out: tuple[str, ...] = ()
+    unread: int = 0
 
 
 def read_documents(
@@ -102,7 +104,8 @@ def read_sources(
     if about is not None:
         known = _with_queries(known, about)
     documents = (Document(context, tuple(_passages(context, passage_chars))) for context in known.values())
-    return Documents(tuple(documents), tuple(line for one in read for line in one.left_out))
+    left_out = tuple(line for one in read for line in one.left_out)
+    return Documents(tuple(documents), left_out, sum(one.unread for one in read))
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

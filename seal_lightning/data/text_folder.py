@@ -42,11 +42,13 @@ class Reading:
 
     Attributes:
         contexts: In the order of the files.
-        left_out: A line for the files that are no documents, and one for each document that could not be used.
+        left_out: A line with the counts of files that were left out, and one for each document that cannot be used.
+        unread: How many files were left out.
     """
 
     contexts: tuple[Context, ...]
     left_out: tuple[str, ...] = ()
+    unread: int = 0
 
 
 class NoDocument(DataError):
@@ -106,7 +108,7 @@ class TextFolder(Reader):
         if not rows:
             found = "; ".join(_plain(line) for line in left_out) or f"no files under pattern {self.pattern!r}"
             raise DataError(f"{self.path}: expected documents, got none: {found}")
-        return Reading(tuple(unite(rows)), tuple(left_out))
+        return Reading(tuple(unite(rows)), tuple(left_out), read.unread)
 
     def _files(self, root: Path) -> tuple[list[tuple[str, Path]], list[str]]:
         """What the pattern matches and is not hidden, by path below the folder; and folders that were not entered."""
@@ -136,6 +138,10 @@ class _Folder:
         self.needs_extra: list[str] = []
         self.faults: list[str] = []
 
+    @property
+    def unread(self) -> int:
+        return len(self.not_read) + len(self.needs_extra) + len(self.faults)
+
     def contexts(self, name: str, file: Path) -> Iterator[tuple[Row, Context]]:
         try:
             for context in _contexts(file, name):
@@ -152,8 +158,8 @@ class _Folder:
 
     def left_out(self, files: int, folders: Sequence[str]) -> list[str]:
         lines = []
-        if unread := len(self.not_read) + len(self.needs_extra) + len(self.faults):
-            parts = [f"{self.path}: read {files - unread} of {files} files"]
+        if self.unread:
+            parts = [f"{self.path}: read {files - self.unread} of {files} files"]
             if self.not_read:
                 parts.append(f"no documents: {_by_ending(self.not_read)}")
             if self.needs_extra:
