@@ -126,8 +126,8 @@ def test_texts(tmp_path, name, content, title, passage):
 
 
 def test_html(tmp_path):
-    page = """<!doctype html><html><head><title>The  bridge</title><style>p {color: red}</style></head><body><!-- internal -->
-        <script>alert(1)</script><h1>Bridge</h1><p>Built in <b>1901</b>, see <a href="#x">below</a> and
+    page = """<!doctype html><html><head><title>The  bridge</title><style>p {color: red}</style></head><body>
+        <!-- internal --><script>alert(1)</script><h1>Bridge</h1><p>Built in <b>1901</b>, see <a href="#x">below</a> and
         <a href="https://a.b/c">there</a>.</p><pre><code>def f():
 
     return 1</code></pre><table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>snake_case</td></tr></table>
