@@ -77,11 +77,11 @@ def _html(data: bytes, file: Path) -> tuple[str, str]:
 
 
 def _soup(html: bytes | str) -> Any:
-    bs4 = importlib.import_module("bs4")
+    bs4, _ = importlib.import_module("bs4"), importlib.import_module("lxml")
     with warnings.catch_warnings():  # about XHTML, and about pages so short that they could be the name of a file
         warnings.simplefilter("ignore", bs4.XMLParsedAsHTMLWarning)
         warnings.simplefilter("ignore", bs4.MarkupResemblesLocatorWarning)
-        return bs4.BeautifulSoup(html, "html.parser")
+        return bs4.BeautifulSoup(html, "lxml")
 
 
 def _markdown(soup: Any) -> str:

@@ -28,6 +28,7 @@ CLOSING = {"---": re.compile(r"^(?:---|\.\.\.)[^\S\n]*$", re.M), "+++": re.compi
 # A line that YAML which cannot be parsed may hold, such as `title: The mill: a history`.
 YAML_LINE = re.compile(r"""#.*|-(?:\s.*)?|["']?\w[\w .-]*["']?\s*:(?:\s.*)?|\s.*|""")
 HEADING_ID = re.compile(r"\s*\{#[^{}]*\}\s*$")  # of pandoc and Docusaurus: # The mill {#mill}
+HTML_HEADING = re.compile(r"<h1\b[^<>]*>(.*?)</h1>", re.S | re.I)
 BLOCKS = MarkdownIt("commonmark").enable("table").disable("inline")
 INLINE = MarkdownIt("commonmark")
 
@@ -91,9 +92,11 @@ def _first_heading(text: str) -> tuple[str, str]:
     """The text of the first heading that has one, and the document without it where it opens it."""
     tokens = BLOCKS.parse(text)
     in_comment = False  # %% ... %% of Obsidian, which may go over several blocks
-    for token, inline in pairwise(tokens):
+    for token, inline in pairwise([*tokens, *tokens[-1:]]):
         if token.type == "inline" and token.level == 1:
             in_comment ^= token.content.count("%%") % 2 == 1
+        if token.type == "html_block" and (title := _title_of_html(token.content)):
+            return title, text
         if token.type == "heading_open" and token.level == 0 and token.map and not in_comment:
             title = _plain(inline)
             if title and len(title) <= LONGEST_TITLE and "\n" not in inline.content:
@@ -106,6 +109,12 @@ def _plain(inline: Token) -> str:
     (parsed,) = INLINE.parseInline(HEADING_ID.sub("", inline.content))
     words = "".join(" " if child.type == "softbreak" else child.content for child in parsed.children or [])
     return " ".join(re.sub(r"<[^<>]*>", "", words).split())
+
+
+def _title_of_html(block: str) -> str:
+    """What a README with a centred title has in place of a heading."""
+    found = None if block.lstrip().startswith("<!--") else HTML_HEADING.search(block)
+    return " ".join(re.sub(r"<[^<>]*>", "", found[1]).split()) if found else ""
 
 
 def _without(text: str, lines: list[int]) -> str:

@@ -209,6 +209,8 @@ def _text(file: Path) -> str:
             expected = "a document (text, Markdown, HTML, PDF, Word or EPUB)"
             raise NoDocument(f"{file}: expected {expected}, got a file that is no text: convert it to one of these")
         raise DataError(f"{file}: expected UTF-8 text, got a binary file, or UTF-16 without a mark: save it as UTF-8")
+    if not data.strip() and kind_of(file.name) == "code":  # as many an __init__.py is meant to be
+        raise NoDocument(f"{file}: expected a text, got an empty file")
     return read_text(file)
 
 

@@ -23,6 +23,11 @@ from seal_lightning.data.markdown import read_markdown
         ("%%\n# a note to myself\n%%\n\n# Shown\n", "Shown", "%%\n# a note to myself\n%%\n\n# Shown"),
         ("Two lines\nabove a rule\n---\nText.", "", "Two lines\nabove a rule\n---\nText."),
         ("# Code\n\n    x = 1\n\n    y = 2\n", "Code", "    x = 1\n\n    y = 2"),
+        (
+            "<h1 align=center><b>The</b> mill</h1>\n\n## Use",
+            "The mill",
+            "<h1 align=center><b>The</b> mill</h1>\n\n## Use",
+        ),
         ("# Only this\n", "Only this", ""),
         ("import A from 'a';\n\n# Page\n\nText.", "Page", "import A from 'a';\n\n# Page\n\nText."),
     ],

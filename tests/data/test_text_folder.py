@@ -131,12 +131,13 @@ def test_html(tmp_path):
         <a href="https://a.b/c">there</a>.</p><pre><code>def f():
 
     return 1</code></pre><table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>snake_case</td></tr></table>
+        <ul><li>One<li>Two</ul>
         <img src="data:image/png;base64,AAAA" alt="A drawing"></body></html>"""
     (context,) = read_contexts(fill(tmp_path / "d", a__html=page))
     assert context.title == "The bridge"
     assert context.passage == (
         "Built in **1901**, see below and\n[there](https://a.b/c).\n\n```\ndef f():\n\n    return 1\n```\n\n"
-        "| a | b |\n| --- | --- |\n| 1 | snake_case |\n\nA drawing"
+        "| a | b |\n| --- | --- |\n| 1 | snake_case |\n\n- One\n- Two\n\nA drawing"
     )
     latin = '<meta charset="iso-8859-1"><p>Größe</p>'.encode("latin-1")
     assert texts(fill(tmp_path / "e", b__htm=latin)) == {"b": "Größe"}
@@ -228,6 +229,12 @@ def test_what_is_no_document_is_counted_and_named(tmp_path, caplog):
         "(_category.json, b.png, c.PNG, d.zip, e.unknown, and 2 more)"
     ]
     assert texts(folder, strict=True) == {"a": "Alpha."}
+
+
+def test_an_empty_module_is_no_fault(tmp_path, caplog):
+    folder = fill(tmp_path / "d", a__md="Alpha.", module__py="\n")
+    assert texts(folder, strict=True) == {"a": "Alpha."}
+    assert caplog.messages == [f"{folder}: read 1 of 2 files; no documents: 1 .py (module.py)"]
 
 
 BAD = {
