@@ -157,17 +157,16 @@ class _Folder:
                 self.faults.append(str(error))
 
     def left_out(self, files: int, folders: Sequence[str]) -> list[str]:
-        lines = []
-        if self.unread:
-            parts = [f"{self.path}: read {files - self.unread} of {files} files"]
-            if self.not_read:
-                parts.append(f"no documents: {_by_ending(self.not_read)}")
-            if self.needs_extra:
-                advice = "pip install 'seal-lightning[documents]'"
-                parts.append(f"not read without {advice}: {_by_ending(self.needs_extra)}")
-            if self.faults:
-                parts.append(f"{len(self.faults)} cannot be used")
-            lines.append("; ".join(parts))
+        lines, parts = [], []
+        if self.not_read:
+            parts.append(f"no documents: {_by_ending(self.not_read)}")
+        if self.needs_extra:
+            advice = "pip install 'seal-lightning[documents]'"
+            parts.append(f"not read without {advice}: {_by_ending(self.needs_extra)}")
+        if self.faults:
+            parts.append(f"{len(self.faults)} cannot be used")
+        if parts:
+            lines.append(f"{self.path}: read {files - self.unread} of {files} files; {'; '.join(parts)}")
         if folders:
             lines.append(f"{self.path}: did not enter {_some(folders)}")
         return [_plain(line) for line in (*lines, *(f"left out {fault}" for fault in self.faults))]

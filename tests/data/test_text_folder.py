@@ -269,7 +269,7 @@ def test_a_document_that_cannot_be_used_does_not_stop_the_rest(tmp_path, caplog,
 
 def test_many_faults_fill_no_screen_and_all_are_kept(tmp_path, caplog):
     folder = fill(tmp_path / "d", a__md="Alpha.", **{f"b{n}__md": "" for n in range(20)})
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="seal_lightning")
     read = read_sources([str(folder)])
     assert (len(read.documents), read.unread, len(read.left_out)) == (1, 20, 21)
     assert sum(record.levelno == logging.WARNING for record in caplog.records) == 6
@@ -314,7 +314,7 @@ def test_rows_of_a_folder_are_read_packed_or_not(tmp_path):
 
 
 def test_hidden_files_links_and_odd_names(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="seal_lightning")
     folder = fill(tmp_path / "d", a__md="Alpha.", __hidden="no")
     fill(folder / ".obsidian", app__json="{}")
     (folder / "loop").symlink_to(folder)
