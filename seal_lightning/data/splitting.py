@@ -16,6 +16,7 @@ from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 BLANK_LINES_BEFORE = re.compile(r"\A(?:[^\S\n]*\n)+")
 BLANK_LINES_AFTER = re.compile(r"(?:\n[^\S\n]*)+\Z")
+REST_OF_LINE = re.compile(r"[^\S\n]*\n")  # of one that ends here
 LEAVES = frozenset(["fence", "code_block", "html_block", "paragraph_open", "heading_open", "table_open"])
 BLOCKS = MarkdownIt("commonmark").enable("table").disable("inline")
 
@@ -28,6 +29,7 @@ def split(text: str, longest: int) -> list[str]:
     pieces: list[str] = []
     for part, is_leaf in _parts(text, longest):
         pieces += _cut_leaf(part, longest, pieces) if is_leaf else MarkdownSplitter(longest, trim=False).chunks(part)
+    _move_to_line_starts(pieces, longest)
     return [piece for piece in _trimmed(_join_small(pieces, longest)) if piece]
 
 
@@ -68,6 +70,19 @@ def _cut_leaf(block: str, longest: int, before: list[str]) -> list[str]:
     return TextSplitter(longest, trim=False).chunks(block)
 
 
+def _move_to_line_starts(pieces: list[str], longest: int) -> None:
+    """Move a cut within a line, or within its indentation, to where the line begins; no heading is left alone."""
+    for at in range(len(pieces) - 1):
+        head, newline, begun = pieces[at].rpartition("\n")
+        alone = begun.strip() and len(head) < longest // 4
+        if _within_line(pieces[at], pieces[at + 1]) and not alone and len(begun) + len(pieces[at + 1]) <= longest:
+            pieces[at : at + 2] = [head + newline, begun + pieces[at + 1]]
+
+
+def _within_line(before: str, after: str) -> bool:
+    return not before.endswith("\n") and not REST_OF_LINE.match(after)
+
+
 def _join_small(pieces: list[str], longest: int) -> list[str]:
     """Pieces shorter than a quarter of a passage with a neighbour, where both fit into one."""
     joined: list[str] = []
@@ -82,7 +97,7 @@ def _join_small(pieces: list[str], longest: int) -> list[str]:
 
 def _trimmed(pieces: list[str]) -> Iterator[str]:
     within_line = False  # whether the cut before this piece is within a line
-    for piece in pieces:
+    for piece, after in zip(pieces, [*pieces[1:], "\n"], strict=True):
         text = piece.lstrip() if within_line else piece
-        within_line = not piece.endswith("\n")
-        yield without_blank_lines(text.rstrip() if within_line and piece is not pieces[-1] else text)
+        within_line = _within_line(piece, after)
+        yield without_blank_lines(text.rstrip() if within_line else text)

@@ -51,6 +51,13 @@ def test_a_block_that_fits_is_not_cut():
     ]
 
 
+def test_indentation_stays_where_a_piece_begins_with_it():
+    text = "A sentence of some length.\n\n    code()\n\n    more()\n\n- item\n\n      deep()\n"
+    assert split(text, 30) == ["A sentence of some length.", "    code()\n\n    more()", "- item\n\n      deep()"]
+    fences = "```\na\n```\n\n    b()\n\n```\nc\n```\n\n    d()"
+    assert split(fences, 12) == ["```\na\n```", "    b()", "```\nc\n```", "    d()"]
+
+
 def test_a_long_table_is_cut_between_its_rows_and_follows_its_heading():
     rows = [f"| row {n}. It has | two cells |" for n in range(6)]
     text = "\n".join(["## Rows", "", "| a | b |", "|---|---|", *rows])
