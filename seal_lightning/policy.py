@@ -26,7 +26,7 @@ from torch import nn
 
 from seal_lightning.adapters import LoRA, carried, save_lora, save_whole, stack, transposed, whole_state
 from seal_lightning.adapters.bank import linear_layers
-from seal_lightning.adapters.beside import add_update, is_quantised
+from seal_lightning.adapters.beside import add_update, is_quantised, note_shared
 from seal_lightning.adapters.coverage import unreached
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.partitioned import copy_weights, is_partitioned, whole
@@ -361,6 +361,7 @@ def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:
     named = [tuning.target_modules] if isinstance(tuning.target_modules, str) else tuning.target_modules
     if head in named and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
         raise ConfigError(f"{wanted}: {head} shares its weight with the input embedding; leave it out")
+    note_shared(model)
     usable = {layer.name for layer in linear_layers(model)} | {head}
     try:
         wrapped = get_peft_model(model, LoraConfig(**_lora_options(model, tuning)))
