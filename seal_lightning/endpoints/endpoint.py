@@ -134,7 +134,7 @@ class Endpoint:
 
     def complete(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | Sequence[int]],
         *,
         max_tokens: int,
         temperature: float = 0.0,
@@ -148,12 +148,14 @@ class Endpoint:
         """Continuations of raw texts, in order; as `write`, without a chat template.
 
         Args:
+            texts: What is continued; as token ids where the server is not to tokenize (vLLM and SGLang take them).
             models: One a text, where they are not all for this endpoint's model: adapters that the server has loaded.
                 A name has to mean the same adapter for ever, since replies are kept on disk by name.
             on_done: As `write`: also told 0, about once a second while it waits, and may raise to end the call.
         """
         names = [self.model] * len(texts) if models is None else models
-        bodies = [{"model": name, "prompt": text} for name, text in zip(names, texts, strict=True)]
+        prompts = [text if isinstance(text, str) else list(text) for text in texts]
+        bodies = [{"model": name, "prompt": prompt} for name, prompt in zip(names, prompts, strict=True)]
         requests = self._requests(TEXT, bodies, max_tokens, temperature, top_p, seeds)
         ledger = self._ledger(requests, accept, on_done, may_be_empty=may_be_empty)
         with ledger.accounting(self._where(), self._kept()):

@@ -23,6 +23,7 @@ from seal_lightning.errors import ConfigError, EndpointError, SealError
 from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.policy import Policy
 from seal_lightning.sampling.answering import Answerer, Answers, Asked
+from seal_lightning.sampling.generation import stop_tokens
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, check_sampling, written_sample
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ Kind = Literal["vllm", "sglang"]
 # Where each server is told which adapter to load, below its address.
 LOAD: Mapping[Kind, str] = MappingProxyType({"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"})
 UNLOAD: Mapping[Kind, str] = MappingProxyType({"vllm": "/v1/unload_lora_adapter", "sglang": "/unload_lora_adapter"})
+
+# Sampling options by which servers do nothing to the model's distribution but what the request says.
+AS_HERE: Mapping[str, float] = MappingProxyType({"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0})
 
 
 class AdapterServer:
@@ -99,12 +103,13 @@ class AdapterServer:
                 log.warning("adapters stay loaded: %s", error)
                 return
 
-    def texts(self, policy: Policy) -> Endpoint:
-        """The endpoint for formatted prompts: a chat template writes its special tokens itself.
+    def asking(self, policy: Policy) -> Endpoint:
+        """The endpoint, asked as `sampling.generation` generates: what stops a text is said, and nothing else applies.
 
+        A server takes the rest from the model's `generation_config.json`, repetition penalties and `top_k` among it.
         An adapter's name is new each time, so there is nothing to keep.
         """
-        return self.endpoint.asking(kept=False, add_special_tokens=not policy.chat)
+        return self.endpoint.asking(kept=False, stop_token_ids=stop_tokens(policy), **AS_HERE)
 
 
 class ServerSampler(Sampler):
@@ -132,8 +137,8 @@ class ServerSampler(Sampler):
         self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
     ) -> list[Sample]:
         with self.server.holding(policy, [policy.learned()]) as (name,):
-            written = self.server.texts(policy).complete(
-                [request.prompt for request in requests],
+            written = self.server.asking(policy).complete(
+                [policy.encode(request.prompt) for request in requests],
                 max_tokens=self.max_new_tokens,
                 temperature=self.temperature,
                 top_p=self.top_p,
@@ -187,8 +192,8 @@ class ServerAnswerer(Answerer):
         loras = [_with_job(learned, trained, one.job) for one in asked] if trained else [learned]
         with self.server.holding(policy, loras) as names:
             named = names if trained else names * len(asked)
-            written = self.server.texts(policy).complete(
-                [policy.format(prompt) for one in asked for prompt in one.prompts],
+            written = self.server.asking(policy).complete(
+                [policy.encode(policy.format(prompt)) for one in asked for prompt in one.prompts],
                 max_tokens=max_new_tokens,
                 models=[name for name, one in zip(named, asked, strict=True) for _ in one.prompts],
                 may_be_empty=True,

@@ -6,11 +6,13 @@ adapters to load and unload, merges each into the base by means of peft, and tur
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from endpoints import ChatServer, FaultProxy, make_chat_model, serving
 from peft import PeftModel
+from transformers import AutoTokenizer
 
 from seal_lightning.adapters import LoRA, stack
 from seal_lightning.endpoints import Endpoint
@@ -30,6 +32,8 @@ class LoraProxy(FaultProxy):
     def __init__(self, server: ChatServer) -> None:
         super().__init__(server.base_url)
         self.base = server.model
+        self.tokenizer = AutoTokenizer.from_pretrained(server.model)
+        self.options: dict[str, Any] = {}
         self.loaded: dict[str, str] = {}
         self.commands: list[str] = []
 
@@ -51,7 +55,8 @@ class LoraProxy(FaultProxy):
 
     def _forward(self, handler, body: bytes) -> tuple[int, bytes]:
         content = json.loads(body)
-        assert content.pop("add_special_tokens") is True  # the lab's prompts have no chat template
+        self.options = {name: content.pop(name) for name in ("stop_token_ids", "repetition_penalty", "top_k", "min_p")}
+        content["prompt"] = self.tokenizer.decode(content["prompt"])  # `transformers serve` knows no token ids
         content["model"] = self.loaded.get(content["model"], content["model"])
         return super()._forward(handler, json.dumps(content).encode())
 
@@ -104,6 +109,7 @@ def test_adapters_answer_on_a_server_as_they_do_here(server, tmp_path):
     assert [one.texts for one in plain_there] == [one.texts for one in plain_here]
     assert plain_here[0].texts != here[0].texts  # or the adapters would show nothing
     assert server.loaded == {}
+    assert server.options == {"stop_token_ids": [0], "repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
     assert len(server.commands) == 2 * 3  # two adapters and the policy alone, each loaded and unloaded
 
 
