@@ -118,7 +118,8 @@ class AdapterServer:
                 "shorten or split the passage, or start the server with a larger one (--max-model-len)"
             )
         # an adapter's name is new each time, so there is nothing to keep
-        endpoint = self.endpoint.asking(kept=False, stop_token_ids=stop_tokens(policy), **AS_HERE)
+        request = {"stop_token_ids": stop_tokens(policy), **AS_HERE, **(self.endpoint.request or {})}
+        endpoint = self.endpoint.asking(kept=False, **request)
         limits = [min(max_new_tokens, window - len(prompt)) for prompt in prompts]
         return endpoint.complete(prompts, max_tokens=limits, models=models, may_be_empty=True, **sampling)
 

@@ -76,7 +76,8 @@ class LoraProxy(FaultProxy):
 
     def _forward(self, handler, body: bytes) -> tuple[int, bytes]:
         content = json.loads(body)
-        self.options = {name: content.pop(name) for name in ("stop_token_ids", "repetition_penalty", "top_k", "min_p")}
+        names = {"stop_token_ids", "repetition_penalty", "top_k", "min_p"} & content.keys()
+        self.options = {name: content.pop(name) for name in names}
         content["prompt"] = self.tokenizer.decode(content["prompt"])  # `transformers serve` knows no token ids
         content["model"] = self.loaded.get(content["model"], content["model"])
         return super()._forward(handler, json.dumps(content).encode())
@@ -199,6 +200,15 @@ def test_a_server_that_cannot_hold_the_policy_is_refused_at_once(server, monkeyp
         checked(server, tmp_path, **wanted)
     assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_endpoint_asks_for_goes_over_how_a_server_is_made_to_generate(server, tmp_path):
+    endpoint = Endpoint(server.base, base_url=server.base_url, cache=None, request={"min_p": None, "top_k": 5})
+    with tuned(server).frozen() as policy:
+        AdapterServer(endpoint, folder=str(tmp_path)).continued(
+            policy, ["Question: Who leads Tarn?"], max_new_tokens=2, models=[server.base]
+        )
+    assert server.options == {"stop_token_ids": [0], "repetition_penalty": 1.0, "top_k": 5}
 
 
 def test_a_server_with_a_shorter_window_cuts_answers_and_refuses_longer_prompts(server, monkeypatch, tmp_path):
