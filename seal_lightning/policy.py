@@ -316,6 +316,11 @@ class TunedPolicy:
         in_use = any(bool(tensor.any()) for name, tensor in current.items() if ".lora_B." in name)
         return [*self.merged, current] if in_use else list(self.merged)
 
+    @property
+    def layers(self) -> list[str]:
+        """The layers that the M-step's LoRA changes, by their names in the plain model; none where all weights are."""
+        return [name.removeprefix("base_model.model.") for name in self._layers()]
+
     def _layers(self) -> dict[str, Any]:
         return {name: module for name, module in self.module.named_modules() if isinstance(module, LoraLayer)}
 

@@ -36,6 +36,10 @@ class Answers:
 class Answerer(ABC):
     """Lets adapters answer."""
 
+    def window(self, policy: Policy) -> int:
+        """The most tokens of a prompt with its answer."""
+        return policy.window
+
     @abstractmethod
     def answer(
         self,
