@@ -74,7 +74,7 @@ class Retention(SEALCallback):
         reader = None if source is None else reader_for(source)
         contexts = (reader.read() if reader else otherwise)[: self.limit]
         place = reader.source if reader else "the validation contexts"
-        without = sum(not context.queries for context in contexts)
+        without = sum(not context.is_scorable for context in contexts)
         if without or (name == "contexts" and not contexts):
             got = f"{without} of {len(contexts)} without"
             raise DataError(f"retention.{name}: expected contexts with queries in {place}, got {got}: name others")

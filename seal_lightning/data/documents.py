@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from seal_lightning.data.base import scorable
 from seal_lightning.data.detect import read_contexts
 from seal_lightning.data.rows import LINES, Row, describe, read_rows
 from seal_lightning.data.text_folder import SUFFIXES
@@ -62,7 +63,7 @@ def read_documents(
     if passage_chars < 100:
         raise ConfigError(f"passage_chars must be at least 100, got {passage_chars}: try 2000")
     about = Path(queries).expanduser() if queries is not None else None
-    contexts = [context for source in sources for context in _read(source, stdin, but=about)]
+    contexts = scorable([context for source in sources for context in _read(source, stdin, but=about)])
     known: dict[str, Context] = {}
     for context in contexts:
         if known.setdefault(context.id, context) != context:
