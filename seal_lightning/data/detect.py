@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from seal_lightning.data.arc import ArcFiles
 from seal_lightning.data.arc_layouts import holds_puzzles, looks_like_puzzles
 from seal_lightning.data.base import Reader
+from seal_lightning.data.dataset_rows import DatasetRows, knows, unknown_columns
+from seal_lightning.data.dataset_sources import ARROW, ENDINGS, TABLES, column_names, ending, holds_tables, is_saved
 from seal_lightning.data.jsonl import Jsonl
 from seal_lightning.data.rows import LINES, read_rows
 from seal_lightning.data.seal_json import SealJson
@@ -22,9 +26,11 @@ ABOUT = ("readme", "license", "licence", "contributing", "changelog", "notice", 
 def read_contexts(path: str | os.PathLike[str]) -> list[Context]:
     """Read a file or folder with the reader that its name and content ask for.
 
-    A folder and .txt or .md files go to `TextFolder`, .parquet to `Squad`; JSON goes by the fields of its first row:
-    `passage` to `Jsonl`, `context` and `questions` to `SealJson`, SQuAD's own forms to `Squad`, `train` and `test` of
-    ARC to `ArcFiles`. To the last goes also a folder with .json files and no texts, or with puzzles and fewer texts.
+    A folder and .txt or .md files go to `TextFolder`; JSON goes by the fields of its first row: `passage` and `queries`
+    to `Jsonl`, `context` and `questions` to `SealJson`, SQuAD's own forms to `Squad`, `train` and `test` of ARC to
+    `ArcFiles`. To the last goes also a folder with .json files and no texts, or with puzzles and fewer texts. CSV,
+    Parquet and Arrow files go to `DatasetRows` by their columns, as does JSON of `passage`, `question` and `answer`, a
+    folder of such files and no texts, and a folder of `save_to_disk`.
 
     Raises:
         DataError: There is nothing at the path, its form is unknown, or the reader found a mistake.
@@ -37,19 +43,21 @@ def reader_for(path: str | os.PathLike[str] | Reader) -> Reader:
     if isinstance(path, Reader):
         return path
     place, name = Path(path).expanduser(), os.fspath(path)
-    suffix = place.suffix.lower()
+    suffix = ending(place)
     if not place.exists():
         advice = "check the path, or give the reader as class_path and init_args (a data set on the hub needs Squad)"
         raise DataError(f"{place}: expected a file or folder, got nothing there: {advice}")
     if place.is_dir():
-        return ArcFiles(name) if _is_of_puzzles(place) else TextFolder(name)
-    if suffix in SUFFIXES:
+        if _is_of_puzzles(place):
+            return ArcFiles(name)
+        return DatasetRows(name) if _is_of_rows(place) else TextFolder(name)
+    if place.suffix.lower() in SUFFIXES:
         return TextFolder(name)
-    if suffix == ".parquet":
-        return Squad(name)
+    if suffix in (*TABLES, *ARROW):
+        return _reader_for_columns(column_names(place), place, name)
     if suffix in (".json", *LINES):
         return _reader_for_json(place, name)
-    known = ", ".join((".json", *LINES, ".parquet", *SUFFIXES))
+    known = ", ".join((*ENDINGS, *SUFFIXES))
     raise DataError(
         f"{place}: expected a folder or a file that ends in {known}, got {suffix or 'no ending'!r}: rename it"
     )
@@ -57,9 +65,25 @@ def reader_for(path: str | os.PathLike[str] | Reader) -> Reader:
 
 def _is_of_puzzles(folder: Path) -> bool:
     """JSON only, or puzzles of ARC beside fewer texts, as a repository has them."""
+    if is_saved(folder):
+        return False
     texts = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not _is_about(file)]
     listed = sum(1 for _ in folder.rglob("*.json"))
     return listed > len(texts) and (holds_puzzles(folder) or not texts)
+
+
+def _is_of_rows(folder: Path) -> bool:
+    """A folder of `save_to_disk`, or tables and no texts but those about them."""
+    texts = any(file.suffix.lower() in SUFFIXES and not _is_about(file) for file in folder.rglob("*"))
+    return is_saved(folder) or (holds_tables(folder) and not texts)
+
+
+def _reader_for_columns(names: Sequence[str], place: Path, name: str) -> Reader:
+    if ending(place) == ".parquet" and {"context", "question", "answers"} <= set(names):
+        return Squad(name)
+    if not knows(names):
+        raise unknown_columns(name, names)
+    return DatasetRows(name)
 
 
 def _is_about(file: Path) -> bool:
@@ -70,14 +94,25 @@ def _is_about(file: Path) -> bool:
 def _reader_for_json(place: Path, name: str) -> Reader:
     first = read_rows(place)[0]
     fields = first.values.keys()
+    if {"passage", "question"} <= fields and "queries" not in fields:
+        return DatasetRows(name)
     if "passage" in fields:
         return Jsonl(name)
     if {"context", "questions"} <= fields:
         return SealJson(name)
-    if "paragraphs" in fields or {"context", "question"} <= fields:
+    if "paragraphs" in fields or ({"context", "question"} <= fields and _has_squads_answers(first.values)):
         return Squad(name)
+    if {"context", "question"} <= fields:
+        return DatasetRows(name)
     if looks_like_puzzles(first.values) or looks_like_puzzles([first.values]):
         return ArcFiles(name)
     expected = "an object with passage, or context and questions (or question: SQuAD), or train and test (ARC)"
     got = f"the fields {', '.join(sorted(fields)[:8]) or '(none)'}"
-    raise first.error("", expected=expected, got=got, advice="see seal_lightning.data.Jsonl for the simplest format")
+    advice = "see seal_lightning.data.Jsonl for the simplest format, or name the columns with DatasetRows"
+    raise first.error("", expected=expected, got=got, advice=advice)
+
+
+def _has_squads_answers(values: Mapping[str, Any]) -> bool:
+    """Whether answers are as SQuAD has them: {text: [...]}, or a list of {text}."""
+    answers = values.get("answers")
+    return isinstance(answers, Mapping) or (isinstance(answers, list) and all(isinstance(a, Mapping) for a in answers))
