@@ -36,8 +36,8 @@ class Retention(SEALCallback):
     def __init__(
         self,
         *,
-        contexts: str | Reader | None = None,
-        unrelated: str | Reader | None = None,
+        contexts: str | Path | Reader | None = None,
+        unrelated: str | Path | Reader | None = None,
         limit: int | None = None,
     ) -> None:
         self.contexts = contexts
@@ -70,7 +70,9 @@ class Retention(SEALCallback):
         elif len(self._rows) < pl_module.rounds_done:
             log.warning("retention is not measured: the rows of earlier rounds are missing in %s", FILE)
 
-    def _read(self, name: str, source: str | Reader | None, *, otherwise: list[Context]) -> tuple[str, list[Context]]:
+    def _read(
+        self, name: str, source: str | Path | Reader | None, *, otherwise: list[Context]
+    ) -> tuple[str, list[Context]]:
         reader = None if source is None else reader_for(source)
         contexts = (reader.read() if reader else otherwise)[: self.limit]
         place = reader.source if reader else "the validation contexts"

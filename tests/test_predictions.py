@@ -106,3 +106,27 @@ def test_contexts_without_queries_have_nothing_to_answer(tmp_path, capfd):
 )
 def test_the_most_frequent_answer_counts(answers, alone, answer):
     assert Knowledge().vote(answers, alone) == answer
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "edits"),
+    [("a.csv", "passage,question,answer\nP one,A?,x\nP two,B?,y\n", 4), ("a.txt", "A text.\nIts second line.\n", 2)],
+)
+def test_a_file_of_data_is_never_read_as_a_file_of_settings(tmp_path, capfd, name, content, edits):
+    (tmp_path / name).write_text(content)
+    config = ["--config", str(ROOT / "configs" / "debug" / "random.yaml"), "--data.predict", str(tmp_path / name)]
+    assert main(["predict", *config, "--trainer.default_root_dir", str(tmp_path / "run")]) == 0
+    assert capfd.readouterr().out.startswith(f"{edits} self-edits, 0 of them rejected")
+
+
+def test_columns_are_named_on_the_command_line(tmp_path, capfd):
+    (tmp_path / "a.csv").write_text("body,q,a\nP one,A?,x\nP two,B?,y\n")
+    config = ["--config", str(ROOT / "configs" / "debug" / "random.yaml"), "--data.predict", "DatasetRows"]
+    options = ["--data.predict.path", str(tmp_path / "a.csv"), "--data.predict.columns", "{passage: body, question: q}"]
+    rows = predicted(tmp_path / "run", *config, *options)
+    assert [(row["context_id"][:7], row["question"]) for row in rows] == [("context", "A?"), ("context", "B?")]
+    options[-1] = "{passage: boddy}"
+    assert main(["predict", *config, *options, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
+    assert capfd.readouterr().err.strip().splitlines()[-1] == (
+        f"seal: {tmp_path}/a.csv: expected a column 'boddy' (columns.passage), got body, q, a: did you mean body?"
+    )

@@ -126,7 +126,7 @@ class Reading:
         column = self.columns.question
         if column is None:
             return
-        questions = reach(row.values, column)
+        questions = unpacked(row, column, reach(row.values, column))
         listed = questions if isinstance(questions, list) else [questions]
         if not listed:
             self._skip(row, column, "rows without a question")
@@ -151,7 +151,7 @@ class Reading:
 
     def _beside(self, row: Row, column: str | None, questions: object, count: int) -> list[Any]:
         """One cell for each of a row's questions."""
-        value = None if column is None else reach(row.values, column)
+        value = None if column is None else unpacked(row, column, reach(row.values, column))
         if column is None or not isinstance(questions, list):
             return [value] * max(1, count)
         if isinstance(value, Mapping) and "text" in value:
@@ -167,7 +167,7 @@ class Reading:
     def _golds(self, row: Row, value: object) -> list[str | int | float]:
         """The accepted answers in a cell: one, a list, or an object with them in `text`; none where it is empty."""
         column = self.columns.answers or ""
-        value = _unpacked(row, column, value)
+        value = unpacked(row, column, value)
         if isinstance(value, Mapping):
             if "text" not in value:
                 advice = f"name one of them, such as {column}.{next(iter(value), 'text')}"
@@ -218,7 +218,7 @@ class _Options:
     @staticmethod
     def of(row: Row, columns: Columns, texts: object, labels: object) -> _Options:
         column = columns.choices or ""
-        texts = _unpacked(row, column, texts)
+        texts = unpacked(row, column, texts)
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise row.error(column, expected="a list of texts", got=describe(texts), advice="name another column")
         if columns.labels is None:
@@ -315,8 +315,8 @@ def _checked(row: Row, column: str, value: object) -> str:
     return Row(row.file, row.place, {column: value}).text(column, may_be_blank=True)
 
 
-def _unpacked(row: Row, column: str, value: object) -> object:
-    """A list or an object that a table has written into a cell as text, as JSON or as Python prints it."""
+def unpacked(row: Row, column: str, value: object) -> object:
+    """A list of texts or of objects that was written into a cell as text, as JSON or as Python prints it."""
     if not isinstance(value, str) or value.strip()[:1] + value.strip()[-1:] not in ("[]", "{}"):
         return value
     for read in (json.loads, ast.literal_eval):
@@ -324,7 +324,8 @@ def _unpacked(row: Row, column: str, value: object) -> object:
             found = read(value.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        if isinstance(found, list | dict):
+        listed = found if isinstance(found, list) else [found]
+        if listed and all(isinstance(item, str | list | dict) for item in listed):
             return found
     if "array(" in value or value.strip().startswith(("['", '["', "{'", '{"')):
         advice = "save the data as Parquet or JSON Lines, which keep lists"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from lightning.pytorch import LightningDataModule
@@ -64,10 +65,10 @@ class SEALDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        train: str | Reader | None = None,
-        validation: str | Reader | None = None,
-        test: str | Reader | None = None,
-        predict: str | Reader | None = None,
+        train: str | Path | Reader | None = None,
+        validation: str | Path | Reader | None = None,
+        test: str | Path | Reader | None = None,
+        predict: str | Path | Reader | None = None,
         limit_train: int | None = None,
         limit_validation: int | None = None,
         limit_test: int | None = None,
@@ -77,7 +78,7 @@ class SEALDataModule(LightningDataModule):
         allow_overlap: bool = False,
     ) -> None:
         super().__init__()
-        self.sources: dict[Split, str | Reader | None] = {
+        self.sources: dict[Split, str | Path | Reader | None] = {
             "train": train,
             "validation": validation,
             "test": test,

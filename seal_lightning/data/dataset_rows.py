@@ -12,7 +12,7 @@ from typing import Literal
 
 from seal_lightning.data import jsonl, seal_json
 from seal_lightning.data.base import Reader, check_path, unite
-from seal_lightning.data.columns import Columns, Reading
+from seal_lightning.data.columns import Columns, Reading, unpacked
 from seal_lightning.data.dataset_sources import Source, Table
 from seal_lightning.data.rows import Row
 from seal_lightning.errors import ConfigError, DataError, check_count
@@ -129,8 +129,10 @@ def _form(names: Sequence[str]) -> Callable[[Row], Context] | None:
 
 
 def _listed(row: Row, field: str) -> Row:
-    """The row with a list of objects in a field, where the library has made it an object of lists."""
-    value = row.values.get(field)
+    """The row with a list of objects in a field, where that is an object of lists, or a text that a table holds."""
+    value = unpacked(row, field, row.values.get(field))
+    if isinstance(value, list):
+        return Row(row.file, row.place, {**row.values, field: value})
     if not isinstance(value, Mapping) or not all(isinstance(items, list) for items in value.values()):
         return row
     items = [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]

@@ -90,9 +90,9 @@ def ending(file: Path) -> str:
     return (file.with_suffix("") if file.suffix.lower() == ".gz" else file).suffix.lower()
 
 
-def holds_tables(folder: Path) -> bool:
-    """Whether there are tables or Arrow files below a folder."""
-    return any(ending(file) in (*TABLES, *ARROW) for file in folder.rglob("*"))
+def holds_rows(folder: Path) -> bool:
+    """Whether there are files of rows below a folder."""
+    return any(ending(file) in ENDINGS for file in folder.rglob("*"))
 
 
 def is_saved(folder: Path) -> bool:
@@ -100,9 +100,12 @@ def is_saved(folder: Path) -> bool:
     return any((folder / name).is_file() for name in SAVED)
 
 
-def column_names(file: Path) -> list[str]:
-    """The columns of a local file."""
-    return list(Source(str(file)).open().names)
+def peek(file: Path) -> tuple[Sequence[str], Row]:
+    """The columns of a local file, and its first row."""
+    table = Source(str(file)).open()
+    if (first := next(iter(table.rows), None)) is None:
+        raise DataError(f"{file}: expected rows, got none: write it again")
+    return table.names, first
 
 
 # -- local -----------------------------------------------------------------------------------------------------------
@@ -185,7 +188,7 @@ def _cells(file: Path, line: int, names: Sequence[str], cells: Sequence[str]) ->
             f"{file}, line {line}: expected {len(names)} cells as in the first line, got {len(cells)}: put cells with "
             "separators in quotes"
         )
-    return Row(file, f"line {line}", dict(zip(names, cells, strict=True)))
+    return Row(file, f"line {line}", {name: cell or None for name, cell in zip(names, cells, strict=True)})
 
 
 # -- through the library ---------------------------------------------------------------------------------------------

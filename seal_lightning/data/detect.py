@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from seal_lightning.data.arc import ArcFiles
 from seal_lightning.data.arc_layouts import holds_puzzles, looks_like_puzzles
 from seal_lightning.data.base import Reader
 from seal_lightning.data.dataset_rows import DatasetRows, knows, unknown_columns
-from seal_lightning.data.dataset_sources import ARROW, ENDINGS, TABLES, column_names, ending, holds_tables, is_saved
+from seal_lightning.data.dataset_sources import ARROW, ENDINGS, TABLES, ending, holds_rows, is_saved, peek
 from seal_lightning.data.jsonl import Jsonl
 from seal_lightning.data.rows import LINES, read_rows
 from seal_lightning.data.seal_json import SealJson
@@ -28,9 +28,9 @@ def read_contexts(path: str | os.PathLike[str]) -> list[Context]:
 
     A folder and .txt or .md files go to `TextFolder`; JSON goes by the fields of its first row: `passage` and `queries`
     to `Jsonl`, `context` and `questions` to `SealJson`, SQuAD's own forms to `Squad`, `train` and `test` of ARC to
-    `ArcFiles`. To the last goes also a folder with .json files and no texts, or with puzzles and fewer texts. CSV,
-    Parquet and Arrow files go to `DatasetRows` by their columns, as does JSON of `passage`, `question` and `answer`, a
-    folder of such files and no texts, and a folder of `save_to_disk`.
+    `ArcFiles`, as does a folder with puzzles and fewer texts. CSV, Parquet and Arrow files go to `DatasetRows` by their
+    columns, as do JSON of `passage`, `question` and `answer`, a folder of files of rows and no texts, and a folder of
+    `save_to_disk`.
 
     Raises:
         DataError: There is nothing at the path, its form is unknown, or the reader found a mistake.
@@ -45,16 +45,18 @@ def reader_for(path: str | os.PathLike[str] | Reader) -> Reader:
     place, name = Path(path).expanduser(), os.fspath(path)
     suffix = ending(place)
     if not place.exists():
-        advice = "check the path, or give the reader as class_path and init_args (a data set on the hub needs Squad)"
+        advice = (
+            "check the path, or give the reader as class_path and init_args (a data set on the hub needs DatasetRows)"
+        )
         raise DataError(f"{place}: expected a file or folder, got nothing there: {advice}")
     if place.is_dir():
         if _is_of_puzzles(place):
             return ArcFiles(name)
         return DatasetRows(name) if _is_of_rows(place) else TextFolder(name)
+    if suffix in (*TABLES, *ARROW):
+        return _reader_for_table(place, name)
     if place.suffix.lower() in SUFFIXES:
         return TextFolder(name)
-    if suffix in (*TABLES, *ARROW):
-        return _reader_for_columns(column_names(place), place, name)
     if suffix in (".json", *LINES):
         return _reader_for_json(place, name)
     known = ", ".join((*ENDINGS, *SUFFIXES))
@@ -64,26 +66,31 @@ def reader_for(path: str | os.PathLike[str] | Reader) -> Reader:
 
 
 def _is_of_puzzles(folder: Path) -> bool:
-    """JSON only, or puzzles of ARC beside fewer texts, as a repository has them."""
+    """Puzzles of ARC beside fewer texts, as a repository has them."""
     if is_saved(folder):
         return False
-    texts = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not _is_about(file)]
-    listed = sum(1 for _ in folder.rglob("*.json"))
-    return listed > len(texts) and (holds_puzzles(folder) or not texts)
+    puzzles = sum(1 for _ in folder.rglob("*.json"))
+    return puzzles > len(_texts(folder)) and holds_puzzles(folder)
 
 
 def _is_of_rows(folder: Path) -> bool:
-    """A folder of `save_to_disk`, or tables and no texts but those about them."""
-    texts = any(file.suffix.lower() in SUFFIXES and not _is_about(file) for file in folder.rglob("*"))
-    return is_saved(folder) or (holds_tables(folder) and not texts)
+    """A folder of `save_to_disk`, or files of rows and no texts but those about them."""
+    return is_saved(folder) or (holds_rows(folder) and not _texts(folder))
 
 
-def _reader_for_columns(names: Sequence[str], place: Path, name: str) -> Reader:
-    if ending(place) == ".parquet" and {"context", "question", "answers"} <= set(names):
-        return Squad(name)
+def _reader_for_table(place: Path, name: str) -> Reader:
+    names, first = peek(place)
+    if {"context", "question", "answers"} <= set(names) and _has_squads_answers(first.values):
+        return Squad(name) if ending(place) == ".parquet" else DatasetRows(name)
     if not knows(names):
         raise unknown_columns(name, names)
     return DatasetRows(name)
+
+
+def _texts(folder: Path) -> list[Path]:
+    """What `TextFolder` would read, but for files about the others."""
+    seen = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and ending(file) not in ENDINGS)
+    return [file for file in seen if not _is_about(file)]
 
 
 def _is_about(file: Path) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seal_lightning.data.base import scorable
+from seal_lightning.data.dataset_sources import is_saved
 from seal_lightning.data.detect import read_contexts
 from seal_lightning.data.rows import LINES, Row, describe, read_rows
 from seal_lightning.data.text_folder import SUFFIXES
@@ -106,7 +107,7 @@ def _read(source: str, stdin: bytes, *, but: Path | None) -> list[Context]:
     if source == STDIN:
         return _read_stdin(stdin)
     place = Path(source).expanduser()
-    if not place.is_dir():
+    if not place.is_dir() or is_saved(place):
         return read_contexts(source)
     files = sorted(file for file in place.rglob("*") if file.is_file() and not _hidden(file.relative_to(place)))
     rows = [file for file in files if file.suffix.lower() in (".json", *LINES) and not (but and file.samefile(but))]
