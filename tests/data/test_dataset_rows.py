@@ -6,8 +6,9 @@ import logging
 import datasets
 import pytest
 
-from seal_lightning.data import DatasetRows, Jsonl, SealJson, Squad, read_contexts
+from seal_lightning.data import DatasetRows, Jsonl, SealJson, Squad, TextFolder, read_contexts
 from seal_lightning.data.detect import reader_for
+from seal_lightning.data.documents import read_documents
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.types import Context, Query
 
@@ -204,6 +205,29 @@ def test_a_path_is_enough_where_columns_have_the_usual_names(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "train.csv").write_text("passage,question,answer\nP,A?,x\n")
     assert len(read_contexts(tmp_path / "tables")) == 1
+
+
+def test_folders_of_rows_and_their_splits(tmp_path):
+    own = {"passage": "P", "queries": [{"question": "A?", "answers": ["x"]}]}
+    for name in ("train", "validation"):
+        lines(tmp_path / f"{name}.jsonl", [{**own, "passage": name}])
+    (tmp_path / "README.md").write_text("About the data.")
+    assert isinstance(reader_for(tmp_path), DatasetRows)
+    (context,) = DatasetRows(str(tmp_path), split="validation").read()
+    assert (context.passage, context.queries) == ("validation", (Query("A?", ("x",)),))
+    (tmp_path / "notes.txt").write_text("A text.")
+    assert isinstance(reader_for(tmp_path), TextFolder)
+
+
+def test_documents_come_from_data_sets_too(tmp_path, caplog):
+    place = saved(tmp_path / "saved", [{"passage": "P", "question": "A?", "answer": "x"}])
+    (document,) = read_documents([str(place)])
+    assert (document.context.passage, document.context.queries) == ("P", (Query("A?", ("x",)),))
+    puzzle = {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}]}
+    (tmp_path / "a.json").write_text(json.dumps(puzzle))
+    (document,) = read_documents([str(tmp_path / "a.json")])
+    assert document.context.queries == ()
+    assert caplog.messages == ["left out 1 of 1 queries, to which the data has no answer"]
 
 
 def test_the_known_forms_in_parquet(tmp_path):
