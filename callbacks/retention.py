@@ -36,8 +36,8 @@ class Retention(SEALCallback):
     def __init__(
         self,
         *,
-        contexts: str | Path | Reader | None = None,
-        unrelated: str | Path | Reader | None = None,
+        contexts: str | Reader | Path | None = None,
+        unrelated: str | Reader | Path | None = None,
         limit: int | None = None,
     ) -> None:
         self.contexts = contexts
@@ -71,7 +71,7 @@ class Retention(SEALCallback):
             log.warning("retention is not measured: the rows of earlier rounds are missing in %s", FILE)
 
     def _read(
-        self, name: str, source: str | Path | Reader | None, *, otherwise: list[Context]
+        self, name: str, source: str | Reader | Path | None, *, otherwise: list[Context]
     ) -> tuple[str, list[Context]]:
         reader = None if source is None else reader_for(source)
         contexts = (reader.read() if reader else otherwise)[: self.limit]

@@ -80,7 +80,7 @@ class KLToBase(Countermeasure):
         self,
         *,
         weight: float = 1.0,
-        texts: str | Path | Reader | None = None,
+        texts: str | Reader | Path | None = None,
         count: int = 32,
         tokens: int = 64,
         batch: int = 1,
@@ -256,7 +256,7 @@ SHORT: dict[str, type[Countermeasure]] = {
 }
 
 
-def passages_of(texts: str | Path | Reader) -> list[str]:
+def passages_of(texts: str | Reader | Path) -> list[str]:
     """Titles and passages of contexts, without empty ones.
 
     Raises:

@@ -65,10 +65,10 @@ class SEALDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        train: str | Path | Reader | None = None,
-        validation: str | Path | Reader | None = None,
-        test: str | Path | Reader | None = None,
-        predict: str | Path | Reader | None = None,
+        train: str | Reader | Path | None = None,
+        validation: str | Reader | Path | None = None,
+        test: str | Reader | Path | None = None,
+        predict: str | Reader | Path | None = None,
         limit_train: int | None = None,
         limit_validation: int | None = None,
         limit_test: int | None = None,
@@ -78,7 +78,7 @@ class SEALDataModule(LightningDataModule):
         allow_overlap: bool = False,
     ) -> None:
         super().__init__()
-        self.sources: dict[Split, str | Path | Reader | None] = {
+        self.sources: dict[Split, str | Reader | Path | None] = {
             "train": train,
             "validation": validation,
             "test": test,

@@ -99,8 +99,9 @@ def test_queries_that_nobody_knows_the_answer_to(stage, name):
     with pytest.raises(DataError) as caught:
         module(**{name: asked}).setup(stage)
     assert str(caught.value) == (
-        f"data.{name}=Given: expected an answer to every query, got queries without one for 1 of 2 contexts (first: 'B'): "
-        "add the answers (of ARC: the file of solutions), or have them answered by seal predict --model.predict answers"
+        f"data.{name}=Given: expected an answer to every query, got queries without one for 1 of 2 contexts "
+        "(first: 'B'): add the answers (of ARC: the file of solutions), or have them answered by seal predict "
+        "--model.predict answers"
     )
     module(predict=asked).setup("predict")
 
