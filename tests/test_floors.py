@@ -20,10 +20,23 @@ PACKAGE = "seal_lightning"
 # what a floor is for.
 FLOOR_OF = {
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
-    **dict.fromkeys(["redaction", "escaping", "figures", "retention", "tables"], 0),
+    **dict.fromkeys(["redaction", "escaping", "thoughts", "figures", "retention", "tables"], 0),
     **dict.fromkeys(["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing"], 1),
     **dict.fromkeys(
-        ["tiny", "model", "policy", "partitioned", "packing", "head_loss", "adapters", "sampling", "ranks"], 2
+        [
+            "tiny",
+            "model",
+            "chat",
+            "encoding",
+            "policy",
+            "partitioned",
+            "packing",
+            "head_loss",
+            "adapters",
+            "sampling",
+            "ranks",
+        ],
+        2,
     ),
     **dict.fromkeys(["bank_training", "inner_loop", "phases"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book"], 3),

@@ -88,7 +88,7 @@ class LocalAnswerer(Answerer):
             jobs = [asked[owners[row]].job for row in rows]
             new = _generate(policy, [prompts[row] for row in rows], jobs, trained, max_new_tokens)
             for row, tokens in zip(rows, new, strict=True):
-                texts[row] = policy.tokenizer.decode(tokens, skip_special_tokens=True)
+                texts[row] = policy.decode(tokens, prompt=prompts[row])
                 counts[owners[row]] += len(tokens)
             on_done(len(rows))
         given = iter(texts)
