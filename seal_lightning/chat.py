@@ -109,7 +109,7 @@ def _parts(text: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": text}]
 
 
-# -- trying a template out -----------------------------------------------------------------------------------------------
+# -- trying a template out --------------------------------------------------------------------------------------------
 
 
 def read_template(
@@ -252,16 +252,15 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
 
 
-# -- instruct model or base model ----------------------------------------------------------------------------------------
+# -- instruct model or base model -------------------------------------------------------------------------------------
 
 
 def stop_ids(model: Any, tokenizer: Any) -> set[int]:
     """The tokens that end a text of a model, as its configurations and its tokenizer say."""
     configs = [getattr(model, "generation_config", None), model.config, model.config.get_text_config()]
-    ids: set[int] = set()
-    for shipped in (*(getattr(config, "eos_token_id", None) for config in configs), tokenizer.eos_token_id):
-        ids.update(shipped if isinstance(shipped, list | tuple) else [shipped])
-    return ids - {None}
+    shipped = [*(getattr(config, "eos_token_id", None) for config in configs), tokenizer.eos_token_id]
+    listed = [ids if isinstance(ids, list | tuple) else [ids] for ids in shipped]
+    return {token for ids in listed for token in ids if token is not None}
 
 
 def ends_turns(template: ChatTemplate, model: Any) -> bool:

@@ -53,7 +53,7 @@ class TextEncoder:
 
     @property
     def closing(self) -> list[int]:
-        """What the tokenizer itself puts after a text, prompts included: nothing, or an EOS that is not wanted there."""
+        """What the tokenizer itself puts after a text: nothing, or an EOS, which is not wanted after a prompt."""
         return self._around[1]
 
     @property
@@ -147,7 +147,7 @@ class TextEncoder:
         return ids
 
     def _ids(self, text: str, *, first: bool = True, split: bool = False) -> list[int]:
-        """Token ids of a piece; one that is not the `first` gets no space before it, as SentencePiece adds at the start."""
+        """Token ids of a piece; one that is not the `first` gets no space before it, as SentencePiece adds one."""
         options = {"split_special_tokens": True} if split else {}
 
         def encoded(piece: str) -> list[int]:

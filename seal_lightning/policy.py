@@ -23,7 +23,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from seal_lightning.adapters import LoRA, save_lora, transposed
-from seal_lightning.chat import ChatTemplate, read_template
+from seal_lightning.chat import ChatTemplate, ends_turns, read_template
 from seal_lightning.encoding import TextEncoder
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.partitioned import copy_weights, is_partitioned, whole
@@ -124,18 +124,28 @@ class Policy:
 
     def encode_reply(self, text: str) -> list[int]:
         """Token ids of what the model should answer a prompt with, up to the end of its turn."""
-        reply = self.encoder.prompt(self.template.reply, opened=True) if self.template else []
         end = self.encoder.end if self.template is None or self.template.end is None else [self.template.end]
-        return [*reply, *self.encoder.data(text), *end]
+        return [*self.reply_opening, *self.encoder.data(text), *end]
+
+    @property
+    def reply_opening(self) -> list[int]:
+        """What stands between a prompt and the reply itself: the end of a thought that the prompt opens, a channel."""
+        return self.encoder.prompt(self.template.reply, opened=True) if self.template else []
 
     def decode(self, ids: Sequence[int], *, prompt: Sequence[int]) -> str:
         """What the model has written after a prompt, with the thoughts that it has written or gone on with."""
-        return self._opened(prompt) + self.encoder.decode(ids)
+        opened = self.opened(self.tokenizer.decode(prompt[-40:])) if self.template and self.template.opens else ""
+        return opened + self.encoder.decode(ids)
 
-    def _opened(self, prompt: Sequence[int]) -> str:
-        """The mark of a thought that the prompt has opened."""
+    def opened(self, prompt: str) -> str:
+        """How a formatted prompt opens a thought for the model to go on with; empty where it does not."""
         opens = self.template.opens if self.template else ""
-        return opens if opens and self.tokenizer.decode(prompt[-40:]).endswith(opens) else ""
+        return opens if opens and prompt.endswith(opens) else ""
+
+    @property
+    def ends_turns(self) -> bool:
+        """Whether the model stops of its own where the chat template ends a turn."""
+        return self.template is None or ends_turns(self.template, self.model)
 
     def count(self, text: str) -> int:
         """Tokens of a text that the policy did not write itself, without special ones."""

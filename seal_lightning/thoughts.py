@@ -37,9 +37,11 @@ _HARMONY = "<|channel|>"
 _FLAT = re.compile(r"\A\s*(?:analysis|commentary)(?=[^\s.,:;])", re.IGNORECASE)  # the same with its control tokens lost
 _FLAT_FINAL = "assistantfinal"
 
-_WRAPPERS = tuple(
-    (f"<{name}>", f"</{name}>") for name in ("answer", "response", "output", "final", "final_answer", "solution")
-) + (("<|begin_of_solution|>", "<|end_of_solution|>"), ("<|START_RESPONSE|>", "<|END_RESPONSE|>"))
+_WRAPPERS = (
+    *((f"<{name}>", f"</{name}>") for name in ("answer", "response", "output", "final", "final_answer", "solution")),
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+)
 
 # Tokens that have to be in a text for its thoughts to be found; decoding may not leave them out.
 MARKERS = frozenset(

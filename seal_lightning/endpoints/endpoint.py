@@ -134,7 +134,7 @@ class Endpoint:
 
     def complete(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | list[int]],
         *,
         max_tokens: int,
         temperature: float = 0.0,
@@ -148,6 +148,7 @@ class Endpoint:
         """Continuations of raw texts, in order; as `write`, without a chat template.
 
         Args:
+            texts: Or the token ids of a text, for a server whose tokenizer would make something else of it.
             models: One a text, where they are not all for this endpoint's model: adapters that the server has loaded.
                 A name has to mean the same adapter for ever, since replies are kept on disk by name.
             on_done: As `write`: also told 0, about once a second while it waits, and may raise to end the call.

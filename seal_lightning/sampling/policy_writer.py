@@ -31,7 +31,7 @@ class PolicyWriter:
         policy = self.policy
         space = "" if policy.chat else " "
         ends = [policy.encoder.data(space + option) for option in options]
-        asked = [policy.encode(policy.format(prompt)) for prompt in prompts]
+        asked = [[*policy.encode(policy.format(prompt)), *policy.reply_opening] for prompt in prompts]
         longest = max(map(len, asked), default=0) + max(map(len, ends))
         if longest > policy.window:
             raise ModelError(

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 from seal_lightning.adapters import LoRA, bank_lora, save_lora, stack
+from seal_lightning.encoding import MARK
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, EndpointError, SealError
 from seal_lightning.inner_loop import TrainedBank
@@ -102,9 +103,26 @@ class AdapterServer:
     def texts(self, policy: Policy) -> Endpoint:
         """The endpoint for formatted prompts: a chat template writes its special tokens itself.
 
-        An adapter's name is new each time, so there is nothing to keep.
+        An adapter's name is new each time, so there is nothing to keep. The token that ends a turn of the template
+        stops the server too, and the special tokens between which thoughts stand come along.
         """
-        return self.endpoint.asking(kept=False, add_special_tokens=not policy.chat)
+        options: dict[str, Any] = {"add_special_tokens": policy.template is None}
+        if policy.template and policy.template.end is not None and not policy.ends_turns:
+            options["stop_token_ids"] = [policy.template.end]
+        if policy.encoder.keeps_markers:
+            options["skip_special_tokens"] = False
+        return self.endpoint.asking(kept=False, **options)
+
+
+def _sent(policy: Policy, prompt: str) -> str | list[int]:
+    """A formatted prompt as a server gets it: as token ids where its own tokenizing would make something else of it."""
+    return policy.encode(prompt) if MARK in prompt or policy.encoder.closing else prompt
+
+
+def _received(policy: Policy, prompt: str, text: str) -> str:
+    """What the policy wrote after a formatted prompt, as `Policy.decode` gives it."""
+    said = policy.encoder.without_special(text) if policy.encoder.keeps_markers else text
+    return policy.opened(prompt) + said
 
 
 class ServerSampler(Sampler):
@@ -133,7 +151,7 @@ class ServerSampler(Sampler):
     ) -> list[Sample]:
         with self.server.holding(policy, [policy.learned()]) as (name,):
             written = self.server.texts(policy).complete(
-                [request.prompt for request in requests],
+                [_sent(policy, request.prompt) for request in requests],
                 max_tokens=self.max_new_tokens,
                 temperature=self.temperature,
                 top_p=self.top_p,
@@ -143,7 +161,7 @@ class ServerSampler(Sampler):
                 on_done=on_done,
             )
         return [
-            written_sample(policy, request, one.text.strip(), one.usage)
+            written_sample(policy, request, _received(policy, request.prompt, one.text).strip(), one.usage)
             for request, one in zip(requests, written, strict=True)
         ]
 
@@ -185,17 +203,18 @@ class ServerAnswerer(Answerer):
     ) -> list[Answers]:
         """As many as the server holds at a time; without jobs, what the policy has learned is loaded once."""
         loras = [_with_job(learned, trained, one.job) for one in asked] if trained else [learned]
+        prompts = [policy.format(prompt) for one in asked for prompt in one.prompts]
         with self.server.holding(policy, loras) as names:
             named = names if trained else names * len(asked)
             written = self.server.texts(policy).complete(
-                [policy.format(prompt) for one in asked for prompt in one.prompts],
+                [_sent(policy, prompt) for prompt in prompts],
                 max_tokens=max_new_tokens,
                 models=[name for name, one in zip(named, asked, strict=True) for _ in one.prompts],
                 may_be_empty=True,
                 on_done=on_done,
             )
-        given = iter(written)
-        return [_answers(policy, [next(given).text for _ in one.prompts]) for one in asked]
+        given = (_received(policy, prompt, one.text) for prompt, one in zip(prompts, written, strict=True))
+        return [_answers(policy, [next(given) for _ in one.prompts]) for one in asked]
 
 
 def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None) -> LoRA | None:

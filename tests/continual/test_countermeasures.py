@@ -17,7 +17,6 @@ from seal_lightning.continual import (
 from seal_lightning.continual.command import resolve
 from seal_lightning.continual.countermeasures import truncated
 from seal_lightning.continual.regularisers import inputs_of, log_probabilities, main_directions
-from seal_lightning.continual.updates import layers_of
 from seal_lightning.data import Reader
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.inner_loop import InnerLoop
@@ -142,7 +141,7 @@ def test_orthogonal_updates_read_other_directions():
     first = learnt(TARN)
     second = bank_lora(train(LAMP, Orthogonal().regulariser(POLICY, [first], seed=0), seed=2).bank, 0)
     plain = bank_lora(train(LAMP, seed=2).bank, 0)
-    for layer in layers_of(second):
+    for layer in second.layers:
         before = rows_of(first.lora, layer, "A")
         assert float((rows_of(second, layer, "A") @ before.T).abs().max()) < 1e-5
         assert float((rows_of(plain, layer, "A") @ before.T).abs().max()) > 1e-2
@@ -182,7 +181,7 @@ def test_main_directions():
 def test_norms_are_bounded_relative_to_the_weight():
     new = learnt(TARN).lora
     bounded = BoundedNorm(largest=0.01).finish(new, [], policy=POLICY)
-    for layer in layers_of(new):
+    for layer in new.layers:
         weight = MODEL.get_submodule(layer).weight.norm()
         size, cut = (
             float(lora.scale * (rows_of(lora, layer, "B") @ rows_of(lora, layer, "A")).norm() / weight)
