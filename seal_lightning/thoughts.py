@@ -28,7 +28,8 @@ _PAIRS = (
 )
 _OPENS = {opening.casefold(): number for number, (opening, _) in enumerate(_PAIRS)}
 _CLOSES = {closing.casefold(): number for number, (_, closing) in enumerate(_PAIRS)}
-_MARK = re.compile("|".join([_NAMED, *(re.escape(mark) for pair in _PAIRS for mark in pair)]), re.IGNORECASE)
+_MARK = re.compile("|".join([*(re.escape(mark) for pair in _PAIRS for mark in pair), _NAMED]), re.IGNORECASE)
+_NOTHING = re.compile(r"(?:\s|<[^<>\s]{1,40}>)*")  # spaces and other marks, as Seed-OSS's reflection on its budget
 _QUOTES = "`\"'“‘«„"  # before a mark that is only mentioned
 
 # gpt-oss writes messages on channels, of which `final` is for the reader (OpenAI's harmony format)
@@ -108,15 +109,17 @@ def opened_by(prompt: str) -> str:
     '<think>\\n'
     """
     end = prompt[-80:]
-    found = list(_MARK.finditer(end))
-    if found and not end[found[-1].end() :].strip() and not _read(found[-1])[1]:
-        return end[found[-1].start() :]
-    return ""
+    last = max(_MARK.finditer(end), key=lambda match: match.start(), default=None)
+    if last is None or _read(last)[1] or not _NOTHING.fullmatch(end, last.end()):
+        return ""
+    return end[last.start() :]
 
 
 def closing_of(opening: str) -> str:
     """The mark that ends the thought which `opening` begins."""
-    mark = opening.strip()
+    match = _MARK.match(opening)
+    assert match is not None, "it begins with a mark"
+    mark = match[0]
     if (number := _OPENS.get(mark.casefold())) is not None:
         return _PAIRS[number][1]
     return mark.replace("<", "</", 1)
