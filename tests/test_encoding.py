@@ -140,7 +140,9 @@ def test_tokens_of_the_template_that_are_not_special_are_text_too():
 def space_adding_tokenizer():
     """Puts a space before the first word of a text only, as SentencePiece's tokenizers do."""
     vocabulary = ["<unk>", "<s>", "</s>", "▁", "a", "b", "<", "/", "s", ">", "\n"]
-    backend = Tokenizer(models.BPE(vocab={token: n for n, token in enumerate(vocabulary)}, merges=[], unk_token="<unk>"))
+    backend = Tokenizer(
+        models.BPE(vocab={token: n for n, token in enumerate(vocabulary)}, merges=[], unk_token="<unk>")
+    )
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")  # type: ignore[assignment]
     backend.decoder = decoders.Metaspace(prepend_scheme="first")  # type: ignore[assignment]
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")

@@ -88,7 +88,9 @@ def test_a_mark_that_is_only_mentioned_is_text():
         assert cut_thoughts(text) == Said(text)
 
 
-@pytest.mark.parametrize("piece", ["<think>a", "x <think>", "</think>a", "<", "<|channel|>", "<a:think", "[THINK", " \n<"])
+@pytest.mark.parametrize(
+    "piece", ["<think>a", "x <think>", "</think>a", "<", "<|channel|>", "<a:think", "[THINK", " \n<"]
+)
 def test_it_takes_time_in_proportion(piece):
     start = time.perf_counter()
     cut_thoughts(piece * (2_000_000 // len(piece)))
@@ -121,5 +123,7 @@ def test_how_an_open_thought_is_closed():
 
 
 def test_tokens_that_mark_thoughts():
-    assert all(map(is_marker, ["<think>", "</think>", "[THINK]", "<|channel|>", "<|message|>", "<|channel>", "<unused94>"]))
+    assert all(
+        map(is_marker, ["<think>", "</think>", "[THINK]", "<|channel|>", "<|message|>", "<|channel>", "<unused94>"])
+    )
     assert not any(map(is_marker, ["<eos>", "<|im_end|>", "<|im_start|>", "[INST]", "think"]))
