@@ -20,9 +20,11 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ bos_token }}"
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}"
-    "{% endif %}<|im_start|>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n"
+    "{% endif %}<|im_start|>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
+    "{{ m['content'] | trim }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>model\n{% endif %}"
 )
 QWEN3 = CHATML.removesuffix("{% endif %}") + (
@@ -32,10 +34,12 @@ LLAMA3 = (
     "{{- bos_token }}\n{%- if not date_string is defined %}\n    {%- if strftime_now is defined %}\n"
     '        {%- set date_string = strftime_now("%d %b %Y") %}\n    {%- else %}\n'
     '        {%- set date_string = "26 Jul 2024" %}\n    {%- endif %}\n{%- endif %}\n'
-    "{%- if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set messages = messages[1:] %}"
+    "{%- if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}"
+    "{% set messages = messages[1:] %}"
     "{%- else %}{% set system = '' %}{% endif %}"
     '{{- "<|im_start|>system\\nToday Date: " + date_string + "\\n\\n" + system + "<|im_end|>" }}\n'
-    "{%- for m in messages %}{{- '<|im_start|>' + m['role'] + '\\n' + m['content'] | trim + '<|im_end|>' }}{% endfor %}\n"
+    "{%- for m in messages %}{{- '<|im_start|>' + m['role'] + '\\n' + m['content'] | trim + '<|im_end|>' }}"
+    "{% endfor %}\n"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 MISTRAL = (  # the system text goes before the last user's
@@ -57,7 +61,8 @@ ALWAYS_THINKS = (
 GPT_OSS = (
     "{% if reasoning_effort is not defined %}{% set reasoning_effort = 'medium' %}{% endif %}"
     "<|start|>system<|message|>Reasoning: {{ reasoning_effort }}, {{ strftime_now('%Y-%m-%d') }}<|end|>"
-    "{% for m in messages %}{% if m['role'] == 'assistant' %}<|start|>assistant<|channel|>final<|message|>{{ m['content'] }}"
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    "<|start|>assistant<|channel|>final<|message|>{{ m['content'] }}"
     "{% if loop.last %}<|return|>{% else %}<|end|>{% endif %}{% else %}"
     "<|start|>{{ 'developer' if m['role'] == 'system' else m['role'] }}<|message|>{{ m['content'] }}<|end|>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}"
@@ -94,12 +99,12 @@ def policy_with(template, *, stops=(), **args):
         (DROPS_SYSTEM, "<|im_start|>user\nBe short.\n\nWho?<|im_end|>\n<|im_start|>assistant\n"),
         (QWEN3, "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
                 "<think>\n\n</think>\n\n"),
-        (LLAMA3, "<bos><|im_start|>system\nToday Date: 01 Jan 2025\n\nBe short.<|im_end|><|im_start|>user\nWho?<|im_end|>"
-                 "<|im_start|>assistant\n"),
+        (LLAMA3, "<bos><|im_start|>system\nToday Date: 01 Jan 2025\n\nBe short.<|im_end|>"
+                 "<|im_start|>user\nWho?<|im_end|><|im_start|>assistant\n"),
         (MISTRAL, "<bos>[INST]Be short.\n\nWho?[/INST]"),
         (DEEPSEEK, "Be short.<|im_start|>Who?<|reply|></think>"),
-        (GPT_OSS, "<|start|>system<|message|>Reasoning: low, 2025-01-01<|end|><|start|>developer<|message|>Be short.<|end|>"
-                  "<|start|>user<|message|>Who?<|end|><|start|>assistant"),
+        (GPT_OSS, "<|start|>system<|message|>Reasoning: low, 2025-01-01<|end|>"
+                  "<|start|>developer<|message|>Be short.<|end|><|start|>user<|message|>Who?<|end|><|start|>assistant"),
         (PARTS, "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"),
         ({"default": MISTRAL, "tool_use": GEMMA}, "<bos>[INST]Be short.\n\nWho?[/INST]"),
     ],
@@ -187,7 +192,7 @@ def test_a_template_that_cannot_be_used(template, why):
     assert "\n" not in str(caught.value)
 
 
-# -- instruct models and base models -------------------------------------------------------------------------------------
+# -- instruct models and base models ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -250,7 +255,7 @@ def test_arguments_without_a_template_are_refused(saved):
 
 def test_a_template_that_fails_is_refused_at_load(saved):
     name = saved("{{ raise_exception('No chat.') }}")
-    with pytest.raises(ModelError, match="its chat template cannot be used: No chat; model.source.chat=false"):
+    with pytest.raises(ModelError, match=r"its chat template cannot be used: No chat; model\.source\.chat=false"):
         load_model(ModelSource(name))
     assert load_model(ModelSource(name, chat=False))[2] is False
 

@@ -1,4 +1,4 @@
-"""Texts become token ids in one way: one beginning, one end, whatever a tokenizer adds; control tokens in data are text."""
+"""Texts become token ids in one way: one beginning, one end, whatever a tokenizer adds; data stays text."""
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -84,7 +84,7 @@ def test_without_an_eos_token_a_sequence_ends_as_the_tokenizer_ends_it():
     assert TextEncoder(tokenizer).sequence("ab") == ([A, B], 0)
 
 
-# -- control tokens in data ----------------------------------------------------------------------------------------------
+# -- control tokens in data ------------------------------------------------------------------------------------------
 
 
 def test_control_tokens_in_a_training_sequence_are_text():
