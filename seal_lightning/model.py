@@ -106,9 +106,11 @@ def _chat(source: ModelSource, model: Any, tokenizer: Any) -> ChatTemplate | Non
         if source.chat == "auto":
             template = chosen_template(template, model, name=source.name)
     if template is None and source.template_args:
+        if not has_template:
+            raise ModelError(f"model.source.template_args has no use: {source.name} has no chat template; leave it out")
         raise ModelError(
-            f"model.source.template_args has no use: prompts of {source.name} are plain; leave it out"
-            + (", or set model.source.chat=true" if has_template else "")
+            f"model.source.template_args has no use: prompts of {source.name} are plain; leave it out, or set "
+            "model.source.chat=true"
         )
     return template
 
