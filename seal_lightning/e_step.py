@@ -393,7 +393,7 @@ class EStep:
         jobs = [_job(attempts[index]) for index in usable]
         with clock.phase("inner loop", self.inner_loop.total_steps(jobs)) as advance:
             trained = self.inner_loop.adapt(
-                policy.model, policy.tokenizer, jobs, on_step=advance, start=start, until=until
+                policy.model, policy.encoder, jobs, on_step=advance, start=start, until=until
             )
         queries = [
             [*own_queries(context), *others.get(context.id, ())]
@@ -423,7 +423,7 @@ class EStep:
             plan.repeats,
             adapt=lambda some, start, until: self._try(policy, some, others, clock, start=start, until=until),
             grade=lambda some, trials: grade_own(self.grader, some, trials, policy=PolicyWriter(policy), clock=clock),
-            tokens=lambda one: self.inner_loop.trained_tokens(policy.model, policy.tokenizer, _job(one)),
+            tokens=lambda one: self.inner_loop.trained_tokens(policy.model, policy.encoder, _job(one)),
             steps=lambda one: self.inner_loop.total_steps([_job(one)]),
         )
         return run_race(attempts, work)

@@ -10,7 +10,7 @@ before each of them in a prompt, so that `prompt` tells them from those that a c
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -81,8 +81,7 @@ class TextEncoder:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(self.control, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        return re.compile(_any_of(self.control) if self.control else "(?!)")
 
     @cached_property
     def _markers(self) -> dict[str, int]:
@@ -180,10 +179,27 @@ class TextEncoder:
 
     def without_special(self, text: str) -> str:
         """The same for a text that a server has decoded with its special tokens."""
-        names = sorted((name for name, token in self.control.items() if token in self._left_out), key=len, reverse=True)
-        return re.sub("|".join(map(re.escape, names)) or "(?!)", "", text)
+        return self._pattern.sub(lambda match: "" if self.control[match[0]] in self._left_out else match[0], text)
 
     @cached_property
     def _left_out(self) -> set[int]:
         marking = set(self._markers.values())
         return {number for number, special in self._added.values() if special} - marking
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """A regular expression for the longest of some words, by their letters: there can be thousands of them."""
+    trie: dict[str, Any] = {}
+    for word in words:
+        node = trie
+        for letter in word:
+            node = node.setdefault(letter, {})
+        node[""] = {}
+
+    def written(node: dict[str, Any]) -> str:
+        branches = [re.escape(letter) + written(rest) for letter, rest in node.items() if letter]
+        if "" in node:
+            return f"(?:{'|'.join(branches)})?" if branches else ""
+        return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+
+    return written(trie)

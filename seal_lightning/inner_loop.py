@@ -158,7 +158,7 @@ class InnerLoop:
 
         Args:
             model: Frozen causal language model in evaluation mode.
-            tokenizer: Its tokenizer.
+            tokenizer: Its tokenizer, or the policy's encoder.
             jobs: One without anything to train on leaves its adapter as it was drawn, which changes nothing in the
                 model.
             on_step: Told how many optimizer steps were made since the last call.
@@ -175,7 +175,8 @@ class InnerLoop:
             torch.OutOfMemoryError: Not even one adapter with one sequence at a time fits.
         """
         assert not model.training, "the policy has to be in evaluation mode: dropout would differ from row to row"
-        plans = [self._plan(job, model, tokenizer) for job in jobs]
+        encoder = TextEncoder.of(tokenizer)
+        plans = [self._plan(job, model, encoder) for job in jobs]
         trained = self._bank(model, jobs, slots=len(jobs), trainable=False)
         stats: Sequence[JobStats] = ()
         states: Sequence[AdapterState | None] = ()

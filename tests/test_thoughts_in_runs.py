@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from seal_lightning.journal import rollout_from_dict, rollout_to_dict
 from seal_lightning.loop import e_step_metrics
 from seal_lightning.policy import Policy
 from seal_lightning.questions import Questioner
+from seal_lightning.recorded import Entry, regrade
 from seal_lightning.sampling import (
     AdapterServer,
     Answerer,
@@ -219,6 +221,13 @@ def test_seal_grade_grades_what_was_said(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert [json.loads(line)["score"] for line in out.splitlines()] == [0.0, 1.0, 0.0, 1.0]
     assert err == "grade: thoughts were cut out of 3 of 4 answers; 1 of them end within one and count as empty\n"
+
+
+def test_recorded_answers_are_graded_without_thoughts():
+    (rollout, *_) = run("Oil burns.", answer="oil")
+    recorded = replace(rollout, answers=("<think>oil?</think>wax", "<think>tower"), scores=(1.0, 1.0))
+    (entry,), _ = regrade([Entry("here", "run", (recorded,), ())], Contains())
+    assert entry.rollouts[0].scores == (0.0, 0.0)
 
 
 # -- a thought that the prompt opens ---------------------------------------------------------------------------------
