@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
-from seal_lightning.thoughts import is_marker
+from seal_lightning.thoughts import HARMONY, is_channel, is_marker
 
 MARK = "\ufdd0"  # a noncharacter of Unicode: no text has it
 
@@ -76,7 +76,7 @@ class TextEncoder:
         return {
             content: number
             for content, (number, special) in self._added.items()
-            if content.strip() and (special or content in written)
+            if content.strip() and (special or (content in written and not (content[0] + content[-1]).isalnum()))
         }
 
     @cached_property
@@ -86,7 +86,10 @@ class TextEncoder:
     @cached_property
     def _markers(self) -> dict[str, int]:
         """The special tokens between which a model's thoughts stand; decoding usually leaves them out."""
-        return {content: number for content, (number, special) in self._added.items() if special and is_marker(content)}
+        found = {name: number for name, (number, special) in self._added.items() if special and is_marker(name)}
+        if HARMONY in found:
+            return found
+        return {name: number for name, number in found.items() if not is_channel(name)}  # Phi has an <|end|>, too
 
     @property
     def keeps_markers(self) -> bool:
@@ -172,7 +175,8 @@ class TextEncoder:
 
     def decode(self, ids: Sequence[int]) -> str:
         """What a model wrote, without special tokens but for those that thoughts are found by."""
-        if not self._markers:
+        channel = self._markers.get(HARMONY)
+        if not self._markers or (channel is not None and channel not in ids):
             return self.tokenizer.decode(ids, skip_special_tokens=True)
         kept = [token for token in ids if token not in self._left_out]
         return self.tokenizer.decode(kept, skip_special_tokens=False)

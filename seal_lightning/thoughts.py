@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+HARMONY = "<|channel|>"  # in every thought of gpt-oss; its other marks mean nothing without it
 UNFINISHED = "unfinished thought: raise max_new_tokens or switch thinking off (model.source.template_args)"
 
 # <think>, <thinking>, <thought>, <reasoning>, with a prefix (<seed:think>, <longcat_think>) or bars (<|think|>)
@@ -34,7 +35,6 @@ _QUOTES = "`\"'“‘«„"  # before a mark that is only mentioned
 
 # gpt-oss writes messages on channels, of which `final` is for the reader (OpenAI's harmony format)
 _CHANNEL = re.compile(r"<\|(start|channel|constrain|message|end|return|call)\|>")
-_HARMONY = "<|channel|>"
 _FLAT = re.compile(r"\A\s*(?:analysis|commentary)(?=[^\s.,:;])", re.IGNORECASE)  # the same with its control tokens lost
 _FLAT_FINAL = "assistantfinal"
 
@@ -44,15 +44,7 @@ _WRAPPERS = (
     ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
 )
 
-# Tokens that have to be in a text for its thoughts to be found; decoding may not leave them out.
-MARKERS = frozenset(
-    mark.casefold()
-    for mark in (
-        *(mark.removesuffix("thought") for pair in _PAIRS for mark in pair),
-        *(f"<|{name}|>" for name in ("start", "channel", "constrain", "message", "end", "return", "call")),
-        *(mark for pair in _WRAPPERS for mark in pair),
-    )
-)
+_MARKERS = frozenset(mark.removesuffix("thought").casefold() for pair in _PAIRS for mark in pair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +75,7 @@ def cut_thoughts(text: str) -> Said:
     >>> cut_thoughts("<think>\\nWho was")
     Said(text='', thoughts=1, unfinished=True)
     """
-    if _HARMONY in text:
+    if HARMONY in text:
         return _final_channel(text)
     if _FLAT.match(text) and _FLAT_FINAL in text:
         return Said(text.rpartition(_FLAT_FINAL)[2].strip(), 1)
@@ -126,8 +118,13 @@ def closing_of(opening: str) -> str:
 
 
 def is_marker(token: str) -> bool:
-    """Whether a token of a vocabulary marks thoughts or what comes after them."""
-    return token.casefold() in MARKERS or _MARK.fullmatch(token) is not None
+    """Whether a token of a vocabulary marks thoughts, so that decoding may not leave it out."""
+    return token.casefold() in _MARKERS or _MARK.fullmatch(token) is not None or is_channel(token)
+
+
+def is_channel(token: str) -> bool:
+    """Whether it is one of gpt-oss's marks of messages."""
+    return _CHANNEL.fullmatch(token) is not None
 
 
 @dataclass(frozen=True, slots=True)

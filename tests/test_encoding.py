@@ -163,3 +163,22 @@ def test_decoding_keeps_what_thoughts_are_found_by():
     assert TextEncoder(tokenizer).decode([think, A, close, B, EOS]) == "[THINK]a[/THINK]b"
     assert TextEncoder(tokenizer).without_special("<bos>[THINK]a[/THINK]b<eos>") == "[THINK]a[/THINK]b"
     assert TextEncoder(byte_tokenizer()).decode([A, EOS, B]) == "ab"
+
+
+def test_marks_of_messages_count_where_there_are_channels():
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>", "<|message|>"]})  # as Phi has them
+    end, message = tokenizer.convert_tokens_to_ids(["<|end|>", "<|message|>"])
+    assert TextEncoder(tokenizer).decode([A, end, B]) == "ab"
+    assert not TextEncoder(tokenizer).keeps_markers
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|channel|>"]}, replace_extra_special_tokens=False)
+    channel = tokenizer.convert_tokens_to_ids("<|channel|>")
+    assert TextEncoder(tokenizer).decode([channel, A, message, B, end, EOS]) == "<|channel|>a<|message|>b<|end|>"
+    assert TextEncoder(tokenizer).decode([A, end, B]) == "ab"
+
+
+def test_a_word_that_was_added_to_the_vocabulary_is_no_control_token():
+    tokenizer = byte_tokenizer(chat=True)
+    tokenizer.add_tokens(["user"])
+    tokenizer.chat_template += "{# user #}"
+    assert TextEncoder(tokenizer).mark("a user") == "a user"
