@@ -9,6 +9,7 @@ filter and the M-step come later.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,13 +25,14 @@ from seal_lightning.policy import Policy
 from seal_lightning.questions import Questioner
 from seal_lightning.raced import Raced, RaceWork, States, run_race
 from seal_lightning.racing import Racing
-from seal_lightning.sampling import Answerer, Asked, LocalAnswerer, PolicyWriter, Sampler, SampleRequest
+from seal_lightning.sampling import Answerer, Answers, Asked, LocalAnswerer, PolicyWriter, Sampler, SampleRequest
 from seal_lightning.scoring import (
     Attempt,
     Grades,
     Queries,
     Replies,
     Trial,
+    count_thoughts,
     grade_own,
     grade_trials,
     mark_edits,
@@ -41,7 +43,10 @@ from seal_lightning.scoring import (
 )
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Task
+from seal_lightning.thoughts import cut_thoughts
 from seal_lightning.types import AdapterJob, Context, Kind, Prompt, Rollout, SelfEdit, Usage
+
+log = logging.getLogger(__name__)
 
 NO_OWN_QUERY = "no own query passed the filters"
 # What a plan must be where a rubric marks the edits: there is nothing to repeat, to compare with or to ask.
@@ -157,7 +162,7 @@ class EStep:
         if plan.queries == "own":
             contexts, asked = self._own_queries(writer, contexts, clock)
         if plan.score_by == "rubric":
-            baselines: dict[str, tuple[Context, tuple[str, ...]]] = {}
+            baselines: dict[str, tuple[Context, Replies]] = {}
             attempts = self._attempts(policy, contexts, plan, round, clock)
             trials: list[Trial | None] = [None] * len(attempts)
             grades = mark_edits(self.rubric, attempts, policy=writer, clock=clock)
@@ -186,15 +191,17 @@ class EStep:
         for number, (attempt, trial, graded) in enumerate(zip(attempts, trials, grades, strict=True)):
             context = attempt.context
             first = not rollouts or rollouts[-1].context_id != context.id
+            baseline = baselines[context.id][1] if baselines else None
             rollout = to_rollout(
                 attempt,
                 trial,
                 graded,
-                baseline_answers=baselines[context.id][1] if baselines else (),
+                baseline_answers=baseline.answers if baseline else (),
                 round=round,
                 seconds=seconds,
                 usage=usage_by_purpose(attempt, graded, first=first, questions=asked.get(context.id, Usage())),
                 dropped=raced.dropped.get(number, ""),
+                thoughts=count_thoughts(attempt, trial, baseline=baseline if first else None),
             )
             rollouts.append(rewarded(rollout, graded, self.reward))
         return rollouts
@@ -214,6 +221,7 @@ class EStep:
                 round=round,
                 seconds={},
                 usage=usage_by_purpose(attempt, Grades(), first=False),
+                thoughts=count_thoughts(attempt, None, baseline=None),
             )
             for attempt in attempts
         ]
@@ -268,10 +276,19 @@ class EStep:
             answers = self.answerer.answer(
                 policy, asked, trained, max_new_tokens=self.max_answer_tokens, on_done=advance
             )
-        return [
-            Replies(self._read(mine, prompts, one.texts), one.tokens)
-            for mine, prompts, one in zip(queries, ways, answers, strict=True)
-        ]
+        replies = [self._reply(*one) for one in zip(queries, ways, answers, strict=True)]
+        _tell_thoughts(replies, texts=sum(len(one.texts) for one in answers))
+        return replies
+
+    def _reply(self, queries: Queries, ways: Sequence[Sequence[Prompt]], answers: Answers) -> Replies:
+        """One answer to each query, without what was thought before it."""
+        said = [cut_thoughts(text) for text in answers.texts]
+        return Replies(
+            self._read(queries, ways, [one.text for one in said]),
+            answers.tokens,
+            thoughts=sum(one.thoughts > 0 for one in said),
+            unfinished=sum(one.unfinished for one in said),
+        )
 
     # -- what is asked and tried -----------------------------------------------------------------------------------
 
@@ -287,11 +304,11 @@ class EStep:
 
     def _baselines(
         self, policy: Policy, contexts: Sequence[Context], clock: Clock
-    ) -> dict[str, tuple[Context, tuple[str, ...]]]:
+    ) -> dict[str, tuple[Context, Replies]]:
         """What the policy answers without any adapter, once a context."""
         queries = [own_queries(context) for context in contexts]
         replies = self.ask(policy, queries, clock=clock, phase="baseline")
-        return {context.id: (context, one.answers) for context, one in zip(contexts, replies, strict=True)}
+        return {context.id: (context, one) for context, one in zip(contexts, replies, strict=True)}
 
     def _attempts(
         self, policy: Policy, contexts: Sequence[Context], plan: Plan, round: int, clock: Clock
@@ -317,7 +334,7 @@ class EStep:
             mine = [(request, sample) for request, sample in samples.items() if request.context is context]
             attempts += self._references(context, plan, round) if mine else _unasked(context, plan)
             for request, sample in mine:
-                edit = self.task.parse(sample.text, context)
+                edit = self.task.read_edit(sample.text, context)
                 tokens = {"prompt": sample.prompt_tokens, "edit": sample.tokens}
                 for repeat in range(plan.repeats):
                     seed = derive_seed("adapter", self.seed, round, context.id, request.index, repeat)
@@ -333,7 +350,7 @@ class EStep:
         if plan.passage_only:
             edits["passage"] = SelfEdit(text="", training_sequences=self.task.passage_sequences(context))
         if plan.written and context.edits:
-            edits["written"] = self.task.parse(context.edits[0], context)
+            edits["written"] = self.task.read_edit(context.edits[0], context)
         return [
             Attempt(context, kind, -1, 0, derive_seed("adapter", self.seed, round, context.id, kind, 0), "", edit, {})
             for kind, edit in edits.items()
@@ -377,7 +394,7 @@ class EStep:
         jobs = [_job(attempts[index]) for index in usable]
         with clock.phase("inner loop", self.inner_loop.total_steps(jobs)) as advance:
             trained = self.inner_loop.adapt(
-                policy.model, policy.tokenizer, jobs, on_step=advance, start=start, until=until
+                policy.model, policy.encoder, jobs, on_step=advance, start=start, until=until
             )
         queries = [
             [*own_queries(context), *others.get(context.id, ())]
@@ -386,7 +403,15 @@ class EStep:
         replies = self.ask(policy, queries, jobs=range(len(jobs)), trained=trained, clock=clock)
         for index, one, stats in zip(usable, replies, trained.stats, strict=True):
             own = len(attempts[index].context.queries)
-            trials[index] = Trial(one.answers[:own], one.answers[own:], stats.steps, stats.trained_tokens, one.tokens)
+            trials[index] = Trial(
+                one.answers[:own],
+                one.answers[own:],
+                stats.steps,
+                stats.trained_tokens,
+                one.tokens,
+                thoughts=one.thoughts,
+                unfinished=one.unfinished,
+            )
         return trials, trained.states
 
     def _race(
@@ -399,10 +424,23 @@ class EStep:
             plan.repeats,
             adapt=lambda some, start, until: self._try(policy, some, others, clock, start=start, until=until),
             grade=lambda some, trials: grade_own(self.grader, some, trials, policy=PolicyWriter(policy), clock=clock),
-            tokens=lambda one: self.inner_loop.trained_tokens(policy.model, policy.tokenizer, _job(one)),
+            tokens=lambda one: self.inner_loop.trained_tokens(policy.model, policy.encoder, _job(one)),
             steps=lambda one: self.inner_loop.total_steps([_job(one)]),
         )
         return run_race(attempts, work)
+
+
+def _tell_thoughts(replies: Sequence[Replies], *, texts: int) -> None:
+    unfinished = sum(one.unfinished for one in replies)
+    if unfinished:
+        log.warning(
+            "%d of %d answers are empty, since they end within a thought: raise model.max_answer_tokens, or switch "
+            "thinking off (model.source.template_args)",
+            unfinished,
+            texts,
+        )
+    if thoughts := sum(one.thoughts for one in replies) - unfinished:
+        log.info("thoughts were cut out of %d of %d answers", thoughts, texts)
 
 
 def _unasked(context: Context, plan: Plan) -> list[Attempt]:

@@ -6,6 +6,7 @@ standard deviation of a sample, and 0 for a single value. A rejected edit scores
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,6 +47,7 @@ class Figures:
         dropped: Share of edits that a race gave up; they count as edits and for what they took, not in any score.
         spent: Share of the trained tokens of a full E-step that a race spent; None without one.
         kept: Edits that a filter keeps; None where none chooses.
+        thoughts: Texts that thoughts were cut out of, and `unfinished` answers, as a rollout counts them.
     """
 
     contexts: int
@@ -68,6 +70,7 @@ class Figures:
     dropped: float = 0.0
     spent: float | None = None
     kept: int | None = None
+    thoughts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def requests(self) -> int:
@@ -112,7 +115,16 @@ def figures_of(rollouts: Sequence[Rollout]) -> Figures:
         usage=_usage(rollouts),
         dropped=1 - len(edits) / len(every),
         spent=share_spent(rollouts),
+        thoughts=total_thoughts(rollouts),
     )
+
+
+def total_thoughts(rollouts: Iterable[Rollout]) -> dict[str, int]:
+    """The sums of what the rollouts count about thoughts."""
+    total: Counter[str] = Counter()
+    for rollout in rollouts:
+        total.update(rollout.thoughts)
+    return dict(total)
 
 
 def share_spent(rollouts: Iterable[Rollout]) -> float | None:
@@ -155,6 +167,8 @@ def render_figures(rows: Mapping[str, Figures]) -> str:
         "repeats": lambda row: f"{row.repeats}",
         "queries": lambda row: f"{row.queries:,}",
         "rejected": lambda row: f"{row.rejected:.1%}",
+        "thoughts cut": lambda row: f"{cut:,}" if (cut := _texts_cut(row)) else "",
+        "unfinished answers": lambda row: f"{row.thoughts['unfinished']:,}" if "unfinished" in row.thoughts else "",
         "dropped": lambda row: f"{row.dropped:.1%}" if row.dropped else "",
         "compute": lambda row: "" if row.spent is None else f"{row.spent:.1%}",
         "kept": lambda row: "" if row.kept is None else f"{row.kept:,}",
@@ -185,6 +199,10 @@ def _table(rows: Mapping[str, Figures], columns: Mapping[str, Column]) -> str:
 
 def _term(term: str, row: Figures) -> str:
     return _plus_minus(row.terms[term]) if term in row.terms else ""
+
+
+def _texts_cut(row: Figures) -> int:
+    return row.thoughts.get("edit", 0) + row.thoughts.get("answers", 0)
 
 
 def _plus_minus(pair: tuple[float, float]) -> str:

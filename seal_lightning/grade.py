@@ -44,6 +44,7 @@ def main(args: Sequence[str]) -> None:
     options = _options(args)
     grader = resolve(options.grader)
     rows = [row for name in options.files for row in read_judged(Path(name).expanduser())]
+    _tell_thoughts(rows)
     judged = _is_judged(rows)
     verdicts = _graded(grader, rows, _policy(options.policy))
     if options.output:
@@ -99,6 +100,15 @@ def _is_judged(rows: Sequence[Judged]) -> bool:
 
 
 # -- steps -------------------------------------------------------------------------------------------------------------
+
+
+def _tell_thoughts(rows: Sequence[Judged]) -> None:
+    """How many answers are graded without what the file holds of them, on stderr."""
+    said = [row.said for row in rows if row.said and row.said.thoughts]
+    unfinished = sum(one.unfinished for one in said)
+    if said:
+        ended = f"; {unfinished} of them end within one and count as empty" if unfinished else ""
+        print(f"grade: thoughts were cut out of {len(said)} of {len(rows)} answers{ended}", file=sys.stderr)
 
 
 def _policy(name: str | None) -> Chooser | None:

@@ -20,6 +20,7 @@ import torch
 from seal_lightning.adapters import AdapterBank, save_adapter
 from seal_lightning.adapters.bank import find_targets, parameters_of
 from seal_lightning.bank_training import AdapterPlan, AdapterState, BankTraining, JobStats, Regulariser
+from seal_lightning.encoding import TextEncoder
 from seal_lightning.errors import ConfigError
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
 
@@ -162,7 +163,7 @@ class InnerLoop:
 
         Args:
             model: Frozen causal language model in evaluation mode.
-            tokenizer: Its tokenizer.
+            tokenizer: Its tokenizer, or the policy's encoder.
             jobs: One without anything to train on leaves its adapter as it was drawn, which changes nothing in the
                 model.
             on_step: Told how many optimizer steps were made since the last call.
@@ -179,7 +180,8 @@ class InnerLoop:
             torch.OutOfMemoryError: Not even one adapter with one sequence at a time fits.
         """
         assert not model.training, "the policy has to be in evaluation mode: dropout would differ from row to row"
-        plans = [self._plan(job, model, tokenizer) for job in jobs]
+        encoder = TextEncoder.of(tokenizer)
+        plans = [self._plan(job, model, encoder) for job in jobs]
         trained = self._bank(model, jobs, slots=len(jobs), trainable=False)
         stats: Sequence[JobStats] = ()
         states: Sequence[AdapterState | None] = ()
@@ -232,7 +234,8 @@ class InnerLoop:
     def _plan(self, job: AdapterJob, model: Any, tokenizer: Any) -> AdapterPlan:
         window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or self.max_length
         limit = min(self.max_length, window)
-        whole = [self._encode(sequence, tokenizer) for sequence in job.training_sequences]
+        encoder = TextEncoder.of(tokenizer)
+        whole = [self._encode(sequence, encoder) for sequence in job.training_sequences]
         # A sequence without a target (empty, or cut within its prompt) would make a step that learns nothing.
         sequences = [(tokens[:limit], prompt) for tokens, prompt in whole if min(len(tokens), limit) > max(1, prompt)]
         epochs = _given(job.directives.epochs, self.epochs)
@@ -263,14 +266,13 @@ class InnerLoop:
         )
 
     def _encode(self, sequence: TrainingSequence, tokenizer: Any) -> tuple[list[int], int]:
-        prompt = tokenizer(sequence.prompt)["input_ids"] if sequence.prompt else []
-        text = tokenizer(sequence.text, add_special_tokens=not prompt)["input_ids"]
-        end = [tokenizer.eos_token_id] if self.append_eos and tokenizer.eos_token_id is not None else []
-        tokens = [*prompt, *text, *end]
+        encoder = TextEncoder.of(tokenizer)
+        tokens, prompt = encoder.sequence(sequence.text, prompt=sequence.prompt, ended=self.append_eos)
         if self.pad_to is not None:
-            fill = tokenizer.pad_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+            plain = encoder.tokenizer
+            fill = plain.pad_token_id if plain.eos_token_id is None else plain.eos_token_id
             tokens += [fill] * (self.pad_to - len(tokens))
-        return tokens, len(prompt)
+        return tokens, prompt
 
 
 def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:

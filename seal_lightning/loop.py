@@ -27,7 +27,7 @@ from lightning.pytorch.trainer import call
 from seal_lightning.data import units as units_of
 from seal_lightning.errors import CheckpointError, JournalError, Stopped
 from seal_lightning.evaluation import total_usage
-from seal_lightning.figures import rewards_of, share_spent
+from seal_lightning.figures import rewards_of, share_spent, total_thoughts
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.selection import group_rollouts
@@ -245,10 +245,16 @@ def e_step_metrics(
         "e_step/kept": float(len(kept)),
         "e_step/seconds": seconds,
         "e_step/adapter_steps_per_s": steps / inner if inner else 0.0,
+        **thought_metrics(rollouts),
         **({"racing/spent_frac": spent} if (spent := share_spent(rollouts)) is not None else {}),
         **term_metrics(rollouts),
         **({f"endpoint/{name}": value for name, value in usage.as_dict().items()}),
     }
+
+
+def thought_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """How many texts thoughts were cut out of, and how many answers ended within one; empty where no model thinks."""
+    return {f"thoughts/{name}": float(count) for name, count in total_thoughts(rollouts).items()}
 
 
 def term_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:

@@ -133,7 +133,9 @@ class Example:
 
 
 def encode_example(policy: Policy, prompt: str, text: str, *, max_length: int) -> Example:
-    """Tokenise one kept edit after its prompt, ended by the EOS token (so that the policy learns to stop).
+    """Tokenise one kept edit after its prompt, with what ends a text of the policy (so that it learns to stop).
+
+    That is the EOS token, or for an instruct model the token with which its chat template ends a turn.
 
     Raises:
         ConfigError: The prompt alone fills `max_length`; a sequence without any loss would make the weights nan.
@@ -144,10 +146,9 @@ def encode_example(policy: Policy, prompt: str, text: str, *, max_length: int) -
             f"model.m_step.max_length must be above the {len(start)} tokens of the longest prompt, got {max_length}: "
             "raise it (at most to the model's window) and resume, the E-step's work is kept"
         )
-    target = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
-    end = [policy.tokenizer.eos_token_id] if policy.tokenizer.eos_token_id is not None else []
-    input_ids = [*start, *target, *end][:max_length]
-    labels = [*[IGNORED] * len(start), *target, *end][:max_length]
+    target = policy.encode_reply(text)
+    input_ids = [*start, *target][:max_length]
+    labels = [*[IGNORED] * len(start), *target][:max_length]
     return Example(input_ids, labels)
 
 

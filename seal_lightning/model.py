@@ -6,10 +6,11 @@ without a download. Safe by default: safetensors only, no remote code unless ask
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from seal_lightning.adapters import base_of, carried, carry, read_lora
 from seal_lightning.adapters.bank import left_out
 from seal_lightning.adapters.export import CONFIG, WEIGHTS
+from seal_lightning.chat import DATE, ChatTemplate, chosen_template, read_template
 from seal_lightning.checkpoints import FOLDER, Checkpoint, attentions_of, explained, read_checkpoint
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.tiny import build_tiny
@@ -41,7 +43,11 @@ class ModelSource:
             `lab-grids` for the small models that come with this package (docs/lab.md, docs/arc.md), or `random/llama`
             (or another of docs/reference/families.md) for random weights.
         dtype: Of the base weights; `auto` takes the checkpoint's own. Adapters are float32 in any case.
-        chat: Whether prompts go through the tokenizer's chat template; `auto` uses it where the tokenizer has one.
+        chat: Whether prompts go through the tokenizer's chat template; `auto` uses it where the model stops at the
+            token with which the template ends a turn: instruct models do, base models that carry a template do not.
+        template_args: What the chat template is given beside the messages, by name, such as `enable_thinking: true`.
+            Switches for thinking are off where nothing is said here.
+        date: "Today" for chat templates that tell it, as YYYY-MM-DD; fixed, so that a run reads the same on any day.
         revision: Branch, tag or commit of a hub model.
         attention: Attention implementation of transformers (`sdpa`, `eager`, `flash_attention_2`, ...); its own choice
             for the model where unset.
@@ -55,6 +61,8 @@ class ModelSource:
     name: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     dtype: Dtype = "auto"
     chat: bool | Literal["auto"] = "auto"
+    template_args: dict[str, Any] = field(default_factory=dict)
+    date: str = DATE
     revision: str | None = None
     attention: str | None = None
     quantization: Literal["4bit", "8bit"] | dict[str, Any] | None = None
@@ -62,19 +70,26 @@ class ModelSource:
     trust_remote_code: bool = False
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        try:
+            datetime.date.fromisoformat(self.date)
+        except (TypeError, ValueError):
+            raise ConfigError(f"model.source.date must be a day as YYYY-MM-DD, got {self.date!r}: try {DATE}") from None
 
-def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, bool]:
+
+def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, ChatTemplate | Literal[False]]:
     """Load (model, tokenizer, chat) as `source` says; the model is on the CPU and its tokenizer has a pad token.
 
-    Quantised weights are where transformers puts them, on a GPU if there is one.
+    The third is what `Policy` takes: the chat template, tried out, or False for plain prompts. Quantised weights are
+    where transformers puts them, on a GPU if there is one.
 
     Args:
         source: What to load.
         adapter: Off to leave out the adapter of a PEFT folder and take its base and tokenizer alone.
 
     Raises:
-        ModelError: The name is neither a folder nor on the hub (or cache), weights or tokenizer are missing, or the
-            chat template was asked for where there is none.
+        ModelError: The name is neither a folder nor on the hub (or cache), weights or tokenizer are missing, the chat
+            template was asked for where there is none, or it cannot be used.
     """
     model, tokenizer = _read(source, adapter)
     for reason, names in left_out(model).items():
@@ -85,12 +100,29 @@ def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, 
                 f"model.source.name={source.name}: the tokenizer has neither a pad nor an EOS token; set one"
             )
         tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer, _chat(source, model, tokenizer) or False
+
+
+def _chat(source: ModelSource, model: Any, tokenizer: Any) -> ChatTemplate | None:
+    """The chat template where prompts go through it."""
     has_template = getattr(tokenizer, "chat_template", None) is not None
     if source.chat is True and not has_template:
         raise ModelError(
             f"model.source.chat=true, but the tokenizer of {source.name} has no chat template; set it to false"
         )
-    return model, tokenizer, has_template if source.chat == "auto" else source.chat
+    template = None
+    if source.chat is not False and has_template:
+        template = read_template(tokenizer, name=source.name, args=source.template_args, date=source.date)
+        if source.chat == "auto":
+            template = chosen_template(template, model, name=source.name)
+    if template is None and source.template_args:
+        if not has_template:
+            raise ModelError(f"model.source.template_args has no use: {source.name} has no chat template; leave it out")
+        raise ModelError(
+            f"model.source.template_args has no use: prompts of {source.name} are plain; leave it out, or set "
+            "model.source.chat=true"
+        )
+    return template
 
 
 def _read(source: ModelSource, adapter: bool) -> tuple[Any, Any]:

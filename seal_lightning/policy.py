@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,8 @@ from seal_lightning.adapters import LoRA, carried, save_lora, save_whole, stack,
 from seal_lightning.adapters.bank import linear_layers
 from seal_lightning.adapters.beside import add_update, is_quantised, note_shared
 from seal_lightning.adapters.coverage import unreached
+from seal_lightning.chat import ChatTemplate, ends_turns, read_template
+from seal_lightning.encoding import TextEncoder
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.partitioned import copy_weights, is_partitioned, whole
 from seal_lightning.seeding import derive_seed
@@ -73,14 +75,23 @@ class Policy:
     Attributes:
         model: The model.
         tokenizer: Its tokenizer.
-        chat: Whether prompts go through the chat template.
+        chat: Whether prompts go through the chat template: the template as `load_model` has tried it out, or True for
+            the tokenizer's with its defaults.
         learned: What M-steps have added to the base, for a server that holds the base; None where that is nothing.
+        encoder: Turns texts into token ids, and back.
+        template: The chat template; None for plain prompts.
     """
 
     model: Any
     tokenizer: Any
-    chat: bool
+    chat: bool | ChatTemplate
     learned: Callable[[], LoRA | None] = lambda: None
+    encoder: TextEncoder = field(init=False, repr=False)
+    template: ChatTemplate | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.encoder = TextEncoder(self.tokenizer)
+        self.template = read_template(self.tokenizer) if self.chat is True else self.chat or None
 
     @property
     def device(self) -> torch.device:
@@ -91,26 +102,59 @@ class Policy:
         """The most tokens the model can attend to (a large number where its config sets no limit)."""
         return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 20) or 1 << 20)
 
+    @property
+    def chat_stamp(self) -> bool | str:
+        """Whether and how prompts go through the chat template, for a journal's stamp."""
+        return self.template.stamp if self.template else False
+
     def format(self, prompt: Prompt) -> str:
-        """The text the model reads: the chat template, or for base models plain text that ends in the lead."""
-        if prompt.plain or not self.chat:
-            text = f"{prompt.system}\n\n{prompt.user}{prompt.lead}" if prompt.system else prompt.user + prompt.lead
-            return self._opening() + text if self.chat else text
-        messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
-        messages.append({"role": "user", "content": prompt.user})
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        """The text the model reads: the chat template, or for base models plain text that ends in the lead.
+
+        Control tokens that the prompt mentions are marked (`encoding.MARK`): to `encode` they are text.
+        """
+        mark = self.encoder.mark
+        marked = replace(prompt, user=mark(prompt.user), lead=mark(prompt.lead), system=mark(prompt.system))
+        if self.template and not prompt.plain:
+            return self.template.render(marked)
+        text = f"{marked.system}\n\n{marked.user}{marked.lead}" if marked.system else marked.user + marked.lead
+        return self._opening() + text if self.template else text
 
     def _opening(self) -> str:
         """The special tokens that the tokenizer begins a text with, which `encode` leaves to the chat template."""
-        return self.tokenizer.decode(self.tokenizer("")["input_ids"])
+        return self.tokenizer.decode(self.encoder.opening)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a formatted prompt (a chat template writes its special tokens itself)."""
-        return self.tokenizer(text, add_special_tokens=not self.chat)["input_ids"]
+        return self.encoder.prompt(text, opened=self.template is not None)
+
+    def encode_reply(self, text: str) -> list[int]:
+        """Token ids of what the model should answer a prompt with, up to the end of its turn."""
+        end = self.encoder.end if self.template is None or self.template.end is None else [self.template.end]
+        return [*self.reply_opening, *self.encoder.data(text), *end]
+
+    @property
+    def reply_opening(self) -> list[int]:
+        """What stands between a prompt and the reply itself: the end of a thought that the prompt opens, a channel."""
+        return self.encoder.prompt(self.template.reply, opened=True) if self.template else []
+
+    def decode(self, ids: Sequence[int], *, prompt: Sequence[int]) -> str:
+        """What the model has written after a prompt, with the thoughts that it has written or gone on with."""
+        opened = self.opened(self.tokenizer.decode(prompt[-40:])) if self.template and self.template.opens else ""
+        return opened + self.encoder.decode(ids)
+
+    def opened(self, prompt: str) -> str:
+        """How a formatted prompt opens a thought for the model to go on with; empty where it does not."""
+        opens = self.template.opens if self.template else ""
+        return opens if opens and prompt.endswith(opens) else ""
+
+    @property
+    def ends_turns(self) -> bool:
+        """Whether the model stops of its own where the chat template ends a turn."""
+        return self.template is None or ends_turns(self.template, self.model)
 
     def count(self, text: str) -> int:
         """Tokens of a text that the policy did not write itself, without special ones."""
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self.encoder.data(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +181,7 @@ class TunedPolicy:
         self,
         model: Any,
         tokenizer: Any,
-        chat: bool,
+        chat: bool | ChatTemplate,
         tuning: PolicyTuning,
         *,
         seed: int,

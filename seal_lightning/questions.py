@@ -19,6 +19,7 @@ from seal_lightning.tasks import EditKind
 from seal_lightning.tasks.base import first_line
 from seal_lightning.tasks.edit_kinds import resolve_kind
 from seal_lightning.tasks.edit_parsers import questions
+from seal_lightning.thoughts import UNFINISHED, cut_thoughts
 from seal_lightning.types import Chooser, Context, Prompt, Query, Usage, Written
 
 _PAIR = re.compile(r"Question: (.*?)\nAnswer: (.*)", re.DOTALL)
@@ -109,7 +110,10 @@ class Questioner:
     def _filtered(self, text: str, context: Context) -> tuple[list[Query], dict[str, int]]:
         kept: list[Query] = []
         dropped: dict[str, int] = {}
-        for pair in questions(text):
+        said = cut_thoughts(text)
+        if said.unfinished:
+            return [], {UNFINISHED: 1}
+        for pair in questions(said.text):
             match = _PAIR.fullmatch(pair)
             assert match is not None, "the parser writes pairs alike"
             question, gold = (" ".join(part.split()) for part in match.groups())
@@ -151,7 +155,7 @@ class Questioner:
         prompts = [_open_book(query, contexts[number]) for number, query in asked]
         replies = self._written(prompts, 64, policy, on_wait)
         answers = [
-            Answer(query.question, query.golds, first_line(reply.text))
+            Answer(query.question, query.golds, first_line(cut_thoughts(reply.text).text))
             for (_, query), reply in zip(asked, replies, strict=True)
         ]
         verdicts = grader.verdicts(answers, policy=policy, on_done=lambda count: on_wait())

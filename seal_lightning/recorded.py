@@ -22,6 +22,7 @@ from seal_lightning.journal import read_units
 from seal_lightning.official import OfficialRun, read_run
 from seal_lightning.racing import Racing, Training, race
 from seal_lightning.selection import best_of, group_rollouts
+from seal_lightning.thoughts import cut_thoughts
 from seal_lightning.types import EditOutcome, Rollout, Usage
 
 JOURNAL = re.compile(r"(.*?)(\.rank-\d+)?\.(jsonl|ndjson)(\.gz)?")
@@ -227,7 +228,8 @@ def _graded(rollout: Rollout) -> list[tuple[Answer, float]]:
 def _answers(rollout: Rollout, texts: Sequence[str]) -> list[Answer]:
     if not texts:
         return []
-    return [Answer(*asked) for asked in zip(rollout.questions, rollout.golds, texts, strict=True)]
+    said = [cut_thoughts(text).text for text in texts]  # other programs' files may hold thoughts
+    return [Answer(*asked) for asked in zip(rollout.questions, rollout.golds, said, strict=True)]
 
 
 def _rescored(rollout: Rollout, verdicts: Mapping[Answer, Verdict]) -> Rollout:

@@ -61,7 +61,12 @@ class UnitRunner:
         self.phase = phase
         self.ranks: Ranks = trainer.ranks
         stamp = make_stamp(
-            e_step, plan, units, chat=module.policy.policy.chat, base=module.base_fingerprint, policy=policy_digest
+            e_step,
+            plan,
+            units,
+            chat=module.policy.policy.chat_stamp,
+            base=module.base_fingerprint,
+            policy=policy_digest,
         )
         name = f"{phase}-{_digest(stamp)[:12]}" if by_stamp else f"{phase}-{round:03d}"
         # Every rank reads all files that it can see: on one machine all of them, on several nodes maybe its own only.
@@ -132,7 +137,7 @@ class UnitRunner:
 
 
 def make_stamp(
-    e_step: EStep, plan: Plan, units: Sequence[Sequence[Context]], *, chat: bool, base: str, policy: str
+    e_step: EStep, plan: Plan, units: Sequence[Sequence[Context]], *, chat: bool | str, base: str, policy: str
 ) -> dict[str, Any]:
     """What rollouts depend on, as flat JSON values: the E-step's settings, the units' contents, base and policy.
 
@@ -140,7 +145,7 @@ def make_stamp(
         e_step: What is done with a unit.
         plan: Edits and repeats.
         units: All units.
-        chat: Whether prompts go through the chat template.
+        chat: Whether prompts go through the chat template, and how (`Policy.chat_stamp`).
         base: The base model's fingerprint.
         policy: Digest of what was learnt on top of it.
     """

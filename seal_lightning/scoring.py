@@ -23,10 +23,15 @@ Queries = Sequence[tuple[Context, Query]]
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """What was answered to some queries, and how many tokens that took together."""
+    """What was answered to some queries, and how many tokens that took together.
+
+    `thoughts` counts the texts that thoughts were cut out of, `unfinished` those that ended within one.
+    """
 
     answers: tuple[str, ...]
     tokens: int
+    thoughts: int = 0
+    unfinished: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class Trial:
     steps: int
     trained_tokens: int
     answer_tokens: int
+    thoughts: int = 0
+    unfinished: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ def grade_trials(
     attempts: Sequence[Attempt],
     trials: Sequence[Trial | None],
     *,
-    baselines: Mapping[str, tuple[Context, tuple[str, ...]]],
+    baselines: Mapping[str, tuple[Context, Replies]],
     others: Mapping[str, Queries],
     policy: Chooser,
     clock: Clock,
@@ -101,8 +108,8 @@ def grade_trials(
         graded: What `grade_own` gave, by number of the attempt.
     """
     answers: list[Answer] = []
-    for context, texts in baselines.values():
-        answers += _answers(own_queries(context), texts)
+    for context, replies in baselines.values():
+        answers += _answers(own_queries(context), replies.answers)
     for number, (attempt, trial) in enumerate(zip(attempts, trials, strict=True)):
         if trial:
             answers += [] if number in graded else _answers(own_queries(attempt.context), trial.answers)
@@ -162,6 +169,7 @@ def to_rollout(
     seconds: Mapping[str, float],
     usage: Mapping[str, Usage],
     dropped: str = "",
+    thoughts: Mapping[str, int] = MappingProxyType({}),
 ) -> Rollout:
     """Everything that is known about an attempt; its reward comes with `rewarded`.
 
@@ -174,6 +182,7 @@ def to_rollout(
         seconds: By phase.
         usage: What endpoints charged, by purpose.
         dropped: Why a race gave the edit up, where it did.
+        thoughts: As `count_thoughts` says.
     """
     queries = attempt.context.queries if baseline_answers else ()
     baseline = _mean(grades.before)
@@ -207,11 +216,29 @@ def to_rollout(
         gain=0.0 if grades.rubric else score - baseline,  # a rubric has no baseline
         dropped=dropped,
         retention=_mean(grades.others[1]) - _mean(grades.others[0]) if grades.others else None,
+        thoughts=dict(thoughts),
         steps=trial.steps if trial else 0,
         tokens={**attempt.tokens, **counts},
         seconds=seconds,
         usage={purpose: used.as_dict() for purpose, used in usage.items() if used.as_dict()},
     )
+
+
+def count_thoughts(attempt: Attempt, trial: Trial | None, *, baseline: Replies | None) -> dict[str, int]:
+    """The texts that thoughts were cut out of, and the answers that ended within one; zeros are left out.
+
+    Args:
+        attempt: The self-edit and repeat; an edit counts at its first repeat.
+        trial: What its adapter answered.
+        baseline: What the policy answered without it, where that is to be counted here.
+    """
+    answered = [found for found in (trial, baseline) if found is not None]
+    counts = {
+        "edit": int(bool(attempt.edit.thoughts) and attempt.repeat == 0),
+        "answers": sum(found.thoughts for found in answered),
+        "unfinished": sum(found.unfinished for found in answered),
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def rewarded(rollout: Rollout, grades: Grades, reward: Reward) -> Rollout:

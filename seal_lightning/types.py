@@ -156,13 +156,17 @@ class Directives:
 
 @dataclass(frozen=True, slots=True)
 class SelfEdit:
-    """A parsed self-edit. `reason` is empty for a usable one; otherwise it says why nothing can be trained on it."""
+    """A parsed self-edit. `reason` is empty for a usable one; otherwise it says why nothing can be trained on it.
+
+    `thoughts` counts those that were cut out of what the model wrote before `text`, which the policy is trained on.
+    """
 
     text: str
     training_sequences: tuple[TrainingSequence, ...] = ()
     asked: Mapping[str, Any] = field(default_factory=dict)
     applied: Directives = Directives()
     reason: str = ""
+    thoughts: int = 0
 
     @property
     def status(self) -> Status:
@@ -189,6 +193,8 @@ class Rollout:
     what the reward is made of, before weights; `retention` is the change of accuracy on other contexts' queries, where
     it was asked for. `usage` is what endpoints were asked for, by purpose (`Usage.as_dict`); over rollouts it adds up.
     `dropped` says why a race gave the edit up, where it did: nothing keeps such an edit, and its score is no measure.
+    `thoughts` counts texts: `edit` (at the first repeat) and `answers` (the baseline's at the context's first rollout)
+    are those that thoughts were cut out of, `unfinished` the answers that are empty, since they end within one.
     `steps` are the adapter's optimizer steps; `tokens` counts `prompt`, `edit`, `trained` (sum over all epochs),
     `answers`, and at an edit's first repeat what a race `saved` of those it did not train;
     `seconds` is wall-clock time by phase.
@@ -219,6 +225,7 @@ class Rollout:
     terms: Mapping[str, float] = field(default_factory=dict)
     retention: float | None = None
     dropped: str = ""
+    thoughts: Mapping[str, int] = field(default_factory=dict)
     steps: int = 0
     tokens: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)

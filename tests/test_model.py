@@ -53,7 +53,7 @@ def test_attention(saved, random):
 
 @pytest.mark.parametrize(("template", "asked", "used"), [(True, "auto", True), (True, False, False), (True, True, True), (False, "auto", False)])  # fmt: skip  # noqa: E501
 def test_chat(saved, template, asked, used):
-    assert load_model(ModelSource(name=str(saved(chat=template)), chat=asked))[2] is used
+    assert bool(load_model(ModelSource(name=str(saved(chat=template)), chat=asked))[2]) is used
 
 
 def test_the_pad_token_is_eos_where_there_is_none(saved):

@@ -157,7 +157,7 @@ def _adapt(
     screen.line(f"{_count(documents, 'document')}, {_count(passages, 'passage')}{unread}")
     rollouts: list[Rollout] = []
     if writing.learn == "edits":
-        seen = make_stamp(e_step, writing.plan, [passages], chat=policy.chat, base=stamp, policy="")
+        seen = make_stamp(e_step, writing.plan, [passages], chat=policy.chat_stamp, base=stamp, policy="")
         seen |= {"rewarded": writing.rewarded, "contexts_per_unit": options.contexts_per_unit}
         rollouts = write_edits(
             e_step,

@@ -72,7 +72,7 @@ def estimate(
     learnt = float(read)
     if writing.learn == "edits":
         plan = writing.plan
-        prompts = sum(policy.count(policy.format(e_step.task.prompt(passage))) for passage in passages)
+        prompts = sum(len(policy.encode(policy.format(e_step.task.prompt(passage)))) for passage in passages)
         written = len(passages) * plan.edits * rates.edit_tokens
         amount = f"{len(passages)} passages x {plan.edits}"
         steps.append(Step("self-edits", amount, prompts * plan.edits + written, written * rates.per_written))

@@ -108,7 +108,8 @@ class KLToBase(Countermeasure):
         """Token ids of the generic texts."""
         texts = self._read
         if self.texts is None:
-            start = policy.tokenizer.bos_token or policy.tokenizer.eos_token
+            # nothing, as a text begins; a tokenizer that puts nothing there needs one token to go on from
+            start = "" if policy.encode("") else policy.tokenizer.bos_token or policy.tokenizer.eos_token
             nothing = Context(id="", title="", passage="")
             requests = [
                 SampleRequest(start, nothing, number, derive_seed("generic text", seed, number))
@@ -116,7 +117,7 @@ class KLToBase(Countermeasure):
             ]
             sampler = LocalSampler(top_p=1.0, max_new_tokens=self.tokens)
             texts = [sample.text for sample in sampler.sample(policy, requests)]
-        return [policy.tokenizer(text)["input_ids"][: self.tokens] for text in texts]
+        return [policy.encoder.sequence(text, ended=False)[0][: self.tokens] for text in texts]
 
     def regulariser(self, policy: Policy, earlier: Sequence[Learnt], *, seed: int) -> Regulariser:
         return DriftPenalty(policy, self._encoded, self._before, weight=self.weight, batch=self.batch, seed=seed)
@@ -182,7 +183,7 @@ class NullSpace(Countermeasure):
             return None
         targets = [target for target in find_targets(policy.model, "all-linear") if target.name in layers]
         texts = [
-            policy.tokenizer(sequence.prompt + sequence.text)["input_ids"]
+            policy.encoder.sequence(sequence.text, prompt=sequence.prompt, ended=False)[0]
             for one in earlier
             for sequence in one.sequences
         ]

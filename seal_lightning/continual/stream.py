@@ -102,7 +102,7 @@ class StreamRunner:
         policy = self.updates.policy
         units = [route.contexts, self.unrelated]
         found = make_stamp(
-            replace(self.e_step, seed=route.seed), self.plan, units, chat=policy.chat, base="", policy=""
+            replace(self.e_step, seed=route.seed), self.plan, units, chat=policy.chat_stamp, base="", policy=""
         )
         combine = type(self.updates).__name__
         return {**found, **self.origin, "combine": combine, "countermeasure": describe(countermeasure)}

@@ -7,16 +7,15 @@ probabilities of the options are compared.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, GradingError
+from seal_lightning.thoughts import cut_thoughts
 from seal_lightning.types import Chooser, Prompt, Usage
 
 AT_ONCE = 64  # prompts for the policy between two reports of progress
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _AROUND = " \t\n\r*_`'\".:()[]"
 
 
@@ -34,7 +33,7 @@ def read_option(text: str, options: Sequence[str]) -> int | None:
     >>> [read_option(text, ("no", "yes")) for text in ("**Yes.**", "no", "Yes, mostly", "<think>Hm.</think> NO", "")]
     [1, 0, None, 0, None]
     """
-    said = _THOUGHTS.sub("", text).strip(_AROUND).casefold()
+    said = cut_thoughts(text).text.strip(_AROUND).casefold()
     return next((number for number, option in enumerate(options) if said == option.casefold()), None)
 
 

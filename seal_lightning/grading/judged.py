@@ -10,14 +10,19 @@ from pathlib import Path
 
 from seal_lightning.data.rows import Row, read_rows
 from seal_lightning.grading.base import Answer
+from seal_lightning.thoughts import Said, cut_thoughts
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """An answer and whether a judge calls it right; None where no judge was asked."""
+    """An answer and whether a judge calls it right; None where no judge was asked.
+
+    `said` is what became of the answer's thoughts: its text is without them.
+    """
 
     answer: Answer
     correct: bool | None = None
+    said: Said | None = None
 
 
 def read_judged(path: Path, *, verdicts: bool = False) -> list[Judged]:
@@ -30,16 +35,21 @@ def read_judged(path: Path, *, verdicts: bool = False) -> list[Judged]:
     Raises:
         DataError: The file or a row of it cannot be used.
     """
-    return [Judged(_answer(row), _correct(row, required=verdicts)) for row in read_rows(path)]
+    read = []
+    for row in read_rows(path):
+        said = cut_thoughts(_text(row))
+        answer = Answer(row.text("question"), row.golds("gold", "golds"), said.text)
+        read.append(Judged(answer, _correct(row, required=verdicts), said))
+    return read
 
 
-def _answer(row: Row) -> Answer:
+def _text(row: Row) -> str:
     text = row.values.get("answer")
     if not isinstance(text, str):
         raise row.error(
             "answer", expected="text", got=row.got("answer"), advice="an empty answer is written as two quotes"
         )
-    return Answer(row.text("question"), row.golds("gold", "golds"), text)
+    return text
 
 
 def _correct(row: Row, *, required: bool) -> bool | None:

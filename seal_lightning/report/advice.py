@@ -87,6 +87,18 @@ def _edits_are_rejected(run: Measured) -> Iterator[Advice]:
             )
 
 
+def _answers_are_unfinished(run: Measured) -> Iterator[Advice]:
+    for found in run.rounds[-1:]:
+        if unfinished := found.figures.thoughts.get("unfinished", 0):
+            yield Advice(
+                "Answers end within a thought",
+                f"{_count(unfinished, 'answer')} of round {found.number} ended before the model had thought it out: "
+                "they count as empty.",
+                "Switch thinking off (model.source.template_args), or give answers more tokens "
+                "(--model.max_answer_tokens).",
+            )
+
+
 def _kept_edits_repeat(run: Measured) -> Iterator[Advice]:
     for found in run.rounds[-1:]:
         texts = [edit.text for edit in found.kept or ()]
@@ -178,6 +190,7 @@ CHECKS: Sequence[Callable[[Measured], Iterator[Advice]]] = (
     _nothing_was_kept,
     _kept_edits_repeat,
     _edits_are_rejected,
+    _answers_are_unfinished,
     _passage_alone_does_as_well,
     _queries_are_few,
 )

@@ -181,13 +181,14 @@ def generate_all(
                 way=way,
             )
         for row, tokens in zip(rows, found, strict=True):
-            written[row] = policy.tokenizer.decode(tokens, skip_special_tokens=True), len(tokens)
+            written[row] = policy.decode(tokens, prompt=prompts[row]), len(tokens)
         on_done(len(rows))
     return [written[row] for row in range(len(prompts))]
 
 
 def stop_tokens(policy: Policy) -> list[int]:
-    """The token ids that end a text: the model's own and the tokenizer's."""
+    """The token ids that end a text: the model's own, the tokenizer's, and what ends a turn of the chat template."""
     shipped = policy.model.generation_config.eos_token_id
     ids = shipped if isinstance(shipped, list) else [shipped]
-    return sorted({token for token in (*ids, policy.tokenizer.eos_token_id) if token is not None})
+    turn = policy.template.end if policy.template else None
+    return sorted({token for token in (*ids, policy.tokenizer.eos_token_id, turn) if token is not None})

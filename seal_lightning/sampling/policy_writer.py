@@ -26,14 +26,14 @@ class PolicyWriter:
         policy = self.policy
         ids = [policy.encode(policy.format(prompt)) for prompt in prompts]
         written = generate_all(policy, ids, size=self.batch_size, max_new_tokens=max_tokens)
-        return [Written(text.strip()) for text, _ in written]
+        return [Written(text.strip()) for text, _ in written]  # with thoughts: who asked cuts and counts them
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str]) -> list[tuple[float, ...]]:
         """From the likelihood of an option's tokens after the prompt; their mean, so that short ones do not win."""
         policy = self.policy
         space = "" if policy.chat else " "
-        ends = [policy.tokenizer(space + option, add_special_tokens=False)["input_ids"] for option in options]
-        asked = [policy.encode(policy.format(prompt)) for prompt in prompts]
+        ends = [policy.encoder.data(space + option) for option in options]
+        asked = [[*policy.encode(policy.format(prompt)), *policy.reply_opening] for prompt in prompts]
         longest = max(map(len, asked), default=0) + max(map(len, ends))
         if longest > policy.window:
             raise ModelError(

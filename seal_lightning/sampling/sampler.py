@@ -133,6 +133,8 @@ class LocalSampler(Sampler):
         self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
     ) -> list[Sample]:
         prompts = [policy.encode(request.prompt) for request in requests]
+        if self.constrained:  # what a schema describes is the reply itself, without a thought or a channel before it
+            prompts = [[*prompt, *policy.reply_opening] for prompt in prompts]
         schemas = [needed_schema(request) for request in requests] if self.constrained else []
         masks = SchemaMasks(policy) if self.constrained else None
 

@@ -119,6 +119,8 @@ class AdapterServer:
             )
         # an adapter's name is new each time, so there is nothing to keep
         request = {"stop_token_ids": stop_tokens(policy), **AS_HERE, **(self.endpoint.request or {})}
+        if policy.encoder.keeps_markers:  # the special tokens between which thoughts stand
+            request["skip_special_tokens"] = False
         endpoint = self.endpoint.asking(kept=False, **request)
         limits = [min(max_new_tokens, window - len(prompt)) for prompt in prompts]
         return endpoint.complete(prompts, max_tokens=limits, models=models, may_be_empty=True, **sampling)
@@ -184,6 +186,12 @@ def _changing_nothing(model: Any, rank: int, layers: Collection[str]) -> LoRA:
     return LoRA(state, 1.0)
 
 
+def _received(policy: Policy, prompt: str, text: str) -> str:
+    """What the policy wrote after a formatted prompt, as `Policy.decode` gives it."""
+    said = policy.encoder.without_special(text) if policy.encoder.keeps_markers else text
+    return policy.opened(prompt) + said
+
+
 class ServerSampler(Sampler):
     """Samples self-edits from the policy on a server.
 
@@ -223,7 +231,7 @@ class ServerSampler(Sampler):
                 on_done=on_done,
             )
         return [
-            written_sample(policy, request, one.text.strip(), one.usage)
+            written_sample(policy, request, _received(policy, request.prompt, one.text).strip(), one.usage)
             for request, one in zip(requests, written, strict=True)
         ]
 
@@ -268,17 +276,18 @@ class ServerAnswerer(Answerer):
     ) -> list[Answers]:
         """As many as the server holds at a time; without jobs, what the policy has learned is loaded once."""
         loras = [_with_job(learned, trained, one.job) for one in asked] if trained else [learned]
+        prompts = [policy.format(prompt) for one in asked for prompt in one.prompts]
         with self.server.holding(policy, loras) as names:
             named = names if trained else names * len(asked)
             written = self.server.continued(
                 policy,
-                [policy.format(prompt) for one in asked for prompt in one.prompts],
+                prompts,
                 max_new_tokens=max_new_tokens,
                 models=[name for name, one in zip(named, asked, strict=True) for _ in one.prompts],
                 on_done=on_done,
             )
-        given = iter(written)
-        return [_answers(policy, [next(given).text for _ in one.prompts]) for one in asked]
+        given = (_received(policy, prompt, one.text) for prompt, one in zip(prompts, written, strict=True))
+        return [_answers(policy, [next(given) for _ in one.prompts]) for one in asked]
 
 
 def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None) -> LoRA | None:

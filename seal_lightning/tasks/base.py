@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from seal_lightning.thoughts import UNFINISHED, cut_thoughts
 from seal_lightning.types import Context, Prediction, Prompt, Query, Rollout, SelfEdit, TrainingSequence
 
 
@@ -65,11 +66,16 @@ class Task(ABC):
     def parse(self, text: str, context: Context) -> SelfEdit:
         """Read what the policy wrote. Never raises, whatever the text.
 
-        `SelfEdit.text` is the text as it was written: the M-step trains the policy on it. Text that nothing can be
+        `SelfEdit.text` is the text as it was given: the M-step trains the policy on it. In a run that is the text
+        without thoughts (`read_edit`). Text that nothing can be
         trained on gives a `SelfEdit` with a short `reason` and no training sequences; reasons are counted in the
         metrics, so use a few fixed ones. What must be trained in any case (the passage) is added here too, and does not
         make an empty edit usable.
         """
+
+    def read_edit(self, text: str, context: Context) -> SelfEdit:
+        """Parse what a model wrote, without its thoughts; a text that ends within a thought cannot be used."""
+        return without_thoughts(text, lambda said: self.parse(said, context))
 
     @abstractmethod
     def passage_sequences(self, context: Context) -> tuple[TrainingSequence, ...]:
@@ -83,8 +89,11 @@ class Task(ABC):
         """
 
     def read_answer(self, text: str) -> str:
-        """The answer in what the model generated after `query_prompt`: its first line that is not empty."""
-        return first_line(text)
+        """The answer in what the model generated after `query_prompt`: its first line that is not empty.
+
+        Thoughts are no answer, so there is none in a text that ends within one.
+        """
+        return first_line(cut_thoughts(text).text)
 
     def query_prompts(self, query: Query, context: Context) -> tuple[Prompt, ...]:
         """All ways in which a query is asked, at least one: a task that lets answers vote asks in several."""
@@ -119,6 +128,14 @@ class Task(ABC):
         """
         del validations
         return ""
+
+
+def without_thoughts(text: str, parse: Callable[[str], SelfEdit]) -> SelfEdit:
+    """Parse what is left of a text without its thoughts; one that ends within a thought is rejected."""
+    said = cut_thoughts(text)
+    if said.unfinished:
+        return SelfEdit(text=text, reason=UNFINISHED, thoughts=said.thoughts)
+    return replace(parse(said.text), thoughts=said.thoughts)
 
 
 def first_line(text: str) -> str:

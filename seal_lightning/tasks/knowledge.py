@@ -7,7 +7,7 @@ training sequence under the passage's title, and the passage itself is one more.
 from __future__ import annotations
 
 from seal_lightning.errors import check_count
-from seal_lightning.tasks.base import Task
+from seal_lightning.tasks.base import Task, without_thoughts
 from seal_lightning.tasks.directives import DirectiveLimits, split_directives
 from seal_lightning.tasks.edit_kinds import EditKind, resolve_kind
 from seal_lightning.tasks.edit_parsers import PARSERS, strip_enumerator
@@ -56,6 +56,9 @@ class Knowledge(Task):
         return self.kind.prompt(context, request=self.directives.request() if self.directives else "")
 
     def parse(self, text: str, context: Context) -> SelfEdit:
+        return without_thoughts(text, lambda said: self._parse(said, context))
+
+    def _parse(self, text: str, context: Context) -> SelfEdit:
         body, asked = split_directives(text) if self.directives else (text, {})
         applied = self.directives.apply(asked) if self.directives else Directives()
         pieces = self._pieces(body)

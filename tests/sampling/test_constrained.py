@@ -134,7 +134,7 @@ def test_a_sample_does_not_depend_on_the_batch_it_is_in(family):
 def walk(tokenizer, *, stops=None, width=None, text="") -> list[list[int]]:
     """The tokens that are allowed at each step of writing `text`, and after it."""
     generation = SimpleNamespace(eos_token_id=stops)
-    made = SimpleNamespace(model=SimpleNamespace(generation_config=generation), tokenizer=tokenizer)
+    made = SimpleNamespace(model=SimpleNamespace(generation_config=generation), tokenizer=tokenizer, template=None)
     path, seen = tokenizer(text, add_special_tokens=False)["input_ids"], []
 
     def follow(logits, rows):
@@ -199,7 +199,7 @@ def sentencepiece_like() -> PreTrainedTokenizerFast:
 @pytest.mark.parametrize(("schema", "check"), [(SETTINGS, check_settings), (WORDS, check_words)])
 def test_tokenizers_of_all_kinds(tokenizer, schema, check):
     stand_in = SimpleNamespace(
-        tokenizer=tokenizer, model=SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=None))
+        tokenizer=tokenizer, template=None, model=SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=None))
     )
     masks, draw = SchemaMasks(stand_in), torch.Generator().manual_seed(0)
     for _ in range(20):

@@ -19,7 +19,7 @@ from seal_lightning.tasks.arc.figures import arc_tables
 from seal_lightning.tasks.arc.grids import Grid, grid_text
 from seal_lightning.tasks.arc.puzzles import Pair, demonstrations_of, input_of, write_demonstrations, write_input
 from seal_lightning.tasks.arc.submission import submission
-from seal_lightning.tasks.base import AnswerFile, Task
+from seal_lightning.tasks.base import AnswerFile, Task, without_thoughts
 from seal_lightning.types import (
     Context,
     Directives,
@@ -103,6 +103,9 @@ class ArcTask(Task):
         return Prompt(user=f"{self.instruction}\nFor example: {EXAMPLE}\n\n{shown}", lead="\n\n")
 
     def parse(self, text: str, context: Context) -> SelfEdit:
+        return without_thoughts(text, lambda said: self._parse(said, context))
+
+    def _parse(self, text: str, context: Context) -> SelfEdit:
         edit, asked, reason = read_edit(text, self.limits)
         if edit is None:
             return SelfEdit(text=text, asked=asked, reason=reason)
