@@ -26,6 +26,7 @@ from seal_lightning.adapters import LoRA, save_lora, transposed
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.partitioned import copy_weights, is_partitioned, whole
 from seal_lightning.seeding import derive_seed
+from seal_lightning.served import save_whole
 from seal_lightning.types import Prompt
 
 AdapterState = dict[str, torch.Tensor]
@@ -323,7 +324,7 @@ class TunedPolicy:
         if self.tuning.method == "full" or merged:
             state = self._whole_state(keep=write)
             if write:
-                self.policy.model.save_pretrained(folder, state_dict=state)
+                save_whole(self.policy.model, folder, state=state)
         else:
             current = self.adapter_state()
             if write:

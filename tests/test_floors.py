@@ -25,7 +25,7 @@ FLOOR_OF = {
     **dict.fromkeys(
         ["tiny", "model", "policy", "partitioned", "packing", "head_loss", "adapters", "sampling", "ranks"], 2
     ),
-    **dict.fromkeys(["bank_training", "inner_loop", "phases"], 2),
+    **dict.fromkeys(["bank_training", "inner_loop", "phases", "served"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book"], 3),
     **dict.fromkeys(["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4),
     **dict.fromkeys(

@@ -36,6 +36,7 @@ from seal_lightning.rollouts import describe
 from seal_lightning.sampling import LocalSampler, Sampler
 from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
+from seal_lightning.served import save_whole
 from seal_lightning.types import AdapterJob, Directives
 
 RESULT = "adaptation.json"
@@ -296,5 +297,5 @@ def _save_merged(policy: Policy, lora: LoRA, folder: Path) -> None:
     state = dict(policy.model.state_dict())
     for name, update in updates_of(lora, policy.model).items():
         state[name] = state[name] + update.to(state[name].device, state[name].dtype)
-    policy.model.save_pretrained(folder, state_dict=state)
+    save_whole(policy.model, folder, state=state)
     policy.tokenizer.save_pretrained(folder)

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.adapters.bank import AdapterBank
 from seal_lightning.errors import ModelError
+from seal_lightning.served import save_tensors
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -152,7 +153,7 @@ def save_lora(lora: LoRA, folder: str | Path, *, model: Any, base_model_name: st
     )
     config.target_modules = lora.layers  # type: ignore[assignment]  # peft's own set has no fixed order on disk
     config.save_pretrained(str(folder))
-    save_file(lora.state, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(lora.state, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load_adapter(bank: AdapterBank, slot: int, folder: str | Path) -> None:
