@@ -25,6 +25,7 @@ from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations, rollout_to_dict
+from seal_lightning.left_out import render_left_out, total_left_out
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError, save_settings
 from seal_lightning.trainer import SEALTrainer
@@ -228,14 +229,17 @@ class SEALCLI(LightningCLI):
                 file.write(json.dumps({key: row[key] for key in PREDICTED}, ensure_ascii=False) + "\n")
         self._say_usage(rollouts)
         rejected = sum(rollout.status == "rejected" for rollout in rollouts)
+        missing = render_left_out(total_left_out(rollouts))
         self._say(f"{len(rollouts)} self-edits, {rejected} of them rejected, in {path}")
+        if missing:
+            self._say(f"cut or left out: {missing}")
 
     # -- last words ------------------------------------------------------------------------------------------------
 
     def after_fit(self) -> None:
         run = Path(self.trainer.default_root_dir)
         if validations := read_validations(run):
-            self._print_table("fit", rounds_table(validations), validations)
+            self._print_table("fit", rounds_table(validations), validations, every=read_fit(run))
         self._say_usage(read_fit(run))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
         if (run / "policy").exists():
@@ -264,13 +268,22 @@ class SEALCLI(LightningCLI):
             path.write_text(json.dumps(asdict(usage), indent=1) + "\n", encoding="utf-8")
             self._say(text)
 
-    def _print_table(self, name: str, rows: Sequence[Row], validations: Mapping[int, Sequence[Rollout]]) -> None:
-        """The accuracy table, and below it what the task has to add."""
+    def _print_table(
+        self,
+        name: str,
+        rows: Sequence[Row],
+        validations: Mapping[int, Sequence[Rollout]],
+        *,
+        every: Sequence[Rollout] = (),
+    ) -> None:
+        """The accuracy table, and below it what the task has to add and what was cut or left out of all rollouts."""
         if not self.trainer.is_global_zero:
             return
         run = Path(self.trainer.default_root_dir)
         more = self.model.e_step.task.tables(validations)
-        text = "\n\n".join(part for part in (render_table(rows), more) if part)
+        missing = render_left_out(total_left_out(every or self.model.evaluated))
+        parts = (render_table(rows), more, f"Cut or left out: {missing}." if missing else "")
+        text = "\n\n".join(part for part in parts if part)
         (run / f"{name}.md").write_text(text + "\n", encoding="utf-8")
         (run / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
         self._say(f"{text}\nsaved: {run / name}.md and .json")

@@ -19,12 +19,13 @@ from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.escaping import shortened
 from seal_lightning.grading import Grader, Reward, Rubric
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
+from seal_lightning.left_out import ANSWERS, LONGEST, QUERIES, SKIPPED, TRUNCATED
 from seal_lightning.phases import Clock, Report
 from seal_lightning.policy import Policy
-from seal_lightning.questions import Questioner
+from seal_lightning.questions import OwnQueries, Questioner
 from seal_lightning.raced import Raced, RaceWork, States, run_race
 from seal_lightning.racing import Racing
-from seal_lightning.sampling import Answerer, Asked, LocalAnswerer, PolicyWriter, Sampler, SampleRequest
+from seal_lightning.sampling import Answerer, Answers, Asked, LocalAnswerer, PolicyWriter, Sampler, SampleRequest
 from seal_lightning.scoring import (
     Attempt,
     Grades,
@@ -152,12 +153,12 @@ class EStep:
             RetryableError: A grader or an endpoint failed.
         """
         clock, writer = Clock(report), PolicyWriter(policy)
-        asked: dict[str, Usage] = {}
+        asked: dict[str, OwnQueries] = {}
         raced = Raced()
         if plan.queries == "own":
             contexts, asked = self._own_queries(writer, contexts, clock)
         if plan.score_by == "rubric":
-            baselines: dict[str, tuple[Context, tuple[str, ...]]] = {}
+            baselines: dict[str, tuple[Context, Replies]] = {}
             attempts = self._attempts(policy, contexts, plan, round, clock)
             trials: list[Trial | None] = [None] * len(attempts)
             grades = mark_edits(self.rubric, attempts, policy=writer, clock=clock)
@@ -186,15 +187,18 @@ class EStep:
         for number, (attempt, trial, graded) in enumerate(zip(attempts, trials, grades, strict=True)):
             context = attempt.context
             first = not rollouts or rollouts[-1].context_id != context.id
+            baseline = baselines[context.id][1] if baselines else None
+            own = asked.get(context.id, OwnQueries(()))
             rollout = to_rollout(
                 attempt,
                 trial,
                 graded,
-                baseline_answers=baselines[context.id][1] if baselines else (),
+                baseline_answers=baseline.answers if baseline else (),
                 round=round,
                 seconds=seconds,
-                usage=usage_by_purpose(attempt, graded, first=first, questions=asked.get(context.id, Usage())),
+                usage=usage_by_purpose(attempt, graded, first=first, questions=own.usage),
                 dropped=raced.dropped.get(number, ""),
+                left_out=_of_context(own, baseline) if first else {},
             )
             rollouts.append(rewarded(rollout, graded, self.reward))
         return rollouts
@@ -267,30 +271,31 @@ class EStep:
             answers = self.answerer.answer(
                 policy, asked, trained, max_new_tokens=self.max_answer_tokens, on_done=advance
             )
+        read = [self._read(mine, prompts, one.texts) for mine, prompts, one in zip(queries, ways, answers, strict=True)]
         return [
-            Replies(self._read(mine, prompts, one.texts), one.tokens)
-            for mine, prompts, one in zip(queries, ways, answers, strict=True)
+            Replies(texts, one.tokens, _cut_answers(texts, prompts, one))
+            for texts, prompts, one in zip(read, ways, answers, strict=True)
         ]
 
     # -- what is asked and tried -----------------------------------------------------------------------------------
 
     def _own_queries(
         self, writer: PolicyWriter, contexts: Sequence[Context], clock: Clock
-    ) -> tuple[list[Context], dict[str, Usage]]:
-        """The contexts with queries that a model wrote in place of those of the data, and what that cost."""
+    ) -> tuple[list[Context], dict[str, OwnQueries]]:
+        """The contexts with queries that a model wrote in place of those of the data, and what came of that."""
         with clock.phase("questions", len(contexts)) as advance:
             made = self.questioner.make(contexts, policy=writer, grader=self.grader, on_wait=lambda: advance(0))
             advance(len(contexts))
         asked = [replace(context, queries=one.queries) for context, one in zip(contexts, made, strict=True)]
-        return asked, {context.id: one.usage for context, one in zip(contexts, made, strict=True)}
+        return asked, {context.id: one for context, one in zip(contexts, made, strict=True)}
 
     def _baselines(
         self, policy: Policy, contexts: Sequence[Context], clock: Clock
-    ) -> dict[str, tuple[Context, tuple[str, ...]]]:
+    ) -> dict[str, tuple[Context, Replies]]:
         """What the policy answers without any adapter, once a context."""
         queries = [own_queries(context) for context in contexts]
         replies = self.ask(policy, queries, clock=clock, phase="baseline")
-        return {context.id: (context, one.answers) for context, one in zip(contexts, replies, strict=True)}
+        return {context.id: (context, one) for context, one in zip(contexts, replies, strict=True)}
 
     def _attempts(
         self, policy: Policy, contexts: Sequence[Context], plan: Plan, round: int, clock: Clock
@@ -322,7 +327,18 @@ class EStep:
                     seed = derive_seed("adapter", self.seed, round, context.id, request.index, repeat)
                     usage = Usage() if repeat else sample.usage
                     attempts.append(
-                        Attempt(context, "edit", request.index, repeat, seed, request.prompt, edit, tokens, usage)
+                        Attempt(
+                            context,
+                            "edit",
+                            request.index,
+                            repeat,
+                            seed,
+                            request.prompt,
+                            edit,
+                            tokens,
+                            usage,
+                            sample.cut,
+                        )
                     )
         return attempts
 
@@ -385,7 +401,15 @@ class EStep:
         replies = self.ask(policy, queries, jobs=range(len(jobs)), trained=trained, clock=clock)
         for index, one, stats in zip(usable, replies, trained.stats, strict=True):
             own = len(attempts[index].context.queries)
-            trials[index] = Trial(one.answers[:own], one.answers[own:], stats.steps, stats.trained_tokens, one.tokens)
+            missing = {
+                TRUNCATED: stats.truncated,
+                SKIPPED: stats.skipped,
+                LONGEST: self.inner_loop.longest(policy.tokenizer, _job(attempts[index])) if stats.truncated else 0,
+                ANSWERS: one.cut,
+            }
+            trials[index] = Trial(
+                one.answers[:own], one.answers[own:], stats.steps, stats.trained_tokens, one.tokens, missing
+            )
         return trials, trained.states
 
     def _race(
@@ -402,6 +426,25 @@ class EStep:
             steps=lambda one: self.inner_loop.total_steps([_job(one)]),
         )
         return run_race(attempts, work)
+
+
+def _of_context(own: OwnQueries, baseline: Replies | None) -> dict[str, int]:
+    """What is missing from a context's queries, and from the answers before adapting."""
+    found = {f"{QUERIES}{reason}": count for reason, count in own.dropped.items()}
+    return found | {ANSWERS: baseline.cut} if baseline else found
+
+
+def _cut_answers(read: Sequence[str], ways: Sequence[Sequence[Prompt]], answers: Answers) -> int:
+    """How many answers lost their end: those that go on to where a text was cut, in one of the ways to ask.
+
+    A model that writes on after its answer is cut too, which takes nothing away.
+    """
+    texts = iter(zip(answers.texts, answers.cut, strict=True)) if answers.cut else iter(())
+    count = 0
+    for answer, prompts in zip(read, ways, strict=True):
+        mine = list(islice(texts, len(prompts)))
+        count += any([cut and text.rstrip().endswith(answer.rstrip()) for text, cut in mine])
+    return count
 
 
 def _unasked(context: Context, plan: Plan) -> list[Attempt]:

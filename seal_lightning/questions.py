@@ -30,6 +30,7 @@ _POINTS_AT_PASSAGE = re.compile(
     r"|本文|文中|上文|短文|段落|文章|作者|筆者|著者|上記|본문|지문|글쓴이|บทความ|ข้อความข้างต้น|ผู้เขียน",
     re.I,
 )
+CUT = "cut at questioner.max_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +100,20 @@ class Questioner:
         prompts = [self.kind.prompt(context) for context in contexts]
         texts = self._written(prompts, self.max_tokens, policy, on_wait)
         found = [self._filtered(text.text, context) for text, context in zip(texts, contexts, strict=True)]
+        for text, (_, dropped) in zip(texts, found, strict=True):
+            if text.cut:
+                dropped[CUT] = 1
         made = [
             OwnQueries(tuple(kept), dropped, text.usage) for (kept, dropped), text in zip(found, texts, strict=True)
         ]
         if self.check:
             made = self._checked(made, contexts, policy, grader, on_wait)
-        return [OwnQueries(one.queries[: self.count], one.dropped, one.usage) for one in made]
+        return [self._first(one) for one in made]
+
+    def _first(self, made: OwnQueries) -> OwnQueries:
+        more = len(made.queries) - self.count
+        dropped = {**made.dropped, **({"beyond the first " + str(self.count): more} if more > 0 else {})}
+        return OwnQueries(made.queries[: self.count], dropped, made.usage)
 
     def _written(
         self, prompts: Sequence[Prompt], max_tokens: int, policy: Chooser, on_wait: Callable[[], None]

@@ -8,13 +8,14 @@ With the proxy reward there are no trials: a rubric marks the edits themselves.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
 from seal_lightning.grading import Answer, Grader, Reward, Rubric, Verdict
+from seal_lightning.left_out import EDITS, PIECES, added
 from seal_lightning.phases import Clock
 from seal_lightning.types import Chooser, Context, Directives, Kind, Query, Rollout, SelfEdit, Usage
 
@@ -23,15 +24,19 @@ Queries = Sequence[tuple[Context, Query]]
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """What was answered to some queries, and how many tokens that took together."""
+    """What was answered to some queries, how many tokens that took together, and how many answers lost their end."""
 
     answers: tuple[str, ...]
     tokens: int
+    cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One self-edit and repeat on its way to becoming a rollout; `usage` is what writing the edit cost."""
+    """One self-edit and repeat on its way to becoming a rollout.
+
+    `usage` is what writing the edit cost, `is_cut` says that it ends where the limit of tokens is.
+    """
 
     context: Context
     kind: Kind
@@ -42,17 +47,22 @@ class Attempt:
     edit: SelfEdit
     tokens: dict[str, int]
     usage: Usage = Usage()
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What the adapter of an attempt answered: its context's queries, and queries of other contexts."""
+    """What the adapter of an attempt answered: its context's queries, and queries of other contexts.
+
+    `left_out` counts what was missing from its training and its answers.
+    """
 
     answers: tuple[str, ...]
     retained: tuple[str, ...]
     steps: int
     trained_tokens: int
     answer_tokens: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,7 @@ def grade_trials(
     attempts: Sequence[Attempt],
     trials: Sequence[Trial | None],
     *,
-    baselines: Mapping[str, tuple[Context, tuple[str, ...]]],
+    baselines: Mapping[str, tuple[Context, Replies]],
     others: Mapping[str, Queries],
     policy: Chooser,
     clock: Clock,
@@ -101,8 +111,8 @@ def grade_trials(
         graded: What `grade_own` gave, by number of the attempt.
     """
     answers: list[Answer] = []
-    for context, texts in baselines.values():
-        answers += _answers(own_queries(context), texts)
+    for context, replies in baselines.values():
+        answers += _answers(own_queries(context), replies.answers)
     for number, (attempt, trial) in enumerate(zip(attempts, trials, strict=True)):
         if trial:
             answers += [] if number in graded else _answers(own_queries(attempt.context), trial.answers)
@@ -162,6 +172,7 @@ def to_rollout(
     seconds: Mapping[str, float],
     usage: Mapping[str, Usage],
     dropped: str = "",
+    left_out: Mapping[str, int] = MappingProxyType({}),
 ) -> Rollout:
     """Everything that is known about an attempt; its reward comes with `rewarded`.
 
@@ -174,6 +185,7 @@ def to_rollout(
         seconds: By phase.
         usage: What endpoints charged, by purpose.
         dropped: Why a race gave the edit up, where it did.
+        left_out: What was missing from the context's queries and baseline, at its first attempt.
     """
     queries = attempt.context.queries if baseline_answers else ()
     baseline = _mean(grades.before)
@@ -211,6 +223,9 @@ def to_rollout(
         tokens={**attempt.tokens, **counts},
         seconds=seconds,
         usage={purpose: used.as_dict() for purpose, used in usage.items() if used.as_dict()},
+        left_out=added(
+            [left_out, {EDITS: attempt.is_cut, PIECES: attempt.edit.left_out}, trial.left_out if trial else {}]
+        ),
     )
 
 

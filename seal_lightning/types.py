@@ -87,10 +87,14 @@ _COUNTS = tuple(field.name for field in fields(Usage) if field.name != "dollars"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A text that a model wrote, and what an endpoint charged for it (nothing where the model is here)."""
+    """A text that a model wrote, and what an endpoint charged for it (nothing where the model is here).
+
+    `cut` says that it ends where the limit of tokens is.
+    """
 
     text: str
     usage: Usage = Usage()
+    cut: bool = False
 
 
 class Writer(Protocol):
@@ -129,13 +133,17 @@ class Directives:
 
 @dataclass(frozen=True, slots=True)
 class SelfEdit:
-    """A parsed self-edit. `reason` is empty for a usable one; otherwise it says why nothing can be trained on it."""
+    """A parsed self-edit. `reason` is empty for a usable one; otherwise it says why nothing can be trained on it.
+
+    `left_out` counts the pieces beyond what the task takes.
+    """
 
     text: str
     training_sequences: tuple[TrainingSequence, ...] = ()
     asked: Mapping[str, Any] = field(default_factory=dict)
     applied: Directives = Directives()
     reason: str = ""
+    left_out: int = 0
 
     @property
     def status(self) -> Status:
@@ -164,7 +172,8 @@ class Rollout:
     `dropped` says why a race gave the edit up, where it did: nothing keeps such an edit, and its score is no measure.
     `steps` are the adapter's optimizer steps; `tokens` counts `prompt`, `edit`, `trained` (sum over all epochs),
     `answers`, and at an edit's first repeat what a race `saved` of those it did not train;
-    `seconds` is wall-clock time by phase.
+    `seconds` is wall-clock time by phase. `left_out` counts what was cut, skipped or dropped
+    (`seal_lightning.left_out`).
     """
 
     round: int
@@ -196,6 +205,7 @@ class Rollout:
     tokens: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     usage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

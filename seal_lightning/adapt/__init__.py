@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from seal_lightning.adapt.adapters import Adapted, Workplace, asked_stamp, make, one_each, one_for_all
+from seal_lightning.adapt.adapters import Adapted, Workplace, asked_stamp, make, missing_of, one_each, one_for_all
 from seal_lightning.adapt.edits import Learn, Lesson, Writing, lessons, raced_for, write_edits
 from seal_lightning.adapt.estimate import estimate
 from seal_lightning.adapt.scores import Measured, score_of
@@ -27,6 +27,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.left_out import render_left_out, total_left_out
 from seal_lightning.model import fingerprint
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser
@@ -192,6 +193,8 @@ def _tell(screen: Screen, learnt: Sequence[Lesson], rollouts: Sequence[Rollout],
     )
     if unwritten := sum(lesson.unwritten for lesson in learnt):
         screen.line(f"{unwritten} passages without a usable edit are learnt as they stand")
+    if missing := render_left_out(total_left_out(rollouts)):
+        screen.line(f"cut or left out: {missing}")
     if usage := render_usage(total_usage(rollouts)):
         screen.line(usage)
 
@@ -235,9 +238,12 @@ def _finish(
     adapters: Sequence[Adapted],
 ) -> None:
     """The table on stdout and beside the adapters, and what to do with them."""
+    missing = missing_of(output, [one.name for one in adapters])
+    if missing:
+        screen.line(f"cut or left out in training the adapters: {missing}")
     asked = [document for document in documents if document.id in columns["before"]]
     if asked:
-        text = _table(asked, columns)
+        text = _table(asked, columns) + (f"\n\nCut or left out: {missing}." if missing else "")
         (output / "adapt.md").write_text(text + "\n", encoding="utf-8")
         print(text, flush=True)
     else:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.policy import Policy
-from seal_lightning.sampling.generation import batches, generate
+from seal_lightning.sampling.generation import batches, generate, is_cut
 from seal_lightning.types import Prompt
 
 
@@ -28,10 +28,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What was generated for each prompt, and how many tokens that took together."""
+    """What was generated for each prompt, how many tokens that took together, and which texts end at the limit."""
 
     texts: tuple[str, ...]
     tokens: int
+    cut: tuple[bool, ...] = ()
 
 
 class Answerer(ABC):
@@ -81,7 +82,7 @@ class LocalAnswerer(Answerer):
     ) -> list[Answers]:
         owners = [number for number, one in enumerate(asked) for _ in one.prompts]
         prompts = [policy.encode(policy.format(prompt)) for one in asked for prompt in one.prompts]
-        texts, counts = [""] * len(prompts), [0] * len(asked)
+        texts, counts, cut = [""] * len(prompts), [0] * len(asked), [False] * len(prompts)
         for rows in batches(
             policy, prompts, size=self.batch_size, max_new_tokens=max_new_tokens, by_length=trained is None
         ):
@@ -90,10 +91,12 @@ class LocalAnswerer(Answerer):
             for row, tokens in zip(rows, new, strict=True):
                 texts[row] = policy.tokenizer.decode(tokens, skip_special_tokens=True)
                 counts[owners[row]] += len(tokens)
+                cut[row] = is_cut(policy, prompts[row], len(tokens), max_new_tokens)
             on_done(len(rows))
-        given = iter(texts)
+        given, ends = iter(texts), iter(cut)
         return [
-            Answers(tuple(next(given) for _ in one.prompts), count) for one, count in zip(asked, counts, strict=True)
+            Answers(tuple(next(given) for _ in one.prompts), count, tuple(next(ends) for _ in one.prompts))
+            for one, count in zip(asked, counts, strict=True)
         ]
 
 

@@ -166,6 +166,11 @@ def generate_all(
     return [written[row] for row in range(len(prompts))]
 
 
+def is_cut(policy: Policy, prompt: Sequence[int], count: int, max_new_tokens: int) -> bool:
+    """Whether a continuation of `count` tokens ended at a limit, not by itself: its end would have been one more."""
+    return count >= min(max_new_tokens, policy.window - len(prompt))
+
+
 def pad_left(
     rows: Sequence[Sequence[int]], *, pad: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

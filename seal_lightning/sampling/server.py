@@ -24,6 +24,7 @@ from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.policy import Policy
 from seal_lightning.sampling.answering import Answerer, Answers, Asked
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, check_sampling, written_sample
+from seal_lightning.types import Written
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ class ServerSampler(Sampler):
                 on_done=on_done,
             )
         return [
-            written_sample(policy, request, one.text.strip(), one.usage)
+            written_sample(policy, request, one.text.strip(), one.usage, cut=one.cut)
             for request, one in zip(requests, written, strict=True)
         ]
 
@@ -195,7 +196,7 @@ class ServerAnswerer(Answerer):
                 on_done=on_done,
             )
         given = iter(written)
-        return [_answers(policy, [next(given).text for _ in one.prompts]) for one in asked]
+        return [_answers(policy, [next(given) for _ in one.prompts]) for one in asked]
 
 
 def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None) -> LoRA | None:
@@ -206,5 +207,6 @@ def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None
     return stack(parts) if parts else None
 
 
-def _answers(policy: Policy, texts: Sequence[str]) -> Answers:
-    return Answers(tuple(texts), sum(map(policy.count, texts)))
+def _answers(policy: Policy, written: Sequence[Written]) -> Answers:
+    texts = tuple(one.text for one in written)
+    return Answers(texts, sum(map(policy.count, texts)), tuple(one.cut for one in written))

@@ -64,7 +64,8 @@ class Knowledge(Task):
         sequences = tuple(self._sequence(piece, context) for piece in pieces[: self.max_sequences])
         if self.append_passage:
             sequences += self.passage_sequences(context) * self.passage_repeats
-        return SelfEdit(text=text, training_sequences=sequences, asked=asked, applied=applied)
+        more = len(pieces) - len(pieces[: self.max_sequences])
+        return SelfEdit(text=text, training_sequences=sequences, asked=asked, applied=applied, left_out=more)
 
     def passage_sequences(self, context: Context) -> tuple[TrainingSequence, ...]:
         passage = context.passage.strip()
