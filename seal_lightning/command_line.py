@@ -27,7 +27,7 @@ from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations, rollout_to_dict
 from seal_lightning.left_out import render_left_out, total_left_out
 from seal_lightning.module import SEALModule
-from seal_lightning.offline import Parser, ParserError, save_settings
+from seal_lightning.offline import Parser, ParserError, named_options, save_settings
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
 
@@ -164,9 +164,7 @@ class SEALCLI(LightningCLI):
             raise ConfigError(explain(str(error), self._given(args))) from error
 
     def _given(self, args: Any) -> Given:
-        actions = self._subcommand_parsers[args[0]]._actions
-        names = [name.removeprefix("--") for action in actions for name in action.option_strings if "--" in name]
-        return Given(args[0], args, args.files, names)
+        return Given(args[0], args, args.files, *named_options(self._subcommand_parsers[args[0]]._actions))
 
     def _parse_ckpt_path(self) -> None:
         """The command line outranks a checkpoint's hyper-parameters, which ours do not carry anyway."""
@@ -193,7 +191,7 @@ class SEALCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         try:
             return super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError, MisconfigurationException) as error:
+        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             if isinstance(error, SealError):
                 raise
             options = self._get(self.config, "trainer")
