@@ -23,7 +23,6 @@ from seal_lightning.continual.regularisers import (
     main_directions,
     predictions,
 )
-from seal_lightning.continual.updates import layers_of
 from seal_lightning.data import Reader
 from seal_lightning.data.detect import reader_for
 from seal_lightning.errors import ConfigError, DataError, check_count
@@ -177,7 +176,7 @@ class NullSpace(Countermeasure):
         self.tokens = check_count("null-space: tokens", tokens)
 
     def regulariser(self, policy: Policy, earlier: Sequence[Learnt], *, seed: int) -> Regulariser | None:
-        layers = {layer for one in earlier if one.lora for layer in layers_of(one.lora)}
+        layers = {layer for one in earlier if one.lora for layer in one.lora.layers}
         if not layers:
             return None
         targets = [target for target in find_targets(policy.model, "all-linear") if target.name in layers]
@@ -218,7 +217,7 @@ class BoundedNorm(Countermeasure):
 
     def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
         state = dict(new.state)
-        for layer in layers_of(new):
+        for layer in new.layers:
             lora_A, lora_B = (new.state[f"base_model.model.{layer}.lora_{part}.weight"].float() for part in "AB")
             weight = policy.model.get_submodule(layer).weight
             size = new.scale * torch.linalg.matrix_norm(lora_B @ lora_A)
@@ -272,7 +271,7 @@ def passages_of(texts: str | Reader) -> list[str]:
 def truncated(lora: LoRA, rank: int) -> LoRA:
     """The best approximation of a LoRA with this rank in every layer, by its singular values."""
     state: dict[str, torch.Tensor] = {}
-    for layer in layers_of(lora):
+    for layer in lora.layers:
         name_A, name_B = (f"base_model.model.{layer}.lora_{part}.weight" for part in "AB")
         q_B, r_B = torch.linalg.qr(lora.state[name_B].double())
         q_A, r_A = torch.linalg.qr(lora.state[name_A].double().T)
