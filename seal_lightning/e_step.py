@@ -10,7 +10,7 @@ filter and the M-step come later.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Literal
@@ -222,8 +222,19 @@ class EStep:
             for attempt in attempts
         ]
 
-    def check_fits(self, policy: Policy, contexts: Sequence[Context]) -> None:
+    def check_fits(
+        self,
+        policy: Policy,
+        contexts: Sequence[Context],
+        *,
+        advice: Callable[[Context], str] = lambda context: "shorten or split the passage",
+    ) -> None:
         """Fail early where a context's prompt or queries leave no room for an answer in the model's window.
+
+        Args:
+            policy: Tokenizes.
+            contexts: All of them.
+            advice: What to do about a context that does not fit, where a command has an option for that.
 
         Raises:
             ModelError: Names the first such context, its tokens and the window.
@@ -236,8 +247,8 @@ class EStep:
                 name, title = shortened(context.id, 60), shortened(context.title, 60)
                 raise ModelError(
                     f"context {name!r} ({title!r}): its longest prompt has {longest} tokens, which with "
-                    f"{self.max_answer_tokens} for the answer exceeds the model's window of {policy.window}; shorten "
-                    "or split the passage, or use a model with a longer window"
+                    f"{self.max_answer_tokens} for the answer exceeds the model's window of {policy.window}; "
+                    f"{advice(context)}, or use a model with a longer window"
                 )
 
     def ask(

@@ -37,7 +37,7 @@ from seal_lightning.screen import Screen
 from seal_lightning.standalone import add_model, load_policy, open_folder, open_journal, write_settings
 from seal_lightning.stopping import StopSignals
 from seal_lightning.tables import table
-from seal_lightning.types import Rollout
+from seal_lightning.types import Context, Rollout
 
 Adapters = Literal["each", "all", "both"]
 DESCRIPTION = """\
@@ -74,11 +74,16 @@ def main(args: Sequence[str]) -> None:
     if not options.dry_run:
         open_folder(output, "adapt", resume=options.resume)
     policy = load_policy(module, options.policy, options.device)
-    module.e_step.check_fits(policy, [passage for document in documents for passage in document.passages])
+    module.e_step.check_fits(
+        policy,
+        [passage for document in documents for passage in document.passages],
+        advice=lambda passage: _shorter(policy, passage, options.passage_chars),
+    )
     if options.dry_run:
         loops = {"each": [module.e_step.inner_loop], "all": [options.together]}
         loops["both"] = loops["each"] + loops["all"]
-        print(estimate(module.e_step, policy, documents, writing, loops[options.adapters]))
+        chosen, size = loops[options.adapters], options.contexts_per_unit
+        print(estimate(module.e_step, policy, documents, writing, chosen, contexts_per_unit=size))
         return
     write_settings(parser, settings, output)
     signals = StopSignals()
@@ -178,6 +183,12 @@ def _adapt(
     columns = {"before": before, **({"one each": after_each} if each else {})}
     columns |= {"one for all": after_all} if together else {}
     _finish(screen, output, documents, columns, [*each, *together])
+
+
+def _shorter(policy: Policy, passage: Context, chars: int) -> str:
+    """Advice for a passage that does not fit: the limit is in characters, of which some take several tokens."""
+    tokens, length = policy.count(passage.passage), max(1, len(passage.passage))
+    return f"lower --passage_chars, which is {chars} characters (100 of this passage take {100 * tokens / length:.0f} tokens)"
 
 
 def _tell(screen: Screen, learnt: Sequence[Lesson], rollouts: Sequence[Rollout], writing: Writing) -> None:

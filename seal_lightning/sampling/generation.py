@@ -55,7 +55,7 @@ def generate(
     if room < 1:
         raise ModelError(
             f"a prompt of {longest} tokens leaves no room in the model's window of {policy.window}; shorten or split "
-            "the passage, or use a model with a longer window"
+            "the passage (seal adapt: a lower --passage_chars), or use a model with a longer window"
         )
     stops = set(stop_tokens(policy))
     batch = _Batch(policy, prompts, longest)
