@@ -12,6 +12,7 @@ from seal_lightning.types import Rollout
 
 log = logging.getLogger(__name__)
 
+MISSING = "Cut or left out:"  # how a note below a table begins
 TRUNCATED = "truncated"  # training sequences that lost their end to the longest length
 SKIPPED = "skipped"  # training sequences of which nothing could be learnt
 LONGEST = "longest"  # tokens of the longest truncated one

@@ -27,7 +27,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.left_out import render_left_out, total_left_out
+from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.model import fingerprint
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser
@@ -188,7 +188,8 @@ def _adapt(
 def _shorter(policy: Policy, passage: Context, chars: int) -> str:
     """Advice for a passage that does not fit: the limit is in characters, of which some take several tokens."""
     tokens, length = policy.count(passage.passage), max(1, len(passage.passage))
-    return f"lower --passage_chars, which is {chars} characters (100 of this passage take {100 * tokens / length:.0f} tokens)"
+    taken = f"100 of this passage take {100 * tokens / length:.0f} tokens"
+    return f"lower --passage_chars, which is {chars} characters ({taken})"
 
 
 def _tell(screen: Screen, learnt: Sequence[Lesson], rollouts: Sequence[Rollout], writing: Writing) -> None:
@@ -254,7 +255,7 @@ def _finish(
         screen.line(f"cut or left out in training the adapters: {missing}")
     asked = [document for document in documents if document.id in columns["before"]]
     if asked:
-        text = _table(asked, columns) + (f"\n\nCut or left out: {missing}." if missing else "")
+        text = _table(asked, columns) + (f"\n\n{MISSING} {missing}." if missing else "")
         (output / "adapt.md").write_text(text + "\n", encoding="utf-8")
         print(text, flush=True)
     else:

@@ -16,7 +16,7 @@ from seal_lightning.adapt.scores import Score
 from seal_lightning.bank_training import JobStats
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.left_out import render_left_out
+from seal_lightning.left_out import MISSING, render_left_out
 from seal_lightning.tables import table
 
 SHOWN = 50  # documents by name
@@ -73,7 +73,7 @@ def model_card(
     written = f", {_count(edits, 'self-edit')} by {editor}" if edits else ""
     learnt = f"{_count(passages, 'passage')}{written}, {_count(sequences, 'training sequence')}."
     if missing:
-        learnt += f"\n\nCut or left out: {render_left_out(missing)}."
+        learnt += f"\n\n{MISSING} {render_left_out(missing)}."
     if policy_rank:
         learnt += (
             f"\n\nThe policy that wrote and was adapted (rank {policy_rank}) is part of it; before is its accuracy."

@@ -111,7 +111,8 @@ def _assumed(trial: Trial, speeds: Sequence[Speed]) -> str:
             f"{one.adapters} adapter{'s' if one.adapters > 1 else ''} with batches of {one.batch}" for one in speeds
         )
     )
-    return f"assumed: {written}training as fast as a few steps of {trained}; answers {trial.answers} at a time"
+    answered = f"; answers {trial.answers} at a time" if trial.answers else ""
+    return f"assumed: {written}training as fast as a few steps of {trained}{answered}"
 
 
 def _memory(e_step: EStep, policy: Policy) -> str:

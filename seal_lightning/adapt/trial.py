@@ -88,16 +88,16 @@ def try_out(
         parsed = e_step.task.parse(edits[0].text, passages[0]).training_sequences
         sequences = parsed or sequences
     size = e_step.answerer.batch_size if isinstance(e_step.answerer, LocalAnswerer) else 1
-    asked = list(islice(cycle(_queries(documents)), max(1, min(size, answers))))
+    asked = list(islice(cycle(_queries(documents)), min(size, answers)))
     replies, answering = _timed(
-        lambda: e_step.ask(policy, [[one] for one in asked], clock=Clock(lambda progress: None))
+        lambda: e_step.ask(policy, [[one] for one in asked], clock=Clock(lambda progress: None)) if asked else []
     )
     return Trial(
         edit_tokens=edit_tokens,
         per_written=per_written,
         texts=texts,
-        per_answer=answering / len(asked),
-        answer_tokens=fmean(reply.tokens for reply in replies),
+        per_answer=answering / max(1, len(asked)),
+        answer_tokens=sum(reply.tokens for reply in replies) / max(1, len(asked)),
         answers=len(asked),
         sequences=sequences,
     )

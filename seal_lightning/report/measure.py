@@ -220,6 +220,7 @@ def _left_out(run: Run) -> dict[str, str]:
     lines = {phase: render_left_out(total_left_out(rollouts)) for phase, rollouts in _all(run).items()}
     cut = [int(row["m_step/truncated"]) for row in run.metrics if "m_step/truncated" in row]
     lines["M-steps"] = f"{sum(cut):,} kept edits lost their end: raise m_step.max_length" if cut else ""
+    lines["adapters"] = render_left_out(run.left_out)
     return {phase: line for phase, line in lines.items() if line}
 
 
