@@ -167,7 +167,7 @@ def test_kept_edits_that_lose_their_end(policy, caplog):
     assert tell_truncated(loader.dataset, settings) == 1  # type: ignore[arg-type]
     (message,) = caplog.messages
     assert message == (
-        "M-step: 1 of 2 kept edits lost their end, the longest has 108 tokens with its prompt: raise "
+        "M-step: 1 of 2 kept edits lost their end, the longest has 107 tokens with its prompt: raise "
         "model.m_step.max_length (40; at most to the model's window), or lower the sampler's max_new_tokens"
     )
     assert tell_truncated(loader.dataset, settings, only=False) == 1  # type: ignore[arg-type]
@@ -188,7 +188,7 @@ def test_adapt_tells_it_in_terminal_table_card_result_and_report(tmp_path, capsy
     limits = "--model.inner_loop.max_length 40 --model.max_answer_tokens 3 --model.grader contains"
     adapt.main([str(documents), "--output", str(tmp_path / "out"), *options.split(), *limits.split()])
     said = capsys.readouterr()
-    line = "1 training sequence truncated (the longest has 92 tokens): raise inner_loop.max_length"
+    line = "1 training sequence truncated (the longest has 91 tokens): raise inner_loop.max_length"
     assert f"cut or left out in training the adapters: {line}" in said.err
     assert f"Cut or left out: {line}" in said.out
     out = tmp_path / "out"
@@ -196,7 +196,7 @@ def test_adapt_tells_it_in_terminal_table_card_result_and_report(tmp_path, capsy
     assert f"Cut or left out: {line}" in (out / "adapters" / "one" / "README.md").read_text()
     assert "Cut or left out" not in (out / "adapters" / "two" / "README.md").read_text()
     found = json.loads((out / "adapters" / "one" / "adaptation.json").read_text())["left_out"]
-    assert (found["truncated"], found["longest"]) == (1, 92)
+    assert (found["truncated"], found["longest"]) == (1, 91)
     assert read(str(out)).left_out["truncated"] == 1
 
 
