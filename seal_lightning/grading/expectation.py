@@ -16,6 +16,8 @@ _NEGATIONS = frozenset(
     "not no never none neither nor without cannot nothing nobody isnt arent wasnt werent dont doesnt didnt cant "
     "couldnt hasnt havent hadnt wont wouldnt".split()
 )
+# In other letters, as `scripts.fold` leaves them; of scripts without blanks, characters that negate.
+_OTHER_NEGATIONS = frozenset("不 没 沒 не нет لا ليس لم לא אין 아니 아니다 안 못 δεν οχι नहीं".split())
 _OPTIONAL = """
 mr mrs ms dr sir lord king queen prince princess emperor duke archduke count earl pope bishop saint st president
 minister senator general major captain colonel lieutenant professor early late mid ad bc bce ce
@@ -118,7 +120,7 @@ def expect(question: str, gold: str) -> Expectation:
 
 def negated(texts: Sequence[str]) -> bool:
     """Whether folded words deny something."""
-    return not _NEGATIONS.isdisjoint(texts)
+    return not (_NEGATIONS.isdisjoint(texts) and _OTHER_NEGATIONS.isdisjoint(texts))
 
 
 def polarity_of(texts: Sequence[str]) -> float:

@@ -31,7 +31,7 @@ _HIRAGANA = regex.compile(r"[\p{Hiragana}\u30fc]+")
 _GRAMMAR = frozenset("的了是在由于於和与與被把为為之其这這那也都就而或及着吗嗎呢吧啊們们")
 
 _OTHER = regex.compile(
-    r"[[\p{L}--[\p{Latin}\p{Common}\p{Inherited}]][\p{M}--\p{Inherited}]"
+    r"[[\p{L}--[\p{Latin}\p{Common}\p{Inherited}]][\p{M}--\p{Inherited}][\p{Nd}--[0-9]]"
     r"\u3000-\u303f\uff01-\uff60\u060c\u061b\u061f\u00ab\u00bb\u201a\u201e\u2039\u203a]",
     regex.V1,
 )
@@ -64,7 +64,7 @@ def is_unspaced(text: str) -> bool:
 
 
 def is_other(text: str) -> bool:
-    """Whether a text has letters or punctuation that no language in Latin letters has."""
+    """Whether a text has letters, digits or punctuation that no language in Latin letters has."""
     return not text.isascii() and _OTHER.search(text) is not None
 
 
