@@ -11,6 +11,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.hooks import SEALCallback
+from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
@@ -68,6 +69,7 @@ class RolloutTable(SEALCallback):
             for rollout in rejected[: self.rows]
         ]
         lines = [f"# Round {round + 1}: {len(scored)} scored edits, {len(rejected)} rejected, {len(kept)} kept", ""]
+        lines += [f"{MISSING} {missing}.", ""] if (missing := render_left_out(total_left_out(rollouts))) else []
         lines += [usage, ""] if (usage := render_usage(total_usage(rollouts))) else []
         lines += ["## Best", "", *head, *best, ""]
         lines += ["## Worst", "", *head, *worst, ""] if worst else []

@@ -19,10 +19,11 @@ from seal_lightning.types import Context
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What was answered to a context's queries, and the score of each answer in [0, 1]."""
+    """What was answered to a context's queries, the score of each answer in [0, 1], and how many lost their end."""
 
     answers: tuple[str, ...]
     scores: tuple[float, ...]
+    cut: int = 0
 
     @property
     def accuracy(self) -> float:
@@ -31,7 +32,7 @@ class Answered:
     @staticmethod
     def from_dict(row: Mapping[str, Any]) -> Answered:
         """The reverse of `asdict`; other keys are ignored."""
-        return Answered(tuple(row["answers"]), tuple(row["scores"]))
+        return Answered(tuple(row["answers"]), tuple(row["scores"]), int(row.get("cut", 0)))
 
 
 def ask_closed_book(
@@ -66,4 +67,4 @@ def ask_closed_book(
     ]
     with clock.phase("grading", len(answers)) as advance:
         given = iter(e_step.grader.verdicts(answers, policy=PolicyWriter(policy), on_done=advance))
-    return [Answered(one.answers, tuple(next(given).score for _ in one.answers)) for one in replies]
+    return [Answered(one.answers, tuple(next(given).score for _ in one.answers), one.cut) for one in replies]

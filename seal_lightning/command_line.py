@@ -25,8 +25,9 @@ from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations, rollout_to_dict
+from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.module import SEALModule
-from seal_lightning.offline import Parser, ParserError, save_settings
+from seal_lightning.offline import Parser, ParserError, named_options, save_settings
 from seal_lightning.predictions import predict, to_row
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
@@ -167,9 +168,7 @@ class SEALCLI(LightningCLI):
             raise ConfigError(explain(str(error), self._given(args))) from error
 
     def _given(self, args: Any) -> Given:
-        actions = self._subcommand_parsers[args[0]]._actions
-        names = [name.removeprefix("--") for action in actions for name in action.option_strings if "--" in name]
-        return Given(args[0], args, args.files, names)
+        return Given(args[0], args, args.files, *named_options(self._subcommand_parsers[args[0]]._actions))
 
     def _parse_ckpt_path(self) -> None:
         """The command line outranks a checkpoint's hyper-parameters, which ours do not carry anyway."""
@@ -196,7 +195,7 @@ class SEALCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         try:
             return super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError, MisconfigurationException) as error:
+        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             if isinstance(error, SealError):
                 raise
             options = self._get(self.config, "trainer")
@@ -237,7 +236,10 @@ class SEALCLI(LightningCLI):
                 file.write(json.dumps({key: row[key] for key in PREDICTED}, ensure_ascii=False) + "\n")
         self._say_usage(rollouts)
         rejected = sum(rollout.status == "rejected" for rollout in rollouts)
+        missing = render_left_out(total_left_out(rollouts))
         self._say(f"{len(rollouts)} self-edits, {rejected} of them rejected, in {path}")
+        if missing:
+            self._say(f"cut or left out: {missing}")
 
     def _write_answers(self, rollouts: Sequence[Rollout]) -> None:
         """`answers.jsonl`, and the file of the task's own where it has one."""
@@ -258,7 +260,7 @@ class SEALCLI(LightningCLI):
     def after_fit(self) -> None:
         run = Path(self.trainer.default_root_dir)
         if validations := read_validations(run):
-            self._print_table("fit", rounds_table(validations), validations)
+            self._print_table("fit", rounds_table(validations), validations, every=read_fit(run))
         self._say_usage(read_fit(run))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
         if (run / "policy").exists():
@@ -287,13 +289,22 @@ class SEALCLI(LightningCLI):
             path.write_text(json.dumps(asdict(usage), indent=1) + "\n", encoding="utf-8")
             self._say(text)
 
-    def _print_table(self, name: str, rows: Sequence[Row], validations: Mapping[int, Sequence[Rollout]]) -> None:
-        """The accuracy table, and below it what the task has to add."""
+    def _print_table(
+        self,
+        name: str,
+        rows: Sequence[Row],
+        validations: Mapping[int, Sequence[Rollout]],
+        *,
+        every: Sequence[Rollout] = (),
+    ) -> None:
+        """The accuracy table, and below it what the task has to add and what was cut or left out of all rollouts."""
         if not self.trainer.is_global_zero:
             return
         run = Path(self.trainer.default_root_dir)
         more = self.model.e_step.task.tables(validations)
-        text = "\n\n".join(part for part in (render_table(rows), more) if part)
+        missing = render_left_out(total_left_out(every or self.model.evaluated))
+        parts = (render_table(rows), more, f"{MISSING} {missing}." if missing else "")
+        text = "\n\n".join(part for part in parts if part)
         (run / f"{name}.md").write_text(text + "\n", encoding="utf-8")
         (run / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
         self._say(f"{text}\nsaved: {run / name}.md and .json")

@@ -34,17 +34,23 @@ TYPE_NAMES = {
     "dict": "a mapping",
 }
 _TYPE = re.compile(r"Expected an? (?:<class '(?:[\w.]*\.)?(\w+)'>|typing\.Literal\[(.*?)\]|(tuple with \d+ elements))")
+_BOOLEANS = ("true", "false", "yes", "no", "on", "off")
+_EXAMPLES = ("trainer.max_epochs 2", "output NAME", "log_level info")
 _NOISE = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Parser key", "Expected a path but", "Unable to")
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the user gave: the command, its arguments, its config files' contents, and the options that it has."""
+    """What the user gave: the command, its arguments, its config files' contents, and the options that it has.
+
+    `switches` are those of the options that take no value.
+    """
 
     command: str = ""
     args: Sequence[str] = ()
     files: Sequence[tuple[str, Mapping[str, Any]]] = ()
     options: Sequence[str] = ()
+    switches: Sequence[str] = ()
 
     def where(self, key: str) -> str:
         """How to call an option: `--key` from the command line, `key in FILE` from a file, else `key`."""
@@ -63,6 +69,21 @@ def read_config_files(args: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]
         ConfigError: A file is missing or unreadable, no YAML or JSON, no mapping, or has a key twice.
     """
     return [(path, _read(path)) for path in _config_paths(args)]
+
+
+def check_switches(given: Given) -> None:
+    """Raises `ConfigError` where a switch is followed by true or false, which else would be taken for a file.
+
+    >>> check_switches(Given(args=["notes.md", "--merged", "true"], switches=["merged"]))
+    Traceback (most recent call last):
+    seal_lightning.errors.ConfigError: --merged takes no value, got true: write --merged alone, or leave it out
+    """
+    for arg, following in itertools.pairwise([*given.args, ""]):
+        name, equals, value = arg.partition("=")
+        if not (name.startswith("--") and name[2:] in given.switches):
+            continue
+        if equals or following.lower() in _BOOLEANS:
+            raise ConfigError(f"{name} takes no value, got {value or following}: write {name} alone, or leave it out")
 
 
 def explain(message: str, given: Given = Given()) -> str:
@@ -199,7 +220,11 @@ def _option_error(key: str, got: str, body: str, given: Given) -> str:
 def _unknown_argument(words: Sequence[str], given: Given) -> str:
     word = words[0]
     if not word.startswith("-"):
-        return f"unexpected argument {word!r}; options are written --trainer.max_epochs 2"
+        before = next((arg for arg, following in itertools.pairwise(given.args) if following == word), "")
+        if before.startswith("--") and before[2:] in given.switches:
+            return f"{before} takes no value, got {word!r}: write {before} alone, or leave it out"
+        example = next((text for text in _EXAMPLES if text.partition(" ")[0] in given.options), "NAME VALUE")
+        return f"unexpected argument {word!r}; options are written --{example}"
     return _unknown_option(word.partition("=")[0].lstrip("-").rstrip("+"), given)
 
 

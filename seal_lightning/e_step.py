@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Literal
@@ -20,9 +20,10 @@ from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.escaping import shortened
 from seal_lightning.grading import Grader, Reward, Rubric
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
+from seal_lightning.left_out import ANSWERS, LONGEST, QUERIES, SKIPPED, TRUNCATED
 from seal_lightning.phases import Clock, Report
 from seal_lightning.policy import Policy
-from seal_lightning.questions import Questioner
+from seal_lightning.questions import OwnQueries, Questioner
 from seal_lightning.raced import Raced, RaceWork, States, run_race
 from seal_lightning.racing import Racing
 from seal_lightning.sampling import Answerer, Answers, Asked, LocalAnswerer, PolicyWriter, Sampler, SampleRequest
@@ -157,7 +158,7 @@ class EStep:
             RetryableError: A grader or an endpoint failed.
         """
         clock, writer = Clock(report), PolicyWriter(policy)
-        asked: dict[str, Usage] = {}
+        asked: dict[str, OwnQueries] = {}
         raced = Raced()
         if plan.queries == "own":
             contexts, asked = self._own_queries(writer, contexts, clock)
@@ -192,6 +193,7 @@ class EStep:
             context = attempt.context
             first = not rollouts or rollouts[-1].context_id != context.id
             baseline = baselines[context.id][1] if baselines else None
+            own = asked.get(context.id, OwnQueries(()))
             rollout = to_rollout(
                 attempt,
                 trial,
@@ -199,9 +201,10 @@ class EStep:
                 baseline_answers=baseline.answers if baseline else (),
                 round=round,
                 seconds=seconds,
-                usage=usage_by_purpose(attempt, graded, first=first, questions=asked.get(context.id, Usage())),
+                usage=usage_by_purpose(attempt, graded, first=first, questions=own.usage),
                 dropped=raced.dropped.get(number, ""),
                 thoughts=count_thoughts(attempt, trial, baseline=baseline if first else None),
+                left_out=_of_context(own, baseline) if first else {},
             )
             rollouts.append(rewarded(rollout, graded, self.reward))
         return rollouts
@@ -226,8 +229,19 @@ class EStep:
             for attempt in attempts
         ]
 
-    def check_fits(self, policy: Policy, contexts: Sequence[Context]) -> None:
+    def check_fits(
+        self,
+        policy: Policy,
+        contexts: Sequence[Context],
+        *,
+        advice: Callable[[Context], str] = lambda context: "shorten or split the passage",
+    ) -> None:
         """Fail early where a context's prompt or queries leave no room for an answer in the model's window.
+
+        Args:
+            policy: Tokenizes.
+            contexts: All of them.
+            advice: What to do about a context that does not fit, where a command has an option for that.
 
         Raises:
             ModelError: Names the first such context, its tokens and the window.
@@ -241,8 +255,8 @@ class EStep:
                 name, title = shortened(context.id, 60), shortened(context.title, 60)
                 raise ModelError(
                     f"context {name!r} ({title!r}): its longest prompt has {longest} tokens, which with "
-                    f"{self.max_answer_tokens} for the answer exceeds the model's window of {window}; shorten "
-                    "or split the passage, or use a model with a longer window"
+                    f"{self.max_answer_tokens} for the answer exceeds the model's window of {window}; "
+                    f"{advice(context)}, or use a model with a longer window"
                 )
 
     def ask(
@@ -283,9 +297,11 @@ class EStep:
     def _reply(self, queries: Queries, ways: Sequence[Sequence[Prompt]], answers: Answers) -> Replies:
         """One answer to each query, without what was thought before it."""
         said = [cut_thoughts(text) for text in answers.texts]
+        read = self._read(queries, ways, [one.text for one in said])
         return Replies(
-            self._read(queries, ways, [one.text for one in said]),
+            read,
             answers.tokens,
+            cut=_cut_answers(read, ways, answers),
             thoughts=sum(one.thoughts > 0 for one in said),
             unfinished=sum(one.unfinished for one in said),
         )
@@ -294,13 +310,13 @@ class EStep:
 
     def _own_queries(
         self, writer: PolicyWriter, contexts: Sequence[Context], clock: Clock
-    ) -> tuple[list[Context], dict[str, Usage]]:
-        """The contexts with queries that a model wrote in place of those of the data, and what that cost."""
+    ) -> tuple[list[Context], dict[str, OwnQueries]]:
+        """The contexts with queries that a model wrote in place of those of the data, and what came of that."""
         with clock.phase("questions", len(contexts)) as advance:
             made = self.questioner.make(contexts, policy=writer, grader=self.grader, on_wait=lambda: advance(0))
             advance(len(contexts))
         asked = [replace(context, queries=one.queries) for context, one in zip(contexts, made, strict=True)]
-        return asked, {context.id: one.usage for context, one in zip(contexts, made, strict=True)}
+        return asked, {context.id: one for context, one in zip(contexts, made, strict=True)}
 
     def _baselines(
         self, policy: Policy, contexts: Sequence[Context], clock: Clock
@@ -340,7 +356,18 @@ class EStep:
                     seed = derive_seed("adapter", self.seed, round, context.id, request.index, repeat)
                     usage = Usage() if repeat else sample.usage
                     attempts.append(
-                        Attempt(context, "edit", request.index, repeat, seed, request.prompt, edit, tokens, usage)
+                        Attempt(
+                            context,
+                            "edit",
+                            request.index,
+                            repeat,
+                            seed,
+                            request.prompt,
+                            edit,
+                            tokens,
+                            usage,
+                            sample.cut,
+                        )
                     )
         return attempts
 
@@ -403,6 +430,12 @@ class EStep:
         replies = self.ask(policy, queries, jobs=range(len(jobs)), trained=trained, clock=clock)
         for index, one, stats in zip(usable, replies, trained.stats, strict=True):
             own = len(attempts[index].context.queries)
+            missing = {
+                TRUNCATED: stats.truncated,
+                SKIPPED: stats.skipped,
+                LONGEST: self.inner_loop.longest(policy.encoder, _job(attempts[index])) if stats.truncated else 0,
+                ANSWERS: one.cut,
+            }
             trials[index] = Trial(
                 one.answers[:own],
                 one.answers[own:],
@@ -411,6 +444,7 @@ class EStep:
                 one.tokens,
                 thoughts=one.thoughts,
                 unfinished=one.unfinished,
+                left_out=missing,
             )
         return trials, trained.states
 
@@ -441,6 +475,25 @@ def _tell_thoughts(replies: Sequence[Replies], *, texts: int) -> None:
         )
     if thoughts := sum(one.thoughts for one in replies) - unfinished:
         log.info("thoughts were cut out of %d of %d answers", thoughts, texts)
+
+
+def _of_context(own: OwnQueries, baseline: Replies | None) -> dict[str, int]:
+    """What is missing from a context's queries, and from the answers before adapting."""
+    found = {f"{QUERIES}{reason}": count for reason, count in own.dropped.items()}
+    return found | {ANSWERS: baseline.cut} if baseline else found
+
+
+def _cut_answers(read: Sequence[str], ways: Sequence[Sequence[Prompt]], answers: Answers) -> int:
+    """How many answers lost their end: those that go on to where a text was cut, in one of the ways to ask.
+
+    A model that writes on after its answer is cut too, which takes nothing away.
+    """
+    texts = iter(zip(answers.texts, answers.cut, strict=True)) if answers.cut else iter(())
+    count = 0
+    for answer, prompts in zip(read, ways, strict=True):
+        mine = list(islice(texts, len(prompts)))
+        count += any([cut and text.rstrip().endswith(answer.rstrip()) for text, cut in mine])
+    return count
 
 
 def _unasked(context: Context, plan: Plan) -> list[Attempt]:

@@ -145,6 +145,10 @@ class InnerLoop:
         """Tokens that training one adapter takes, over all epochs: its cost."""
         return self._plan(job, model, tokenizer).stats.trained_tokens
 
+    def longest(self, tokenizer: Any, job: AdapterJob) -> int:
+        """Tokens of a job's longest training sequence, before it is cut."""
+        return max((len(self._encode(sequence, tokenizer)[0]) for sequence in job.training_sequences), default=0)
+
     def adapt(
         self,
         model: Any,

@@ -30,7 +30,7 @@ _SCALARS = {
     "reward": _NUMBER | None,
 }
 _LISTS = {**dict.fromkeys(_TUPLES, str), "golds": list, "baseline_scores": _NUMBER, "scores": _NUMBER}
-_OPTIONAL = ("terms", "retention", "tokens", "seconds", "usage", "thoughts")  # with numbers, too
+_OPTIONAL = ("terms", "retention", "tokens", "seconds", "usage", "thoughts", "left_out")  # with numbers, too
 
 
 def rollout_to_dict(rollout: Rollout) -> dict[str, Any]:
@@ -40,6 +40,8 @@ def rollout_to_dict(rollout: Rollout) -> dict[str, Any]:
         del row["dropped"]  # without a race, a journal is what it was before there were races
     if not rollout.thoughts:
         del row["thoughts"]  # most models do not think
+    if not rollout.left_out:
+        del row["left_out"]
     return row
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from seal_lightning.errors import CheckpointError, JournalError, Stopped
 from seal_lightning.evaluation import total_usage
 from seal_lightning.figures import rewards_of, share_spent, total_thoughts
 from seal_lightning.hooks import EditFilter, notify
+from seal_lightning.left_out import QUERIES, tell_left_out, total_left_out
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.selection import group_rollouts
 from seal_lightning.strategies import restart_optimizer
@@ -183,6 +184,7 @@ class SEALFitLoop(_FitLoop):
         )
         groups = group_rollouts(rollouts)
         self.kept = trainer.ranks.gather(self._filter().select(groups))[0]  # rank 0's choice, whatever a filter draws
+        tell_left_out(f"round {round + 1}", rollouts, only=trainer.is_global_zero)
         module.e_step_metrics = e_step_metrics(rollouts, groups, self.kept, time.perf_counter() - started)
         trainer._logger_connector.log_metrics(module.e_step_metrics)
         notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
@@ -195,7 +197,10 @@ class SEALFitLoop(_FitLoop):
         if self._to_train:
             started = time.perf_counter()
             super().advance()
-            self.seal_trainer._logger_connector.log_metrics({"m_step/seconds": time.perf_counter() - started})
+            metrics = {"m_step/seconds": time.perf_counter() - started}
+            if truncated := self.seal_trainer.lightning_module.m_step_truncated:
+                metrics["m_step/truncated"] = float(truncated)
+            self.seal_trainer._logger_connector.log_metrics(metrics)
             return
         if not self.kept:
             log.info("round %d: no self-edit was kept, the policy stays as it is", self.seal_trainer.current_epoch)
@@ -248,6 +253,7 @@ def e_step_metrics(
         **thought_metrics(rollouts),
         **({"racing/spent_frac": spent} if (spent := share_spent(rollouts)) is not None else {}),
         **term_metrics(rollouts),
+        **{f"left_out/{name}": float(count) for name, count in _without_reasons(total_left_out(rollouts)).items()},
         **({f"endpoint/{name}": value for name, value in usage.as_dict().items()}),
     }
 
@@ -255,6 +261,13 @@ def e_step_metrics(
 def thought_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """How many texts thoughts were cut out of, and how many answers ended within one; empty where no model thinks."""
     return {f"thoughts/{name}": float(count) for name, count in total_thoughts(rollouts).items()}
+
+
+def _without_reasons(counts: Mapping[str, int]) -> dict[str, int]:
+    """Own queries that were dropped as one figure."""
+    queries = sum(count for name, count in counts.items() if name.startswith(QUERIES))
+    rest = {name: count for name, count in counts.items() if not name.startswith(QUERIES)}
+    return {**rest, "queries": queries} if queries else rest
 
 
 def term_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:

@@ -6,6 +6,7 @@ that a resumed M-step continues at the batch where it stopped. Lightning does th
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.policy import Policy
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import EditOutcome
+
+log = logging.getLogger(__name__)
 
 IGNORED = -100  # label of tokens without loss, torch's convention
 
@@ -126,10 +129,11 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One sequence: `input_ids` and `labels` of equal length, `IGNORED` on the prompt."""
+    """One sequence: `input_ids` and `labels` of equal length, `IGNORED` on the prompt; `whole` is its length uncut."""
 
     input_ids: list[int]
     labels: list[int]
+    whole: int = 0
 
 
 def encode_example(policy: Policy, prompt: str, text: str, *, max_length: int) -> Example:
@@ -147,9 +151,24 @@ def encode_example(policy: Policy, prompt: str, text: str, *, max_length: int) -
             "raise it (at most to the model's window) and resume, the E-step's work is kept"
         )
     target = policy.encode_reply(text)
-    input_ids = [*start, *target][:max_length]
-    labels = [*[IGNORED] * len(start), *target][:max_length]
-    return Example(input_ids, labels)
+    whole = [*start, *target]
+    labels = [*[IGNORED] * len(start), *target]
+    return Example(whole[:max_length], labels[:max_length], len(whole))
+
+
+def tell_truncated(examples: Sequence[Example], settings: MStep, *, only: bool = True) -> int:
+    """How many kept edits lost their end; logged where `only`."""
+    cut = [example for example in examples if example.whole > len(example.input_ids)]
+    if cut and only:
+        log.warning(
+            "M-step: %d of %d kept edits lost their end, the longest has %d tokens with its prompt: raise "
+            "model.m_step.max_length (%d; at most to the model's window), or lower the sampler's max_new_tokens",
+            len(cut),
+            len(examples),
+            max(example.whole for example in cut),
+            settings.max_length,
+        )
+    return len(cut)
 
 
 def batch_plan(examples: int, *, settings: MStep, seed: int, round: int) -> list[list[int]]:

@@ -20,7 +20,7 @@ from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from seal_lightning.adapters import base_of, carried, carry, read_lora
-from seal_lightning.adapters.bank import left_out
+from seal_lightning.adapters.bank import parts_without_adapter
 from seal_lightning.adapters.export import CONFIG, WEIGHTS
 from seal_lightning.chat import DATE, ChatTemplate, chosen_template, read_template
 from seal_lightning.checkpoints import FOLDER, Checkpoint, attentions_of, explained, read_checkpoint
@@ -92,7 +92,7 @@ def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, 
             template was asked for where there is none, or it cannot be used.
     """
     model, tokenizer = _read(source, adapter)
-    for reason, names in left_out(model).items():
+    for reason, names in parts_without_adapter(model).items():
         log.warning("%s: no adapter for %d parts, %s (first: %s)", source.name, len(names), reason, names[0])
     if tokenizer.pad_token_id is None:  # padding is always masked, so any token will do
         if tokenizer.eos_token_id is None:

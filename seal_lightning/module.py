@@ -22,7 +22,8 @@ from seal_lightning.evaluation import evaluation_means
 from seal_lightning.grading import Grader, Reward, Rubric, resolve
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.m_step import MStep, Shares, make_loader
+from seal_lightning.left_out import tell_left_out
+from seal_lightning.m_step import MStep, Shares, make_loader, tell_truncated
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.phases import Interrupted, interruptible
 from seal_lightning.policy import PolicyTuning, TunedPolicy
@@ -121,6 +122,7 @@ class SEALModule(LightningModule):
         self.rounds_done = 0
         self.e_step_metrics: dict[str, float] = {}
         self.evaluated: list[Rollout] = []
+        self.m_step_truncated = 0
         self._predicted: dict[int, list[Rollout]] = {}
         self.strict_loading = False
         self.base_fingerprint = ""
@@ -154,7 +156,7 @@ class SEALModule(LightningModule):
     # -- M-step ----------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> Any:
-        return make_loader(
+        loader = make_loader(
             self.policy.policy,
             self.kept,
             settings=self.m_step,
@@ -164,6 +166,8 @@ class SEALModule(LightningModule):
             rank=self.global_rank,
             shares=self.shares,
         )
+        self.m_step_truncated = tell_truncated(loader.dataset, self.m_step, only=self.global_rank == 0)  # type: ignore[arg-type]
+        return loader
 
     @property
     def shares(self) -> Shares:
@@ -375,6 +379,8 @@ class SEALModule(LightningModule):
         """Log base, passage and edits accuracy (means over contexts) of the phase that ends."""
         with torch.enable_grad():
             self.evaluated = self.runner.finish()
+        trainer: Any = self.trainer
+        tell_left_out({"val": "validation"}.get(split, split), self.evaluated, only=trainer.is_global_zero)
         for name, value in evaluation_means(self.evaluated).items():
             self.log(f"{split}/{name}", value, batch_size=1)
 

@@ -6,14 +6,14 @@ Their options are those of `seal fit` where they mean the same: names, class pat
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser
 
-from seal_lightning.config_errors import Given, explain, located, read_config_files
+from seal_lightning.config_errors import Given, check_switches, explain, located, read_config_files
 from seal_lightning.errors import ConfigError
 from seal_lightning.redaction import without_secrets
 
@@ -51,16 +51,25 @@ class Parser(ArgumentParser):
     def settings(self, args: Sequence[str]) -> Any:
         """The options as they are written in YAML, checked; objects are made of them by `make`. Raises as `read`."""
         files = read_config_files(args)
-        names = [name.removeprefix("--") for action in self._actions for name in action.option_strings if "--" in name]
+        given = Given(self.command, args, files, *named_options(self._actions))
+        check_switches(given)
         try:
             return self.parse_args(list(args))
         except ParserError as error:
-            raise ConfigError(explain(str(error), Given(self.command, args, files, names))) from error
+            raise ConfigError(explain(str(error), given)) from error
 
     def make(self, settings: Any) -> Any:
         """The options with their objects made. Raises `ConfigError` where an object cannot be."""
         with located(settings.as_dict()):
             return self.instantiate(settings)
+
+
+def named_options(actions: Iterable[Any]) -> tuple[list[str], list[str]]:
+    """The options of a parser's actions by their full names, and those of them that take no value."""
+    names = [
+        (name.removeprefix("--"), action.nargs) for action in actions for name in action.option_strings if "--" in name
+    ]
+    return [name for name, _ in names], [name for name, nargs in names if nargs == 0]
 
 
 def save_settings(path: Path, text: str, *, header: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.phases import Clock, Report
 from seal_lightning.policy import Policy
-from seal_lightning.scoring import Grades, to_rollout, usage_by_purpose
+from seal_lightning.scoring import Grades, count_thoughts, to_rollout, usage_by_purpose
 from seal_lightning.tasks import Task
 from seal_lightning.types import Context, Prediction, Rollout
 
@@ -36,10 +36,11 @@ class AnsweringStep(EStep):
                 attempt,
                 trial,
                 Grades(),
-                baseline_answers=baselines[attempt.context.id][1],
+                baseline_answers=baselines[attempt.context.id][1].answers,
                 round=round,
                 seconds=seconds,
                 usage=usage_by_purpose(attempt, Grades(), first=False),
+                thoughts=count_thoughts(attempt, trial, baseline=None),
             )
             for attempt, trial in zip(attempts, trials, strict=True)
         ]

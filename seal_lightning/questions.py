@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
 from seal_lightning.grading import Answer, Grader, new_content_recall
+from seal_lightning.grading.scripts import asks, count_words
 from seal_lightning.grading.words import content_words, words
 from seal_lightning.tasks import EditKind
 from seal_lightning.tasks.base import first_line
@@ -23,7 +24,14 @@ from seal_lightning.thoughts import UNFINISHED, cut_thoughts
 from seal_lightning.types import Chooser, Context, Prompt, Query, Usage, Written
 
 _PAIR = re.compile(r"Question: (.*?)\nAnswer: (.*)", re.DOTALL)
-_POINTS_AT_PASSAGE = re.compile(r"\b(passage|text|article|paragraph|author|above|mentioned|described)\b", re.I)
+_POINTS_AT_PASSAGE = re.compile(
+    r"\b(passage|text|article|paragraph|author|above|mentioned|described"
+    r"|Textstelle|Abschnitt|Absatz|Autorin?|oben|texte|auteur|texto|autora?|párrafo"
+    r"|текст[а-я]{0,2}|отрыв\w+|абзац\w*|автор[а-я]{0,2}|النص|المقال|الفقرة|הטקסט|הקטע|המאמר)\b"
+    r"|本文|文中|上文|短文|段落|文章|作者|筆者|著者|上記|본문|지문|글쓴이|บทความ|ข้อความข้างต้น|ผู้เขียน",
+    re.I,
+)
+CUT = "cut at questioner.max_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,7 @@ class Questioner:
         edit: How it is asked: a kind of self-edit whose parser is `questions`.
         count: Queries a context at most, the first ones that pass.
         max_tokens: Longest text with all queries of a context.
-        max_answer_words: Longest gold answer.
+        max_answer_words: Longest gold answer; in a script without blanks between words two characters count as one.
         similarity: Drop a query that shares this much of its content words with an earlier one.
         check: Ask the model its own queries with the passage in view, and drop those that it then answers otherwise.
     """
@@ -93,12 +101,20 @@ class Questioner:
         prompts = [self.kind.prompt(context) for context in contexts]
         texts = self._written(prompts, self.max_tokens, policy, on_wait)
         found = [self._filtered(text.text, context) for text, context in zip(texts, contexts, strict=True)]
+        for text, (_, dropped) in zip(texts, found, strict=True):
+            if text.cut:
+                dropped[CUT] = 1
         made = [
             OwnQueries(tuple(kept), dropped, text.usage) for (kept, dropped), text in zip(found, texts, strict=True)
         ]
         if self.check:
             made = self._checked(made, contexts, policy, grader, on_wait)
-        return [OwnQueries(one.queries[: self.count], one.dropped, one.usage) for one in made]
+        return [self._first(one) for one in made]
+
+    def _first(self, made: OwnQueries) -> OwnQueries:
+        more = len(made.queries) - self.count
+        dropped = {**made.dropped, **({"beyond the first " + str(self.count): more} if more > 0 else {})}
+        return OwnQueries(made.queries[: self.count], dropped, made.usage)
 
     def _written(
         self, prompts: Sequence[Prompt], max_tokens: int, policy: Chooser, on_wait: Callable[[], None]
@@ -125,9 +141,9 @@ class Questioner:
 
     def _fault(self, question: str, gold: str, passage: str, kept: Sequence[Query]) -> str:
         """Why a query cannot be used; empty where it can."""
-        if not question.endswith("?") or _POINTS_AT_PASSAGE.search(question):
+        if not asks(question) or _POINTS_AT_PASSAGE.search(question):
             return "no question of its own"
-        if not 1 <= len(words(gold)) <= self.max_answer_words:
+        if not words(gold) or count_words(gold) > self.max_answer_words:
             return "answer too long"
         if new_content_recall(question="", gold=gold, answer=question) == 1:
             return "answer in the question"

@@ -8,13 +8,14 @@ With the proxy reward there are no trials: a rubric marks the edits themselves.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
 from seal_lightning.grading import Answer, Grader, Reward, Rubric, Verdict
+from seal_lightning.left_out import EDITS, PIECES, added
 from seal_lightning.phases import Clock
 from seal_lightning.types import Chooser, Context, Directives, Kind, Query, Rollout, SelfEdit, Usage
 
@@ -23,20 +24,24 @@ Queries = Sequence[tuple[Context, Query]]
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """What was answered to some queries, and how many tokens that took together.
+    """What was answered to some queries, how many tokens that took together, and how many answers lost their end.
 
     `thoughts` counts the texts that thoughts were cut out of, `unfinished` those that ended within one.
     """
 
     answers: tuple[str, ...]
     tokens: int
+    cut: int = 0
     thoughts: int = 0
     unfinished: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One self-edit and repeat on its way to becoming a rollout; `usage` is what writing the edit cost."""
+    """One self-edit and repeat on its way to becoming a rollout.
+
+    `usage` is what writing the edit cost, `is_cut` says that it ends where the limit of tokens is.
+    """
 
     context: Context
     kind: Kind
@@ -47,11 +52,15 @@ class Attempt:
     edit: SelfEdit
     tokens: dict[str, int]
     usage: Usage = Usage()
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What the adapter of an attempt answered: its context's queries, and queries of other contexts."""
+    """What the adapter of an attempt answered: its context's queries, and queries of other contexts.
+
+    `left_out` counts what was missing from its training and its answers.
+    """
 
     answers: tuple[str, ...]
     retained: tuple[str, ...]
@@ -60,6 +69,7 @@ class Trial:
     answer_tokens: int
     thoughts: int = 0
     unfinished: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +180,7 @@ def to_rollout(
     usage: Mapping[str, Usage],
     dropped: str = "",
     thoughts: Mapping[str, int] = MappingProxyType({}),
+    left_out: Mapping[str, int] = MappingProxyType({}),
 ) -> Rollout:
     """Everything that is known about an attempt; its reward comes with `rewarded`.
 
@@ -183,6 +194,7 @@ def to_rollout(
         usage: What endpoints charged, by purpose.
         dropped: Why a race gave the edit up, where it did.
         thoughts: As `count_thoughts` says.
+        left_out: What was missing from the context's queries and baseline, at its first attempt.
     """
     queries = attempt.context.queries if baseline_answers else ()
     baseline = _mean(grades.before)
@@ -221,6 +233,9 @@ def to_rollout(
         tokens={**attempt.tokens, **counts},
         seconds=seconds,
         usage={purpose: used.as_dict() for purpose, used in usage.items() if used.as_dict()},
+        left_out=added(
+            [left_out, {EDITS: attempt.is_cut, PIECES: attempt.edit.left_out}, trial.left_out if trial else {}]
+        ),
     )
 
 

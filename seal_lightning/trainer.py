@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +58,7 @@ class SEALTrainer(Trainer):
     ) -> None:
         if logger is None or logger is True:
             logger = [TensorBoardLogger(default_root_dir, name="tensorboard"), CSVLogger(default_root_dir, name="csv")]
+        _check_slurm(os.environ)
         super().__init__(
             *args,
             max_epochs=max_epochs,
@@ -204,4 +205,21 @@ class SEALTrainer(Trainer):
 def _no_checkpoint(ckpt_path: str, path: Path) -> ConfigError:
     return ConfigError(
         f"--ckpt_path {ckpt_path}: {path} is damaged, or no checkpoint of seal fit; give last, best or another one"
+    )
+
+
+def _check_slurm(environment: Mapping[str, str]) -> None:
+    """Whether Lightning can tell the tasks of a SLURM job apart, which it else refuses with an error of its own.
+
+    Raises:
+        ConfigError: There are several, and nothing says how many a node has.
+    """
+    tasks = environment.get("SLURM_NTASKS", "1")
+    interactive = environment.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    if tasks in ("", "0", "1") or interactive or "SLURM_NTASKS_PER_NODE" in environment:
+        return
+    raise ConfigError(
+        f"SLURM_NTASKS={tasks}: expected --ntasks-per-node in the job, by which the tasks of a node are told apart, "
+        "got --ntasks alone: write #SBATCH --ntasks-per-node and start with srun; for one process in this shell, "
+        "unset SLURM_NTASKS"
     )

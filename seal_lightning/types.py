@@ -114,10 +114,14 @@ _COUNTS = tuple(field.name for field in fields(Usage) if field.name != "dollars"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A text that a model wrote, and what an endpoint charged for it (nothing where the model is here)."""
+    """A text that a model wrote, and what an endpoint charged for it (nothing where the model is here).
+
+    `cut` says that it ends where the limit of tokens is.
+    """
 
     text: str
     usage: Usage = Usage()
+    cut: bool = False
 
 
 class Writer(Protocol):
@@ -159,6 +163,7 @@ class SelfEdit:
     """A parsed self-edit. `reason` is empty for a usable one; otherwise it says why nothing can be trained on it.
 
     `thoughts` counts those that were cut out of what the model wrote before `text`, which the policy is trained on.
+    `left_out` counts the pieces beyond what the task takes.
     """
 
     text: str
@@ -167,6 +172,7 @@ class SelfEdit:
     applied: Directives = Directives()
     reason: str = ""
     thoughts: int = 0
+    left_out: int = 0
 
     @property
     def status(self) -> Status:
@@ -197,7 +203,8 @@ class Rollout:
     are those that thoughts were cut out of, `unfinished` the answers that are empty, since they end within one.
     `steps` are the adapter's optimizer steps; `tokens` counts `prompt`, `edit`, `trained` (sum over all epochs),
     `answers`, and at an edit's first repeat what a race `saved` of those it did not train;
-    `seconds` is wall-clock time by phase.
+    `seconds` is wall-clock time by phase. `left_out` counts what was cut, skipped or dropped
+    (`seal_lightning.left_out`).
     """
 
     round: int
@@ -230,6 +237,7 @@ class Rollout:
     tokens: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     usage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

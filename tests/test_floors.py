@@ -20,7 +20,7 @@ PACKAGE = "seal_lightning"
 # what a floor is for.
 FLOOR_OF = {
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
-    **dict.fromkeys(["redaction", "escaping", "thoughts", "figures", "retention", "tables"], 0),
+    **dict.fromkeys(["redaction", "escaping", "thoughts", "figures", "retention", "tables", "left_out"], 0),
     **dict.fromkeys(["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing"], 1),
     **dict.fromkeys(
         [
@@ -40,7 +40,7 @@ FLOOR_OF = {
         ],
         2,
     ),
-    **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases"], 2),
+    **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases", "served"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book", "predictions"], 3),
     **dict.fromkeys(["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4),
     **dict.fromkeys(

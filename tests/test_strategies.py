@@ -2,6 +2,7 @@
 
 import json
 import signal
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -109,6 +110,22 @@ def test_zero_3_trains_all_weights_too(tmp_path):
     options = [*EFFECTIVE, "--model.tuning.method", "full"]
     launch = fit(tmp_path / "run", "zero3", *options, trainer=TRAINER)
     assert set(launch.wait()) == {0}, launch.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("variables", "refused"),
+    [
+        ({"NTASKS": "4"}, True),
+        ({"NTASKS": "4", "JOB_NAME": "interactive"}, False),
+        ({"NTASKS": "1"}, False),
+        ({}, False),
+    ],
+)
+def test_slurm_tasks_that_lightning_cannot_tell_apart(tmp_path, monkeypatch, variables, refused):
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with pytest.raises(ConfigError, match="SLURM_NTASKS=4: expected --ntasks-per-node") if refused else nullcontext():
+        SEALTrainer(default_root_dir=str(tmp_path), accelerator="cpu", logger=False)
 
 
 def test_slurm_requeues_and_the_next_run_resumes_by_itself(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from seal_lightning.adapt.adapters import Adapted, Workplace, asked_stamp, make, one_each, one_for_all
+from seal_lightning.adapt.adapters import Adapted, Workplace, asked_stamp, make, missing_of, one_each, one_for_all
 from seal_lightning.adapt.edits import Learn, Lesson, Writing, lessons, raced_for, write_edits
 from seal_lightning.adapt.estimate import estimate
 from seal_lightning.adapt.scores import Measured, score_of
@@ -27,6 +27,7 @@ from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.model import base_name, fingerprint
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser
@@ -36,7 +37,7 @@ from seal_lightning.screen import Screen
 from seal_lightning.standalone import add_model, load_policy, open_folder, open_journal, write_settings
 from seal_lightning.stopping import StopSignals
 from seal_lightning.tables import table
-from seal_lightning.types import Rollout
+from seal_lightning.types import Context, Rollout
 
 Adapters = Literal["each", "all", "both"]
 DESCRIPTION = """\
@@ -75,11 +76,16 @@ def main(args: Sequence[str]) -> None:
     if not options.dry_run:
         open_folder(output, "adapt", resume=options.resume)
     policy = load_policy(module, options.policy, options.device)
-    _check_fits(module, policy, documents, options.passage_chars)
+    module.e_step.check_fits(
+        policy,
+        [passage for document in documents for passage in document.passages],
+        advice=lambda passage: _shorter(policy, passage, options.passage_chars),
+    )
     if options.dry_run:
         loops = {"each": [module.e_step.inner_loop], "all": [options.together]}
         loops["both"] = loops["each"] + loops["all"]
-        print(estimate(module.e_step, policy, documents, writing, loops[options.adapters]))
+        chosen, size = loops[options.adapters], options.contexts_per_unit
+        print(estimate(module.e_step, policy, documents, writing, chosen, contexts_per_unit=size))
         return
     write_settings(parser, settings, output)
     signals = StopSignals()
@@ -194,6 +200,13 @@ def _adapt(
     _finish(screen, output, read, columns, [*each, *together])
 
 
+def _shorter(policy: Policy, passage: Context, chars: int) -> str:
+    """Advice for a passage that does not fit: the limit is in characters, of which some take several tokens."""
+    tokens, length = policy.count(passage.passage), max(1, len(passage.passage))
+    taken = f"100 of this passage take {100 * tokens / length:.0f} tokens"
+    return f"lower --passage_chars, which is {chars} characters ({taken})"
+
+
 def _tell(screen: Screen, learnt: Sequence[Lesson], rollouts: Sequence[Rollout], writing: Writing) -> None:
     """What came of the writing."""
     if writing.learn == "passage":
@@ -207,6 +220,8 @@ def _tell(screen: Screen, learnt: Sequence[Lesson], rollouts: Sequence[Rollout],
     )
     if unwritten := sum(lesson.unwritten for lesson in learnt):
         screen.line(f"{unwritten} passages without a usable edit are learnt as they stand")
+    if missing := render_left_out(total_left_out(rollouts)):
+        screen.line(f"cut or left out: {missing}")
     if usage := render_usage(total_usage(rollouts)):
         screen.line(usage)
 
@@ -250,10 +265,13 @@ def _finish(
     adapters: Sequence[Adapted],
 ) -> None:
     """The table on stdout and beside the adapters, and what to do with them."""
+    missing = missing_of(output, [one.name for one in adapters])
+    if missing:
+        screen.line(f"cut or left out in training the adapters: {missing}")
     asked = [document for document in read.documents if document.id in columns["before"]]
     text = _table(asked, columns) if asked else ""
     left_out = "\n".join(f"- {markdown_cell(line, 400)}" for line in read.left_out)
-    if parts := list(filter(None, (text, left_out))):
+    if parts := list(filter(None, (text, f"{MISSING} {missing}." if missing else "", left_out))):
         (output / "adapt.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     if asked:
         print(text, flush=True)

@@ -32,6 +32,7 @@ from seal_lightning.data.documents import Document
 from seal_lightning.e_step import EStep
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added, render_left_out
 from seal_lightning.policy import Policy
 from seal_lightning.rollouts import describe
 from seal_lightning.sampling import LocalSampler, Sampler
@@ -156,6 +157,12 @@ def make(place: Workplace, adapters: Sequence[Adapted], before: Measured) -> lis
     return found
 
 
+def missing_of(output: Path, names: Sequence[str]) -> str:
+    """What was cut or skipped in the training of finished adapters, and of their answers, in one line."""
+    results = [json.loads((output / "adapters" / name / RESULT).read_text(encoding="utf-8")) for name in names]
+    return render_left_out(added([one.get("left_out", {}) for one in results]))
+
+
 def _train_and_measure(place: Workplace, group: Sequence[Adapted], before: Measured) -> list[Measured | None]:
     inner_loop, jobs = group[0].inner_loop, [adapted.job for adapted in group]
     stamp = "-".join([place.stamp, str(place.every_steps), *(adapted.stamp for adapted in group)])
@@ -230,12 +237,20 @@ def _write(
     """Write the folder of an adapter; it has its name only once everything is in it."""
     learned = place.policy.learned()
     whole = stack([learned, lora]) if learned else lora
+    missing = added(
+        [
+            {TRUNCATED: stats.truncated, SKIPPED: stats.skipped},
+            {LONGEST: adapted.inner_loop.longest(place.policy.tokenizer, adapted.job) if stats.truncated else 0},
+            {ANSWERS: sum(one.cut for one in measured.values())},
+        ]
+    )
     result = {
         "policy": place.stamp,
         "stamp": adapted.stamp,
         "asked": asked_stamp(place.e_step, [lesson.document for lesson in adapted.lessons]),
         "steps": stats.steps,
         "trained_tokens": stats.trained_tokens,
+        "left_out": missing,
         "without_adapter": without_adapter(place.policy.model),
         "loss": None if math.isnan(stats.loss) else stats.loss,
         "files_left_out": place.unread,
@@ -254,6 +269,7 @@ def _write(
         sequences=len(adapted.job.training_sequences),
         inner_loop=adapted.inner_loop,
         stats=stats,
+        missing=missing,
         scores=scores,
         data_licence=place.data_licence,
         unread=place.unread if adapted.name == ALL else 0,

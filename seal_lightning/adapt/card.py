@@ -16,6 +16,7 @@ from seal_lightning.adapt.scores import Score
 from seal_lightning.bank_training import JobStats
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.left_out import MISSING, render_left_out
 from seal_lightning.tables import table
 
 SHOWN = 50  # documents by name
@@ -38,6 +39,7 @@ def model_card(
     sequences: int,
     inner_loop: InnerLoop,
     stats: JobStats,
+    missing: Mapping[str, int],
     scores: Mapping[str, Score],
     merged: bool,
     data_licence: str | None,
@@ -55,6 +57,7 @@ def model_card(
         sequences: How many training sequences these are.
         inner_loop: How.
         stats: What its training came to.
+        missing: What was cut or skipped in it, counted as `seal_lightning.left_out` does.
         scores: Mean accuracy by when; empty where nothing was asked.
         merged: Whether it lies beside whole weights instead of an adapter's.
         data_licence: Of the documents, as the user put it.
@@ -73,6 +76,8 @@ def model_card(
     learnt = f"{_count(passages, 'passage')}{written}, {_count(sequences, 'training sequence')}."
     if unread:
         learnt += f"\n\nOf what was given, {_count(unread, 'file')} could not be read and taught it nothing."
+    if missing:
+        learnt += f"\n\n{MISSING} {render_left_out(missing)}."
     if policy_rank:
         learnt += (
             f"\n\nThe policy that wrote and was adapted (rank {policy_rank}) is part of it; before is its accuracy."

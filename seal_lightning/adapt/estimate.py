@@ -1,35 +1,26 @@
-"""What adapting will take, before it is done: tokens, time and memory, from a trial on the first passage.
+"""What adapting will take, before it is done: tokens, time and memory, from a short trial.
 
-One passage is written about, learnt for two optimizer steps and asked about; the rest follows from counts. Edits are
-taken to be as long as those of the trial. Batches of the real work are larger, so it is rather faster than estimated.
+A unit of passages is written about, a few steps are trained and a batch of questions is asked, all as many at a time as
+in the run (`trial`); the rest follows from counts. Edits are taken to be as long as those of the trial.
 """
 
 from __future__ import annotations
 
 import resource
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean
-from typing import TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from seal_lightning.adapt.edits import Writing
+from seal_lightning.adapt.trial import Speed, Trial, training_speed, try_out
 from seal_lightning.adapters.bank import find_targets, parameters_of
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step import EStep
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.phases import Clock
 from seal_lightning.policy import Policy
 from seal_lightning.screen import duration
-from seal_lightning.seeding import derive_seed
 from seal_lightning.tables import table
-from seal_lightning.types import AdapterJob, Query
-
-_Value = TypeVar("_Value")
-TRIAL_STEPS = 2
-TRIAL_EDITS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +33,14 @@ class Step:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Rates:
-    """What the trial found."""
-
-    edit_tokens: float  # of an edit
-    per_written: float  # seconds a token
-    per_trained: float
-    per_answer: float  # seconds an answer
-    answer_tokens: float  # of an answer
-
-
 def estimate(
-    e_step: EStep, policy: Policy, documents: Sequence[Document], writing: Writing, loops: Sequence[InnerLoop]
+    e_step: EStep,
+    policy: Policy,
+    documents: Sequence[Document],
+    writing: Writing,
+    loops: Sequence[InnerLoop],
+    *,
+    contexts_per_unit: int,
 ) -> str:
     """The estimate as text.
 
@@ -64,75 +50,69 @@ def estimate(
         documents: All of them.
         writing: How edits are made.
         loops: One for each way in which adapters are trained at the end: one a document, one for all.
+        contexts_per_unit: Passages that are worked on together.
     """
     passages = [passage for document in documents for passage in document.passages]
-    rates = _try(e_step, policy, documents[0], writing)
+    queries = sum(len(document.context.queries) for document in documents)
+    trials, own = writing.plan.edits * writing.plan.repeats, e_step.questioner.count
+    is_tried = writing.learn == "edits" and writing.rewarded and writing.plan.score_by == "queries"
+    asked = sum(len(passage.queries) or own for passage in passages) * (trials + 1) if is_tried else 0
+    trial = try_out(
+        e_step, policy, documents, writing, unit=contexts_per_unit, answers=asked or queries * (1 + len(loops))
+    )
     read = sum(policy.count(passage.passage) for passage in passages)
     steps: list[Step] = []
+    speeds: list[Speed] = []
     learnt = float(read)
+    sequences = len(trial.sequences)
     if writing.learn == "edits":
         plan = writing.plan
         prompts = sum(len(policy.encode(policy.format(e_step.task.prompt(passage)))) for passage in passages)
-        written = len(passages) * plan.edits * rates.edit_tokens
+        written = len(passages) * plan.edits * trial.edit_tokens
         amount = f"{len(passages)} passages x {plan.edits}"
-        steps.append(Step("self-edits", amount, prompts * plan.edits + written, written * rates.per_written))
-        if writing.rewarded and plan.score_by == "queries":
-            trials = plan.edits * plan.repeats
-            trained = (len(passages) * trials * rates.edit_tokens + trials * read) * e_step.inner_loop.epochs
+        steps.append(Step("self-edits", amount, prompts * plan.edits + written, written * trial.per_written))
+        if is_tried:
+            at_once = min(contexts_per_unit, len(passages)) * trials
+            speeds.append(
+                training_speed(e_step.inner_loop, policy, trial.sequences, adapters=at_once, per_adapter=sequences)
+            )
+            trained = (len(passages) * trials * trial.edit_tokens + trials * read) * e_step.inner_loop.epochs
             amount = f"{len(passages) * trials} adapters"
-            steps.append(Step("their rewards: training", amount, trained, trained * rates.per_trained))
-            own = e_step.questioner.count
-            asked = sum(len(passage.queries) or own for passage in passages) * (trials + 1)
-            steps.append(_asking("their rewards: answers", asked, rates))
-        learnt += len(passages) * (writing.keep or plan.edits) * rates.edit_tokens
-    queries = sum(len(document.context.queries) for document in documents)
+            steps.append(Step("their rewards: training", amount, trained, trained * speeds[-1].per_token))
+            steps.append(_asking("their rewards: answers", asked, trial))
+        learnt += len(passages) * (writing.keep or plan.edits) * trial.edit_tokens
+        sequences *= writing.keep or plan.edits
     for loop in loops:
+        each = loop is e_step.inner_loop
+        adapters = len(documents) if each else 1
+        per_adapter = sequences * (len(documents[0].passages) if each else len(passages))
+        speeds.append(training_speed(loop, policy, trial.sequences, adapters=adapters, per_adapter=per_adapter))
         tokens = learnt * loop.epochs
-        amount = "one for each document" if loop is e_step.inner_loop else "one for all"
-        steps.append(Step("final adapters", amount, tokens, tokens * rates.per_trained))
+        amount = "one for each document" if each else "one for all"
+        steps.append(Step("final adapters", amount, tokens, tokens * speeds[-1].per_token))
     if queries:
-        steps.append(_asking("scores before and after", queries * (1 + len(loops)), rates))
+        steps.append(_asking("scores before and after", queries * (1 + len(loops)), trial))
     rows = [[one.name, one.amount, f"{one.tokens:,.0f}", duration(one.seconds)] for one in steps]
     seconds = sum(one.seconds for one in steps)
     rows.append(["together", "", f"{sum(one.tokens for one in steps):,.0f}", duration(seconds)])
-    return f"{table(['', 'amount', 'tokens', 'time'], rows)}\n\n{_memory(e_step, policy)}"
+    text = table(["", "amount", "tokens", "time"], rows)
+    return f"{text}\n\n{_assumed(trial, speeds)}\n{_memory(e_step, policy)}"
 
 
-def _asking(name: str, answers: int, rates: _Rates) -> Step:
-    return Step(name, f"{answers:,} answers", answers * rates.answer_tokens, answers * rates.per_answer)
+def _asking(name: str, answers: int, trial: Trial) -> Step:
+    return Step(name, f"{answers:,} answers", answers * trial.answer_tokens, answers * trial.per_answer)
 
 
-def _try(e_step: EStep, policy: Policy, document: Document, writing: Writing) -> _Rates:
-    passage = document.passages[0]
-    edit_tokens, per_written = 0.0, 0.0
-    if writing.learn == "edits":
-        plan = replace(writing.plan, edits=min(TRIAL_EDITS, writing.plan.edits))
-        edits, seconds = _timed(lambda: e_step.write_edits(policy, [passage], plan=plan, round=0))
-        counts = [edit.tokens.get("edit", 0) for edit in edits]
-        edit_tokens, per_written = fmean(counts), seconds / max(1, sum(counts))
-    job = AdapterJob(e_step.task.passage_sequences(passage), seed=derive_seed("estimate"))
-    trained, training = _timed(
-        lambda: e_step.inner_loop.adapt(policy.model, policy.tokenizer, [job], until=[TRIAL_STEPS])
+def _assumed(trial: Trial, speeds: Sequence[Speed]) -> str:
+    """What the times rest on."""
+    written = f"edits of {trial.edit_tokens:.0f} tokens, written {trial.texts} at a time; " if trial.texts else ""
+    trained = " and ".join(
+        dict.fromkeys(
+            f"{one.adapters} adapter{'s' if one.adapters > 1 else ''} with batches of {one.batch}" for one in speeds
+        )
     )
-    query = next(iter(document.context.queries), Query(f"What is {document.context.title or 'this'}?", ("",)))
-    replies, answering = _timed(
-        lambda: e_step.ask(policy, [[(passage, query)]], jobs=[0], trained=trained, clock=Clock(lambda progress: None))
-    )
-    return _Rates(
-        edit_tokens=edit_tokens,
-        per_written=per_written,
-        per_trained=training / max(1, trained.stats[0].trained_tokens),
-        per_answer=answering,
-        answer_tokens=replies[0].tokens,
-    )
-
-
-def _timed(work: Callable[[], _Value]) -> tuple[_Value, float]:
-    started = time.perf_counter()
-    done = work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return done, time.perf_counter() - started
+    answered = f"; answers {trial.answers} at a time" if trial.answers else ""
+    return f"assumed: {written}training as fast as a few steps of {trained}{answered}"
 
 
 def _memory(e_step: EStep, policy: Policy) -> str:

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from seal_lightning.adapters.bank import SlotState
 from seal_lightning.bank_training import AdapterState
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
 from seal_lightning.policy import Policy
+from seal_lightning.served import save_tensors
 from seal_lightning.types import AdapterJob
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def _save(path: Path, stamp: str, states: Sequence[AdapterState | None]) -> None
             tensors |= {f"{number}.{name}": tensor.contiguous() for name, tensor in parts.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
-    save_file(tensors, new, metadata={"stamp": stamp, "states": json.dumps(where)})
+    save_tensors(tensors, new, metadata={"stamp": stamp, "states": json.dumps(where)})
     new.replace(path)
 
 

@@ -75,7 +75,7 @@ def _look_linear(model: Any) -> list[Target]:
     return targets
 
 
-def left_out(model: Any) -> dict[str, list[str]]:
+def parts_without_adapter(model: Any) -> dict[str, list[str]]:
     """What no adapter acts on, by reason; empty where all weights but embeddings and norms are in linear layers."""
     reasons = dict(without_adapter(model))
     for name, reason in unusable(model, [layer.name for layer in _look_linear(model)]).items():

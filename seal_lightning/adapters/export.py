@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from seal_lightning.adapters.bank import AdapterBank
 from seal_lightning.adapters.beside import add_update, note_shared
 from seal_lightning.errors import ModelError
+from seal_lightning.served import save_tensors
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -222,7 +223,7 @@ def save_lora(lora: LoRA, folder: str | Path, *, model: Any, base_model_name: st
     )
     config.target_modules = lora.layers  # type: ignore[assignment]  # peft's own set has no fixed order on disk
     config.save_pretrained(str(folder))
-    save_file(lora.state, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(lora.state, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load_adapter(bank: AdapterBank, slot: int, folder: str | Path) -> None:

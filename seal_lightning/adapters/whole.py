@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from seal_lightning.adapters.beside import check_own, is_quantised, note_shared, whole_weight
 from seal_lightning.adapters.export import LoRA
 from seal_lightning.partitioned import whole
+from seal_lightning.served import save_model
 
 
 @torch.no_grad()
@@ -54,7 +55,7 @@ def save_whole(model: Any, folder: str | Path, state: dict[str, torch.Tensor]) -
     """Write weights of `whole_state` with the model's configuration, which says nothing of quantisation."""
     if is_quantised(model):
         model = _unquantised(model)
-    model.save_pretrained(folder, state_dict=state)
+    save_model(model, folder, state=state)
 
 
 def _unquantised(model: Any) -> Any:

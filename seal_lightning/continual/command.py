@@ -13,12 +13,13 @@ from seal_lightning.command_line import set_log_level
 from seal_lightning.continual.base import Countermeasure
 from seal_lightning.continual.countermeasures import SHORT
 from seal_lightning.continual.heatmap import heat_map
-from seal_lightning.continual.stream import Route, StreamRunner, check_queries
+from seal_lightning.continual.stream import Route, StreamRunner, check_queries, left_out_of
 from seal_lightning.continual.updates import UPDATES, Combine
 from seal_lightning.data import Reader
 from seal_lightning.data.detect import reader_for
 from seal_lightning.e_step import Plan
 from seal_lightning.errors import ConfigError, Stopped, check_count
+from seal_lightning.left_out import MISSING, added, render_left_out
 from seal_lightning.model import fingerprint
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, write_file
@@ -251,7 +252,15 @@ def _run(
             matrices = _matrices(runner, routes, measures, output, screen, data, module.source.name)
         except Interrupted:
             raise Stopped(signals.received) from None
-    _finish(matrices, output, options.heatmap)
+    folders = [_folder(output, measure, route) for measure in measures for route in routes]
+    missing = render_left_out(added([left_out_of(folder) for folder in folders]))
+    if missing:
+        screen.line(f"cut or left out: {missing}")
+    _finish(matrices, output, options.heatmap, missing)
+
+
+def _folder(output: Path, measure: Countermeasure, route: Route) -> Path:
+    return output / "streams" / measure.label / route.folder
 
 
 def _matrices(
@@ -268,7 +277,7 @@ def _matrices(
     for measure in measures:
         streams: list[Stream] = []
         for route in routes:
-            stream = runner.run(route, measure, output / "streams" / measure.label / route.folder)
+            stream = runner.run(route, measure, _folder(output, measure, route))
             last = stream.rows[-1]
             screen.line(f"{measure.label}, {route.name}: {sum(last) / len(last):.3f} at the end")
             streams.append(stream)
@@ -281,13 +290,14 @@ def _matrices(
 # -- results -----------------------------------------------------------------------------------------------------------
 
 
-def _finish(matrices: Sequence[RetentionMatrix], output: Path, heatmap: str | None) -> None:
+def _finish(matrices: Sequence[RetentionMatrix], output: Path, heatmap: str | None, missing: str) -> None:
     for matrix in matrices:
         text = json.dumps(to_official(matrix), indent=2) + "\n"
         write_file("--output", str(output / "official" / f"{matrix.name}.json"), text, unlike=[])
     sections = [f"## {matrix.name}\n\n{render_matrix(matrix)}\n" for matrix in matrices]
     summary = render_summary(matrices)
     text = f"# Retention\n\nAccuracies in percent.\n\n{summary}\n\n" + "\n".join(sections)
+    text += f"\n{MISSING} {missing}.\n" if missing else ""
     write_file("--output", str(output / "retention.md"), text, unlike=[])
     drawn = heatmap or str(output / "retention.svg")
     write_file("--heatmap", drawn, heat_map(matrices), unlike=[])

@@ -6,6 +6,7 @@ the update at its end (bounded norm, consolidation).
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from itertools import chain
@@ -31,6 +32,8 @@ from seal_lightning.policy import Policy
 from seal_lightning.sampling import LocalSampler, SampleRequest
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import Context
+
+log = logging.getLogger(__name__)
 
 
 class Replay(Countermeasure):
@@ -94,7 +97,10 @@ class KLToBase(Countermeasure):
         self.count = check_count("kl: count", count)
         self.tokens = check_count("kl: tokens", tokens)
         self.batch = check_count("kl: batch", batch)
-        self._read = [] if texts is None else passages_of(texts)[: self.count]
+        found = [] if texts is None else passages_of(texts)
+        self._read = found[: self.count]
+        if len(found) > self.count:
+            log.info("kl: the first %d of %d generic texts are taken (count)", self.count, len(found))
         self._encoded: list[list[int]] = []
         self._before: list[torch.Tensor] = []
 
@@ -117,7 +123,10 @@ class KLToBase(Countermeasure):
             ]
             sampler = LocalSampler(top_p=1.0, max_new_tokens=self.tokens)
             texts = [sample.text for sample in sampler.sample(policy, requests)]
-        return [policy.encoder.sequence(text, ended=False)[0][: self.tokens] for text in texts]
+        encoded = [policy.encoder.sequence(text, ended=False)[0] for text in texts]
+        if self.texts is not None and (longer := sum(len(ids) > self.tokens for ids in encoded)):
+            log.info("kl: %d of %d generic texts are cut after %d tokens (tokens)", longer, len(texts), self.tokens)
+        return [ids[: self.tokens] for ids in encoded]
 
     def regulariser(self, policy: Policy, earlier: Sequence[Learnt], *, seed: int) -> Regulariser:
         return DriftPenalty(policy, self._encoded, self._before, weight=self.weight, batch=self.batch, seed=seed)

@@ -24,6 +24,8 @@ from seal_lightning.continual.base import Countermeasure, Learnt
 from seal_lightning.continual.updates import Updates
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, JournalError
+from seal_lightning.journal import read_rollouts
+from seal_lightning.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added, total_left_out
 from seal_lightning.phases import Report
 from seal_lightning.retention import Stream
 from seal_lightning.rollouts import describe, make_stamp
@@ -58,11 +60,13 @@ class Step:
         chosen: The place among the step's rollouts of the one that was learnt; None where none could be.
         answered: On the contexts so far (at step 0 on all), in the stream's order.
         unrelated: On the unrelated contexts.
+        left_out: What was cut or skipped in training the update, and of the answers.
     """
 
     chosen: int | None
     answered: tuple[Answered, ...]
     unrelated: tuple[Answered, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,19 +142,20 @@ class _Run:
 
     def _step(self, number: int, place: Path) -> Step:
         shutil.rmtree(place, ignore_errors=True)  # of a step that was not finished
-        chosen = None
+        chosen, missing = None, {}
         if number:
             context = self.route.contexts[number - 1]
             rollouts = self._rollouts(number, context)
             chosen = choose(rollouts)
             if chosen is not None:
-                lora = self._train(rollouts[chosen], context)
+                lora, missing = self._train(rollouts[chosen], context)
                 self.updates.add(lora)
                 save_lora(lora, place, model=self.policy.model)
         contexts = self.route.contexts[:number] if number else self.route.contexts
         asked = [*contexts, *self.runner.unrelated]
         answered = ask_closed_book(self.e_step, self.policy, asked, report=self.runner.report)
-        step = Step(chosen, tuple(answered[: len(contexts)]), tuple(answered[len(contexts) :]))
+        missing = added([missing, {ANSWERS: sum(one.cut for one in answered)}])
+        step = Step(chosen, tuple(answered[: len(contexts)]), tuple(answered[len(contexts) :]), missing)
         write_step(place, step, [context.id for context in asked])
         return step
 
@@ -163,19 +168,18 @@ class _Run:
             self.journal.append(number, found)
         return self.journal.units[number]
 
-    def _train(self, rollout: Rollout, context: Context) -> LoRA:
-        """The update that is to be added for a self-edit."""
+    def _train(self, rollout: Rollout, context: Context) -> tuple[LoRA, dict[str, int]]:
+        """The update that is to be added for a self-edit, and what was cut or skipped in its training."""
         edit = self.e_step.task.parse(rollout.text, context)
         seed = derive_seed("countermeasure", self.route.seed, len(self.learnt) + 1)
         sequences = self.countermeasure.sequences(edit.training_sequences, self.learnt, seed=seed)
         regulariser = self.countermeasure.regulariser(self.policy, self.learnt, seed=seed)
-        trained = self.e_step.inner_loop.adapt(
-            self.policy.model,
-            self.policy.tokenizer,
-            [AdapterJob(sequences, seed=rollout.seed, directives=edit.applied)],
-            regulariser=regulariser,
-        )
-        return self.countermeasure.finish(bank_lora(trained.bank, 0), self.learnt, policy=self.policy)
+        loop, job = self.e_step.inner_loop, AdapterJob(sequences, seed=rollout.seed, directives=edit.applied)
+        trained = loop.adapt(self.policy.model, self.policy.tokenizer, [job], regulariser=regulariser)
+        (stats,) = trained.stats
+        longest = loop.longest(self.policy.tokenizer, job) if stats.truncated else 0
+        missing = {TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest}
+        return self.countermeasure.finish(bank_lora(trained.bank, 0), self.learnt, policy=self.policy), missing
 
     def _learnt(self, number: int, chosen: int | None) -> Learnt:
         context = self.route.contexts[number - 1]
@@ -194,6 +198,12 @@ class _Run:
         save_lora(lora, new, model=self.policy.model)
         self.policy.tokenizer.save_pretrained(new)
         new.replace(self.folder / END)
+
+
+def left_out_of(folder: Path) -> dict[str, int]:
+    """What was cut, skipped or dropped in the stream of a folder."""
+    steps = [step for place in sorted(folder.glob("step-*")) if (step := read_step(place)) is not None]
+    return added([total_left_out(read_rollouts(folder, JOURNAL)), *[step.left_out for step in steps]])
 
 
 def choose(rollouts: Sequence[Rollout]) -> int | None:
@@ -274,7 +284,7 @@ def read_step(place: Path) -> Step | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         answered, unrelated = (tuple(map(Answered.from_dict, content[name])) for name in ("answered", "unrelated"))
-        return Step(content["chosen"], answered, unrelated)
+        return Step(content["chosen"], answered, unrelated, content.get("left_out", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:100]
         raise JournalError(f"{path}: expected a step of seal continual, got {reason}: remove its folder") from error

@@ -25,10 +25,10 @@ def read_contexts(path: str | os.PathLike[str]) -> list[Context]:
     """Read a file or folder with the reader that its name and content ask for.
 
     A folder and documents (text, Markdown, HTML, PDF and so on) go to `TextFolder`; JSON goes by the fields of its
-    first row: `passage` and `queries` to `Jsonl`, `context` and `questions` to `SealJson`, SQuAD's own forms to `Squad`,
-    `train` and `test` of ARC to `ArcFiles`, as does a folder with puzzles and fewer texts. CSV, Parquet and Arrow files
-    go to `DatasetRows` by their columns, as do JSON of `passage`, `question` and `answer`, a folder of files of rows
-    and no texts, and a folder of `save_to_disk`.
+    first row: `passage` and `queries` to `Jsonl`, `context` and `questions` to `SealJson`, SQuAD's own forms to
+    `Squad`, `train` and `test` of ARC to `ArcFiles`, as does a folder with puzzles and fewer texts. CSV, Parquet and
+    Arrow files go to `DatasetRows` by their columns, as do JSON of `passage`, `question` and `answer`, a folder of
+    files of rows and no texts, and a folder of `save_to_disk`.
 
     Raises:
         UnknownForm: Rows or columns that no reader knows.

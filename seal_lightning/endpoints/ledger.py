@@ -48,6 +48,7 @@ class Ledger:
         self._on_done = on_done
         self._times = Counter(request.key for request in requests)
         self._texts: dict[str, str] = {}
+        self._cut: dict[str, bool] = {}
         self._usages: dict[str, Usage] = {}
         self._spent: list[Usage] = []
         self._uncounted = 0
@@ -58,6 +59,7 @@ class Ledger:
         for key in self._times:
             if (reply := self._cache.get(key)) is not None and self._is_usable(reply):
                 self._texts[key] = reply.text
+                self._cut[key] = reply.finish == "length"
         if self._texts:
             self._on_done(sum(self._times[key] for key in self._texts))
 
@@ -83,6 +85,7 @@ class Ledger:
     def enter(self, request: Request, answered: Answered, *, batch: bool = False) -> None:
         """Note the answer to a request."""
         self._texts[request.key] = answered.reply.text
+        self._cut[request.key] = answered.reply.finish == "length"
         self._usages[request.key] = self._usage(answered.replies, batch=batch)
         self._uncounted += sum(not reply.counted for reply in answered.replies)
         self._empty[answered.reply.finish or "unknown"] += not answered.reply.text.strip()
@@ -104,7 +107,10 @@ class Ledger:
     def written(self) -> list[Written]:
         """The texts in order, each with its usage."""
         left = dict(self._usages)  # an equal request after the first one cost nothing
-        return [Written(self._texts[row.key], left.pop(row.key, Usage(cached=1))) for row in self.requests]
+        return [
+            Written(self._texts[row.key], left.pop(row.key, Usage(cached=1)), self._cut[row.key])
+            for row in self.requests
+        ]
 
     @contextmanager
     def accounting(self, where: str, kept: str) -> Iterator[None]:

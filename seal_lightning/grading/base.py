@@ -6,12 +6,17 @@ not reply) raises `GradingError`: a failure is never a score of 0.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from seal_lightning.errors import ConfigError, GradingError
+from seal_lightning.grading.scripts import has_other_letters
+from seal_lightning.grading.stems import script_of
 from seal_lightning.types import Chooser, Usage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,28 @@ class Grader(ABC):
         """The reasons in a verdict of `verdicts`, of a grader that can tell them from the answer alone."""
         del answer
         return {}
+
+
+class EnglishGrader(Grader):
+    """A grader that was measured on English alone, and says so once where it meets other letters."""
+
+    _has_told = False  # private: no part of the settings that a journal is stamped with
+
+    def tell_languages(self, golds: Sequence[str]) -> None:
+        """Warn, for the first time that gold answers are in other letters."""
+        if self._has_told:
+            return
+        others = [gold for gold in golds if has_other_letters(gold)]
+        if others:
+            self._has_told = True
+            scripts = sorted({script_of(letter) for gold in others for letter in gold if letter.isalpha()})
+            log.warning(
+                "%s was measured on English alone, and gold answers are in other letters (%s): it compares stems, or "
+                "pairs of characters where no blanks part words; look at a sample with seal grade, or take contains or "
+                "judge",
+                type(self).__name__,
+                ", ".join(name for name in scripts if name != "LATIN"),
+            )
 
 
 def best_over_golds(score: Callable[[str], float], *, golds: Sequence[str], answer: str) -> float:

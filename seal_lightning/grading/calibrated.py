@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from seal_lightning.errors import GradingError, check_count
-from seal_lightning.grading.base import Answer, Grader, Verdict, check_threshold
+from seal_lightning.grading.base import Answer, EnglishGrader, Verdict, check_threshold
 from seal_lightning.grading.curves import load, probabilities
 from seal_lightning.grading.expectation import expect
 from seal_lightning.grading.features import FEATURES, measure
 from seal_lightning.grading.reading import read
+from seal_lightning.grading.scripts import is_other
 from seal_lightning.grading.words import words
 from seal_lightning.types import Writer
 
@@ -33,7 +34,7 @@ NOTHING_SAID = Verdict(0.0, probability=0.0)
 LITERALLY = Verdict(1.0, probability=1.0)
 
 
-class Calibrated(Grader):
+class Calibrated(EnglishGrader):
     """1 if the answer is probably right, else 0.
 
     Args:
@@ -74,6 +75,7 @@ class Calibrated(Grader):
     ) -> list[Verdict]:
         """Grade many answers; the reasons are the features that decided most, in log-odds."""
         del policy
+        self.tell_languages([gold for answer in answers for gold in answer.golds])
         graded: list[Verdict] = []
         for start in range(0, len(answers), BATCH):
             batch = answers[start : start + BATCH]
@@ -87,7 +89,7 @@ class Calibrated(Grader):
         Raises:
             GradingError: The answer or the gold has no word, so that nothing was added up.
         """
-        reading = read(answer, most=self.max_words)
+        reading = read(answer, most=self.max_words, other=is_other(question) or is_other(gold))
         if not reading.texts or not words(gold):
             raise GradingError(f"cannot explain an answer or a gold without words: got {answer!r} and {gold!r}")
         added = self.model.contributions(np.array([measure(expect(question, gold), reading)], dtype=float))[0]
@@ -100,7 +102,8 @@ class Calibrated(Grader):
         for place, answer in enumerate(answers):
             if not answer.golds:
                 raise GradingError("cannot grade an answer without gold answers: give every query at least one")
-            reading = read(answer.text, most=self.max_words)
+            other = is_other(answer.question) or any(map(is_other, answer.golds))
+            reading = read(answer.text, most=self.max_words, other=other)
             for gold in answer.golds:
                 expected = expect(answer.question, gold)
                 if not expected.shape.gold_words:  # a sign, such as "+"

@@ -10,19 +10,22 @@ from typing import NamedTuple
 
 from seal_lightning.grading.quantities import ABOVE, BELOW, ROUGHLY, Period, periods, quantities, room
 from seal_lightning.grading.reading import Reading, read, root
+from seal_lightning.grading.scripts import is_other, is_unspaced
 
 _NEGATIONS = frozenset(
     "not no never none neither nor without cannot nothing nobody isnt arent wasnt werent dont doesnt didnt cant "
     "couldnt hasnt havent hadnt wont wouldnt".split()
 )
+# In other letters, as `scripts.fold` leaves them; of scripts without blanks, characters that negate.
+_OTHER_NEGATIONS = frozenset("不 没 沒 не нет لا ليس لم לא אין 아니 아니다 안 못 δεν οχι नहीं".split())
 _OPTIONAL = """
 mr mrs ms dr sir lord king queen prince princess emperor duke archduke count earl pope bishop saint st president
 minister senator general major captain colonel lieutenant professor early late mid ad bc bce ce
 """
 _WEAK = frozenset(root(word) for word in {*_OPTIONAL.split(), *ROUGHLY, *ABOVE, *BELOW, "most", "up", "only", "just"})
-_BRACKET = re.compile(r"\s*\([^()]*\)?")
-_BETWEEN_ITEMS = re.compile(r",|;|\band\b|\bor\b|&")
-_BETWEEN_ALTERNATIVES = re.compile(r"\bor\b|[()/;]")
+_BRACKET = re.compile(r"\s*[(\uff08][^()\uff08\uff09]*[)\uff09]?")
+_BETWEEN_ITEMS = re.compile(r",|;|\band\b|\bor\b|&|[、，､،؛；]")
+_BETWEEN_ALTERNATIVES = re.compile(r"\bor\b|[()/;（）／；؛]")
 _ASKS_NUMBER = re.compile(r"\b(how (many|much|long|old|far)|when|(what|which) (percent\w*|number|year|date|century))\b")
 _ASKS_YES_OR_NO = re.compile(r"(is|are|was|were|do|does|did|can|could|has|have|had|will|would|should)\b")
 
@@ -54,11 +57,14 @@ class Expectation:
     roots: frozenset[str]  # the gold's content words
     core: frozenset[str]  # the new ones without "about", "more than", titles, eras
     key: frozenset[str]  # of these the numbers where a number is asked for, else all
-    last: str  # of these the last
+    last: frozenset[str]  # of these the last; without blanks the last pairs of its run, since one says too little
+    whole: tuple[frozenset[str], ...]  # runs of three or four characters, the size of names: all or nothing
+    single: frozenset[str]  # of these the single characters of a script without blanks
     items: tuple[frozenset[str], ...]  # of a list, each item's new words
     is_list: bool
     alternatives: tuple[frozenset[str], ...]  # what "or" and brackets separate
     phrase: str  # the gold to compare by letters
+    is_unspaced: bool  # whether it has characters of a script without blanks
     numbers: tuple[WantedNumber, ...]  # but those that the question gives, where there are others
     given_values: frozenset[float]
     period: Period | None
@@ -72,7 +78,8 @@ class Expectation:
 @lru_cache(maxsize=1 << 14)
 def expect(question: str, gold: str) -> Expectation:
     """What an answer to the question has to hold if the gold is right. What stands in brackets need not be said."""
-    asked, wanted = read(question), read(_BRACKET.sub("", gold).strip() or gold)
+    other = is_other(question) or is_other(gold)
+    asked, wanted = read(question, other=other), read(_BRACKET.sub("", gold).strip() or gold, other=other)
     given = frozenset({*asked.content, ""})
     content = _content(wanted) or wanted.roots or ("",)
     new = [word for word in content if word not in given] or content
@@ -92,11 +99,14 @@ def expect(question: str, gold: str) -> Expectation:
         roots=frozenset(content),
         core=frozenset(core),
         key=frozenset(figures if figures and _ASKS_NUMBER.search(question.lower()) else core),
-        last=core[-1],
-        items=_parts(_BETWEEN_ITEMS, gold, given) or (frozenset(new),),
+        last=frozenset(_runs(core)[-1][-3:]),
+        whole=tuple(frozenset(run) for run in _runs(core) if 2 <= len(run) <= 3),
+        single=frozenset(word for word in core if len(word) == 1 and is_unspaced(word)),
+        items=_parts(_BETWEEN_ITEMS, gold, given, other) or (frozenset(new),),
         is_list=bool(_BETWEEN_ITEMS.search(gold)),
-        alternatives=_parts(_BETWEEN_ALTERNATIVES, gold, given) or (frozenset(core),),
+        alternatives=_parts(_BETWEEN_ALTERNATIVES, gold, given, other) or (frozenset(core),),
         phrase="".join(wanted.plain) or "".join(f"{text} " for text in wanted.texts),
+        is_unspaced=other and is_unspaced(gold),
         numbers=tuple(found for found in numbers if found.value not in given_values) or tuple(numbers),
         given_values=given_values,
         period=period,
@@ -110,7 +120,7 @@ def expect(question: str, gold: str) -> Expectation:
 
 def negated(texts: Sequence[str]) -> bool:
     """Whether folded words deny something."""
-    return not _NEGATIONS.isdisjoint(texts)
+    return not (_NEGATIONS.isdisjoint(texts) and _OTHER_NEGATIONS.isdisjoint(texts))
 
 
 def polarity_of(texts: Sequence[str]) -> float:
@@ -126,11 +136,22 @@ def _polarity(question: str, wanted: Reading) -> float:
     return -1.0 if negated(wanted.texts) else 1.0
 
 
+def _runs(core: Sequence[str]) -> list[list[str]]:
+    """The words, each a list of its own; pairs of characters together where one goes on from the other."""
+    runs: list[list[str]] = []
+    for word in core:
+        if runs and is_unspaced(word) and runs[-1][-1][1:] == word[:1]:
+            runs[-1].append(word)
+        else:
+            runs.append([word])
+    return runs
+
+
 def _content(reading: Reading) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in reading.content if word))
 
 
-def _parts(between: re.Pattern[str], gold: str, given: frozenset[str]) -> tuple[frozenset[str], ...]:
+def _parts(between: re.Pattern[str], gold: str, given: frozenset[str], other: bool) -> tuple[frozenset[str], ...]:
     """The new content words of each part of a gold, without parts that have none."""
-    parts = [frozenset(read(part).content) - given for part in between.split(gold)]
+    parts = [frozenset(read(part, other=other).content) - given for part in between.split(gold)]
     return tuple(part for part in parts if part)

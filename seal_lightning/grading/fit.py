@@ -29,6 +29,7 @@ from seal_lightning.grading.expectation import expect
 from seal_lightning.grading.features import FEATURES, measure
 from seal_lightning.grading.judged import Judged, read_judged
 from seal_lightning.grading.reading import read
+from seal_lightning.grading.scripts import is_other
 from seal_lightning.official import read_run
 
 SEEDS = 5
@@ -112,10 +113,11 @@ def measure_all(judged: Sequence[Judged], *, max_words: int = MAX_WORDS) -> Meas
     features = np.zeros((len(judged), len(FEATURES)))
     has_words = np.zeros(len(judged), dtype=bool)
     for place, row in enumerate(judged):
-        reading = read(row.answer.text, most=max_words)
+        question, gold = row.answer.question, row.answer.golds[0]
+        reading = read(row.answer.text, most=max_words, other=is_other(question) or is_other(gold))
         if reading.texts:
             has_words[place] = True
-            features[place] = measure(expect(row.answer.question, row.answer.golds[0]), reading)
+            features[place] = measure(expect(question, gold), reading)
     questions = [row.answer.question for row in judged]
     return Measured(questions, features, has_words, np.array([bool(row.correct) for row in judged]))
 

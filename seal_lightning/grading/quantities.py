@@ -18,6 +18,7 @@ ABOVE = frozenset("over above more exceeding exceeds least".split())
 _NEAR = 0.05  # "about 50" is met by 47.5 to 52.5
 _FAR = 0.25  # "over 40" by 40 to 50, "under 40" by 30 to 40
 _ERAS = {"bc": -1, "bce": -1, "ad": 1, "ce": 1}
+_DATED = {"年": "year", "년": "year", "月": "month", "월": "month", "日": "day", "号": "day", "號": "day", "일": "day"}
 _LONG = {"century": 100, "centuries": 100, "millennium": 1000, "millennia": 1000}
 _PARTS = {
     "early": (0.0, 0.4),
@@ -71,6 +72,8 @@ def quantities(reading: Reading) -> list[Quantity]:
 def _kind(value: float, text: str, before: str, after: str) -> str:
     if after in _LONG:
         return "century"
+    if after[:1] in _DATED:
+        return _DATED[after[:1]]
     if after in ("percent", "per"):
         return "percent"
     if value <= 31 and (after in MONTHS or before in MONTHS):

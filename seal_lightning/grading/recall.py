@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seal_lightning.grading.base import Grader, best_over_golds, check_threshold
-from seal_lightning.grading.words import content_words, stem, words
+from seal_lightning.grading.base import EnglishGrader, best_over_golds, check_threshold
+from seal_lightning.grading.scripts import is_unspaced
+from seal_lightning.grading.words import all_words, content_words, said_words
 
 
 def new_content_recall(*, question: str, gold: str, answer: str) -> float:
@@ -23,14 +24,15 @@ def new_content_recall(*, question: str, gold: str, answer: str) -> float:
     0.5
     """
     wanted = content_words(gold)
-    wanted = wanted - content_words(question) or wanted or {stem(word) for word in words(gold)}
+    given = said_words(question) if is_unspaced(gold) else content_words(question)
+    wanted = wanted - given or wanted or all_words(gold)
     if not wanted:
         return float(bool(gold.strip()) and gold.strip() in answer)
-    found = {stem(word) for word in words(answer)}
+    found = said_words(answer)
     return len(wanted & found) / len(wanted)
 
 
-class Recall(Grader):
+class Recall(EnglishGrader):
     """1 if the answer has enough of the gold's new content words, else 0.
 
     Args:
@@ -41,6 +43,8 @@ class Recall(Grader):
         self.threshold = check_threshold(threshold)
 
     def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
+        self.tell_languages(golds)
+
         def passes(gold: str) -> float:
             return float(new_content_recall(question=question, gold=gold, answer=answer) >= self.threshold)
 

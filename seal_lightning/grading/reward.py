@@ -13,6 +13,7 @@ from statistics import fmean
 from types import MappingProxyType
 
 from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.grading.scripts import count_words
 from seal_lightning.grading.words import content_words
 from seal_lightning.types import Rollout
 
@@ -84,7 +85,7 @@ TERMS: Mapping[str, Callable[[Rollout], float]] = MappingProxyType(
         "gain": lambda rollout: rollout.score - rollout.baseline,
         "improved": lambda rollout: float(rollout.score > rollout.baseline),
         "precision": _precision,
-        "length": lambda rollout: len(rollout.text.split()) / 100,
+        "length": lambda rollout: count_words(rollout.text) / 100,
         "format": _format,
         "retention": _retention,
     }

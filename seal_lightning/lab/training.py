@@ -18,6 +18,8 @@ from lightning.fabric import Fabric
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from seal_lightning.served import save_model
+
 IGNORED = -100
 Row = tuple[list[int], list[float]]  # token ids, and the weight of each one's loss
 
@@ -129,7 +131,7 @@ def save(fabric: Fabric, model: Any, tokenizer: PreTrainedTokenizerFast, out: Pa
     """Write weights in float16, once; the config says float32, so that they are loaded as such."""
     if not fabric.is_global_zero:
         return
-    model.half().save_pretrained(out)
+    save_model(model.half(), out)
     model.config.dtype = torch.float32
     model.config.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -26,6 +26,7 @@ from seal_lightning.evaluation import (
     total_usage,
 )
 from seal_lightning.figures import Figures, Rewards, figures_of, rewards_of
+from seal_lightning.left_out import render_left_out, total_left_out
 from seal_lightning.quickstart import typical_pair
 from seal_lightning.report.read import Run
 from seal_lightning.selection import best_of, group_rollouts, lot_of
@@ -155,6 +156,7 @@ class Measured:
         tokens: Used, by purpose, in all.
         losses: Of the M-steps by round: mean of the first and the last tenth of the batches, and their number.
         usage: Of endpoints, by purpose, and in all.
+        left_out: What was cut, skipped or dropped, as a line, by phase.
     """
 
     run: Run
@@ -171,6 +173,7 @@ class Measured:
     losses: Mapping[int, tuple[float, float, int]]
     usage: Mapping[str, Usage]
     total: Usage
+    left_out: Mapping[str, str]
 
     @property
     def raced(self) -> bool:
@@ -209,7 +212,16 @@ def measure(run: Run) -> Measured:
         losses=_losses(run.metrics),
         usage=_usage(everything),
         total=total_usage(everything),
+        left_out=_left_out(run),
     )
+
+
+def _left_out(run: Run) -> dict[str, str]:
+    lines = {phase: render_left_out(total_left_out(rollouts)) for phase, rollouts in _all(run).items()}
+    cut = [int(row["m_step/truncated"]) for row in run.metrics if "m_step/truncated" in row]
+    lines["M-steps"] = f"{sum(cut):,} kept edits lost their end: raise m_step.max_length" if cut else ""
+    lines["adapters"] = render_left_out(run.left_out)
+    return {phase: line for phase, line in lines.items() if line}
 
 
 def _all(run: Run) -> dict[str, Sequence[Rollout]]:

@@ -20,6 +20,7 @@ import yaml
 from seal_lightning.data.rows import read_bytes
 from seal_lightning.errors import DataError
 from seal_lightning.journal import unfinished_units
+from seal_lightning.left_out import MISSING, added
 from seal_lightning.recorded import Entry, NothingFinished, read_entries
 from seal_lightning.redaction import without_secrets
 from seal_lightning.retention import FILE as RETENTION
@@ -51,6 +52,7 @@ class Run:
         exported: The round of the policy that a fit has exported last; 0 where it has none.
         written: When the last unit was, seconds since the epoch; None where there is none.
         recorded: Whether it is a published file, which is nobody's run any more.
+        left_out: What was cut or skipped in training the adapters of `seal adapt`, counted as in `left_out`.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Run:
     exported: int = 0
     written: float | None = None
     recorded: bool = False
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def begun(self) -> bool:
@@ -95,6 +98,7 @@ def read(source: str) -> Run:
             raise
         entries = []
     files = [file for entry in entries for file in entry.files]
+    adapted = sorted((place / "adapters").glob("*/adaptation.json"))
     tables = [place / f"{command}.json" for command in ("fit", "test", "validation")]
     return Run(
         name=name,
@@ -109,7 +113,8 @@ def read(source: str) -> Run:
         more=next((more for path in tables if (more := _below(path.with_suffix(".md")))), ""),
         matrices=matrices,
         unfinished=sum(_unfinished(file) for entry in entries if not entry.run for file in set(entry.files)),
-        adapters=len(list((place / "adapters").glob("*/adaptation.json"))),
+        adapters=len(adapted),
+        left_out=added([_left_out(path) for path in adapted]),
         exported=_exported(place / "policy" / "selection.json"),
         written=max((file.stat().st_mtime for file in files), default=None),
         recorded=any(entry.run for entry in entries),
@@ -219,6 +224,17 @@ def _exported(path: Path) -> int:
     return number if isinstance(number, int) else 0
 
 
+def _left_out(path: Path) -> Mapping[str, int]:
+    """Of the result of an adapter; nothing where it is none, or older than these counts."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("left_out", {})
+    except (OSError, ValueError, AttributeError):
+        return {}
+    counts = found if isinstance(found, dict) else {}
+    return {str(name): count for name, count in counts.items() if isinstance(count, int)}
+
+
 def _below(path: Path) -> str:
-    """What stands below the first table of a Markdown file."""
-    return _text(path).partition("\n\n")[2].strip() if path.is_file() else ""
+    """What stands below the first table of a Markdown file, but for what is counted from the journals anyway."""
+    parts = _text(path).partition("\n\n")[2].split("\n\n") if path.is_file() else []
+    return "\n\n".join(part for part in parts if not part.startswith(MISSING)).strip()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.policy import Policy
-from seal_lightning.sampling.generation import generate_all
+from seal_lightning.sampling.generation import generate_all, is_cut
 from seal_lightning.types import Prompt
 
 
@@ -27,10 +27,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What was generated for each prompt, and how many tokens that took together."""
+    """What was generated for each prompt, how many tokens that took together, and which texts end at the limit."""
 
     texts: tuple[str, ...]
     tokens: int
+    cut: tuple[bool, ...] = ()
 
 
 class Answerer(ABC):
@@ -92,9 +93,11 @@ class LocalAnswerer(Answerer):
             adapters=trained,
             jobs=[one.job for one in asked for _ in one.prompts],
         )
-        given = iter(written)
+        given = iter(zip(prompts, written, strict=True))
         answers = []
         for one in asked:
-            texts = [next(given) for _ in one.prompts]
-            answers.append(Answers(tuple(text for text, _ in texts), sum(count for _, count in texts)))
+            mine = [next(given) for _ in one.prompts]
+            texts, counts = tuple(text for _, (text, _) in mine), [count for _, (_, count) in mine]
+            cut = tuple(is_cut(policy, prompt, count, max_new_tokens) for prompt, (_, count) in mine)
+            answers.append(Answers(texts, sum(counts), cut))
         return answers

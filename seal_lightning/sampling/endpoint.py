@@ -82,6 +82,6 @@ class EndpointSampler(Sampler):
         else:
             texts = endpoint.write(prompts, **options)
         return [
-            written_sample(policy, request, text.text.strip(), text.usage)
+            written_sample(policy, request, text.text.strip(), text.usage, cut=text.cut)
             for request, text in zip(requests, texts, strict=True)
         ]

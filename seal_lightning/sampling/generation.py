@@ -80,7 +80,7 @@ def generate(
     if room < 1:
         raise ModelError(
             f"a prompt of {longest} tokens leaves no room in the model's window of {policy.window}; shorten or split "
-            "the passage, or use a model with a longer window"
+            "the passage (seal adapt: a lower --passage_chars), or use a model with a longer window"
         )
     stops = set(stop_tokens(policy))
     batch = (way or answering_way(policy.model, longest=longest + room)).start(policy.model, prompts)
@@ -184,6 +184,11 @@ def generate_all(
             written[row] = policy.decode(tokens, prompt=prompts[row]), len(tokens)
         on_done(len(rows))
     return [written[row] for row in range(len(prompts))]
+
+
+def is_cut(policy: Policy, prompt: Sequence[int], count: int, max_new_tokens: int) -> bool:
+    """Whether a continuation of `count` tokens ended at a limit, not by itself: its end would have been one more."""
+    return count >= min(max_new_tokens, policy.window - len(prompt))
 
 
 def stop_tokens(policy: Policy) -> list[int]:

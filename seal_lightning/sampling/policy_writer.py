@@ -11,7 +11,7 @@ from seal_lightning.errors import ModelError
 from seal_lightning.isolation import AnsweringWay, answering_way
 from seal_lightning.isolation.rows import last_logits
 from seal_lightning.policy import Policy
-from seal_lightning.sampling.generation import generate_all
+from seal_lightning.sampling.generation import generate_all, is_cut
 from seal_lightning.types import Prompt, Written
 
 
@@ -26,7 +26,10 @@ class PolicyWriter:
         policy = self.policy
         ids = [policy.encode(policy.format(prompt)) for prompt in prompts]
         written = generate_all(policy, ids, size=self.batch_size, max_new_tokens=max_tokens)
-        return [Written(text.strip()) for text, _ in written]  # with thoughts: who asked cuts and counts them
+        return [  # with thoughts: who asked cuts and counts them
+            Written(text.strip(), cut=is_cut(policy, prompt, count, max_tokens))
+            for prompt, (text, count) in zip(ids, written, strict=True)
+        ]
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str]) -> list[tuple[float, ...]]:
         """From the likelihood of an option's tokens after the prompt; their mean, so that short ones do not win."""

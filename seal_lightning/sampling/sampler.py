@@ -18,7 +18,7 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 from seal_lightning.errors import ConfigError
 from seal_lightning.policy import Policy
 from seal_lightning.sampling.constrained import SchemaMasks, load_llguidance
-from seal_lightning.sampling.generation import Choose, generate_all, most_likely
+from seal_lightning.sampling.generation import Choose, generate_all, is_cut, most_likely
 from seal_lightning.types import Context, Prompt, Usage
 
 
@@ -45,12 +45,16 @@ class SampleRequest:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was written, how many tokens the prompt and the text had, and what an endpoint charged for it."""
+    """What was written, how many tokens the prompt and the text had, and what an endpoint charged for it.
+
+    `cut` says that the text ends where the limit of tokens is.
+    """
 
     text: str
     prompt_tokens: int
     tokens: int
     usage: Usage = Usage()
+    cut: bool = False
 
 
 class Sampler(ABC):
@@ -73,9 +77,11 @@ class Sampler(ABC):
         """One sample a request, in order; `on_done` is told how many were finished since the last call."""
 
 
-def written_sample(policy: Policy, request: SampleRequest, text: str, usage: Usage = Usage()) -> Sample:
+def written_sample(
+    policy: Policy, request: SampleRequest, text: str, usage: Usage = Usage(), *, cut: bool = False
+) -> Sample:
     """A text from elsewhere as a sample, its tokens as the policy counts them, for whom it is training data."""
-    return Sample(text, len(policy.encode(request.prompt)), policy.count(text), usage)
+    return Sample(text, len(policy.encode(request.prompt)), policy.count(text), usage, cut)
 
 
 def check_sampling(*, temperature: float, top_p: float | None) -> None:
@@ -151,7 +157,8 @@ class LocalSampler(Sampler):
             on_done=on_done,
         )
         return [
-            Sample(text.strip(), len(prompt), count) for prompt, (text, count) in zip(prompts, written, strict=True)
+            Sample(text.strip(), len(prompt), count, cut=is_cut(policy, prompt, count, self.max_new_tokens))
+            for prompt, (text, count) in zip(prompts, written, strict=True)
         ]
 
     def _choose(self, seeds: Sequence[int]) -> Choose:

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -231,7 +232,7 @@ class ServerSampler(Sampler):
                 on_done=on_done,
             )
         return [
-            written_sample(policy, request, _received(policy, request.prompt, one.text).strip(), one.usage)
+            written_sample(policy, request, _received(policy, request.prompt, one.text).strip(), one.usage, cut=one.cut)
             for request, one in zip(requests, written, strict=True)
         ]
 
@@ -286,7 +287,9 @@ class ServerAnswerer(Answerer):
                 models=[name for name, one in zip(named, asked, strict=True) for _ in one.prompts],
                 on_done=on_done,
             )
-        given = (_received(policy, prompt, one.text) for prompt, one in zip(prompts, written, strict=True))
+        given = (
+            replace(one, text=_received(policy, prompt, one.text)) for prompt, one in zip(prompts, written, strict=True)
+        )
         return [_answers(policy, [next(given) for _ in one.prompts]) for one in asked]
 
 
@@ -298,5 +301,6 @@ def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None
     return stack(parts) if parts else None
 
 
-def _answers(policy: Policy, texts: Sequence[str]) -> Answers:
-    return Answers(tuple(texts), sum(map(policy.count, texts)))
+def _answers(policy: Policy, written: Sequence[Written]) -> Answers:
+    texts = tuple(one.text for one in written)
+    return Answers(texts, sum(map(policy.count, texts)), tuple(one.cut for one in written))

@@ -11,21 +11,30 @@ from types import MappingProxyType
 
 from seal_lightning.tasks.edit_kinds import Parser
 
-_ENUMERATOR = re.compile(r"\s*(?:[-*•–—+](?=\s|$)|\(?\d{1,3}[.):\]](?!\d)|\(?[A-Za-z]\)(?=\s|$))\s*")
+# Full-width forms, too: （1）, １．, 1、, 一、, ①, and the bullets ・ and ●, which no blank follows.
+_ENUMERATOR = re.compile(
+    r"\s*(?:[-*•–—+](?=\s|$)|[・●○■◆▪◦※]|[\u2460-\u2473]|[(（]?\d{1,3}(?:[.):\]](?!\d)|[）．、：])"
+    r"|[(（]?[一二三四五六七八九十]{1,3}[)）、．]|\(?[A-Za-z]\)(?=\s|$))\s*"
+)
 _BARE_NUMBER = re.compile(r"\W*\d{1,3}\W*")
 _RULE = re.compile(r"^[ \t]*-{3,}[ \t]*$", re.MULTILINE)
 
 
-def _marker(names: str, *, before: str = r"(?:^|(?<=[\s*_]))") -> re.Pattern[str]:
+def _marker(names: str, *, before: str = r"(?:^|(?<=[\s*_．、）]))") -> re.Pattern[str]:
     """A label such as "Question 3:", "**Q:**" or "A:", at the start of the text or after a space."""
     return re.compile(
         rf"{before}(?:{names})[ \t]*\d{{0,3}}[ \t]*[*_]{{0,2}}[ \t]*[:\uff1a][ \t]*[*_]{{0,2}}", re.I | re.M
     )
 
 
-_QUESTION = _marker("question|q")
-_ANSWER = _marker("answer|a")
-_ANSWER_LINE = _marker("answer|a", before=r"^[^\w\n]*")
+# In the languages in which models answer an English request about a text of another language.
+_QUESTIONS = "question|q|frage|pregunta|domanda|pergunta|вопрос|питання|ερώτηση|سؤال|السؤال|שאלה|प्रश्न|सवाल"
+_QUESTIONS += "|问题|問題|问|問|質問|질문|문|คำถาม|ຄຳຖາມ|សំណួរ|မေးခွန်း"
+_ANSWERS = "answer|a|antwort|réponse|respuesta|risposta|resposta|ответ|відповідь|απάντηση|جواب|الجواب|الإجابة|إجابة"
+_ANSWERS += "|תשובה|उत्तर|जवाब|答案|回答|答え|答|解答|답변|정답|답|คำตอบ|ຄຳຕອບ|ចម្លើយ|အဖြေ"
+_QUESTION = _marker(_QUESTIONS)
+_ANSWER = _marker(_ANSWERS)
+_ANSWER_LINE = _marker(_ANSWERS, before=r"^[^\w\n]*")
 
 
 def strip_enumerator(line: str) -> str:
@@ -36,6 +45,16 @@ def strip_enumerator(line: str) -> str:
     """
     match = _ENUMERATOR.match(line)
     return line[match.end() :] if match else line
+
+
+def without_answer_label(text: str) -> str:
+    """An answer without "Answer:" before it, in any of the languages in which questions are read.
+
+    >>> [without_answer_label(text) for text in ("Answer: Ada.", "答案：李明", "Ответ: Иван", "A: it is", "Ada")]
+    ['Ada.', '李明', 'Иван', 'A: it is', 'Ada']
+    """
+    match = _ANSWER.match(text)
+    return text[match.end() :].strip() if match and len(match[0].rstrip(" \t:：*_")) > 1 else text
 
 
 def _has_content(piece: str) -> bool:

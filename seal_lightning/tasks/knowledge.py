@@ -10,7 +10,7 @@ from seal_lightning.errors import check_count
 from seal_lightning.tasks.base import Task, without_thoughts
 from seal_lightning.tasks.directives import DirectiveLimits, split_directives
 from seal_lightning.tasks.edit_kinds import EditKind, resolve_kind
-from seal_lightning.tasks.edit_parsers import PARSERS, strip_enumerator
+from seal_lightning.tasks.edit_parsers import PARSERS, strip_enumerator, without_answer_label
 from seal_lightning.types import Context, Directives, Prompt, Query, SelfEdit, TrainingSequence
 
 QUERY_SYSTEM = "Answer the question in a few words."
@@ -67,7 +67,8 @@ class Knowledge(Task):
         sequences = tuple(self._sequence(piece, context) for piece in pieces[: self.max_sequences])
         if self.append_passage:
             sequences += self.passage_sequences(context) * self.passage_repeats
-        return SelfEdit(text=text, training_sequences=sequences, asked=asked, applied=applied)
+        more = len(pieces) - len(pieces[: self.max_sequences])
+        return SelfEdit(text=text, training_sequences=sequences, asked=asked, applied=applied, left_out=more)
 
     def passage_sequences(self, context: Context) -> tuple[TrainingSequence, ...]:
         passage = context.passage.strip()
@@ -78,8 +79,7 @@ class Knowledge(Task):
         return Prompt(user=f"{topic}Question: {query.question.strip()}", lead="\nAnswer:", system=QUERY_SYSTEM)
 
     def read_answer(self, text: str) -> str:
-        answer = super().read_answer(text)
-        return answer[len("answer:") :].strip() if answer.lower().startswith("answer:") else answer
+        return without_answer_label(super().read_answer(text))
 
     def _pieces(self, body: str) -> list[str]:
         if self.strip_numbering:

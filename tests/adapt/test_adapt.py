@@ -282,6 +282,44 @@ def test_a_dry_run_estimates_and_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
+def test_an_estimate_rests_on_batches_as_large_as_the_runs(tmp_path, capsys):
+    """A sequence at a time takes nearly as long as a batch of them."""
+    write_inputs(tmp_path)
+    rows = [{"id": f"note-{number}", "passage": f"Note {number} is about Ada Merrow."} for number in range(300)]
+    (tmp_path / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--dry_run", "--learn", "passage", "--adapters", "all", "--model.source.name", "random/llama"]
+    seconds = []
+    for size in ("1", "32"):
+        run(tmp_path, "none", *options, "--together.batch_size", size)
+        said = capsys.readouterr().out
+        assert f"training as fast as a few steps of 1 adapter with batches of {size}" in said
+        (row,) = [line for line in said.splitlines() if line.startswith("| together")]
+        seconds.append(in_seconds(row.split("|")[-2]))
+    assert seconds[1] < seconds[0] / 4
+
+
+def in_seconds(text: str) -> float:
+    units = {"h": 3600.0, "min": 60.0, "s": 1.0, "ms": 0.001}
+    parts = text.split()
+    return sum(float(number) * units[unit] for number, unit in zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_adapters_that_train_together_are_tried_together(tmp_path, capsys):
+    write_inputs(tmp_path)
+    run(tmp_path, "none", "--dry_run")
+    said = capsys.readouterr().out
+    assert "assumed: edits of " in said and "written 4 at a time" in said  # of a unit: two passages, two edits each
+    assert "2 adapters with batches of 1" in said  # max_adapters
+
+
+def test_a_passage_that_does_not_fit_names_the_option(tmp_path):
+    write_inputs(tmp_path)
+    (tmp_path / "documents.jsonl").write_text(json.dumps({"id": "zh", "passage": "水车由李明建造。" * 300}) + "\n")
+    message = r"lower --passage_chars, which is 2000 characters \(100 of this passage take 278 tokens\)"
+    with pytest.raises(ModelError, match=message):
+        run(tmp_path, "none", "--model.source.name", "random/llama")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -17,7 +17,7 @@ from seal_lightning.grading.words import content_words, words
         ("50% of it", ["50", "percent", "of", "it"]),
         ("Orl\u00e9ans \ufb01le STRASSE stra\u00dfe", ["orleans", "file", "strasse", "strasse"]),
         ("state-of-the-art snake_case", ["state", "of", "the", "art", "snake", "case"]),
-        ("\u4e1c\u4eac", ["\u4e1c\u4eac"]),
+        ("\u4e1c\u4eac", ["\u4e1c", "\u4eac"]),
         ("... ?!", []),
         ("", []),
     ],
