@@ -210,6 +210,9 @@ class FaultProxy:
             def do_POST(self) -> None:
                 proxy.handle(self)
 
+            def do_GET(self) -> None:
+                proxy.list_models(self)
+
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
@@ -243,6 +246,11 @@ class FaultProxy:
         finally:
             with self._lock:
                 self._under_way -= 1
+
+    def list_models(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answer `GET /v1/models`, which never goes wrong."""
+        with urllib.request.urlopen(self.target.removesuffix("/v1") + handler.path, timeout=60) as response:
+            self._send(handler, response.status, response.read())
 
     def _fault(self, body: bytes, attempt: int) -> str:
         content = {**json.loads(body), "model": None}  # a folder with another name in every run

@@ -1,7 +1,8 @@
 """Train many adapters in the slots of one bank: what each of them does, step by step, and which slot it has.
 
-One step takes the next minibatch of every adapter in the bank; their sequences are packed into one row. The loss is the
-sum over adapters of each one's mean token loss, so the adapters do not influence each other. When one is finished, the
+One step takes the next minibatch of every adapter in the bank; their sequences share forward passes in the fastest way
+that keeps them apart on this model (`isolation/`). The loss is the sum over adapters of each one's mean token loss, so
+the adapters do not influence each other. When one is finished, the
 next job takes its slot. When the memory does not suffice, forward passes get smaller, then slots fewer, and nothing
 that was trained is lost. A training can stop before its end and go on later from where it stood. A `Regulariser` may
 have a say in every step.
@@ -13,17 +14,16 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from seal_lightning.adapters import AdapterBank
-from seal_lightning.adapters.attention import fits, layout_of, packed_attention
 from seal_lightning.adapters.bank import SlotState
 from seal_lightning.head_loss import HeadLoss
-from seal_lightning.packing import PackedBatch, PackedSequence, pack, split
+from seal_lightning.isolation import TrainingWay, training_way
+from seal_lightning.packing import PackedSequence
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +98,8 @@ class Regulariser:
     def add_gradients(self, bank: AdapterBank, steps: Sequence[int]) -> None:
         """Add the gradients of a penalty to those of the first slots of the bank, before they are clipped.
 
-        The bank is attached; a forward pass of its own takes a packed row (`pack`, `layout_of`). Called again for the
-        same step where the memory did not suffice.
+        The bank is attached; a forward pass of its own takes one row of one adapter (`bank.routing`), as any model can
+        be run. Called again for the same step where the memory did not suffice.
 
         Args:
             bank: Holds the adapters and their gradients.
@@ -176,6 +176,11 @@ class BankTraining:
         sums = [state.loss if state else 0.0 for state in self.states]  # over each job's last epoch
         self.losses = torch.tensor(sums, device=self.bank.device)
         self.head_loss = HeadLoss(model, adapted=set(self.bank.A))
+        self.way = self._choose_way()
+
+    def _choose_way(self) -> TrainingWay:
+        longest = max((len(tokens) for plan in self.plans for tokens, _ in plan.sequences), default=0)
+        return training_way(self.model, list(self.bank.A), longest=longest)
 
     def run(self, trained: AdapterBank) -> tuple[list[JobStats], list[AdapterState | None]]:
         """Train every job and put its adapter into its slot of `trained`.
@@ -184,15 +189,13 @@ class BankTraining:
             What every job came to, and where it stands: None for one that nothing was trained of, and for all of them
             where they went to their ends.
         """
-        longest = max((len(tokens) for plan in self.plans for tokens, _ in plan.sequences), default=0)
-        self.packed = fits(self.model, longest)
         for job in self.standing:
             if job.saved is None:
                 trained.reset(job.job, seed=job.plan.seed, rank=job.plan.rank)
             else:
                 trained.fill(job.job, job.saved.parameters, rank=job.saved.rank)
         made = {job.job: job.step for job in self.standing} | {job.job: job.stop for job in self.waiting}
-        with torch.enable_grad(), packed_attention(self.model) if self.packed else nullcontext():
+        with torch.enable_grad():
             while self.waiting or self.running:
                 self._start()
                 self._step()
@@ -235,8 +238,9 @@ class BankTraining:
         """Put the gradients of every running job's next minibatch into the bank; returns their losses, (slots,)."""
         losses = torch.zeros(len(self.running), device=self.bank.device)
         with self.bank.attached():
-            for part in split(self._sequences(), max_tokens=self.max_tokens):
-                self._backward(pack(part).to(self.bank.device), losses)
+            for batch in self.way.passes(self._sequences(), max_tokens=self.max_tokens):
+                batch = batch.to(self.bank.device)
+                losses.index_add_(0, batch.owners, self.way.backward(self.bank, self.head_loss, batch))
             self.regulariser.add_gradients(self.bank, [job.step for job in self.running])
         return losses
 
@@ -276,15 +280,6 @@ class BankTraining:
             job.saved = state
         self.waiting.extendleft(reversed(self.running))
         self.running = []
-
-    def _backward(self, batch: PackedBatch, losses: torch.Tensor) -> None:
-        """Add the gradients of one forward pass to the bank's, and its loss to `losses`, (slots,)."""
-        layout = layout_of(batch.lengths, self.bank.device) if self.packed else nullcontext()
-        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
-        with layout, self.bank.routing(batch.slots):
-            shares = self.head_loss(inputs, batch.positions, batch.targets, batch.weights)
-            shares.sum().backward()
-        losses.index_add_(0, batch.owners, shares.detach())
 
     def _finish(self, trained: AdapterBank) -> None:
         """Take finished jobs out of their slots; the last running ones move up, so that slots stay without gaps."""

@@ -224,15 +224,16 @@ class EStep:
         Raises:
             ModelError: Names the first such context, its tokens and the window.
         """
+        window = min(self.sampler.window(policy), self.answerer.window(policy))  # a server's may be shorter
         for context in contexts:
             asked = (self.task.query_prompts(query, context) for query in context.queries)
             texts = [self.task.prompt(context), *chain(*asked)]
             longest = max(len(policy.encode(policy.format(text))) for text in texts)
-            if longest + self.max_answer_tokens > policy.window:
+            if longest + self.max_answer_tokens > window:
                 name, title = shortened(context.id, 60), shortened(context.title, 60)
                 raise ModelError(
                     f"context {name!r} ({title!r}): its longest prompt has {longest} tokens, which with "
-                    f"{self.max_answer_tokens} for the answer exceeds the model's window of {policy.window}; shorten "
+                    f"{self.max_answer_tokens} for the answer exceeds the model's window of {window}; shorten "
                     "or split the passage, or use a model with a longer window"
                 )
 

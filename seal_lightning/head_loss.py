@@ -51,11 +51,12 @@ class HeadLoss:
     Args:
         model: Causal language model.
         adapted: Names of the layers that carry adapters.
+        whole: Take whole logits in any case.
     """
 
-    def __init__(self, model: Any, *, adapted: set[str]) -> None:
+    def __init__(self, model: Any, *, adapted: set[str], whole: bool = False) -> None:
         self.model = model
-        self.head = _plain_head(model, adapted)
+        self.head = None if whole else _plain_head(model, adapted)
 
     def __call__(
         self, batch: dict[str, torch.Tensor], positions: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
@@ -72,14 +73,36 @@ class HeadLoss:
 
 @torch.no_grad()
 def _plain_head(model: Any, adapted: set[str]) -> nn.Linear | None:
-    """The output layer where logits are that layer applied to the last hidden state, found out on a few tokens."""
+    """The output layer, where logits are that layer applied to the last hidden state and nothing else.
+
+    Found out on a few tokens: what goes into the layer has to be the last hidden state, and what comes out of it the
+    logits. Capped logits may look alike while they are small, so they are also looked for by name.
+    """
     head = model.get_output_embeddings()
     names = {name for name, module in model.named_modules() if module is head}
-    config = model.config.get_text_config()
-    if type(head) is not nn.Linear or names & adapted or getattr(config, "final_logit_softcapping", None):
+    config = model.config.get_text_config().to_dict()
+    capped = any("logit" in name and "cap" in name and value for name, value in config.items())
+    if type(head) is not nn.Linear or names & adapted or capped:
         return None
+    seen: list[Any] = []  # (input, output)
+    handle = head.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
     ids = torch.arange(1, 5, device=head.weight.device)[None] % head.out_features
-    whole = model(input_ids=ids, use_cache=False).logits.float()
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    by_head = head(hidden.to(head.weight.dtype)).float()
-    return head if torch.allclose(whole, by_head, rtol=0.02, atol=0.02 * float(whole.abs().max())) else None
+    try:
+        logits = model(input_ids=ids, use_cache=False).logits
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    except (TypeError, AttributeError):  # of another shape than most
+        return None
+    finally:
+        handle.remove()
+    if len(seen) != 1:
+        return None
+    into, out = seen[0]
+    return head if _equal(into, hidden) and _equal(out, logits) else None
+
+
+def _equal(mine: torch.Tensor, other: torch.Tensor) -> bool:
+    """Up to what the precision rounds away."""
+    if mine.shape != other.shape:
+        return False
+    atol = 4 * torch.finfo(mine.dtype).eps * float(mine.abs().max())
+    return torch.allclose(mine.float(), other.float(), rtol=0.0, atol=atol)

@@ -19,7 +19,7 @@ from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from seal_lightning.adapters import base_of, carried, carry, read_lora
-from seal_lightning.adapters.coverage import without_adapter
+from seal_lightning.adapters.bank import left_out
 from seal_lightning.adapters.export import CONFIG, WEIGHTS
 from seal_lightning.checkpoints import FOLDER, Checkpoint, attentions_of, explained, read_checkpoint
 from seal_lightning.errors import ConfigError, ModelError
@@ -39,7 +39,7 @@ class ModelSource:
     Args:
         name: Hub name, local folder of a model or of a PEFT adapter (its base is loaded with it), GGUF file, `lab` or
             `lab-grids` for the small models that come with this package (docs/lab.md, docs/arc.md), or `random/llama`
-            (also gpt2, gpt_neox, qwen2, qwen3, gemma) for random weights.
+            (or another of docs/reference/families.md) for random weights.
         dtype: Of the base weights; `auto` takes the checkpoint's own. Adapters are float32 in any case.
         chat: Whether prompts go through the tokenizer's chat template; `auto` uses it where the tokenizer has one.
         revision: Branch, tag or commit of a hub model.
@@ -77,7 +77,7 @@ def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, 
             chat template was asked for where there is none.
     """
     model, tokenizer = _read(source, adapter)
-    for reason, names in without_adapter(model).items():
+    for reason, names in left_out(model).items():
         log.warning("%s: no adapter for %d parts, %s (first: %s)", source.name, len(names), reason, names[0])
     if tokenizer.pad_token_id is None:  # padding is always masked, so any token will do
         if tokenizer.eos_token_id is None:

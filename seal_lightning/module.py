@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch.optim.lr_scheduler import LambdaLR
 
+from seal_lightning.adapters.bank import find_targets
 from seal_lightning.data import SEALDataModule, units
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, ModelError, RetryableError, Stopped
@@ -223,6 +224,7 @@ class SEALModule(LightningModule):
         trained = self.datamodule.train_contexts
         if not self.plan.needs_queries:  # those of the data are not looked at
             trained = [replace(context, queries=()) for context in trained]
+        self._check_servers(rounds=max(0, self.trainer.max_epochs or 0))
         self._check_fits([*trained, *self.datamodule.validation_contexts])
         if self.plan.retention_queries and self.datamodule.contexts_per_unit == 1:
             raise ConfigError(
@@ -232,13 +234,27 @@ class SEALModule(LightningModule):
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn != "fit":
+            self._check_servers(rounds=self.rounds_done)
             self._check_fits(self.datamodule.validation_contexts)
 
     def on_test_start(self) -> None:
+        self._check_servers(rounds=self.rounds_done)
         self._check_fits(self.datamodule.test_contexts)
 
     def on_predict_start(self) -> None:
+        self._check_servers(rounds=self.rounds_done)
         self._check_fits([replace(context, queries=()) for context in self.datamodule.predict_contexts])
+
+    def _check_servers(self, *, rounds: int) -> None:
+        """A server that is to hold the policy must load what becomes of it after `rounds`, with an inner adapter."""
+        rank = self.tuning.rank * (min(rounds, 1) if self.tuning.round_start == "continue" else rounds)
+        loop, learned, policy = self.e_step.inner_loop, self.policy.layers, self.policy.policy
+        for sampler in {self.e_step.sampler, self.evaluation_step.sampler}:
+            if isinstance(sampler, ServerSampler):
+                sampler.server.check(policy, rank=rank, layers=learned)
+        if isinstance(self.e_step.answerer, ServerAnswerer):
+            adapted = [target.name for target in find_targets(policy.model, loop.target_modules)]
+            self.e_step.answerer.server.check(policy, rank=rank + loop.rank, layers=[*learned, *adapted])
 
     def _check_fits(self, contexts: Sequence[Context]) -> None:
         self.e_step.check_fits(self.policy.policy, contexts)

@@ -1,13 +1,15 @@
-"""Sequences of different lengths end to end in one row: packed, not padded.
+"""Training sequences of different lengths as one batch: packed end to end in one row, or padded to rows of one length.
 
-The tokens lie in the order of their adapters, so that each adapter's are one slice. Position ids start again at 0 with
-every sequence; that is what keeps the sequences apart in attention.
+Tokens lie in the order of their adapters, so that each adapter's are one slice. In a packed row position ids start
+again at 0 with every sequence, which tells attention where one ends. Padding stands at the end of a row, where a causal
+model has read the row's own tokens already; it needs no mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 
 import torch
 
@@ -23,22 +25,22 @@ class PackedSequence:
 
 
 @dataclass(frozen=True, slots=True)
-class PackedBatch:
-    """Tensors of one forward pass over T tokens.
+class TrainingBatch:
+    """Tensors of one forward pass over B rows of T tokens; B is 1 where sequences are packed.
 
     Attributes:
-        input_ids: (1, T).
-        position_ids: (1, T).
-        slots: (1, T), ascending.
+        input_ids: (B, T).
+        position_ids: (1, T) of a packed row; None where every row is a sequence of its own.
+        slots: (B, T), ascending; padding counts as its row's.
         lengths: Of the sequences, in order.
-        positions: Places whose next token is a target, (S,).
+        positions: Places of the flattened rows whose next token is a target, (S,).
         targets: Those tokens, (S,).
         weights: Their share in the loss, (S,).
         owners: Their slots, (S,).
     """
 
     input_ids: torch.Tensor
-    position_ids: torch.Tensor
+    position_ids: torch.Tensor | None
     slots: torch.Tensor
     lengths: tuple[int, ...]
     positions: torch.Tensor
@@ -46,37 +48,62 @@ class PackedBatch:
     weights: torch.Tensor
     owners: torch.Tensor
 
-    def to(self, device: torch.device) -> PackedBatch:
-        names = ("input_ids", "position_ids", "slots", "positions", "targets", "weights", "owners")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """What the model reads."""
+        rows = {"input_ids": self.input_ids}
+        return rows if self.position_ids is None else {**rows, "position_ids": self.position_ids}
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
-def pack(sequences: Sequence[PackedSequence]) -> PackedBatch:
+def pack(sequences: Sequence[PackedSequence]) -> TrainingBatch:
     """All sequences in one row, by slot."""
-    ids: list[int] = []
-    places: list[int] = []
-    slots: list[int] = []
-    lengths: list[int] = []
+    ordered = sorted(sequences, key=lambda sequence: sequence.slot)
+    starts = [0, *accumulate(len(sequence.tokens) for sequence in ordered)]
+    row = [token for sequence in ordered for token in sequence.tokens]
+    places = [place for sequence in ordered for place in range(len(sequence.tokens))]
+    slots = [sequence.slot for sequence in ordered for _ in sequence.tokens]
+    return _batch(ordered, starts, rows=[row], slots=[slots], position_ids=torch.tensor([places]))
+
+
+def pad(sequences: Sequence[PackedSequence]) -> TrainingBatch:
+    """Each sequence in a row of its own, by slot; shorter ones are filled up with their last token."""
+    ordered = sorted(sequences, key=lambda sequence: sequence.slot)
+    longest = max(len(sequence.tokens) for sequence in ordered)
+    rows = [[*one.tokens, *[one.tokens[-1]] * (longest - len(one.tokens))] for one in ordered]
+    slots = [[sequence.slot] * longest for sequence in ordered]
+    return _batch(ordered, range(0, len(rows) * longest, longest), rows=rows, slots=slots, position_ids=None)
+
+
+def _batch(
+    ordered: Sequence[PackedSequence],
+    starts: Iterable[int],
+    *,
+    rows: list[list[int]],
+    slots: list[list[int]],
+    position_ids: torch.Tensor | None,
+) -> TrainingBatch:
+    """`starts` are where the sequences begin in the flattened rows."""
     positions: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
     owners: list[int] = []
-    for sequence in sorted(sequences, key=lambda sequence: sequence.slot):
-        start, length = len(ids), len(sequence.tokens)
+    for sequence, start in zip(ordered, starts, strict=False):
+        length = len(sequence.tokens)
         first = max(1, sequence.prompt)  # the first token of a sequence has nothing before it to be predicted from
         positions += range(start + first - 1, start + length - 1)
         targets += sequence.tokens[first:]
         weights += [sequence.weight] * (length - first)
         owners += [sequence.slot] * (length - first)
-        ids += sequence.tokens
-        places += range(length)
-        slots += [sequence.slot] * length
-        lengths.append(length)
-    return PackedBatch(
-        input_ids=torch.tensor([ids]),
-        position_ids=torch.tensor([places]),
-        slots=torch.tensor([slots]),
-        lengths=tuple(lengths),
+    return TrainingBatch(
+        input_ids=torch.tensor(rows),
+        position_ids=position_ids,
+        slots=torch.tensor(slots),
+        lengths=tuple(len(sequence.tokens) for sequence in ordered),
         positions=torch.tensor(positions, dtype=torch.long),
         targets=torch.tensor(targets, dtype=torch.long),
         weights=torch.tensor(weights),
@@ -85,7 +112,7 @@ def pack(sequences: Sequence[PackedSequence]) -> PackedBatch:
 
 
 def split(sequences: Sequence[PackedSequence], *, max_tokens: int) -> list[list[PackedSequence]]:
-    """Deal sequences to as few forward passes as hold at most `max_tokens` each; a single longer sequence goes over.
+    """Deal sequences to as few packed rows as hold at most `max_tokens` each; a single longer sequence goes over.
 
     First fit of falling lengths.
     """
@@ -99,4 +126,14 @@ def split(sequences: Sequence[PackedSequence], *, max_tokens: int) -> list[list[
             room.append(max_tokens)
         parts[part].append(sequence)
         room[part] -= length
+    return parts
+
+
+def split_padded(sequences: Sequence[PackedSequence], *, max_tokens: int) -> list[list[PackedSequence]]:
+    """The same for padded rows: neighbours by length share a pass, and padding counts."""
+    parts: list[list[PackedSequence]] = []
+    for sequence in sorted(sequences, key=lambda sequence: -len(sequence.tokens)):
+        if not parts or (len(parts[-1]) + 1) * len(parts[-1][0].tokens) > max_tokens:
+            parts.append([])
+        parts[-1].append(sequence)
     return parts

@@ -25,7 +25,8 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from seal_lightning.adapters import LoRA, carried, save_lora, save_whole, stack, transposed, whole_state
-from seal_lightning.adapters.beside import add_update, is_quantised
+from seal_lightning.adapters.bank import linear_layers
+from seal_lightning.adapters.beside import add_update, is_quantised, note_shared
 from seal_lightning.adapters.coverage import unreached
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.partitioned import copy_weights, is_partitioned, whole
@@ -315,6 +316,11 @@ class TunedPolicy:
         in_use = any(bool(tensor.any()) for name, tensor in current.items() if ".lora_B." in name)
         return [*self.merged, current] if in_use else list(self.merged)
 
+    @property
+    def layers(self) -> list[str]:
+        """The layers that the M-step's LoRA changes, by their names in the plain model; none where all weights are."""
+        return [name.removeprefix("base_model.model.") for name in self._layers()]
+
     def _layers(self) -> dict[str, Any]:
         return {name: module for name, module in self.module.named_modules() if isinstance(module, LoraLayer)}
 
@@ -360,13 +366,17 @@ def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:
     named = [tuning.target_modules] if isinstance(tuning.target_modules, str) else tuning.target_modules
     if head in named and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
         raise ConfigError(f"{wanted}: {head} shares its weight with the input embedding; leave it out")
+    note_shared(model)
+    usable = {layer.name for layer in linear_layers(model)} | {head}
     try:
         wrapped = get_peft_model(model, LoraConfig(**_lora_options(model, tuning)))
     except ValueError as error:
         raise ConfigError(f"{wanted}: {' '.join(str(error).split())}") from error
-    for name, layer in wrapped.named_modules():
-        if isinstance(layer, LoraLayer) and "default" not in layer.lora_A:
-            raise ConfigError(f"{wanted}: {name} is no linear layer; name linear layers, or give all-linear")
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLayer) and name not in usable:
+            raise ConfigError(
+                f"{wanted}: {name} is not a linear layer that can carry an adapter; name others, or give all-linear"
+            )
     return wrapped  # type: ignore[return-value]
 
 
@@ -375,11 +385,18 @@ def _lora_options(model: Any, tuning: PolicyTuning) -> Mapping[str, Any]:
         "r": tuning.rank,
         "lora_alpha": tuning.alpha,
         "lora_dropout": tuning.dropout,
-        "target_modules": tuning.target_modules,
+        "target_modules": _names(model, tuning.target_modules),
         "exclude_modules": _below(unreached(model)),
         "fan_in_fan_out": transposed(model),
         "task_type": "CAUSAL_LM",
     }
+
+
+def _names(model: Any, wanted: str | Sequence[str]) -> str | list[str]:
+    """What peft is told: each layer by name, since its own `all-linear` takes layers that cannot carry an adapter."""
+    if wanted == "all-linear":
+        return [layer.name for layer in linear_layers(model)]
+    return wanted if isinstance(wanted, str) else list(wanted)
 
 
 def _below(parts: Sequence[str]) -> str | None:

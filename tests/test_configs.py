@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, Qwen2Config
 
 from seal_lightning.adapters.bank import find_targets
 from seal_lightning.cli import main
@@ -34,6 +34,7 @@ ARCHITECTURES = {
     r"Qwen2": Qwen2Config(**GROUPED),
     r"distilgpt2|gpt2": GPT2Config(n_embd=16, n_layer=1, n_head=2, n_inner=16, vocab_size=8),
     r"pythia": GPTNeoXConfig(**WIDE),
+    r"gemma-3-270m": Gemma3TextConfig(**GROUPED, head_dim=8),
 }
 
 

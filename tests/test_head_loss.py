@@ -5,7 +5,7 @@ import torch
 
 from seal_lightning import head_loss
 from seal_lightning.head_loss import HeadLoss
-from seal_lightning.tiny import FAMILIES, build_tiny
+from seal_lightning.tiny import build_tiny
 
 IDS = torch.randint(3, 250, (1, 24), generator=torch.Generator().manual_seed(0))
 POSITIONS = torch.tensor([0, 1, 5, 9, 10, 22])
@@ -24,7 +24,7 @@ def loss_and_gradient(model, loss):
     return values.detach(), parameter.grad.clone()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "gemma", "gemma2", "gemma3_text"])
 @pytest.mark.parametrize("chunk", [259, 1 << 24])
 def test_it_equals_whole_logits(monkeypatch, family, chunk):
     monkeypatch.setattr(head_loss, "CHUNK", chunk)

@@ -149,6 +149,7 @@ def _counted(full, times):
 def test_memory_for_nothing_is_said(caplog):
     model, tokenizer = frozen_tiny()
     loop = InnerLoop(**SMALL)
+    loop.adapt(model, tokenizer, [job("a lamp", seed=1)])  # the model has been probed
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("seal_lightning.bank_training.HeadLoss", _counted(Full(model.base_model, tokens=0, times=0), 99))
         with pytest.raises(

@@ -22,8 +22,8 @@ from seal_lightning.adapt.scores import Measured, score_of
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.command_line import set_log_level
 from seal_lightning.config_errors import read_config_files
-from seal_lightning.data.documents import STDIN, Document, read_documents
-from seal_lightning.errors import ConfigError
+from seal_lightning.data.documents import STDIN, Document, Documents, read_sources
+from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.inner_loop import InnerLoop
@@ -61,19 +61,21 @@ def main(args: Sequence[str]) -> None:
     parser, settings = _settings(args)
     options = parser.make(settings)
     set_log_level(options.log_level)
-    documents = read_documents(
+    read = read_sources(
         options.documents,
         stdin=sys.stdin.buffer.read() if STDIN in options.documents else b"",
         queries=options.queries,
         passage_chars=options.passage_chars,
+        strict=options.strict,
     )
+    documents = read.documents
     module: SEALModule = options.model
     writing = Writing(options.learn, raced_for(module.plan, options.keep), options.keep)
     output = Path(options.output).expanduser()
     if not options.dry_run:
         open_folder(output, "adapt", resume=options.resume)
     policy = load_policy(module, options.policy, options.device)
-    module.e_step.check_fits(policy, [passage for document in documents for passage in document.passages])
+    _check_fits(module, policy, documents, options.passage_chars)
     if options.dry_run:
         loops = {"each": [module.e_step.inner_loop], "all": [options.together]}
         loops["both"] = loops["each"] + loops["all"]
@@ -82,8 +84,16 @@ def main(args: Sequence[str]) -> None:
     write_settings(parser, settings, output)
     signals = StopSignals()
     with signals.noted():
-        _adapt(options, module, policy, documents, writing, output, check_stop=signals.check)
+        _adapt(options, module, policy, read, writing, output, check_stop=signals.check)
     write_settings(parser, settings, output, finished=True)
+
+
+def _check_fits(module: SEALModule, policy: Policy, documents: Sequence[Document], passage_chars: int) -> None:
+    try:
+        module.e_step.check_fits(policy, [passage for document in documents for passage in document.passages])
+    except ModelError as error:
+        advice = f"--passage_chars cuts documents finer (in characters, now {passage_chars}; tokens may be more)"
+        raise ModelError(f"{error}: {advice}") from error
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
@@ -103,6 +113,9 @@ def _settings(args: Sequence[str]) -> tuple[Parser, Any]:
         "--queries", type=str | None, default=None, help="JSON rows with document, question and answer, to score with."
     )
     parser.add_argument("--passage_chars", type=int, default=2000, help="Longest passage; longer documents are cut.")
+    parser.add_argument(
+        "--strict", action="store_true", help="Stop at a document of a folder that cannot be used; else it is left out."
+    )
     parser.add_argument("--contexts_per_unit", type=int, default=4, help="Passages that are worked on together.")
     parser.add_argument("--save_every", type=int, default=50, help="Optimizer steps between two checkpoints.")
     parser.add_argument("--merged", action="store_true", help="Write whole weights too, base and adapter added up.")
@@ -131,16 +144,17 @@ def _adapt(
     options: Any,
     module: SEALModule,
     policy: Policy,
-    documents: Sequence[Document],
+    read: Documents,
     writing: Writing,
     output: Path,
     *,
     check_stop: Callable[[], None],
 ) -> None:
-    screen, e_step = Screen(), module.e_step
+    screen, e_step, documents = Screen(), module.e_step, read.documents
     stamp = fingerprint(policy.model)
     passages = [passage for document in documents for passage in document.passages]
-    screen.line(f"{_count(documents, 'document')}, {_count(passages, 'passage')}")
+    unread = f"; {read.unread} files left out" if read.unread else ""
+    screen.line(f"{_count(documents, 'document')}, {_count(passages, 'passage')}{unread}")
     rollouts: list[Rollout] = []
     if writing.learn == "edits":
         seen = make_stamp(e_step, writing.plan, [passages], chat=policy.chat, base=stamp, policy="")
@@ -166,6 +180,7 @@ def _adapt(
         merged=options.merged,
         base=base_name(module.source),
         data_licence=options.data_licence,
+        unread=read.unread,
         screen=screen,
         check_stop=check_stop,
     )
@@ -176,7 +191,7 @@ def _adapt(
     after_all = {key: value for found in make(place, together, before) for key, value in found.items()}
     columns = {"before": before, **({"one each": after_each} if each else {})}
     columns |= {"one for all": after_all} if together else {}
-    _finish(screen, output, documents, columns, [*each, *together])
+    _finish(screen, output, read, columns, [*each, *together])
 
 
 def _tell(screen: Screen, learnt: Sequence[Lesson], rollouts: Sequence[Rollout], writing: Writing) -> None:
@@ -230,15 +245,17 @@ def _read_baseline(path: Path, stamp: str) -> Measured | None:
 def _finish(
     screen: Screen,
     output: Path,
-    documents: Sequence[Document],
+    read: Documents,
     columns: dict[str, Measured],
     adapters: Sequence[Adapted],
 ) -> None:
     """The table on stdout and beside the adapters, and what to do with them."""
-    asked = [document for document in documents if document.id in columns["before"]]
+    asked = [document for document in read.documents if document.id in columns["before"]]
+    text = _table(asked, columns) if asked else ""
+    left_out = "\n".join(f"- {markdown_cell(line, 400)}" for line in read.left_out)
+    if parts := list(filter(None, (text, left_out))):
+        (output / "adapt.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     if asked:
-        text = _table(asked, columns)
-        (output / "adapt.md").write_text(text + "\n", encoding="utf-8")
         print(text, flush=True)
     else:
         screen.line("no queries, so nothing was measured: add some with --queries FILE")

@@ -79,6 +79,7 @@ class Workplace:
         merged: Write whole weights too.
         base: What the base model is called.
         data_licence: Of the documents, for the cards.
+        unread: Files beside the documents that were left out.
         screen: Shows progress.
         check_stop: Raises where a signal asked the command to stop.
     """
@@ -91,6 +92,7 @@ class Workplace:
     merged: bool
     base: str
     data_licence: str | None
+    unread: int
     screen: Screen
     check_stop: Callable[[], None]
 
@@ -236,6 +238,7 @@ def _write(
         "trained_tokens": stats.trained_tokens,
         "without_adapter": without_adapter(place.policy.model),
         "loss": None if math.isnan(stats.loss) else stats.loss,
+        "files_left_out": place.unread,
         "measured": list(_rows(adapted, before, measured)),
     }
     names = list(measured)
@@ -253,6 +256,7 @@ def _write(
         stats=stats,
         scores=scores,
         data_licence=place.data_licence,
+        unread=place.unread if adapted.name == ALL else 0,
     )
     with redirect_stdout(sys.stderr):  # what libraries say while they save
         if place.merged:

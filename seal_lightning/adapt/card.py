@@ -41,6 +41,7 @@ def model_card(
     scores: Mapping[str, Score],
     merged: bool,
     data_licence: str | None,
+    unread: int = 0,
 ) -> str:
     """The text of a README.md.
 
@@ -57,6 +58,7 @@ def model_card(
         scores: Mean accuracy by when; empty where nothing was asked.
         merged: Whether it lies beside whole weights instead of an adapter's.
         data_licence: Of the documents, as the user put it.
+        unread: Files that were given too and could not be read.
     """
     header = ModelCardData(
         base_model=base, library_name="transformers" if merged else "peft", pipeline_tag="text-generation",
@@ -69,6 +71,8 @@ def model_card(
     edits = sum(lesson.edits for lesson in lessons)
     written = f", {_count(edits, 'self-edit')} by {editor}" if edits else ""
     learnt = f"{_count(passages, 'passage')}{written}, {_count(sequences, 'training sequence')}."
+    if unread:
+        learnt += f"\n\nOf what was given, {_count(unread, 'file')} could not be read and taught it nothing."
     if policy_rank:
         learnt += (
             f"\n\nThe policy that wrote and was adapted (rank {policy_rank}) is part of it; before is its accuracy."

@@ -3,7 +3,8 @@
 transformers keeps packed sequences apart by a mask over all pairs of tokens, most of which belong to different
 sequences. Here each group of sequences of similar length becomes a small batch for plain causal attention, so a step
 costs the sum of the squared lengths; the padding within a group is seen by attention alone. Models whose attention
-needs more than a causal mask (a sliding window, soft-capped scores, sinks) keep transformers' own way.
+needs more than a causal mask (a sliding window, soft-capped scores, sinks) say so when they call it; `isolation.py`
+finds out and takes another way.
 """
 
 from __future__ import annotations
@@ -94,6 +95,10 @@ class _ToTokens(torch.autograd.Function):
         return grad.new_zeros(len(layout.there), grad.shape[1]).index_copy_(0, layout.back, grad), None
 
 
+class UnsuitedError(RuntimeError):
+    """The model's attention is more than a causal one."""
+
+
 def attend(
     module: Any,
     query: torch.Tensor,
@@ -101,10 +106,20 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    **_: Any,
+    sliding_window: int | None = None,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: query (1, H, T, D) -> (1, T, H, D), by the layout of the pass."""
+    """transformers' attention interface: query (1, H, T, D) -> (1, T, H, D), by the layout of the pass.
+
+    Raises:
+        UnsuitedError: The model asks for more than causal attention.
+    """
     layout = _layout.get()
+    more = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
+    more += ["a mask of its own"] if attention_mask is not None else []
+    more += ["a sliding window"] if sliding_window is not None and sliding_window < layout.groups[0][1] else []
+    if more:
+        raise UnsuitedError(f"its attention has {', '.join(more)}")
     heads = [tensor.shape[1] for tensor in (query, key, value)]
     rows = [_ToPlaces.apply(tensor[0].transpose(0, 1).flatten(1), layout) for tensor in (query, key, value)]
     outputs, start = [], 0
@@ -123,38 +138,29 @@ def attend(
 AttentionInterface.register(NAME, attend)
 
 
-def fits(model: Any, longest: int) -> bool:
-    """Whether the model's attention is a plain causal one for sequences of at most `longest` tokens.
+def replaceable(model: Any) -> bool:
+    """Whether the model's attention can be replaced; one that the user chose (`eager`, flash attention) stays."""
+    chosen = model.config.get_text_config()._attn_implementation
+    return chosen == "sdpa" and bool(getattr(model, "_supports_attention_backend", False))
 
-    An attention that the user chose (`eager`, flash attention) is left in place.
+
+@contextmanager
+def packed_attention(model: Any, lengths: Sequence[int], device: torch.device) -> Iterator[None]:
+    """Run the model with this attention on one row of sequences.
+
+    Also its backward pass, where activations are made again.
+
+    Args:
+        model: One whose attention is `replaceable`.
+        lengths: Of the sequences in the row, in order.
+        device: Of the row.
     """
-    config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    return (
-        config._attn_implementation == "sdpa"
-        and bool(getattr(model, "_supports_attention_backend", False))
-        and getattr(config, "attn_logit_softcapping", None) is None
-        and (window is None or window >= longest or not getattr(config, "use_sliding_window", True))
-        and not any(hasattr(module, "sinks") for module in model.modules())
-    )
-
-
-@contextmanager
-def packed_attention(model: Any) -> Iterator[None]:
-    """Run the model with this attention; every forward pass needs a `layout_of`."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
-
-
-@contextmanager
-def layout_of(lengths: Sequence[int], device: torch.device) -> Iterator[None]:
-    """The sequences of the row in the forward pass, and in its backward pass where activations are made again."""
+    config = model.config.get_text_config()  # a vision tower beside it keeps its own
+    before = config._attn_implementation
     token = _layout.set(make_layout(lengths, device))
+    config._attn_implementation = NAME
     try:
         yield
     finally:
+        config._attn_implementation = before
         _layout.reset(token)

@@ -20,8 +20,9 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEF
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from seal_lightning.adapters.coverage import is_below, unreached
+from seal_lightning.adapters.coverage import is_below, unreached, without_adapter
 from seal_lightning.adapters.routing import Routing, TokenIndex
+from seal_lightning.adapters.unusable import unusable
 from seal_lightning.errors import ConfigError, ModelError
 
 PAPERS = ("q_proj", "v_proj")  # what LoRA, and SEAL with it, adapts in attention
@@ -46,8 +47,14 @@ class Target:
 def linear_layers(model: Any) -> list[Target]:
     """Every linear layer that text reaches (also GPT-2's Conv1D, quantised ones, and layers that carry a peft adapter).
 
-    The output embedding is not among them.
+    The output embedding is not among them, nor are layers that cannot carry an adapter (`unusable.py`).
     """
+    layers = _look_linear(model)
+    left_out = unusable(model, [layer.name for layer in layers])
+    return [layer for layer in layers if layer.name not in left_out]
+
+
+def _look_linear(model: Any) -> list[Target]:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     aside = unreached(model)
     targets: list[Target] = []
@@ -66,6 +73,14 @@ def linear_layers(model: Any) -> list[Target]:
         elif isinstance(frozen, Conv1D):
             targets.append(Target(name, module, *frozen.weight.shape))
     return targets
+
+
+def left_out(model: Any) -> dict[str, list[str]]:
+    """What no adapter acts on, by reason; empty where all weights but embeddings and norms are in linear layers."""
+    reasons = dict(without_adapter(model))
+    for name, reason in unusable(model, [layer.name for layer in _look_linear(model)]).items():
+        reasons.setdefault(reason, []).append(name)
+    return reasons
 
 
 def _frozen(module: nn.Module) -> nn.Module:
@@ -168,6 +183,7 @@ class AdapterBank:
         B: By layer name, (N, r, outputs), peft's `lora_B.weight` transposed: products along the long side are fast.
             Both are leaves: views of `parameters`, with `.grad` a view of `gradients`.
         ranks: Of each slot.
+        width: r.
     """
 
     def __init__(
@@ -190,8 +206,8 @@ class AdapterBank:
         self.device = next(model.parameters()).device
         # One flat buffer for the parameters of all layers and one for their gradients: clipping and the optimizer then
         # walk over one row a slot, whatever the number of layers.
-        self._width = -(-rank // _ALIGNED) * _ALIGNED  # the rest stays zero, see `reset`
-        self.parameters = torch.zeros(slots, parameters_of(self.targets, self._width), device=self.device)
+        self.width = -(-rank // _ALIGNED) * _ALIGNED  # the rest stays zero, see `reset`
+        self.parameters = torch.zeros(slots, parameters_of(self.targets, self.width), device=self.device)
         self.gradients = torch.zeros_like(self.parameters) if trainable else None
         self.A: dict[str, torch.Tensor] = {}
         self.B: dict[str, torch.Tensor] = {}
@@ -205,8 +221,8 @@ class AdapterBank:
     def _cut_views(self) -> None:
         at = 0
         for target in self.targets:
-            shapes = ((self._width, target.inputs), (self._width, target.outputs))
-            ends = (at, at + target.inputs * self._width, at + (target.inputs + target.outputs) * self._width)
+            shapes = ((self.width, target.inputs), (self.width, target.outputs))
+            ends = (at, at + target.inputs * self.width, at + (target.inputs + target.outputs) * self.width)
             for table, shape, start, end in zip((self.A, self.B), shapes, ends[:2], ends[1:], strict=True):
                 leaf = self.parameters[:, start:end].unflatten(1, shape).detach().requires_grad_()
                 if self.gradients is not None:
@@ -312,13 +328,13 @@ class AdapterBank:
         name, in_place = target.name, _own_output(target.module)
 
         def add_adapters(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-            if self._routing is None or self._routing.nothing:
+            x = args[0]  # (B, T, inputs), or flat: (B * T, inputs)
+            if self._routing is None or self._routing.nothing or not x.numel():  # an expert may get no token
                 return output
-            x = args[0]  # (B, T, inputs)
-            index = self._routing.index(x.shape[1])
+            index = self._routing.index(x.shape[:-1])
             a, b = self.A[name], self.B[name]
             with torch.autocast(x.device.type, enabled=False):  # adapters stay in float32
-                delta = StackedLoRA.apply(x.flatten(0, 1), a, b, (a.grad, b.grad), index)
+                delta = StackedLoRA.apply(x.flatten(0, -2), a, b, (a.grad, b.grad), index)
             delta = delta.view(*x.shape[:-1], -1)  # type: ignore[union-attr]
             return output.add_(delta) if in_place else (output + delta).to(output.dtype)
 

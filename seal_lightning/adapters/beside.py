@@ -1,7 +1,7 @@
 """Updates of frozen layers: added to the weights where those can hold them, else acting beside the layer.
 
-Quantised weights would round an update away, so it stays a pair of small matrices whose product is added to the layer's
-output. Both ways give the same model; the policy's finished rounds and the adapter of a PEFT folder go through here.
+Quantised weights would round an update away, and a weight that several layers share cannot hold an update of one of
+them; there it stays a pair of small matrices whose product is added to the layer's output. Both ways give the same model; the policy's finished rounds and the adapter of a PEFT folder go through here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from seal_lightning.errors import ModelError
 from seal_lightning.partitioned import whole
 
 _PLACE = "_beside"  # on a layer
+_SHARED = "_shares_its_weight"  # on a layer
 
 
 class Beside:
@@ -73,9 +74,32 @@ def base_layer(module: nn.Module) -> nn.Module:
     return module.get_base_layer() if isinstance(module, LoraLayer) else module
 
 
+def note_shared(model: nn.Module) -> None:
+    """Mark the layers of which others have the very same weight, as blocks of hybrids do, or a head and its embedding."""
+    owners: dict[int, list[nn.Module]] = {}
+    for module in model.modules():
+        weight = module._parameters.get("weight")
+        if weight is not None:
+            owners.setdefault(id(weight), []).append(module)
+    for layers in owners.values():
+        for layer in layers if len(layers) > 1 else []:
+            setattr(layer, _SHARED, True)
+
+
+def check_own(name: str, layer: nn.Module, *, updated: bool) -> None:
+    """Raises `ModelError` where a layer is updated and its weight is that of others too, so that no file can say so."""
+    parts: Beside | None = getattr(layer, _PLACE, None)
+    if hasattr(layer, _SHARED) and (updated or (parts and parts.parts)):
+        raise ModelError(
+            f"{name} shares its weight with other layers, which have another update or none: expected layers with "
+            "weights of their own in a whole model; write adapters instead"
+        )
+
+
 def holds_updates(layer: nn.Module) -> bool:
-    """Whether an update may be added to a layer's weight: torch's own product, with a plain weight."""
-    return type(layer).forward in (nn.Linear.forward, Conv1D.forward) and _is_plain(layer.weight)
+    """Whether an update may be added to a layer's weight: torch's own product, with a plain weight of its own."""
+    plain = type(layer).forward in (nn.Linear.forward, Conv1D.forward) and _is_plain(layer.weight)
+    return plain and not hasattr(layer, _SHARED)
 
 
 def _is_plain(weight: Any) -> bool:

@@ -9,6 +9,7 @@ in one tensor for all experts, which is not a linear layer.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,31 +20,54 @@ from transformers.pytorch_utils import Conv1D
 from seal_lightning.errors import ModelError
 
 _TOKENS = 4
-_FOUND = "_text_never_reaches"  # on the model: its structure does not change
+_FOUND = "_seen_on_text"  # on the model: its structure does not change
 
 
-def unreached(model: Any) -> tuple[str, ...]:
-    """Names of the parts with linear layers that a text never runs through, outermost only.
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a model does with a few tokens of text.
+
+    Attributes:
+        unreached: Names of the parts with linear layers that the text never runs through, outermost only.
+        more: Names of the modules that give back more than one tensor, as routers do.
+    """
+
+    unreached: tuple[str, ...] = ()
+    more: frozenset[str] = frozenset()
+
+
+def seen(model: Any) -> Seen:
+    """What a model does with a few tokens of text, found out once.
 
     Raises:
         ModelError: The model does not run on text alone.
     """
     if getattr(model, "config", None) is None:
-        return ()
+        return Seen()
     if not hasattr(model, _FOUND):
-        ran = _ran(model)
-        setattr(model, _FOUND, tuple(name for name, part in _not_in(ran, model) if _has_linear_layers(part)))
+        setattr(model, _FOUND, _look(model))
     return getattr(model, _FOUND)
 
 
-def _ran(model: Any) -> set[nn.Module]:
-    """The modules that run when the model reads a few tokens of text."""
+def unreached(model: Any) -> tuple[str, ...]:
+    """Names of the parts with linear layers that a text never runs through, outermost only; raises as `seen`."""
+    return seen(model).unreached
+
+
+def _look(model: Any) -> Seen:
     ran: set[nn.Module] = set()
-    handles = [module.register_forward_pre_hook(lambda module, _: ran.add(module)) for module in model.modules()]
+    more: set[nn.Module] = set()
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        ran.add(module)
+        if not isinstance(output, torch.Tensor):
+            more.add(module)
+
+    handles = [module.register_forward_hook(note) for module in model.modules()]
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():
-            model.eval()(input_ids=_plain_tokens(model), use_cache=False)
+            model.eval()(input_ids=plain_tokens(model), use_cache=False)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{type(model).__name__} cannot read a few tokens of text: {' '.join(str(error).split())[:200]}; choose a "
@@ -54,10 +78,13 @@ def _ran(model: Any) -> set[nn.Module]:
             handle.remove()
         for module, training in modes.items():
             module.training = training
-    return ran
+    return Seen(
+        unreached=tuple(name for name, part in _not_in(ran, model) if _has_linear_layers(part)),
+        more=frozenset(name for name, module in model.named_modules() if module in more),
+    )
 
 
-def _plain_tokens(model: Any) -> torch.Tensor:
+def plain_tokens(model: Any) -> torch.Tensor:
     """A few token ids (1, T) that stand for no image or sound."""
     config = model.config
     numbers = {

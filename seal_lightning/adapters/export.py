@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.adapters.bank import AdapterBank
-from seal_lightning.adapters.beside import add_update
+from seal_lightning.adapters.beside import add_update, note_shared
 from seal_lightning.errors import ModelError
 
 CONFIG = "adapter_config.json"
@@ -159,6 +159,7 @@ def merge_lora(model: Any, lora: LoRA) -> None:
     Raises:
         ModelError: The model lacks a layer, or has it in another shape.
     """
+    note_shared(model)
     layers = dict(model.named_modules())
     for name in lora.layers:
         lora_A, lora_B = lora.matrices(name)

@@ -7,6 +7,8 @@ product exists for bfloat16 only, the slices are padded to one batched product.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,14 +16,20 @@ import torch
 from torch.nn import functional
 
 
+class RoutingError(RuntimeError):
+    """It cannot be told which adapter a layer's tokens belong to."""
+
+
 def grouped(*tensors: torch.Tensor) -> bool:
     """Whether torch has a grouped matrix product for such tensors: float32 on a CPU, rows aligned to 16 bytes."""
     for tensor in tensors:  # asked for every product, so without generators
         if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
             return False
-        for stride in tensor.stride():
-            if stride != 1 and stride % 4:
-                return False
+        rows, columns = tensor.stride()[-2:]
+        if min(rows, columns) != 1 or max(rows, columns) % 4:
+            return False
+        if tensor.dim() > 2 and tensor.stride(0) % 4:
+            return False
     return True
 
 
@@ -114,18 +122,40 @@ def index_tokens(slots: torch.Tensor, scales: torch.Tensor) -> TokenIndex:
 
 
 class Routing:
-    """The slots of a batch, per row (B,) or per token (B, T); indices are compiled once for each number of tokens."""
+    """The slots of a batch, per row (B,) or per token (B, T); indices are compiled once for each number of tokens.
+
+    Some layers see their tokens flat, (B * T, features): OPT's feed-forward layers, routers and shared experts of
+    mixtures. Where one adapter has all tokens, a layer may see any of them (an expert sees those that are sent to it).
+    """
 
     def __init__(self, slots: torch.Tensor, scales: torch.Tensor) -> None:
         self.slots = slots.cpu()  # compiled there
         self.scales = scales
         self.nothing = bool((self.slots < 0).all())
-        self._by_length: dict[int, TokenIndex] = {}
+        self._only = int(self.slots.flatten()[0]) if bool((self.slots == self.slots.flatten()[0]).all()) else None
+        self._by_tokens: dict[int, TokenIndex] = {}
 
-    def index(self, tokens: int) -> TokenIndex:
-        """For inputs of (B, `tokens`, features)."""
-        if tokens not in self._by_length:
-            slots = self.slots if self.slots.dim() == 2 else self.slots[:, None].expand(-1, tokens)
-            assert slots.shape[1] == tokens, "routing per token needs the tokens it was made for"
-            self._by_length[tokens] = index_tokens(slots.reshape(-1), self.scales)
-        return self._by_length[tokens]
+    def index(self, shape: Sequence[int]) -> TokenIndex:
+        """For the input of a layer.
+
+        Args:
+            shape: All of its dimensions but the features: (B, T), or (B * T,).
+
+        Raises:
+            RoutingError: The layer sees other tokens than the batch has, and they belong to several adapters.
+        """
+        tokens = math.prod(shape)
+        if tokens not in self._by_tokens:
+            self._by_tokens[tokens] = index_tokens(self._of_tokens(tokens), self.scales)
+        return self._by_tokens[tokens]
+
+    def _of_tokens(self, tokens: int) -> torch.Tensor:
+        """The slot of each of the tokens, (tokens,), row by row."""
+        if self._only is not None:
+            return torch.full((tokens,), self._only)
+        known = self.slots.numel()
+        if self.slots.dim() == 2 and tokens == known:
+            return self.slots.flatten()
+        if self.slots.dim() == 1 and tokens % known == 0:
+            return self.slots.repeat_interleave(tokens // known)
+        raise RoutingError(f"a layer sees {tokens} tokens of a batch of {tuple(self.slots.shape)}")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from seal_lightning.adapters.beside import is_quantised, whole_weight
+from seal_lightning.adapters.beside import check_own, is_quantised, note_shared, whole_weight
 from seal_lightning.adapters.export import LoRA
 from seal_lightning.partitioned import whole
 
@@ -25,8 +25,9 @@ def whole_state(model: Any, lora: LoRA | None = None, *, keep: bool = True) -> d
         keep: Off on ranks that only take part in gathering what ZeRO-3 has spread.
 
     Raises:
-        ModelError: A quantised weight cannot be written.
+        ModelError: A quantised weight cannot be written, or one that several layers share has an update of one.
     """
+    note_shared(model)
     state: dict[str, torch.Tensor] = {}
     updated = set(lora.layers) if lora else set()
     met: set[int] = set()  # tied weights are written once
@@ -34,6 +35,7 @@ def whole_state(model: Any, lora: LoRA | None = None, *, keep: bool = True) -> d
         if ".lora_" in place:
             continue
         layer = place.removesuffix(".base_layer")
+        check_own(layer, module, updated=layer in updated)
         for key, parameter in module.named_parameters(recurse=False):
             if id(parameter) in met:
                 continue

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 
 from seal_lightning.adapters import AdapterBank
-from seal_lightning.adapters.attention import layout_of
 from seal_lightning.adapters.bank import Target
 from seal_lightning.bank_training import Regulariser
-from seal_lightning.packing import PackedSequence, pack
 from seal_lightning.policy import Policy
 from seal_lightning.seeding import derive_seed
 
@@ -48,12 +46,14 @@ class DriftPenalty(Regulariser):
         for slot, step in enumerate(steps):
             draw = random.Random(derive_seed("drift", self.seed, step))
             chosen = draw.sample(range(len(self.texts)), min(self.batch, len(self.texts)))
-            row = pack([PackedSequence(slot, self.texts[number], 0, 1.0) for number in chosen]).to(bank.device)
-            with layout_of(row.lengths, bank.device), bank.routing(row.slots):
-                after = log_probabilities(self.policy, input_ids=row.input_ids, position_ids=row.position_ids)
-                before = torch.cat([self.before[number] for number in chosen]).to(bank.device, torch.float32)
-                drift = torch.nn.functional.kl_div(after, before, log_target=True, reduction="sum") / len(after)
-                (self.weight * drift).backward()
+            tokens = sum(len(self.texts[number]) for number in chosen)
+            for number in chosen:
+                row = torch.tensor([self.texts[number]], device=bank.device)
+                with bank.routing(torch.tensor([slot])):
+                    after = log_probabilities(self.policy, input_ids=row)
+                    before = self.before[number].to(bank.device, torch.float32)
+                    drift = torch.nn.functional.kl_div(after, before, log_target=True, reduction="sum") / tokens
+                    (self.weight * drift).backward()
 
 
 class Protection(Regulariser):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from seal_lightning.data.arc import ArcFiles, looks_like_puzzle
+from seal_lightning.data.arc import ArcFiles
 from seal_lightning.data.base import Reader
-from seal_lightning.data.jsonl import Jsonl
-from seal_lightning.data.rows import LINES, read_rows
-from seal_lightning.data.seal_json import SealJson
+from seal_lightning.data.formats import MARKDOWN, TEXT, kind_of
+from seal_lightning.data.json_forms import reader_for_json
 from seal_lightning.data.squad import Squad
-from seal_lightning.data.text_folder import SUFFIXES, TextFolder
+from seal_lightning.data.text_folder import TextFolder
 from seal_lightning.errors import DataError
 from seal_lightning.types import Context
 
@@ -19,9 +18,9 @@ from seal_lightning.types import Context
 def read_contexts(path: str | os.PathLike[str]) -> list[Context]:
     """Read a file or folder with the reader that its name and content ask for.
 
-    A folder and .txt or .md files go to `TextFolder`, .parquet to `Squad`; JSON goes by the fields of its first row:
-    `passage` to `Jsonl`, `context` and `questions` to `SealJson`, SQuAD's own forms to `Squad`, `train` and `test` of
-    ARC to `ArcFiles`. To the last goes also a folder with .json files and no texts.
+    A folder and documents (text, Markdown, HTML, PDF and so on) go to `TextFolder`, .parquet to `Squad`; JSON goes by
+    the fields of its first row: `passage` to `Jsonl`, `context` and `questions` to `SealJson`, SQuAD's own forms to
+    `Squad`, `train` and `test` of ARC to `ArcFiles`. To the last goes also a folder with .json files and no texts.
 
     Raises:
         DataError: There is nothing at the path, its form is unknown, or the reader found a mistake.
@@ -40,35 +39,12 @@ def reader_for(path: str | os.PathLike[str] | Reader) -> Reader:
         raise DataError(f"{place}: expected a file or folder, got nothing there: {advice}")
     if place.is_dir():
         return ArcFiles(name) if _has_json_only(place) else TextFolder(name)
-    if suffix in SUFFIXES:
-        return TextFolder(name)
     if suffix == ".parquet":
         return Squad(name)
-    if suffix in (".json", *LINES):
-        return _reader_for_json(place, name)
-    known = ", ".join((".json", *LINES, ".parquet", *SUFFIXES))
-    raise DataError(
-        f"{place}: expected a folder or a file that ends in {known}, got {suffix or 'no ending'!r}: rename it"
-    )
+    return reader_for_json(place, name) if kind_of(place.name) == "rows" else TextFolder(name)
 
 
 def _has_json_only(folder: Path) -> bool:
     """JSON, and nothing that `TextFolder` would read."""
-    texts = any(file.suffix.lower() in SUFFIXES for file in folder.rglob("*"))
+    texts = any(file.suffix.lower() in (*TEXT, *MARKDOWN) for file in folder.rglob("*"))
     return not texts and any(folder.glob("*.json"))
-
-
-def _reader_for_json(place: Path, name: str) -> Reader:
-    first = read_rows(place)[0]
-    fields = first.values.keys()
-    if "passage" in fields:
-        return Jsonl(name)
-    if {"context", "questions"} <= fields:
-        return SealJson(name)
-    if "paragraphs" in fields or {"context", "question"} <= fields:
-        return Squad(name)
-    if looks_like_puzzle(first.values) or any(map(looks_like_puzzle, first.values.values())):
-        return ArcFiles(name)
-    expected = "an object with passage, or context and questions (or question: SQuAD), or train and test (ARC)"
-    got = f"the fields {', '.join(sorted(fields)[:8]) or '(none)'}"
-    raise first.error("", expected=expected, got=got, advice="see seal_lightning.data.Jsonl for the simplest format")

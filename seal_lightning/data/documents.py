@@ -1,30 +1,27 @@
 """Documents to adapt to: what `seal adapt` is given, cut into passages that a self-edit can be about.
 
-A document is whatever a reader calls a context: a text file, a row of JSON. A long one becomes several passages, cut
-between paragraphs where possible, else between sentences, else between words. Its queries belong to the document; a
-passage gets those whose answer stands in it, for its self-edits to be scored on.
+A document is whatever a reader calls a context: a file, a row of JSON. A long one becomes several passages
+(`splitting`). Its queries belong to the document; a passage gets those whose answer stands in it, for its self-edits to
+be scored on.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seal_lightning.data.detect import read_contexts
-from seal_lightning.data.rows import LINES, Row, describe, read_rows
-from seal_lightning.data.text_folder import SUFFIXES
+from seal_lightning.data.rows import Row, decode, describe, read_rows
+from seal_lightning.data.splitting import split
+from seal_lightning.data.text_folder import Reading, TextFolder
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.escaping import shortened
 from seal_lightning.types import Context, Query
 
 STDIN = "-"
-PARAGRAPHS = re.compile(r"\n[^\S\n]*\n\s*")
-SENTENCES = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*|\n")
-WORDS = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +41,43 @@ class Document:
         return self.context.id
 
 
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """All documents of a command.
+
+    Attributes:
+        documents: In the order of the sources.
+        left_out: For each folder, a line with the counts of files that were left out, and one for each document that
+            cannot be used.
+        unread: How many files were left out.
+    """
+
+    documents: tuple[Document, ...]
+    left_out: tuple[str, ...] = ()
+    unread: int = 0
+
+
 def read_documents(
-    sources: Sequence[str], *, stdin: bytes = b"", queries: str | None = None, passage_chars: int = 2000
+    sources: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    queries: str | None = None,
+    passage_chars: int = 2000,
+    strict: bool = False,
 ) -> list[Document]:
+    """The documents of `read_sources`, whose arguments these are."""
+    read = read_sources(sources, stdin=stdin, queries=queries, passage_chars=passage_chars, strict=strict)
+    return list(read.documents)
+
+
+def read_sources(
+    sources: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    queries: str | None = None,
+    passage_chars: int = 2000,
+    strict: bool = False,
+) -> Documents:
     """Read documents in the order of `sources`.
 
     Args:
@@ -54,6 +85,7 @@ def read_documents(
         stdin: What came through it: a text, or JSON, one object or one a line.
         queries: A file of rows `{"document": id or title, "question", "answer"}`, which go to the documents' own.
         passage_chars: Longest passage in characters.
+        strict: A document of a folder that cannot be used is an error; else it is left out, with a warning.
 
     Raises:
         ConfigError: `passage_chars` is too small.
@@ -62,64 +94,35 @@ def read_documents(
     if passage_chars < 100:
         raise ConfigError(f"passage_chars must be at least 100, got {passage_chars}: try 2000")
     about = Path(queries).expanduser() if queries is not None else None
-    contexts = [context for source in sources for context in _read(source, stdin, but=about)]
+    read = [_read(source, stdin, but=about, strict=strict) for source in sources]
     known: dict[str, Context] = {}
-    for context in contexts:
+    for context in (context for one in read for context in one.contexts):
         if known.setdefault(context.id, context) != context:
             raise DataError(
                 f"{shortened(context.id, 60)}: expected an id of its own, got one of another document too: rename one"
             )
     if about is not None:
         known = _with_queries(known, about)
-    return [Document(context, tuple(_passages(context, passage_chars))) for context in known.values()]
-
-
-def split(text: str, longest: int) -> list[str]:
-    """Pieces of at most `longest` characters, cut where it hurts least; their words are those of the text, in order."""
-    return _pack(text.strip(), longest, [(PARAGRAPHS, "\n\n"), (SENTENCES, " "), (WORDS, " ")])
-
-
-def _pack(text: str, longest: int, cuts: Sequence[tuple[re.Pattern[str], str]]) -> list[str]:
-    if len(text) <= longest:
-        return [text] if text else []
-    if not cuts:
-        return [text[start : start + longest] for start in range(0, len(text), longest)]
-    (cut, glue), *finer = cuts
-    packed: list[str] = []
-    room = False  # whether the last piece may grow
-    for part in filter(None, (part.strip() for part in cut.split(text))):
-        if room and len(packed[-1]) + len(glue) + len(part) <= longest:
-            packed[-1] += glue + part
-            continue
-        pieces = _pack(part, longest, finer)
-        packed += pieces
-        room = len(pieces) == 1
-    return packed
+    documents = (Document(context, tuple(_passages(context, passage_chars))) for context in known.values())
+    left_out = tuple(line for one in read for line in one.left_out)
+    return Documents(tuple(documents), left_out, sum(one.unread for one in read))
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _read(source: str, stdin: bytes, *, but: Path | None) -> list[Context]:
-    """The contexts of a source; a folder may hold texts and JSON, and the file of queries, which is not among them."""
+def _read(source: str, stdin: bytes, *, but: Path | None, strict: bool) -> Reading:
+    """The contexts of a source; the file of queries is not among those of a folder."""
     if source == STDIN:
-        return _read_stdin(stdin)
-    place = Path(source).expanduser()
-    if not place.is_dir():
-        return read_contexts(source)
-    files = sorted(file for file in place.rglob("*") if file.is_file() and not _hidden(file.relative_to(place)))
-    rows = [file for file in files if file.suffix.lower() in (".json", *LINES) and not (but and file.samefile(but))]
-    texts = read_contexts(source) if not rows or any(file.suffix.lower() in SUFFIXES for file in files) else []
-    return texts + [context for file in rows for context in read_contexts(file)]
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+        return Reading(tuple(_read_stdin(stdin)))
+    if Path(source).expanduser().is_dir():
+        return TextFolder(source, strict=strict).read_all(but=but)
+    return Reading(tuple(read_contexts(source)))
 
 
 def _read_stdin(stdin: bytes) -> list[Context]:
     try:
-        text = stdin.decode("utf-8-sig")
+        text = decode(stdin)
     except UnicodeDecodeError:
         raise DataError("-: expected UTF-8 text on standard input, got other bytes: convert it") from None
     if not text.strip():

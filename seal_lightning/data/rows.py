@@ -6,6 +6,7 @@ rows too, and remember how they were reached ("questions[2].answer").
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import zlib
@@ -118,15 +119,24 @@ def describe(value: object) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark."""
+    """The text of a UTF-8 file, or of a UTF-16 or UTF-32 one that begins with a byte order mark."""
     try:
-        text = read_bytes(path).decode("utf-8-sig")
+        text = decode(read_bytes(path))
     except UnicodeDecodeError as error:
         where = f"byte {error.object[error.start]:#04x} at offset {error.start}"
         raise DataError(f"{path}: expected UTF-8 text, got {where}: save the file as UTF-8") from None
     if not text.strip():
         raise DataError(f"{path}: expected data, got an empty file: write it again")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decode(data: bytes) -> str:
+    """The text of bytes in the encoding that their byte order mark names, else in UTF-8."""
+    marks = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"))
+    for mark, encoding in (*marks, (codecs.BOM_UTF16_BE, "utf-16")):  # the longer marks first: one begins the other
+        if data.startswith(mark):
+            return data.decode(encoding)
+    return data.decode("utf-8-sig")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -148,7 +158,7 @@ def read_bytes(path: Path) -> bytes:
 def read_rows(path: Path) -> list[Row]:
     """The objects of a file; for an official SQuAD file the entries of its `data`."""
     text = read_text(path)
-    if path.suffix.lower() in LINES and not text.lstrip().startswith("["):
+    if path.name.lower().removesuffix(".gz").endswith(LINES) and not text.lstrip().startswith("["):
         return _lines(path, text)
     try:
         content = _parse(text)

@@ -1,88 +1,244 @@
-"""Plain text and Markdown files as contexts to learn from, without queries."""
+"""Documents as contexts to learn from: text, Markdown, source code, HTML, PDF and more, one file or a folder of them.
+
+A folder may hold anything. What is no document is counted by its ending; a document that cannot be used (empty, broken,
+in another encoding) is named. Neither stops the rest, unless `strict` is set.
+"""
 
 from __future__ import annotations
 
+import codecs
+import logging
+import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from seal_lightning.data.base import Reader, check_path, unite
-from seal_lightning.data.rows import Row, read_text
+from seal_lightning.data.conversion import MissingExtra, convert
+from seal_lightning.data.formats import ending, kind_of
+from seal_lightning.data.json_forms import UnknownForm, reader_for_json
+from seal_lightning.data.markdown import read_markdown
+from seal_lightning.data.rows import Row, read_bytes, read_text
+from seal_lightning.data.splitting import without_blank_lines
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.types import Context
 
-MARKDOWN = (".md", ".markdown")
-SUFFIXES = (".txt", *MARKDOWN)
+log = logging.getLogger(__name__)
+
+SHOWN = 5  # names in a line; lines about single files that are warnings, the others being at level info
+# reStructuredText: a line that is underlined;
+# AsciiDoc: = Title; Org: #+title, or the first heading.
+UNDERLINED = re.compile(r"^[^\S\n]?(?P<title>\w.*)\n([^\w\s])\2{2,}[^\S\n]*$", re.M)
+ASCIIDOC = re.compile(r"^=+[^\S\n]+(?P<title>\S.*)$", re.M)
+ORG = re.compile(r"^(?:#\+title:|\*+)[^\S\n]+(?P<title>\S.*)$", re.M | re.I)
+HEADINGS = {".rst": UNDERLINED, ".rest": UNDERLINED, ".adoc": ASCIIDOC, ".asciidoc": ASCIIDOC, ".org": ORG}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What came of a file or folder.
+
+    Attributes:
+        contexts: In the order of the files.
+        left_out: A line with the counts of files that were left out, and one for each document that cannot be used.
+        unread: How many files were left out.
+    """
+
+    contexts: tuple[Context, ...]
+    left_out: tuple[str, ...] = ()
+    unread: int = 0
+
+
+class NoDocument(DataError):
+    """A file that is no text and of no kind that can be made one."""
 
 
 class TextFolder(Reader):
-    """Reads text and Markdown files, one context a file, in the order of their paths and without queries.
+    """Reads documents, one context a file, in the order of their paths and without queries.
 
-    The title is a Markdown file's first heading, else the file's name without its ending. A heading that opens the file
-    is left out of the passage. Hidden files and folders are skipped.
+    Text, Markdown, source code, tables (.csv, .tsv: a row a line, "name: value; ...") and notebooks; with the extra
+    `documents` also HTML, PDF, Word (.docx) and EPUB; any of them packed (.gz). In a folder, JSON and JSON Lines of a
+    known form give their rows. The title is that of the front matter or of the page, else the first heading, else the
+    file's name without its ending (of source code, its path). Front matter is left out of the passage, and so is a
+    Markdown heading that opens it.
+
+    In a folder, what cannot be read is counted by its ending or named in a warning, and left out. Hidden files and
+    folders are skipped.
 
     Args:
         path: The folder, or one file.
-        pattern: Which files of a folder, such as "*.md"; of these, .txt, .md and .markdown are read.
+        pattern: Which files of a folder, such as "*.md".
         recursive: Look for the pattern in sub-folders too.
+        strict: Stop at the first document of a folder that cannot be used. Files that are no documents stop nothing.
     """
 
-    def __init__(self, path: str, pattern: str = "*", recursive: bool = True) -> None:
+    def __init__(self, path: str, pattern: str = "*", recursive: bool = True, strict: bool = False) -> None:
         self.path = check_path("path", path)
         if not isinstance(pattern, str) or not pattern or Path(pattern).is_absolute():
             raise ConfigError(f"pattern must be relative, such as '*.md', got {pattern!r}: put the folder in path")
+        if not isinstance(strict, bool):
+            raise ConfigError(f"strict must be true or false, got {strict!r}")
         self.pattern = pattern
         self.recursive = recursive
+        self.strict = strict
 
     def read(self) -> list[Context]:
-        files = self._files()
-        if not files:
-            known = ", ".join(SUFFIXES)
-            raise DataError(f"{self.path}: expected {known} files under pattern {self.pattern!r}, got none: check both")
-        return unite((Row(file, "the file", {}), _context(file)) for file in files)
+        return list(self.read_all().contexts)
 
-    def _files(self) -> list[Path]:
+    def read_all(self, *, but: Path | None = None) -> Reading:
+        """The contexts, and what was left out (which is logged too).
+
+        Args:
+            but: A file that is none of the documents.
+        """
         root = Path(self.path).expanduser()
         if root.is_file():
-            return [root]
+            return Reading(tuple(unite([(Row(root, "the file", {}), _context(root, root.name))])))
         if not root.is_dir():
-            raise DataError(f"{root}: expected a folder, got nothing there: check the path")
+            raise DataError(f"{root}: expected a file or folder, got nothing there: check the path")
+        files, folders = self._files(root)
+        files = [(name, file) for name, file in files if not (but and file.exists() and file.samefile(but))]
+        read = _Folder(self.path, self.strict)
+        rows = [pair for name, file in files for pair in read.contexts(name, file)]
+        left_out = read.left_out(len(files), folders)
+        for number, line in enumerate(left_out):  # the line of counts first
+            log.log(logging.WARNING if number <= SHOWN else logging.INFO, "%s", line)
+        if not rows:
+            found = "; ".join(_plain(line) for line in left_out) or f"no files under pattern {self.pattern!r}"
+            raise DataError(f"{self.path}: expected documents, got none: {found}")
+        return Reading(tuple(unite(rows)), tuple(left_out), read.unread)
+
+    def _files(self, root: Path) -> tuple[list[tuple[str, Path]], list[str]]:
+        """What the pattern matches and is not hidden, by path below the folder; and folders that were not entered."""
         try:
             matches = root.rglob(self.pattern) if self.recursive else root.glob(self.pattern)
             found = sorted((file.relative_to(root).as_posix(), file) for file in matches)
         except ValueError as error:
             raise ConfigError(f"pattern must be a file pattern, got {self.pattern!r}: {error}") from None
-        return [file for name, file in found if _is_text(name) and file.is_file()]
+        shown = [(name, file) for name, file in found if not any(part.startswith(".") for part in name.split("/"))]
+        if hidden := sum(file.is_file() for _, file in found) - sum(file.is_file() for _, file in shown):
+            log.info("%s: skipped %d hidden files", self.path, hidden)
+        closed: list[str] = []
+        if self.recursive:
+            closed += [f"{name} (a link to a folder)" for name, file in shown if file.is_dir() and file.is_symlink()]
+            for _ in os.walk(root, onerror=lambda error: closed.append(f"{error.filename} ({error.strerror})")):
+                pass
+        return [(name, file) for name, file in shown if not file.is_dir()], closed
 
 
-def _is_text(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
+class _Folder:
+    """Reads the files of one folder and keeps what was left out."""
+
+    def __init__(self, path: str, strict: bool) -> None:
+        self.path = path
+        self.strict = strict
+        self.not_read: list[str] = []
+        self.needs_extra: list[str] = []
+        self.faults: list[str] = []
+
+    @property
+    def unread(self) -> int:
+        return len(self.not_read) + len(self.needs_extra) + len(self.faults)
+
+    def contexts(self, name: str, file: Path) -> Iterator[tuple[Row, Context]]:
+        try:
+            for context in _contexts(file, name):
+                yield Row(file, "the file", {}), context
+        except (UnknownForm, NoDocument):
+            self.not_read.append(name)
+        except DataError as error:
+            if self.strict:
+                raise
+            if isinstance(error, MissingExtra):
+                self.needs_extra.append(name)
+            else:
+                self.faults.append(str(error))
+
+    def left_out(self, files: int, folders: Sequence[str]) -> list[str]:
+        lines, parts = [], []
+        if self.not_read:
+            parts.append(f"no documents: {_by_ending(self.not_read)}")
+        if self.needs_extra:
+            advice = "pip install 'seal-lightning[documents]'"
+            parts.append(f"not read without {advice}: {_by_ending(self.needs_extra)}")
+        if self.faults:
+            parts.append(f"{len(self.faults)} cannot be used")
+        if parts:
+            lines.append(f"{self.path}: read {files - self.unread} of {files} files; {'; '.join(parts)}")
+        if folders:
+            lines.append(f"{self.path}: did not enter {_some(folders)}")
+        return [_plain(line) for line in (*lines, *(f"left out {fault}" for fault in self.faults))]
 
 
-def _context(file: Path) -> Context:
-    text = read_text(file)
-    title, passage = _heading(text) if file.suffix.lower() in MARKDOWN else ("", text)
-    if not passage.strip():
+# -- one file ----------------------------------------------------------------------------------------------------------
+
+
+def _contexts(file: Path, name: str) -> list[Context]:
+    """A file of a folder: the rows of JSON, or the one document that any other is."""
+    if not file.is_file():
+        raise NoDocument(f"{file}: expected a file, got a broken link, a pipe or a device: remove it")
+    if kind_of(name) == "rows":
+        return reader_for_json(file, str(file)).read()
+    if kind_of(name) is None:
+        raise NoDocument(f"{file}: expected a document, got a file that ends in {ending(name)}")
+    return [_context(file, name)]
+
+
+def _context(file: Path, name: str) -> Context:
+    """The document that a file is; the kind of one with an unknown ending shows when it is read."""
+    kind = kind_of(name) or "text"
+    if kind in ("markdown", "text", "code"):
+        text = _text(file)
+        title, passage = read_markdown(text) if kind == "markdown" else (_title(text, ending(name)), text)
+    else:
+        title, passage = convert(file, kind)
+    passage = without_blank_lines(passage)
+    if not passage:
         raise DataError(f"{file}: expected a text, got a heading only: write the text or remove the file")
-    return Context(id="", title=title or file.stem, passage=passage.strip())
+    return Context(id="", title=title or _plain(name if kind == "code" else _stem(name)), passage=passage)
 
 
-def _heading(text: str) -> tuple[str, str]:
-    """The first Markdown heading ("" without one), and the text without it if it came first."""
-    lines = text.splitlines()
-    for number, line in _outside_code(lines):
-        if found := re.fullmatch(r" {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*", line):
-            opens = not any(before.strip() for before in lines[:number])
-            return found[1], "\n".join(lines[number + 1 :]) if opens else text
-    return "", text
+def _text(file: Path) -> str:
+    """The text of a file that has one: as git does, a file with NUL near its beginning is taken for a binary one."""
+    data = read_bytes(file)[:8192]
+    if b"\0" in data and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        if kind_of(file.name) is None or not ending(file.name):
+            expected = "a document (text, Markdown, HTML, PDF, Word or EPUB)"
+            raise NoDocument(f"{file}: expected {expected}, got a file that is no text: convert it to one of these")
+        raise DataError(f"{file}: expected UTF-8 text, got a binary file, or UTF-16 without a mark: save it as UTF-8")
+    if not data.strip() and kind_of(file.name) == "code":  # as many an __init__.py is meant to be
+        raise NoDocument(f"{file}: expected a text, got an empty file")
+    return read_text(file)
 
 
-def _outside_code(lines: list[str]) -> Iterator[tuple[int, str]]:
-    """The lines that are not in a fenced block, where # may open a comment."""
-    fence = ""
-    for number, line in enumerate(lines):
-        mark = line.lstrip()[:3]
-        if mark in ("```", "~~~") and fence in ("", mark):
-            fence = "" if fence else mark
-        elif not fence:
-            yield number, line
+def _title(text: str, suffix: str) -> str:
+    """The first heading of a text in a language with headings, "" in any other."""
+    pattern = HEADINGS.get(suffix.removesuffix(".gz"))
+    found = pattern.search(text) if pattern else None
+    return found["title"].strip() if found else ""
+
+
+def _stem(name: str) -> str:
+    last = name.rpartition("/")[2]
+    return last[: len(last) - len(ending(last))]
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def _by_ending(names: Sequence[str]) -> str:
+    """2 .png, 1 without an ending (photo.png, ...)"""
+    counts = Counter(ending(name) or "without an ending" for name in names)
+    return f"{', '.join(f'{number} {what}' for what, number in counts.most_common())} ({_some(names)})"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _plain(text: str) -> str:
+    """Without what a file's name may hold that is no Unicode."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -7,7 +7,8 @@ counted is reported with every text. Streaming, tools and images are left out: S
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from seal_lightning.endpoints.keys import beside_body, key_in, keyless, sent_sec
 from seal_lightning.endpoints.ledger import Ledger
 from seal_lightning.endpoints.options import check_options, check_request, host_of, is_local
 from seal_lightning.endpoints.prices import find_price
-from seal_lightning.endpoints.wire import CHAT, TEXT, Reply, Request, make_request, messages, read_reply
+from seal_lightning.endpoints.wire import CHAT, TEXT, Reply, Request, make_request, messages, parsed, read_reply
 from seal_lightning.errors import ConfigError
 from seal_lightning.redaction import without_user
 from seal_lightning.types import Prompt, Written
@@ -96,6 +97,11 @@ class Endpoint:
         """Where it is, as it was given."""
         return self._base_url
 
+    @property
+    def where(self) -> str:
+        """The model and its endpoint, for messages."""
+        return f"model {self.model} at {without_user(self._url())}"
+
     # -- what it is asked ------------------------------------------------------------------------------------------
 
     def write(
@@ -129,14 +135,14 @@ class Endpoint:
         """
         requests = self._chat(prompts, max_tokens, temperature, top_p, seeds)
         ledger = self._ledger(requests, accept, on_done, may_be_empty=may_be_empty)
-        with ledger.accounting(self._where(), self._kept()):
+        with ledger.accounting(self.where, self._kept()):
             return self._answered(ledger)
 
     def complete(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | Sequence[int]],
         *,
-        max_tokens: int,
+        max_tokens: int | Sequence[int],
         temperature: float = 0.0,
         top_p: float | None = None,
         seeds: Sequence[int] | None = None,
@@ -148,15 +154,22 @@ class Endpoint:
         """Continuations of raw texts, in order; as `write`, without a chat template.
 
         Args:
+            texts: What is continued; as token ids where the server is not to tokenize (vLLM and SGLang take them).
+            max_tokens: Longest continuation, of all or of each text.
             models: One a text, where they are not all for this endpoint's model: adapters that the server has loaded.
                 A name has to mean the same adapter for ever, since replies are kept on disk by name.
             on_done: As `write`: also told 0, about once a second while it waits, and may raise to end the call.
         """
         names = [self.model] * len(texts) if models is None else models
-        bodies = [{"model": name, "prompt": text} for name, text in zip(names, texts, strict=True)]
-        requests = self._requests(TEXT, bodies, max_tokens, temperature, top_p, seeds)
+        prompts = [text if isinstance(text, str) else list(text) for text in texts]
+        limits = [max_tokens] * len(texts) if isinstance(max_tokens, int) else max_tokens
+        bodies = [
+            {"model": name, "prompt": prompt, "max_tokens": limit}
+            for name, prompt, limit in zip(names, prompts, limits, strict=True)
+        ]
+        requests = self._requests(TEXT, bodies, temperature, top_p, seeds)
         ledger = self._ledger(requests, accept, on_done, may_be_empty=may_be_empty)
-        with ledger.accounting(self._where(), self._kept()):
+        with ledger.accounting(self.where, self._kept()):
             return self._answered(ledger)
 
     def write_batch(
@@ -189,7 +202,7 @@ class Endpoint:
             raise ConfigError("endpoint.cache=null: batch mode keeps its job there; name a folder, or leave it off")
         requests = self._chat(prompts, max_tokens, temperature, top_p, seeds)
         ledger = self._ledger(requests, accept, on_done)
-        with ledger.accounting(self._where(), self._kept()):
+        with ledger.accounting(self.where, self._kept()):
             self._submit(ledger, job_key(requests), poll_seconds)
             return self._answered(ledger)
 
@@ -200,12 +213,13 @@ class Endpoint:
         other._cache = self._cache if kept else None
         return other
 
-    def command(self, path: str, body: Mapping[str, Any]) -> None:
+    def command(self, path: str, body: Mapping[str, Any], *, final: Collection[int] = ()) -> None:
         """Tell the server something outside the OpenAI API, such as which adapter to load; retried like a request.
 
         Args:
             path: Below the server's address, such as `/v1/load_lora_adapter`.
             body: JSON.
+            final: Statuses that are an answer, where they would be tried again otherwise.
 
         Raises:
             ConfigError: As `write`.
@@ -213,26 +227,33 @@ class Endpoint:
         """
         url = self._url().removesuffix("/v1") + path
         with self._client() as client:
-            self._insistence()(lambda: self._once(lambda: client.post(url, body=dict(body), cast_to=str)))
+            post = partial(client.post, url, body=dict(body), cast_to=str)
+            self._insistence()(lambda: self._once(post, final=final))
+
+    def models(self) -> list[Mapping[str, Any]]:
+        """What the server says of the models that it holds: `id`, and what else it tells. Raises as `write`."""
+        with self._client() as client:
+            listed = self._insistence()(lambda: self._once(lambda: parsed(client.get("/models", cast_to=object))))
+        rows = listed.get("data")
+        return [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
 
     # -- how -------------------------------------------------------------------------------------------------------
 
-    def _chat(self, prompts: Sequence[Prompt], *sampling: Any) -> list[Request]:
-        bodies = [{"model": self.model, "messages": messages(prompt)} for prompt in prompts]
+    def _chat(self, prompts: Sequence[Prompt], max_tokens: int, *sampling: Any) -> list[Request]:
+        # OpenAI's newer models refuse max_tokens, older servers of others know nothing else
+        limit = "max_completion_tokens" if self._is_openai() else "max_tokens"
+        bodies = [{"model": self.model, "messages": messages(prompt), limit: max_tokens} for prompt in prompts]
         return self._requests(CHAT, bodies, *sampling)
 
     def _requests(
         self,
         route: str,
         bodies: Sequence[Mapping[str, Any]],
-        max_tokens: int,
         temperature: float,
         top_p: float | None,
         seeds: Sequence[int] | None,
     ) -> list[Request]:
-        # OpenAI's newer models refuse max_tokens, older servers of others know nothing else
-        limit = "max_completion_tokens" if route == CHAT and self._is_openai() else "max_tokens"
-        sampling = {limit: max_tokens, "temperature": temperature, "top_p": top_p}
+        sampling = {"temperature": temperature, "top_p": top_p}
         return [
             make_request(self.host, route, {**body, **sampling}, options=self.request or {}, seed=seed)
             for body, seed in zip(bodies, [None] * len(bodies) if seeds is None else seeds, strict=True)
@@ -270,7 +291,7 @@ class Endpoint:
                 on_wait=ledger.wait,
                 close=client.close,
             )
-        ledger.remark(self._where())
+        ledger.remark(self.where)
         return ledger.written()
 
     def _submit(self, ledger: Ledger, key: str, poll_seconds: float) -> None:
@@ -278,7 +299,7 @@ class Endpoint:
         if not (pending := ledger.pending):
             return
         client, insist, cache = self._client(), self._insistence(), self._open_cache()
-        job = BatchJob(client, once=self._once, insist=insist, cache=cache, where=self._where())
+        job = BatchJob(client, once=self._once, insist=insist, cache=cache, where=self.where)
 
         def keep(request: Request, reply: Reply) -> None:
             ledger.keep(request, ledger.note(reply, batch=True))
@@ -297,12 +318,12 @@ class Endpoint:
         )
 
     def _insistence(self) -> Insistence:
-        return Insistence(self._patience, where=self._where(), kept=self._kept())
+        return Insistence(self._patience, where=self.where, kept=self._kept())
 
     def _kept(self) -> str:
         return "nothing is kept, since cache is null" if self._cache is None else "answered requests are in the cache"
 
-    def _once(self, call: Callable[[], T]) -> T:
+    def _once(self, call: Callable[[], T], *, final: Collection[int] = ()) -> T:
         """What a call with the client returns, or what its failure means."""
         import openai
 
@@ -310,7 +331,8 @@ class Endpoint:
             return call()
         except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no reply, or no JSON at all
             secrets = sent_secrets(self.request, self._api_key_env)
-            failure = explain(error, where=self._where(), key_variable=self._api_key_env, secrets=secrets)
+            where, key_variable = self.where, self._api_key_env
+            failure = explain(error, where=where, key_variable=key_variable, secrets=secrets, final=final)
         raise failure  # out here, so that it does not carry the client's error along, which may show the key
 
     # -- where -----------------------------------------------------------------------------------------------------
@@ -337,14 +359,11 @@ class Endpoint:
     def _is_openai(self) -> bool:
         return urlsplit(self._url()).hostname == urlsplit(OPENAI).hostname
 
-    def _where(self) -> str:
-        return f"model {self.model} at {without_user(self._url())}"
-
     def _key(self) -> str:
         key = key_in(self._api_key_env)
         if not key and self._is_openai():
             raise ConfigError(
-                f"{self._where()}: no key; set the environment variable {self._api_key_env}, or base_url for an "
+                f"{self.where}: no key; set the environment variable {self._api_key_env}, or base_url for an "
                 "endpoint of your own"
             )
         return key

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -43,7 +43,9 @@ class Again(Exception):
         self.wait = wait
 
 
-def explain(error: Exception, *, where: str, key_variable: str, secrets: Sequence[str]) -> Again | SealError:
+def explain(
+    error: Exception, *, where: str, key_variable: str, secrets: Sequence[str], final: Collection[int] = ()
+) -> Again | SealError:
     """The failure behind an error of the openai client, without secrets, fit to be raised outside its `except`.
 
     Args:
@@ -51,11 +53,12 @@ def explain(error: Exception, *, where: str, key_variable: str, secrets: Sequenc
         where: The model and its endpoint, for messages.
         key_variable: The environment variable that holds the key.
         secrets: The key itself, and what else was sent that nobody may see.
+        final: Statuses that are not worth another attempt.
     """
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        return _refused(error, where=where, key_variable=key_variable, secrets=secrets)
+        return _refused(error, where=where, key_variable=key_variable, secrets=secrets, final=final)
     if isinstance(error, openai.APITimeoutError):
         return Again("time-out", "no answer in time")
     if isinstance(error, openai.APIConnectionError):
@@ -64,12 +67,14 @@ def explain(error: Exception, *, where: str, key_variable: str, secrets: Sequenc
     return Again("garbage", redact(f"garbage: {error}", secrets)[:_LONGEST])
 
 
-def _refused(error: Any, *, where: str, key_variable: str, secrets: Sequence[str]) -> Again | SealError:
+def _refused(
+    error: Any, *, where: str, key_variable: str, secrets: Sequence[str], final: Collection[int]
+) -> Again | SealError:
     status = error.status_code
     said = redact(said_by(error.body) or error.message, secrets)[:_LONGEST].rstrip(".")
     if status == 429 and error.code == "insufficient_quota":
         return EndpointError(f"{where}: the quota is used up: {said}; add credit, then run the command again")
-    if status in RETRIED or status >= 500:
+    if status not in final and (status in RETRIED or status >= 500):
         return Again(str(status), f"status {status}: {said}", wait_of(error.response.headers))
     kind = ConfigError if status in (401, 403, 404) else EndpointError
     advice = _ADVICE.get(status, "check base_url and request").replace("{key}", key_variable)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.policy import Policy
-from seal_lightning.sampling.generation import batches, generate
+from seal_lightning.sampling.generation import generate_all
 from seal_lightning.types import Prompt
 
 
@@ -36,6 +35,10 @@ class Answers:
 
 class Answerer(ABC):
     """Lets adapters answer."""
+
+    def window(self, policy: Policy) -> int:
+        """The most tokens of a prompt with its answer."""
+        return policy.window
 
     @abstractmethod
     def answer(
@@ -79,32 +82,19 @@ class LocalAnswerer(Answerer):
         max_new_tokens: int,
         on_done: Callable[[int], None] = lambda count: None,
     ) -> list[Answers]:
-        owners = [number for number, one in enumerate(asked) for _ in one.prompts]
         prompts = [policy.encode(policy.format(prompt)) for one in asked for prompt in one.prompts]
-        texts, counts = [""] * len(prompts), [0] * len(asked)
-        for rows in batches(
-            policy, prompts, size=self.batch_size, max_new_tokens=max_new_tokens, by_length=trained is None
-        ):
-            jobs = [asked[owners[row]].job for row in rows]
-            new = _generate(policy, [prompts[row] for row in rows], jobs, trained, max_new_tokens)
-            for row, tokens in zip(rows, new, strict=True):
-                texts[row] = policy.tokenizer.decode(tokens, skip_special_tokens=True)
-                counts[owners[row]] += len(tokens)
-            on_done(len(rows))
-        given = iter(texts)
-        return [
-            Answers(tuple(next(given) for _ in one.prompts), count) for one, count in zip(asked, counts, strict=True)
-        ]
-
-
-def _generate(
-    policy: Policy,
-    prompts: list[list[int]],
-    jobs: Sequence[int | None],
-    trained: TrainedBank | None,
-    max_new_tokens: int,
-) -> list[list[int]]:
-    with trained.answering(jobs) if trained else nullcontext() as adapters:
-        if adapters is None:
-            return generate(policy, prompts, max_new_tokens=max_new_tokens)
-        return generate(policy, prompts, max_new_tokens=max_new_tokens, on_keep=adapters.keep)
+        written = generate_all(
+            policy,
+            prompts,
+            size=self.batch_size,
+            max_new_tokens=max_new_tokens,
+            on_done=on_done,
+            adapters=trained,
+            jobs=[one.job for one in asked for _ in one.prompts],
+        )
+        given = iter(written)
+        answers = []
+        for one in asked:
+            texts = [next(given) for _ in one.prompts]
+            answers.append(Answers(tuple(text for text, _ in texts), sum(count for _, count in texts)))
+        return answers

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from seal_lightning.errors import ModelError
+from seal_lightning.isolation import AnsweringWay, answering_way
+from seal_lightning.isolation.rows import last_logits
 from seal_lightning.policy import Policy
-from seal_lightning.sampling.generation import generate_all, pad_left
+from seal_lightning.sampling.generation import generate_all
 from seal_lightning.types import Prompt, Written
 
 
@@ -41,19 +43,23 @@ class PolicyWriter:
         # What is read before an option's last token; options of one token share it, so a prompt is read once.
         read = list(dict.fromkeys((*prompt, *end[:-1]) for prompt in asked for end in ends))
         scores: dict[tuple[int, ...], torch.Tensor] = {}
-        for start in range(0, len(read), self.batch_size):
-            part = read[start : start + self.batch_size]
+        for numbers in self._groups(read):
+            part = [read[number] for number in numbers]
             scores |= zip(part, self._log_probabilities(part, last=max(map(len, ends))), strict=True)
         table = torch.tensor([[_mean(scores[*prompt, *end[:-1]], end) for end in ends] for prompt in asked])
         return [tuple(row) for row in table.double().softmax(dim=1).tolist()]
 
+    def _groups(self, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Which rows are read together: those of different lengths only where the model reads padded rows exactly."""
+        way = answering_way(self.policy.model, longest=max(map(len, rows)))
+        together = way if way.rows == "padded" else AnsweringWay("equal")
+        for group in together.groups(rows, range(len(rows)), [None] * len(rows)):
+            yield from (group[start : start + self.batch_size] for start in range(0, len(group), self.batch_size))
+
     @torch.no_grad()
     def _log_probabilities(self, rows: Sequence[Sequence[int]], *, last: int) -> torch.Tensor:
         """Of the tokens after each of the `last` positions of every row, (b, last, V)."""
-        policy = self.policy
-        ids, mask, positions = pad_left(rows, pad=policy.tokenizer.pad_token_id, device=policy.device)
-        output = policy.model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=last)
-        return output.logits.float().log_softmax(dim=-1).cpu()
+        return last_logits(self.policy.model, rows, last=last).float().log_softmax(dim=-1).cpu()
 
 
 def _mean(scores: torch.Tensor, end: Sequence[int]) -> float:

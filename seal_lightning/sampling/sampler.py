@@ -62,6 +62,10 @@ class Sampler(ABC):
 
     from_outside: ClassVar[bool] = False
 
+    def window(self, policy: Policy) -> int:
+        """The most tokens of a prompt with its self-edit."""
+        return policy.window
+
     @abstractmethod
     def sample(
         self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None

@@ -9,21 +9,28 @@ edit is reproducible only as far as the server keeps to seeds.
 from __future__ import annotations
 
 import logging
+import re
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
+import torch
+
 from seal_lightning.adapters import LoRA, bank_lora, save_lora, stack
+from seal_lightning.adapters.bank import linear_layers
 from seal_lightning.endpoints import Endpoint
-from seal_lightning.errors import ConfigError, EndpointError, SealError
+from seal_lightning.errors import ConfigError, EndpointError, ModelError, SealError
 from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.policy import Policy
 from seal_lightning.sampling.answering import Answerer, Answers, Asked
+from seal_lightning.sampling.generation import stop_tokens
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, check_sampling, written_sample
+from seal_lightning.types import Written
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +39,14 @@ Kind = Literal["vllm", "sglang"]
 # Where each server is told which adapter to load, below its address.
 LOAD: Mapping[Kind, str] = MappingProxyType({"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"})
 UNLOAD: Mapping[Kind, str] = MappingProxyType({"vllm": "/v1/unload_lora_adapter", "sglang": "/unload_lora_adapter"})
+
+# How each is started so that it does, beside --enable-lora and --max-lora-rank.
+START: Mapping[Kind, str] = MappingProxyType(
+    {"vllm": "vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True", "sglang": "SGLang"}
+)
+FINAL = (500,)  # what vLLM says of an adapter that it cannot take; it will not take it the next time either
+# Sampling options by which servers do nothing to the model's distribution but what the request says.
+AS_HERE: Mapping[str, float] = MappingProxyType({"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0})
 
 
 class AdapterServer:
@@ -42,7 +57,7 @@ class AdapterServer:
         kind: vllm (started with --enable-lora, --max-lora-rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True) or sglang.
         folder: Where adapters are put for it, a folder that the server sees under the same path; null takes a
             temporary one, for a server on this machine.
-        max_loaded: Adapters that it holds at one time.
+        max_loaded: Adapters that are sent to it at one time (vLLM computes with `--max-loras` of them at once).
     """
 
     def __init__(
@@ -56,6 +71,57 @@ class AdapterServer:
         self._kind: Kind = kind  # these are private: they change nothing in the answers
         self._folder = folder
         self._max_loaded = max_loaded
+        self._window: int | None = None
+
+    def check(self, policy: Policy, *, rank: int, layers: Collection[str]) -> None:
+        """Fail before any work where the server does not hold the model, or does not load such adapters.
+
+        Args:
+            policy: What it should hold.
+            rank: Of the largest adapter that it will be sent; 0 where it will be sent none.
+            layers: Which the adapters change, by their names in the plain model.
+
+        Raises:
+            ConfigError: Says what the server lacks, and how to start it.
+        """
+        held = [row.get("id") for row in self.endpoint.models()]
+        if self.endpoint.model not in held:
+            names = ", ".join(map(str, held)) or "none"
+            raise ConfigError(f"{self.endpoint.where}: the server holds {names}; set endpoint.model to that")
+        if rank:
+            with self.holding(policy, [_changing_nothing(policy.model, rank, layers)]):
+                pass
+
+    def window(self, policy: Policy) -> int:
+        """The most tokens of a prompt with its continuation: the policy's window, or a shorter one of the server."""
+        if self._window is None:
+            held = {row.get("id"): row.get("max_model_len") for row in self.endpoint.models()}
+            told = held.get(self.endpoint.model)
+            self._window = told if isinstance(told, int) else policy.window
+        return min(self._window, policy.window)
+
+    def continued(
+        self, policy: Policy, texts: Sequence[str], *, max_new_tokens: int, models: Sequence[str], **sampling: Any
+    ) -> list[Written]:
+        """What the server writes after formatted prompts, as `sampling.generation` would: the same tokens go in, the
+        same tokens stop a text, and no setting that the model ships applies (repetition penalties, `top_k`).
+
+        Raises:
+            ModelError: A prompt fills the window.
+            SealError: As `Endpoint.complete`.
+        """
+        prompts = [policy.encode(text) for text in texts]
+        window, longest = self.window(policy), max(map(len, prompts), default=0)
+        if longest >= window:
+            raise ModelError(
+                f"a prompt of {longest} tokens leaves no room in the window of {window} of {self.endpoint.where}; "
+                "shorten or split the passage, or start the server with a larger one (--max-model-len)"
+            )
+        # an adapter's name is new each time, so there is nothing to keep
+        request = {"stop_token_ids": stop_tokens(policy), **AS_HERE, **(self.endpoint.request or {})}
+        endpoint = self.endpoint.asking(kept=False, **request)
+        limits = [min(max_new_tokens, window - len(prompt)) for prompt in prompts]
+        return endpoint.complete(prompts, max_tokens=limits, models=models, may_be_empty=True, **sampling)
 
     @property
     def at_once(self) -> int:
@@ -68,27 +134,35 @@ class AdapterServer:
 
         Every name is new, so that neither another process nor a run that was killed can have loaded it.
         """
-        if self._folder is not None:
-            Path(self._folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="seal-adapters-", dir=self._folder) as folder:
-            names = [self.endpoint.model if lora is None else f"seal-{uuid4().hex}" for lora in loras]
-            loaded: list[str] = []
-            try:
-                for name, lora in zip(names, loras, strict=True):
-                    if lora is not None:
-                        save_lora(lora, Path(folder) / name, model=policy.model)
-                        self._load(name, Path(folder) / name)
-                        loaded.append(name)
-                yield names
-            finally:
-                self._unload(loaded)
-
-    def _load(self, name: str, folder: Path) -> None:
+        folder = Path(self._folder or tempfile.gettempdir()) / f"seal-adapters-{uuid4().hex}"
+        folder.mkdir(parents=True)  # not tempfile's way: the server may run as another user
+        names = [self.endpoint.model if lora is None else f"seal-{uuid4().hex}" for lora in loras]
+        loaded: list[str] = []
         try:
-            self.endpoint.command(LOAD[self._kind], {"lora_name": name, "lora_path": str(folder.resolve())})
-        except EndpointError as error:
-            if "already" not in str(error):  # an attempt of ours whose answer got lost
+            for name, lora in zip(names, loras, strict=True):
+                if lora is not None:
+                    save_lora(lora, folder / name, model=policy.model)
+                    self._load(name, folder / name, lora.rank)
+                    loaded.append(name)
+            yield names
+        finally:
+            self._unload(loaded)
+            shutil.rmtree(folder)
+
+    def _load(self, name: str, folder: Path, rank: int) -> None:
+        body = {"lora_name": name, "lora_path": str(folder.resolve())}
+        try:
+            self.endpoint.command(LOAD[self._kind], body, final=FINAL)
+        except (ConfigError, EndpointError) as error:
+            if "already" in str(error):  # an attempt of ours whose answer got lost
+                return
+            refusal, _, _ = str(error).rpartition("; ")  # without advice, which is about texts
+            if not re.search(r"refused with status (400|404|500)", refusal):
                 raise
+            raise ConfigError(
+                f"{refusal}; it has to load adapters of rank {rank} while it runs: start {START[self._kind]}, "
+                f"--enable-lora and --max-lora-rank {rank} or more"
+            ) from error
 
     def _unload(self, names: Sequence[str]) -> None:
         """Best done, but no reason to fail: a server drops what it has no room for."""
@@ -99,12 +173,15 @@ class AdapterServer:
                 log.warning("adapters stay loaded: %s", error)
                 return
 
-    def texts(self, policy: Policy) -> Endpoint:
-        """The endpoint for formatted prompts: a chat template writes its special tokens itself.
 
-        An adapter's name is new each time, so there is nothing to keep.
-        """
-        return self.endpoint.asking(kept=False, add_special_tokens=not policy.chat)
+def _changing_nothing(model: Any, rank: int, layers: Collection[str]) -> LoRA:
+    """A LoRA of zeros on one layer of each kind: small, and refused where a real one would be."""
+    kinds = {target.name.rpartition(".")[2]: target for target in linear_layers(model) if target.name in layers}
+    state: dict[str, torch.Tensor] = {}
+    for target in kinds.values():
+        state[f"base_model.model.{target.name}.lora_A.weight"] = torch.zeros(rank, target.inputs)
+        state[f"base_model.model.{target.name}.lora_B.weight"] = torch.zeros(target.outputs, rank)
+    return LoRA(state, 1.0)
 
 
 class ServerSampler(Sampler):
@@ -128,18 +205,21 @@ class ServerSampler(Sampler):
         self.top_p = top_p
         self.max_new_tokens = max_new_tokens
 
+    def window(self, policy: Policy) -> int:
+        return self.server.window(policy)
+
     def sample(
         self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
     ) -> list[Sample]:
         with self.server.holding(policy, [policy.learned()]) as (name,):
-            written = self.server.texts(policy).complete(
+            written = self.server.continued(
+                policy,
                 [request.prompt for request in requests],
-                max_tokens=self.max_new_tokens,
+                max_new_tokens=self.max_new_tokens,
+                models=[name] * len(requests),
                 temperature=self.temperature,
                 top_p=self.top_p,
                 seeds=[request.seed for request in requests],
-                models=[name] * len(requests),
-                may_be_empty=True,
                 on_done=on_done,
             )
         return [
@@ -157,6 +237,9 @@ class ServerAnswerer(Answerer):
 
     def __init__(self, server: AdapterServer) -> None:
         self.server = server
+
+    def window(self, policy: Policy) -> int:
+        return self.server.window(policy)
 
     def answer(
         self,
@@ -187,11 +270,11 @@ class ServerAnswerer(Answerer):
         loras = [_with_job(learned, trained, one.job) for one in asked] if trained else [learned]
         with self.server.holding(policy, loras) as names:
             named = names if trained else names * len(asked)
-            written = self.server.texts(policy).complete(
+            written = self.server.continued(
+                policy,
                 [policy.format(prompt) for one in asked for prompt in one.prompts],
-                max_tokens=max_new_tokens,
+                max_new_tokens=max_new_tokens,
                 models=[name for name, one in zip(named, asked, strict=True) for _ in one.prompts],
-                may_be_empty=True,
                 on_done=on_done,
             )
         given = iter(written)

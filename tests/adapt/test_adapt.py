@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from seal_lightning import adapt
-from seal_lightning.errors import ConfigError, DataError, StaleJournalError, Stopped
+from seal_lightning.errors import ConfigError, DataError, ModelError, StaleJournalError, Stopped
 from seal_lightning.lab import LabPassages
 from seal_lightning.model import LAB
 from seal_lightning.stopping import StopSignals
@@ -224,6 +224,53 @@ def test_without_queries_all_edits_are_taken_or_the_first(whole, tmp_path, capsy
     assert "1 edits, none rewarded" in (said := capsys.readouterr().err) and "nothing was measured" in said
     run(tmp_path, "every", "--adapters", "each", "--keep", "null")
     assert "2 edits, none rewarded" in capsys.readouterr().err
+
+
+@pytest.fixture
+def vault(tmp_path) -> Path:
+    """A folder with one note that can be learnt, beside the configuration."""
+    write_inputs(tmp_path)
+    folder = tmp_path / "vault"
+    folder.mkdir()
+    context = LabPassages("test", count=1).read()[0]
+    (folder / "note.md").write_text(f"---\ntitle: A note\n---\n{context.passage}\n")
+    (folder / "empty.md").write_text("")
+    (folder / "photo.png").write_bytes(b"\x89PNG\0")
+    return folder
+
+
+def adapt_folder(folder: Path, *options: str) -> Path:
+    output = folder.parent / "out"
+    config = ["--config", str(folder.parent / "config.yaml"), "--output", str(output)]
+    adapt.main([str(folder), *config, "--learn", "passage", "--adapters", "all", *options])
+    return output
+
+
+def test_what_a_folder_held_besides_is_written_down(vault, capsys):
+    output = adapt_folder(vault)
+    assert "1 document, 1 passage; 2 files left out" in capsys.readouterr().err
+    assert (output / "adapt.md").read_text().splitlines() == [
+        f"- {vault}: read 1 of 3 files; no documents: 1 .png (photo.png); 1 cannot be used",
+        f"- left out {vault}/empty.md: expected data, got an empty file: write it again",
+    ]
+    adapter = output / "adapters" / "all"
+    assert json.loads((adapter / adapt.adapters.RESULT).read_text())["files_left_out"] == 2
+    card = (adapter / "README.md").read_text()
+    assert "Of what was given, 2 files could not be read and taught it nothing." in card
+    assert "- A note" in card and str(vault) not in card
+
+
+def test_strict_stops_at_a_document_that_cannot_be_used(vault):
+    with pytest.raises(DataError, match=r"empty\.md: expected data, got an empty file"):
+        adapt_folder(vault, "--strict")
+    assert not (vault.parent / "out").exists()
+
+
+def test_a_passage_beyond_the_window_is_to_be_cut_finer(vault):
+    (vault / "long.txt").write_text("山の水車は村の川の上に立つ。" * 100)
+    with pytest.raises(ModelError, match=r"long.*--passage_chars cuts documents finer \(in characters, now 2000"):
+        adapt_folder(vault, "--dry_run")
+    adapt_folder(vault, "--dry_run", "--passage_chars", "100")
 
 
 def test_a_dry_run_estimates_and_writes_nothing(tmp_path, capsys):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from seal_lightning.adapters.attention import NAME, fits, layout_of, make_layout, packed_attention
-from seal_lightning.tiny import FAMILIES, build_tiny
+from seal_lightning.adapters.attention import NAME, UnsuitedError, make_layout, packed_attention, replaceable
+from seal_lightning.tiny import build_tiny
 
 LENGTHS = (30, 9, 5, 17, 40, 1, 22)
 
@@ -23,8 +23,7 @@ def test_packed_equals_alone(family):
     parts = ids.split(list(LENGTHS))
     positions = torch.cat([torch.arange(length) for length in LENGTHS])
     before = model.config._attn_implementation
-    assert fits(model, max(LENGTHS))
-    with torch.no_grad(), packed_attention(model), layout_of(LENGTHS, torch.device("cpu")):
+    with torch.no_grad(), packed_attention(model, LENGTHS, torch.device("cpu")):
         assert model.config._attn_implementation == NAME
         packed = model(input_ids=ids[None], position_ids=positions[None], use_cache=False).logits[0]
     assert model.config._attn_implementation == before
@@ -33,16 +32,20 @@ def test_packed_equals_alone(family):
         torch.testing.assert_close(mine, alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("family", "longest", "fitting"),
-    [("llama", 2000, True), ("gemma2", 20, False), ("gemma3", 200, False), ("gpt2", 500, True)],
-)
-def test_which_models_fit(family, longest, fitting):
-    assert fits(build_tiny(family)[0], longest) == fitting
+@pytest.mark.parametrize(("family", "more"), [("gemma2", "softcap"), ("gemma3", "a sliding window")])
+def test_more_than_causal_attention_is_refused(family, more):
+    model, _ = build_tiny(family)
+    before = model.config._attn_implementation
+    ids = torch.randint(3, 250, (1, 80), generator=torch.Generator().manual_seed(0))  # the window is 8
+    attention = packed_attention(model, [80], torch.device("cpu"))
+    with torch.no_grad(), pytest.raises(UnsuitedError, match=more), attention:
+        model(input_ids=ids, use_cache=False)
+    assert model.config._attn_implementation == before
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "mixtral", "gemma3_text"])
 def test_a_chosen_attention_stays(family):
     model, _ = build_tiny(family)
+    assert replaceable(model)
     model.set_attn_implementation("eager")
-    assert not fits(model, 10)
+    assert not replaceable(model)

@@ -1,4 +1,4 @@
-"""Adapters as PEFT folders and back; equal logits after `PeftModel.from_pretrained` are in test_exactness."""
+"""Adapters as PEFT folders and back; equal logits after `PeftModel.from_pretrained` are in test_families."""
 
 import json
 

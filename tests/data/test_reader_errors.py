@@ -86,7 +86,7 @@ def test_a_seal_row_that_cannot_be_used(tmp_path, row, words):
         ("a.json", b"3", "row 1: the row must be an object, got the number 3"),
         ("a.json", b'{"data": 3}', "field data must be a list, got the number 3"),
         ("a.json", '[{"passage": "é"}]'.encode("latin-1"), "expected UTF-8 text, got byte 0xe9 at offset 14: save"),
-        ("a.json", '[{"passage": "P"}]'.encode("utf-16"), "expected UTF-8 text, got byte 0xff at offset 0"),
+        ("a.json", '[{"passage": "é"}]'.encode("latin-1"), "expected UTF-8 text, got byte 0xe9 at offset 14"),
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path, name, content, words):
@@ -109,16 +109,17 @@ def test_nothing_at_the_path(tmp_path, reader):
 
 
 def test_paths_that_no_reader_takes(tmp_path):
-    (tmp_path / "a.csv").write_text("x")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\0")
     (tmp_path / "a.json").write_text('[{"text": "x"}]')
     (tmp_path / "a.jsonl").mkdir()
     assert "expected a file or folder, got nothing there: check the path" in message(read_contexts, tmp_path / "none")
-    assert "ends in .json, .jsonl, .ndjson, .parquet, .txt, .md, .markdown, got '.csv'" in message(
-        read_contexts, tmp_path / "a.csv"
+    assert (
+        "a.png: expected a document (text, Markdown, HTML, PDF, Word or EPUB), got a file that is no text"
+        in message(read_contexts, tmp_path / "a.png")
     )
     assert "row 1: the row must be an object with passage, or" in message(read_contexts, tmp_path / "a.json")
     assert "expected a file that can be read, got: Is a directory" in message(Jsonl(str(tmp_path / "a.jsonl")).read)
-    assert "files under pattern '*', got none" in message(read_contexts, tmp_path / "a.jsonl")
+    assert "expected documents, got none: no files under pattern '*'" in message(read_contexts, tmp_path / "a.jsonl")
     assert "expected a file or folder, got nothing" in message(read_contexts, "a\0b.json")
 
 
@@ -127,7 +128,7 @@ def test_paths_that_no_reader_takes(tmp_path):
     [
         ("a.txt", "", "a.txt: expected data, got an empty file"),
         ("a.md", "# Only this\n", "a.md: expected a text, got a heading only"),
-        ("a.txt", b"\xff\xfe", "a.txt: expected UTF-8 text"),
+        ("a.txt", b"\xff\xfa", "a.txt: expected UTF-8 text"),
     ],
 )
 def test_a_text_that_cannot_be_used(tmp_path, name, content, words):

@@ -5,16 +5,19 @@ adapters to load and unload, merges each into the base by means of peft, and tur
 """
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from endpoints import ChatServer, FaultProxy, make_chat_model, serving
 from peft import PeftModel
+from transformers import AutoTokenizer
 
 from seal_lightning.adapters import LoRA, stack
 from seal_lightning.endpoints import Endpoint
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.lab.data import LabPassages
 from seal_lightning.model import ModelSource, load_model
@@ -23,6 +26,12 @@ from seal_lightning.sampling import AdapterServer, Asked, LocalAnswerer, SampleR
 from seal_lightning.tasks import Knowledge
 from seal_lightning.types import AdapterJob, Prompt
 
+# Word for word what vLLM 0.32 says, with status 500.
+TOO_LARGE = (
+    "Call to add_lora method failed: Worker failed with error 'LoRA rank {} is greater than max_lora_rank {}.', please "
+    "check the stack trace above for the root cause"
+)
+
 
 class LoraProxy(FaultProxy):
     """Adapters by name, as vLLM has them at runtime."""
@@ -30,8 +39,16 @@ class LoraProxy(FaultProxy):
     def __init__(self, server: ChatServer) -> None:
         super().__init__(server.base_url)
         self.base = server.model
+        self.tokenizer = AutoTokenizer.from_pretrained(server.model)
+        self.options: dict[str, Any] = {}
         self.loaded: dict[str, str] = {}
         self.commands: list[str] = []
+        self.window = 256
+        self.max_rank: int | None = 64  # None: started without what lets it load adapters
+
+    def list_models(self, handler) -> None:
+        rows = [{"id": self.base, "max_model_len": self.window}]
+        self._send(handler, 200, json.dumps({"object": "list", "data": rows}).encode())
 
     def handle(self, handler) -> None:
         if "lora_adapter" not in handler.path:
@@ -39,7 +56,15 @@ class LoraProxy(FaultProxy):
             return
         body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
         self.commands.append(f"{handler.path} {body['lora_name']}")
+        if self.max_rank is None:
+            self._send(handler, 404, b'{"detail": "Not Found"}')
+            return
         if handler.path == "/v1/load_lora_adapter":
+            rank = json.loads((Path(body["lora_path"]) / "adapter_config.json").read_text())["r"]
+            if rank > self.max_rank:
+                said = {"error": {"message": TOO_LARGE.format(rank, self.max_rank), "type": "InternalServerError"}}
+                self._send(handler, 500, json.dumps(said).encode())
+                return
             served = Path(self.base).parent / body["lora_name"]
             model, tokenizer, _ = load_model(ModelSource(self.base))
             PeftModel.from_pretrained(model, body["lora_path"]).merge_and_unload().save_pretrained(served)
@@ -51,7 +76,9 @@ class LoraProxy(FaultProxy):
 
     def _forward(self, handler, body: bytes) -> tuple[int, bytes]:
         content = json.loads(body)
-        assert content.pop("add_special_tokens") is True  # the lab's prompts have no chat template
+        names = {"stop_token_ids", "repetition_penalty", "top_k", "min_p"} & content.keys()
+        self.options = {name: content.pop(name) for name in names}
+        content["prompt"] = self.tokenizer.decode(content["prompt"])  # `transformers serve` knows no token ids
         content["model"] = self.loaded.get(content["model"], content["model"])
         return super()._forward(handler, json.dumps(content).encode())
 
@@ -104,6 +131,7 @@ def test_adapters_answer_on_a_server_as_they_do_here(server, tmp_path):
     assert [one.texts for one in plain_there] == [one.texts for one in plain_here]
     assert plain_here[0].texts != here[0].texts  # or the adapters would show nothing
     assert server.loaded == {}
+    assert server.options == {"stop_token_ids": [0], "repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
     assert len(server.commands) == 2 * 3  # two adapters and the policy alone, each loaded and unloaded
 
 
@@ -129,6 +157,81 @@ def test_a_fully_tuned_policy_cannot_be_held_by_a_server(server, tmp_path):
         ServerAnswerer(adapters(server, tmp_path)).answer(
             frozen, [Asked(None, (Prompt("Who?"),))], None, max_new_tokens=2
         )
+
+
+def checked(server, folder, *, rank: int = 8, model: str | None = None) -> None:
+    policy = tuned(server)
+    endpoint = Endpoint(model or server.base, base_url=server.base_url, cache=None)
+    AdapterServer(endpoint, folder=str(folder)).check(policy.policy, rank=rank, layers=policy.layers)
+
+
+def test_a_server_that_fits_is_sent_one_small_adapter_and_keeps_none(server, tmp_path):
+    server.commands.clear()
+    checked(server, tmp_path, rank=64)
+    assert [command.split()[0] for command in server.commands] == ["/v1/load_lora_adapter", "/v1/unload_lora_adapter"]
+    assert server.loaded == {} and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "said"),
+    [
+        (
+            64,
+            {"model": "another"},
+            r"model another at http://\S+: the server holds \S+/model; set endpoint.model to that$",
+        ),
+        (
+            None,
+            {},
+            r"refused with status 404: Not Found; it has to load adapters of rank 8 while it runs: start vLLM with "
+            r"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and --max-lora-rank 8 or more$",
+        ),
+        (
+            64,
+            {"rank": 65},
+            r"refused with status 500: .*LoRA rank 65 is greater than max_lora_rank 64.*; it has to load adapters of "
+            r"rank 65 while it runs: start vLLM with .*--max-lora-rank 65 or more$",
+        ),
+    ],
+)
+def test_a_server_that_cannot_hold_the_policy_is_refused_at_once(server, monkeypatch, tmp_path, held, wanted, said):
+    monkeypatch.setattr(server, "max_rank", held)
+    with pytest.raises(ConfigError, match=said) as refused:
+        checked(server, tmp_path, **wanted)
+    assert "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_endpoint_asks_for_goes_over_how_a_server_is_made_to_generate(server, tmp_path):
+    endpoint = Endpoint(server.base, base_url=server.base_url, cache=None, request={"min_p": None, "top_k": 5})
+    with tuned(server).frozen() as policy:
+        AdapterServer(endpoint, folder=str(tmp_path)).continued(
+            policy, ["Question: Who leads Tarn?"], max_new_tokens=2, models=[server.base]
+        )
+    assert server.options == {"stop_token_ids": [0], "repetition_penalty": 1.0, "top_k": 5}
+
+
+def test_a_server_with_a_shorter_window_cuts_answers_and_refuses_longer_prompts(server, monkeypatch, tmp_path):
+    monkeypatch.setattr(server, "window", 9)
+    with tuned(server).frozen() as policy:
+        prompt = "Question: Who leads Tarn?"
+        held = adapters(server, tmp_path)
+        (written,) = held.continued(policy, [prompt], max_new_tokens=64, models=[server.base])
+        assert written.usage.completion_tokens == 3  # beside a prompt of 6; alone it would write 4
+        with pytest.raises(ModelError, match=r"a prompt of 23 tokens leaves no room in the window of 9 of model"):
+            held.continued(policy, [prompt, "Who " * 20], max_new_tokens=1, models=[server.base] * 2)
+
+
+def test_adapters_are_where_another_user_can_read_them(server, tmp_path):
+    policy = taught(tuned(server), 0)
+    old = os.umask(0o022)
+    try:
+        with adapters(server, tmp_path / "sent").holding(policy.policy, [policy.learned()]) as (name,):
+            (folder,) = (tmp_path / "sent").iterdir()
+            modes = {path.stat().st_mode & 0o777 for path in (folder, folder / name)}
+    finally:
+        os.umask(old)
+    assert modes == {0o755}
 
 
 def test_a_stack_adds_up_whatever_layers_its_parts_change():

@@ -1,0 +1,108 @@
+"""One adapter the plain way, to hold the bank against: peft, torch's AdamW, one sequence a pass, no cache.
+
+Nothing here uses the project's bank, packing, loss or generation; of the inner loop only what a job means (its order,
+batch size, learning rates) is written down once more. Used by docs/families.py and by the tests of exactness.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.types import AdapterJob, TrainingSequence
+
+
+def fresh_adapter(model: Any, layers: Sequence[str], *, rank: int, alpha: float, seed: int) -> Any:
+    """A peft model whose A is drawn layer by layer from `seed`, uniform in ±1/√inputs, and whose B is zero.
+
+    Raises:
+        ValueError: peft refuses one of the layers, or puts adapters elsewhere.
+    """
+    turned = any(isinstance(module, Conv1D) for module in model.modules())
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(layers), fan_in_fan_out=turned)  # type: ignore[arg-type]
+    adapted = get_peft_model(model, config).eval()
+    got = {name.rsplit(".lora_A.", 1)[0] for name, _ in adapted.named_parameters() if ".lora_A." in name}
+    if wrong := sorted(got ^ {f"base_model.model.{name}" for name in layers}):
+        raise ValueError(f"peft and the bank do not adapt the same layers: {wrong[0]}")
+    generator = torch.Generator().manual_seed(seed)
+    for name in layers:
+        weight = adapted.get_submodule(f"base_model.model.{name}.lora_A.default").weight
+        bound = weight.shape[1] ** -0.5
+        weight.data.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
+    return adapted
+
+
+def train(adapted: Any, tokenizer: Any, loop: InnerLoop, job: AdapterJob) -> float:
+    """Train a peft model on one job as the inner loop is documented to; returns the last epoch's mean step loss."""
+    ask = job.directives
+    epochs, size = ask.epochs or loop.epochs, ask.batch_size or loop.batch_size
+    peak, schedule = ask.learning_rate or loop.learning_rate, ask.schedule or loop.schedule
+    rows = [encode(sequence, tokenizer) for sequence in job.training_sequences]
+    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.0)
+    shuffle = random.Random(job.seed)
+    batches = []
+    for _ in range(epochs):
+        order = list(range(len(rows)))
+        shuffle.shuffle(order)
+        batches += [order[at : at + size] for at in range(0, len(order), size)]
+    losses = []
+    for step, batch in enumerate(batches):
+        share = {"linear": 1 - step / len(batches), "cosine": (1 + math.cos(math.pi * step / len(batches))) / 2}
+        for group in optimizer.param_groups:
+            group["lr"] = peak * share.get(schedule, 1.0)
+        targets = sum(len(tokens) - max(1, prompt) for tokens, prompt in (rows[index] for index in batch))
+        loss = 0.0
+        for tokens, prompt in (rows[index] for index in batch):
+            first = max(1, prompt)
+            found = logits(adapted, tokens)[first - 1 : -1]
+            part = functional.cross_entropy(found, torch.tensor(tokens[first:]), reduction="sum") / targets
+            part.backward()
+            loss += part.item()
+        if loop.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(parameters, loop.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss)
+    last = losses[-(len(batches) // epochs) :]
+    return sum(last) / len(last)
+
+
+def encode(sequence: TrainingSequence, tokenizer: Any) -> tuple[list[int], int]:
+    """Tokens of one sequence with its EOS, and how many of them are the prompt; for byte tokenizers."""
+    prompt = tokenizer(sequence.prompt)["input_ids"] if sequence.prompt else []
+    return [*prompt, *tokenizer(sequence.text)["input_ids"], tokenizer.eos_token_id], len(prompt)
+
+
+def logits(model: Any, tokens: Sequence[int]) -> torch.Tensor:
+    """Of one sequence alone, (T, V): no padding, no mask, no cache."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    cached = "use_cache" in inspect.signature(plain.forward).parameters
+    return model(input_ids=torch.tensor([list(tokens)]), **({"use_cache": False} if cached else {})).logits[0]
+
+
+def trained_weights(adapted: Any) -> dict[str, torch.Tensor]:
+    """A and B by the names that PEFT folders have."""
+    return {
+        name.replace(".default", ""): parameter.detach()
+        for name, parameter in adapted.named_parameters()
+        if "lora_" in name
+    }
+
+
+@torch.no_grad()
+def continued(model: Any, prompt: Sequence[int], *, tokens: int) -> list[int]:
+    """The most likely `tokens` tokens after a prompt; everything is computed anew for each of them."""
+    row = list(prompt)
+    for _ in range(tokens):
+        row.append(int(logits(model, row)[-1].argmax()))
+    return row[len(prompt) :]

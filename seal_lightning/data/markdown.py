@@ -1,0 +1,122 @@
+"""The title of a Markdown document, and what of it is to be learnt.
+
+Front matter (YAML between `---`, TOML between `+++`, or JSON) is data: its `title` is the title, and none of it stays
+in the passage. Without one, the title is the first heading. The passage is the text as written, without the heading
+that opens it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import yaml
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from seal_lightning.data.splitting import without_blank_lines
+
+LONGEST_TITLE = 200  # characters; what is longer and looks like a heading is a paragraph above a rule
+# As in pandoc, the line after the opening marker must not be blank, else `---` is a rule. No regular expression that
+# searches for both markers at once: a text without the second one would be searched again from every line.
+OPENING = re.compile(r"(?:[^\S\n]*\n)*(---|\+\+\+)[^\S\n]*\n(?![^\S\n]*\n)")
+CLOSING = {"---": re.compile(r"^(?:---|\.\.\.)[^\S\n]*$", re.M), "+++": re.compile(r"^\+\+\+[^\S\n]*$", re.M)}
+# A line that YAML which cannot be parsed may hold, such as `title: The mill: a history`.
+YAML_LINE = re.compile(r"""#.*|-(?:\s.*)?|["']?\w[\w .-]*["']?\s*:(?:\s.*)?|\s.*|""")
+HEADING_ID = re.compile(r"\s*\{#[^{}]*\}\s*$")  # of pandoc and Docusaurus: # The mill {#mill}
+HTML_HEADING = re.compile(r"<h1\b[^<>]*>(.*?)</h1>", re.S | re.I)
+BLOCKS = MarkdownIt("commonmark").enable("table").disable("inline")
+INLINE = MarkdownIt("commonmark")
+
+
+def read_markdown(text: str) -> tuple[str, str]:
+    """The title ("" without one) and the passage ("" where nothing is left to learn)."""
+    front, text = front_matter(text)
+    heading, text = _first_heading(text)
+    return _title_of(front) or heading, without_blank_lines(text)
+
+
+def front_matter(text: str) -> tuple[Mapping[str, Any], str]:
+    """What stands before the text, and the text; nothing and the whole where there is no front matter."""
+    opening = OPENING.match(text)
+    if opening and (closing := CLOSING[opening[1]].search(text, opening.end())):
+        read = _yaml if opening[1] == "---" else _toml
+        values = read(text[opening.end() : closing.start()])
+        if values is not None:
+            return values, text[closing.end() + 1 :]
+    if text.startswith("{\n"):
+        return _json(text)
+    return {}, text
+
+
+def _yaml(text: str) -> Mapping[str, Any] | None:
+    """None where it is no mapping: the text between two rules, for example."""
+    try:
+        values = yaml.load(text, yaml.BaseLoader)  # scalars stay texts: no date is wrong, and `no` is a title
+    except (yaml.YAMLError, RecursionError, ValueError):
+        lines = text.split("\n")
+        if not all(YAML_LINE.fullmatch(line) for line in lines):
+            return None
+        pairs = (line.partition(":") for line in lines if not line.startswith((" ", "#", "-")))
+        return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
+    return {} if values is None or values == "" else values if isinstance(values, dict) else None
+
+
+def _toml(text: str) -> Mapping[str, Any] | None:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return None
+
+
+def _json(text: str) -> tuple[Mapping[str, Any], str]:
+    try:
+        values, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return {}, text
+    return (values, text[end:]) if any(key.lower() == "title" for key in values) else ({}, text)
+
+
+def _title_of(front: Mapping[str, Any]) -> str:
+    for key, value in front.items():
+        if key.lower() == "title" and isinstance(value, str) and value not in ("~", "null"):
+            return " ".join(value.split())
+    return ""
+
+
+def _first_heading(text: str) -> tuple[str, str]:
+    """The text of the first heading that has one, and the document without it where it opens it."""
+    tokens = BLOCKS.parse(text)
+    in_comment = False  # %% ... %% of Obsidian, which may go over several blocks
+    for token, inline in pairwise([*tokens, *tokens[-1:]]):
+        if token.type == "inline" and token.level == 1:
+            in_comment ^= token.content.count("%%") % 2 == 1
+        if token.type == "html_block" and (title := _title_of_html(token.content)):
+            return title, text
+        if token.type == "heading_open" and token.level == 0 and token.map and not in_comment:
+            title = _plain(inline)
+            if title and len(title) <= LONGEST_TITLE and "\n" not in inline.content:
+                return title, _without(text, token.map) if token is tokens[0] else text
+    return "", text
+
+
+def _plain(inline: Token) -> str:
+    """A heading's words without emphasis, links and other marks."""
+    (parsed,) = INLINE.parseInline(HEADING_ID.sub("", inline.content))
+    words = "".join(" " if child.type == "softbreak" else child.content for child in parsed.children or [])
+    return " ".join(re.sub(r"<[^<>]*>", "", words).split())
+
+
+def _title_of_html(block: str) -> str:
+    """What a README with a centred title has in place of a heading."""
+    found = None if block.lstrip().startswith("<!--") else HTML_HEADING.search(block)
+    return " ".join(re.sub(r"<[^<>]*>", "", found[1]).split()) if found else ""
+
+
+def _without(text: str, lines: list[int]) -> str:
+    kept = text.split("\n")
+    return "\n".join(kept[: lines[0]] + kept[lines[1] :])

@@ -1,0 +1,103 @@
+"""Cuts a long text into passages: between sections, blocks and lines where possible, else between sentences and words.
+
+The pieces are the text's own characters: only blank lines around a piece, and the white space at a cut within a line,
+are left out. `semantic-text-splitter` cuts; markdown-it finds the blocks that fit into no passage (code, a table, a
+paragraph), which are cut between their lines, as text. Any text may be given: where it is no Markdown, headings and
+code blocks are what looks like them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from markdown_it import MarkdownIt
+from semantic_text_splitter import MarkdownSplitter, TextSplitter
+
+BLANK_LINES_BEFORE = re.compile(r"\A(?:[^\S\n]*\n)+")
+BLANK_LINES_AFTER = re.compile(r"(?:\n[^\S\n]*)+\Z")
+REST_OF_LINE = re.compile(r"[^\S\n]*\n")  # of one that ends here
+LEAVES = frozenset(["fence", "code_block", "html_block", "paragraph_open", "heading_open", "table_open"])
+BLOCKS = MarkdownIt("commonmark").enable("table").disable("inline")
+
+
+def split(text: str, longest: int) -> list[str]:
+    """Pieces of at most `longest` characters, in order, none of them blank."""
+    text = without_blank_lines(text)
+    if len(text) <= longest:
+        return [text] if text.strip() else []
+    pieces: list[str] = []
+    for part, is_leaf in _parts(text, longest):
+        pieces += _cut_leaf(part, longest, pieces) if is_leaf else MarkdownSplitter(longest, trim=False).chunks(part)
+    _move_to_line_starts(pieces, longest)
+    return [piece for piece in _trimmed(_join_small(pieces, longest)) if piece]
+
+
+def without_blank_lines(text: str) -> str:
+    """The text without blank lines before and after it; the indentation of its first line stays."""
+    text = BLANK_LINES_AFTER.sub("", BLANK_LINES_BEFORE.sub("", text))
+    return text if text.strip() else ""
+
+
+def _parts(text: str, longest: int) -> Iterator[tuple[str, bool]]:
+    """The text in parts, and whether a part is one block that is longer than a passage."""
+    lines = [line + "\n" for line in text.split("\n")]
+    lines[-1] = lines[-1][:-1]
+    done = 0
+    for token in BLOCKS.parse(text):
+        if token.type not in LEAVES or not token.map:
+            continue
+        start, end = token.map
+        while start > done and not lines[start - 1].strip():  # blank lines before a block count in its piece
+            start -= 1
+        if start >= done and sum(map(len, lines[start:end])) >= longest:
+            if start > done:
+                yield "".join(lines[done:start]), False
+            yield "".join(lines[start:end]), True
+            done = end
+    if done < len(lines):
+        yield "".join(lines[done:]), False
+
+
+def _cut_leaf(block: str, longest: int, before: list[str]) -> list[str]:
+    """The pieces of a long block; what leads to it (a heading, "for example:") gets the first where it is short."""
+    if len(without_blank_lines(block)) <= longest:
+        return [block]
+    if before and len(before[-1]) <= longest // 4:
+        head = TextSplitter(longest - len(before[-1]), trim=False).chunks(block)[0]
+        before[-1] += head
+        block = block[len(head) :]
+    return TextSplitter(longest, trim=False).chunks(block)
+
+
+def _move_to_line_starts(pieces: list[str], longest: int) -> None:
+    """Move a cut within a line, or within its indentation, to where the line begins; no heading is left alone."""
+    for at in range(len(pieces) - 1):
+        head, newline, begun = pieces[at].rpartition("\n")
+        alone = begun.strip() and len(head) < longest // 4
+        if _within_line(pieces[at], pieces[at + 1]) and not alone and len(begun) + len(pieces[at + 1]) <= longest:
+            pieces[at : at + 2] = [head + newline, begun + pieces[at + 1]]
+
+
+def _within_line(before: str, after: str) -> bool:
+    return not before.endswith("\n") and not REST_OF_LINE.match(after)
+
+
+def _join_small(pieces: list[str], longest: int) -> list[str]:
+    """Pieces shorter than a quarter of a passage with a neighbour, where both fit into one."""
+    joined: list[str] = []
+    for piece in pieces:
+        fits = bool(joined) and len(joined[-1]) + len(piece) <= longest
+        if fits and min(len(joined[-1]), len(piece)) < longest // 4:
+            joined[-1] += piece
+        else:
+            joined.append(piece)
+    return joined
+
+
+def _trimmed(pieces: list[str]) -> Iterator[str]:
+    within_line = False  # whether the cut before this piece is within a line
+    for piece, after in zip(pieces, [*pieces[1:], "\n"], strict=True):
+        text = piece.lstrip() if within_line else piece
+        within_line = _within_line(piece, after)
+        yield without_blank_lines(text.rstrip() if within_line else text)

@@ -1,0 +1,202 @@
+"""How rows share the passes of generation, and which way is exact on a model.
+
+The reference is plain: one row, read as a whole and without a cache. A way is exact where the logits of every next
+token are those of the reference, also after rows have left the batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+import torch
+
+from seal_lightning.isolation.probing import (
+    draw_rows,
+    fault_of,
+    probe_bank,
+    refused,
+    remembered,
+    rotary_limit,
+    same,
+    text_config,
+    tolerance,
+    undisturbed,
+)
+from seal_lightning.isolation.rows import CachedRows, RecomputedRows, Rows
+
+log = logging.getLogger(__name__)
+
+_LENGTHS = (5, 17, 5, 17, 5, 17)
+_SLOTS = (0, 1, 1, 0, 0, 1)
+_STEPS = 5  # tokens that each row is continued by
+_LEAVES = 2  # after so many the first row of a batch leaves it
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweringWay:
+    """How rows share the passes of generation.
+
+    Attributes:
+        rows: With a cache `padded` on the left, of `equal` lengths, or each `alone`; or `recomputed` for every token.
+        mixed: Whether rows of different adapters share a batch.
+    """
+
+    rows: Literal["padded", "equal", "alone", "recomputed", "recomputed alone"] = "padded"
+    mixed: bool = True
+
+    def __str__(self) -> str:
+        names = {
+            "padded": "padded on the left",
+            "equal": "only with rows of the same length",
+            "alone": "one row at a time",
+            "recomputed": "without a cache, which takes much longer",
+            "recomputed alone": "one row at a time and without a cache, which takes much longer",
+        }
+        return names[self.rows] + ("" if self.mixed or "alone" in self.rows else ", one adapter at a time")
+
+    def start(self, model: Any, prompts: Sequence[Sequence[int]]) -> Rows:
+        """Rows that continue the prompts."""
+        return (RecomputedRows if "recomputed" in self.rows else CachedRows)(model, prompts)
+
+    def groups(
+        self, prompts: Sequence[Sequence[int]], rows: Sequence[int], owners: Sequence[Hashable]
+    ) -> list[list[int]]:
+        """Those of `rows` that may share a batch, each group in the order given.
+
+        Args:
+            prompts: All of them.
+            rows: Some of their numbers.
+            owners: The adapter of every prompt.
+        """
+        if "alone" in self.rows:
+            return [[row] for row in rows]
+        if self.mixed and self.rows != "equal":
+            return [list(rows)]
+
+        def apart(row: int) -> tuple[Hashable, ...]:
+            return (0 if self.mixed else owners[row], len(prompts[row]) if self.rows == "equal" else 0)
+
+        first = {key: place for place, key in reversed(list(enumerate(map(apart, rows))))}
+        ordered = sorted(rows, key=lambda row: first[apart(row)])
+        return [list(group) for _, group in groupby(ordered, key=apart)]
+
+
+PADDED = AnsweringWay("padded")
+ALONE = AnsweringWay("recomputed alone", mixed=False)
+WAYS = (
+    PADDED,
+    AnsweringWay("equal"),
+    AnsweringWay("padded", mixed=False),
+    AnsweringWay("equal", mixed=False),
+    AnsweringWay("alone", mixed=False),
+    AnsweringWay("recomputed"),
+    AnsweringWay("recomputed", mixed=False),
+    ALONE,
+)
+
+
+def answering_way(model: Any, targets: Sequence[str] = (), *, longest: int = 0) -> AnsweringWay:
+    """The fastest way in which every row goes on as it would alone.
+
+    Args:
+        model: Causal language model in evaluation mode.
+        targets: Names of the layers with adapters; none for the model as it is.
+        longest: Tokens of the longest row, its continuation included.
+
+    Raises:
+        ModelError: The model is not causal, or cannot be run.
+    """
+    faults = remembered(model, "answering", tuple(targets))
+    probe: _Probe | None = None
+    limit = rotary_limit(text_config(model)) or longest
+    for way in WAYS:
+        if (longest > limit and "alone" not in way.rows) or (not targets and not way.mixed and "alone" not in way.rows):
+            continue
+        if way not in faults:
+            with undisturbed(model), torch.no_grad():
+                probe = probe or _Probe(model, targets)
+                faults[way] = fault_of(lambda probe=probe, way=way: probe.difference(way))
+            log.debug("continuing rows %s: %s", way, faults[way] or "exact")
+            if not faults[way]:
+                _say(model, way, faults)
+        if not faults[way]:
+            return way
+    raise refused(model, "continue texts", faults[ALONE])
+
+
+def _say(model: Any, way: AnsweringWay, faults: dict[AnsweringWay, str]) -> None:
+    why = "".join(f"; not {other}: {fault}" for other, fault in faults.items() if fault)
+    level = logging.WARNING if "recomputed" in way.rows else logging.INFO
+    log.log(level, "%s: texts are continued %s%s", type(model).__name__, way, why)
+
+
+class _Probe:
+    """Six rows of two adapters, and the logits of each one's next tokens alone."""
+
+    def __init__(self, model: Any, targets: Sequence[str]) -> None:
+        self.model = model
+        self.tolerated = tolerance(model)
+        self.bank = probe_bank(model, targets, trainable=False) if targets else None
+        whole = draw_rows(model, [length + _STEPS for length in _LENGTHS])
+        self.prompts = [row[:-_STEPS] for row in whole]
+        self.forced = [row[-_STEPS:] for row in whole]
+        try:
+            with self._attached():
+                self.reference = [self._alone(number, row) for number, row in enumerate(whole)]
+                causal = all(
+                    same(self._alone(number, prompt)[-1], self.reference[number][0], self.tolerated)
+                    for number, prompt in enumerate(self.prompts)
+                )
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+            raise refused(model, "continue texts", " ".join(str(error).split())[:200]) from error
+        if not all(bool(logits.isfinite().all()) for logits in self.reference):
+            raise refused(model, "continue texts", "its logits for a few random tokens are not finite numbers")
+        if not causal:
+            raise refused(model, "continue texts", "it is not causal, what comes later changes what it said before")
+
+    def difference(self, way: AnsweringWay) -> str:
+        with self._attached():
+            for numbers in way.groups(self.prompts, range(len(self.prompts)), _SLOTS):
+                if fault := self._continue(way, numbers):
+                    return fault
+        return ""
+
+    def _alone(self, number: int, row: Sequence[int]) -> torch.Tensor:
+        """Logits after the prompt and after each forced token but the last, (steps, V)."""
+        with self._routed([number]):
+            ids = torch.tensor([row], device=next(self.model.parameters()).device)
+            logits = self.model(input_ids=ids, use_cache=False).logits[0].float()
+        return logits[len(self.prompts[number]) - 1 :][:_STEPS]
+
+    def _continue(self, way: AnsweringWay, numbers: list[int]) -> str:
+        rows = way.start(self.model, [self.prompts[number] for number in numbers])
+        for step in range(_STEPS):
+            with self._routed(numbers):
+                logits = rows.logits()
+            for place, number in enumerate(numbers):
+                if not same(logits[place], self.reference[number][step], self.tolerated):
+                    far = float((logits[place] - self.reference[number][step]).abs().max())
+                    return f"the logits of token {step + 1} differ by {far:.2g}"
+            rows.append(torch.tensor([self.forced[number][step] for number in numbers], device=logits.device))
+            if step + 1 == _LEAVES and len(numbers) > 1 and rows.may_leave:
+                rows.going[0] = False
+                numbers = [numbers[place] for place in rows.shrink()]
+        return ""
+
+    @contextmanager
+    def _attached(self) -> Iterator[None]:
+        with self.bank.attached() if self.bank else nullcontext():
+            yield
+
+    @contextmanager
+    def _routed(self, numbers: Sequence[int]) -> Iterator[None]:
+        slots = torch.tensor([_SLOTS[number] for number in numbers])
+        with self.bank.routing(slots) if self.bank else nullcontext():
+            yield

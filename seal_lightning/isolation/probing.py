@@ -1,0 +1,151 @@
+"""What both probes share: tokens to try, adapters to try them with, when two results are the same, and a memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from seal_lightning.adapters import AdapterBank
+from seal_lightning.errors import ModelError
+
+# What a model raises that cannot be run in some way.
+FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+
+# Largest difference, as a share of the largest value, that the order of additions explains.
+TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2}
+COARSE = 6e-2  # bfloat16, and quantised layers that compute in it
+
+_LIMITS = re.compile(r"(window|window_size|chunk_size|local_attention)$")
+_SHORT = 64  # tokens of a window that the probe can afford to exceed
+_DRAWN = 0.1  # scale of the probe's adapters: clearly visible, and far from overflow
+
+
+def tolerance(model: Any) -> float:
+    """The largest difference between equal results in the model's precision, as a share of the largest value."""
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    return max(TOLERANCE.get(dtype, COARSE) for dtype in dtypes)
+
+
+def same(mine: torch.Tensor, reference: torch.Tensor, tolerated: float) -> bool:
+    """Whether the results differ by less than that share of the reference's largest value."""
+    return bool((mine - reference).abs().max() <= tolerated * reference.abs().max())
+
+
+def text_config(model: Any) -> Any:
+    """The configuration of the language model, also where a vision tower stands beside it."""
+    return model.config.get_text_config()
+
+
+def window_of(config: Any) -> int | None:
+    """The smallest window of attention that a configuration names, in tokens; None without one."""
+    values = config.to_dict()
+    if values.get("use_sliding_window") is False:
+        values.pop("sliding_window", None)
+    found = [value for name, value in values.items() if _LIMITS.search(name) and type(value) is int and value > 0]
+    return min(found, default=None)
+
+
+def rotary_limit(config: Any) -> int | None:
+    """The length beyond which a row changes the positions of all rows beside it; None where none does.
+
+    Rotary embeddings of the types `dynamic` and `longrope` choose their frequencies by the longest row.
+    """
+    return min(_rotary_limits(getattr(config, "rope_parameters", None), config), default=None)
+
+
+def _rotary_limits(parameters: Any, config: Any) -> Iterator[int]:
+    if not isinstance(parameters, Mapping):
+        return
+    if parameters.get("rope_type") in ("dynamic", "longrope"):
+        yield parameters.get("original_max_position_embeddings") or config.max_position_embeddings
+    for nested in parameters.values():
+        yield from _rotary_limits(nested, config)
+
+
+def draw_rows(model: Any, lengths: Sequence[int], *, seed: int = 0) -> list[list[int]]:
+    """Random token ids, a row for each length; without ids that the configuration gives a meaning (an image's place).
+
+    Rows are longer by a window of attention that is short enough for it.
+    """
+    config = text_config(model)
+    window = window_of(config) or 0
+    longer = window if window <= _SHORT else 0
+    limit = getattr(config, "max_position_embeddings", None) or 1 << 20
+    size = min(model.get_input_embeddings().weight.shape[0], config.vocab_size)
+    special = set(_special_ids(model.config.to_dict()))
+    plain = [token for token in range(min(size, 4096)) if token not in special] or [0]
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for length in lengths:
+        drawn = torch.randint(len(plain), (max(2, min(length + longer, limit - 8)),), generator=generator)
+        rows.append([plain[number] for number in drawn.tolist()])
+    return rows
+
+
+def _special_ids(config: Mapping[str, Any]) -> Iterator[int]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _special_ids(value)
+        elif str(name).endswith(("token_id", "token_index", "token_ids")):
+            yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int))
+
+
+def probe_bank(model: Any, targets: Sequence[str], *, trainable: bool) -> AdapterBank:
+    """Two adapters that both change what the model says, each in its own way."""
+    bank = AdapterBank(model, slots=2, rank=4, alpha=4.0, target_modules=targets, trainable=trainable)
+    generator = torch.Generator().manual_seed(0)
+    for slot in range(2):
+        bank.reset(slot, seed=slot)
+    with torch.no_grad():
+        for target in bank.targets:
+            drawn = torch.randn(bank.B[target.name].shape, generator=generator)
+            bank.B[target.name].copy_(drawn * _DRAWN)
+    return bank
+
+
+@contextmanager
+def undisturbed(model: Any) -> Iterator[None]:
+    """Keep hooks out of a probe: a bank that is attached at this moment routes other rows."""
+    hooks = {module: module._forward_hooks.copy() for module in model.modules() if module._forward_hooks}
+    for module in hooks:
+        module._forward_hooks.clear()
+    try:
+        yield
+    finally:
+        for module, before in hooks.items():
+            module._forward_hooks.update(before)
+
+
+def fault_of(attempt: Callable[[], str]) -> str:
+    """What is wrong with a way, "" where nothing is; a way that fails is one that does not work."""
+    try:
+        return attempt()
+    except torch.OutOfMemoryError:
+        raise
+    except FAILURES as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
+def refused(model: Any, doing: str, why: str) -> ModelError:
+    """The model by name, and what cannot be done with it."""
+    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    return ModelError(
+        f"model.source.name={name}: {type(model).__name__} cannot {doing}: {why}; use a causal language model of "
+        "docs/reference/families.md, or another model.source.attention"
+    )
+
+
+# What was found out about a model lasts as long as the model does, by what it depends on.
+_found: WeakKeyDictionary[Any, dict[Any, dict[Any, str]]] = WeakKeyDictionary()
+
+
+def remembered(model: Any, *about: Any) -> dict[Any, str]:
+    """The faults that are known of ways on this model, its device, precision and attention; to be filled."""
+    parameter = next(model.parameters())
+    key = (parameter.device, parameter.dtype, text_config(model)._attn_implementation, *about)
+    return _found.setdefault(model, {}).setdefault(key, {})
