@@ -36,8 +36,8 @@ class Retention(SEALCallback):
     def __init__(
         self,
         *,
-        contexts: str | Reader | None = None,
-        unrelated: str | Reader | None = None,
+        contexts: str | Reader | Path | None = None,
+        unrelated: str | Reader | Path | None = None,
         limit: int | None = None,
     ) -> None:
         self.contexts = contexts
@@ -70,11 +70,13 @@ class Retention(SEALCallback):
         elif len(self._rows) < pl_module.rounds_done:
             log.warning("retention is not measured: the rows of earlier rounds are missing in %s", FILE)
 
-    def _read(self, name: str, source: str | Reader | None, *, otherwise: list[Context]) -> tuple[str, list[Context]]:
+    def _read(
+        self, name: str, source: str | Reader | Path | None, *, otherwise: list[Context]
+    ) -> tuple[str, list[Context]]:
         reader = None if source is None else reader_for(source)
         contexts = (reader.read() if reader else otherwise)[: self.limit]
         place = reader.source if reader else "the validation contexts"
-        without = sum(not context.queries for context in contexts)
+        without = sum(not context.is_scorable for context in contexts)
         if without or (name == "contexts" and not contexts):
             got = f"{without} of {len(contexts)} without"
             raise DataError(f"retention.{name}: expected contexts with queries in {place}, got {got}: name others")

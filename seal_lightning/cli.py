@@ -32,7 +32,7 @@ COMMANDS = {
     "grade": "grade answers in a file, and report the agreement with verdicts that it carries; needs no model",
     "replay": "tables, rewards and kept edits from journals and published runs; needs no model",
     "report": "what happened in one run or several, as one HTML page and a Markdown one; needs no model",
-    "predict": "write self-edits for the predict contexts as JSON Lines, without adapting",
+    "predict": "self-edits for the predict contexts as JSON Lines, without adapting; or answers to their queries",
 }
 
 LIGHT = ("quickstart", "grade", "replay", "report")  # a module each, without torch

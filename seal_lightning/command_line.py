@@ -27,6 +27,7 @@ from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations, rollout_to_dict
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError, save_settings
+from seal_lightning.predictions import predict, to_row
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
 
@@ -213,7 +214,12 @@ class SEALCLI(LightningCLI):
         self.trainer.test(**options, verbose=False)
 
     def predict(self, **options: Any) -> None:
-        """Write self-edits to `edits.jsonl` in the run folder."""
+        """Write self-edits to `edits.jsonl` in the run folder; where queries are answered, also the answers."""
+        if self.model.answers_queries:
+            self.trainer.predict(**options, return_predictions=False)  # what is finished is in its journal
+            self._write_edits([rollout for rollout in self.model.evaluated if not rollout.repeat])
+            self._write_answers(self.model.evaluated)
+            return
         try:
             self.trainer.predict(**options, return_predictions=False)
         except (SealError, Stopped):
@@ -232,6 +238,20 @@ class SEALCLI(LightningCLI):
         self._say_usage(rollouts)
         rejected = sum(rollout.status == "rejected" for rollout in rollouts)
         self._say(f"{len(rollouts)} self-edits, {rejected} of them rejected, in {path}")
+
+    def _write_answers(self, rollouts: Sequence[Rollout]) -> None:
+        """`answers.jsonl`, and the file of the task's own where it has one."""
+        if not self.trainer.is_global_zero:
+            return
+        run, task = Path(self.trainer.default_root_dir), self.model.e_step.task
+        predictions = predict(task, self.datamodule.predict_contexts, rollouts)
+        lines = [json.dumps(to_row(prediction), ensure_ascii=False) + "\n" for prediction in predictions]
+        (run / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
+        adapters = sum(bool(rollout.answers) for rollout in rollouts)
+        self._say(f"answers to {len(predictions)} queries by {adapters} adapters, in {run / 'answers.jsonl'}")
+        if made := task.answer_file(predictions):
+            (run / made.name).write_text(made.text, encoding="utf-8")
+            self._say(f"{made.said}, in {run / made.name}")
 
     # -- last words ------------------------------------------------------------------------------------------------
 

@@ -255,6 +255,8 @@ def _misaligned(row: Mapping[str, Any]) -> str:
     for name in ("golds", "baseline_answers", "baseline_scores", "answers", "scores"):
         if len(row[name]) not in (queries, 0):
             return f"field {name} must be as long as questions"
+    if not row["baseline_scores"] and not row["scores"]:
+        return ""  # answered, and scored by nobody
     return "" if len(row["answers"]) == len(row["scores"]) else "fields answers and scores must be equally long"
 
 

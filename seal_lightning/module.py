@@ -8,7 +8,7 @@ fine-tuning on the kept edits; validation and test adapt to held-out contexts an
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -26,6 +26,7 @@ from seal_lightning.m_step import MStep, Shares, make_loader
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.phases import Interrupted, interruptible
 from seal_lightning.policy import PolicyTuning, TunedPolicy
+from seal_lightning.predictions import AnsweringStep
 from seal_lightning.questions import Questioner
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, Sampler, ServerAnswerer, ServerSampler
@@ -58,6 +59,8 @@ class SEALModule(LightningModule):
         max_answer_tokens: Longest closed-book answer.
         answer_batch: Queries answered together.
         answerer: Who answers with the adapters; null is the policy itself.
+        predict: What `seal predict` does: `edits` writes self-edits; `answers` also adapts to each of them, as
+            `evaluation` says, and answers the queries of the data, which need no known answers.
         seed: Of everything random in the run; `seed_everything` is not needed.
     """
 
@@ -79,9 +82,13 @@ class SEALModule(LightningModule):
         max_answer_tokens: int = 64,
         answer_batch: int = 64,
         answerer: Answerer | None = None,
+        predict: Literal["edits", "answers"] = "edits",
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if predict not in ("edits", "answers"):
+            raise ConfigError(f"predict must be edits or answers, got {predict!r}: use one of them")
+        self.answers_queries = predict == "answers"
         self.source = source
         self.tuning = tuning
         self.plan = e_step
@@ -243,7 +250,8 @@ class SEALModule(LightningModule):
 
     def on_predict_start(self) -> None:
         self._check_servers(rounds=self.rounds_done)
-        self._check_fits([replace(context, queries=()) for context in self.datamodule.predict_contexts])
+        contexts = self.datamodule.predict_contexts
+        self._check_fits(contexts if self.answers_queries else [replace(context, queries=()) for context in contexts])
 
     def _check_servers(self, *, rounds: int) -> None:
         """A server that is to hold the policy must load what becomes of it after `rounds`, with an inner adapter."""
@@ -273,6 +281,9 @@ class SEALModule(LightningModule):
         self._run_unit()
 
     def on_predict_epoch_start(self) -> None:
+        if self.answers_queries:
+            self._open_answering()
+            return
         trainer: Any = self.trainer
         self._predicted = {}
         self._work = units(self.datamodule.predict_contexts, self.datamodule.contexts_per_unit)
@@ -282,7 +293,10 @@ class SEALModule(LightningModule):
         self.policy.open_replica()
 
     def predict_step(self, batch: int, batch_idx: int) -> None:
-        """Self-edits of the next unit that is left, without adapting."""
+        """Self-edits of the next unit that is left, without adapting, or answers after adapting."""
+        if self.answers_queries:
+            self._run_unit()
+            return
         if (unit := self._queue.take()) is None:
             return
         contexts = self._work[unit]
@@ -301,6 +315,10 @@ class SEALModule(LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """All ranks' self-edits are in `evaluated`, in the order of the data."""
+        if self.answers_queries:
+            with torch.enable_grad():
+                self.evaluated = self.runner.finish()
+            return
         self._queue.wait()
         self.policy.close_replica()
         trainer: Any = self.trainer
@@ -331,6 +349,22 @@ class SEALModule(LightningModule):
             round=self.rounds_done,
             policy_digest=self.policy.digest(),
             by_stamp=not self.trainer.training and self.trainer.state.fn != "fit",
+        )
+
+    def _open_answering(self) -> None:
+        """As a test, with a journal of its own; nothing is scored, so nothing is compared either."""
+        plan = self.evaluation
+        self.runner = UnitRunner(
+            self.trainer,
+            self,
+            phase="predict",
+            e_step=AnsweringStep(**vars(self.evaluation_step)),
+            plan=Plan(edits=plan.edits, repeats=plan.repeats),
+            units=units(self.datamodule.predict_contexts, self.datamodule.contexts_per_unit),
+            round=self.rounds_done,
+            policy_digest=self.policy.digest(),
+            by_stamp=True,
+            folder="predictions",
         )
 
     def _run_unit(self) -> None:

@@ -29,9 +29,9 @@ class UnitRunner:
     All ranks make one at the same time and run it to the end.
 
     Args:
-        trainer: Its `default_root_dir` is the run folder; the journal lies in `journal/` there.
+        trainer: Its `default_root_dir` is the run folder.
         module: The `SEALModule`.
-        phase: Enters the journal's name.
+        phase: The journal is named after it.
         e_step: What is done with a unit.
         plan: Edits and repeats.
         units: All units of the phase.
@@ -39,6 +39,7 @@ class UnitRunner:
         policy_digest: Of the policy that rolls out.
         by_stamp: Name the journal after its stamp, so that other settings get another file instead of a refusal
             (`seal test` and `seal validate`).
+        folder: Where the journal lies in the run folder; what is not scored stays out of the way of those who count.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class UnitRunner:
         round: int,
         policy_digest: str,
         by_stamp: bool = False,
+        folder: str = "journal",
     ) -> None:
         self.trainer = trainer
         self.module = module
@@ -63,7 +65,7 @@ class UnitRunner:
         )
         name = f"{phase}-{_digest(stamp)[:12]}" if by_stamp else f"{phase}-{round:03d}"
         # Every rank reads all files that it can see: on one machine all of them, on several nodes maybe its own only.
-        self.journal, seen = self._open_journal(Path(trainer.default_root_dir) / "journal", name, stamp)
+        self.journal, seen = self._open_journal(Path(trainer.default_root_dir) / folder, name, stamp)
         self._mine = {
             unit for unit in seen[self.ranks.rank] if not any(unit in other for other in seen[: self.ranks.rank])
         }

@@ -175,7 +175,7 @@ class SEALTrainer(Trainer):
             return super().test(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def predict(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
-        """Self-edits for the predict contexts.
+        """Self-edits for the predict contexts, or answers to their queries (`model.predict`).
 
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.

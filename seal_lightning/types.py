@@ -18,7 +18,10 @@ Schedule = Literal["linear", "cosine", "constant"]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A held-out question that scores an adaptation; `golds` are the accepted answers, the first one is canonical."""
+    """A held-out question that scores an adaptation; `golds` are the accepted answers, the first one is canonical.
+
+    Without golds it can only be answered (`seal predict`).
+    """
 
     question: str
     golds: tuple[str, ...]
@@ -33,6 +36,30 @@ class Context:
     passage: str
     queries: tuple[Query, ...] = ()
     edits: tuple[str, ...] = ()
+
+    @property
+    def is_scorable(self) -> bool:
+        """Whether it has queries, and each of them golds."""
+        return bool(self.queries) and all(query.golds for query in self.queries)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is answered to a query after adapting to several self-edits.
+
+    Attributes:
+        context: What was adapted to.
+        query: The query, with golds or without.
+        answer: The answer that counts.
+        answers: What it is made of: the answer of each adapter.
+        alone: The policy's answer without an adapter.
+    """
+
+    context: Context
+    query: Query
+    answer: str
+    answers: tuple[str, ...]
+    alone: str
 
 
 @dataclass(frozen=True, slots=True)

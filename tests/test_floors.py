@@ -39,7 +39,7 @@ FLOOR_OF = {
         2,
     ),
     **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases"], 2),
-    **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book"], 3),
+    **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book", "predictions"], 3),
     **dict.fromkeys(["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4),
     **dict.fromkeys(
         [

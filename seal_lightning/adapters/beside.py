@@ -1,7 +1,8 @@
 """Updates of frozen layers: added to the weights where those can hold them, else acting beside the layer.
 
 Quantised weights would round an update away, and a weight that several layers share cannot hold an update of one of
-them; there it stays a pair of small matrices whose product is added to the layer's output. Both ways give the same model; the policy's finished rounds and the adapter of a PEFT folder go through here.
+them; there it stays a pair of small matrices whose product is added to the layer's output. Both ways give the same
+model; the policy's finished rounds and the adapter of a PEFT folder go through here.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def base_layer(module: nn.Module) -> nn.Module:
 
 
 def note_shared(model: nn.Module) -> None:
-    """Mark the layers of which others have the very same weight, as blocks of hybrids do, or a head and its embedding."""
+    """Mark layers whose weight is that of others too, as in blocks of hybrids, or of a head and its embedding."""
     owners: dict[int, list[nn.Module]] = {}
     for module in model.modules():
         weight = module._parameters.get("weight")

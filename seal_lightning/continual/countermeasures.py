@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 
 import torch
 
@@ -79,7 +80,7 @@ class KLToBase(Countermeasure):
         self,
         *,
         weight: float = 1.0,
-        texts: str | Reader | None = None,
+        texts: str | Reader | Path | None = None,
         count: int = 32,
         tokens: int = 64,
         batch: int = 1,
@@ -255,7 +256,7 @@ SHORT: dict[str, type[Countermeasure]] = {
 }
 
 
-def passages_of(texts: str | Reader) -> list[str]:
+def passages_of(texts: str | Reader | Path) -> list[str]:
     """Titles and passages of contexts, without empty ones.
 
     Raises:

@@ -215,10 +215,11 @@ def stream_of(route: Route, steps: Sequence[Step]) -> Stream:
 
 
 def check_queries(contexts: Sequence[Context], *, name: str) -> None:
-    """Raises `ConfigError` where a context has no query to be asked."""
-    if missing := [context for context in contexts if not context.queries]:
+    """Raises `ConfigError` where a context has no query to be asked, or one that nobody knows the answer to."""
+    if missing := [context for context in contexts if not context.is_scorable]:
+        what = "with answers to all of them" if missing[0].queries else "with queries"
         raise ConfigError(
-            f"{name}: expected contexts with queries, got {len(missing)} of {len(contexts)} without (first: "
+            f"{name}: expected contexts {what}, got {len(missing)} of {len(contexts)} without (first: "
             f"{missing[0].id}): add queries, or remove them"
         )
 

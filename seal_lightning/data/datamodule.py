@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from lightning.pytorch import LightningDataModule
@@ -50,7 +51,8 @@ class SEALDataModule(LightningDataModule):
             `model.e_step.queries` is `own` or `model.e_step.score_by` is `rubric`.
         validation: Contexts for the policy's score after rounds, and for `validate`. Each needs queries.
         test: Contexts for `test`. Each needs queries.
-        predict: Contexts for `predict`, which writes self-edits and needs no queries.
+        predict: Contexts for `predict`, which writes self-edits and needs no queries; where `model.predict` is
+            `answers` it answers queries, with or without known answers.
         limit_train: Use the first contexts only, at most this many; null uses all.
         limit_validation: The same for validation.
         limit_test: The same for test.
@@ -63,10 +65,10 @@ class SEALDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        train: str | Reader | None = None,
-        validation: str | Reader | None = None,
-        test: str | Reader | None = None,
-        predict: str | Reader | None = None,
+        train: str | Reader | Path | None = None,
+        validation: str | Reader | Path | None = None,
+        test: str | Reader | Path | None = None,
+        predict: str | Reader | Path | None = None,
         limit_train: int | None = None,
         limit_validation: int | None = None,
         limit_test: int | None = None,
@@ -76,7 +78,7 @@ class SEALDataModule(LightningDataModule):
         allow_overlap: bool = False,
     ) -> None:
         super().__init__()
-        self.sources: dict[Split, str | Reader | None] = {
+        self.sources: dict[Split, str | Reader | Path | None] = {
             "train": train,
             "validation": validation,
             "test": test,
@@ -147,15 +149,23 @@ class SEALDataModule(LightningDataModule):
 
     def _contexts(self, split: Split) -> list[Context]:
         reader = _reader(split, self.sources[split])
-        contexts = _checked(reader.read(), name=f"data.{split}={reader.source}", queries=self._needs_queries(split))
+        contexts = list(reader.read())  # a copy, of what is maybe a user's own list
+        name = f"data.{split}={reader.source}"
+        if not contexts:
+            raise DataError(f"{name}: expected at least one context, got none: check the data")
+        if self._needs_queries(split):
+            _check_queries(contexts, name=name, golds=split != "predict")
         if self.shuffle_seed is not None:
             random.Random(derive_seed("shuffle", split, self.shuffle_seed)).shuffle(contexts)
         return contexts[: self.limits[split]]
 
     def _needs_queries(self, split: Split) -> bool:
         """Training contexts need none where the module has a model write them, or marks edits by a rubric."""
-        plan = getattr(getattr(self.trainer, "lightning_module", None), "plan", None)
-        return split != "predict" and (split != "train" or plan is None or plan.needs_queries)
+        module = getattr(self.trainer, "lightning_module", None)
+        if split == "predict":
+            return getattr(module, "answers_queries", False)
+        plan = getattr(module, "plan", None)
+        return split != "train" or plan is None or plan.needs_queries
 
     def _check_overlap(self, split: Split) -> None:
         trained, held_out = {_text(context) for context in self.train_contexts}, self._read.get(split, [])
@@ -178,19 +188,20 @@ def _reader(split: Split, source: object) -> Reader:
     raise ConfigError(f"data.{split} must be a path or a reader, got {source!r}: name a file, a folder or a reader")
 
 
-def _checked(contexts: Sequence[Context], *, name: str, queries: bool) -> list[Context]:
-    """A copy of what a reader (maybe a user's own) returned, if the command can work with it."""
-    if not contexts:
-        raise DataError(f"{name}: expected at least one context, got none: check the data")
-    if not queries:
-        return list(contexts)
-    without = [context for context in contexts if not context.queries]
-    if without:
+def _check_queries(contexts: Sequence[Context], *, name: str, golds: bool) -> None:
+    """Raises `DataError` unless every context has queries, and every query has golds where they are needed."""
+    if without := [context for context in contexts if not context.queries]:
         raise DataError(
             f"{name}: expected queries for every context, got none for {len(without)} of {len(contexts)}"
             f" (first: {without[0].title!r}): add queries, or remove these contexts"
         )
-    return list(contexts)
+    unknown = [context for context in contexts if not context.is_scorable]
+    if golds and unknown:
+        raise DataError(
+            f"{name}: expected an answer to every query, got queries without one for {len(unknown)} of {len(contexts)}"
+            f" contexts (first: {unknown[0].title!r}): add the answers (of ARC: the file of solutions), or have them"
+            " answered by seal predict --model.predict answers"
+        )
 
 
 def _text(context: Context) -> tuple[str, str]:

@@ -6,24 +6,33 @@ import os
 from pathlib import Path
 
 from seal_lightning.data.arc import ArcFiles
+from seal_lightning.data.arc_layouts import holds_puzzles
 from seal_lightning.data.base import Reader
-from seal_lightning.data.formats import MARKDOWN, TEXT, kind_of
-from seal_lightning.data.json_forms import reader_for_json
+from seal_lightning.data.dataset_rows import DatasetRows, knows, unknown_columns
+from seal_lightning.data.dataset_sources import ARROW, TABLES, ending, holds_rows, is_saved, peek
+from seal_lightning.data.formats import kind_of
+from seal_lightning.data.json_forms import UnknownForm, has_squads_answers, reader_for_json
 from seal_lightning.data.squad import Squad
 from seal_lightning.data.text_folder import TextFolder
 from seal_lightning.errors import DataError
 from seal_lightning.types import Context
 
+ABOUT = ("readme", "license", "licence", "contributing", "changelog", "notice", "code_of_conduct")
+PROSE = ("markdown", "text", "html", "pdf", "docx", "epub")
+
 
 def read_contexts(path: str | os.PathLike[str]) -> list[Context]:
     """Read a file or folder with the reader that its name and content ask for.
 
-    A folder and documents (text, Markdown, HTML, PDF and so on) go to `TextFolder`, .parquet to `Squad`; JSON goes by
-    the fields of its first row: `passage` to `Jsonl`, `context` and `questions` to `SealJson`, SQuAD's own forms to
-    `Squad`, `train` and `test` of ARC to `ArcFiles`. To the last goes also a folder with .json files and no texts.
+    A folder and documents (text, Markdown, HTML, PDF and so on) go to `TextFolder`; JSON goes by the fields of its
+    first row: `passage` and `queries` to `Jsonl`, `context` and `questions` to `SealJson`, SQuAD's own forms to `Squad`,
+    `train` and `test` of ARC to `ArcFiles`, as does a folder with puzzles and fewer texts. CSV, Parquet and Arrow files
+    go to `DatasetRows` by their columns, as do JSON of `passage`, `question` and `answer`, a folder of files of rows
+    and no texts, and a folder of `save_to_disk`.
 
     Raises:
-        DataError: There is nothing at the path, its form is unknown, or the reader found a mistake.
+        UnknownForm: Rows or columns that no reader knows.
+        DataError: There is nothing at the path, or the reader found a mistake.
     """
     return reader_for(path).read()
 
@@ -33,18 +42,47 @@ def reader_for(path: str | os.PathLike[str] | Reader) -> Reader:
     if isinstance(path, Reader):
         return path
     place, name = Path(path).expanduser(), os.fspath(path)
-    suffix = place.suffix.lower()
     if not place.exists():
-        advice = "check the path, or give the reader as class_path and init_args (a data set on the hub needs Squad)"
+        advice = (
+            "check the path, or give the reader as class_path and init_args (a data set on the hub needs DatasetRows)"
+        )
         raise DataError(f"{place}: expected a file or folder, got nothing there: {advice}")
     if place.is_dir():
-        return ArcFiles(name) if _has_json_only(place) else TextFolder(name)
-    if suffix == ".parquet":
-        return Squad(name)
+        if _is_of_puzzles(place):
+            return ArcFiles(name)
+        return DatasetRows(name) if _is_of_rows(place) else TextFolder(name)
+    if ending(place) in (*TABLES, *ARROW):
+        return _reader_for_table(place, name)
     return reader_for_json(place, name) if kind_of(place.name) == "rows" else TextFolder(name)
 
 
-def _has_json_only(folder: Path) -> bool:
-    """JSON, and nothing that `TextFolder` would read."""
-    texts = any(file.suffix.lower() in (*TEXT, *MARKDOWN) for file in folder.rglob("*"))
-    return not texts and any(folder.glob("*.json"))
+def _is_of_puzzles(folder: Path) -> bool:
+    """Puzzles of ARC beside fewer texts, as a repository has them."""
+    if is_saved(folder):
+        return False
+    puzzles = sum(1 for _ in folder.rglob("*.json"))
+    return puzzles > len(_texts(folder)) and holds_puzzles(folder)
+
+
+def _is_of_rows(folder: Path) -> bool:
+    """A folder of `save_to_disk`, or files of rows and no texts but those about them."""
+    return is_saved(folder) or (holds_rows(folder) and not _texts(folder))
+
+
+def _reader_for_table(place: Path, name: str) -> Reader:
+    names, first = peek(place)
+    if {"context", "question", "answers"} <= set(names) and has_squads_answers(first.values):
+        return Squad(name) if ending(place) == ".parquet" else DatasetRows(name)
+    if not knows(names):
+        raise UnknownForm(str(unknown_columns(name, names)))
+    return DatasetRows(name)
+
+
+def _texts(folder: Path) -> list[Path]:
+    """Documents that are written to be read, but for those about the other files."""
+    return [file for file in folder.rglob("*") if kind_of(file.name) in PROSE and not _is_about(file)]
+
+
+def _is_about(file: Path) -> bool:
+    """Whether a text is about the files beside it."""
+    return file.stem.lower().startswith(ABOUT)

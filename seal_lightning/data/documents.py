@@ -13,7 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seal_lightning.data.detect import read_contexts
+from seal_lightning.data.base import scorable
+from seal_lightning.data.dataset_sources import is_saved
+from seal_lightning.data.detect import read_contexts, reader_for
+from seal_lightning.data.formats import kind_of
 from seal_lightning.data.rows import Row, decode, describe, read_rows
 from seal_lightning.data.splitting import split
 from seal_lightning.data.text_folder import Reading, TextFolder
@@ -96,7 +99,7 @@ def read_sources(
     about = Path(queries).expanduser() if queries is not None else None
     read = [_read(source, stdin, but=about, strict=strict) for source in sources]
     known: dict[str, Context] = {}
-    for context in (context for one in read for context in one.contexts):
+    for context in scorable([context for one in read for context in one.contexts]):
         if known.setdefault(context.id, context) != context:
             raise DataError(
                 f"{shortened(context.id, 60)}: expected an id of its own, got one of another document too: rename one"
@@ -115,9 +118,16 @@ def _read(source: str, stdin: bytes, *, but: Path | None, strict: bool) -> Readi
     """The contexts of a source; the file of queries is not among those of a folder."""
     if source == STDIN:
         return Reading(tuple(_read_stdin(stdin)))
-    if Path(source).expanduser().is_dir():
+    place = Path(source).expanduser()
+    if place.is_dir() and not is_saved(place):
         return TextFolder(source, strict=strict).read_all(but=but)
-    return Reading(tuple(read_contexts(source)))
+    try:
+        reader = reader_for(source)
+    except DataError:
+        if kind_of(place.name) != "table":
+            raise
+        reader = TextFolder(source)  # a table of other columns is a document
+    return Reading(tuple(reader.read()))
 
 
 def _read_stdin(stdin: bytes) -> list[Context]:

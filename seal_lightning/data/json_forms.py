@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from seal_lightning.data.arc import ArcFiles, looks_like_puzzle
+from seal_lightning.data.arc import ArcFiles
+from seal_lightning.data.arc_layouts import looks_like_puzzles
 from seal_lightning.data.base import Reader
+from seal_lightning.data.dataset_rows import DatasetRows
 from seal_lightning.data.jsonl import Jsonl
 from seal_lightning.data.rows import read_rows
 from seal_lightning.data.seal_json import SealJson
@@ -14,7 +18,7 @@ from seal_lightning.errors import DataError
 
 
 class UnknownForm(DataError):
-    """JSON that none of the readers knows: a package.json, for example."""
+    """Rows that none of the readers knows: a package.json, for example."""
 
 
 def reader_for_json(place: Path, name: str) -> Reader:
@@ -26,15 +30,25 @@ def reader_for_json(place: Path, name: str) -> Reader:
     """
     first = read_rows(place)[0]
     fields = first.values.keys()
+    if {"passage", "question"} <= fields and "queries" not in fields:
+        return DatasetRows(name)
     if "passage" in fields:
         return Jsonl(name)
     if {"context", "questions"} <= fields:
         return SealJson(name)
-    if "paragraphs" in fields or {"context", "question"} <= fields:
+    if "paragraphs" in fields or ({"context", "question"} <= fields and has_squads_answers(first.values)):
         return Squad(name)
-    if looks_like_puzzle(first.values) or any(map(looks_like_puzzle, first.values.values())):
+    if {"context", "question"} <= fields:
+        return DatasetRows(name)
+    if looks_like_puzzles(first.values) or looks_like_puzzles([first.values]):
         return ArcFiles(name)
     expected = "an object with passage, or context and questions (or question: SQuAD), or train and test (ARC)"
     got = f"the fields {', '.join(sorted(fields)[:8]) or '(none)'}"
-    advice = "see seal_lightning.data.Jsonl for the simplest format"
+    advice = "see seal_lightning.data.Jsonl for the simplest format, or name the columns with DatasetRows"
     raise UnknownForm(str(first.error("", expected=expected, got=got, advice=advice)))
+
+
+def has_squads_answers(values: Mapping[str, Any]) -> bool:
+    """Whether answers are as SQuAD has them: {text: [...]}, or a list of {text}."""
+    answers = values.get("answers")
+    return isinstance(answers, Mapping) or (isinstance(answers, list) and all(isinstance(a, Mapping) for a in answers))

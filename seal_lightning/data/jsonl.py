@@ -28,10 +28,10 @@ class Jsonl(Reader):
         self.path = check_path("path", path)
 
     def read(self) -> list[Context]:
-        return unite((row, _context(row)) for row in read_rows(Path(self.path).expanduser()))
+        return unite((row, context_of(row)) for row in read_rows(Path(self.path).expanduser()))
 
 
-def _context(row: Row) -> Context:
+def context_of(row: Row) -> Context:
     return Context(
         id=row.id(),
         title=row.title(),

@@ -22,9 +22,9 @@ class SealJson(Reader):
         self.path = check_path("path", path)
 
     def read(self) -> list[Context]:
-        return unite((row, _context(row)) for row in read_rows(Path(self.path).expanduser()))
+        return unite((row, context_of(row)) for row in read_rows(Path(self.path).expanduser()))
 
 
-def _context(row: Row) -> Context:
+def context_of(row: Row) -> Context:
     queries = tuple(question.query("answer") for question in row.rows("questions"))
     return Context(id=row.id(), title=row.title(required=True), passage=row.text("context"), queries=queries)

@@ -7,10 +7,27 @@ by `class_path`; its options are the keyword arguments of its `__init__`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from seal_lightning.types import Context, Prompt, Query, Rollout, SelfEdit, TrainingSequence
+from seal_lightning.types import Context, Prediction, Prompt, Query, Rollout, SelfEdit, TrainingSequence
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFile:
+    """A file of predictions in a form of the task's own.
+
+    Attributes:
+        name: Of the file in the run folder.
+        text: Its content.
+        said: What is in it, in one line for the user.
+    """
+
+    name: str
+    text: str
+    said: str
 
 
 class Task(ABC):
@@ -77,6 +94,21 @@ class Task(ABC):
         """The one answer in what the model generated after each of `query_prompts`, in their order."""
         del query, context
         return self.read_answer(texts[0])
+
+    def vote(self, answers: Sequence[str], alone: str) -> str:
+        """The one answer to a query that several adapters answered: the most frequent, of equals the first.
+
+        Args:
+            answers: What was read of each adapter's answer.
+            alone: That of the policy without an adapter, for want of others.
+        """
+        given = Counter(answer for answer in answers if answer.strip())
+        return max(given, key=given.__getitem__) if given else alone
+
+    def answer_file(self, predictions: Sequence[Prediction]) -> AnswerFile | None:
+        """The predictions of `seal predict` in a form of the task's own, beside `answers.jsonl`; None for none."""
+        del predictions
+        return None
 
     def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> str:
         """What else a run's rollouts tell, as Markdown; empty where the task has nothing to add.

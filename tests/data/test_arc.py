@@ -79,11 +79,15 @@ def test_challenges_with_solutions_of_another_name(tmp_path):
     assert ArcFiles(path, solutions=other).read()[0].queries == QUERIES
 
 
-def test_without_solutions_there_are_no_queries(tmp_path, caplog):
+def test_without_solutions_queries_have_no_golds(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="seal_lightning")
     path = write(tmp_path / "challenges.json", {"a": ASKED, "b": FLIP})
-    assert ArcFiles(path).read() == [Context("a", "a", PASSAGE), Context("b", "b", PASSAGE, QUERIES)]
-    assert caplog.messages == ["1 of 2 puzzles have no solutions, so they have no queries"]
+    assert ArcFiles(path).read() == [
+        Context("a", "a", PASSAGE, (Query("456", ()),)),
+        Context("b", "b", PASSAGE, QUERIES),
+    ]
+    assert caplog.messages == ["1 of 2 puzzles have no solutions: they can be answered, not scored"]
+    assert puzzle_of(ArcFiles(path).read()[0]).asked == (((4, 5, 6),),)
 
 
 def test_puzzles_by_id_and_by_size(tmp_path, caplog):
@@ -171,11 +175,110 @@ def test_a_place_without_puzzles(tmp_path):
         f"{tmp_path}: expected .json files, a puzzle in each, got none: check the path"
     )
     assert "none.json: expected a file, got nothing there" in message(ArcFiles(str(tmp_path / "none.json")))
-    file = write(tmp_path / "arc_challenges.json", {"a": ASKED, "b": ASKED})
+    file = write(tmp_path / "package.json", {"name": "x", "scripts": {}})
     assert message(ArcFiles(str(tmp_path))) == (
-        f"{file}, top level: the row must be a puzzle with train and test, got the fields a, b: "
-        "name a file of many puzzles itself, not its folder"
+        f"{file}, row 1: the row must be a puzzle with train and test, got the fields name, scripts: "
+        "see seal_lightning.data.ArcFiles for the forms of files"
     )
+
+
+# -- folders as people have them -----------------------------------------------------------------------------------
+
+
+def repository(folder):
+    """As fchollet/ARC-AGI and arcprize/ARC-AGI-2 have it."""
+    for name, puzzles in {"training": ("b", "a"), "evaluation": ("c",)}.items():
+        (folder / "data" / name).mkdir(parents=True)
+        for id in puzzles:
+            write(folder / "data" / name / f"{id}.json", FLIP)
+    write(folder / "README.md", "The data.")
+    write(folder / "package.json", {"name": "apps"})
+    (folder / ".git").mkdir()
+    write(folder / ".git" / "hidden.json", "no JSON")
+    return folder
+
+
+def test_the_folder_of_a_repository(tmp_path, caplog):
+    folder = repository(tmp_path)
+    assert [context.id for context in read_contexts(folder)] == ["c", "a", "b"]
+    assert caplog.messages == [
+        f"{folder}: skipped 1 .json files without puzzles: package.json",
+        f"{folder}: read the puzzles of 2 folders together: data/evaluation (1), data/training (2); "
+        "to read one of them set split, or name its folder",
+    ]
+    caplog.clear()
+    assert [context.id for context in ArcFiles(str(folder), split="training").read()] == ["a", "b"]
+    assert [context.id for context in read_contexts(folder / "data" / "evaluation")] == ["c"]
+    assert not caplog.messages
+    assert message(ArcFiles(str(folder), split="trainings")) == (
+        f"{folder}: expected a sub-folder or file of split 'trainings', got data, evaluation, training: "
+        "did you mean training?"
+    )
+    file = str(folder / "data" / "training" / "a.json")
+    assert (
+        message(ArcFiles(file, split="x"))
+        == f"{file}: expected a folder where split is set, got a file: set split to null"
+    )
+
+
+def test_one_id_in_two_folders(tmp_path):
+    for name in ("AboveBelow", "Center"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "1.json", FLIP)
+    write(tmp_path / "Center" / "2.json", FLIP)
+    assert [context.id for context in read_contexts(tmp_path)] == ["AboveBelow/1", "Center/1", "2"]
+
+
+def pairs(count):
+    return [{"input": [[number]], "output": [[9 - number]]} for number in range(count)]
+
+
+def test_pairs_of_one_rule_are_dealt_out(tmp_path, caplog):
+    (tmp_path / "tasks").mkdir()
+    write(tmp_path / "metadata.json", {"00d62c1b": {"n_examples": 6}})
+    for id in ("b", "a"):
+        write(tmp_path / "tasks" / f"{id}.json", pairs(6))
+    first, second = read_contexts(tmp_path)
+    assert (first.id, second.id) == ("a", "b")
+    assert first.passage == "Input:\n0\nOutput:\n9\n\nInput:\n1\nOutput:\n8\n\nInput:\n2\nOutput:\n7"
+    assert first.queries == (Query("3", ("6",)),)
+    assert caplog.messages[0] == f"{tmp_path}: skipped 1 .json files without puzzles: metadata.json"
+    assert caplog.messages[1] == (
+        f"{tmp_path}: of 2 lists of pairs the first 3 are the demonstrations and the next 1 the tests; 4 of 12 pairs "
+        "are left out (demonstrations, tests)"
+    )
+    caplog.clear()
+    file = str(tmp_path / "tasks" / "a.json")
+    (context,) = ArcFiles(file, demonstrations=4, tests=2).read()
+    assert [query.question for query in context.queries] == ["4", "5"]
+    assert not caplog.messages
+    assert message(ArcFiles(file, demonstrations=6)) == (
+        f"{file}: expected 6 demonstrations and 1 tests, got 6 pairs: lower demonstrations or tests"
+    )
+    with pytest.raises(ConfigError, match="tests must be a whole number of at least 1, got 0"):
+        ArcFiles(file, tests=0)
+    many = write(tmp_path / "many.json", {"x": pairs(4), "y": FLIP})
+    assert [(context.id, context.queries) for context in read_contexts(many)] == [
+        ("x", (Query("3", ("6",)),)),
+        ("y", QUERIES),
+    ]
+
+
+def test_the_folder_of_kaggle(tmp_path):
+    for split in ("training", "evaluation"):
+        write(tmp_path / f"arc-agi_{split}_challenges.json", {f"of {split}": ASKED})
+        write(tmp_path / f"arc-agi_{split}_solutions.json", {f"of {split}": [[[6, 5, 4]]]})
+    write(tmp_path / "arc-agi_test_challenges.json", {"asked": ASKED})
+    write(tmp_path / "sample_submission.json", {"asked": [{"attempt_1": [[0]], "attempt_2": [[0]]}]})
+    found = message(ArcFiles(str(tmp_path)))
+    assert found == (
+        f"{tmp_path}: expected one file of puzzles by id, got arc-agi_evaluation_challenges.json, "
+        "arc-agi_test_challenges.json, arc-agi_training_challenges.json: name one of them, or set split"
+    )
+    assert ArcFiles(str(tmp_path), split="evaluation").read() == [
+        Context("of evaluation", "of evaluation", PASSAGE, QUERIES)
+    ]
+    assert ArcFiles(str(tmp_path), split="test").read() == [Context("asked", "asked", PASSAGE, (Query("456", ()),))]
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,19 @@ def test_contexts_without_queries(tmp_path, stage, name):
     module(predict=str(path)).setup("predict")
 
 
+@pytest.mark.parametrize(("stage", "name"), [("fit", "train"), ("validate", "validation"), ("test", "test")])
+def test_queries_that_nobody_knows_the_answer_to(stage, name):
+    asked = [*contexts("a"), Context("b", "B", "Q", (Query("B?", ("y",)), Query("C?", ())))]
+    with pytest.raises(DataError) as caught:
+        module(**{name: asked}).setup(stage)
+    assert str(caught.value) == (
+        f"data.{name}=Given: expected an answer to every query, got queries without one for 1 of 2 contexts "
+        "(first: 'B'): add the answers (of ARC: the file of solutions), or have them answered by seal predict "
+        "--model.predict answers"
+    )
+    module(predict=asked).setup("predict")
+
+
 @pytest.mark.parametrize("held_out", ["validation", "test"])
 def test_a_leak_is_refused_unless_it_is_allowed(held_out):
     leaked = [Context(id="other-id", title=" A", passage="About\na. ", queries=(Query("B?", ("y",)),))]

@@ -110,12 +110,18 @@ def test_nothing_at_the_path(tmp_path, reader):
 
 def test_paths_that_no_reader_takes(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\0")
+    (tmp_path / "a.csv").write_text("body,label\nx,y")
     (tmp_path / "a.json").write_text('[{"text": "x"}]')
     (tmp_path / "a.jsonl").mkdir()
     assert "expected a file or folder, got nothing there: check the path" in message(read_contexts, tmp_path / "none")
     assert (
         "a.png: expected a document (text, Markdown, HTML, PDF, Word or EPUB), got a file that is no text"
         in message(read_contexts, tmp_path / "a.png")
+    )
+    assert message(read_contexts, tmp_path / "a.csv") == (
+        f"{tmp_path}/a.csv: expected columns passage (or context), question and answers (or answer), or those of a "
+        "known form, got body, label: say which is which, as in '{class_path: seal_lightning.data.DatasetRows, "
+        f"init_args: {{path: {tmp_path}/a.csv, columns: {{passage: COLUMN, question: COLUMN, answers: COLUMN}}}}}}'"
     )
     assert "row 1: the row must be an object with passage, or" in message(read_contexts, tmp_path / "a.json")
     assert "expected a file that can be read, got: Is a directory" in message(Jsonl(str(tmp_path / "a.jsonl")).read)

@@ -122,7 +122,7 @@ def word(*paragraphs):
 def test_texts(tmp_path, name, content, title, passage):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert texts(tmp_path) == {title: passage}
-    assert [context.title for context in read_contexts(tmp_path / name)] == [title]
+    assert [document.context.title for document in read_documents([str(tmp_path / name)])] == [title]
 
 
 def test_html(tmp_path):

@@ -7,7 +7,7 @@ text that is no grid is kept behind the reason why, so that a wrong answer tells
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from seal_lightning.errors import ConfigError, GradingError
 from seal_lightning.grading.base import Grader, best_over_golds
@@ -45,6 +45,19 @@ def read_votes(texts: Sequence[str], undo: Sequence[Callable[[Grid], Grid]], tex
 def candidates(answer: str) -> list[str]:
     """The grids of an answer, best first; none where it is malformed."""
     return [] if not answer.strip() or answer.startswith(MALFORMED) else answer.split("\n\n")
+
+
+def ranking(votes: Iterable[Sequence[str]]) -> list[str]:
+    """The grids from the most frequent first candidate to the least frequent other one; ties to the one seen first."""
+    listed = list(votes)
+    first, later = Counter(c for vote in listed for c in vote[:1]), Counter(c for vote in listed for c in vote[1:])
+    return sorted(dict.fromkeys([*first, *later]), key=lambda grid: (-first[grid], -later[grid]))
+
+
+def best_tries(answers: Sequence[str], alone: str) -> str:
+    """The answer of several adapters: the grids that most of them agree on, then those of the policy alone."""
+    grids = dict.fromkeys([*ranking(map(candidates, answers)), *candidates(alone)])
+    return "\n\n".join(list(grids)[:TRIES]) or next(filter(None, [*answers, alone]), "")
 
 
 def reason_of(answer: str) -> str:

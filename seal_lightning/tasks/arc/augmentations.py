@@ -8,7 +8,7 @@ ones to vote with. Maps that lose information, such as cropping, are left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from math import factorial
 from types import MappingProxyType
@@ -70,16 +70,20 @@ def augment_pair(pair: Pair, augmentation: Augmentation) -> Pair:
 
 def augment(puzzle: Puzzle, augmentation: Augmentation) -> Puzzle:
     """The puzzle of the images of all grids; GridError where one is too large."""
-    return _of_pairs(puzzle, partial(augment_pair, augmentation=augmentation))
+    return _of_grids(puzzle, augmentation.apply)
 
 
 def restore(puzzle: Puzzle, augmentation: Augmentation) -> Puzzle:
     """The puzzle that `augment` made this one of; GridError where there is none."""
-    return _of_pairs(puzzle, lambda pair: Pair(augmentation.undo(pair.input), augmentation.undo(pair.output)))
+    return _of_grids(puzzle, augmentation.undo)
 
 
-def _of_pairs(puzzle: Puzzle, change: Callable[[Pair], Pair]) -> Puzzle:
-    return Puzzle(tuple(map(change, puzzle.demonstrations)), tuple(map(change, puzzle.tests)))
+def _of_grids(puzzle: Puzzle, change: Callable[[Grid], Grid]) -> Puzzle:
+    shown, tests = (
+        tuple(Pair(change(pair.input), change(pair.output)) for pair in pairs)
+        for pairs in (puzzle.demonstrations, puzzle.tests)
+    )
+    return Puzzle(shown, tests, tuple(map(change, puzzle.asked)))
 
 
 def rotation(degrees: Literal[90, 180, 270]) -> Augmentation:
@@ -154,7 +158,7 @@ def chain(*steps: Augmentation) -> Augmentation:
 def reorder(puzzle: Puzzle, order: Sequence[int]) -> Puzzle:
     """The demonstrations in another order, `order[0]` first; ValueError where that is no order of all of them."""
     inverse_order(order, len(puzzle.demonstrations))
-    return Puzzle(tuple(puzzle.demonstrations[number] for number in order), puzzle.tests)
+    return replace(puzzle, demonstrations=tuple(puzzle.demonstrations[number] for number in order))
 
 
 def restore_order(puzzle: Puzzle, order: Sequence[int]) -> Puzzle:

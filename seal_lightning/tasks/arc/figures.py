@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from seal_lightning.evaluation import bootstrap_interval, group_by_context
-from seal_lightning.tasks.arc.answers import TRIES, candidates, reason_of, right_answers
+from seal_lightning.tasks.arc.answers import TRIES, candidates, ranking, reason_of, right_answers
 from seal_lightning.tasks.arc.augmentations import FAMILIES
 from seal_lightning.tasks.arc.edit import LOSSES, SCHEMA
 from seal_lightning.types import Kind, Rollout
@@ -150,16 +150,9 @@ def _success(rollout: Rollout) -> bool:
 def _solved(rollouts: Sequence[Rollout], tries: int) -> bool:
     """Whether the answers to one context, voting, have every test right within so many tries."""
     answers = [rollout.answers for rollout in rollouts if rollout.answers]
-    rankings = [_ranking(map(candidates, each)) for each in zip(*answers, strict=True)]
+    rankings = [ranking(map(candidates, each)) for each in zip(*answers, strict=True)]
     rights = [right_answers(golds) for golds in rollouts[0].golds]
     return bool(rankings) and all(right & set(ranking[:tries]) for ranking, right in zip(rankings, rights, strict=True))
-
-
-def _ranking(votes: Iterable[Sequence[str]]) -> list[str]:
-    """The grids from the most frequent first candidate to the least frequent other one; ties to the one seen first."""
-    listed = list(votes)
-    first, later = Counter(c for vote in listed for c in vote[:1]), Counter(c for vote in listed for c in vote[1:])
-    return sorted(dict.fromkeys([*first, *later]), key=lambda grid: (-first[grid], -later[grid]))
 
 
 def _cells(rollout: Rollout) -> float:

@@ -26,10 +26,17 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Puzzle:
-    """Demonstrations of a rule and tests; both in their order, which is a hint in some puzzles."""
+    """Demonstrations of a rule and tests; both in their order, which is a hint in some puzzles.
+
+    Attributes:
+        demonstrations: The pairs that show the rule.
+        tests: Pairs of which the output is to be found.
+        asked: In place of `tests`, inputs of which nobody knows the output.
+    """
 
     demonstrations: tuple[Pair, ...]
     tests: tuple[Pair, ...]
+    asked: tuple[Grid, ...] = ()
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -52,12 +59,14 @@ def write_demonstrations(pairs: Sequence[Pair], text: GridText = DIGITS) -> str:
 
 
 def context_of(puzzle: Puzzle, *, id: str, title: str = "", edits: tuple[str, ...] = ()) -> Context:
-    """The puzzle as a context; tests are queries with their output as gold."""
+    """The puzzle as a context; tests are queries with their output as gold, where it is known."""
+    queries = [Query(DIGITS.encode(pair.input), (DIGITS.encode(pair.output),)) for pair in puzzle.tests]
+    queries += [Query(DIGITS.encode(grid), ()) for grid in puzzle.asked]
     return Context(
         id=id,
         title=title or id,
         passage=write_demonstrations(puzzle.demonstrations),
-        queries=tuple(Query(DIGITS.encode(pair.input), (DIGITS.encode(pair.output),)) for pair in puzzle.tests),
+        queries=tuple(queries),
         edits=edits,
     )
 
@@ -90,13 +99,15 @@ def input_of(query: Query, context: Context) -> Grid:
 
 
 def puzzle_of(context: Context) -> Puzzle:
-    """The whole puzzle, tests with their outputs.
+    """The whole puzzle, tests with their outputs where they are known.
 
     Raises:
         DataError: The context is no puzzle.
     """
-    tests = [Pair(input_of(query, context), _read_grid(query.golds[0], context)) for query in context.queries]
-    return Puzzle(demonstrations_of(context), tuple(tests))
+    known = [(input_of(query, context), query.golds) for query in context.queries]
+    tests = [Pair(input, _read_grid(golds[0], context)) for input, golds in known if golds]
+    asked = [input for input, golds in known if not golds]
+    return Puzzle(demonstrations_of(context), tuple(tests), tuple(asked))
 
 
 def _read_grid(text: str, context: Context) -> Grid:

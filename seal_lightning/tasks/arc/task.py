@@ -11,15 +11,26 @@ from typing import Any, get_args
 
 from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.seeding import derive_seed
-from seal_lightning.tasks.arc.answers import read_votes
+from seal_lightning.tasks.arc.answers import best_tries, read_votes
 from seal_lightning.tasks.arc.augmentations import SYMMETRIES, Augmentation, augment_pair
 from seal_lightning.tasks.arc.building import training_puzzles
 from seal_lightning.tasks.arc.edit import ArcLimits, Loss, read_edit
 from seal_lightning.tasks.arc.figures import arc_tables
 from seal_lightning.tasks.arc.grids import Grid, grid_text
 from seal_lightning.tasks.arc.puzzles import Pair, demonstrations_of, input_of, write_demonstrations, write_input
-from seal_lightning.tasks.base import Task
-from seal_lightning.types import Context, Directives, Prompt, Query, Rollout, Schedule, SelfEdit, TrainingSequence
+from seal_lightning.tasks.arc.submission import submission
+from seal_lightning.tasks.base import AnswerFile, Task
+from seal_lightning.types import (
+    Context,
+    Directives,
+    Prediction,
+    Prompt,
+    Query,
+    Rollout,
+    Schedule,
+    SelfEdit,
+    TrainingSequence,
+)
 
 INSTRUCTION = (
     "Below are examples of a rule that turns an input grid into an output grid. Before a new input is to be solved, a "
@@ -122,6 +133,12 @@ class ArcTask(Task):
 
     def read_answers(self, texts: Sequence[str], query: Query, context: Context) -> str:
         return read_votes(texts, [way.undo for way in self.ways], self.text)
+
+    def vote(self, answers: Sequence[str], alone: str) -> str:
+        return best_tries(answers, alone)
+
+    def answer_file(self, predictions: Sequence[Prediction]) -> AnswerFile:
+        return submission(predictions)
 
     def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> str:
         return arc_tables(validations)

@@ -1,0 +1,80 @@
+"""Answers to queries that nobody knows the answer to: the E-step without its scores, and one answer of many adapters.
+
+    contexts -> self-edits -> adapters -> answers -> one prediction a query          (arXiv 2506.10943, section 3.1)
+
+It is what `seal predict` does where `model.predict` is `answers`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from seal_lightning.e_step import EStep, Plan
+from seal_lightning.phases import Clock, Report
+from seal_lightning.policy import Policy
+from seal_lightning.scoring import Grades, to_rollout, usage_by_purpose
+from seal_lightning.tasks import Task
+from seal_lightning.types import Context, Prediction, Rollout
+
+
+class AnsweringStep(EStep):
+    """An E-step that answers and scores nothing, so its queries need no golds."""
+
+    def run(
+        self, policy: Policy, contexts: Sequence[Context], *, plan: Plan, round: int, report: Report = lambda p: None
+    ) -> list[Rollout]:
+        """Adapt to self-edits and answer; the rollouts have answers with and without an adapter, and no reward."""
+        clock = Clock(report)
+        baselines = self._baselines(policy, contexts, clock)
+        attempts = self._attempts(policy, contexts, plan, round, clock)
+        trials, _ = self._try(policy, attempts, {}, clock)
+        seconds = {phase: spent / max(1, len(attempts)) for phase, spent in clock.seconds.items()}
+        return [
+            to_rollout(
+                attempt,
+                trial,
+                Grades(),
+                baseline_answers=baselines[attempt.context.id][1],
+                round=round,
+                seconds=seconds,
+                usage=usage_by_purpose(attempt, Grades(), first=False),
+            )
+            for attempt, trial in zip(attempts, trials, strict=True)
+        ]
+
+
+def predict(task: Task, contexts: Sequence[Context], rollouts: Sequence[Rollout]) -> list[Prediction]:
+    """One prediction for each query of the contexts, by the adapters of all their self-edits together."""
+    by_context: dict[str, list[Rollout]] = defaultdict(list)
+    for rollout in rollouts:
+        by_context[rollout.context_id].append(rollout)
+    return [
+        prediction
+        for context in contexts
+        for prediction in _of_context(task, context, by_context[context.id])
+        if by_context[context.id]
+    ]
+
+
+def _of_context(task: Task, context: Context, rollouts: Sequence[Rollout]) -> list[Prediction]:
+    predictions = []
+    for number, query in enumerate(context.queries):
+        answers = tuple(rollout.answers[number] for rollout in rollouts if rollout.answers)
+        alone = rollouts[0].baseline_answers[number]
+        predictions.append(Prediction(context, query, task.vote(answers, alone), answers, alone))
+    return predictions
+
+
+def to_row(prediction: Prediction) -> Mapping[str, Any]:
+    """A line of `answers.jsonl`, which `seal grade` reads where the golds are known."""
+    golds = {"golds": list(prediction.query.golds)} if prediction.query.golds else {}
+    return {
+        "context_id": prediction.context.id,
+        "question": prediction.query.question,
+        **golds,
+        "answer": prediction.answer,
+        "answers": list(prediction.answers),
+        "without_adapter": prediction.alone,
+    }
