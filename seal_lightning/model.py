@@ -149,11 +149,16 @@ def _dtype(name: Dtype) -> torch.dtype:
 
 
 def _pretrained(source: ModelSource, adapter: bool) -> tuple[Any, Any]:
-    folder = Path(source.name)
-    if folder.suffix == ".gguf" and folder.is_file():  # the file itself
-        source = replace(source, name=str(folder.parent), gguf_file=folder.name)
+    source = _with_file(source)
     peft = None if source.gguf_file else adapter_folder(source.name, source.revision)
     return read_checkpoint(_checkpoint(source)) if peft is None else _adapted(source, peft, adapter)
+
+
+def _with_file(source: ModelSource) -> ModelSource:
+    """The folder and the file of it where the name is the path of a GGUF file."""
+    path = Path(source.name)
+    named = path.suffix == ".gguf" and path.is_file()
+    return replace(source, name=str(path.parent), gguf_file=path.name) if named else source
 
 
 def _checkpoint(source: ModelSource) -> Checkpoint:
@@ -231,6 +236,7 @@ def _base_of(source: ModelSource, folder: Path) -> ModelSource:
 
 def base_name(source: ModelSource) -> str:
     """What adapters that are made on this source are for: its name, or that of the base where it is a PEFT folder."""
+    source = _with_file(source)
     if source.name in SHIPPED or source.name.startswith("random/") or source.gguf_file:
         return source.name
     peft = adapter_folder(source.name, source.revision)

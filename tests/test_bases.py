@@ -332,6 +332,7 @@ def write_gguf(path):
 def test_a_gguf_file_is_read(tmp_path, by_path):
     expected = write_gguf(tmp_path / "tiny.gguf")
     source = ModelSource(str(tmp_path / "tiny.gguf")) if by_path else ModelSource(str(tmp_path), gguf_file="tiny.gguf")
+    assert base_name(source) == str(tmp_path)
     model, tokenizer, _ = load_model(source)
     assert tokenizer.decode(tokenizer("Brot und Öl")["input_ids"]) == "Brot und Öl"
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (2, 1)

@@ -386,7 +386,7 @@ def test_options_are_checked():
 @pytest.mark.parametrize(
     ("family", "names", "reason"),
     [
-        ("llama", ["embed_tokens"], "is no linear layer"),
+        ("llama", ["embed_tokens"], "is not a linear layer"),
         ("gpt2", ["lm_head"], "shares its weight with the input embedding"),
         ("llama", ["query"], "target_modules"),
     ],

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
 from seal_lightning.adapters import AdapterBank, adapter_state
 from seal_lightning.cli import main
+from seal_lightning.continual.updates import Merged, Stacked
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.model import ModelSource, fingerprint, load_model
@@ -205,6 +206,44 @@ def test_whole_weights_are_dequantised(saved, kind, tmp_path):
     whole, report = loaded
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert difference(logits(whole.eval()), logits(tuned.module)) <= TOLERANCE[kind] * (1 if kind == "nf4" else 10)
+
+
+def test_the_adapter_of_a_peft_folder_stays_beside_quantised_weights(saved, tmp_path):
+    moved_once = policy_of(saved("nf4"))
+    moved(moved_once, seed=1)
+    moved_once.export(tmp_path / "adapter")
+    model, tokenizer = load(str(tmp_path / "adapter"))
+    assert fingerprint(model) != fingerprint(load(saved("nf4"))[0])
+    moved_once.module.eval()
+    assert difference(logits(model), logits(moved_once.module)) <= 1e-5
+
+    tuned = TunedPolicy(model, tokenizer, False, PolicyTuning(rank=2, alpha=2.0), seed=0)
+    moved(tuned, seed=2)
+    tuned.end_round(0)
+    tuned.export(tmp_path / "both")
+    tuned.module.eval()
+    loaded = PeftModel.from_pretrained(base_for_peft(saved("nf4")), str(tmp_path / "both")).eval()
+    assert difference(logits(loaded), logits(tuned.module)) <= 2e-4
+    tuned.export(tmp_path / "whole", merged=True)
+    whole = AutoModelForCausalLM.from_pretrained(str(tmp_path / "whole")).eval()
+    assert difference(logits(whole), logits(tuned.module)) <= 2e-4
+
+
+@pytest.mark.parametrize("kind", [Merged, Stacked])
+def test_what_a_stream_adds_to_quantised_layers_is_taken_back_to_the_last_bit(saved, kind):
+    model, tokenizer = load(saved("nf4"))
+    before = logits(model)
+    tuned = after_two_rounds(saved("nf4"))
+    lora = tuned.learned()
+    assert lora is not None
+    updates = kind(Policy(model, tokenizer, chat=False))
+    updates.add(lora)
+    updates.add(lora)
+    assert difference(logits(model), before) > 0.1
+    updates.clear()
+    assert torch.equal(logits(model), before)
+    updates.add(lora)
+    assert difference(logits(model), logits(tuned.module)) <= 1e-4
 
 
 def test_all_weights_cannot_be_trained(saved):

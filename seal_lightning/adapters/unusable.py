@@ -60,6 +60,10 @@ def _not_adapted(model: Any, names: Sequence[str]) -> list[str] | None:
     with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         empty = type(model)._from_config(copy.deepcopy(model.config))
+        built = {name for name, _ in empty.named_modules()}
+        names = [name for name in names if name in built]  # a layer that was put in later is not judged
+        if not names:
+            return []
         try:
             adapted = get_peft_model(empty, LoraConfig(r=1, target_modules=list(names)))
         except ValueError:
