@@ -37,9 +37,9 @@ def test_more_than_causal_attention_is_refused(family, more):
     model, _ = build_tiny(family)
     before = model.config._attn_implementation
     ids = torch.randint(3, 250, (1, 80), generator=torch.Generator().manual_seed(0))  # the window is 8
-    with torch.no_grad(), pytest.raises(UnsuitedError, match=more):
-        with packed_attention(model, [80], torch.device("cpu")):
-            model(input_ids=ids, use_cache=False)
+    attention = packed_attention(model, [80], torch.device("cpu"))
+    with torch.no_grad(), pytest.raises(UnsuitedError, match=more), attention:
+        model(input_ids=ids, use_cache=False)
     assert model.config._attn_implementation == before
 
 
