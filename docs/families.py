@@ -382,7 +382,7 @@ EXAMPLES: Mapping[str, str] = {
     "olmo_hybrid": "allenai/Olmo-Hybrid-7B",
     "lfm2": "LiquidAI/LFM2-350M",
     "lfm2_moe": "LiquidAI/LFM2-8B-A1B",
-    "lfm3": "LFM3",
+    "lfm3": "LiquidAI/LFM3-1.7B",
     "kimi_linear": "moonshotai/Kimi-Linear-48B-A3B-Base",
     "minimax": "MiniMaxAI/MiniMax-Text-01-hf",
     "gemma3": "google/gemma-3-4b-it",
