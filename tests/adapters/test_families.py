@@ -70,7 +70,8 @@ def test_a_family_is_exact_or_refused(family):
 def test_the_page_has_every_family_once():
     rows = families.PAGE.read_text().splitlines()
     listed = [line.split("`")[1] for line in rows if line.startswith("| `")]
-    assert listed == list(FAMILIES) == list(families.EXAMPLES)
+    assert listed == list(FAMILIES)
+    assert set(listed) == set(families.EXAMPLES)
     assert len(listed) >= 60
     assert families.PAGE.read_text().startswith(families.INTRODUCTION)
 
