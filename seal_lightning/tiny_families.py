@@ -71,6 +71,7 @@ _GRANITE: Sizes = {
     "attention_multiplier": 0.3,
 }
 _YARN: Sizes = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 32.0, "original_max_position_embeddings": 64}
+_LLAMA4_YARN: Sizes = {**_YARN, "llama_4_scaling_beta": 0.1}  # attention is scaled by the position
 _SIGLIP: Sizes = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -109,6 +110,8 @@ FAMILIES: Mapping[str, Family] = {
     "opt-projected": Family("opt", {**_WIDE, "ffn_dim": 48, "word_embed_proj_dim": 16, "do_layer_norm_before": False}),
     "xglm": Family("xglm", {**_WIDE, "ffn_dim": 48}),
     "minicpm3": Family("minicpm3", {**_WIDE, **_LATENT}),
+    "ministral3": Family("ministral3", {**_HEADS, "rope_parameters": _LLAMA4_YARN}),
+    "bert": Family("bert", _WIDE),  # reads both ways: for what has to be refused
     # a bias for distance instead of positions
     **_plain(_WIDE, "bloom", "mpt"),
     "falcon-alibi": Family(
@@ -152,6 +155,10 @@ FAMILIES: Mapping[str, Family] = {
     "glm4_moe": Family("glm4_moe", {**_HEADS, **_ROUTED, "first_k_dense_replace": 1}),
     "dots1": Family("dots1", {**_HEADS, **_ROUTED, "n_shared_experts": 1, "first_k_dense_replace": 1}),
     "ernie4_5_moe": Family("ernie4_5_moe", {**_GROUPED, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 16}),
+    "minimax_m2": Family("minimax_m2", {**_HEADS, **_FEW}),
+    "glm4_moe_lite": Family(
+        "glm4_moe_lite", {**_WIDE, **_LATENT, **_ROUTED, "mlp_layer_types": ["dense", "sparse"], "n_shared_experts": 1}
+    ),
     "afmoe": Family("afmoe", {**_HEADS, **_EXPERTS, **_MIXED, "num_shared_experts": 1}),
     "llama4_text": Family(
         "llama4_text",
@@ -215,6 +222,12 @@ FAMILIES: Mapping[str, Family] = {
     "lfm2": Family("lfm2", {**_GROUPED, "layer_types": ["conv", "full_attention"], "block_multiple_of": 16}),
     "lfm2_moe": Family(
         "lfm2_moe", {**_GROUPED, **_EXPERTS, "layer_types": ["conv", "full_attention"], "num_dense_layers": 1}
+    ),
+    "lfm3": Family("lfm3", {**_HEADS, **_SLIDING, "layer_types": ["conv", "sliding_attention"]}),
+    "kimi_linear": Family(
+        "kimi_linear",
+        {**_WIDE, **_LATENT, **_FEW, **_RECURRENT, "moe_intermediate_size": 16, "mlp_layer_types": ["dense", "sparse"]}
+        | {"linear_head_dim": 8, "linear_num_heads": 4, "n_shared_experts": 1},
     ),
     "minimax": Family("minimax", {**_HEADS, **_FEW, **_RECURRENT, "block_size": 16}),
     # a text model beside a vision tower

@@ -13,9 +13,10 @@ from seal_lightning.tiny import FAMILIES, build_tiny
 PACKED = """
     llama qwen2 olmo olmo2 smollm3 phi nemotron apertus arcee qwen3 gemma glm glm4 helium seed_oss ernie4_5
     hunyuan_v1_dense internlm3 phi3 bitnet nanochat jais2 hyperclovax diffllama gpt_neox gpt2 gpt_bigcode persimmon ctrl
-    llama-tied granite cohere opt opt-projected minicpm3
+    llama-tied granite cohere opt opt-projected minicpm3 ministral3
     mixtral granitemoe phimoe granitemoeshared qwen3_moe olmoe flex_olmo qwen2_moe hunyuan_v1_moe jetmoe
     deepseek_v2 deepseek_v3 glm4_moe dots1 ernie4_5_moe
+    minimax_m2 glm4_moe_lite
     mistral3 llava qwen2_vl qwen2_5_vl qwen3_vl idefics3 smolvlm internvl
 """.split()
 PACKED_BY_TRANSFORMERS = """
@@ -26,14 +27,16 @@ PACKED_BY_TRANSFORMERS = """
 PADDED = """
     falcon biogpt openai-gpt xglm bloom mpt falcon-alibi gpt_oss afmoe
     mamba falcon_mamba mamba2 rwkv xlstm jamba bamba falcon_h1 granitemoehybrid zamba zamba2 nemotron_h recurrent_gemma
-    qwen3_next qwen3_5_text olmo_hybrid lfm2 lfm2_moe minimax qwen3_5
+    qwen3_next qwen3_5_text olmo_hybrid lfm2 lfm2_moe lfm3 kimi_linear minimax qwen3_5
 """.split()
 TRAINING = {
     **dict.fromkeys(PACKED, "packed"),
     **dict.fromkeys(PACKED_BY_TRANSFORMERS, "packed by transformers"),
     **dict.fromkeys(PADDED, "padded"),
     "paligemma": "refused",
+    "bert": "refused",
 }
+ALONE = "one row at a time"
 LEFT, EQUAL, ANEW = (
     "padded on the left",
     "only with rows of the same length",
@@ -41,14 +44,18 @@ LEFT, EQUAL, ANEW = (
 )
 ANSWERING = {
     **dict.fromkeys(FAMILIES, LEFT),
-    **dict.fromkeys(("mamba", "falcon_mamba", "rwkv", "xlstm"), EQUAL),
+    **dict.fromkeys(("mamba", "falcon_mamba", "xlstm"), EQUAL),
+    **dict.fromkeys(("rwkv", "minimax"), ALONE),
     **dict.fromkeys(("openai-gpt", "recurrent_gemma"), ANEW),
     "paligemma": "refused",
+    "bert": "refused",
+    "bert": "refused",
 }
 EXPORT = {
     **dict.fromkeys(FAMILIES, "equal"),
     **dict.fromkeys(("zamba", "zamba2"), "equal; merging refused"),
     "paligemma": "not trained",
+    "bert": "not trained",
 }
 
 
@@ -63,7 +70,8 @@ def test_a_family_is_exact_or_refused(family):
 def test_the_page_has_every_family_once():
     rows = families.PAGE.read_text().splitlines()
     listed = [line.split("`")[1] for line in rows if line.startswith("| `")]
-    assert listed == list(FAMILIES) == list(families.EXAMPLES)
+    assert listed == list(FAMILIES)
+    assert set(listed) == set(families.EXAMPLES)
     assert len(listed) >= 60
     assert families.PAGE.read_text().startswith(families.INTRODUCTION)
 
