@@ -16,17 +16,28 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Literal
 
+from seal_lightning.adapters.bank import find_targets
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.escaping import shortened
 from seal_lightning.grading import Grader, Reward, Rubric
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
+from seal_lightning.isolation import answering_way, training_way
 from seal_lightning.left_out import ANSWERS, LONGEST, QUERIES, SKIPPED, TRUNCATED
 from seal_lightning.phases import Clock, Report
 from seal_lightning.policy import Policy
 from seal_lightning.questions import OwnQueries, Questioner
 from seal_lightning.raced import Raced, RaceWork, States, run_race
 from seal_lightning.racing import Racing
-from seal_lightning.sampling import Answerer, Answers, Asked, LocalAnswerer, PolicyWriter, Sampler, SampleRequest
+from seal_lightning.sampling import (
+    Answerer,
+    Answers,
+    Asked,
+    LocalAnswerer,
+    LocalSampler,
+    PolicyWriter,
+    Sampler,
+    SampleRequest,
+)
 from seal_lightning.scoring import (
     Attempt,
     Grades,
@@ -228,6 +239,26 @@ class EStep:
             )
             for attempt in attempts
         ]
+
+    def check_model(self, policy: Policy, *, adapts: bool = True) -> None:
+        """Probe how the policy is trained and continued, so that a model which cannot be is refused before any work.
+
+        Args:
+            policy: Frozen and in evaluation mode.
+            adapts: Off where edits are only written.
+
+        Raises:
+            ConfigError: The inner loop's layers are not in the model.
+            ModelError: It cannot be trained, or cannot be continued.
+        """
+        if isinstance(self.sampler, LocalSampler):
+            answering_way(policy.model)
+        if not adapts:
+            return
+        layers = [target.name for target in find_targets(policy.model, self.inner_loop.target_modules)]
+        training_way(policy.model, layers)
+        if isinstance(self.answerer, LocalAnswerer):
+            answering_way(policy.model, layers)
 
     def check_fits(
         self,

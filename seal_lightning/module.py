@@ -25,6 +25,7 @@ from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.left_out import tell_left_out
 from seal_lightning.m_step import MStep, Shares, make_loader, tell_truncated
 from seal_lightning.model import ModelSource, fingerprint, load_model
+from seal_lightning.partitioned import is_partitioned
 from seal_lightning.phases import Interrupted, interruptible
 from seal_lightning.policy import PolicyTuning, TunedPolicy
 from seal_lightning.predictions import AnsweringStep
@@ -255,7 +256,8 @@ class SEALModule(LightningModule):
     def on_predict_start(self) -> None:
         self._check_servers(rounds=self.rounds_done)
         contexts = self.datamodule.predict_contexts
-        self._check_fits(contexts if self.answers_queries else [replace(context, queries=()) for context in contexts])
+        asked = contexts if self.answers_queries else [replace(context, queries=()) for context in contexts]
+        self._check_fits(asked, adapts=self.answers_queries)
 
     def _check_servers(self, *, rounds: int) -> None:
         """A server that is to hold the policy must load what becomes of it after `rounds`, with an inner adapter."""
@@ -268,7 +270,10 @@ class SEALModule(LightningModule):
             adapted = [target.name for target in find_targets(policy.model, loop.target_modules)]
             self.e_step.answerer.server.check(policy, rank=rank + loop.rank, layers=[*learned, *adapted])
 
-    def _check_fits(self, contexts: Sequence[Context]) -> None:
+    def _check_fits(self, contexts: Sequence[Context], *, adapts: bool = True) -> None:
+        if not any(map(is_partitioned, self.policy.module.parameters())):  # else probed with the replica's first unit
+            with self.policy.frozen() as policy:
+                self.e_step.check_model(policy, adapts=adapts)
         self.e_step.check_fits(self.policy.policy, contexts)
 
     def on_validation_epoch_start(self) -> None:

@@ -76,6 +76,7 @@ def main(args: Sequence[str]) -> None:
     if not options.dry_run:
         open_folder(output, "adapt", resume=options.resume)
     policy = load_policy(module, options.policy, options.device)
+    module.e_step.check_model(policy)
     module.e_step.check_fits(
         policy,
         [passage for document in documents for passage in document.passages],
@@ -92,14 +93,6 @@ def main(args: Sequence[str]) -> None:
     with signals.noted():
         _adapt(options, module, policy, read, writing, output, check_stop=signals.check)
     write_settings(parser, settings, output, finished=True)
-
-
-def _check_fits(module: SEALModule, policy: Policy, documents: Sequence[Document], passage_chars: int) -> None:
-    try:
-        module.e_step.check_fits(policy, [passage for document in documents for passage in document.passages])
-    except ModelError as error:
-        advice = f"--passage_chars cuts documents finer (in characters, now {passage_chars}; tokens may be more)"
-        raise ModelError(f"{error}: {advice}") from error
 
 
 # -- options -----------------------------------------------------------------------------------------------------------

@@ -227,6 +227,7 @@ def _run(
 ) -> None:
     module: SEALModule = options.model
     policy = load_policy(module, options.policy, options.device)
+    module.e_step.check_model(policy)
     module.e_step.check_fits(policy, [*data.contexts, *data.unrelated])
     origin = {"base": fingerprint(policy.model)}
     screen, signals = Screen(), StopSignals()

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 
 from seal_lightning.isolation.probing import (
+    check_causal,
     draw_rows,
     fault_of,
     probe_bank,
@@ -148,18 +149,13 @@ class _Probe:
         try:
             with self._attached():
                 self.reference = [self._alone(number, row) for number, row in enumerate(whole)]
-                causal = all(
-                    same(self._alone(number, prompt)[-1], self.reference[number][0], self.tolerated)
-                    for number, prompt in enumerate(self.prompts)
-                )
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
             raise refused(model, "continue texts", " ".join(str(error).split())[:200]) from error
         if not all(bool(logits.isfinite().all()) for logits in self.reference):
             raise refused(model, "continue texts", "its logits for a few random tokens are not finite numbers")
-        if not causal:
-            raise refused(model, "continue texts", "it is not causal, what comes later changes what it said before")
+        check_causal(model, whole[1], self.tolerated, doing="continue texts")
 
     def difference(self, way: AnsweringWay) -> str:
         with self._attached():

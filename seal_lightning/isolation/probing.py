@@ -108,6 +108,18 @@ def probe_bank(model: Any, targets: Sequence[str], *, trainable: bool) -> Adapte
     return bank
 
 
+def check_causal(model: Any, row: Sequence[int], tolerated: float, *, doing: str) -> None:
+    """Raises `ModelError` where what comes later in a row changes what the model said before."""
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        whole, start = (
+            model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0].float()
+            for ids in (row, row[: len(row) // 2])
+        )
+    if not same(whole[: len(start)], start, tolerated):
+        raise refused(model, doing, "it is not causal: what comes later in a text changes what it said before")
+
+
 @contextmanager
 def undisturbed(model: Any) -> Iterator[None]:
     """Keep hooks out of a probe: a bank that is attached at this moment routes other rows."""

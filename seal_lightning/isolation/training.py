@@ -19,6 +19,7 @@ from seal_lightning.adapters import AdapterBank
 from seal_lightning.adapters.attention import packed_attention, replaceable
 from seal_lightning.head_loss import HeadLoss
 from seal_lightning.isolation.probing import (
+    check_causal,
     draw_rows,
     fault_of,
     probe_bank,
@@ -90,7 +91,7 @@ WAYS = (
 )
 
 
-def training_way(model: Any, targets: Sequence[str], *, longest: int) -> TrainingWay:
+def training_way(model: Any, targets: Sequence[str], *, longest: int = 0) -> TrainingWay:
     """The fastest way in which adapters on these layers become what each becomes alone.
 
     Args:
@@ -154,6 +155,7 @@ class _Probe:
             raise refused(model, "train adapters", " ".join(str(error).split())[:200]) from error
         if not bool(self.losses.isfinite().all() and self.gradients.isfinite().all()):
             raise refused(model, "train adapters", "the loss of a few random tokens is not a finite number")
+        check_causal(model, rows[2], self.tolerated, doing="train adapters")
 
     def fault(self, way: TrainingWay) -> str:
         return fault_of(lambda: self._difference(way))

@@ -49,11 +49,9 @@ ANSWERING = {
     **dict.fromkeys(("openai-gpt", "recurrent_gemma"), ANEW),
     "paligemma": "refused",
     "bert": "refused",
-    "bert": "refused",
 }
 EXPORT = {
     **dict.fromkeys(FAMILIES, "equal"),
-    **dict.fromkeys(("zamba", "zamba2"), "equal; merging refused"),
     "paligemma": "not trained",
     "bert": "not trained",
 }
