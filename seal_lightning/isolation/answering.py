@@ -143,7 +143,7 @@ class _Probe:
         self.model = model
         self.tolerated = tolerance(model)
         self.bank = probe_bank(model, targets, trainable=False) if targets else None
-        whole = draw_rows(model, [length + _STEPS for length in _LENGTHS])
+        whole = draw_rows(model, [length + _STEPS for length in _LENGTHS], least=_STEPS + 1)
         self.prompts = [row[:-_STEPS] for row in whole]
         self.forced = [row[-_STEPS:] for row in whole]
         try:

@@ -67,22 +67,26 @@ def _rotary_limits(parameters: Any, config: Any) -> Iterator[int]:
         yield from _rotary_limits(nested, config)
 
 
-def draw_rows(model: Any, lengths: Sequence[int], *, seed: int = 0) -> list[list[int]]:
+def draw_rows(model: Any, lengths: Sequence[int], *, least: int = 2, seed: int = 0) -> list[list[int]]:
     """Random token ids, a row for each length; without ids that the configuration gives a meaning (an image's place).
 
-    Rows are longer by a window of attention that is short enough for it.
+    Rows are longer by a window of attention that is short enough for it. Where the model's own window is too short for
+    the longest, all are shorter in proportion, but not below `least`: rows of one length would hide what padding does.
     """
     config = text_config(model)
     window = window_of(config) or 0
     longer = window if window <= _SHORT else 0
     limit = getattr(config, "max_position_embeddings", None) or 1 << 20
+    room = limit - min(8, limit // 4)
+    longest = max(lengths) + longer
     size = min(model.get_input_embeddings().weight.shape[0], config.vocab_size)
     special = set(_special_ids(model.config.to_dict()))
     plain = [token for token in range(min(size, 4096)) if token not in special] or [0]
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for length in lengths:
-        drawn = torch.randint(len(plain), (max(2, min(length + longer, limit - 8)),), generator=generator)
+        length = max(least, (length + longer) * min(longest, room) // longest)
+        drawn = torch.randint(len(plain), (length,), generator=generator)
         rows.append([plain[number] for number in drawn.tolist()])
     return rows
 

@@ -68,6 +68,11 @@ class TrainingWay:
         shared = [list(sequences)] if self.mixed else adapters
         return [lay_out(part) for group in shared for part in deal(group, max_tokens=max_tokens)]
 
+    def room(self, model: Any, max_tokens: int) -> int:
+        """Tokens of a pass on this model: rows that transformers masks stay in its window, some masks end there."""
+        window = getattr(text_config(model), "max_position_embeddings", None) or max_tokens
+        return min(max_tokens, window) if self.rows == "packed by transformers" else max_tokens
+
     def backward(self, bank: AdapterBank, head_loss: HeadLoss, batch: TrainingBatch) -> torch.Tensor:
         """Add the gradients of one pass to the attached bank's; returns the weighted losses, (S,)."""
         with self._attention(bank, batch), bank.routing(batch.slots):
