@@ -10,6 +10,7 @@ import logging
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import torch
 from seal_lightning.isolation.probing import (
     check_causal,
     draw_rows,
+    draws_of,
     fault_of,
     probe_bank,
     refused,
@@ -113,15 +115,14 @@ def answering_way(model: Any, targets: Sequence[str] = (), *, longest: int = 0) 
         ModelError: The model is not causal, or cannot be run.
     """
     faults = remembered(model, "answering", tuple(targets))
-    probe: _Probe | None = None
+    probe = cache(lambda draw: _Probe(model, targets, seed=draw))
     limit = rotary_limit(text_config(model)) or longest
     for way in WAYS:
         if (longest > limit and "alone" not in way.rows) or (not targets and not way.mixed and "alone" not in way.rows):
             continue
         if way not in faults:
             with undisturbed(model), torch.no_grad():
-                probe = probe or _Probe(model, targets)
-                faults[way] = fault_of(lambda probe=probe, way=way: probe.difference(way))
+                faults[way] = fault_of(lambda draw, way=way: probe(draw).difference(way), draws=draws_of(model))
             log.debug("continuing rows %s: %s", way, faults[way] or "exact")
             if not faults[way]:
                 _say(model, way, faults)
@@ -139,11 +140,11 @@ def _say(model: Any, way: AnsweringWay, faults: dict[AnsweringWay, str]) -> None
 class _Probe:
     """Six rows of two adapters, and the logits of each one's next tokens alone."""
 
-    def __init__(self, model: Any, targets: Sequence[str]) -> None:
+    def __init__(self, model: Any, targets: Sequence[str], *, seed: int = 0) -> None:
         self.model = model
         self.tolerated = tolerance(model)
         self.bank = probe_bank(model, targets, trainable=False) if targets else None
-        whole = draw_rows(model, [length + _STEPS for length in _LENGTHS], least=_STEPS + 1)
+        whole = draw_rows(model, [length + _STEPS for length in _LENGTHS], least=_STEPS + 1, seed=seed)
         self.prompts = [row[:-_STEPS] for row in whole]
         self.forced = [row[-_STEPS:] for row in whole]
         try:

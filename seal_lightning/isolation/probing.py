@@ -19,6 +19,7 @@ FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, As
 # Largest difference, as a share of the largest value, that the order of additions explains.
 TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2}
 COARSE = 6e-2  # bfloat16, and quantised layers that compute in it
+_COARSE_FROM = 1e-2
 
 _LIMITS = re.compile(r"(window|window_size|chunk_size|local_attention)$")
 _SHORT = 64  # tokens of a window that the probe can afford to exceed
@@ -29,6 +30,11 @@ def tolerance(model: Any) -> float:
     """The largest difference between equal results in the model's precision, as a share of the largest value."""
     dtypes = {parameter.dtype for parameter in model.parameters()}
     return max(TOLERANCE.get(dtype, COARSE) for dtype in dtypes)
+
+
+def draws_of(model: Any) -> int:
+    """How many draws of tokens a way has to fail on; several where rounding may send a token to another expert."""
+    return 1 if tolerance(model) < _COARSE_FROM else 3
 
 
 def same(mine: torch.Tensor, reference: torch.Tensor, tolerated: float) -> bool:
@@ -137,22 +143,33 @@ def undisturbed(model: Any) -> Iterator[None]:
             module._forward_hooks.update(before)
 
 
-def fault_of(attempt: Callable[[], str]) -> str:
-    """What is wrong with a way, "" where nothing is; a way that fails is one that does not work."""
-    try:
-        return attempt()
-    except torch.OutOfMemoryError:
-        raise
-    except FAILURES as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+def fault_of(attempt: Callable[[int], str], *, draws: int) -> str:
+    """What is wrong with a way, "" where nothing is; a way that fails is one that does not work.
+
+    Args:
+        attempt: Tries the way on the draw of this number, and says what is wrong.
+        draws: How many there are. What mixes rows up does so on each; a fault that one of them lacks was rounding.
+    """
+    fault = ""
+    for number in range(draws):
+        try:
+            fault = attempt(number)
+        except torch.OutOfMemoryError:
+            raise
+        except FAILURES as error:
+            fault = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        if not fault:
+            break
+    return fault
 
 
 def refused(model: Any, doing: str, why: str) -> ModelError:
     """The model by name, and what cannot be done with it."""
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    precise = next(model.parameters()).dtype in (torch.float32, torch.float64)
     return ModelError(
         f"model.source.name={name}: {type(model).__name__} cannot {doing}: {why}; use a causal language model of "
-        "docs/reference/families.md, or another model.source.attention"
+        f"docs/reference/families.md, or another model.source.attention{'' if precise else ' or dtype'}"
     )
 
 

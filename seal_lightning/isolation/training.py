@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from seal_lightning.head_loss import HeadLoss
 from seal_lightning.isolation.probing import (
     check_causal,
     draw_rows,
+    draws_of,
     fault_of,
     probe_bank,
     refused,
@@ -108,14 +110,13 @@ def training_way(model: Any, targets: Sequence[str], *, longest: int = 0) -> Tra
         ModelError: No way is exact, or the model cannot be trained at all.
     """
     faults = remembered(model, "training", tuple(targets))
-    probe: _Probe | None = None
+    probe = cache(lambda draw: _Probe(model, targets, seed=draw))
     for way in WAYS:
         if not _in_reach(model, way, longest):
             continue
         if way not in faults:
             with undisturbed(model), torch.enable_grad():
-                probe = probe or _Probe(model, targets)
-                faults[way] = probe.fault(way)
+                faults[way] = fault_of(lambda draw, way=way: probe(draw).difference(way), draws=draws_of(model))
             log.debug("training %s: %s", way, faults[way] or "exact")
             if not faults[way]:
                 _say(model, way, faults)
@@ -143,10 +144,10 @@ def _say(model: Any, way: TrainingWay, faults: dict[TrainingWay, str]) -> None:
 class _Probe:
     """Three sequences of two adapters, and what each gives alone."""
 
-    def __init__(self, model: Any, targets: Sequence[str]) -> None:
+    def __init__(self, model: Any, targets: Sequence[str], *, seed: int = 0) -> None:
         self.model = model
         self.tolerated = tolerance(model)
-        rows = draw_rows(model, _LENGTHS)
+        rows = draw_rows(model, _LENGTHS, seed=seed)
         self.sequences = [
             PackedSequence(slot, tokens, prompt, 1.0)
             for slot, tokens, prompt in zip(_SLOTS, rows, (0, 3, 0), strict=True)
@@ -162,10 +163,7 @@ class _Probe:
             raise refused(model, "train adapters", "the loss of a few random tokens is not a finite number")
         check_causal(model, rows[2], self.tolerated, doing="train adapters")
 
-    def fault(self, way: TrainingWay) -> str:
-        return fault_of(lambda: self._difference(way))
-
-    def _difference(self, way: TrainingWay) -> str:
+    def difference(self, way: TrainingWay) -> str:
         losses, gradients = self._run(way, HeadLoss(self.model, adapted=set(self.bank.A)))
         if not same(losses, self.losses, self.tolerated):
             return f"losses differ by {float((losses - self.losses).abs().max()):.2g}"
