@@ -157,7 +157,7 @@ class BankTraining:
     ) -> None:
         self.regulariser = regulariser or Regulariser()
         self.model, self.plans, self.make_bank, self.on_step = model, plans, make_bank, on_step
-        self.max_tokens, self.max_norm = max_tokens, max_norm
+        self.max_norm = max_norm
         self.states = list(start) or [None] * len(plans)
         self.pausing = until is not None
         stops = [plan.stats.steps for plan in plans]
@@ -177,6 +177,7 @@ class BankTraining:
         self.losses = torch.tensor(sums, device=self.bank.device)
         self.head_loss = HeadLoss(model, adapted=set(self.bank.A))
         self.way = self._choose_way()
+        self.max_tokens = self.way.room(model, max_tokens)
 
     def _choose_way(self) -> TrainingWay:
         longest = max((len(tokens) for plan in self.plans for tokens, _ in plan.sequences), default=0)

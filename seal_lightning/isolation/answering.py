@@ -118,7 +118,7 @@ def answering_way(model: Any, targets: Sequence[str] = (), *, longest: int = 0) 
         [way for way in WAYS if way.alone or (longest <= limit and (targets or way.mixed))],
         doing="continue texts",
         targets=targets,
-        probe=lambda: _Probe(model, targets).difference,
+        probe=lambda draw: _Probe(model, targets, seed=draw).difference,
         slow=lambda way: way.alone or "recomputed" in way.rows,
     )
 
@@ -127,11 +127,11 @@ class _Probe:
     """Six rows of two adapters, and the logits of each one's next tokens alone."""
 
     @torch.no_grad()
-    def __init__(self, model: Any, targets: Sequence[str]) -> None:
+    def __init__(self, model: Any, targets: Sequence[str], *, seed: int = 0) -> None:
         self.model = model
         self.tolerated = tolerance(model)
         self.bank = probe_bank(model, targets, trainable=False) if targets else None
-        whole = draw_rows(model, [length + _STEPS for length in _LENGTHS])
+        whole = draw_rows(model, [length + _STEPS for length in _LENGTHS], least=_STEPS + 1, seed=seed)
         self.prompts = [row[:-_STEPS] for row in whole]
         self.forced = [row[-_STEPS:] for row in whole]
         try:

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from seal_lightning.isolation.probing import rotary_limit, text_config
+
 CACHES = ("past_key_values", "cache_params", "state")  # what models call what they remember of a row
 
 
@@ -55,7 +57,10 @@ class Rows(ABC):
 
 
 class CachedRows(Rows):
-    """Rows with one cache of keys, values and states; shorter ones are padded on the left."""
+    """Rows with one cache of keys, values and states; shorter ones are padded on the left.
+
+    Where a row gets so long that its rotary embeddings change, it is read anew once.
+    """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
         super().__init__(model, prompts)
@@ -63,6 +68,8 @@ class CachedRows(Rows):
         self.ids, self.mask, self.positions = pad_left(prompts, device=self.device)
         self.padded = any(len(row) < longest for row in prompts)
         self.cache: dict[str, Any] = {}  # made by the model itself in the first pass
+        self.limit = rotary_limit(text_config(model))
+        self.read = self.ids  # everything so far, where it may have to be read again
 
     def logits(self) -> torch.Tensor:
         inputs = accepted(
@@ -85,12 +92,19 @@ class CachedRows(Rows):
         self.ids = tokens[:, None]
         self.positions = self.positions[:, -1:] + 1
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=1)
+        if self.limit is not None:
+            self.read = torch.cat([self.read, self.ids], dim=1)
+            if self.read.shape[1] == self.limit + 1:  # other frequencies from here on: what is cached has the old ones
+                self.cache, self.ids = {}, self.read
+                self.positions = (self.mask.cumsum(1) - 1).clamp_(min=0)
 
     def _keep(self, places: Sequence[int]) -> None:
         index = torch.tensor(places, device=self.device)
         for cache in self.cache.values():
             cache.reorder_cache(index)  # the one selection that states of linear attention know too
         self.ids, self.mask, self.positions = self.ids[index], self.mask[index], self.positions[index]
+        if self.limit is not None:
+            self.read = self.read[index]
 
 
 class RecomputedRows(Rows):

@@ -63,6 +63,11 @@ class TrainingWay:
         shared = [list(sequences)] if self.mixed else adapters
         return [lay_out(part) for group in shared for part in deal(group, max_tokens=max_tokens)]
 
+    def room(self, model: Any, max_tokens: int) -> int:
+        """Tokens of a pass on this model: rows that transformers masks stay in its window, some masks end there."""
+        window = getattr(text_config(model), "max_position_embeddings", None) or max_tokens
+        return min(max_tokens, window) if self.rows == "packed by transformers" else max_tokens
+
     def backward(self, bank: AdapterBank, head_loss: HeadLoss, batch: TrainingBatch) -> torch.Tensor:
         """Add the gradients of one pass to the attached bank's; returns the weighted losses, (S,)."""
         with self._attention(bank, batch), bank.routing(batch.slots):
@@ -102,7 +107,7 @@ def training_way(model: Any, targets: Sequence[str], *, longest: int = 0) -> Tra
         [way for way in WAYS if _in_reach(model, way, longest)],
         doing="train adapters",
         targets=targets,
-        probe=lambda: _Probe(model, targets).fault,
+        probe=lambda draw: _Probe(model, targets, seed=draw).difference,
         slow=lambda way: way.rows == "alone",
     )
 
@@ -121,10 +126,10 @@ class _Probe:
     """Three sequences of two adapters, and what each gives alone."""
 
     @torch.enable_grad()
-    def __init__(self, model: Any, targets: Sequence[str]) -> None:
+    def __init__(self, model: Any, targets: Sequence[str], *, seed: int = 0) -> None:
         self.model = model
         self.tolerated = tolerance(model)
-        rows = draw_rows(model, _LENGTHS)
+        rows = draw_rows(model, _LENGTHS, seed=seed)
         self.sequences = [
             PackedSequence(slot, tokens, prompt, 1.0)
             for slot, tokens, prompt in zip(_SLOTS, rows, (0, 3, 0), strict=True)
@@ -141,7 +146,7 @@ class _Probe:
         check_causal(model, rows[2], self.tolerated, doing="train adapters")
 
     @torch.enable_grad()
-    def fault(self, way: TrainingWay) -> str:
+    def difference(self, way: TrainingWay) -> str:
         """How a way differs from one sequence in a pass; empty where it does not."""
         losses, gradients = self._run(way, HeadLoss(self.model, adapted=set(self.bank.A)))
         if not same(losses, self.losses, self.tolerated):
