@@ -47,6 +47,8 @@ def reader_for(path: str | os.PathLike[str] | Reader) -> Reader:
             "check the path, or give the reader as class_path and init_args (a data set on the hub needs DatasetRows)"
         )
         raise DataError(f"{place}: expected a file or folder, got nothing there: {advice}")
+    if not place.is_dir() and not place.is_file():
+        raise DataError(f"{place}: expected a file or folder, got a pipe or a device: write what it holds into a file")
     if place.is_dir():
         if _is_of_puzzles(place):
             return ArcFiles(name)

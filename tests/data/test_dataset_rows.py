@@ -192,9 +192,10 @@ def test_a_path_is_enough_where_columns_have_the_usual_names(tmp_path):
     (tmp_path / "a.csv").write_text('Title,Passage,Question,Answer\nT,"P, one",A?,x\nT,"P, one",B?,y\n')
     (tmp_path / "semicolons.csv").write_text("passage;question;answer\nP;A?;x\n")
     (tmp_path / "a.tsv").write_text("context\tquestion\tanswers\nP\tA?\tx\n")
+    (tmp_path / "excel.csv").write_text("sep=;\npassage;question;answer;;\nP;A?;x;;\n")
     assert read_contexts(tmp_path / "a.csv")[0].queries == (Query("A?", ("x",)), Query("B?", ("y",)))
     assert read_contexts(tmp_path / "a.csv")[0].title == "T"
-    for place in ("semicolons.csv", "a.tsv"):
+    for place in ("semicolons.csv", "a.tsv", "excel.csv"):
         assert [(c.passage, c.queries) for c in read_contexts(tmp_path / place)] == [("P", (Query("A?", ("x",)),))]
     for name in ("passage", "context"):
         path = lines(tmp_path / f"{name}.jsonl", [{name: "P", "question": "A?", "answer": "x"}])
