@@ -26,6 +26,7 @@ from seal_lightning.isolation.probing import (
     remembered,
     rotary_limit,
     same,
+    sparse_from,
     text_config,
     tolerance,
     undisturbed,
@@ -116,9 +117,8 @@ def answering_way(model: Any, targets: Sequence[str] = (), *, longest: int = 0) 
     """
     faults = remembered(model, "answering", tuple(targets))
     probe = cache(lambda draw: _Probe(model, targets, seed=draw))
-    limit = rotary_limit(text_config(model)) or longest
     for way in WAYS:
-        if (longest > limit and "alone" not in way.rows) or (not targets and not way.mixed and "alone" not in way.rows):
+        if not _in_reach(model, way, longest) or (not targets and not way.mixed and "alone" not in way.rows):
             continue
         if way not in faults:
             with undisturbed(model), torch.no_grad():
@@ -129,6 +129,16 @@ def answering_way(model: Any, targets: Sequence[str] = (), *, longest: int = 0) 
         if not faults[way]:
             return way
     raise refused(model, "continue texts", faults[ALONE])
+
+
+def _in_reach(model: Any, way: AnsweringWay, longest: int) -> bool:
+    """What a probe of a few tokens cannot tell."""
+    config = text_config(model)
+    if "alone" in way.rows:
+        return True
+    if way.rows == "padded" and longest >= (sparse_from(config) or longest + 1):
+        return False
+    return longest <= (rotary_limit(config) or longest)
 
 
 def _say(model: Any, way: AnsweringWay, faults: dict[AnsweringWay, str]) -> None:
