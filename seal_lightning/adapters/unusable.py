@@ -3,8 +3,8 @@
 Found out on the model: a few tokens show which layers give back their product and nothing else (a router may return its
 choice too, a layer for groups of features several products side by side), and peft is asked which of them it would give
 an adapter (it sends the names of some mixtures' layers to their experts, and refuses others) and which it finds again
-in a file (it renames what is in files as transformers renames old checkpoints). What is left out here is left out of the
-inner loop and of the policy's fine-tuning alike, and said.
+in a file (it renames what is in files as transformers renames old checkpoints). What is left out here is left out of
+the inner loop and of the policy's fine-tuning alike, and said.
 """
 
 from __future__ import annotations
