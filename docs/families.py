@@ -364,6 +364,7 @@ EXAMPLES: Mapping[str, str] = {
     "glm4_moe_lite": "zai-org/GLM-4.7-Flash",
     "afmoe": "arcee-ai/Trinity-Nano-Base",
     "llama4_text": "the text model of meta-llama/Llama-4-Scout-17B-16E",
+    "laguna": "poolside/laguna-XS.2",
     "mamba": "state-spaces/mamba-130m-hf",
     "falcon_mamba": "tiiuae/falcon-mamba-7b",
     "mamba2": "mistralai/Mamba-Codestral-7B-v0.1",

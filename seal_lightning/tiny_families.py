@@ -172,6 +172,7 @@ FAMILIES: Mapping[str, Family] = {
             "layer_types": ["chunked_attention", "full_attention"],
         },
     ),
+    "laguna": Family("laguna", {**_HEADS, **_EXPERTS, **_SLIDING, "mlp_layer_types": ["dense", "sparse"]}),
     # a state in place of attention
     "mamba": Family("mamba", {**_STATE, "use_mambapy": False}),
     "falcon_mamba": Family("falcon_mamba", {**_STATE, "use_mambapy": False}),

@@ -29,7 +29,8 @@ class Seen:
 
     Attributes:
         unreached: Names of the parts with linear layers that the text never runs through, outermost only.
-        more: Names of the modules that give back more than one tensor, as routers do.
+        more: Names of the modules that give back something else than one product: more than one tensor, as routers do,
+            or of other sizes than a linear layer's.
     """
 
     unreached: tuple[str, ...] = ()
@@ -60,7 +61,7 @@ def _look(model: Any) -> Seen:
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         ran.add(module)
-        if not isinstance(output, torch.Tensor):
+        if not isinstance(output, torch.Tensor) or not _sizes_fit(module, args, output):
             more.add(module)
 
     handles = [module.register_forward_hook(note) for module in model.modules()]
@@ -82,6 +83,13 @@ def _look(model: Any) -> Seen:
         unreached=tuple(name for name, part in _not_in(ran, model) if _has_linear_layers(part)),
         more=frozenset(name for name, module in model.named_modules() if module in more),
     )
+
+
+def _sizes_fit(module: nn.Module, args: Any, output: torch.Tensor) -> bool:
+    """Whether a linear layer has made (..., out) of (..., in); true of any other module."""
+    if not isinstance(module, nn.Linear):
+        return True
+    return bool(args) and (*args[0].shape[:-1], module.out_features) == output.shape
 
 
 def plain_tokens(model: Any) -> torch.Tensor:

@@ -1,28 +1,29 @@
 """Linear layers that cannot carry an adapter although they look as if they could, each with the reason.
 
-Found out on the model: a few tokens show which layers give back nothing but their product (a router may return its
-choice too), and peft is asked which of them it would give an adapter (it sends the names of some mixtures' layers to
-their experts, and refuses others). What is left out here is left out of the inner loop and of the policy's fine-tuning
-alike, and said.
+Found out on the model: a few tokens show which layers give back their product and nothing else (a router may return its
+choice too, a layer for groups of features several products side by side), and peft is asked which of them it would give
+an adapter (it sends the names of some mixtures' layers to their experts, and refuses others) and which it finds again
+in a file (it renames what is in files as transformers renames old checkpoints). What is left out here is left out of
+the inner loop and of the policy's fine-tuning alike, and said.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 
 from seal_lightning.adapters.coverage import seen
 
-MORE = "they give back more than their product"
-NOT_BY_PEFT = "peft cannot give them one"
+MORE = "they give back something else than their product"
+NOT_BY_PEFT = "peft cannot give them one that loads again"
 
 _FOUND = "_layers_without_adapters"  # on the model: its structure does not change
 
@@ -68,8 +69,19 @@ def _not_adapted(model: Any, names: Sequence[str]) -> list[str] | None:
             adapted = get_peft_model(empty, LoraConfig(r=1, target_modules=list(names)))
         except ValueError:
             return None
-    given = {name for name, module in adapted.get_base_model().named_modules() if _has_adapter(module)}
-    return [name for name in names if name not in given]
+        given = {name for name, module in adapted.get_base_model().named_modules() if _has_adapter(module)}
+        lost = _not_read_back(adapted)
+    return [name for name in names if name not in given - lost]
+
+
+def _not_read_back(adapted: Any) -> set[str]:
+    """The layers whose adapter peft writes into a file by a name under which it does not find it again."""
+    result = set_peft_model_state_dict(adapted, get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    return {key.removeprefix("base_model.model.").partition(".lora_")[0] for key in _lora(result.missing_keys)}
+
+
+def _lora(keys: Iterable[str]) -> Iterator[str]:
+    return (key for key in keys if ".lora_" in key)
 
 
 def _has_adapter(module: nn.Module) -> bool:

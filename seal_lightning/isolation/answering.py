@@ -22,6 +22,7 @@ from seal_lightning.isolation.probing import (
     refused,
     rotary_limit,
     same,
+    sparse_from,
     text_config,
     tolerance,
 )
@@ -112,15 +113,24 @@ def answering_way(model: Any, targets: Sequence[str] = (), *, longest: int = 0) 
     Raises:
         ModelError: The model is not causal, or cannot be run.
     """
-    limit = rotary_limit(text_config(model)) or longest
     return fastest_exact(
         model,
-        [way for way in WAYS if way.alone or (longest <= limit and (targets or way.mixed))],
+        [way for way in WAYS if _in_reach(model, way, longest) and (targets or way.mixed or way.alone)],
         doing="continue texts",
         targets=targets,
         probe=lambda draw: _Probe(model, targets, seed=draw).difference,
         slow=lambda way: way.alone or "recomputed" in way.rows,
     )
+
+
+def _in_reach(model: Any, way: AnsweringWay, longest: int) -> bool:
+    """What a probe of a few tokens cannot tell."""
+    config = text_config(model)
+    if way.alone:
+        return True
+    if way.rows == "padded" and longest >= (sparse_from(config) or longest + 1):
+        return False
+    return longest <= (rotary_limit(config) or longest)
 
 
 class _Probe:

@@ -28,7 +28,9 @@ COARSE = 6e-2  # bfloat16, and quantised layers that compute in it
 _COARSE_FROM = 1e-2
 
 _LIMITS = re.compile(r"(window|window_size|chunk_size|local_attention)$")
+_SPARSE = re.compile(r"compress_rate|index_topk|index_block|keep_window|chunk_length")
 _SHORT = 64  # tokens of a window that the probe can afford to exceed
+_SEEN = 8  # tokens that all rows of the probes have more than
 _DRAWN = 0.1  # scale of the probe's adapters: clearly visible, and far from overflow
 
 
@@ -60,6 +62,21 @@ def window_of(config: Any) -> int | None:
         values.pop("sliding_window", None)
     found = [value for name, value in values.items() if _LIMITS.search(name) and type(value) is int and value > 0]
     return min(found, default=None)
+
+
+def sparse_from(config: Any) -> int | None:
+    """The length from which attention sums tokens up, or chooses among them, where the probe's rows are too short.
+
+    Both go by the place in the row as it lies in memory, whatever mask and position ids say.
+    """
+    found = [number for name, value in config.to_dict().items() if _SPARSE.search(name) for number in _numbers(value)]
+    return min((number for number in found if number > _SEEN), default=None)
+
+
+def _numbers(value: Any) -> Iterator[int]:
+    for one in value.values() if isinstance(value, Mapping) else [value]:
+        if type(one) is int:
+            yield one
 
 
 def rotary_limit(config: Any) -> int | None:
@@ -203,7 +220,7 @@ def _fault_of(attempt: Callable[[int], str], *, draws: int) -> str:
     for number in range(draws):
         try:
             fault = attempt(number)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, ModelError):  # the second: refused whatever the way
             raise
         except FAILURES as error:
             fault = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

@@ -25,6 +25,7 @@ from seal_lightning.isolation.probing import (
     refused,
     rotary_limit,
     same,
+    sparse_from,
     text_config,
     tolerance,
     window_of,
@@ -118,6 +119,8 @@ def _in_reach(model: Any, way: TrainingWay, longest: int) -> bool:
     if way.rows == "alone":
         return True
     if longest > (rotary_limit(config) or longest):
+        return False
+    if way.rows.startswith("packed") and sparse_from(config) is not None:
         return False
     return way.rows != "packed" or (replaceable(model) and longest <= (window_of(config) or longest))
 

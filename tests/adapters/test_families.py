@@ -22,7 +22,7 @@ PACKED = """
 PACKED_BY_TRANSFORMERS = """
     stablelm gpt_neox_japanese gptj codegen
     mistral starcoder2 ministral gemma2 gemma3_text vaultgemma cohere2 exaone4 cwm olmo3 phi3-window qwen2-window
-    gpt_neo modernbert-decoder gemma3n_text llama4_text gemma3
+    gpt_neo modernbert-decoder gemma3n_text llama4_text laguna gemma3
 """.split()
 PADDED = """
     falcon biogpt openai-gpt xglm bloom mpt falcon-alibi gpt_oss afmoe

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from seal_lightning.adapters import adapter_state
-from seal_lightning.adapters.bank import linear_layers
+from seal_lightning.adapters.bank import linear_layers, parts_without_adapter
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.isolation import answering_way, training_way
 from seal_lightning.policy import Policy
@@ -16,6 +16,25 @@ from seal_lightning.tiny import build_tiny, byte_tokenizer
 from seal_lightning.types import AdapterJob, TrainingSequence
 
 TEXT = "The lamp of the tarn burned until dawn and oil ran out in the copper mill. " * 2
+
+
+SIZES = {
+    "vocab_size": 259,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.1,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+}
+
+
+def build(family: str, **sizes):
+    config = AutoConfig.for_model(family, **SIZES, **sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
 
 
 def frozen(family: str, **options):
@@ -27,24 +46,33 @@ def long_rope(original: int):
     """A Phi-3 whose rotary frequencies change for rows of more than `original` tokens."""
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": original}
     factors = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [3.0, 5.0, 8.0, 12.0]}
-    config = AutoConfig.for_model(
+    return build(
         "phi3",
-        vocab_size=259,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
         intermediate_size=48,
         max_position_embeddings=4 * original,
         original_max_position_embeddings=original,
-        initializer_range=0.1,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=2,
         rope_parameters=rope | factors,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def compressing(**sizes):
+    """A DeepSeek-V4, whose attention sums up the tokens of blocks that are counted from the row's beginning."""
+    return build(
+        "deepseek_v4",
+        head_dim=8,
+        sliding_window=16,
+        moe_intermediate_size=16,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        q_lora_rank=16,
+        o_lora_rank=16,
+        o_groups=2,
+        hc_mult=2,
+        layer_types=["heavily_compressed_attention", "compressed_sparse_attention"],
+        index_n_heads=2,
+        index_head_dim=8,
+        **sizes,
+    )
 
 
 @torch.no_grad()
@@ -117,3 +145,24 @@ def test_half_precision_hides_no_leak_and_takes_no_fast_way_away(dtype):
         "mamba": ("padded", "only with rows of the same length"),
         "dots1": ("packed", "padded on the left"),
     }
+
+
+@pytest.mark.parametrize("rate", [8, 128])
+def test_attention_that_sums_tokens_up_shares_no_rows_also_where_the_probe_is_too_short_to_see_it(rate):
+    model = compressing(compress_rates={"heavily_compressed_attention": rate, "compressed_sparse_attention": 4})
+    layers = [layer.name for layer in linear_layers(model)]
+    assert str(training_way(model, layers, longest=300)) == "padded"
+    assert str(answering_way(model, layers, longest=300)) == "only with rows of the same length"
+    policy = Policy(model, byte_tokenizer(), chat=False)
+    prompts = [policy.encode(TEXT[:length]) for length in (20, 122, 130)]
+    found = generate_all(policy, prompts, size=3, max_new_tokens=12)
+    for prompt, (text, tokens) in zip(prompts, found, strict=True):
+        assert text == policy.decode(greedy(model, prompt, 12)[:tokens], prompt=prompt)
+
+
+def test_a_layer_that_is_linear_in_its_class_alone_gets_no_adapter():
+    model = compressing()
+    assert parts_without_adapter(model)["they give back something else than their product"] == [
+        "model.layers.0.self_attn.o_a_proj",
+        "model.layers.1.self_attn.o_a_proj",
+    ]
