@@ -214,6 +214,7 @@ def test_options_in_the_text_exist():
     of_classes = {name for thing in things for name, *_ in reference.parameters(thing)}
     others = {"help", "print_config", "version"}  # of every command
     others |= {"check", "exclude", "requeue", "signal"}  # of docs/reference.py, grading.fit, SLURM
+    others |= {"max", "enable", "ntasks", "lora"}  # of vLLM (--max-model-len and the like), SLURM
     unknown = []
     for page, text in WRITTEN.items():
         for quoted in re.findall(r"`([^`\n]+)`", re.sub(r"^ *```.*?^ *```", "", text, flags=re.S | re.M)):
