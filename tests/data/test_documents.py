@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from datasets import Dataset
 
 from seal_lightning.data.documents import read_documents
 from seal_lightning.errors import ConfigError, DataError
@@ -92,3 +93,23 @@ def test_mistakes_are_named(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text(f'{{"id": "same", "passage": "{passage}"}}\n')
     with pytest.raises(DataError, match="same: expected an id of its own"):
         read_documents([str(tmp_path / "x.jsonl"), str(tmp_path / "y.jsonl")])
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet", "saved"])
+def test_rows_with_a_text_each_are_documents(tmp_path, name):
+    rows = [{"title": "Mill", "text": "Built in 1803.", "url": "x"}, {"title": "Tower", "text": "Tall.", "url": "y"}]
+    place = tmp_path / name
+    if name == "rows.parquet":
+        Dataset.from_list(rows).to_parquet(place)
+    elif name == "saved":
+        Dataset.from_list(rows).save_to_disk(place)
+    else:
+        place.write_text(json.dumps(rows) if name == "rows.json" else "\n".join(map(json.dumps, rows)))
+    found = [(document.context.title, document.context.passage) for document in read_documents([str(place)])]
+    assert found == [("Mill", "Built in 1803."), ("Tower", "Tall.")]
+
+
+def test_rows_of_which_nobody_knows_the_text_are_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"name": "x"}\n')
+    with pytest.raises(DataError, match="got the fields name"):
+        read_documents([str(tmp_path / "a.jsonl")])
