@@ -8,6 +8,7 @@ be scored on.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from pathlib import Path
 from seal_lightning.data.base import Reader, scorable
 from seal_lightning.data.dataset_rows import DatasetRows, knows
 from seal_lightning.data.dataset_sources import is_saved, peek
-from seal_lightning.data.detect import read_contexts, reader_for
+from seal_lightning.data.detect import reader_for
 from seal_lightning.data.formats import kind_of
 from seal_lightning.data.json_forms import UnknownForm
 from seal_lightning.data.rows import Row, decode, describe, read_rows
@@ -27,6 +28,7 @@ from seal_lightning.escaping import shortened
 from seal_lightning.types import Context, Query
 
 STDIN = "-"
+PAGE = re.compile(r"\s*(?:<\?xml[^<>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE)  # as curl pipes it
 TEXTS = ("text", "content", "document", "article", "body")  # what columns with a text to learn are called
 
 
@@ -88,7 +90,7 @@ def read_sources(
 
     Args:
         sources: Files and folders, read as `--data.train` is; `-` is `stdin`.
-        stdin: What came through it: a text, or JSON, one object or one a line.
+        stdin: What came through it: a text, a web page, or JSON, one object or one a line.
         queries: A file of rows `{"document": id or title, "question", "answer"}`, which go to the documents' own.
         passage_chars: Longest passage in characters.
         strict: A document of a folder that cannot be used is an error; else it is left out, with a warning.
@@ -161,21 +163,21 @@ def _read_stdin(stdin: bytes) -> list[Context]:
         path = Path(folder) / f"stdin{_suffix(text)}"
         path.write_text(text, encoding="utf-8")
         try:
-            contexts = read_contexts(path)
+            contexts = _reader(str(path), path).read()
         except DataError as error:
             raise DataError(str(error).replace(str(path), STDIN)) from error
     return [replace(context, title="") if context.title == "stdin" else context for context in contexts]
 
 
 def _suffix(text: str) -> str:
-    """Of a file with this content: JSON where it is JSON, one value or one a line, else Markdown."""
+    """Of a file with this content: JSON where it is JSON, one value or one a line, a web page, else Markdown."""
     for content, suffix in ((text, ".json"), (text.strip().splitlines()[0], ".jsonl")):
         try:
             if isinstance(json.loads(content), dict | list):
                 return suffix
         except ValueError:
             continue
-    return ".md"
+    return ".html" if PAGE.match(text) else ".md"
 
 
 def _with_queries(contexts: Mapping[str, Context], path: Path) -> dict[str, Context]:

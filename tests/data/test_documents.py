@@ -23,7 +23,7 @@ def test_queries_go_to_the_passages_that_hold_their_answers(tmp_path):
     assert len(document.context.queries) == 3
 
 
-def test_standard_input_is_a_text_or_json():
+def test_standard_input_is_a_text_a_page_or_json():
     (note,) = read_documents(["-"], stdin=b"# A note\nThe lamp burns peat.")
     assert (note.context.title, note.context.passage) == ("A note", "The lamp burns peat.")
     (plain,) = read_documents(["-"], stdin=b"The lamp burns peat.")
@@ -31,6 +31,9 @@ def test_standard_input_is_a_text_or_json():
     assert len(read_documents(["-"], stdin=b'{"passage": "a"}\n{"passage": "b"}')) == 2
     (linked,) = read_documents(["-"], stdin=b"[1] The lamp burns peat.")
     assert linked.context.passage == "[1] The lamp burns peat."
+    (page,) = read_documents(["-"], stdin=b"<!DOCTYPE html>\n<title>Lamps</title><p>The lamp burns <b>peat</b>.</p>")
+    assert (page.context.title, page.context.passage) == ("Lamps", "The lamp burns **peat**.")
+    assert len(read_documents(["-"], stdin=b'{"text": "a"}\n{"text": "b"}')) == 2
     with pytest.raises(DataError, match="-: expected UTF-8 text on standard input"):
         read_documents(["-"], stdin=b"\xff\xfa")
     with pytest.raises(DataError, match=r"^-, line 2: field passage must be"):
