@@ -23,7 +23,7 @@ from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.command_line import set_log_level
 from seal_lightning.config_errors import read_config_files
 from seal_lightning.data.documents import STDIN, Document, Documents, read_sources
-from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.errors import ConfigError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.inner_loop import InnerLoop

@@ -342,3 +342,16 @@ def test_mistakes_are_one_line(tmp_path, options, error, message):
 def test_a_command_without_documents_says_what_to_name():
     with pytest.raises(ConfigError, match="DOCUMENT is not set: name files or folders"):
         adapt.main(["--output", "x"])
+
+
+def test_a_card_says_what_no_adapter_acts_on(tmp_path):
+    write_inputs(tmp_path)
+    run(tmp_path, "mixture", "--model.source.name", "random/mixtral", "--learn", "passage")
+    folder = next((tmp_path / "mixture" / "adapters").iterdir())
+    reason = "experts with fused weights"
+    assert (
+        f"No adapter acts on 2 parts, {reason} (first: model.layers.0.mlp.experts)."
+        in (folder / "README.md").read_text()
+    )
+    found = json.loads((folder / "adaptation.json").read_text())["without_adapter"]
+    assert found == {reason: ["model.layers.0.mlp.experts", "model.layers.1.mlp.experts"]}
