@@ -413,6 +413,7 @@ def page(outcomes: Mapping[str, Outcome]) -> str:
 
 
 def main(families: list[str]) -> int:
+    torch.set_num_threads(1)  # for models as small as these more only wait for each other
     outcomes = {}
     for family in families or FAMILIES:
         outcomes[family] = measure(family)

@@ -8,15 +8,18 @@ be scored on.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seal_lightning.data.base import scorable
-from seal_lightning.data.dataset_sources import is_saved
-from seal_lightning.data.detect import read_contexts, reader_for
+from seal_lightning.data.base import Reader, scorable
+from seal_lightning.data.dataset_rows import DatasetRows, knows
+from seal_lightning.data.dataset_sources import is_saved, peek
+from seal_lightning.data.detect import reader_for
 from seal_lightning.data.formats import kind_of
+from seal_lightning.data.json_forms import UnknownForm
 from seal_lightning.data.rows import Row, decode, describe, read_rows
 from seal_lightning.data.splitting import split
 from seal_lightning.data.text_folder import Reading, TextFolder
@@ -25,6 +28,8 @@ from seal_lightning.escaping import shortened
 from seal_lightning.types import Context, Query
 
 STDIN = "-"
+PAGE = re.compile(r"\s*(?:<\?xml[^<>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE)  # as curl pipes it
+TEXTS = ("text", "content", "document", "article", "body")  # what columns with a text to learn are called
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ def read_sources(
 
     Args:
         sources: Files and folders, read as `--data.train` is; `-` is `stdin`.
-        stdin: What came through it: a text, or JSON, one object or one a line.
+        stdin: What came through it: a text, a web page, or JSON, one object or one a line.
         queries: A file of rows `{"document": id or title, "question", "answer"}`, which go to the documents' own.
         passage_chars: Longest passage in characters.
         strict: A document of a folder that cannot be used is an error; else it is left out, with a warning.
@@ -121,13 +126,30 @@ def _read(source: str, stdin: bytes, *, but: Path | None, strict: bool) -> Readi
     place = Path(source).expanduser()
     if place.is_dir() and not is_saved(place):
         return TextFolder(source, strict=strict).read_all(but=but)
+    return Reading(tuple(_reader(source, place).read()))
+
+
+def _reader(source: str, place: Path) -> Reader:
+    """The reader for a file or a saved data set; beside the known forms, rows with a text each are documents."""
+    if is_saved(place) and (columns := _texts_of(place)):
+        return DatasetRows(source, columns=columns)
     try:
-        reader = reader_for(source)
-    except DataError:
-        if kind_of(place.name) != "table":
-            raise
-        reader = TextFolder(source)  # a table of other columns is a document
-    return Reading(tuple(reader.read()))
+        return reader_for(source)
+    except DataError as error:
+        if kind_of(place.name) == "table":
+            return TextFolder(source)  # a table of other columns is a document
+        if isinstance(error, UnknownForm) and (columns := _texts_of(place)):
+            return DatasetRows(source, columns=columns)
+        raise
+
+
+def _texts_of(place: Path) -> dict[str, str] | None:
+    """The columns of rows with a text each, as in most data sets that models are trained on; None for other rows."""
+    names, _ = peek(place)
+    text = next((name for name in TEXTS if name in names), None)
+    if text is None or knows(names):
+        return None
+    return {"passage": text, "title": "title"} if "title" in names else {"passage": text}
 
 
 def _read_stdin(stdin: bytes) -> list[Context]:
@@ -141,21 +163,21 @@ def _read_stdin(stdin: bytes) -> list[Context]:
         path = Path(folder) / f"stdin{_suffix(text)}"
         path.write_text(text, encoding="utf-8")
         try:
-            contexts = read_contexts(path)
+            contexts = _reader(str(path), path).read()
         except DataError as error:
             raise DataError(str(error).replace(str(path), STDIN)) from error
     return [replace(context, title="") if context.title == "stdin" else context for context in contexts]
 
 
 def _suffix(text: str) -> str:
-    """Of a file with this content: JSON where it is JSON, one value or one a line, else Markdown."""
+    """Of a file with this content: JSON where it is JSON, one value or one a line, a web page, else Markdown."""
     for content, suffix in ((text, ".json"), (text.strip().splitlines()[0], ".jsonl")):
         try:
             if isinstance(json.loads(content), dict | list):
                 return suffix
         except ValueError:
             continue
-    return ".md"
+    return ".html" if PAGE.match(text) else ".md"
 
 
 def _with_queries(contexts: Mapping[str, Context], path: Path) -> dict[str, Context]:

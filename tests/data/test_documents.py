@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from datasets import Dataset
 
 from seal_lightning.data.documents import read_documents
 from seal_lightning.errors import ConfigError, DataError
@@ -22,7 +23,7 @@ def test_queries_go_to_the_passages_that_hold_their_answers(tmp_path):
     assert len(document.context.queries) == 3
 
 
-def test_standard_input_is_a_text_or_json():
+def test_standard_input_is_a_text_a_page_or_json():
     (note,) = read_documents(["-"], stdin=b"# A note\nThe lamp burns peat.")
     assert (note.context.title, note.context.passage) == ("A note", "The lamp burns peat.")
     (plain,) = read_documents(["-"], stdin=b"The lamp burns peat.")
@@ -30,6 +31,9 @@ def test_standard_input_is_a_text_or_json():
     assert len(read_documents(["-"], stdin=b'{"passage": "a"}\n{"passage": "b"}')) == 2
     (linked,) = read_documents(["-"], stdin=b"[1] The lamp burns peat.")
     assert linked.context.passage == "[1] The lamp burns peat."
+    (page,) = read_documents(["-"], stdin=b"<!DOCTYPE html>\n<title>Lamps</title><p>The lamp burns <b>peat</b>.</p>")
+    assert (page.context.title, page.context.passage) == ("Lamps", "The lamp burns **peat**.")
+    assert len(read_documents(["-"], stdin=b'{"text": "a"}\n{"text": "b"}')) == 2
     with pytest.raises(DataError, match="-: expected UTF-8 text on standard input"):
         read_documents(["-"], stdin=b"\xff\xfa")
     with pytest.raises(DataError, match=r"^-, line 2: field passage must be"):
@@ -92,3 +96,23 @@ def test_mistakes_are_named(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text(f'{{"id": "same", "passage": "{passage}"}}\n')
     with pytest.raises(DataError, match="same: expected an id of its own"):
         read_documents([str(tmp_path / "x.jsonl"), str(tmp_path / "y.jsonl")])
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet", "saved"])
+def test_rows_with_a_text_each_are_documents(tmp_path, name):
+    rows = [{"title": "Mill", "text": "Built in 1803.", "url": "x"}, {"title": "Tower", "text": "Tall.", "url": "y"}]
+    place = tmp_path / name
+    if name == "rows.parquet":
+        Dataset.from_list(rows).to_parquet(place)
+    elif name == "saved":
+        Dataset.from_list(rows).save_to_disk(place)
+    else:
+        place.write_text(json.dumps(rows) if name == "rows.json" else "\n".join(map(json.dumps, rows)))
+    found = [(document.context.title, document.context.passage) for document in read_documents([str(place)])]
+    assert found == [("Mill", "Built in 1803."), ("Tower", "Tall.")]
+
+
+def test_rows_of_which_nobody_knows_the_text_are_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"name": "x"}\n')
+    with pytest.raises(DataError, match="got the fields name"):
+        read_documents([str(tmp_path / "a.jsonl")])
