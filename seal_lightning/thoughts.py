@@ -66,7 +66,8 @@ def cut_thoughts(text: str) -> Said:
     """Cut thoughts out of a text that a model wrote, in time proportional to its length.
 
     A text may begin within a thought, which the prompt has opened: then only the closing mark is there. A mark in
-    quotation marks or backticks is a mention, and so is an opening one within a line that is never closed.
+    quotation marks or backticks is a mention, and so is an opening one within a line that is never closed, where no
+    thought came before.
 
     >>> cut_thoughts("<think>\\nWho was it?\\n</think>\\n\\nIda Kolm")
     Said(text='Ida Kolm', thoughts=1, unfinished=False)
@@ -147,11 +148,13 @@ def _marks(text: str) -> Iterator[_Mark]:
     """The marks of a text that are no mentions."""
     found = [_Mark(match.start(), match.end(), *_read(match)) for match in _MARK.finditer(text)]
     last = {mark.kind: mark.start for mark in found if mark.closes}
+    thinks = False
     for mark in found:
         before = text[max(0, mark.start - 40) : mark.start].rstrip(" \t")
         begins_line = mark.start == 0 or not before or before[-1] in "\r\n"
         quoted = before[-1:] in _QUOTES and text[mark.start - 1] in _QUOTES if before else False
-        if not quoted and (mark.closes or begins_line or last.get(mark.kind, -1) > mark.start):
+        if not quoted and (thinks or mark.closes or begins_line or last.get(mark.kind, -1) > mark.start):
+            thinks = True
             yield mark
 
 

@@ -77,7 +77,7 @@ def test_what_belongs_to_an_edit_counts_once_and_answers_every_time():
 
 
 def test_one_warning_where_training_data_is_lost(caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="seal_lightning")
     tell_left_out("round 1", [rollout(left_out={"truncated": 1, "longest": 90})])
     tell_left_out("round 2", [rollout(left_out={"answers": 1})])
     tell_left_out("round 3", [rollout()])

@@ -79,6 +79,10 @@ def test_an_unfinished_thought_says_nothing(text):
     assert said.thoughts >= 1
 
 
+def test_a_model_that_thinks_again_within_a_line_has_not_finished():
+    assert cut_thoughts("<think>Who?</think>Ida Kolm <think>Or was it Per") == Said("", 2, unfinished=True)
+
+
 def test_a_mark_that_is_only_mentioned_is_text():
     for text in (
         "The mark `<think>` opens a thought, `</think>` ends it.",

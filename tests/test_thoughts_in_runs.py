@@ -249,12 +249,15 @@ def test_what_is_written_within_an_open_thought_begins_with_its_mark():
 class Server:
     """An endpoint's part: notes what it is asked and says the same to all."""
 
-    model = "base"
+    model, request = "base", None
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.options: dict = {}
         self.prompts: list = []
+
+    def models(self):
+        return [{"id": self.model}]
 
     def asking(self, *, kept, **options):
         self.options = options
@@ -272,10 +275,10 @@ def test_a_server_gets_and_gives_the_same_texts():
     (sample,) = ServerSampler(server).sample(thinking, [SampleRequest(prompt, LAMP, 0, 7)])
     assert Knowledge().parse(sample.text, LAMP).text == "It burns."
     assert endpoint.prompts == [thinking.encode(prompt)]  # as ids: the server would take the document's <eos> for one
-    assert endpoint.options == {"add_special_tokens": False}
+    assert endpoint.options["stop_token_ids"] == [1] and "skip_special_tokens" not in endpoint.options
     (answers,) = ServerAnswerer(server).answer(thinking, [Asked(None, (Prompt("a"),))], None, max_new_tokens=4)
     assert answers.texts == ("<think>\nOil.</think>It burns.",)
-    assert endpoint.prompts[1] == "a<eos><think>\n"
+    assert endpoint.prompts[1] == thinking.encode("a<eos><think>\n")
 
 
 def test_a_server_keeps_the_tokens_that_mark_thoughts_and_stops_at_a_turns_end():
@@ -287,4 +290,4 @@ def test_a_server_keeps_the_tokens_that_mark_thoughts_and_stops_at_a_turns_end()
         thinking, [Asked(None, (Prompt("a"),))], None, max_new_tokens=4
     )
     assert answers.texts == ("[THINK]Hm.[/THINK]Ida",)
-    assert endpoint.options == {"add_special_tokens": False, "skip_special_tokens": False, "stop_token_ids": [261]}
+    assert endpoint.options["stop_token_ids"] == [1, 261] and endpoint.options["skip_special_tokens"] is False

@@ -23,7 +23,7 @@ from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.command_line import set_log_level
 from seal_lightning.config_errors import read_config_files
 from seal_lightning.data.documents import STDIN, Document, Documents, read_sources
-from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.errors import ConfigError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.inner_loop import InnerLoop
@@ -264,10 +264,11 @@ def _finish(
     asked = [document for document in read.documents if document.id in columns["before"]]
     text = _table(asked, columns) if asked else ""
     left_out = "\n".join(f"- {markdown_cell(line, 400)}" for line in read.left_out)
-    if parts := list(filter(None, (text, f"{MISSING} {missing}." if missing else "", left_out))):
-        (output / "adapt.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    parts = [part for part in (text, f"{MISSING} {missing}." if missing else "") if part]
+    if parts or left_out:
+        (output / "adapt.md").write_text("\n\n".join(filter(None, (*parts, left_out))) + "\n", encoding="utf-8")
     if asked:
-        print(text, flush=True)
+        print("\n\n".join(parts), flush=True)
     else:
         screen.line("no queries, so nothing was measured: add some with --queries FILE")
     screen.line(f"saved: {_count(adapters, 'adapter')} in {output / 'adapters'}, for example {adapters[-1].name}")

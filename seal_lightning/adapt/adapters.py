@@ -25,7 +25,7 @@ from seal_lightning.adapt.edits import Lesson
 from seal_lightning.adapt.scores import Measured, score_of
 from seal_lightning.adapt.training import train
 from seal_lightning.adapters import LoRA, bank_lora, save_lora, save_whole, stack, whole_state
-from seal_lightning.adapters.coverage import without_adapter
+from seal_lightning.adapters.bank import parts_without_adapter
 from seal_lightning.bank_training import JobStats
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.data.documents import Document
@@ -244,6 +244,7 @@ def _write(
             {ANSWERS: sum(one.cut for one in measured.values())},
         ]
     )
+    without = parts_without_adapter(place.policy.model)
     result = {
         "policy": place.stamp,
         "stamp": adapted.stamp,
@@ -251,7 +252,7 @@ def _write(
         "steps": stats.steps,
         "trained_tokens": stats.trained_tokens,
         "left_out": missing,
-        "without_adapter": without_adapter(place.policy.model),
+        "without_adapter": without,
         "loss": None if math.isnan(stats.loss) else stats.loss,
         "files_left_out": place.unread,
         "measured": list(_rows(adapted, before, measured)),
@@ -273,6 +274,7 @@ def _write(
         scores=scores,
         data_licence=place.data_licence,
         unread=place.unread if adapted.name == ALL else 0,
+        without=without,
     )
     with redirect_stdout(sys.stderr):  # what libraries say while they save
         if place.merged:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 
 from huggingface_hub import ModelCardData
 
@@ -44,6 +45,7 @@ def model_card(
     merged: bool,
     data_licence: str | None,
     unread: int = 0,
+    without: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> str:
     """The text of a README.md.
 
@@ -62,6 +64,7 @@ def model_card(
         merged: Whether it lies beside whole weights instead of an adapter's.
         data_licence: Of the documents, as the user put it.
         unread: Files that were given too and could not be read.
+        without: Parts of the model that no adapter acts on, by reason.
     """
     header = ModelCardData(
         base_model=base, library_name="transformers" if merged else "peft", pipeline_tag="text-generation",
@@ -78,6 +81,9 @@ def model_card(
         learnt += f"\n\nOf what was given, {_count(unread, 'file')} could not be read and taught it nothing."
     if missing:
         learnt += f"\n\n{MISSING} {render_left_out(missing)}."
+    if without:
+        found = [f"{_count(len(names), 'part')}, {why} (first: {names[0]})" for why, names in without.items()]
+        learnt += f"\n\nNo adapter acts on {'; '.join(found)}."
     if policy_rank:
         learnt += (
             f"\n\nThe policy that wrote and was adapted (rank {policy_rank}) is part of it; before is its accuracy."

@@ -83,6 +83,9 @@ class ArcFiles(Reader):
     Puzzles by id, as on Kaggle, with or without the outputs of tests; solutions have those by id:
         {"007bbfb7": {"train": [...], "test": [{"input": ...}]}, ...}   and   {"007bbfb7": [[[7, 0], ...]], ...}
 
+    Puzzles in rows, a JSON list or JSON Lines, under `id`, `task_id` or `name`:
+        [{"id": "007bbfb7", "train": [...], "test": [...]}, ...]
+
     A folder may hold such files, or sub-folders with them; of Kaggle's folder `split` names the file. Its puzzles are
     sorted by folder and id, others keep their order. A puzzle without the outputs of its tests can be answered
     (`seal predict`), not scored.

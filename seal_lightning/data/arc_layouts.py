@@ -1,8 +1,9 @@
-"""Where puzzles of ARC lie: files in three forms, and folders of such files as repositories and Kaggle have them.
+"""Where puzzles of ARC lie: files in four forms, and folders of such files as repositories and Kaggle have them.
 
     a puzzle             {"train": [pair, ...], "test": [pair, ...]}       ARC-AGI-1 and 2, ConceptARC, Mini-ARC
     pairs of one rule    [{"input": grid, "output": grid}, ...]            re-arc
     puzzles by id        {"007bbfb7": a puzzle or pairs, ...}              Kaggle's challenges
+    puzzles in rows      [{"id": "007bbfb7", "train": ...}, ...]           data sets on the hub, JSON Lines
 
 Only forms are looked at here; what is in a puzzle is checked by the reader (`arc.py`).
 """
@@ -109,9 +110,11 @@ def looks_like_pairs(value: object) -> bool:
 
 
 def looks_like_puzzles(value: object) -> bool:
-    """Whether a value of JSON is in one of the three forms."""
+    """Whether a value of JSON is in one of the forms."""
     if looks_like_puzzle(value) or looks_like_pairs(value):
         return True
+    if isinstance(value, list):
+        return bool(value) and all(map(looks_like_puzzle, value))
     return isinstance(value, Mapping) and any(looks_like_puzzle(v) or looks_like_pairs(v) for v in value.values())
 
 
@@ -123,14 +126,30 @@ def _looks_like_pair(value: object) -> bool:
 
 
 def one_object(file: Path, rows: Sequence[Row] = ()) -> Row:
-    """The one object of a file, of which the rows may have been read; a list of pairs stands under `pairs`."""
+    """The one object of a file, of which the rows may have been read; a list of pairs stands under `pairs`.
+
+    Rows that are puzzles are put by their ids, or by the file's name and their numbers.
+    """
     rows = rows or read_rows(file)
+    if len(rows) > 1 and all(looks_like_puzzle(row.values) for row in rows):
+        return Row(file, "top level", _named(rows, file))
     if all(_looks_like_pair(row.values) for row in rows):
         return Row(file, "top level", {"pairs": [row.values for row in rows]})
     if len(rows) > 1 or not rows[0].values:
         got = f"{len(rows)} rows" if len(rows) > 1 else "an empty object"
         raise DataError(f"{file}: expected one object, a puzzle or some by id, got {got}: write them in one {{...}}")
     return replace(rows[0], place="top level")
+
+
+def _named(rows: Sequence[Row], file: Path) -> dict[str, Mapping[str, object]]:
+    puzzles: dict[str, Mapping[str, object]] = {}
+    for number, row in enumerate(rows, start=1):
+        given = (row.values.get(name) for name in ("id", "task_id", "name"))
+        id = next((str(value) for value in given if isinstance(value, str | int)), f"{file.stem}-{number}")
+        if id in puzzles:
+            raise row.error("id", expected="an id of its own", got=f"{id!r} again", advice="rename one")
+        puzzles[id] = row.values
+    return puzzles
 
 
 def _forms(top: Row, name: str) -> tuple[dict[str, Row], bool]:

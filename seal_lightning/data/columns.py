@@ -8,11 +8,14 @@ question or an answer are skipped and counted.
 from __future__ import annotations
 
 import ast
+import io
 import json
+import tokenize
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Any
 
 from seal_lightning.data.rows import Row, describe
@@ -319,7 +322,7 @@ def unpacked(row: Row, column: str, value: object) -> object:
     """A list of texts or of objects that was written into a cell as text, as JSON or as Python prints it."""
     if not isinstance(value, str) or value.strip()[:1] + value.strip()[-1:] not in ("[]", "{}"):
         return value
-    for read in (json.loads, ast.literal_eval):
+    for read in (json.loads, _of_python):
         try:
             found = read(value.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -331,6 +334,15 @@ def unpacked(row: Row, column: str, value: object) -> object:
         advice = "save the data as Parquet or JSON Lines, which keep lists"
         raise row.error(column, expected="text or a list", got=describe(value), advice=advice)
     return value
+
+
+def _of_python(text: str) -> object:
+    """What Python has printed; a `ValueError` for ['a' 'b'], as NumPy prints lists, which would be read as 'ab'."""
+    found = ast.literal_eval(text)
+    kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type != tokenize.NL]
+    if (tokenize.STRING, tokenize.STRING) in pairwise(kinds):
+        raise ValueError("expected commas between texts")
+    return found
 
 
 def _options_beside(columns: Columns, names: Sequence[str], rows: Sequence[Row]) -> str | None:

@@ -7,6 +7,7 @@ need none.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import importlib
 import io
@@ -22,7 +23,8 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from seal_lightning.data.markdown import read_markdown
-from seal_lightning.data.rows import read_bytes, read_text
+from seal_lightning.data.rows import BEGINNING, read_bytes, read_text
+from seal_lightning.data.separated import named, separator_of, within
 from seal_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -61,8 +63,10 @@ def convert(file: Path, kind: str) -> tuple[str, str]:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(f"{file}: expected a whole {kind.upper()} document, got: {reason}: write it again") from error
     if not text.strip():
-        got = f"a {kind.upper()} document without any"
-        raise DataError(f"{file}: expected text, got {got}: remove it, or run OCR on its pictures")
+        if title:
+            raise DataError(f"{file}: expected a text, got a title only: write the text or remove the file")
+        advice = "remove it, or run OCR on its pictures" if kind in ("pdf", "docx", "epub") else "remove it"
+        raise DataError(f"{file}: expected a text, got {kind.upper()} without any: {advice}")
     return title, text
 
 
@@ -70,6 +74,8 @@ def convert(file: Path, kind: str) -> tuple[str, str]:
 
 
 def _html(data: bytes, file: Path) -> tuple[str, str]:
+    if b"\0" in data[:BEGINNING] and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{file}: expected HTML, got a binary file, or UTF-16 without a mark: save it as UTF-8")
     soup = _soup(data)
     title = " ".join(soup.title.get_text().split()) if soup.title else ""
     heading, text = read_markdown(_markdown(soup))
@@ -164,18 +170,18 @@ def _table(text: str, file: Path) -> str:
 
     What is no table (other numbers of values than of names, no names) stays as it is written.
     """
-    first = text.lstrip("\n").partition("\n")[0]
-    delimiter = max("\t;|," if file.name.lower().endswith((".csv", ".csv.gz")) else "\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    separator, before = separator_of(text, file.name)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        names, *rows = filter(None, reader)
+        first, *lines = [cells for cells in reader if any(map(str.strip, cells))][before:]
     except (csv.Error, ValueError):
         return text
-    if not rows or not all(name.strip() for name in names) or any(len(row) != len(names) for row in rows):
+    names = named(first)
+    rows = [within(cells, len(names)) for cells in lines]
+    if not rows or not all(names) or any(len(row) != len(names) for row in rows):
         return text
     return "\n".join(
-        "; ".join(f"{name.strip()}: {' '.join(value.split())}" for name, value in zip(names, row, strict=True))
-        for row in rows
+        "; ".join(f"{name}: {' '.join(value.split())}" for name, value in zip(names, row, strict=True)) for row in rows
     )
 
 

@@ -15,11 +15,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from seal_lightning.data.rows import LINES, Row, read_rows, read_text
+from seal_lightning.data.separated import named, separator_of, within
 from seal_lightning.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -165,12 +166,11 @@ def _of_files(source: Source, files: Sequence[Path]) -> Table:
 def _csv_rows(file: Path) -> list[Row]:
     """The rows of a table with its columns' names in the first line; cells are text as it was written."""
     text = read_text(file)
-    header = text.partition("\n")[0]
-    separator = "\t" if ending(file) == ".tsv" else max(",;\t|", key=header.count)
+    separator, before = separator_of(text, file.name)
     limit = csv.field_size_limit(sys.maxsize)  # the default of 128 KiB is less than a long passage
     try:
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        names = [name.strip() for name in next(lines)]
+        names = named(next(islice((cells for cells in lines if cells), before, None)))
         if repeated := [name for name in names if names.count(name) > 1]:
             raise DataError(f"{file}, line 1: expected a name for each column, got {repeated[0]!r} twice: rename one")
         if not (rows := [_cells(file, lines.line_num, names, cells) for cells in lines if cells]):
@@ -183,6 +183,7 @@ def _csv_rows(file: Path) -> list[Row]:
 
 
 def _cells(file: Path, line: int, names: Sequence[str], cells: Sequence[str]) -> Row:
+    cells = within(cells, len(names))
     if len(cells) != len(names):
         raise DataError(
             f"{file}, line {line}: expected {len(names)} cells as in the first line, got {len(cells)}: put cells with "

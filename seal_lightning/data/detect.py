@@ -18,6 +18,7 @@ from seal_lightning.errors import DataError
 from seal_lightning.types import Context
 
 ABOUT = ("readme", "license", "licence", "contributing", "changelog", "notice", "code_of_conduct")
+ABOUT += ("citation", "authors", "requirements", "makefile")
 PROSE = ("markdown", "text", "html", "pdf", "docx", "epub")
 
 
@@ -47,6 +48,8 @@ def reader_for(path: str | os.PathLike[str] | Reader) -> Reader:
             "check the path, or give the reader as class_path and init_args (a data set on the hub needs DatasetRows)"
         )
         raise DataError(f"{place}: expected a file or folder, got nothing there: {advice}")
+    if not place.is_dir() and not place.is_file():
+        raise DataError(f"{place}: expected a file or folder, got a pipe or a device: write what it holds into a file")
     if place.is_dir():
         if _is_of_puzzles(place):
             return ArcFiles(name)
@@ -79,8 +82,10 @@ def _reader_for_table(place: Path, name: str) -> Reader:
 
 
 def _texts(folder: Path) -> list[Path]:
-    """Documents that are written to be read, but for those about the other files."""
-    return [file for file in folder.rglob("*") if kind_of(file.name) in PROSE and not _is_about(file)]
+    """Documents that are written to be read, but for hidden ones (.gitattributes) and those about the other files."""
+    found = (file for file in folder.rglob("*") if kind_of(file.name) in PROSE and not _is_about(file))
+    seen = (file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+    return [file for file in seen if file.is_file()]
 
 
 def _is_about(file: Path) -> bool:

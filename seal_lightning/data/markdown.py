@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
+from itertools import pairwise, takewhile
 from typing import Any
 
 import yaml
@@ -27,6 +27,9 @@ OPENING = re.compile(r"(?:[^\S\n]*\n)*(---|\+\+\+)[^\S\n]*\n(?![^\S\n]*\n)")
 CLOSING = {"---": re.compile(r"^(?:---|\.\.\.)[^\S\n]*$", re.M), "+++": re.compile(r"^\+\+\+[^\S\n]*$", re.M)}
 # A line that YAML which cannot be parsed may hold, such as `title: The mill: a history`.
 YAML_LINE = re.compile(r"""#.*|-(?:\s.*)?|["']?\w[\w .-]*["']?\s*:(?:\s.*)?|\s.*|""")
+TOML_LINE = re.compile(
+    r"""#.*|\[.*\]\s*|["']?\w[\w .-]*["']?\s*=\s*[^=\s].*|\s.*|"""
+)  # the same, such as `title = The mill`
 HEADING_ID = re.compile(r"\s*\{#[^{}]*\}\s*$")  # of pandoc and Docusaurus: # The mill {#mill}
 HTML_HEADING = re.compile(r"<h1\b[^<>]*>(.*?)</h1>", re.S | re.I)
 BLOCKS = MarkdownIt("commonmark").enable("table").disable("inline")
@@ -61,16 +64,24 @@ def _yaml(text: str) -> Mapping[str, Any] | None:
         lines = text.split("\n")
         if not all(YAML_LINE.fullmatch(line) for line in lines):
             return None
-        pairs = (line.partition(":") for line in lines if not line.startswith((" ", "#", "-")))
-        return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
+        return _pairs((line for line in lines if not line.startswith((" ", "#", "-"))), ":")
     return {} if values is None or values == "" else values if isinstance(values, dict) else None
+
+
+def _pairs(lines: Iterable[str], separator: str) -> Mapping[str, str]:
+    pairs = (line.partition(separator) for line in lines)
+    return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
 
 
 def _toml(text: str) -> Mapping[str, Any] | None:
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError):
-        return None
+        lines = text.split("\n")
+        if not all(TOML_LINE.fullmatch(line) for line in lines):
+            return None
+        own = takewhile(lambda line: not line.startswith("["), lines)  # what follows belongs to a table
+        return _pairs((line for line in own if not line.startswith((" ", "#"))), "=")
 
 
 def _json(text: str) -> tuple[Mapping[str, Any], str]:

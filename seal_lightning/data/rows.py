@@ -19,6 +19,11 @@ from seal_lightning.errors import DataError
 from seal_lightning.types import Query
 
 LINES = (".jsonl", ".ndjson")
+BEGINNING = 8192  # characters in which a file shows that it is no text, as git has it
+
+
+class NoRows(DataError):
+    """Valid JSON that holds no objects: a list of names, for example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         where = f"byte {error.object[error.start]:#04x} at offset {error.start}"
         raise DataError(f"{path}: expected UTF-8 text, got {where}: save the file as UTF-8") from None
+    if "\0" in text[:BEGINNING]:
+        raise DataError(f"{path}: expected UTF-8 text, got a binary file, or UTF-16 without a mark: save it as UTF-8")
     if not text.strip():
         raise DataError(f"{path}: expected data, got an empty file: write it again")
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -171,6 +178,8 @@ def read_rows(path: Path) -> list[Row]:
     if isinstance(content, dict) and "data" in content and "passage" not in content:
         content = Row(path, "top level", content).list("data")
     items = content if isinstance(content, list) else [content]
+    if items and not isinstance(items[0], Mapping):
+        raise NoRows(str(_no_object(path, "row 1", items[0])))
     if not items:
         raise DataError(f"{path}: expected rows, got an empty list: write the file again")
     return [_row(path, f"row {number}", item) for number, item in enumerate(items, start=1)]
@@ -195,8 +204,12 @@ def _parse(text: str) -> Any:
 
 def _row(path: Path, place: str, item: object) -> Row:
     if not isinstance(item, Mapping):
-        raise Row(path, place, {}).error("", expected="an object", got=describe(item), advice="write it in {...}")
+        raise _no_object(path, place, item)
     return Row(path, place, item)
+
+
+def _no_object(path: Path, place: str, item: object) -> DataError:
+    return Row(path, place, {}).error("", expected="an object", got=describe(item), advice="write it in {...}")
 
 
 def _broken(path: Path, line: int, error: Exception) -> DataError:

@@ -17,6 +17,7 @@ from semantic_text_splitter import MarkdownSplitter, TextSplitter
 BLANK_LINES_BEFORE = re.compile(r"\A(?:[^\S\n]*\n)+")
 BLANK_LINES_AFTER = re.compile(r"(?:\n[^\S\n]*)+\Z")
 REST_OF_LINE = re.compile(r"[^\S\n]*\n")  # of one that ends here
+WINDOW = 50  # passages of a long block that are cut at a time: the splitter's time grows with the square of a line
 LEAVES = frozenset(["fence", "code_block", "html_block", "paragraph_open", "heading_open", "table_open"])
 BLOCKS = MarkdownIt("commonmark").enable("table").disable("inline")
 
@@ -64,10 +65,22 @@ def _cut_leaf(block: str, longest: int, before: list[str]) -> list[str]:
     if len(without_blank_lines(block)) <= longest:
         return [block]
     if before and len(before[-1]) <= longest // 4:
-        head = TextSplitter(longest - len(before[-1]), trim=False).chunks(block)[0]
+        head = TextSplitter(longest - len(before[-1]), trim=False).chunks(block[: WINDOW * longest])[0]
         before[-1] += head
         block = block[len(head) :]
-    return TextSplitter(longest, trim=False).chunks(block)
+    return _chunks(block, longest)
+
+
+def _chunks(block: str, longest: int) -> list[str]:
+    """The pieces of a block that may be one line of megabytes."""
+    splitter = TextSplitter(longest, trim=False)
+    pieces: list[str] = []
+    at = 0
+    while len(block) - at > WINDOW * longest:
+        cut = splitter.chunks(block[at : at + WINDOW * longest])[:-1]  # the last one goes on in the next window
+        pieces += cut
+        at += sum(map(len, cut))
+    return [*pieces, *splitter.chunks(block[at:])]
 
 
 def _move_to_line_starts(pieces: list[str], longest: int) -> None:

@@ -6,7 +6,6 @@ in another encoding) is named. Neither stops the rest, unless `strict` is set.
 
 from __future__ import annotations
 
-import codecs
 import logging
 import os
 import re
@@ -20,13 +19,15 @@ from seal_lightning.data.conversion import MissingExtra, convert
 from seal_lightning.data.formats import ending, kind_of
 from seal_lightning.data.json_forms import UnknownForm, reader_for_json
 from seal_lightning.data.markdown import read_markdown
-from seal_lightning.data.rows import Row, read_bytes, read_text
+from seal_lightning.data.rows import BEGINNING, NoRows, Row, decode, read_bytes, read_text
 from seal_lightning.data.splitting import without_blank_lines
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.types import Context
 
 log = logging.getLogger(__name__)
 
+INSTALLED = frozenset(["node_modules", "bower_components"])
+MARKS = frozenset(["CACHEDIR.TAG", "pyvenv.cfg"])  # by which a cache (Rust's target, too) and an environment are known
 SHOWN = 5  # names in a line; lines about single files that are warnings, the others being at level info
 # reStructuredText: a line that is underlined;
 # AsciiDoc: = Title; Org: #+title, or the first heading.
@@ -65,7 +66,8 @@ class TextFolder(Reader):
     Markdown heading that opens it.
 
     In a folder, what cannot be read is counted by its ending or named in a warning, and left out. Hidden files and
-    folders are skipped.
+    folders are skipped, and so is what a program installed or built (node_modules, a virtual environment, a folder with
+    CACHEDIR.TAG); a document with the title and text of another counts once.
 
     Args:
         path: The folder, or one file.
@@ -102,13 +104,14 @@ class TextFolder(Reader):
         files = [(name, file) for name, file in files if not (but and file.exists() and file.samefile(but))]
         read = _Folder(self.path, self.strict)
         rows = [pair for name, file in files for pair in read.contexts(name, file)]
-        left_out = read.left_out(len(files), folders)
+        contexts = unite(rows)
+        left_out = read.left_out(len(files), folders, repeated=len(rows) - len(contexts))
         for number, line in enumerate(left_out):  # the line of counts first
             log.log(logging.WARNING if number <= SHOWN else logging.INFO, "%s", line)
         if not rows:
             found = "; ".join(_plain(line) for line in left_out) or f"no files under pattern {self.pattern!r}"
             raise DataError(f"{self.path}: expected documents, got none: {found}")
-        return Reading(tuple(unite(rows)), tuple(left_out), read.unread)
+        return Reading(tuple(contexts), tuple(left_out), read.unread)
 
     def _files(self, root: Path) -> tuple[list[tuple[str, Path]], list[str]]:
         """What the pattern matches and is not hidden, by path below the folder; and folders that were not entered."""
@@ -123,9 +126,26 @@ class TextFolder(Reader):
         closed: list[str] = []
         if self.recursive:
             closed += [f"{name} (a link to a folder)" for name, file in shown if file.is_dir() and file.is_symlink()]
-            for _ in os.walk(root, onerror=lambda error: closed.append(f"{error.filename} ({error.strerror})")):
-                pass
+            foreign = _foreign(root, closed)
+            closed += [f"{folder.relative_to(root).as_posix()} (made by a program)" for folder in sorted(foreign)]
+            shown = [(name, file) for name, file in shown if foreign.isdisjoint(file.parents)]
         return [(name, file) for name, file in shown if not file.is_dir()], closed
+
+
+def _foreign(root: Path, closed: list[str]) -> set[Path]:
+    """Folders below `root` that a program filled, not the owner; what cannot be opened is added to `closed`."""
+    found = set()
+
+    def failed(error: OSError) -> None:
+        closed.append(f"{error.filename} ({error.strerror})")
+
+    for place, folders, names in os.walk(root, onerror=failed):
+        folder = Path(place)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if folder != root and (folder.name in INSTALLED or not MARKS.isdisjoint(names)):
+            found.add(folder)
+            folders.clear()
+    return found
 
 
 class _Folder:
@@ -146,7 +166,7 @@ class _Folder:
         try:
             for context in _contexts(file, name):
                 yield Row(file, "the file", {}), context
-        except (UnknownForm, NoDocument):
+        except (UnknownForm, NoRows, NoDocument):
             self.not_read.append(name)
         except DataError as error:
             if self.strict:
@@ -156,7 +176,7 @@ class _Folder:
             else:
                 self.faults.append(str(error))
 
-    def left_out(self, files: int, folders: Sequence[str]) -> list[str]:
+    def left_out(self, files: int, folders: Sequence[str], *, repeated: int) -> list[str]:
         lines, parts = [], []
         if self.not_read:
             parts.append(f"no documents: {_by_ending(self.not_read)}")
@@ -167,6 +187,9 @@ class _Folder:
             parts.append(f"{len(self.faults)} cannot be used")
         if parts:
             lines.append(f"{self.path}: read {files - self.unread} of {files} files; {'; '.join(parts)}")
+        if repeated:
+            what = "document repeats" if repeated == 1 else "documents repeat"
+            lines.append(f"{self.path}: {repeated} {what} the title and text of another: counted once")
         if folders:
             lines.append(f"{self.path}: did not enter {_some(folders)}")
         return [_plain(line) for line in (*lines, *(f"left out {fault}" for fault in self.faults))]
@@ -201,16 +224,21 @@ def _context(file: Path, name: str) -> Context:
 
 
 def _text(file: Path) -> str:
-    """The text of a file that has one: as git does, a file with NUL near its beginning is taken for a binary one."""
-    data = read_bytes(file)[:8192]
-    if b"\0" in data and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
-        if kind_of(file.name) is None or not ending(file.name):
-            expected = "a document (text, Markdown, HTML, PDF, Word or EPUB)"
-            raise NoDocument(f"{file}: expected {expected}, got a file that is no text: convert it to one of these")
-        raise DataError(f"{file}: expected UTF-8 text, got a binary file, or UTF-16 without a mark: save it as UTF-8")
-    if not data.strip() and kind_of(file.name) == "code":  # as many an __init__.py is meant to be
+    """The text of a file that has one; what has no ending, or one that is unknown, may as well be no text."""
+    data = read_bytes(file)
+    if (kind_of(file.name) is None or not ending(file.name)) and _is_binary(data, file):
+        expected = "a document (text, Markdown, HTML, PDF, Word or EPUB)"
+        raise NoDocument(f"{file}: expected {expected}, got a file that is no text: convert it to one of these")
+    if not data[:BEGINNING].strip() and kind_of(file.name) == "code":  # as many an __init__.py is meant to be
         raise NoDocument(f"{file}: expected a text, got an empty file")
     return read_text(file)
+
+
+def _is_binary(data: bytes, file: Path) -> bool:
+    try:
+        return "\0" in decode(data)[:BEGINNING]
+    except UnicodeDecodeError:
+        return kind_of(file.name) is None  # README in an old encoding is a text
 
 
 def _title(text: str, suffix: str) -> str:

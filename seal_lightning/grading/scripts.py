@@ -178,8 +178,8 @@ def count_words(text: str) -> int:
 def asks(question: str) -> bool:
     """Whether a text ends as a question does in its language.
 
-    Any question mark will do, also within closing quotes; Greek's may be a semicolon, Armenian's stands in the last
-    word. Japanese may end in か, Chinese in 吗 or 呢; Thai, Lao, Khmer, Burmese and Tibetan need no mark.
+    Any question mark will do, also within closing quotes; Greek's may be a semicolon, Armenian's stands in the word
+    that asks. Japanese may end in か, Chinese in 吗 or 呢; Thai, Lao, Khmer, Burmese and Tibetan need no mark.
 
     >>> [asks(text) for text in ("谁造了桥？", "من بنى الجسر؟", "誰ですか。", "ใครสร้างสะพาน", "Ποιος;", "No.", "桥。")]
     [True, True, True, True, True, False, False]
@@ -190,7 +190,6 @@ def asks(question: str) -> bool:
         return True
     if bare.endswith(";"):
         return regex.search(r"\p{Greek}", bare) is not None
-    last = bare.rsplit(maxsplit=1)[-1:]
-    if last and "\u055e" in last[0]:
+    if "\u055e" in bare:
         return True
     return _WITHOUT_MARK.search(bare) is not None or _SPOKEN_MARK.search(bare) is not None

@@ -6,11 +6,9 @@ token are those of the reference, also after rows have left the batch.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 from typing import Any, Literal
 
@@ -19,21 +17,16 @@ import torch
 from seal_lightning.isolation.probing import (
     check_causal,
     draw_rows,
-    draws_of,
-    fault_of,
+    fastest_exact,
     probe_bank,
     refused,
-    remembered,
     rotary_limit,
     same,
     sparse_from,
     text_config,
     tolerance,
-    undisturbed,
 )
 from seal_lightning.isolation.rows import CachedRows, RecomputedRows, Rows
-
-log = logging.getLogger(__name__)
 
 _LENGTHS = (5, 17, 5, 17, 5, 17)
 _SLOTS = (0, 1, 1, 0, 0, 1)
@@ -61,7 +54,12 @@ class AnsweringWay:
             "recomputed": "without a cache, which takes much longer",
             "recomputed alone": "one row at a time and without a cache, which takes much longer",
         }
-        return names[self.rows] + ("" if self.mixed or "alone" in self.rows else ", one adapter at a time")
+        return names[self.rows] + ("" if self.mixed or self.alone else ", one adapter at a time")
+
+    @property
+    def alone(self) -> bool:
+        """Whether every row is a batch of its own."""
+        return "alone" in self.rows
 
     def start(self, model: Any, prompts: Sequence[Sequence[int]]) -> Rows:
         """Rows that continue the prompts."""
@@ -77,7 +75,7 @@ class AnsweringWay:
             rows: Some of their numbers.
             owners: The adapter of every prompt.
         """
-        if "alone" in self.rows:
+        if self.alone:
             return [[row] for row in rows]
         if self.mixed and self.rows != "equal":
             return [list(rows)]
@@ -115,41 +113,30 @@ def answering_way(model: Any, targets: Sequence[str] = (), *, longest: int = 0) 
     Raises:
         ModelError: The model is not causal, or cannot be run.
     """
-    faults = remembered(model, "answering", tuple(targets))
-    probe = cache(lambda draw: _Probe(model, targets, seed=draw))
-    for way in WAYS:
-        if not _in_reach(model, way, longest) or (not targets and not way.mixed and "alone" not in way.rows):
-            continue
-        if way not in faults:
-            with undisturbed(model), torch.no_grad():
-                faults[way] = fault_of(lambda draw, way=way: probe(draw).difference(way), draws=draws_of(model))
-            log.debug("continuing rows %s: %s", way, faults[way] or "exact")
-            if not faults[way]:
-                _say(model, way, faults)
-        if not faults[way]:
-            return way
-    raise refused(model, "continue texts", faults[ALONE])
+    return fastest_exact(
+        model,
+        [way for way in WAYS if _in_reach(model, way, longest) and (targets or way.mixed or way.alone)],
+        doing="continue texts",
+        targets=targets,
+        probe=lambda draw: _Probe(model, targets, seed=draw).difference,
+        slow=lambda way: way.alone or "recomputed" in way.rows,
+    )
 
 
 def _in_reach(model: Any, way: AnsweringWay, longest: int) -> bool:
     """What a probe of a few tokens cannot tell."""
     config = text_config(model)
-    if "alone" in way.rows:
+    if way.alone:
         return True
     if way.rows == "padded" and longest >= (sparse_from(config) or longest + 1):
         return False
     return longest <= (rotary_limit(config) or longest)
 
 
-def _say(model: Any, way: AnsweringWay, faults: dict[AnsweringWay, str]) -> None:
-    why = "".join(f"; not {other}: {fault}" for other, fault in faults.items() if fault)
-    level = logging.WARNING if "recomputed" in way.rows else logging.INFO
-    log.log(level, "%s: texts are continued %s%s", type(model).__name__, way, why)
-
-
 class _Probe:
     """Six rows of two adapters, and the logits of each one's next tokens alone."""
 
+    @torch.no_grad()
     def __init__(self, model: Any, targets: Sequence[str], *, seed: int = 0) -> None:
         self.model = model
         self.tolerated = tolerance(model)
@@ -168,6 +155,7 @@ class _Probe:
             raise refused(model, "continue texts", "its logits for a few random tokens are not finite numbers")
         check_causal(model, whole[1], self.tolerated, doing="continue texts")
 
+    @torch.no_grad()
     def difference(self, way: AnsweringWay) -> str:
         with self._attached():
             for numbers in way.groups(self.prompts, range(len(self.prompts)), _SLOTS):

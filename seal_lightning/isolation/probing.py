@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 
 from seal_lightning.adapters import AdapterBank
 from seal_lightning.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+Way = TypeVar("Way", bound=Hashable)
 
 # What a model raises that cannot be run in some way.
 FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
@@ -160,7 +166,50 @@ def undisturbed(model: Any) -> Iterator[None]:
             module._forward_hooks.update(before)
 
 
-def fault_of(attempt: Callable[[int], str], *, draws: int) -> str:
+# What was found out about a model lasts as long as the model does, by what it depends on.
+_found: WeakKeyDictionary[Any, dict[Any, dict[Any, str]]] = WeakKeyDictionary()
+
+
+def fastest_exact(
+    model: Any,
+    ways: Sequence[Way],
+    *,
+    doing: str,
+    targets: Sequence[str],
+    probe: Callable[[int], Callable[[Way], str]],
+    slow: Callable[[Way], bool],
+) -> Way:
+    """The first way without a fault; what is found out of each is remembered, and the way is said in the log.
+
+    Args:
+        model: On its device and with its attention.
+        ways: From the fastest to the surest.
+        doing: What they are ways of doing, for the log and the error.
+        targets: Names of the layers with adapters.
+        probe: Makes, for a draw of tokens by its number, what tells the fault of a way, "" where it is exact.
+        slow: Which ways are worth a warning.
+
+    Raises:
+        ModelError: There is none.
+    """
+    parameter = next(model.parameters())
+    key = (doing, tuple(targets), parameter.device, parameter.dtype, text_config(model)._attn_implementation)
+    faults = _found.setdefault(model, {}).setdefault(key, {})
+    fault_on = cache(probe)
+    for way in ways:
+        if way not in faults:
+            with undisturbed(model):
+                faults[way] = _fault_of(lambda draw, way=way: fault_on(draw)(way), draws=draws_of(model))
+            if not faults[way]:
+                why = "".join(f"; not {other}: {faults[other]}" for other in ways if faults.get(other))
+                level = logging.WARNING if slow(way) else logging.INFO
+                log.log(level, "%s can %s %s%s", type(model).__name__, doing, way, why)
+        if not faults[way]:
+            return way
+    raise refused(model, doing, faults[ways[-1]])
+
+
+def _fault_of(attempt: Callable[[int], str], *, draws: int) -> str:
     """What is wrong with a way, "" where nothing is; a way that fails is one that does not work.
 
     Args:
@@ -188,14 +237,3 @@ def refused(model: Any, doing: str, why: str) -> ModelError:
         f"model.source.name={name}: {type(model).__name__} cannot {doing}: {why}; use a causal language model of "
         f"docs/reference/families.md, or another model.source.attention{'' if precise else ' or dtype'}"
     )
-
-
-# What was found out about a model lasts as long as the model does, by what it depends on.
-_found: WeakKeyDictionary[Any, dict[Any, dict[Any, str]]] = WeakKeyDictionary()
-
-
-def remembered(model: Any, *about: Any) -> dict[Any, str]:
-    """The faults that are known of ways on this model, its device, precision and attention; to be filled."""
-    parameter = next(model.parameters())
-    key = (parameter.device, parameter.dtype, text_config(model)._attn_implementation, *about)
-    return _found.setdefault(model, {}).setdefault(key, {})

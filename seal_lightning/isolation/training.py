@@ -6,11 +6,9 @@ every token the same loss and every adapter the same gradient.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 from typing import Any, Literal
 
@@ -22,22 +20,17 @@ from seal_lightning.head_loss import HeadLoss
 from seal_lightning.isolation.probing import (
     check_causal,
     draw_rows,
-    draws_of,
-    fault_of,
+    fastest_exact,
     probe_bank,
     refused,
-    remembered,
     rotary_limit,
     same,
     sparse_from,
     text_config,
     tolerance,
-    undisturbed,
     window_of,
 )
 from seal_lightning.packing import PackedSequence, TrainingBatch, pack, pad, split, split_padded
-
-log = logging.getLogger(__name__)
 
 _LENGTHS = (9, 6, 14)
 _SLOTS = (0, 0, 1)
@@ -110,20 +103,14 @@ def training_way(model: Any, targets: Sequence[str], *, longest: int = 0) -> Tra
     Raises:
         ModelError: No way is exact, or the model cannot be trained at all.
     """
-    faults = remembered(model, "training", tuple(targets))
-    probe = cache(lambda draw: _Probe(model, targets, seed=draw))
-    for way in WAYS:
-        if not _in_reach(model, way, longest):
-            continue
-        if way not in faults:
-            with undisturbed(model), torch.enable_grad():
-                faults[way] = fault_of(lambda draw, way=way: probe(draw).difference(way), draws=draws_of(model))
-            log.debug("training %s: %s", way, faults[way] or "exact")
-            if not faults[way]:
-                _say(model, way, faults)
-        if not faults[way]:
-            return way
-    raise refused(model, "train adapters", faults[ALONE])
+    return fastest_exact(
+        model,
+        [way for way in WAYS if _in_reach(model, way, longest)],
+        doing="train adapters",
+        targets=targets,
+        probe=lambda draw: _Probe(model, targets, seed=draw).difference,
+        slow=lambda way: way.rows == "alone",
+    )
 
 
 def _in_reach(model: Any, way: TrainingWay, longest: int) -> bool:
@@ -138,15 +125,10 @@ def _in_reach(model: Any, way: TrainingWay, longest: int) -> bool:
     return way.rows != "packed" or (replaceable(model) and longest <= (window_of(config) or longest))
 
 
-def _say(model: Any, way: TrainingWay, faults: dict[TrainingWay, str]) -> None:
-    why = "".join(f"; not {other}: {fault}" for other, fault in faults.items() if fault)
-    level = logging.WARNING if way.rows == "alone" else logging.INFO
-    log.log(level, "%s: the sequences of a step train %s%s", type(model).__name__, way, why)
-
-
 class _Probe:
     """Three sequences of two adapters, and what each gives alone."""
 
+    @torch.enable_grad()
     def __init__(self, model: Any, targets: Sequence[str], *, seed: int = 0) -> None:
         self.model = model
         self.tolerated = tolerance(model)
@@ -166,7 +148,9 @@ class _Probe:
             raise refused(model, "train adapters", "the loss of a few random tokens is not a finite number")
         check_causal(model, rows[2], self.tolerated, doing="train adapters")
 
+    @torch.enable_grad()
     def difference(self, way: TrainingWay) -> str:
+        """How a way differs from one sequence in a pass; empty where it does not."""
         losses, gradients = self._run(way, HeadLoss(self.model, adapted=set(self.bank.A)))
         if not same(losses, self.losses, self.tolerated):
             return f"losses differ by {float((losses - self.losses).abs().max()):.2g}"

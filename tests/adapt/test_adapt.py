@@ -266,13 +266,6 @@ def test_strict_stops_at_a_document_that_cannot_be_used(vault):
     assert not (vault.parent / "out").exists()
 
 
-def test_a_passage_beyond_the_window_is_to_be_cut_finer(vault):
-    (vault / "long.txt").write_text("山の水車は村の川の上に立つ。" * 100)
-    with pytest.raises(ModelError, match=r"long.*--passage_chars cuts documents finer \(in characters, now 2000"):
-        adapt_folder(vault, "--dry_run")
-    adapt_folder(vault, "--dry_run", "--passage_chars", "100")
-
-
 def test_a_dry_run_estimates_and_writes_nothing(tmp_path, capsys):
     write_inputs(tmp_path)
     run(tmp_path, "none", "--dry_run")
@@ -315,7 +308,7 @@ def test_adapters_that_train_together_are_tried_together(tmp_path, capsys):
 def test_a_passage_that_does_not_fit_names_the_option(tmp_path):
     write_inputs(tmp_path)
     (tmp_path / "documents.jsonl").write_text(json.dumps({"id": "zh", "passage": "水车由李明建造。" * 300}) + "\n")
-    message = r"lower --passage_chars, which is 2000 characters \(100 of this passage take 278 tokens\)"
+    message = r"lower --passage_chars, which is 2000 characters \(100 of this passage take 300 tokens\)"
     with pytest.raises(ModelError, match=message):
         run(tmp_path, "none", "--model.source.name", "random/llama")
 
@@ -342,3 +335,16 @@ def test_mistakes_are_one_line(tmp_path, options, error, message):
 def test_a_command_without_documents_says_what_to_name():
     with pytest.raises(ConfigError, match="DOCUMENT is not set: name files or folders"):
         adapt.main(["--output", "x"])
+
+
+def test_a_card_says_what_no_adapter_acts_on(tmp_path):
+    write_inputs(tmp_path)
+    run(tmp_path, "mixture", "--model.source.name", "random/mixtral", "--learn", "passage")
+    folder = next((tmp_path / "mixture" / "adapters").iterdir())
+    reason = "experts with fused weights"
+    assert (
+        f"No adapter acts on 2 parts, {reason} (first: model.layers.0.mlp.experts)."
+        in (folder / "README.md").read_text()
+    )
+    found = json.loads((folder / "adaptation.json").read_text())["without_adapter"]
+    assert found == {reason: ["model.layers.0.mlp.experts", "model.layers.1.mlp.experts"]}

@@ -65,6 +65,24 @@ def test_puzzles_by_id_keep_their_order(tmp_path):
     assert [context.id for context in ArcFiles(path).read()] == ["b", "a"]
 
 
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        ([{"id": "q"}, {"id": "p"}], ["q", "p"]),
+        ([{"task_id": "q"}, {"name": "p"}], ["q", "p"]),
+        ([{}, {}], ["set-1", "set-2"]),
+    ],
+)
+def test_puzzles_in_rows(tmp_path, names, ids):
+    rows = [{**FLIP, **name} for name in names]
+    (tmp_path / "set.json").write_text(json.dumps(rows))
+    (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for name in ("set.json", "set.jsonl"):
+        contexts = read_contexts(tmp_path / name)
+        assert [context.id for context in contexts] == ids
+        assert all(len(context.queries) == len(FLIP["test"]) for context in contexts)
+
+
 def test_challenges_with_the_solutions_beside_them(tmp_path):
     path = write(tmp_path / "arc_test_challenges.json", {"b": ASKED, "a": ASKED})
     write(tmp_path / "arc_test_solutions.json", {"a": [[[7]]], "b": [[[6, 5, 4]]], "c": "not asked"})
@@ -159,7 +177,8 @@ def test_a_puzzle_that_cannot_be_used(tmp_path, puzzle, words):
         ('{"a": ', "line 1: expected JSON, got: Expecting value (column 7)"),
         ("[]", "expected rows, got an empty list"),
         ("{}", "expected one object, a puzzle or some by id, got an empty object"),
-        ([FLIP, FLIP], "expected one object, a puzzle or some by id, got 2 rows: write them in one {...}"),
+        ([FLIP, {"x": 1}], "expected one object, a puzzle or some by id, got 2 rows: write them in one {...}"),
+        ([{"id": "a", **FLIP}] * 2, "row 2: field id must be an id of its own, got 'a' again: rename one"),
         ({"a": [[[1]]]}, "top level: field a must be an object, got a list: see seal_lightning.data.ArcFiles"),
         ({" ": FLIP}, "top level: the row must be puzzles by id, got an empty id"),
     ],

@@ -192,9 +192,10 @@ def test_a_path_is_enough_where_columns_have_the_usual_names(tmp_path):
     (tmp_path / "a.csv").write_text('Title,Passage,Question,Answer\nT,"P, one",A?,x\nT,"P, one",B?,y\n')
     (tmp_path / "semicolons.csv").write_text("passage;question;answer\nP;A?;x\n")
     (tmp_path / "a.tsv").write_text("context\tquestion\tanswers\nP\tA?\tx\n")
+    (tmp_path / "excel.csv").write_text("sep=;\npassage;question;answer;;\nP;A?;x;;\n")
     assert read_contexts(tmp_path / "a.csv")[0].queries == (Query("A?", ("x",)), Query("B?", ("y",)))
     assert read_contexts(tmp_path / "a.csv")[0].title == "T"
-    for place in ("semicolons.csv", "a.tsv"):
+    for place in ("semicolons.csv", "a.tsv", "excel.csv"):
         assert [(c.passage, c.queries) for c in read_contexts(tmp_path / place)] == [("P", (Query("A?", ("x",)),))]
     for name in ("passage", "context"):
         path = lines(tmp_path / f"{name}.jsonl", [{name: "P", "question": "A?", "answer": "x"}])
@@ -202,6 +203,11 @@ def test_a_path_is_enough_where_columns_have_the_usual_names(tmp_path):
     assert isinstance(reader_for(saved(tmp_path / "saved", QA)), DatasetRows)
     assert len(read_contexts(tmp_path / "saved")) == 2
     assert isinstance(reader_for(parquet(tmp_path / "squad.parquet", QA)), Squad)
+    parquet(tmp_path / "clone" / "data" / "train-00000-of-00001.parquet", QA)
+    for name in ("README.md", "LICENSE", ".gitattributes", ".git/HEAD", ".git/objects/a0", "requirements.txt"):
+        (tmp_path / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "clone" / name).write_text("text about it")
+    assert len(read_contexts(tmp_path / "clone")) == 2
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "train.csv").write_text("passage,question,answer\nP,A?,x\n")
     assert len(read_contexts(tmp_path / "tables")) == 1
@@ -329,6 +335,8 @@ def test_a_column_that_is_not_there(tmp_path, columns, words):
         ),
         ({"a": "A", "o": "x"}, {"choices": "o"}, "field o must be a list of texts, got the text 'x'"),
         ({"a": "{'text': array(['x'], dtype=object)}"}, {}, "save the data as Parquet or JSON Lines, which keep lists"),
+        ({"a": "['x' 'y']"}, {}, "save the data as Parquet or JSON Lines, which keep lists"),
+        ({"a": "['x'\n \"y's\"]"}, {}, "save the data as Parquet or JSON Lines, which keep lists"),
     ],
 )
 def test_a_row_that_cannot_be_used(tmp_path, row, columns, words):

@@ -53,6 +53,7 @@ def test_headings(text, title, passage):
         ("---\ntitle: [a, b]\n---\nText.", "", "Text."),
         ("---\nx: |\n  a\n  ---\n  b\ntitle: T\n---\nText.", "T", "Text."),
         ('+++\ntitle = "The mill"\ndate = 2024-05-01\n# do not publish\n+++\nText.', "The mill", "Text."),
+        ("+++\ntitle = The mill\n# no quotes\n[author]\ntitle = Dr.\n+++\nText.", "The mill", "Text."),
         ('{\n  "title": "The mill",\n  "date": "2024"\n}\n\nText.', "The mill", "Text."),
         ('{\n  "sample": 1\n}\n\nText.', "", '{\n  "sample": 1\n}\n\nText.'),
     ],

@@ -1,5 +1,7 @@
 """How a long text is cut: where, and that its lines stay what they were."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +83,14 @@ def test_text_without_spaces_is_cut_after_its_sentences():
 @pytest.mark.parametrize("one", ["👩‍👩‍👧", "🇳🇴", "e\u0301", "한"])
 def test_what_is_seen_as_one_character_is_not_broken(one):
     assert all(piece.replace(one, "") == "" for piece in split(one * 30, 11))
+
+
+def test_a_line_of_megabytes_is_cut_in_time_that_grows_with_it():
+    start = time.perf_counter()
+    assert split("x" * 2_000_000, 2000) == ["x" * 2000] * 1000
+    assert time.perf_counter() - start < 10
+    text = " ".join(f"word{number}" for number in range(60_000))
+    assert " ".join(split(text, 2000)) == text
 
 
 def test_sections_stay_together_and_a_heading_is_no_passage_of_its_own():

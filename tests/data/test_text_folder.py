@@ -110,6 +110,8 @@ def word(*paragraphs):
         ("a.csv", 'name;text\nDelta;"a, ""b""\nc"\n', "a", 'name: Delta; text: a, "b" c'),
         ("a.tsv", "name\tyear\nDelta, the\t1902\n", "a", "name: Delta, the; year: 1902"),
         ("a.csv", "a,b\n1,2,3\n", "a", "a,b\n1,2,3"),
+        ("a.csv", "sep=;\na;b\n1,5;2\n", "a", "a: 1,5; b: 2"),
+        ("a.csv", '"name, first";city;;\nIda;"Dorn; north";;\n;;;\n', "a", "name, first: Ida; city: Dorn; north"),
         ("a.csv", "only a line\n", "a", "only a line"),
         ("a.txt", "\ufeffBOM", "a", "BOM"),
         ("a.md", "\ufeff---\r\ntitle: T\r\n---\r\nOne\r\ntwo\r\n", "T", "One\ntwo"),
@@ -154,9 +156,7 @@ def test_pdf(tmp_path, caplog):
     assert not caplog.messages
     assert texts(fill(tmp_path / "d", a__pdf=pdf("Built in 1901.", ""))) == {"a": "Built in 1901."}
     assert caplog.messages == [f"{tmp_path}/d/a.pdf: 1 of 2 pages hold no text (pictures of text need OCR)"]
-    with pytest.raises(
-        DataError, match=r"a\.pdf: expected text, got a PDF document without any: remove it, or run OCR"
-    ):
+    with pytest.raises(DataError, match=r"a\.pdf: expected a text, got PDF without any: remove it, or run OCR"):
         read_contexts(fill(tmp_path / "d", a__pdf=pdf("", "")) / "a.pdf")
     with pytest.raises(DataError, match=r"a\.pdf: expected a whole PDF document, got: \w+: .*: write it again"):
         read_contexts(fill(tmp_path / "d", a__pdf=b"%PDF-1.4 fake") / "a.pdf")
@@ -231,6 +231,47 @@ def test_what_is_no_document_is_counted_and_named(tmp_path, caplog):
     assert texts(folder, strict=True) == {"a": "Alpha."}
 
 
+def test_valid_json_without_rows_is_no_document(tmp_path, caplog):
+    folder = fill(tmp_path / "d", a__md="Alpha.", sidebars__json='["intro"]', version__json="3")
+    assert texts(folder, strict=True) == {"a": "Alpha."}
+    assert caplog.messages == [f"{folder}: read 1 of 3 files; no documents: 2 .json (sidebars.json, version.json)"]
+
+
+def test_what_a_program_made_is_not_entered(tmp_path, caplog):
+    folder = fill(tmp_path / "d", a__md="Alpha.")
+    for name, mark in (("node_modules", "x.js"), ("target", "CACHEDIR.TAG"), ("env", "pyvenv.cfg")):
+        (folder / "web" / name / "deep").mkdir(parents=True)
+        (folder / "web" / name / mark).write_text("mark")
+        (folder / "web" / name / "deep" / "b.md").write_text("Theirs.")
+    assert texts(folder) == texts(folder, pattern="*.md") == {"a": "Alpha."}
+    names = ", ".join(f"web/{name} (made by a program)" for name in ("env", "node_modules", "target"))
+    assert caplog.messages == 2 * [f"{folder}: did not enter {names}"]
+    assert "b" in texts(folder / "web" / "target")
+
+
+def test_the_same_document_twice_counts_once(tmp_path, caplog):
+    folder = fill(tmp_path / "d", a__md="# Mill\nAlpha.", b__md="# Mill\nAlpha.", c__md="# Mill\nBeta.")
+    read = read_sources([str(folder)])
+    assert [document.context.passage for document in read.documents] == ["Alpha.", "Beta."]
+    assert read.left_out == (f"{folder}: 1 document repeats the title and text of another: counted once",)
+    assert caplog.messages == list(read.left_out)
+
+
+@pytest.mark.parametrize("name", ["p.json", "p.csv", "p.md", "p"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError) as caught:
+        read_contexts(tmp_path / name)
+    got = "got a pipe or a device: write what it holds into a file"
+    assert str(caught.value) == f"{tmp_path}/{name}: expected a file or folder, {got}"
+
+
+def test_an_unknown_file_that_is_no_text_is_to_be_converted(tmp_path):
+    fill(tmp_path, letter__doc=b"\xd0\xcf\x11\xe0")
+    with pytest.raises(DataError, match=r"got a file that is no text: convert it to one of these$"):
+        read_contexts(tmp_path / "letter.doc")
+
+
 def test_an_empty_module_is_no_fault(tmp_path, caplog):
     folder = fill(tmp_path / "d", a__md="Alpha.", module__py="\n")
     assert texts(folder, strict=True) == {"a": "Alpha."}
@@ -242,7 +283,10 @@ BAD = {
     "todo__md": ("# Ideas\n", "expected a text, got a heading only"),
     "latin__txt": (b"Gr\xf6\xdfe", "expected UTF-8 text, got byte 0xf6 at offset 2"),
     "wide__txt": ("Wide".encode("utf-16-le"), "expected UTF-8 text, got a binary file, or UTF-16 without a mark"),
-    "page__html": ("<p></p>", "expected text, got a HTML document without any"),
+    "wide__csv": ("a,b\n1,2\n".encode("utf-16-le"), "expected UTF-8 text, got a binary file, or UTF-16 without a mark"),
+    "page__html": ("<script>draw()</script>", "expected a text, got HTML without any: remove it"),
+    "title__html": ("<title>Mill</title><h1>Mill</h1>", "expected a text, got a title only"),
+    "binary__html": (b"\0\0picture", "expected HTML, got a binary file"),
     "old__docx": (b"\xd0\xcf\x11\xe0", "expected a whole DOCX document, got: BadZipFile"),
     "book__ipynb": ("{}", "expected a whole NOTEBOOK document, got: KeyError"),
     "rows__jsonl": ('{"passage": 1}\n', "line 1: field passage must be text"),

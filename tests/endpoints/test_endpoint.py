@@ -32,7 +32,7 @@ def test_it_writes_and_counts_and_keeps(chat_server, fault_proxy, make):
     prompts, done = prompts_of(5), []
     first = endpoint.write([*prompts, prompts[0]], max_tokens=4, on_done=done.append)
     assert all(text.strip() for text in texts(first))
-    assert first[5] == Written(first[0].text, Usage(cached=1))
+    assert first[5] == Written(first[0].text, Usage(cached=1), cut=first[0].cut)
     assert sum(done) == 6
     assert total(first) == Usage(cached=1, **proxy.usage)
     assert proxy.attempts == {"passed": 5}
