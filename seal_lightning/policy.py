@@ -195,10 +195,7 @@ class TunedPolicy:
         self._reload = reload
         self._replica: TunedPolicy | None = None
         if tuning.gradient_checkpointing:
-            # transformers 5 has renamed it; the old name warns
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
-            model.config.get_text_config().use_cache = False
+            _checkpoint_activations(model)
         self.restart_adapter(0)
 
     def restart_adapter(self, round: int) -> None:
@@ -391,6 +388,18 @@ class TunedPolicy:
     def _save_adapter(self, folder: Path, states: Sequence[AdapterState]) -> None:
         lora, before = self._lora(states), carried(self.policy.model)
         save_lora(stack([before, lora]) if before else lora, folder, model=self.policy.model)
+
+
+def _checkpoint_activations(model: Any) -> None:
+    # transformers 5 has renamed it; the old name warns
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise ConfigError(
+            f"model.tuning.gradient_checkpointing=true: {' '.join(str(error).split())} Leave it out for this model"
+        ) from error
+    model.config.get_text_config().use_cache = False
 
 
 def _tuned(model: Any, tuning: PolicyTuning) -> nn.Module:

@@ -479,7 +479,22 @@ def test_layers_may_differ_in_rank_and_scale(base, tmp_path):
     assert difference(logits(model), logits(expected)) <= 1e-5
 
 
-@pytest.mark.parametrize(("options", "got"), [({"use_dora": True}, "DoRA"), ({"modules_to_save": ["lm_head"]}, "lm_head")])  # fmt: skip  # noqa: E501
+def test_patterns_are_anchored_where_peft_anchors_them(base, tmp_path):
+    options = {"alpha_pattern": {"^model.layers.0.self_attn.q_proj": 30}, "rank_pattern": {"^model.layers.1.*": 2}}
+    expected = peft_folder(tmp_path / "adapter", base, **options)
+    model, _, _ = load_model(ModelSource(str(tmp_path / "adapter")))
+    assert difference(logits(model), logits(expected)) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"modules_to_save": ["lm_head"]}, "lm_head"),
+        ({"alora_invocation_tokens": [5, 6], "task_type": "CAUSAL_LM"}, "aLoRA"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
+    ],
+)
 def test_adapters_that_are_no_plain_lora_are_refused(base, tmp_path, options, got):
     peft_folder(tmp_path / "adapter", base, **options)
     with pytest.raises(ModelError, match=rf"expected a plain LoRA, got one with .*{got}.*: merge it into its base"):

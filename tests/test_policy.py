@@ -374,6 +374,11 @@ def test_full_tuning_exports_whole_weights(tmp_path):
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_model_without_gradient_checkpointing_is_a_line():
+    with pytest.raises(ConfigError, match=r"gradient_checkpointing=true: CTRLLMHeadModel does not support"):
+        tuned_policy("ctrl", PolicyTuning(rank=4, gradient_checkpointing=True))
+
+
 def test_options_are_checked():
     with pytest.raises(ConfigError, match=r"model\.tuning\.rank must be at least 1, got 0"):
         PolicyTuning(rank=0)

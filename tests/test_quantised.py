@@ -16,12 +16,12 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 from seal_lightning.adapters import AdapterBank, adapter_state
 from seal_lightning.cli import main
 from seal_lightning.continual.updates import Merged, Stacked
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.policy import Policy, PolicyTuning, TunedPolicy
 from seal_lightning.sampling.generation import generate
-from seal_lightning.tiny import byte_tokenizer
+from seal_lightning.tiny import build_tiny, byte_tokenizer
 from seal_lightning.types import AdapterJob, TrainingSequence
 
 KINDS = {
@@ -244,6 +244,15 @@ def test_what_a_stream_adds_to_quantised_layers_is_taken_back_to_the_last_bit(sa
     assert torch.equal(logits(model), before)
     updates.add(lora)
     assert difference(logits(model), logits(tuned.module)) <= 1e-4
+
+
+def test_a_family_whose_code_reads_packed_weights_is_refused(tmp_path):
+    """mamba multiplies with a weight of its own accord."""
+    model, tokenizer = build_tiny("mamba")
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"MambaForCausalLM cannot read a few .*; load it without quantisation$"):
+        load_model(ModelSource(str(tmp_path), quantization="8bit"))
 
 
 def test_all_weights_cannot_be_trained(saved):

@@ -70,9 +70,10 @@ def _look(model: Any) -> Seen:
         with torch.no_grad():
             model.eval()(input_ids=plain_tokens(model), use_cache=False)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        quantised = getattr(model, "hf_quantizer", None) is not None
+        advice = "load it without quantisation" if quantised else "choose a model that continues text"
         raise ModelError(
-            f"{type(model).__name__} cannot read a few tokens of text: {' '.join(str(error).split())[:200]}; choose a "
-            "model that continues text"
+            f"{type(model).__name__} cannot read a few tokens of text: {' '.join(str(error).split())[:200]}; {advice}"
         ) from error
     finally:
         for handle in handles:

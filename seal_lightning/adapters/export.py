@@ -24,7 +24,20 @@ from seal_lightning.served import save_tensors
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-REBASED = ("pissa", "olora", "corda", "loftq")  # ways to draw a LoRA that change the base weights with it
+# Ways to draw a LoRA that change the base weights with it.
+REBASED = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# Options that make it act otherwise than by adding a product of two matrices to the output of some layers.
+_OTHER_KINDS = {
+    "use_dora": "DoRA",
+    "alora_invocation_tokens": "aLoRA, which acts from its invocation tokens on alone",
+    "use_qalora": "QALoRA",
+    "use_bdlora": "BD-LoRA",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "arrow_config": "Arrow",
+    "layer_replication": "layer_replication",
+    "target_parameters": "target_parameters",
+}
 _CARRIED = "_carried_adapter"  # on a model
 
 
@@ -126,9 +139,10 @@ def base_of(folder: str | Path) -> tuple[str | None, str | None]:
 
 def _other_kind(config: Any, state: dict[str, torch.Tensor]) -> str | None:
     """What a LoRA does besides adding a product of two matrices; None where that is all."""
-    if config.use_dora:
-        return "DoRA"
-    if isinstance(config.init_lora_weights, str) and config.init_lora_weights.split("_")[0] in REBASED:
+    for option, kind in _OTHER_KINDS.items():
+        if getattr(config, option, None):  # releases of peft differ in what they know
+            return kind
+    if isinstance(config.init_lora_weights, str) and config.init_lora_weights.startswith(REBASED):
         return f"init_lora_weights={config.init_lora_weights}, which has changed the base"
     other = sorted(name for name in state if not name.endswith((".lora_A.weight", ".lora_B.weight")))
     return f"{other[0]} besides" if other else None
@@ -140,7 +154,8 @@ def _of_one_rank(config: Any, state: dict[str, torch.Tensor]) -> LoRA:
     ranks = {layer: state[f"{layer}.lora_A.weight"].shape[0] for layer in layers}
     scales = {}
     for layer, rank in ranks.items():
-        alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, layer), config.lora_alpha)
+        name = layer.removeprefix("base_model.model.")  # as peft compares it
+        alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, name), config.lora_alpha)
         scales[layer] = alpha / (rank**0.5 if config.use_rslora else rank)
     if len(set(ranks.values())) == 1 and len(set(scales.values())) == 1:
         return LoRA(state, scales[layers[0]])
