@@ -119,8 +119,11 @@ class KillAt(SEALCallback):
         self._happened(trainer, "predict")
 
 
-class KillRayWorker(SEALCallback):
-    """Kills one Ray worker when the first training unit is finished."""
+class KillRayWorkers(SEALCallback):
+    """Kills the Ray workers when the first training unit is finished.
+
+    All of them: one alone may have finished its unit a moment before, and then nobody needs it any more.
+    """
 
     def __init__(self) -> None:
         self.done = False
@@ -129,8 +132,9 @@ class KillRayWorker(SEALCallback):
         if phase == "train" and not self.done:
             self.done = True
             workers = ray_workers(os.getpid())
-            print(f"killing one of {len(workers)} Ray workers", flush=True)
-            os.kill(max(workers), signal.SIGKILL)
+            print(f"killing {len(workers)} Ray workers", flush=True)
+            for worker in workers:
+                os.kill(worker, signal.SIGKILL)
 
 
 def _is_ray_worker(process: psutil.Process) -> bool:
