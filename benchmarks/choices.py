@@ -29,9 +29,10 @@ from unittest import mock
 import torch
 from inner_loop import Digits, add_options, draw_jobs, machine, make_model, settings_of
 
-from seal_lightning import allocator, bank_training
+from seal_lightning import allocator
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.packing import PackedBatch, PackedSequence, pack
+from seal_lightning.isolation import training
+from seal_lightning.packing import PackedSequence, TrainingBatch, pack
 from seal_lightning.types import AdapterJob
 
 Adapt = Callable[[Any, Sequence[AdapterJob], InnerLoop], None]
@@ -48,7 +49,7 @@ def in_waves(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop) -> Non
         adapt(model, jobs[start : start + size], settings)
 
 
-def pack_padded(sequences: Sequence[PackedSequence]) -> PackedBatch:
+def pack_padded(sequences: Sequence[PackedSequence]) -> TrainingBatch:
     """All sequences as long as the longest; there is no loss on the padding."""
     longest = max(len(sequence.tokens) for sequence in sequences)
     ordered = sorted(sequences, key=lambda sequence: sequence.slot)
@@ -106,8 +107,8 @@ def main() -> None:
     jobs = draw_jobs(options.jobs, vocabulary=model.config.vocab_size, epochs=options.epochs, seed=options.seed)
     ways: dict[str, tuple[Callable[[], Any], Adapt]] = {
         "as it is": (nullcontext, adapt),
-        "packing": (lambda: mock.patch.object(bank_training, "pack", pack_padded), adapt),
-        "own attention": (lambda: mock.patch.object(bank_training, "fits", lambda model, longest: False), adapt),
+        "packing": (lambda: mock.patch.object(training, "pack", pack_padded), adapt),
+        "own attention": (lambda: mock.patch.object(training, "replaceable", lambda model: False), adapt),
         "slot refill": (nullcontext, in_waves),
         "grouped LoRA": (lambda: mock.patch("seal_lightning.adapters.routing.grouped", lambda *_: False), adapt),
         "fused step": (lambda: mock.patch("torch.optim.AdamW", plain_adamw), adapt),

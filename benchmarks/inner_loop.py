@@ -75,7 +75,7 @@ class Digits:
     pad_token_id = 0
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        return {"input_ids": [int(token) for token in text.split()]}
+        return {"input_ids": [int(token) for token in text.split() if token.isdigit()]}
 
 
 @dataclass
