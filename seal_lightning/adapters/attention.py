@@ -3,7 +3,7 @@
 transformers keeps packed sequences apart by a mask over all pairs of tokens, most of which belong to different
 sequences. Here each group of sequences of similar length becomes a small batch for plain causal attention, so a step
 costs the sum of the squared lengths; the padding within a group is seen by attention alone. Models whose attention
-needs more than a causal mask (a sliding window, soft-capped scores, sinks) say so when they call it; `isolation.py`
+needs more than a causal mask (a sliding window, soft-capped scores, sinks) say so when they call it; `isolation/`
 finds out and takes another way.
 """
 

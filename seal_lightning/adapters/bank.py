@@ -20,6 +20,7 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEF
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from seal_lightning.adapters.beside import base_layer, is_torchs_product
 from seal_lightning.adapters.coverage import is_below, unreached, without_adapter
 from seal_lightning.adapters.routing import Routing, TokenIndex
 from seal_lightning.adapters.unusable import unusable
@@ -41,7 +42,7 @@ class Target:
     @property
     def transposed(self) -> bool:
         """Whether the frozen weight is stored as (inputs, outputs), as in GPT-2."""
-        return isinstance(_frozen(self.module), Conv1D)
+        return isinstance(base_layer(self.module), Conv1D)
 
 
 def linear_layers(model: Any) -> list[Target]:
@@ -65,7 +66,7 @@ def _look_linear(model: Any) -> list[Target]:
             continue
         if isinstance(module, LoraLayer):
             inside = (*inside, f"{name}.")
-        frozen = _frozen(module)
+        frozen = base_layer(module)
         if module is head or is_below(name, aside):
             continue
         if isinstance(frozen, nn.Linear):
@@ -83,16 +84,12 @@ def parts_without_adapter(model: Any) -> dict[str, list[str]]:
     return reasons
 
 
-def _frozen(module: nn.Module) -> nn.Module:
-    return module.get_base_layer() if isinstance(module, LoraLayer) else module
-
-
 def _own_output(module: nn.Module) -> bool:
     """Whether a layer's output may be added to in place: it is a fresh tensor, which its backward pass does not need.
 
     Of torch's own product this is known; layers of quantised models return views or what they keep.
     """
-    return type(_frozen(module)).forward in (nn.Linear.forward, Conv1D.forward)
+    return is_torchs_product(base_layer(module))
 
 
 def find_targets(model: Any, wanted: str | Sequence[str] | None) -> list[Target]:

@@ -99,8 +99,13 @@ def check_own(name: str, layer: nn.Module, *, updated: bool) -> None:
 
 def holds_updates(layer: nn.Module) -> bool:
     """Whether an update may be added to a layer's weight: torch's own product, with a plain weight of its own."""
-    plain = type(layer).forward in (nn.Linear.forward, Conv1D.forward) and _is_plain(layer.weight)
+    plain = is_torchs_product(layer) and _is_plain(layer.weight)
     return plain and not hasattr(layer, _SHARED)
+
+
+def is_torchs_product(layer: nn.Module) -> bool:
+    """Whether a layer multiplies as torch's own linear layers do, whatever its class adds beside."""
+    return type(layer).forward in (nn.Linear.forward, Conv1D.forward)
 
 
 def _is_plain(weight: Any) -> bool:

@@ -8,7 +8,7 @@ in one tensor for all experts, which is not a linear layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,16 +95,19 @@ def _sizes_fit(module: nn.Module, args: Any, output: torch.Tensor) -> bool:
 
 def plain_tokens(model: Any) -> torch.Tensor:
     """A few token ids (1, T) that stand for no image or sound."""
-    config = model.config
-    numbers = {
-        value
-        for part in (config, config.get_text_config())
-        for name, value in part.to_dict().items()
-        if name.endswith(("_token_id", "_token_index")) and isinstance(value, int)
-    }
-    plain = (number for number in range(config.get_text_config().vocab_size) if number not in numbers)
+    special = set(special_ids(model.config.to_dict()))
+    plain = (number for number in range(model.config.get_text_config().vocab_size) if number not in special)
     ids = [number for number, _ in zip(plain, range(_TOKENS), strict=False)]
     return torch.tensor([ids], device=model.get_input_embeddings().weight.device)
+
+
+def special_ids(config: Mapping[str, Any]) -> Iterator[int]:
+    """Token ids that a configuration, or one within it, gives a meaning: an end, the place of an image."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from special_ids(value)
+        elif str(name).endswith(("token_id", "token_index", "token_ids")):
+            yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int))
 
 
 def _not_in(ran: set[nn.Module], module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:

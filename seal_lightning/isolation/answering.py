@@ -21,6 +21,7 @@ from seal_lightning.isolation.probing import (
     probe_bank,
     refused,
     rotary_limit,
+    runnable,
     same,
     sparse_from,
     text_config,
@@ -144,13 +145,8 @@ class _Probe:
         whole = draw_rows(model, [length + _STEPS for length in _LENGTHS], least=_STEPS + 1, seed=seed)
         self.prompts = [row[:-_STEPS] for row in whole]
         self.forced = [row[-_STEPS:] for row in whole]
-        try:
-            with self._attached():
-                self.reference = [self._alone(number, row) for number, row in enumerate(whole)]
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
-            raise refused(model, "continue texts", " ".join(str(error).split())[:200]) from error
+        with runnable(model, doing="continue texts"), self._attached():
+            self.reference = [self._alone(number, row) for number, row in enumerate(whole)]
         if not all(bool(logits.isfinite().all()) for logits in self.reference):
             raise refused(model, "continue texts", "its logits for a few random tokens are not finite numbers")
         check_causal(model, whole[1], self.tolerated, doing="continue texts")

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from seal_lightning.adapters import AdapterBank
+from seal_lightning.adapters.coverage import special_ids
 from seal_lightning.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def draw_rows(model: Any, lengths: Sequence[int], *, least: int = 2, seed: int =
     room = limit - min(8, limit // 4)
     longest = max(lengths) + longer
     size = min(model.get_input_embeddings().weight.shape[0], config.vocab_size)
-    special = set(_special_ids(model.config.to_dict()))
+    special = set(special_ids(model.config.to_dict()))
     plain = [token for token in range(min(size, 4096)) if token not in special] or [0]
     generator = torch.Generator().manual_seed(seed)
     rows = []
@@ -118,14 +119,6 @@ def draw_rows(model: Any, lengths: Sequence[int], *, least: int = 2, seed: int =
         drawn = torch.randint(len(plain), (length,), generator=generator)
         rows.append([plain[number] for number in drawn.tolist()])
     return rows
-
-
-def _special_ids(config: Mapping[str, Any]) -> Iterator[int]:
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _special_ids(value)
-        elif str(name).endswith(("token_id", "token_index", "token_ids")):
-            yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int))
 
 
 def probe_bank(model: Any, targets: Sequence[str], *, trainable: bool) -> AdapterBank:
@@ -139,6 +132,17 @@ def probe_bank(model: Any, targets: Sequence[str], *, trainable: bool) -> Adapte
             drawn = torch.randn(bank.B[target.name].shape, generator=generator)
             bank.B[target.name].copy_(drawn * _DRAWN)
     return bank
+
+
+@contextmanager
+def runnable(model: Any, *, doing: str) -> Iterator[None]:
+    """Turn what a model raises that cannot even be run a row at a time into a `ModelError`."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+        raise refused(model, doing, " ".join(str(error).split())[:200]) from error
 
 
 def check_causal(model: Any, row: Sequence[int], tolerated: float, *, doing: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class Rows(ABC):
         self.device = next(model.parameters()).device
         self.rows = list(range(len(prompts)))
         self.going = [True] * len(prompts)
+        self.known = known_to(model)  # asked once: it takes as long as a small model's layer
 
     @abstractmethod
     def logits(self) -> torch.Tensor:
@@ -73,7 +74,7 @@ class CachedRows(Rows):
 
     def logits(self) -> torch.Tensor:
         inputs = accepted(
-            self.model,
+            self.known,
             attention_mask=self.mask if self.padded else None,
             position_ids=self.positions,
             logits_to_keep=1,
@@ -119,7 +120,7 @@ class RecomputedRows(Rows):
         ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in self.tokens], device=self.device)
         last = torch.tensor([len(row) - 1 for row in self.tokens], device=self.device)
         kept, places = last.unique(return_inverse=True)
-        if keep := accepted(self.model, logits_to_keep=kept):
+        if keep := accepted(self.known, logits_to_keep=kept):
             last = places
         logits = self.model(input_ids=ids, use_cache=False, **keep).logits
         return logits[torch.arange(len(last), device=self.device), last].float()
@@ -136,13 +137,17 @@ def last_logits(model: Any, rows: Sequence[Sequence[int]], *, last: int) -> torc
     """Of the tokens after each of the `last` positions of every row, (b, last, V); rows are padded on the left."""
     ids, mask, positions = pad_left(rows, device=next(model.parameters()).device)
     padded = {"attention_mask": mask} if len({len(row) for row in rows}) > 1 else {}
-    inputs = accepted(model, position_ids=positions, logits_to_keep=last, **padded)
+    inputs = accepted(known_to(model), position_ids=positions, logits_to_keep=last, **padded)
     return model(input_ids=ids, use_cache=False, **inputs).logits[:, -last:]
 
 
-def accepted(model: Any, **offered: Any) -> dict[str, Any]:
-    """Those arguments that the model's forward pass knows."""
-    known = inspect.signature(model.forward).parameters
+def known_to(model: Any) -> frozenset[str]:
+    """The names of the arguments of a model's forward pass."""
+    return frozenset(inspect.signature(model.forward).parameters)
+
+
+def accepted(known: Set[str], **offered: Any) -> dict[str, Any]:
+    """Those arguments that are known."""
     return {name: value for name, value in offered.items() if name in known}
 
 

@@ -24,6 +24,7 @@ from seal_lightning.isolation.probing import (
     probe_bank,
     refused,
     rotary_limit,
+    runnable,
     same,
     sparse_from,
     text_config,
@@ -137,13 +138,9 @@ class _Probe:
             PackedSequence(slot, tokens, prompt, 1.0)
             for slot, tokens, prompt in zip(_SLOTS, rows, (0, 3, 0), strict=True)
         ]
-        try:
+        with runnable(model, doing="train adapters"):
             self.bank = probe_bank(model, targets, trainable=True)
             self.losses, self.gradients = self._run(ALONE, HeadLoss(model, adapted=set(self.bank.A), whole=True))
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
-            raise refused(model, "train adapters", " ".join(str(error).split())[:200]) from error
         if not bool(self.losses.isfinite().all() and self.gradients.isfinite().all()):
             raise refused(model, "train adapters", "the loss of a few random tokens is not a finite number")
         check_causal(model, rows[2], self.tolerated, doing="train adapters")
