@@ -122,7 +122,7 @@ class KillAt(SEALCallback):
 class KillRayWorkers(SEALCallback):
     """Kills the Ray workers when the first training unit is finished.
 
-    All of them: one alone may have finished its unit a moment before, and then nobody needs it any more.
+    All that there are by then: where the second is still starting, the first gets the next unit, and is dead by then.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,6 @@
 """Whoever runs the units, the rollouts are the same: one process, DDP ranks, Ray workers, some of them broken."""
 
+import re
 import signal
 from dataclasses import replace
 from importlib.util import find_spec
@@ -50,7 +51,7 @@ def test_two_ray_workers_find_the_same_and_train_the_same_even_when_they_are_kil
     killer = {"callbacks": [{"class_path": "fault_injection.KillRayWorkers"}]}
     launch = fit(run, "single", trainer={**RAY, **killer})
     assert launch.wait() == [0], launch.log.read_text()
-    assert "killing 2 Ray workers" in launch.log.read_text()
+    assert re.search("killing [12] Ray workers", launch.log.read_text())
     assert "a Ray worker died with unit " in launch.log.read_text()
     assert e_step(run) == alone
     assert outcome(run) == outcome(two_rounds)
