@@ -20,8 +20,12 @@ PACKAGE = "seal_lightning"
 # what a floor is for.
 FLOOR_OF = {
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
-    **dict.fromkeys(["saving", "redaction", "escaping", "thoughts", "figures", "retention", "tables", "left_out"], 0),
-    **dict.fromkeys(["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing"], 1),
+    **dict.fromkeys(
+        ["bounded", "saving", "redaction", "escaping", "thoughts", "figures", "retention", "tables", "left_out"], 0
+    ),
+    **dict.fromkeys(
+        ["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing", "bounded_yaml"], 1
+    ),
     **dict.fromkeys(
         [
             "tiny",
