@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, get_loader, set_loader
 
 from seal_lightning.config_errors import Given, check_switches, explain, located, read_config_files
+from seal_lightning.config_files import loader_of_options
 from seal_lightning.errors import ConfigError
 from seal_lightning.redaction import without_secrets
+
+set_loader("yaml", loader_of_options(get_loader("yaml")), (yaml.YAMLError,))  # of every parser that loads YAML
 
 
 class ParserError(ConfigError):
