@@ -7,14 +7,8 @@ looks for an end from every beginning takes time with the square of such a text,
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
 import json
-import multiprocessing
-import os
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -107,6 +101,8 @@ TEXTS: Mapping[str, tuple[str, str, str]] = {
     "headings in HTML": ("<h1", " a", "<h1>"),
     "nested tags": ("<html><body>", "<div>", "x"),
     "nested emphasis in HTML": ("<html><body>", "<b><i>", "x"),
+    "code in HTML": ("<html><body><pre>a", " ", "x</pre>"),
+    "lines of code in HTML": ("<html><body><pre>a", "\n ", "x</pre>"),
     "nested lists in HTML": ("<html><body>", "<ul><li>", "x"),
     "nested tables in HTML": ("<html><body>", "<table><tr><td>", "x"),
     "nested quotes in HTML": ("<html><body>", "<blockquote>", "x"),
@@ -236,13 +232,10 @@ def _graded(grader: Any, *, given: str) -> Read:
     return grade
 
 
-def _notebook(text: str) -> object:
-    cells = [{"cell_type": kind, "source": text} for kind in ("markdown", "code")]
-    return conversion.CONVERTERS["notebook"](json.dumps({"cells": cells}).encode(), Path("a.ipynb"))
-
-
-def _html(text: str) -> object:
-    return conversion.CONVERTERS["html"](text.encode("utf-8", "replace"), Path("a.html"))
+def _notebook(path: Path) -> object:
+    cells = [{"cell_type": kind, "source": path.read_text(errors="replace")} for kind in ("markdown", "code")]
+    path.write_text(json.dumps({"cells": cells}))
+    return conversion.convert(path, "notebook")
 
 
 def _queries(text: str) -> object:
@@ -292,8 +285,8 @@ READERS: Mapping[str, Read] = {
     "data.splitting": lambda text: splitting.split(text, 2000),
     "data.separated": lambda text: separated.separator_of(text, "a.csv"),
     "data.conversion, table": lambda text: conversion._table(text, Path("a.csv")),
-    "data.conversion, HTML": _html,
-    "data.conversion, notebook": _notebook,
+    "data.conversion, HTML": _of_file(lambda path: conversion.convert(path, "html"), ".html"),
+    "data.conversion, notebook": _of_file(_notebook, ".ipynb"),
     "data.rows, JSON": _of_file(rows.read_rows, ".json"),
     "data.rows, JSON Lines": _of_file(rows.read_rows, ".jsonl"),
     "data.documents, text": _of_file(lambda path: documents.read_documents([str(path)]), ".txt"),
