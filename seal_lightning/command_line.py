@@ -26,7 +26,8 @@ from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.hooks import EditFilter
-from seal_lightning.journal import read_fit, read_validations, rollout_to_dict
+from seal_lightning.journal import read_fit, read_validations
+from seal_lightning.journal_lines import rollout_to_dict
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, save_settings

@@ -21,7 +21,21 @@ PACKAGE = "seal_lightning"
 FLOOR_OF = {
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
     **dict.fromkeys(
-        ["bounded", "saving", "redaction", "escaping", "thoughts", "figures", "retention", "tables", "left_out"], 0
+        [
+            "bounded",
+            "journal_lines",
+            "run_stamp",
+            "stamping",
+            "saving",
+            "redaction",
+            "escaping",
+            "thoughts",
+            "figures",
+            "retention",
+            "tables",
+            "left_out",
+        ],
+        0,
     ),
     **dict.fromkeys(
         ["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing", "bounded_yaml"], 1
@@ -46,7 +60,9 @@ FLOOR_OF = {
     ),
     **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases", "served"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book", "predictions"], 3),
-    **dict.fromkeys(["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4),
+    **dict.fromkeys(
+        ["hooks", "fit_stamp", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4
+    ),
     **dict.fromkeys(
         [
             "cli",
