@@ -20,7 +20,7 @@ import time
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -308,19 +308,19 @@ def _parser() -> Parser:
 
 
 def read_yaml(path: Path) -> None:
-    refused = []
+    """As a config file, which may be none of these options, as a value on the command line, and as that of a run."""
+    text = path.read_bytes().decode("utf-8", "replace")
+    run = path.with_name("config.yaml")
+    run.write_bytes(path.read_bytes())
     for read in (
-        lambda: read_config("--config", str(path)),
         lambda: _parser().read(["--config", str(path)]),
-        lambda: _parser().read(["--rates", path.read_bytes().decode("utf-8", "replace")]),
-        lambda: _configuration(path.rename(path.with_name("config.yaml")).parent),
+        lambda: _parser().read(["--rates", text]),
+        lambda: _parser().read([f"--kind={text}"]),
+        lambda: _configuration(run.parent),
     ):
-        try:
+        with suppress(SealError):
             read()
-        except SealError as error:
-            refused.append(error)
-    if refused:
-        raise refused[0]
+    read_config("--config", str(path))
 
 
 def read_document(path: Path) -> None:

@@ -141,7 +141,7 @@ def _changed_part(value: Any, chance: random.Random) -> Any:
     elif kind == 1:
         holder[key] = [holder[key]] if chance.random() < 0.5 else {"a": holder[key]}
     elif kind == 2:
-        for _ in range(chance.choice((5, 90, 110, 500))):
+        for _ in range(chance.choice((5, 90, 110, 150))):
             holder[key] = [holder[key]]
     elif kind == 3 and isinstance(holder, list):
         holder.extend([holder[key]] * chance.choice((1, 50)))
