@@ -103,7 +103,7 @@ def test_a_key_that_stands_twice_is_refused(file):
 def test_the_configuration_of_a_run_may_be_a_bomb(tmp_path):
     (tmp_path / "journal").mkdir()
     (tmp_path / "config.yaml").write_text(BOMB)
-    with pytest.raises(DataError, match=r"config\.yaml: expected YAML, got more than 200,000 values"):
+    with pytest.raises(DataError, match=r"config\.yaml, line 6: expected YAML, got more than 200,000 values"):
         read(str(tmp_path))
 
 

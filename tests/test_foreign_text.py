@@ -44,7 +44,7 @@ ELSEWHERE = {
     "report": "the last line of a report's file",
     "report/measure": "names of classes",
     "report/read": "names of journals",
-    "sampling/server": "addresses of servers",
+    "sampling/server": "refusals of our own messages",
 }
 
 
