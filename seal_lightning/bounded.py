@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from seal_lightning.errors import DataError, SealError
 
@@ -144,6 +144,14 @@ def read_bytes(path: Path, *, error: type[SealError] = DataError) -> bytes:
     except (OSError, ValueError) as reason:  # ValueError: a NUL character in the path
         got = getattr(reason, "strerror", None) or reason
         raise error(f"{path}: expected a file that can be read, got: {got}: check path and permissions") from None
+
+
+def read_stdin(stream: BinaryIO) -> bytes:
+    """What comes through standard input. Raises `DataError` beyond `LARGEST` bytes, without reading on."""
+    data = stream.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise DataError(f"-: expected at most {_size(LARGEST)} on standard input, got more: save it in several files")
+    return data
 
 
 def read_json(path: Path, *, error: type[SealError] = DataError) -> Any:

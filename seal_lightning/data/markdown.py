@@ -21,6 +21,7 @@ from markdown_it.token import Token
 from seal_lightning.bounded_yaml import load_yaml
 from seal_lightning.data.splitting import lines_of, without_blank_lines
 
+MOST_TOML = 10_000  # characters: tomllib takes time with the square of the dots of a key
 LONGEST_TITLE = 200  # characters; what is longer and looks like a heading is a paragraph above a rule
 # As in pandoc, the line after the opening marker must not be blank, else `---` is a rule. No regular expression that
 # searches for both markers at once: a text without the second one would be searched again from every line.
@@ -76,8 +77,10 @@ def _pairs(lines: Iterable[str], separator: str) -> Mapping[str, str]:
 
 def _toml(text: str) -> Mapping[str, Any] | None:
     try:
+        if len(text) > MOST_TOML:
+            raise ValueError("too long to be front matter")
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         lines = text.split("\n")
         if not all(TOML_LINE.fullmatch(line) for line in lines):
             return None
