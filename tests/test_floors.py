@@ -20,8 +20,26 @@ PACKAGE = "seal_lightning"
 # what a floor is for.
 FLOOR_OF = {
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
-    **dict.fromkeys(["saving", "redaction", "escaping", "thoughts", "figures", "retention", "tables", "left_out"], 0),
-    **dict.fromkeys(["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing"], 1),
+    **dict.fromkeys(
+        [
+            "bounded",
+            "journal_lines",
+            "run_stamp",
+            "stamping",
+            "saving",
+            "redaction",
+            "escaping",
+            "thoughts",
+            "figures",
+            "retention",
+            "tables",
+            "left_out",
+        ],
+        0,
+    ),
+    **dict.fromkeys(
+        ["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing", "bounded_yaml"], 1
+    ),
     **dict.fromkeys(
         [
             "tiny",
@@ -42,12 +60,15 @@ FLOOR_OF = {
     ),
     **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases", "served"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book", "predictions"], 3),
-    **dict.fromkeys(["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4),
+    **dict.fromkeys(
+        ["hooks", "fit_stamp", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4
+    ),
     **dict.fromkeys(
         [
             "cli",
             "command_line",
             "config_errors",
+            "config_files",
             "quickstart",
             "offline",
             "grade",

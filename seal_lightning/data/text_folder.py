@@ -14,12 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seal_lightning.bounded import read_bytes
 from seal_lightning.data.base import Reader, check_path, unite
 from seal_lightning.data.conversion import MissingExtra, convert
 from seal_lightning.data.formats import ending, kind_of
 from seal_lightning.data.json_forms import UnknownForm, reader_for_json
 from seal_lightning.data.markdown import read_markdown
-from seal_lightning.data.rows import BEGINNING, NoRows, Row, decode, read_bytes, read_text
+from seal_lightning.data.rows import BEGINNING, NoRows, Row, decode, read_text
 from seal_lightning.data.splitting import without_blank_lines
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.types import Context
@@ -31,6 +32,7 @@ MARKS = frozenset(["CACHEDIR.TAG", "pyvenv.cfg"])  # by which a cache (Rust's ta
 SHOWN = 5  # names in a line; lines about single files that are warnings, the others being at level info
 # reStructuredText: a line that is underlined;
 # AsciiDoc: = Title; Org: #+title, or the first heading.
+SURROGATE = re.compile("[\ud800-\udfff]")
 UNDERLINED = re.compile(r"^[^\S\n]?(?P<title>\w.*)\n([^\w\s])\2{2,}[^\S\n]*$", re.M)
 ASCIIDOC = re.compile(r"^=+[^\S\n]+(?P<title>\S.*)$", re.M)
 ORG = re.compile(r"^(?:#\+title:|\*+)[^\S\n]+(?P<title>\S.*)$", re.M | re.I)
@@ -220,6 +222,9 @@ def _context(file: Path, name: str) -> Context:
     passage = without_blank_lines(passage)
     if not passage:
         raise DataError(f"{file}: expected a text, got a heading only: write the text or remove the file")
+    if SURROGATE.search(title) or SURROGATE.search(passage):  # an escape in JSON: the cells of a notebook, front matter
+        got = "half of a surrogate pair (\\ud800 to \\udfff)"
+        raise DataError(f"{file}: expected valid Unicode, got {got}: repair the escape")
     return Context(id="", title=title or _plain(name if kind == "code" else _stem(name)), passage=passage)
 
 

@@ -378,3 +378,10 @@ def test_the_file_of_queries_is_no_document(tmp_path):
     read = read_sources([str(folder)], queries=str(folder / "q.jsonl"))
     assert (len(read.documents), read.left_out) == (1, ())
     assert len(read.documents[0].context.queries) == 1
+
+
+def test_half_of_a_surrogate_pair_is_named(tmp_path):
+    path = tmp_path / "a.ipynb"
+    path.write_text(r'{"cells": [{"cell_type": "markdown", "source": "Ida \ud800 built it."}]}')
+    with pytest.raises(DataError, match=r"a\.ipynb: expected valid Unicode, got half of a surrogate pair"):
+        read_documents([str(path)])
