@@ -21,7 +21,7 @@ from seal_lightning.bounded import parse_json
 from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
 from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
-from seal_lightning.config_files import sections_of
+from seal_lightning.config_files import naming_files, sections_of
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
@@ -166,11 +166,12 @@ class SEALCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         actions = self._subcommand_parsers[args[0]]._actions
-        try:
-            with sections_of(plain_options(actions)):
-                self.config = parser.parse_args(args)
-        except ParserError as error:
-            raise ConfigError(explain(str(error), self._given(args))) from error
+        with naming_files(args, args.files):
+            try:
+                with sections_of(plain_options(actions)):
+                    self.config = parser.parse_args(args)
+            except ParserError as error:
+                raise ConfigError(explain(str(error), self._given(args))) from error
         refuse_nulls(actions, self.config[args[0]], self._given(args))
 
     def _given(self, args: Any) -> Given:

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from seal_lightning.bounded import check_plain
-from seal_lightning.bounded_yaml import SAFE, BeyondBounds, Key, guarded, load_yaml, place_of, survey
+from seal_lightning.bounded_yaml import CHARACTERS, SAFE, BeyondBounds, Key, guarded, load_yaml, place_of, survey
 from seal_lightning.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,45 @@ def sections_of(options: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         _sections.reset(token)
+
+
+@contextmanager
+def naming_files(args: Sequence[str], files: Sequence[tuple[str, Any]]) -> Iterator[None]:
+    """Name the file that breaks a bound, where an option on the command line or in a config file names it.
+
+    jsonargparse hands its loader a text, and not where it is from.
+
+    Raises:
+        ConfigError: In place of any that is raised while there is such a file.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        named = [(Path(), arg.partition("=")[2] if arg.startswith("--") else arg) for arg in args]
+        named += [(Path(path).parent, text) for path, content in files for text in _texts(content)]
+        for folder, text in named:
+            for path in (Path(text), folder / text):
+                _refuse_beyond(path, error)
+        raise
+
+
+def _refuse_beyond(path: Path, error: ConfigError) -> None:
+    try:
+        if path.is_file() and path.stat().st_size <= 4 * CHARACTERS:
+            survey(path.read_text(encoding="utf-8-sig", errors="replace"))
+    except BeyondBounds as reason:
+        line, problem = place_of(reason)
+        raise ConfigError(f"{path}, line {line}: no valid YAML or JSON ({problem}); repair it") from error
+    except (OSError, ValueError, yaml.YAMLError):
+        return  # it names no file, or one of another kind
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def without_empty(value: Any, empty: Sequence[Key]) -> Any:

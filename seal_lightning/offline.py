@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
 
 from seal_lightning.config_errors import Given, check_switches, explain, located, read_config_files
-from seal_lightning.config_files import loader_of_options, sections_of
+from seal_lightning.config_files import loader_of_options, naming_files, sections_of
 from seal_lightning.errors import ConfigError
 from seal_lightning.redaction import without_secrets
 
@@ -56,11 +56,12 @@ class Parser(ArgumentParser):
         files = read_config_files(args)
         given = Given(self.command, args, files, *named_options(self._actions))
         check_switches(given)
-        try:
-            with sections_of(plain_options(self._actions)):
-                settings = self.parse_args(list(args))
-        except ParserError as error:
-            raise ConfigError(explain(str(error), given)) from error
+        with naming_files(args, files):
+            try:
+                with sections_of(plain_options(self._actions)):
+                    settings = self.parse_args(list(args))
+            except ParserError as error:
+                raise ConfigError(explain(str(error), given)) from error
         refuse_nulls(self._actions, settings, given)
         return settings
 

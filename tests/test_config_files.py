@@ -76,7 +76,16 @@ def test_a_bomb_is_one_line_wherever_it_stands(parser, file):
     with pytest.raises(ConfigError) as caught:
         parser.settings(["--config", bomb])
     assert str(caught.value) == f"--config {bomb}, line 6: {TOO_MANY}"
-    for args in (["--kind", bomb], ["--config", file(f"kind: {bomb}")], [f"--kind={BOMB}"], [f"--names={BOMB}"]):
+    for args in (
+        ["--kind", bomb],
+        [f"--kind={bomb}"],
+        ["--config", file(f"kind: {bomb}")],
+        ["--config", file("kind: bomb.yaml")],
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parser.settings(args)
+        assert str(caught.value) == f"{bomb}, line 6: {TOO_MANY}"
+    for args in ([f"--kind={BOMB}"], [f"--names={BOMB}"]):
         with pytest.raises(ConfigError) as caught:
             parser.settings(args)
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
