@@ -21,7 +21,20 @@ PACKAGE = "seal_lightning"
 FLOOR_OF = {
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
     **dict.fromkeys(
-        ["bounded", "saving", "redaction", "masking", "escaping", "thoughts", "figures", "retention", "tables", "left_out"], 0
+        [
+            "bounded",
+            "saving",
+            "redaction",
+            "masking",
+            "foreign",
+            "escaping",
+            "thoughts",
+            "figures",
+            "retention",
+            "tables",
+            "left_out",
+        ],
+        0,
     ),
     **dict.fromkeys(
         ["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing", "bounded_yaml"], 1
