@@ -1,6 +1,6 @@
 """The openai client over our own transport: single attempts, and the body of what came back as bytes.
 
-The client knows the routes and the errors. It parses nothing, since its parsers are not made for servers that mean harm.
+The client knows the routes and the errors. It parses nothing: its parsers are not made for servers that mean harm.
 Imported only where an endpoint is asked, as its libraries are optional.
 """
 
@@ -74,8 +74,8 @@ class Connection:
 
     def download(self, file: str) -> bytes:
         """The content of a file."""
-        longer = {"timeout": _LONG * self._timeout}
-        return self._client.get(f"/files/{file}/content", cast_to=httpx2.Response, options=longer).content
+        patient = self._client.with_options(timeout=_LONG * self._timeout)
+        return patient.get(f"/files/{file}/content", cast_to=httpx2.Response).content
 
     def close(self) -> None:
         self._client.close()

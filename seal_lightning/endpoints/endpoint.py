@@ -20,7 +20,7 @@ from seal_lightning.endpoints.cache import DEFAULT, Cache, cache_folder
 from seal_lightning.endpoints.failures import explain
 from seal_lightning.endpoints.keys import beside_body, key_in, keyless, unseen
 from seal_lightning.endpoints.ledger import Ledger
-from seal_lightning.endpoints.options import check_options, check_request, host_of, is_local
+from seal_lightning.endpoints.options import check_options, check_request, host_of
 from seal_lightning.endpoints.prices import find_price
 from seal_lightning.endpoints.wire import CHAT, TEXT, Reply, Request, make_request, messages, parsed, read_reply
 from seal_lightning.errors import ConfigError, SealError

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urljoin
@@ -80,10 +81,8 @@ def explain(
 def _redirected(error: Any, *, where: str, secrets: Sequence[str]) -> SealError:
     """A redirect is not followed: key, headers and prompt are for the host that they were set for."""
     target = error.response.headers["location"][: 4 * QUOTED]
-    try:
+    with suppress(ValueError):  # brackets without an address: shown as it is
         target = urljoin(str(error.request.url), target)
-    except ValueError:  # brackets without an address: shown as it is
-        pass
     shown = quoted(re.split("[?#]", target)[0], secrets)
     return ConfigError(
         f"{where}: redirects to {shown} (status {error.status_code}), where neither key nor prompt was sent; set "
@@ -95,7 +94,7 @@ def _refused(
     error: Any, *, where: str, key_variable: str | None, secrets: Sequence[str], final: Collection[int]
 ) -> Again | SealError:
     status = error.status_code
-    said = quoted(said_by(error.response.content) or error.message, secrets).rstrip(".")
+    said = quoted((said_by(error.response.content) or error.message).rstrip("."), secrets)
     if status == 429 and error.code == "insufficient_quota":
         return EndpointError(f"{where}: the quota is used up: {said}; add credit, then run the command again")
     if status not in final and (status in RETRIED or status >= 500):

@@ -136,10 +136,9 @@ def parsed(body: Any) -> Mapping[str, Any]:
 def _count(counts: Any, name: str) -> int | None:
     """A number of tokens, None for anything else that a server gives for one."""
     value = counts.get(name) if isinstance(counts, Mapping) else None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    plausible = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
-    return value if plausible else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_TOKENS:
+        return None
+    return int(value) if value == int(value) else None
 
 
 def _shown(body: Any, longest: int = 120) -> str:

@@ -138,7 +138,8 @@ class AdapterServer:
     ) -> Iterator[list[str]]:
         """Load adapters until the block is left; yields the name of each, for None that of the base model.
 
-        Meanwhile `on_wait` is called about twice a second, and may raise to end it. Every name is new, so that neither another process nor a run that was killed can have loaded it.
+        Meanwhile `on_wait` is called about twice a second, and may raise to end it. Every name is new, so that neither
+        another process nor a run that was killed can have loaded it.
         """
         folder = Path(self._folder or tempfile.gettempdir()) / f"seal-adapters-{uuid4().hex}"
         folder.mkdir(parents=True)  # not tempfile's way: the server may run as another user

@@ -324,7 +324,7 @@ def test_an_endpoint_without_batch_routes(chat_server, make):
 
 
 def test_a_wrong_key_is_no_missing_route(scripted_status, make):
-    with pytest.raises(ConfigError, match=r"status 401: no; set \$OPENAI_API_KEY"):
+    with pytest.raises(ConfigError, match=r"status 401: no; name the environment variable .* in endpoint\.api_key_env"):
         make(scripted_status(401)).write_batch([Prompt("u")], max_tokens=4)
 
 
