@@ -20,7 +20,9 @@ PACKAGE = "seal_lightning"
 # what a floor is for.
 FLOOR_OF = {
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
-    **dict.fromkeys(["saving", "redaction", "escaping", "thoughts", "figures", "retention", "tables", "left_out"], 0),
+    **dict.fromkeys(
+        ["saving", "redaction", "escaping", "streams", "thoughts", "figures", "retention", "tables", "left_out"], 0
+    ),
     **dict.fromkeys(["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing"], 1),
     **dict.fromkeys(
         [
