@@ -26,6 +26,7 @@ from seal_lightning.escaping import visible
 from seal_lightning.evaluation import Row, group_by_context, rounds_table
 from seal_lightning.journal import read_validations
 from seal_lightning.screen import plain_console
+from seal_lightning.stopping import stopped_on_leaving
 from seal_lightning.types import Rollout
 
 CONFIG = Path(str(files("seal_lightning.configs") / "quickstart.yaml"))  # configs/ of the repository
@@ -159,16 +160,20 @@ def main(argv: Sequence[str]) -> None:
     run, started = free_folder(options.run_dir), time.monotonic()
     control = run / "control"
     print(INTRODUCTION, flush=True)
-    fits = [
-        start_fit(run, *others, config=options.config),
-        start_fit(control, *others, *CONTROL, config=options.config, quiet=True),
-    ]
-    try:
-        for fit in fits:
-            fit.wait()
-    finally:
+    fits: list[Fit] = []
+
+    def stop() -> None:
         for fit in fits:
             fit.stop()
+
+    with stopped_on_leaving(stop):
+        try:
+            fits.append(start_fit(run, *others, config=options.config))
+            fits.append(start_fit(control, *others, *CONTROL, config=options.config, quiet=True))
+            for fit in fits:
+                fit.wait()
+        finally:
+            stop()
     best, random = last_row(run), last_row(control)
     print(
         f"\ncontrol: with edits kept at random instead of the best, {random.accuracy:.3f} ({random.low:.3f} – "

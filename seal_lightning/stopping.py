@@ -6,8 +6,9 @@ and some libraries swallow exceptions then; later by an exception, so that files
 A signal that comes again goes one step further: noted, an exception, the end of the process.
 
 SIGHUP, which a closing terminal sends, is SIGTERM. What was ignored at the start stays ignored: SIGHUP under nohup,
-Ctrl-C in the background of a script. Python handles signals between its own instructions, so a single long call into
-another language, such as a regular expression, is over before anything is noticed.
+Ctrl-C in the background of a script. Python runs handlers in the main thread and between its own instructions; where
+that waits in a call into another language (for the other ranks, for a disk), a thread beside it ends the process. Only
+a call that lets no thread run, such as a regular expression, is over before anything is noticed.
 Whether all ranks stop is decided together (`ranks.py`), since a signal may reach one of them only.
 """
 
@@ -29,6 +30,7 @@ from seal_lightning.errors import Ended, Stopped
 log = logging.getLogger(__name__)
 
 NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+HANDLED_WITHIN = 3.0  # seconds after which the main thread counts as stuck
 AGAIN = 2.0  # seconds after which a signal counts as another one: ranks get it from the terminal and from each other
 
 
@@ -42,6 +44,8 @@ class Ending:
         may_leave: Whether the process may be left from within the handler.
         nothing_to_lose: Whether it is left at the first signal; until the work begins, and after it.
         received: The signal that was received, or 0.
+        at: When, by the monotonic clock.
+        stops: Called before the process is left so, such as for the processes that it has started.
     """
 
     def __init__(self, last_words: Callable[[int], None], *, may_leave: bool) -> None:
@@ -49,17 +53,24 @@ class Ending:
         self.may_leave = may_leave
         self.nothing_to_lose = may_leave
         self.received = 0
-        self._at = 0.0
+        self.stops: list[Callable[[], None]] = []
+        self.at = 0.0
+
+    def leave(self, number: int) -> None:
+        """End the process, whatever it is at."""
+        for stop in self.stops:
+            stop()
+        self.last_words(number)
+        os._exit(128 + number)
 
     def __call__(self, number: int, frame: Any) -> None:
-        number = signal.SIGTERM if number == signal.SIGHUP else number
-        again = bool(self.received) and time.monotonic() - self._at > AGAIN
+        number = _meant(number)
+        again = bool(self.received) and time.monotonic() - self.at > AGAIN
         if self.may_leave and (self.nothing_to_lose or again):
-            self.last_words(number)
-            os._exit(128 + number)
+            self.leave(number)
         if self.received and not again:
             return
-        self.received, self._at = number, time.monotonic()
+        self.received, self.at = number, time.monotonic()
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise Ended(number)
@@ -79,6 +90,11 @@ def ended_by_signals(last_words: Callable[[int], None], *, own_process: bool) ->
         return
     ending = Ending(last_words, may_leave=own_process)
     before = _handle(NUMBERS, ending)
+    if own_process:
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threading.Thread(target=_watch, args=(ending, reader), name="seal-signals", daemon=True).start()
     try:
         yield
     finally:
@@ -89,11 +105,50 @@ def ended_by_signals(last_words: Callable[[int], None], *, own_process: bool) ->
             _put_back(before)
 
 
+def _watch(ending: Ending, reader: int) -> None:
+    """In a thread: end the process where the main thread does not get to handle a signal.
+
+    During a run's work that takes a second signal, since a first is only noted there.
+    """
+    waits_since = 0.0
+    while arrived := os.read(reader, 1):
+        number, now = arrived[0], time.monotonic()
+        handler = signal.getsignal(number) if number in NUMBERS else None
+        if handler is ending:
+            again = bool(ending.received) and now - ending.at > AGAIN
+            time.sleep(HANDLED_WITHIN)
+            if signal.getsignal(number) is ending and (again or not ending.received):
+                ending.leave(_meant(number))
+        elif isinstance(signals := getattr(handler, "__self__", None), StopSignals) and not signals.received:
+            if waits_since and now - waits_since > AGAIN:
+                ending.leave(_meant(number))
+            time.sleep(0.1)  # a main thread at work has noted it by then
+            waits_since = 0.0 if signals.received else waits_since or now
+
+
+def current_ending() -> Ending | None:
+    """The handler of the command outside of its run's work, for those who start processes; None without a command."""
+    return next((handler for handler in map(signal.getsignal, NUMBERS) if isinstance(handler, Ending)), None)
+
+
+@contextmanager
+def stopped_on_leaving(stop: Callable[[], None]) -> Iterator[None]:
+    """In this block `stop` is called where a signal ends the process without an exception."""
+    ending = current_ending()
+    if ending is None:
+        yield
+        return
+    ending.stops.append(stop)
+    try:
+        yield
+    finally:
+        ending.stops.remove(stop)
+
+
 def work_begins() -> None:
     """From here on there is something to lose or to put in order: a first signal does not end the process at once."""
-    for handler in map(signal.getsignal, NUMBERS):
-        if isinstance(handler, Ending):
-            handler.nothing_to_lose = False
+    if ending := current_ending():
+        ending.nothing_to_lose = False
 
 
 class StopSignals:
@@ -119,9 +174,8 @@ class StopSignals:
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may handle signals
             return
-        for handler in map(signal.getsignal, NUMBERS):
-            if isinstance(handler, Ending) and handler.received:
-                raise Ended(handler.received)
+        if (ending := current_ending()) and ending.received:
+            raise Ended(ending.received)
         self._before = _handle([*NUMBERS, *([preemption] if preemption else [])], self._note)
         try:
             yield
@@ -134,8 +188,7 @@ class StopSignals:
             raise Stopped(self.received)
 
     def _note(self, number: int, frame: Any) -> None:
-        as_term = number == signal.SIGHUP and number != self._preemption
-        meant = signal.SIGTERM if as_term else number
+        meant = number if number == self._preemption else _meant(number)
         if self.received:
             self._again(number, meant, frame)
             return
@@ -157,6 +210,10 @@ def _handle(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> dict
     """Handle those signals that are not ignored; returns the handlers from before."""
     handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in handled}
+
+
+def _meant(number: int) -> int:
+    return signal.SIGTERM if number == signal.SIGHUP else number
 
 
 def _put_back(handlers: Mapping[int, Any]) -> None:
