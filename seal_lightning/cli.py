@@ -124,7 +124,7 @@ def _run(args: list[str]) -> None:
         work_begins()
         command.main(args[1:])
         return
-    files = importlib.import_module("seal_lightning.config_files").read_config_files(args)
+    files = importlib.import_module("seal_lightning.config_errors").read_config_files(args)
     keep_freed_memory()
     with redirect_stdout(sys.stderr):  # what libraries say while they are imported; stdout is for results
         if _talkative(_log_level(args)):

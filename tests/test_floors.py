@@ -22,7 +22,20 @@ FLOOR_OF = {
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator"], 0),
     **dict.fromkeys(["stopping", "streams"], 0),
     **dict.fromkeys(
-        ["bounded", "saving", "redaction", "escaping", "thoughts", "figures", "retention", "tables", "left_out"], 0
+        [
+            "bounded",
+            "saving",
+            "redaction",
+            "masking",
+            "foreign",
+            "escaping",
+            "thoughts",
+            "figures",
+            "retention",
+            "tables",
+            "left_out",
+        ],
+        0,
     ),
     **dict.fromkeys(
         ["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing", "bounded_yaml"], 1
