@@ -1,14 +1,17 @@
 """Configuration in YAML or JSON as it is read: within bounds, no key twice, and a section that is empty is not there.
 
 `model:` with nothing behind it, because all below it is a comment, means that this file says nothing of the model; YAML
-reads it as null, which would take the place of the section of the file before. `model: null` stays what it says. All of
-it holds for files, for files that files refer to, and for values on the command line: jsonargparse loads each of them
-with what `loader_of_options` makes.
+reads it as null, which would take the place of the section of the file before. A null that is written out stays what it
+is, but for a section, which cannot be null and keeps what it was. All of it holds for files, for files that files refer
+to, and for values on the command line: jsonargparse loads each of them with what `loader_of_options` makes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,9 @@ import yaml
 from seal_lightning.bounded import check_plain
 from seal_lightning.bounded_yaml import BeyondBounds, Key, guarded, load_yaml, survey
 from seal_lightning.errors import ConfigError
+
+log = logging.getLogger(__name__)
+_sections: ContextVar[frozenset[str]] = ContextVar("sections", default=frozenset())
 
 
 def read_config(option: str, path: str) -> Any:
@@ -62,9 +68,21 @@ def loader_of_options(load: Callable[[str], Any]) -> Callable[..., Any]:
         value = guarded(lambda: load(text))
         if isinstance(value, str) and surveyed.sections and (path or text.endswith("\n")):
             return {}  # a file with nothing but `model:` is no text "model:"
-        return without_empty(value, surveyed.empty)
+        value = without_empty(value, surveyed.empty)
+        return _without_null_sections(value, str(path), ()) if path else value
 
     return bounded
+
+
+@contextmanager
+def sections_of(options: Iterable[str]) -> Iterator[None]:
+    """Within it, what is above others of these options (`model` of `model.seed`) is a section, and is never null."""
+    parts = (option.split(".") for option in options)
+    token = _sections.set(frozenset(".".join(names[:most]) for names in parts for most in range(1, len(names))))
+    try:
+        yield
+    finally:
+        _sections.reset(token)
 
 
 def without_empty(value: Any, empty: Sequence[Key]) -> Any:
@@ -76,6 +94,24 @@ def without_empty(value: Any, empty: Sequence[Key]) -> Any:
         if isinstance(holder, dict) and holder.get(key.name, "") is None:
             del holder[key.name]
     return value
+
+
+def _without_null_sections(value: Any, file: str, above: tuple[str, ...]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    kept = {}
+    for name, inner in value.items():
+        path = above if name == "init_args" else (*above, str(name))  # it is no part of an option's name
+        is_section = name == "init_args" or ".".join(path) in _sections.get()
+        place = ".".join((*above, str(name)))
+        if is_section and not isinstance(inner, dict | str | None):  # a text names a file with the section
+            got = "a list" if isinstance(inner, list) else str(inner)[:40]
+            raise ConfigError(f"{place} in {file}: expected a mapping, got {got}; write its options below it")
+        if is_section and inner is None:
+            log.warning("%s: the section %s is null and changes nothing", file, place)
+        else:
+            kept[name] = _without_null_sections(inner, file, path)
+    return kept
 
 
 def _inner(holder: Any, part: str | int) -> Any:
