@@ -1,12 +1,11 @@
-"""The secrets of this process, masked in whatever is logged, also by libraries and in tracebacks.
+"""The secrets of this process, masked in whatever it prints, logs of libraries and tracebacks among it.
 
 A variable of the environment is a secret if it is called like one, or if an endpoint reads a key or a header from it.
-Values are looked up when something is logged, so that none is kept here.
+Values are looked up when something is printed, so that none is kept here.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 
@@ -36,19 +35,3 @@ def known_secrets(environment: Mapping[str, str] = os.environ) -> tuple[str, ...
 def masked(text: str) -> str:
     """A text without the secrets of this process, for whatever is shown or written down."""
     return without(text, known_secrets(), piece=_PIECE)
-
-
-class Masking(logging.Filter):
-    """Masks the message and the traceback of a record; for a handler, so that libraries' records pass it as well."""
-
-    _plain = logging.Formatter()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = masked(record.getMessage()), None
-        if record.exc_info and not record.exc_text:
-            record.exc_text = self._plain.formatException(record.exc_info)
-        if record.exc_text:
-            record.exc_text = masked(record.exc_text)
-        if record.stack_info:
-            record.stack_info = masked(record.stack_info)
-        return True

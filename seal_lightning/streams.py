@@ -1,8 +1,8 @@
 """Standard input, output and error of a command: nothing foreign acts on a terminal, a broken one ends no run.
 
-Everything that a command and its libraries print passes through `Stream`, where control characters become visible
-(`escaping`) and what the terminal's encoding lacks is spelled out. Colours and bars of our own go through
-`Stream.trusted`, with foreign text made visible before it is put into them (`screen.py`).
+Everything that a command and its libraries print passes through `Stream`, where keys are masked (`masking`), control
+characters become visible (`escaping`) and what the terminal's encoding lacks is spelled out. Colours and bars of our
+own go through `Stream.trusted`, with foreign text made visible before it is put into them (`screen.py`).
 
 Standard output holds results: where it cannot be written, the command goes on, since its files matter more, and fails
 at its end. Standard error is talk, and may go missing. A stream that was closed before the start is as /dev/null.
@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from seal_lightning.escaping import single_line, visible
+from seal_lightning.masking import masked
 
 _BETWEEN_BARS = re.compile(r"[\r\n]*(?:\x1b\[A)*\r?")  # what tqdm writes to get from one bar to another
 
@@ -44,7 +45,7 @@ class Stream:
         return Trusted(self)
 
     def write(self, text: str) -> int:
-        self.send(_harmless(text))
+        self.send(_harmless(masked(text)))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
