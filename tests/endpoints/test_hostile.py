@@ -167,11 +167,11 @@ def test_a_reply_beyond_bounds_is_garbage(make, parts, reason):
 
 
 def test_a_refusal_of_any_size_is_one_line(make):
-    with answering(once(b"HTTP/1.1 400 No\r\n\r\n", *[b"<a b='" * 100_000] * 100)) as server:
-        with pytest.raises(
-            EndpointError, match=r"refused with status 400: <a b='<a .{280,310}; check request"
-        ) as caught:
-            make(server).write([Prompt("u")], max_tokens=4)
+    with (
+        answering(once(b"HTTP/1.1 400 No\r\n\r\n", *[b"<a b='" * 100_000] * 100)) as server,
+        pytest.raises(EndpointError, match=r"refused with status 400: <a b='<a .{280,310}; check request") as caught,
+    ):
+        make(server).write([Prompt("u")], max_tokens=4)
     assert len(str(caught.value)) < 500
 
 
