@@ -37,7 +37,7 @@ class Patience:
     longest: float = 60.0
     at_most: float = 600.0  # however long a server wants to be left alone
     tick: float = 0.5  # between two times that the waiting thread asks whether to go on
-    grace: float = 2.0  # for requests under way when it is told to stop: they are paid for
+    grace: float = 1.5  # for requests under way when it is told to stop: they are paid for
 
 
 @dataclass(frozen=True, slots=True)

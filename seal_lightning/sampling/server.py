@@ -75,23 +75,26 @@ class AdapterServer:
         self._max_loaded = max_loaded
         self._window: int | None = None
 
-    def check(self, policy: Policy, *, rank: int, layers: Collection[str]) -> None:
+    def check(
+        self, policy: Policy, *, rank: int, layers: Collection[str], on_wait: Callable[[], None] = lambda: None
+    ) -> None:
         """Fail before any work where the server does not hold the model, or does not load such adapters.
 
         Args:
             policy: What it should hold.
             rank: Of the largest adapter that it will be sent; 0 where it will be sent none.
             layers: Which the adapters change, by their names in the plain model.
+            on_wait: Called about twice a second, and may raise to end it.
 
         Raises:
             ConfigError: Says what the server lacks, and how to start it.
         """
-        held = [row["id"] for row in self.endpoint.models()]
+        held = [row["id"] for row in self.endpoint.models(on_wait=on_wait)]
         if self.endpoint.model not in held:
             names = quoted(", ".join(held)) or "none"
             raise ConfigError(f"{self.endpoint.where}: the server holds {names}; set endpoint.model to that")
         if rank:
-            with self.holding(policy, [_changing_nothing(policy.model, rank, layers)]):
+            with self.holding(policy, [_changing_nothing(policy.model, rank, layers)], on_wait=on_wait):
                 pass
 
     def window(self, policy: Policy) -> int:
