@@ -1,4 +1,4 @@
-"""Whatever a server sends is a reply that can be kept, or garbage with a reason; never another exception, never long."""
+"""What a server sends is a reply that can be kept or garbage with a reason, never another exception, at once."""
 
 import json
 import random
