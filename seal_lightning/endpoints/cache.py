@@ -30,7 +30,6 @@ DEFAULT = "~/.cache/seal-lightning/endpoint"
 _KINDS = {"text": str, "finish": str, "counted": bool}  # of a reply as it lies on disk; all others are counts
 _COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 _LARGEST = 1 << 30  # bytes of a file that is read
-_ADVICE = "choose a folder you can write to, or null for none"
 
 
 def cache_folder(name: str) -> Path:
@@ -41,7 +40,7 @@ def cache_folder(name: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError as error:  # nobody's home
-        raise ConfigError(f"cache={name}: {error}; {_ADVICE}") from error
+        raise ConfigError(f"cache={name}: {error}; choose a folder you can write to, or null for none") from error
 
 
 class Cache:
@@ -71,7 +70,9 @@ class Cache:
         except OSError as error:
             raise self._refused(error) from error
         except ValueError as error:  # a NUL character
-            raise ConfigError(f"cache: expected the name of a folder: {error}; {_ADVICE}") from error
+            raise ConfigError(
+                f"cache: expected the name of a folder: {error}; choose a folder you can write to, or null for none"
+            ) from error
 
     def check(self) -> None:
         """Make the folder and write a file to it, before anything is paid for.
@@ -90,7 +91,7 @@ class Cache:
             raise self._refused(error) from error
 
     def _refused(self, error: OSError) -> ConfigError:
-        return ConfigError(f"cache={self.folder}: {_reason(error)}; {_ADVICE}")
+        return ConfigError(f"cache={self.folder}: {_reason(error)}; choose a folder you can write to, or null for none")
 
     def get(self, key: str) -> Reply | None:
         """The reply to a request, if it is there and whole."""
