@@ -11,14 +11,12 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
-from rich.progress import Progress
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.phases import Progress as UnitProgress
-from seal_lightning.screen import duration, progress_bars
+from seal_lightning.screen import Bars, duration, plain_console, print_line, progress_bars
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
@@ -35,10 +33,10 @@ class EStepProgress(ProgressBar, SEALCallback):
         if every_seconds < 0:
             raise ConfigError(f"progress.every_seconds must be 0 or more, got {every_seconds}")
         self.every_seconds = every_seconds
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = plain_console()
         self.bars = self.console.is_terminal if bars is None else bars
         self._enabled = True
-        self._live: Progress | None = None
+        self._live: Bars | None = None
         self._losses: list[float] = []
         self._m_step_started: float | None = None
         self._round = ""
@@ -63,7 +61,7 @@ class EStepProgress(ProgressBar, SEALCallback):
     def line(self, text: str) -> None:
         """Print one status line (above the bars, where there are any)."""
         if self._enabled:
-            (self._live.console if self._live else self.console).print(text, markup=False)
+            print_line(self._live.console if self._live else self.console, text)
 
     # -- units of the E-step, validation and test ------------------------------------------------------------------
 

@@ -2,11 +2,13 @@
 
 Exit codes: 0 done, 1 a failure, 2 usage, configuration or data, 130 interrupted, 143 terminated. A user's mistake is
 one line on stderr; the traceback comes with `--log_level debug`. The heavy libraries are imported only once a
-command needs them, so that `seal --help`, `seal --version` and a missing config file answer at once.
+command needs them, so that `seal --help`, `seal --version` and a missing config file answer at once, and little is
+imported before signals are handled (`stopping.py`) and the standard streams are in order (`streams.py`).
 """
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -19,8 +21,10 @@ from contextlib import contextmanager, redirect_stdout, suppress
 
 from seal_lightning import __version__
 from seal_lightning.allocator import keep_freed_memory
-from seal_lightning.config_errors import read_config_files
-from seal_lightning.errors import RESUME, SealError, Stopped
+from seal_lightning.errors import RESUME, Ended, SealError, Stopped
+from seal_lightning.escaping import single_line
+from seal_lightning.stopping import ended_by_signals, work_begins
+from seal_lightning.streams import LineFormatter, Stream, last_words, standard_streams
 
 COMMANDS = {
     "fit": "train a self-editor: rounds of E-step, filter and M-step, with validation",
@@ -41,8 +45,22 @@ HOW_TO_RESUME = {"fit": RESUME, **dict.fromkeys(WITH_MODEL, "what is finished is
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code.
+
+    Args:
+        argv: Its arguments, for a caller whose process goes on; by default those of this process, which ends with it.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
+
+    def end(number: int) -> None:
+        if _rank() == "0":
+            last_words(f"seal: {_ended(number, args)}")
+
+    with ended_by_signals(end, own_process=argv is None), standard_streams() as out:
+        return _written_out(_command(args), out)
+
+
+def _command(args: list[str]) -> int:
     if args in (["--version"], ["-V"]):
         print(f"seal-lightning {__version__}")
         return 0
@@ -52,8 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         commands = ", ".join(COMMANDS)
         return _fail(f"unknown command {args[0]!r}; expected one of {commands} (seal --help)", 2)
-    with _quiet(_log_level(args)):
-        return _guarded(args)
+    try:
+        with _quiet(_log_level(args)):
+            return _guarded(args)
+    except KeyboardInterrupt:  # while an error was being told
+        return _fail(_ended(signal.SIGINT, args), 130)
+    except Ended as stop:
+        return _fail(_ended(stop.number, args), 128 + stop.number)
 
 
 def _guarded(args: list[str]) -> int:
@@ -61,16 +84,25 @@ def _guarded(args: list[str]) -> int:
         _run(args)
         return 0
     except KeyboardInterrupt:
-        return _fail(_and_resume("interrupted", args[0]), 130)
+        return _fail(_ended(signal.SIGINT, args), 130)
     except SystemExit as stop:
-        return _stopped(stop, args[0])
-    except BrokenPipeError:  # `seal fit --help | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+        return _stopped(stop, args)
     except SealError as error:
         return _fail(str(error), error.exit_code)
     except Exception as error:  # the last resort: one line for the user, the traceback on demand
-        return _fail(*_explain(error, args[0]))
+        return _fail(*_explain(error, args))
+
+
+def _written_out(code: int, out: Stream) -> int:
+    """The exit code, once everything is on standard output; what is saved in files stays, whatever comes of that."""
+    out.flush()
+    if code or out.failure is None:
+        return code
+    if out.failure.errno == errno.EPIPE:  # `seal fit --help | head`: nobody reads on
+        return 1
+    return _fail(
+        f"standard output: {out.failure.strerror}; results are missing there, what is saved in files is whole", 1
+    )
 
 
 def _help() -> str:
@@ -88,9 +120,11 @@ def _help() -> str:
 
 def _run(args: list[str]) -> None:
     if args[0] in LIGHT:
-        importlib.import_module(f"seal_lightning.{args[0]}").main(args[1:])
+        command = importlib.import_module(f"seal_lightning.{args[0]}")
+        work_begins()
+        command.main(args[1:])
         return
-    files = read_config_files(args)
+    files = importlib.import_module("seal_lightning.config_errors").read_config_files(args)
     keep_freed_memory()
     with redirect_stdout(sys.stderr):  # what libraries say while they are imported; stdout is for results
         if _talkative(_log_level(args)):
@@ -122,7 +156,7 @@ def _talkative(level: str) -> bool:
 def _quiet(level: str) -> Iterator[None]:
     """Our own log lines on stderr; other libraries' banners, advice and warnings only with `info` or `debug`."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(name)s: %(levelname)s: %(message)s"))
+    handler.setFormatter(LineFormatter("%(name)s: %(levelname)s: %(message)s"))
     ours = logging.getLogger("seal_lightning")
     ours.addHandler(handler)
     if not _talkative(level):
@@ -143,21 +177,29 @@ def _quiet(level: str) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _stopped(stop: SystemExit, command: str) -> int:
-    if isinstance(stop, Stopped):
-        names = {int(signal.SIGTERM): "terminated", int(signal.SIGINT): "interrupted"}
-        name = names.get(stop.number, f"stopped by {signal.Signals(stop.number).name}")
-        return _fail(_and_resume(name, command), 128 + stop.number)
+def _stopped(stop: SystemExit, args: Sequence[str]) -> int:
+    if isinstance(stop, Stopped | Ended):
+        return _fail(_ended(stop.number, args), 128 + stop.number)
     if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into exit(1)
-        return _fail(_and_resume("interrupted", command), 130)
+        return _fail(_ended(signal.SIGINT, args), 130)
     return stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
 
 
-def _and_resume(text: str, command: str) -> str:
-    return f"{text}; {HOW_TO_RESUME[command]}" if command in HOW_TO_RESUME else text
+def _ended(number: int, args: Sequence[str]) -> str:
+    """What is said of a command that a signal has ended."""
+    names = {int(signal.SIGTERM): "terminated", int(signal.SIGINT): "interrupted"}
+    return _and_resume(names.get(number, f"stopped by {signal.Signals(number).name}"), args)
 
 
-def _explain(error: Exception, command: str) -> tuple[str, int]:
+def _and_resume(text: str, args: Sequence[str]) -> str:
+    return f"{text}; {HOW_TO_RESUME[args[0]]}" if args and args[0] in HOW_TO_RESUME else text
+
+
+def _rank() -> str:
+    return os.environ.get("LOCAL_RANK", "0")
+
+
+def _explain(error: Exception, args: Sequence[str]) -> tuple[str, int]:
     """One line and an exit code for an exception that is not ours."""
     text = " ".join(str(error).split()) or "no message"
     if type(error).__name__ == "MisconfigurationException":
@@ -166,17 +208,16 @@ def _explain(error: Exception, command: str) -> tuple[str, int]:
         return "--ckpt_path: the checkpoint does not fit model.tuning; use the config.yaml saved beside it", 2
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return _and_resume(f"{where}{error.strerror or text}", command), 1
-    hint = "" if command in LIGHT else " (the traceback: --log_level debug)"  # which they lack
+        return _and_resume(f"{where}{error.strerror or text}", args), 1
+    hint = "" if args[0] in LIGHT else " (the traceback: --log_level debug)"  # which they lack
     return f"{type(error).__name__}: {text}{hint}", 1
 
 
 def _fail(text: str, code: int) -> int:
     if logging.getLogger("seal_lightning").isEnabledFor(logging.DEBUG) and sys.exc_info()[0] is not None:
         traceback.print_exc()
-    rank = os.environ.get("LOCAL_RANK", "0")
-    if rank == "0":
-        print(f"seal: {text}", file=sys.stderr)
+    if (rank := _rank()) == "0":
+        print(single_line(f"seal: {text}"), file=sys.stderr)
     elif code == 1:  # others usually fail for the same reason as the first, which says it
-        print(f"seal: rank {rank}: {text}", file=sys.stderr)
+        print(single_line(f"seal: rank {rank}: {text}"), file=sys.stderr)
     return code

@@ -32,6 +32,7 @@ from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, save_settings
 from seal_lightning.predictions import predict, to_row
+from seal_lightning.stopping import work_begins
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
 
@@ -183,6 +184,7 @@ class SEALCLI(LightningCLI):
     # -- building --------------------------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
+        work_begins()
         set_log_level(self._get(self.config, "log_level"))
         run = Path(self._get(self.config, "trainer").default_root_dir)
         try:

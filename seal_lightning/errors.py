@@ -75,6 +75,18 @@ class Stopped(SystemExit):
         self.number = number
 
 
+class Ended(SystemExit):
+    """A signal ended the command where it stood: outside of a run's work, or because it came again.
+
+    Args:
+        number: Of the signal; the exit code is 128 more.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
 def check_count(name: str, value: object, *, least: int = 1, advice: str = "") -> int:
     """The value of an option that counts something.
 

@@ -1,11 +1,12 @@
-"""Texts of models, made harmless for what people read: reports and tables in HTML and Markdown.
+"""Texts of models, servers and files, made harmless for what people read: terminals, logs, reports and tables.
 
-HTML is escaped by its template engine; here are what that leaves over (characters that are not seen but act) and
-Markdown, whose engines have no such thing.
+HTML is escaped by its template engine; here are what that leaves over (characters that are not seen but act), and
+Markdown and terminals, which have no such engine. What a command prints passes through here in `streams.py`.
 """
 
 from __future__ import annotations
 
+import json
 import re
 
 # Controls, marks and overrides of the writing direction, invisible spaces and tags, halves of surrogate pairs. The
@@ -24,6 +25,24 @@ def visible(text: str) -> str:
     'an⟨U+0000⟩d\nabc⟨U+202E⟩def'
     """
     return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n"))
+
+
+def single_line(text: str) -> str:
+    """As `visible`, with a name in place of line breaks too, so that no text adds a line of its own to a log.
+
+    >>> single_line("not found\\nseal: done")
+    'not found⟨U+000A⟩seal: done'
+    """
+    return visible(text).replace("\n", "⟨U+000A⟩")
+
+
+def visible_json(text: str) -> str:
+    r"""JSON that means the same, with its own escapes in place of what acts without being seen.
+
+    >>> visible_json('{"an\u202edef": "\x9b"}')
+    '{"an\\u202edef": "\\u009b"}'
+    """
+    return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1] if found[0] not in "\r" else found[0], text)
 
 
 def shortened(text: str, longest: int) -> str:

@@ -12,15 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
-
 from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.escaping import visible, visible_json
 from seal_lightning.evaluation import render_usage
 from seal_lightning.grading import Grader, Verdict, resolve
 from seal_lightning.grading.agreement import RIGHT, Agreement, compare
 from seal_lightning.grading.judged import Judged, read_judged
 from seal_lightning.offline import Parser, write_file
+from seal_lightning.screen import watched
 from seal_lightning.types import Chooser, Usage
 
 DESCRIPTION = """\
@@ -125,11 +124,8 @@ def _policy(name: str | None) -> Chooser | None:
 
 def _graded(grader: Grader, rows: Sequence[Judged], policy: Chooser | None) -> list[Verdict]:
     """With a bar where somebody watches: a judge behind an endpoint takes its time."""
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("grading", total=len(rows))
-        answers = [row.answer for row in rows]
-        return grader.verdicts(answers, policy=policy, on_done=lambda count: progress.advance(task, count))
+    with watched("grading", total=len(rows)) as advance:
+        return grader.verdicts([row.answer for row in rows], policy=policy, on_done=advance)
 
 
 def _probabilities(verdicts: Sequence[Verdict]) -> list[float]:
@@ -156,7 +152,7 @@ def _row(row: Judged, verdict: Verdict) -> dict[str, Any]:
 
 def _each(rows: Sequence[Judged], verdicts: Sequence[Verdict], *, as_json: bool) -> Iterator[str]:
     for row, verdict in zip(rows, verdicts, strict=True):
-        yield json.dumps(_row(row, verdict), ensure_ascii=False) if as_json else _line(row, verdict)
+        yield visible_json(json.dumps(_row(row, verdict), ensure_ascii=False)) if as_json else _line(row, verdict)
 
 
 def _line(row: Judged, verdict: Verdict) -> str:
@@ -176,9 +172,8 @@ def _reasons(reasons: Mapping[str, float]) -> str:
 
 
 def _short(text: str, longest: int = 160) -> str:
-    """On one line, and not too long; what a terminal would take for a command is spelled out."""
-    flat = " ".join(text.split())
-    flat = "".join(character if character.isprintable() else repr(character)[1:-1] for character in flat)
+    """On one line, and not too long."""
+    flat = visible(" ".join(text.split()))
     return flat if len(flat) <= longest else f"{flat[: longest - 3]}..."
 
 

@@ -274,12 +274,16 @@ class SEALModule(LightningModule):
         """A server that is to hold the policy must load what becomes of it after `rounds`, with an inner adapter."""
         rank = self.tuning.rank * (min(rounds, 1) if self.tuning.round_start == "continue" else rounds)
         loop, learned, policy = self.e_step.inner_loop, self.policy.layers, self.policy.policy
+        signals = getattr(self.trainer, "stop_signals", None)  # of ours; plain Lightning has none
+        on_wait = signals.check if signals else lambda: None
         for sampler in {self.e_step.sampler, self.evaluation_step.sampler}:
             if isinstance(sampler, ServerSampler):
-                sampler.server.check(policy, rank=rank, layers=learned)
+                sampler.server.check(policy, rank=rank, layers=learned, on_wait=on_wait)
         if isinstance(self.e_step.answerer, ServerAnswerer):
             adapted = [target.name for target in find_targets(policy.model, loop.target_modules)]
-            self.e_step.answerer.server.check(policy, rank=rank + loop.rank, layers=[*learned, *adapted])
+            self.e_step.answerer.server.check(
+                policy, rank=rank + loop.rank, layers=[*learned, *adapted], on_wait=on_wait
+            )
 
     def _check_fits(self, contexts: Sequence[Context], *, adapts: bool = True) -> None:
         if not any(map(is_partitioned, self.policy.module.parameters())):  # else probed with the replica's first unit

@@ -18,13 +18,15 @@ from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from seal_lightning.errors import ConfigError, SealError
+from seal_lightning.escaping import visible
 from seal_lightning.evaluation import Row, group_by_context, rounds_table
 from seal_lightning.journal import read_validations
+from seal_lightning.screen import plain_console
+from seal_lightning.stopping import stopped_on_leaving
 from seal_lightning.types import Rollout
 
 CONFIG = Path(str(files("seal_lightning.configs") / "quickstart.yaml"))  # configs/ of the repository
@@ -67,15 +69,20 @@ class Fit:
 
 
 def start_fit(run: Path, *options: str, config: Path = CONFIG, quiet: bool = False) -> Fit:
-    """Start `seal fit --config config` in the folder `run`; a quiet one writes what it says to `fit.log` there."""
+    """Start `seal fit --config config` in the folder `run`; a quiet one writes what it says to `fit.log` there.
+
+    Signals of the terminal reach this process alone, which stops what it has started.
+    """
     command = [sys.executable, "-m", "seal_lightning", "fit", "--config", str(config)]
     command += ["--trainer.default_root_dir", str(run), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if not quiet:
-        return Fit(run, subprocess.Popen(command, env=environment))
+        return Fit(run, subprocess.Popen(command, env=environment, process_group=0))
     run.mkdir(parents=True, exist_ok=True)
     with (run / "fit.log").open("wb") as log:
-        return Fit(run, subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
+        return Fit(
+            run, subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
+        )
 
 
 def last_row(run: Path) -> Row:
@@ -87,11 +94,11 @@ def side_by_side(run: Path) -> Table:
     """The self-edits of one held-out passage before and after training, with the queries that each won."""
     found = read_validations(run)
     pair = typical_pair(found[0], found[max(found)])
-    shown = Table(title=Text(f"A held-out passage: {_passage(pair[0])}"), title_justify="left", title_style="")
+    shown = Table(title=Text(f"A held-out passage: {visible(_passage(pair[0]))}"), title_justify="left", title_style="")
     for name, rollout in zip(("before", "after"), pair, strict=True):
         right = sum(score == 1 for score in rollout.scores)
         shown.add_column(f"{name} training: {right} of {len(rollout.scores)} answers right", ratio=1)
-    shown.add_row(*(Text(rollout.text) for rollout in pair), end_section=True)
+    shown.add_row(*(Text(visible(rollout.text)) for rollout in pair), end_section=True)
     shown.add_row(*(_answers(rollout) for rollout in pair))
     return shown
 
@@ -119,7 +126,7 @@ def _answers(rollout: Rollout) -> Text:
         f"{'+' if score else '-'} {question} {answer}"
         for question, answer, score in zip(rollout.questions, rollout.answers, rollout.scores, strict=True)
     ]
-    return Text("\n".join(lines))
+    return Text(visible("\n".join(lines)))
 
 
 def _passage(rollout: Rollout) -> str:
@@ -152,23 +159,25 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError(f"--config {options.config}: there is no such file; leave --config out for the lab's own")
     run, started = free_folder(options.run_dir), time.monotonic()
     control = run / "control"
-    console = Console(highlight=False, markup=False)
-    console.print(INTRODUCTION, soft_wrap=True)
-    fits = [
-        start_fit(run, *others, config=options.config),
-        start_fit(control, *others, *CONTROL, config=options.config, quiet=True),
-    ]
-    try:
-        for fit in fits:
-            fit.wait()
-    finally:
+    print(INTRODUCTION, flush=True)
+    fits: list[Fit] = []
+
+    def stop() -> None:
         for fit in fits:
             fit.stop()
+
+    with stopped_on_leaving(stop):
+        try:
+            fits.append(start_fit(run, *others, config=options.config))
+            fits.append(start_fit(control, *others, *CONTROL, config=options.config, quiet=True))
+            for fit in fits:
+                fit.wait()
+        finally:
+            stop()
     best, random = last_row(run), last_row(control)
-    console.print(
+    print(
         f"\ncontrol: with edits kept at random instead of the best, {random.accuracy:.3f} ({random.low:.3f} – "
-        f"{random.high:.3f}) in place of {best.accuracy:.3f} ({best.low:.3f} – {best.high:.3f})\n",
-        soft_wrap=True,
+        f"{random.high:.3f}) in place of {best.accuracy:.3f} ({best.low:.3f} – {best.high:.3f})\n"
     )
-    console.print(side_by_side(run))
-    console.print(LAST_WORDS.format(seconds=time.monotonic() - started, run=run), soft_wrap=True)
+    plain_console().print(side_by_side(run), soft_wrap=False)
+    print(LAST_WORDS.format(seconds=time.monotonic() - started, run=run))

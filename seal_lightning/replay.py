@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn, TimeElapsedColumn
 
 from seal_lightning.config_errors import read_config_files
 from seal_lightning.data.detect import read_contexts
 from seal_lightning.errors import ConfigError
+from seal_lightning.escaping import visible_json
 from seal_lightning.figures import Figures, figures_of, render_figures
 from seal_lightning.grading import Grader, Reward, resolve
 from seal_lightning.official import DIGITS, published_figures, to_official
@@ -40,6 +40,7 @@ from seal_lightning.recorded import (
     regrade,
     reward_anew,
 )
+from seal_lightning.screen import watched
 from seal_lightning.selection import best_of, group_rollouts
 
 DESCRIPTION = """\
@@ -99,7 +100,8 @@ def main(args: Sequence[str]) -> None:
         racing=[race_anew(entry, options.racing) for entry in entries if entry.teaches] if options.racing else [],
         written=[*_write_kept(options, entries, kept), *_write_official(options, entries)],
     )
-    print(json.dumps(asdict(report), ensure_ascii=False) if options.json else "\n\n".join(_sections(report)))
+    as_json = visible_json(json.dumps(asdict(report), ensure_ascii=False)) if options.json else ""
+    print(as_json or "\n\n".join(_sections(report)))
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
@@ -191,10 +193,8 @@ def _read(sources: Sequence[str]) -> list[Entry]:
 
 def _regraded(entries: Sequence[Entry], grader: Grader) -> tuple[list[Entry], Regrading]:
     """With the number of answers so far, where somebody watches."""
-    columns = (TextColumn("graded {task.completed:,} answers"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("", total=None)
-        return regrade(entries, grader, on_done=lambda count: progress.advance(task, count))
+    with watched("", TextColumn("graded {task.completed:,} answers"), TimeElapsedColumn()) as advance:
+        return regrade(entries, grader, on_done=advance)
 
 
 def _kept(entries: Sequence[Entry], chooser: Any) -> Kept:

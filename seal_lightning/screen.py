@@ -1,18 +1,33 @@
 """What a long command shows outside a trainer: bars where somebody watches, else a status line from time to time.
 
-Everything goes to stderr, so that stdout holds results only.
+Everything goes to stderr, so that stdout holds results only. This is the one module that draws with rich, whose colours
+and bars pass `streams` unchanged: foreign text is made visible here, before it is put into them.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.file_proxy import FileProxy
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from seal_lightning.escaping import single_line
 from seal_lightning.phases import Progress as PhaseProgress
+from seal_lightning.streams import Stream
 
 Advance = Callable[[int], None]
 
@@ -26,13 +41,13 @@ class Screen:
     """
 
     def __init__(self, *, every_seconds: float = 30.0, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self.console = console or plain_console(stderr=True)
         self.every_seconds = every_seconds
-        self._bars: Progress | None = None
+        self._bars: Bars | None = None
 
     def line(self, text: str) -> None:
         """One line that stays, above the bars."""
-        (self._bars.console if self._bars else self.console).print(text, markup=False)
+        print_line(self._bars.console if self._bars else self.console, text)
 
     @contextmanager
     def bar(self, label: str, total: int, *, done: int = 0) -> Iterator[Advance]:
@@ -85,17 +100,55 @@ class Screen:
             self._bars.remove_task(task)
 
 
-def progress_bars(console: Console) -> Progress:
-    """Bars with counts, the time spent and the time left."""
-    return Progress(
-        TextColumn("{task.description}"),
+class Bars(Progress):
+    """Bars whose labels are plain text, and above which other output is as harmless as without them."""
+
+    def start(self) -> None:
+        super().start()
+        for name in ("stdout", "stderr"):  # rich has put itself there, and would take foreign escapes for its own
+            if isinstance(stream := getattr(sys, name), FileProxy):
+                setattr(sys, name, Stream(stream))  # type: ignore[arg-type]
+
+    def add_task(self, description: str, *args: Any, **options: Any) -> TaskID:
+        return super().add_task(single_line(description), *args, **options)
+
+    def update(self, task_id: TaskID, *, description: str | None = None, **options: Any) -> None:
+        label = None if description is None else single_line(description)
+        super().update(task_id, description=label, **options)
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """Where bars and lines are drawn: standard output or error, and nothing in a text is taken for markup."""
+    stream = sys.stderr if stderr else sys.stdout
+    file = cast(Any, stream.trusted) if isinstance(stream, Stream) else None
+    return Console(file=file, stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_line(console: Console, text: str) -> None:
+    """One line, whatever is in the text."""
+    console.print(single_line(text), markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def progress_bars(console: Console, *columns: ProgressColumn) -> Bars:
+    """Bars with counts, the time spent and the time left, or with other columns."""
+    usual = (
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console,
-        transient=True,
     )
+    return Bars(*(columns or usual), console=console, transient=True)
+
+
+@contextmanager
+def watched(label: str, *columns: ProgressColumn, total: int | None = None) -> Iterator[Advance]:
+    """A bar where somebody watches, nothing elsewhere; call the yielded function with how many more are finished."""
+    bars = progress_bars(plain_console(stderr=True), *columns)
+    bars.disable = not bars.console.is_terminal
+    with bars:
+        task = bars.add_task(label, total=total)
+        yield lambda count: bars.advance(task, count)
 
 
 def duration(seconds: float) -> str:

@@ -6,10 +6,7 @@ checkpoints, logs and tables all lie there, and `ckpt_path` `last` and `best` me
 
 import os
 import signal
-import subprocess
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 
 from seal_lightning.errors import ConfigError, Stopped
 from seal_lightning.executors import Executor, LocalExecutor
+from seal_lightning.launched import Launched
 from seal_lightning.loop import MStepLoop, SEALFitLoop
 from seal_lightning.m_step import Shares
 from seal_lightning.ranks import Ranks
@@ -83,13 +81,15 @@ class SEALTrainer(Trainer):
         plain = self.fit_loop
         self.fit_loop = SEALFitLoop(self, plain.min_epochs, plain.max_epochs, validate_first=validate_first)
         self.fit_loop.epoch_loop = MStepLoop(self, plain.min_steps, plain.max_steps)
+        # Lightning's handler tells the other ranks in a collective, in which none of them need ever meet this one
+        self._signal_connector.register_signal_handlers = lambda: None
         self.executor = executor or LocalExecutor()
         self.stop_signals = StopSignals()
         self.shares = Shares(1, 1, 1)  # of the M-step, known once there is a module to fit
         self.given_accumulation = self.accumulate_grad_batches
         self.use_distributed_sampler = use_distributed_sampler
         self.allow_other_versions = allow_other_versions
-        self._children: list[subprocess.Popen] = []
+        self.launched = Launched()
 
     @cached_property
     def ranks(self) -> Ranks:
@@ -103,6 +103,10 @@ class SEALTrainer(Trainer):
 
     # -- processes and signals ---------------------------------------------------------------------------------------
 
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        self.launched.watch(self.strategy.launcher)  # before the ranks meet, since one may be gone by then
+        return super()._run(*args, **kwargs)
+
     def _run_stage(self) -> Any:
         environment = getattr(self.strategy, "cluster_environment", None)
         if not isinstance(environment, SLURMEnvironment):
@@ -111,31 +115,15 @@ class SEALTrainer(Trainer):
         preemption = (environment.requeue_signal or signal.SIGUSR1) if environment and requeues else None
         try:
             with self.stop_signals.noted(preemption=preemption):
+                self.launched.working = True
                 return super()._run_stage()
         except BaseException as error:
-            # Lightning's watchdog kills this process when a child ends with another code than 0, as stopped ones do
-            launched = getattr(self.strategy.launcher, "procs", [])
-            self._children = [*launched]
-            launched.clear()
             if isinstance(error, Stopped) and error.number == preemption and self.is_global_zero:
                 requeue()
             raise
         finally:
+            self.launched.working = False
             self.executor.close()
-
-    @contextmanager
-    def _with_children(self) -> Iterator[None]:
-        """Let the processes that Lightning has started end by themselves, and kill those that hang after a failure."""
-        try:
-            yield
-        except BaseException:
-            deadline = time.monotonic() + 20
-            for child in self._children:
-                try:
-                    child.wait(max(0.0, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    child.kill()
-            raise
 
     # Checkpoints hold tensors and plain values only, so loading them never runs code (weights_only).
 
@@ -157,7 +145,7 @@ class SEALTrainer(Trainer):
         module = kwargs["model"] if "model" in kwargs else args[0]
         self.shares = module.m_step.shares(self.world_size, accumulation=self.given_accumulation)
         self.accumulate_grad_batches = self.shares.accumulation
-        with self._with_children():
+        with self.launched.ending_together(self.strategy.launcher):
             super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def validate(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
@@ -166,7 +154,7 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        with self._with_children():
+        with self.launched.ending_together(self.strategy.launcher):
             return super().validate(
                 *args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True}
             )
@@ -177,7 +165,7 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        with self._with_children():
+        with self.launched.ending_together(self.strategy.launcher):
             return super().test(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def predict(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
@@ -186,7 +174,7 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        with self._with_children():
+        with self.launched.ending_together(self.strategy.launcher):
             return super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def find_checkpoint(self, ckpt_path: str | None) -> str | None:

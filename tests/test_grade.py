@@ -42,7 +42,7 @@ def test_verdicts_with_probability_and_reasons(write, capsys):
     assert lines[1:3] == ["    gold    the Seine", "    answer  The Seine."]
     assert lines[3].startswith("    reasons ") and "same_phrase +" in lines[3]
     assert "    gold    the Seine | Seine river" in lines and "    answer  (nothing)" in lines
-    assert "    answer  That of [bold]Paris[/bold]\\x1b[2J." in lines
+    assert "    answer  That of [bold]Paris[/bold]⟨U+001B⟩[2J." in lines
 
 
 def test_verdicts_as_json_lines(write, capsys):
@@ -68,7 +68,7 @@ def test_agreement_with_the_worst_examples(write, capsys):
     assert [line.split() for line in said.splitlines()[:4]] == [
         ["n", "8"], ["agreement", "75.0%"], ["kappa", "0.500"], ["calibration", "error", "0.250"]
     ]  # fmt: skip
-    assert said.count("judge: right") == 1 and "[bold]Paris[/bold]\\x1b[2J." in said
+    assert said.count("judge: right") == 1 and "[bold]Paris[/bold]⟨U+001B⟩[2J." in said
 
 
 def test_a_grader_by_class_path_with_options(write, capsys):

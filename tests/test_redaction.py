@@ -1,8 +1,25 @@
 """Secrets are known by name or by value, and what is shown has none."""
 
-import pytest
+import base64
+import html
+import json
+import time
+from urllib.parse import quote, quote_plus
 
-from seal_lightning.redaction import is_reference, is_secret, redact, secrets_in, without_secrets, without_user
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seal_lightning.masking import known_secrets, masked, remember
+from seal_lightning.redaction import (
+    is_reference,
+    is_secret,
+    quoted,
+    redact,
+    secrets_in,
+    without_secrets,
+    without_user,
+)
 
 KEY = "sk-proj-0123456789abcdef"
 
@@ -62,3 +79,96 @@ def test_the_name_of_a_variable_is_no_secret():
 
 def test_urls():
     assert without_user("http://me:pw@host/v1") == "http://host/v1"
+
+
+# -- in linear time ----------------------------------------------------------------------------------------------------
+
+MANY = [KEY, *(f"key-{number}-{number * 7919:012d}" for number in range(50))]
+LARGE = {
+    "no blanks": "a" * 1_000_000,
+    "stars": "*" * 1_000_000,
+    "words of stars": "*** " * 250_000,
+    "addresses": "a://" * 250_000,
+    "an address": "a://" + "b" * 1_000_000,
+    "users": "a://b:c@" * 125_000,
+    "tags": "<" * 1_000_000,
+    "keys": KEY * 40_000,
+    "keys and blanks": f"{KEY} " * 40_000,
+    "pieces": KEY[:9] * 110_000,
+    "pieces that overlap": (KEY[:6] + KEY[3:9]) * 80_000,
+    "all but pieces": (KEY[:5] + "x") * 170_000,
+    "quotes": "'\"" * 500_000,
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_megabyte_of_anything_takes_no_longer_than_it_must(name):
+    """About 0.2 s each; what is not linear takes minutes, so the bound can be generous."""
+    started = time.process_time()
+    redact(LARGE[name], MANY)
+    quoted(LARGE[name], MANY)
+    assert time.process_time() - started < 5
+
+
+@given(
+    st.lists(st.sampled_from([*KEY, KEY, KEY[:6], KEY[4:12], "***", " ", "'", "a://", "@", "/", "<", "x"]), max_size=60)
+)
+@settings(max_examples=300)
+def test_no_text_shows_a_piece_of_a_key(parts):
+    shown = redact("".join(parts), [KEY])
+    assert not any(KEY[start : start + 6] in shown for start in range(len(KEY) - 5))
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        quote("a key/with+signs=", safe=""), quote_plus("a key/with+signs="), b"a key/with+signs=".hex(),
+        "a key/with+signs=".upper(), "".join(f"%{byte:02x}" for byte in b"a key/with+signs="),
+    ],
+)  # fmt: skip
+def test_a_key_is_hidden_in_other_encodings(shown):
+    assert redact(f"see {shown} there", ["a key/with+signs="]) == "see [hidden] there"
+
+
+def test_a_key_is_hidden_within_json_html_and_base64():
+    key = """a"key<with>'quotes'"""
+    assert redact(json.dumps([key, "b"]), [key]) == '["[hidden]", "b"]'
+    assert redact(f"<p>{html.escape(key)}</p>", [key]) == "<p>[hidden]</p>"
+    for user in ("", "u:", "us:", "use:"):
+        header = base64.b64encode(f"{user}{KEY}".encode()).decode()
+        assert "[hidden]" in redact(f"Basic {header}", [KEY])
+        assert not any(header[start : start + 10] in redact(f"Basic {header}", [KEY]) for start in range(4, 20))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (" a\n b\t", "a b"),
+        ("a" * 301, "a" * 297 + "..."),
+        ("a" * 300, "a" * 300),
+        ("b " * 100 + KEY + " c" * 100_000, "b " * 100 + "[hidden]" + " c" * 44 + " ..."),
+    ],
+)
+def test_what_is_quoted_is_one_bounded_line(text, line):
+    assert quoted(text, [KEY]) == line
+
+
+# -- the process's own -------------------------------------------------------------------------------------------------
+
+
+def test_secrets_of_the_process_are_known_by_the_names_of_variables():
+    environment = {
+        "OPENAI_API_KEY": "sk-planted", "HF_TOKEN": "hf_planted", "PWD": "/home/planted", "OLDPWD": "/planted/too",
+        "GOOGLE_APPLICATION_CREDENTIALS": "/planted.json", "SHORT_KEY": "none", "PATH": "/planted/bin",
+        "HOME": "planted!",
+    }  # fmt: skip
+    assert known_secrets(environment) == ("sk-planted", "hf_planted")
+
+
+def test_what_a_configuration_names_is_a_secret_too(monkeypatch):
+    monkeypatch.setenv("SEAL_OTHERWISE_NAMED", "planted-value-1234")
+    assert masked("it is planted-value-1234") == "it is planted-value-1234"
+    remember("SEAL_OTHERWISE_NAMED")
+    assert masked("it is planted-value-1234") == "it is [hidden]"
+    assert masked("it starts with planted-val...") == "it starts with planted-val..."
+    assert masked("it starts with (planted-value...") == "it starts with [hidden]"

@@ -36,7 +36,7 @@ from seal_lightning.policy import Policy
 from seal_lightning.rollouts import make_stamp
 from seal_lightning.screen import Screen
 from seal_lightning.standalone import add_model, load_policy, open_folder, open_journal, write_settings
-from seal_lightning.stopping import StopSignals
+from seal_lightning.stopping import StopSignals, work_begins
 from seal_lightning.tables import table
 from seal_lightning.types import Context, Rollout
 
@@ -61,6 +61,7 @@ def main(args: Sequence[str]) -> None:
         Stopped: A signal asked the command to stop; what was finished is kept.
     """
     parser, settings = _settings(args)
+    work_begins()
     options = parser.make(settings)
     set_log_level(options.log_level)
     read = read_sources(

@@ -38,7 +38,7 @@ from seal_lightning.retention import (
 from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
 from seal_lightning.standalone import add_model, load_policy, open_folder, write_settings
-from seal_lightning.stopping import StopSignals
+from seal_lightning.stopping import StopSignals, work_begins
 from seal_lightning.types import Context
 
 DESCRIPTION = """\
@@ -71,6 +71,7 @@ def main(args: Sequence[str]) -> None:
         Stopped: A signal asked the command to stop; finished steps are kept.
     """
     parser, settings = _settings(args)
+    work_begins()
     options = parser.make(settings)
     set_log_level(options.log_level)
     if options.show:

@@ -36,8 +36,8 @@ class Patience:
     shortest: float = 0.5
     longest: float = 60.0
     at_most: float = 600.0  # however long a server wants to be left alone
-    tick: float = 1.0  # between two times that the waiting thread asks whether to go on
-    grace: float = 2.0  # for requests under way when it is told to stop: they are paid for
+    tick: float = 0.5  # between two times that the waiting thread asks whether to go on
+    grace: float = 1.5  # for requests under way when it is told to stop: they are paid for
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,10 @@ class Insistence:
     Args:
         patience: For each call.
         where: The model and its endpoint, for messages.
-        kept: What becomes of the answers that came, for messages.
+        kept: Says what becomes of the answers that came, for messages.
     """
 
-    def __init__(self, patience: Patience, *, where: str, kept: str) -> None:
+    def __init__(self, patience: Patience, *, where: str, kept: Callable[[], str]) -> None:
         self.patience = patience
         self.error: BaseException | None = None  # the first one that stopped all
         self._where = where
@@ -103,7 +103,7 @@ class Insistence:
             attempts, reason = retrying.statistics["attempt_number"], failure.reason
         raise EndpointError(
             f"{self._where}: no answer after {attempts} attempts, the last one: {reason}; run the command again once "
-            f"the endpoint answers: {self._kept}"
+            f"the endpoint answers: {self._kept()}"
         )
 
     def stop(self, error: BaseException | None = None) -> None:
@@ -135,13 +135,14 @@ class Insistence:
             log.info("%s: %d requests answered, failed attempts: %s", self._where, answered, counts)
 
     def _note(self, state: Any) -> None:
-        failure = state.outcome.exception()
+        failure, seconds = state.outcome.exception(), state.next_action.sleep
         with self._lock:
             self._failures[failure.kind] += 1
-            loud = state.attempt_number >= _LOUD and not self._warned
+            loud = (state.attempt_number >= _LOUD or seconds > self.patience.longest) and not self._warned
             self._warned = self._warned or loud
         if loud:
-            log.warning("%s: attempt %d failed, trying on: %s", self._where, state.attempt_number, failure.reason)
+            reason = f"{failure.reason}; the next one in {seconds:.0f} seconds" if seconds >= 1 else failure.reason
+            log.warning("%s: attempt %d failed, trying on: %s", self._where, state.attempt_number, reason)
 
     def _sleep(self, seconds: float) -> None:
         self.pause(seconds)

@@ -7,26 +7,34 @@ counted is reported with every text. Streaming, tools and images are left out: S
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from seal_lightning.endpoints.asking import EMPTY_ATTEMPTS, Answered, Insistence, Patience, ask_all, in_threads
 from seal_lightning.endpoints.batch import BatchJob, job_key
 from seal_lightning.endpoints.cache import DEFAULT, Cache, cache_folder
 from seal_lightning.endpoints.failures import explain
-from seal_lightning.endpoints.keys import beside_body, key_in, keyless, sent_secrets
+from seal_lightning.endpoints.keys import beside_body, key_in, keyless, unseen
 from seal_lightning.endpoints.ledger import Ledger
-from seal_lightning.endpoints.options import check_options, check_request, host_of, is_local
+from seal_lightning.endpoints.options import check_options, check_request, host_of
 from seal_lightning.endpoints.prices import find_price
 from seal_lightning.endpoints.wire import CHAT, TEXT, Reply, Request, make_request, messages, parsed, read_reply
-from seal_lightning.errors import ConfigError
-from seal_lightning.redaction import without_user
+from seal_lightning.errors import ConfigError, SealError
+from seal_lightning.foreign import sound
+from seal_lightning.redaction import without, without_user
 from seal_lightning.types import Prompt, Written
 
+if TYPE_CHECKING:
+    from seal_lightning.endpoints.connection import Connection
+
 OPENAI = "https://api.openai.com/v1"
+OPENAI_KEY = "OPENAI_API_KEY"  # goes to OpenAI, and elsewhere where `api_key_env` says so
+_ECHO = 12  # characters in a row of a secret that no reply may bring into a file
+_LARGEST = 1_000_000_000  # bytes at most of a batch job's results, however many there are
 T = TypeVar("T")
 
 
@@ -36,15 +44,18 @@ class Endpoint:
     Args:
         model: As the server calls it.
         base_url: Up to and with `/v1`; OpenAI's own where unset.
-        api_key_env: The environment variable that holds the key. It may be unset for an endpoint of one's own.
+        api_key_env: The environment variable that holds the key. Where it is not given, OPENAI_API_KEY goes to OpenAI
+            and no key to any other host.
         concurrency: Requests under way at once.
-        timeout: Seconds for one attempt.
+        timeout: Seconds for one attempt, from its first byte to the last one of the reply. A server that does nothing
+            for so long, or sends a byte now and then, is asked again.
         retries: Attempts after the first, for rate limits, server errors, time-outs and garbage.
         request: Options for the body of every request, over those set here; null leaves one out. For example
             `{reasoning_effort: low}`, or `{temperature: null}` for a model that knows none. Under `extra_headers`
             and `extra_query` a value `env:NAME` is what the variable NAME holds when a request is sent.
         cache: Folder for replies, so that no request is paid for twice; null keeps none.
         prices: A YAML file such as configs/prices.yaml, or its content: dollars per million tokens by model.
+        max_reply_mb: Largest reply in megabytes, unpacked; of a batch job's results, for each request.
 
     Attributes:
         host: Who answers, whatever the port; this machine is `local`. Answers depend on it, `model` and `request`.
@@ -58,13 +69,14 @@ class Endpoint:
         model: str,
         *,
         base_url: str | None = None,
-        api_key_env: str = "OPENAI_API_KEY",
+        api_key_env: str | None = None,
         concurrency: int = 8,
-        timeout: float = 120.0,
+        timeout: float = 300.0,
         retries: int = 8,
         request: dict[str, Any] | None = None,
         cache: str | None = DEFAULT,
         prices: str | dict[str, Any] | None = None,
+        max_reply_mb: float = 8.0,
     ) -> None:
         check_options(
             model=model,
@@ -73,10 +85,12 @@ class Endpoint:
             concurrency=concurrency,
             timeout=timeout,
             retries=retries,
+            max_reply_mb=max_reply_mb,
         )
-        keyless({"base_url": base_url, "request": request}, key_in(api_key_env), api_key_env)
+        variable = api_key_env or OPENAI_KEY
+        keyless({"base_url": base_url, "request": request}, os.environ.get(variable, ""), variable)
         check_request(request)
-        if find_spec("openai") is None or find_spec("tenacity") is None:
+        if any(find_spec(name) is None for name in ("openai", "httpx2", "tenacity")):
             raise ConfigError("an endpoint needs the packages of an extra: pip install 'seal-lightning[endpoint]'")
         self.model = model
         self.host = host_of(base_url or OPENAI)
@@ -86,11 +100,13 @@ class Endpoint:
         self._api_key_env = api_key_env
         self._concurrency = concurrency
         self._timeout = timeout
+        self._largest = int(max_reply_mb * 1e6)
         self._patience = Patience(retries)
         self._cache = cache
         self._price = find_price(prices, model)
         self._key()
         beside_body(request)
+        self._open_cache().foresee()
 
     @property
     def base_url(self) -> str | None:
@@ -135,7 +151,7 @@ class Endpoint:
         """
         requests = self._chat(prompts, max_tokens, temperature, top_p, seeds)
         ledger = self._ledger(requests, accept, on_done, may_be_empty=may_be_empty)
-        with ledger.accounting(self.where, self._kept()):
+        with ledger.accounting(self.where):
             return self._answered(ledger)
 
     def complete(
@@ -161,7 +177,7 @@ class Endpoint:
             on_done: As `write`: also told 0, about once a second while it waits, and may raise to end the call.
         """
         names = [self.model] * len(texts) if models is None else models
-        prompts = [text if isinstance(text, str) else list(text) for text in texts]
+        prompts = [sound(text)[0] if isinstance(text, str) else list(text) for text in texts]
         limits = [max_tokens] * len(texts) if isinstance(max_tokens, int) else max_tokens
         bodies = [
             {"model": name, "prompt": prompt, "max_tokens": limit}
@@ -169,7 +185,7 @@ class Endpoint:
         ]
         requests = self._requests(TEXT, bodies, temperature, top_p, seeds)
         ledger = self._ledger(requests, accept, on_done, may_be_empty=may_be_empty)
-        with ledger.accounting(self.where, self._kept()):
+        with ledger.accounting(self.where):
             return self._answered(ledger)
 
     def write_batch(
@@ -202,7 +218,7 @@ class Endpoint:
             raise ConfigError("endpoint.cache=null: batch mode keeps its job there; name a folder, or leave it off")
         requests = self._chat(prompts, max_tokens, temperature, top_p, seeds)
         ledger = self._ledger(requests, accept, on_done)
-        with ledger.accounting(self.where, self._kept()):
+        with ledger.accounting(self.where):
             self._submit(ledger, job_key(requests), poll_seconds)
             return self._answered(ledger)
 
@@ -213,29 +229,48 @@ class Endpoint:
         other._cache = self._cache if kept else None
         return other
 
-    def command(self, path: str, body: Mapping[str, Any], *, final: Collection[int] = ()) -> None:
+    def command(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        final: Collection[int] = (),
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> None:
         """Tell the server something outside the OpenAI API, such as which adapter to load; retried like a request.
 
         Args:
             path: Below the server's address, such as `/v1/load_lora_adapter`.
             body: JSON.
             final: Statuses that are an answer, where they would be tried again otherwise.
+            on_wait: Called about twice a second while it waits, and may raise to end the call.
 
         Raises:
             ConfigError: As `write`.
             EndpointError: As `write`.
         """
         url = self._url().removesuffix("/v1") + path
-        with self._client() as client:
-            post = partial(client.post, url, body=dict(body), cast_to=str)
-            self._insistence()(lambda: self._once(post, final=final))
+        self._asked(lambda client: client.post(url, body), on_wait, final=final)
 
-    def models(self) -> list[Mapping[str, Any]]:
-        """What the server says of the models that it holds: `id`, and what else it tells. Raises as `write`."""
-        with self._client() as client:
-            listed = self._insistence()(lambda: self._once(lambda: parsed(client.get("/models", cast_to=object))))
+    def models(self, *, on_wait: Callable[[], None] = lambda: None) -> list[Mapping[str, Any]]:
+        """What the server says of the models that it holds: `id`, and what else it tells. As `command`."""
+        listed = self._asked(lambda client: parsed(client.get("/models")), on_wait)
         rows = listed.get("data")
-        return [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+        known = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+        return [row for row in known if isinstance(row.get("id"), str)]
+
+    def _asked(self, ask: Callable[[Connection], T], on_wait: Callable[[], None], *, final: Collection[int] = ()) -> T:
+        """What the server answers to one request that is not kept, asked in a thread so that the wait can be ended."""
+        client, insist, answers = self._client(), self._insistence(lambda: "nothing is lost"), []
+        in_threads(
+            [lambda: insist(lambda: self._once(lambda: ask(client), final=final))],
+            threads=1,
+            insist=insist,
+            on_result=answers.append,
+            on_wait=on_wait,
+            close=client.close,
+        )
+        return answers[0]
 
     # -- how -------------------------------------------------------------------------------------------------------
 
@@ -279,11 +314,12 @@ class Endpoint:
     def _answered(self, ledger: Ledger) -> list[Written]:
         """What was written, once the endpoint has been asked for what is missing."""
         if pending := ledger.pending:
+            ledger.check_cache()
             client = self._client()
             ask_all(
                 pending,
-                lambda request: ledger.note(self._once(lambda: _post(client, request))),
-                insist=self._insistence(),
+                lambda request: ledger.note(self._once(lambda: self._read(client.post(request.route, request.body)))),
+                insist=self._insistence(ledger.kept),
                 empties=1 if ledger.may_be_empty else EMPTY_ATTEMPTS,
                 concurrency=self._concurrency,
                 keep=ledger.keep,
@@ -298,8 +334,9 @@ class Endpoint:
         """Enter what a batch job answers of what is missing."""
         if not (pending := ledger.pending):
             return
-        client, insist, cache = self._client(), self._insistence(), self._open_cache()
-        job = BatchJob(client, once=self._once, insist=insist, cache=cache, where=self.where)
+        ledger.check_cache()
+        client, insist, cache = self._client(len(pending)), self._insistence(ledger.kept), self._open_cache()
+        job = BatchJob(client, once=self._once, read=self._read, insist=insist, cache=cache, where=self.where)
 
         def keep(request: Request, reply: Reply) -> None:
             ledger.keep(request, ledger.note(reply, batch=True))
@@ -317,11 +354,17 @@ class Endpoint:
             close=client.close,
         )
 
-    def _insistence(self) -> Insistence:
-        return Insistence(self._patience, where=self.where, kept=self._kept())
+    def _insistence(self, kept: Callable[[], str]) -> Insistence:
+        return Insistence(self._patience, where=self.where, kept=kept)
 
-    def _kept(self) -> str:
-        return "nothing is kept, since cache is null" if self._cache is None else "answered requests are in the cache"
+    def _read(self, body: Any) -> Reply:
+        """The reply in a body. A text that brings a key along does not bring it into any file."""
+        reply = read_reply(body)
+        return replace(reply, text=without(reply.text, self._secrets(whole=True), piece=_ECHO))
+
+    def _secrets(self, *, whole: bool = False) -> list[str]:
+        """What nobody may see; `whole` leaves out those that are words, such as "none" in place of a key."""
+        return [secret for secret in unseen(self.request, self._key_variable) if not whole or len(secret) >= 8]
 
     def _once(self, call: Callable[[], T], *, final: Collection[int] = ()) -> T:
         """What a call with the client returns, or what its failure means."""
@@ -329,28 +372,33 @@ class Endpoint:
 
         try:
             return call()
+        except SealError:
+            raise
         except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no reply, or no JSON at all
-            secrets = sent_secrets(self.request, self._api_key_env)
-            where, key_variable = self.where, self._api_key_env
-            failure = explain(error, where=where, key_variable=key_variable, secrets=secrets, final=final)
+            failure = explain(
+                error,
+                where=self.where,
+                key_variable=self._key_variable,
+                timeout=self._timeout,
+                secrets=self._secrets(),
+                final=final,
+            )
         raise failure  # out here, so that it does not carry the client's error along, which may show the key
 
     # -- where -----------------------------------------------------------------------------------------------------
 
-    def _client(self) -> Any:
-        """A client of the openai package for one call, to be closed; an endpoint holds no connection and no key."""
-        import openai
+    def _client(self, replies: int = 1) -> Connection:
+        """Connections for one call, to be closed; an endpoint holds none, and no key."""
+        from seal_lightning.endpoints.connection import Connection
 
         headers, query = beside_body(self.request)
-        http = openai.DefaultHttpxClient(trust_env=not is_local(self._url()))  # no proxy towards this machine
-        return openai.OpenAI(
-            api_key=self._key() or "none",
-            base_url=self._url(),
+        return Connection(
+            self._url(),
+            key=self._key(),
+            headers=headers,
+            query=query,
             timeout=self._timeout,
-            max_retries=0,
-            default_headers=headers,
-            default_query=query,
-            http_client=http,
+            largest=min(replies * self._largest, max(self._largest, _LARGEST)),
         )
 
     def _url(self) -> str:
@@ -359,18 +407,19 @@ class Endpoint:
     def _is_openai(self) -> bool:
         return urlsplit(self._url()).hostname == urlsplit(OPENAI).hostname
 
+    @property
+    def _key_variable(self) -> str | None:
+        return self._api_key_env or (OPENAI_KEY if self._is_openai() else None)
+
     def _key(self) -> str:
-        key = key_in(self._api_key_env)
+        variable = self._key_variable
+        key = key_in(variable) if variable else ""
         if not key and self._is_openai():
             raise ConfigError(
-                f"{self.where}: no key; set the environment variable {self._api_key_env}, or base_url for an "
-                "endpoint of your own"
+                f"{self.where}: no key; set the environment variable {variable}, or base_url for an endpoint of your "
+                "own"
             )
         return key
 
     def _open_cache(self) -> Cache:
         return Cache(None if self._cache is None else cache_folder(self._cache))
-
-
-def _post(client: Any, request: Request) -> Reply:
-    return read_reply(client.post(request.route, body=dict(request.body), cast_to=object))

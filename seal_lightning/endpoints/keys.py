@@ -13,6 +13,7 @@ from typing import Any
 
 from seal_lightning.endpoints.wire import BESIDE_BODY
 from seal_lightning.errors import ConfigError
+from seal_lightning.masking import known_secrets, remember
 from seal_lightning.redaction import REFERENCE, is_reference, variable_of
 
 _HARMLESS = re.compile(
@@ -22,13 +23,22 @@ _HARMLESS = re.compile(
 _LONG = 6  # shorter keys are words such as "none"
 
 
+def held_in(variable: str) -> str:
+    """What a variable of the environment holds, "" where it is unset; a secret from here on, in every log.
+
+    The one way from a name in a configuration to a value of the environment.
+    """
+    remember(variable)
+    return os.environ.get(variable, "")
+
+
 def key_in(variable: str) -> str:
     """The key that a variable holds, "" where it is unset.
 
     Raises:
         ConfigError: It cannot be sent.
     """
-    key = os.environ.get(variable, "")
+    key = held_in(variable)
     if not re.fullmatch(r"[!-~]*", key):  # not shown, of course
         raise ConfigError(f"the key in ${variable} has white space or characters outside ASCII: copy it once more")
     return key
@@ -71,7 +81,7 @@ def _given(request: Mapping[str, Any] | None, option: str) -> Mapping[str, Any]:
 def _value(option: str, value: str) -> str:
     if not is_reference(value):
         return value
-    found = os.environ.get(variable_of(value), "")
+    found = held_in(variable_of(value))
     if not found:
         raise ConfigError(f"endpoint.request.{option}: the environment variable {variable_of(value)} is not set")
     if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", found):
@@ -82,11 +92,12 @@ def _value(option: str, value: str) -> str:
     return found
 
 
-def sent_secrets(request: Mapping[str, Any] | None, key_variable: str) -> list[str]:
-    """What is sent and nobody may see: the key, and what variables put into headers and query."""
+def unseen(request: Mapping[str, Any] | None, key_variable: str | None) -> list[str]:
+    """What nobody may see: the key, what variables put into headers and query, and all other secrets of the process."""
     given = [value for option in BESIDE_BODY[:2] for value in _given(request, option).values()]
     variables = [key_variable, *(variable_of(value) for value in given if is_reference(value))]
-    return [value for variable in variables if (value := os.environ.get(variable, ""))]
+    sent = [value for variable in variables if variable and (value := held_in(variable))]
+    return [*dict.fromkeys([*sent, *known_secrets()])]
 
 
 def keyless(options: Any, key: str, variable: str, path: str = "endpoint") -> None:

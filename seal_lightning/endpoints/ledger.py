@@ -52,6 +52,7 @@ class Ledger:
         self._usages: dict[str, Usage] = {}
         self._spent: list[Usage] = []
         self._uncounted = 0
+        self._replaced = 0
         self._empty: Counter[str] = Counter()
         self._look_up()
 
@@ -88,6 +89,7 @@ class Ledger:
         self._cut[request.key] = answered.reply.finish == "length"
         self._usages[request.key] = self._usage(answered.replies, batch=batch)
         self._uncounted += sum(not reply.counted for reply in answered.replies)
+        self._replaced += answered.reply.replaced > 0
         self._empty[answered.reply.finish or "unknown"] += not answered.reply.text.strip()
         self._on_done(self._times[request.key])
 
@@ -112,20 +114,39 @@ class Ledger:
             for row in self.requests
         ]
 
+    def kept(self) -> str:
+        """What becomes of the answers that came."""
+        if self._cache.folder is None:
+            return "nothing is kept, since cache is null"
+        but = f", but {self._cache.lost} that could not be written" if self._cache.lost else ""
+        return f"answered requests are in the cache{but}"
+
+    def check_cache(self) -> None:
+        """Raise a `ConfigError` if answers cannot be kept, before any is paid for."""
+        self._cache.check()
+
     @contextmanager
-    def accounting(self, where: str, kept: str) -> Iterator[None]:
+    def accounting(self, where: str) -> Iterator[None]:
         """Log what was spent if the block fails: nobody gets its usages then."""
         try:
             yield
         except BaseException:
             if spent := render_usage(sum(self._spent, Usage())).removeprefix("endpoints: "):
-                log.warning("%s: a call has failed, what it cost so far is in no sum: %s; %s", where, spent, kept)
+                log.warning(
+                    "%s: a call has failed, what it cost so far is in no sum: %s; %s", where, spent, self.kept()
+                )
             raise
 
     def remark(self, where: str) -> None:
         """Log what a person should know about the replies."""
         if self._uncounted:
             log.warning("%s: %d replies without a usage block, counted as 0 tokens", where, self._uncounted)
+        if self._replaced:
+            log.warning(
+                "%s: %d answers with halves of surrogate pairs or NUL characters, which became U+FFFD",
+                where,
+                self._replaced,
+            )
         reasons = ", ".join(f"{name} {count}x" for name, count in self._empty.most_common() if count)
         if reasons and not self.may_be_empty:
             log.warning("%s: %d empty answers, finish reasons: %s", where, sum(self._empty.values()), reasons)

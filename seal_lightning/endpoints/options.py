@@ -14,14 +14,22 @@ from seal_lightning.endpoints.wire import BESIDE_BODY
 from seal_lightning.errors import ConfigError
 from seal_lightning.redaction import secrets_in
 
+_LONGEST_URL = 2000
 OURS = ("messages", "model", "n", "prompt", "stream", "timeout")  # not for `request`
 
 
 def check_options(
-    *, model: str, base_url: str | None, api_key_env: str, concurrency: int, timeout: float, retries: int
+    *,
+    model: str,
+    base_url: str | None,
+    api_key_env: str | None,
+    concurrency: int,
+    timeout: float,
+    retries: int,
+    max_reply_mb: float,
 ) -> None:
     """Raise a `ConfigError` for a value that cannot work."""
-    if not api_key_env.isidentifier():  # not shown: it may be the key itself
+    if api_key_env is not None and not api_key_env.isidentifier():  # not shown: it may be the key itself
         raise ConfigError("endpoint.api_key_env: expected the name of an environment variable, such as OPENAI_API_KEY")
     if not model.strip():
         raise ConfigError("endpoint.model is empty: expected the model's name as the server calls it")
@@ -30,11 +38,15 @@ def check_options(
             raise ConfigError(f"endpoint.{name} must be at least {least}, got {value}")
     if not timeout > 0:
         raise ConfigError(f"endpoint.timeout must be above 0 seconds, got {timeout}")
+    if not 0 < max_reply_mb < float("inf"):
+        raise ConfigError(f"endpoint.max_reply_mb must be above 0, got {max_reply_mb}: try 8")
     if base_url is not None:
         _check_url(base_url)
 
 
 def _check_url(url: str) -> None:
+    if len(url) > _LONGEST_URL:
+        raise ConfigError(f"endpoint.base_url: expected at most {_LONGEST_URL} characters, got {len(url)}")
     if "@" in url.partition("?")[0]:
         raise ConfigError(
             f"endpoint.base_url={_shown(url)}: expected no user and password in it; keys come from the environment "

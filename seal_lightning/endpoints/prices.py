@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from seal_lightning.bounded import read_bytes
+from seal_lightning.bounded_yaml import load_yaml
 from seal_lightning.endpoints.wire import Reply
 from seal_lightning.errors import ConfigError
 
@@ -62,9 +64,9 @@ def find_price(prices: str | Mapping[str, Any] | None, model: str) -> Price | No
 
 def _read(path: str) -> Any:
     try:
-        return yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"prices={path}: {error.strerror or error}; expected a YAML file") from error
+        return load_yaml(read_bytes(Path(path).expanduser(), error=ConfigError).decode())
+    except ConfigError as error:
+        raise ConfigError(f"prices={error}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"prices={path}: no valid YAML: {' '.join(str(error).split())}") from error
 

@@ -11,9 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from seal_lightning.bounded import parse_json
+from seal_lightning.foreign import sound
+from seal_lightning.redaction import QUOTED
 from seal_lightning.types import Prompt
 
 CHAT, TEXT = "/chat/completions", "/completions"
+_MOST_TOKENS = 10**12  # of one reply: more is no count
+_NAME = 40  # characters of a finish reason that are kept
 BESIDE_BODY = ("extra_headers", "extra_query", "extra_body")  # as the openai client calls them
 
 
@@ -28,7 +33,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a server wrote, why it stopped, and its own count of tokens (`counted` is False where it gave none)."""
+    """What a server wrote, why it stopped, and its own count of tokens (`counted` is False where it gave none).
+
+    `replaced` counts characters of the text that could not be kept.
+    """
 
     text: str
     finish: str = ""
@@ -36,6 +44,7 @@ class Reply:
     cached_tokens: int = 0
     completion_tokens: int = 0
     counted: bool = True
+    replaced: int = 0
 
 
 class Garbled(ValueError):
@@ -60,12 +69,15 @@ def make_request(
 
 def messages(prompt: Prompt) -> list[dict[str, str]]:
     """System and user message of a prompt; its lead is for base models only."""
-    system = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    return [*system, {"role": "user", "content": prompt.user}]
+    system = [{"role": "system", "content": sound(prompt.system)[0]}] if prompt.system else []
+    return [*system, {"role": "user", "content": sound(prompt.user)[0]}]
 
 
 def read_reply(body: Any) -> Reply:
     """The first choice of a chat or text completion.
+
+    Args:
+        body: Bytes as they came, or the JSON value in them.
 
     Raises:
         Garbled: The body is none.
@@ -74,32 +86,46 @@ def read_reply(body: Any) -> Reply:
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
         raise Garbled(f"no choices in {_shown(body)}")
-    first = choices[0]
-    message = first.get("message")
-    text = message.get("content") if isinstance(message, Mapping) else first.get("text")
-    if not isinstance(text, str | None):
-        raise Garbled(f"no text in {_shown(body)}")
+    text, replaced = sound(_text(choices[0], body))
     usage = body.get("usage")
     counts = usage if isinstance(usage, Mapping) else {}
+    prompt, completion = _count(counts, "prompt_tokens"), _count(counts, "completion_tokens")
+    finish = choices[0].get("finish_reason")
     return Reply(
-        text=text or "",
-        finish=str(first.get("finish_reason") or ""),
-        prompt_tokens=_count(counts, "prompt_tokens"),
-        cached_tokens=_count(counts.get("prompt_tokens_details"), "cached_tokens"),
-        completion_tokens=_count(counts, "completion_tokens"),
-        counted="prompt_tokens" in counts,
+        text=text,
+        finish=sound(finish[:_NAME])[0] if isinstance(finish, str) else "",
+        prompt_tokens=prompt or 0,
+        cached_tokens=_count(counts.get("prompt_tokens_details"), "cached_tokens") or 0,
+        completion_tokens=completion or 0,
+        counted=prompt is not None and completion is not None,
+        replaced=replaced,
     )
 
 
+def _text(choice: Mapping[str, Any], body: Any) -> str:
+    """What a choice says; null is what a model that only thought, or called a tool, has said: nothing."""
+    message = choice.get("message")
+    holder, name = (message, "content") if isinstance(message, Mapping) else (choice, "text")
+    text = holder.get(name, body)
+    if not isinstance(text, str | None):
+        raise Garbled(f"no text in {_shown(body)}")
+    return text or ""
+
+
 def parsed(body: Any) -> Mapping[str, Any]:
-    """The JSON object that a body is; one that came under another content type is text until here.
+    """The JSON object that a body is.
+
+    Args:
+        body: Bytes in UTF-8, of which broken ones become U+FFFD, whatever the server says of them; or a value.
 
     Raises:
         Garbled: It is none.
     """
-    if isinstance(body, str | bytes):
+    if isinstance(body, bytes):
+        body = body.decode("utf-8-sig", errors="replace")
+    if isinstance(body, str):
         try:
-            body = json.loads(body)
+            body = parse_json(body)
         except ValueError:
             raise Garbled(f"no JSON: {_shown(body)}") from None
     if not isinstance(body, Mapping):
@@ -107,11 +133,14 @@ def parsed(body: Any) -> Mapping[str, Any]:
     return body
 
 
-def _count(counts: Any, name: str) -> int:
+def _count(counts: Any, name: str) -> int | None:
+    """A number of tokens, None for anything else that a server gives for one."""
     value = counts.get(name) if isinstance(counts, Mapping) else None
-    return value if isinstance(value, int) and value > 0 else 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_TOKENS:
+        return None
+    return int(value) if value == int(value) else None
 
 
 def _shown(body: Any, longest: int = 120) -> str:
-    text = body if isinstance(body, str) else repr(body)
+    text = body[: 4 * QUOTED] if isinstance(body, str) else repr(body)[: 4 * QUOTED]
     return " ".join(text.split())[:longest] or "an empty body"

@@ -10,6 +10,7 @@ from pathlib import Path
 from seal_lightning.data.base import check_path, context_id
 from seal_lightning.data.rows import Row, read_rows
 from seal_lightning.errors import DataError
+from seal_lightning.foreign import sound
 from seal_lightning.policy import Policy
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, written_sample
 
@@ -32,7 +33,7 @@ class ImportedEdits(Sampler):
         self._edits: dict[str, list[str]] = {}
         for row in read_rows(Path(path).expanduser()):
             for edited in row.rows("articles") if "articles" in row.values else [row]:  # a published run's contexts
-                self._edits.setdefault(_owner(edited), []).extend(_texts(edited))
+                self._edits.setdefault(_owner(edited), []).extend(sound(text)[0] for text in _texts(edited))
         content = json.dumps(self._edits, sort_keys=True).encode()
         self.digest = hashlib.blake2b(content, digest_size=8).hexdigest()  # the journal's stamp holds public attributes
 

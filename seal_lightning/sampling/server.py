@@ -28,6 +28,7 @@ from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, EndpointError, ModelError, SealError
 from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.policy import Policy
+from seal_lightning.redaction import quoted
 from seal_lightning.sampling.answering import Answerer, Answers, Asked
 from seal_lightning.sampling.generation import stop_tokens
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, check_sampling, written_sample
@@ -74,31 +75,34 @@ class AdapterServer:
         self._max_loaded = max_loaded
         self._window: int | None = None
 
-    def check(self, policy: Policy, *, rank: int, layers: Collection[str]) -> None:
+    def check(
+        self, policy: Policy, *, rank: int, layers: Collection[str], on_wait: Callable[[], None] = lambda: None
+    ) -> None:
         """Fail before any work where the server does not hold the model, or does not load such adapters.
 
         Args:
             policy: What it should hold.
             rank: Of the largest adapter that it will be sent; 0 where it will be sent none.
             layers: Which the adapters change, by their names in the plain model.
+            on_wait: Called about twice a second, and may raise to end it.
 
         Raises:
             ConfigError: Says what the server lacks, and how to start it.
         """
-        held = [row.get("id") for row in self.endpoint.models()]
+        held = [row["id"] for row in self.endpoint.models(on_wait=on_wait)]
         if self.endpoint.model not in held:
-            names = ", ".join(map(str, held)) or "none"
+            names = quoted(", ".join(held)) or "none"
             raise ConfigError(f"{self.endpoint.where}: the server holds {names}; set endpoint.model to that")
         if rank:
-            with self.holding(policy, [_changing_nothing(policy.model, rank, layers)]):
+            with self.holding(policy, [_changing_nothing(policy.model, rank, layers)], on_wait=on_wait):
                 pass
 
     def window(self, policy: Policy) -> int:
         """The most tokens of a prompt with its continuation: the policy's window, or a shorter one of the server."""
         if self._window is None:
-            held = {row.get("id"): row.get("max_model_len") for row in self.endpoint.models()}
+            held = {row["id"]: row.get("max_model_len") for row in self.endpoint.models()}
             told = held.get(self.endpoint.model)
-            self._window = told if isinstance(told, int) else policy.window
+            self._window = told if isinstance(told, int) and told > 0 else policy.window
         return min(self._window, policy.window)
 
     def continued(
@@ -132,10 +136,13 @@ class AdapterServer:
         return self._max_loaded
 
     @contextmanager
-    def holding(self, policy: Policy, loras: Sequence[LoRA | None]) -> Iterator[list[str]]:
+    def holding(
+        self, policy: Policy, loras: Sequence[LoRA | None], *, on_wait: Callable[[], None] = lambda: None
+    ) -> Iterator[list[str]]:
         """Load adapters until the block is left; yields the name of each, for None that of the base model.
 
-        Every name is new, so that neither another process nor a run that was killed can have loaded it.
+        Meanwhile `on_wait` is called about twice a second, and may raise to end it. Every name is new, so that neither
+        another process nor a run that was killed can have loaded it.
         """
         folder = Path(self._folder or tempfile.gettempdir()) / f"seal-adapters-{uuid4().hex}"
         folder.mkdir(parents=True)  # not tempfile's way: the server may run as another user
@@ -145,17 +152,17 @@ class AdapterServer:
             for name, lora in zip(names, loras, strict=True):
                 if lora is not None:
                     save_lora(lora, folder / name, model=policy.model)
-                    self._load(name, folder / name, lora.rank)
+                    self._load(name, folder / name, lora.rank, on_wait)
                     loaded.append(name)
             yield names
         finally:
             self._unload(loaded)
             shutil.rmtree(folder)
 
-    def _load(self, name: str, folder: Path, rank: int) -> None:
+    def _load(self, name: str, folder: Path, rank: int, on_wait: Callable[[], None]) -> None:
         body = {"lora_name": name, "lora_path": str(folder.resolve())}
         try:
-            self.endpoint.command(LOAD[self._kind], body, final=FINAL)
+            self.endpoint.command(LOAD[self._kind], body, final=FINAL, on_wait=on_wait)
         except (ConfigError, EndpointError) as error:
             if "already" in str(error):  # an attempt of ours whose answer got lost
                 return
@@ -220,7 +227,7 @@ class ServerSampler(Sampler):
     def sample(
         self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
     ) -> list[Sample]:
-        with self.server.holding(policy, [policy.learned()]) as (name,):
+        with self.server.holding(policy, [policy.learned()], on_wait=lambda: on_done(0)) as (name,):
             written = self.server.continued(
                 policy,
                 [request.prompt for request in requests],
@@ -278,7 +285,7 @@ class ServerAnswerer(Answerer):
         """As many as the server holds at a time; without jobs, what the policy has learned is loaded once."""
         loras = [_with_job(learned, trained, one.job) for one in asked] if trained else [learned]
         prompts = [policy.format(prompt) for one in asked for prompt in one.prompts]
-        with self.server.holding(policy, loras) as names:
+        with self.server.holding(policy, loras, on_wait=lambda: on_done(0)) as names:
             named = names if trained else names * len(asked)
             written = self.server.continued(
                 policy,

@@ -324,7 +324,7 @@ def test_an_endpoint_without_batch_routes(chat_server, make):
 
 
 def test_a_wrong_key_is_no_missing_route(scripted_status, make):
-    with pytest.raises(ConfigError, match=r"status 401: no; set \$OPENAI_API_KEY"):
+    with pytest.raises(ConfigError, match=r"status 401: no; name the environment variable .* in endpoint\.api_key_env"):
         make(scripted_status(401)).write_batch([Prompt("u")], max_tokens=4)
 
 
@@ -344,3 +344,92 @@ def test_what_is_not_accepted_is_not_kept(batches):
     assert total(endpoint.write_batch(prompts_of(1), **options)).requests == 1
     assert total(endpoint.write_batch(prompts_of(1), **options)).requests == 1
     assert routes.submitted() == [1, 1]
+
+
+class Scripted:
+    """Batch routes that say what they are told to; `asked` notes the routes."""
+
+    def __init__(self, said, *, results=b"", job="batch_1", file="file-1", output="file-2", status="completed", **more):
+        self.said, self.results, self.job, self.file = said, results, job, file
+        self.state = {"status": status, "output_file_id": output, **more}
+        self.asked = []
+
+    def answer(self, method, path, body, headers):
+        self.asked.append(f"{method} {path}")
+        if path.endswith("/content"):
+            return 200, self.results(self.keys) if callable(self.results) else self.results, {}
+        if path == "/v1/files":
+            form = message_from_bytes(f"Content-Type: {headers['content-type']}\r\n\r\n".encode() + body)
+            parts = {part.get_param("name", header="content-disposition"): part for part in form.get_payload()}
+            lines = parts["file"].get_payload(decode=True).splitlines()
+            self.keys = [json.loads(line)["custom_id"] for line in lines]
+            return 200, {"id": self.file}, {}
+        if path == "/v1/chat/completions":
+            return 200, self.said("singly"), {}
+        return 200, {"id": self.job} if method == "POST" else self.state, {}
+
+
+def row(key, text="in the job", **more):
+    answer = {"choices": [{"message": {"content": text}}]}
+    return {"custom_id": key, "response": {"status_code": 200, "body": answer}, **more}
+
+
+def test_results_of_every_wrong_kind_are_asked_for_again(listen, make, said):
+    """Line separators within texts end no line, the first of two answers counts, and what is no answer is none."""
+
+    def results(keys):
+        rows = [
+            row(keys[0], "a\u2028b\x85c"), row(keys[0], "again"), row([keys[1]]), row({"a": 1}), row(None), 5, None, [],
+            row(keys[1], response=[]), row(keys[1], response={"status_code": "200"}), row("../../etc/passwd"),
+            row(keys[1], response={"status_code": 200, "body": [1]}), row(keys[2], ["so"]), row(keys[3], "d \ud83d"),
+        ]  # fmt: skip
+        text = "\n".join(json.dumps(each, ensure_ascii=False) for each in rows)
+        deep = b"[" * 100_000
+        return b"\n".join([b"\xff\xfe", deep, text.encode("utf-8", "surrogatepass"), b'{"custom_id": "cut'])
+
+    routes = Scripted(said, results=results)
+    written = make(listen(routes.answer)).write_batch(prompts_of(4), max_tokens=4, poll_seconds=0.01)
+    assert texts(written) == ["a\u2028b\x85c", "singly", "singly", "d \ufffd\ufffd\ufffd"]
+    assert routes.asked.count("POST /v1/chat/completions") == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../admin", "http://elsewhere/x", "//elsewhere/x", "a b", "a\r\nX: 1", "a?key=1", "..", "", "a" * 300, 5],
+)
+def test_ids_of_a_server_that_are_no_names_are_put_into_no_path(listen, make, said, name):
+    for which in ("job", "file"):
+        routes = Scripted(said, **{which: name})
+        with pytest.raises(
+            EndpointError, match=r"no answer after [12] attempts, the last one: garbage: no id in \{'id': "
+        ):
+            make(listen(routes.answer), retries=1).write_batch([Prompt("u")], max_tokens=4, poll_seconds=0.01)
+        assert {*routes.asked} <= {"POST /v1/files", "POST /v1/batches"}
+    routes = Scripted(said, output=name)
+    written = make(listen(routes.answer)).write_batch([Prompt("u")], max_tokens=4, poll_seconds=0.01)
+    assert texts(written) == ["singly"]
+    assert not any(path.endswith("/content") for path in routes.asked)
+
+
+def test_a_job_in_somebody_elses_cache_is_no_path_either(listen, make, said, tmp_path):
+    routes = Scripted(said)
+    endpoint = make(listen(routes.answer))
+    key = job_key(endpoint._chat([Prompt("u")], 4, 0.0, None, None))
+    endpoint._open_cache().write(key, {"job": "../files"})
+    endpoint.write_batch([Prompt("u")], max_tokens=4, poll_seconds=0.01)
+    assert "GET /v1/batches/batch_1" in routes.asked and not any(".." in path for path in routes.asked)
+
+
+def test_a_job_that_never_ends_is_given_up(listen, make, said, monkeypatch):
+    monkeypatch.setattr("seal_lightning.endpoints.batch._LONGEST", 0.0)
+    routes = Scripted(said, status="in_progress " * 100)
+    with pytest.raises(EndpointError, match=r"batch job batch_1 is still in_progress .{80,100} after 0 hours; run the"):
+        make(listen(routes.answer)).write_batch([Prompt("u")], max_tokens=4, poll_seconds=0.01)
+
+
+@pytest.mark.parametrize("errors", [5, [], {"data": 5}, {"data": [5, {"message": ["no"] * 1000}]}])
+def test_why_a_job_failed_may_be_anything(listen, make, said, errors):
+    routes = Scripted(said, status="failed", errors=errors, output=None)
+    with pytest.raises(EndpointError, match=r"batch job batch_1 ended as failed") as caught:
+        make(listen(routes.answer)).write_batch([Prompt("u")], max_tokens=4, poll_seconds=0.01)
+    assert len(str(caught.value)) < 600

@@ -54,7 +54,7 @@ def test_no_table_no_price():
         ({"m": {"input": float("nan"), "output": 1}}, ["got nan"]),
         ({"m": {"input": True, "output": 1}}, ["got True"]),
         ({}, ["prices: expected prices by model, got {}"]),
-        ("none.yaml", ["none.yaml: No such file"]),
+        ("none.yaml", ["none.yaml: expected a file, got nothing there"]),
         ("broken.yaml", ["broken.yaml: no valid YAML"]),
         ("latin.yaml", ["latin.yaml: no valid YAML"]),
         ("list.yaml", ["list.yaml: expected prices by model, got [1]"]),

@@ -1,0 +1,234 @@
+"""How a request reaches its endpoint: at its own address and no other, within a deadline, for a reply of bounded size.
+
+A server is not trusted: it may send a byte a second for ever, gigabytes, or a gigabyte packed into a megabyte; it may
+redirect to another host, set cookies, and name any character set. So redirects are answers like any other, what comes
+back is read here to its end, and only the headers that somebody reads are handed on. Nothing is sent that was not set
+for this endpoint, whatever the environment has for the client's library. Imported only where an endpoint is asked, as
+its libraries are optional.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore2
+import httpx2
+
+from seal_lightning.endpoints.options import is_local
+from seal_lightning.endpoints.wire import Garbled
+from seal_lightning.errors import ConfigError
+
+_SENT = ("host", "content-type", "content-length", "transfer-encoding", "accept", "user-agent")  # of the client's own
+_READ = ("content-type", "retry-after", "retry-after-ms", "location")  # of the server's
+_REFUSAL = 1 << 20  # bytes of an error that are read: nobody is shown more
+_CHUNK = 1 << 16
+_CONNECT = 30.0  # seconds at most for an address to answer at all
+_FAILURES = (
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.ProxyError,
+    httpcore2.UnsupportedProtocol,
+)
+
+
+class Transport(httpx2.BaseTransport):
+    """Connections to one endpoint. The time-out that comes with a request is for all of it, to the last byte.
+
+    Args:
+        url: Of the endpoint; only its scheme, host and port are ever asked.
+        headers: What is sent beside the body, such as the key.
+        largest: Bytes of a reply, and of what is packed in it.
+    """
+
+    def __init__(self, url: str, *, headers: Mapping[str, str], largest: int) -> None:
+        self._origin = _origin(httpx2.URL(url))
+        self._headers = headers
+        self._largest = largest
+        self._clock = _Clock()
+        self._pool = _pool(url, _Backend(self._clock))
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Raises `Garbled` for a reply that is too large or packed in an unknown way, and errors of httpx2."""
+        if _origin(request.url) != self._origin:
+            raise ConfigError(f"expected requests to {'://'.join(self._origin[:2])} only: check endpoint.base_url")
+        sent = httpx2.Headers([(name, value) for name, value in request.headers.items() if name.lower() in _SENT])
+        sent.update({"Accept-Encoding": "gzip", **self._headers})
+        self._clock.start(request.extensions["timeout"]["read"])
+        try:
+            return self._answer(request, sent)
+        except httpcore2.ConnectTimeout as error:
+            raise httpx2.NetworkError(f"none within {_CONNECT:g} seconds", request=request) from error
+        except httpcore2.TimeoutException as error:
+            raise httpx2.ReadTimeout(str(error), request=request) from error
+        except _FAILURES as error:
+            raise httpx2.NetworkError(str(error), request=request) from error
+
+    def _answer(self, request: httpx2.Request, headers: httpx2.Headers) -> httpx2.Response:
+        url = request.url
+        address = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        answer = self._pool.handle_request(
+            httpcore2.Request(
+                request.method, address, headers=headers.raw, content=request.stream, extensions=request.extensions
+            )
+        )
+        try:
+            given = httpx2.Headers(answer.headers)
+            body = self._body(answer, given)
+        finally:
+            answer.close()
+        kept = {name: given[name] for name in _READ if name in given}
+        if "content-type" in kept:  # without a character set: it might name one that unpacks
+            kept["content-type"] = kept["content-type"].partition(";")[0].strip()
+        return httpx2.Response(answer.status, headers=kept, content=body)
+
+    def _body(self, answer: httpcore2.Response, headers: httpx2.Headers) -> bytes:
+        refused = answer.status >= 300
+        body, largest = bytearray(), _REFUSAL if refused else self._largest
+        for part in _unpacked(answer.iter_stream(), headers.get("content-encoding", ""), largest):
+            body += part
+            if len(body) > largest:
+                if refused:
+                    break
+                raise _too_large(largest)
+        return bytes(body)
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+def _origin(url: httpx2.URL) -> tuple[str, str, int]:
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
+
+
+def _too_large(largest: int) -> Garbled:
+    return Garbled(f"a reply of more than {largest / 1e6:g} MB (endpoint.max_reply_mb)")
+
+
+def _unpacked(chunks: Iterable[bytes], encoding: str, largest: int) -> Iterator[bytes]:
+    """A body in small parts, whatever is packed in it; `largest` bounds what comes over the wire."""
+    unpack = _unpacker(encoding)
+    received = 0
+    for chunk in chunks:
+        received += len(chunk)
+        yield from unpack(chunk)
+        if received > largest:
+            raise _too_large(largest)
+
+
+def _unpacker(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
+    if encoding.strip().lower() in ("", "identity"):
+        return lambda chunk: iter((chunk,))
+    if encoding.strip().lower() not in ("gzip", "x-gzip"):
+        raise Garbled(f"a reply packed as {encoding[:40]!r}, where gzip or nothing was asked for")
+    packed = zlib.decompressobj(zlib.MAX_WBITS | 16)
+
+    def unpack(chunk: bytes) -> Iterator[bytes]:
+        part = b"" if packed.eof else chunk  # more may be to come out than went in, so it is asked until it is short
+        while part:
+            try:
+                part = packed.decompress(chunk, _CHUNK)
+            except zlib.error as error:
+                raise Garbled(f"a reply that is not the gzip it says: {error}") from None
+            yield part
+            chunk = packed.unconsumed_tail
+
+    return unpack
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+def _pool(url: str, backend: httpcore2.NetworkBackend) -> httpcore2.ConnectionPool:
+    """Connections straight to a host, or through the proxy that the environment names for it."""
+    shared: dict[str, Any] = {
+        "ssl_context": httpx2.create_ssl_context(trust_env=True),  # SSL_CERT_FILE
+        "network_backend": backend,
+        "max_connections": None,  # the threads are counted already
+        "keepalive_expiry": 5.0,
+    }
+    if (named := _proxy_for(url)) is None:
+        return httpcore2.ConnectionPool(**shared)
+    try:
+        proxy = httpx2.Proxy(named)
+        if proxy.url.scheme.startswith("socks"):
+            return httpcore2.SOCKSProxy(str(proxy.url), proxy_auth=proxy.raw_auth, **shared)
+        return httpcore2.HTTPProxy(str(proxy.url), proxy_auth=proxy.raw_auth, **shared)
+    except (ValueError, httpx2.InvalidURL, RuntimeError):  # not shown: it may hold a password
+        raise ConfigError(
+            "the proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): expected a URL such as "
+            "http://proxy:3128; socks5://... needs pip install socksio"
+        ) from None
+
+
+def _proxy_for(url: str) -> str | None:
+    parts = urlsplit(url)
+    if is_local(url) or urllib.request.proxy_bypass(parts.netloc):
+        return None
+    proxies = urllib.request.getproxies()
+    named = proxies.get(parts.scheme) or proxies.get("all")
+    return named if not named or "://" in named else f"http://{named}"
+
+
+class _Clock(threading.local):
+    """When the request of this thread has to be over."""
+
+    end = 0.0
+
+    def start(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+
+    def left(self, at_most: float = float("inf")) -> float:
+        """Seconds; raises `httpcore2.ReadTimeout` where there are none."""
+        left = min(self.end - time.monotonic(), at_most)
+        if left <= 0:
+            raise httpcore2.ReadTimeout("the time is up")
+        return min(left, threading.TIMEOUT_MAX)
+
+
+class _Backend(httpcore2.NetworkBackend):
+    """Sockets that wait for no single byte longer than the request has left."""
+
+    def __init__(self, clock: _Clock) -> None:
+        self._inner = httpcore2.SyncBackend()
+        self._clock = clock
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.NetworkStream:
+        left = self._clock.left(_CONNECT)
+        return _Stream(self._inner.connect_tcp(host, port, left, local_address, socket_options), self._clock)
+
+
+class _Stream(httpcore2.NetworkStream):
+    def __init__(self, inner: httpcore2.NetworkStream, clock: _Clock) -> None:
+        self._inner = inner
+        self._clock = clock
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, self._clock.left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), _CHUNK):
+            self._inner.write(buffer[start : start + _CHUNK], self._clock.left())
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, self._clock.left(_CONNECT)), self._clock)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
