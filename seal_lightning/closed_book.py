@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from seal_lightning.e_step import EStep
-from seal_lightning.grading import Answer
+from seal_lightning.grading import Answer, checked
 from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.phases import Clock, Report
 from seal_lightning.policy import Policy
@@ -66,5 +66,5 @@ def ask_closed_book(
         for (_, query), text in zip(mine, one.answers, strict=True)
     ]
     with clock.phase("grading", len(answers)) as advance:
-        given = iter(e_step.grader.verdicts(answers, policy=PolicyWriter(policy), on_done=advance))
+        given = iter(checked(e_step.grader, e_step.grader.verdicts(answers, policy=PolicyWriter(policy), on_done=advance)))
     return [Answered(one.answers, tuple(next(given).score for _ in one.answers), one.cut) for one in replies]

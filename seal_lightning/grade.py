@@ -17,7 +17,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeR
 
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.evaluation import render_usage
-from seal_lightning.grading import Grader, Verdict, resolve
+from seal_lightning.grading import Grader, Verdict, checked, resolve
 from seal_lightning.grading.agreement import RIGHT, Agreement, compare
 from seal_lightning.grading.judged import Judged, read_judged
 from seal_lightning.offline import Parser, write_file
@@ -129,7 +129,8 @@ def _graded(grader: Grader, rows: Sequence[Judged], policy: Chooser | None) -> l
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("grading", total=len(rows))
         answers = [row.answer for row in rows]
-        return grader.verdicts(answers, policy=policy, on_done=lambda count: progress.advance(task, count))
+        graded = grader.verdicts(answers, policy=policy, on_done=lambda count: progress.advance(task, count))
+        return checked(grader, graded)
 
 
 def _probabilities(verdicts: Sequence[Verdict]) -> list[float]:

@@ -27,7 +27,7 @@ from lightning.pytorch.trainer import call
 from seal_lightning.data import units as units_of
 from seal_lightning.errors import CheckpointError, JournalError, Stopped
 from seal_lightning.evaluation import total_usage
-from seal_lightning.figures import rewards_of, share_spent, total_thoughts
+from seal_lightning.figures import diverged_edits, rewards_of, share_spent, total_thoughts
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.left_out import QUERIES, tell_left_out, total_left_out
 from seal_lightning.rollouts import UnitRunner
@@ -247,6 +247,7 @@ def e_step_metrics(
         "reward/best": rewards.best,
         "reward/std_within_context": rewards.within,
         "e_step/rejected_frac": fmean(one.status == "rejected" for one in rollouts if one.repeat == 0),
+        **_diverged(rollouts),
         "e_step/kept": float(len(kept)),
         "e_step/seconds": seconds,
         "e_step/adapter_steps_per_s": steps / inner if inner else 0.0,
@@ -256,6 +257,13 @@ def e_step_metrics(
         **{f"left_out/{name}": float(count) for name, count in _without_reasons(total_left_out(rollouts)).items()},
         **({f"endpoint/{name}": value for name, value in usage.as_dict().items()}),
     }
+
+
+def _diverged(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """The share of edits that diverged, where some did."""
+    edits = {(one.context_id, one.edit_index) for one in rollouts if one.kind == "edit"}
+    diverged = diverged_edits(rollouts)
+    return {"e_step/diverged_frac": diverged / len(edits)} if diverged else {}
 
 
 def thought_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:

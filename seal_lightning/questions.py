@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
-from seal_lightning.grading import Answer, Grader, new_content_recall
+from seal_lightning.grading import Answer, Grader, checked, new_content_recall
 from seal_lightning.grading.scripts import asks, count_words
 from seal_lightning.grading.words import content_words, words
 from seal_lightning.tasks import EditKind
@@ -174,7 +174,7 @@ class Questioner:
             Answer(query.question, query.golds, first_line(cut_thoughts(reply.text).text))
             for (_, query), reply in zip(asked, replies, strict=True)
         ]
-        verdicts = grader.verdicts(answers, policy=policy, on_done=lambda count: on_wait())
+        verdicts = checked(grader, grader.verdicts(answers, policy=policy, on_done=lambda count: on_wait()))
         checked = []
         for number, one in enumerate(made):
             rows = [row for row, (owner, _) in enumerate(asked) if owner == number]
