@@ -25,11 +25,12 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer import call
 
 from seal_lightning.data import units as units_of
-from seal_lightning.errors import CheckpointError, JournalError, Stopped
+from seal_lightning.errors import CheckpointError, JournalError, NoMemoryError, SealError, Stopped
 from seal_lightning.evaluation import total_usage
 from seal_lightning.figures import diverged_edits, rewards_of, share_spent, total_thoughts
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.left_out import QUERIES, tell_left_out, total_left_out
+from seal_lightning.memory import MAYBE, is_out_of_memory
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.selection import group_rollouts
 from seal_lightning.strategies import restart_optimizer
@@ -78,6 +79,18 @@ class RolloutLoop(_Loop):
 
 class MStepLoop(_TrainingEpochLoop):
     """Lightning's training loop without validation inside: that comes after the merge, in `SEALFitLoop`."""
+
+    def advance(self, data_fetcher: Any) -> None:
+        try:
+            super().advance(data_fetcher)
+        except MAYBE as error:
+            if isinstance(error, SealError) or not is_out_of_memory(error):
+                raise
+            raise NoMemoryError(
+                f"round {self.trainer.current_epoch + 1}, M-step: there is no memory for a batch "
+                f"({' '.join(str(error).split())[:160]}): lower model.m_step.batch_size (with effective_batch the "
+                "result stays the same) or max_length, or set model.tuning.gradient_checkpointing=true"
+            ) from error
 
     def _should_check_val_fx(self, data_fetcher: Any) -> bool:
         return False
@@ -214,6 +227,7 @@ class SEALFitLoop(_FitLoop):
         if self._to_train:
             if module.policy.end_round(self.seal_trainer.current_epoch):
                 restart_optimizer(trainer)
+            module.check_policy()
             notify(trainer, module, "on_m_step_end")
         if self.epoch_loop._should_check_val_epoch():
             self._validate()

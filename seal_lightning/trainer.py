@@ -93,8 +93,12 @@ class SEALTrainer(Trainer):
 
     def stop_requested(self) -> int:
         """The number of the signal that any rank received, or 0; a collective."""
-        number = torch.tensor(float(self.stop_signals.received), device=self.strategy.root_device)
-        return int(self.strategy.reduce(number, reduce_op="max"))
+        return self.largest(self.stop_signals.received)
+
+    def largest(self, number: int) -> int:
+        """The largest of all ranks' numbers; a collective."""
+        mine = torch.tensor(float(number), device=self.strategy.root_device)
+        return int(self.strategy.reduce(mine, reduce_op="max"))
 
     # -- processes and signals ---------------------------------------------------------------------------------------
 

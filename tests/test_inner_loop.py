@@ -193,7 +193,7 @@ def test_a_bank_that_does_not_fit_gets_half_the_slots_until_it_does(monkeypatch,
     assert "2 adapters at a time from now on" in caplog.text
 
 
-@pytest.mark.parametrize("rate", [1e30, 3e38])
+@pytest.mark.parametrize("rate", [1e38, 3e38])
 @pytest.mark.parametrize("clip", [1.0, None])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2_moe"])
 def test_an_adapter_that_diverges_touches_no_neighbour(family, clip, rate):
@@ -215,7 +215,7 @@ def test_an_adapter_that_diverges_touches_no_neighbour(family, clip, rate):
 
 def test_what_diverged_is_named_with_its_step():
     model, tokenizer = frozen_tiny()
-    loop = InnerLoop(rank=2, alpha=4, epochs=3, schedule="constant", learning_rate=1e30)
+    loop = InnerLoop(rank=2, alpha=4, epochs=3, schedule="constant", learning_rate=3e38)
     (stats,) = loop.adapt(model, tokenizer, [job("dawn", "tarn", seed=3)]).stats
     assert re.fullmatch(r"the (loss|gradient's norm) is (nan|inf) at step 2 of 6", stats.diverged)
     assert stats.steps == 1
