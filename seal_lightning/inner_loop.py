@@ -22,6 +22,7 @@ from seal_lightning.adapters.bank import find_targets, parameters_of
 from seal_lightning.bank_training import AdapterPlan, AdapterState, BankTraining, JobStats, Regulariser
 from seal_lightning.encoding import TextEncoder
 from seal_lightning.errors import ConfigError, NoMemoryError
+from seal_lightning.finite import rows_finite
 from seal_lightning.memory import attempt, free_memory
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
 
@@ -137,6 +138,18 @@ class InnerLoop:
                 "model.inner_loop.target_modules must name at least one layer, got none: give default, all-linear or "
                 "names of layers"
             )
+
+    @torch.no_grad()
+    def is_sound(self, model: Any, tokenizer: Any, trained: TrainedBank, job: int, learnt: AdapterJob) -> bool:
+        """Whether an adapter that is to stay is finite, and makes finite logits of the first thing that it learnt."""
+        if trained.stats[job].diverged:
+            return False
+        sequences = self._plan(learnt, model, tokenizer).sequences
+        if not sequences:
+            return True
+        ids = torch.tensor([sequences[0][0]], device=trained.bank.device)
+        with trained.answering([job]):
+            return bool(rows_finite(model(input_ids=ids, use_cache=False).logits[0]).all())
 
     def total_steps(self, jobs: Sequence[AdapterJob]) -> int:
         """Optimizer steps of all jobs together, for progress; fewer are made where sequences have to be skipped."""

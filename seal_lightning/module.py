@@ -224,12 +224,12 @@ class SEALModule(LightningModule):
         number = trainer.largest(DIVERGENCES.index(what))
         if not number:
             return
+        step = trainer.fit_loop.epoch_loop.batch_idx // trainer.accumulate_grad_batches + 1
         raise DivergedError(
             f"round {self.current_epoch + 1}, M-step: the policy's {DIVERGENCES[number]} not finite "
-            f"after optimizer step {trainer.global_step} (model.m_step.learning_rate="
-            f"{self.m_step.learning_rate:g}): nothing of it was saved, checkpoints and policy of {self._run_folder} "
-            "are those from before; start again in another folder with a lower learning rate, or a precision with more "
-            "range"
+            f"in optimizer step {step} of {self.optimizer_steps}, model.m_step.learning_rate="
+            f"{self.m_step.learning_rate:g}: nothing of it was saved, checkpoints and policy of {self._run_folder} are "
+            "those from before; start again in another folder with a lower learning rate, or a precision of more range"
         )
 
     @property
