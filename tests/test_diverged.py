@@ -9,9 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from callbacks import CheckpointSelection
-from callbacks.rollout_table import RolloutTable
 from seal_lightning.adapters import read_lora
+from seal_lightning.callbacks import CheckpointSelection, RolloutTable
 from seal_lightning.cli import main
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import GradingError, ModelError
@@ -103,7 +102,7 @@ def test_a_diverged_adapter_is_a_rollout_with_a_reason_and_nothing_else_changes(
 
 def test_finite_weights_of_which_nothing_finite_comes():
     """One step to weights near the end of float32: what diverges is the answer."""
-    loop = Shaky(rank=2, alpha=4.0, epochs=1, batch_size=9, learning_rate=0.01, rate=1e38)
+    loop = Shaky(rank=2, alpha=4.0, epochs=1, batch_size=9, learning_rate=0.01, rate=1e37, target_modules="all-linear")
     rollouts = roll(*EDITS, loop=loop)
     assert [(one.status, one.reason) for one in rollouts] == [
         ("ok", ""), ("diverged", "the logits of its answers are not finite after step 1"), ("ok", ""),
@@ -126,8 +125,8 @@ def test_it_is_counted_everywhere_and_kept_nowhere(caplog):
     table = RolloutTable().render(rollouts, groups, kept, round=0)
     assert table.startswith("# Round 1: 2 scored edits, 0 rejected, 1 diverged, 2 kept")
     assert "## Diverged\n\n- tarn, edit 1: the " in table
-    assert render_left_out(total_left_out(rollouts)) == (
-        "2 adapters diverged, which count as the policy without them: lower inner_loop.learning_rate"
+    assert render_left_out(total_left_out(rollouts)).endswith(
+        "; 2 adapters diverged, which count as the policy without them: lower inner_loop.learning_rate"
     )
     assert "2 of 7 adapters diverged and are thrown away" in caplog.text
 
@@ -183,6 +182,7 @@ def test_a_score_out_of_range_names_the_grader(score):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_policy_whose_logits_are_not_finite_is_refused(value):
     broken = policy()
+    generate(broken, [[5, 6, 7]], max_new_tokens=1)  # it was sound when it was probed
     with torch.no_grad():
         broken.model.lm_head.weight[3] = value
     with pytest.raises(ModelError, match="expected finite logits after a prompt of 3 tokens, got nan or infinity"):
@@ -191,6 +191,7 @@ def test_a_policy_whose_logits_are_not_finite_is_refused(value):
 
 def test_tokens_that_a_model_rules_out_are_no_divergence():
     open_ended = policy()
+    generate(open_ended, [[5, 6, 7]], max_new_tokens=1)
     forward = open_ended.model.forward
 
     def ruled_out(*args, **named):
@@ -229,7 +230,7 @@ def fit(run, *options, rounds=1):
     "options",
     [
         ["--model.m_step.learning_rate", "1e30"],
-        ["--model.m_step.learning_rate", "1e39"],
+        ["--model.m_step.learning_rate", "1e36"],
         ["--model.m_step.learning_rate", "1e30", "--model.tuning.method", "full"],
         ["--model.m_step.learning_rate", "1e30", "--trainer.precision", "bf16-mixed"],
         ["--model.m_step.learning_rate", "1e30", "--checkpoint.every_n_steps", "1"],
@@ -256,7 +257,7 @@ def test_the_good_checkpoint_stays_and_a_broken_one_is_refused(tmp_path, capsys,
     found["state_dict"][name] = found["state_dict"][name] * math.nan
     torch.save(found, tmp_path / "broken.ckpt")
     config = ["--config", str(two_rounds.with_suffix(".json")), "--trainer.default_root_dir", str(tmp_path / "run")]
-    assert main(["test", *config, "--ckpt_path", str(tmp_path / "broken.ckpt")]) == 2
+    assert main(["validate", *config, "--ckpt_path", str(tmp_path / "broken.ckpt")]) == 2
     assert "seal: the checkpoint, round 3: expected finite numbers, got nan in " in capsys.readouterr().err
 
 
