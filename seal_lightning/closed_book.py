@@ -71,5 +71,7 @@ def ask_closed_book(
         for (_, query), text in zip(mine, one.answers, strict=True)
     ]
     with clock.phase("grading", len(answers)) as advance:
-        given = iter(checked(e_step.grader, e_step.grader.verdicts(answers, policy=PolicyWriter(policy), on_done=advance)))
+        given = iter(
+            checked(e_step.grader, e_step.grader.verdicts(answers, policy=PolicyWriter(policy), on_done=advance))
+        )
     return [Answered(one.answers, tuple(next(given).score for _ in one.answers), one.cut) for one in replies]

@@ -501,9 +501,7 @@ class EStep:
         queries = [
             [*own_queries(context), *others.get(context.id, ())] for context in (attempts[job].context for job in sound)
         ]
-        replies = dict(
-            zip(sound, self.ask(policy, queries, jobs=sound, trained=trained, clock=clock), strict=True)
-        )
+        replies = dict(zip(sound, self.ask(policy, queries, jobs=sound, trained=trained, clock=clock), strict=True))
         trials = [
             self._trial(policy, attempt, stats, replies.get(job))
             for job, (attempt, stats) in enumerate(zip(attempts, trained.stats, strict=True))

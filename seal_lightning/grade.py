@@ -130,7 +130,7 @@ def _graded(grader: Grader, rows: Sequence[Judged], policy: Chooser | None) -> l
         task = progress.add_task("grading", total=len(rows))
         answers = [row.answer for row in rows]
         graded = grader.verdicts(answers, policy=policy, on_done=lambda count: progress.advance(task, count))
-        return checked(grader, graded)
+        return list(checked(grader, graded))
 
 
 def _probabilities(verdicts: Sequence[Verdict]) -> list[float]:

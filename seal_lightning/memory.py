@@ -28,7 +28,8 @@ _Value = TypeVar("_Value")
 MAYBE = (RuntimeError, MemoryError, OSError)
 _TEXTS = re.compile(
     r"DefaultCPUAllocator|not enough memory|can't allocate memory|cannot allocate memory|unable to allocate|bad_alloc"
-    r"|out of memory|ALLOC_FAILED|failed to allocate|could not (?:create a (?:memory|primitive\b(?! desc))|execute a prim)",
+    r"|out of memory|ALLOC_FAILED|failed to allocate|could not create a (?:memory|primitive\b(?! desc))"
+    r"|could not execute a primitive",
     re.IGNORECASE,
 )
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -75,7 +76,12 @@ def attempt(work: Callable[[], _Value]) -> tuple[_Value | None, str]:
 
 
 def in_parts(
-    groups: Iterable[Sequence[int]], work: Callable[[Sequence[int]], Any], *, device: torch.device, doing: str, advice: str
+    groups: Iterable[Sequence[int]],
+    work: Callable[[Sequence[int]], Any],
+    *,
+    device: torch.device,
+    doing: str,
+    advice: str,
 ) -> Iterator[tuple[Sequence[int], Any]]:
     """Work on groups of rows, with halves of them from where memory does not suffice on.
 

@@ -175,14 +175,14 @@ class Questioner:
             for (_, query), reply in zip(asked, replies, strict=True)
         ]
         verdicts = checked(grader, grader.verdicts(answers, policy=policy, on_done=lambda count: on_wait()))
-        checked = []
+        right_ones = []
         for number, one in enumerate(made):
             rows = [row for row, (owner, _) in enumerate(asked) if owner == number]
             right = tuple(asked[row][1] for row in rows if verdicts[row].score >= 0.5)
             usage = sum((replies[row].usage + verdicts[row].usage for row in rows), one.usage)
             wrong = {"answered otherwise with the passage in view": len(rows) - len(right)}
-            checked.append(OwnQueries(right, {**one.dropped, **{why: n for why, n in wrong.items() if n}}, usage))
-        return checked
+            right_ones.append(OwnQueries(right, {**one.dropped, **{why: n for why, n in wrong.items() if n}}, usage))
+        return right_ones
 
 
 def _open_book(query: Query, context: Context) -> Prompt:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from torch.distributed import HashStore, PrefixStore  # type: ignore[attr-define
 from torch.distributed.distributed_c10d import _get_default_store
 
 from seal_lightning.errors import RESUME, Stopped, UnitError
+from seal_lightning.watch import PATIENCE, Watch
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +29,46 @@ STUCK_AFTER = 60.0  # seconds at least that a rank may spend on a unit before it
 
 
 class Ranks:
-    """All processes of the run; also when there is only this one."""
+    """All processes of the run; also when there is only this one.
 
-    def __init__(self) -> None:
+    Args:
+        patience: Seconds without a sign of life after which a rank is given up.
+        on_end: Called with the reason before this process is ended for that from outside of its main thread.
+    """
+
+    def __init__(self, *, patience: float = PATIENCE, on_end: Callable[[str], None] = lambda reason: None) -> None:
         together = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if together else 0
         self.size = dist.get_world_size() if together else 1
         self._store: Any = _get_default_store() if together else HashStore()
         self._run = self._store.add(f"seal/runs-of-rank-{self.rank}", 1)  # the store outlives a trainer
         self._queues = count()
+        self.watch: Watch | None = None
+        if self.size > 1:
+            self.watch = Watch(
+                self._store, run=self._run, rank=self.rank, size=self.size, patience=patience, on_end=on_end
+            )
+
+    @contextmanager
+    def watched(self, stop: Callable[[], int]) -> Iterator[None]:
+        """Give signs of life in this block, and give up on ranks that give none.
+
+        Args:
+            stop: The number of the signal that asked this process to stop, or 0.
+        """
+        if self.watch is None:
+            yield
+            return
+        self.watch.start(stop)
+        try:
+            yield
+        finally:
+            self.watch.stop()
+
+    @property
+    def lost(self) -> str:
+        """Which rank was given up, and why; "" while all are there."""
+        return self.watch.lost if self.watch else ""
 
     def gather(self, value: _Value) -> list[_Value]:
         """Every rank's value, by rank; a collective."""
@@ -154,6 +187,7 @@ class UnitQueue:
     def _wait(self, *, take: bool) -> int | None:
         pause = 0.01
         while True:
+            self._check_lost()
             finished = self.store.add("finished", 0)
             self._on_wait(finished)
             if finished >= len(self.units):
@@ -210,7 +244,13 @@ class UnitQueue:
     def _meet(self, name: str, size: int) -> None:
         self.store.add(name, 1)
         while self.store.add(name, 0) < size:
+            self._check_lost()
             time.sleep(0.02)
+
+    def _check_lost(self) -> None:
+        """Raises `UnitError` where a rank was given up: those that are left do not wait for it any more."""
+        if self.ranks.lost:
+            raise UnitError(self.ranks.lost)
 
     def _name_stuck(self) -> None:
         limit = max(STUCK_AFTER, 5 * self._seconds) if self._seconds else 10 * STUCK_AFTER

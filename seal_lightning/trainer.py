@@ -4,9 +4,11 @@ One epoch is one round, so `max_epochs` is the number of rounds. The run folder 
 checkpoints, logs and tables all lie there, and `ckpt_path` `last` and `best` mean the ones in it.
 """
 
+import math
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ from seal_lightning.m_step import Shares
 from seal_lightning.ranks import Ranks
 from seal_lightning.stopping import StopSignals, requeue
 from seal_lightning.strategies import ZeROStrategy
+from seal_lightning.watch import PATIENCE
 
 
 class SEALTrainer(Trainer):
@@ -39,6 +42,8 @@ class SEALTrainer(Trainer):
         logger: Lightning loggers; TensorBoard and CSV in the run folder by default, `false` for none.
         log_every_n_steps: Of the M-step, which is short.
         executor: Where units of work run: in the training processes (default) or on a Ray cluster.
+        give_up_after: Seconds without a sign of life from another rank (its process is stopped, its node dead) after
+            which the others end with its name; at most 60 once the run was asked to stop.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class SEALTrainer(Trainer):
         logger: Logger | Iterable[Logger] | bool | None = None,
         log_every_n_steps: int = 1,
         executor: Executor | None = None,
+        give_up_after: float = PATIENCE,
         use_distributed_sampler: bool = False,
         inference_mode: bool = False,
         num_sanity_val_steps: int = 0,
@@ -59,6 +65,9 @@ class SEALTrainer(Trainer):
         if logger is None or logger is True:
             logger = [TensorBoardLogger(default_root_dir, name="tensorboard"), CSVLogger(default_root_dir, name="csv")]
         _check_slurm(os.environ)
+        if not 1 <= give_up_after < math.inf:
+            raise ConfigError(f"trainer.give_up_after must be 1 or more seconds, got {give_up_after}: try {PATIENCE:g}")
+        self.give_up_after = give_up_after
         super().__init__(
             *args,
             max_epochs=max_epochs,
@@ -89,7 +98,13 @@ class SEALTrainer(Trainer):
     @cached_property
     def ranks(self) -> Ranks:
         """The processes of the run, once they have found each other."""
-        return Ranks()
+        return Ranks(patience=self.give_up_after, on_end=self._end_without_main_thread)
+
+    def _end_without_main_thread(self, reason: str) -> None:
+        """The main thread waits in a collective for a rank that is lost: nothing is left but to say so, and to end."""
+        print(f"seal: {reason}", file=sys.stderr, flush=True)
+        for child in [*(getattr(self.strategy.launcher, "procs", None) or []), *self._children]:
+            child.kill()
 
     def stop_requested(self) -> int:
         """The number of the signal that any rank received, or 0; a collective."""
@@ -109,7 +124,7 @@ class SEALTrainer(Trainer):
         requeues = environment is not None and environment.auto_requeue
         preemption = (environment.requeue_signal or signal.SIGUSR1) if environment and requeues else None
         try:
-            with self.stop_signals.noted(preemption=preemption):
+            with self.stop_signals.noted(preemption=preemption), self.ranks.watched(lambda: self.stop_signals.received):
                 return super()._run_stage()
         except BaseException as error:
             # Lightning's watchdog kills this process when a child ends with another code than 0, as stopped ones do

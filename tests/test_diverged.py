@@ -270,7 +270,9 @@ def test_an_adapter_with_nan_is_refused_by_name(tmp_path, two_rounds):
     name = sorted(weights)[0]
     weights[name][0, 0] = math.inf
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=f"^{folder}: expected finite numbers, got an infinite value in {name}: it has"):
+    with pytest.raises(
+        ModelError, match=f"^{folder}: expected finite numbers, got an infinite value in {name}: it has"
+    ):
         read_lora(folder)
 
 

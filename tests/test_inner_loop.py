@@ -168,9 +168,7 @@ def test_memory_for_nothing_is_said(caplog):
     loop.adapt(model, tokenizer, [job("a lamp", seed=1)])  # the model has been probed
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("seal_lightning.bank_training.HeadLoss", _counted(Full(model.base_model, tokens=0, times=0), 99))
-        with pytest.raises(
-            NoMemoryError, match=r"no memory for one adapter of rank 2 and a sequence of 7 tokens"
-        ):
+        with pytest.raises(NoMemoryError, match=r"no memory for one adapter of rank 2 and a sequence of 7 tokens"):
             loop.adapt(model, tokenizer, [job("a lamp", seed=1), job("oil", seed=2)])
 
 

@@ -169,7 +169,9 @@ def test_texts_and_choices_are_the_same_in_parts(caplog):
         generate_all(one, prompts, size=1, max_new_tokens=2)  # the model has been probed
         PolicyWriter(one).choose(asked[:1], ["yes", "no"])
     narrow = Tight(tight.model, rows=2)
-    assert generate_all(tight, prompts, size=9, max_new_tokens=6) == generate_all(plain, prompts, size=9, max_new_tokens=6)
+    assert generate_all(tight, prompts, size=9, max_new_tokens=6) == generate_all(
+        plain, prompts, size=9, max_new_tokens=6
+    )
     found, expected = (PolicyWriter(one).choose(asked, ["yes", "no"]) for one in (tight, plain))
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), atol=1e-5, rtol=0)
     assert narrow.refused >= 2 and "out of memory while writing texts: 2 at a time from now on" in caplog.text
@@ -221,8 +223,9 @@ def test_a_run_under_ulimit_ends_as_without(tmp_path):
         "loop = InnerLoop(rank=512, target_modules='all-linear', epochs=1, max_adapters=16, learning_rate=1e-3);"
         "jobs = [AdapterJob((TrainingSequence('a lamp of copper ' + str(n)),), seed=n) for n in range(16)];"
         "loop.adapt(model, tokenizer, jobs[:1]);"
-        "used, each = psutil.Process().memory_info().vms, 4 * loop._bank(model, jobs, slots=1, trainable=False).parameters.numel();"
-        "limit = int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_AS, (used + limit * each, -1)) if limit else None;"
+        "used = psutil.Process().memory_info().vms; limit = int(sys.argv[1]);"
+        "each = 4 * loop._bank(model, jobs, slots=1, trainable=False).parameters.numel();"
+        "limit and resource.setrlimit(resource.RLIMIT_AS, (used + limit * each, -1));"
         "trained = loop.adapt(model, tokenizer, jobs);"
         "print([round(stats.loss, 4) for stats in trained.stats])"
     )

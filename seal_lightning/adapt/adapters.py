@@ -215,7 +215,7 @@ def _train_and_measure(place: Workplace, group: Sequence[Adapted], before: Measu
             jobs=jobs_asked,
             trained=trained,
             report=report,
-            on_diverged=lambda number: reasons.setdefault(jobs_asked[number], "the logits of its answers are not finite"),
+            on_diverged=lambda place: reasons.update({jobs_asked[place]: "the logits of its answers are not finite"}),
         )
     measured: list[Measured | None] = []
     for job, adapted in enumerate(group):

@@ -230,7 +230,9 @@ def choose(rollouts: Sequence[Rollout]) -> int | None:
     """The place of the rollout to learn from: the best by reward where they have one, else the only usable one."""
     if any(rollout.reward is not None for rollout in rollouts):
         best = best_of(group_rollouts(rollouts)[0])  # none where each edit has diverged in a repeat
-        return next((place for place, one in enumerate(rollouts) if best and one.edit_index == best[0].edit_index), None)
+        return next(
+            (place for place, one in enumerate(rollouts) if best and one.edit_index == best[0].edit_index), None
+        )
     return next((place for place, rollout in enumerate(rollouts) if rollout.status == "ok"), None)
 
 

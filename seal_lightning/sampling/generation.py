@@ -113,9 +113,9 @@ def _refuse(policy: Policy, prompts: Sequence[Sequence[int]]) -> Callable[[int],
     def refuse(row: int) -> None:
         name = getattr(policy.model.config, "_name_or_path", "") or type(policy.model).__name__
         raise ModelError(
-            f"model.source.name={name}: expected finite logits after a prompt of {len(prompts[row])} tokens, got nan or "
-            "infinity: the policy's weights are damaged or overflow; try model.source.dtype=float32, other weights, or "
-            "lower learning rates where they were trained"
+            f"model.source.name={name}: expected finite logits after a prompt of {len(prompts[row])} tokens, got nan "
+            "or infinity: the policy's weights are damaged or overflow; try model.source.dtype=float32, other weights, "
+            "or lower learning rates where they were trained"
         )
 
     return refuse

@@ -392,6 +392,6 @@ def test_an_adapter_that_diverged_is_not_written_and_the_others_are(tmp_path, mo
 def test_a_command_all_of_whose_adapters_diverged_fails(tmp_path, monkeypatch, capsys):
     write_inputs(tmp_path)
     blow_up(monkeypatch, lambda job: True)
-    with pytest.raises(DivergedError, match="^no adapter was written, since all of their trainings diverged: lower "):
+    with pytest.raises(DivergedError, match=r"^no adapter was written, since all of their trainings diverged: lower "):
         run(tmp_path, "out", "--learn", "passage")
     assert not (tmp_path / "out" / "adapters").exists() and capsys.readouterr().err.count("not written, since") == 4
