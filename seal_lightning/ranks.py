@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
 STUCK_AFTER = 60.0  # seconds at least that a rank may spend on a unit before it is named
+SILENT_AFTER = 1800.0  # seconds within a unit without any progress, after which a rank is given up: its disk hangs
+TELL_EVERY = 5.0  # seconds between two words about progress
 
 
 class Ranks:
@@ -110,6 +113,8 @@ class UnitQueue:
         self._seconds = 0.0
         self._seen: dict[tuple[int, str], float] = {}  # when this rank first saw another at a unit
         self._named: set[int] = set()
+        self._moved: dict[int, tuple[int, float]] = {}  # the progress of each rank, and since when it is that
+        self._told = time.monotonic()
 
     def take(self) -> int | None:
         """The next unit for this rank, or None once all are finished.
@@ -178,6 +183,9 @@ class UnitQueue:
 
     def stopping(self) -> int:
         """The number of the signal that any rank received, or 0."""
+        if time.monotonic() - self._told > TELL_EVERY:  # asked within units, whenever something was done
+            self._told = time.monotonic()
+            self.store.add(f"progress/{self.ranks.rank}", 1)
         if (number := self._stop()) and not self.store.check(["stop"]):
             self.store.set("stop", str(number))
         return int(self.store.get("stop")) if self.store.check(["stop"]) else 0
@@ -265,6 +273,17 @@ class UnitQueue:
                     "rank %d has been at %s for more than %.0f s (the longest unit here took %.0f s): slow or stuck",
                     rank, work, time.monotonic() - seen, self._seconds,
                 )  # fmt: skip
+            self._give_up_silent(rank, work)
+
+    def _give_up_silent(self, rank: int, work: str) -> None:
+        """Give a rank up whose process gives signs of life, but which does nothing any more."""
+        progress, now = self.store.add(f"progress/{rank}", 0), time.monotonic()
+        if not work or self._moved.get(rank, (-1, now))[0] != progress:
+            self._moved[rank] = progress, now
+        silent = now - self._moved[rank][1]
+        if silent > SILENT_AFTER and self.ranks.watch and not self.ranks.lost:
+            why = f"has got nowhere with {work} for {silent:.0f} s"
+            threading.Thread(target=self.ranks.watch.give_up, args=(rank, why), daemon=True).start()
 
 
 def unit_name(unit: int, contexts: Sequence[str]) -> str:

@@ -105,6 +105,32 @@ def test_a_silent_rank_ends_a_process_whose_main_thread_cannot(monkeypatch):
     first.stop()
 
 
+def test_a_rank_that_lives_and_gets_nowhere_is_given_up(monkeypatch):
+    monkeypatch.setattr("seal_lightning.ranks.SILENT_AFTER", 0.5)
+    monkeypatch.setattr("seal_lightning.ranks.TELL_EVERY", 0.05)
+    store, queues = dist.HashStore(), []
+    for rank in range(2):
+        ranks = Ranks()
+        ranks.rank, ranks.size = rank, 2
+        ranks.watch = Watch(store, run=1, rank=rank, size=2, patience=60.0, end=lambda code: None)
+        queues.append(UnitQueue(store, [0], ranks=ranks, stop=lambda: 0, on_wait=lambda finished: None))
+    first, second = queues
+    assert second.take() == 0
+    moving = threading.Event()
+
+    def work():
+        for _ in range(10):  # longer than anybody waits for one that gets nowhere
+            moving.wait(0.2)
+            second.stopping()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    with pytest.raises(UnitError, match=r"^rank 1 has got nowhere with unit 0 for \d+ s, it is given up; finished"):
+        first.take()
+    assert not thread.is_alive()
+    first.ranks.watch.stop()
+
+
 def test_who_waits_for_units_leaves_when_a_rank_is_lost():
     store = dist.HashStore()
     ranks = Ranks()
