@@ -27,7 +27,8 @@ class CheckpointSelection(Checkpoint, SEALCallback):
     """Saves every round and remembers the best.
 
     Args:
-        monitor: Metric that decides; rounds without it (no validation data) count as best in turn.
+        monitor: Metric that decides; rounds without it (no validation data) count as best in turn, and rounds where it
+            is nan or infinite never do.
         mode: Whether the metric is better when larger (`max`) or smaller (`min`).
         merged: Also write the best policy as whole weights into `policy-merged/`.
         every_n_steps: Also save `last.ckpt` after every n optimizer steps of the M-step; 0 only at a round's end.
@@ -57,12 +58,14 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # half a step's gradients are in no checkpoint
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if due and stepped and not last_batch:
+            pl_module.check_policy()  # type: ignore[operator]
             self._save(trainer, "last")
 
     def on_m_step_end(self, trainer: Trainer, module: Any) -> None:
         self._save(trainer, "last")  # a crash during validation repeats no M-step
 
     def on_stop(self, trainer: Trainer, module: Any) -> None:
+        module.check_policy()
         self._save(trainer, "last")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -80,10 +83,10 @@ class CheckpointSelection(Checkpoint, SEALCallback):
                 _replace(folder / "last.ckpt", folder / "best.ckpt")
 
     def _is_better(self, value: float | None) -> bool:
-        if value is None or self.best is None:
+        if value is not None and not math.isfinite(value):
+            return False  # also where there is no other: what came first would then never be beaten
+        if value is None or self.best is None or not math.isfinite(self.best):
             return True
-        if math.isnan(value):
-            return False
         return value > self.best if self.mode == "max" else value < self.best
 
     def _save(self, trainer: Trainer, name: str) -> None:

@@ -127,8 +127,8 @@ class EStepProgress(ProgressBar, SEALCallback):
         metrics = module.e_step_metrics
         self.line(
             f"{self._round}: reward {metrics['reward/mean']:.3f} on average, {metrics['reward/best']:.3f} for "
-            f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected, {len(kept)} edits kept, "
-            f"{duration(metrics['e_step/seconds'])}"
+            f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected{_diverged(metrics)}, "
+            f"{len(kept)} edits kept, {duration(metrics['e_step/seconds'])}"
         )
         if (spent := metrics.get("racing/spent_frac")) is not None:
             dropped = len({(one.context_id, one.edit_index) for one in rollouts if one.dropped})
@@ -179,6 +179,11 @@ class EStepProgress(ProgressBar, SEALCallback):
         if self._live:
             self._live.stop()
             self._live = None
+
+
+def _diverged(metrics: Mapping[str, float]) -> str:
+    share = metrics.get("e_step/diverged_frac", 0.0)
+    return f", {share:.0%} diverged" if share else ""
 
 
 def _effective_batch(trainer: Any, module: Any) -> str:

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from seal_lightning.errors import ConfigError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
+from seal_lightning.figures import diverged_edits
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
@@ -64,17 +65,23 @@ class RolloutTable(SEALCallback):
         best = [self._row(outcome, chosen) for outcome in ranked[: self.rows]]
         worst = [self._row(outcome, chosen) for outcome in ranked[len(best) :][-self.rows :]]
         rejected = [rollout for rollout in rollouts if rollout.status == "rejected" and rollout.repeat == 0]
-        reasons = [
-            f"- {self._cell(rollout.context_id)}, edit {rollout.edit_index}: {self._cell(rollout.reason)}"
-            for rollout in rejected[: self.rows]
-        ]
-        lines = [f"# Round {round + 1}: {len(scored)} scored edits, {len(rejected)} rejected, {len(kept)} kept", ""]
+        diverged = [rollout for rollout in rollouts if rollout.status == "diverged" and rollout.kind == "edit"]
+        lost = f", {diverged_edits(rollouts)} diverged" if diverged else ""
+        counts = f"{len(scored)} scored edits, {len(rejected)} rejected{lost}, {len(kept)} kept"
+        lines = [f"# Round {round + 1}: {counts}", ""]
         lines += [f"{MISSING} {missing}.", ""] if (missing := render_left_out(total_left_out(rollouts))) else []
         lines += [usage, ""] if (usage := render_usage(total_usage(rollouts))) else []
         lines += ["## Best", "", *head, *best, ""]
         lines += ["## Worst", "", *head, *worst, ""] if worst else []
-        lines += ["## Rejected", "", *reasons, ""] if reasons else []
+        lines += ["## Rejected", "", *self._reasons(rejected), ""] if rejected else []
+        lines += ["## Diverged", "", *self._reasons(diverged), ""] if diverged else []
         return "\n".join(lines)
+
+    def _reasons(self, rollouts: Sequence[Rollout]) -> list[str]:
+        return [
+            f"- {self._cell(rollout.context_id)}, edit {rollout.edit_index}: {self._cell(rollout.reason)}"
+            for rollout in rollouts[: self.rows]
+        ]
 
     def _row(self, outcome: EditOutcome, chosen: set[tuple[str, int]]) -> str:
         kept = "yes" if (outcome.context_id, outcome.edit_index) in chosen else ""

@@ -4,8 +4,10 @@ One step takes the next minibatch of every adapter in the bank; their sequences 
 that keeps them apart on this model (`isolation/`). The loss is the sum over adapters of each one's mean token loss, so
 the adapters do not influence each other. When one is finished, the
 next job takes its slot. When the memory does not suffice, forward passes get smaller, then slots fewer, and nothing
-that was trained is lost. A training can stop before its end and go on later from where it stood. A `Regulariser` may
-have a say in every step.
+that was trained is lost. An adapter whose loss, gradient or weights are not finite leaves before it can touch the
+others: a pass that they share would mix nan into all of them, so that step is made again with each adapter's passes by
+themselves. A training can stop before its end and go on later from where it stood. A `Regulariser` may have a say in
+every step.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ import torch
 
 from seal_lightning.adapters import AdapterBank
 from seal_lightning.adapters.bank import SlotState
+from seal_lightning.errors import NoMemoryError
+from seal_lightning.finite import all_finite
 from seal_lightning.head_loss import HeadLoss
 from seal_lightning.isolation import TrainingWay, training_way
+from seal_lightning.memory import attempt, make_room
 from seal_lightning.packing import PackedSequence
 
 log = logging.getLogger(__name__)
@@ -38,6 +43,7 @@ class JobStats:
         truncated: Sequences that lost their end to the longest length.
         skipped: Sequences left out because no token of them carries loss.
         loss: Mean of the last epoch's step losses; nan where that epoch was not finished or nothing was trained.
+        diverged: What was not finite, where the training ended for that; its adapter is one that changes nothing.
     """
 
     steps: int
@@ -45,6 +51,7 @@ class JobStats:
     truncated: int
     skipped: int
     loss: float = math.nan
+    diverged: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +178,9 @@ class BankTraining:
         jobs.sort(key=lambda job: (job.step - job.stop, job.job))
         self.waiting = deque(job for job in jobs if job.step < job.stop)
         self.standing = [job for job in jobs if job.step >= job.stop]
-        self.bank = make_bank(slots)
+        self.bank = self._make_bank(slots)
+        self.diverged: dict[int, tuple[str, int]] = {}  # by job, what was not finite, and the steps made before
+        self.gathered = (torch.empty(0), torch.empty(0))  # losses and gradient norms of the running jobs
         self.running: list[_Running] = []  # by slot
         sums = [state.loss if state else 0.0 for state in self.states]  # over each job's last epoch
         self.losses = torch.tensor(sums, device=self.bank.device)
@@ -198,103 +207,162 @@ class BankTraining:
         made = {job.job: job.step for job in self.standing} | {job.job: job.stop for job in self.waiting}
         with torch.enable_grad():
             while self.waiting or self.running:
-                self._start()
-                self._step()
-                self._finish(trained)
+                if self._within_memory(self._start):
+                    self._step()
+                    self._finish(trained)
+        for job, (_, step) in self.diverged.items():
+            trained.reset(job, seed=self.plans[job].seed, rank=self.plans[job].rank)
+            made[job] = step
         losses = self.losses.tolist()
-        stats = [plan.stats_at(made[job], losses[job]) for job, plan in enumerate(self.plans)]
+        stats = [self._stats(job, made[job], losses[job]) for job in range(len(self.plans))]
         states = [state and replace(state, loss=loss) for state, loss in zip(self.states, losses, strict=True)]
         return stats, states if self.pausing else [None] * len(states)
 
+    def _stats(self, job: int, step: int, loss: float) -> JobStats:
+        stats = self.plans[job].stats_at(step, loss)
+        return replace(stats, loss=math.nan, diverged=self.diverged[job][0]) if job in self.diverged else stats
+
     def _start(self) -> None:
         while self.waiting and len(self.running) < len(self.bank.ranks):
-            slot, job = len(self.running), self.waiting.popleft()
+            slot, job = len(self.running), self.waiting[0]
             if job.saved is not None:
                 self.bank.put(slot, job.saved)
                 job.saved = None
             else:
                 self.bank.reset(slot, seed=job.plan.seed, rank=job.plan.rank)
                 self._project([slot])
-            self.running.append(job)
+            self.running.append(self.waiting.popleft())
 
     def _step(self) -> None:
-        """The next minibatch of every running job, and one optimizer step."""
-        try:
-            losses = self._gradients()
-        except torch.OutOfMemoryError:
-            self._make_room()  # nothing was stepped: the same minibatches come again
-            return
+        """The next minibatch of every running job, and one optimizer step; only once all of it is known to be good."""
+        if not self._within_memory(self._gather):
+            return  # nothing was stepped: the same minibatches come again
+        losses, norms = self.gathered
+        if not all_finite([losses, norms]):
+            if not self._within_memory(lambda: self._gather(apart=True)) or self._give_up_diverged():
+                return
+            losses, norms = self.gathered  # what was not finite was so in company alone
         device = self.bank.device
         last = [(slot, job.job) for slot, job in enumerate(self.running) if job.in_last_epoch]
         if last:
             slots, jobs = (torch.tensor(numbers, device=device) for numbers in zip(*last, strict=True))
             self.losses.index_add_(0, jobs, losses[slots])
-        self.bank.step([job.plan.rates[job.step] for job in self.running], max_norm=self.max_norm)
+        self.bank.step([job.plan.rates[job.step] for job in self.running], max_norm=self.max_norm, norms=norms)
         self._project(range(len(self.running)))
         for job in self.running:
             job.step += 1
         self.on_step(len(self.running))
 
-    def _gradients(self) -> torch.Tensor:
-        """Put the gradients of every running job's next minibatch into the bank; returns their losses, (slots,)."""
+    def _gather(self, *, apart: bool = False) -> None:
+        """Put the gradients of every running job's next minibatch into the bank, and keep their losses and norms.
+
+        Args:
+            apart: With passes of each job's own.
+        """
+        self.bank.clear_gradients()
+        self.bank.prepare(len(self.running))
         losses = torch.zeros(len(self.running), device=self.bank.device)
+        groups = self._by_job() if apart else [[one for part in self._by_job() for one in part]]
         with self.bank.attached():
-            for batch in self.way.passes(self._sequences(), max_tokens=self.max_tokens):
-                batch = batch.to(self.bank.device)
-                losses.index_add_(0, batch.owners, self.way.backward(self.bank, self.head_loss, batch))
+            for sequences in groups:
+                for batch in self.way.passes(sequences, max_tokens=self.max_tokens):
+                    batch = batch.to(self.bank.device)
+                    losses.index_add_(0, batch.owners, self.way.backward(self.bank, self.head_loss, batch))
             self.regulariser.add_gradients(self.bank, [job.step for job in self.running])
-        return losses
+        self.gathered = losses, self.bank.gradient_norms(len(self.running))
+
+    def _give_up_diverged(self) -> bool:
+        """Let those jobs leave whose own losses or gradients are not finite; False where there are none."""
+        losses, norms = (values.tolist() for values in self.gathered)
+        for slot in reversed(range(len(self.running))):
+            if not math.isfinite(losses[slot]):
+                self._give_up(slot, f"the loss is {losses[slot]:g}")
+            elif not math.isfinite(norms[slot]):
+                self._give_up(slot, f"the gradient's norm is {norms[slot]:g}")
+        return len(self.running) < len(losses)
+
+    def _give_up(self, slot: int, what: str) -> None:
+        job = self.running[slot]
+        self.diverged[job.job] = f"{what} at step {job.step + 1} of {job.plan.stats.steps}", job.step
+        self.states[job.job] = None
+        self._free(slot)
 
     @torch.no_grad()
     def _project(self, slots: Sequence[int]) -> None:
         self.regulariser.project(self.bank, slots)
 
-    def _sequences(self) -> list[PackedSequence]:
-        return [s for slot, job in enumerate(self.running) for s in _minibatch(job.plan, slot, job.step)]
+    def _by_job(self) -> list[list[PackedSequence]]:
+        """The sequences of each running job's next step."""
+        return [_minibatch(job.plan, slot, job.step) for slot, job in enumerate(self.running)]
 
-    def _make_room(self) -> None:
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def _make_bank(self, slots: int) -> AdapterBank:
+        """A bank of so many slots, or of as many as there is memory for."""
+        bank, reason = attempt(lambda: self.make_bank(slots))
+        if bank is not None:
+            return bank
+        if slots == 1:
+            raise NoMemoryError(f"the inner loop has no memory for one adapter ({reason}): lower model.inner_loop.rank")
+        log.warning("out of memory in the inner loop: %d adapters at a time from now on", slots // 2)
+        return self._make_bank(slots // 2)
+
+    def _within_memory(self, work: Callable[[], None]) -> bool:
+        """Whether the work could be done; else there is more room now, and it has to be done again."""
+        _, reason = attempt(work)
+        if reason:
+            self._make_room(reason)
+        return not reason
+
+    def _make_room(self, reason: str) -> None:
         """After running out of memory: smaller forward passes, and where that is not possible, half the slots."""
-        lengths = [len(sequence.tokens) for sequence in self._sequences()]
-        self.bank.clear_gradients()
-        if self.bank.device.type == "cuda":
-            torch.cuda.empty_cache()
+        make_room(self.bank.device)
+        lengths = [len(sequence.tokens) for part in self._by_job() for sequence in part] or [0]
         if (tokens := min(self.max_tokens, sum(lengths))) > max(lengths):
             self.max_tokens = max(max(lengths), tokens // 2)
             log.warning(
                 "out of memory in the inner loop: at most %d tokens a forward pass from now on", self.max_tokens
             )
-        elif len(self.running) > 1:
+        elif len(self.bank.ranks) > 1:
             self._halve_slots()
-            log.warning("out of memory in the inner loop: %d adapters at a time from now on", len(self.bank.ranks))
         else:
-            raise torch.OutOfMemoryError(
+            raise NoMemoryError(
                 f"the inner loop has no memory for one adapter of rank {self.bank.rank} and a sequence of "
-                f"{max(lengths)} tokens: lower model.inner_loop.rank or max_length"
+                f"{max(lengths)} tokens ({reason}): lower model.inner_loop.rank or max_length"
             )
 
     def _halve_slots(self) -> None:
-        states = [self.bank.take(slot) for slot in range(len(self.running))]
-        slots = len(self.running) // 2
+        slots = max(1, (len(self.running) or len(self.bank.ranks)) // 2)
+        states = self.bank.dissolve(len(self.running))
         del self.bank
-        self.bank = self.make_bank(slots)
         for job, state in zip(self.running, states, strict=True):
             job.saved = state
         self.waiting.extendleft(reversed(self.running))
         self.running = []
+        log.warning("out of memory in the inner loop: %d adapters at a time from now on", slots)
+        self.bank = self._make_bank(slots)
 
     def _finish(self, trained: AdapterBank) -> None:
-        """Take finished jobs out of their slots; the last running ones move up, so that slots stay without gaps."""
+        """Take finished jobs out of their slots."""
         for slot in reversed(range(len(self.running))):
             job = self.running[slot]
             if job.step < job.stop:
                 continue
-            if self.pausing:
-                self.states[job.job] = AdapterState(job.step, self.bank.take(slot))
-            trained.fill(job.job, self.bank.parameters[slot], rank=self.bank.ranks[slot])
-            last = self.running.pop()
-            if slot < len(self.running):
-                self.bank.move(len(self.running), slot)
-                self.running[slot] = last
+            if not all_finite([self.bank.parameters[slot]]):
+                self.diverged[job.job] = f"the weights are not finite after step {job.step}", job.step
+                self.states[job.job] = None
+            else:
+                if self.pausing:
+                    self.states[job.job] = AdapterState(job.step, self.bank.take(slot))
+                trained.fill(job.job, self.bank.parameters[slot], rank=self.bank.ranks[slot])
+            self._free(slot)
+
+    def _free(self, slot: int) -> None:
+        """A job leaves its slot; the last running one moves there, so that slots stay without gaps."""
+        last = self.running.pop()
+        if slot < len(self.running):
+            self.bank.move(len(self.running), slot)
+            self.running[slot] = last
 
 
 def _minibatch(plan: AdapterPlan, slot: int, step: int) -> list[PackedSequence]:

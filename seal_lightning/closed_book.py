@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from seal_lightning.e_step import EStep
-from seal_lightning.grading import Answer
+from seal_lightning.grading import Answer, checked
 from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.phases import Clock, Report
 from seal_lightning.policy import Policy
@@ -43,6 +43,7 @@ def ask_closed_book(
     jobs: Sequence[int | None] | None = None,
     trained: TrainedBank | None = None,
     report: Report = lambda progress: None,
+    on_diverged: Callable[[int], None] = lambda place: None,
 ) -> list[Answered]:
     """Ask the queries of every context, and grade the answers.
 
@@ -53,6 +54,7 @@ def ask_closed_book(
         jobs: Which adapter answers on each context, jobs of `trained`; without them the policy itself does.
         trained: The bank that holds the adapters.
         report: Told about progress.
+        on_diverged: Told of the contexts, by place, whose adapter made logits that are not finite.
 
     Raises:
         RetryableError: The grader or an endpoint failed.
@@ -60,11 +62,16 @@ def ask_closed_book(
     clock = Clock(report)
     queries = [own_queries(context) for context in contexts]
     replies = e_step.ask(policy, queries, jobs=jobs, trained=trained, clock=clock)
+    for place, one in enumerate(replies):
+        if not one.finite:
+            on_diverged(place)
     answers = [
         Answer(query.question, query.golds, text)
         for mine, one in zip(queries, replies, strict=True)
         for (_, query), text in zip(mine, one.answers, strict=True)
     ]
     with clock.phase("grading", len(answers)) as advance:
-        given = iter(e_step.grader.verdicts(answers, policy=PolicyWriter(policy), on_done=advance))
+        given = iter(
+            checked(e_step.grader, e_step.grader.verdicts(answers, policy=PolicyWriter(policy), on_done=advance))
+        )
     return [Answered(one.answers, tuple(next(given).score for _ in one.answers), one.cut) for one in replies]

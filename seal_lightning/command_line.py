@@ -244,7 +244,7 @@ class SEALCLI(LightningCLI):
                 row = rollout_to_dict(rollout)
                 file.write(json.dumps({key: row[key] for key in PREDICTED}, ensure_ascii=False) + "\n")
         self._say_usage(rollouts)
-        rejected = sum(rollout.status == "rejected" for rollout in rollouts)
+        rejected = sum(rollout.status != "ok" for rollout in rollouts)
         missing = render_left_out(total_left_out(rollouts))
         self._say(f"{len(rollouts)} self-edits, {rejected} of them rejected, in {path}")
         if missing:

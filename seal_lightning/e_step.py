@@ -17,12 +17,13 @@ from itertools import chain, islice
 from typing import Literal
 
 from seal_lightning.adapters.bank import find_targets
-from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.bank_training import AdapterState, JobStats
+from seal_lightning.errors import ConfigError, ModelError, NoMemoryError
 from seal_lightning.escaping import shortened
 from seal_lightning.grading import Grader, Reward, Rubric
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
 from seal_lightning.isolation import answering_way, training_way
-from seal_lightning.left_out import ANSWERS, LONGEST, QUERIES, SKIPPED, TRUNCATED
+from seal_lightning.left_out import ANSWERS, DIVERGED, LONGEST, QUERIES, SKIPPED, TRUNCATED
 from seal_lightning.phases import Clock, Report
 from seal_lightning.policy import Policy
 from seal_lightning.questions import OwnQueries, Questioner
@@ -335,6 +336,7 @@ class EStep:
             cut=_cut_answers(read, ways, answers),
             thoughts=sum(one.thoughts > 0 for one in said),
             unfinished=sum(one.unfinished for one in said),
+            finite=answers.finite,
         )
 
     # -- what is asked and tried -----------------------------------------------------------------------------------
@@ -447,37 +449,92 @@ class EStep:
         """
         trials: list[Trial | None] = [None] * len(attempts)
         usable = [index for index, attempt in enumerate(attempts) if attempt.edit.status == "ok"]
-        if not usable:
-            return trials, ()
-        jobs = [_job(attempts[index]) for index in usable]
+        made, states = self._adapt(policy, [attempts[index] for index in usable], others, clock, start, until)
+        for index, trial in zip(usable, made, strict=True):
+            trials[index] = trial
+        _tell_diverged(made)
+        return trials, states
+
+    def _adapt(
+        self,
+        policy: Policy,
+        attempts: Sequence[Attempt],
+        others: Mapping[str, Queries],
+        clock: Clock,
+        start: States,
+        until: Sequence[int] | None,
+    ) -> tuple[list[Trial], States]:
+        """Train an adapter for each attempt and let it answer; in two halves where the memory does not suffice."""
+        if not attempts:
+            return [], ()
+        try:
+            return self._adapt_together(policy, attempts, others, clock, start, until)
+        except NoMemoryError:
+            if len(attempts) == 1:
+                raise
+        half = len(attempts) // 2
+        log.warning("out of memory: the adapters of %d and %d self-edits by turns", half, len(attempts) - half)
+        trials: list[Trial] = []
+        states: list[AdapterState | None] = []
+        for part in (slice(0, half), slice(half, None)):
+            stops = None if until is None else until[part]
+            made, after = self._adapt(policy, attempts[part], others, clock, start[part], stops)
+            trials += made
+            states += after
+        return trials, states
+
+    def _adapt_together(
+        self,
+        policy: Policy,
+        attempts: Sequence[Attempt],
+        others: Mapping[str, Queries],
+        clock: Clock,
+        start: States,
+        until: Sequence[int] | None,
+    ) -> tuple[list[Trial], States]:
+        jobs = [_job(attempt) for attempt in attempts]
         with clock.phase("inner loop", self.inner_loop.total_steps(jobs)) as advance:
             trained = self.inner_loop.adapt(
                 policy.model, policy.encoder, jobs, on_step=advance, start=start, until=until
             )
+        sound = [job for job, stats in enumerate(trained.stats) if not stats.diverged]
         queries = [
-            [*own_queries(context), *others.get(context.id, ())]
-            for context in (attempts[index].context for index in usable)
+            [*own_queries(context), *others.get(context.id, ())] for context in (attempts[job].context for job in sound)
         ]
-        replies = self.ask(policy, queries, jobs=range(len(jobs)), trained=trained, clock=clock)
-        for index, one, stats in zip(usable, replies, trained.stats, strict=True):
-            own = len(attempts[index].context.queries)
-            missing = {
-                TRUNCATED: stats.truncated,
-                SKIPPED: stats.skipped,
-                LONGEST: self.inner_loop.longest(policy.encoder, _job(attempts[index])) if stats.truncated else 0,
-                ANSWERS: one.cut,
-            }
-            trials[index] = Trial(
-                one.answers[:own],
-                one.answers[own:],
+        replies = dict(zip(sound, self.ask(policy, queries, jobs=sound, trained=trained, clock=clock), strict=True))
+        trials = [
+            self._trial(policy, attempt, stats, replies.get(job))
+            for job, (attempt, stats) in enumerate(zip(attempts, trained.stats, strict=True))
+        ]
+        return trials, trained.states
+
+    def _trial(self, policy: Policy, attempt: Attempt, stats: JobStats, replies: Replies | None) -> Trial:
+        missing = {
+            TRUNCATED: stats.truncated,
+            SKIPPED: stats.skipped,
+            LONGEST: self.inner_loop.longest(policy.encoder, _job(attempt)) if stats.truncated else 0,
+        }
+        if replies is None or not replies.finite:
+            return Trial(
+                (),
+                (),
                 stats.steps,
                 stats.trained_tokens,
-                one.tokens,
-                thoughts=one.thoughts,
-                unfinished=one.unfinished,
-                left_out=missing,
+                replies.tokens if replies else 0,
+                left_out={**missing, DIVERGED: 1},
+                diverged=stats.diverged or f"the logits of its answers are not finite after step {stats.steps}",
             )
-        return trials, trained.states
+        own = len(attempt.context.queries)
+        return Trial(
+            replies.answers[:own],
+            replies.answers[own:],
+            stats.steps,
+            stats.trained_tokens,
+            replies.tokens,
+            thoughts=replies.thoughts,
+            unfinished=replies.unfinished,
+            left_out={**missing, ANSWERS: replies.cut},
+        )
 
     def _race(
         self, policy: Policy, attempts: Sequence[Attempt], others: Mapping[str, Queries], plan: Plan, clock: Clock
@@ -493,6 +550,17 @@ class EStep:
             steps=lambda one: self.inner_loop.total_steps([_job(one)]),
         )
         return run_race(attempts, work)
+
+
+def _tell_diverged(trials: Sequence[Trial]) -> None:
+    if diverged := [trial.diverged for trial in trials if trial.diverged]:
+        log.warning(
+            "%d of %d adapters diverged and are thrown away (the first: %s): lower model.inner_loop.learning_rate, or "
+            "the bounds of the directives",
+            len(diverged),
+            len(trials),
+            diverged[0],
+        )
 
 
 def _tell_thoughts(replies: Sequence[Replies], *, texts: int) -> None:

@@ -63,6 +63,14 @@ class UnitError(SealError, RuntimeError):
     """A unit of work failed wherever it was tried; the message names it and its contexts (never a reward of 0)."""
 
 
+class NoMemoryError(SealError, MemoryError):
+    """Memory does not suffice, however little is worked on at a time; the message says what to lower."""
+
+
+class DivergedError(SealError, ArithmeticError):
+    """The policy is not finite any more; what was saved before is kept, and is not replaced by it."""
+
+
 class Stopped(SystemExit):
     """A signal asked the run to stop, and it did: at a unit's or an optimizer step's end, with everything kept.
 

@@ -1,7 +1,8 @@
 """Figures about an E-step's rollouts, and the tables that show them (arXiv 2506.10943, section 4.1; its spreads too).
 
 Everything is averaged the same way: repeats of an edit, then edits of a context, then contexts. A spread (±) is the
-standard deviation of a sample, and 0 for a single value. A rejected edit scores as the baseline.
+standard deviation of a sample, and 0 for a single value. A rejected edit scores as the baseline, and so does a repeat
+whose adapter diverged.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Figures:
         repeats: Of one edit, at most.
         queries: Of all contexts.
         rejected: Share of edits that nothing could be trained on.
+        diverged: Share of edits of which at least one repeat diverged.
         baseline: Mean, and spread of the contexts' means.
         score: The same with the adapter.
         over_edits: Spread of the edits of a context, averaged over contexts.
@@ -71,6 +73,7 @@ class Figures:
     spent: float | None = None
     kept: int | None = None
     thoughts: Mapping[str, int] = field(default_factory=dict)
+    diverged: float = 0.0
 
     @property
     def requests(self) -> int:
@@ -116,6 +119,7 @@ def figures_of(rollouts: Sequence[Rollout]) -> Figures:
         dropped=1 - len(edits) / len(every),
         spent=share_spent(rollouts),
         thoughts=total_thoughts(rollouts),
+        diverged=fmean(any(rollout.status == "diverged" for rollout in edit) for edit in every),
     )
 
 
@@ -133,6 +137,12 @@ def share_spent(rollouts: Iterable[Rollout]) -> float | None:
     trained, saved = (sum(tokens.get(name, 0) for tokens in edits) for name in ("trained", "saved"))
     raced = any("saved" in tokens for tokens in edits)
     return trained / (trained + saved) if raced and trained else None
+
+
+def diverged_edits(rollouts: Iterable[Rollout]) -> int:
+    """How many self-edits diverged in at least one repeat."""
+    diverged = [rollout for rollout in rollouts if rollout.kind == "edit" and rollout.status == "diverged"]
+    return len({(rollout.context_id, rollout.edit_index) for rollout in diverged})
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,7 @@ def render_figures(rows: Mapping[str, Figures]) -> str:
         "repeats": lambda row: f"{row.repeats}",
         "queries": lambda row: f"{row.queries:,}",
         "rejected": lambda row: f"{row.rejected:.1%}",
+        "diverged": lambda row: f"{row.diverged:.1%}" if row.diverged else "",
         "thoughts cut": lambda row: f"{cut:,}" if (cut := _texts_cut(row)) else "",
         "unfinished answers": lambda row: f"{row.thoughts['unfinished']:,}" if "unfinished" in row.thoughts else "",
         "dropped": lambda row: f"{row.dropped:.1%}" if row.dropped else "",

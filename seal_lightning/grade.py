@@ -15,7 +15,7 @@ from typing import Any
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.escaping import visible, visible_json
 from seal_lightning.evaluation import render_usage
-from seal_lightning.grading import Grader, Verdict, resolve
+from seal_lightning.grading import Grader, Verdict, checked, resolve
 from seal_lightning.grading.agreement import RIGHT, Agreement, compare
 from seal_lightning.grading.judged import Judged, read_judged
 from seal_lightning.offline import Parser, write_file
@@ -125,7 +125,8 @@ def _policy(name: str | None) -> Chooser | None:
 def _graded(grader: Grader, rows: Sequence[Judged], policy: Chooser | None) -> list[Verdict]:
     """With a bar where somebody watches: a judge behind an endpoint takes its time."""
     with watched("grading", total=len(rows)) as advance:
-        return grader.verdicts([row.answer for row in rows], policy=policy, on_done=advance)
+        answers = [row.answer for row in rows]
+        return list(checked(grader, grader.verdicts(answers, policy=policy, on_done=advance)))
 
 
 def _probabilities(verdicts: Sequence[Verdict]) -> list[float]:

@@ -21,7 +21,9 @@ from seal_lightning.adapters import AdapterBank, save_adapter
 from seal_lightning.adapters.bank import find_targets, parameters_of
 from seal_lightning.bank_training import AdapterPlan, AdapterState, BankTraining, JobStats, Regulariser
 from seal_lightning.encoding import TextEncoder
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, NoMemoryError
+from seal_lightning.finite import rows_finite
+from seal_lightning.memory import attempt, free_memory
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
 
 _Value = TypeVar("_Value")
@@ -46,7 +48,7 @@ class TrainedBank:
 
     Attributes:
         bank: Holds them, ready to answer.
-        stats: What the training of each came to.
+        stats: What the training of each came to; an adapter that `diverged` changes nothing here.
         states: Where each stands, to go on from, if `adapt` was to stop `until` a step; None where nothing was trained.
     """
 
@@ -89,8 +91,8 @@ class InnerLoop:
         betas: Of AdamW.
         max_length: Longest training sequence in tokens; longer ones lose their end.
         append_eos: End each training sequence with the EOS token.
-        max_adapters: Adapters trained at the same time, the slots of the bank; null takes 16 on a CPU and what fits in
-            two fifths of the free memory on a GPU, at most 256.
+        max_adapters: Adapters trained at the same time, the slots of the bank; null takes what fits in two fifths of
+            the free memory, at most 16 on a CPU and 256 on a GPU. Halved when the memory does not suffice.
         max_tokens: Tokens of one forward pass; a step of all adapters is split to stay below, and only a single longer
             sequence goes over. Halved when the memory does not suffice.
         pad_to: Pad every training sequence to this length with the EOS token and train on the padding too, as the
@@ -137,6 +139,18 @@ class InnerLoop:
                 "names of layers"
             )
 
+    @torch.no_grad()
+    def is_sound(self, model: Any, tokenizer: Any, trained: TrainedBank, job: int, learnt: AdapterJob) -> bool:
+        """Whether an adapter that is to stay is finite, and makes finite logits of the first thing that it learnt."""
+        if trained.stats[job].diverged:
+            return False
+        sequences = self._plan(learnt, model, tokenizer).sequences
+        if not sequences:
+            return True
+        ids = torch.tensor([sequences[0][0]], device=trained.bank.device)
+        with trained.answering([job]):
+            return bool(rows_finite(model(input_ids=ids, use_cache=False).logits[0]).all())
+
     def total_steps(self, jobs: Sequence[AdapterJob]) -> int:
         """Optimizer steps of all jobs together, for progress; fewer are made where sequences have to be skipped."""
         return sum(self._steps(job) for job in jobs)
@@ -181,12 +195,16 @@ class InnerLoop:
 
         Raises:
             ConfigError: `target_modules` does not fit the model.
-            torch.OutOfMemoryError: Not even one adapter with one sequence at a time fits.
+            NoMemoryError: All adapters together do not fit, or not even one at work with one sequence at a time.
         """
         assert not model.training, "the policy has to be in evaluation mode: dropout would differ from row to row"
         encoder = TextEncoder.of(tokenizer)
         plans = [self._plan(job, model, encoder) for job in jobs]
-        trained = self._bank(model, jobs, slots=len(jobs), trainable=False)
+        trained, reason = attempt(lambda: self._bank(model, jobs, slots=len(jobs), trainable=False))
+        if trained is None:
+            raise NoMemoryError(
+                f"there is no memory for the adapters of {len(jobs)} self-edits ({reason}): lower model.inner_loop.rank"
+            )
         stats: Sequence[JobStats] = ()
         states: Sequence[AdapterState | None] = ()
         if jobs:
@@ -222,13 +240,10 @@ class InnerLoop:
         if self.max_adapters is not None:
             return self.max_adapters
         device = next(model.parameters()).device
-        if device.type != "cuda":
-            return 16
-        free, _ = torch.cuda.mem_get_info(device)
         each = (
             4 * 4 * parameters_of(find_targets(model, self.target_modules), self.rank)
         )  # with gradient and two moments
-        return max(1, min(256, int(0.4 * free) // each))
+        return max(1, min(256 if device.type == "cuda" else 16, int(0.4 * free_memory(device)) // each))
 
     def _steps(self, job: AdapterJob) -> int:
         return _given(job.directives.epochs, self.epochs) * math.ceil(

@@ -47,7 +47,7 @@ class Launched:
     def ending_together(self, launcher: Any) -> Iterator[None]:
         """After a failure in this block let them end by themselves, and kill those that hang."""
         try:
-            with stopped_on_leaving(self._kill):
+            with stopped_on_leaving(self.kill):
                 yield
         except BaseException as error:
             self._over.set()
@@ -73,7 +73,8 @@ class Launched:
         launched.clear()
         return found
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """End them at once, also those that stand still."""
         for process in self.processes:
             process.kill()
             process.wait()
@@ -90,7 +91,7 @@ class Launched:
                 return
             if stopped:
                 ending.leave(code - 128)
-            self._kill()
+            self.kill()
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             last_words(f"seal: rank {rank} {how}, and this one waited for it; {RESUME}")
             os._exit(1)

@@ -19,6 +19,7 @@ LONGEST = "longest"  # tokens of the longest truncated one
 EDITS = "edits"  # self-edits that end where the sampler's limit is
 PIECES = "pieces"  # of self-edits beyond the task's limit
 ANSWERS = "answers"  # that end where the limit is
+DIVERGED = "diverged"  # adapters that came out not finite
 QUERIES = "queries: "  # own queries that were dropped, by reason
 
 _SAY = {
@@ -28,6 +29,7 @@ _SAY = {
     EDITS: "{self-edits} cut at the sampler's max_new_tokens",
     PIECES: "{pieces} of self-edits beyond task.max_sequences left out",
     ANSWERS: "{answers} cut at max_answer_tokens",
+    DIVERGED: "{adapters} diverged, which {count} as the policy without {them}: lower inner_loop.learning_rate",
 }
 
 
@@ -40,7 +42,7 @@ def total_left_out(rollouts: Iterable[Rollout]) -> dict[str, int]:
         for name, count in rollout.left_out.items():
             if name == LONGEST:
                 total[name] = max(total.get(name, 0), count)
-            elif name == ANSWERS or name.startswith(QUERIES):
+            elif name in (ANSWERS, DIVERGED) or name.startswith(QUERIES):
                 total[name] = total.get(name, 0) + count
             else:
                 edit[name] = max(edit.get(name, 0), count)
@@ -88,8 +90,9 @@ def tell_left_out(when: str, rollouts: Iterable[Rollout], *, only: bool = True) 
 
 
 def is_training_data(counts: Mapping[str, int]) -> bool:
-    """Whether training sequences are among what is missing: worth a warning, while models often write to a limit."""
-    return bool(counts.get(TRUNCATED) or counts.get(SKIPPED))
+    """Whether training sequences or adapters are among what is missing: worth a warning, while models often write to a
+    limit."""
+    return any(counts.get(name) for name in (TRUNCATED, SKIPPED, DIVERGED))
 
 
 def _said(name: str, counts: Mapping[str, int]) -> str:
@@ -99,6 +102,8 @@ def _said(name: str, counts: Mapping[str, int]) -> str:
         "self-edits": "self-edit" if one else "self-edits",
         "pieces": "piece" if one else "pieces",
         "answers": "answer" if one else "answers",
+        "adapters": "adapter" if one else "adapters",
+        "count": "counts" if one else "count",
         "them": "it" if one else "them",
         "longest": f" (the longest has {counts[LONGEST]:,} tokens)" if counts.get(LONGEST) else "",
     }

@@ -25,12 +25,13 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer import call
 
 from seal_lightning.data import units as units_of
-from seal_lightning.errors import CheckpointError, JournalError, Stopped
+from seal_lightning.errors import CheckpointError, JournalError, NoMemoryError, SealError, Stopped
 from seal_lightning.evaluation import total_usage
-from seal_lightning.figures import rewards_of, share_spent, total_thoughts
+from seal_lightning.figures import diverged_edits, rewards_of, share_spent, total_thoughts
 from seal_lightning.fit_stamp import save_run
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.left_out import QUERIES, tell_left_out, total_left_out
+from seal_lightning.memory import MAYBE, is_out_of_memory
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.selection import group_rollouts
 from seal_lightning.strategies import restart_optimizer
@@ -79,6 +80,18 @@ class RolloutLoop(_Loop):
 
 class MStepLoop(_TrainingEpochLoop):
     """Lightning's training loop without validation inside: that comes after the merge, in `SEALFitLoop`."""
+
+    def advance(self, data_fetcher: Any) -> None:
+        try:
+            super().advance(data_fetcher)
+        except MAYBE as error:
+            if isinstance(error, SealError) or not is_out_of_memory(error):
+                raise
+            raise NoMemoryError(
+                f"round {self.trainer.current_epoch + 1}, M-step: there is no memory for a batch "
+                f"({' '.join(str(error).split())[:160]}): lower model.m_step.batch_size (with effective_batch the "
+                "result stays the same) or max_length, or set model.tuning.gradient_checkpointing=true"
+            ) from error
 
     def _should_check_val_fx(self, data_fetcher: Any) -> bool:
         return False
@@ -220,6 +233,7 @@ class SEALFitLoop(_FitLoop):
         if self._to_train:
             if module.policy.end_round(self.seal_trainer.current_epoch):
                 restart_optimizer(trainer)
+            module.check_policy()
             notify(trainer, module, "on_m_step_end")
         if self.epoch_loop._should_check_val_epoch():
             self._validate()
@@ -253,6 +267,7 @@ def e_step_metrics(
         "reward/best": rewards.best,
         "reward/std_within_context": rewards.within,
         "e_step/rejected_frac": fmean(one.status == "rejected" for one in rollouts if one.repeat == 0),
+        **_diverged(rollouts),
         "e_step/kept": float(len(kept)),
         "e_step/seconds": seconds,
         "e_step/adapter_steps_per_s": steps / inner if inner else 0.0,
@@ -262,6 +277,13 @@ def e_step_metrics(
         **{f"left_out/{name}": float(count) for name, count in _without_reasons(total_left_out(rollouts)).items()},
         **({f"endpoint/{name}": value for name, value in usage.as_dict().items()}),
     }
+
+
+def _diverged(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """The share of edits that diverged, where some did."""
+    edits = {(one.context_id, one.edit_index) for one in rollouts if one.kind == "edit"}
+    diverged = diverged_edits(rollouts)
+    return {"e_step/diverged_frac": diverged / len(edits)} if diverged else {}
 
 
 def thought_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:

@@ -53,8 +53,8 @@ class MStep:
     max_length: int = 4096
 
     def __post_init__(self) -> None:
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise ConfigError(f"model.m_step.learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 < self.learning_rate <= 1e36:  # beyond, a step of AdamW overflows before it is made
+            raise ConfigError(f"model.m_step.learning_rate must be above 0, and at most 1e36, got {self.learning_rate}")
         if not self.weight_decay >= 0:
             raise ConfigError(f"model.m_step.weight_decay must be 0 or more, got {self.weight_decay}")
         for name in ("epochs", "batch_size", "effective_batch", "max_length"):

@@ -25,6 +25,7 @@ from seal_lightning.adapters.export import CONFIG, WEIGHTS
 from seal_lightning.chat import DATE, ChatTemplate, chosen_template, read_template
 from seal_lightning.checkpoints import FOLDER, Checkpoint, attentions_of, explained, read_checkpoint
 from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.finite import check_finite
 from seal_lightning.tiny import build_tiny
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,11 @@ def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, 
             template was asked for where there is none, or it cannot be used.
     """
     model, tokenizer = _read(source, adapter)
+    check_finite(
+        dict(model.named_parameters()),
+        f"model.source.name={source.name}",
+        advice="the weights are damaged, or too large for model.source.dtype; load others, or try float32",
+    )
     for reason, names in parts_without_adapter(model).items():
         log.warning("%s: no adapter for %d parts, %s (first: %s)", source.name, len(names), reason, names[0])
     if tokenizer.pad_token_id is None:  # padding is always masked, so any token will do

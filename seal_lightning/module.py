@@ -17,14 +17,15 @@ from torch.optim.lr_scheduler import LambdaLR
 from seal_lightning.adapters.bank import find_targets
 from seal_lightning.data import SEALDataModule, units
 from seal_lightning.e_step import EStep, Plan
-from seal_lightning.errors import ConfigError, ModelError, RetryableError, Stopped
+from seal_lightning.errors import ConfigError, DivergedError, ModelError, RetryableError, Stopped
 from seal_lightning.evaluation import evaluation_means
+from seal_lightning.finite import all_finite, check_finite, rows_finite
 from seal_lightning.fit_stamp import begin_run, tokenizer_digest
 from seal_lightning.grading import Grader, Reward, Rubric, resolve
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.left_out import tell_left_out
-from seal_lightning.m_step import MStep, Shares, make_loader, tell_truncated
+from seal_lightning.m_step import MStep, Shares, encode_example, make_loader, tell_truncated
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.partitioned import is_partitioned
 from seal_lightning.phases import Interrupted, interruptible
@@ -38,6 +39,14 @@ from seal_lightning.seeding import derive_seed
 from seal_lightning.strategies import policy_at_work
 from seal_lightning.tasks import Knowledge, Task
 from seal_lightning.types import Context, EditOutcome, Rollout
+
+DIVERGENCES = (
+    "",
+    "loss is",
+    "gradient is",
+    "weights are",
+    "logits are",
+)  # what may not be finite of a policy, for ranks to agree
 
 
 class SEALModule(LightningModule):
@@ -127,6 +136,8 @@ class SEALModule(LightningModule):
         self.evaluated: list[Rollout] = []
         self.m_step_truncated = 0
         self._predicted: dict[int, list[Rollout]] = {}
+        self._losses: list[torch.Tensor] = []  # of the optimizer step at hand, this rank's
+        self._gradient_norm: torch.Tensor | None = None  # of it, where it is known
         self.strict_loading = False
         self.base_fingerprint = ""
         self.base_stamp: dict[str, Any] = {}
@@ -198,8 +209,66 @@ class SEALModule(LightningModule):
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         loss = self.model(**batch, use_cache=False).loss  # mean over the edits' tokens
+        self._losses.append(loss.detach())
         self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=len(batch["input_ids"]))
         return loss * (0.0 if number is None else self.shares.scale)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Remember the gradient's norm, unless a loss scaler looks at gradients itself and skips what overflows."""
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self._gradient_norm = torch.nn.utils.get_total_norm(gradients) if gradients and not scaled else None
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One step; a policy that is not finite afterwards goes no further: nothing of it is saved.
+
+        Raises:
+            DivergedError: Of any rank's losses, gradient or weights; all ranks raise it.
+        """
+        super().optimizer_step(*args, **kwargs)
+        losses, self._losses = self._losses, []
+        norms = [] if self._gradient_norm is None else [self._gradient_norm]
+        weights = [getattr(value, "ds_tensor", value) for value in self.policy.trainable_state().values()]
+        parts = {"loss is": losses, "gradient is": norms, "weights are": weights}
+        self._stop_if(next((name for name, tensors in parts.items() if not all_finite(tensors)), ""))
+
+    def _stop_if(self, what: str) -> None:
+        """Raises `DivergedError` on all ranks where any of them names what is not finite."""
+        trainer: Any = self.trainer
+        number = trainer.largest(DIVERGENCES.index(what))
+        if not number:
+            return
+        step = trainer.fit_loop.epoch_loop.batch_idx // trainer.accumulate_grad_batches + 1
+        raise DivergedError(
+            f"round {self.current_epoch + 1}, M-step: the policy's {DIVERGENCES[number]} not finite "
+            f"in optimizer step {step} of {self.optimizer_steps}, model.m_step.learning_rate="
+            f"{self.m_step.learning_rate:g}: nothing of it was saved, checkpoints and policy of {self._run_folder} are "
+            "those from before; start again in another folder with a lower learning rate, or a precision of more range"
+        )
+
+    @property
+    def _run_folder(self) -> str:
+        return str(self.trainer.default_root_dir)
+
+    @torch.no_grad()
+    def check_policy(self) -> None:
+        """Whether the policy can still be asked, now that its M-step has changed it; a collective.
+
+        Finite weights may be so large that nothing finite comes of them. Weights that are spread over the ranks are
+        not looked at: to ask such a policy, all of it would have to be loaded again.
+
+        Raises:
+            DivergedError: Its logits for a kept edit are not finite.
+        """
+        if not self.kept or any(map(is_partitioned, self.policy.module.parameters())):
+            return
+        shortest = min(self.kept, key=lambda outcome: len(outcome.prompt) + len(outcome.text))
+        with policy_at_work(self.trainer, self) as policy:
+            limit = min(self.m_step.max_length, policy.window)
+            example = encode_example(policy, shortest.prompt, shortest.text, max_length=limit)
+            ids = torch.tensor([example.input_ids], device=policy.device)
+            finite = rows_finite(policy.model(input_ids=ids, use_cache=False).logits[0])
+        self._stop_if("" if bool(finite.all()) else "logits are")
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After an optimizer step, stop where a signal asked any rank to; the round's end stops a moment later."""
@@ -409,6 +478,11 @@ class SEALModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         trained = set(self.policy.trainable_state())
         state = checkpoint["state_dict"]
+        if not all_finite(state.values()):  # whoever saves: a callback of the user's, too
+            raise DivergedError(
+                f"the policy's weights are not finite: nothing was saved, the checkpoints of {self._run_folder} are "
+                "those from before"
+            )
         checkpoint["state_dict"] = {
             name: value for name, value in state.items() if name.removeprefix("model.") in trained
         }
@@ -428,6 +502,13 @@ class SEALModule(LightningModule):
             raise ModelError(
                 f"the checkpoint belongs to another base model than model.source.name={self.source.name}; use the "
                 "config saved beside the run"
+            )
+        for number, weights in enumerate([*saved["merged"], checkpoint["state_dict"]], start=1):
+            check_finite(
+                weights,
+                f"the checkpoint, round {number}",
+                advice="give an earlier one, as checkpoints/best.ckpt, or start again in another folder with a lower "
+                "model.m_step.learning_rate",
             )
         self.optimizer_steps, self.rounds_done = saved["optimizer_steps"], saved["rounds_done"]
         if self._trainer is not None and self.trainer.state.fn == "fit":

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
-from seal_lightning.grading import Answer, Grader, new_content_recall
+from seal_lightning.grading import Answer, Grader, checked, new_content_recall
 from seal_lightning.grading.scripts import asks, count_words
 from seal_lightning.grading.words import content_words, words
 from seal_lightning.tasks import EditKind
@@ -178,15 +178,15 @@ class Questioner:
             Answer(query.question, query.golds, first_line(cut_thoughts(reply.text).text))
             for (_, query), reply in zip(asked, replies, strict=True)
         ]
-        verdicts = grader.verdicts(answers, policy=policy, on_done=lambda count: on_wait())
-        checked = []
+        verdicts = checked(grader, grader.verdicts(answers, policy=policy, on_done=lambda count: on_wait()))
+        right_ones = []
         for number, one in enumerate(made):
             rows = [row for row, (owner, _) in enumerate(asked) if owner == number]
             right = tuple(asked[row][1] for row in rows if verdicts[row].score >= 0.5)
             usage = sum((replies[row].usage + verdicts[row].usage for row in rows), one.usage)
             wrong = {"answered otherwise with the passage in view": len(rows) - len(right)}
-            checked.append(OwnQueries(right, {**one.dropped, **{why: n for why, n in wrong.items() if n}}, usage))
-        return checked
+            right_ones.append(OwnQueries(right, {**one.dropped, **{why: n for why, n in wrong.items() if n}}, usage))
+        return right_ones
 
 
 def _open_book(query: Query, context: Context) -> Prompt:

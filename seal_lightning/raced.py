@@ -1,7 +1,8 @@
 """The E-step of a race: train, answer and grade as `racing.py` asks for, and say which edits were dropped.
 
 Only what was trained has a trial in the end. An edit that was dropped keeps its answers for the journal, but gets no
-reward; half-trained adapters count for nothing else.
+reward; half-trained adapters count for nothing else. An edit of which an adapter diverged is out of the race; that is
+its result, and it does not count as dropped.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _allot(found: _Found, fields: Sequence[Field]) -> None:
     """Whole trainings go where they decide."""
     work = found.work
 
-    def train(chosen: Sequence[Training]) -> list[list[float]]:
+    def train(chosen: Sequence[Training]) -> list[list[float] | None]:
         return found.train([fields[context][edit][repeat] for context, edit, repeat in chosen])
 
     costs = [[float(max(1, work.tokens(found.attempts[numbers[0]]))) for numbers in edits] for edits in fields]
@@ -92,9 +93,9 @@ def _allot(found: _Found, fields: Sequence[Field]) -> None:
     for heat, edits in zip(heats, fields, strict=True):
         survivors = heat.survivors(work.racing.keep)
         for edit, numbers in enumerate(edits):
-            trained = int(heat.seen[edit])
+            trained = int(heat.seen[edit]) + (edit in heat.out)
             found.saved[numbers[0]] = int((work.repeats - trained) * heat.costs[edit])
-            if edit not in survivors:
+            if edit not in survivors and edit not in heat.out:
                 found.dropped |= dict.fromkeys(numbers, f"racing: {trained} of {work.repeats} repeats trained")
 
 
@@ -106,12 +107,15 @@ def _halve(found: _Found, fields: Sequence[Field]) -> None:
     for rung in work.racing.rungs:
         chosen = [number for numbers in live for number in numbers]
         until = {number: ceil(rung * work.steps(found.attempts[number])) for number in chosen}
-        scores = dict(zip(chosen, found.train(chosen, states=states, until=until), strict=True))
-        better = [halved({number: scores[number] for number in numbers}, work.racing.keep) for numbers in live]
+        given = zip(chosen, found.train(chosen, states=states, until=until), strict=True)
+        scores = {number: mine for number, mine in given if mine is not None}
+        sound = [[number for number in numbers if number in scores] for numbers in live]
+        better = [halved({number: scores[number] for number in numbers}, work.racing.keep) for numbers in sound]
         for number in set(chosen) - {number for numbers in better for number in numbers}:
             trial, attempt = found.trials[number], found.attempts[number]
             assert trial is not None
-            found.dropped[number] = f"racing: {trial.steps} of {work.steps(attempt)} steps trained"
+            if number in scores:
+                found.dropped[number] = f"racing: {trial.steps} of {work.steps(attempt)} steps trained"
             found.saved[number] = max(0, work.tokens(attempt) - trial.trained_tokens)
         live = better
     chosen = [number for numbers in live for number in numbers]
@@ -136,8 +140,12 @@ class _Found:
         states: dict[int, AdapterState | None] | None = None,
         until: dict[int, int] | None = None,
         grade: bool = True,
-    ) -> list[list[float]]:
-        """Train some attempts on from their `states`, which are brought up to date; returns their answers' scores."""
+    ) -> list[list[float] | None]:
+        """Train some attempts on from their `states`, which are brought up to date.
+
+        Returns:
+            Their answers' scores; None for what diverged.
+        """
         if not numbers:
             return []
         some = [self.attempts[number] for number in numbers]
@@ -150,9 +158,13 @@ class _Found:
         if not grade:
             return []
         verdicts = self.work.grade(some, trials)
-        for number, given in zip(numbers, verdicts, strict=True):
-            self.graded[number] = _charged(self.graded.get(number), given)
-        return [[verdict.score for verdict in mine] for mine in verdicts]
+        scores: list[list[float] | None] = []
+        for number, trial, given in zip(numbers, trials, verdicts, strict=True):
+            diverged = trial is not None and bool(trial.diverged)
+            scores.append(None if diverged else [verdict.score for verdict in given])
+            if not diverged:
+                self.graded[number] = _charged(self.graded.get(number), given)
+        return scores
 
     def with_saved(self, number: int) -> Attempt:
         attempt = self.attempts[number]

@@ -17,7 +17,7 @@ successive halving. Left out: races across units, and one over both repeats and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, comb, exp, lgamma
 from statistics import fmean
 
@@ -26,7 +26,7 @@ import numpy as np
 from seal_lightning.errors import ConfigError
 
 Training = tuple[int, int, int]  # number of the context, of the edit, and the repeat
-Train = Callable[[Sequence[Training]], Sequence[Sequence[float]]]
+Train = Callable[[Sequence[Training]], Sequence[Sequence[float] | None]]
 
 STRENGTHS = (3.0, 0.3, 1.0, 10.0)  # of the prior, in repeats; the first is taken until repeats tell more
 NEIGHBOURS = 2.0  # how many edits the mean of all queries counts for, beside what others answered to the same query
@@ -95,6 +95,7 @@ class Heat:
         seen: Repeats by edit so far, (edits,).
         chances: Of each edit to be among those that the full E-step keeps, (edits,).
         value: Expected number of kept edits that are the same.
+        out: Edits that can no longer be kept, since a training of theirs diverged.
     """
 
     costs: Sequence[float]
@@ -105,6 +106,7 @@ class Heat:
     value: float = 0.0
     next: int | None = None  # the edit whose training promises most
     promise: float = 0.0  # of it, per cost
+    out: set[int] = field(default_factory=set)
 
     def leaders(self, keep: int) -> list[int]:
         """The `keep` edits with the best chances."""
@@ -115,7 +117,8 @@ class Heat:
         return sorted(self._best([edit for edit in range(len(self.costs)) if self.seen[edit]], keep))
 
     def _best(self, edits: Iterable[int], keep: int) -> list[int]:
-        return sorted(edits, key=lambda edit: (-round(float(self.chances[edit]), 9), edit))[:keep]
+        live = [edit for edit in edits if edit not in self.out]
+        return sorted(live, key=lambda edit: (-round(float(self.chances[edit]), 9), edit))[:keep]
 
 
 def halved(scores: Mapping[int, Sequence[float]], keep: int) -> list[int]:
@@ -134,7 +137,7 @@ def race(
         costs: Of one training, by context and edit.
         queries: How many each context has.
         repeats: Of the full E-step.
-        train: Trains adapters and returns the scores of each one's answers, in [0, 1].
+        train: Trains adapters and returns the scores of each one's answers, in [0, 1]; None for one that diverged.
 
     Returns:
         The race of each context.
@@ -154,8 +157,11 @@ def race(
             return heats
         left -= sum(heats[number].costs[edit] for number, edit, _ in chosen)
         for (number, edit, _), scores in zip(chosen, train(chosen), strict=True):
-            heats[number].right[edit] += scores
-            heats[number].seen[edit] += 1
+            if scores is None:
+                heats[number].out.add(edit)
+            else:
+                heats[number].right[edit] += scores
+                heats[number].seen[edit] += 1
         changed = [number for number, _, _ in chosen]
 
 
@@ -191,6 +197,9 @@ def _look_ahead(heat: Heat, *, keep: int, average: float, strength: float) -> No
     outcomes: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
     a, b = _beliefs(heat, average, strength)
     for edit in range(edits):
+        if edit in heat.out:
+            totals[edit, 0] = 1.0
+            continue
         more, known = heat.repeats - int(heat.seen[edit]), round(float(heat.right[edit].sum()))
         for ahead in sorted({1, more} - {0}):
             split = _totals(a[edit], b[edit], ahead, more)  # (right in the next `ahead`, right in all further ones)
@@ -203,6 +212,7 @@ def _look_ahead(heat: Heat, *, keep: int, average: float, strength: float) -> No
             totals[edit, known] = 1.0
     rivals = _rivals(totals, keep)
     heat.chances = _chances(totals, rivals, 0, totals[:1])[0]
+    heat.chances[sorted(heat.out)] = 0.0
     heat.value = float(np.sort(heat.chances)[-keep:].sum())
     for (edit, ahead), (weights, after) in outcomes.items():
         values = np.sort(_chances(totals, rivals, edit, after), axis=1)[:, -keep:].sum(1)

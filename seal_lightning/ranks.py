@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, TypeVar
 
@@ -20,23 +22,57 @@ from torch.distributed.distributed_c10d import _get_default_store
 
 from seal_lightning.bounded import parse_json
 from seal_lightning.errors import RESUME, Stopped, UnitError
+from seal_lightning.watch import PATIENCE, Watch
 
 log = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
 STUCK_AFTER = 60.0  # seconds at least that a rank may spend on a unit before it is named
+SILENT_AFTER = 1800.0  # seconds within a unit without any progress, after which a rank is given up: its disk hangs
+TELL_EVERY = 5.0  # seconds between two words about progress
 
 
 class Ranks:
-    """All processes of the run; also when there is only this one."""
+    """All processes of the run; also when there is only this one.
 
-    def __init__(self) -> None:
+    Args:
+        patience: Seconds without a sign of life after which a rank is given up.
+        on_end: Called with the reason before this process is ended for that from outside of its main thread.
+    """
+
+    def __init__(self, *, patience: float = PATIENCE, on_end: Callable[[str], None] = lambda reason: None) -> None:
         together = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if together else 0
         self.size = dist.get_world_size() if together else 1
         self._store: Any = _get_default_store() if together else HashStore()
         self._run = self._store.add(f"seal/runs-of-rank-{self.rank}", 1)  # the store outlives a trainer
         self._queues = count()
+        self.watch: Watch | None = None
+        if self.size > 1:
+            self.watch = Watch(
+                self._store, run=self._run, rank=self.rank, size=self.size, patience=patience, on_end=on_end
+            )
+
+    @contextmanager
+    def watched(self, stop: Callable[[], int]) -> Iterator[None]:
+        """Give signs of life in this block, and give up on ranks that give none.
+
+        Args:
+            stop: The number of the signal that asked this process to stop, or 0.
+        """
+        if self.watch is None:
+            yield
+            return
+        self.watch.start(stop)
+        try:
+            yield
+        finally:
+            self.watch.stop()
+
+    @property
+    def lost(self) -> str:
+        """Which rank was given up, and why; "" while all are there."""
+        return self.watch.lost if self.watch else ""
 
     def gather(self, value: _Value) -> list[_Value]:
         """Every rank's value, by rank; a collective."""
@@ -78,6 +114,8 @@ class UnitQueue:
         self._seconds = 0.0
         self._seen: dict[tuple[int, str], float] = {}  # when this rank first saw another at a unit
         self._named: set[int] = set()
+        self._moved: dict[int, tuple[int, float]] = {}  # the progress of each rank, and since when it is that
+        self._told = time.monotonic()
 
     def take(self) -> int | None:
         """The next unit for this rank, or None once all are finished.
@@ -146,6 +184,9 @@ class UnitQueue:
 
     def stopping(self) -> int:
         """The number of the signal that any rank received, or 0."""
+        if time.monotonic() - self._told > TELL_EVERY:  # asked within units, whenever something was done
+            self._told = time.monotonic()
+            self.store.add(f"progress/{self.ranks.rank}", 1)
         if (number := self._stop()) and not self.store.check(["stop"]):
             self.store.set("stop", str(number))
         return int(self.store.get("stop")) if self.store.check(["stop"]) else 0
@@ -155,6 +196,7 @@ class UnitQueue:
     def _wait(self, *, take: bool) -> int | None:
         pause = 0.01
         while True:
+            self._check_lost()
             finished = self.store.add("finished", 0)
             self._on_wait(finished)
             if finished >= len(self.units):
@@ -211,7 +253,13 @@ class UnitQueue:
     def _meet(self, name: str, size: int) -> None:
         self.store.add(name, 1)
         while self.store.add(name, 0) < size:
+            self._check_lost()
             time.sleep(0.02)
+
+    def _check_lost(self) -> None:
+        """Raises `UnitError` where a rank was given up: those that are left do not wait for it any more."""
+        if self.ranks.lost:
+            raise UnitError(self.ranks.lost)
 
     def _name_stuck(self) -> None:
         limit = max(STUCK_AFTER, 5 * self._seconds) if self._seconds else 10 * STUCK_AFTER
@@ -226,6 +274,17 @@ class UnitQueue:
                     "rank %d has been at %s for more than %.0f s (the longest unit here took %.0f s): slow or stuck",
                     rank, work, time.monotonic() - seen, self._seconds,
                 )  # fmt: skip
+            self._give_up_silent(rank, work)
+
+    def _give_up_silent(self, rank: int, work: str) -> None:
+        """Give a rank up whose process gives signs of life, but which does nothing any more."""
+        progress, now = self.store.add(f"progress/{rank}", 0), time.monotonic()
+        if not work or self._moved.get(rank, (-1, now))[0] != progress:
+            self._moved[rank] = progress, now
+        silent = now - self._moved[rank][1]
+        if silent > SILENT_AFTER and self.ranks.watch and not self.ranks.lost:
+            why = f"has got nowhere with {work} for {silent:.0f} s"
+            threading.Thread(target=self.ranks.watch.give_up, args=(rank, why), daemon=True).start()
 
 
 def unit_name(unit: int, contexts: Sequence[str]) -> str:

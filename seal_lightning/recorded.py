@@ -17,7 +17,7 @@ from seal_lightning.bounded import read_bytes
 from seal_lightning.data.rows import read_rows
 from seal_lightning.errors import DataError, JournalError
 from seal_lightning.evaluation import bootstrap_interval
-from seal_lightning.grading import Answer, Grader, Reward, Verdict
+from seal_lightning.grading import Answer, Grader, Reward, Verdict, checked
 from seal_lightning.grading.agreement import RIGHT, kappa
 from seal_lightning.journal import read_units
 from seal_lightning.official import OfficialRun, read_run
@@ -205,7 +205,7 @@ def regrade(
                 former.setdefault(answer, []).append(score)
     if not former:
         raise DataError(f"{entries[0].source}: expected answers to grade, got none: leave --grader out")
-    verdicts = dict(zip(former, grader.verdicts(list(former), on_done=on_done), strict=True))
+    verdicts = dict(zip(former, checked(grader, grader.verdicts(list(former), on_done=on_done)), strict=True))
     regraded = [
         replace(entry, rollouts=tuple(_rescored(rollout, verdicts) for rollout in entry.rollouts)) for entry in entries
     ]

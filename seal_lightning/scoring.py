@@ -14,7 +14,7 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
-from seal_lightning.grading import Answer, Grader, Reward, Rubric, Verdict
+from seal_lightning.grading import Answer, Grader, Reward, Rubric, Verdict, checked
 from seal_lightning.left_out import EDITS, PIECES, added
 from seal_lightning.phases import Clock
 from seal_lightning.types import Chooser, Context, Directives, Kind, Query, Rollout, SelfEdit, Usage
@@ -26,7 +26,8 @@ Queries = Sequence[tuple[Context, Query]]
 class Replies:
     """What was answered to some queries, how many tokens that took together, and how many answers lost their end.
 
-    `thoughts` counts the texts that thoughts were cut out of, `unfinished` those that ended within one.
+    `thoughts` counts the texts that thoughts were cut out of, `unfinished` those that ended within one. `finite` is off
+    where the adapter's logits were not, so that the answers mean nothing.
     """
 
     answers: tuple[str, ...]
@@ -34,6 +35,7 @@ class Replies:
     cut: int = 0
     thoughts: int = 0
     unfinished: int = 0
+    finite: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class Attempt:
 class Trial:
     """What the adapter of an attempt answered: its context's queries, and queries of other contexts.
 
-    `left_out` counts what was missing from its training and its answers.
+    `left_out` counts what was missing from its training and its answers. `diverged` says what was not finite, where the
+    adapter came to nothing: there are no answers then.
     """
 
     answers: tuple[str, ...]
@@ -70,6 +73,7 @@ class Trial:
     thoughts: int = 0
     unfinished: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
+    diverged: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ def grade_trials(
     Args:
         grader: Scores answers.
         attempts: Of the unit.
-        trials: What came of each; None where nothing was trained.
+        trials: What came of each; None where nothing was trained. What diverged is not graded.
         baselines: By context id, the context and what the policy answered without an adapter.
         others: By context id, the queries of other contexts that its adapters were asked; empty without retention.
         policy: For a grader that asks it.
@@ -121,11 +125,11 @@ def grade_trials(
     for context, replies in baselines.values():
         answers += _answers(own_queries(context), replies.answers)
     for number, (attempt, trial) in enumerate(zip(attempts, trials, strict=True)):
-        if trial:
+        if trial and not trial.diverged:
             answers += [] if number in graded else _answers(own_queries(attempt.context), trial.answers)
             answers += _answers(others.get(attempt.context.id, ()), trial.retained)
     with clock.phase("grading", len(answers)) as advance:
-        given = iter(grader.verdicts(answers, policy=policy, on_done=advance))
+        given = iter(checked(grader, grader.verdicts(answers, policy=policy, on_done=advance)))
     before = {name: _take(given, len(context.queries)) for name, (context, _) in baselines.items()}
     known = {
         (name, query): verdict
@@ -135,7 +139,7 @@ def grade_trials(
     grades = []
     for number, (attempt, trial) in enumerate(zip(attempts, trials, strict=True)):
         own, asked = before[attempt.context.id], others.get(attempt.context.id)
-        if trial is None:
+        if trial is None or trial.diverged:
             grades.append(Grades(own))
             continue
         after = graded[number] if number in graded else _take(given, len(trial.answers))
@@ -152,11 +156,11 @@ def grade_own(
 ) -> list[Sequence[Verdict]]:
     """Verdicts on the answers of some attempts to their own queries, before those of the whole unit."""
     answers = [
-        _answers(own_queries(attempt.context), trial.answers) if trial else []
+        _answers(own_queries(attempt.context), trial.answers) if trial and not trial.diverged else []
         for attempt, trial in zip(attempts, trials, strict=True)
     ]
     with clock.phase("grading", sum(map(len, answers))) as advance:
-        given = iter(grader.verdicts(list(chain(*answers)), policy=policy, on_done=advance))
+        given = iter(checked(grader, grader.verdicts(list(chain(*answers)), policy=policy, on_done=advance)))
     return [_take(given, len(mine)) for mine in answers]
 
 
@@ -165,7 +169,7 @@ def mark_edits(rubric: Rubric, attempts: Sequence[Attempt], *, policy: Chooser, 
     usable = [attempt for attempt in attempts if attempt.edit.status == "ok"]
     with clock.phase("rubric", len(usable)) as advance:
         edits = [(attempt.context, attempt.edit.text) for attempt in usable]
-        given = iter(rubric.verdicts(edits, policy=policy, on_done=advance))
+        given = iter(checked(rubric, rubric.verdicts(edits, policy=policy, on_done=advance)))
     return [Grades(rubric=next(given) if attempt.edit.status == "ok" else None) for attempt in attempts]
 
 
@@ -198,10 +202,11 @@ def to_rollout(
     """
     queries = attempt.context.queries if baseline_answers else ()
     baseline = _mean(grades.before)
-    score = baseline  # where nothing was trained, the policy answers as before
+    diverged = trial.diverged if trial else ""
+    score = baseline  # where nothing was trained, or to no use, the policy answers as before
     if grades.rubric is not None:
         score = grades.rubric.score
-    elif trial:
+    elif trial and not diverged:
         score = _mean(grades.after)
     counts = {"trained": trial.trained_tokens, "answers": trial.answer_tokens} if trial else {}
     return Rollout(
@@ -212,8 +217,8 @@ def to_rollout(
         seed=attempt.seed,
         prompt=attempt.prompt,
         text=attempt.edit.text,
-        status=attempt.edit.status,
-        reason=attempt.edit.reason,
+        status="diverged" if diverged else attempt.edit.status,
+        reason=diverged or attempt.edit.reason,
         kind=attempt.kind,
         asked=attempt.edit.asked,
         applied=_given(attempt.edit.applied),

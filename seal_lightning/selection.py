@@ -1,6 +1,7 @@
 """ReST-EM's filter and its control as pure functions: groups of rollouts -> the edits to imitate (section 3.1).
 
-Repeats of one self-edit are averaged first. Ties go to the edit that was sampled first, so the choice never depends on
+Repeats of one self-edit are averaged first; an edit that diverged in one of them is as unusable as one that always
+does. Ties go to the edit that was sampled first, so the choice never depends on
 the order in which work was finished.
 """
 
@@ -29,6 +30,8 @@ def group_rollouts(rollouts: Iterable[Rollout]) -> list[RolloutGroup]:
 def _outcome(repeats: Sequence[Rollout]) -> EditOutcome:
     first = repeats[0]
     rewards = [rollout.reward for rollout in repeats if rollout.reward is not None]
+    if any(rollout.status == "diverged" for rollout in repeats):
+        rewards = []  # what it teaches the policy to write may blow up again
     return EditOutcome(
         context_id=first.context_id,
         edit_index=first.edit_index,

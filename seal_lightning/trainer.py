@@ -4,6 +4,7 @@ One epoch is one round, so `max_epochs` is the number of rounds. The run folder 
 checkpoints, logs and tables all lie there, and `ckpt_path` `last` and `best` mean the ones in it.
 """
 
+import math
 import os
 import signal
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,8 @@ from seal_lightning.m_step import Shares
 from seal_lightning.ranks import Ranks
 from seal_lightning.stopping import StopSignals, requeue
 from seal_lightning.strategies import ZeROStrategy
+from seal_lightning.streams import last_words
+from seal_lightning.watch import PATIENCE
 
 
 class SEALTrainer(Trainer):
@@ -39,6 +42,8 @@ class SEALTrainer(Trainer):
         executor: Where units of work run: in the training processes (default) or on a Ray cluster.
         allow_other_versions: Resume a run that other versions of seal-lightning or of its libraries began; the run
             writes down from which round on which versions hold.
+        give_up_after: Seconds without a sign of life from another rank (its process is stopped, its node dead) after
+            which the others end with its name; at most 60 once the run was asked to stop.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class SEALTrainer(Trainer):
         log_every_n_steps: int = 1,
         executor: Executor | None = None,
         allow_other_versions: bool = False,
+        give_up_after: float = PATIENCE,
         use_distributed_sampler: bool = False,
         inference_mode: bool = False,
         num_sanity_val_steps: int = 0,
@@ -60,6 +66,9 @@ class SEALTrainer(Trainer):
         if logger is None or logger is True:
             logger = [TensorBoardLogger(default_root_dir, name="tensorboard"), CSVLogger(default_root_dir, name="csv")]
         _check_slurm(os.environ)
+        if not 1 <= give_up_after < math.inf:
+            raise ConfigError(f"trainer.give_up_after must be 1 or more seconds, got {give_up_after}: try {PATIENCE:g}")
+        self.give_up_after = give_up_after
         super().__init__(
             *args,
             max_epochs=max_epochs,
@@ -94,12 +103,21 @@ class SEALTrainer(Trainer):
     @cached_property
     def ranks(self) -> Ranks:
         """The processes of the run, once they have found each other."""
-        return Ranks()
+        return Ranks(patience=self.give_up_after, on_end=self._end_without_main_thread)
+
+    def _end_without_main_thread(self, reason: str) -> None:
+        """The main thread waits in a collective for a rank that is lost: nothing is left but to say so, and to end."""
+        last_words(f"seal: {reason}")
+        self.launched.kill()
 
     def stop_requested(self) -> int:
         """The number of the signal that any rank received, or 0; a collective."""
-        number = torch.tensor(float(self.stop_signals.received), device=self.strategy.root_device)
-        return int(self.strategy.reduce(number, reduce_op="max"))
+        return self.largest(self.stop_signals.received)
+
+    def largest(self, number: int) -> int:
+        """The largest of all ranks' numbers; a collective."""
+        mine = torch.tensor(float(number), device=self.strategy.root_device)
+        return int(self.strategy.reduce(mine, reduce_op="max"))
 
     # -- processes and signals ---------------------------------------------------------------------------------------
 
@@ -114,7 +132,7 @@ class SEALTrainer(Trainer):
         requeues = environment is not None and environment.auto_requeue
         preemption = (environment.requeue_signal or signal.SIGUSR1) if environment and requeues else None
         try:
-            with self.stop_signals.noted(preemption=preemption):
+            with self.stop_signals.noted(preemption=preemption), self.ranks.watched(lambda: self.stop_signals.received):
                 self.launched.working = True
                 return super()._run_stage()
         except BaseException as error:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
-Status = Literal["ok", "rejected"]
+Status = Literal["ok", "rejected", "diverged"]
 Kind = Literal["edit", "passage", "written"]
 Schedule = Literal["linear", "cosine", "constant"]
 
@@ -193,6 +193,9 @@ class AdapterJob:
 class Rollout:
     """One self-edit and one repeat of its inner loop, with everything needed to score or replay it later.
 
+    `status` is "rejected" where nothing could be trained on, "diverged" where the adapter came out not finite, or made
+    logits that are not; `reason` says what. Such an adapter is thrown away, so the policy answers as before: `score` is
+    the baseline's, and there is no reward.
     `kind` is "passage" where the adapter was trained on the passage alone, "written" where on a self-edit that the data
     carries: baselines that sample nothing.
     `baseline_answers`, `answers`, `questions` and `golds` are aligned by query. `scores` are in [0, 1]. `terms` are
@@ -242,8 +245,8 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class EditOutcome:
-    """One self-edit with its repeats averaged: what a filter chooses from. An edit that was rejected or dropped
-    has `reward` None."""
+    """One self-edit with its repeats averaged: what a filter chooses from. An edit that was rejected or dropped, or of
+    which a repeat diverged, has `reward` None."""
 
     context_id: str
     edit_index: int

@@ -61,7 +61,7 @@ FLOOR_OF = {
         ],
         2,
     ),
-    **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases", "served"], 2),
+    **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases", "served", "finite", "memory", "watch"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book", "predictions"], 3),
     **dict.fromkeys(
         [

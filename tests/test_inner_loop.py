@@ -1,6 +1,7 @@
 """The inner loop's settings, plans and passes; that its adapters equal peft's is in adapters/test_exactness."""
 
 import math
+import re
 from dataclasses import asdict
 
 import pytest
@@ -10,7 +11,7 @@ from torch.nn import functional
 from seal_lightning.adapters import AdapterBank, adapter_state
 from seal_lightning.adapters.bank import SlotState
 from seal_lightning.bank_training import AdapterState
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, NoMemoryError
 from seal_lightning.head_loss import HeadLoss
 from seal_lightning.inner_loop import InnerLoop, learning_rate_factor
 from seal_lightning.tiny import build_tiny
@@ -108,6 +109,8 @@ def test_ranks_may_differ_between_jobs():
 class Full:
     """Runs out of memory in forward passes of more than some tokens, as often as it is told."""
 
+    error: Exception = torch.OutOfMemoryError("no memory")
+
     def __init__(self, model, *, tokens, times):
         self.tokens, self.times, self.seen = tokens, times, []
         model.register_forward_pre_hook(self.check, with_kwargs=True)
@@ -117,11 +120,24 @@ class Full:
         self.seen.append(count)
         if count > self.tokens and self.times > 0:
             self.times -= 1
-            raise torch.OutOfMemoryError("no memory")
+            raise self.error
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no memory"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+            "allocate 7602176 bytes. Error code 12 (Cannot allocate memory)"
+        ),
+        MemoryError(),
+    ],
+    ids=["gpu", "cpu", "python"],
+)
 @pytest.mark.parametrize(("tokens", "times", "said"), [(9, 9, "at most 7 tokens"), (0, 3, "1 adapters at a time")])
-def test_out_of_memory_costs_no_step(monkeypatch, caplog, tokens, times, said):
+def test_out_of_memory_costs_no_step(monkeypatch, caplog, error, tokens, times, said):
+    monkeypatch.setattr(Full, "error", error)
     work = [job("a lamp", "oil", seed=1), job("copper", "kelp", "fell", seed=2), job("dawn", seed=3)]
     loop = InnerLoop(rank=2, alpha=4, epochs=3, learning_rate=1e-2)
     model, tokenizer = frozen_tiny()
@@ -152,10 +168,71 @@ def test_memory_for_nothing_is_said(caplog):
     loop.adapt(model, tokenizer, [job("a lamp", seed=1)])  # the model has been probed
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("seal_lightning.bank_training.HeadLoss", _counted(Full(model.base_model, tokens=0, times=0), 99))
-        with pytest.raises(
-            torch.OutOfMemoryError, match=r"no memory for one adapter of rank 2 and a sequence of 7 tokens"
-        ):
+        with pytest.raises(NoMemoryError, match=r"no memory for one adapter of rank 2 and a sequence of 7 tokens"):
             loop.adapt(model, tokenizer, [job("a lamp", seed=1), job("oil", seed=2)])
+
+
+@pytest.mark.parametrize("rank", [2, 4])
+def test_a_bank_that_does_not_fit_gets_half_the_slots_until_it_does(monkeypatch, caplog, rank):
+    work = [job("a lamp", "oil", seed=seed) for seed in range(8)]
+    loop = InnerLoop(rank=rank, alpha=4, epochs=2, learning_rate=1e-2, max_adapters=8)
+    model, tokenizer = frozen_tiny()
+    expected = loop.adapt(model, tokenizer, work)
+    plain = InnerLoop._bank
+
+    def small(self, model, jobs, *, slots, trainable):
+        if trainable and slots > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes.")
+        return plain(self, model, jobs, slots=slots, trainable=trainable)
+
+    monkeypatch.setattr(InnerLoop, "_bank", small)
+    trained = loop.adapt(model, tokenizer, work)
+    torch.testing.assert_close(trained.bank.parameters, expected.bank.parameters, atol=1e-5, rtol=0)
+    assert "2 adapters at a time from now on" in caplog.text
+
+
+@pytest.mark.parametrize("rate", [1e38, 3e38])
+@pytest.mark.parametrize("clip", [1.0, None])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2_moe"])
+def test_an_adapter_that_diverges_touches_no_neighbour(family, clip, rate):
+    """What the others become, to the tolerance of other company, is what they become without it."""
+    model, tokenizer = frozen_tiny(family)
+    loop = InnerLoop(rank=2, alpha=4, epochs=3, learning_rate=1e-2, gradient_clip=clip)
+    good = [job("a lamp", "oil", seed=1), job("copper", "kelp", "fell", seed=2)]
+    bad = job("dawn", "tarn", seed=3, learning_rate=rate)
+    expected = loop.adapt(model, tokenizer, good)
+    trained = loop.adapt(model, tokenizer, [good[0], bad, good[1]])
+    assert [bool(stats.diverged) for stats in trained.stats] == [False, True, False]
+    assert math.isnan(trained.stats[1].loss) and 0 < trained.stats[1].steps < 6
+    assert [trained.stats[place].steps for place in (0, 2)] == [6, 9]
+    torch.testing.assert_close(trained.bank.parameters[[0, 2]], expected.bank.parameters, atol=1e-4, rtol=0)
+    assert [trained.stats[place].loss for place in (0, 2)] == pytest.approx([s.loss for s in expected.stats], abs=1e-3)
+    assert bool(trained.bank.parameters.isfinite().all())
+    assert not any(bool(trained.bank.B[name][1].any()) for name in trained.bank.B)  # it changes nothing
+
+
+def test_what_diverged_is_named_with_its_step():
+    model, tokenizer = frozen_tiny()
+    loop = InnerLoop(rank=2, alpha=4, epochs=3, schedule="constant", learning_rate=3e38)
+    (stats,) = loop.adapt(model, tokenizer, [job("dawn", "tarn", seed=3)]).stats
+    assert re.fullmatch(r"the (loss|gradient's norm) is (nan|inf) at step 2 of 6", stats.diverged)
+    assert stats.steps == 1
+
+
+def test_weights_that_overflow_in_the_last_step_are_found():
+    model, tokenizer = frozen_tiny()
+    loop = InnerLoop(rank=2, alpha=4, epochs=1, learning_rate=1e39)
+    (stats,) = loop.adapt(model, tokenizer, [job("dawn", seed=3)]).stats
+    assert stats.diverged == "the weights are not finite after step 1"
+
+
+def test_a_gradient_that_overflows_is_not_clipped_to_nothing(monkeypatch):
+    """torch scales an infinite norm down to 0: the adapter would stop learning without a word."""
+    model, tokenizer = frozen_tiny()
+    plain = AdapterBank.gradient_norms
+    monkeypatch.setattr(AdapterBank, "gradient_norms", lambda self, n: plain(self, n) * torch.inf)
+    (stats,) = InnerLoop(**SMALL).adapt(model, tokenizer, [job("dawn", seed=3)]).stats
+    assert stats.diverged == "the gradient's norm is inf at step 1 of 1"
 
 
 def test_parity_with_the_official_padding():

@@ -143,13 +143,13 @@ def test_padding_changes_no_loss():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"learning_rate": 0.0}, r"learning_rate must be above 0, got 0\.0"),
+        ({"learning_rate": 0.0}, r"learning_rate must be above 0, and at most 1e36, got 0\.0"),
         ({"epochs": 0}, r"epochs must be at least 1, got 0"),
         ({"batch_size": -2}, r"batch_size must be at least 1, got -2"),
         ({"max_length": 0}, r"max_length must be at least 1, got 0"),
         ({"warmup": 1.0}, r"warmup must be in \[0, 1\), got 1\.0"),
         ({"warmup": -0.1}, r"warmup must be in \[0, 1\), got -0\.1"),
-        ({"learning_rate": float("nan")}, r"learning_rate must be above 0, got nan"),
+        ({"learning_rate": float("nan")}, r"learning_rate must be above 0, and at most 1e36, got nan"),
         ({"weight_decay": -1.0}, r"weight_decay must be 0 or more, got -1\.0"),
     ],
 )

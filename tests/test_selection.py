@@ -40,6 +40,13 @@ def test_rejected_edits_are_never_kept():
     assert kept([[None]]) == []
 
 
+def test_an_edit_that_diverged_once_is_never_kept():
+    once = [replace(one, status="diverged", reward=None) if one.repeat == 1 else one for one in rollouts([[0.9, 0.9]])]
+    (group,) = group_rollouts([*once, *(replace(one, edit_index=1) for one in rollouts([[0.1, 0.1]]))])
+    assert [outcome.reward for outcome in group.outcomes] == [None, 0.1]
+    assert [outcome.edit_index for outcome in best_of(group, k=2)] == [1]
+
+
 def test_minima():
     assert kept([[0.4], [0.9], [0.7]], k=3, min_reward=0.5) == [1, 2]
     assert kept([[0.4], [0.9], [0.7]], k=3, min_gain=0.3) == [1]

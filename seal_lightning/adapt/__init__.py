@@ -24,11 +24,11 @@ from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.command_line import set_log_level
 from seal_lightning.config_errors import read_config_files
 from seal_lightning.data.documents import STDIN, Document, Documents, read_sources
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, DivergedError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.left_out import MISSING, render_left_out, total_left_out
+from seal_lightning.left_out import DIVERGED, MISSING, render_left_out, total_left_out
 from seal_lightning.model import base_name, fingerprint
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser
@@ -188,11 +188,18 @@ def _adapt(
     before = _baseline(place, documents)
     each = one_each(learnt, e_step.inner_loop, seed=module.seed) if options.adapters != "all" else []
     together = [one_for_all(learnt, options.together, seed=module.seed)] if options.adapters != "each" else []
-    after_each = {key: value for found in make(place, each, before) for key, value in found.items()}
-    after_all = {key: value for found in make(place, together, before) for key, value in found.items()}
-    columns = {"before": before, **({"one each": after_each} if each else {})}
-    columns |= {"one for all": after_all} if together else {}
-    _finish(screen, output, read, columns, [*each, *together])
+    columns, written = {"before": before}, []
+    for name, adapters in {"one each": each, "one for all": together}.items():
+        made = make(place, adapters, before)
+        if adapters:
+            columns[name] = {key: value for found in made if found for key, value in found.items()}
+        written += [adapted for adapted, found in zip(adapters, made, strict=True) if found is not None]
+    if not written:
+        raise DivergedError(
+            "no adapter was written, since all of their trainings diverged: lower model.inner_loop.learning_rate (one "
+            "for all: together.learning_rate) and start again in another --output"
+        )
+    _finish(screen, output, read, columns, written, diverged=len(each) + len(together) - len(written))
 
 
 def _shorter(policy: Policy, passage: Context, chars: int) -> str:
@@ -258,9 +265,12 @@ def _finish(
     read: Documents,
     columns: dict[str, Measured],
     adapters: Sequence[Adapted],
+    *,
+    diverged: int,
 ) -> None:
     """The table on stdout and beside the adapters, and what to do with them."""
     missing = missing_of(output, [one.name for one in adapters])
+    missing = "; ".join(part for part in (missing, render_left_out({DIVERGED: diverged})) if part)
     if missing:
         screen.line(f"cut or left out in training the adapters: {missing}")
     asked = [document for document in read.documents if document.id in columns["before"]]
@@ -282,16 +292,20 @@ def _table(documents: Sequence[Document], columns: dict[str, Measured]) -> str:
         [
             markdown_cell(document.context.title or document.id, 60),
             str(len(document.context.queries)),
-            *(f"{found[document.id].accuracy:.3f}" for found in columns.values()),
+            *(_cell(found, document.id) for found in columns.values()),
         ]
         for document in documents
     ]
     names = [document.id for document in documents]
-    scores = [score_of(found, names) for found in columns.values()]
+    scores = [score_of({**columns["before"], **found}, names) for found in columns.values()]  # diverged: as before
     queries = sum(len(document.context.queries) for document in documents)
     rows.append(["mean", str(queries), *(f"{one.mean:.3f}" for one in scores)])
     rows.append(["95 % interval", "", *(f"{one.low:.3f} – {one.high:.3f}" for one in scores)])
     return table(["document", "queries", *columns], rows)
+
+
+def _cell(found: Measured, document: str) -> str:
+    return f"{found[document].accuracy:.3f}" if document in found else "diverged"
 
 
 def _count(things: Sequence[Any], what: str) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import re
 import shutil
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
@@ -31,8 +33,8 @@ from seal_lightning.bounded import parse_json
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step import EStep
-from seal_lightning.errors import ConfigError
-from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.errors import ConfigError, NoMemoryError
+from seal_lightning.inner_loop import InnerLoop, TrainedBank
 from seal_lightning.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added, render_left_out
 from seal_lightning.policy import Policy
 from seal_lightning.sampling import LocalSampler, Sampler
@@ -40,6 +42,8 @@ from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
 from seal_lightning.stamping import describe
 from seal_lightning.types import AdapterJob, Directives
+
+log = logging.getLogger(__name__)
 
 RESULT = "adaptation.json"
 ALL = "all"
@@ -133,8 +137,10 @@ def folder_name(document: str) -> str:
 # -- making ------------------------------------------------------------------------------------------------------------
 
 
-def make(place: Workplace, adapters: Sequence[Adapted], before: Measured) -> list[Measured]:
+def make(place: Workplace, adapters: Sequence[Adapted], before: Measured) -> list[Measured | None]:
     """Train, measure and write adapters, as many at a time as fit; what they answer, in their order.
+
+    One that diverged is not written: it is None here, and the others go on.
 
     Args:
         place: What with and where.
@@ -143,19 +149,35 @@ def make(place: Workplace, adapters: Sequence[Adapted], before: Measured) -> lis
 
     Raises:
         ConfigError: A folder holds an adapter that was trained otherwise.
+        NoMemoryError: There is none for a single adapter.
     """
     if not adapters:
         return []
     size = adapters[0].inner_loop.slots(place.policy.model)
-    groups = [adapters[start : start + size] for start in range(0, len(adapters), size)]
-    found: list[Measured] = []
-    for group in groups:
-        done = [_finished(place, adapted) for adapted in group]
+    groups = deque(adapters[start : start + size] for start in range(0, len(adapters), size))
+    found: list[Measured | None] = []
+    while groups:
+        group = groups.popleft()
+        done: Sequence[Measured | None] | None = [_finished(place, adapted) for adapted in group]
         if any(one is None for one in done):
             place.check_stop()
-            done = _train_and_measure(place, group, before)
-        found += [one for one in done if one is not None]
+            done = _within_memory(place, group, before)
+        if done is None:
+            groups.extendleft([group[len(group) // 2 :], group[: len(group) // 2]])
+        else:
+            found += done
     return found
+
+
+def _within_memory(place: Workplace, group: Sequence[Adapted], before: Measured) -> list[Measured | None] | None:
+    """What the adapters answer; None where they have to be made in two halves."""
+    try:
+        return _train_and_measure(place, group, before)
+    except NoMemoryError as error:
+        if len(group) == 1:
+            raise
+        log.warning("%s; in two halves of %d from now on", error, len(group) // 2)
+    return None
 
 
 def missing_of(output: Path, names: Sequence[str]) -> str:
@@ -180,18 +202,49 @@ def _train_and_measure(place: Workplace, group: Sequence[Adapted], before: Measu
             on_step=advance,
             check_stop=place.check_stop,
         )
-    asked = [(job, lesson.document) for job, adapted in enumerate(group) for lesson in adapted.lessons]
+    reasons = _diverged(place, trained, jobs, inner_loop)
+    asked = [
+        (job, lesson.document) for job, adapted in enumerate(group) if job not in reasons for lesson in adapted.lessons
+    ]
     with place.screen.bar(f"{label}, measured", 1), place.screen.phases() as report:
         contexts = [document.context for _, document in asked]
         jobs_asked = [job for job, _ in asked]
-        scored = ask_closed_book(place.e_step, place.policy, contexts, jobs=jobs_asked, trained=trained, report=report)
+        scored = ask_closed_book(
+            place.e_step,
+            place.policy,
+            contexts,
+            jobs=jobs_asked,
+            trained=trained,
+            report=report,
+            on_diverged=lambda place: reasons.update({jobs_asked[place]: "the logits of its answers are not finite"}),
+        )
     measured: list[Measured | None] = []
     for job, adapted in enumerate(group):
+        if job in reasons:
+            option = "together" if adapted.name == ALL else "model.inner_loop"
+            place.screen.line(
+                f"{adapted.name}: not written, since its training diverged ({reasons[job]}): lower "
+                f"{option}.learning_rate and start again in another --output"
+            )
+            measured.append(None)
+            continue
         mine = {d.id: one for (owner, d), one in zip(asked, scored, strict=True) if owner == job and one.answers}
         _write(place, adapted, bank_lora(trained.bank, job), trained.stats[job], before, mine)
         measured.append(mine)
     state.unlink(missing_ok=True)
     return measured
+
+
+def _diverged(
+    place: Workplace, trained: TrainedBank, jobs: Sequence[AdapterJob], inner_loop: InnerLoop
+) -> dict[int, str]:
+    """Why adapters must not be written, by job."""
+    model, tokenizer = place.policy.model, place.policy.tokenizer
+    return {
+        job: trained.stats[job].diverged or "what it makes of its own training text is not finite"
+        for job, learnt in enumerate(jobs)
+        if not inner_loop.is_sound(model, tokenizer, trained, job, learnt)
+    }
 
 
 def asked_stamp(e_step: EStep, documents: Sequence[Document]) -> str:

@@ -164,5 +164,7 @@ def _kept(rollouts: Sequence[Rollout], keep: int | None) -> tuple[list[Rollout],
     for group in group_rollouts(rollouts):
         if chosen := best_of(group, k=len(group.outcomes) if keep is None else keep):
             return [first[outcome.edit_index] for outcome in chosen], fmean(one.reward or 0.0 for one in chosen)
-    usable = {rollout.text: rollout for rollout in reversed(first.values()) if rollout.status == "ok"}
+    diverged = {rollout.edit_index for rollout in rollouts if rollout.status == "diverged"}
+    sound = [one for one in first.values() if one.status == "ok" and one.edit_index not in diverged]
+    usable = {rollout.text: rollout for rollout in reversed(sound)}
     return sorted(usable.values(), key=lambda rollout: rollout.edit_index)[:keep], None

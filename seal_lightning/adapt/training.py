@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from seal_lightning.adapters.bank import SlotState
-from seal_lightning.bank_training import AdapterState
+from seal_lightning.bank_training import AdapterState, JobStats
 from seal_lightning.bounded import parse_json
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
 from seal_lightning.policy import Policy
@@ -54,12 +55,14 @@ def train(
     steps = [one.step if one else 0 for one in states]
     on_step(sum(steps))
     done = max(steps, default=0) // every_steps * every_steps
+    diverged: dict[int, JobStats] = {}  # not trained any further
     while True:
         stop = done + every_steps
-        stops = [stop] * len(jobs)
+        stops = [0 if job in diverged else stop for job in range(len(jobs))]
         trained = inner_loop.adapt(policy.model, policy.tokenizer, jobs, on_step=on_step, start=states, until=stops)
+        diverged |= {job: stats for job, stats in enumerate(trained.stats) if stats.diverged}
         if all(one is None or one.step < stop for one in trained.states):
-            return trained
+            return replace(trained, stats=tuple(diverged.get(job, stats) for job, stats in enumerate(trained.stats)))
         states, done = list(trained.states), stop
         _save(state, stamp, states)
         check_stop()

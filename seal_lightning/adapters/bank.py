@@ -291,6 +291,27 @@ class AdapterBank:
             moved = {name: value.to(self.device, copy=True) for name, value in state.optimizer.items()}
             self._optimizer.state[self._rows[slot]] = moved
 
+    @torch.no_grad()
+    def dissolve(self, slots: int) -> list[SlotState]:
+        """The adapters of the first slots with their optimizer states, on the CPU; the bank is of no use afterwards.
+
+        Gradients are let go first: what is taken out needs no more memory than that.
+        """
+        self.gradients = None
+        for leaf in (*self.A.values(), *self.B.values(), *self._rows):
+            leaf.grad = None
+        found = []
+        for slot in range(slots):
+            optimizer = self._optimizer.state.pop(self._rows[slot], {})
+            found.append(
+                SlotState(
+                    parameters=self.parameters[slot].to("cpu", copy=True),
+                    rank=self.ranks[slot],
+                    optimizer={name: value.to("cpu") for name, value in optimizer.items()},
+                )
+            )
+        return found
+
     def clear_gradients(self) -> None:
         """Forget what a broken-off backward pass has gathered."""
         assert self.gradients is not None, "a bank that only answers has no gradients"
@@ -340,18 +361,35 @@ class AdapterBank:
     # -- optimizer -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def step(self, learning_rates: Sequence[float], *, max_norm: float | None) -> None:
+    def prepare(self, n: int) -> None:
+        """Have the optimizer state of the first n slots ready, so that a step never runs out of memory half way."""
+        for row in self._rows[:n]:
+            if row not in self._optimizer.state:
+                step = torch.zeros((), dtype=torch.float32, device=self.device)
+                moments = {name: torch.zeros_like(row) for name in ("exp_avg", "exp_avg_sq")}
+                self._optimizer.state[row] = {"step": step, **moments}
+
+    def gradient_norms(self, n: int) -> torch.Tensor:
+        """Of the gradients gathered so far in the first n slots, (n,); one that overflows is infinite."""
+        assert self.gradients is not None, "a bank that only answers has no gradients"
+        return torch.linalg.vector_norm(self.gradients[:n], dim=1)
+
+    @torch.no_grad()
+    def step(
+        self, learning_rates: Sequence[float], *, max_norm: float | None, norms: torch.Tensor | None = None
+    ) -> None:
         """One AdamW step (torch's fused one) of the first n slots from the gradients gathered so far, which are zeroed.
 
         Args:
             learning_rates: n numbers.
             max_norm: Each adapter's gradient is scaled down to this norm (torch's `clip_grad_norm_`); None leaves it.
+            norms: The `gradient_norms`, where they are known already.
         """
         assert self.gradients is not None, "a bank that only answers has no gradients"
         n = len(learning_rates)
         grads = self.gradients[:n]
         if max_norm:
-            norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
+            norms = (self.gradient_norms(n) if norms is None else norms)[:, None]
             if self.device.type != "cpu" or bool((norms > max_norm).any()):
                 grads.mul_((max_norm / (norms + 1e-6)).clamp_(max=1.0))
         for slot, row in enumerate(self._rows):

@@ -20,6 +20,7 @@ from seal_lightning.adapters.bank import AdapterBank
 from seal_lightning.adapters.beside import add_update, note_shared
 from seal_lightning.bounded import parse_json
 from seal_lightning.errors import ModelError
+from seal_lightning.finite import check_finite
 from seal_lightning.served import save_tensors
 
 CONFIG = "adapter_config.json"
@@ -128,6 +129,7 @@ def read_lora(folder: str | Path) -> LoRA:
     kind = _other_kind(config, state)
     if kind:
         raise ModelError(f"{folder}: expected a plain LoRA, got one with {kind}: merge it into its base with peft")
+    check_finite(state, str(folder), advice="it has diverged in training or is damaged, take another one")
     return _of_one_rank(config, state)
 
 

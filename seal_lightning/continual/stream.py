@@ -10,6 +10,7 @@ the same order and goes on, to the same result.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +26,9 @@ from seal_lightning.continual.base import Countermeasure, Learnt
 from seal_lightning.continual.updates import Updates
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, JournalError
+from seal_lightning.finite import all_finite
 from seal_lightning.journal import read_rollouts
-from seal_lightning.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added, total_left_out
+from seal_lightning.left_out import ANSWERS, DIVERGED, LONGEST, SKIPPED, TRUNCATED, added, total_left_out
 from seal_lightning.phases import Report
 from seal_lightning.retention import Stream
 from seal_lightning.rollouts import make_stamp
@@ -35,6 +37,8 @@ from seal_lightning.selection import best_of, group_rollouts
 from seal_lightning.stamping import describe
 from seal_lightning.standalone import open_journal
 from seal_lightning.types import AdapterJob, Context, Rollout
+
+log = logging.getLogger(__name__)
 
 RECORD = "step.json"
 JOURNAL = "self-edits"
@@ -151,8 +155,11 @@ class _Run:
             chosen = choose(rollouts)
             if chosen is not None:
                 lora, missing = self._train(rollouts[chosen], context)
-                self.updates.add(lora)
-                save_lora(lora, place, model=self.policy.model)
+                if lora is None:
+                    chosen = None  # as where no edit could be used
+                else:
+                    self.updates.add(lora)
+                    save_lora(lora, place, model=self.policy.model)
         contexts = self.route.contexts[:number] if number else self.route.contexts
         asked = [*contexts, *self.runner.unrelated]
         answered = ask_closed_book(self.e_step, self.policy, asked, report=self.runner.report)
@@ -170,8 +177,11 @@ class _Run:
             self.journal.append(number, found)
         return self.journal.units[number]
 
-    def _train(self, rollout: Rollout, context: Context) -> tuple[LoRA, dict[str, int]]:
-        """The update that is to be added for a self-edit, and what was cut or skipped in its training."""
+    def _train(self, rollout: Rollout, context: Context) -> tuple[LoRA | None, dict[str, int]]:
+        """The update that is to be added for a self-edit, and what was cut or skipped in its training.
+
+        None where it is not finite: the policy goes on without it.
+        """
         edit = self.e_step.task.parse(rollout.text, context)
         seed = derive_seed("countermeasure", self.route.seed, len(self.learnt) + 1)
         sequences = self.countermeasure.sequences(edit.training_sequences, self.learnt, seed=seed)
@@ -181,7 +191,17 @@ class _Run:
         (stats,) = trained.stats
         longest = loop.longest(self.policy.tokenizer, job) if stats.truncated else 0
         missing = {TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest}
-        return self.countermeasure.finish(bank_lora(trained.bank, 0), self.learnt, policy=self.policy), missing
+        if loop.is_sound(self.policy.model, self.policy.tokenizer, trained, 0, job):
+            lora = self.countermeasure.finish(bank_lora(trained.bank, 0), self.learnt, policy=self.policy)
+            if all_finite(lora.state.values()):
+                return lora, missing
+        log.warning(
+            "%s, %s: its adapter diverged (%s), so nothing is learnt from it: lower model.inner_loop.learning_rate",
+            self.route.name,
+            context.id,
+            stats.diverged or "what it makes of its own training text is not finite",
+        )
+        return None, {**missing, DIVERGED: 1}
 
     def _learnt(self, number: int, chosen: int | None) -> Learnt:
         context = self.route.contexts[number - 1]
@@ -211,8 +231,10 @@ def left_out_of(folder: Path) -> dict[str, int]:
 def choose(rollouts: Sequence[Rollout]) -> int | None:
     """The place of the rollout to learn from: the best by reward where they have one, else the only usable one."""
     if any(rollout.reward is not None for rollout in rollouts):
-        (best,) = best_of(group_rollouts(rollouts)[0])
-        return next(place for place, rollout in enumerate(rollouts) if rollout.edit_index == best.edit_index)
+        best = best_of(group_rollouts(rollouts)[0])  # none where each edit has diverged in a repeat
+        return next(
+            (place for place, one in enumerate(rollouts) if best and one.edit_index == best[0].edit_index), None
+        )
     return next((place for place, rollout in enumerate(rollouts) if rollout.status == "ok"), None)
 
 

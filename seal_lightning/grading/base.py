@@ -10,6 +10,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 
 from seal_lightning.errors import ConfigError, GradingError
 from seal_lightning.grading.scripts import has_other_letters
@@ -101,6 +102,27 @@ class Grader(ABC):
         """The reasons in a verdict of `verdicts`, of a grader that can tell them from the answer alone."""
         del answer
         return {}
+
+
+def checked(grader: object, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+    """The verdicts, if all scores are what they have to be.
+
+    Args:
+        grader: Who gave them, a class of a user's own perhaps.
+        verdicts: One for each answer, or for each edit.
+
+    Raises:
+        GradingError: A score is no number in [0, 1].
+    """
+    for verdict in verdicts:
+        score = verdict.score
+        if not isinstance(score, Real) or not 0.0 <= score <= 1.0:  # nan is in no range
+            kind = type(grader)
+            raise GradingError(
+                f"{kind.__module__}.{kind.__qualname__} must score with a number in [0, 1], got {score!r}: mend it, "
+                "and resume"
+            )
+    return verdicts
 
 
 class EnglishGrader(Grader):

@@ -15,6 +15,7 @@ import torch
 from seal_lightning.adapters import AdapterBank
 from seal_lightning.adapters.coverage import special_ids
 from seal_lightning.errors import ModelError
+from seal_lightning.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -139,9 +140,9 @@ def runnable(model: Any, *, doing: str) -> Iterator[None]:
     """Turn what a model raises that cannot even be run a row at a time into a `ModelError`."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
         raise refused(model, doing, " ".join(str(error).split())[:200]) from error
 
 
@@ -224,9 +225,11 @@ def _fault_of(attempt: Callable[[int], str], *, draws: int) -> str:
     for number in range(draws):
         try:
             fault = attempt(number)
-        except (torch.OutOfMemoryError, ModelError):  # the second: refused whatever the way
+        except ModelError:  # refused whatever the way
             raise
         except FAILURES as error:
+            if is_out_of_memory(error):
+                raise
             fault = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         if not fault:
             break

@@ -27,11 +27,15 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What was generated for each prompt, how many tokens that took together, and which texts end at the limit."""
+    """What was generated for each prompt, how many tokens that took together, and which texts end at the limit.
+
+    `finite` is off where the adapter's logits were not finite, so that the texts mean nothing.
+    """
 
     texts: tuple[str, ...]
     tokens: int
     cut: tuple[bool, ...] = ()
+    finite: bool = True
 
 
 class Answerer(ABC):
@@ -84,6 +88,8 @@ class LocalAnswerer(Answerer):
         on_done: Callable[[int], None] = lambda count: None,
     ) -> list[Answers]:
         prompts = [policy.encode(policy.format(prompt)) for one in asked for prompt in one.prompts]
+        jobs = [one.job for one in asked for _ in one.prompts]
+        broken: set[int] = set()
         written = generate_all(
             policy,
             prompts,
@@ -91,13 +97,15 @@ class LocalAnswerer(Answerer):
             max_new_tokens=max_new_tokens,
             on_done=on_done,
             adapters=trained,
-            jobs=[one.job for one in asked for _ in one.prompts],
+            jobs=jobs,
+            on_broken=broken.add,
         )
+        diverged = {jobs[row] for row in broken}
         given = iter(zip(prompts, written, strict=True))
         answers = []
         for one in asked:
             mine = [next(given) for _ in one.prompts]
             texts, counts = tuple(text for _, (text, _) in mine), [count for _, (_, count) in mine]
             cut = tuple(is_cut(policy, prompt, count, max_new_tokens) for prompt, (_, count) in mine)
-            answers.append(Answers(texts, sum(counts), cut))
+            answers.append(Answers(texts, sum(counts), cut, finite=one.job not in diverged))
         return answers

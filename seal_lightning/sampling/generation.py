@@ -15,7 +15,9 @@ from typing import Protocol
 import torch
 
 from seal_lightning.errors import ModelError
+from seal_lightning.finite import rows_finite
 from seal_lightning.isolation import PADDED, AnsweringWay, answering_way
+from seal_lightning.memory import in_parts
 from seal_lightning.policy import Policy
 
 Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
@@ -57,6 +59,7 @@ def generate(
     choose: Choose = most_likely,
     on_keep: Callable[[Sequence[int]], None] = lambda rows: None,
     way: AnsweringWay | None = None,
+    on_broken: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """Continue every prompt of one batch until its end-of-sequence token.
 
@@ -68,12 +71,13 @@ def generate(
         on_keep: Told which rows of the current batch go on when others leave it.
         way: How the rows are continued; the prompts have to be one of its `groups`. The model's own without adapters
             where unset.
+        on_broken: Told of a row whose logits are not finite, which ends there; unset, that is an error.
 
     Returns:
         The new token ids of each row, without the end-of-sequence token.
 
     Raises:
-        ModelError: A prompt fills the window.
+        ModelError: A prompt fills the window, or the logits are not finite.
     """
     longest = max(map(len, prompts))
     room = min(max_new_tokens, policy.window - longest)
@@ -86,10 +90,14 @@ def generate(
     batch = (way or answering_way(policy.model, longest=longest + room)).start(policy.model, prompts)
     texts: list[list[int]] = [[] for _ in prompts]
     for _ in range(room):
-        tokens = choose(batch.logits(), batch.rows)
-        for place, token in enumerate(tokens.tolist()):
+        logits = batch.logits()
+        tokens = choose(logits, batch.rows)
+        for place, (token, finite) in enumerate(torch.stack([tokens, rows_finite(logits).long()], dim=1).tolist()):
             row = batch.rows[place]
-            if batch.going[place] and token not in stops:
+            if batch.going[place] and not finite:
+                (on_broken or _refuse(policy, prompts))(row)
+                batch.going[place] = False
+            elif batch.going[place] and token not in stops:
                 texts[row].append(token)
             else:
                 batch.going[place] = False
@@ -99,6 +107,18 @@ def generate(
         if batch.may_leave and batch.going.count(False) > _GONE * len(batch.going):
             on_keep(batch.shrink())
     return texts
+
+
+def _refuse(policy: Policy, prompts: Sequence[Sequence[int]]) -> Callable[[int], None]:
+    def refuse(row: int) -> None:
+        name = getattr(policy.model.config, "_name_or_path", "") or type(policy.model).__name__
+        raise ModelError(
+            f"model.source.name={name}: expected finite logits after a prompt of {len(prompts[row])} tokens, got nan "
+            "or infinity: the policy's weights are damaged or overflow; try model.source.dtype=float32, other weights, "
+            "or lower learning rates where they were trained"
+        )
+
+    return refuse
 
 
 def batches(
@@ -142,8 +162,11 @@ def generate_all(
     on_done: Callable[[int], None] = lambda count: None,
     adapters: Adapters | None = None,
     jobs: Sequence[int | None] = (),
+    on_broken: Callable[[int], None] | None = None,
 ) -> list[tuple[str, int]]:
     """Continue any number of prompts; the text of each, and how many tokens it took.
+
+    Fewer are continued together where the memory does not suffice.
 
     Args:
         policy: In evaluation mode.
@@ -154,14 +177,43 @@ def generate_all(
         on_done: Told how many were finished since the last call.
         adapters: To continue with; without them the policy does it alone.
         jobs: Which of the adapters each prompt gets (None: none).
+        on_broken: Told of a prompt, by its number, whose adapter makes logits that are not finite; it may be told
+            twice. The policy's own, and any where it is unset, are an error.
 
     Raises:
-        ModelError: A prompt fills the window, or the model cannot be run.
+        ModelError: A prompt fills the window, the model cannot be run, or its logits are not finite.
+        NoMemoryError: Not even one prompt fits.
     """
     written: dict[int, tuple[str, int]] = {}
     longest = max(map(len, prompts), default=0) + max_new_tokens
     way = answering_way(policy.model, adapters.layers if adapters else (), longest=longest)
-    for rows in batches(
+
+    def write(rows: Sequence[int]) -> list[list[int]]:
+        broken: list[int] = []
+        with adapters.answering([jobs[row] for row in rows]) if adapters else nullcontext() as working:
+            found = generate(
+                policy,
+                [prompts[row] for row in rows],
+                max_new_tokens=max_new_tokens,
+                choose=choose(rows),
+                on_keep=working.keep if working else lambda rows: None,
+                way=way,
+                on_broken=broken.append if adapters and on_broken else None,
+            )
+        mine = [rows[place] for place in broken]
+        if mine and len({jobs[row] for row in rows}) > 1:  # once more by adapter: what is broken may have spread
+            return apart(rows)
+        for row in mine:
+            assert on_broken is not None
+            (_refuse(policy, prompts) if jobs[row] is None else on_broken)(row)
+        return found
+
+    def apart(rows: Sequence[int]) -> list[list[int]]:
+        by_job = {job: [row for row in rows if jobs[row] == job] for job in {jobs[row]: None for row in rows}}
+        found = {row: tokens for some in by_job.values() for row, tokens in zip(some, write(some), strict=True)}
+        return [found[row] for row in rows]
+
+    groups = batches(
         policy,
         prompts,
         size=size,
@@ -169,17 +221,9 @@ def generate_all(
         by_length=adapters is None,  # or neighbours of one adapter stay together
         way=way,
         owners=jobs,
-    ):
-        part = [prompts[row] for row in rows]
-        with adapters.answering([jobs[row] for row in rows]) if adapters else nullcontext() as working:
-            found = generate(
-                policy,
-                part,
-                max_new_tokens=max_new_tokens,
-                choose=choose(rows),
-                on_keep=working.keep if working else lambda rows: None,
-                way=way,
-            )
+    )
+    advice = "lower the number of tokens that may be written, or use a smaller model"
+    for rows, found in in_parts(groups, write, device=policy.device, doing="writing texts", advice=advice):
         for row, tokens in zip(rows, found, strict=True):
             written[row] = policy.decode(tokens, prompt=prompts[row]), len(tokens)
         on_done(len(rows))

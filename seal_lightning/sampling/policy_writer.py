@@ -10,6 +10,7 @@ import torch
 from seal_lightning.errors import ModelError
 from seal_lightning.isolation import AnsweringWay, answering_way
 from seal_lightning.isolation.rows import last_logits
+from seal_lightning.memory import in_parts
 from seal_lightning.policy import Policy
 from seal_lightning.sampling.generation import generate_all, is_cut
 from seal_lightning.types import Prompt, Written
@@ -46,9 +47,15 @@ class PolicyWriter:
         # What is read before an option's last token; options of one token share it, so a prompt is read once.
         read = list(dict.fromkeys((*prompt, *end[:-1]) for prompt in asked for end in ends))
         scores: dict[tuple[int, ...], torch.Tensor] = {}
-        for numbers in self._groups(read):
-            part = [read[number] for number in numbers]
-            scores |= zip(part, self._log_probabilities(part, last=max(map(len, ends))), strict=True)
+        parts = in_parts(
+            self._groups(read),
+            lambda numbers: self._log_probabilities([read[number] for number in numbers], last=max(map(len, ends))),
+            device=policy.device,
+            doing="asking the policy",
+            advice="take shorter passages or edits, or a smaller model",
+        )
+        for numbers, found in parts:
+            scores |= zip([read[number] for number in numbers], found, strict=True)
         table = torch.tensor([[_mean(scores[*prompt, *end[:-1]], end) for end in ends] for prompt in asked])
         return [tuple(row) for row in table.double().softmax(dim=1).tolist()]
 

@@ -2,16 +2,20 @@
 
 import hashlib
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from seal_lightning import adapt
-from seal_lightning.errors import ConfigError, DataError, ModelError, StaleJournalError, Stopped
+from seal_lightning.errors import ConfigError, DataError, DivergedError, ModelError, StaleJournalError, Stopped
+from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.lab import LabPassages
 from seal_lightning.model import LAB
 from seal_lightning.stopping import StopSignals
@@ -348,3 +352,46 @@ def test_a_card_says_what_no_adapter_acts_on(tmp_path):
     )
     found = json.loads((folder / "adaptation.json").read_text())["without_adapter"]
     assert found == {reason: ["model.layers.0.mlp.experts", "model.layers.1.mlp.experts"]}
+
+
+def blow_up(monkeypatch, chosen):
+    """Train what is chosen at a rate that no model stands."""
+    plan = InnerLoop._plan
+
+    def shaky(self, job, model, tokenizer):
+        found = plan(self, job, model, tokenizer)
+        return replace(found, rates=[3e38] * len(found.rates)) if chosen(job) else found
+
+    monkeypatch.setattr(InnerLoop, "_plan", shaky)
+
+
+def test_an_adapter_that_diverged_is_not_written_and_the_others_are(tmp_path, monkeypatch, capsys):
+    write_inputs(tmp_path)
+    first = json.loads((tmp_path / "documents.jsonl").read_text().splitlines()[0])["passage"]
+    options = ("--learn", "passage", "--adapters", "each")
+    run(tmp_path, "whole", *options)
+    capsys.readouterr()
+    blow_up(monkeypatch, lambda job: any(first in one.text for one in job.training_sequences))
+    run(tmp_path, "out", *options)
+    said = capsys.readouterr()
+    assert names(tmp_path / "out") == [name for name in names(tmp_path / "whole") if name != "first"]
+    expected = r"^first: not written, since its training diverged \(the .* at step \d+ of \d+\): lower "
+    assert re.search(expected, said.err, re.MULTILINE)
+    assert "saved: 2 adapters in " in said.err
+    rows = [[cell.strip() for cell in line.split("|")] for line in said.out.splitlines() if line.startswith("| ")]
+    assert [row[4] for row in rows].count("diverged") == 1
+    note = "1 adapter diverged, which counts as the policy without it: lower inner_loop.learning_rate."
+    assert note in said.out and note in (tmp_path / "out" / "adapt.md").read_text()
+    weights = "adapter_model.safetensors"
+    for name in names(tmp_path / "out"):
+        mine, other = (load_file(tmp_path / folder / "adapters" / name / weights) for folder in ("out", "whole"))
+        for key, tensor in mine.items():
+            torch.testing.assert_close(tensor, other[key], atol=1e-4, rtol=0)
+
+
+def test_a_command_all_of_whose_adapters_diverged_fails(tmp_path, monkeypatch, capsys):
+    write_inputs(tmp_path)
+    blow_up(monkeypatch, lambda job: True)
+    with pytest.raises(DivergedError, match=r"^no adapter was written, since all of their trainings diverged: lower "):
+        run(tmp_path, "out", "--learn", "passage")
+    assert not (tmp_path / "out" / "adapters").exists() and capsys.readouterr().err.count("not written, since") == 4

@@ -137,6 +137,22 @@ def test_choice():
     assert choose([rollout(0, 0.5), rollout(1, 0.5)]) == 0
     assert choose([rollout(0, None)]) == 0
     assert choose([rollout(0, None, "rejected")]) is None
+    assert choose([rollout(0, 0.5), rollout(0, None, "diverged")]) is None
+    assert choose([rollout(0, None, "diverged"), rollout(1, 0.1)]) == 1
+
+
+def test_an_adapter_that_diverges_is_not_added(tmp_path, caplog):
+    at_work = runner()
+    before = logits(at_work)
+    loop = replace(at_work.e_step.inner_loop, learning_rate=3e38)
+    at_work = replace(at_work, e_step=replace(at_work.e_step, inner_loop=loop))
+    stream = at_work.run(replace(ROUTE, contexts=CONTEXTS[:1]), Countermeasure(), tmp_path)
+    assert torch.equal(logits(at_work), before)
+    assert stream.rows[1][0] == stream.rows[0][0] and not (tmp_path / "adapter").exists()
+    assert [path.name for path in (tmp_path / "step-001").iterdir()] == ["step.json"]
+    step = json.loads((tmp_path / "step-001" / "step.json").read_text())
+    assert step["chosen"] is None and step["left_out"]["diverged"] == 1
+    assert "order 1, seed 1, tarn: its adapter diverged (the " in caplog.text
 
 
 def test_an_edit_that_cannot_be_used_leaves_the_policy_as_it_is(tmp_path):
