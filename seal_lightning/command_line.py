@@ -17,6 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from transformers.utils import logging as transformers_logging
 
+from seal_lightning.bounded import parse_json
 from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
 from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
@@ -265,9 +266,7 @@ class SEALCLI(LightningCLI):
         self._say_usage(read_fit(run))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
         if (run / "policy").exists():
-            chosen = json.loads((run / "policy" / "selection.json").read_text())
-            value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
-            self._say(f"best policy: {run / 'policy'}  (round {chosen['round']}{value})")
+            self._say(f"best policy: {run / 'policy'}  ({_selected(run / 'policy')})")
         test = "" if self.datamodule.sources["test"] else " --data.test FILE"
         self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")
 
@@ -313,3 +312,14 @@ class SEALCLI(LightningCLI):
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero:
             print(text, flush=True)
+
+
+def _selected(policy: Path) -> str:
+    """Which round's policy lies in a folder, in a few words."""
+    path = policy / "selection.json"
+    try:
+        chosen = parse_json(path.read_bytes())
+        value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
+        return f"round {chosen['round']:d}{value}"
+    except (OSError, KeyError, TypeError, ValueError):
+        return f"of which round it is cannot be read in {path.name}"

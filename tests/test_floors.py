@@ -61,7 +61,19 @@ FLOOR_OF = {
     **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases", "served"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book", "predictions"], 3),
     **dict.fromkeys(
-        ["hooks", "fit_stamp", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4
+        [
+            "hooks",
+            "fit_stamp",
+            "training_checkpoint",
+            "rollouts",
+            "executors",
+            "module",
+            "loop",
+            "trainer",
+            "strategies",
+            "screen",
+        ],
+        4,
     ),
     **dict.fromkeys(
         [
