@@ -21,6 +21,7 @@ from seal_lightning.bounded import parse_json
 from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
 from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
+from seal_lightning.config_files import sections_of
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
@@ -29,7 +30,7 @@ from seal_lightning.journal import read_fit, read_validations
 from seal_lightning.journal_lines import rollout_to_dict
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.module import SEALModule
-from seal_lightning.offline import Parser, ParserError, named_options, save_settings
+from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, save_settings
 from seal_lightning.predictions import predict, to_row
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
@@ -164,10 +165,13 @@ class SEALCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        actions = self._subcommand_parsers[args[0]]._actions
         try:
-            self.config = parser.parse_args(args)
+            with sections_of(plain_options(actions)):
+                self.config = parser.parse_args(args)
         except ParserError as error:
             raise ConfigError(explain(str(error), self._given(args))) from error
+        refuse_nulls(actions, self.config[args[0]], self._given(args))
 
     def _given(self, args: Any) -> Given:
         return Given(args[0], args, args.files, *named_options(self._subcommand_parsers[args[0]]._actions))

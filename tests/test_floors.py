@@ -80,6 +80,7 @@ FLOOR_OF = {
             "cli",
             "command_line",
             "config_errors",
+            "config_files",
             "quickstart",
             "offline",
             "grade",
