@@ -25,6 +25,7 @@ from seal_lightning.config_files import sections_of
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
+from seal_lightning.fit_stamp import told_changes
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations
 from seal_lightning.journal_lines import rollout_to_dict
@@ -307,7 +308,8 @@ class SEALCLI(LightningCLI):
         run = Path(self.trainer.default_root_dir)
         more = self.model.e_step.task.tables(validations)
         missing = render_left_out(total_left_out(every or self.model.evaluated))
-        parts = (render_table(rows), more, f"{MISSING} {missing}." if missing else "")
+        changed = told_changes(run) if name == "fit" else ""
+        parts = (render_table(rows), more, changed, f"{MISSING} {missing}." if missing else "")
         text = "\n\n".join(part for part in parts if part)
         (run / f"{name}.md").write_text(text + "\n", encoding="utf-8")
         (run / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")

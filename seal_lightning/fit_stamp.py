@@ -169,6 +169,13 @@ def save_run(trainer: Any, module: Any) -> None:
     module.record_saved = True
 
 
+def told_changes(run: Path) -> str:
+    """What changed in the middle of a run, a line of Markdown; empty where nothing did."""
+    record = read_record(run / "journal")
+    lines = [f"from round {one.round + 1} on, {show_changes([one])}" for one in (record.changes if record else ())]
+    return f"Settings that changed: {'; '.join(lines)}." if lines else ""
+
+
 def _folder(trainer: Any) -> Path:
     return Path(trainer.default_root_dir) / "journal"
 
