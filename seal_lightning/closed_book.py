@@ -31,8 +31,25 @@ class Answered:
 
     @staticmethod
     def from_dict(row: Mapping[str, Any]) -> Answered:
-        """The reverse of `asdict`; other keys are ignored."""
-        return Answered(tuple(row["answers"]), tuple(row["scores"]), int(row.get("cut", 0)))
+        """The reverse of `asdict`; other keys are ignored.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is none.
+        """
+        answers, scores, cut = row["answers"], row["scores"], row.get("cut", 0)
+        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+            raise ValueError("answers that are no texts")
+        if not isinstance(scores, list) or not all(_is_share(score) for score in scores):
+            raise ValueError("scores that are not from 0 to 1")
+        if len(answers) != len(scores):
+            raise ValueError(f"{len(scores)} scores for {len(answers)} answers")
+        if isinstance(cut, bool) or not isinstance(cut, int):
+            raise ValueError(f"{cut!r} answers that were cut")
+        return Answered(tuple(answers), tuple(scores), cut)
+
+
+def _is_share(score: object) -> bool:
+    return isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1
 
 
 def ask_closed_book(

@@ -25,6 +25,7 @@ from seal_lightning.config_files import naming_files, sections_of
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
+from seal_lightning.fit_stamp import told_changes
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations
 from seal_lightning.journal_lines import rollout_to_dict
@@ -273,9 +274,7 @@ class SEALCLI(LightningCLI):
         self._say_usage(read_fit(run))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
         if (run / "policy").exists():
-            chosen = parse_json((run / "policy" / "selection.json").read_text())
-            value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
-            self._say(f"best policy: {run / 'policy'}  (round {chosen['round']}{value})")
+            self._say(f"best policy: {run / 'policy'}  ({_selected(run / 'policy')})")
         test = "" if self.datamodule.sources["test"] else " --data.test FILE"
         self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")
 
@@ -312,7 +311,8 @@ class SEALCLI(LightningCLI):
         run = Path(self.trainer.default_root_dir)
         more = self.model.e_step.task.tables(validations)
         missing = render_left_out(total_left_out(every or self.model.evaluated))
-        parts = (render_table(rows), more, f"{MISSING} {missing}." if missing else "")
+        changed = told_changes(run) if name == "fit" else ""
+        parts = (render_table(rows), more, changed, f"{MISSING} {missing}." if missing else "")
         text = "\n\n".join(part for part in parts if part)
         (run / f"{name}.md").write_text(text + "\n", encoding="utf-8")
         (run / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
@@ -321,3 +321,14 @@ class SEALCLI(LightningCLI):
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero:
             print(text, flush=True)
+
+
+def _selected(policy: Path) -> str:
+    """Which round's policy lies in a folder, in a few words."""
+    path = policy / "selection.json"
+    try:
+        chosen = parse_json(path.read_bytes())
+        value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
+        return f"round {chosen['round']:d}{value}"
+    except (OSError, KeyError, TypeError, ValueError):
+        return f"of which round it is cannot be read in {path.name}"

@@ -20,6 +20,7 @@ from seal_lightning.errors import SealError
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import is_begun
 from seal_lightning.run_stamp import (
+    FILE,
     Record,
     Rules,
     compare,
@@ -111,7 +112,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 
 def begin_run(trainer: Any, module: Any, *, checkpoint: dict[str, Any] | None) -> Record:
-    """The record that this fit goes on with; nothing is written. A collective.
+    """The record that this fit goes on with; `save_run` writes it. A collective.
 
     Args:
         trainer: Its `default_root_dir` is the run folder.
@@ -126,12 +127,12 @@ def begin_run(trainer: Any, module: Any, *, checkpoint: dict[str, Any] | None) -
     found: Record | None = None
     try:
         if trainer.is_global_zero:  # the folder may be on the first rank's node alone
-            found = read_record(_folder(trainer))
+            found = read_record(_folder(trainer)) if checkpoint or _was_begun(trainer) else None
         if found is not None:
             result: Record | SealError = compare(
-                found, stamp, where=f"journal {_folder(trainer)}", round=round, rules=rules
+                found, stamp, where=f"journal {_folder(trainer) / FILE}", round=round, rules=rules
             )
-        elif rules.other_versions or not (trainer.is_global_zero and _was_begun(_folder(trainer))):
+        elif rules.other_versions or not (trainer.is_global_zero and _was_begun(trainer)):
             result = Record(stamp)
         else:
             result = without_record(_folder(trainer), rules=rules)
@@ -146,27 +147,41 @@ def begin_run(trainer: Any, module: Any, *, checkpoint: dict[str, Any] | None) -
     first = trainer.ranks.gather(result)[0]
     if isinstance(first, SealError):
         raise first
+    module.record_saved = False
     before = len(found.changes) if found else 0
     if trainer.is_global_zero and (new := first.changes[before:]):
         log.warning("this run goes on with other settings, which are written down: %s", show_changes(new))
     return first
 
 
-def save_run(trainer: Any, record: Record) -> None:
-    """Write the record before the first line of a journal. A collective."""
+def save_run(trainer: Any, module: Any) -> None:
+    """Write the record of a fit before the first line of a journal, once. A collective."""
+    if module.record_saved:
+        return
     error: SealError | None = None
     if trainer.is_global_zero:
         try:
-            save_record(_folder(trainer), record)
+            save_record(_folder(trainer), module.record)
         except SealError as caught:
             error = caught
     if error := trainer.ranks.gather(error)[0]:
         raise error
+    module.record_saved = True
+
+
+def told_changes(run: Path) -> str:
+    """What changed in the middle of a run, a line of Markdown; empty where nothing did."""
+    record = read_record(run / "journal")
+    lines = [f"from round {one.round + 1} on, {show_changes([one])}" for one in (record.changes if record else ())]
+    return f"Settings that changed: {'; '.join(lines)}." if lines else ""
 
 
 def _folder(trainer: Any) -> Path:
     return Path(trainer.default_root_dir) / "journal"
 
 
-def _was_begun(folder: Path) -> bool:
-    return any(is_begun(folder, f"{phase}-[0-9][0-9][0-9].rank-*.jsonl") for phase in ("train", "validation"))
+def _was_begun(trainer: Any) -> bool:
+    """Whether the folder holds anything of a fit, which other settings would be mixed with."""
+    phases = [f"{phase}-[0-9][0-9][0-9].rank-*.jsonl" for phase in ("train", "validation")]
+    checkpoint = trainer.checkpoints / "last.ckpt"
+    return checkpoint.exists() or any(is_begun(_folder(trainer), pattern) for pattern in phases)

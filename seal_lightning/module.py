@@ -142,6 +142,7 @@ class SEALModule(LightningModule):
         self.base_fingerprint = ""
         self.base_stamp: dict[str, Any] = {}
         self.record = Record({})  # what the fit depends on, once it has begun
+        self.record_saved = True  # or nothing is to be saved, as by other commands
         self._compared = False  # with a checkpoint's
 
     # -- the policy ------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from seal_lightning.evaluation import bootstrap_interval
 from seal_lightning.grading import Answer, Grader, Reward, Verdict, checked
 from seal_lightning.grading.agreement import RIGHT, kappa
 from seal_lightning.journal import read_units
+from seal_lightning.journal_lines import add_units
 from seal_lightning.official import OfficialRun, read_run
 from seal_lightning.racing import Racing, Training, race
 from seal_lightning.selection import best_of, group_rollouts
@@ -165,7 +166,7 @@ def _journal_entries(source: str, name: str, files: Sequence[Path]) -> list[Entr
     units: dict[int, list[Rollout]] = {}
     for file in files:
         try:
-            units |= read_units(file, read_bytes(file))
+            add_units(units, file, read_units(file, read_bytes(file)))
         except JournalError as error:
             raise DataError(str(error)) from error  # the user's file, not a run of ours
     rollouts = [rollout for unit in sorted(units) for rollout in units[unit]]

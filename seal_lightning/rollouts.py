@@ -14,7 +14,7 @@ from typing import Any
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import JournalError, SealError
 from seal_lightning.executors import UnitWork
-from seal_lightning.fit_stamp import rules_of
+from seal_lightning.fit_stamp import rules_of, save_run
 from seal_lightning.hooks import notify
 from seal_lightning.journal import Journal
 from seal_lightning.ranks import Ranks, one_line
@@ -72,6 +72,7 @@ class UnitRunner:
         self._round = None if by_stamp else round
         # Every rank reads all files that it can see: on one machine all of them, on several nodes maybe its own only.
         self.journal, seen = self._open_journal(Path(trainer.default_root_dir) / folder, name, stamp)
+        save_run(trainer, module)
         self._mine = {
             unit for unit in seen[self.ranks.rank] if not any(unit in other for other in seen[: self.ranks.rank])
         }

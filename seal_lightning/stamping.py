@@ -127,7 +127,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _path(kind: type) -> str:
+def _path(kind: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 

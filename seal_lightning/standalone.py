@@ -7,7 +7,9 @@ Both run the E-step outside a trainer, in one process and on one device. Their o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -19,14 +21,18 @@ from seal_lightning.adapters import base_of, carried, merge_lora, read_lora, sta
 from seal_lightning.bounded_yaml import load_yaml
 from seal_lightning.config_errors import read_config_files
 from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.fit_stamp import is_noted
 from seal_lightning.journal import Journal
 from seal_lightning.model import load_model
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, save_settings
 from seal_lightning.policy import Policy
+from seal_lightning.run_stamp import FILE, Record, Rules, compare, read_record, show_changes, without_record
+
+log = logging.getLogger(__name__)
 
 FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
-ONE_RUN = ("resume", "dry_run")  # options of a single start, which are not kept
+ONE_RUN = ("resume", "dry_run", "allow_other_versions")  # options of a single start, which are not kept
 TINY = 5_000_000  # parameters
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -66,6 +72,11 @@ def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, Any
         type=Literal["debug", "info", "warning", "error"],
         default="warning",
         help="Detail of the log; debug shows tracebacks.",
+    )
+    parser.add_argument(
+        "--allow_other_versions",
+        action="store_true",
+        help="Resume what other versions of seal-lightning or of its libraries began; run.json says so then.",
     )
     if settings := _settings_of(_given(args, "policy")):
         parser.set_defaults({f"model.{name}": value for name, value in settings.items()})
@@ -145,9 +156,53 @@ def _writable(output: Path) -> Iterator[None]:
         raise ConfigError(f"--output {output}: {error.strerror or error}; choose a folder you can write to") from error
 
 
-def open_journal(folder: Path, name: str, *, stamp: Mapping[str, Any]) -> Journal:
+def rules(*, other_versions: bool = False) -> Rules:
+    """What a resume with `--resume` may differ in."""
+    return Rules("--output", "--allow_other_versions", other_versions, is_noted)
+
+
+def open_journal(
+    folder: Path,
+    name: str,
+    *,
+    stamp: Mapping[str, Any],
+    may_differ: Callable[[str], bool] = lambda key: False,
+    contexts: Sequence[Sequence[str]] | None = None,
+) -> Journal:
     """A journal below `--output`. Raises as `Journal`."""
-    return Journal(folder, name, stamp=stamp, folder_option="--output", resume_option="--resume")
+    return Journal(
+        folder,
+        name,
+        stamp=stamp,
+        folder_option="--output",
+        resume_option="--resume",
+        may_differ=may_differ,
+        contexts=contexts,
+    )
+
+
+def check_record(folder: Path, stamp: Mapping[str, Any], *, begun: bool, rules: Rules) -> Record:
+    """The record that a run in this folder goes on with; nothing is written.
+
+    Args:
+        folder: With `run.json`, where the run was begun.
+        stamp: What the run depends on from now on.
+        begun: Whether the folder holds results already.
+        rules: What may differ.
+
+    Raises:
+        StaleJournalError: It was begun with other settings.
+        JournalError: `run.json` is damaged.
+    """
+    stamp, found = json.loads(json.dumps(stamp)), read_record(folder) if begun else None
+    if found is not None:
+        record = compare(found, stamp, where=str(folder / FILE), round=0, rules=rules)
+        if new := record.changes[len(found.changes) :]:
+            log.warning("this run goes on with other settings, which are written down: %s", show_changes(new))
+        return record
+    if begun and not rules.other_versions:
+        raise without_record(folder, rules=rules)
+    return Record(stamp)
 
 
 # -- the policy --------------------------------------------------------------------------------------------------------

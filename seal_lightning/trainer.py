@@ -27,6 +27,7 @@ from seal_lightning.ranks import Ranks
 from seal_lightning.stopping import StopSignals, requeue
 from seal_lightning.strategies import ZeROStrategy
 from seal_lightning.streams import last_words
+from seal_lightning.training_checkpoint import fault_of
 from seal_lightning.watch import PATIENCE
 
 
@@ -204,19 +205,12 @@ class SEALTrainer(Trainer):
             raise ConfigError(
                 f"--ckpt_path {ckpt_path}: there is no file {path}; give last, best or a checkpoint of seal fit"
             )
-        try:
-            found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)  # reads the index only
-        except Exception as error:  # a file that is no checkpoint fails in as many ways as there are files
-            raise _no_checkpoint(ckpt_path, path) from error
-        if not isinstance(found, dict) or "seal" not in found:
-            raise _no_checkpoint(ckpt_path, path)
+        if fault := fault_of(path):
+            raise ConfigError(
+                f"--ckpt_path {ckpt_path}: {path} is damaged, or no checkpoint of seal fit: {fault}; give last, best "
+                "or another one"
+            )
         return str(path)
-
-
-def _no_checkpoint(ckpt_path: str, path: Path) -> ConfigError:
-    return ConfigError(
-        f"--ckpt_path {ckpt_path}: {path} is damaged, or no checkpoint of seal fit; give last, best or another one"
-    )
 
 
 def _check_slurm(environment: Mapping[str, str]) -> None:

@@ -253,9 +253,17 @@ def full_disk(seal, capfd, tmp_path):
 
 
 def test_no_room_for_the_journal(full_disk, tmp_path):
-    code, _, err = full_disk(4_000, *FIT)
+    code, _, err = full_disk(20_000, *FIT)
     assert code == 1 and err.count("\n") == 1
     assert err.startswith("seal: journal ") and "make room and resume" in err
+    kept = {path.name for path in (tmp_path / "run" / "journal").iterdir()}
+    assert kept == {"run.json", "validation-000.rank-0.jsonl"}
+
+
+def test_no_room_for_the_stamp_of_a_run(full_disk, tmp_path):
+    code, _, err = full_disk(4_000, *FIT)
+    assert code == 1 and err.count("\n") == 1
+    assert err.startswith(f"seal: {tmp_path / 'run' / 'journal' / 'run.json'}: File too large")
     assert not any((tmp_path / "run" / "journal").iterdir())
 
 

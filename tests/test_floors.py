@@ -67,6 +67,7 @@ FLOOR_OF = {
         [
             "hooks",
             "fit_stamp",
+            "training_checkpoint",
             "rollouts",
             "executors",
             "module",

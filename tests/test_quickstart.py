@@ -41,7 +41,7 @@ def test_validations_and_the_last_row_are_read_from_a_run(tmp_path):
 
 
 def test_edits_stand_side_by_side_with_their_answers_and_no_markup(tmp_path):
-    contexts = {"a": 0.5, "b": 0.2, "c": 0.9}  # gains; a's is the median
+    contexts = {"a": 0.3, "b": 0.2, "c": 0.5}  # gains; a's is the median
     before = [replace(EDIT, context_id=name) for name in contexts]
     after = [
         replace(EDIT, context_id=name, score=0.5 + gain, text="full", scores=(1.0, 1.0), answers=("salt", "Barker"))

@@ -9,13 +9,23 @@ finished is on disk, and `--resume` goes on from it. Left out: training the self
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from seal_lightning.adapt.adapters import Adapted, Workplace, asked_stamp, make, missing_of, one_each, one_for_all
+from seal_lightning.adapt.adapters import (
+    RESULT,
+    Adapted,
+    Workplace,
+    asked_stamp,
+    make,
+    missing_of,
+    one_each,
+    one_for_all,
+)
 from seal_lightning.adapt.edits import Learn, Lesson, Writing, lessons, raced_for, write_edits
 from seal_lightning.adapt.estimate import estimate
 from seal_lightning.adapt.scores import Measured, score_of
@@ -23,22 +33,37 @@ from seal_lightning.bounded import parse_json, read_stdin
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.command_line import set_log_level
 from seal_lightning.config_errors import read_config_files
+from seal_lightning.data import units
 from seal_lightning.data.documents import STDIN, Document, Documents, read_sources
 from seal_lightning.errors import ConfigError, DivergedError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
+from seal_lightning.fit_stamp import tokenizer_digest
 from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.journal import is_begun
 from seal_lightning.left_out import DIVERGED, MISSING, render_left_out, total_left_out
 from seal_lightning.model import base_name, fingerprint
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser
 from seal_lightning.policy import Policy
 from seal_lightning.rollouts import make_stamp
+from seal_lightning.run_stamp import save_record
 from seal_lightning.screen import Screen
-from seal_lightning.standalone import add_model, load_policy, open_folder, open_journal, write_settings
+from seal_lightning.stamping import CODE, VERSIONS, describe, flat
+from seal_lightning.standalone import (
+    add_model,
+    check_record,
+    load_policy,
+    open_folder,
+    open_journal,
+    rules,
+    write_settings,
+)
 from seal_lightning.stopping import StopSignals, work_begins
 from seal_lightning.tables import table
 from seal_lightning.types import Context, Rollout
+
+log = logging.getLogger(__name__)
 
 Adapters = Literal["each", "all", "both"]
 DESCRIPTION = """\
@@ -48,6 +73,7 @@ self-edits about every passage; the best are kept, by the document's queries or 
 are trained on them and written as PEFT folders with a model card. The options under model are those of seal fit.
 """
 BASELINE = "baseline.json"
+OF_ALL = (CODE, VERSIONS)  # keys that a stamp has whatever is learnt
 
 
 def main(args: Sequence[str]) -> None:
@@ -152,21 +178,30 @@ def _adapt(
     check_stop: Callable[[], None],
 ) -> None:
     screen, e_step, documents = Screen(), module.e_step, read.documents
-    stamp = fingerprint(policy.model)
+    stamp, allowed = fingerprint(policy.model), rules(other_versions=options.allow_other_versions)
     passages = [passage for document in documents for passage in document.passages]
     unread = f"; {read.unread} files left out" if read.unread else ""
     screen.line(f"{_count(documents, 'document')}, {_count(passages, 'passage')}{unread}")
     rollouts: list[Rollout] = []
+    seen = make_stamp(e_step, writing.plan, [passages], chat=policy.chat_stamp, base=stamp, policy="")
+    seen |= {"rewarded": writing.rewarded, "contexts_per_unit": options.contexts_per_unit}
+    depends = _depends(options, module, seen, tokenizer_digest(policy.tokenizer))
+    save_record(output, check_record(output, depends, begun=_was_begun(output), rules=allowed))
     if writing.learn == "edits":
-        seen = make_stamp(e_step, writing.plan, [passages], chat=policy.chat_stamp, base=stamp, policy="")
-        seen |= {"rewarded": writing.rewarded, "contexts_per_unit": options.contexts_per_unit}
+        work = units(passages, options.contexts_per_unit)
         rollouts = write_edits(
             e_step,
             policy,
             documents,
             writing,
             contexts_per_unit=options.contexts_per_unit,
-            journal=open_journal(output / "journal", "adapt", stamp=seen),
+            journal=open_journal(
+                output / "journal",
+                "adapt",
+                stamp=seen,
+                may_differ=allowed.may_differ,
+                contexts=[[passage.id for passage in unit] for unit in work],
+            ),
             screen=screen,
             check_stop=check_stop,
         )
@@ -202,6 +237,30 @@ def _adapt(
     _finish(screen, output, read, columns, written, diverged=len(each) + len(together) - len(written))
 
 
+def _depends(options: Any, module: SEALModule, seen: Mapping[str, Any], tokenizer: str) -> dict[str, Any]:
+    """What all adapters of the folder depend on, and with self-edits all rollouts.
+
+    Documents and queries are in the stamps of what is made of them; where passages are learnt as they stand, more of
+    both may be added.
+    """
+    common = {key: value for key, value in seen.items() if key in ("base", "chat", "seed") or key.startswith(OF_ALL)}
+    return {
+        **(seen if options.learn == "edits" else common),
+        "tokenizer": tokenizer,
+        "learn": options.learn,
+        "keep": options.keep,
+        **flat("together.", describe(options.together)),
+        **flat("inner_loop.", describe(module.e_step.inner_loop)),
+        "save_every": options.save_every,
+    }
+
+
+def _was_begun(output: Path) -> bool:
+    """Whether something in the folder was computed already."""
+    made = (output / BASELINE, *(output / "adapters").glob(f"*/{RESULT}"), *(output / "training").glob("*"))
+    return any(path.exists() for path in made) or is_begun(output / "journal", "adapt.rank-*.jsonl")
+
+
 def _shorter(policy: Policy, passage: Context, chars: int) -> str:
     """Advice for a passage that does not fit: the limit is in characters, of which some take several tokens."""
     tokens, length = policy.count(passage.passage), max(1, len(passage.passage))
@@ -235,7 +294,7 @@ def _baseline(place: Workplace, documents: Sequence[Document]) -> Measured:
     if not asked:
         return {}
     stamp = asked_stamp(place.e_step, asked)
-    if (found := _read_baseline(path, stamp)) is not None:
+    if (found := _read_baseline(path, stamp, asked)) is not None:
         return found
     place.check_stop()
     with place.screen.bar("answers before", 1), place.screen.phases() as report:
@@ -248,14 +307,24 @@ def _baseline(place: Workplace, documents: Sequence[Document]) -> Measured:
     return found
 
 
-def _read_baseline(path: Path, stamp: str) -> Measured | None:
-    """What was answered before; None where it was not, or other things were asked."""
+def _read_baseline(path: Path, stamp: str, documents: Sequence[Document]) -> Measured | None:
+    """What was answered before; None where it was not, or other things were asked.
+
+    What is damaged is asked again, with a line in the log: answers without an adapter are quickly made.
+    """
+    if not path.exists():
+        return None
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
         if content["asked"] != stamp:
             return None
-        return {name: Answered.from_dict(row) for name, row in content["answered"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = {name: Answered.from_dict(row) for name, row in content["answered"].items()}
+        if any(len(found[one.id].answers) != len(one.context.queries) for one in documents):
+            raise ValueError("answers to other queries")
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:100]
+        log.warning("%s: cannot be read (%s), what it holds is asked again", path, reason)
         return None
 
 

@@ -93,15 +93,16 @@ def _load(path: Path, stamp: str, count: int) -> list[AdapterState | None]:
                 return []
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         where = parse_json(metadata["states"])
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        if len(where) != count or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+            raise ValueError("other jobs, or numbers that are not finite")
+        return [one and _state(number, one, tensors) for number, one in enumerate(where)]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("%s: cannot be read (%s), the training starts anew", path, error)
         return []
-    assert len(where) == count, "the stamp says which jobs there are"
-    return [one and _state(number, one, tensors) for number, one in enumerate(where)]
 
 
 def _state(number: int, where: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> AdapterState:
     prefix = f"{number}.optimizer."
     optimizer = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    slot = SlotState(tensors[f"{number}.parameters"], where["rank"], optimizer)
-    return AdapterState(where["step"], slot, where["loss"])
+    slot = SlotState(tensors[f"{number}.parameters"], int(where["rank"]), optimizer)
+    return AdapterState(int(where["step"]), slot, float(where["loss"]))

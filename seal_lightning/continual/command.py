@@ -19,6 +19,7 @@ from seal_lightning.data import Reader
 from seal_lightning.data.detect import reader_for
 from seal_lightning.e_step import Plan
 from seal_lightning.errors import ConfigError, Stopped, check_count
+from seal_lightning.fit_stamp import tokenizer_digest
 from seal_lightning.left_out import MISSING, added, render_left_out
 from seal_lightning.model import fingerprint
 from seal_lightning.module import SEALModule
@@ -37,7 +38,7 @@ from seal_lightning.retention import (
 )
 from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
-from seal_lightning.standalone import add_model, load_policy, open_folder, write_settings
+from seal_lightning.standalone import add_model, load_policy, open_folder, rules, write_settings
 from seal_lightning.stopping import StopSignals, work_begins
 from seal_lightning.types import Context
 
@@ -230,7 +231,7 @@ def _run(
     policy = load_policy(module, options.policy, options.device)
     module.e_step.check_model(policy)
     module.e_step.check_fits(policy, [*data.contexts, *data.unrelated])
-    origin = {"base": fingerprint(policy.model)}
+    origin = {"base": fingerprint(policy.model), "tokenizer": tokenizer_digest(policy.tokenizer)}
     screen, signals = Screen(), StopSignals()
     runner = StreamRunner(
         e_step=module.e_step,
@@ -238,7 +239,11 @@ def _run(
         updates=UPDATES[options.combine](policy),
         unrelated=data.unrelated,
         origin=origin,
+        rules=rules(other_versions=options.allow_other_versions),
     )
+    for measure in measures:
+        for route in routes:
+            runner.check(route, measure, _folder(output, measure, route))
     steps = len(measures) * sum(len(route.contexts) + 1 for route in routes)
     with signals.noted(), screen.bar("steps", steps) as advance, screen.phases() as report:
 

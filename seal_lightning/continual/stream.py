@@ -27,15 +27,16 @@ from seal_lightning.continual.updates import Updates
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, JournalError
 from seal_lightning.finite import all_finite
-from seal_lightning.journal import read_rollouts
+from seal_lightning.journal import is_begun, read_rollouts
 from seal_lightning.left_out import ANSWERS, DIVERGED, LONGEST, SKIPPED, TRUNCATED, added, total_left_out
 from seal_lightning.phases import Report
 from seal_lightning.retention import Stream
 from seal_lightning.rollouts import make_stamp
+from seal_lightning.run_stamp import Record, Rules, save_record
 from seal_lightning.seeding import derive_seed
 from seal_lightning.selection import best_of, group_rollouts
-from seal_lightning.stamping import describe
-from seal_lightning.standalone import open_journal
+from seal_lightning.stamping import code_of, describe
+from seal_lightning.standalone import check_record, open_journal, rules
 from seal_lightning.types import AdapterJob, Context, Rollout
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class StreamRunner:
         origin: What else the result depends on, such as the base model, as JSON values.
         advance: Told about every finished step; may raise where the run is to stop.
         report: Told about the phases of a step.
+        rules: What a resumed stream may differ in.
     """
 
     e_step: EStep
@@ -96,6 +98,12 @@ class StreamRunner:
     origin: Mapping[str, Any] = field(default_factory=dict)
     advance: Callable[[int], None] = lambda count: None
     report: Report = lambda progress: None
+    rules: Rules = field(default_factory=rules)
+
+    def check(self, route: Route, countermeasure: Countermeasure, folder: Path) -> Record:
+        """The record that a stream in `folder` goes on with. Raises as `run`, and writes nothing."""
+        begun = is_begun(folder, f"{JOURNAL}.rank-*.jsonl") or any(folder.glob(f"step-*/{RECORD}"))
+        return check_record(folder, self.stamp(route, countermeasure), begun=begun, rules=self.rules)
 
     def run(self, route: Route, countermeasure: Countermeasure, folder: Path) -> Stream:
         """Run a stream to its end, from wherever it stands in `folder`.
@@ -115,7 +123,8 @@ class StreamRunner:
             replace(self.e_step, seed=route.seed), self.plan, units, chat=policy.chat_stamp, base="", policy=""
         )
         combine = type(self.updates).__name__
-        return {**found, **self.origin, "combine": combine, "countermeasure": describe(countermeasure)}
+        measure = {"countermeasure": describe(countermeasure), **code_of(countermeasure)}
+        return {**found, **self.origin, "combine": combine, **measure}
 
 
 class _Run:
@@ -124,7 +133,8 @@ class _Run:
     def __init__(self, runner: StreamRunner, route: Route, countermeasure: Countermeasure, folder: Path) -> None:
         self.runner, self.route, self.countermeasure, self.folder = runner, route, countermeasure, folder
         stamp = runner.stamp(route, countermeasure)
-        self.journal = open_journal(folder, JOURNAL, stamp=stamp)
+        save_record(folder, runner.check(route, countermeasure, folder))
+        self.journal = open_journal(folder, JOURNAL, stamp=stamp, may_differ=runner.rules.may_differ)
         self.e_step = replace(runner.e_step, seed=route.seed)
         self.updates, self.policy = runner.updates, runner.updates.policy
         self.learnt: list[Learnt] = []
@@ -306,9 +316,21 @@ def read_step(place: Path) -> Step | None:
     if not path.is_file():
         return None
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
         answered, unrelated = (tuple(map(Answered.from_dict, content[name])) for name in ("answered", "unrelated"))
-        return Step(content["chosen"], answered, unrelated, content.get("left_out", {}))
+        return Step(_place(content["chosen"]), answered, unrelated, _counts(content.get("left_out", {})))
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:100]
         raise JournalError(f"{path}: expected a step of seal continual, got {reason}: remove its folder") from error
+
+
+def _place(chosen: Any) -> int | None:
+    if chosen is not None and (isinstance(chosen, bool) or not isinstance(chosen, int) or chosen < 0):
+        raise ValueError(f"chosen {chosen!r}, which is a place or null")
+    return chosen
+
+
+def _counts(found: Any) -> dict[str, int]:
+    if not isinstance(found, dict) or not all(isinstance(count, int) for count in found.values()):
+        raise ValueError("left_out, which is counts by name")
+    return found

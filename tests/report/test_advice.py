@@ -1,5 +1,7 @@
 """Warnings: each comes when it should, and a sound run has none."""
 
+from itertools import count
+
 import pytest
 
 from seal_lightning.report.advice import advise, repeated
@@ -29,6 +31,7 @@ def unit(runs, *, rewards=(0.0, 0.5, 1.0), contexts=12, text=None, **changes):
 @pytest.fixture
 def titles(runs, tmp_path):
     """The titles of a run's warnings: of its E-steps, and of validations with one score each."""
+    numbers = count()
 
     def of(*rounds, scores=(0.2, 0.4), table=True, contexts=12, passage=None, config=None):
         journals = {f"train-{number:03d}": [rollouts] for number, rollouts in enumerate(rounds)}
@@ -37,7 +40,7 @@ def titles(runs, tmp_path):
             if passage is not None and not number:
                 held_out += unit(runs, rewards=(passage,), contexts=contexts, baseline=0.1, kind="passage")
             journals[f"validation-{number:03d}"] = [held_out]
-        folder = runs.write(tmp_path / "run", journals, table=table, config=config or runs.config)
+        folder = runs.write(tmp_path / f"run-{next(numbers)}", journals, table=table, config=config or runs.config)
         return [advice.title for advice in advise(measure(read(str(folder))))]
 
     return of
