@@ -131,6 +131,8 @@ class SEALModule(LightningModule):
     # -- the policy ------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
+        trainer: Any = self.trainer
+        trainer.share_refusal()
         self.configure_model()  # DeepSpeed's stage 3 would build it in pieces later, which not every model stands
 
     def configure_model(self) -> None:
@@ -299,6 +301,7 @@ class SEALModule(LightningModule):
         self._queue = trainer.ranks.queue(
             range(len(self._work)), stop=lambda: trainer.stop_signals.received, on_wait=lambda finished: None
         )
+        trainer.begin()
         self.policy.open_replica()
 
     def predict_step(self, batch: int, batch_idx: int) -> None:

@@ -43,11 +43,15 @@ FLOOR_OF = {
     ),
     **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases", "served"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book", "predictions"], 3),
-    **dict.fromkeys(["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4),
+    **dict.fromkeys(
+        ["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen", "beginning"], 4
+    ),
+    "beginning": 4,
     **dict.fromkeys(
         [
             "cli",
             "command_line",
+            "run_config",
             "config_errors",
             "quickstart",
             "offline",

@@ -1,4 +1,4 @@
-"""One owner a folder: the lock ends with its process, its children do not hold it, and a second comer changes nothing."""
+"""One owner a folder: a lock that ends with its process and is not inherited; a second comer changes nothing."""
 
 import errno
 import fcntl
@@ -229,7 +229,7 @@ def test_a_killed_process_that_is_being_cleared_away_is_waited_for():
 def test_a_folder_that_cannot_be_used_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(ConfigError, match="^x: Not a directory; choose a folder you can write to$"):
+        with pytest.raises(ConfigError, match=r"^x: Not a directory; choose a folder you can write to$"):
             owning(folder, option="x").__enter__()
 
     def full(*_: object) -> None:
