@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -125,6 +125,36 @@ def owning(folder: Path, *, option: str) -> Iterator[None]:
         if held:
             lock.release()
         _remove(made)
+
+
+@contextmanager
+def taking_turns(path: Path, *, pause: Callable[[float], None]) -> Iterator[None]:
+    """Within the block, no other process is in one with the same `path`; they wait until it is left.
+
+    Args:
+        path: Of a file that is there for nothing else, and gone afterwards.
+        pause: Waits for so many seconds; may raise where nobody waits any more.
+    """
+    lock = FileLock(path, fallback_to_soft=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = False
+    while not held:
+        try:
+            lock.acquire(blocking=False)
+            held = True
+        except Timeout:
+            pause(1.0)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            log.warning("%s: this file system has no locks (%s), so nobody waits here", path.parent, error.strerror)
+            break
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before the lock is given up: those who wait look for a new file then
+        if held:
+            lock.release()
 
 
 # -- the lock ----------------------------------------------------------------------------------------------------------
