@@ -238,10 +238,11 @@ def _sign(fd: int) -> None:
 
 
 def _command() -> str:
-    name = Path(sys.argv[0]).name if sys.argv else ""
-    if name in ("seal", "__main__.py"):
+    path = Path(sys.argv[0] if sys.argv else "")
+    name = path.parent.name if path.name == "__main__.py" else path.name
+    if name in ("seal", "seal_lightning"):
         return " ".join(["seal", *sys.argv[1:2]])
-    return name or "python"
+    return name if name and not name.startswith("-") else "python"
 
 
 def _read(path: Path) -> bytes | None:

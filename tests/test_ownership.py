@@ -61,7 +61,7 @@ def test_the_second_comer_is_told_who_owns_the_folder_and_what_to_do(tmp_path):
         end(process)
     text = str(caught.value)
     assert caught.value.exit_code == 2
-    assert text.startswith(f"--output run: in use by -c, process {process.pid} on {socket.gethostname()}, since 2")
+    assert text.startswith(f"--output run: in use by python, process {process.pid} on {socket.gethostname()}, since 2")
     assert text.endswith(": wait until it has ended, or choose another folder. Nothing was changed")
     assert "\n" not in text
     assert contents(tmp_path) == before
