@@ -108,7 +108,7 @@ def owning(folder: Path, *, option: str) -> Iterator[None]:
         if error.errno in _FULL:
             raise cannot_save(folder, error) from error
         raise ConfigError(f"{option}: {error.strerror or error}; choose a folder you can write to") from error
-    except ConfigError:
+    except BaseException:
         _remove(made)
         raise
     if held and not nested:
