@@ -264,7 +264,7 @@ def _parse(content: bytes | None) -> Owner | None:
         row = json.loads(content or b"")
         texts = {name: str(row[name])[:100] for name in ("host", "since", "command", "job")}
         return Owner(process=int(row["process"]), **texts)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

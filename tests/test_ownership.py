@@ -31,6 +31,9 @@ with owning(Path(sys.argv[1]), option="--output x"):
 """
 
 
+INFINITE = b'{"host": "h", "since": "s", "command": "c", "job": "", "process": Infinity}'
+
+
 def hold(folder: Path, how: str = "alone") -> tuple[subprocess.Popen, int]:
     """A process that holds the lock, and the number of its forked child."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder), how], stdout=subprocess.PIPE, text=True)
@@ -156,7 +159,7 @@ def test_refused_after_a_kill_leaves_the_folder_byte_for_byte(tmp_path):
     assert contents(tmp_path) == {}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff" * 9000, b'{"host": 1}', b"[" * 1900])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff" * 9000, b'{"host": 1}', b"[" * 1900, INFINITE])
 def test_any_content_of_the_file_is_no_obstacle(tmp_path, content):
     (tmp_path / OWNER).write_bytes(content)
     assert read_owner(tmp_path / OWNER) is None
