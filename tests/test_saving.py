@@ -2,10 +2,16 @@
 
 import errno
 import os
+import signal
+import stat
+import subprocess
+import sys
 
 import pytest
+from safetensors import SafetensorError
 
-from seal_lightning.saving import SavingError, save_text, whole
+from seal_lightning import saving
+from seal_lightning.saving import SavingError, disk_error, save_text, tidy, whole, whole_files
 
 
 def test_a_file_takes_the_place_of_the_one_before(tmp_path):
@@ -24,15 +30,65 @@ def test_a_failure_while_writing_leaves_what_was_there(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-def test_a_full_disk_is_one_line_with_file_and_remedy(tmp_path):
+ROOM = "make room (df -h, and df -i for the number of files) and start again; what was there before is kept"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        Exception("No space left on device (os error 28)"),  # what tokenizers raises
+    ],
+    ids=["ours", "safetensors", "tokenizers"],
+)
+def test_a_full_disk_is_one_line_with_file_and_remedy(tmp_path, error):
     with pytest.raises(SavingError) as caught, whole(tmp_path / "a.json") as aside:
         aside.write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-    assert str(caught.value) == (
-        f"{tmp_path / 'a.json'}: No space left on device: make room and start again; what was there before is kept"
-    )
+        raise error
+    assert str(caught.value) == f"{tmp_path / 'a.json'}: No space left on device: {ROOM}"
     assert caught.value.exit_code == 1
     assert os.listdir(tmp_path) == []
+
+
+def test_a_file_within_a_folder_that_is_written_aside_has_the_folders_name_in_the_message(tmp_path):
+    with pytest.raises(SavingError) as caught, whole(tmp_path / "adapter") as aside:
+        aside.mkdir()
+        with whole(aside / "weights"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(caught.value) == f"{tmp_path / 'adapter'}: No space left on device: {ROOM}"
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EDQUOT, "make room within your quota"),
+        (errno.EFBIG, "raise the limit on the size of files (ulimit -f)"),
+        (errno.EROFS, "choose a folder on a disk that can be written to"),
+        (errno.EACCES, "make it writable, or choose another folder"),
+        (errno.EIO, "check the disk"),
+    ],
+)
+def test_each_kind_of_failure_has_its_remedy(tmp_path, monkeypatch, number, advice):
+    def fail(handle):
+        raise OSError(number, os.strerror(number))
+
+    save_text(tmp_path / "a", "one")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(SavingError, match=rf"a: .*: {advice.replace('(', '.').replace(')', '.')} and start again"):
+        save_text(tmp_path / "a", "two")
+    monkeypatch.undo()
+    assert (tmp_path / "a").read_text() == "one"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_an_error_about_another_file_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, whole(tmp_path / "a"):
+        (tmp_path / "source").read_text()
+    assert caught.value.filename == str(tmp_path / "source")
+    with pytest.raises(ValueError, match="^other$"), whole(tmp_path / "a"):
+        raise ValueError("other")
+    assert disk_error(ValueError("other")) is None
 
 
 def test_a_folder_takes_the_place_of_another(tmp_path):
@@ -43,6 +99,106 @@ def test_a_folder_takes_the_place_of_another(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["adapter", "two.txt"]
 
 
+def test_files_take_their_places_in_a_folder_that_has_others(tmp_path):
+    save_text(tmp_path / "log", "kept")
+    save_text(tmp_path / "config", "old")
+    with whole_files(tmp_path) as aside:
+        (aside / "config").write_text("new")
+        (aside / "weights").write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "log": "kept",
+        "config": "new",
+        "weights": "new",
+    }
+
+
 def test_half_of_a_surrogate_pair_is_written_as_a_question_mark(tmp_path):
     save_text(tmp_path / "a.txt", "a\ud83db")
     assert (tmp_path / "a.txt").read_text() == "a?b"
+
+
+def test_the_longest_name_that_a_file_may_have(tmp_path):
+    name = "n" * 255
+    save_text(tmp_path / name, "one")
+    with whole(tmp_path / "f" / name) as aside:
+        aside.mkdir()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["f", name, name]
+    with pytest.raises(SavingError, match="File name too long: choose a shorter name and start again"):
+        save_text(tmp_path / f"{name}n", "one")
+
+
+def test_permissions_stay_those_of_the_file_before(tmp_path):
+    save_text(tmp_path / "a", "one")
+    (tmp_path / "a").chmod(0o600)
+    save_text(tmp_path / "a", "two")
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
+
+
+def test_a_write_protected_file_is_not_written_over(tmp_path, monkeypatch):
+    save_text(tmp_path / "a", "one")
+    (tmp_path / "a").chmod(0o444)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(SavingError, match="a: Permission denied: make it writable"):
+        save_text(tmp_path / "a", "two")
+    assert (tmp_path / "a").read_text() == "one"
+
+
+def test_a_link_makes_way_and_what_it_leads_to_is_not_touched(tmp_path):
+    mine, run = tmp_path / "mine", tmp_path / "run"
+    save_text(mine / "notes", "my notes")
+    run.mkdir()
+    (run / "config.yaml").symlink_to(mine / "notes")
+    (run / "policy").symlink_to(mine)
+    save_text(run / "config.yaml", "settings")
+    with whole(run / "policy") as aside:
+        aside.mkdir()
+    assert [path.name for path in mine.iterdir()] == ["notes"]
+    assert (mine / "notes").read_text() == "my notes"
+    assert not any(path.is_symlink() for path in run.iterdir())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from seal_lightning import saving
+
+place, moment = Path(sys.argv[1]), sys.argv[2]
+rename = Path.rename
+
+def counting(self, target):
+    done = rename(self, target)
+    if moment == "between":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done
+
+Path.rename = counting
+with saving.whole(place / "policy") as aside:
+    aside.mkdir()
+    (aside / "weights").write_text("new")
+    if moment == "writing":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("moment", "expected"), [("writing", "old"), ("between", "new")])
+def test_a_kill_while_a_folder_is_replaced_is_mended_at_the_next_start(tmp_path, moment, expected):
+    save_text(tmp_path / "run" / "policy" / "weights", "old")
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "run", moment])
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".saving-")] != []
+    tidy(tmp_path)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["policy"]
+    assert (tmp_path / "run" / "policy" / "weights").read_text() == expected
+
+
+def test_what_others_are_writing_is_left_alone(tmp_path):
+    alive = tmp_path / f".saving-{saving._host()}-{os.getppid()}-00000000"
+    elsewhere = tmp_path / ".saving-00000000-1-00000000"
+    users = tmp_path / ".saving-my-notes"
+    for folder in (alive, elsewhere, users):
+        folder.mkdir()
+    tidy(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {alive.name, elsewhere.name, users.name}
+    os.utime(elsewhere, (1, 1))
+    tidy(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {alive.name, users.name}
