@@ -115,9 +115,6 @@ class KillAt(SEALCallback):
     def on_m_step_end(self, trainer: Any, module: Any) -> None:
         self._happened(trainer, "m_step")
 
-    def on_predict_batch_end(self, trainer: Any, *args: Any, **what: Any) -> None:
-        self._happened(trainer, "predict")
-
 
 class KillRayWorkers(SEALCallback):
     """Kills the Ray workers when the first training unit is finished.

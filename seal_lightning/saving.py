@@ -4,9 +4,9 @@ A run may end at any moment (kill -9, a full disk, a failure of power). Whatever
 through here, so that under its name stands what was there before, or all of the new content. Journals only grow, and
 keep to a rule of their own (`journal.py`).
 
-What is being written lies in a folder `.saving-HOST-PROCESS-RANDOM` beside its place, on the same file system. A process
-that is killed leaves it there; `tidy` recognises it by its name and removes it. A folder cannot be renamed over another,
-so between two renames its name is missing; `tidy` then puts it there.
+What is being written lies in a folder `.saving-HOST-PROCESS-RANDOM` beside its place, on the same file system. A
+process that is killed leaves it there; `tidy` recognises it by its name and removes it. A folder cannot be renamed over
+another, so between two renames its name is missing; `tidy` then puts it there.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def disk_error(error: BaseException) -> OSError | None:
         return error if error.errno in _REMEDIES else None
     if isinstance(error, SealError):
         return None
-    if found := re.search(r"\(os error (\d{1,4})\)", str(error)):  # how programs in Rust tell it: safetensors, tokenizers
+    if found := re.search(r"\(os error (\d{1,4})\)", str(error)):  # as Rust tells it: safetensors, tokenizers
         return OSError(int(found[1]), os.strerror(int(found[1])))
     return disk_error(error.__cause__) if error.__cause__ else None
 

@@ -23,6 +23,7 @@ from seal_lightning.model import load_model
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, save_settings
 from seal_lightning.policy import Policy
+from seal_lightning.saving import NOT_HERE, SavingError, tidy
 
 FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
 ONE_RUN = ("resume", "dry_run")  # options of a single start, which are not kept
@@ -112,6 +113,7 @@ def open_folder(output: Path, command: str, *, resume: bool) -> None:
     config = output / "config.yaml"
     if used and not (config.is_file() and config.read_text(encoding="utf-8").startswith(_header(command))):
         raise ConfigError(f"--output {output}: expected a folder of seal {command}, got another: choose a new one")
+    tidy(output)
 
 
 def write_settings(parser: Parser, settings: Any, output: Path, *, finished: bool = False) -> None:
@@ -141,7 +143,10 @@ def _writable(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"--output {output}: {error.strerror or error}; choose a folder you can write to") from error
+        cause = error.cause if isinstance(error, SavingError) else error
+        if isinstance(error, SavingError) and cause.errno not in NOT_HERE:
+            raise
+        raise ConfigError(f"--output {output}: {cause.strerror or cause}; choose a folder you can write to") from error
 
 
 def open_journal(folder: Path, name: str, *, stamp: Mapping[str, Any]) -> Journal:

@@ -4,6 +4,7 @@ One epoch is one round, so `max_epochs` is the number of rounds. The run folder 
 checkpoints, logs and tables all lie there, and `ckpt_path` `last` and `best` mean the ones in it.
 """
 
+import io
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
@@ -25,8 +27,19 @@ from seal_lightning.executors import Executor, LocalExecutor
 from seal_lightning.loop import MStepLoop, SEALFitLoop
 from seal_lightning.m_step import Shares
 from seal_lightning.ranks import Ranks
+from seal_lightning.saving import whole
 from seal_lightning.stopping import StopSignals, requeue
 from seal_lightning.strategies import ZeROStrategy
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or absent. Lightning's own take the way over the folder for temporary files."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        content = io.BytesIO()  # torch's own writing to a file forgets why it failed
+        torch.save(checkpoint, content)
+        with whole(path) as aside, aside.open("wb") as file:
+            file.write(content.getbuffer())
 
 
 class SEALTrainer(Trainer):
@@ -71,6 +84,8 @@ class SEALTrainer(Trainer):
             enable_model_summary=enable_model_summary,
             **kwargs,
         )
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.strategy.checkpoint_io = WholeCheckpoints()
         other = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
         if isinstance(self.strategy, other) and not isinstance(self.strategy, ZeROStrategy):
             raise ConfigError(

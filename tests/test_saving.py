@@ -86,7 +86,7 @@ def test_an_error_about_another_file_stays_what_it_is(tmp_path):
     with pytest.raises(FileNotFoundError) as caught, whole(tmp_path / "a"):
         (tmp_path / "source").read_text()
     assert caught.value.filename == str(tmp_path / "source")
-    with pytest.raises(ValueError, match="^other$"), whole(tmp_path / "a"):
+    with pytest.raises(ValueError, match=r"^other$"), whole(tmp_path / "a"):
         raise ValueError("other")
     assert disk_error(ValueError("other")) is None
 
