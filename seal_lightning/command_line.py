@@ -7,7 +7,9 @@ kept apart from `cli.py` because everything here needs Lightning, torch and tran
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +32,7 @@ from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError, named_options, save_settings
 from seal_lightning.predicted import save_answers, save_edits
 from seal_lightning.predictions import predict
-from seal_lightning.saving import SavingError, save_text, tidy
+from seal_lightning.saving import SavingError, disk_error, save_text, tidy
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
 
@@ -46,26 +48,27 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
     """
     command = args[0]
     set_log_level("warning")
-    SEALCLI(
-        SEALModule,
-        SEALDataModule,
-        subclass_mode_data=True,
-        trainer_class=SEALTrainer,
-        parser_class=SEALParser,
-        parser_kwargs={
-            command: {
-                "description": COMMANDS[command],
-                "usage": f"seal {command} [--config FILE ...] [--KEY VALUE ...]",
-            }
-        },
-        save_config_callback=SaveConfigBesideRun,
-        save_config_kwargs={"save_to_log_dir": False},
-        seed_everything_default=False,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-        args=Arguments(args, files),
-        command=command,
-    )
+    with quiet_threads():
+        SEALCLI(
+            SEALModule,
+            SEALDataModule,
+            subclass_mode_data=True,
+            trainer_class=SEALTrainer,
+            parser_class=SEALParser,
+            parser_kwargs={
+                command: {
+                    "description": COMMANDS[command],
+                    "usage": f"seal {command} [--config FILE ...] [--KEY VALUE ...]",
+                }
+            },
+            save_config_callback=SaveConfigBesideRun,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=Arguments(args, files),
+            command=command,
+        )
 
 
 LIBRARIES = "lightning lightning.pytorch lightning.fabric transformers peft huggingface_hub bitsandbytes".split()
@@ -85,6 +88,22 @@ def set_log_level(level: LogLevel) -> None:
         transformers_logging.enable_progress_bar()
     else:
         transformers_logging.disable_progress_bar()
+
+
+@contextmanager
+def quiet_threads() -> Iterator[None]:
+    """What a logger's thread dies of on a full disk is told by who waits for it; others show their tracebacks."""
+    before = threading.excepthook
+
+    def told(what: Any) -> None:
+        if what.exc_value is None or disk_error(what.exc_value) is None:
+            before(what)
+
+    threading.excepthook = told
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 class Arguments(list[str]):

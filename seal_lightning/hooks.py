@@ -17,7 +17,10 @@ from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
 class SEALCallback(Callback):
-    """A Lightning callback with hooks around units of work and the E-step. `phase` is train, validation, test or predict."""
+    """A Lightning callback with hooks around units of work and the E-step.
+
+    `phase` is train, validation, test or predict.
+    """
 
     def on_units_start(self, trainer: Trainer, module: Any, *, phase: str, units: int, finished: int) -> None:
         """Work on `units` units begins; `finished` of them are already in the journal."""

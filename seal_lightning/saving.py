@@ -44,13 +44,13 @@ NOT_HERE = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "choose another folder",
 }
-_REMEDIES = {
+FULL_OR_BROKEN = {
     **NO_ROOM,
-    **NOT_HERE,
+    errno.EROFS: NOT_HERE[errno.EROFS],
     errno.EIO: "check the disk",
     errno.ESTALE: "check that its disk is still mounted",
-    errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
+_REMEDIES = {**NOT_HERE, **FULL_OR_BROKEN, errno.EMFILE: "raise the limit on open files (ulimit -n)"}
 _HOLDER = re.compile(r"\.saving-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}")
 _ABANDONED = 24 * 3600.0  # seconds after which what another machine has begun to write counts as left behind
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}  # of folders on some file systems
@@ -132,6 +132,11 @@ def tidy(folder: str | os.PathLike[str]) -> None:
                 with suppress(OSError):  # another rank is at it, too
                     _restore(holder)
                 shutil.rmtree(holder, ignore_errors=True)
+
+
+def is_used(folder: Path) -> bool:
+    """Whether there is anything in a folder but what was only being written."""
+    return any(not _HOLDER.fullmatch(path.name) for path in folder.iterdir())
 
 
 def cannot_save(path: str | os.PathLike[str], error: OSError) -> SavingError:

@@ -23,7 +23,7 @@ from seal_lightning.model import load_model
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, save_settings
 from seal_lightning.policy import Policy
-from seal_lightning.saving import NOT_HERE, SavingError, tidy
+from seal_lightning.saving import NOT_HERE, SavingError, is_used, tidy
 
 FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
 ONE_RUN = ("resume", "dry_run")  # options of a single start, which are not kept
@@ -105,7 +105,7 @@ def open_folder(output: Path, command: str, *, resume: bool) -> None:
     """
     with _writable(output):
         output.mkdir(parents=True, exist_ok=True)
-        used = any(output.iterdir())
+        used = is_used(output)
     if used and not resume:
         raise ConfigError(
             f"--output {output}: expected a new folder, got one with files: add --resume to go on, or choose another"

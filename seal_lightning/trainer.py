@@ -22,12 +22,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
-from seal_lightning.errors import ConfigError, Stopped
+from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.executors import Executor, LocalExecutor
 from seal_lightning.loop import MStepLoop, SEALFitLoop
 from seal_lightning.m_step import Shares
 from seal_lightning.ranks import Ranks
-from seal_lightning.saving import whole
+from seal_lightning.saving import cannot_save, disk_error, whole
 from seal_lightning.stopping import StopSignals, requeue
 from seal_lightning.strategies import ZeROStrategy
 
@@ -137,7 +137,8 @@ class SEALTrainer(Trainer):
     def _with_children(self) -> Iterator[None]:
         """Let the processes that Lightning has started end by themselves, and kill those that hang after a failure."""
         try:
-            yield
+            with self._named_disk():
+                yield
         except BaseException:
             deadline = time.monotonic() + 20
             for child in self._children:
@@ -146,6 +147,25 @@ class SEALTrainer(Trainer):
                 except subprocess.TimeoutExpired:
                     child.kill()
             raise
+
+    @contextmanager
+    def _named_disk(self) -> Iterator[None]:
+        """What loggers say about a disk names no file; closing them on a full one hides what stopped the run before.
+
+        Raises:
+            SavingError: The run folder cannot be written to.
+        """
+        try:
+            yield
+        except Exception as error:
+            cause = None if isinstance(error, SealError) else disk_error(error)
+            if cause is None:
+                raise
+            if (first := _first_reason(error)) is not None:
+                raise first from error
+            if cause.filename is not None:
+                raise
+            raise cannot_save(self.default_root_dir, cause) from error
 
     # Checkpoints hold tensors and plain values only, so loading them never runs code (weights_only).
 
@@ -215,6 +235,14 @@ class SEALTrainer(Trainer):
         if not isinstance(found, dict) or "seal" not in found:
             raise _no_checkpoint(ckpt_path, path)
         return str(path)
+
+
+def _first_reason(error: BaseException) -> SealError | Stopped | None:
+    """The error of ours that another one came up after; None where there is none."""
+    context = error.__context__
+    if context is None or isinstance(context, SealError | Stopped):
+        return context
+    return _first_reason(context)
 
 
 def _no_checkpoint(ckpt_path: str, path: Path) -> ConfigError:

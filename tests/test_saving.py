@@ -1,11 +1,14 @@
 """A file is whole or absent, whatever happens while it is written."""
 
+import ast
 import errno
 import os
 import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
@@ -202,3 +205,87 @@ def test_what_others_are_writing_is_left_alone(tmp_path):
     os.utime(elsewhere, (1, 1))
     tidy(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {alive.name, users.name}
+
+
+# -- nothing else writes -----------------------------------------------------------------------------------------------
+
+PACKAGE = Path(saving.__file__).parent
+OWN_RULES = {"saving.py", "journal.py", "ownership.py"}  # how a file becomes whole, what only grows, a lock
+ASIDE = ("whole(", "whole_files(", "_written(")
+WRITERS = {
+    *("write_text", "write_bytes", "writelines", "save_pretrained", "save_file", "save_checkpoint", "savez", "tofile"),
+    *("json.dump", "pickle.dump", "torch.save", "np.save", "numpy.save", "to_csv"),
+    *("shutil.copy", "shutil.copy2", "shutil.copyfile", "shutil.copytree", "shutil.move", "os.replace", "os.rename"),
+    *("NamedTemporaryFile", "mkstemp"),
+}
+# Where files are written that nobody relies on, or that are made whole elsewhere: file and function, and why.
+ALLOWED = {
+    ("served.py", "save_model"): "into a folder that is written aside",
+    ("strategies.py", "save_checkpoint"): "whoever asks for a checkpoint gives a name aside",
+    ("trainer.py", "save_checkpoint"): "into memory, and from there aside",
+    ("endpoints/cache.py", "write"): "has a rule of its own",
+    ("adapt/adapters.py", "_save_merged"): "into a folder that is written aside",
+    ("data/documents.py", "_read_stdin"): "a temporary file, which is read and removed",
+    ("quickstart.py", "start_fit"): "a log, which a process writes as it goes",
+    ("lab/training.py", "__init__"): "a log, which is written as it goes",
+    ("command_line.py", "before_instantiate_classes"): "an empty file that says whether one can write there",
+}
+
+
+def direct_writes(text: str) -> Iterator[tuple[str, int, str]]:
+    """(function, line, call) of every call that writes a file and does not stand in a block of `whole`."""
+
+    def walk(node: ast.AST, function: str, aside: bool) -> Iterator[tuple[str, int, str]]:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            function, aside = node.name, False
+        if isinstance(node, ast.With):
+            aside = aside or any(ast.unparse(item.context_expr).startswith(ASIDE) for item in node.items)
+        if isinstance(node, ast.Call) and not aside and _writes(node):
+            yield function, node.lineno, ast.unparse(node.func)
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, function, aside)
+
+    yield from walk(ast.parse(text), "", False)
+
+
+def _writes(call: ast.Call) -> bool:
+    name = ast.unparse(call.func)
+    if name in WRITERS or name.rpartition(".")[2] in WRITERS:
+        return True
+    if name.rpartition(".")[2] not in ("open", "fdopen", "ZipFile"):
+        return False
+    first = 0 if name.endswith(".open") and name not in ("gzip.open", "os.open") else 1  # else the file comes first
+    given = [*call.args[first:], *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+    modes = [one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+    return any(set(mode) <= set("rwaxbt+U") and set(mode) & set("wax+") for mode in modes)
+
+
+def test_whatever_a_user_or_a_resume_relies_on_is_written_whole_or_not_at_all():
+    found = {
+        (str(path.relative_to(PACKAGE)), function)
+        for path in PACKAGE.rglob("*.py")
+        if path.name not in OWN_RULES
+        for function, *_ in direct_writes(path.read_text(encoding="utf-8"))
+    }
+    callbacks = PACKAGE.parent / "callbacks"
+    found |= {
+        (str(path.relative_to(PACKAGE.parent)), function)
+        for path in callbacks.glob("*.py")
+        for function, *_ in direct_writes(path.read_text(encoding="utf-8"))
+    }
+    assert found - set(ALLOWED) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("def f(p):\n    p.write_text('a')", [("f", 2, "p.write_text")]),
+        ("def f(p):\n    with open(p, 'w') as g:\n        g.write('a')", [("f", 2, "open")]),
+        ("def f(p):\n    p.open(mode='ab')", [("f", 2, "p.open")]),
+        ("def f(p):\n    json.dump({}, p)", [("f", 2, "json.dump")]),
+        ("def f(p):\n    with whole(p) as new:\n        new.write_text('a')", []),
+        ("def f(p):\n    return open(p), p.open('rb'), open('a'), str.replace('a', 'b')", []),
+    ],
+)
+def test_the_rule_complains(text, found):
+    assert list(direct_writes(text)) == found
