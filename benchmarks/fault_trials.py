@@ -41,9 +41,9 @@ import seal_lightning.continual  # noqa: F401 - before the forks
 MEBIBYTE = 2**20
 COMMANDS = (*SETUPS, "adapt", "continual", "predict", "answers")
 KINDS = (*COMMANDS, *(f"full-{name}" for name in ("fit", *COMMANDS[4:])), "two-fit", "two-adapt", "two-continual")
-# What a command is judged by, beside a fit's checkpoint: these files, byte for byte.
+# What a command is judged by: these files, byte for byte; a fit also by its checkpoint, and its table but for the seconds.
 RESULTS = {
-    "fit": ("policy/**/*", "tables/*.md", "fit.md", "fit.json"),
+    "fit": ("policy/**/*", "tables/*.md"),
     "adapt": ("adapters/**/*", "adapt.md", "baseline.json"),
     "continual": ("streams/**/*.safetensors", "streams/**/*.json", "official/*", "retention.*", "*.json"),
     "predict": ("edits.jsonl", "answers.jsonl"),
@@ -85,7 +85,7 @@ class Command:
         found = sorted({path for pattern in RESULTS[self.verb] for path in run.glob(pattern) if path.is_file()})
         files = {str(path.relative_to(run)): path.read_bytes() for path in found}
         left = [str(path) for path in run.rglob(".saving-*")]
-        return files, left, outcome(run) if self.verb == "fit" else None
+        return files, left, (outcome(run), _table(run / "fit.json")) if self.verb == "fit" else None
 
     def _settings(self, run: Path) -> dict[str, Any]:
         made = config(run, self.name if self.name in SETUPS else "single")
@@ -110,6 +110,11 @@ class Command:
             }
         model["e_step"] = {"edits": 1, "repeats": 1}
         return {"data": passages, "contexts": 3, "orders": 2, "countermeasures": "replay", "model": model}
+
+
+def _table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table without what a clock said."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in json.loads(path.read_text())]
 
 
 # -- what befalls a run ------------------------------------------------------------------------------------------------

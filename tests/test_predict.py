@@ -1,4 +1,4 @@
-"""`seal predict` keeps what is finished: killed, stopped or started with other settings, nothing that was made is lost."""
+"""`seal predict` keeps what is finished: killed, stopped or started with other settings, it loses nothing."""
 
 import json
 import signal
@@ -76,18 +76,16 @@ def test_a_stopped_run_says_what_is_finished_and_never_takes_away_what_another_w
         sizes.append(len((run / "edits.jsonl").read_text().splitlines()))
     assert sizes == [2, 4]
     said = log.read_text().splitlines()
-    assert (
-        f"so far 2 self-edits for 1 of 4 contexts, in {run / 'edits.jsonl'}; the same command goes on from there"
-        in said
-    )
+    so_far = "so far 2 self-edits for 1 of 4 contexts, in"
+    assert f"{so_far} {run / 'edits.jsonl'}; the same command goes on from there" in said
     assert said[-1] == "seal: terminated; finished units are in the journal, the same command goes on"
     before = written(run)
     other = predict(run, "--model.sampler.max_new_tokens", "5", kill=at(1, signal.SIGTERM))
     assert other.wait() == [143]
     assert written(run) == before
     assert (
-        f"so far 2 self-edits for 1 of 4 contexts, in {run / 'predictions'}; {run / 'edits.jsonl'} has others and stays "
-        "as it is until the end; the same command goes on from there"
+        f"{so_far} {run / 'predictions'}; {run / 'edits.jsonl'} has others and stays as it is until the end; the same "
+        "command goes on from there"
     ) in log.read_text()
     finished(predict(run))
     assert written(run) == uninterrupted("edits")
