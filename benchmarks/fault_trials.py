@@ -41,7 +41,7 @@ import seal_lightning.continual  # noqa: F401 - before the forks
 MEBIBYTE = 2**20
 COMMANDS = (*SETUPS, "adapt", "continual", "predict", "answers")
 KINDS = (*COMMANDS, *(f"full-{name}" for name in ("fit", *COMMANDS[4:])), "two-fit", "two-adapt", "two-continual")
-# What a command is judged by: these files, byte for byte; a fit also by its checkpoint, and its table but for the seconds.
+# What a command is judged by, byte for byte; a fit also by its checkpoint, and its table but for the seconds.
 RESULTS = {
     "fit": ("policy/**/*", "tables/*.md"),
     "adapt": ("adapters/**/*", "adapt.md", "baseline.json"),

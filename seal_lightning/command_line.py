@@ -6,7 +6,6 @@ kept apart from `cli.py` because everything here needs Lightning, torch and tran
 
 import json
 import logging
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from transformers.utils import logging as transformers_logging
 
 from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
@@ -29,10 +28,11 @@ from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.module import SEALModule
-from seal_lightning.offline import Parser, ParserError, named_options, save_settings
+from seal_lightning.offline import Parser, ParserError, named_options
 from seal_lightning.predicted import save_answers, save_edits
 from seal_lightning.predictions import predict
-from seal_lightning.saving import SavingError, disk_error, save_text, tidy
+from seal_lightning.run_config import SaveConfigBesideRun, check_folder
+from seal_lightning.saving import SavingError, disk_error, save_text
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
 
@@ -121,25 +121,6 @@ class SEALParser(LightningArgumentParser):
     _get_option_tuples = Parser._get_option_tuples
 
 
-class SaveConfigBesideRun(SaveConfigCallback):
-    """Writes the configuration into the run folder: the whole as `config.yaml`, what was changed as `settings.yaml`.
-
-    Of other commands than fit: `config-<command>.yaml` and `settings-<command>.yaml`.
-    """
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        command = str(getattr(stage, "value", stage))  # Lightning gives an enum
-        name = "" if command == "fit" else f"-{command}"
-        path = Path(trainer.default_root_dir) / f"config{name}.yaml"
-        self._write(path, f"seal {command} --config {path}")
-        header = f"what differs from the defaults in {path.name}"
-        self._write(path.with_name(f"settings{name}.yaml"), header, skip_default=True)
-
-    def _write(self, path: Path, header: str, *, skip_default: bool = False) -> None:
-        text = self.parser.dump(self.config, skip_none=False, skip_default=skip_default, format="yaml")
-        save_settings(path, text, header=header)
-
-
 class SEALCLI(LightningCLI):
     """LightningCLI with SEAL's groups of options and its own last words."""
 
@@ -197,17 +178,6 @@ class SEALCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         set_log_level(self._get(self.config, "log_level"))
-        run = Path(self._get(self.config, "trainer").default_root_dir)
-        try:
-            run.mkdir(parents=True, exist_ok=True)
-            probe = run / f".writable-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
-            tidy(run)
-        except OSError as error:
-            raise ConfigError(
-                f"trainer.default_root_dir={run}: {error.strerror or error}; choose a folder you can write to"
-            ) from error
 
     def instantiate_classes(self) -> None:
         with located(self.config[str(self.subcommand)].as_dict()):
@@ -224,6 +194,12 @@ class SEALCLI(LightningCLI):
             raise ConfigError(f"trainer: {one_line(str(error))} ({device})") from error
 
     # -- running ---------------------------------------------------------------------------------------------------
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """As Lightning's, with the run folder in one hand until the last table is written."""
+        with self.trainer.owning_folder():
+            check_folder(Path(self.trainer.default_root_dir), subcommand)
+            super()._run_subcommand(subcommand)
 
     def validate(self, **options: Any) -> None:
         """As the trainer's, without Lightning's table of metrics above ours."""

@@ -22,6 +22,9 @@ class SEALCallback(Callback):
     `phase` is train, validation, test or predict.
     """
 
+    def on_run_begin(self, trainer: Trainer, module: Any) -> None:
+        """Every check has passed, and work begins; nothing was written into the run folder before. Once a run."""
+
     def on_units_start(self, trainer: Trainer, module: Any, *, phase: str, units: int, finished: int) -> None:
         """Work on `units` units begins; `finished` of them are already in the journal."""
 

@@ -130,6 +130,8 @@ class SEALModule(LightningModule):
     # -- the policy ------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
+        trainer: Any = self.trainer
+        trainer.share_refusal()
         self.configure_model()  # DeepSpeed's stage 3 would build it in pieces later, which not every model stands
 
     def configure_model(self) -> None:

@@ -134,9 +134,9 @@ def tidy(folder: str | os.PathLike[str]) -> None:
                 shutil.rmtree(holder, ignore_errors=True)
 
 
-def is_used(folder: Path) -> bool:
-    """Whether there is anything in a folder but what was only being written."""
-    return any(not _HOLDER.fullmatch(path.name) for path in folder.iterdir())
+def is_used(folder: Path, *, besides: str = "") -> bool:
+    """Whether there is anything in a folder but what was only being written, and a file of the name `besides`."""
+    return any(path.name != besides and not _HOLDER.fullmatch(path.name) for path in folder.iterdir())
 
 
 def cannot_save(path: str | os.PathLike[str], error: OSError) -> SavingError:

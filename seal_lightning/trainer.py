@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
+from seal_lightning.beginning import Loggers
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.executors import Executor, LocalExecutor
+from seal_lightning.hooks import notify
 from seal_lightning.loop import MStepLoop, SEALFitLoop
 from seal_lightning.m_step import Shares
+from seal_lightning.ownership import owning
 from seal_lightning.ranks import Ranks
-from seal_lightning.saving import cannot_save, disk_error, whole
+from seal_lightning.saving import cannot_save, disk_error, tidy, whole
 from seal_lightning.stopping import StopSignals, requeue
 from seal_lightning.strategies import ZeROStrategy
 
@@ -100,6 +103,9 @@ class SEALTrainer(Trainer):
         self.shares = Shares(1, 1, 1)  # of the M-step, known once there is a module to fit
         self._given_accumulation = self.accumulate_grad_batches
         self._children: list[subprocess.Popen] = []
+        self._loggers_of_run = Loggers([])
+        self._has_begun = False
+        self._refusal: ConfigError | None = None  # of this rank, until all ranks know of it
 
     @cached_property
     def ranks(self) -> Ranks:
@@ -132,6 +138,17 @@ class SEALTrainer(Trainer):
             raise
         finally:
             self.executor.close()
+
+    @contextmanager
+    def _run_of_its_own(self) -> Iterator[None]:
+        """A run from its checks to its end, in a folder that no other run owns."""
+        self._has_begun = False
+        with self.owning_folder(), self._with_children():
+            self._loggers_of_run = Loggers(self.loggers)
+            try:
+                yield
+            finally:
+                self._loggers_of_run.give_up()
 
     @contextmanager
     def _with_children(self) -> Iterator[None]:
@@ -167,6 +184,53 @@ class SEALTrainer(Trainer):
                 raise
             raise cannot_save(self.default_root_dir, cause) from error
 
+    # -- the run folder ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def owning_folder(self) -> Iterator[None]:
+        """Within the block, the run folder is this run's alone; the first rank sees to it.
+
+        Raises:
+            FolderInUse: Another run owns it. Where ranks were started by others (torchrun, srun), all of them raise it
+                once they have found each other (`share_refusal`), since no rank would end for another's sake.
+        """
+        run = self.default_root_dir
+        with ExitStack() as stack:
+            if self.is_global_zero and self._refusal is None:
+                try:
+                    stack.enter_context(owning(Path(run), option=f"trainer.default_root_dir={run}"))
+                except ConfigError as error:
+                    if self.world_size == 1 or not self._ranks_start_themselves:
+                        raise
+                    self._refusal = error
+            try:
+                yield
+            finally:
+                self._refusal = None
+
+    @property
+    def _ranks_start_themselves(self) -> bool:
+        environment = getattr(self.strategy, "cluster_environment", None)
+        return environment is not None and environment.creates_processes_externally
+
+    def share_refusal(self) -> None:
+        """Raise on every rank what the first one has met at the run folder; a collective."""
+        if self.world_size == 1:
+            return
+        for refusal in self.ranks.gather(self._refusal):
+            if refusal is not None:
+                raise refusal
+
+    def begin(self) -> None:
+        """Every check has passed: loggers start and callbacks are told, once a run, before its first unit of work."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        if self.is_global_zero:
+            tidy(self.default_root_dir)
+        self._loggers_of_run.begin()
+        notify(self, self.lightning_module, "on_run_begin")
+
     # Checkpoints hold tensors and plain values only, so loading them never runs code (weights_only).
 
     @property
@@ -187,7 +251,7 @@ class SEALTrainer(Trainer):
         module = kwargs["model"] if "model" in kwargs else args[0]
         self.shares = module.m_step.shares(self.world_size, accumulation=self._given_accumulation)
         self.accumulate_grad_batches = self.shares.accumulation
-        with self._with_children():
+        with self._run_of_its_own():
             super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def validate(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
@@ -196,7 +260,7 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        with self._with_children():
+        with self._run_of_its_own():
             return super().validate(
                 *args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True}
             )
@@ -207,7 +271,7 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        with self._with_children():
+        with self._run_of_its_own():
             return super().test(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def predict(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
@@ -216,7 +280,7 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        with self._with_children():
+        with self._run_of_its_own():
             return super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def find_checkpoint(self, ckpt_path: str | None) -> str | None:

@@ -23,6 +23,7 @@ FLOOR_OF = {
     **dict.fromkeys(["saving", "redaction", "escaping", "thoughts", "figures", "retention", "tables", "left_out"], 0),
     **dict.fromkeys(["digests"], 0),
     **dict.fromkeys(["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing"], 1),
+    "ownership": 1,  # with filelock
     **dict.fromkeys(
         [
             "tiny",
@@ -43,12 +44,16 @@ FLOOR_OF = {
     ),
     **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases", "served"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book", "predictions"], 3),
-    **dict.fromkeys(["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4),
+    **dict.fromkeys(
+        ["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen", "beginning"], 4
+    ),
+    "beginning": 4,
     **dict.fromkeys(
         [
             "cli",
             "command_line",
             "predicted",
+            "run_config",
             "config_errors",
             "quickstart",
             "offline",

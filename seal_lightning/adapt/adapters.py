@@ -162,6 +162,36 @@ def make(place: Workplace, adapters: Sequence[Adapted], before: Measured) -> lis
     return found
 
 
+def check(place: Workplace, adapters: Sequence[Adapted]) -> None:
+    """Raise what `make` would of adapters that were trained otherwise, before anything is written."""
+    for adapted in adapters:
+        path = place.output / "adapters" / adapted.name / RESULT
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            stamps = (content["policy"], content["stamp"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue  # there is none, or it cannot be read, which comes up when it is needed
+        if stamps != (place.stamp, adapted.stamp):
+            raise _of_other_settings(path.parent)
+
+
+def check_lessons(output: Path, *, learn: str) -> None:
+    """Whether self-edits are to be written where there are adapters that learnt passages as they stand.
+
+    Raises:
+        ConfigError: They are, and would be paid for before the adapters are refused.
+    """
+    trained = sorted((output / "adapters").glob(f"*/{RESULT}"))
+    if learn == "edits" and trained and not (output / "journal").is_dir():
+        raise _of_other_settings(trained[0].parent)
+
+
+def _of_other_settings(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"{folder}: expected an adapter of these settings, got one of others: choose another --output, or move it away"
+    )
+
+
 def missing_of(output: Path, names: Sequence[str]) -> str:
     """What was cut or skipped in the training of finished adapters, and of their answers, in one line."""
     results = [json.loads((output / "adapters" / name / RESULT).read_text(encoding="utf-8")) for name in names]
@@ -230,10 +260,7 @@ def _finished(place: Workplace, adapted: Adapted) -> Measured | None:
         log.warning("%s: cannot be read (%s), its adapter is trained again", path, " ".join(str(error).split())[:120])
         return None
     if stamps != (place.stamp, adapted.stamp):
-        raise ConfigError(
-            f"{path.parent}: expected an adapter of these settings, got one of others: choose another --output, "
-            "or move it away"
-        )
+        raise _of_other_settings(path.parent)
     if fault := _damage(place, adapted.name, content):
         log.warning("%s: damaged (%s), it is trained again", path.parent, fault)
         return None

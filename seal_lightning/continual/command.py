@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,10 +95,9 @@ def main(args: Sequence[str]) -> None:
     check_queries(data.contexts, name=f"--data {data.source}")
     plan = _plan(options)
     output = Path(options.output).expanduser()
-    open_folder(output, "continual", resume=options.resume)
-    write_settings(parser, settings, output)
-    _run(options, plan, data, routes, measures, output)
-    write_settings(parser, settings, output, finished=True)
+    with open_folder(output, "continual", resume=options.resume):
+        _run(options, plan, data, routes, measures, output, begin=lambda: write_settings(parser, settings, output))
+        write_settings(parser, settings, output, finished=True)
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
@@ -226,7 +225,10 @@ def _run(
     routes: Sequence[Route],
     measures: Sequence[Countermeasure],
     output: Path,
+    *,
+    begin: Callable[[], None],
 ) -> None:
+    """Run the streams; `begin` is called once every check has passed, before anything else is written."""
     module: SEALModule = options.model
     policy = load_policy(module, options.policy, options.device)
     module.e_step.check_model(policy)
@@ -240,6 +242,10 @@ def _run(
         unrelated=data.unrelated,
         origin=origin,
     )
+    for measure in measures:
+        for route in routes:
+            runner.check(route, measure, _folder(output, measure, route))
+    begin()
     steps = len(measures) * sum(len(route.contexts) + 1 for route in routes)
     with signals.noted(), screen.bar("steps", steps) as advance, screen.phases() as report:
 

@@ -104,6 +104,11 @@ class StreamRunner:
         """
         return _Run(self, route, countermeasure, folder).finish()
 
+    def check(self, route: Route, countermeasure: Countermeasure, folder: Path) -> None:
+        """Raise what `run` would of a stream with other settings in `folder`, before anything is written."""
+        if folder.is_dir():
+            open_journal(folder, JOURNAL, stamp=self.stamp(route, countermeasure))
+
     def stamp(self, route: Route, countermeasure: Countermeasure) -> dict[str, Any]:
         """What a stream depends on."""
         policy = self.updates.policy
