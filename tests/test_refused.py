@@ -167,7 +167,9 @@ def test_a_refused_command_leaves_the_run_as_it_was(seal, run, bad, command, nam
     assert code == 2, err
     assert err.count("\n") == 1 and err.startswith("seal: ")
     assert contents(run) == before
-    code, err = seal(command, "--config", run / "config.yaml", "--trainer.default_root_dir", bad / "new" / "run", *options)
+    code, err = seal(
+        command, "--config", run / "config.yaml", "--trainer.default_root_dir", bad / "new" / "run", *options
+    )
     if command != "fit" or name in BAD:  # else there is nothing that it differs from
         assert code == 2, err
         assert not (bad / "new").exists()
@@ -208,7 +210,9 @@ def test_settings_that_a_folder_was_not_given_by_us_are_not_written_over(seal, r
         before = contents(run)
         for other in ("fit", "test", "predict"):
             code, err = seal(other, "--config", CONFIG, "--trainer.default_root_dir", run)
-            assert code == 2 and f"expected a run's folder or a new one, got one of seal {command}: choose another" in err
+            assert (
+                code == 2 and f"expected a run's folder or a new one, got one of seal {command}: choose another" in err
+            )
             assert contents(run) == before
 
 
@@ -241,7 +245,9 @@ def test_a_command_owns_its_run_folder_until_it_ends(seal, tmp_path, command):
     )  # fmt: skip
     assert code == 0, err
     if command != "predict":  # which grades nothing
-        assert f"FolderInUse: x: in use by python, process {os.getpid()} on" in found.read_text().replace("pytest", "python")
+        assert f"FolderInUse: x: in use by python, process {os.getpid()} on" in found.read_text().replace(
+            "pytest", "python"
+        )
     assert trespass(run) == ""
     assert not (run / OWNER).exists()
 
@@ -296,7 +302,12 @@ def standalone(seal, tmp_path):
     """Run `seal adapt` or `seal continual` with an output folder and more options."""
     (tmp_path / "model.yaml").write_text(MODEL)
     rows = [
-        {"id": name, "title": name, "passage": f"{name} sells salt.", "queries": [{"question": "What?", "answers": ["salt"]}]}
+        {
+            "id": name,
+            "title": name,
+            "passage": f"{name} sells salt.",
+            "queries": [{"question": "What?", "answers": ["salt"]}],
+        }
         for name in ("Ada", "Bea")
     ]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
