@@ -17,7 +17,10 @@ from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
 class SEALCallback(Callback):
-    """A Lightning callback with hooks around units of work and the E-step. `phase` is train, validation or test."""
+    """A Lightning callback with hooks around units of work and the E-step.
+
+    `phase` is train, validation, test or predict.
+    """
 
     def on_run_begin(self, trainer: Trainer, module: Any) -> None:
         """Every check has passed, and work begins; nothing was written into the run folder before. Once a run."""

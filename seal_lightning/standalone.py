@@ -24,6 +24,7 @@ from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, save_settings
 from seal_lightning.ownership import OWNER, owning
 from seal_lightning.policy import Policy
+from seal_lightning.saving import NOT_HERE, SavingError, is_used, tidy
 
 FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
 ONE_RUN = ("resume", "dry_run")  # options of a single start, which are not kept
@@ -106,7 +107,7 @@ def open_folder(output: Path, command: str, *, resume: bool) -> Iterator[None]:
         ConfigError: There are files in it, and they are not of this command or nothing is to be resumed.
     """
     with owning(output, option=f"--output {output}"):
-        used = any(path.name != OWNER for path in output.iterdir())
+        used = is_used(output, besides=OWNER)
         if used and not resume:
             raise ConfigError(
                 f"--output {output}: expected a new folder, got one with files: add --resume to go on, or choose "
@@ -115,6 +116,7 @@ def open_folder(output: Path, command: str, *, resume: bool) -> Iterator[None]:
         config = output / "config.yaml"
         if used and not (config.is_file() and config.read_text(encoding="utf-8").startswith(_header(command))):
             raise ConfigError(f"--output {output}: expected a folder of seal {command}, got another: choose a new one")
+        tidy(output)
         yield
 
 
@@ -145,7 +147,10 @@ def _writable(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"--output {output}: {error.strerror or error}; choose a folder you can write to") from error
+        cause = error.cause if isinstance(error, SavingError) else error
+        if isinstance(error, SavingError) and cause.errno not in NOT_HERE:
+            raise
+        raise ConfigError(f"--output {output}: {cause.strerror or cause}; choose a folder you can write to") from error
 
 
 def open_journal(folder: Path, name: str, *, stamp: Mapping[str, Any]) -> Journal:

@@ -4,6 +4,7 @@ One epoch is one round, so `max_epochs` is the number of rounds. The run folder 
 checkpoints, logs and tables all lie there, and `ckpt_path` `last` and `best` mean the ones in it.
 """
 
+import io
 import os
 import signal
 import subprocess
@@ -16,20 +17,32 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from seal_lightning.beginning import Loggers
-from seal_lightning.errors import ConfigError, Stopped
+from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.executors import Executor, LocalExecutor
 from seal_lightning.hooks import notify
 from seal_lightning.loop import MStepLoop, SEALFitLoop
 from seal_lightning.m_step import Shares
 from seal_lightning.ownership import owning
 from seal_lightning.ranks import Ranks
+from seal_lightning.saving import cannot_save, disk_error, tidy, whole
 from seal_lightning.stopping import StopSignals, requeue
 from seal_lightning.strategies import ZeROStrategy
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or absent. Lightning's own take the way over the folder for temporary files."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        content = io.BytesIO()  # torch's own writing to a file forgets why it failed
+        torch.save(checkpoint, content)
+        with whole(path) as aside, aside.open("wb") as file:
+            file.write(content.getbuffer())
 
 
 class SEALTrainer(Trainer):
@@ -74,6 +87,8 @@ class SEALTrainer(Trainer):
             enable_model_summary=enable_model_summary,
             **kwargs,
         )
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.strategy.checkpoint_io = WholeCheckpoints()
         other = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
         if isinstance(self.strategy, other) and not isinstance(self.strategy, ZeROStrategy):
             raise ConfigError(
@@ -139,7 +154,8 @@ class SEALTrainer(Trainer):
     def _with_children(self) -> Iterator[None]:
         """Let the processes that Lightning has started end by themselves, and kill those that hang after a failure."""
         try:
-            yield
+            with self._named_disk():
+                yield
         except BaseException:
             deadline = time.monotonic() + 20
             for child in self._children:
@@ -148,6 +164,25 @@ class SEALTrainer(Trainer):
                 except subprocess.TimeoutExpired:
                     child.kill()
             raise
+
+    @contextmanager
+    def _named_disk(self) -> Iterator[None]:
+        """What loggers say about a disk names no file; closing them on a full one hides what stopped the run before.
+
+        Raises:
+            SavingError: The run folder cannot be written to.
+        """
+        try:
+            yield
+        except Exception as error:
+            cause = None if isinstance(error, SealError) else disk_error(error)
+            if cause is None:
+                raise
+            if (first := _first_reason(error)) is not None:
+                raise first from error
+            if cause.filename is not None:
+                raise
+            raise cannot_save(self.default_root_dir, cause) from error
 
     # -- the run folder ----------------------------------------------------------------------------------------------
 
@@ -191,6 +226,8 @@ class SEALTrainer(Trainer):
         if self._has_begun:
             return
         self._has_begun = True
+        if self.is_global_zero:
+            tidy(self.default_root_dir)
         self._loggers_of_run.begin()
         notify(self, self.lightning_module, "on_run_begin")
 
@@ -262,6 +299,14 @@ class SEALTrainer(Trainer):
         if not isinstance(found, dict) or "seal" not in found:
             raise _no_checkpoint(ckpt_path, path)
         return str(path)
+
+
+def _first_reason(error: BaseException) -> SealError | Stopped | None:
+    """The error of ours that another one came up after; None where there is none."""
+    context = error.__context__
+    if context is None or isinstance(context, SealError | Stopped):
+        return context
+    return _first_reason(context)
 
 
 def _no_checkpoint(ckpt_path: str, path: Path) -> ConfigError:

@@ -21,6 +21,7 @@ PACKAGE = "seal_lightning"
 FLOOR_OF = {
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
     **dict.fromkeys(["saving", "redaction", "escaping", "thoughts", "figures", "retention", "tables", "left_out"], 0),
+    **dict.fromkeys(["digests"], 0),
     **dict.fromkeys(["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing"], 1),
     "ownership": 1,  # with filelock
     **dict.fromkeys(
@@ -51,6 +52,7 @@ FLOOR_OF = {
         [
             "cli",
             "command_line",
+            "predicted",
             "run_config",
             "config_errors",
             "quickstart",

@@ -44,6 +44,7 @@ from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser
 from seal_lightning.policy import Policy
 from seal_lightning.rollouts import make_stamp
+from seal_lightning.saving import save_text
 from seal_lightning.screen import Screen
 from seal_lightning.standalone import add_model, load_policy, open_folder, open_journal, write_settings
 from seal_lightning.stopping import StopSignals
@@ -250,9 +251,7 @@ def _baseline(place: Workplace, documents: Sequence[Document]) -> Measured:
         scored = ask_closed_book(place.e_step, place.policy, [document.context for document in asked], report=report)
     found = {document.id: one for document, one in zip(asked, scored, strict=True)}
     content = {"asked": stamp, "answered": {name: asdict(one) for name, one in found.items()}}
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    new.replace(path)
+    save_text(path, json.dumps(content, ensure_ascii=False))
     return found
 
 
@@ -283,7 +282,7 @@ def _finish(
     left_out = "\n".join(f"- {markdown_cell(line, 400)}" for line in read.left_out)
     parts = [part for part in (text, f"{MISSING} {missing}." if missing else "") if part]
     if parts or left_out:
-        (output / "adapt.md").write_text("\n\n".join(filter(None, (*parts, left_out))) + "\n", encoding="utf-8")
+        save_text(output / "adapt.md", "\n\n".join(filter(None, (*parts, left_out))) + "\n")
     if asked:
         print("\n\n".join(parts), flush=True)
     else:

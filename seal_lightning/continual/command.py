@@ -35,6 +35,7 @@ from seal_lightning.retention import (
     to_official,
     write_matrices,
 )
+from seal_lightning.saving import save_text
 from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
 from seal_lightning.standalone import add_model, load_policy, open_folder, write_settings
@@ -66,7 +67,8 @@ def main(args: Sequence[str]) -> None:
         ConfigError: An option has a value that cannot work.
         DataError: Data or a matrix cannot be read.
         ModelError: The model cannot be loaded.
-        JournalError: A step cannot be read or written, or belongs to other settings.
+        JournalError: A step belongs to other settings.
+        SavingError: There is no room for a result; finished steps are kept.
         RetryableError: A grader or an endpoint failed; finished steps are kept.
         Stopped: A signal asked the command to stop; finished steps are kept.
     """
@@ -300,12 +302,12 @@ def _matrices(
 def _finish(matrices: Sequence[RetentionMatrix], output: Path, heatmap: str | None, missing: str) -> None:
     for matrix in matrices:
         text = json.dumps(to_official(matrix), indent=2) + "\n"
-        write_file("--output", str(output / "official" / f"{matrix.name}.json"), text, unlike=[])
+        save_text(output / "official" / f"{matrix.name}.json", text)
     sections = [f"## {matrix.name}\n\n{render_matrix(matrix)}\n" for matrix in matrices]
     summary = render_summary(matrices)
     text = f"# Retention\n\nAccuracies in percent.\n\n{summary}\n\n" + "\n".join(sections)
     text += f"\n{MISSING} {missing}.\n" if missing else ""
-    write_file("--output", str(output / "retention.md"), text, unlike=[])
+    save_text(output / "retention.md", text)
     drawn = heatmap or str(output / "retention.svg")
     write_file("--heatmap", drawn, heat_map(matrices), unlike=[])
     print(f"{render_matrix(matrices[0])}\n\n{summary}", flush=True)
