@@ -24,7 +24,7 @@ from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, save_settings
 from seal_lightning.ownership import OWNER, owning
 from seal_lightning.policy import Policy
-from seal_lightning.saving import NOT_HERE, SavingError, is_used, tidy
+from seal_lightning.saving import NOT_HERE, SavingError, is_used
 
 FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
 ONE_RUN = ("resume", "dry_run")  # options of a single start, which are not kept
@@ -116,7 +116,6 @@ def open_folder(output: Path, command: str, *, resume: bool) -> Iterator[None]:
         config = output / "config.yaml"
         if used and not (config.is_file() and config.read_text(encoding="utf-8").startswith(_header(command))):
             raise ConfigError(f"--output {output}: expected a folder of seal {command}, got another: choose a new one")
-        tidy(output)
         yield
 
 

@@ -139,16 +139,14 @@ class SEALTrainer(Trainer):
         finally:
             self.executor.close()
 
-    @contextmanager
-    def _run_of_its_own(self) -> Iterator[None]:
-        """A run from its checks to its end, in a folder that no other run owns."""
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        """A run from its checks to its end, in each of its processes."""
         self._has_begun = False
-        with self.owning_folder(), self._with_children():
-            self._loggers_of_run = Loggers(self.loggers)
-            try:
-                yield
-            finally:
-                self._loggers_of_run.give_up()
+        self._loggers_of_run = Loggers(self.loggers)
+        try:
+            return super()._run(*args, **kwargs)
+        finally:
+            self._loggers_of_run.give_up()
 
     @contextmanager
     def _with_children(self) -> Iterator[None]:
@@ -251,7 +249,7 @@ class SEALTrainer(Trainer):
         module = kwargs["model"] if "model" in kwargs else args[0]
         self.shares = module.m_step.shares(self.world_size, accumulation=self._given_accumulation)
         self.accumulate_grad_batches = self.shares.accumulation
-        with self._run_of_its_own():
+        with self.owning_folder(), self._with_children():
             super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def validate(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
@@ -260,7 +258,7 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        with self._run_of_its_own():
+        with self.owning_folder(), self._with_children():
             return super().validate(
                 *args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True}
             )
@@ -271,7 +269,7 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        with self._run_of_its_own():
+        with self.owning_folder(), self._with_children():
             return super().test(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def predict(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
@@ -280,7 +278,7 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        with self._run_of_its_own():
+        with self.owning_folder(), self._with_children():
             return super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def find_checkpoint(self, ckpt_path: str | None) -> str | None:

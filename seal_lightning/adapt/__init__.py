@@ -44,7 +44,7 @@ from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser
 from seal_lightning.policy import Policy
 from seal_lightning.rollouts import make_stamp
-from seal_lightning.saving import save_text
+from seal_lightning.saving import save_text, tidy
 from seal_lightning.screen import Screen
 from seal_lightning.standalone import add_model, load_policy, open_folder, open_journal, write_settings
 from seal_lightning.stopping import StopSignals
@@ -203,6 +203,7 @@ def _adapt(
     each = one_each(learnt, e_step.inner_loop, seed=module.seed) if options.adapters != "all" else []
     together = [one_for_all(learnt, options.together, seed=module.seed)] if options.adapters != "each" else []
     check(place, [*each, *together])
+    tidy(output)
     before = _baseline(place, documents)
     after_each = {key: value for found in make(place, each, before) for key, value in found.items()}
     after_all = {key: value for found in make(place, together, before) for key, value in found.items()}

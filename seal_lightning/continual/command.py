@@ -35,7 +35,7 @@ from seal_lightning.retention import (
     to_official,
     write_matrices,
 )
-from seal_lightning.saving import save_text
+from seal_lightning.saving import save_text, tidy
 from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
 from seal_lightning.standalone import add_model, load_policy, open_folder, write_settings
@@ -246,6 +246,7 @@ def _run(
         for route in routes:
             runner.check(route, measure, _folder(output, measure, route))
     begin()
+    tidy(output)
     steps = len(measures) * sum(len(route.contexts) + 1 for route in routes)
     with signals.noted(), screen.bar("steps", steps) as advance, screen.phases() as report:
 
