@@ -12,6 +12,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from seal_lightning.adapt.adapters import (
     Adapted,
     Workplace,
     asked_stamp,
+    check,
     make,
     missing_of,
     one_each,
@@ -48,6 +50,7 @@ from seal_lightning.offline import Parser
 from seal_lightning.policy import Policy
 from seal_lightning.rollouts import make_stamp
 from seal_lightning.run_stamp import save_record
+from seal_lightning.saving import save_text, tidy
 from seal_lightning.screen import Screen
 from seal_lightning.stamping import CODE, VERSIONS, describe, flat
 from seal_lightning.standalone import (
@@ -97,12 +100,16 @@ def main(args: Sequence[str]) -> None:
         passage_chars=options.passage_chars,
         strict=options.strict,
     )
-    documents = read.documents
     module: SEALModule = options.model
     writing = Writing(options.learn, raced_for(module.plan, options.keep), options.keep)
     output = Path(options.output).expanduser()
-    if not options.dry_run:
-        open_folder(output, "adapt", resume=options.resume)
+    with nullcontext() if options.dry_run else open_folder(output, "adapt", resume=options.resume):
+        _work(parser, settings, options, read, writing, output)
+
+
+def _work(parser: Parser, settings: Any, options: Any, read: Documents, writing: Writing, output: Path) -> None:
+    """What needs the policy: an estimate, or the adapters."""
+    module, documents = options.model, read.documents
     policy = load_policy(module, options.policy, options.device)
     module.e_step.check_model(policy)
     module.e_step.check_fits(
@@ -220,9 +227,11 @@ def _adapt(
         screen=screen,
         check_stop=check_stop,
     )
-    before = _baseline(place, documents)
     each = one_each(learnt, e_step.inner_loop, seed=module.seed) if options.adapters != "all" else []
     together = [one_for_all(learnt, options.together, seed=module.seed)] if options.adapters != "each" else []
+    check(place, [*each, *together])
+    tidy(output)
+    before = _baseline(place, documents)
     columns, written = {"before": before}, []
     for name, adapters in {"one each": each, "one for all": together}.items():
         made = make(place, adapters, before)
@@ -301,9 +310,7 @@ def _baseline(place: Workplace, documents: Sequence[Document]) -> Measured:
         scored = ask_closed_book(place.e_step, place.policy, [document.context for document in asked], report=report)
     found = {document.id: one for document, one in zip(asked, scored, strict=True)}
     content = {"asked": stamp, "answered": {name: asdict(one) for name, one in found.items()}}
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    new.replace(path)
+    save_text(path, json.dumps(content, ensure_ascii=False))
     return found
 
 
@@ -347,7 +354,7 @@ def _finish(
     left_out = "\n".join(f"- {markdown_cell(line, 400)}" for line in read.left_out)
     parts = [part for part in (text, f"{MISSING} {missing}." if missing else "") if part]
     if parts or left_out:
-        (output / "adapt.md").write_text("\n\n".join(filter(None, (*parts, left_out))) + "\n", encoding="utf-8")
+        save_text(output / "adapt.md", "\n\n".join(filter(None, (*parts, left_out))) + "\n")
     if asked:
         print("\n\n".join(parts), flush=True)
     else:

@@ -397,3 +397,29 @@ def test_a_command_all_of_whose_adapters_diverged_fails(tmp_path, monkeypatch, c
     with pytest.raises(DivergedError, match=r"^no adapter was written, since all of their trainings diverged: lower "):
         run(tmp_path, "out", "--learn", "passage")
     assert not (tmp_path / "out" / "adapters").exists() and capsys.readouterr().err.count("not written, since") == 4
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("truncated", r"adapters/all: damaged \(adapter_model.safetensors is not the file that was written there\)"),
+        ("flipped", r"adapters/all: damaged \(adapter_model.safetensors is not the file that was written there\)"),
+        ("missing", r"adapters/all: damaged \(adapter_model.safetensors: No such file or directory\)"),
+        ("result", r"adapters/all/adaptation.json: cannot be read \("),
+        ("merged", r"adapters/all: damaged \(model.safetensors is not the file that was written there\)"),
+    ],
+)
+def test_a_damaged_adapter_is_trained_again(whole, tmp_path, caplog, damage, said):
+    shutil.copytree(whole / "whole", tmp_path / "whole")
+    write_inputs(tmp_path)
+    folder = tmp_path / "whole" / ("merged" if damage == "merged" else "adapters") / "all"
+    path = next(folder.glob("adaptation.json" if damage == "result" else "*.safetensors"))
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        flipped = content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+        path.write_bytes(flipped if damage in ("flipped", "merged") else content[: len(content) // 2])
+    run(tmp_path, "whole", "--resume", *(["--merged"] if damage == "merged" else []))
+    assert [record.getMessage() for record in caplog.records if re.search(said, record.getMessage())] != []
+    assert path.read_bytes() == content
+    assert digests(tmp_path / "whole") == digests(whole / "whole")

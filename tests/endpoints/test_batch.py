@@ -5,9 +5,12 @@ The batch routes are a fake on disk of a few lines; every request in a job is an
 
 import json
 import logging
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from email import message_from_bytes
 
 import pytest
@@ -15,6 +18,7 @@ from endpoints import prompts_of
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.endpoints.batch import job_key
+from seal_lightning.endpoints.cache import Cache
 from seal_lightning.errors import ConfigError, EndpointError
 from seal_lightning.types import Prompt, Usage
 
@@ -433,3 +437,41 @@ def test_why_a_job_failed_may_be_anything(listen, make, said, errors):
     with pytest.raises(EndpointError, match=r"batch job batch_1 ended as failed") as caught:
         make(listen(routes.answer)).write_batch([Prompt("u")], max_tokens=4, poll_seconds=0.01)
     assert len(str(caught.value)) < 600
+
+
+def test_two_processes_that_ask_for_the_same_submit_one_job(tmp_path):
+    """While one submits, the other waits; it finds the job on disk then."""
+    code = (
+        "import sys, time; from pathlib import Path; from seal_lightning.endpoints.cache import Cache\n"
+        "cache = Cache(Path(sys.argv[1]))\n"
+        "with cache.alone('ab12', pause=time.sleep):\n"
+        "    if cache.read('ab12') is None:\n"
+        "        time.sleep(1)\n"  # the upload
+        "        cache.write('ab12', {'job': sys.argv[2]})\n"
+        "    print(cache.read('ab12')['job'])\n"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name], stdout=subprocess.PIPE, text=True)
+        for name in ("one", "two")
+    ]
+    jobs = [process.communicate()[0].strip() for process in both]
+    assert jobs[0] == jobs[1] and jobs[0] in ("one", "two")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["ab12.json"]
+
+
+def test_a_job_is_submitted_by_one_at_a_time(scripted, tmp_path, monkeypatch):
+    """The call waits while another holds the job's lock, and may be ended meanwhile."""
+    entered = []
+
+    @contextmanager
+    def alone(self, key, *, pause):
+        entered.append(key)
+        pause(0.0)
+        raise Interrupted
+        yield
+
+    monkeypatch.setattr(Cache, "alone", alone)
+    endpoint = Endpoint(model="m", base_url=scripted().base_url, cache=str(tmp_path))
+    with pytest.raises(Interrupted):
+        endpoint.write_batch([Prompt("u")], max_tokens=2)
+    assert len(entered) == 1
