@@ -24,6 +24,7 @@ from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
 from seal_lightning.config_files import naming_files, sections_of
 from seal_lightning.data import SEALDataModule
+from seal_lightning.digests import damage, read_record
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.fit_stamp import told_changes
@@ -282,10 +283,24 @@ class SEALCLI(LightningCLI):
             self._print_table("fit", rounds_table(validations), validations, every=read_fit(run))
         self._say_usage(read_fit(run))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
-        if (run / "policy").exists():
-            self._say(f"best policy: {run / 'policy'}  ({_selected(run / 'policy')})")
+        if (run / "policy").exists() and self.trainer.is_global_zero:
+            self._say_policy(run / "policy")
         test = "" if self.datamodule.sources["test"] else " --data.test FILE"
         self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")
+
+    def _say_policy(self, folder: Path) -> None:
+        """What the best policy is; one of an earlier start may have been damaged since."""
+        try:
+            chosen = parse_json((folder / "selection.json").read_bytes())
+            value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
+            said = f"best policy: {folder}  (round {chosen['round']}{value})"
+            fault = damage(folder, read_record(chosen))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            said, fault = "", f"selection.json: {one_line(str(error))}"
+        if fault:
+            log.warning("%s: damaged (%s); checkpoints/best.ckpt holds the same policy", folder, fault)
+        else:
+            self._say(said)
 
     def after_validate(self) -> None:
         evaluated = self.model.evaluated
@@ -330,14 +345,3 @@ class SEALCLI(LightningCLI):
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero:
             print(text, flush=True)
-
-
-def _selected(policy: Path) -> str:
-    """Which round's policy lies in a folder, in a few words."""
-    path = policy / "selection.json"
-    try:
-        chosen = parse_json(path.read_bytes())
-        value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
-        return f"round {chosen['round']:d}{value}"
-    except (OSError, KeyError, TypeError, ValueError):
-        return f"of which round it is cannot be read in {path.name}"
