@@ -1,8 +1,8 @@
 """Standard input, output and error of a command: nothing foreign acts on a terminal, a broken one ends no run.
 
 Everything that a command and its libraries print passes through `Stream`, where control characters become visible
-(`escaping`) and what the terminal's encoding lacks is spelled out. Colours and bars of our own go through
-`Stream.trusted`, with foreign text made visible before it is put into them (`screen.py`).
+(`escaping`), secrets of this process are masked (`masking`), and what the terminal's encoding lacks is spelled out.
+Colours and bars of our own go through `Stream.trusted`, with foreign text made visible beforehand (`screen.py`).
 
 Standard output holds results: where it cannot be written, the command goes on, since its files matter more, and fails
 at its end. Standard error is talk, and may go missing. A stream that was closed before the start is as /dev/null.
@@ -20,12 +20,13 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from seal_lightning.escaping import single_line, visible
+from seal_lightning.masking import masked
 
 _BETWEEN_BARS = re.compile(r"[\r\n]*(?:\x1b\[A)*\r?")  # what tqdm writes to get from one bar to another
 
 
 class Stream:
-    """A text stream that makes harmless what is written to it, and notes that it is broken instead of raising.
+    """A text stream that makes what is written to it harmless, and notes that it is broken instead of raising.
 
     Args:
         raw: What it writes to; the rest of its interface is that of this one.
@@ -154,6 +155,7 @@ def last_words(text: str) -> None:
 def _harmless(text: str) -> str:
     if _BETWEEN_BARS.fullmatch(text):
         return text
+    text = masked(text)
     if text.startswith("\r") and not text.startswith("\r\n"):  # a bar is drawn over itself
         return "\r" + visible(text[1:])
     return visible(text)
