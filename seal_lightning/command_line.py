@@ -17,6 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from transformers.utils import logging as transformers_logging
 
+from seal_lightning.bounded import parse_json
 from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
 from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
@@ -270,7 +271,7 @@ class SEALCLI(LightningCLI):
         self._say_usage(read_fit(run))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
         if (run / "policy").exists():
-            chosen = json.loads((run / "policy" / "selection.json").read_text())
+            chosen = parse_json((run / "policy" / "selection.json").read_text())
             value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
             self._say(f"best policy: {run / 'policy'}  (round {chosen['round']}{value})")
         test = "" if self.datamodule.sources["test"] else " --data.test FILE"

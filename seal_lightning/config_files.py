@@ -18,10 +18,11 @@ from typing import Any
 import yaml
 
 from seal_lightning.bounded import check_plain
-from seal_lightning.bounded_yaml import BeyondBounds, Key, guarded, load_yaml, survey
+from seal_lightning.bounded_yaml import SAFE, BeyondBounds, Key, guarded, load_yaml, survey
 from seal_lightning.errors import ConfigError
 
 log = logging.getLogger(__name__)
+SHORT = 100_000  # characters that are also read by PyYAML's own parser, slower and stricter (of tabs) than libyaml
 _sections: ContextVar[frozenset[str]] = ContextVar("sections", default=frozenset())
 
 
@@ -42,7 +43,8 @@ def read_config(option: str, path: str) -> Any:
         if surveyed.repeated:
             key = surveyed.repeated[0]
             raise ConfigError(f"{name}, line {key.line}: {key.name} stands there twice; merge the two")
-        return without_empty(load_yaml(text), surveyed.empty)
+        loader = yaml.SafeLoader if len(text) <= SHORT else SAFE
+        return without_empty(load_yaml(text, loader=loader), surveyed.empty)
     except yaml.YAMLError as error:
         line, problem = _place(error)
         advice = "indent with spaces, not tabs" if _tab(text, line) else "repair it"

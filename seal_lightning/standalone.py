@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from seal_lightning.adapters import base_of, carried, merge_lora, read_lora, stack
+from seal_lightning.bounded_yaml import load_yaml
 from seal_lightning.config_errors import read_config_files
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.journal import Journal
@@ -87,7 +88,7 @@ def _settings_of(policy: str | None) -> dict[str, Any]:
     if path is None or not path.is_file():
         return {}
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+        found = load_yaml(path.read_text(encoding="utf-8"))["model"]
         return {name: value for name, value in found.items() if name not in FIT_ONLY}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:120]

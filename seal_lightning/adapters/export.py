@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.adapters.bank import AdapterBank
 from seal_lightning.adapters.beside import add_update, note_shared
+from seal_lightning.bounded import parse_json
 from seal_lightning.errors import ModelError
 from seal_lightning.served import save_tensors
 
@@ -133,7 +133,7 @@ def read_lora(folder: str | Path) -> LoRA:
 
 def base_of(folder: str | Path) -> tuple[str | None, str | None]:
     """What the adapter of a PEFT folder is for, as its configuration calls that, and the base's revision."""
-    config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    config = parse_json((Path(folder) / CONFIG).read_text(encoding="utf-8"))
     return config.get("base_model_name_or_path") or None, config.get("revision")
 
 

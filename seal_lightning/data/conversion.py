@@ -11,7 +11,6 @@ import codecs
 import csv
 import importlib
 import io
-import json
 import logging
 import posixpath
 import warnings
@@ -22,8 +21,9 @@ from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+from seal_lightning.bounded import check_archive, parse_json, read_bytes
 from seal_lightning.data.markdown import read_markdown
-from seal_lightning.data.rows import BEGINNING, read_bytes, read_text
+from seal_lightning.data.rows import BEGINNING, read_text
 from seal_lightning.data.separated import named, separator_of, within
 from seal_lightning.errors import DataError
 
@@ -111,6 +111,7 @@ def _markdown(soup: Any) -> str:
 
 
 def _word(data: bytes, file: Path) -> tuple[str, str]:
+    _check_archive(data, file)
     mammoth = importlib.import_module("mammoth")
     no_pictures = mammoth.images.img_element(lambda image: {"src": ""})
     result = mammoth.convert_to_html(io.BytesIO(data), convert_image=no_pictures, style_map=WORD_STYLES)
@@ -132,6 +133,7 @@ def _pdf(data: bytes, file: Path) -> tuple[str, str]:
 
 def _epub(data: bytes, file: Path) -> tuple[str, str]:
     """The chapters in the order in which they are read."""
+    _check_archive(data, file)
     with zipfile.ZipFile(io.BytesIO(data)) as book:
         container = ElementTree.fromstring(book.read("META-INF/container.xml"))
         package = next(e.attrib["full-path"] for e in container.iter() if e.tag.endswith("}rootfile"))
@@ -145,12 +147,19 @@ def _epub(data: bytes, file: Path) -> tuple[str, str]:
     return " ".join(titles[0].split()) if titles else "", text
 
 
+def _check_archive(data: bytes, file: Path) -> None:
+    try:
+        check_archive(data)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
 # -- notebooks and tables ----------------------------------------------------------------------------------------------
 
 
 def _notebook(data: bytes, file: Path) -> tuple[str, str]:
     """Markdown cells as they are, code cells fenced."""
-    notebook = json.loads(data)
+    notebook = parse_json(data)
     language = notebook.get("metadata", {}).get("kernelspec", {}).get("language", "python")
     cells = [_cell(cell, language) for cell in notebook["cells"]]
     return read_markdown("\n\n".join(filter(None, cells)))
