@@ -166,6 +166,10 @@ def _quiet(level: str) -> Iterator[None]:
         variables |= {"DS_LOG_LEVEL": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
     added = [name for name in variables if name not in os.environ]
     os.environ.update({name: variables[name] for name in added})
+    last_resort = logging.lastResort  # for loggers of libraries without a handler of their own
+    if not _talkative(level):
+        logging.lastResort = logging.StreamHandler(sys.stderr)
+        logging.lastResort.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             if not _talkative(level) and not sys.warnoptions:
@@ -173,6 +177,7 @@ def _quiet(level: str) -> Iterator[None]:
             yield
     finally:
         ours.removeHandler(handler)
+        logging.lastResort = last_resort
         for name in added:
             os.environ.pop(name, None)
 

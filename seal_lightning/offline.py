@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Sequence
+from os.path import realpath
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -118,7 +119,7 @@ def write_file(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> 
     path = Path(name).expanduser()
     if path.exists() and not path.is_file():
         raise ConfigError(f"{option} {name}: expected a file or a new name, got a folder or device; choose another")
-    if any(path.resolve() == other.resolve() for other in unlike):
+    if any(realpath(path) == realpath(other) for other in unlike):
         raise ConfigError(f"{option} {name}: expected a file of its own, got one that was read; choose another")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,12 +19,12 @@ from seal_lightning.adapt.adapters import Adapted, Workplace, asked_stamp, make,
 from seal_lightning.adapt.edits import Learn, Lesson, Writing, lessons, raced_for, write_edits
 from seal_lightning.adapt.estimate import estimate
 from seal_lightning.adapt.scores import Measured, score_of
-from seal_lightning.bounded import parse_json
+from seal_lightning.bounded import LARGEST, parse_json
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.command_line import set_log_level
 from seal_lightning.config_errors import read_config_files
 from seal_lightning.data.documents import STDIN, Document, Documents, read_sources
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.inner_loop import InnerLoop
@@ -66,7 +66,7 @@ def main(args: Sequence[str]) -> None:
     set_log_level(options.log_level)
     read = read_sources(
         options.documents,
-        stdin=sys.stdin.buffer.read() if STDIN in options.documents else b"",
+        stdin=_stdin() if STDIN in options.documents else b"",
         queries=options.queries,
         passage_chars=options.passage_chars,
         strict=options.strict,
@@ -136,6 +136,25 @@ def _settings(args: Sequence[str]) -> tuple[Parser, Any]:
         if settings[name] is not None and settings[name] < least:
             raise ConfigError(f"{name} must be at least {least}, got {settings[name]}")
     return parser, settings
+
+
+def _stdin() -> bytes:
+    """What comes through standard input, up to its end.
+
+    Raises:
+        DataError: It cannot be read, or is too large.
+    """
+    if sys.stdin.isatty():
+        Screen().line("adapt: reading a document from the terminal, Ctrl-D ends it")
+    try:
+        content = sys.stdin.buffer.read(LARGEST + 1)
+    except OSError as error:
+        raise DataError(f"-: standard input cannot be read ({error.strerror}): pipe a document into it") from error
+    except MemoryError:
+        content = None
+    if content is None or len(content) > LARGEST:
+        raise DataError("-: expected a document on standard input that fits into memory, got more: name a folder")
+    return content
 
 
 # -- steps -------------------------------------------------------------------------------------------------------------

@@ -368,7 +368,7 @@ def test_hidden_files_links_and_odd_names(tmp_path, caplog):
     assert texts(folder) == {"a": "Alpha.", "caf\ufffd": "Coffee."}
     assert caplog.messages == [
         f"{folder}: skipped 2 hidden files",
-        f"{folder}: read 2 of 3 files; no documents: 1 .md (gone.md)",
+        f"{folder}: read 2 of 3 files; no files (links to nothing, pipes, devices): 1 .md (gone.md)",
         f"{folder}: did not enter loop (a link to a folder)",
     ]
 
