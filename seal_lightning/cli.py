@@ -21,10 +21,10 @@ from contextlib import contextmanager, redirect_stdout, suppress
 
 from seal_lightning import __version__
 from seal_lightning.allocator import keep_freed_memory
-from seal_lightning.errors import RESUME, Ended, SealError, Stopped
+from seal_lightning.errors import RESUME, ConfigError, Ended, SealError, Stopped
 from seal_lightning.escaping import single_line
 from seal_lightning.stopping import ended_by_signals, work_begins
-from seal_lightning.streams import LineFormatter, Stream, last_words, standard_streams
+from seal_lightning.streams import LineFormatter, Stream, last_words, open_closed, standard_streams
 
 COMMANDS = {
     "fit": "train a self-editor: rounds of E-step, filter and M-step, with validation",
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _rank() == "0":
             last_words(f"seal: {_ended(number, args)}")
 
+    open_closed()
     with ended_by_signals(end, own_process=argv is None), standard_streams() as out:
         return _written_out(_command(args), out)
 
@@ -119,6 +120,8 @@ def _help() -> str:
 
 
 def _run(args: list[str]) -> None:
+    if not os.path.isdir("."):
+        raise ConfigError("the working folder is gone: change to one that exists and start again")
     if args[0] in LIGHT:
         command = importlib.import_module(f"seal_lightning.{args[0]}")
         work_begins()

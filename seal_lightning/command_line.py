@@ -271,7 +271,7 @@ class SEALCLI(LightningCLI):
         self._say_usage(read_fit(run))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
         if (run / "policy").exists():
-            chosen = parse_json((run / "policy" / "selection.json").read_text())
+            chosen = parse_json((run / "policy" / "selection.json").read_text(encoding="utf-8"))
             value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
             self._say(f"best policy: {run / 'policy'}  (round {chosen['round']}{value})")
         test = "" if self.datamodule.sources["test"] else " --data.test FILE"

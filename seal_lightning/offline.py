@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, get_loader, set_loader
 from seal_lightning.config_errors import Given, check_switches, explain, located, read_config_files
 from seal_lightning.config_files import loader_of_options, sections_of
 from seal_lightning.errors import ConfigError
+from seal_lightning.escaping import single_line
 from seal_lightning.redaction import without_secrets
 
 set_loader("yaml", loader_of_options(get_loader("yaml")), (yaml.YAMLError,))  # of every parser that loads YAML
@@ -101,7 +102,9 @@ def _is_option(action: Any) -> bool:
 def save_settings(path: Path, text: str, *, header: str) -> None:
     """Write a configuration, dumped as YAML, without secrets; `header` is a comment on its first line."""
     content = without_secrets(yaml.safe_load(text))
-    path.write_text(f"# {header}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(
+        f"# {single_line(header)}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
 
 
 def write_file(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> None:

@@ -116,7 +116,6 @@ def standard_streams() -> Iterator[Stream]:
 
     At the end they are written out and put back.
     """
-    _open_closed()
     before = sys.stdin, sys.stdout, sys.stderr
     if sys.stdin is None:
         sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
@@ -131,8 +130,8 @@ def standard_streams() -> Iterator[Stream]:
         sys.stdin, sys.stdout, sys.stderr = before
 
 
-def _open_closed() -> None:
-    """/dev/null in place of a standard stream that is closed; else the next file that is opened would become it."""
+def open_closed() -> None:
+    """/dev/null in place of a standard stream that is closed, before the next file that is opened becomes it."""
     for number in range(3):
         try:
             os.fstat(number)
