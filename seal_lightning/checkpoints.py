@@ -26,6 +26,7 @@ from transformers.models.auto import modeling_auto
 from transformers.quantizers.auto import AutoQuantizationConfig
 
 from seal_lightning.adapters.beside import is_quantised
+from seal_lightning.adapters.export import check_undamaged
 from seal_lightning.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)
@@ -229,6 +230,7 @@ def _check_folder(checkpoint: Checkpoint) -> None:
             )
     elif folder.is_dir():
         _check_files(name, folder)
+        check_undamaged(folder)
 
 
 def _check_files(name: str, folder: Path) -> None:

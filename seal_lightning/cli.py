@@ -23,6 +23,7 @@ from seal_lightning import __version__
 from seal_lightning.allocator import keep_freed_memory
 from seal_lightning.errors import RESUME, ConfigError, Ended, SealError, Stopped
 from seal_lightning.escaping import single_line
+from seal_lightning.saving import FULL_OR_BROKEN, SavingError, cannot_save, disk_error
 from seal_lightning.stopping import ended_by_signals, work_begins
 from seal_lightning.streams import LineFormatter, Stream, last_words, open_closed, standard_streams
 
@@ -41,7 +42,11 @@ COMMANDS = {
 
 LIGHT = ("quickstart", "grade", "replay", "report")  # a module each, without torch
 WITH_MODEL = ("adapt", "continual")  # a module each, without Lightning's CLI
-HOW_TO_RESUME = {"fit": RESUME, **dict.fromkeys(WITH_MODEL, "what is finished is kept, go on with --resume")}
+HOW_TO_RESUME = {
+    "fit": RESUME,
+    **dict.fromkeys(WITH_MODEL, "what is finished is kept, go on with --resume"),
+    **dict.fromkeys(("validate", "test", "predict"), "finished units are in the journal, the same command goes on"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,6 +93,8 @@ def _guarded(args: list[str]) -> int:
         return _fail(_ended(signal.SIGINT, args), 130)
     except SystemExit as stop:
         return _stopped(stop, args)
+    except SavingError as error:
+        return _fail(_and_resume(str(error), args), error.exit_code)
     except SealError as error:
         return _fail(str(error), error.exit_code)
     except Exception as error:  # the last resort: one line for the user, the traceback on demand
@@ -214,6 +221,8 @@ def _explain(error: Exception, args: Sequence[str]) -> tuple[str, int]:
         return text, 2
     if text.startswith("Error(s) in loading state_dict"):
         return "--ckpt_path: the checkpoint does not fit model.tuning; use the config.yaml saved beside it", 2
+    if (cause := disk_error(error)) and cause.errno in FULL_OR_BROKEN:
+        return _and_resume(str(cannot_save(cause.filename or os.getcwd(), cause)), args), 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return _and_resume(f"{where}{error.strerror or text}", args), 1

@@ -19,27 +19,15 @@ PACKAGE = "seal_lightning"
 # One entry for every module or sub-package of seal_lightning. A new one gets its floor here, and CONTRIBUTING.md says
 # what a floor is for.
 FLOOR_OF = {
-    **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator"], 0),
-    **dict.fromkeys(["stopping", "streams"], 0),
-    **dict.fromkeys(
-        [
-            "bounded",
-            "saving",
-            "redaction",
-            "masking",
-            "foreign",
-            "escaping",
-            "thoughts",
-            "figures",
-            "retention",
-            "tables",
-            "left_out",
-        ],
-        0,
-    ),
-    **dict.fromkeys(
-        ["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing", "bounded_yaml"], 1
-    ),
+    **dict.fromkeys(["streams", "bounded", "masking", "foreign"], 0),
+    **dict.fromkeys(["bounded_yaml"], 1),
+    **dict.fromkeys(["launched"], 4),
+    **dict.fromkeys(["config_files"], 5),
+    **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
+    **dict.fromkeys(["saving", "redaction", "escaping", "thoughts", "figures", "retention", "tables", "left_out"], 0),
+    **dict.fromkeys(["digests"], 0),
+    **dict.fromkeys(["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing"], 1),
+    "ownership": 1,  # with filelock
     **dict.fromkeys(
         [
             "tiny",
@@ -61,14 +49,16 @@ FLOOR_OF = {
     **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases", "served"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book", "predictions"], 3),
     **dict.fromkeys(
-        ["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen", "launched"], 4
+        ["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen", "beginning"], 4
     ),
+    "beginning": 4,
     **dict.fromkeys(
         [
             "cli",
             "command_line",
+            "predicted",
+            "run_config",
             "config_errors",
-            "config_files",
             "quickstart",
             "offline",
             "grade",

@@ -4,6 +4,7 @@ The commands run as processes of their own, with real pipes and devices.
 """
 
 import ast
+import io
 import json
 import os
 import re
@@ -102,8 +103,8 @@ def test_keys_fields_and_texts_of_files_do_not_act_either(tmp_path, capfd):
 
 
 def test_nothing_in_a_bar_is_markup_or_acts():
-    console = Console(force_terminal=True, width=200, record=True, file=open(os.devnull, "w", encoding="utf-8"))
-    with console.file, progress_bars(console) as bars:
+    console = Console(force_terminal=True, width=200, record=True, file=io.StringIO())
+    with progress_bars(console) as bars:
         bars.update(bars.add_task(f"[bold]{EVIL}[/bold]", total=2), description=f"[link=x]{EVIL}", completed=1)
         bars.refresh()
         Screen(console=console).line(f"[red]{EVIL}\nsecond :bomb:")
@@ -162,7 +163,7 @@ def test_every_text_file_is_opened_with_its_encoding():
 def _opens_text(call):
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     module = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
-    if name not in ("open", "read_text", "write_text", "fdopen") or module == "os" and name == "open":
+    if name not in ("open", "read_text", "write_text", "fdopen") or (module == "os" and name == "open"):
         return False
     if any(word.arg == "encoding" for word in call.keywords):
         return False
@@ -242,9 +243,9 @@ def test_a_mistake_that_nobody_can_read_keeps_its_exit_code():
 
 
 def test_a_broken_stream_is_remembered_and_raises_nothing():
-    stream = Stream(open("/dev/full", "w", encoding="utf-8"))
-    stream.write("a\n")
-    stream.flush()
-    assert stream.failure is not None and stream.failure.strerror == "No space left on device"
-    stream.finish()
-    stream.raw.close()
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        stream = Stream(full)
+        stream.write("a\n")
+        stream.flush()
+        assert stream.failure is not None and stream.failure.strerror == "No space left on device"
+        stream.finish()

@@ -12,7 +12,8 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from seal_lightning.bounded import parse_json
 from seal_lightning.endpoints.wire import Reply
 from seal_lightning.errors import ConfigError
 from seal_lightning.foreign import sound
+from seal_lightning.ownership import taking_turns
 from seal_lightning.saving import SavingError, save_text
 
 log = logging.getLogger(__name__)
@@ -150,7 +152,7 @@ class Cache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SavingError(f"{path.parent}: {_reason(error)}") from error
+            raise SavingError(f"{path.parent}: {_reason(error)}", error) from error
         save_text(path, json.dumps({"key": key, "content": dict(content)}))
 
     def drop(self, key: str) -> None:
@@ -164,6 +166,27 @@ class Cache:
 
     def _damaged(self, key: str, why: str) -> None:
         log.warning("%s: %s, so it is asked for again", self._path(key), why)
+
+    @contextmanager
+    def alone(self, key: str, *, pause: Callable[[float], None]) -> Iterator[None]:
+        """Within the block, no other process is in one with the same key; they wait, `pause` by `pause`.
+
+        Raises:
+            ConfigError: The folder cannot be written to.
+        """
+        if self.folder is None:
+            yield
+            return
+        path = self._path(key).with_suffix(".lock")
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(taking_turns(path, pause=pause))
+            except OSError as error:
+                raise ConfigError(
+                    f"cache={self.folder}: {error.strerror or error}; choose a folder you can write to, or null for "
+                    "none"
+                ) from error
+            yield
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None
