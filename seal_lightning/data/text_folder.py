@@ -191,7 +191,7 @@ class _Folder:
         if self.not_read:
             parts.append(f"no documents: {_by_ending(self.not_read)}")
         if self.no_files:
-            parts.append(f"no files (links to nothing, pipes, devices): {_by_ending(self.no_files)}")
+            parts.append(f"no files (links to nothing, pipes, devices): {_some(self.no_files)}")
         if self.needs_extra:
             advice = "pip install 'seal-lightning[documents]'"
             parts.append(f"not read without {advice}: {_by_ending(self.needs_extra)}")
