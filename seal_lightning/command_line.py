@@ -25,6 +25,7 @@ from seal_lightning.config_errors import Given, explain, located, one_line
 from seal_lightning.config_files import sections_of
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError, SealError, Stopped
+from seal_lightning.escaping import visible
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations
@@ -185,6 +186,9 @@ class SEALCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         work_begins()
         set_log_level(self._get(self.config, "log_level"))
+        run = str(self._get(self.config, "trainer").default_root_dir)
+        if visible(run) != run:  # TensorBoard writes no names that are not Unicode; others would act in what is shown
+            raise ConfigError(f"trainer.default_root_dir={run}: expected a name of visible characters: choose another")
 
     def instantiate_classes(self) -> None:
         with located(self.config[str(self.subcommand)].as_dict()):

@@ -131,7 +131,10 @@ def standard_streams() -> Iterator[Stream]:
 
 
 def open_closed() -> None:
-    """/dev/null in place of a standard stream that is closed, before the next file that is opened becomes it."""
+    """/dev/null in place of a standard stream that is closed, before the next file that is opened becomes it.
+
+    Others are waited for, also where a process that shares them has set them not to be.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -140,6 +143,8 @@ def open_closed() -> None:
                 raise
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
             os.set_inheritable(number, True)
+        else:
+            os.set_blocking(number, True)  # else what a slow reader has not taken yet would count as lost
 
 
 def last_words(text: str) -> None:

@@ -11,14 +11,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from seal_lightning.cli import main
 from seal_lightning.escaping import single_line, visible_json
+from seal_lightning.offline import save_settings
 from seal_lightning.screen import Screen, progress_bars
 from seal_lightning.streams import Stream, standard_streams
+from seal_lightning.tables import table
 
 ROOT = Path(__file__).resolve().parent.parent
 SEAL = Path(sys.executable).with_name("seal")
@@ -113,7 +116,7 @@ def test_nothing_in_a_bar_is_markup_or_acts():
 
 
 def test_what_is_printed_above_bars_does_not_act(capsys):
-    with standard_streams() as out, progress_bars(Console(force_terminal=True, file=out.trusted)) as bars:
+    with standard_streams() as out, progress_bars(Console(force_terminal=True, file=cast(Any, out.trusted))) as bars:
         bars.add_task("units", total=2)
         print(f"above {EVIL}")
     shown = capsys.readouterr().out
@@ -205,6 +208,27 @@ def test_a_name_that_is_no_unicode(tmp_path, capsys):
     with open(name, "w", encoding="utf-8") as file:
         file.write(json.dumps(ROW))
     assert main(["grade", os.fsdecode(name), "--output", os.fsdecode(name + b".out")]) == 0
+
+
+def test_a_run_folder_that_cannot_be_shown_is_refused(capsys):
+    name = "runs/caf\udce9\x1b[2J"
+    assert main(["fit", "--config", "configs/debug/random.yaml", "--trainer.default_root_dir", name]) == 2
+    assert capsys.readouterr().err == (
+        "seal: trainer.default_root_dir=runs/caf⟨U+DCE9⟩⟨U+001B⟩[2J: expected a name of visible characters: choose "
+        "another\n"
+    )
+
+
+def test_a_settings_file_begins_with_one_line_of_comment(tmp_path):
+    save_settings(tmp_path / "config.yaml", "a: 1", header="seal fit --config runs/a\nb: 2\udce9/config.yaml")
+    text = (tmp_path / "config.yaml").read_text(encoding="utf-8")
+    assert text == "# seal fit --config runs/a⟨U+000A⟩b: 2⟨U+DCE9⟩/config.yaml\na: 1\n"
+
+
+def test_no_cell_breaks_a_table():
+    assert table(["a\nb", "c"], [["\x1b[2J", "d\r\n| e |"]]) == (
+        "| a⟨U+000A⟩b  | c              |\n| ----------- | -------------- |\n| ⟨U+001B⟩[2J | d⟨U+000A⟩| e | |"
+    )
 
 
 # -- broken streams ----------------------------------------------------------------------------------------------------
