@@ -9,7 +9,6 @@ of all rounds, not the base: with LoRA their size is a few percent of the model'
 
 import json
 import math
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -74,11 +73,8 @@ class CheckpointSelection(Checkpoint, SEALCallback):
             self.best_round = pl_module.rounds_done
         if better:
             self._export(trainer, pl_module)
-        self._save(trainer, "last")
-        if better and trainer.is_global_zero:
-            folder = trainer.checkpoints  # type: ignore[attr-defined]
-            with _written(folder / "best.ckpt", trainer) as aside:
-                shutil.copyfile(folder / "last.ckpt", aside)
+            self._save(trainer, "best")
+        self._save(trainer, "last")  # after all that is of this round: a run that is killed before repeats its end
 
     def _is_better(self, value: float | None) -> bool:
         if value is None or self.best is None:

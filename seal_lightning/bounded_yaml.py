@@ -116,6 +116,13 @@ def guarded(load: Callable[[], Any]) -> Any:
         raise yaml.YAMLError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
+def place_of(error: yaml.YAMLError) -> tuple[int, str]:
+    """The line (1-based, 0 where it is not known), and what is wrong there in a few words."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    return (mark.line + 1 if mark else 0), " ".join(str(problem).split())[:120]
+
+
 class _Surveyor:
     """Counts what the events of a text would build."""
 

@@ -24,6 +24,7 @@ from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
 from seal_lightning.config_files import sections_of
 from seal_lightning.data import SEALDataModule
+from seal_lightning.digests import damage, read_record
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.escaping import visible
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
@@ -284,12 +285,24 @@ class SEALCLI(LightningCLI):
             self._print_table("fit", rounds_table(validations), validations, every=read_fit(run))
         self._say_usage(read_fit(run))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
-        if (run / "policy").exists():
-            chosen = parse_json((run / "policy" / "selection.json").read_text(encoding="utf-8"))
-            value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
-            self._say(f"best policy: {run / 'policy'}  (round {chosen['round']}{value})")
+        if (run / "policy").exists() and self.trainer.is_global_zero:
+            self._say_policy(run / "policy")
         test = "" if self.datamodule.sources["test"] else " --data.test FILE"
         self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")
+
+    def _say_policy(self, folder: Path) -> None:
+        """What the best policy is; one of an earlier start may have been damaged since."""
+        try:
+            chosen = parse_json((folder / "selection.json").read_bytes())
+            value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
+            said = f"best policy: {folder}  (round {chosen['round']}{value})"
+            fault = damage(folder, read_record(chosen))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            said, fault = "", f"selection.json: {one_line(str(error))}"
+        if fault:
+            log.warning("%s: damaged (%s); checkpoints/best.ckpt holds the same policy", folder, fault)
+        else:
+            self._say(said)
 
     def after_validate(self) -> None:
         evaluated = self.model.evaluated

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from seal_lightning.bounded import check_plain
-from seal_lightning.bounded_yaml import SAFE, BeyondBounds, Key, guarded, load_yaml, survey
+from seal_lightning.bounded_yaml import SAFE, BeyondBounds, Key, guarded, load_yaml, place_of, survey
 from seal_lightning.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def read_config(option: str, path: str) -> Any:
         loader = yaml.SafeLoader if len(text) <= SHORT else SAFE
         return without_empty(load_yaml(text, loader=loader), surveyed.empty)
     except yaml.YAMLError as error:
-        line, problem = _place(error)
+        line, problem = place_of(error)
         advice = "indent with spaces, not tabs" if _tab(text, line) else "repair it"
         raise ConfigError(
             f"{name}{f', line {line}' if line else ''}: no valid YAML or JSON ({problem}); {advice}"
@@ -64,7 +64,7 @@ def loader_of_options(load: Callable[[str], Any]) -> Callable[..., Any]:
         try:
             surveyed = survey(text)
         except BeyondBounds as error:
-            line, problem = _place(error)
+            line, problem = place_of(error)
             where = f"{path}, line {line}" if path else f"line {line}"
             raise ConfigError(f"{where}: no valid YAML or JSON ({problem}); repair it") from None
         value = guarded(lambda: load(text))
@@ -133,13 +133,6 @@ def _text(name: str, path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{name}: cannot be read ({reason}); check the path") from None
-
-
-def _place(error: yaml.YAMLError) -> tuple[int, str]:
-    """The line (1-based, 0 where it is not known), and what is wrong."""
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    return (mark.line + 1 if mark else 0), " ".join(str(problem).split())[:120]
 
 
 def _tab(text: str, line: int) -> bool:

@@ -8,10 +8,11 @@ are. A digest finds bad luck, not malice: who can write the weights can write th
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from seal_lightning.bounded import parse_json
 
 KEY = "sha256"
 RECORDS = ("adaptation.json", "step.json", "selection.json")
@@ -38,8 +39,8 @@ def recorded_in(folder: Path) -> dict[str, str]:
     """The digests that a folder's result file holds; none where there is no such file, or an older one."""
     for name in RECORDS:
         try:
-            content = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            content = parse_json((folder / name).read_bytes())
+        except (OSError, ValueError):
             continue
         if found := read_record(content):
             return found

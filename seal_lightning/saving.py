@@ -128,7 +128,7 @@ def tidy(folder: str | os.PathLike[str]) -> None:
         for name in [name for name in names if _HOLDER.fullmatch(name)]:
             names.remove(name)
             holder = Path(place) / name
-            if _is_left_behind(holder):
+            if not holder.is_symlink() and _is_left_behind(holder):
                 with suppress(OSError):  # another rank is at it, too
                     _restore(holder)
                 shutil.rmtree(holder, ignore_errors=True)
@@ -273,6 +273,8 @@ def _is_alive(process: int) -> bool:
 
 def _restore(holder: Path) -> None:
     """Put a folder in place whose name is missing: the new one, which is whole once the old one has made way."""
+    if any((holder / name).is_symlink() for name in ("old", "new")):
+        return  # not ours: what lies elsewhere stays there
     for old in (holder / "old").glob("*"):
         place, new = holder.parent / old.name, holder / "new" / old.name
         if not os.path.lexists(place):

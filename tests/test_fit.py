@@ -133,11 +133,19 @@ def test_the_best_policy_is_exported_as_adapter_and_merged(tmp_path):
     assert not [path for path in run.rglob("*") if path.suffix in (".bin", ".pt") or path.name.startswith(".saving-")]
 
 
-def test_fit_without_validation_data(tmp_path):
+def test_fit_without_validation_data(tmp_path, capfd):
     run = tmp_path / "run"
     assert fit(run, "--data.validation", "null") == 0
     assert not any("val/edits" in row for row in logged(run))
-    assert json.loads((run / "policy" / "selection.json").read_text())["value"] is None
+    selection = run / "policy" / "selection.json"
+    assert json.loads(selection.read_text())["value"] is None
+    assert f"best policy: {run / 'policy'}  (round 1)\n" in capfd.readouterr().out
+    other = "adapter_model.safetensors is not the file that was written there"
+    for damaged, fault in ((selection.with_name("adapter_model.safetensors"), other), (selection, "selection.json: ")):
+        damaged.write_bytes(damaged.read_bytes()[:-20])
+        assert fit(run, "--data.validation", "null", "--ckpt_path", "last") == 0
+        said = capfd.readouterr()
+        assert f"{run / 'policy'}: damaged ({fault}" in said.err and "best policy" not in said.out
 
 
 def test_test_and_predict_from_the_best_checkpoint(tmp_path, capfd):

@@ -19,14 +19,30 @@ PACKAGE = "seal_lightning"
 # One entry for every module or sub-package of seal_lightning. A new one gets its floor here, and CONTRIBUTING.md says
 # what a floor is for.
 FLOOR_OF = {
-    **dict.fromkeys(["streams", "bounded", "masking", "foreign"], 0),
-    **dict.fromkeys(["bounded_yaml"], 1),
+    **dict.fromkeys(["streams", "masking", "foreign"], 0),
     **dict.fromkeys(["launched"], 4),
-    **dict.fromkeys(["config_files"], 5),
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
-    **dict.fromkeys(["saving", "redaction", "escaping", "thoughts", "figures", "retention", "tables", "left_out"], 0),
-    **dict.fromkeys(["digests"], 0),
-    **dict.fromkeys(["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing"], 1),
+    **dict.fromkeys(
+        [
+            "bounded",
+            "digests",
+            "journal_lines",
+            "run_stamp",
+            "stamping",
+            "saving",
+            "redaction",
+            "escaping",
+            "thoughts",
+            "figures",
+            "retention",
+            "tables",
+            "left_out",
+        ],
+        0,
+    ),
+    **dict.fromkeys(
+        ["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing", "bounded_yaml"], 1
+    ),
     "ownership": 1,  # with filelock
     **dict.fromkeys(
         [
@@ -49,7 +65,7 @@ FLOOR_OF = {
     **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases", "served"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book", "predictions"], 3),
     **dict.fromkeys(
-        ["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen", "beginning"], 4
+        ["hooks", "fit_stamp", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4
     ),
     "beginning": 4,
     **dict.fromkeys(
@@ -59,6 +75,7 @@ FLOOR_OF = {
             "predicted",
             "run_config",
             "config_errors",
+            "config_files",
             "quickstart",
             "offline",
             "grade",

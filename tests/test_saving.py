@@ -207,6 +207,21 @@ def test_what_others_are_writing_is_left_alone(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {alive.name, users.name}
 
 
+@pytest.mark.parametrize("part", ["", "old", "new"])
+def test_links_in_what_looks_left_behind_lead_nowhere(tmp_path, part):
+    mine, run = tmp_path / "mine", tmp_path / "run"
+    for name in ("old", "new"):
+        save_text(mine / name / "letters", "mine")
+    holder = run / f".saving-{saving._host()}-{os.getpid()}-00000000"
+    (holder / part).parent.mkdir(parents=True)
+    (holder / part).symlink_to(mine / part)
+    if part == "new":
+        save_text(holder / "old" / "letters", "theirs")
+    tidy(run)
+    assert {str(path.relative_to(mine)) for path in mine.rglob("letters")} == {"old/letters", "new/letters"}
+    assert not (run / "letters").exists()
+
+
 # -- nothing else writes -----------------------------------------------------------------------------------------------
 
 PACKAGE = Path(saving.__file__).parent

@@ -36,11 +36,11 @@ from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added, render_left_out
 from seal_lightning.policy import Policy
-from seal_lightning.rollouts import describe
 from seal_lightning.sampling import LocalSampler, Sampler
 from seal_lightning.saving import save_text, whole
 from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
+from seal_lightning.stamping import describe
 from seal_lightning.types import AdapterJob, Directives
 
 log = logging.getLogger(__name__)

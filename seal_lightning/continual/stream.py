@@ -29,10 +29,11 @@ from seal_lightning.journal import read_rollouts
 from seal_lightning.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added, total_left_out
 from seal_lightning.phases import Report
 from seal_lightning.retention import Stream
-from seal_lightning.rollouts import describe, make_stamp
+from seal_lightning.rollouts import make_stamp
 from seal_lightning.saving import save_text, whole
 from seal_lightning.seeding import derive_seed
 from seal_lightning.selection import best_of, group_rollouts
+from seal_lightning.stamping import describe
 from seal_lightning.standalone import open_journal
 from seal_lightning.types import AdapterJob, Context, Rollout
 

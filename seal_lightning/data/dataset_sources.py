@@ -12,6 +12,7 @@ import io
 import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -172,7 +173,7 @@ def _csv_rows(file: Path) -> list[Row]:
     try:
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         names = named(next(islice((cells for cells in lines if cells), before, None)))
-        if repeated := [name for name in names if names.count(name) > 1]:
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
             raise DataError(f"{file}, line 1: expected a name for each column, got {repeated[0]!r} twice: rename one")
         if not (rows := [_cells(file, lines.line_num, names, cells) for cells in lines if cells]):
             raise DataError(f"{file}: expected rows below the names of the columns, got none: write it again")

@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from seal_lightning.bounded_yaml import load_yaml
-from seal_lightning.data.splitting import without_blank_lines
+from seal_lightning.data.splitting import lines_of, without_blank_lines
 
 LONGEST_TITLE = 200  # characters; what is longer and looks like a heading is a paragraph above a rule
 # As in pandoc, the line after the opening marker must not be blank, else `---` is a rule. No regular expression that
@@ -133,5 +133,5 @@ def _title_of_html(block: str) -> str:
 
 
 def _without(text: str, lines: list[int]) -> str:
-    kept = text.split("\n")
-    return "\n".join(kept[: lines[0]] + kept[lines[1] :])
+    kept = lines_of(text)
+    return "".join(kept[: lines[0]] + kept[lines[1] :])

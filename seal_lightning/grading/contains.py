@@ -53,4 +53,4 @@ class Contains(Grader):
 
     def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
         del question
-        return best_over_golds(lambda gold: float(contains(gold=gold, answer=answer)), golds=golds, answer=answer)
+        return best_over_golds(lambda gold, said: float(contains(gold=gold, answer=said)), golds=golds, answer=answer)

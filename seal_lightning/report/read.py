@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from seal_lightning.bounded import parse_json, read_bytes
-from seal_lightning.bounded_yaml import load_yaml
+from seal_lightning.bounded_yaml import load_yaml, place_of
 from seal_lightning.errors import DataError
 from seal_lightning.journal import unfinished_units
 from seal_lightning.left_out import MISSING, added
@@ -179,7 +179,8 @@ def _yaml(path: Path) -> Mapping[str, Any] | None:
     try:
         content = load_yaml(_text(path))
     except yaml.YAMLError as error:
-        raise DataError(f"{path}: expected YAML, got {' '.join(str(error).split())[:200]}: repair the file") from error
+        line, problem = place_of(error)
+        raise DataError(f"{path}{f', line {line}' if line else ''}: expected YAML, got {problem}: repair it") from error
     return without_secrets(content) if isinstance(content, dict) else None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,8 +86,12 @@ def test_fifty_edits_cost_what_the_server_counts_and_nothing_the_second_time(sea
     edits = [json.loads(line) for line in (tmp_path / "run" / "edits.jsonl").read_text().splitlines()]
     assert sum(edit["usage"]["sampling"]["prompt_tokens"] for edit in edits) == prompt
 
-    _, second, _ = seal(*command)
-    assert "endpoints: 0 requests and 50 from the cache, 0 prompt and 0 completion tokens, $0\n" in second
+    _, second, _ = seal(*command)  # from the journal, with what the edits have cost
+    assert "predict: 5 of 5 units are in the journal already\n" in second
+    assert first.splitlines()[-2:] == second.splitlines()[-2:] and "endpoints: 50 requests" in second
+    shutil.rmtree(tmp_path / "run")
+    _, third, _ = seal(*command)  # from the cache
+    assert "endpoints: 0 requests and 50 from the cache, 0 prompt and 0 completion tokens, $0\n" in third
     assert proxy.usage["requests"] == 50
     again = [json.loads(line) for line in (tmp_path / "run" / "edits.jsonl").read_text().splitlines()]
     assert [edit["text"] for edit in again] == [edit["text"] for edit in edits]
