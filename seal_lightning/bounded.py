@@ -147,9 +147,18 @@ def read_bytes(path: Path, *, error: type[SealError] = DataError) -> bytes:
 
 
 def read_stdin(stream: BinaryIO) -> bytes:
-    """What comes through standard input. Raises `DataError` beyond `LARGEST` bytes, without reading on."""
-    data = stream.read(LARGEST + 1)
-    if len(data) > LARGEST:
+    """What comes through standard input, up to its end.
+
+    Raises:
+        DataError: It cannot be read, or has more than `LARGEST` bytes, which are not waited for.
+    """
+    try:
+        data = stream.read(LARGEST + 1)
+    except OSError as error:
+        raise DataError(f"-: standard input cannot be read ({error.strerror}): pipe a document into it") from error
+    except MemoryError:
+        data = None
+    if data is None or len(data) > LARGEST:
         raise DataError(f"-: expected at most {_size(LARGEST)} on standard input, got more: save it in several files")
     return data
 

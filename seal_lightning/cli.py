@@ -21,11 +21,11 @@ from contextlib import contextmanager, redirect_stdout, suppress
 
 from seal_lightning import __version__
 from seal_lightning.allocator import keep_freed_memory
-from seal_lightning.errors import RESUME, Ended, SealError, Stopped
+from seal_lightning.errors import RESUME, ConfigError, Ended, SealError, Stopped
 from seal_lightning.escaping import single_line
 from seal_lightning.saving import FULL_OR_BROKEN, SavingError, cannot_save, disk_error
 from seal_lightning.stopping import ended_by_signals, work_begins
-from seal_lightning.streams import LineFormatter, Stream, last_words, standard_streams
+from seal_lightning.streams import LineFormatter, Stream, last_words, open_closed, standard_streams
 
 COMMANDS = {
     "fit": "train a self-editor: rounds of E-step, filter and M-step, with validation",
@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _rank() == "0":
             last_words(f"seal: {_ended(number, args)}")
 
+    open_closed()
     with ended_by_signals(end, own_process=argv is None), standard_streams() as out:
         return _written_out(_command(args), out)
 
@@ -126,6 +127,8 @@ def _help() -> str:
 
 
 def _run(args: list[str]) -> None:
+    if not os.path.isdir("."):
+        raise ConfigError("the working folder is gone: change to one that exists and start again")
     if args[0] in LIGHT:
         command = importlib.import_module(f"seal_lightning.{args[0]}")
         work_begins()
@@ -173,6 +176,10 @@ def _quiet(level: str) -> Iterator[None]:
         variables |= {"DS_LOG_LEVEL": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
     added = [name for name in variables if name not in os.environ]
     os.environ.update({name: variables[name] for name in added})
+    last_resort = logging.lastResort  # for loggers of libraries without a handler of their own
+    if not _talkative(level):
+        logging.lastResort = logging.StreamHandler(sys.stderr)
+        logging.lastResort.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             if not _talkative(level) and not sys.warnoptions:
@@ -180,6 +187,7 @@ def _quiet(level: str) -> Iterator[None]:
             yield
     finally:
         ours.removeHandler(handler)
+        logging.lastResort = last_resort
         for name in added:
             os.environ.pop(name, None)
 

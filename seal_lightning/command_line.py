@@ -26,6 +26,7 @@ from seal_lightning.config_files import naming_files, sections_of
 from seal_lightning.data import SEALDataModule
 from seal_lightning.digests import damage, read_record
 from seal_lightning.errors import ConfigError, SealError, Stopped
+from seal_lightning.escaping import visible
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.fit_stamp import told_changes
 from seal_lightning.hooks import EditFilter
@@ -188,6 +189,9 @@ class SEALCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         work_begins()
         set_log_level(self._get(self.config, "log_level"))
+        run = str(self._get(self.config, "trainer").default_root_dir)
+        if visible(run) != run:  # TensorBoard writes no names that are not Unicode; others would act in what is shown
+            raise ConfigError(f"trainer.default_root_dir={run}: expected a name of visible characters: choose another")
 
     def instantiate_classes(self) -> None:
         with located(self.config[str(self.subcommand)].as_dict()):

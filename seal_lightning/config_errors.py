@@ -19,6 +19,7 @@ from typing import Any
 
 from seal_lightning.config_files import read_config
 from seal_lightning.errors import ConfigError, SealError
+from seal_lightning.escaping import visible
 
 TYPE_NAMES = {
     "int": "a whole number",
@@ -86,6 +87,7 @@ def check_switches(given: Given) -> None:
 
 def explain(message: str, given: Given = Given()) -> str:
     """A message of jsonargparse as one line."""
+    message = visible(message)  # a carriage return in a value is no end of a line
     if found := re.match(r"unrecognized arguments: (.*)", message, re.DOTALL):
         return _unknown_argument(found[1].split(), given)
     if found := re.search(r"argument (?:-\w/)?(--\S+): expected one argument", message):

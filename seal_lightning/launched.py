@@ -93,5 +93,6 @@ class Launched:
                 ending.leave(code - 128)
             self.kill()
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            last_words(f"seal: rank {rank} {how}, and this one waited for it; {RESUME}")
+            text = f"rank {rank} {how}, and this one waited for it; {RESUME}"
+            last_words(f"seal: {text}")
             os._exit(1)

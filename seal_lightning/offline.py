@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Sequence
+from os.path import realpath
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -16,6 +17,7 @@ from jsonargparse import ArgumentParser, get_loader, set_loader
 from seal_lightning.config_errors import Given, check_switches, explain, located, read_config_files
 from seal_lightning.config_files import loader_of_options, naming_files, sections_of
 from seal_lightning.errors import ConfigError
+from seal_lightning.escaping import single_line
 from seal_lightning.redaction import without_secrets
 from seal_lightning.saving import NOT_HERE, SavingError, save_bytes, save_text
 
@@ -106,7 +108,7 @@ def save_settings(path: Path, text: str, *, header: str) -> None:
         SavingError: It cannot be written.
     """
     content = without_secrets(yaml.safe_load(text))
-    save_text(path, f"# {header}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    save_text(path, f"# {single_line(header)}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def write_file(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> None:
@@ -125,7 +127,7 @@ def write_file(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> 
     path = Path(name).expanduser()
     if path.exists() and not path.is_file():
         raise ConfigError(f"{option} {name}: expected a file or a new name, got a folder or device; choose another")
-    if any(path.resolve() == other.resolve() for other in unlike):
+    if any(realpath(path) == realpath(other) for other in unlike):
         raise ConfigError(f"{option} {name}: expected a file of its own, got one that was read; choose another")
     content = text.encode(errors="replace")
     try:

@@ -1,8 +1,8 @@
 """Standard input, output and error of a command: nothing foreign acts on a terminal, a broken one ends no run.
 
-Everything that a command and its libraries print passes through `Stream`, where keys are masked (`masking`), control
-characters become visible (`escaping`) and what the terminal's encoding lacks is spelled out. Colours and bars of our
-own go through `Stream.trusted`, with foreign text made visible before it is put into them (`screen.py`).
+Everything that a command and its libraries print passes through `Stream`, where control characters become visible
+(`escaping`), secrets of this process are masked (`masking`), and what the terminal's encoding lacks is spelled out.
+Colours and bars of our own go through `Stream.trusted`, with foreign text made visible beforehand (`screen.py`).
 
 Standard output holds results: where it cannot be written, the command goes on, since its files matter more, and fails
 at its end. Standard error is talk, and may go missing. A stream that was closed before the start is as /dev/null.
@@ -26,7 +26,7 @@ _BETWEEN_BARS = re.compile(r"[\r\n]*(?:\x1b\[A)*\r?")  # what tqdm writes to get
 
 
 class Stream:
-    """A text stream that makes harmless what is written to it, and notes that it is broken instead of raising.
+    """A text stream that makes what is written to it harmless, and notes that it is broken instead of raising.
 
     Args:
         raw: What it writes to; the rest of its interface is that of this one.
@@ -116,7 +116,6 @@ def standard_streams() -> Iterator[Stream]:
 
     At the end they are written out and put back.
     """
-    _open_closed()
     before = sys.stdin, sys.stdout, sys.stderr
     if sys.stdin is None:
         sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
@@ -131,8 +130,11 @@ def standard_streams() -> Iterator[Stream]:
         sys.stdin, sys.stdout, sys.stderr = before
 
 
-def _open_closed() -> None:
-    """/dev/null in place of a standard stream that is closed; else the next file that is opened would become it."""
+def open_closed() -> None:
+    """/dev/null in place of a standard stream that is closed, before the next file that is opened becomes it.
+
+    Others are waited for, also where a process that shares them has set them not to be.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -141,6 +143,8 @@ def _open_closed() -> None:
                 raise
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
             os.set_inheritable(number, True)
+        else:
+            os.set_blocking(number, True)  # else what a slow reader has not taken yet would count as lost
 
 
 def last_words(text: str) -> None:
@@ -155,6 +159,7 @@ def last_words(text: str) -> None:
 def _harmless(text: str) -> str:
     if _BETWEEN_BARS.fullmatch(text):
         return text
+    text = masked(text)
     if text.startswith("\r") and not text.startswith("\r\n"):  # a bar is drawn over itself
         return "\r" + visible(text[1:])
     return visible(text)

@@ -95,7 +95,7 @@ def main(args: Sequence[str]) -> None:
     set_log_level(options.log_level)
     read = read_sources(
         options.documents,
-        stdin=read_stdin(sys.stdin.buffer) if STDIN in options.documents else b"",
+        stdin=_stdin() if STDIN in options.documents else b"",
         queries=options.queries,
         passage_chars=options.passage_chars,
         strict=options.strict,
@@ -169,6 +169,13 @@ def _settings(args: Sequence[str]) -> tuple[Parser, Any]:
         if settings[name] is not None and settings[name] < least:
             raise ConfigError(f"{name} must be at least {least}, got {settings[name]}")
     return parser, settings
+
+
+def _stdin() -> bytes:
+    """What comes through standard input, up to its end. Raises `DataError` as `read_stdin`."""
+    if sys.stdin.isatty():
+        Screen().line("adapt: reading a document from the terminal, Ctrl-D ends it")
+    return read_stdin(sys.stdin.buffer)
 
 
 # -- steps -------------------------------------------------------------------------------------------------------------

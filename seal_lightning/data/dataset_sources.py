@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import chain, islice
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,8 @@ def _of_folder(source: Source, folder: Path) -> Table:
     options = {"name": source.name, "data_files": source.data_files}
     builder = _asked(source, lambda: datasets.load_dataset_builder(str(folder), **options))
     by_split = {str(split): list(map(Path, files)) for split, files in (builder.config.data_files or {}).items()}
-    read = {file.resolve() for files in by_split.values() for file in files}
-    if source.data_files is None and (left := [file for file in seen if file.resolve() not in read]):
+    read = {realpath(file) for files in by_split.values() for file in files}
+    if source.data_files is None and (left := [file for file in seen if realpath(file) not in read]):
         names = ", ".join(str(file.relative_to(folder)) for file in left[:3]) + ("…" if len(left) > 3 else "")
         log.warning("%s: %d files of another form are not read: %s; name them in data_files", folder, len(left), names)
     return _of_files(source, by_split[_split(source, list(by_split))])

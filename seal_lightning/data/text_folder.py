@@ -58,6 +58,10 @@ class NoDocument(DataError):
     """A file that is no text and of no kind that can be made one."""
 
 
+class NoFile(NoDocument):
+    """A link to nothing, a pipe, a socket or a device."""
+
+
 class TextFolder(Reader):
     """Reads documents, one context a file, in the order of their paths and without queries.
 
@@ -101,7 +105,9 @@ class TextFolder(Reader):
         if root.is_file():
             return Reading(tuple(unite([(Row(root, "the file", {}), _context(root, root.name))])))
         if not root.is_dir():
-            raise DataError(f"{root}: expected a file or folder, got nothing there: check the path")
+            got = "nothing there: check the path"
+            got = "a pipe or a device: write what it holds into a file" if root.exists() else got
+            raise DataError(f"{root}: expected a file or folder, got {got}")
         files, folders = self._files(root)
         files = [(name, file) for name, file in files if not (but and file.exists() and file.samefile(but))]
         read = _Folder(self.path, self.strict)
@@ -157,17 +163,20 @@ class _Folder:
         self.path = path
         self.strict = strict
         self.not_read: list[str] = []
+        self.no_files: list[str] = []
         self.needs_extra: list[str] = []
         self.faults: list[str] = []
 
     @property
     def unread(self) -> int:
-        return len(self.not_read) + len(self.needs_extra) + len(self.faults)
+        return len(self.not_read) + len(self.no_files) + len(self.needs_extra) + len(self.faults)
 
     def contexts(self, name: str, file: Path) -> Iterator[tuple[Row, Context]]:
         try:
             for context in _contexts(file, name):
                 yield Row(file, "the file", {}), context
+        except NoFile:
+            self.no_files.append(name)
         except (UnknownForm, NoRows, NoDocument):
             self.not_read.append(name)
         except DataError as error:
@@ -182,6 +191,8 @@ class _Folder:
         lines, parts = [], []
         if self.not_read:
             parts.append(f"no documents: {_by_ending(self.not_read)}")
+        if self.no_files:
+            parts.append(f"no files (links to nothing, pipes, devices): {_some(self.no_files)}")
         if self.needs_extra:
             advice = "pip install 'seal-lightning[documents]'"
             parts.append(f"not read without {advice}: {_by_ending(self.needs_extra)}")
@@ -203,7 +214,7 @@ class _Folder:
 def _contexts(file: Path, name: str) -> list[Context]:
     """A file of a folder: the rows of JSON, or the one document that any other is."""
     if not file.is_file():
-        raise NoDocument(f"{file}: expected a file, got a broken link, a pipe or a device: remove it")
+        raise NoFile(f"{file}: expected a file, got a broken link, a pipe or a device: remove it")
     if kind_of(name) == "rows":
         return reader_for_json(file, str(file)).read()
     if kind_of(name) is None:

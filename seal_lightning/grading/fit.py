@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from seal_lightning.errors import DataError, SealError
+from seal_lightning.escaping import single_line
 from seal_lightning.grading.agreement import Agreement, compare
 from seal_lightning.grading.calibrated import MAX_WORDS
 from seal_lightning.grading.curves import Curves, fit_curves, probabilities
@@ -31,6 +32,7 @@ from seal_lightning.grading.judged import Judged, read_judged
 from seal_lightning.grading.reading import read
 from seal_lightning.grading.scripts import is_other
 from seal_lightning.official import read_run
+from seal_lightning.streams import standard_streams
 
 SEEDS = 5
 
@@ -58,6 +60,11 @@ class Measured:
 
 
 def main(args: Sequence[str] | None = None) -> int:
+    with standard_streams():
+        return _main(args)
+
+
+def _main(args: Sequence[str] | None) -> int:
     options = _parser().parse_args(args)
     try:
         judged = read_judged(options.verdicts, verdicts=True)
@@ -65,7 +72,7 @@ def main(args: Sequence[str] | None = None) -> int:
         model = _fit_and_report(judged, excluded)
         model.save(options.output)
     except (SealError, OSError) as error:
-        print(f"fit: {error}", file=sys.stderr)
+        print(single_line(f"fit: {error}"), file=sys.stderr)
         return getattr(error, "exit_code", 1)
     return 0
 

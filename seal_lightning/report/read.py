@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ def read(source: str) -> Run:
         DataError: Nothing is there, or something in it cannot be used.
     """
     place = Path(source).expanduser()
-    name = place.resolve().name or source
+    name = Path(os.path.realpath(place)).name or source  # which takes links that lead in a circle, too
     if place.is_file() and _holds_matrices(place):
         return Run(name, source, matrices=read_matrices(place), recorded=True)
     matrices = read_matrices(place / RETENTION) if (place / RETENTION).is_file() else []

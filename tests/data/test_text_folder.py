@@ -225,8 +225,9 @@ def test_what_is_no_document_is_counted_and_named(tmp_path, caplog):
     os.mkfifo(folder / "pipe" / "p")
     assert texts(folder) == {"a": "Alpha."}
     assert caplog.messages == [
-        f"{folder}: read 1 of 8 files; no documents: 2 .png, 2 without an ending, 1 .json, 1 .zip, 1 .unknown "
-        "(_category.json, b.png, c.PNG, d.zip, e.unknown, and 2 more)"
+        f"{folder}: read 1 of 8 files; no documents: 2 .png, 1 .json, 1 .zip, 1 .unknown, 1 without an ending "
+        "(_category.json, b.png, c.PNG, d.zip, e.unknown, and 1 more); "
+        "no files (links to nothing, pipes, devices): pipe/p"
     ]
     assert texts(folder, strict=True) == {"a": "Alpha."}
 
@@ -368,7 +369,7 @@ def test_hidden_files_links_and_odd_names(tmp_path, caplog):
     assert texts(folder) == {"a": "Alpha.", "caf\ufffd": "Coffee."}
     assert caplog.messages == [
         f"{folder}: skipped 2 hidden files",
-        f"{folder}: read 2 of 3 files; no documents: 1 .md (gone.md)",
+        f"{folder}: read 2 of 3 files; no files (links to nothing, pipes, devices): gone.md",
         f"{folder}: did not enter loop (a link to a folder)",
     ]
 
