@@ -21,7 +21,19 @@ PACKAGE = "seal_lightning"
 FLOOR_OF = {
     **dict.fromkeys(["types", "errors", "seeding", "selection", "journal", "evaluation", "allocator", "stopping"], 0),
     **dict.fromkeys(
-        ["bounded", "saving", "redaction", "escaping", "thoughts", "figures", "retention", "tables", "left_out"], 0
+        [
+            "bounded",
+            "saving",
+            "contained",
+            "redaction",
+            "escaping",
+            "thoughts",
+            "figures",
+            "retention",
+            "tables",
+            "left_out",
+        ],
+        0,
     ),
     **dict.fromkeys(
         ["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing", "bounded_yaml"], 1
@@ -57,6 +69,7 @@ FLOOR_OF = {
             "grade",
             "replay",
             "standalone",
+            "trust",
             "adapt",
             "continual",
             "callbacks",
