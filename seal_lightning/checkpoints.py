@@ -232,6 +232,11 @@ def _check_folder(checkpoint: Checkpoint) -> None:
 
 
 def _check_files(name: str, folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file():  # transformers would make the adapter by its configuration
+        raise ModelError(
+            f"model.source.name={name}: expected a model or an adapter, got a folder with config.json and "
+            "adapter_config.json: move one of them and its weights away"
+        )
     for what, patterns in FOLDER.items():
         if not any(any(folder.glob(pattern)) for pattern in patterns):
             gguf = sorted(path.name for path in folder.glob("*.gguf"))

@@ -2,8 +2,8 @@
 
 The command line and the files of `--config` are the user's own and may name any class. The run that `--policy` names
 may be anybody's, so what it says is data: no code, no server, no environment variable and no path of its choosing,
-unless this command line says `--trust_policy`. Decided before the settings reach a parser, which imports what they name.
-What is not known to be harmless is refused: a new option that takes a text has to be added to `TEXTS` or `NAMES`.
+unless this command line says `--trust_policy`. Decided before the settings reach a parser, which imports what they
+name. What is not known to be harmless is refused: a new option that takes a text has to be added to `TEXTS` or `NAMES`.
 """
 
 from __future__ import annotations
@@ -193,8 +193,9 @@ def _our_class(path: Any, kinds: list[type]) -> type | None:
         chosen = getattr(importlib.import_module(module), name, None)
     except ImportError:
         return None
-    ours = isinstance(chosen, type) and chosen.__module__.startswith("seal_lightning.")
-    return chosen if ours and issubclass(chosen, tuple(kinds)) else None
+    if not isinstance(chosen, type) or not chosen.__module__.startswith("seal_lightning."):
+        return None
+    return chosen if issubclass(chosen, tuple(kinds)) else None
 
 
 def _classes(hint: Any) -> list[type]:
