@@ -203,4 +203,4 @@ def _policy_folder(policy: str) -> Path:
             f"--policy {policy}: expected a run of seal fit with a policy, or a PEFT folder, got none: name the run's "
             "folder, or give whole weights as model.source.name"
         )
-    return found[0]
+    return found[0] if found[0] == folder else contained(folder, "policy", error=ConfigError)

@@ -19,6 +19,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from seal_lightning.data.dataset_cards import check_cards, check_within
 from seal_lightning.data.rows import LINES, Row, read_rows, read_text
 from seal_lightning.data.separated import named, separator_of, within
 from seal_lightning.errors import ConfigError, DataError
@@ -118,6 +119,8 @@ def _of_saved(source: Source, folder: Path) -> Table:
     for option in ("name", "data_files"):
         source._refuse(option, "a folder of save_to_disk")
     loaded = _asked(source, lambda: datasets.load_from_disk(str(folder)))
+    cached = loaded.cache_files.values() if isinstance(loaded, Mapping) else [loaded.cache_files]
+    check_within(folder.absolute(), [Path(file["filename"]).absolute() for files in cached for file in files])
     if isinstance(loaded, Mapping):
         return _table(source, loaded[_split(source, list(loaded))])
     if source.split is not None and source.split != str(loaded.split):
@@ -133,8 +136,12 @@ def _of_folder(source: Source, folder: Path) -> Table:
     if not seen:
         raise DataError(f"{folder}: expected files that end in {', '.join(ENDINGS)}, got none: check the path")
     options = {"name": source.name, "data_files": source.data_files}
+    if source.data_files is None:
+        check_cards(folder)
     builder = _asked(source, lambda: datasets.load_dataset_builder(str(folder), **options))
     by_split = {str(split): list(map(Path, files)) for split, files in (builder.config.data_files or {}).items()}
+    if source.data_files is None:
+        check_within(folder.absolute(), (file.absolute() for files in by_split.values() for file in files))
     read = {file.resolve() for files in by_split.values() for file in files}
     if source.data_files is None and (left := [file for file in seen if file.resolve() not in read]):
         names = ", ".join(str(file.relative_to(folder)) for file in left[:3]) + ("…" if len(left) > 3 else "")
