@@ -26,6 +26,7 @@ from transformers.models.auto import modeling_auto
 from transformers.quantizers.auto import AutoQuantizationConfig
 
 from seal_lightning.adapters.beside import is_quantised
+from seal_lightning.bounded import read_json
 from seal_lightning.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ FOLDER = {
     "weights": ("*.safetensors",),
     "tokenizer": ("tokenizer*", "vocab*", "*.model"),
 }
+_SHARD = re.compile(r"[\w.-]+\.safetensors")
 Bits = Literal["4bit", "8bit"]
 
 
@@ -242,6 +244,17 @@ def _check_files(name: str, folder: Path) -> None:
             gguf = sorted(path.name for path in folder.glob("*.gguf"))
             hint = f"; for a GGUF file, give model.source.gguf_file={gguf[0]}" if gguf else f"; expected {EXPECTED}"
             raise ModelError(f"model.source.name={name}: the folder holds no {what} ({', '.join(patterns)}){hint}")
+    for index in folder.glob("*.safetensors.index.json"):
+        _check_index(index)
+
+
+def _check_index(index: Path) -> None:
+    """Shards are files beside their index: transformers would also open pickles and files elsewhere that it names."""
+    content = read_json(index, error=ModelError)
+    shards = content.get("weight_map") if isinstance(content, Mapping) else None
+    named = shards.values() if isinstance(shards, Mapping) else [shards]
+    if wrong := [shard for shard in named if not (isinstance(shard, str) and _SHARD.fullmatch(shard))]:
+        raise ModelError(f"{index}: expected *.safetensors files of that folder, got {str(wrong[0])[:60]!r}: repair it")
 
 
 def _class_of(loader: Any, config: PretrainedConfig) -> Any:

@@ -58,7 +58,7 @@ def test_python_in_a_model_is_not_run(folder, marker):
     changed(folder / "config.json", auto_map=auto)
     load_model(ModelSource(str(folder)))  # a kind that transformers knows is made by transformers
     changed(folder / "config.json", model_type="of_somebody")
-    with pytest.raises(ModelError, match="trust_remote_code=True") as caught:
+    with pytest.raises(ModelError, match="contains custom code which must be executed") as caught:
         load_model(ModelSource(str(folder)))
     assert "\n" not in str(caught.value) and not marker.exists()
 
@@ -93,12 +93,13 @@ def test_pickled_weights_of_a_model_are_not_read(folder, marker):
     assert not marker.exists()
 
 
-def test_an_index_does_not_lead_to_pickled_weights(folder, marker):
+@pytest.mark.parametrize("name", ["evil.bin", "../other.safetensors", ["x"], ""])
+def test_an_index_does_not_lead_to_pickled_weights(folder, marker, name):
     (folder / "model.safetensors").rename(folder / "other.safetensors")
     (folder / "evil.bin").write_bytes(pickle.dumps(WritesMarker(marker)))
-    index = {"metadata": {"total_size": 1}, "weight_map": {"model.embed_tokens.weight": "evil.bin"}}
+    index = {"metadata": {"total_size": 1}, "weight_map": {"model.embed_tokens.weight": name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(ModelError, match=r"index\.json: expected \*\.safetensors files of that folder, got") as caught:
         load_model(ModelSource(str(folder)))
     assert "\n" not in str(caught.value) and not marker.exists()
 
