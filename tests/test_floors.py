@@ -45,6 +45,7 @@ FLOOR_OF = {
             "checkpoints",
             "tiny_families",
             "chat",
+            "template_limits",
             "encoding",
             "policy",
             "partitioned",
