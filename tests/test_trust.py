@@ -242,6 +242,24 @@ def test_a_link_in_a_run_leads_nowhere(tmp_path, capsys):
     assert "4711" not in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["theirs.json", "theirs.yaml", "theirs.jsonl", "theirs"])
+@pytest.mark.parametrize(
+    "before",
+    ["adapt", "adapt doc.md --queries", "continual --data", "continual --show", "continual --data doc.md --unrelated",
+     "grade", "replay", "report", "predict --data.predict", "fit --data.train", "test --data.test"],
+)  # fmt: skip
+def test_a_file_of_data_names_no_class(tmp_path, marker, monkeypatch, capsys, before, name):
+    """What is named as data is never read as settings, though both may be JSON."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text('{"class_path": "code_of_the_run.Mine", "init_args": {}}\n')
+    command = before.split()[0]
+    more = [] if command in ("grade", "replay", "report") else ["--model.source.name", "random/llama"]
+    dry = {"adapt": ["--output", "out", "--dry_run"], "continual": ["--output", "out"]}
+    if main([*before.split(), name, *more, *dry.get(command, [])]):
+        assert capsys.readouterr().err.splitlines()[-1].startswith("seal: ")
+    assert not marker.exists()
+
+
 def test_no_variable_is_set_by_a_run(tmp_path, marker):
     before = dict(os.environ)
     run = a_run(tmp_path, questioner={"endpoint": ENDPOINT})
