@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 from transformers.models.auto import modeling_auto
@@ -37,6 +39,11 @@ FOLDER = {
     "weights": ("*.safetensors",),
     "tokenizer": ("tokenizer*", "vocab*", "*.model"),
 }
+# What reading a checkpoint raises; of a damaged one, as a configuration that contradicts itself.
+FAILURES = (OSError, ValueError, LookupError, TypeError, ImportError, RuntimeError, AttributeError, ArithmeticError)
+FAILURES += (SafetensorError, StrictDataclassError)
+PACKED = 16  # weights in one stored number, at most
+SMALL = 10_000_000  # weights that may be missing: that is said later, by their names
 _SHARD = re.compile(r"[\w.-]+\.safetensors")
 Bits = Literal["4bit", "8bit"]
 
@@ -78,6 +85,7 @@ def read_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:
     with explained(checkpoint, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.hub_options)
     options = _quantisation(checkpoint, config)
+    _check_size(checkpoint, config, loader)
     with explained(checkpoint, "weights", attentions=attentions_of(_class_of(loader, config))):
         loaded: Any = loader.from_pretrained(
             checkpoint.name, config=config, dtype=checkpoint.dtype, attn_implementation=checkpoint.attention,
@@ -248,6 +256,30 @@ def _check_files(name: str, folder: Path) -> None:
         _check_index(index)
 
 
+def _check_size(checkpoint: Checkpoint, config: PretrainedConfig, loader: Any) -> None:
+    """Refuse a configuration of many more weights than a folder holds: transformers would draw the rest, in memory."""
+    folder = Path(checkpoint.name)
+    if not folder.is_dir() or checkpoint.gguf_file or checkpoint.trust_remote_code:
+        return
+    tensors, numbers = 0, 0
+    with explained(checkpoint, "weights"):
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, framework="pt") as stored:
+                shapes = [stored.get_slice(name).get_shape() for name in stored.keys()]  # noqa: SIM118 - no mapping
+            tensors, numbers = tensors + len(shapes), numbers + sum(map(math.prod, shapes))
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 0) or 0
+    expected = math.inf
+    if layers <= tensors:
+        with explained(checkpoint, "config.json"), torch.device("meta"):
+            expected = sum(parameter.numel() for parameter in loader.from_config(config).parameters())
+    if expected > PACKED * numbers + SMALL:
+        claimed = f"{layers:,} layers" if expected == math.inf else f"{expected:,} weights"
+        raise ModelError(
+            f"{checkpoint.where}: config.json speaks of {claimed}, and the folder holds {numbers:,} numbers in "
+            f"{tensors:,} tensors; download or save the model again"
+        )
+
+
 def _check_index(index: Path) -> None:
     """Shards are files beside their index: transformers would also open pickles and files elsewhere that it names."""
     content = read_json(index, error=ModelError)
@@ -278,7 +310,7 @@ def explained(checkpoint: Checkpoint, part: str, *, attentions: Sequence[str] = 
     """
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+    except FAILURES as error:
         text = " ".join(str(error).split())
         if checkpoint.attention is not None and re.search("attn_impl|attention", text, re.IGNORECASE):
             others = " or ".join(other for other in attentions if other != checkpoint.attention)

@@ -104,6 +104,32 @@ def test_an_index_does_not_lead_to_pickled_weights(folder, marker, name):
     assert "\n" not in str(caught.value) and not marker.exists()
 
 
+@pytest.mark.parametrize(
+    ("values", "claimed"),
+    [
+        ({"vocab_size": 10**12}, "64,000,000"),
+        ({"intermediate_size": 10**12}, "192,000,000"),
+        ({"num_hidden_layers": 10**9}, "1,000,000,000 layers"),
+    ],
+)
+def test_a_configuration_that_claims_more_than_there_is(folder, values, claimed):
+    """Whatever is missing would be drawn, and fill the memory."""
+    changed(folder / "config.json", **values)
+    with pytest.raises(ModelError, match=rf"config\.json speaks of {claimed}.*, and the folder holds") as caught:
+        load_model(ModelSource(str(folder)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values", [{"hidden_size": -3}, {"num_hidden_layers": "x"}, {"rope_parameters": 7}, {"dtype": "x"}]
+)
+def test_a_configuration_that_contradicts_itself_is_a_line(folder, values):
+    changed(folder / "config.json", **values)
+    with pytest.raises(ModelError, match=r"cannot be loaded: ") as caught:
+        load_model(ModelSource(str(folder)))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("form", ["pickle", "torch", "torch within"])
 def test_a_checkpoint_that_holds_code_is_refused(tmp_path, marker, form):
     path = tmp_path / "checkpoints" / "last.ckpt"
