@@ -42,6 +42,8 @@ FOLDER = {
 # What reading a checkpoint raises; of a damaged one, as a configuration that contradicts itself.
 FAILURES = (OSError, ValueError, LookupError, TypeError, ImportError, RuntimeError, AttributeError, ArithmeticError)
 FAILURES += (SafetensorError, StrictDataclassError)
+TEXTS = (".json", ".jinja", ".txt", ".model")  # of a model's folder; the longest known tokenizers have 40 MB
+LONGEST = 512 << 20  # bytes
 PACKED = 16  # weights in one stored number, at most
 SMALL = 10_000_000  # weights that may be missing: that is said later, by their names
 _SHARD = re.compile(r"[\w.-]+\.safetensors")
@@ -230,6 +232,8 @@ def _check_folder(checkpoint: Checkpoint) -> None:
             f"model.source.gguf_file={checkpoint.gguf_file}: reading it needs the package gguf: "
             "pip install 'seal-lightning[gguf]'"
         )
+    if folder.is_dir():
+        _check_kinds(folder)
     if folder.is_dir() and checkpoint.gguf_file:
         if not (folder / checkpoint.gguf_file).is_file():
             there = ", ".join(sorted(path.name for path in folder.glob("*.gguf"))) or "none"
@@ -239,6 +243,16 @@ def _check_folder(checkpoint: Checkpoint) -> None:
             )
     elif folder.is_dir():
         _check_files(name, folder)
+
+
+def _check_kinds(folder: Path) -> None:
+    """A pipe would be waited for without end, and texts are read into memory whole."""
+    for file in sorted(folder.iterdir()):
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise ModelError(f"{file}: expected a file, got a pipe or a device: move it away")
+        if file.suffix in TEXTS and file.is_file() and file.stat().st_size > LONGEST:
+            got = f"{file.stat().st_size >> 20:,} MiB"
+            raise ModelError(f"{file}: expected at most {LONGEST >> 20:,} MiB, got {got}: download the model again")
 
 
 def _check_files(name: str, folder: Path) -> None:

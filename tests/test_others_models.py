@@ -1,6 +1,7 @@
 """Models and checkpoints that somebody else has made are data: no code of theirs runs, and no pickle is followed."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -102,6 +103,19 @@ def test_an_index_does_not_lead_to_pickled_weights(folder, marker, name):
     with pytest.raises(ModelError, match=r"index\.json: expected \*\.safetensors files of that folder, got") as caught:
         load_model(ModelSource(str(folder)))
     assert "\n" not in str(caught.value) and not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "chat_template.jinja", "generation_config.json"])
+def test_pipes_and_huge_texts_in_a_model_are_not_read(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    with (folder / name).open("wb") as file:
+        file.truncate((512 << 20) + 1)
+    with pytest.raises(ModelError, match=rf"{name}: expected at most 512 MiB, got 512 MiB: download"):
+        load_model(ModelSource(str(folder)))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(ModelError, match=rf"{name}: expected a file, got a pipe or a device"):
+        load_model(ModelSource(str(folder)))
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,10 @@ def read_lora(folder: str | Path) -> LoRA:
     """
     folder = Path(folder)
     try:
-        config = _config(folder)
-        state = load_file(contained(folder, WEIGHTS, error=ModelError))
+        config, weights = _config(folder), contained(folder, WEIGHTS, error=ModelError)
+        if weights.exists() and not weights.is_file():  # a pipe would be waited for
+            raise ModelError(f"{weights}: expected a file, got a pipe, a device or a folder: save the adapter again")
+        state = load_file(weights)
     except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, ModelError):
             raise

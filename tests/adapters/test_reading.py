@@ -1,6 +1,7 @@
 """Adapters that somebody else has made: what they may not do, each in one line that names the file."""
 
 import json
+import os
 import pickle
 import re
 from pathlib import Path
@@ -127,6 +128,15 @@ def test_files_of_an_adapter_are_not_taken_from_elsewhere(tmp_path, name):
     (tmp_path / "adapter" / name).symlink_to(tmp_path / "elsewhere" / name)
     with pytest.raises(ModelError, match="expected a file of that folder, got a link or a name that leads to"):
         read_lora(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_pipe_in_an_adapter_is_not_waited_for(tmp_path, name):
+    an_adapter(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ModelError, match=f"{name}: expected a file, got a pipe"):
+        read_lora(tmp_path)
 
 
 def test_a_snapshot_of_the_hub_may_link_to_its_blobs(tmp_path):
