@@ -337,6 +337,11 @@ def explained(checkpoint: Checkpoint, part: str, *, attentions: Sequence[str] = 
                 f"{checkpoint.where}: there is no such folder, and the hub has no such model or cannot be "
                 f"reached (and it is not in the cache); expected {EXPECTED}"
             ) from error
+        if "contains custom code" in text:
+            raise ModelError(
+                f"{checkpoint.where}: {part} needs Python code that comes with the model, which is not run; read it, "
+                "and set model.source.trust_remote_code=true if you trust it"
+            ) from error
         if isinstance(error, ImportError):
             raise ModelError(
                 f"{checkpoint.where}: {part} cannot be loaded here: {first_sentence(text)}; install what is missing, "
