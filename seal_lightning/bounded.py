@@ -131,6 +131,8 @@ def read_bytes(path: Path, *, error: type[SealError] = DataError) -> bytes:
         check_plain(path, error=error)
         with path.open("rb") as file:
             return unpack(file) if path.suffix.lower() == ".gz" else file.read()
+    except SealError:
+        raise
     except FileNotFoundError:
         raise error(f"{path}: expected a file, got nothing there: check the path") from None
     except PackedTooWell as reason:
@@ -156,9 +158,9 @@ def read_json(path: Path, *, error: type[SealError] = DataError) -> Any:
 
 
 def check_plain(path: Path, *, error: type[SealError] = DataError) -> None:
-    """Raises `error` for a folder, a pipe, a device or more than `LARGEST` bytes; `OSError` as `stat` does."""
+    """Raises `error` for a pipe, a device or more than `LARGEST` bytes; `OSError` as `stat` does. A folder passes."""
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise error(f"{path}: expected a file, got {_kind(status.st_mode)}: save it as a file and name that")
     if status.st_size > LARGEST:
         raise error(f"{path}: expected at most {_size(LARGEST)}, got {_size(status.st_size)}: split the file")
@@ -209,6 +211,4 @@ def _size(count: int) -> str:
 
 
 def _kind(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "a folder"
     return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"

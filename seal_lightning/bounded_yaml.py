@@ -22,6 +22,10 @@ _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,20
 SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it
 
 
+class BeyondBounds(yaml.MarkedYAMLError):
+    """Valid YAML so far, but too large, too deep, or without an end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """A key of a mapping, with the keys and list positions that lead to it, and its line (1-based)."""
@@ -41,10 +45,12 @@ class Survey:
     Attributes:
         repeated: Keys that stand twice in one mapping, of which the last would win silently.
         empty: Keys with nothing behind them (`model:`), which YAML reads as null; `model: null` is not among them.
+        sections: Whether the text is a mapping.
     """
 
     repeated: tuple[Key, ...] = ()
     empty: tuple[Key, ...] = ()
+    sections: bool = False
 
 
 @dataclass(slots=True)
@@ -86,7 +92,7 @@ def survey(text: str) -> Survey:
     'b'
     """
     if len(text) > CHARACTERS:
-        raise yaml.YAMLError(f"expected at most {CHARACTERS:,} characters, got {len(text):,}")
+        raise BeyondBounds(problem=f"{len(text):,} characters of at most {CHARACTERS:,}")
     return guarded(lambda: _Surveyor().walk(text))
 
 
@@ -110,6 +116,13 @@ def guarded(load: Callable[[], Any]) -> Any:
         raise yaml.YAMLError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
+def place_of(error: yaml.YAMLError) -> tuple[int, str]:
+    """The line (1-based, 0 where it is not known), and what is wrong there in a few words."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    return (mark.line + 1 if mark else 0), " ".join(str(problem).split())[:120]
+
+
 class _Surveyor:
     """Counts what the events of a text would build."""
 
@@ -118,6 +131,7 @@ class _Surveyor:
         self.anchors: dict[str, tuple[int, int, int]] = {}  # values, characters, height
         self.repeated: list[Key] = []
         self.empty: list[Key] = []
+        self.sections = False
         self.values = self.characters = 0  # of the whole text so far
         self.resolver = yaml.SafeLoader("")
 
@@ -131,12 +145,13 @@ class _Surveyor:
                 self._alias(event)
             elif isinstance(event, yaml.ScalarEvent):
                 self._scalar(event)
-        return Survey(tuple(self.repeated), tuple(self.empty))
+        return Survey(tuple(self.repeated), tuple(self.empty), self.sections)
 
     def _start(self, event: Any) -> None:
         if len(self.open) >= DEPTH:
             raise _broken(event, f"lists and mappings nested more than {DEPTH} deep")
         path = self.open[-1].place() if self.open else ()
+        self.sections |= not self.open and isinstance(event, yaml.MappingStartEvent)
         self.open.append(_Open(path, isinstance(event, yaml.MappingStartEvent), event.anchor))
         if event.anchor:
             self.anchors.pop(event.anchor, None)  # until it is whole, an alias to it would never end
@@ -216,5 +231,5 @@ class _Surveyor:
             inner.key = None
 
 
-def _broken(event: Any, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+def _broken(event: Any, problem: str) -> BeyondBounds:
+    return BeyondBounds(problem=problem, problem_mark=event.start_mark)

@@ -17,17 +17,20 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from transformers.utils import logging as transformers_logging
 
+from seal_lightning.bounded import parse_json
 from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
 from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
+from seal_lightning.config_files import sections_of
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.hooks import EditFilter
-from seal_lightning.journal import read_fit, read_validations, rollout_to_dict
+from seal_lightning.journal import read_fit, read_validations
+from seal_lightning.journal_lines import rollout_to_dict
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.module import SEALModule
-from seal_lightning.offline import Parser, ParserError, named_options, save_settings
+from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, save_settings
 from seal_lightning.predictions import predict, to_row
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
@@ -162,10 +165,13 @@ class SEALCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        actions = self._subcommand_parsers[args[0]]._actions
         try:
-            self.config = parser.parse_args(args)
+            with sections_of(plain_options(actions)):
+                self.config = parser.parse_args(args)
         except ParserError as error:
             raise ConfigError(explain(str(error), self._given(args))) from error
+        refuse_nulls(actions, self.config[args[0]], self._given(args))
 
     def _given(self, args: Any) -> Given:
         return Given(args[0], args, args.files, *named_options(self._subcommand_parsers[args[0]]._actions))
@@ -264,7 +270,7 @@ class SEALCLI(LightningCLI):
         self._say_usage(read_fit(run))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
         if (run / "policy").exists():
-            chosen = json.loads((run / "policy" / "selection.json").read_text())
+            chosen = parse_json((run / "policy" / "selection.json").read_text())
             value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
             self._say(f"best policy: {run / 'policy'}  (round {chosen['round']}{value})")
         test = "" if self.datamodule.sources["test"] else " --data.test FILE"

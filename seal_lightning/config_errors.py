@@ -15,11 +15,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from seal_lightning.config_files import read_config
 from seal_lightning.errors import ConfigError, SealError
 
 TYPE_NAMES = {
@@ -157,42 +155,11 @@ def _config_paths(args: Sequence[str]) -> Iterator[str]:
 
 
 def _read(path: str) -> Mapping[str, Any]:
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ConfigError(f"--config {path}: expected UTF-8 text, got other bytes; save the file as UTF-8") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"--config {path}: cannot be read ({reason}); check the path") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_repeats(path, node)
-        content = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
-        advice = "indent with spaces, not tabs" if "\\t" in str(error.problem) else "repair it"
-        raise ConfigError(f"--config {path}{line}: no valid YAML or JSON ({error.problem}); {advice}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"--config {path}: no valid YAML or JSON ({one_line(str(error), 120)}); repair it") from None
+    content = read_config("--config", path)
     if not isinstance(content, Mapping):
         got = "an empty file" if content is None else TYPE_NAMES.get(type(content).__name__, "something else")
         raise ConfigError(f"--config {path}: expected options such as `trainer: {{max_epochs: 1}}`, got {got}")
     return content
-
-
-def _refuse_repeats(path: str, node: yaml.Node | None) -> None:
-    """A key that stands twice would silently win over the first."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_repeats(path, item)
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if str(key.value) in seen:
-                line = key.start_mark.line + 1
-                raise ConfigError(f"--config {path}, line {line}: {key.value} stands there twice; merge the two")
-            seen.add(str(key.value))
-            _refuse_repeats(path, value)
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------

@@ -3,54 +3,28 @@
 One JSON Lines file per phase, round and rank. The first line is a stamp of what produced it (configuration and policy);
 each further line is one rollout with its unit's number and size, and a unit is written and fsynced as a whole. A unit
 counts only when all its lines can be read, so a torn tail costs one unit. A journal with another stamp is refused:
-rollouts of another policy or configuration must never be mixed in.
+rollouts of another policy or configuration must never be mixed in. How its lines are checked: `journal_lines.py`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from seal_lightning.bounded import read_bytes
 from seal_lightning.errors import JournalError, StaleJournalError
+from seal_lightning.journal_lines import (
+    RESTORE,
+    Content,
+    add_units,
+    read_content,
+    rollout_to_dict,
+)
+from seal_lightning.stamping import changed_keys, show_differences
 from seal_lightning.types import Rollout
-
-_TUPLES = ("questions", "baseline_answers", "answers", "baseline_scores", "scores")
-_FIELDS = tuple(field.name for field in fields(Rollout))
-_NUMBER = int | float
-# What a line must hold to be computed with, and what its lists consist of.
-_SCALARS = {
-    **dict.fromkeys(["unit", "of", "round", "edit_index", "repeat", "seed"], int),
-    **dict.fromkeys(["context_id", "prompt", "text", "status"], str),
-    **dict.fromkeys(["baseline", "score", "gain"], _NUMBER),
-    "reward": _NUMBER | None,
-}
-_LISTS = {**dict.fromkeys(_TUPLES, str), "golds": list, "baseline_scores": _NUMBER, "scores": _NUMBER}
-_OPTIONAL = ("terms", "retention", "tokens", "seconds", "usage", "thoughts", "left_out")  # with numbers, too
-
-
-def rollout_to_dict(rollout: Rollout) -> dict[str, Any]:
-    """The JSON form of a rollout, one key a field."""
-    row = asdict(rollout)
-    if not rollout.dropped:
-        del row["dropped"]  # without a race, a journal is what it was before there were races
-    if not rollout.thoughts:
-        del row["thoughts"]  # most models do not think
-    if not rollout.left_out:
-        del row["left_out"]
-    return row
-
-
-def rollout_from_dict(row: Mapping[str, Any]) -> Rollout:
-    """The rollout of one journal line; unknown keys are ignored so that later versions can add some."""
-    values = {name: row[name] for name in _FIELDS if name in row}
-    values.update({name: tuple(values[name]) for name in _TUPLES if name in values})
-    values["golds"] = tuple(tuple(golds) for golds in values.get("golds", ()))
-    return Rollout(**values)
 
 
 class Journal:
@@ -63,10 +37,13 @@ class Journal:
         rank: Of the process that writes. All ranks' files are read.
         folder_option: What the user chose the folder with, for messages.
         resume_option: What a run is resumed with, for messages.
+        may_differ: Whether a key of the stamp may be another than in the files.
+        contexts: The ids of each unit's contexts; with them, units that the data does not have are refused.
+        round: Of every rollout; with it, those of other rounds are refused.
 
     Raises:
         StaleJournalError: A file has another stamp.
-        JournalError: A file cannot be read or written.
+        JournalError: A file cannot be read or written, or is damaged.
     """
 
     def __init__(
@@ -78,11 +55,17 @@ class Journal:
         rank: int = 0,
         folder_option: str = "--trainer.default_root_dir",
         resume_option: str = "--ckpt_path last",
+        may_differ: Callable[[str], bool] = lambda key: False,
+        contexts: Sequence[Sequence[str]] | None = None,
+        round: int | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.name = name
         self.folder_option = folder_option
         self.resume_option = resume_option
+        self.may_differ = may_differ
+        self.contexts = contexts
+        self.round = round
         self.stamp = json.loads(json.dumps(stamp))
         self.path = self.folder / f"{name}.rank-{rank}.jsonl"
         self._units: dict[int, list[Rollout]] = {}
@@ -101,15 +84,16 @@ class Journal:
     def append(self, unit: int, rollouts: Sequence[Rollout]) -> None:
         """Write a finished unit and return once it is on disk."""
         rows: list[dict[str, Any]] = [
-            {"unit": unit, "of": len(rollouts), **rollout_to_dict(rollout)} for rollout in rollouts
+            {"unit": unit, "of": len(rollouts), "part": part, **rollout_to_dict(rollout)}
+            for part, rollout in enumerate(rollouts)
         ]
-        if not self.path.exists():
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if not size:  # also where a crash left an empty file
             rows.insert(0, {"stamp": self.stamp})
-        self._write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        self._write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode(), size)
         self._units[unit] = list(rollouts)
 
-    def _write(self, data: bytes) -> None:
-        size = self.path.stat().st_size if self.path.exists() else 0
+    def _write(self, data: bytes, size: int) -> None:
         try:
             with self.path.open("ab") as file:
                 file.write(data)
@@ -130,25 +114,59 @@ class Journal:
             self.path.unlink(missing_ok=True)
 
     def _read(self, path: Path) -> None:
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data) and path == self.path:
-            self._cut(len(whole))
-        rows = list(_rows(path, whole))
-        if not rows:
-            return
-        self._check_stamp(path, rows[0].get("stamp"))
-        self._units.update(_whole_units(rows[1:]))
+        data = _bytes_of(path)
+        content = read_content(path, data)
+        if content.stamp is not None:
+            self._check_stamp(path, content.stamp)
+            self._check_plan(path, content)
+            add_units(self._units, path, content.units)
+        end = data.rfind(b"\n") + 1
+        if end < len(data) and path == self.path:
+            self._cut(end)
 
-    def _check_stamp(self, path: Path, stamp: Any) -> None:
-        if not isinstance(stamp, dict):
-            raise JournalError(f"journal {path}: its first line is no stamp; move the file away and run again")
-        changed = sorted(key for key in {*stamp, *self.stamp} if stamp.get(key) != self.stamp.get(key))
-        if changed:
+    def _check_stamp(self, path: Path, stamp: Mapping[str, Any]) -> None:
+        if changed := [key for key in changed_keys(stamp, self.stamp) if not self.may_differ(key)]:
             raise StaleJournalError(
-                f"journal {path}: written with other settings ({_differences(stamp, self.stamp, changed)}); choose "
+                f"journal {path}: written with other settings ({show_differences(stamp, self.stamp, changed)}); choose "
                 f"another {self.folder_option}, or go back to those settings. Nothing was overwritten"
             )
+
+    def _check_plan(self, path: Path, content: Content) -> None:
+        """The units are those of the data, which the stamp promises."""
+        for unit, rollouts in content.units.items():
+            where = f"journal {path}, line {content.lines[unit]}"
+            if self.contexts is not None and unit >= len(self.contexts):
+                raise JournalError(
+                    f"{where}: field unit is {unit}, and the data has {len(self.contexts)} units (from 0); {RESTORE}"
+                )
+            about = {rollout.context_id for rollout in rollouts}
+            if self.contexts is not None and about != (expected := set(self.contexts[unit])):
+                raise JournalError(
+                    f"{where}: field context_id of unit {unit} is {_listed(about)}, expected {_listed(expected)}; "
+                    f"{RESTORE}"
+                )
+            if wrong := [one.round for one in rollouts if self.round not in (None, one.round)]:
+                raise JournalError(f"{where}: field round is {wrong[0]}, expected {self.round}; {RESTORE}")
+
+
+def _listed(names: set[str]) -> str:
+    shown = sorted(names)[:3]
+    return ", ".join(shown + (["..."] if len(names) > 3 else []))
+
+
+def _bytes_of(path: Path) -> bytes:
+    """The content of a file of a journal.
+
+    Raises:
+        JournalError: It is a folder, a pipe or too large, or cannot be read.
+    """
+    try:
+        return read_bytes(path, error=JournalError)
+    except JournalError as error:
+        raise JournalError(f"journal {error}") from error
+
+
+# -- whatever their stamp ----------------------------------------------------------------------------------------------
 
 
 def read_rollouts(folder: str | os.PathLike[str], name: str) -> list[Rollout]:
@@ -159,16 +177,15 @@ def read_rollouts(folder: str | os.PathLike[str], name: str) -> list[Rollout]:
         name: Phase and round, for example `validation-001`.
 
     Raises:
-        JournalError: A line is not JSON.
+        JournalError: A file cannot be read or is damaged.
     """
     units: dict[int, list[Rollout]] = {}
     for path in sorted(Path(folder).glob(f"{name}.rank-*.jsonl")):
-        data = path.read_bytes()
-        units |= _whole_units([row for row in _rows(path, data[: data.rfind(b"\n") + 1]) if "unit" in row])
+        add_units(units, path, read_content(path, _bytes_of(path)).units)
     return [rollout for unit in sorted(units) for rollout in units[unit]]
 
 
-def read_units(path: Path, data: bytes) -> dict[int, list[Rollout]]:
+def read_units(path: Path, data: bytes) -> Mapping[int, list[Rollout]]:
     """The finished units in the content of a journal file, whatever its stamp; a torn tail is left out.
 
     Args:
@@ -176,30 +193,23 @@ def read_units(path: Path, data: bytes) -> dict[int, list[Rollout]]:
         data: The content, unpacked.
 
     Raises:
-        JournalError: The first line is no stamp, or a further one no rollout.
+        JournalError: The first line is no stamp, a further one no rollout, or the units contradict each other.
     """
-    rows = list(_rows(path, data[: data.rfind(b"\n") + 1]))
-    if not rows:
-        return {}
-    if not isinstance(rows[0], dict) or "stamp" not in rows[0]:
-        raise JournalError(f"journal {path}, line 1: expected the stamp of a journal, got none; check the path")
-    for number, row in enumerate(rows[1:], start=2):
-        if fault := _fault(row):
-            raise JournalError(f"journal {path}, line {number}: {fault}; repair the line")
-    return _whole_units(rows[1:])
+    return read_content(path, data).units
 
 
 def unfinished_units(path: Path, data: bytes) -> int:
     """How many units in the content of a journal file were begun and are not whole, as after a crash.
 
     Raises:
-        JournalError: A line is not JSON.
+        JournalError: It is damaged.
     """
-    end = data.rfind(b"\n") + 1
-    rows = [row for row in _rows(path, data[:end]) if "unit" in row]
-    begun, whole = {row["unit"] for row in rows}, _whole_units(rows)
-    new = end < len(data) and (not rows or rows[-1]["unit"] in whole)  # the torn line is the first of its unit
-    return len(begun - whole.keys()) + new
+    return read_content(path, data).torn
+
+
+def is_begun(folder: str | os.PathLike[str], pattern: str) -> bool:
+    """Whether a file of a journal folder that fits the pattern has a whole line."""
+    return any(b"\n" in _bytes_of(path) for path in sorted(Path(folder).glob(pattern)))
 
 
 def read_fit(run: str | os.PathLike[str]) -> list[Rollout]:
@@ -215,70 +225,3 @@ def read_validations(run: str | os.PathLike[str]) -> dict[int, list[Rollout]]:
     numbers = {int(path.name[len("validation-") :][:3]) for path in folder.glob("validation-[0-9][0-9][0-9].*")}
     found = {number: read_rollouts(folder, f"validation-{number:03d}") for number in sorted(numbers)}
     return {number: rollouts for number, rollouts in found.items() if rollouts}
-
-
-def _whole_units(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Rollout]]:
-    """The units of which every rollout is there."""
-    by_unit: dict[int, list[Rollout]] = {}
-    for row in rows:
-        by_unit.setdefault(row["unit"], []).append(rollout_from_dict(row))
-    sizes = {row["unit"]: row["of"] for row in rows}
-    # A torn unit that was run again after a resume stands twice in part: its last `of` lines are the whole one.
-    return {unit: rollouts[-sizes[unit] :] for unit, rollouts in by_unit.items() if len(rollouts) >= sizes[unit]}
-
-
-def _fault(row: Any) -> str:
-    """Why a row is no rollout of a unit, in a few words; empty where it is one."""
-    if not isinstance(row, dict):
-        return f"expected a rollout, got {_short(row)}"
-    for name in (*_SCALARS, *_LISTS):
-        if name not in row:
-            return f"field {name} is missing"
-    for name, kind in _SCALARS.items():
-        if not isinstance(row[name], kind):
-            return f"field {name} cannot be {_short(row[name])}"
-    for name, kind in _LISTS.items():
-        if not isinstance(row[name], list) or not all(isinstance(item, kind) for item in row[name]):
-            return f"field {name} cannot be {_short(row[name])}"
-    for name in (*_SCALARS, *_LISTS, *_OPTIONAL):
-        if not _is_finite(row.get(name)):
-            return f"field {name} cannot be {_short(row[name])}: it must be finite"
-    return _misaligned(row)
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether no number in a JSON value is NaN or infinite."""
-    if isinstance(value, dict | list):
-        return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _misaligned(row: Mapping[str, Any]) -> str:
-    """Answers and scores are there for every query, or not at all (a rejected edit)."""
-    queries = len(row["questions"])
-    for name in ("golds", "baseline_answers", "baseline_scores", "answers", "scores"):
-        if len(row[name]) not in (queries, 0):
-            return f"field {name} must be as long as questions"
-    if not row["baseline_scores"] and not row["scores"]:
-        return ""  # answered, and scored by nobody
-    return "" if len(row["answers"]) == len(row["scores"]) else "fields answers and scores must be equally long"
-
-
-def _rows(path: Path, data: bytes) -> Iterable[dict[str, Any]]:
-    for number, line in enumerate(data.splitlines(), start=1):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise JournalError(
-                f"journal {path}, line {number}: not JSON ({error}); repair the line or move the file away"
-            ) from error
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> str:
-    shown = [f"{key}: was {_short(old.get(key))}, is {_short(new.get(key))}" for key in keys[:3]]
-    return "; ".join(shown + ([f"and {len(keys) - 3} more"] if len(keys) > 3 else []))
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -28,6 +28,7 @@ from seal_lightning.data import units as units_of
 from seal_lightning.errors import CheckpointError, JournalError, Stopped
 from seal_lightning.evaluation import total_usage
 from seal_lightning.figures import rewards_of, share_spent, total_thoughts
+from seal_lightning.fit_stamp import save_run
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.left_out import QUERIES, tell_left_out, total_left_out
 from seal_lightning.rollouts import UnitRunner
@@ -140,6 +141,11 @@ class SEALFitLoop(_FitLoop):
         super().reset()
 
     # -- a round -----------------------------------------------------------------------------------------------------
+
+    def on_run_start(self) -> None:
+        """Every check has passed: what the run depends on is written down before its first rollout."""
+        super().on_run_start()
+        save_run(self.seal_trainer, self.seal_trainer.lightning_module.record)
 
     def setup_data(self) -> None:
         """The M-step's loader exists only once edits are kept; Lightning asks for it before that."""

@@ -19,6 +19,7 @@ from seal_lightning.data import SEALDataModule, units
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, ModelError, RetryableError, Stopped
 from seal_lightning.evaluation import evaluation_means
+from seal_lightning.fit_stamp import begin_run, tokenizer_digest
 from seal_lightning.grading import Grader, Reward, Rubric, resolve
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.inner_loop import InnerLoop
@@ -31,6 +32,7 @@ from seal_lightning.policy import PolicyTuning, TunedPolicy
 from seal_lightning.predictions import AnsweringStep
 from seal_lightning.questions import Questioner
 from seal_lightning.rollouts import UnitRunner
+from seal_lightning.run_stamp import Record
 from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, Sampler, ServerAnswerer, ServerSampler
 from seal_lightning.seeding import derive_seed
 from seal_lightning.strategies import policy_at_work
@@ -127,10 +129,14 @@ class SEALModule(LightningModule):
         self._predicted: dict[int, list[Rollout]] = {}
         self.strict_loading = False
         self.base_fingerprint = ""
+        self.base_stamp: dict[str, Any] = {}
+        self.record = Record({})  # what the fit depends on, once it has begun
+        self._compared = False  # with a checkpoint's
 
     # -- the policy ------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
+        self._compared = False
         self.configure_model()  # DeepSpeed's stage 3 would build it in pieces later, which not every model stands
 
     def configure_model(self) -> None:
@@ -138,9 +144,12 @@ class SEALModule(LightningModule):
         if self.tuned is None:
             model, tokenizer, chat = load_model(self.source)
             self.base_fingerprint = fingerprint(model)
+            tokens = tokenizer_digest(tokenizer)
             self.tuned = TunedPolicy(
                 model, tokenizer, chat, self.tuning, seed=self.seed, reload=lambda: load_model(self.source)[0]
             )
+            chatting = self.tuned.policy.chat_stamp
+            self.base_stamp = {"base": self.base_fingerprint, "tokenizer": tokens, "chat": chatting}
             self.model = self.tuned.module.train()
             if self._trainer is not None:  # before a checkpoint's rounds are merged, as it was when they ended
                 self._trainer.precision_plugin.convert_module(self.tuned.module)
@@ -233,6 +242,8 @@ class SEALModule(LightningModule):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EditFilter):
                 check_filter(self.plan, callback)
+        if not self._compared:
+            self.record = begin_run(self.trainer, self, checkpoint=None)
         trained = self.datamodule.train_contexts
         if not self.plan.needs_queries:  # those of the data are not looked at
             trained = [replace(context, queries=()) for context in trained]
@@ -402,6 +413,7 @@ class SEALModule(LightningModule):
             "merged": self.policy.merged,
             "optimizer_steps": self.optimizer_steps,
             "rounds_done": self.rounds_done,
+            "run": self.record.to_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -414,6 +426,9 @@ class SEALModule(LightningModule):
                 "config saved beside the run"
             )
         self.optimizer_steps, self.rounds_done = saved["optimizer_steps"], saved["rounds_done"]
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            self.record = begin_run(self.trainer, self, checkpoint=saved.get("run", {}))
+            self._compared = True
         self.policy.remerge(saved["merged"])
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, get_loader, set_loader
 
 from seal_lightning.config_errors import Given, check_switches, explain, located, read_config_files
+from seal_lightning.config_files import loader_of_options, sections_of
 from seal_lightning.errors import ConfigError
 from seal_lightning.redaction import without_secrets
+
+set_loader("yaml", loader_of_options(get_loader("yaml")), (yaml.YAMLError,))  # of every parser that loads YAML
 
 
 class ParserError(ConfigError):
@@ -54,9 +57,12 @@ class Parser(ArgumentParser):
         given = Given(self.command, args, files, *named_options(self._actions))
         check_switches(given)
         try:
-            return self.parse_args(list(args))
+            with sections_of(plain_options(self._actions)):
+                settings = self.parse_args(list(args))
         except ParserError as error:
             raise ConfigError(explain(str(error), given)) from error
+        refuse_nulls(self._actions, settings, given)
+        return settings
 
     def make(self, settings: Any) -> Any:
         """The options with their objects made. Raises `ConfigError` where an object cannot be."""
@@ -70,6 +76,25 @@ def named_options(actions: Iterable[Any]) -> tuple[list[str], list[str]]:
         (name.removeprefix("--"), action.nargs) for action in actions for name in action.option_strings if "--" in name
     ]
     return [name for name, _ in names], [name for name, nargs in names if nargs == 0]
+
+
+def plain_options(actions: Iterable[Any]) -> list[str]:
+    """The options of a parser's actions that have a type of their own, by their full names: no sections."""
+    return [action.dest for action in actions if getattr(action, "_typehint", None) is not None and _is_option(action)]
+
+
+def refuse_nulls(actions: Iterable[Any], settings: Any, given: Given) -> None:
+    """Raises `ConfigError` where an option is null whose type says nothing of null; jsonargparse lets it be."""
+    for action in actions:
+        kind = getattr(action, "_typehint", None)
+        if kind is None or kind is Any or not _is_option(action) or {None, type(None)} & set(get_args(kind)):
+            continue
+        if action.default is not None and settings.get(action.dest, "") is None:
+            raise ConfigError(f"{given.where(action.dest)}: expected a value, got null; leave it out or give one")
+
+
+def _is_option(action: Any) -> bool:
+    return f"--{action.dest}" in action.option_strings and not action.dest.endswith(".help")
 
 
 def save_settings(path: Path, text: str, *, header: str) -> None:

@@ -31,6 +31,7 @@ _POINTS_AT_PASSAGE = re.compile(
     r"|本文|文中|上文|短文|段落|文章|作者|筆者|著者|上記|본문|지문|글쓴이|บทความ|ข้อความข้างต้น|ผู้เขียน",
     re.I,
 )
+MOST = 200  # pairs of one text that are looked at: each is compared with all that were kept before it
 CUT = "cut at questioner.max_tokens"
 
 
@@ -129,7 +130,10 @@ class Questioner:
         said = cut_thoughts(text)
         if said.unfinished:
             return [], {UNFINISHED: 1}
-        for pair in questions(said.text):
+        pairs = questions(said.text)
+        if len(pairs) > MOST:
+            dropped[f"beyond the first {MOST} that were written"] = len(pairs) - MOST
+        for pair in pairs[:MOST]:
             match = _PAIR.fullmatch(pair)
             assert match is not None, "the parser writes pairs alike"
             question, gold = (" ".join(part.split()) for part in match.groups())

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch.distributed import HashStore, PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import _get_default_store
 
+from seal_lightning.bounded import parse_json
 from seal_lightning.errors import RESUME, Stopped, UnitError
 
 log = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ class UnitQueue:
         for number in range(1, self.store.add("failures", 0) + 1):
             if not self.store.check([f"failure/{number}"]):
                 continue  # its rank is just writing it
-            failure = json.loads(self.store.get(f"failure/{number}"))
+            failure = parse_json(self.store.get(f"failure/{number}"))
             free = failure["rank"] != self.ranks.rank and self.store.add(f"retry/{number}", 0) == 0
             if free and self.store.add(f"retry/{number}", 1) == 1:
                 return failure["unit"]

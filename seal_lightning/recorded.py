@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
+from seal_lightning.bounded import read_bytes
 from seal_lightning.contained import contained
-from seal_lightning.data.rows import read_bytes, read_rows
+from seal_lightning.data.rows import read_rows
 from seal_lightning.errors import DataError, JournalError
 from seal_lightning.evaluation import bootstrap_interval
 from seal_lightning.grading import Answer, Grader, Reward, Verdict

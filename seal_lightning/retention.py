@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
+from seal_lightning.bounded import parse_json
 from seal_lightning.errors import DataError
 from seal_lightning.evaluation import bootstrap_interval
 from seal_lightning.tables import table
@@ -256,7 +257,7 @@ def read_matrices(path: Path) -> list[RetentionMatrix]:
         DataError: There is no such file, or it has another form.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: expected a retention matrix as JSON, got {_reason(error)}: check the path") from error
     try:

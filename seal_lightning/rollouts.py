@@ -5,21 +5,20 @@ The journal's stamp is what the rollouts depend on: every setting of the E-step,
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
-from enum import Enum
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import JournalError, SealError
 from seal_lightning.executors import UnitWork
+from seal_lightning.fit_stamp import rules_of
 from seal_lightning.hooks import notify
 from seal_lightning.journal import Journal
 from seal_lightning.ranks import Ranks, one_line
+from seal_lightning.stamping import code_of, describe, digest, flat, versions
 from seal_lightning.types import Context, Rollout
 
 
@@ -68,7 +67,9 @@ class UnitRunner:
             base=module.base_fingerprint,
             policy=policy_digest,
         )
-        name = f"{phase}-{_digest(stamp)[:12]}" if by_stamp else f"{phase}-{round:03d}"
+        name = f"{phase}-{digest(stamp)[:12]}" if by_stamp else f"{phase}-{round:03d}"
+        self._ids = [[context.id for context in unit] for unit in units]
+        self._round = None if by_stamp else round
         # Every rank reads all files that it can see: on one machine all of them, on several nodes maybe its own only.
         self.journal, seen = self._open_journal(Path(trainer.default_root_dir) / folder, name, stamp)
         self._mine = {
@@ -85,7 +86,15 @@ class UnitRunner:
     def _open_journal(self, folder: Path, name: str, stamp: Mapping[str, Any]) -> tuple[Journal, list[set[int]]]:
         """The journal and the finished units that each rank has seen; one rank's error is raised on all."""
         try:
-            journal = Journal(folder, name, stamp=stamp, rank=self.ranks.rank)
+            journal = Journal(
+                folder,
+                name,
+                stamp=stamp,
+                rank=self.ranks.rank,
+                may_differ=rules_of(self.trainer).may_differ,
+                contexts=self._ids,
+                round=self._round,
+            )
             found: set[int] | JournalError = set(journal.units)
         except JournalError as error:
             journal, found = None, error
@@ -139,7 +148,8 @@ class UnitRunner:
 def make_stamp(
     e_step: EStep, plan: Plan, units: Sequence[Sequence[Context]], *, chat: bool | str, base: str, policy: str
 ) -> dict[str, Any]:
-    """What rollouts depend on, as flat JSON values: the E-step's settings, the units' contents, base and policy.
+    """What rollouts depend on, as flat JSON values: the E-step's settings, the units' contents, base, policy, and the
+    code and versions that all of it runs with.
 
     Args:
         e_step: What is done with a unit.
@@ -153,50 +163,12 @@ def make_stamp(
     settings = {name: part for name, part in vars(e_step).items() if not idle.get(name)}
     contexts = [[asdict(context) for context in unit] for unit in units]
     return {
-        **_flat("", describe(settings)),
-        **_flat("plan.", describe({name: value for name, value in asdict(plan).items() if name != "racing" or value})),
-        "contexts": _digest(contexts),
+        **flat("", describe(settings)),
+        **flat("plan.", describe({name: value for name, value in asdict(plan).items() if name != "racing" or value})),
+        "contexts": digest(contexts),
         "chat": chat,
         "base": base,
         "policy": policy,
+        **code_of(settings),
+        **versions(),
     }
-
-
-def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings by dotted names, so that a refusal can name the one that differs."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(f"{prefix}{key}.", value) if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def describe(value: Any) -> Any:
-    """The settings of an object as JSON: its class path and public attributes; the same in every process."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): describe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [describe(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted((describe(item) for item in value), key=repr)
-    if hasattr(value, "__qualname__"):  # a class or a function
-        return f"{getattr(value, '__module__', '')}.{value.__qualname__}"
-    if isinstance(value, Enum):
-        return str(value)
-    if is_dataclass(value):
-        attributes = {field.name: getattr(value, field.name) for field in fields(value)}
-    elif hasattr(value, "__dict__"):
-        attributes = {name: item for name, item in vars(value).items() if not name.startswith("_")}
-    else:  # a path, a dtype, a pattern: what it prints, unless that is a memory address
-        attributes = {} if " at 0x" in repr(value) else {"value": repr(value)}
-    kind = type(value)
-    return {
-        "class": f"{kind.__module__}.{kind.__qualname__}",
-        **{key: describe(item) for key, item in attributes.items()},
-    }
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -39,6 +39,8 @@ class SEALTrainer(Trainer):
         logger: Lightning loggers; TensorBoard and CSV in the run folder by default, `false` for none.
         log_every_n_steps: Of the M-step, which is short.
         executor: Where units of work run: in the training processes (default) or on a Ray cluster.
+        allow_other_versions: Resume a run that other versions of seal-lightning or of its libraries began; the run
+            writes down from which round on which versions hold.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class SEALTrainer(Trainer):
         logger: Logger | Iterable[Logger] | bool | None = None,
         log_every_n_steps: int = 1,
         executor: Executor | None = None,
+        allow_other_versions: bool = False,
         use_distributed_sampler: bool = False,
         inference_mode: bool = False,
         num_sanity_val_steps: int = 0,
@@ -83,7 +86,9 @@ class SEALTrainer(Trainer):
         self.executor = executor or LocalExecutor()
         self.stop_signals = StopSignals()
         self.shares = Shares(1, 1, 1)  # of the M-step, known once there is a module to fit
-        self._given_accumulation = self.accumulate_grad_batches
+        self.given_accumulation = self.accumulate_grad_batches
+        self.use_distributed_sampler = use_distributed_sampler
+        self.allow_other_versions = allow_other_versions
         self._children: list[subprocess.Popen] = []
 
     @cached_property
@@ -150,7 +155,7 @@ class SEALTrainer(Trainer):
         if ckpt_path == "last" and not (self.checkpoints / "last.ckpt").exists():
             ckpt_path = None
         module = kwargs["model"] if "model" in kwargs else args[0]
-        self.shares = module.m_step.shares(self.world_size, accumulation=self._given_accumulation)
+        self.shares = module.m_step.shares(self.world_size, accumulation=self.given_accumulation)
         self.accumulate_grad_batches = self.shares.accumulation
         with self._with_children():
             super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})

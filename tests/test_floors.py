@@ -25,6 +25,9 @@ FLOOR_OF = {
             "bounded",
             "saving",
             "contained",
+            "journal_lines",
+            "run_stamp",
+            "stamping",
             "redaction",
             "escaping",
             "thoughts",
@@ -59,12 +62,15 @@ FLOOR_OF = {
     ),
     **dict.fromkeys(["bank_training", "inner_loop", "isolation", "phases", "served"], 2),
     **dict.fromkeys(["e_step", "m_step", "scoring", "raced", "closed_book", "predictions"], 3),
-    **dict.fromkeys(["hooks", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4),
+    **dict.fromkeys(
+        ["hooks", "fit_stamp", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4
+    ),
     **dict.fromkeys(
         [
             "cli",
             "command_line",
             "config_errors",
+            "config_files",
             "quickstart",
             "offline",
             "grade",

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from seal_lightning.errors import JournalError
-from seal_lightning.journal import Journal, read_units, rollout_from_dict, rollout_to_dict
+from seal_lightning.journal import Journal, read_units
+from seal_lightning.journal_lines import rollout_from_dict, rollout_to_dict
 from seal_lightning.types import Rollout
 
 ROLLOUT = Rollout(

@@ -10,7 +10,7 @@ from seal_lightning import adapt
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.grading import Contains, Reward
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.journal import rollout_from_dict, rollout_to_dict
+from seal_lightning.journal_lines import rollout_from_dict, rollout_to_dict
 from seal_lightning.left_out import added, render_left_out, tell_left_out, total_left_out
 from seal_lightning.m_step import MStep, make_loader, tell_truncated
 from seal_lightning.policy import Policy

@@ -17,7 +17,7 @@ from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.figures import figures_of, share_spent
 from seal_lightning.grading import Contains, Reward
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.journal import rollout_from_dict, rollout_to_dict
+from seal_lightning.journal_lines import rollout_from_dict, rollout_to_dict
 from seal_lightning.loop import e_step_metrics
 from seal_lightning.module import SEALModule, check_filter
 from seal_lightning.policy import Policy

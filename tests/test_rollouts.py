@@ -14,8 +14,9 @@ from seal_lightning.e_step import EStep, Plan
 from seal_lightning.grading import F1, Contains, Recall, Reward, Rubric
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.questions import Questioner
-from seal_lightning.rollouts import describe, make_stamp
+from seal_lightning.rollouts import make_stamp
 from seal_lightning.sampling import LocalSampler, WrittenEdits
+from seal_lightning.stamping import describe
 from seal_lightning.tasks import DirectiveLimits, EditKind, Knowledge
 from seal_lightning.types import Context, Query
 

@@ -12,7 +12,7 @@ from seal_lightning.grade import main as grade
 from seal_lightning.grading import Contains, Reward
 from seal_lightning.grading.asking import read_option
 from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.journal import rollout_from_dict, rollout_to_dict
+from seal_lightning.journal_lines import rollout_from_dict, rollout_to_dict
 from seal_lightning.loop import e_step_metrics
 from seal_lightning.policy import Policy
 from seal_lightning.questions import Questioner

@@ -19,6 +19,7 @@ from seal_lightning.adapt.adapters import Adapted, Workplace, asked_stamp, make,
 from seal_lightning.adapt.edits import Learn, Lesson, Writing, lessons, raced_for, write_edits
 from seal_lightning.adapt.estimate import estimate
 from seal_lightning.adapt.scores import Measured, score_of
+from seal_lightning.bounded import parse_json
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.command_line import set_log_level
 from seal_lightning.config_errors import read_config_files
@@ -242,7 +243,7 @@ def _baseline(place: Workplace, documents: Sequence[Document]) -> Measured:
 def _read_baseline(path: Path, stamp: str) -> Measured | None:
     """What was answered before; None where it was not, or other things were asked."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content["asked"] != stamp:
             return None
         return {name: Answered.from_dict(row) for name, row in content["answered"].items()}

@@ -27,6 +27,7 @@ from seal_lightning.adapt.training import train
 from seal_lightning.adapters import LoRA, bank_lora, save_lora, save_whole, stack, whole_state
 from seal_lightning.adapters.bank import parts_without_adapter
 from seal_lightning.bank_training import JobStats
+from seal_lightning.bounded import parse_json
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step import EStep
@@ -34,10 +35,10 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added, render_left_out
 from seal_lightning.policy import Policy
-from seal_lightning.rollouts import describe
 from seal_lightning.sampling import LocalSampler, Sampler
 from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
+from seal_lightning.stamping import describe
 from seal_lightning.types import AdapterJob, Directives
 
 RESULT = "adaptation.json"
@@ -159,7 +160,7 @@ def make(place: Workplace, adapters: Sequence[Adapted], before: Measured) -> lis
 
 def missing_of(output: Path, names: Sequence[str]) -> str:
     """What was cut or skipped in the training of finished adapters, and of their answers, in one line."""
-    results = [json.loads((output / "adapters" / name / RESULT).read_text(encoding="utf-8")) for name in names]
+    results = [parse_json((output / "adapters" / name / RESULT).read_text(encoding="utf-8")) for name in names]
     return render_left_out(added([one.get("left_out", {}) for one in results]))
 
 
@@ -215,7 +216,7 @@ def _finished(place: Workplace, adapted: Adapted) -> Measured | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         stamps = (content["policy"], content["stamp"])
         measured = {row["document"]: Answered.from_dict(row) for row in content["measured"]}
     except (OSError, ValueError, KeyError, TypeError) as error:

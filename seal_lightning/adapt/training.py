@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from seal_lightning.adapters.bank import SlotState
 from seal_lightning.bank_training import AdapterState
+from seal_lightning.bounded import parse_json
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
 from seal_lightning.policy import Policy
 from seal_lightning.served import save_tensors
@@ -88,7 +89,7 @@ def _load(path: Path, stamp: str, count: int) -> list[AdapterState | None]:
             if metadata.get("stamp") != stamp:
                 return []
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        where = json.loads(metadata["states"])
+        where = parse_json(metadata["states"])
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         log.warning("%s: cannot be read (%s), the training starts anew", path, error)
         return []

@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from seal_lightning.adapters import LoRA, bank_lora, read_lora, save_lora
+from seal_lightning.bounded import parse_json
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.continual.base import Countermeasure, Learnt
 from seal_lightning.continual.updates import Updates
@@ -28,9 +29,10 @@ from seal_lightning.journal import read_rollouts
 from seal_lightning.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added, total_left_out
 from seal_lightning.phases import Report
 from seal_lightning.retention import Stream
-from seal_lightning.rollouts import describe, make_stamp
+from seal_lightning.rollouts import make_stamp
 from seal_lightning.seeding import derive_seed
 from seal_lightning.selection import best_of, group_rollouts
+from seal_lightning.stamping import describe
 from seal_lightning.standalone import open_journal
 from seal_lightning.types import AdapterJob, Context, Rollout
 
@@ -282,7 +284,7 @@ def read_step(place: Path) -> Step | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         answered, unrelated = (tuple(map(Answered.from_dict, content[name])) for name in ("answered", "unrelated"))
         return Step(content["chosen"], answered, unrelated, content.get("left_out", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:

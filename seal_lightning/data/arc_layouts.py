@@ -10,7 +10,6 @@ Only forms are looked at here; what is in a puzzle is checked by the reader (`ar
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
+from seal_lightning.bounded import parse_json
 from seal_lightning.contained import contained
 from seal_lightning.data.rows import Row, read_rows
 from seal_lightning.errors import DataError, check_count
@@ -92,7 +92,7 @@ def holds_puzzles(folder: Path) -> bool:
     """Whether a folder is one of puzzles: some of its first .json files hold some."""
     for file in islice(_json_files(folder), PEEKED):
         try:
-            content = json.loads(file.read_bytes())
+            content = parse_json(file.read_bytes())
         except (OSError, ValueError, RecursionError):
             continue  # not a puzzle in any case
         if looks_like_puzzles(content):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import io
-import json
 import tokenize
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
+from seal_lightning.bounded import parse_json
 from seal_lightning.data.rows import Row, describe
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.types import Context, Query
@@ -322,7 +322,7 @@ def unpacked(row: Row, column: str, value: object) -> object:
     """A list of texts or of objects that was written into a cell as text, as JSON or as Python prints it."""
     if not isinstance(value, str) or value.strip()[:1] + value.strip()[-1:] not in ("[]", "{}"):
         return value
-    for read in (json.loads, _of_python):
+    for read in (parse_json, _of_python):
         try:
             found = read(value.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):

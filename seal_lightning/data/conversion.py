@@ -11,9 +11,9 @@ import codecs
 import csv
 import importlib
 import io
-import json
 import logging
 import posixpath
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -22,14 +22,16 @@ from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+from seal_lightning.bounded import check_archive, parse_json, read_bytes
 from seal_lightning.data.markdown import read_markdown
-from seal_lightning.data.rows import BEGINNING, read_bytes, read_text
+from seal_lightning.data.rows import BEGINNING, read_text
 from seal_lightning.data.separated import named, separator_of, within
 from seal_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
 UNSEEN = ("script", "style", "template", "noscript", "svg", "iframe", "head", "video", "audio")
+BLANKS = re.compile(r"[\t \r\n]{2,}")
 WORD_STYLES = """\
 p[style-name='Title'] => h1:fresh
 p[style-name='Source Code'] => pre:separator('\\n')
@@ -58,6 +60,10 @@ def convert(file: Path, kind: str) -> tuple[str, str]:
         raise MissingExtra(
             f"{file}: a {kind.upper()} document needs {error.name}, which is not installed: "
             "pip install 'seal-lightning[documents]'"
+        ) from None
+    except RecursionError:
+        raise DataError(
+            f"{file}: expected a {kind.upper()} document, got parts nested too deeply: flatten it"
         ) from None
     except Exception as error:  # a parser of other people's files fails in as many ways as there are broken files
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -96,21 +102,36 @@ def _markdown(soup: Any) -> str:
         declaration.extract()  # <?xml ...?>, <!doctype ...> and comments
     for tag in soup(UNSEEN):
         tag.decompose()
+    for text in soup(string=BLANKS.search):  # markdownify makes one of them, in time with the square of their number
+        if text.find_parent("pre") is None:
+            text.replace_with(BLANKS.sub(_one_blank, text))
     for picture in soup("img"):
         picture.replace_with(str(picture.get("alt", "")))
     for link in soup("a"):  # what leads within the page or the site leads nowhere from here
         if not str(link.get("href", "")).startswith(("http://", "https://")):
             link.unwrap()
     plain = {"escape_asterisks": False, "escape_underscores": False, "escape_misc": False}
-    return markdownify.MarkdownConverter(
-        heading_style="atx", bullets="-", table_infer_header=True, **plain
-    ).convert_soup(soup)
+
+    class Converter(markdownify.MarkdownConverter):
+        def convert_pre(self, el: Any, text: str, parent_tags: Any) -> str:
+            """Without the blank lines around code, which markdownify would look for from every blank in it."""
+            begins = len(text) - len(text.lstrip(" \n"))
+            text = text[text.rfind("\n", 0, begins) + 1 :].rstrip(" \n")
+            return super().convert_pre(el, text, parent_tags)
+
+    options = {"heading_style": "atx", "bullets": "-", "table_infer_header": True, "strip_pre": None, **plain}
+    return Converter(**options).convert_soup(soup)
+
+
+def _one_blank(run: re.Match[str]) -> str:
+    return "\n" if "\n" in run[0] or "\r" in run[0] else " "
 
 
 # -- Word, PDF, EPUB ---------------------------------------------------------------------------------------------------
 
 
 def _word(data: bytes, file: Path) -> tuple[str, str]:
+    _check_archive(data, file)
     mammoth = importlib.import_module("mammoth")
     no_pictures = mammoth.images.img_element(lambda image: {"src": ""})
     result = mammoth.convert_to_html(io.BytesIO(data), convert_image=no_pictures, style_map=WORD_STYLES)
@@ -132,6 +153,7 @@ def _pdf(data: bytes, file: Path) -> tuple[str, str]:
 
 def _epub(data: bytes, file: Path) -> tuple[str, str]:
     """The chapters in the order in which they are read."""
+    _check_archive(data, file)
     with zipfile.ZipFile(io.BytesIO(data)) as book:
         container = ElementTree.fromstring(book.read("META-INF/container.xml"))
         package = next(e.attrib["full-path"] for e in container.iter() if e.tag.endswith("}rootfile"))
@@ -145,12 +167,19 @@ def _epub(data: bytes, file: Path) -> tuple[str, str]:
     return " ".join(titles[0].split()) if titles else "", text
 
 
+def _check_archive(data: bytes, file: Path) -> None:
+    try:
+        check_archive(data)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
 # -- notebooks and tables ----------------------------------------------------------------------------------------------
 
 
 def _notebook(data: bytes, file: Path) -> tuple[str, str]:
     """Markdown cells as they are, code cells fenced."""
-    notebook = json.loads(data)
+    notebook = parse_json(data)
     language = notebook.get("metadata", {}).get("kernelspec", {}).get("language", "python")
     cells = [_cell(cell, language) for cell in notebook["cells"]]
     return read_markdown("\n\n".join(filter(None, cells)))

@@ -12,6 +12,7 @@ import io
 import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -118,14 +119,19 @@ def _of_saved(source: Source, folder: Path) -> Table:
 
     for option in ("name", "data_files"):
         source._refuse(option, "a folder of save_to_disk")
-    loaded = _asked(source, lambda: datasets.load_from_disk(str(folder)))
-    cached = loaded.cache_files.values() if isinstance(loaded, Mapping) else [loaded.cache_files]
-    check_within(folder.absolute(), [Path(file["filename"]).absolute() for files in cached for file in files])
+    loaded: Any = _asked(source, lambda: datasets.load_from_disk(str(folder)))
+    check_within(folder.absolute(), _filenames(loaded.cache_files))
     if isinstance(loaded, Mapping):
         return _table(source, loaded[_split(source, list(loaded))])
     if source.split is not None and source.split != str(loaded.split):
         raise DataError(f"{folder}: expected split {source.split!r}, got a data set without splits: set split to null")
     return _table(source, loaded)
+
+
+def _filenames(cached: Any) -> Iterator[Path]:
+    """The files that a data set, or each of its splits, lies in."""
+    for files in cached.values() if isinstance(cached, Mapping) else [cached]:
+        yield from (Path(file["filename"]).absolute() for file in files)
 
 
 def _of_folder(source: Source, folder: Path) -> Table:
@@ -178,7 +184,7 @@ def _csv_rows(file: Path) -> list[Row]:
     try:
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         names = named(next(islice((cells for cells in lines if cells), before, None)))
-        if repeated := [name for name in names if names.count(name) > 1]:
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
             raise DataError(f"{file}, line 1: expected a name for each column, got {repeated[0]!r} twice: rename one")
         if not (rows := [_cells(file, lines.line_num, names, cells) for cells in lines if cells]):
             raise DataError(f"{file}: expected rows below the names of the columns, got none: write it again")

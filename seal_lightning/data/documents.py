@@ -7,13 +7,13 @@ be scored on.
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from seal_lightning.bounded import parse_json
 from seal_lightning.data.base import Reader, scorable
 from seal_lightning.data.dataset_rows import DatasetRows, knows
 from seal_lightning.data.dataset_sources import is_saved, peek
@@ -173,7 +173,7 @@ def _suffix(text: str) -> str:
     """Of a file with this content: JSON where it is JSON, one value or one a line, a web page, else Markdown."""
     for content, suffix in ((text, ".json"), (text.strip().splitlines()[0], ".jsonl")):
         try:
-            if isinstance(json.loads(content), dict | list):
+            if isinstance(parse_json(content), dict | list):
                 return suffix
         except ValueError:
             continue

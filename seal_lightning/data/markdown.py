@@ -18,7 +18,8 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from seal_lightning.data.splitting import without_blank_lines
+from seal_lightning.bounded_yaml import load_yaml
+from seal_lightning.data.splitting import lines_of, without_blank_lines
 
 LONGEST_TITLE = 200  # characters; what is longer and looks like a heading is a paragraph above a rule
 # As in pandoc, the line after the opening marker must not be blank, else `---` is a rule. No regular expression that
@@ -26,11 +27,11 @@ LONGEST_TITLE = 200  # characters; what is longer and looks like a heading is a 
 OPENING = re.compile(r"(?:[^\S\n]*\n)*(---|\+\+\+)[^\S\n]*\n(?![^\S\n]*\n)")
 CLOSING = {"---": re.compile(r"^(?:---|\.\.\.)[^\S\n]*$", re.M), "+++": re.compile(r"^\+\+\+[^\S\n]*$", re.M)}
 # A line that YAML which cannot be parsed may hold, such as `title: The mill: a history`.
-YAML_LINE = re.compile(r"""#.*|-(?:\s.*)?|["']?\w[\w .-]*["']?\s*:(?:\s.*)?|\s.*|""")
+YAML_LINE = re.compile(r"""#.*|-(?:\s.*)?|["']?\w[\w .-]*+["']?\s*+:(?:\s.*)?|\s.*|""")
 TOML_LINE = re.compile(
-    r"""#.*|\[.*\]\s*|["']?\w[\w .-]*["']?\s*=\s*[^=\s].*|\s.*|"""
+    r"""#.*|\[.*\]\s*|["']?\w[\w .-]*+["']?\s*+=\s*+[^=\s].*|\s.*|"""
 )  # the same, such as `title = The mill`
-HEADING_ID = re.compile(r"\s*\{#[^{}]*\}\s*$")  # of pandoc and Docusaurus: # The mill {#mill}
+HEADING_ID = re.compile(r"(?<!\s)\s*+\{#[^{}]*\}\s*$")  # of pandoc and Docusaurus: # The mill {#mill}
 HTML_HEADING = re.compile(r"<h1\b[^<>]*>(.*?)</h1>", re.S | re.I)
 BLOCKS = MarkdownIt("commonmark").enable("table").disable("inline")
 INLINE = MarkdownIt("commonmark")
@@ -59,8 +60,8 @@ def front_matter(text: str) -> tuple[Mapping[str, Any], str]:
 def _yaml(text: str) -> Mapping[str, Any] | None:
     """None where it is no mapping: the text between two rules, for example."""
     try:
-        values = yaml.load(text, yaml.BaseLoader)  # scalars stay texts: no date is wrong, and `no` is a title
-    except (yaml.YAMLError, RecursionError, ValueError):
+        values = load_yaml(text, loader=yaml.BaseLoader)  # scalars stay texts: no date is wrong, and `no` is a title
+    except yaml.YAMLError:
         lines = text.split("\n")
         if not all(YAML_LINE.fullmatch(line) for line in lines):
             return None
@@ -124,10 +125,13 @@ def _plain(inline: Token) -> str:
 
 def _title_of_html(block: str) -> str:
     """What a README with a centred title has in place of a heading."""
-    found = None if block.lstrip().startswith("<!--") else HTML_HEADING.search(block)
+    last = block.lower().rfind("</h1>")  # behind it each <h1> would be searched for an end in vain
+    if last < 0 or block.lstrip().startswith("<!--"):
+        return ""
+    found = HTML_HEADING.search(block[: last + len("</h1>")])
     return " ".join(re.sub(r"<[^<>]*>", "", found[1]).split()) if found else ""
 
 
 def _without(text: str, lines: list[int]) -> str:
-    kept = text.split("\n")
-    return "\n".join(kept[: lines[0]] + kept[lines[1] :])
+    kept = lines_of(text)
+    return "".join(kept[: lines[0]] + kept[lines[1] :])

@@ -7,14 +7,13 @@ rows too, and remember how they were reached ("questions[2].answer").
 from __future__ import annotations
 
 import codecs
-import gzip
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seal_lightning.bounded import parse_json, read_bytes
 from seal_lightning.errors import DataError
 from seal_lightning.types import Query
 
@@ -146,35 +145,17 @@ def decode(data: bytes) -> str:
     return data.decode("utf-8-sig")
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file; of one that ends in .gz, what is packed in it."""
-    try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix.lower() == ".gz" else data
-    except FileNotFoundError:
-        raise DataError(f"{path}: expected a file, got nothing there: check the path") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: expected a whole gzip file, got: {error}: pack or copy it again") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"{path}: expected a file that can be read, got: {reason}: check path and permissions"
-        ) from None
-
-
 def read_rows(path: Path) -> list[Row]:
     """The objects of a file; for an official SQuAD file the entries of its `data`."""
     text = read_text(path)
     if path.name.lower().removesuffix(".gz").endswith(LINES) and not text.lstrip().startswith("["):
         return _lines(path, text)
     try:
-        content = _parse(text)
+        content = parse_json(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and text.lstrip().startswith("{"):  # one object a line under another file name
             return _lines(path, text)
         raise _broken(path, error.lineno, error) from None
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, 1, error) from None
     if isinstance(content, dict) and "data" in content and "passage" not in content:
         content = Row(path, "top level", content).list("data")
     items = content if isinstance(content, list) else [content]
@@ -190,16 +171,10 @@ def _lines(path: Path, text: str) -> list[Row]:
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): JSON texts may hold U+2028
         if line.strip():
             try:
-                rows.append(_row(path, f"line {number}", _parse(line)))
-            except (ValueError, RecursionError) as error:
-                if isinstance(error, DataError):
-                    raise
+                rows.append(_row(path, f"line {number}", parse_json(line)))
+            except json.JSONDecodeError as error:
                 raise _broken(path, number, error) from None
     return rows
-
-
-def _parse(text: str) -> Any:
-    return json.loads(text)
 
 
 def _row(path: Path, place: str, item: object) -> Row:
@@ -212,9 +187,5 @@ def _no_object(path: Path, place: str, item: object) -> DataError:
     return Row(path, place, {}).error("", expected="an object", got=describe(item), advice="write it in {...}")
 
 
-def _broken(path: Path, line: int, error: Exception) -> DataError:
-    if isinstance(error, json.JSONDecodeError):
-        reason = f"{error.msg} (column {error.colno})"
-    else:
-        reason = "values nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return DataError(f"{path}, line {line}: expected JSON, got: {reason}: repair the line")
+def _broken(path: Path, line: int, error: json.JSONDecodeError) -> DataError:
+    return DataError(f"{path}, line {line}: expected JSON, got: {error.msg} (column {error.colno}): repair the line")

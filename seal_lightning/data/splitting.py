@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 BLANK_LINES_BEFORE = re.compile(r"\A(?:[^\S\n]*\n)+")
-BLANK_LINES_AFTER = re.compile(r"(?:\n[^\S\n]*)+\Z")
+LINE = re.compile(r"[^\r\n]*+(?:\r\n|\r|\n)|[^\r\n]+")
 REST_OF_LINE = re.compile(r"[^\S\n]*\n")  # of one that ends here
 WINDOW = 50  # passages of a long block that are cut at a time: the splitter's time grows with the square of a line
 LEAVES = frozenset(["fence", "code_block", "html_block", "paragraph_open", "heading_open", "table_open"])
@@ -36,14 +36,20 @@ def split(text: str, longest: int) -> list[str]:
 
 def without_blank_lines(text: str) -> str:
     """The text without blank lines before and after it; the indentation of its first line stays."""
-    text = BLANK_LINES_AFTER.sub("", BLANK_LINES_BEFORE.sub("", text))
-    return text if text.strip() else ""
+    text = BLANK_LINES_BEFORE.sub("", text)
+    end = len(text.rstrip())
+    last = text.find("\n", end)  # the end of the last line that is not blank
+    return "" if not end else text if last < 0 else text[:last]
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines with their ends, as markdown-it counts them: a carriage return alone ends one, too."""
+    return LINE.findall(text)
 
 
 def _parts(text: str, longest: int) -> Iterator[tuple[str, bool]]:
     """The text in parts, and whether a part is one block that is longer than a passage."""
-    lines = [line + "\n" for line in text.split("\n")]
-    lines[-1] = lines[-1][:-1]
+    lines = lines_of(text)
     done = 0
     for token in BLOCKS.parse(text):
         if token.type not in LEAVES or not token.map:

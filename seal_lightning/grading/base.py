@@ -18,6 +18,8 @@ from seal_lightning.types import Chooser, Usage
 
 log = logging.getLogger(__name__)
 
+LONGEST = 100_000  # characters of an answer that a lexical grader reads
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -123,13 +125,19 @@ class EnglishGrader(Grader):
             )
 
 
-def best_over_golds(score: Callable[[str], float], *, golds: Sequence[str], answer: str) -> float:
-    """The best score over the gold answers; an empty answer is 0 whatever the golds are."""
+def best_over_golds(score: Callable[[str, str], float], *, golds: Sequence[str], answer: str) -> float:
+    """The best score over the gold answers; an empty answer is 0 whatever the golds are.
+
+    Args:
+        score: Of a gold and the answer, of which it gets the first `LONGEST` characters.
+        golds: The accepted answers.
+        answer: As it was given.
+    """
     if not golds:
         raise GradingError("cannot grade an answer without gold answers: give every query at least one")
     if not answer.strip():
         return 0.0
-    return max(score(gold) for gold in golds)
+    return max(score(gold, answer[:LONGEST]) for gold in golds)
 
 
 def check_threshold(threshold: float) -> float:

@@ -30,9 +30,9 @@ def contains(*, gold: str, answer: str) -> bool:
     given = words(answer)
     if not ARTICLES.issuperset(wanted):
         given = [word for word in given if word not in ARTICLES]
-    places = range(len(given) - len(wanted) + 1)
-    if any(given[start : start + len(wanted)] == wanted for start in places):
+    if f" {' '.join(wanted)} " in f" {' '.join(given)} ":  # no word has a blank in it
         return True
+    places = range(len(given) - len(wanted) + 1)
     attached = not answer.isascii() and not (wanted[0].isascii() and wanted[-1].isascii())
     return attached and any(_says(given[start : start + len(wanted)], wanted) for start in places)
 
@@ -53,4 +53,4 @@ class Contains(Grader):
 
     def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
         del question
-        return best_over_golds(lambda gold: float(contains(gold=gold, answer=answer)), golds=golds, answer=answer)
+        return best_over_golds(lambda gold, said: float(contains(gold=gold, answer=said)), golds=golds, answer=answer)

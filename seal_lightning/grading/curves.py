@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from seal_lightning.bounded import parse_json
 from seal_lightning.errors import ConfigError
 
 DIGITS = 3  # of what is saved
@@ -72,7 +73,7 @@ def load(path: Path, *, features: Sequence[str]) -> Curves:
         ConfigError: The file cannot be read, or is not such a model.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         curves = {
             name: Curve(tuple(map(float, row["at"])), tuple(map(float, row["adds"])))
             for name, row in content["features"].items()

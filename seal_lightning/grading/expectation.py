@@ -23,7 +23,8 @@ mr mrs ms dr sir lord king queen prince princess emperor duke archduke count ear
 minister senator general major captain colonel lieutenant professor early late mid ad bc bce ce
 """
 _WEAK = frozenset(root(word) for word in {*_OPTIONAL.split(), *ROUGHLY, *ABOVE, *BELOW, "most", "up", "only", "just"})
-_BRACKET = re.compile(r"\s*[(\uff08][^()\uff08\uff09]*[)\uff09]?")
+LONGEST = 20_000  # characters of a question or gold
+_BRACKET = re.compile(r"(?<!\s)\s*+[(\uff08][^()\uff08\uff09]*[)\uff09]?")
 _BETWEEN_ITEMS = re.compile(r",|;|\band\b|\bor\b|&|[、，､،؛；]")
 _BETWEEN_ALTERNATIVES = re.compile(r"\bor\b|[()/;（）／；؛]")
 _ASKS_NUMBER = re.compile(r"\b(how (many|much|long|old|far)|when|(what|which) (percent\w*|number|year|date|century))\b")
@@ -75,9 +76,16 @@ class Expectation:
     shape: Expected
 
 
-@lru_cache(maxsize=1 << 14)
 def expect(question: str, gold: str) -> Expectation:
-    """What an answer to the question has to hold if the gold is right. What stands in brackets need not be said."""
+    """What an answer to the question has to hold if the gold is right. What stands in brackets need not be said.
+
+    Of both the first 20,000 characters are read.
+    """
+    return _expect(question[:LONGEST], gold[:LONGEST])
+
+
+@lru_cache(maxsize=1 << 14)
+def _expect(question: str, gold: str) -> Expectation:
     other = is_other(question) or is_other(gold)
     asked, wanted = read(question, other=other), read(_BRACKET.sub("", gold).strip() or gold, other=other)
     given = frozenset({*asked.content, ""})

@@ -8,7 +8,6 @@ reading many answers fast. Where there are no blanks, each character is a word a
 from __future__ import annotations
 
 import re
-import unicodedata
 from itertools import chain
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from seal_lightning.grading.scripts import (
     is_grammar,
     is_other,
     is_unspaced,
+    normalised,
     pairs,
     pieces,
     with_plain_marks,
@@ -34,6 +34,7 @@ from seal_lightning.grading.words import (
 )
 
 SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+LONGEST_WORD = 100  # characters; a longer one is not remembered
 MONTHS = {
     name: place
     for place, name in enumerate(
@@ -89,7 +90,7 @@ NOTHING = Reading((), (), (), (), (), (), ())
 
 
 def read(text: str, *, most: int | None = None, other: bool | None = None) -> Reading:
-    """The words of a text in order, of `most` blank-separated ones at most.
+    """The words of a text in order, of `most` blank-separated ones at most, and of 100 characters for each of these.
 
     `other` says whether it is read as a text in other than Latin letters; None looks at the text. An answer is read as
     its question and gold are, so that a stray character in English changes nothing.
@@ -98,6 +99,8 @@ def read(text: str, *, most: int | None = None, other: bool | None = None) -> Re
     >>> found.texts[6:8], found.starts()
     (('2500000', 'years'), [0, 4, 5])
     """
+    if most is not None:
+        text = text[: most * LONGEST_WORD]
     if "\n" in text:
         text = text.replace("\n", "¶ ")  # a new line ends a sentence as a full stop does
     if "per cent" in text:
@@ -133,9 +136,11 @@ class _Tokens(dict[str, "tuple[_Row, ...]"]):
         self.other = other
 
     def __missing__(self, token: str) -> tuple[_Row, ...]:
-        if len(self) >= 1 << 16:
-            self.clear()
-        rows = self[token] = _read_token(token, other=self.other)
+        rows = _read_token(token, other=self.other)
+        if len(token) <= LONGEST_WORD:
+            if len(self) >= 1 << 16:
+                self.clear()
+            self[token] = rows
         return rows
 
 
@@ -172,7 +177,7 @@ def _row(word: str, is_name: bool, is_initial: bool, ends: bool, other: bool) ->
 
 def _unspaced_rows(text: str) -> list[_Row]:
     """The rows of a text with characters that no blanks part; what it has of other words is read as ever."""
-    text = unicodedata.normalize("NFKC", text)
+    text = normalised("NFKC", text)
     rows: list[_Row] = []
     before = ""
     for in_run, piece in pieces(text):

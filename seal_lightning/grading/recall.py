@@ -45,7 +45,7 @@ class Recall(EnglishGrader):
     def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
         self.tell_languages(golds)
 
-        def passes(gold: str) -> float:
+        def passes(gold: str, answer: str) -> float:
             return float(new_content_recall(question=question, gold=gold, answer=answer) >= self.threshold)
 
         return best_over_golds(passes, golds=golds, answer=answer)

@@ -30,7 +30,9 @@ class ExactMatch(Grader):
     """1 if the answer equals a gold answer after SQuAD's normalisation, else 0. Not to be used as a reward."""
 
     def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
-        return best_over_golds(lambda gold: _squad(question, gold, answer)["exact_match"], golds=golds, answer=answer)
+        return best_over_golds(
+            lambda gold, said: _squad(question, gold, said)["exact_match"], golds=golds, answer=answer
+        )
 
 
 class F1(Grader):
@@ -44,5 +46,5 @@ class F1(Grader):
         self.threshold = None if threshold is None else check_threshold(threshold)
 
     def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
-        f1 = best_over_golds(lambda gold: _squad(question, gold, answer)["f1"], golds=golds, answer=answer)
+        f1 = best_over_golds(lambda gold, said: _squad(question, gold, said)["f1"], golds=golds, answer=answer)
         return f1 if self.threshold is None else float(f1 >= self.threshold)

@@ -21,6 +21,7 @@ _LANGUAGES = {
     "TAMIL": "tamil",
 }
 _LEAST = 3  # letters that stay
+_MOST = 100  # letters: what is longer is no word and keeps all of them, for endings are taken off one by one
 _HEBREW_PREFIX = "ומשהכלב"
 _ARABIC_PREFIX = ("وال", "بال", "فال", "كال", "لل", "ال", "و", "ب", "ف", "ل", "ك")
 PARTICLES = """
@@ -40,7 +41,7 @@ def stem_of(word: str) -> str:
     >>> [stem_of(word) for word in ("בירושלים", "ירושלים", "القاهرة", "بالقاهرة")]
     ['ירושלים', 'ירושלים', 'قاهر', 'قاهر']
     """
-    script = script_of(word)
+    script = script_of(word) if len(word) <= _MOST else ""
     if script == "HANGUL":
         return _without_particles(word)
     if script == "HEBREW":
@@ -78,6 +79,8 @@ def ends_with_particles(word: str, wanted: str) -> bool:
     if not word.startswith(wanted) or script_of(word) != "HANGUL":
         return False
     rest = word[len(wanted) :]
+    if len(rest) > _MOST:
+        return False
     while rest and (found := _PARTICLE.search(rest)):
         rest = rest[: found.start()]
     return not rest

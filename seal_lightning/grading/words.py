@@ -19,6 +19,7 @@ from seal_lightning.grading.scripts import (
     is_other,
     is_short_word,
     is_unspaced,
+    normalised,
     pairs,
     pieces,
     split_words,
@@ -84,7 +85,7 @@ def latin_words(text: str) -> list[str]:
             return [str(_NUMBERS.get(text.lower(), text.lower()))]
         text = text.replace("`", "'").lower()
     else:
-        text = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES)).casefold()
+        text = normalised("NFKD", text.translate(_APOSTROPHES)).casefold()
         text = "".join(character for character in text if not unicodedata.combining(character))
     return _plain_words(text, _WORD.findall)
 

@@ -7,7 +7,6 @@ that a run wrote is run: its configuration is data, and a filter or task that it
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from seal_lightning.bounded import check_plain
+from seal_lightning.bounded import check_plain, parse_json, read_bytes
+from seal_lightning.bounded_yaml import load_yaml, place_of
 from seal_lightning.contained import contained
-from seal_lightning.data.rows import read_bytes
 from seal_lightning.errors import DataError
 from seal_lightning.journal import unfinished_units
 from seal_lightning.left_out import MISSING, added
@@ -169,7 +168,7 @@ def _holds_matrices(path: Path) -> bool:
     if path.suffix != ".json":
         return False
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False  # whoever reads it says what is wrong
     return isinstance(content, dict) and bool({"matrices", "mean_over_sequences"} & content.keys())
@@ -192,9 +191,10 @@ def _yaml(path: Path) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = yaml.safe_load(_text(path))
+        content = load_yaml(_text(path))
     except yaml.YAMLError as error:
-        raise DataError(f"{path}: expected YAML, got {' '.join(str(error).split())[:200]}: repair the file") from error
+        line, problem = place_of(error)
+        raise DataError(f"{path}{f', line {line}' if line else ''}: expected YAML, got {problem}: repair it") from error
     return without_secrets(content) if isinstance(content, dict) else None
 
 
@@ -208,9 +208,12 @@ def _metrics(folder: Path) -> Iterator[Mapping[str, float]]:
     versions = (folder / "csv").glob("version_*/metrics.csv")
     for path in sorted(versions, key=lambda path: (len(path.parent.name), path.parent.name)):
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            for row in csv.DictReader(line for line in file if line.endswith("\n")):
-                if numbers := {name: _number(value) for name, value in row.items() if name and value}:
-                    yield {name: value for name, value in numbers.items() if value is not None}
+            try:
+                for row in csv.DictReader(line for line in file if line.endswith("\n")):
+                    if numbers := {name: _number(value) for name, value in row.items() if name and value}:
+                        yield {name: value for name, value in numbers.items() if value is not None}
+            except csv.Error as error:
+                raise DataError(f"{path}: expected a table of metrics, got: {error}: move it away") from None
 
 
 def _number(text: str) -> float | None:
@@ -225,7 +228,7 @@ def _number(text: str) -> float | None:
 def _rows(path: Path) -> list[Mapping[str, Any]]:
     """A table that a command saved; none where it is not there yet, or only half."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
     return [row for row in content if isinstance(row, dict)] if isinstance(content, list) else []
@@ -233,7 +236,7 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
 
 def _exported(path: Path) -> int:
     try:
-        chosen = json.loads(path.read_text(encoding="utf-8"))
+        chosen = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return 0
     number = chosen.get("round") if isinstance(chosen, dict) else 0
@@ -243,7 +246,7 @@ def _exported(path: Path) -> int:
 def _left_out(path: Path) -> Mapping[str, int]:
     """Of the result of an adapter; nothing where it is none, or older than these counts."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("left_out", {})
+        found = parse_json(path.read_text(encoding="utf-8")).get("left_out", {})
     except (OSError, ValueError, AttributeError):
         return {}
     counts = found if isinstance(found, dict) else {}

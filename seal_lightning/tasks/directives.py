@@ -20,7 +20,7 @@ from seal_lightning.types import Directives
 NAMES = ("epochs", "learning_rate", "batch_size")
 _TAIL = 4000  # characters at the end of an edit that are searched: more than any such object needs
 _SHARD = re.compile(rf"\{{[^{{}}]{{0,200}}?\b(?:{'|'.join(NAMES)})\b[^{{}}]*\}}?")
-_FENCE_BEFORE = re.compile(r"```[ \t]*\w*\s*\Z")
+_FENCE_BEFORE = re.compile(r"```[ \t]*+\w*+\s*+\Z")
 _FENCE_AFTER = re.compile(r"\A\s*```")
 
 

@@ -21,9 +21,13 @@ _RULE = re.compile(r"^[ \t]*-{3,}[ \t]*$", re.MULTILINE)
 
 
 def _marker(names: str, *, before: str = r"(?:^|(?<=[\s*_．、）]))") -> re.Pattern[str]:
-    """A label such as "Question 3:", "**Q:**" or "A:", at the start of the text or after a space."""
+    """A label such as "Question 3:", "**Q:**" or "A:", at the start of the text or after a space.
+
+    Each part takes all it can and gives nothing back (`*+`): shared out over three parts, the blanks after a label
+    without a colon would take time with the cube of their number.
+    """
     return re.compile(
-        rf"{before}(?:{names})[ \t]*\d{{0,3}}[ \t]*[*_]{{0,2}}[ \t]*[:\uff1a][ \t]*[*_]{{0,2}}", re.I | re.M
+        rf"{before}(?:{names})[ \t]*+\d{{0,3}}+[ \t]*+[*_]{{0,2}}+[ \t]*+[:\uff1a][ \t]*+[*_]{{0,2}}+", re.I | re.M
     )
 
 

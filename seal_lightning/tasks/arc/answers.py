@@ -97,7 +97,7 @@ class GridMatch(Grader):
     def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
         del question
         tried = candidates(answer)[: self.tries]
-        return best_over_golds(lambda gold: float(gold in tried), golds=[*right_answers(golds)], answer=answer)
+        return best_over_golds(lambda gold, _: float(gold in tried), golds=[*right_answers(golds)], answer=answer)
 
     def reasons(self, answer: str) -> Mapping[str, float]:
         """Why an answer is no grid."""

@@ -1,0 +1,172 @@
+"""What the figures of a fit depend on, in one stamp, without what may change from one start to the next.
+
+The base model counts by its weights and tokenizer, data by their contents and order, wherever they lie. Left out is
+what only says where and how long the run goes: `docs/resuming.md` has the list, `tests/test_fit_stamp.py` every option.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seal_lightning.data import SEALDataModule
+from seal_lightning.errors import SealError
+from seal_lightning.hooks import EditFilter
+from seal_lightning.journal import is_begun
+from seal_lightning.run_stamp import (
+    Record,
+    Rules,
+    compare,
+    read_record,
+    save_record,
+    show_changes,
+    to_record,
+    without_record,
+)
+from seal_lightning.stamping import code_of, describe, digest, flat, versions
+
+log = logging.getLogger(__name__)
+
+# How work is batched and shared out: results agree up to rounding, and a run that is short of memory must go on.
+NOTED = ("inner_loop.max_adapters", "inner_loop.max_tokens", "answerer.batch_size", "sampler.batch_size")
+NOTED += ("evaluation_sampler.batch_size", "tuning.gradient_checkpointing", "m_step.max_length", "trainer.ranks")
+TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "limit_val_batches")
+TRAINER += ("overfit_batches", "check_val_every_n_epoch", "val_check_interval", "use_distributed_sampler")
+MODULE = ("tuning", "m_step", "evaluation")
+PARTS = ("task", "inner_loop", "grader", "reward", "rubric", "questioner", "max_answer_tokens", "answerer", "seed")
+
+
+def is_noted(key: str) -> bool:
+    """Whether a key of a stamp may differ on a resume, and is written down then."""
+    return any(key == name or key.endswith(f".{name}") for name in NOTED)
+
+
+def rules_of(trainer: Any) -> Rules:
+    return Rules(
+        folder_option="--trainer.default_root_dir",
+        versions_option="--trainer.allow_other_versions true",
+        other_versions=trainer.allow_other_versions,
+        noted=is_noted,
+    )
+
+
+def fit_stamp(trainer: Any, module: Any) -> dict[str, Any]:
+    """The stamp of a fit whose model is loaded and whose data is read."""
+    (chosen,) = [callback for callback in trainer.callbacks if isinstance(callback, EditFilter)]
+    selection = {
+        name: getattr(one, name)
+        for one in trainer.callbacks
+        if hasattr(one, "best_round")
+        for name in ("monitor", "mode")
+    }
+    model = {
+        **{name: getattr(module, name) for name in MODULE},
+        **{name: getattr(module.e_step, name) for name in PARTS},
+        "e_step": module.plan,
+        "sampler": module.e_step.sampler,
+        "evaluation_sampler": module.evaluation_step.sampler,
+        "attention": module.source.attention,
+    }
+    of_trainer = {
+        **{name: getattr(trainer, name) for name in TRAINER},
+        "accumulate_grad_batches": trainer.given_accumulation,
+        "validate_first": trainer.fit_loop.validate_first,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "ranks": trainer.world_size,
+    }
+    return {
+        **flat("model.", describe(model, private=True)),
+        **flat("trainer.", describe(of_trainer)),
+        **flat("filter.", describe(chosen, private=True)),
+        **flat("checkpoint.", selection),
+        **flat("data.", _data(trainer.datamodule)),
+        **flat("", module.base_stamp),
+        "seed_everything": os.environ.get("PL_GLOBAL_SEED"),
+        **code_of(model, chosen),
+        **versions(),
+    }
+
+
+def _data(data: SEALDataModule) -> dict[str, Any]:
+    splits = {"train": data.train_contexts, "validation": data.validation_contexts, "test": data.test_contexts}
+    found = {name: digest([asdict(one) for one in contexts]) if contexts else None for name, contexts in splits.items()}
+    return {**found, "contexts_per_unit": data.contexts_per_unit}
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Of its vocabulary, rules and special tokens; how it cuts and pads is set by every call."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    content = json.loads(fast.to_str()) if fast is not None else tokenizer.get_vocab()
+    rest = {name: value for name, value in content.items() if name not in ("truncation", "padding")}
+    return digest([rest, {name: str(token) for name, token in tokenizer.special_tokens_map.items()}])
+
+
+# -- a start -----------------------------------------------------------------------------------------------------------
+
+
+def begin_run(trainer: Any, module: Any, *, checkpoint: dict[str, Any] | None) -> Record:
+    """The record that this fit goes on with; nothing is written. A collective.
+
+    Args:
+        trainer: Its `default_root_dir` is the run folder.
+        module: With its model.
+        checkpoint: The record in the checkpoint that the fit resumes from, where it does.
+
+    Raises:
+        StaleJournalError: The folder or the checkpoint was written with other settings.
+        JournalError: The record of the folder is damaged.
+    """
+    stamp, rules, round = json.loads(json.dumps(fit_stamp(trainer, module))), rules_of(trainer), module.rounds_done
+    found: Record | None = None
+    try:
+        if trainer.is_global_zero:  # the folder may be on the first rank's node alone
+            found = read_record(_folder(trainer))
+        if found is not None:
+            result: Record | SealError = compare(
+                found, stamp, where=f"journal {_folder(trainer)}", round=round, rules=rules
+            )
+        elif rules.other_versions or not (trainer.is_global_zero and _was_begun(_folder(trainer))):
+            result = Record(stamp)
+        else:
+            result = without_record(_folder(trainer), rules=rules)
+        if checkpoint and not isinstance(result, SealError):
+            of_checkpoint = to_record(checkpoint, where="--ckpt_path")
+            going_on = compare(of_checkpoint, stamp, where="the checkpoint", round=round, rules=rules)
+            result = going_on if found is None else result
+        elif checkpoint is not None and not rules.other_versions and found is None:
+            result = without_record(_folder(trainer), rules=rules)
+    except SealError as error:
+        result = error
+    first = trainer.ranks.gather(result)[0]
+    if isinstance(first, SealError):
+        raise first
+    before = len(found.changes) if found else 0
+    if trainer.is_global_zero and (new := first.changes[before:]):
+        log.warning("this run goes on with other settings, which are written down: %s", show_changes(new))
+    return first
+
+
+def save_run(trainer: Any, record: Record) -> None:
+    """Write the record before the first line of a journal. A collective."""
+    error: SealError | None = None
+    if trainer.is_global_zero:
+        try:
+            save_record(_folder(trainer), record)
+        except SealError as caught:
+            error = caught
+    if error := trainer.ranks.gather(error)[0]:
+        raise error
+
+
+def _folder(trainer: Any) -> Path:
+    return Path(trainer.default_root_dir) / "journal"
+
+
+def _was_begun(folder: Path) -> bool:
+    return any(is_begun(folder, f"{phase}-[0-9][0-9][0-9].rank-*.jsonl") for phase in ("train", "validation"))

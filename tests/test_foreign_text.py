@@ -1,0 +1,118 @@
+"""Texts that are made to be slow are read in time proportional to their length, by every function that sees such texts.
+
+The lengths are such that time with the square of the length would be minutes; a hang is ended after `LIMIT` seconds of
+processor time, which linear functions stay below by two orders of magnitude.
+"""
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from foreign_text import READERS, TEXTS, reading, text_of
+
+PACKAGE = Path(__file__).resolve().parent.parent / "seal_lightning"
+LENGTH = 60_000
+LIMIT = 60
+
+# Where patterns and parsers of foreign text stand, and which readers of the table go through them. A module with a
+# pattern is in one of the two lists: a new one gets a row in benchmarks/foreign_text.py first.
+COVERED = """
+config_errors data/base data/dataset_sources data/documents data/formats data/markdown data/passage_pair data/separated
+data/splitting data/text_folder data/conversion escaping grading/expectation grading/reading grading/scripts
+grading/stems grading/words questions tasks/arc/edit tasks/directives tasks/edit_kinds tasks/edit_parsers thoughts
+""".split()
+# Patterns that see no text of a model, server or document, or such a text cut to a length before.
+ELSEWHERE = {
+    "adapt/adapters": "names of adapters on the command line, documents' titles",
+    "chat": "the source of a chat template",
+    "checkpoints": "messages of libraries",
+    "config_files": "none",
+    "continual/base": "labels from the configuration",
+    "data/dataset_cards": "the card of a data set on the hub",
+    "encoding": "built from the control tokens of a tokenizer, each of a known length",
+    "endpoints/failures": "replies with an error, cut before",
+    "endpoints/keys": "keys and addresses from the configuration",
+    "endpoints/options": "addresses from the configuration",
+    "isolation/probing": "names in a model's configuration",
+    "lab/lines": "lines of the lab's own world",
+    "lab/tokenizer": "lines of the lab's own world",
+    "masking": "tested with the redaction",
+    "policy": "names of layers",
+    "recorded": "names of files",
+    "redaction": "tested with the redaction",
+    "report": "the last line of a report's file",
+    "report/measure": "names of classes",
+    "report/read": "names of journals",
+    "sampling/server": "refusals of our own messages",
+}
+
+
+class Hang(BaseException):
+    """A function still reads."""
+
+
+@pytest.fixture
+def alarm():
+    """Ends a function that hangs, where Python code or a pattern of `re` runs."""
+
+    def late(number, frame):
+        raise Hang
+
+    before = signal.signal(signal.SIGVTALRM, late)
+    yield lambda: signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    signal.signal(signal.SIGVTALRM, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", READERS)
+def test_every_text_is_read_or_refused(reader, alarm):
+    for name in TEXTS:
+        for length in (1500, LENGTH):
+            alarm()
+            assert reading(reader, text_of(name, length)) == "", name
+
+
+@pytest.mark.parametrize(
+    ("reader", "text"),
+    [
+        ("tasks.edit_parsers.questions", "question and blanks"),  # time with the cube of the blanks
+        ("tasks.edit_parsers.without_answer_label", "tabs"),
+        ("questions", "questions and answers"),
+        ("data.markdown", "heading and blanks"),
+        ("data.markdown", "open headings"),
+        ("data.markdown", "front matter, one key"),
+        ("data.splitting", "blank lines"),
+        ("data.splitting", "carriage returns"),  # an IndexError
+        ("data.conversion, HTML", "tabs"),
+        ("data.conversion, HTML", "code in HTML"),
+        ("data.documents, table", "semicolons"),
+        ("grading.scripts.asks", "closers"),
+        ("grading.stems.stem_of", "Hebrew prefixes"),
+        ("grading.stems.stem_of", "Korean particles"),
+        ("grading.words.latin_words", "marks of two classes"),
+        ("grading.Calibrated, gold", "parentheses"),
+        ("grading.Calibrated, answer", "one letter"),
+    ],
+)
+def test_what_was_slow_is_read_at_once(reader, text, alarm):
+    alarm()
+    assert reading(reader, text_of(text, 300_000)) == ""
+
+
+def test_every_module_with_a_pattern_is_known():
+    """A new pattern gets a row in the table, or a reason why it needs none."""
+    with_patterns = set()
+    for path in PACKAGE.rglob("*.py"):
+        if re.search(r"\b(?:re|regex)\.(?!Pattern|Match|escape|[A-Z]\b)\w+\(", path.read_text(encoding="utf-8")):
+            name = path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__")
+            with_patterns.add(name)
+    assert sorted(with_patterns - {*COVERED, *ELSEWHERE}) == []
+    assert sorted({*COVERED} - with_patterns) == []
+
+
+def test_the_table_reads_with_the_functions_that_it_names():
+    assert reading("tasks.edit_parsers.questions", "Question: Who?\nAnswer: Ida.") == ""
+    assert len(text_of("blanks", 1000)) == 1000
+    assert text_of("question and blanks", 12) == "Question   x"
