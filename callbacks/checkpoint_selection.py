@@ -9,18 +9,18 @@ of all rounds, not the base: with LoRA their size is a few percent of the model'
 
 import json
 import math
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from safetensors import SafetensorError
 
+from seal_lightning.digests import KEY, digests_of
 from seal_lightning.errors import CheckpointError, ConfigError
 from seal_lightning.hooks import SEALCallback
+from seal_lightning.saving import SavingError, save_text, whole
 
 
 class CheckpointSelection(Checkpoint, SEALCallback):
@@ -73,11 +73,8 @@ class CheckpointSelection(Checkpoint, SEALCallback):
             self.best_round = pl_module.rounds_done
         if better:
             self._export(trainer, pl_module)
-        self._save(trainer, "last")
-        if better and trainer.is_global_zero:
-            folder = trainer.checkpoints  # type: ignore[attr-defined]
-            with _writing(folder / "best.ckpt"):
-                _replace(folder / "last.ckpt", folder / "best.ckpt")
+            self._save(trainer, "best")
+        self._save(trainer, "last")  # after all that is of this round: a run that is killed before repeats its end
 
     def _is_better(self, value: float | None) -> bool:
         if value is None or self.best is None:
@@ -88,26 +85,18 @@ class CheckpointSelection(Checkpoint, SEALCallback):
 
     def _save(self, trainer: Trainer, name: str) -> None:
         path = trainer.checkpoints / f"{name}.ckpt"  # type: ignore[attr-defined]
-        with _writing(path):
-            trainer.save_checkpoint(path.with_suffix(".part"), weights_only=False)  # optimizer and loops too
-            if trainer.is_global_zero:
-                path.with_suffix(".part").replace(path)
+        with _written(path, trainer) as aside:
+            trainer.save_checkpoint(aside, weights_only=False)  # optimizer and loops too
 
     def _export(self, trainer: Trainer, pl_module: Any) -> None:
         run = Path(trainer.default_root_dir)
         wanted = [("policy", False)] + ([("policy-merged", True)] if self.merged else [])
         for name, merged in wanted:
-            part = run / f"{name}.part"
-            with _writing(run / name):
+            with _written(run / name, trainer) as aside:
+                pl_module.policy.export(aside, merged=merged, write=trainer.is_global_zero)
                 if trainer.is_global_zero:
-                    shutil.rmtree(part, ignore_errors=True)
-                pl_module.policy.export(part, merged=merged, write=trainer.is_global_zero)
-                if not trainer.is_global_zero:
-                    continue
-                chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best}
-                (part / "selection.json").write_text(json.dumps(chosen) + "\n")
-                shutil.rmtree(run / name, ignore_errors=True)
-                part.rename(run / name)
+                    chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best}
+                    save_text(aside / "selection.json", json.dumps({**chosen, KEY: digests_of(aside)}) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_round": self.best_round}
@@ -117,23 +106,18 @@ class CheckpointSelection(Checkpoint, SEALCallback):
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Say what could not be written, and leave no half of it; what lay at `path` before is untouched."""
+def _written(path: Path, trainer: Trainer) -> Iterator[Path]:
+    """A name to write `path` under, which is whole or what it was before; other ranks than the first write nothing.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
     try:
-        yield
-    except (OSError, SafetensorError) as error:
-        part = path.with_name(f"{path.stem}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or error
+        with whole(path) if trainer.is_global_zero else nullcontext(path) as aside:
+            yield aside
+    except SavingError as error:
+        reason = error.cause.strerror or error.cause
         raise CheckpointError(
             f"{path}: cannot be written ({reason}); what was there before is kept, make room and resume with "
             "--ckpt_path last"
         ) from error
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Copy a checkpoint so that `target` is whole at every moment."""
-    part = target.with_suffix(".part")
-    shutil.copyfile(source, part)
-    part.replace(target)

@@ -85,7 +85,7 @@ class EStepProgress(ProgressBar, SEALCallback):
             )
 
     def on_unit_end(self, trainer: Trainer, module: Any, *, phase: str, unit: int, rollouts: Sequence[Rollout]) -> None:
-        self._latest = rollouts
+        self._latest = rollouts if phase != "predict" else ()  # which scores nothing
 
     def on_units_progress(self, trainer: Trainer, module: Any, *, phase: str, finished: int) -> None:
         """One bar for all ranks; in a log, a line from time to time."""

@@ -12,6 +12,7 @@ from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
+from seal_lightning.saving import save_text
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
@@ -42,8 +43,7 @@ class RolloutTable(SEALCallback):
             return
         text = self.render(rollouts, groups, kept, round=module.rounds_done)
         path = Path(trainer.default_root_dir) / "tables" / f"round-{module.rounds_done:03d}.md"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="replace")
+        save_text(path, text)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("rollouts", text, global_step=trainer.global_step)

@@ -28,7 +28,9 @@ from transformers.models.auto import modeling_auto
 from transformers.quantizers.auto import AutoQuantizationConfig
 
 from seal_lightning.adapters.beside import is_quantised
+from seal_lightning.adapters.export import check_undamaged
 from seal_lightning.bounded import read_json
+from seal_lightning.contained import check_regular
 from seal_lightning.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)
@@ -233,7 +235,8 @@ def _check_folder(checkpoint: Checkpoint) -> None:
             "pip install 'seal-lightning[gguf]'"
         )
     if folder.is_dir():
-        _check_kinds(folder)
+        check_regular(folder, error=ModelError)
+        _check_texts(folder)
     if folder.is_dir() and checkpoint.gguf_file:
         if not (folder / checkpoint.gguf_file).is_file():
             there = ", ".join(sorted(path.name for path in folder.glob("*.gguf"))) or "none"
@@ -243,13 +246,12 @@ def _check_folder(checkpoint: Checkpoint) -> None:
             )
     elif folder.is_dir():
         _check_files(name, folder)
+        check_undamaged(folder)
 
 
-def _check_kinds(folder: Path) -> None:
-    """A pipe would be waited for without end, and texts are read into memory whole."""
+def _check_texts(folder: Path) -> None:
+    """Texts are read into memory whole."""
     for file in sorted(folder.iterdir()):
-        if file.exists() and not file.is_file() and not file.is_dir():
-            raise ModelError(f"{file}: expected a file, got a pipe or a device: move it away")
         if file.suffix in TEXTS and file.is_file() and file.stat().st_size > LONGEST:
             got = f"{file.stat().st_size >> 20:,} MiB"
             raise ModelError(f"{file}: expected at most {LONGEST >> 20:,} MiB, got {got}: download the model again")

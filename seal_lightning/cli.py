@@ -21,6 +21,7 @@ from seal_lightning import __version__
 from seal_lightning.allocator import keep_freed_memory
 from seal_lightning.config_errors import read_config_files
 from seal_lightning.errors import RESUME, SealError, Stopped
+from seal_lightning.saving import FULL_OR_BROKEN, SavingError, cannot_save, disk_error
 
 COMMANDS = {
     "fit": "train a self-editor: rounds of E-step, filter and M-step, with validation",
@@ -37,7 +38,11 @@ COMMANDS = {
 
 LIGHT = ("quickstart", "grade", "replay", "report")  # a module each, without torch
 WITH_MODEL = ("adapt", "continual")  # a module each, without Lightning's CLI
-HOW_TO_RESUME = {"fit": RESUME, **dict.fromkeys(WITH_MODEL, "what is finished is kept, go on with --resume")}
+HOW_TO_RESUME = {
+    "fit": RESUME,
+    **dict.fromkeys(WITH_MODEL, "what is finished is kept, go on with --resume"),
+    **dict.fromkeys(("validate", "test", "predict"), "finished units are in the journal, the same command goes on"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,6 +72,8 @@ def _guarded(args: list[str]) -> int:
     except BrokenPipeError:  # `seal fit --help | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+    except SavingError as error:
+        return _fail(_and_resume(str(error), args[0]), error.exit_code)
     except SealError as error:
         return _fail(str(error), error.exit_code)
     except Exception as error:  # the last resort: one line for the user, the traceback on demand
@@ -164,6 +171,8 @@ def _explain(error: Exception, command: str) -> tuple[str, int]:
         return text, 2
     if text.startswith("Error(s) in loading state_dict"):
         return "--ckpt_path: the checkpoint does not fit model.tuning; use the config.yaml saved beside it", 2
+    if (cause := disk_error(error)) and cause.errno in FULL_OR_BROKEN:
+        return _and_resume(str(cannot_save(cause.filename or os.getcwd(), cause)), command), 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return _and_resume(f"{where}{error.strerror or text}", command), 1

@@ -6,15 +6,16 @@ kept apart from `cli.py` because everything here needs Lightning, torch and tran
 
 import json
 import logging
-import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from transformers.utils import logging as transformers_logging
 
 from seal_lightning.bounded import parse_json
@@ -27,17 +28,18 @@ from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations
-from seal_lightning.journal_lines import rollout_to_dict
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.module import SEALModule
-from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, save_settings
-from seal_lightning.predictions import predict, to_row
+from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls
+from seal_lightning.predicted import save_answers, save_edits
+from seal_lightning.predictions import predict
+from seal_lightning.run_config import SaveConfigBesideRun, check_folder
+from seal_lightning.saving import SavingError, disk_error, save_text
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-PREDICTED = ("context_id", "edit_index", "seed", "prompt", "text", "status", "reason", "asked", "applied")
-PREDICTED += ("tokens", "usage")
+log = logging.getLogger(__name__)
 
 
 def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> None:
@@ -48,26 +50,27 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
     """
     command = args[0]
     set_log_level("warning")
-    SEALCLI(
-        SEALModule,
-        SEALDataModule,
-        subclass_mode_data=True,
-        trainer_class=SEALTrainer,
-        parser_class=SEALParser,
-        parser_kwargs={
-            command: {
-                "description": COMMANDS[command],
-                "usage": f"seal {command} [--config FILE ...] [--KEY VALUE ...]",
-            }
-        },
-        save_config_callback=SaveConfigBesideRun,
-        save_config_kwargs={"save_to_log_dir": False},
-        seed_everything_default=False,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-        args=Arguments(args, files),
-        command=command,
-    )
+    with quiet_threads():
+        SEALCLI(
+            SEALModule,
+            SEALDataModule,
+            subclass_mode_data=True,
+            trainer_class=SEALTrainer,
+            parser_class=SEALParser,
+            parser_kwargs={
+                command: {
+                    "description": COMMANDS[command],
+                    "usage": f"seal {command} [--config FILE ...] [--KEY VALUE ...]",
+                }
+            },
+            save_config_callback=SaveConfigBesideRun,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=Arguments(args, files),
+            command=command,
+        )
 
 
 LIBRARIES = "lightning lightning.pytorch lightning.fabric transformers peft huggingface_hub bitsandbytes".split()
@@ -89,6 +92,22 @@ def set_log_level(level: LogLevel) -> None:
         transformers_logging.disable_progress_bar()
 
 
+@contextmanager
+def quiet_threads() -> Iterator[None]:
+    """What a logger's thread dies of on a full disk is told by who waits for it; others show their tracebacks."""
+    before = threading.excepthook
+
+    def told(what: Any) -> None:
+        if what.exc_value is None or disk_error(what.exc_value) is None:
+            before(what)
+
+    threading.excepthook = told
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 class Arguments(list[str]):
     """The command line, with what is in its config files."""
 
@@ -102,25 +121,6 @@ class SEALParser(LightningArgumentParser):
 
     error = Parser.error
     _get_option_tuples = Parser._get_option_tuples
-
-
-class SaveConfigBesideRun(SaveConfigCallback):
-    """Writes the configuration into the run folder: the whole as `config.yaml`, what was changed as `settings.yaml`.
-
-    Of other commands than fit: `config-<command>.yaml` and `settings-<command>.yaml`.
-    """
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        command = str(getattr(stage, "value", stage))  # Lightning gives an enum
-        name = "" if command == "fit" else f"-{command}"
-        path = Path(trainer.default_root_dir) / f"config{name}.yaml"
-        self._write(path, f"seal {command} --config {path}")
-        header = f"what differs from the defaults in {path.name}"
-        self._write(path.with_name(f"settings{name}.yaml"), header, skip_default=True)
-
-    def _write(self, path: Path, header: str, *, skip_default: bool = False) -> None:
-        text = self.parser.dump(self.config, skip_none=False, skip_default=skip_default, format="yaml")
-        save_settings(path, text, header=header)
 
 
 class SEALCLI(LightningCLI):
@@ -183,16 +183,6 @@ class SEALCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         set_log_level(self._get(self.config, "log_level"))
-        run = Path(self._get(self.config, "trainer").default_root_dir)
-        try:
-            run.mkdir(parents=True, exist_ok=True)
-            probe = run / f".writable-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise ConfigError(
-                f"trainer.default_root_dir={run}: {error.strerror or error}; choose a folder you can write to"
-            ) from error
 
     def instantiate_classes(self) -> None:
         with located(self.config[str(self.subcommand)].as_dict()):
@@ -210,6 +200,12 @@ class SEALCLI(LightningCLI):
 
     # -- running ---------------------------------------------------------------------------------------------------
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """As Lightning's, with the run folder in one hand until the last table is written."""
+        with self.trainer.owning_folder():
+            check_folder(Path(self.trainer.default_root_dir), subcommand)
+            super()._run_subcommand(subcommand)
+
     def validate(self, **options: Any) -> None:
         """As the trainer's, without Lightning's table of metrics above ours."""
         self.trainer.validate(**options, verbose=False)
@@ -220,31 +216,45 @@ class SEALCLI(LightningCLI):
 
     def predict(self, **options: Any) -> None:
         """Write self-edits to `edits.jsonl` in the run folder; where queries are answered, also the answers."""
-        if self.model.answers_queries:
-            self.trainer.predict(**options, return_predictions=False)  # what is finished is in its journal
-            self._write_edits([rollout for rollout in self.model.evaluated if not rollout.repeat])
-            self._write_answers(self.model.evaluated)
-            return
         try:
             self.trainer.predict(**options, return_predictions=False)
         except (SealError, Stopped):
-            self._write_edits(self.model.predicted)  # what is finished, and was maybe paid for
+            self._say_so_far(self.model.predicted())
             raise
-        self._write_edits(self.model.evaluated)
+        edits = [rollout for rollout in self.model.evaluated if not rollout.repeat]
+        if self.trainer.is_global_zero and edits:
+            save_edits(self._edits, edits)
+            self._say_edits(edits)
+        if self.model.answers_queries:
+            self._write_answers(self.model.evaluated)
 
-    def _write_edits(self, rollouts: Sequence[Rollout]) -> None:
-        if not self.trainer.is_global_zero or not rollouts:
+    @property
+    def _edits(self) -> Path:
+        return Path(self.trainer.default_root_dir) / "edits.jsonl"
+
+    def _say_so_far(self, rollouts: Sequence[Rollout]) -> None:
+        """Of a run that stops: `edits.jsonl` with the self-edits that are finished, and where everything lies."""
+        edits = [rollout for rollout in rollouts if not rollout.repeat]
+        if not self.trainer.is_global_zero or not edits:
             return
-        path = Path(self.trainer.default_root_dir) / "edits.jsonl"
-        with path.open("w", encoding="utf-8") as file:
-            for rollout in rollouts:
-                row = rollout_to_dict(rollout)
-                file.write(json.dumps({key: row[key] for key in PREDICTED}, ensure_ascii=False) + "\n")
-        self._say_usage(rollouts)
-        rejected = sum(rollout.status == "rejected" for rollout in rollouts)
-        missing = render_left_out(total_left_out(rollouts))
-        self._say(f"{len(rollouts)} self-edits, {rejected} of them rejected, in {path}")
-        if missing:
+        finished, contexts = len({edit.context_id for edit in edits}), len(self.datamodule.predict_contexts)
+        kept = f"in {self._edits.parent / 'predictions'}"
+        try:
+            if save_edits(self._edits, edits, only_more=True):
+                kept = f"in {self._edits}"
+            else:
+                kept += f"; {self._edits} has others and stays as it is until the end"
+        except SavingError as error:  # the journal has them, and what stopped the run is said next
+            log.warning("%s", error)
+        self._say(f"so far {len(edits)} self-edits for {finished} of {contexts} contexts, {kept}; "
+                  "the same command goes on from there")  # fmt: skip
+        self._say_usage(edits)
+
+    def _say_edits(self, edits: Sequence[Rollout]) -> None:
+        self._say_usage(edits)
+        rejected = sum(edit.status == "rejected" for edit in edits)
+        self._say(f"{len(edits)} self-edits, {rejected} of them rejected, in {self._edits}")
+        if missing := render_left_out(total_left_out(edits)):
             self._say(f"cut or left out: {missing}")
 
     def _write_answers(self, rollouts: Sequence[Rollout]) -> None:
@@ -253,12 +263,11 @@ class SEALCLI(LightningCLI):
             return
         run, task = Path(self.trainer.default_root_dir), self.model.e_step.task
         predictions = predict(task, self.datamodule.predict_contexts, rollouts)
-        lines = [json.dumps(to_row(prediction), ensure_ascii=False) + "\n" for prediction in predictions]
-        (run / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
+        save_answers(run / "answers.jsonl", predictions)
         adapters = sum(bool(rollout.answers) for rollout in rollouts)
         self._say(f"answers to {len(predictions)} queries by {adapters} adapters, in {run / 'answers.jsonl'}")
         if made := task.answer_file(predictions):
-            (run / made.name).write_text(made.text, encoding="utf-8")
+            save_text(run / made.name, made.text)
             self._say(f"{made.said}, in {run / made.name}")
 
     # -- last words ------------------------------------------------------------------------------------------------
@@ -292,7 +301,7 @@ class SEALCLI(LightningCLI):
         if self.trainer.is_global_zero and (text := render_usage(usage)):
             name = "usage.json" if self.command == "fit" else f"usage-{self.command}.json"
             path = Path(self.trainer.default_root_dir) / name
-            path.write_text(json.dumps(asdict(usage), indent=1) + "\n", encoding="utf-8")
+            save_text(path, json.dumps(asdict(usage), indent=1) + "\n")
             self._say(text)
 
     def _print_table(
@@ -311,8 +320,8 @@ class SEALCLI(LightningCLI):
         missing = render_left_out(total_left_out(every or self.model.evaluated))
         parts = (render_table(rows), more, f"{MISSING} {missing}." if missing else "")
         text = "\n\n".join(part for part in parts if part)
-        (run / f"{name}.md").write_text(text + "\n", encoding="utf-8")
-        (run / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+        save_text(run / f"{name}.md", text + "\n")
+        save_text(run / f"{name}.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
         self._say(f"{text}\nsaved: {run / name}.md and .json")
 
     def _say(self, text: str) -> None:

@@ -30,6 +30,13 @@ def contained(folder: Path, name: str | Path, *, error: type[SealError] = DataEr
     )
 
 
+def check_regular(folder: Path, *, error: type[SealError] = DataError) -> None:
+    """Raises `error` where a folder holds a pipe, a socket or a device, which would be waited for without end."""
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise error(f"{file}: expected a file, got a pipe or a device: move it away")
+
+
 def leads_out(path: Path, folder: Path) -> bool:
     """Whether a path that begins with `folder` ends outside it; also one whose links go in a circle."""
     try:

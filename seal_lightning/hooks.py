@@ -17,7 +17,13 @@ from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
 class SEALCallback(Callback):
-    """A Lightning callback with hooks around units of work and the E-step. `phase` is train, validation or test."""
+    """A Lightning callback with hooks around units of work and the E-step.
+
+    `phase` is train, validation, test or predict.
+    """
+
+    def on_run_begin(self, trainer: Trainer, module: Any) -> None:
+        """Every check has passed, and work begins; nothing was written into the run folder before. Once a run."""
 
     def on_units_start(self, trainer: Trainer, module: Any, *, phase: str, units: int, finished: int) -> None:
         """Work on `units` units begins; `finished` of them are already in the journal."""

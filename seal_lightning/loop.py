@@ -51,18 +51,7 @@ class RolloutLoop(_Loop):
 
     def run(self, *, round: int, policy_digest: str, must_be_finished: bool) -> list[Rollout]:
         """Roll out every unit of `round`; with `must_be_finished`, the journal has to hold them all already."""
-        module, data = self.seal_trainer.lightning_module, self.seal_trainer.datamodule
-        work = units_of(data.train_contexts, data.contexts_per_unit)
-        self.runner = UnitRunner(
-            self.seal_trainer,
-            module,
-            phase="train",
-            e_step=module.e_step,
-            plan=module.plan,
-            units=work,
-            round=round,
-            policy_digest=policy_digest,
-        )
+        self.runner = UnitRunner(**self._phase(round=round, policy_digest=policy_digest))
         if must_be_finished and self.runner.pending:
             raise JournalError(
                 f"journal {self.runner.journal.path}: round {round} is incomplete, but the checkpoint was taken in its "
@@ -71,6 +60,24 @@ class RolloutLoop(_Loop):
         while self.advance():
             pass
         return self.runner.finish()
+
+    def check(self, *, round: int, policy_digest: str) -> None:
+        """Raise what `run` would raise at the journal, before anything of the run is written."""
+        UnitRunner(**self._phase(round=round, policy_digest=policy_digest), check_only=True)
+
+    def _phase(self, *, round: int, policy_digest: str) -> dict[str, Any]:
+        """The arguments of a `UnitRunner`."""
+        module, data = self.seal_trainer.lightning_module, self.seal_trainer.datamodule
+        return {
+            "trainer": self.seal_trainer,
+            "module": module,
+            "phase": "train",
+            "e_step": module.e_step,
+            "plan": module.plan,
+            "units": units_of(data.train_contexts, data.contexts_per_unit),
+            "round": round,
+            "policy_digest": policy_digest,
+        }
 
     def advance(self) -> bool:
         assert self.runner is not None
@@ -161,6 +168,7 @@ class SEALFitLoop(_FitLoop):
             if not resumed:
                 self.policy_digest = module.policy.digest()
             if round == 0 and not resumed and self.validate_first:
+                self.rollout_loop.check(round=round, policy_digest=self.policy_digest)
                 self._validate()
             self._e_step(round, must_be_finished=resumed)
         except Stopped:

@@ -17,25 +17,24 @@ from torch.optim.lr_scheduler import LambdaLR
 from seal_lightning.adapters.bank import find_targets
 from seal_lightning.data import SEALDataModule, units
 from seal_lightning.e_step import EStep, Plan
-from seal_lightning.errors import ConfigError, ModelError, RetryableError, Stopped
+from seal_lightning.errors import ConfigError, ModelError, Stopped
 from seal_lightning.evaluation import evaluation_means
 from seal_lightning.fit_stamp import begin_run, tokenizer_digest
 from seal_lightning.grading import Grader, Reward, Rubric, resolve
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.journal import read_rollouts
 from seal_lightning.left_out import tell_left_out
 from seal_lightning.m_step import MStep, Shares, make_loader, tell_truncated
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.partitioned import is_partitioned
-from seal_lightning.phases import Interrupted, interruptible
 from seal_lightning.policy import PolicyTuning, TunedPolicy
-from seal_lightning.predictions import AnsweringStep
+from seal_lightning.predictions import AnsweringStep, WritingStep
 from seal_lightning.questions import Questioner
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.run_stamp import Record
 from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, Sampler, ServerAnswerer, ServerSampler
 from seal_lightning.seeding import derive_seed
-from seal_lightning.strategies import policy_at_work
 from seal_lightning.tasks import Knowledge, Task
 from seal_lightning.types import Context, EditOutcome, Rollout
 
@@ -125,8 +124,8 @@ class SEALModule(LightningModule):
         self.rounds_done = 0
         self.e_step_metrics: dict[str, float] = {}
         self.evaluated: list[Rollout] = []
+        self.runner: Any = None  # UnitRunner of the evaluation or prediction that goes on
         self.m_step_truncated = 0
-        self._predicted: dict[int, list[Rollout]] = {}
         self.strict_loading = False
         self.base_fingerprint = ""
         self.base_stamp: dict[str, Any] = {}
@@ -137,6 +136,8 @@ class SEALModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         self._compared = False
+        trainer: Any = self.trainer
+        trainer.share_refusal()
         self.configure_model()  # DeepSpeed's stage 3 would build it in pieces later, which not every model stands
 
     def configure_model(self) -> None:
@@ -301,54 +302,35 @@ class SEALModule(LightningModule):
         self._run_unit()
 
     def on_predict_epoch_start(self) -> None:
-        if self.answers_queries:
-            self._open_answering()
-            return
-        trainer: Any = self.trainer
-        self._predicted = {}
-        self._work = units(self.datamodule.predict_contexts, self.datamodule.contexts_per_unit)
-        self._queue = trainer.ranks.queue(
-            range(len(self._work)), stop=lambda: trainer.stop_signals.received, on_wait=lambda finished: None
+        """As a test, with a journal of its own; nothing is scored, so nothing is compared either."""
+        self.evaluated = []
+        answering = self.evaluation_step, self.evaluation.repeats, self.evaluation.edits
+        step, repeats, edits = answering if self.answers_queries else (self.e_step, 1, self.plan.edits)
+        self.runner = UnitRunner(
+            self.trainer,
+            self,
+            phase="predict",
+            e_step=(AnsweringStep if self.answers_queries else WritingStep)(**vars(step)),
+            plan=Plan(edits=edits, repeats=repeats),
+            units=units(self.datamodule.predict_contexts, self.datamodule.contexts_per_unit),
+            round=self.rounds_done,
+            policy_digest=self.policy.digest(),
+            by_stamp=True,
+            folder="predictions",
         )
-        self.policy.open_replica()
 
     def predict_step(self, batch: int, batch_idx: int) -> None:
         """Self-edits of the next unit that is left, without adapting, or answers after adapting."""
-        if self.answers_queries:
-            self._run_unit()
-            return
-        if (unit := self._queue.take()) is None:
-            return
-        contexts = self._work[unit]
-        try:
-            with policy_at_work(self.trainer, self) as policy:
-                report = interruptible(lambda progress: None, stopping=self._queue.stopping)
-                edits = self.e_step.write_edits(policy, contexts, plan=self.plan, round=self.rounds_done, report=report)
-        except Interrupted:
-            self._queue.put_back(unit)
-            return
-        except RetryableError as error:
-            self._queue.fail(unit, error, contexts=[context.id for context in contexts])
-            return
-        self._predicted[unit] = edits
-        self._queue.finish(unit)
+        self._run_unit()
 
     def on_predict_epoch_end(self) -> None:
-        """All ranks' self-edits are in `evaluated`, in the order of the data."""
-        if self.answers_queries:
-            with torch.enable_grad():
-                self.evaluated = self.runner.finish()
-            return
-        self._queue.wait()
-        self.policy.close_replica()
-        trainer: Any = self.trainer
-        self._predicted = {unit: rows for part in trainer.ranks.gather(self._predicted) for unit, rows in part.items()}
-        self.evaluated = self.predicted
+        """All ranks' rollouts are in `evaluated`, in the order of the data."""
+        with torch.enable_grad():
+            self.evaluated = self.runner.finish()
 
-    @property
     def predicted(self) -> list[Rollout]:
-        """The self-edits of the units that `seal predict` has finished, in the order of the data."""
-        return [rollout for unit in sorted(self._predicted) for rollout in self._predicted[unit]]
+        """Those of the units that `seal predict` has finished so far, by all ranks whose journals can be seen here."""
+        return read_rollouts(self.runner.journal.folder, self.runner.journal.name) if self.runner else []
 
     def on_validation_epoch_end(self) -> None:
         self._close_units("val")
@@ -369,22 +351,6 @@ class SEALModule(LightningModule):
             round=self.rounds_done,
             policy_digest=self.policy.digest(),
             by_stamp=not self.trainer.training and self.trainer.state.fn != "fit",
-        )
-
-    def _open_answering(self) -> None:
-        """As a test, with a journal of its own; nothing is scored, so nothing is compared either."""
-        plan = self.evaluation
-        self.runner = UnitRunner(
-            self.trainer,
-            self,
-            phase="predict",
-            e_step=AnsweringStep(**vars(self.evaluation_step)),
-            plan=Plan(edits=plan.edits, repeats=plan.repeats),
-            units=units(self.datamodule.predict_contexts, self.datamodule.contexts_per_unit),
-            round=self.rounds_done,
-            policy_digest=self.policy.digest(),
-            by_stamp=True,
-            folder="predictions",
         )
 
     def _run_unit(self) -> None:

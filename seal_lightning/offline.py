@@ -17,6 +17,7 @@ from seal_lightning.config_errors import Given, check_switches, explain, located
 from seal_lightning.config_files import loader_of_options, sections_of
 from seal_lightning.errors import ConfigError
 from seal_lightning.redaction import without_secrets
+from seal_lightning.saving import NOT_HERE, SavingError, save_bytes, save_text
 
 set_loader("yaml", loader_of_options(get_loader("yaml")), (yaml.YAMLError,))  # of every parser that loads YAML
 
@@ -98,13 +99,17 @@ def _is_option(action: Any) -> bool:
 
 
 def save_settings(path: Path, text: str, *, header: str) -> None:
-    """Write a configuration, dumped as YAML, without secrets; `header` is a comment on its first line."""
+    """Write a configuration, dumped as YAML, without secrets; `header` is a comment on its first line.
+
+    Raises:
+        SavingError: It cannot be written.
+    """
     content = without_secrets(yaml.safe_load(text))
-    path.write_text(f"# {header}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    save_text(path, f"# {header}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def write_file(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> None:
-    """Write a file, packed if its name ends in .gz; its folder may be missing.
+    """Write a file, packed if its name ends in .gz; its folder may be missing. A link is followed: a user named it.
 
     Args:
         option: That named it, for messages.
@@ -113,15 +118,19 @@ def write_file(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> 
         unlike: Files that were read, which it must not take the place of.
 
     Raises:
-        ConfigError: It cannot be written there.
+        ConfigError: Nothing can be written there.
+        SavingError: There is no room for it.
     """
     path = Path(name).expanduser()
     if path.exists() and not path.is_file():
         raise ConfigError(f"{option} {name}: expected a file or a new name, got a folder or device; choose another")
     if any(path.resolve() == other.resolve() for other in unlike):
         raise ConfigError(f"{option} {name}: expected a file of its own, got one that was read; choose another")
+    content = text.encode(errors="replace")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
-    except OSError as error:
-        raise ConfigError(f"{option} {name}: {error.strerror or error}; choose a place where you can write") from error
+        save_bytes(path.resolve(), gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    except SavingError as error:
+        if error.cause.errno not in NOT_HERE:
+            raise
+        said = error.cause.strerror or error.cause
+        raise ConfigError(f"{option} {name}: {said}; choose a place where you can write") from error

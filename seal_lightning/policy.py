@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,7 @@ from seal_lightning.chat import ChatTemplate, ends_turns, read_template
 from seal_lightning.encoding import TextEncoder
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.partitioned import copy_weights, is_partitioned, whole
+from seal_lightning.saving import whole_files
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import Prompt
 
@@ -369,21 +371,24 @@ class TunedPolicy:
         """Write the policy: a PEFT folder against the original base, or whole weights (`merged`, or full tuning).
 
         Args:
-            folder: Made when missing.
+            folder: Made when missing; each file is whole or as it was. `saving.whole` makes one of them.
             merged: Whole weights, the adapters added to them.
             write: Off on all ranks but one: they take part in gathering what ZeRO-3 has spread.
+
+        Raises:
+            SavingError: It cannot be written.
         """
         if self.tuning.method == "full" or merged:
             current = self.adapter_state()
             state = whole_state(self.policy.model, self._lora([current]) if current else None, keep=write)
-            if write:
-                save_whole(self.policy.model, folder, state)
+            save = partial(save_whole, self.policy.model, state=state)
         else:
             current = self.adapter_state()
-            if write:
-                self._save_adapter(folder, self._learned_states(current) or [current])
+            save = partial(self._save_adapter, states=self._learned_states(current) or [current])
         if write:
-            self.policy.tokenizer.save_pretrained(folder)
+            with whole_files(folder) as aside:
+                save(aside)
+                self.policy.tokenizer.save_pretrained(aside)
 
     def _save_adapter(self, folder: Path, states: Sequence[AdapterState]) -> None:
         lora, before = self._lora(states), carried(self.policy.model)

@@ -1,15 +1,15 @@
-"""Answers to queries that nobody knows the answer to: the E-step without its scores, and one answer of many adapters.
+"""What `seal predict` does with a unit of work: the E-step without its scores, or without anything but the self-edits.
 
     contexts -> self-edits -> adapters -> answers -> one prediction a query          (arXiv 2506.10943, section 3.1)
 
-It is what `seal predict` does where `model.predict` is `answers`.
+The first arrow is all of it where `model.predict` is `edits`; the queries need no known answers where it is `answers`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.phases import Clock, Report
@@ -17,6 +17,23 @@ from seal_lightning.policy import Policy
 from seal_lightning.scoring import Grades, count_thoughts, to_rollout, usage_by_purpose
 from seal_lightning.tasks import Task
 from seal_lightning.types import Context, Prediction, Rollout
+
+
+@dataclass(frozen=True)
+class WritingStep(EStep):
+    """An E-step that writes self-edits, and adapts to none.
+
+    Attributes:
+        predict: Tells its journal from that of answers.
+    """
+
+    predict: str = "edits"
+
+    def run(
+        self, policy: Policy, contexts: Sequence[Context], *, plan: Plan, round: int, report: Report = lambda p: None
+    ) -> list[Rollout]:
+        """Sample and parse self-edits; the rollouts have no answers and no reward."""
+        return self.write_edits(policy, contexts, plan=plan, round=round, report=report)
 
 
 class AnsweringStep(EStep):
@@ -66,16 +83,3 @@ def _of_context(task: Task, context: Context, rollouts: Sequence[Rollout]) -> li
         alone = rollouts[0].baseline_answers[number]
         predictions.append(Prediction(context, query, task.vote(answers, alone), answers, alone))
     return predictions
-
-
-def to_row(prediction: Prediction) -> Mapping[str, Any]:
-    """A line of `answers.jsonl`, which `seal grade` reads where the golds are known."""
-    golds = {"golds": list(prediction.query.golds)} if prediction.query.golds else {}
-    return {
-        "context_id": prediction.context.id,
-        "question": prediction.query.question,
-        **golds,
-        "answer": prediction.answer,
-        "answers": list(prediction.answers),
-        "without_adapter": prediction.alone,
-    }

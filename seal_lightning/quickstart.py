@@ -127,10 +127,27 @@ def _passage(rollout: Rollout) -> str:
     return rollout.prompt.rpartition("Passage: ")[2].partition("\n")[0]
 
 
-def free_folder(wanted: Path) -> Path:
-    """`wanted`, or the same with the first free number behind it: a run is never written over."""
-    candidates = [wanted, *(wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 10_000))]
-    return next(folder for folder in candidates if not folder.exists())
+def new_folder(wanted: Path) -> Path:
+    """Make `wanted`, or the same with the first free number behind it: a run is never written over.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    for folder in [wanted, *(wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 10_000))]:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            if not folder.exists():
+                raise _no_folder(wanted, "a file is in its way") from None
+        except OSError as error:
+            raise _no_folder(wanted, error.strerror or str(error)) from error
+    raise _no_folder(wanted, "all of its numbers are taken")
+
+
+def _no_folder(wanted: Path, reason: str) -> ConfigError:
+    return ConfigError(f"--run_dir {wanted}: {reason}; choose a folder you can write to")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -150,7 +167,7 @@ def main(argv: Sequence[str]) -> None:
     options, others = parser.parse_known_args(argv)
     if not options.config.is_file():
         raise ConfigError(f"--config {options.config}: there is no such file; leave --config out for the lab's own")
-    run, started = free_folder(options.run_dir), time.monotonic()
+    run, started = new_folder(options.run_dir), time.monotonic()
     control = run / "control"
     console = Console(highlight=False, markup=False)
     console.print(INTRODUCTION, soft_wrap=True)

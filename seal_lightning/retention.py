@@ -19,6 +19,7 @@ from typing import Any
 from seal_lightning.bounded import parse_json
 from seal_lightning.errors import DataError
 from seal_lightning.evaluation import bootstrap_interval
+from seal_lightning.saving import save_text
 from seal_lightning.tables import table
 
 DIGITS = 4
@@ -245,9 +246,7 @@ def write_matrices(path: Path, matrices: Sequence[RetentionMatrix]) -> None:
         }
         for matrix in matrices
     ]
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps({"matrices": found}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    new.replace(path)
+    save_text(path, json.dumps({"matrices": found}, ensure_ascii=False, indent=1) + "\n")
 
 
 def read_matrices(path: Path) -> list[RetentionMatrix]:

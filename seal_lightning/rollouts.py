@@ -39,6 +39,7 @@ class UnitRunner:
         by_stamp: Name the journal after its stamp, so that other settings get another file instead of a refusal
             (`seal test` and `seal validate`).
         folder: Where the journal lies in the run folder; what is not scored stays out of the way of those who count.
+        check_only: Look at the journal, and run nothing: it is to be refused before anything is written.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class UnitRunner:
         policy_digest: str,
         by_stamp: bool = False,
         folder: str = "journal",
+        check_only: bool = False,
     ) -> None:
         self.trainer = trainer
         self.module = module
@@ -72,12 +74,15 @@ class UnitRunner:
         self._round = None if by_stamp else round
         # Every rank reads all files that it can see: on one machine all of them, on several nodes maybe its own only.
         self.journal, seen = self._open_journal(Path(trainer.default_root_dir) / folder, name, stamp)
+        if check_only:
+            return
         self._mine = {
             unit for unit in seen[self.ranks.rank] if not any(unit in other for other in seen[: self.ranks.rank])
         }
         self.finished = set[int]().union(*seen)
         self.pending = [unit for unit in range(len(units)) if unit not in self.finished]
         self._seconds: list[float] = []
+        trainer.begin()
         self._notify("on_units_start", units=len(units), finished=len(self.finished))
         self._queue = self.ranks.queue(self.pending, stop=lambda: trainer.stop_signals.received, on_wait=self._report)
         work = UnitWork(trainer, module, phase=phase, e_step=e_step, plan=plan, round=round, units=units)

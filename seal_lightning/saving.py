@@ -3,13 +3,23 @@
 A run may end at any moment (kill -9, a full disk, a failure of power). Whatever a user or a resume relies on is written
 through here, so that under its name stands what was there before, or all of the new content. Journals only grow, and
 keep to a rule of their own (`journal.py`).
+
+What is being written lies in a folder `.saving-HOST-PROCESS-RANDOM` beside its place, on the same file system. A
+process that is killed leaves it there; `tidy` recognises it by its name and removes it. A folder cannot be renamed over
+another, so between two renames its name is missing; `tidy` then puts it there.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import logging
 import os
+import re
 import shutil
+import socket
+import stat
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,45 +27,81 @@ from pathlib import Path
 
 from seal_lightning.errors import SealError
 
-_REMEDIES = {
-    errno.ENOSPC: "make room",
+log = logging.getLogger(__name__)
+
+NO_ROOM = {
+    errno.ENOSPC: "make room (df -h, and df -i for the number of files)",
     errno.EDQUOT: "make room within your quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+}
+NOT_HERE = {
     errno.EROFS: "choose a folder on a disk that can be written to",
     errno.EACCES: "make it writable, or choose another folder",
     errno.EPERM: "make it writable, or choose another folder",
+    errno.ENOTDIR: "choose another folder",
+    errno.ENOENT: "check that its folder is still there",
+    errno.EISDIR: "move the folder of this name away",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "choose another folder",
 }
+FULL_OR_BROKEN = {
+    **NO_ROOM,
+    errno.EROFS: NOT_HERE[errno.EROFS],
+    errno.EIO: "check the disk",
+    errno.ESTALE: "check that its disk is still mounted",
+}
+_REMEDIES = {**NOT_HERE, **FULL_OR_BROKEN, errno.EMFILE: "raise the limit on open files (ulimit -n)"}
+_HOLDER = re.compile(r"\.saving-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}")
+_ABANDONED = 24 * 3600.0  # seconds after which what another machine has begun to write counts as left behind
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}  # of folders on some file systems
 
 
 class SavingError(SealError, OSError):
-    """A file cannot be written; under its name stands what was there before."""
+    """A file cannot be written; under its name stands what was there before.
+
+    Attributes:
+        cause: What the system said.
+    """
+
+    def __init__(self, message: str, cause: OSError) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 @contextmanager
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A new name to write a file or a folder under, which takes the place of `path` at the end of the block.
 
-    Where the block fails, what it has written is removed and `path` is as it was.
+    Where the block fails, what it has written is removed and `path` is as it was. A file keeps the permissions of the
+    one before. A link makes way: what it leads to is not touched. Folders above `path` are made.
 
     Raises:
         SavingError: It cannot be written; the message names the file and a remedy.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
-    try:
-        yield aside
-        for file in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
-            _sync(file)
-        if path.is_dir():
-            _replace_folder(path, aside)
-        else:
-            aside.replace(path)
+    with _explained(path), _aside(path.parent) as holder:
+        new = holder / "new" / path.name
+        yield new
+        _keep_mode(path, new)
+        _sync_all(new)
+        _put(new, path, old=holder / "old" / path.name)
         _sync(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, SealError):
-            raise cannot_save(path, error) from error
-        raise
+
+
+@contextmanager
+def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder to write files into, each of which takes its place in `folder` at the end of the block.
+
+    What else is in `folder` stays. Raises as `whole`.
+    """
+    folder = Path(folder)
+    with _explained(folder), _aside(folder) as holder:
+        yield holder / "new"
+        _sync_all(holder / "new")
+        for new in sorted((holder / "new").iterdir()):
+            _keep_mode(folder / new.name, new)
+            _put(new, folder / new.name, old=holder / "old" / new.name)
+        _sync(folder)
 
 
 def save_text(path: str | os.PathLike[str], text: str) -> None:
@@ -73,27 +119,164 @@ def save_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         aside.write_bytes(content)
 
 
+def tidy(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed processes have left half written in a folder and below, and finish what was all but in place.
+
+    What a living process is writing, or another machine has begun within a day, is left alone.
+    """
+    for place, names, _ in os.walk(folder):
+        for name in [name for name in names if _HOLDER.fullmatch(name)]:
+            names.remove(name)
+            holder = Path(place) / name
+            if not holder.is_symlink() and _is_left_behind(holder):
+                with suppress(OSError):  # another rank is at it, too
+                    _restore(holder)
+                shutil.rmtree(holder, ignore_errors=True)
+
+
+def is_used(folder: Path, *, besides: str = "") -> bool:
+    """Whether there is anything in a folder but what was only being written, and a file of the name `besides`."""
+    return any(path.name != besides and not _HOLDER.fullmatch(path.name) for path in folder.iterdir())
+
+
 def cannot_save(path: str | os.PathLike[str], error: OSError) -> SavingError:
     """The one line about a file that cannot be written."""
     remedy = _REMEDIES.get(error.errno or 0, "check the folder")
-    return SavingError(f"{path}: {error.strerror or error}: {remedy} and start again; what was there before is kept")
+    said = error.strerror or error
+    return SavingError(f"{path}: {said}: {remedy} and start again; what was there before is kept", error)
 
 
-def _replace_folder(path: Path, aside: Path) -> None:
-    """A folder cannot be renamed over another that has files: the old one makes way first."""
-    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
-    path.rename(old)
-    aside.rename(path)
-    shutil.rmtree(old)
+def disk_error(error: BaseException) -> OSError | None:
+    """What the system said about a disk, in an error or behind one that a library has made of it; None for others."""
+    if isinstance(error, SavingError):
+        return error.cause
+    if isinstance(error, OSError):
+        return error if error.errno in _REMEDIES else None
+    if isinstance(error, SealError):
+        return None
+    if found := re.search(r"\(os error (\d{1,4})\)", str(error)):  # as Rust tells it: safetensors, tokenizers
+        return OSError(int(found[1]), os.strerror(int(found[1])))
+    return disk_error(error.__cause__) if error.__cause__ else None
+
+
+# -- steps -------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Name the file that cannot be written, whatever class of exception a library makes of that; others pass."""
+    try:
+        yield
+    except Exception as error:
+        cause = disk_error(error)
+        if cause is None or _is_of_another(cause, path):
+            raise
+        raise cannot_save(path, cause) from error
+
+
+def _is_of_another(error: OSError, path: Path) -> bool:
+    """Whether an error is about a file that was read meanwhile."""
+    if error.filename is None or error.errno in NO_ROOM:
+        return False
+    return not str(error.filename).startswith((f"{path}", f"{path.parent / '.saving-'}"))
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, which is gone at the end of the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / f".saving-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        (holder / "new").mkdir(parents=True)
+        yield holder
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def _put(new: Path, path: Path, *, old: Path) -> None:
+    if not (new.is_dir() and os.path.lexists(path)):
+        new.replace(path)
+        return
+    try:  # a folder cannot be renamed over anything that is there: that makes way first
+        old.parent.mkdir(exist_ok=True)
+        path.rename(old)
+        new.rename(path)
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(path):
+            old.rename(path)
+        raise
+
+
+def _keep_mode(path: Path, new: Path) -> None:
+    """Permissions stay those of the file before; one that is write-protected is not written over.
+
+    Raises:
+        PermissionError: It is.
+    """
+    if path.is_symlink() or not path.is_file():
+        return
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    with suppress(OSError):  # a file system without permissions
+        new.chmod(stat.S_IMODE(path.stat().st_mode))
+
+
+def _sync_all(new: Path) -> None:
+    for path in [*new.rglob("*"), new] if new.is_dir() else [new]:
+        _sync(path)
 
 
 def _sync(path: Path) -> None:
     """Onto the disk, with a folder's list of names, too."""
-    handle = os.open(path, os.O_RDONLY)
+    if path.is_symlink():
+        return
+    is_folder = path.is_dir()
     try:
-        os.fsync(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that has nothing to sync
+        if not (is_folder and error.errno in _NO_SYNC):
             raise
-    finally:
-        os.close(handle)
+
+
+# -- what was left behind ----------------------------------------------------------------------------------------------
+
+
+def _host() -> str:
+    return hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
+
+
+def _is_left_behind(holder: Path) -> bool:
+    """Whether nobody writes there any more: its process is gone, or was on another machine and long ago."""
+    found = _HOLDER.fullmatch(holder.name)
+    assert found is not None, "the caller has looked"
+    if found[1] == _host():
+        return int(found[2]) == os.getpid() or not _is_alive(int(found[2]))
+    try:
+        return time.time() - holder.stat().st_mtime > _ABANDONED
+    except OSError:
+        return False
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _restore(holder: Path) -> None:
+    """Put a folder in place whose name is missing: the new one, which is whole once the old one has made way."""
+    if any((holder / name).is_symlink() for name in ("old", "new")):
+        return  # not ours: what lies elsewhere stays there
+    for old in (holder / "old").glob("*"):
+        place, new = holder.parent / old.name, holder / "new" / old.name
+        if not os.path.lexists(place):
+            (new if os.path.lexists(new) else old).rename(place)
+            log.warning("%s is in its place again: a process was killed while it was being replaced", place)

@@ -24,7 +24,9 @@ from seal_lightning.journal import Journal
 from seal_lightning.model import load_model
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, save_settings
+from seal_lightning.ownership import OWNER, owning
 from seal_lightning.policy import Policy
+from seal_lightning.saving import NOT_HERE, SavingError, is_used, tidy
 from seal_lightning.trust import FLAG, allowed_settings
 
 FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
@@ -110,22 +112,26 @@ def _settings_of(policy: str | None, args: Sequence[str]) -> dict[str, Any]:
     return allowed_settings(settings, run=run, given=given_options(args, files), trusted=FLAG in args)
 
 
-def open_folder(output: Path, command: str, *, resume: bool) -> None:
-    """Make the folder of `--output`.
+@contextmanager
+def open_folder(output: Path, command: str, *, resume: bool) -> Iterator[None]:
+    """Make the folder of `--output`, which no other process owns within the block.
 
     Raises:
+        FolderInUse: Another process owns it.
         ConfigError: There are files in it, and they are not of this command or nothing is to be resumed.
     """
-    with _writable(output):
-        output.mkdir(parents=True, exist_ok=True)
-        used = any(output.iterdir())
-    if used and not resume:
-        raise ConfigError(
-            f"--output {output}: expected a new folder, got one with files: add --resume to go on, or choose another"
-        )
-    config = output / "config.yaml"
-    if used and not (config.is_file() and config.read_text(encoding="utf-8").startswith(_header(command))):
-        raise ConfigError(f"--output {output}: expected a folder of seal {command}, got another: choose a new one")
+    with owning(output, option=f"--output {output}"):
+        used = is_used(output, besides=OWNER)
+        if used and not resume:
+            raise ConfigError(
+                f"--output {output}: expected a new folder, got one with files: add --resume to go on, or choose "
+                "another"
+            )
+        config = output / "config.yaml"
+        if used and not (config.is_file() and config.read_text(encoding="utf-8").startswith(_header(command))):
+            raise ConfigError(f"--output {output}: expected a folder of seal {command}, got another: choose a new one")
+        tidy(output)
+        yield
 
 
 def write_settings(parser: Parser, settings: Any, output: Path, *, finished: bool = False) -> None:
@@ -155,7 +161,10 @@ def _writable(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"--output {output}: {error.strerror or error}; choose a folder you can write to") from error
+        cause = error.cause if isinstance(error, SavingError) else error
+        if isinstance(error, SavingError) and cause.errno not in NOT_HERE:
+            raise
+        raise ConfigError(f"--output {output}: {cause.strerror or cause}; choose a folder you can write to") from error
 
 
 def open_journal(folder: Path, name: str, *, stamp: Mapping[str, Any]) -> Journal:

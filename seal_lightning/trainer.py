@@ -4,29 +4,45 @@ One epoch is one round, so `max_epochs` is the number of rounds. The run folder 
 checkpoints, logs and tables all lie there, and `ckpt_path` `last` and `best` mean the ones in it.
 """
 
+import io
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
-from seal_lightning.errors import ConfigError, Stopped
+from seal_lightning.beginning import Loggers
+from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.executors import Executor, LocalExecutor
+from seal_lightning.hooks import notify
 from seal_lightning.loop import MStepLoop, SEALFitLoop
 from seal_lightning.m_step import Shares
+from seal_lightning.ownership import owning
 from seal_lightning.ranks import Ranks
+from seal_lightning.saving import cannot_save, disk_error, tidy, whole
 from seal_lightning.stopping import StopSignals, requeue
 from seal_lightning.strategies import ZeROStrategy
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or absent. Lightning's own take the way over the folder for temporary files."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        content = io.BytesIO()  # torch's own writing to a file forgets why it failed
+        torch.save(checkpoint, content)
+        with whole(path) as aside, aside.open("wb") as file:
+            file.write(content.getbuffer())
 
 
 class SEALTrainer(Trainer):
@@ -74,6 +90,8 @@ class SEALTrainer(Trainer):
             enable_model_summary=enable_model_summary,
             **kwargs,
         )
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.strategy.checkpoint_io = WholeCheckpoints()
         other = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
         if isinstance(self.strategy, other) and not isinstance(self.strategy, ZeROStrategy):
             raise ConfigError(
@@ -90,6 +108,9 @@ class SEALTrainer(Trainer):
         self.use_distributed_sampler = use_distributed_sampler
         self.allow_other_versions = allow_other_versions
         self._children: list[subprocess.Popen] = []
+        self._loggers_of_run = Loggers([])
+        self._has_begun = False
+        self._refusal: ConfigError | None = None  # of this rank, until all ranks know of it
 
     @cached_property
     def ranks(self) -> Ranks:
@@ -124,10 +145,22 @@ class SEALTrainer(Trainer):
             self.executor.close()
 
     @contextmanager
+    def _run_of_its_own(self) -> Iterator[None]:
+        """A run from its checks to its end, in a folder that no other run owns."""
+        self._has_begun = False
+        with self.owning_folder(), self._with_children():
+            self._loggers_of_run = Loggers(self.loggers)
+            try:
+                yield
+            finally:
+                self._loggers_of_run.give_up()
+
+    @contextmanager
     def _with_children(self) -> Iterator[None]:
         """Let the processes that Lightning has started end by themselves, and kill those that hang after a failure."""
         try:
-            yield
+            with self._named_disk():
+                yield
         except BaseException:
             deadline = time.monotonic() + 20
             for child in self._children:
@@ -136,6 +169,72 @@ class SEALTrainer(Trainer):
                 except subprocess.TimeoutExpired:
                     child.kill()
             raise
+
+    @contextmanager
+    def _named_disk(self) -> Iterator[None]:
+        """What loggers say about a disk names no file; closing them on a full one hides what stopped the run before.
+
+        Raises:
+            SavingError: The run folder cannot be written to.
+        """
+        try:
+            yield
+        except Exception as error:
+            cause = None if isinstance(error, SealError) else disk_error(error)
+            if cause is None:
+                raise
+            if (first := _first_reason(error)) is not None:
+                raise first from error
+            if cause.filename is not None:
+                raise
+            raise cannot_save(self.default_root_dir, cause) from error
+
+    # -- the run folder ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def owning_folder(self) -> Iterator[None]:
+        """Within the block, the run folder is this run's alone; the first rank sees to it.
+
+        Raises:
+            FolderInUse: Another run owns it. Where ranks were started by others (torchrun, srun), all of them raise it
+                once they have found each other (`share_refusal`), since no rank would end for another's sake.
+        """
+        run = self.default_root_dir
+        with ExitStack() as stack:
+            if self.is_global_zero and self._refusal is None:
+                try:
+                    stack.enter_context(owning(Path(run), option=f"trainer.default_root_dir={run}"))
+                except ConfigError as error:
+                    if self.world_size == 1 or not self._ranks_start_themselves:
+                        raise
+                    self._refusal = error
+            try:
+                yield
+            finally:
+                self._refusal = None
+
+    @property
+    def _ranks_start_themselves(self) -> bool:
+        environment = getattr(self.strategy, "cluster_environment", None)
+        return environment is not None and environment.creates_processes_externally
+
+    def share_refusal(self) -> None:
+        """Raise on every rank what the first one has met at the run folder; a collective."""
+        if self.world_size == 1:
+            return
+        for refusal in self.ranks.gather(self._refusal):
+            if refusal is not None:
+                raise refusal
+
+    def begin(self) -> None:
+        """Every check has passed: loggers start and callbacks are told, once a run, before its first unit of work."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        if self.is_global_zero:
+            tidy(self.default_root_dir)
+        self._loggers_of_run.begin()
+        notify(self, self.lightning_module, "on_run_begin")
 
     # Checkpoints hold tensors and plain values only, so loading them never runs code (weights_only).
 
@@ -157,7 +256,7 @@ class SEALTrainer(Trainer):
         module = kwargs["model"] if "model" in kwargs else args[0]
         self.shares = module.m_step.shares(self.world_size, accumulation=self.given_accumulation)
         self.accumulate_grad_batches = self.shares.accumulation
-        with self._with_children():
+        with self._run_of_its_own():
             super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def validate(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
@@ -166,7 +265,7 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        with self._with_children():
+        with self._run_of_its_own():
             return super().validate(
                 *args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True}
             )
@@ -177,7 +276,7 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        with self._with_children():
+        with self._run_of_its_own():
             return super().test(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def predict(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
@@ -186,7 +285,7 @@ class SEALTrainer(Trainer):
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
         """
-        with self._with_children():
+        with self._run_of_its_own():
             return super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
 
     def find_checkpoint(self, ckpt_path: str | None) -> str | None:
@@ -205,6 +304,14 @@ class SEALTrainer(Trainer):
         if not isinstance(found, dict) or "seal" not in found:
             raise _no_checkpoint(ckpt_path, path)
         return str(path)
+
+
+def _first_reason(error: BaseException) -> SealError | Stopped | None:
+    """The error of ours that another one came up after; None where there is none."""
+    context = error.__context__
+    if context is None or isinstance(context, SealError | Stopped):
+        return context
+    return _first_reason(context)
 
 
 def _no_checkpoint(ckpt_path: str, path: Path) -> ConfigError:

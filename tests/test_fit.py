@@ -1,6 +1,7 @@
 """`seal fit` as a whole on models with random weights: ways of tuning, precisions, rounds that keep nothing."""
 
 import csv
+import hashlib
 import json
 
 import fault_injection
@@ -122,12 +123,14 @@ def test_the_best_policy_is_exported_as_adapter_and_merged(tmp_path):
     assert (adapted - plain).abs().max() > 1e-3
     values = [row["val/edits"] for row in logged(run) if "val/edits" in row][1:]
     chosen = json.loads((run / "policy" / "selection.json").read_text())
+    digest = hashlib.sha256((run / "policy" / "adapter_model.safetensors").read_bytes()).hexdigest()
     assert chosen == {
         "round": 1 + values.index(max(values)),
         "monitor": "val/edits",
         "value": pytest.approx(max(values)),
+        "sha256": {"adapter_model.safetensors": digest},
     }
-    assert not [path for path in run.rglob("*") if path.suffix in (".bin", ".pt", ".part")]
+    assert not [path for path in run.rglob("*") if path.suffix in (".bin", ".pt") or path.name.startswith(".saving-")]
 
 
 def test_fit_without_validation_data(tmp_path):

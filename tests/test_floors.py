@@ -25,6 +25,7 @@ FLOOR_OF = {
             "bounded",
             "saving",
             "contained",
+            "digests",
             "journal_lines",
             "run_stamp",
             "stamping",
@@ -41,6 +42,7 @@ FLOOR_OF = {
     **dict.fromkeys(
         ["grading", "tasks", "data", "endpoints", "official", "questions", "recorded", "racing", "bounded_yaml"], 1
     ),
+    "ownership": 1,  # with filelock
     **dict.fromkeys(
         [
             "tiny",
@@ -65,10 +67,13 @@ FLOOR_OF = {
     **dict.fromkeys(
         ["hooks", "fit_stamp", "rollouts", "executors", "module", "loop", "trainer", "strategies", "screen"], 4
     ),
+    "beginning": 4,
     **dict.fromkeys(
         [
             "cli",
             "command_line",
+            "predicted",
+            "run_config",
             "config_errors",
             "config_files",
             "quickstart",

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from seal_lightning import quickstart
 from seal_lightning.cli import main
+from seal_lightning.errors import ConfigError
 from seal_lightning.journal import Journal, read_validations
 from seal_lightning.types import Rollout
 
@@ -57,11 +58,14 @@ def test_edits_stand_side_by_side_with_their_answers_and_no_markup(tmp_path):
     assert "- Who leads it? Nobody" in text and "+ Who leads it? Barker" in text
 
 
-def test_a_run_is_never_written_over(tmp_path):
-    assert quickstart.free_folder(tmp_path / "run") == tmp_path / "run"
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run-2").mkdir()
-    assert quickstart.free_folder(tmp_path / "run") == tmp_path / "run-3"
+def test_a_run_is_never_written_over_nor_shared_by_two_that_start_at_once(tmp_path):
+    assert quickstart.new_folder(tmp_path / "runs" / "run") == tmp_path / "runs" / "run"
+    (tmp_path / "runs" / "run-2").mkdir()
+    assert quickstart.new_folder(tmp_path / "runs" / "run") == tmp_path / "runs" / "run-3"
+    assert quickstart.new_folder(tmp_path / "runs" / "run") == tmp_path / "runs" / "run-4"  # taken, though still empty
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--run_dir .*file/run: a file is in its way; choose a folder"):
+        quickstart.new_folder(tmp_path / "file" / "run")
 
 
 def test_a_missing_config_is_one_line(tmp_path, monkeypatch, capsys):

@@ -11,11 +11,22 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from seal_lightning.adapt.adapters import Adapted, Workplace, asked_stamp, make, missing_of, one_each, one_for_all
+from seal_lightning.adapt.adapters import (
+    Adapted,
+    Workplace,
+    asked_stamp,
+    check,
+    check_lessons,
+    make,
+    missing_of,
+    one_each,
+    one_for_all,
+)
 from seal_lightning.adapt.edits import Learn, Lesson, Writing, lessons, raced_for, write_edits
 from seal_lightning.adapt.estimate import estimate
 from seal_lightning.adapt.scores import Measured, score_of
@@ -34,6 +45,7 @@ from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser
 from seal_lightning.policy import Policy
 from seal_lightning.rollouts import make_stamp
+from seal_lightning.saving import save_text
 from seal_lightning.screen import Screen
 from seal_lightning.standalone import add_model, load_policy, open_folder, open_journal, write_settings
 from seal_lightning.stopping import StopSignals
@@ -70,12 +82,16 @@ def main(args: Sequence[str]) -> None:
         passage_chars=options.passage_chars,
         strict=options.strict,
     )
-    documents = read.documents
     module: SEALModule = options.model
     writing = Writing(options.learn, raced_for(module.plan, options.keep), options.keep)
     output = Path(options.output).expanduser()
-    if not options.dry_run:
-        open_folder(output, "adapt", resume=options.resume)
+    with nullcontext() if options.dry_run else open_folder(output, "adapt", resume=options.resume):
+        _work(parser, settings, options, read, writing, output)
+
+
+def _work(parser: Parser, settings: Any, options: Any, read: Documents, writing: Writing, output: Path) -> None:
+    """What needs the policy: an estimate, or the adapters."""
+    module, documents = options.model, read.documents
     policy = load_policy(module, options.policy, options.device)
     module.e_step.check_model(policy)
     module.e_step.check_fits(
@@ -156,6 +172,7 @@ def _adapt(
     unread = f"; {read.unread} files left out" if read.unread else ""
     screen.line(f"{_count(documents, 'document')}, {_count(passages, 'passage')}{unread}")
     rollouts: list[Rollout] = []
+    check_lessons(output, learn=writing.learn)
     if writing.learn == "edits":
         seen = make_stamp(e_step, writing.plan, [passages], chat=policy.chat_stamp, base=stamp, policy="")
         seen |= {"rewarded": writing.rewarded, "contexts_per_unit": options.contexts_per_unit}
@@ -184,9 +201,10 @@ def _adapt(
         screen=screen,
         check_stop=check_stop,
     )
-    before = _baseline(place, documents)
     each = one_each(learnt, e_step.inner_loop, seed=module.seed) if options.adapters != "all" else []
     together = [one_for_all(learnt, options.together, seed=module.seed)] if options.adapters != "each" else []
+    check(place, [*each, *together])
+    before = _baseline(place, documents)
     after_each = {key: value for found in make(place, each, before) for key, value in found.items()}
     after_all = {key: value for found in make(place, together, before) for key, value in found.items()}
     columns = {"before": before, **({"one each": after_each} if each else {})}
@@ -234,9 +252,7 @@ def _baseline(place: Workplace, documents: Sequence[Document]) -> Measured:
         scored = ask_closed_book(place.e_step, place.policy, [document.context for document in asked], report=report)
     found = {document.id: one for document, one in zip(asked, scored, strict=True)}
     content = {"asked": stamp, "answered": {name: asdict(one) for name, one in found.items()}}
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    new.replace(path)
+    save_text(path, json.dumps(content, ensure_ascii=False))
     return found
 
 
@@ -267,7 +283,7 @@ def _finish(
     left_out = "\n".join(f"- {markdown_cell(line, 400)}" for line in read.left_out)
     parts = [part for part in (text, f"{MISSING} {missing}." if missing else "") if part]
     if parts or left_out:
-        (output / "adapt.md").write_text("\n\n".join(filter(None, (*parts, left_out))) + "\n", encoding="utf-8")
+        save_text(output / "adapt.md", "\n\n".join(filter(None, (*parts, left_out))) + "\n")
     if asked:
         print("\n\n".join(parts), flush=True)
     else:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import re
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,24 +24,29 @@ from seal_lightning.adapt.card import model_card
 from seal_lightning.adapt.edits import Lesson
 from seal_lightning.adapt.scores import Measured, score_of
 from seal_lightning.adapt.training import train
-from seal_lightning.adapters import LoRA, bank_lora, save_lora, save_whole, stack, whole_state
+from seal_lightning.adapters import LoRA, bank_lora, read_lora, save_lora, save_whole, stack, whole_state
 from seal_lightning.adapters.bank import parts_without_adapter
 from seal_lightning.bank_training import JobStats
 from seal_lightning.bounded import parse_json
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.data.documents import Document
+from seal_lightning.digests import KEY, damage, digests_of, read_record, recorded_in
 from seal_lightning.e_step import EStep
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added, render_left_out
 from seal_lightning.policy import Policy
 from seal_lightning.sampling import LocalSampler, Sampler
+from seal_lightning.saving import save_text, whole
 from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
 from seal_lightning.stamping import describe
 from seal_lightning.types import AdapterJob, Directives
 
+log = logging.getLogger(__name__)
+
 RESULT = "adaptation.json"
+MERGED = "merged"
 ALL = "all"
 
 
@@ -158,6 +163,36 @@ def make(place: Workplace, adapters: Sequence[Adapted], before: Measured) -> lis
     return found
 
 
+def check(place: Workplace, adapters: Sequence[Adapted]) -> None:
+    """Raise what `make` would of adapters that were trained otherwise, before anything is written."""
+    for adapted in adapters:
+        path = place.output / "adapters" / adapted.name / RESULT
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            stamps = (content["policy"], content["stamp"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue  # there is none, or it cannot be read, which comes up when it is needed
+        if stamps != (place.stamp, adapted.stamp):
+            raise _of_other_settings(path.parent)
+
+
+def check_lessons(output: Path, *, learn: str) -> None:
+    """Whether self-edits are to be written where there are adapters that learnt passages as they stand.
+
+    Raises:
+        ConfigError: They are, and would be paid for before the adapters are refused.
+    """
+    trained = sorted((output / "adapters").glob(f"*/{RESULT}"))
+    if learn == "edits" and trained and not (output / "journal").is_dir():
+        raise _of_other_settings(trained[0].parent)
+
+
+def _of_other_settings(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"{folder}: expected an adapter of these settings, got one of others: choose another --output, or move it away"
+    )
+
+
 def missing_of(output: Path, names: Sequence[str]) -> str:
     """What was cut or skipped in the training of finished adapters, and of their answers, in one line."""
     results = [parse_json((output / "adapters" / name / RESULT).read_text(encoding="utf-8")) for name in names]
@@ -211,33 +246,49 @@ def asked_stamp(e_step: EStep, documents: Sequence[Document]) -> str:
 
 
 def _finished(place: Workplace, adapted: Adapted) -> Measured | None:
-    """What an adapter answers that is there already; None where some of it is missing, or other things are asked."""
+    """What an adapter answers that is there already; None where some of it is missing, or other things are asked.
+
+    What is damaged counts as missing, with a line in the log.
+    """
     path = place.output / "adapters" / adapted.name / RESULT
-    if not path.is_file():
+    if not path.parent.is_dir():
         return None
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
         stamps = (content["policy"], content["stamp"])
         measured = {row["document"]: Answered.from_dict(row) for row in content["measured"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: expected the result of an adapter, got {error}: move its folder away") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        log.warning("%s: cannot be read (%s), its adapter is trained again", path, " ".join(str(error).split())[:120])
+        return None
     if stamps != (place.stamp, adapted.stamp):
-        raise ConfigError(
-            f"{path.parent}: expected an adapter of these settings, got one of others: choose another --output, "
-            "or move it away"
-        )
-    if place.merged and not (place.output / "merged" / adapted.name).is_dir():
+        raise _of_other_settings(path.parent)
+    if fault := _damage(place, adapted.name, content):
+        log.warning("%s: damaged (%s), it is trained again", path.parent, fault)
+        return None
+    if place.merged and not (place.output / MERGED / adapted.name).is_dir():
         return None
     asked = asked_stamp(place.e_step, [lesson.document for lesson in adapted.lessons])
     return measured if content.get("asked") == asked else None
 
 
+def _damage(place: Workplace, name: str, content: Mapping[str, Any]) -> str:
+    """What is wrong with an adapter's weights, or its merged model's where that is wanted; empty if nothing is."""
+    folder, merged = place.output / "adapters" / name, place.output / MERGED / name
+    if fault := damage(folder, read_record(content)):
+        return fault
+    try:
+        read_lora(folder)  # recorded or not, they have to load
+    except ModelError as error:
+        return str(error)
+    return damage(merged, recorded_in(merged)) if place.merged and merged.is_dir() else ""
+
+
 def _write(
     place: Workplace, adapted: Adapted, lora: LoRA, stats: JobStats, before: Measured, measured: Measured
 ) -> None:
-    """Write the folder of an adapter; it has its name only once everything is in it."""
+    """Write the folder of an adapter, which is there only once everything is in it, with the digests of its weights."""
     learned = place.policy.learned()
-    whole = stack([learned, lora]) if learned else lora
+    added_up = stack([learned, lora]) if learned else lora
     missing = added(
         [
             {TRUNCATED: stats.truncated, SKIPPED: stats.skipped},
@@ -246,7 +297,7 @@ def _write(
         ]
     )
     without = parts_without_adapter(place.policy.model)
-    result = {
+    result: dict[str, Any] = {
         "policy": place.stamp,
         "stamp": adapted.stamp,
         "asked": asked_stamp(place.e_step, [lesson.document for lesson in adapted.lessons]),
@@ -279,13 +330,15 @@ def _write(
     )
     with redirect_stdout(sys.stderr):  # what libraries say while they save
         if place.merged:
-            with _complete(place.output / "merged" / adapted.name) as folder:
+            with whole(place.output / MERGED / adapted.name) as folder:
                 _save_merged(place.policy, lora, folder)
-                (folder / "README.md").write_text(card(merged=True), encoding="utf-8")
-        with _complete(place.output / "adapters" / adapted.name) as folder:  # last: it says that all is there
-            save_lora(whole, folder, model=place.policy.model, base_model_name=place.base)
-            (folder / "README.md").write_text(card(merged=False), encoding="utf-8")
-            (folder / RESULT).write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+                save_text(folder / "README.md", card(merged=True))
+                save_text(folder / RESULT, json.dumps({KEY: digests_of(folder)}, indent=1) + "\n")
+        with whole(place.output / "adapters" / adapted.name) as folder:  # last: it says that all is there
+            save_lora(added_up, folder, model=place.policy.model, base_model_name=place.base)
+            save_text(folder / "README.md", card(merged=False))
+            result[KEY] = digests_of(folder)
+            save_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
 
 
 def _editor(sampler: Sampler) -> str:
@@ -304,17 +357,6 @@ def _rows(adapted: Adapted, before: Measured, after: Measured) -> Iterator[dict[
                 "before": asdict(before[document.id]),
                 **asdict(after[document.id]),
             }
-
-
-@contextmanager
-def _complete(folder: Path) -> Iterator[Path]:
-    """A folder that gets its name at the end of this block; until then it has one that no adapter has."""
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    yield new
-    shutil.rmtree(folder, ignore_errors=True)
-    new.replace(folder)
 
 
 def _save_merged(policy: Policy, lora: LoRA, folder: Path) -> None:

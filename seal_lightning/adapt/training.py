@@ -73,10 +73,7 @@ def _save(path: Path, stamp: str, states: Sequence[AdapterState | None]) -> None
         if one:
             parts = {"parameters": one.slot.parameters, **{f"optimizer.{k}": v for k, v in one.slot.optimizer.items()}}
             tensors |= {f"{number}.{name}": tensor.contiguous() for name, tensor in parts.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.new")
-    save_tensors(tensors, new, metadata={"stamp": stamp, "states": json.dumps(where)})
-    new.replace(path)
+    save_tensors(tensors, path, metadata={"stamp": stamp, "states": json.dumps(where)})
 
 
 def _load(path: Path, stamp: str, count: int) -> list[AdapterState | None]:

@@ -15,7 +15,9 @@ from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.adapters.bank import AdapterBank
 from seal_lightning.adapters.beside import add_update, note_shared
+from seal_lightning.digests import damage, recorded_in
 from seal_lightning.errors import ModelError
+from seal_lightning.saving import whole_files
 from seal_lightning.served import save_tensors
 
 CONFIG = "adapter_config.json"
@@ -93,6 +95,19 @@ def stack(parts: Sequence[LoRA]) -> LoRA:
     return LoRA(stacked, 1.0)
 
 
+def check_undamaged(folder: Path) -> None:
+    """Whether weights are those that were written, where a result file beside them records that.
+
+    Raises:
+        ModelError: They are not.
+    """
+    if found := damage(folder, recorded_in(folder)):
+        raise ModelError(
+            f"{folder}: expected the weights that were written there, got damaged ones: {found}; copy the folder "
+            "again, or resume the run that wrote it (if you changed them on purpose, remove sha256 from the JSON there)"
+        )
+
+
 def merge_lora(model: Any, lora: LoRA) -> None:
     """Make a plain model act with a LoRA that is for it: in its weights, or beside those that are quantised.
 
@@ -145,12 +160,13 @@ def save_lora(lora: LoRA, folder: str | Path, *, model: Any, base_model_name: st
 
     Args:
         lora: What to write.
-        folder: Made if it is not there.
+        folder: Made if it is not there; each file is whole or as it was. `saving.whole` makes one of the two.
         model: What it is for.
         base_model_name: How its config calls that; the model's own name where unset.
+
+    Raises:
+        SavingError: It cannot be written.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.scale * lora.rank,  # type: ignore[arg-type]  # peft computes alpha / r, floats are fine
@@ -161,8 +177,9 @@ def save_lora(lora: LoRA, folder: str | Path, *, model: Any, base_model_name: st
         inference_mode=True,
     )
     config.target_modules = lora.layers  # type: ignore[assignment]  # peft's own set has no fixed order on disk
-    config.save_pretrained(str(folder))
-    save_tensors(lora.state, folder / WEIGHTS, metadata={"format": "pt"})
+    with whole_files(folder) as aside:
+        config.save_pretrained(str(aside))
+        save_tensors(lora.state, aside / WEIGHTS, metadata={"format": "pt"})
 
 
 def load_adapter(bank: AdapterBank, slot: int, folder: str | Path) -> None:

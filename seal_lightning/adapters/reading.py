@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from seal_lightning.adapters.export import CONFIG, WEIGHTS, LoRA
+from seal_lightning.adapters.export import CONFIG, WEIGHTS, LoRA, check_undamaged
 from seal_lightning.bounded import read_json
-from seal_lightning.contained import contained
+from seal_lightning.contained import check_regular, contained
 from seal_lightning.errors import ModelError
 
 # Ways to draw a LoRA that change the base weights with it.
@@ -47,13 +47,14 @@ def read_lora(folder: str | Path) -> LoRA:
     """The LoRA of a PEFT folder.
 
     Raises:
-        ModelError: There is none, it is damaged, or of a kind that adds something else than the product of A and B.
+        ModelError: There is none, it is damaged or not finite, or of a kind that adds something else than the product of A
+            and B.
     """
     folder = Path(folder)
+    check_regular(folder, error=ModelError)
+    check_undamaged(folder)
     try:
         config, weights = _config(folder), contained(folder, WEIGHTS, error=ModelError)
-        if weights.exists() and not weights.is_file():  # a pipe would be waited for
-            raise ModelError(f"{weights}: expected a file, got a pipe, a device or a folder: save the adapter again")
         state = load_file(weights)
     except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, ModelError):

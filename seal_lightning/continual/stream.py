@@ -2,16 +2,15 @@
 
     for each context: self-edit -> its adapter -> added to the policy -> queries of all contexts so far, and others
 
-Self-edits are in the stream's journal. Every step is a folder: the adapter that was added as a PEFT folder, and
-`step.json`, written last, with what was answered. A stream that was stopped or killed adds the saved adapters again in
-the same order and goes on, to the same result.
+Self-edits are in the stream's journal. Every step is a folder that is there as a whole or not at all: the adapter that
+was added as a PEFT folder, and `step.json` with what was answered. A stream that was stopped or killed adds the saved
+adapters again in the same order and goes on, to the same result.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,18 +22,22 @@ from seal_lightning.bounded import parse_json
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.continual.base import Countermeasure, Learnt
 from seal_lightning.continual.updates import Updates
+from seal_lightning.digests import KEY, digests_of, recorded_in
 from seal_lightning.e_step import EStep, Plan
-from seal_lightning.errors import ConfigError, JournalError
+from seal_lightning.errors import ConfigError, JournalError, ModelError
 from seal_lightning.journal import read_rollouts
 from seal_lightning.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added, total_left_out
 from seal_lightning.phases import Report
 from seal_lightning.retention import Stream
 from seal_lightning.rollouts import make_stamp
+from seal_lightning.saving import save_text, whole
 from seal_lightning.seeding import derive_seed
 from seal_lightning.selection import best_of, group_rollouts
 from seal_lightning.stamping import describe
 from seal_lightning.standalone import open_journal
 from seal_lightning.types import AdapterJob, Context, Rollout
+
+log = logging.getLogger(__name__)
 
 RECORD = "step.json"
 JOURNAL = "self-edits"
@@ -98,10 +101,15 @@ class StreamRunner:
 
         Raises:
             StaleJournalError: The folder holds a stream with other settings.
-            JournalError: A step cannot be read or written.
+            SavingError: A step cannot be written.
             RetryableError: A grader or an endpoint failed; finished steps are kept.
         """
         return _Run(self, route, countermeasure, folder).finish()
+
+    def check(self, route: Route, countermeasure: Countermeasure, folder: Path) -> None:
+        """Raise what `run` would of a stream with other settings in `folder`, before anything is written."""
+        if folder.is_dir():
+            open_journal(folder, JOURNAL, stamp=self.stamp(route, countermeasure))
 
     def stamp(self, route: Route, countermeasure: Countermeasure) -> dict[str, Any]:
         """What a stream depends on."""
@@ -129,12 +137,18 @@ class _Run:
         self.updates.clear()
         self.countermeasure.begin(self.policy, seed=derive_seed("countermeasure", self.route.seed))
         steps: list[Step] = []
+        changed = False  # an update, since the steps after it were run
         for number in range(len(self.route.contexts) + 1):
             place = self.folder / f"step-{number:03d}"
-            if (step := read_step(place)) is None:
+            found = self._finished(place, changed=changed)
+            if found is None:
+                before = recorded_in(place)
                 step = self._step(number, place)
-            elif step.chosen is not None:
-                self.updates.add(read_lora(place))
+                changed = changed or recorded_in(place) != before
+            else:
+                step, lora = found
+                if lora is not None:
+                    self.updates.add(lora)
             if number:
                 self.learnt.append(self._learnt(number, step.chosen))
             steps.append(step)
@@ -142,9 +156,22 @@ class _Run:
         self._save_end()
         return stream_of(self.route, steps)
 
+    def _finished(self, place: Path, *, changed: bool) -> tuple[Step, LoRA | None] | None:
+        """A step that is there, and its update; None where there is none, or it has to be run again."""
+        try:
+            if (step := read_step(place)) is None:
+                return None
+            lora = None if step.chosen is None else read_lora(place)
+        except (JournalError, ModelError) as error:
+            log.warning("%s: damaged, it is run again (%s)", place, error)
+            return None
+        if changed:
+            log.warning("%s: an earlier step has other weights now, it is run again", place)
+            return None
+        return step, lora
+
     def _step(self, number: int, place: Path) -> Step:
-        shutil.rmtree(place, ignore_errors=True)  # of a step that was not finished
-        chosen, missing = None, {}
+        chosen, missing, lora = None, {}, None
         if number:
             context = self.route.contexts[number - 1]
             rollouts = self._rollouts(number, context)
@@ -152,13 +179,12 @@ class _Run:
             if chosen is not None:
                 lora, missing = self._train(rollouts[chosen], context)
                 self.updates.add(lora)
-                save_lora(lora, place, model=self.policy.model)
         contexts = self.route.contexts[:number] if number else self.route.contexts
         asked = [*contexts, *self.runner.unrelated]
         answered = ask_closed_book(self.e_step, self.policy, asked, report=self.runner.report)
         missing = added([missing, {ANSWERS: sum(one.cut for one in answered)}])
         step = Step(chosen, tuple(answered[: len(contexts)]), tuple(answered[len(contexts) :]), missing)
-        write_step(place, step, [context.id for context in asked])
+        write_step(place, step, [context.id for context in asked], lora=lora, model=self.policy.model)
         return step
 
     def _rollouts(self, number: int, context: Context) -> Sequence[Rollout]:
@@ -192,14 +218,11 @@ class _Run:
 
     def _save_end(self) -> None:
         """The sum of all updates as one PEFT folder for the base model, with what the policy had learnt before."""
-        lora = self.policy.learned()
-        if lora is None or (self.folder / END).exists():
+        if (lora := self.policy.learned()) is None:
             return
-        new = self.folder / f"{END}.new"
-        shutil.rmtree(new, ignore_errors=True)
-        save_lora(lora, new, model=self.policy.model)
-        self.policy.tokenizer.save_pretrained(new)
-        new.replace(self.folder / END)
+        with whole(self.folder / END) as folder:
+            save_lora(lora, folder, model=self.policy.model)
+            self.policy.tokenizer.save_pretrained(folder)
 
 
 def left_out_of(folder: Path) -> dict[str, int]:
@@ -239,39 +262,25 @@ def check_queries(contexts: Sequence[Context], *, name: str) -> None:
 # -- steps on disk -----------------------------------------------------------------------------------------------------
 
 
-def write_step(place: Path, step: Step, asked: Sequence[str]) -> None:
+def write_step(place: Path, step: Step, asked: Sequence[str], *, lora: LoRA | None = None, model: Any = None) -> None:
     """Write a finished step, and return once it and its adapter are on disk.
 
     Args:
         place: Its folder.
         step: What was answered.
         asked: Ids of the contexts, for those who read the file.
+        lora: The update.
+        model: What that is for.
 
     Raises:
-        JournalError: It cannot be written.
+        SavingError: It cannot be written.
     """
-    new = place / f"{RECORD}.new"
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({**asdict(step), "contexts": asked}, ensure_ascii=False, indent=1)
-        new.write_text(f"{content}\n", encoding="utf-8")
-        for path in (*place.iterdir(), place):
-            _flush(path)
-        new.replace(place / RECORD)
-        _flush(place)
-    except OSError as error:
-        raise JournalError(
-            f"{place}: {error.strerror or error}; finished steps are kept, make room and go on with --resume"
-        ) from error
-
-
-def _flush(path: Path) -> None:
-    """Return once a file, or a folder's list of files, is on disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+    with whole(place) as folder:
+        folder.mkdir()
+        if lora is not None:
+            save_lora(lora, folder, model=model)
+        content = {**asdict(step), "contexts": asked, KEY: digests_of(folder)}
+        save_text(folder / RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def read_step(place: Path) -> Step | None:

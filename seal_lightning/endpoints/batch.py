@@ -60,7 +60,9 @@ class BatchJob:
             EndpointError: The job ended otherwise than by being completed; what it answered is kept.
             Stopped: Nobody waits any more; the job stays on disk.
         """
-        job = self._wait(self._job(requests, key), poll_seconds)
+        with self._cache.alone(key, pause=self._insist.pause):  # two that ask for the same would get two bills
+            name = self._job(requests, key)
+        job = self._wait(name, poll_seconds)
         asked = {request.key: request for request in requests}
         replies = dict(self._replies(job, asked))
         for name, reply in replies.items():

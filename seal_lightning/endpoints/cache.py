@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from seal_lightning.endpoints.wire import Reply
 from seal_lightning.errors import ConfigError
+from seal_lightning.ownership import taking_turns
 
 DEFAULT = "~/.cache/seal-lightning/endpoint"
 
@@ -85,6 +87,27 @@ class Cache:
         """Forget what was written under a key."""
         if self.folder is not None:
             self._path(key).unlink(missing_ok=True)
+
+    @contextmanager
+    def alone(self, key: str, *, pause: Callable[[float], None]) -> Iterator[None]:
+        """Within the block, no other process is in one with the same key; they wait, `pause` by `pause`.
+
+        Raises:
+            ConfigError: The folder cannot be written to.
+        """
+        if self.folder is None:
+            yield
+            return
+        path = self._path(key).with_suffix(".lock")
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(taking_turns(path, pause=pause))
+            except OSError as error:
+                raise ConfigError(
+                    f"cache={self.folder}: {error.strerror or error}; choose a folder you can write to, or null for "
+                    "none"
+                ) from error
+            yield
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None

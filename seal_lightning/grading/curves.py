@@ -17,6 +17,7 @@ import numpy as np
 
 from seal_lightning.bounded import parse_json
 from seal_lightning.errors import ConfigError
+from seal_lightning.saving import save_text
 
 DIGITS = 3  # of what is saved
 
@@ -63,7 +64,7 @@ class Curves:
             f'{{\n"fitted_on": {json.dumps(dict(self.fitted_on))},\n"intercept": {json.dumps(self.intercept)},\n'
             f'"features": {{\n{rows}\n}}\n}}\n'
         )
-        path.write_text(text, encoding="utf-8")
+        save_text(path, text)
 
 
 def load(path: Path, *, features: Sequence[str]) -> Curves:

@@ -18,6 +18,7 @@ from lightning.fabric import Fabric
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from seal_lightning.saving import whole_files
 from seal_lightning.served import save_model
 
 IGNORED = -100
@@ -131,10 +132,11 @@ def save(fabric: Fabric, model: Any, tokenizer: PreTrainedTokenizerFast, out: Pa
     """Write weights in float16, once; the config says float32, so that they are loaded as such."""
     if not fabric.is_global_zero:
         return
-    save_model(model.half(), out)
-    model.config.dtype = torch.float32
-    model.config.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    with whole_files(out) as aside:  # beside the log
+        save_model(model.half(), aside)
+        model.config.dtype = torch.float32
+        model.config.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
 
 
 def _rate(step: int, steps: int, warmup: int) -> float:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -348,3 +349,29 @@ def test_a_card_says_what_no_adapter_acts_on(tmp_path):
     )
     found = json.loads((folder / "adaptation.json").read_text())["without_adapter"]
     assert found == {reason: ["model.layers.0.mlp.experts", "model.layers.1.mlp.experts"]}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("truncated", r"adapters/all: damaged \(adapter_model.safetensors is not the file that was written there\)"),
+        ("flipped", r"adapters/all: damaged \(adapter_model.safetensors is not the file that was written there\)"),
+        ("missing", r"adapters/all: damaged \(adapter_model.safetensors: No such file or directory\)"),
+        ("result", r"adapters/all/adaptation.json: cannot be read \("),
+        ("merged", r"adapters/all: damaged \(model.safetensors is not the file that was written there\)"),
+    ],
+)
+def test_a_damaged_adapter_is_trained_again(whole, tmp_path, caplog, damage, said):
+    shutil.copytree(whole / "whole", tmp_path / "whole")
+    write_inputs(tmp_path)
+    folder = tmp_path / "whole" / ("merged" if damage == "merged" else "adapters") / "all"
+    path = next(folder.glob("adaptation.json" if damage == "result" else "*.safetensors"))
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        flipped = content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+        path.write_bytes(flipped if damage in ("flipped", "merged") else content[: len(content) // 2])
+    run(tmp_path, "whole", "--resume", *(["--merged"] if damage == "merged" else []))
+    assert [record.getMessage() for record in caplog.records if re.search(said, record.getMessage())] != []
+    assert path.read_bytes() == content
+    assert digests(tmp_path / "whole") == digests(whole / "whole")

@@ -168,3 +168,30 @@ def test_routes():
     assert make_routes(CONTEXTS, orders=3, **options)[:4] == routes  # more orders leave the first ones alone
     with pytest.raises(ConfigError, match="--contexts 2: expected 4 contexts in the data, got 3: ask for fewer"):
         make_routes(CONTEXTS, orders=2, **{**options, "own_contexts": True})
+
+
+def flip(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+
+
+def test_a_damaged_step_is_run_again_and_later_ones_stay_where_it_comes_to_the_same(tmp_path, caplog):
+    plain = runner().run(ROUTE, Countermeasure(), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for damaged in ("step-002/adapter_model.safetensors", "step-002/adapter_config.json", "step-003/step.json"):
+        caplog.clear()
+        flip(tmp_path / damaged) if damaged.endswith("safetensors") else (tmp_path / damaged).write_text("{")
+        assert runner().run(ROUTE, Countermeasure(), tmp_path) == plain
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == 1 and said[0].startswith(f"{(tmp_path / damaged).parent}: damaged, it is run again (")
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_steps_after_one_that_has_other_weights_now_are_run_again(tmp_path, caplog):
+    plain = runner().run(ROUTE, Countermeasure(), tmp_path)
+    record = tmp_path / "step-002" / "step.json"
+    record.write_text(record.read_text().replace('"adapter_model.safetensors": "', '"adapter_model.safetensors": "0'))
+    assert runner().run(ROUTE, Countermeasure(), tmp_path) == plain
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith(f"{record.parent}: damaged, it is run again (")
+    assert said[1:] == [f"{tmp_path / 'step-003'}: an earlier step has other weights now, it is run again"]

@@ -1,0 +1,83 @@
+"""When a run begins: once every check has passed, and not before, something is written into its folder.
+
+Lightning starts its loggers (which make folders, files, runs on servers) before data and model are looked at. Here they
+wait: what is told them meanwhile is passed on when the run begins. A run that is refused has left nothing anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+Call = tuple[str, tuple[Any, ...], dict[str, Any]]
+
+
+class Loggers:
+    """The loggers of one run, which wait until it begins.
+
+    Args:
+        loggers: Of the trainer.
+    """
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        # as Lightning does: wandb wants to be first, to see what TensorBoard writes
+        self._waiting = sorted(loggers, key=lambda logger: not isinstance(logger, WandbLogger))
+        for logger in self._waiting:
+            hold_back(logger)
+
+    def begin(self) -> None:
+        """Start them, and tell them what they have missed."""
+        while self._waiting:
+            logger = self._waiting.pop(0)
+            calls = let_go(logger)
+            getattr(logger, "experiment", None)  # which starts it, as Lightning does
+            for name, args, options in calls:
+                getattr(logger, name)(*args, **options)
+
+    def give_up(self) -> None:
+        """The run has ended before it began: they are as they were."""
+        while self._waiting:
+            let_go(self._waiting.pop())
+
+
+def hold_back(logger: Any) -> None:
+    """Make a logger wait: nothing starts it but somebody who asks for its `experiment` on purpose."""
+    logger.__class__ = _waiting(type(logger))
+    logger._asked, logger._calls = False, []
+
+
+def let_go(logger: Any) -> list[Call]:
+    """End the waiting; returns what the logger was told meanwhile."""
+    calls = logger._calls
+    logger.__class__ = type(logger).__bases__[0]
+    del logger._asked, logger._calls
+    return calls
+
+
+def _waiting(kind: Any) -> type[Logger]:
+    """A class of loggers, as they are while they wait."""
+
+    class Waiting(kind):
+        _asked: bool
+        _calls: list[Call]
+
+        @property
+        def experiment(self) -> Any:
+            if not self._asked:  # the first to ask is Lightning, to start whatever has one
+                self._asked = True
+                raise AttributeError("experiment")
+            return super().experiment
+
+        def log_hyperparams(self, *args: Any, **options: Any) -> None:
+            self._calls.append(("log_hyperparams", args, options))
+
+        def log_graph(self, *args: Any, **options: Any) -> None:
+            self._calls.append(("log_graph", args, options))
+
+        def save(self) -> None:
+            self._calls.append(("save", (), {}))
+
+    Waiting.__name__ = kind.__name__
+    return Waiting

@@ -1,0 +1,68 @@
+"""The settings that a run folder keeps, so that the run can be resumed, tested and read about with what it had.
+
+The whole is `config.yaml`, what was changed is `settings.yaml`; of other commands than fit, `config-<command>.yaml` and
+`settings-<command>.yaml`.
+"""
+
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.hooks import SEALCallback
+from seal_lightning.offline import save_settings
+
+CHANGED = "what differs from the defaults in"
+OTHERS = ("adapt", "continual")  # commands with folders of their own
+
+
+class SaveConfigBesideRun(SaveConfigCallback, SEALCallback):
+    """Writes them when the run begins: one that is refused before leaves those of the run that was there."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Too early: nothing is checked yet."""
+
+    def on_run_begin(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.save_config(trainer, module, str(getattr(trainer.state.fn, "value", "")))
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        whole, changed = _names(stage)
+        path = Path(trainer.default_root_dir) / whole
+        self._write(path, f"seal {stage} --config {path}")
+        self._write(path.with_name(changed), f"{CHANGED} {whole}", skip_default=True)
+
+    def _write(self, path: Path, header: str, *, skip_default: bool = False) -> None:
+        text = self.parser.dump(self.config, skip_none=False, skip_default=skip_default, format="yaml")
+        save_settings(path, text, header=header)
+
+
+def check_folder(run: Path, command: str) -> None:
+    """Whether a run folder holds no settings of anybody else, which would be overwritten or belong to other results.
+
+    Raises:
+        ConfigError: It is another command's folder, or a file has the name of ours and is not.
+    """
+    whole, changed = _names(command)
+    where = f"trainer.default_root_dir={run}: expected a run's folder or a new one"
+    if other := [name for name in OTHERS if _begins(run / "config.yaml", f"# seal {name} ")]:
+        raise ConfigError(f"{where}, got one of seal {other[0]}: choose another")
+    for name, header in ((whole, f"# seal {command} "), (changed, f"# {CHANGED} ")):
+        if (run / name).exists() and not _begins(run / name, header):
+            raise ConfigError(
+                f"{where}, got one with a {name} that seal {command} did not write, and would overwrite: choose another"
+            )
+
+
+def _names(command: str) -> tuple[str, str]:
+    suffix = "" if command == "fit" else f"-{command}"
+    return f"config{suffix}.yaml", f"settings{suffix}.yaml"
+
+
+def _begins(path: Path, header: str) -> bool:
+    """Whether a file begins with our first line."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(header)) == header.encode()
