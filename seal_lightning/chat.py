@@ -23,6 +23,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from seal_lightning.encoding import TextEncoder
 from seal_lightning.errors import ModelError
+from seal_lightning.template_limits import TemplateOverrun, check_source, limited, short_range
 from seal_lightning.thoughts import closing_of, opened_by
 from seal_lightning.types import Prompt
 
@@ -41,6 +42,7 @@ EFFORT = "reasoning_effort"
 LEAST_EFFORT = ("none", "off", "minimal", "low")
 OURS = frozenset(["messages", "add_generation_prompt", "continue_final_message", "strftime_now", "raise_exception"])
 FAILURES = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, ImportError)
+FAILURES += (RecursionError, MemoryError)
 
 _SYSTEM, _USER, _REPLY, _NEXT = "Instruction4711", "Request4712", "Reply4713", "Request4714"  # no template has these
 
@@ -77,13 +79,18 @@ class ChatTemplate:
 
     def _rendered(self, messages: Sequence[Mapping[str, str]], *, to_answer: bool = True) -> str:
         shaped = [{**message, "content": _parts(message["content"])} for message in messages]
-        return self.tokenizer.apply_chat_template(
-            list(shaped if self.takes_parts else messages),
-            chat_template=self.source,
-            tokenize=False,
-            add_generation_prompt=to_answer,
-            **self.args,
-        )
+        try:
+            with limited():
+                return self.tokenizer.apply_chat_template(
+                    list(shaped if self.takes_parts else messages),
+                    chat_template=self.source,
+                    tokenize=False,
+                    add_generation_prompt=to_answer,
+                    **self.args,
+                )
+        except TemplateOverrun as error:
+            name = getattr(self.tokenizer, "name_or_path", "") or "the model"
+            raise TemplateOverrun(f"the chat template of {name} cannot be used: {error}; {ADVICE}") from None
 
     @property
     def stamp(self) -> bool | str:
@@ -158,8 +165,10 @@ def _fixed_date(source: str, day: datetime.date) -> str:
 
 
 def _variables(source: str) -> frozenset[str]:
-    """What can be told to a template."""
+    """What can be told to a template, which is checked before it is compiled."""
+    check_source(source, _compile_jinja_template("").environment)
     environment = _compile_jinja_template(source).environment
+    environment.globals["range"] = short_range
     return frozenset(jinja2.meta.find_undeclared_variables(environment.parse(source))) - OURS
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 from transformers.models.auto import modeling_auto
@@ -27,6 +29,8 @@ from transformers.quantizers.auto import AutoQuantizationConfig
 
 from seal_lightning.adapters.beside import is_quantised
 from seal_lightning.adapters.export import check_undamaged
+from seal_lightning.bounded import read_json
+from seal_lightning.contained import check_regular
 from seal_lightning.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)
@@ -37,6 +41,14 @@ FOLDER = {
     "weights": ("*.safetensors",),
     "tokenizer": ("tokenizer*", "vocab*", "*.model"),
 }
+# What reading a checkpoint raises; of a damaged one, as a configuration that contradicts itself.
+FAILURES = (OSError, ValueError, LookupError, TypeError, ImportError, RuntimeError, AttributeError, ArithmeticError)
+FAILURES += (SafetensorError, StrictDataclassError)
+TEXTS = (".json", ".jinja", ".txt", ".model")  # of a model's folder; the longest known tokenizers have 40 MB
+LONGEST = 512 << 20  # bytes
+PACKED = 16  # weights in one stored number, at most
+SMALL = 10_000_000  # weights that may be missing: that is said later, by their names
+_SHARD = re.compile(r"[\w.-]+\.safetensors")
 Bits = Literal["4bit", "8bit"]
 
 
@@ -77,6 +89,7 @@ def read_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:
     with explained(checkpoint, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.hub_options)
     options = _quantisation(checkpoint, config)
+    _check_size(checkpoint, config, loader)
     with explained(checkpoint, "weights", attentions=attentions_of(_class_of(loader, config))):
         loaded: Any = loader.from_pretrained(
             checkpoint.name, config=config, dtype=checkpoint.dtype, attn_implementation=checkpoint.attention,
@@ -221,6 +234,9 @@ def _check_folder(checkpoint: Checkpoint) -> None:
             f"model.source.gguf_file={checkpoint.gguf_file}: reading it needs the package gguf: "
             "pip install 'seal-lightning[gguf]'"
         )
+    if folder.is_dir():
+        check_regular(folder, error=ModelError)
+        _check_texts(folder)
     if folder.is_dir() and checkpoint.gguf_file:
         if not (folder / checkpoint.gguf_file).is_file():
             there = ", ".join(sorted(path.name for path in folder.glob("*.gguf"))) or "none"
@@ -233,12 +249,60 @@ def _check_folder(checkpoint: Checkpoint) -> None:
         check_undamaged(folder)
 
 
+def _check_texts(folder: Path) -> None:
+    """Texts are read into memory whole."""
+    for file in sorted(folder.iterdir()):
+        if file.suffix in TEXTS and file.is_file() and file.stat().st_size > LONGEST:
+            got = f"{file.stat().st_size >> 20:,} MiB"
+            raise ModelError(f"{file}: expected at most {LONGEST >> 20:,} MiB, got {got}: download the model again")
+
+
 def _check_files(name: str, folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file():  # transformers would make the adapter by its configuration
+        raise ModelError(
+            f"model.source.name={name}: expected a model or an adapter, got a folder with config.json and "
+            "adapter_config.json: move one of them and its weights away"
+        )
     for what, patterns in FOLDER.items():
         if not any(any(folder.glob(pattern)) for pattern in patterns):
             gguf = sorted(path.name for path in folder.glob("*.gguf"))
             hint = f"; for a GGUF file, give model.source.gguf_file={gguf[0]}" if gguf else f"; expected {EXPECTED}"
             raise ModelError(f"model.source.name={name}: the folder holds no {what} ({', '.join(patterns)}){hint}")
+    for index in folder.glob("*.safetensors.index.json"):
+        _check_index(index)
+
+
+def _check_size(checkpoint: Checkpoint, config: PretrainedConfig, loader: Any) -> None:
+    """Refuse a configuration of many more weights than a folder holds: transformers would draw the rest, in memory."""
+    folder = Path(checkpoint.name)
+    if not folder.is_dir() or checkpoint.gguf_file or checkpoint.trust_remote_code:
+        return
+    tensors, numbers = 0, 0
+    with explained(checkpoint, "weights"):
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, framework="pt") as stored:
+                shapes = [stored.get_slice(name).get_shape() for name in stored.keys()]  # noqa: SIM118 - no mapping
+            tensors, numbers = tensors + len(shapes), numbers + sum(map(math.prod, shapes))
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 0) or 0
+    expected = math.inf
+    if layers <= tensors:
+        with explained(checkpoint, "config.json"), torch.device("meta"):
+            expected = sum(parameter.numel() for parameter in loader.from_config(config).parameters())
+    if expected > PACKED * numbers + SMALL:
+        claimed = f"{layers:,} layers" if expected == math.inf else f"{expected:,} weights"
+        raise ModelError(
+            f"{checkpoint.where}: config.json speaks of {claimed}, and the folder holds {numbers:,} numbers in "
+            f"{tensors:,} tensors; download or save the model again"
+        )
+
+
+def _check_index(index: Path) -> None:
+    """Shards are files beside their index: transformers would also open pickles and files elsewhere that it names."""
+    content = read_json(index, error=ModelError)
+    shards = content.get("weight_map") if isinstance(content, Mapping) else None
+    named = shards.values() if isinstance(shards, Mapping) else [shards]
+    if wrong := [shard for shard in named if not (isinstance(shard, str) and _SHARD.fullmatch(shard))]:
+        raise ModelError(f"{index}: expected *.safetensors files of that folder, got {str(wrong[0])[:60]!r}: repair it")
 
 
 def _class_of(loader: Any, config: PretrainedConfig) -> Any:
@@ -262,7 +326,7 @@ def explained(checkpoint: Checkpoint, part: str, *, attentions: Sequence[str] = 
     """
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+    except FAILURES as error:
         text = " ".join(str(error).split())
         if checkpoint.attention is not None and re.search("attn_impl|attention", text, re.IGNORECASE):
             others = " or ".join(other for other in attentions if other != checkpoint.attention)
@@ -274,6 +338,11 @@ def explained(checkpoint: Checkpoint, part: str, *, attentions: Sequence[str] = 
             raise ModelError(
                 f"{checkpoint.where}: there is no such folder, and the hub has no such model or cannot be "
                 f"reached (and it is not in the cache); expected {EXPECTED}"
+            ) from error
+        if "contains custom code" in text:
+            raise ModelError(
+                f"{checkpoint.where}: {part} needs Python code that comes with the model, which is not run; read it, "
+                "and set model.source.trust_remote_code=true if you trust it"
             ) from error
         if isinstance(error, ImportError):
             raise ModelError(

@@ -70,6 +70,16 @@ def read_config_files(args: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]
     return [(path, _read(path)) for path in _config_paths(args)]
 
 
+def given_options(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """The options that a command line and its config files set, by their full names.
+
+    >>> given_options(["--keep=2", "--model.seed", "1"], [("a.yaml", {"model": {"grader": {"class_path": "x.Y"}}})])
+    ['keep', 'model.seed', 'model.grader.class_path']
+    """
+    named = [arg[2:].partition("=")[0].rstrip("+") for arg in args if arg.startswith("--")]
+    return named + [option for _, content in files for option, _ in _flat(content)]
+
+
 def check_switches(given: Given) -> None:
     """Raises `ConfigError` where a switch is followed by true or false, which else would be taken for a file.
 

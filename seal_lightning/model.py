@@ -55,7 +55,7 @@ class ModelSource:
         quantization: Quantise the weights while loading: `4bit` (NF4 as in QLoRA) or `8bit` by bitsandbytes, or the
             options of one of transformers' quantisation configs; a checkpoint that is quantised needs none.
         gguf_file: The file of that folder or hub repository that holds the weights, for GGUF checkpoints.
-        trust_remote_code: Run Python code that a hub repository carries. Leave off unless you have read that code.
+        trust_remote_code: Run Python code that the repository carries. Leave off unless you have read that code.
         seed: Of the random weights of `random/...`.
     """
 
@@ -131,9 +131,10 @@ def _chat(source: ModelSource, model: Any, tokenizer: Any) -> ChatTemplate | Non
     return template
 
 
-def _read(source: ModelSource, adapter: bool) -> tuple[Any, Any]:
+def _read(source: ModelSource, adapter: bool, met: tuple[Path, ...] = ()) -> tuple[Any, Any]:
+    """Model and tokenizer; `met` are the PEFT folders that stand on it."""
     source = replace(source, name=str(SHIPPED[source.name])) if source.name in SHIPPED else source
-    return _random(source) if source.name.startswith("random/") else _pretrained(source, adapter)
+    return _random(source) if source.name.startswith("random/") else _pretrained(source, adapter, met)
 
 
 def _random(source: ModelSource) -> tuple[Any, Any]:
@@ -154,10 +155,10 @@ def _dtype(name: Dtype) -> torch.dtype:
     return torch.float32 if name == "auto" else getattr(torch, name)
 
 
-def _pretrained(source: ModelSource, adapter: bool) -> tuple[Any, Any]:
+def _pretrained(source: ModelSource, adapter: bool, met: tuple[Path, ...]) -> tuple[Any, Any]:
     source = _with_file(source)
     peft = None if source.gguf_file else adapter_folder(source.name, source.revision)
-    return read_checkpoint(_checkpoint(source)) if peft is None else _adapted(source, peft, adapter)
+    return read_checkpoint(_checkpoint(source)) if peft is None else _adapted(source, peft, adapter, met)
 
 
 def _with_file(source: ModelSource) -> ModelSource:
@@ -200,15 +201,20 @@ def adapter_folder(name: str, revision: str | None) -> Path | None:
         return Path(str(cached_file(name, WEIGHTS, revision=revision))).parent
 
 
-def _adapted(source: ModelSource, folder: Path, adapter: bool) -> tuple[Any, Any]:
+def _adapted(source: ModelSource, folder: Path, adapter: bool, met: tuple[Path, ...]) -> tuple[Any, Any]:
     """The base of a PEFT folder with its adapter, and the folder's own tokenizer where it has one."""
     lora = read_lora(folder)
-    base = _base_of(source, folder)
-    model, tokenizer = _read(base, adapter)
+    base = _base_of(source, folder, met)
+    if source.trust_remote_code:
+        raise ModelError(
+            f"model.source.trust_remote_code=true: expected the model whose code you have read, got {source.name}, an "
+            f"adapter that names another ({base.name}): give that as model.source.name, and the adapter with --policy"
+        )
+    model, tokenizer = _read(base, adapter, (*met, folder.resolve()))
     own = any(any(folder.glob(pattern)) for pattern in FOLDER["tokenizer"])
     if own:
         with explained(_checkpoint(source), "tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=source.trust_remote_code)
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     known = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > known:
         raise ModelError(
@@ -228,7 +234,12 @@ def _adapted(source: ModelSource, folder: Path, adapter: bool) -> tuple[Any, Any
     return model, tokenizer
 
 
-def _base_of(source: ModelSource, folder: Path) -> ModelSource:
+def _base_of(source: ModelSource, folder: Path, met: tuple[Path, ...]) -> ModelSource:
+    if folder.resolve() in met:
+        raise ModelError(
+            f"model.source.name={source.name}: expected an adapter on a model, got adapters that name one another as "
+            f"their base: repair base_model_name_or_path in {folder / CONFIG}"
+        )
     name, revision = base_of(folder)
     if not name:
         raise ModelError(
@@ -240,13 +251,13 @@ def _base_of(source: ModelSource, folder: Path) -> ModelSource:
     return replace(source, name=name, revision=revision)
 
 
-def base_name(source: ModelSource) -> str:
+def base_name(source: ModelSource, met: tuple[Path, ...] = ()) -> str:
     """What adapters that are made on this source are for: its name, or that of the base where it is a PEFT folder."""
     source = _with_file(source)
     if source.name in SHIPPED or source.name.startswith("random/") or source.gguf_file:
         return source.name
     peft = adapter_folder(source.name, source.revision)
-    return source.name if peft is None else base_name(_base_of(source, peft))
+    return source.name if peft is None else base_name(_base_of(source, peft, met), (*met, peft.resolve()))
 
 
 def fingerprint(model: torch.nn.Module) -> str:

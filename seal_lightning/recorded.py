@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from seal_lightning.bounded import read_bytes
+from seal_lightning.contained import contained
 from seal_lightning.data.rows import read_rows
 from seal_lightning.errors import DataError, JournalError
 from seal_lightning.evaluation import bootstrap_interval
@@ -141,7 +142,8 @@ def _journals(place: Path) -> dict[str, list[Path]] | None:
     """The files of each journal that `place` means, by the journal's name; None where it is for `read_run`."""
     if place.is_dir():
         folder = place / "journal" if (place / "journal").is_dir() else place
-        files = [path for path in sorted(folder.iterdir()) if JOURNAL.fullmatch(path.name)]
+        inside = [path for path in sorted(folder.iterdir()) if JOURNAL.fullmatch(path.name)]
+        files = [contained(place, path.relative_to(place)) for path in inside]
         if not files:
             got = "one without journals (*.jsonl)"
             raise NothingFinished(f"{place}: expected a run folder, got {got}: name a run's folder")

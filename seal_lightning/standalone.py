@@ -19,7 +19,8 @@ import yaml
 
 from seal_lightning.adapters import base_of, carried, merge_lora, read_lora, stack
 from seal_lightning.bounded_yaml import load_yaml
-from seal_lightning.config_errors import read_config_files
+from seal_lightning.config_errors import given_options, one_line, read_config_files
+from seal_lightning.contained import contained
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.fit_stamp import is_noted
 from seal_lightning.journal import Journal
@@ -30,11 +31,12 @@ from seal_lightning.ownership import OWNER, owning
 from seal_lightning.policy import Policy
 from seal_lightning.run_stamp import FILE, Record, Rules, compare, read_record, show_changes, without_record
 from seal_lightning.saving import NOT_HERE, SavingError, is_used
+from seal_lightning.trust import FLAG, allowed_settings
 
 log = logging.getLogger(__name__)
 
 FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
-ONE_RUN = ("resume", "dry_run", "allow_other_versions")  # options of a single start, which are not kept
+ONE_RUN = ("resume", "dry_run", "allow_other_versions", "trust_policy")  # options of a single start, which are not kept
 TINY = 5_000_000  # parameters
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -68,6 +70,12 @@ def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, Any
         help="A run of `seal fit`: its best policy writes and is adapted, with the run's settings of `model`. Or a "
         "PEFT folder for model.source.",
     )
+    parser.add_argument(
+        FLAG,
+        action="store_true",
+        help="Let the run of --policy name classes, remote code, endpoints, keys and paths of its own; "
+        "they run here as you. Only on the command line.",
+    )
     parser.add_argument("--device", type=Device, default="auto", help="auto takes a GPU where there is one.")
     parser.add_argument(
         "--log_level",
@@ -80,7 +88,7 @@ def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, Any
         action="store_true",
         help="Resume what other versions of seal-lightning or of its libraries began; run.json says so then.",
     )
-    if settings := _settings_of(_given(args, "policy")):
+    if settings := _settings_of(_given(args, "policy"), args):
         parser.set_defaults({f"model.{name}": value for name, value in settings.items()})
 
 
@@ -95,19 +103,24 @@ def _given(args: Sequence[str], option: str) -> str | None:
     return found[-1] if found and isinstance(found[-1], str) else None
 
 
-def _settings_of(policy: str | None) -> dict[str, Any]:
-    """The `model` section of a run's configuration, without what only a fit needs."""
-    path = Path(policy).expanduser() / "config.yaml" if policy else None
-    if path is None or not path.is_file():
+def _settings_of(policy: str | None, args: Sequence[str]) -> dict[str, Any]:
+    """The `model` section of a run's configuration, without what only a fit needs, and what only the user may name."""
+    run = Path(policy).expanduser() if policy else None
+    files = read_config_files(args)
+    if named := [path for path, content in files if FLAG[2:] in content]:
+        raise ConfigError(f"{FLAG[2:]} in {named[-1]}: expected it on the command line, for one start: write {FLAG}")
+    if run is None or not (run / "config.yaml").is_file():
         return {}
+    path = contained(run, "config.yaml", error=ConfigError)
     try:
         found = load_yaml(path.read_text(encoding="utf-8"))["model"]
-        return {name: value for name, value in found.items() if name not in FIT_ONLY}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:120]
+        settings = {name: value for name, value in found.items() if name not in FIT_ONLY}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = "another file" if isinstance(error, LookupError | TypeError | AttributeError) else one_line(str(error))
         raise ConfigError(
             f"--policy {policy}: expected a run's config.yaml with model, got {reason}: check the path"
         ) from error
+    return allowed_settings(settings, run=run, given=given_options(args, files), trusted=FLAG in args)
 
 
 @contextmanager
@@ -253,4 +266,4 @@ def _policy_folder(policy: str) -> Path:
             f"--policy {policy}: expected a run of seal fit with a policy, or a PEFT folder, got none: name the run's "
             "folder, or give whole weights as model.source.name"
         )
-    return found[0]
+    return found[0] if found[0] == folder else contained(folder, "policy", error=ConfigError)

@@ -152,7 +152,7 @@ def test_fit_and_adapt_on_a_multimodal_folder(multimodal, family, tmp_path):
     assert len(names) == 28 and all("language_model" in name for name in names)
     (tmp_path / "bridge.txt").write_text("The Harrow Bridge was opened in 1874.\n")
     options = ["--output", str(tmp_path / "out"), "--learn", "passage", "--model.inner_loop.epochs", "1"]
-    options += ["--model.inner_loop.target_modules", "all-linear", "--policy", str(run)]
+    options += ["--model.inner_loop.target_modules", "all-linear", "--policy", str(run), "--trust_policy"]
     assert main(["adapt", str(tmp_path / "bridge.txt"), *source, *options]) == 0
     (folder,) = (tmp_path / "out" / "adapters").iterdir()
     assert load_file(folder / "adapter_model.safetensors").keys() == names.keys()
@@ -434,7 +434,7 @@ def test_the_policy_of_a_run_on_a_peft_folder_is_not_counted_twice(base, tmp_pat
     fault_injection.finished(fault_injection.fit(run, "single", *source))
     (tmp_path / "bridge.txt").write_text("The Harrow Bridge was opened in 1874.\n")
     options = ["--learn", "passage", "--model.inner_loop.epochs", "1", "--model.inner_loop.learning_rate", "1e-30"]
-    for name, more in {"with": ["--policy", str(run)], "without": []}.items():
+    for name, more in {"with": ["--policy", str(run), "--trust_policy"], "without": []}.items():
         out = ["--output", str(tmp_path / name)]
         assert main(["adapt", str(tmp_path / "bridge.txt"), *out, *source, *options, *more]) == 0
     policy = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(run / "policy"))

@@ -89,7 +89,7 @@ def test_remote_code_is_not_run(saved, tmp_path):
     folder = saved()
     edit(folder / "config.json", model_type="mine", auto_map={"AutoConfig": "mine.Config"})
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(ModelError, match=r"config\.json cannot be loaded"):
+    with pytest.raises(ModelError, match=r"config\.json needs Python code that comes with the model, which is not run"):
         load_model(ModelSource(name=str(folder)))
     assert not (tmp_path / "ran").exists()
 

@@ -5,17 +5,16 @@ from seal_lightning.adapters.export import (
     LoRA,
     adapter_state,
     bank_lora,
-    base_of,
     carried,
     carry,
     load_adapter,
     merge_lora,
-    read_lora,
     save_adapter,
     save_lora,
     stack,
     transposed,
 )
+from seal_lightning.adapters.reading import base_of, read_lora
 from seal_lightning.adapters.whole import save_whole, whole_state
 
 __all__ = [

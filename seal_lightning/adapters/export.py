@@ -9,38 +9,19 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.adapters.bank import AdapterBank
 from seal_lightning.adapters.beside import add_update, note_shared
-from seal_lightning.bounded import parse_json
 from seal_lightning.digests import damage, recorded_in
 from seal_lightning.errors import ModelError
-from seal_lightning.finite import check_finite
 from seal_lightning.saving import whole_files
 from seal_lightning.served import save_tensors
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-# Ways to draw a LoRA that change the base weights with it.
-REBASED = ("pissa", "olora", "corda", "loftq", "lora_ga")
-# Options that make it act otherwise than by adding a product of two matrices to the output of some layers.
-_OTHER_KINDS = {
-    "use_dora": "DoRA",
-    "alora_invocation_tokens": "aLoRA, which acts from its invocation tokens on alone",
-    "use_qalora": "QALoRA",
-    "use_bdlora": "BD-LoRA",
-    "kasa_config": "KaSA",
-    "monteclora_config": "MonteCLoRA",
-    "arrow_config": "Arrow",
-    "layer_replication": "layer_replication",
-    "target_parameters": "target_parameters",
-}
 _CARRIED = "_carried_adapter"  # on a model
 
 
@@ -114,29 +95,6 @@ def stack(parts: Sequence[LoRA]) -> LoRA:
     return LoRA(stacked, 1.0)
 
 
-def read_lora(folder: str | Path) -> LoRA:
-    """The LoRA of a PEFT folder.
-
-    Raises:
-        ModelError: There is none, it was damaged since it was written, or it is of a kind that adds something else than
-            the product of A and B.
-    """
-    check_undamaged(Path(folder))
-    try:
-        config: Any = LoraConfig.from_pretrained(str(folder))
-        state = load_file(Path(folder) / WEIGHTS)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ModelError(
-            f"{folder}: expected a PEFT folder with adapter_config.json and {WEIGHTS}, got {reason}: check the path"
-        ) from error
-    kind = _other_kind(config, state)
-    if kind:
-        raise ModelError(f"{folder}: expected a plain LoRA, got one with {kind}: merge it into its base with peft")
-    check_finite(state, str(folder), advice="it has diverged in training or is damaged, take another one")
-    return _of_one_rank(config, state)
-
-
 def check_undamaged(folder: Path) -> None:
     """Whether weights are those that were written, where a result file beside them records that.
 
@@ -148,44 +106,6 @@ def check_undamaged(folder: Path) -> None:
             f"{folder}: expected the weights that were written there, got damaged ones: {found}; copy the folder "
             "again, or resume the run that wrote it (if you changed them on purpose, remove sha256 from the JSON there)"
         )
-
-
-def base_of(folder: str | Path) -> tuple[str | None, str | None]:
-    """What the adapter of a PEFT folder is for, as its configuration calls that, and the base's revision."""
-    config = parse_json((Path(folder) / CONFIG).read_text(encoding="utf-8"))
-    return config.get("base_model_name_or_path") or None, config.get("revision")
-
-
-def _other_kind(config: Any, state: dict[str, torch.Tensor]) -> str | None:
-    """What a LoRA does besides adding a product of two matrices; None where that is all."""
-    for option, kind in _OTHER_KINDS.items():
-        if getattr(config, option, None):  # releases of peft differ in what they know
-            return kind
-    if isinstance(config.init_lora_weights, str) and config.init_lora_weights.startswith(REBASED):
-        return f"init_lora_weights={config.init_lora_weights}, which has changed the base"
-    other = sorted(name for name in state if not name.endswith((".lora_A.weight", ".lora_B.weight")))
-    return f"{other[0]} besides" if other else None
-
-
-def _of_one_rank(config: Any, state: dict[str, torch.Tensor]) -> LoRA:
-    """A LoRA whose layers may differ in rank and alpha, filled up with zeros to one rank and one scale."""
-    layers = sorted({name.rsplit(".lora_", 1)[0] for name in state})
-    ranks = {layer: state[f"{layer}.lora_A.weight"].shape[0] for layer in layers}
-    scales = {}
-    for layer, rank in ranks.items():
-        name = layer.removeprefix("base_model.model.")  # as peft compares it
-        alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, name), config.lora_alpha)
-        scales[layer] = alpha / (rank**0.5 if config.use_rslora else rank)
-    if len(set(ranks.values())) == 1 and len(set(scales.values())) == 1:
-        return LoRA(state, scales[layers[0]])
-    widest = max(ranks.values())
-    filled = {}
-    for layer in layers:
-        lora_A, lora_B = (state[f"{layer}.lora_{part}.weight"].float() for part in "AB")
-        missing = widest - ranks[layer]
-        filled[f"{layer}.lora_A.weight"] = functional.pad(lora_A, (0, 0, 0, missing)).contiguous()
-        filled[f"{layer}.lora_B.weight"] = functional.pad(scales[layer] * lora_B, (0, missing)).contiguous()
-    return LoRA(filled, 1.0)
 
 
 def merge_lora(model: Any, lora: LoRA) -> None:

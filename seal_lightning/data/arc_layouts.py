@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 from seal_lightning.bounded import parse_json
+from seal_lightning.contained import contained
 from seal_lightning.data.rows import Row, read_rows
 from seal_lightning.errors import DataError, check_count
 
@@ -206,7 +207,8 @@ def _solutions_beside(file: Path) -> Path | None:
 
 def _json_files(folder: Path) -> Iterator[Path]:
     """All .json files below a folder that are not hidden, by folder and then by id."""
-    files = (file for file in folder.rglob("*.json") if file.is_file())
+    found = (file for file in folder.rglob("*.json") if file.is_file())
+    files = (contained(folder, file.relative_to(folder)) for file in found)
     seen = (file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
     return iter(sorted(seen, key=lambda file: (file.relative_to(folder).parent.parts, file.stem)))
 

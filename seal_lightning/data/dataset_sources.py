@@ -21,6 +21,7 @@ from os.path import realpath
 from pathlib import Path
 from typing import Any
 
+from seal_lightning.data.dataset_cards import check_cards, check_within
 from seal_lightning.data.rows import LINES, Row, read_rows, read_text
 from seal_lightning.data.separated import named, separator_of, within
 from seal_lightning.errors import ConfigError, DataError
@@ -119,12 +120,19 @@ def _of_saved(source: Source, folder: Path) -> Table:
 
     for option in ("name", "data_files"):
         source._refuse(option, "a folder of save_to_disk")
-    loaded = _asked(source, lambda: datasets.load_from_disk(str(folder)))
+    loaded: Any = _asked(source, lambda: datasets.load_from_disk(str(folder)))
+    check_within(folder.absolute(), _filenames(loaded.cache_files))
     if isinstance(loaded, Mapping):
         return _table(source, loaded[_split(source, list(loaded))])
     if source.split is not None and source.split != str(loaded.split):
         raise DataError(f"{folder}: expected split {source.split!r}, got a data set without splits: set split to null")
     return _table(source, loaded)
+
+
+def _filenames(cached: Any) -> Iterator[Path]:
+    """The files that a data set, or each of its splits, lies in."""
+    for files in cached.values() if isinstance(cached, Mapping) else [cached]:
+        yield from (Path(file["filename"]).absolute() for file in files)
 
 
 def _of_folder(source: Source, folder: Path) -> Table:
@@ -135,8 +143,12 @@ def _of_folder(source: Source, folder: Path) -> Table:
     if not seen:
         raise DataError(f"{folder}: expected files that end in {', '.join(ENDINGS)}, got none: check the path")
     options = {"name": source.name, "data_files": source.data_files}
+    if source.data_files is None:
+        check_cards(folder)
     builder = _asked(source, lambda: datasets.load_dataset_builder(str(folder), **options))
     by_split = {str(split): list(map(Path, files)) for split, files in (builder.config.data_files or {}).items()}
+    if source.data_files is None:
+        check_within(folder.absolute(), (file.absolute() for files in by_split.values() for file in files))
     read = {realpath(file) for files in by_split.values() for file in files}
     if source.data_files is None and (left := [file for file in seen if realpath(file) not in read]):
         names = ", ".join(str(file.relative_to(folder)) for file in left[:3]) + ("…" if len(left) > 3 else "")

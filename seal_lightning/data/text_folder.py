@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seal_lightning.bounded import read_bytes
+from seal_lightning.contained import contained
 from seal_lightning.data.base import Reader, check_path, unite
 from seal_lightning.data.conversion import MissingExtra, convert
 from seal_lightning.data.formats import ending, kind_of
@@ -110,7 +111,7 @@ class TextFolder(Reader):
             raise DataError(f"{root}: expected a file or folder, got {got}")
         files, folders = self._files(root)
         files = [(name, file) for name, file in files if not (but and file.exists() and file.samefile(but))]
-        read = _Folder(self.path, self.strict)
+        read = _Folder(self.path, root, self.strict)
         rows = [pair for name, file in files for pair in read.contexts(name, file)]
         contexts = unite(rows)
         left_out = read.left_out(len(files), folders, repeated=len(rows) - len(contexts))
@@ -159,8 +160,9 @@ def _foreign(root: Path, closed: list[str]) -> set[Path]:
 class _Folder:
     """Reads the files of one folder and keeps what was left out."""
 
-    def __init__(self, path: str, strict: bool) -> None:
+    def __init__(self, path: str, root: Path, strict: bool) -> None:
         self.path = path
+        self.root = root
         self.strict = strict
         self.not_read: list[str] = []
         self.no_files: list[str] = []
@@ -173,7 +175,7 @@ class _Folder:
 
     def contexts(self, name: str, file: Path) -> Iterator[tuple[Row, Context]]:
         try:
-            for context in _contexts(file, name):
+            for context in _contexts(contained(self.root, name), name):
                 yield Row(file, "the file", {}), context
         except NoFile:
             self.no_files.append(name)

@@ -76,8 +76,9 @@ def _check_free(*names: str) -> None:
     """Only an earlier report is written over: `fit.html` would have `fit.md`, a run's table, beside it."""
     for name in names:
         path = Path(name).expanduser()
-        if path.exists() and not (path.is_file() and OURS.search(path.read_bytes())):
+        if path.is_symlink() or (path.exists() and not (path.is_file() and OURS.search(path.read_bytes()))):
+            got = "a link" if path.is_symlink() else "another file or a folder"  # a run's link may lead anywhere
             raise ConfigError(
-                f"{name}: expected a new file or an earlier report, got another file or a folder: choose another name "
-                "with --output (the Markdown file gets the same name with .md)"
+                f"{name}: expected a new file or an earlier report, got {got}: choose another name with --output (the "
+                "Markdown file gets the same name with .md)"
             )

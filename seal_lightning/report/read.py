@@ -17,8 +17,9 @@ from typing import Any
 
 import yaml
 
-from seal_lightning.bounded import parse_json, read_bytes
+from seal_lightning.bounded import check_plain, parse_json, read_bytes
 from seal_lightning.bounded_yaml import load_yaml, place_of
+from seal_lightning.contained import contained
 from seal_lightning.errors import DataError
 from seal_lightning.journal import unfinished_units
 from seal_lightning.left_out import MISSING, added
@@ -28,6 +29,13 @@ from seal_lightning.retention import FILE as RETENTION
 from seal_lightning.retention import RetentionMatrix, read_matrices
 from seal_lightning.types import Rollout
 
+TABLES = ("fit", "test", "validation")
+FILES = ("config*.yaml", "settings*.yaml", *(f"{name}.{kind}" for name in TABLES for kind in ("json", "md")), RETENTION)
+FILES += (
+    "policy/selection.json",
+    "adapters/*/adaptation.json",
+    "csv/version_*/metrics.csv",
+)  # of a run, beside its journals
 OF_A_FIT = re.compile(r"(train|validation)-(\d{3})")
 MOST = 200_000  # characters of a configuration or table that are read
 
@@ -87,6 +95,7 @@ def read(source: str) -> Run:
         DataError: Nothing is there, or something in it cannot be used.
     """
     place = Path(source).expanduser()
+    _check_files(place)
     name = Path(os.path.realpath(place)).name or source  # which takes links that lead in a circle, too
     if place.is_file() and _holds_matrices(place):
         return Run(name, source, matrices=read_matrices(place), recorded=True)
@@ -100,7 +109,7 @@ def read(source: str) -> Run:
         entries = []
     files = [file for entry in entries for file in entry.files]
     adapted = sorted((place / "adapters").glob("*/adaptation.json"))
-    tables = [place / f"{command}.json" for command in ("fit", "test", "validation")]
+    tables = [place / f"{command}.json" for command in TABLES]
     return Run(
         name=name,
         source=source,
@@ -120,6 +129,12 @@ def read(source: str) -> Run:
         written=max((file.stat().st_mtime for file in files), default=None),
         recorded=any(entry.run for entry in entries),
     )
+
+
+def _check_files(run: Path) -> None:
+    """Raises `DataError` where a file of the run is a link to one elsewhere, or none that ends."""
+    for path in (path for pattern in FILES for path in sorted(run.glob(pattern))):
+        check_plain(contained(run, path.relative_to(run)))
 
 
 # -- journals ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,106 @@
+"""Chat templates are programs of whoever made the model: they are run in a sandbox, and for a limited time.
+
+transformers' sandbox keeps a template from Python's internals and from files. Here it is kept from running on: what it
+is made of is checked before it is compiled (compiling already computes what is constant), and while it runs, its steps,
+its time and its memory are counted. A single operation of Python is not interrupted, so those that can make much of
+little are refused or kept small.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jinja2 import Environment, nodes
+
+from seal_lightning.errors import ModelError, SealError
+
+CHARACTERS = 200_000  # of a template; the longest known ones have about 30,000
+NUMBER = 100_000  # the largest number in one; known ones have 16,384
+RANGE = 10_000  # numbers of one range
+STEPS = 1_000_000  # lines of the compiled template
+SECONDS = 10.0
+MEMORY = 1 << 19  # KiB that the process may grow by
+_WIDE = re.compile(r"[%{][^%{}]{0,20}\d{5,}")  # a format that fills up
+_SIMPLE = (nodes.Const, nodes.Name, nodes.Getattr, nodes.Getitem)
+
+
+class TemplateOverrun(SealError):
+    """A template ran on; nobody takes that for a template that cannot do something."""
+
+    exit_code = ModelError.exit_code
+
+
+def check_source(source: str, environment: Environment) -> None:
+    """Refuse a template that is too long, or could make something huge in one step.
+
+    Raises:
+        ValueError: What it holds, without the model's name.
+        jinja2.TemplateError: It is no template.
+    """
+    if len(source) > CHARACTERS:
+        raise ValueError(f"expected at most {CHARACTERS:,} characters, got {len(source):,}")
+    for node in environment.parse(source).find_all((nodes.Pow, nodes.Mul, nodes.Const)):
+        if isinstance(node, nodes.Pow):
+            raise ValueError(f"line {node.lineno}: powers are not computed (**)")
+        if isinstance(node, nodes.Mul) and not all(isinstance(side, _SIMPLE) for side in (node.left, node.right)):
+            raise ValueError(f"line {node.lineno}: products of more than two names or numbers are not computed")
+        if isinstance(node, nodes.Const):
+            _check_constant(node)
+
+
+def _check_constant(node: nodes.Const) -> None:
+    value = node.value
+    if isinstance(value, int | float) and not abs(value) <= NUMBER:
+        raise ValueError(f"line {node.lineno}: expected numbers up to {NUMBER:,}, got {value!r:.40}")
+    if isinstance(value, str) and (wide := _WIDE.search(value)):
+        raise ValueError(f"line {node.lineno}: expected widths of up to 4 digits, got {wide[0]!r}")
+
+
+def short_range(*bounds: int) -> range:
+    """`range` of at most `RANGE` numbers, for templates. Raises `OverflowError`."""
+    numbers = range(*bounds)
+    if len(numbers) > RANGE:
+        raise OverflowError(f"expected a range of at most {RANGE:,} numbers, got {len(numbers):,}")
+    return numbers
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Let templates that are rendered in this block, on this thread, run for a limited time.
+
+    Raises:
+        TemplateOverrun: From within the template, which ends it.
+    """
+    before = sys.gettrace()
+    ends, most, steps = time.monotonic() + SECONDS, _peak() + MEMORY, 0
+
+    def on_line(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps > STEPS:
+            raise TemplateOverrun(f"it takes more than {STEPS:,} steps")
+        if time.monotonic() > ends:
+            raise TemplateOverrun(f"it takes more than {SECONDS:g} seconds")
+        if _peak() > most:
+            raise TemplateOverrun(f"it takes more than {MEMORY >> 10} MiB of memory")
+        return on_line
+
+    def on_call(frame: Any, event: str, argument: Any) -> Any:
+        return on_line if frame.f_code.co_filename == "<template>" else None  # as Jinja calls what it compiles
+
+    sys.settrace(on_call)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _peak() -> int:
+    """The most memory that the process had so far, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
