@@ -22,6 +22,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,7 @@ def _published(path: Path) -> None:
     json.dumps(to_official(run.rollouts, contexts=run.contexts, header=run.header))
 
 
+@cache
 def _parser() -> Parser:
     parser = Parser("grade")
     parser.add_argument("--config", action="config")
