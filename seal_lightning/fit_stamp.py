@@ -136,16 +136,16 @@ def begin_run(trainer: Any, module: Any, *, checkpoint: dict[str, Any] | None) -
         if trainer.is_global_zero:  # the folder may be on the first rank's node alone
             found = read_record(_folder(trainer)) if checkpoint or _was_begun(trainer) else None
         begun = checkpoint is not None or (trainer.is_global_zero and _was_begun(trainer))
-        if checkpoint:
-            of_checkpoint = to_record(checkpoint, where="--ckpt_path")
-            result: Record | SealError = compare(of_checkpoint, stamp, where="the checkpoint", round=round, rules=rules)
-        elif found is None and begun and not rules.other_versions:
-            result = without_record(_folder(trainer), rules=rules)
-        else:
-            result = Record(stamp)
+        result: Record | SealError = Record(stamp)
         if found is not None:
             where = f"journal {_folder(trainer) / FILE}"
             result = compare(found, stamp, where=where, round=round, rules=rules)
+        elif begun and not checkpoint and not rules.other_versions:
+            result = without_record(_folder(trainer), rules=rules)
+        if checkpoint:
+            of_checkpoint = to_record(checkpoint, where="--ckpt_path")
+            going_on = compare(of_checkpoint, stamp, where="the checkpoint", round=round, rules=rules)
+            result = result if found is not None else going_on
     except SealError as error:
         result = error
     first = trainer.ranks.gather(result)[0]
