@@ -37,8 +37,14 @@ log = logging.getLogger(__name__)
 # How work is batched and shared out: results agree up to rounding, and a run that is short of memory must go on.
 NOTED = ("inner_loop.max_adapters", "inner_loop.max_tokens", "answerer.batch_size", "sampler.batch_size")
 NOTED += ("evaluation_sampler.batch_size", "tuning.gradient_checkpointing", "m_step.max_length", "trainer.ranks")
-TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "limit_val_batches")
-TRAINER += ("overfit_batches", "check_val_every_n_epoch", "val_check_interval", "use_distributed_sampler")
+TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "fast_dev_run", "check_val_every_n_epoch")
+TRAINER += ("use_distributed_sampler",)
+LIMITS = (
+    "limit_train_batches",
+    "limit_val_batches",
+    "overfit_batches",
+    "val_check_interval",
+)  # 1 batch is not 1.0, all
 MODULE = ("tuning", "m_step", "evaluation")
 PARTS = ("task", "inner_loop", "grader", "reward", "rubric", "questioner", "max_answer_tokens", "answerer", "seed")
 
@@ -76,6 +82,7 @@ def fit_stamp(trainer: Any, module: Any) -> dict[str, Any]:
     }
     of_trainer = {
         **{name: getattr(trainer, name) for name in TRAINER},
+        **{name: str(getattr(trainer, name)) for name in LIMITS},
         "accumulate_grad_batches": trainer.given_accumulation,
         "validate_first": trainer.fit_loop.validate_first,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -128,20 +135,17 @@ def begin_run(trainer: Any, module: Any, *, checkpoint: dict[str, Any] | None) -
     try:
         if trainer.is_global_zero:  # the folder may be on the first rank's node alone
             found = read_record(_folder(trainer)) if checkpoint or _was_begun(trainer) else None
+        begun = checkpoint is not None or (trainer.is_global_zero and _was_begun(trainer))
+        result: Record | SealError = Record(stamp)
         if found is not None:
-            result: Record | SealError = compare(
-                found, stamp, where=f"journal {_folder(trainer) / FILE}", round=round, rules=rules
-            )
-        elif rules.other_versions or not (trainer.is_global_zero and _was_begun(trainer)):
-            result = Record(stamp)
-        else:
+            where = f"journal {_folder(trainer) / FILE}"
+            result = compare(found, stamp, where=where, round=round, rules=rules)
+        elif begun and not checkpoint and not rules.other_versions:
             result = without_record(_folder(trainer), rules=rules)
-        if checkpoint and not isinstance(result, SealError):
+        if checkpoint:
             of_checkpoint = to_record(checkpoint, where="--ckpt_path")
             going_on = compare(of_checkpoint, stamp, where="the checkpoint", round=round, rules=rules)
-            result = going_on if found is None else result
-        elif checkpoint is not None and not rules.other_versions and found is None:
-            result = without_record(_folder(trainer), rules=rules)
+            result = result if found is not None else going_on
     except SealError as error:
         result = error
     first = trainer.ranks.gather(result)[0]

@@ -256,8 +256,9 @@ def test_no_room_for_the_journal(full_disk, tmp_path):
     code, _, err = full_disk(20_000, *FIT)
     assert code == 1 and err.count("\n") == 1
     assert err.startswith("seal: journal ") and "make room and resume" in err
-    kept = {path.name for path in (tmp_path / "run" / "journal").iterdir()}
-    assert kept == {"run.json", "validation-000.rank-0.jsonl"}
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "run" / "journal").iterdir()}
+    assert {"run.json", "validation-000.rank-0.jsonl"} <= kept.keys()
+    assert all(content.endswith(b"\n") for content in kept.values())  # whole units
 
 
 def test_no_room_for_the_stamp_of_a_run(full_disk, tmp_path):

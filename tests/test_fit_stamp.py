@@ -13,6 +13,9 @@ from seal_lightning import command_line
 from seal_lightning.fit_stamp import fit_stamp, is_noted
 from seal_lightning.stamping import changed_keys
 
+# the command line silences other packages; here unusual options are tried, which they comment on
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 # What the figures depend on: a resume with another value is refused.
 STAMPED = {
     "seed_everything": "3",
@@ -86,7 +89,7 @@ STAMPED = {
     "model.m_step.warmup": "0.5",
     "model.m_step.weight_decay": "0.5",
     "model.max_answer_tokens": "9",
-    "model.answerer": '{"class_path": "fit_stamp_parts.Shouting"}',
+    "model.answerer": '{"class_path": "shouting.Shouting"}',
     "model.seed": "7",
     "data": '{"class_path": "seal_lightning.data.SEALDataModule", "init_args": {"contexts_per_unit": 3}}',
     "filter": '{"class_path": "seal_lightning.callbacks.ReSTEMFilter", "init_args": {"k": 2}}',
@@ -124,7 +127,7 @@ FREE = {
     "trainer.limit_test_batches": "3",
     "trainer.limit_predict_batches": "3",
     "trainer.enable_checkpointing": "true",
-    "trainer.enable_progress_bar": "false",
+    "trainer.enable_progress_bar": None,  # not without the progress of the E-step
     "trainer.benchmark": "true",
     "trainer.profiler": "simple",
     "trainer.detect_anomaly": "true",
@@ -148,9 +151,20 @@ FREE = {
     "progress.every_seconds": "3",
     "ckpt_path": "last",
 }
+# What an option needs beside it.
+WITH = {"model.e_step.score_by": ["--model.e_step.repeats", "1"]}
 NO_SETTINGS = {"help", "config", "print_config"}
 # By the base model's weights and tokenizer, which these would load; tests/test_model.py shows that those tell them.
 BY_WEIGHTS = {"revision", "quantization", "gguf_file", "date", "template_args"}
+
+
+SHOUTING = """\
+from seal_lightning.sampling import LocalAnswerer
+
+
+class Shouting(LocalAnswerer):
+    pass
+"""
 
 
 @pytest.fixture
@@ -159,6 +173,8 @@ def begun(monkeypatch, tmp_path):
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)  # set back at the end, whatever sets it
+    (tmp_path / "shouting.py").write_text(SHOUTING)
+    monkeypatch.syspath_prepend(tmp_path)
     made = []
     monkeypatch.setattr(command_line.SEALCLI, "_run_subcommand", lambda cli, name: made.append(cli))
 
@@ -201,9 +217,9 @@ def test_every_option_is_classified(begun):
 def test_an_option_is_in_the_stamp_noted_or_free(begun, name, value):
     if name.rpartition(".")[2] in BY_WEIGHTS:
         pytest.skip("told by the base model's weights and tokenizer")
-    load = name.startswith("model.source.")
+    load, beside = name.startswith("model.source."), WITH.get(name, [])
     try:
-        before, after = stamp_of(begun(load=load)), stamp_of(begun(f"--{name}", value, load=load))
+        before, after = stamp_of(begun(*beside, load=load)), stamp_of(begun(f"--{name}", value, *beside, load=load))
     finally:
         logging.getLogger("seal_lightning").setLevel(logging.WARNING)
     changed = changed_keys(before, after)
