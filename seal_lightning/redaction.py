@@ -19,11 +19,15 @@ HIDDEN = "[hidden]"
 QUOTED = 300  # characters at most of what a server said, in a message
 REFERENCE = "env:"  # before the name of an environment variable, in place of the secret that it holds
 _SECRET = re.compile(
-    r"(key|api_?keys|token|secrets?|passw(or)?ds?|passphrase|pwd|credentials?|auth|authorization|cookies?|bearer"
-    r"|signature|(^|_)(sig|pass|jwt))$"
+    r"(key|api_?keys|token|secrets?|passw(or)?ds?|passphrase|passcode|pwd|credentials?|auth|authorization|cookies?|bearer"
+    r"|signature|connection_?string|webhook(_ur[il])?|(^|_)(sig|pass|jwt|pat|otp)"
+    r"|((api|private|access)_?key|token|secret|password)_(value|pem|text|data))$"
 )
+_PASSWORD = re.compile(r"(?i)(passw|passcode|pwd|(^|_)pin$)")  # which may consist of digits
 _HARMLESS = re.compile(r"(^|_)(cache_key|(bos|eos|pad|unk|sep|cls|mask|stop|image)_token)$")
 _USER = re.compile(r"(\w://)[^/@\s]+@")
+_QUERY = re.compile(r"([?&;]([\w.-]+)=)[^&;#\s'\"]+")  # a parameter of a URL
+_WITHIN_URLS = ("code", "sv", "sig")  # parameters that admit whoever has the URL
 _STARS = re.compile(r"\*{3,}")  # as in sk-ab****yz, in refusals of a wrong key
 _EDGE = re.compile(r"[\s'\"]")  # of a word, which is hidden as a whole
 _PIECE = 6  # so many characters in a row of a secret give it away
@@ -64,26 +68,41 @@ def secrets_in(content: Any, path: str = "") -> list[str]:
     return []
 
 
-def without_secrets(content: Any) -> Any:
-    """A configuration without options that are called like a secret, and URLs without user and password."""
+def without_secrets(content: Any, *, secret: bool = False) -> Any:
+    """A configuration without what is called like a secret, at any depth, and URLs without users, passwords and keys.
+
+    Args:
+        content: JSON values.
+        secret: Whether it stands below a name of a secret; references to the environment stay there, too.
+    """
     if isinstance(content, dict):
-        return {
-            key: without_secrets(value)
+        below = {key: secret or is_secret(str(key)) for key in content}
+        kept = {
+            key: value
             for key, value in content.items()
-            if is_reference(value) or not (isinstance(value, str) and is_secret(str(key)))
+            if not (below[key] and _tells(value)) and not (isinstance(value, int) and _PASSWORD.search(str(key)))
         }
+        return {key: without_secrets(value, secret=below[key]) for key, value in kept.items()}
     if isinstance(content, list):
-        return [without_secrets(item) for item in content]
+        return [without_secrets(item, secret=secret) for item in content if not (secret and _tells(item))]
     return without_user(content) if isinstance(content, str) else content
 
 
-def without_user(text: str) -> str:
-    """A text in which URLs have no user and password.
+def _tells(value: Any) -> bool:
+    return isinstance(value, str) and not is_reference(value)
 
-    >>> without_user("see https://me:pw@host/v1")
-    'see https://host/v1'
+
+def without_user(text: str) -> str:
+    """A text in which URLs have no user and password, and no key among their parameters.
+
+    >>> without_user("see https://me:pw@host/v1?api_key=abc&page=2")
+    'see https://host/v1?api_key=[hidden]&page=2'
     """
-    return _USER.sub(r"\1", text)
+    return _QUERY.sub(_without_value, _USER.sub(r"\1", text))
+
+
+def _without_value(found: re.Match[str]) -> str:
+    return f"{found[1]}{HIDDEN}" if is_secret(found[2]) or found[2] in _WITHIN_URLS else found[0]
 
 
 # -- by value ----------------------------------------------------------------------------------------------------------

@@ -72,6 +72,24 @@ def test_short_and_missing_secrets():
     assert redact("key abc") == "key abc"
 
 
+def test_secrets_in_any_form_are_left_out():
+    content = {
+        "api_key": {"value": "sk-1", "from": "env:A"},
+        "X-Api-Key": ["sk-2", None],
+        "password": 1234,
+        "per_token": 0.5,
+        "url": "https://host/v1?sig=abc&page=2",
+        "headers": {"private-key-pem": "abc", "connection_string": "abc", "webhook_url": "https://host/abc"},
+    }
+    assert without_secrets(content) == {
+        "api_key": {"from": "env:A"},
+        "X-Api-Key": [None],
+        "per_token": 0.5,
+        "url": "https://host/v1?sig=[hidden]&page=2",
+        "headers": {},
+    }
+
+
 def test_the_name_of_a_variable_is_no_secret():
     assert [is_reference(value) for value in ("env:MY_KEY", "env:sk-123", "env:", "MY_KEY", 3)] == [True, *[False] * 4]
     assert without_secrets({"key": "env:MY_KEY", "auth": "env:sk-123"}) == {"key": "env:MY_KEY"}
