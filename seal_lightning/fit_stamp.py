@@ -138,7 +138,7 @@ def begin_run(trainer: Any, module: Any, *, checkpoint: dict[str, Any] | None) -
         begun = checkpoint is not None or (trainer.is_global_zero and _was_begun(trainer))
         result: Record | SealError = Record(stamp)
         if found is not None:
-            where = f"journal {_folder(trainer) / FILE}"
+            where = str(_folder(trainer) / FILE)
             result = compare(found, stamp, where=where, round=round, rules=rules)
         elif begun and not checkpoint and not rules.other_versions:
             result = without_record(_folder(trainer), rules=rules)
@@ -175,17 +175,17 @@ def save_run(trainer: Any, module: Any) -> None:
 
 def told_changes(run: Path) -> str:
     """What changed in the middle of a run, a line of Markdown; empty where nothing did."""
-    record = read_record(run / "journal")
+    record = read_record(run)
     lines = [f"from round {one.round + 1} on, {show_changes([one])}" for one in (record.changes if record else ())]
     return f"Settings that changed: {'; '.join(lines)}." if lines else ""
 
 
 def _folder(trainer: Any) -> Path:
-    return Path(trainer.default_root_dir) / "journal"
+    return Path(trainer.default_root_dir)
 
 
 def _was_begun(trainer: Any) -> bool:
     """Whether the folder holds anything of a fit, which other settings would be mixed with."""
     phases = [f"{phase}-[0-9][0-9][0-9].rank-*.jsonl" for phase in ("train", "validation")]
     checkpoint = trainer.checkpoints / "last.ckpt"
-    return checkpoint.exists() or any(is_begun(_folder(trainer), pattern) for pattern in phases)
+    return checkpoint.exists() or any(is_begun(_folder(trainer) / "journal", pattern) for pattern in phases)

@@ -1,7 +1,7 @@
 """The stamp of a run: what all its figures depend on, written before the first of them and compared by every resume.
 
 The journals' own stamps tell one phase from another; this one tells runs apart, also between rounds, when no journal is
-open. It lies beside the journals as `run.json`, and in the checkpoints of a fit, so that neither goes on with settings
+open. It lies in the run folder as `run.json`, and in the checkpoints of a fit, so that neither goes on with settings
 of another run. A difference is refused by name. What may differ on purpose (`Rules`) is written down with the
 round from which on it holds, for the report. Which settings may change: docs/resuming.md.
 """
@@ -112,7 +112,7 @@ def compare(record: Record, stamp: Mapping[str, Any], *, where: str, round: int,
 def without_record(folder: Path, *, rules: Rules) -> StaleJournalError:
     """The error of a run that was begun, and has no stamp."""
     return StaleJournalError(
-        f"journal {folder}: expected the settings of this run in {FILE}, got no such file, as of an earlier version: "
+        f"{folder}: expected the settings of this run in {FILE}, got no such file, as of an earlier version: "
         f"bring it back, finish the run with that version, or go on without comparing by {rules.versions_option}. "
         "Nothing was overwritten"
     )
@@ -153,7 +153,7 @@ def to_record(content: Any, *, where: str) -> Record:
 
 
 def save_record(folder: Path, record: Record) -> None:
-    """Write the record beside the journals. Raises `SavingError` where it cannot be."""
+    """Write the record. Raises `SavingError` where it cannot be."""
     folder.mkdir(parents=True, exist_ok=True)
     save_text(folder / FILE, json.dumps(record.to_dict(), ensure_ascii=False, indent=1) + "\n")
 

@@ -185,7 +185,7 @@ def test_between_rounds_other_settings_are_refused_and_more_rounds_are_not(two_r
         said = resumed(run, option, value, code=2)
         assert f"run.json: written with other settings ({words}" in said and "Traceback" not in said
         assert {path: path.read_bytes() for path in kept} == kept
-    (run / "journal" / FILE).unlink()
+    (run / FILE).unlink()
     for path in (run / "journal").iterdir():
         path.unlink()
     assert "the checkpoint: written with other settings (model.seed: was 0, is 9)" in resumed(
@@ -200,14 +200,14 @@ def test_between_rounds_other_settings_are_refused_and_more_rounds_are_not(two_r
 def test_a_run_of_an_earlier_version_is_resumed_only_on_purpose(two_rounds, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(two_rounds, run)
-    (run / "journal" / FILE).unlink()
+    (run / FILE).unlink()
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     del checkpoint["seal"]["run"]
     torch.save(checkpoint, run / "checkpoints" / "last.ckpt")
     said = resumed(run, code=2)
     assert "expected the settings of this run in run.json, got no such file, as of an earlier version" in said
     resumed(run, "--trainer.allow_other_versions", "true", code=0)
-    assert json.loads((run / "journal" / FILE).read_text())["changes"] == []
+    assert json.loads((run / FILE).read_text())["changes"] == []
 
 
 def test_a_stamp_of_a_run_that_computed_nothing_binds_nobody(tmp_path):
