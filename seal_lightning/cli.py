@@ -21,7 +21,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 
 from seal_lightning import __version__
 from seal_lightning.allocator import keep_freed_memory
-from seal_lightning.errors import RESUME, ConfigError, Ended, SealError, Stopped
+from seal_lightning.errors import RESUME, BySignal, ConfigError, Ended, SealError
 from seal_lightning.escaping import single_line
 from seal_lightning.saving import FULL_OR_BROKEN, SavingError, cannot_save, disk_error
 from seal_lightning.stopping import ended_by_signals, work_begins
@@ -193,7 +193,7 @@ def _quiet(level: str) -> Iterator[None]:
 
 
 def _stopped(stop: SystemExit, args: Sequence[str]) -> int:
-    if isinstance(stop, Stopped | Ended):
+    if isinstance(stop, BySignal):
         return _fail(_ended(stop.number, args), 128 + stop.number)
     if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into exit(1)
         return _fail(_ended(signal.SIGINT, args), 130)

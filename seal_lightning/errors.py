@@ -71,8 +71,8 @@ class DivergedError(SealError, ArithmeticError):
     """The policy is not finite any more; what was saved before is kept, and is not replaced by it."""
 
 
-class Stopped(SystemExit):
-    """A signal asked the run to stop, and it did: at a unit's or an optimizer step's end, with everything kept.
+class BySignal(SystemExit):
+    """A signal ends the command.
 
     Args:
         number: Of the signal; the exit code is 128 more.
@@ -83,16 +83,12 @@ class Stopped(SystemExit):
         self.number = number
 
 
-class Ended(SystemExit):
-    """A signal ended the command where it stood: outside of a run's work, or because it came again.
+class Stopped(BySignal):
+    """A signal asked the run to stop, and it did: at a unit's or an optimizer step's end, with everything kept."""
 
-    Args:
-        number: Of the signal; the exit code is 128 more.
-    """
 
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.number = number
+class Ended(BySignal):
+    """A signal ended the command where it stood: outside of a run's work, or because it came again."""
 
 
 def check_count(name: str, value: object, *, least: int = 1, advice: str = "") -> int:

@@ -39,12 +39,8 @@ NOTED = ("inner_loop.max_adapters", "inner_loop.max_tokens", "answerer.batch_siz
 NOTED += ("evaluation_sampler.batch_size", "tuning.gradient_checkpointing", "m_step.max_length", "trainer.ranks")
 TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "fast_dev_run", "check_val_every_n_epoch")
 TRAINER += ("use_distributed_sampler",)
-LIMITS = (
-    "limit_train_batches",
-    "limit_val_batches",
-    "overfit_batches",
-    "val_check_interval",
-)  # 1 batch is not 1.0, all
+# As texts: 1 batch is not 1.0, all of them.
+LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval")
 MODULE = ("tuning", "m_step", "evaluation")
 PARTS = ("task", "inner_loop", "grader", "reward", "rubric", "questioner", "max_answer_tokens", "answerer", "seed")
 

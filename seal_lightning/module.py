@@ -40,13 +40,8 @@ from seal_lightning.strategies import policy_at_work
 from seal_lightning.tasks import Knowledge, Task
 from seal_lightning.types import Context, EditOutcome, Rollout
 
-DIVERGENCES = (
-    "",
-    "loss is",
-    "gradient is",
-    "weights are",
-    "logits are",
-)  # what may not be finite of a policy, for ranks to agree
+# What may not be finite of a policy, for ranks to agree.
+DIVERGENCES = ("", "loss is", "gradient is", "weights are", "logits are")
 
 
 class SEALModule(LightningModule):

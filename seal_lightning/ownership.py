@@ -23,6 +23,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from seal_lightning.bounded import parse_json
 from seal_lightning.errors import ConfigError, SealError
 from seal_lightning.saving import cannot_save
 
@@ -261,10 +262,10 @@ def _read(path: Path) -> bytes | None:
 
 def _parse(content: bytes | None) -> Owner | None:
     try:
-        row = json.loads(content or b"")
+        row = parse_json(content or b"")
         texts = {name: str(row[name])[:100] for name in ("host", "since", "command", "job")}
         return Owner(process=int(row["process"]), **texts)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from seal_lightning.finite import all_finite
+
 _FIELDS: dict[tuple[str, ...], type] = {
     ("state_dict",): dict,
     ("optimizer_states",): list,
@@ -73,13 +75,13 @@ def _wrong_field(checkpoint: Mapping[str, Any]) -> str:
 def _not_finite(checkpoint: Mapping[str, Any]) -> str:
     parts = {"state_dict": checkpoint["state_dict"], "seal.merged": checkpoint["seal"]["merged"]}
     for name, part in {**parts, "optimizer_states": checkpoint["optimizer_states"]}.items():
-        if any(not bool(torch.isfinite(tensor).all()) for tensor in _tensors(part)):
+        if not all_finite(_tensors(part)):
             return f"field {name} is not finite"
     return ""
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor) and value.is_floating_point():
+    if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping | list | tuple):
         for item in value.values() if isinstance(value, Mapping) else value:

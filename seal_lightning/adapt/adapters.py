@@ -41,7 +41,7 @@ from seal_lightning.sampling import LocalSampler, Sampler
 from seal_lightning.saving import save_text, whole
 from seal_lightning.screen import Screen
 from seal_lightning.seeding import derive_seed
-from seal_lightning.stamping import describe
+from seal_lightning.stamping import describe, digest
 from seal_lightning.types import AdapterJob, Directives
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,7 @@ class Adapted:
     @property
     def stamp(self) -> str:
         """Digest of everything that its training depends on, apart from the policy."""
-        content = json.dumps([asdict(self.job), asdict(self.inner_loop)], sort_keys=True, ensure_ascii=False)
-        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+        return digest([asdict(self.job), asdict(self.inner_loop)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +186,9 @@ def check(place: Workplace, adapters: Sequence[Adapted]) -> None:
     for adapted in adapters:
         path = place.output / "adapters" / adapted.name / RESULT
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             stamps = (content["policy"], content["stamp"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue  # there is none, or it cannot be read, which comes up when it is needed
         if stamps != (place.stamp, adapted.stamp):
             raise _of_other_settings(path.parent)
@@ -277,8 +276,7 @@ def asked_stamp(e_step: EStep, documents: Sequence[Document]) -> str:
         "most": e_step.max_answer_tokens,
     }
     asked = [[document.id, *map(asdict, document.context.queries)] for document in documents]
-    content = json.dumps([describe(parts), asked], sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    return digest([describe(parts), asked])
 
 
 # -- folders -----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from seal_lightning.adapters.bank import SlotState
 from seal_lightning.bank_training import AdapterState, JobStats
 from seal_lightning.bounded import parse_json
+from seal_lightning.finite import all_finite
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
 from seal_lightning.policy import Policy
 from seal_lightning.served import save_tensors
@@ -90,7 +91,7 @@ def _load(path: Path, stamp: str, count: int) -> list[AdapterState | None]:
                 return []
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         where = parse_json(metadata["states"])
-        if len(where) != count or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        if len(where) != count or not all_finite(tensors.values()):
             raise ValueError("other jobs, or numbers that are not finite")
         return [one and _state(number, one, tensors) for number, one in enumerate(where)]
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -7,6 +7,7 @@ tried out before the first request; where it fails later, replies that were paid
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -66,9 +67,9 @@ class Cache:
             while not place.exists() and place.parent != place:
                 place = place.parent
             if not place.is_dir():
-                raise NotADirectoryError(20, f"{place} is a file")
+                raise NotADirectoryError(errno.ENOTDIR, f"{place} is a file")
             if not os.access(place, os.W_OK | os.X_OK):
-                raise PermissionError(13, f"{place} cannot be written to")
+                raise PermissionError(errno.EACCES, f"{place} cannot be written to")
         except OSError as error:
             raise self._refused(error) from error
         except ValueError as error:  # a NUL character
@@ -183,10 +184,7 @@ class Cache:
             try:
                 stack.enter_context(taking_turns(path, pause=pause))
             except OSError as error:
-                raise ConfigError(
-                    f"cache={self.folder}: {error.strerror or error}; choose a folder you can write to, or null for "
-                    "none"
-                ) from error
+                raise self._refused(error) from error
             yield
 
     def _path(self, key: str) -> Path:
