@@ -26,6 +26,7 @@ from seal_lightning.data.text_folder import HEADINGS
 from seal_lightning.data.text_folder import _title as text_title
 from seal_lightning.errors import SealError
 from seal_lightning.escaping import markdown_cell, visible
+from seal_lightning.foreign import sound
 from seal_lightning.grading import F1, Calibrated, Contains, ExactMatch, Recall
 from seal_lightning.grading.asking import read_option
 from seal_lightning.grading.scripts import asks, count_words, spaced
@@ -308,6 +309,7 @@ READERS: Mapping[str, Read] = {
     "data.dataset_sources.HUB_NAME": HUB_NAME.fullmatch,
     **{f"data.text_folder, {suffix}": (lambda text, suffix=suffix: text_title(text, suffix)) for suffix in HEADINGS},
     "escaping.visible": visible,
+    "foreign.sound": sound,
     "escaping.markdown_cell": lambda text: markdown_cell(text, 100),
     "config_errors.explain": explain,
     "config_errors.locate": lambda text: locate(text, {"a": {"b": 1}}),

@@ -120,7 +120,7 @@ def _left_by_container(root: Path) -> Iterator[int]:
     """What the limit of this process's control group leaves, where it has one."""
     for limit, used in _LIMITS:
         try:
-            most, taken = (root / limit).read_text().strip(), (root / used).read_text().strip()
+            most, taken = ((root / name).read_text(encoding="ascii").strip() for name in (limit, used))
         except OSError:
             continue
         if most.isdecimal() and taken.isdecimal():

@@ -39,6 +39,7 @@ NOT_HERE = {
     errno.EACCES: "make it writable, or choose another folder",
     errno.EPERM: "make it writable, or choose another folder",
     errno.ENOTDIR: "choose another folder",
+    errno.EEXIST: "choose another folder",
     errno.ENOENT: "check that its folder is still there",
     errno.EISDIR: "move the folder of this name away",
     errno.ENAMETOOLONG: "choose a shorter name",
@@ -175,10 +176,11 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _is_of_another(error: OSError, path: Path) -> bool:
-    """Whether an error is about a file that was read meanwhile."""
+    """Whether an error is about a file that was read meanwhile, and not about `path` or a folder above it."""
     if error.filename is None or error.errno in NO_ROOM:
         return False
-    return not str(error.filename).startswith((f"{path}", f"{path.parent / '.saving-'}"))
+    name = os.fsdecode(error.filename)
+    return not name.startswith((f"{path}", f"{path.parent / '.saving-'}")) and Path(name) not in path.parents
 
 
 @contextmanager

@@ -114,6 +114,7 @@ FREE = {
     "trainer.min_steps": "1",
     "trainer.max_time": "00:01:00:00",
     "trainer.default_root_dir": None,
+    "trainer.give_up_after": "100",
     "trainer.logger": "false",
     "trainer.log_every_n_steps": "3",
     "trainer.executor": '{"class_path": "seal_lightning.executors.LocalExecutor"}',

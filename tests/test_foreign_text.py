@@ -19,32 +19,36 @@ LIMIT = 60
 # pattern is in one of the two lists: a new one gets a row in benchmarks/foreign_text.py first.
 COVERED = """
 config_errors data/base data/dataset_sources data/documents data/formats data/markdown data/passage_pair data/separated
-data/splitting data/text_folder data/conversion escaping grading/expectation grading/reading grading/scripts
+data/splitting data/text_folder data/conversion escaping foreign grading/expectation grading/reading grading/scripts
 grading/stems grading/words questions tasks/arc/edit tasks/directives tasks/edit_kinds tasks/edit_parsers thoughts
 """.split()
 # Patterns that see no text of a model, server or document, or such a text cut to a length before.
 ELSEWHERE = {
+    "adapters/reading": "expressions of an adapter, of at most 300 characters and of a plain form",
     "adapt/adapters": "names of adapters on the command line, documents' titles",
     "chat": "the source of a chat template",
     "checkpoints": "messages of libraries",
-    "config_files": "none",
     "continual/base": "labels from the configuration",
     "data/dataset_cards": "the card of a data set on the hub",
     "encoding": "built from the control tokens of a tokenizer, each of a known length",
+    "endpoints/batch": "ids of a server, of at most 200 characters",
     "endpoints/failures": "replies with an error, cut before",
     "endpoints/keys": "keys and addresses from the configuration",
     "endpoints/options": "addresses from the configuration",
     "isolation/probing": "names in a model's configuration",
     "lab/lines": "lines of the lab's own world",
     "lab/tokenizer": "lines of the lab's own world",
-    "masking": "tested with the redaction",
-    "policy": "names of layers",
+    "memory": "messages of libraries",
     "recorded": "names of files",
     "redaction": "tested with the redaction",
     "report": "the last line of a report's file",
     "report/measure": "names of classes",
     "report/read": "names of journals",
     "sampling/server": "refusals of our own messages",
+    "saving": "messages of libraries, names of folders",
+    "streams": "the whole of what tqdm prints between two bars, one character class after another",
+    "template_limits": "templates of at most 200,000 characters, one class of at most 20 characters",
+    "trust": "values of a run's configuration, one character class",
 }
 
 

@@ -94,7 +94,7 @@ REMEDY = "; repair the line, or remove all lines of its unit, which is then run 
         ({"scores": "1"}, 'field scores cannot be "1": it must be a list of numbers from 0 to 1'),
         ({"answers": [1]}, "field answers cannot be [1]: it must be a list of texts"),
         ({"golds": ["January"]}, 'field golds cannot be ["January"]: it must be lists of texts'),
-        ({"status": "fine"}, 'field status cannot be "fine": it must be one of ok, rejected'),
+        ({"status": "fine"}, 'field status cannot be "fine": it must be one of ok, rejected, diverged'),
         ({"kind": "other"}, 'field kind cannot be "other": it must be one of edit, passage, written'),
         ({"text": None}, "field text cannot be null: it must be a text"),
         ({"tokens": {"edit": "5"}}, 'field tokens cannot be {"edit": "5"}: it must be numbers by name'),

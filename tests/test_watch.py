@@ -38,7 +38,7 @@ def end_of(launch, *, still):
 
 @pytest.mark.parametrize(
     ("event", "still"),
-    [("unit", 1), ("e_step", 1), ("batch", 1), ("validation", 1), ("unit", 0), ("batch", 0)],
+    [("unit", 1), ("validation", 1), ("batch", 0)],
     ids=lambda value: str(value),
 )
 def test_a_rank_that_was_stopped_is_named_and_the_run_goes_on_without_it(tmp_path, event, still):

@@ -87,8 +87,8 @@ def test_the_rank_is_that_of_the_weights(tmp_path):
         ({"weights": pair(torch.ones(2), torch.ones(8, 2))}, "expected matrices A and B, got (2,) and (8, 2)"),
         ({"weights": {f"{LAYER}.lora_A.weight": torch.ones(2, 8)}}, "matrices A and B, got (2, 8) and nothing"),
         ({"weights": {"x" * 301 + ".lora_A.weight": torch.ones(2, 8)}}, "expected names of layers, got 'xxxx"),
-        ({"weights": pair(torch.full((2, 8), float("nan")), torch.ones(8, 2))}, "got values that are not finite"),
-        ({"weights": pair(torch.ones(2, 8), torch.full((8, 2), float("inf")))}, "got values that are not finite"),
+        ({"weights": pair(torch.full((2, 8), float("nan")), torch.ones(8, 2))}, f"got nan in {LAYER}.lora_A.weight"),
+        ({"weights": pair(torch.ones(2, 8), torch.full((8, 2), float("inf")))}, "got an infinite value in "),
         ({"weights": pair(torch.ones(2, 8, dtype=torch.int64), torch.ones(8, 2))}, "got torch.int64"),
     ],
 )  # fmt: skip
