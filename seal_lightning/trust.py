@@ -177,7 +177,8 @@ def _of_chosen(option: str, value: Mapping[str, Any], kinds: list[type], run: Pa
     """Of a `class_path` with its `init_args`."""
     path = value["class_path"]
     if (chosen := _our_class(path, kinds)) is None:
-        yield Wish(option, f"class_path {one_line(str(path), 100)}", CODE)
+        reason = SERVER if path == "seal_lightning.endpoints.Endpoint" else CODE  # as a fit writes it down
+        yield Wish(option, f"class_path {one_line(str(path), 100)}", reason)
         return
     for name in sorted(map(str, value.keys() - {"class_path", "init_args"})):
         yield Wish(f"{option}.{name}", _shown(value[name]), OTHER)

@@ -54,9 +54,8 @@ def test_other_versions_are_refused_or_written_down():
 
 def test_how_work_is_shared_out_is_written_down(tmp_path):
     record = going_on(trainer__ranks=4)
-    (tmp_path / "journal").mkdir()
-    save_record(tmp_path / "journal", record)
-    assert read_record(tmp_path / "journal") == record
+    save_record(tmp_path, record)
+    assert read_record(tmp_path) == record
     assert told_changes(tmp_path) == "Settings that changed: from round 3 on, trainer.ranks: was 1, is 4."
 
 
@@ -194,7 +193,7 @@ def test_between_rounds_other_settings_are_refused_and_more_rounds_are_not(two_r
     shutil.copytree(two_rounds / "journal", run / "journal", dirs_exist_ok=True)
     resumed(run, code=0)
     assert (run / "journal" / "train-002.rank-0.jsonl").exists()
-    assert read_record(run / "journal").changes == ()
+    assert read_record(run).changes == ()
 
 
 def test_a_run_of_an_earlier_version_is_resumed_only_on_purpose(two_rounds, tmp_path):
@@ -212,6 +211,6 @@ def test_a_run_of_an_earlier_version_is_resumed_only_on_purpose(two_rounds, tmp_
 
 def test_a_stamp_of_a_run_that_computed_nothing_binds_nobody(tmp_path):
     run = tmp_path / "run"
-    save_record(run / "journal", Record({"model.seed": 99}))
+    save_record(run, Record({"model.seed": 99}))
     finished(fit(run, "single", "--trainer.max_epochs", "1"))
-    assert read_record(run / "journal").stamp["model.seed"] == 0
+    assert read_record(run).stamp["model.seed"] == 0

@@ -114,6 +114,8 @@ def test_the_flag_is_for_one_command_line(tmp_path, marker, capsys):
         ({"grader": {"class_path": "seal_lightning.grading.Judge", "init_args": {"endpoint": ENDPOINT}}},
          "model.grader.endpoint.model", "names a server or a key"),
         ({"questioner": {"endpoint": ENDPOINT}}, "model.questioner.endpoint.model", "names a server or a key"),
+        ({"questioner": {"endpoint": {"class_path": "seal_lightning.endpoints.Endpoint", "init_args": ENDPOINT}}},
+         "model.questioner.endpoint", "names a server or a key"),
         ({"sampler": {"class_path": "seal_lightning.sampling.EndpointSampler", "init_args": {"endpoint": ENDPOINT}}},
          "model.sampler.endpoint.model", "names a server or a key"),
         ({"answerer": {"class_path": "seal_lightning.sampling.ServerAnswerer", "init_args": {"server": {
