@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from seal_lightning.errors import DataError, SealError
+from seal_lightning.errors import DataError, SealError, reason_of
 
 DEPTH = 100  # levels of lists and objects in each other
 DIGITS = 300  # of a whole number: more are beyond any float, and slow to read and write
@@ -142,7 +142,7 @@ def read_bytes(path: Path, *, error: type[SealError] = DataError) -> bytes:
     except MemoryError:
         raise error(f"{path}: expected a file that fits into memory, got a larger one: split it") from None
     except (OSError, ValueError) as reason:  # ValueError: a NUL character in the path
-        got = getattr(reason, "strerror", None) or reason
+        got = reason_of(reason)
         raise error(f"{path}: expected a file that can be read, got: {got}: check path and permissions") from None
 
 

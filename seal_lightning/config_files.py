@@ -19,7 +19,7 @@ import yaml
 
 from seal_lightning.bounded import check_plain
 from seal_lightning.bounded_yaml import CHARACTERS, SAFE, BeyondBounds, Key, guarded, load_yaml, place_of, survey
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, reason_of
 
 log = logging.getLogger(__name__)
 SHORT = 100_000  # characters that are also read by PyYAML's own parser, slower and stricter (of tabs) than libyaml
@@ -170,8 +170,7 @@ def _text(name: str, path: Path) -> str:
     except ConfigError as error:
         raise ConfigError(f"{name}: {str(error).partition(': ')[2]}") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"{name}: cannot be read ({reason}); check the path") from None
+        raise ConfigError(f"{name}: cannot be read ({reason_of(error)}); check the path") from None
 
 
 def _tab(text: str, line: int) -> bool:

@@ -91,6 +91,11 @@ class Ended(BySignal):
     """A signal ended the command where it stood: outside of a run's work, or because it came again."""
 
 
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line: of the system's errors without number and file, which our messages name."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
+
+
 def check_count(name: str, value: object, *, least: int = 1, advice: str = "") -> int:
     """The value of an option that counts something.
 

@@ -17,7 +17,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from seal_lightning.bounded import parse_json
-from seal_lightning.errors import DataError
+from seal_lightning.errors import DataError, reason_of
 from seal_lightning.evaluation import bootstrap_interval
 from seal_lightning.saving import save_text
 from seal_lightning.tables import table
@@ -330,4 +330,4 @@ def _unfilled(rows: Sequence[Sequence[float]]) -> Cells:
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"no field {error.args[0]}"
-    return getattr(error, "strerror", None) or " ".join(str(error).split())[:100]
+    return reason_of(error)[:100]

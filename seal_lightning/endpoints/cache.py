@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from seal_lightning.bounded import parse_json
 from seal_lightning.endpoints.wire import Reply
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, reason_of
 from seal_lightning.foreign import sound
 from seal_lightning.ownership import taking_turns
 from seal_lightning.saving import SavingError, save_text
@@ -94,7 +94,9 @@ class Cache:
             raise self._refused(error) from error
 
     def _refused(self, error: OSError) -> ConfigError:
-        return ConfigError(f"cache={self.folder}: {_reason(error)}; choose a folder you can write to, or null for none")
+        return ConfigError(
+            f"cache={self.folder}: {reason_of(error)}; choose a folder you can write to, or null for none"
+        )
 
     def get(self, key: str) -> Reply | None:
         """The reply to a request, if it is there and whole."""
@@ -121,7 +123,7 @@ class Cache:
                     "cache=%s: %s; replies that cannot be written are used where they were asked for, and asked for "
                     "again if that is repeated",
                     self.folder,
-                    _reason(error.__cause__ or error),
+                    reason_of(error.__cause__ or error),
                 )
 
     def read(self, key: str) -> dict[str, Any] | None:
@@ -137,7 +139,7 @@ class Cache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            return self._damaged(key, _reason(error))
+            return self._damaged(key, reason_of(error))
         if not isinstance(record, dict) or record.get("key") != key or not isinstance(record.get("content"), dict):
             return self._damaged(key, "it belongs to another request" if isinstance(record, dict) else "no object")
         return record["content"]
@@ -154,7 +156,7 @@ class Cache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SavingError(f"{path.parent}: {_reason(error)}", error) from error
+            raise SavingError(f"{path.parent}: {reason_of(error)}", error) from error
         save_text(path, json.dumps({"key": key, "content": dict(content)}))
 
     def drop(self, key: str) -> None:
@@ -164,7 +166,7 @@ class Cache:
         try:
             self._path(key).unlink(missing_ok=True)
         except OSError as error:
-            log.warning("cache=%s: %s cannot be removed: %s", self.folder, self._path(key).name, _reason(error))
+            log.warning("cache=%s: %s cannot be removed: %s", self.folder, self._path(key).name, reason_of(error))
 
     def _damaged(self, key: str, why: str) -> None:
         log.warning("%s: %s, so it is asked for again", self._path(key), why)
@@ -190,10 +192,6 @@ class Cache:
     def _path(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / key[:2] / f"{key}.json"
-
-
-def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _is_reply(content: Mapping[str, Any]) -> bool:
