@@ -265,15 +265,12 @@ def _line(error: Exception) -> str:
 # -- instruct model or base model -------------------------------------------------------------------------------------
 
 
-def stop_ids(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end a text of a model, as its configurations and its tokenizer say. Raises `ModelError`."""
+def stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end a text of a model, as its configurations and its tokenizer say."""
     configs = [getattr(model, "generation_config", None), model.config, model.config.get_text_config()]
     shipped = [*(getattr(config, "eos_token_id", None) for config in configs), tokenizer.eos_token_id]
     listed = [ids if isinstance(ids, list | tuple) else [ids] for ids in shipped]
-    found = [token for ids in listed for token in ids if token is not None]
-    if wrong := [token for token in found if not isinstance(token, int) or isinstance(token, bool)]:
-        raise ModelError(f"eos_token_id: expected token ids, got {wrong[0]!r:.40}; repair generation_config.json")
-    return set(found)
+    return [token for ids in listed for token in ids if token is not None]
 
 
 def ends_turns(template: ChatTemplate, model: Any) -> bool:

@@ -8,6 +8,7 @@ rollouts of another policy or configuration must never be mixed in. How its line
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from seal_lightning.journal_lines import (
     read_content,
     rollout_to_dict,
 )
+from seal_lightning.saving import NOT_HERE
 from seal_lightning.stamping import changed_keys, show_differences
 from seal_lightning.types import Rollout
 
@@ -101,9 +103,10 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             self._cut(size)
+            kept = "" if error.errno == errno.ENOENT else "finished units are kept, "
+            remedy = NOT_HERE.get(error.errno or 0, "make room")
             raise JournalError(
-                f"journal {self.path}: {error.strerror or error}; finished units are kept, make room and resume with "
-                f"{self.resume_option}"
+                f"journal {self.path}: {error.strerror or error}; {kept}{remedy} and resume with {self.resume_option}"
             ) from error
 
     def _cut(self, size: int) -> None:

@@ -88,6 +88,19 @@ def test_a_full_disk_keeps_what_was_written(tmp_path, monkeypatch):
     assert Journal(tmp_path, "train-000", stamp={}).units == {0: unit(0)}
 
 
+def test_a_folder_that_was_removed_meanwhile_is_named(tmp_path):
+    journal = Journal(tmp_path / "journal", "train-000", stamp={})
+    journal.append(0, unit(0))
+    journal.path.unlink()
+    journal.path.parent.rmdir()
+    with pytest.raises(JournalError) as caught:
+        journal.append(1, unit(1))
+    assert str(caught.value) == (
+        f"journal {journal.path}: No such file or directory; check that its folder is still there and resume with "
+        "--ckpt_path last"
+    )
+
+
 def test_garbage_names_the_line(tmp_path):
     journal = Journal(tmp_path, "train-000", stamp={})
     journal.append(0, unit(0))
