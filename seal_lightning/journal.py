@@ -74,6 +74,8 @@ class Journal:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(self.folder.glob(f"{name}.rank-*.jsonl")):
+                if path.is_symlink():  # what it leads to would be written to, and cut
+                    raise JournalError(f"journal {path}: expected a file, got a link: move it away")
                 self._read(path)
         except OSError as error:
             raise JournalError(f"journal {self.folder}: {error.strerror or error}; check the run folder") from error
