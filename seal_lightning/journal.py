@@ -8,7 +8,6 @@ rollouts of another policy or configuration must never be mixed in. How its line
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -105,10 +104,11 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             self._cut(size)
-            kept = "" if error.errno == errno.ENOENT else "finished units are kept, "
-            remedy = NOT_HERE.get(error.errno or 0, "make room")
+            said = f"journal {self.path}: {error.strerror or error}"
+            if remedy := NOT_HERE.get(error.errno or 0):
+                raise JournalError(f"{said}; {remedy} and resume with {self.resume_option}") from error
             raise JournalError(
-                f"journal {self.path}: {error.strerror or error}; {kept}{remedy} and resume with {self.resume_option}"
+                f"{said}; finished units are kept, make room and resume with {self.resume_option}"
             ) from error
 
     def _cut(self, size: int) -> None:
