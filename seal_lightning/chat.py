@@ -167,9 +167,10 @@ def _fixed_date(source: str, day: datetime.date) -> str:
 def _variables(source: str) -> frozenset[str]:
     """What can be told to a template, which is checked before it is compiled."""
     check_source(source, _compile_jinja_template("").environment)
-    environment = _compile_jinja_template(source).environment
-    environment.globals["range"] = short_range
-    return frozenset(jinja2.meta.find_undeclared_variables(environment.parse(source))) - OURS
+    with limited():  # compiling computes what is constant
+        environment = _compile_jinja_template(source).environment
+        environment.globals["range"] = short_range
+        return frozenset(jinja2.meta.find_undeclared_variables(environment.parse(source))) - OURS
 
 
 def _checked(args: Mapping[str, Any], *, known: frozenset[str], name: str) -> dict[str, Any]:
@@ -264,12 +265,12 @@ def _line(error: Exception) -> str:
 # -- instruct model or base model -------------------------------------------------------------------------------------
 
 
-def stop_ids(model: Any, tokenizer: Any) -> set[int]:
+def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     """The tokens that end a text of a model, as its configurations and its tokenizer say."""
     configs = [getattr(model, "generation_config", None), model.config, model.config.get_text_config()]
     shipped = [*(getattr(config, "eos_token_id", None) for config in configs), tokenizer.eos_token_id]
     listed = [ids if isinstance(ids, list | tuple) else [ids] for ids in shipped]
-    return {token for ids in listed for token in ids if token is not None}
+    return [token for ids in listed for token in ids if token is not None]
 
 
 def ends_turns(template: ChatTemplate, model: Any) -> bool:

@@ -23,6 +23,7 @@ from seal_lightning.journal_lines import (
     read_content,
     rollout_to_dict,
 )
+from seal_lightning.saving import NOT_HERE
 from seal_lightning.stamping import changed_keys, show_differences
 from seal_lightning.types import Rollout
 
@@ -72,6 +73,8 @@ class Journal:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(self.folder.glob(f"{name}.rank-*.jsonl")):
+                if path.is_symlink():  # what it leads to would be written to, and cut
+                    raise JournalError(f"journal {path}: expected a file, got a link: move it away")
                 self._read(path)
         except OSError as error:
             raise JournalError(f"journal {self.folder}: {error.strerror or error}; check the run folder") from error
@@ -101,9 +104,11 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             self._cut(size)
+            said = f"journal {self.path}: {error.strerror or error}"
+            if remedy := NOT_HERE.get(error.errno or 0):
+                raise JournalError(f"{said}; {remedy} and resume with {self.resume_option}") from error
             raise JournalError(
-                f"journal {self.path}: {error.strerror or error}; finished units are kept, make room and resume with "
-                f"{self.resume_option}"
+                f"{said}; finished units are kept, make room and resume with {self.resume_option}"
             ) from error
 
     def _cut(self, size: int) -> None:

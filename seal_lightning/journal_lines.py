@@ -28,6 +28,7 @@ _TUPLES = ("questions", "baseline_answers", "answers", "baseline_scores", "score
 _WHOLE = {"unit": 0, "of": 1, "part": 0, "round": 0, "repeat": 0, "edit_index": -1, "steps": 0}  # at least
 _TEXTS = ("context_id", "prompt", "text", "status", "reason", "kind", "dropped")
 _SHARES = ("baseline", "score")  # in [0, 1], or 0 where nothing was scored
+_LARGEST = 1e100  # numbers of a rollout
 _NUMBERS = ("gain", "reward", "retention")
 _COUNTS = ("terms", "thoughts", "tokens", "seconds", "left_out")  # numbers by name
 _ALLOWED = {"status": get_args(Status), "kind": get_args(Kind)}
@@ -209,6 +210,8 @@ def _wrong(name: str, value: Any) -> str:
     """What is wrong with a field's value, to go on with after it; empty where nothing is. Unknown fields are fine."""
     if not _is_finite(value):
         return ": it must be finite"
+    if not _is_moderate(value):
+        return f": it must be below {_LARGEST:g}"
     if name == "seed":
         return "" if _is_whole(value) else ": it must be a whole number"
     if name in _WHOLE:
@@ -267,6 +270,13 @@ def _is_finite(value: Any) -> bool:
     if isinstance(value, dict | list):
         return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
     return not isinstance(value, float) or math.isfinite(value)
+
+
+def _is_moderate(value: Any) -> bool:
+    """Whether no number in a JSON value is so large that sums and means of them would not be finite."""
+    if isinstance(value, dict | list):
+        return all(map(_is_moderate, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, int | float) or abs(value) < _LARGEST
 
 
 def _misaligned(row: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from seal_lightning.adapters import base_of, carried, carry, read_lora
 from seal_lightning.adapters.bank import parts_without_adapter
 from seal_lightning.adapters.export import CONFIG, WEIGHTS
-from seal_lightning.chat import DATE, ChatTemplate, chosen_template, read_template
+from seal_lightning.chat import DATE, ChatTemplate, chosen_template, read_template, stop_ids
 from seal_lightning.checkpoints import FOLDER, Checkpoint, attentions_of, explained, read_checkpoint
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.finite import check_finite
@@ -106,6 +106,11 @@ def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, 
                 f"model.source.name={source.name}: the tokenizer has neither a pad nor an EOS token; set one"
             )
         tokenizer.pad_token = tokenizer.eos_token
+    if wrong := [token for token in stop_ids(model, tokenizer) if type(token) is not int]:
+        raise ModelError(
+            f"model.source.name={source.name}: eos_token_id: expected token ids, got {wrong[0]!r:.40}; repair its "
+            "generation_config.json"
+        )
     return model, tokenizer, _chat(source, model, tokenizer) or False
 
 

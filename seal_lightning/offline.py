@@ -18,7 +18,7 @@ from seal_lightning.config_errors import Given, check_switches, explain, located
 from seal_lightning.config_files import loader_of_options, naming_files, sections_of
 from seal_lightning.errors import ConfigError
 from seal_lightning.escaping import single_line
-from seal_lightning.redaction import without_secrets
+from seal_lightning.masking import safe_to_save
 from seal_lightning.saving import NOT_HERE, SavingError, save_bytes, save_text
 
 set_loader("yaml", loader_of_options(get_loader("yaml")), (yaml.YAMLError,))  # of every parser that loads YAML
@@ -107,7 +107,7 @@ def save_settings(path: Path, text: str, *, header: str) -> None:
     Raises:
         SavingError: It cannot be written.
     """
-    content = without_secrets(yaml.safe_load(text))
+    content = safe_to_save(yaml.safe_load(text))
     save_text(path, f"# {single_line(header)}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from seal_lightning.redaction import is_reference, is_secret, without_user
+from seal_lightning.masking import safe_to_save
 
 # Libraries that enter figures: models, training and sampling, tokens, and what graders read answers with.
 LIBRARIES = ("seal-lightning", "torch", "transformers", "peft", "lightning", "tokenizers", "numpy")
@@ -72,13 +72,11 @@ def describe(value: Any, *, private: bool = False) -> Any:
         private: Of outside classes also plain private attributes, in which some keep their settings. For objects that
             have not been used yet: what counts calls differs later.
     """
-    return _describe(value, private, ())
+    return safe_to_save(_describe(value, private, ()))
 
 
 def _describe(value: Any, private: bool, above: tuple[int, ...]) -> Any:
-    if isinstance(value, str):
-        return without_user(value)
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)  # NaN would differ from itself
@@ -86,7 +84,7 @@ def _describe(value: Any, private: bool, above: tuple[int, ...]) -> Any:
         return "..."  # it holds itself
     above = (*above, id(value))
     if isinstance(value, Mapping):
-        return {str(key): _describe(item, private, above) for key, item in value.items() if not _hides(key, item)}
+        return {str(key): _describe(item, private, above) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_describe(item, private, above) for item in value]
     if isinstance(value, set | frozenset):
@@ -101,13 +99,8 @@ def _describe(value: Any, private: bool, above: tuple[int, ...]) -> Any:
     elif private and _is_outside(type(value).__module__):
         hidden = {name: item for name, item in vars(value).items() if name.startswith("_") and _is_plain(item)}
         attributes = {**attributes, **hidden}
-    described = {key: _describe(item, private, above) for key, item in attributes.items() if not _hides(key, item)}
+    described = {key: _describe(item, private, above) for key, item in attributes.items()}
     return {"class": _path(type(value)), **described}
-
-
-def _hides(name: Any, value: Any) -> bool:
-    """Whether a setting is a secret, which is written down nowhere."""
-    return isinstance(value, str) and is_secret(str(name)) and not is_reference(value)
 
 
 def _attributes(value: Any) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,8 +89,16 @@ def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, Any
         action="store_true",
         help="Resume what other versions of seal-lightning or of its libraries began; run.json says so then.",
     )
-    if settings := _settings_of(_given(args, "policy"), args):
-        parser.set_defaults({f"model.{name}": value for name, value in settings.items()})
+    policy = _given(args, "policy")
+    if settings := _settings_of(policy, args):
+        try:
+            parser.set_defaults({f"model.{name}": value for name, value in settings.items()})
+        except KeyError as error:  # of another version, say
+            option = re.search(r'"([^"]*)"', str(error))
+            raise ConfigError(
+                f"--policy {policy}: {one_line(option[1] if option else str(error))} in its config.yaml is no option "
+                "here: remove it there"
+            ) from error
 
 
 def _given(args: Sequence[str], option: str) -> str | None:

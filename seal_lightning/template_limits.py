@@ -3,7 +3,7 @@
 transformers' sandbox keeps a template from Python's internals and from files. Here it is kept from running on: what it
 is made of is checked before it is compiled (compiling already computes what is constant), and while it runs, its steps,
 its time and its memory are counted. A single operation of Python is not interrupted, so those that can make much of
-little are refused or kept small.
+little are refused or kept small, and the process gets no more memory from the system meanwhile.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 import resource
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, nodes
@@ -27,6 +29,7 @@ STEPS = 1_000_000  # lines of the compiled template
 SECONDS = 10.0
 MEMORY = 1 << 19  # KiB that the process may grow by
 _WIDE = re.compile(r"[%{][^%{}]{0,20}\d{5,}")  # a format that fills up
+_RENDERING = threading.RLock()  # the limit on memory is one of the process
 _SIMPLE = (nodes.Const, nodes.Name, nodes.Getattr, nodes.Getitem)
 
 
@@ -50,6 +53,8 @@ def check_source(source: str, environment: Environment) -> None:
             raise ValueError(f"line {node.lineno}: powers are not computed (**)")
         if isinstance(node, nodes.Mul) and not all(isinstance(side, _SIMPLE) for side in (node.left, node.right)):
             raise ValueError(f"line {node.lineno}: products of more than two names or numbers are not computed")
+        if isinstance(node, nodes.Mul) and not any(isinstance(side, nodes.Const) for side in (node.left, node.right)):
+            raise ValueError(f"line {node.lineno}: products of two names are not computed")
         if isinstance(node, nodes.Const):
             _check_constant(node)
 
@@ -72,7 +77,7 @@ def short_range(*bounds: int) -> range:
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """Let templates that are rendered in this block, on this thread, run for a limited time.
+    """Let templates that are compiled or rendered in this block, on this thread, take limited time and memory.
 
     Raises:
         TemplateOverrun: From within the template, which ends it.
@@ -94,11 +99,35 @@ def limited() -> Iterator[None]:
     def on_call(frame: Any, event: str, argument: Any) -> Any:
         return on_line if frame.f_code.co_filename == "<template>" else None  # as Jinja calls what it compiles
 
-    sys.settrace(on_call)
+    with _RENDERING, _no_more_memory():
+        sys.settrace(on_call)
+        try:
+            yield
+        except MemoryError:
+            raise TemplateOverrun(f"it takes more than {MEMORY >> 10} MiB of memory") from None
+        finally:
+            sys.settrace(before)
+
+
+@contextmanager
+def _no_more_memory() -> Iterator[None]:
+    """Refuse the process what a single operation would take beyond `MEMORY`; where the system cannot tell, nothing."""
     try:
+        pages = int(Path("/proc/self/statm").read_bytes().split()[0])
+    except OSError:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = pages * resource.getpagesize() + (MEMORY << 10)
+    is_less = soft == resource.RLIM_INFINITY or most < soft
+    try:
+        if is_less:
+            resource.setrlimit(resource.RLIMIT_AS, (most, hard))
         yield
     finally:
-        sys.settrace(before)
+        if is_less:
+            with suppress(ValueError):  # the hard limit was lowered from outside
+                resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _peak() -> int:

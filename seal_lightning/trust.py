@@ -52,11 +52,13 @@ _REVISION = re.compile(r"[\w./-]{0,200}")
 _HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _OURS = re.compile(r"seal_lightning\.(tasks|sampling|grading|questions|e_step|inner_loop|racing|model)(\.[a-z]\w*)*")
 
-CODE, PLACE, SERVER, OTHER = (
+MOST = 1_000_000  # of anything but a seed: with more, a run of theirs would hold this machine
+CODE, PLACE, SERVER, OTHER, HUGE = (
     "names code",
     "names a path on this machine",
     "names a server or a key",
     "is not known here",
+    f"is no number up to {MOST:,}",
 )
 
 
@@ -169,7 +171,9 @@ def _of_value(option: str, value: Any, owner: tuple[type, str], hint: Any, run: 
             yield from _of_value(option, inner, owner, hint, run)
     elif isinstance(value, str) and not _is_harmless(value, owner, hint):
         yield Wish(option, _shown(value), _reason(value, owner[0], hint))
-    elif value is not None and not isinstance(value, str | bool | int | float):
+    elif isinstance(value, int | float) and owner[1] != "seed" and not abs(value) <= MOST:
+        yield Wish(option, _shown(value), HUGE)
+    elif value is not None and not isinstance(value, str | int | float):
         yield Wish(option, _shown(value), OTHER)
 
 

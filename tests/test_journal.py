@@ -88,6 +88,33 @@ def test_a_full_disk_keeps_what_was_written(tmp_path, monkeypatch):
     assert Journal(tmp_path, "train-000", stamp={}).units == {0: unit(0)}
 
 
+@pytest.mark.parametrize("content", ["", "no line", None])
+def test_a_link_in_place_of_a_journal_is_not_written_through(tmp_path, content):
+    """A file without a line's end would be cut to nothing, and an empty or missing one filled."""
+    elsewhere, path = tmp_path / "elsewhere", tmp_path / "run" / "train-000.rank-0.jsonl"
+    if content is not None:
+        elsewhere.write_text(content)
+    path.parent.mkdir()
+    path.symlink_to(elsewhere)
+    with pytest.raises(JournalError) as caught:
+        Journal(path.parent, "train-000", stamp={})
+    assert str(caught.value) == f"journal {path}: expected a file, got a link: move it away"
+    assert (elsewhere.read_text() if elsewhere.exists() else None) == content
+
+
+def test_a_folder_that_was_removed_meanwhile_is_named(tmp_path):
+    journal = Journal(tmp_path / "journal", "train-000", stamp={})
+    journal.append(0, unit(0))
+    journal.path.unlink()
+    journal.path.parent.rmdir()
+    with pytest.raises(JournalError) as caught:
+        journal.append(1, unit(1))
+    assert str(caught.value) == (
+        f"journal {journal.path}: No such file or directory; check that its folder is still there and resume with "
+        "--ckpt_path last"
+    )
+
+
 def test_garbage_names_the_line(tmp_path):
     journal = Journal(tmp_path, "train-000", stamp={})
     journal.append(0, unit(0))

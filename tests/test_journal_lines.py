@@ -88,6 +88,8 @@ REMEDY = "; repair the line, or remove all lines of its unit, which is then run 
         ({"seed": "7"}, 'field seed cannot be "7": it must be a whole number'),
         ({"reward": "0.5"}, 'field reward cannot be "0.5": it must be a number'),
         ({"reward": float("nan")}, "field reward cannot be NaN: it must be finite"),
+        ({"reward": 1e308}, "field reward cannot be 1e+308: it must be below 1e+100"),
+        ({"tokens": {"edit": 1e101}}, 'field tokens cannot be {"edit": 1e+101}: it must be below 1e+100'),
         ({"gain": None}, "field gain cannot be null: it must be a number"),
         ({"score": 7}, "field score cannot be 7: it must be from 0 to 1"),
         ({"scores": [2.0]}, "field scores cannot be [2.0]: it must be a list of numbers from 0 to 1"),

@@ -147,6 +147,16 @@ def test_a_configuration_that_contradicts_itself_is_a_line(folder, values):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("value", "shown"), [("x", "'x'"), ([1, "x"], "'x'"), ([[1]], "[1]"), (2.5, "2.5")])
+def test_what_ends_a_text_is_a_token(folder, value, shown):
+    changed(folder / "generation_config.json", eos_token_id=value)
+    with pytest.raises(ModelError) as caught:
+        load_model(ModelSource(str(folder)))
+    assert str(caught.value) == (
+        f"model.source.name={folder}: eos_token_id: expected token ids, got {shown}; repair its generation_config.json"
+    )
+
+
 @pytest.mark.parametrize("form", ["pickle", "torch", "torch within"])
 def test_a_checkpoint_that_holds_code_is_refused(tmp_path, marker, form):
     path = tmp_path / "checkpoints" / "last.ckpt"

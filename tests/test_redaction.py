@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seal_lightning.masking import known_secrets, masked, remember
+from seal_lightning.masking import known_secrets, masked, remember, safe_to_save
 from seal_lightning.redaction import (
     is_reference,
     is_secret,
@@ -181,6 +181,20 @@ def test_secrets_of_the_process_are_known_by_the_names_of_variables():
         "HOME": "planted!",
     }  # fmt: skip
     assert known_secrets(environment) == ("sk-planted", "hf_planted")
+
+
+def test_passwords_in_urls_and_keys_that_look_like_paths_are_secrets():
+    environment = {
+        "HTTPS_PROXY": "http://me:planted-pw@proxy:3128", "DATABASE_URL": "postgres://planted-2-pw@db/x",
+        "AWS_SECRET_ACCESS_KEY": "/k7MDENGbPxRfiCYEXAMPLEplanted+", "SSH_KEY": "/home/Planted/keys/id_ed25519.pem",
+    }  # fmt: skip
+    assert known_secrets(environment) == ("planted-pw", "/k7MDENGbPxRfiCYEXAMPLEplanted+")
+
+
+def test_what_is_saved_holds_no_secret_of_the_process(monkeypatch):
+    monkeypatch.setenv("SEAL_TEST_KEY", "planted-value-1234")
+    content = {"note": ["is planted-value-1234!", 3], "key": "x", "path": "runs/planted-value"}
+    assert safe_to_save(content) == {"note": ["is [hidden]!", 3], "path": "runs/planted-value"}
 
 
 def test_what_a_configuration_names_is_a_secret_too(monkeypatch):

@@ -122,6 +122,25 @@ def test_what_holds_itself_or_is_not_finite_is_described():
     assert describe(loop) == {"class": f"{__name__}.{Loop.__qualname__}", "itself": "...", "limit": "nan"}
 
 
+def test_no_secret_of_an_outside_class_is_in_the_stamp(monkeypatch):
+    monkeypatch.setenv("SEAL_TEST_KEY", "planted-value-1234")
+
+    class Grader:
+        def __init__(self) -> None:
+            self.api_keys = ["sk-planted"]
+            self.headers = {"Authorization": ["Bearer planted"], "accept": {"token": {"value": "planted"}}}
+            self.sent_along = "planted-value-1234"
+            self.url = "https://me:planted@host/v1?api_key=planted"
+
+    assert describe(Grader()) == {
+        "class": f"{__name__}.{Grader.__qualname__}",
+        "api_keys": [],
+        "headers": {"Authorization": [], "accept": {"token": {}}},
+        "sent_along": "[hidden]",
+        "url": "https://host/v1?api_key=[hidden]",
+    }
+
+
 # -- checkpoints -------------------------------------------------------------------------------------------------------
 
 

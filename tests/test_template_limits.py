@@ -1,5 +1,6 @@
 """Chat templates of others: they come to an end, touch nothing, and say in one line why they cannot be used."""
 
+import resource
 import sys
 
 import pytest
@@ -24,12 +25,28 @@ def with_template(source: str):
     return tokenizer
 
 
-@pytest.mark.parametrize("source", [LONG, GROWS, "{% macro m(x) %}{{ m(x) }}{{ m(x) }}{% endmacro %}" + LONG])
+# ten gigabytes in one operation: while it is compiled, while it is rendered, and with filters of other names
+FILLED = "{{ ('a' * 99999)|replace('a', 'b' * 99999) }}"
+FILLED_LATER = "{% set n = 99999 %}{{ ('a' * n)|replace('a', 'b' * n) }}"
+INDENTED = "{% set n = 99999 %}{{ ('\\n' * n)|indent(n, blank=true) }}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [LONG, GROWS, "{% macro m(x) %}{{ m(x) }}{{ m(x) }}{% endmacro %}" + LONG, FILLED, FILLED_LATER, INDENTED],
+)
 def test_a_template_that_runs_on_is_stopped(source):
     with pytest.raises(SealError, match=r"the chat template of .* cannot be used: it takes more than") as caught:
         read_template(with_template(source + CHATML))
     assert "\n" not in str(caught.value) and str(caught.value).endswith("model.source.chat=false gives plain prompts")
     assert sys.gettrace() is None or sys.gettrace().__module__ != "seal_lightning.template_limits"
+
+
+def test_the_limit_on_memory_is_gone_afterwards():
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(SealError, match="it takes more than 512 MiB of memory"):
+        read_template(with_template(FILLED + CHATML))
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_one_that_runs_on_later_is_stopped_too():
@@ -46,6 +63,7 @@ def test_one_that_runs_on_later_is_stopped_too():
         ("{{ 9 ** 9 ** 9 ** 9 }}", "line 1: powers are not computed"),
         ("{{ 'a' * 99999 * 99999 }}", "line 1: products of more than two names or numbers"),
         ("{{ 'a' * (99999 * 99999) }}", "line 1: products of more than two names or numbers"),
+        ("{% set n = 9 %}{{ n * n }}", "line 1: products of two names are not computed"),
         ("{{ 'a' * 1000000000000 }}", "line 1: expected numbers up to 100,000, got 1000000000000"),
         ("\n{{ 'a'|center(10000000000) }}", "line 2: expected numbers up to 100,000"),
         ("{{ '%99999999999d' % 1 }}", "line 1: expected widths of up to 4 digits"),

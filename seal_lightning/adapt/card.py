@@ -18,6 +18,7 @@ from seal_lightning.bank_training import JobStats
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.left_out import MISSING, render_left_out
+from seal_lightning.masking import safe_to_save
 from seal_lightning.tables import table
 
 SHOWN = 50  # documents by name
@@ -102,7 +103,7 @@ def model_card(
         "## Licence": LICENCE + f"\n\nLicence of the documents: {data_licence or 'not stated'}.",
     }  # fmt: skip
     body = "\n\n".join(f"{head}\n\n{text}" for head, text in parts.items())
-    return f"---\n{header.to_yaml()}\n---\n\n{body}\n"
+    return safe_to_save(f"---\n{header.to_yaml()}\n---\n\n{body}\n")
 
 
 def _count(number: int, what: str) -> str:

@@ -85,7 +85,8 @@ class Transport(httpx2.BaseTransport):
         kept = {name: given[name] for name in _READ if name in given}
         if "content-type" in kept:  # without a character set: it might name one that unpacks
             kept["content-type"] = kept["content-type"].partition(";")[0].strip()
-        return httpx2.Response(answer.status, headers=kept, content=body)
+        raw = [(name.encode(), value.encode()) for name, value in kept.items()]  # as bytes: they may be outside ASCII
+        return httpx2.Response(answer.status, headers=raw, content=body)
 
     def _body(self, answer: httpcore2.Response, headers: httpx2.Headers) -> bytes:
         refused = answer.status >= 300

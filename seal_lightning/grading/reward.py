@@ -17,6 +17,8 @@ from seal_lightning.grading.scripts import count_words
 from seal_lightning.grading.words import content_words
 from seal_lightning.types import Rollout
 
+_LARGEST = 1e9  # weight: sums and means of rewards have to be finite
+
 
 class Reward:
     """Weighted sum of named terms of one rollout.
@@ -39,6 +41,10 @@ class Reward:
                 raise ConfigError(f"terms must be among {allowed}, got {name!r}: rename or remove it")
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
                 raise ConfigError(f"terms must have finite numbers as weights, got {name}: {weight!r}: give a number")
+            if abs(weight) > _LARGEST:
+                raise ConfigError(
+                    f"terms must have weights up to {_LARGEST:g}, got {name}: {weight!r}: scale them down"
+                )
         self.terms = {name: float(weight) for name, weight in weights.items()}
 
     def measure(self, rollout: Rollout) -> dict[str, float]:

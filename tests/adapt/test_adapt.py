@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from seal_lightning import adapt
+from seal_lightning.adapt.card import model_card
+from seal_lightning.bank_training import JobStats
 from seal_lightning.errors import ConfigError, DataError, DivergedError, ModelError, StaleJournalError, Stopped
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.lab import LabPassages
@@ -125,6 +127,16 @@ def test_a_card_says_what_an_adapter_is(whole):
         assert text in card
     assert str(whole) not in card
     assert (whole / "whole" / "merged" / "all" / "README.md").read_text().count("library_name: transformers") == 1
+
+
+def test_a_card_holds_no_secret_of_the_process(monkeypatch):
+    monkeypatch.setenv("SEAL_TEST_KEY", "planted-value-1234")
+    card = model_card(
+        "x", base="lab", lessons=[], editor="the model itself", policy_rank=None, chosen=False, sequences=0,
+        inner_loop=InnerLoop(), stats=JobStats(steps=1, trained_tokens=1, truncated=0, skipped=0), missing={},
+        scores={}, merged=False, data_licence="planted-value-1234",
+    )  # fmt: skip
+    assert card.endswith("Licence of the documents: [hidden].\n")
 
 
 class Break:

@@ -224,6 +224,20 @@ def test_where_a_redirect_leads_is_shown_without_secrets(listen, make, monkeypat
         make(server, api_key_env="SEAL_TEST_KEY").write([Prompt("u")], max_tokens=4)
 
 
+@pytest.mark.parametrize("status", [200, 307])
+def test_headers_outside_ascii_are_read(make, said, status):
+    """Browsers take them, so servers send them."""
+    body = json.dumps(said("so")).encode()
+    head = "Content-Type: application/json; ä\r\nLocation: http://exämple/v1\r\n"
+    reply = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body
+    with answering(once(reply)) as server:
+        if status == 200:
+            assert [row.text for row in make(server).write([Prompt("u")], max_tokens=4)] == ["so"]
+        else:
+            with pytest.raises(ConfigError, match=r"redirects to http://exämple/v1 \(status 307\)"):
+                make(server).write([Prompt("u")], max_tokens=4)
+
+
 def test_nothing_is_sent_that_was_not_set_for_this_endpoint(listen, make, said, monkeypatch, tmp_path):
     """OpenAI's variables, the passwords of ~/.netrc, and cookies of an earlier reply."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password planted\n")

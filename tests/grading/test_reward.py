@@ -82,6 +82,12 @@ def test_unknown_or_no_terms_name_the_allowed_ones(terms):
         Reward(terms)
 
 
+def test_a_weight_leaves_room_for_sums_and_means():
+    with pytest.raises(ConfigError) as caught:
+        Reward({"score": 1e308})
+    assert str(caught.value) == "terms must have weights up to 1e+09, got score: 1e+308: scale them down"
+
+
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), "much", None, True])
 def test_weights_are_finite_numbers(weight):
     with pytest.raises(ConfigError, match="gain"):
