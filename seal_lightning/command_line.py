@@ -33,7 +33,7 @@ from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.module import SEALModule
-from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls
+from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, without_backspaces
 from seal_lightning.predicted import save_answers, save_edits
 from seal_lightning.predictions import predict
 from seal_lightning.run_config import SaveConfigBesideRun, check_folder
@@ -125,6 +125,9 @@ class SEALParser(LightningArgumentParser):
 
     error = Parser.error
     _get_option_tuples = Parser._get_option_tuples
+
+    def format_help(self) -> str:
+        return without_backspaces(super().format_help())
 
 
 class SEALCLI(LightningCLI):

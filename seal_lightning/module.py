@@ -80,7 +80,7 @@ class SEALModule(LightningModule):
         sampler: Sampler | None = None,
         evaluation_sampler: Sampler | None = None,
         inner_loop: InnerLoop = InnerLoop(),
-        grader: str | Grader = "calibrated",
+        grader: Grader | str = "calibrated",
         reward: str | dict[str, float] = "score",
         rubric: Rubric | None = None,
         questioner: Questioner | None = None,

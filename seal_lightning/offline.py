@@ -46,6 +46,9 @@ class Parser(ArgumentParser):
     def _get_option_tuples(self, option_string: str) -> list:
         return []
 
+    def format_help(self) -> str:
+        return without_backspaces(super().format_help())
+
     def read(self, args: Sequence[str]) -> Any:
         """The options with their objects made.
 
@@ -72,6 +75,11 @@ class Parser(ArgumentParser):
         """The options with their objects made. Raises `ConfigError` where an object cannot be."""
         with located(settings.as_dict()):
             return self.instantiate(settings)
+
+
+def without_backspaces(text: str) -> str:
+    """A help text without the characters by which jsonargparse takes a blank back: here they would be shown by name."""
+    return text.replace(" \b", "")
 
 
 def named_options(actions: Iterable[Any]) -> tuple[list[str], list[str]]:

@@ -112,6 +112,7 @@ def test_help_of_a_command(seal, command):
     assert "--ckpt_path" in out
     assert not any(f"--{name}" in out for name in ("verbose", "weights_only", "return_predictions", "dataloaders"))
     assert "<function" not in out and "0x" not in out
+    assert "U+0008" not in out and ("--print_config[=flags]" in out) == ("--print_config" in out)
 
 
 # -- configurations ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from seal_lightning.grading import F1, Grader, Recall, Reward
+from seal_lightning.module import SEALModule
 from seal_lightning.tasks import EDIT_KINDS, DirectiveLimits, EditKind, Knowledge, Task
 from seal_lightning.types import Prompt, SelfEdit, TrainingSequence
 
@@ -101,3 +102,11 @@ def test_graders_and_reward():
     path = "it: {class_path: seal_lightning.grading.Reward, init_args: {terms: %s}}"
     assert load(Reward, path % "gain").terms == {"gain": 1.0}
     assert load(Reward, path % "{score: 1, gain: 0.5}").terms == {"score": 1.0, "gain": 0.5}
+
+
+def test_a_users_own_grader_by_its_class_path_alone():
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(SEALModule, "model")
+    named = parser.parse_args(["--model.grader", f"{__name__}.Always"]).model.grader
+    assert named.class_path == f"{__name__}.Always"
+    assert parser.parse_args(["--model.grader", "recall"]).model.grader == "recall"
