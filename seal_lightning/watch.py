@@ -62,7 +62,8 @@ class Watch:
         self._done = threading.Event()
         self._turns = 0  # of the thread that talks to the store: it waits where rank 0 stands still
         self._others = [other for other in range(size) if other != rank]
-        self._seen: dict[int, tuple[bytes, float]] = {}  # the last sign of each, and the seconds since
+        # the last sign of each, and the seconds since: from the start on, as one may be gone before its first
+        self._seen: dict[int, tuple[bytes, float]] = dict.fromkeys(self._others, (b"", 0.0))
         self._names = {other: f"rank {other}" for other in range(size)}
 
     @property

@@ -134,7 +134,7 @@ def test_another_configuration_does_not_touch_the_journal(tmp_path):
     before = (run / "journal" / "train-000.rank-0.jsonl").read_bytes()
     launch = fit(run, "single", "--model.inner_loop.learning_rate", "0.5")
     assert launch.wait() == [2]
-    assert "journal" in (said := launch.log.read_text()) and "learning_rate" in said
+    assert "run.json: written with other" in (said := launch.log.read_text()) and "learning_rate" in said
     assert (run / "journal" / "train-000.rank-0.jsonl").read_bytes() == before
 
 

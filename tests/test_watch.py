@@ -46,9 +46,10 @@ def test_a_rank_that_was_stopped_is_named_and_the_run_goes_on_without_it(tmp_pat
     launch = fit(run, "ddp", trainer=stopping_at(event, rank=still))
     assert end_of(launch, still=still) == 1
     said = launch.log.read_text()
+    process = rf"( \(process {launch.ranks[still].pid} on \S+\))?"  # where it gave a sign before
     expected = (
-        rf"^seal: rank {still} \(process {launch.ranks[still].pid} on \S+\) has given no sign of life for \d+ s, it is "
-        "given up; finished units are in the journal, resume with --ckpt_path last and as many or other processes$"
+        rf"^seal: rank {still}{process} has given no sign of life for \d+ s, it is given up; "
+        "finished units are in the journal, resume with --ckpt_path last and as many or other processes$"
     )
     assert len(re.findall(expected, said, re.MULTILINE)) == 1, said[-2000:]
     fault_injection.finished(fit(run, "single" if event != "batch" else "ddp", "--ckpt_path", "last"))
@@ -87,6 +88,16 @@ def test_ranks_that_give_signs_or_have_left_are_not_missed():
     threading.Event().wait(2.5)
     assert (first.lost, second.lost) == ("", "")
     first.stop()
+    second.stop()
+
+
+def test_a_rank_that_never_gave_a_sign_is_missed_too():
+    second = watches(2)[1]
+    second.start()
+    deadline = time.monotonic() + 60
+    while not second.lost and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert second.lost.startswith("rank 0 has given no sign of life for ")
     second.stop()
 
 
