@@ -18,7 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from seal_lightning.digests import KEY, digests_of
-from seal_lightning.errors import CheckpointError, ConfigError
+from seal_lightning.errors import CheckpointError, ConfigError, reason_of
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.saving import SavingError, save_text, whole
 
@@ -119,7 +119,7 @@ def _written(path: Path, trainer: Trainer) -> Iterator[Path]:
         with whole(path) if trainer.is_global_zero else nullcontext(path) as aside:
             yield aside
     except SavingError as error:
-        reason = error.cause.strerror or error.cause
+        reason = reason_of(error.cause)
         raise CheckpointError(
             f"{path}: cannot be written ({reason}); what was there before is kept, make room and resume with "
             "--ckpt_path last"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_lightning.bounded import parse_json
+from seal_lightning.errors import reason_of
 
 KEY = "sha256"
 RECORDS = ("adaptation.json", "step.json", "selection.json")
@@ -31,7 +32,7 @@ def damage(folder: Path, recorded: Mapping[str, str]) -> str:
             if _digest(path) != digest:
                 return f"{path.name} is not the file that was written there"
         except OSError as error:
-            return f"{path.name}: {error.strerror or error}"
+            return f"{path.name}: {reason_of(error)}"
     return ""
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_lightning.bounded import read_bytes
-from seal_lightning.errors import JournalError, StaleJournalError
+from seal_lightning.errors import JournalError, StaleJournalError, reason_of
 from seal_lightning.journal_lines import (
     RESTORE,
     Content,
@@ -77,7 +77,7 @@ class Journal:
                     raise JournalError(f"journal {path}: expected a file, got a link: move it away")
                 self._read(path)
         except OSError as error:
-            raise JournalError(f"journal {self.folder}: {error.strerror or error}; check the run folder") from error
+            raise JournalError(f"journal {self.folder}: {reason_of(error)}; check the run folder") from error
 
     @property
     def units(self) -> Mapping[int, Sequence[Rollout]]:
@@ -104,7 +104,7 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             self._cut(size)
-            said = f"journal {self.path}: {error.strerror or error}"
+            said = f"journal {self.path}: {reason_of(error)}"
             if remedy := NOT_HERE.get(error.errno or 0):
                 raise JournalError(f"{said}; {remedy} and resume with {self.resume_option}") from error
             raise JournalError(

@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, get_loader, set_loader
 
 from seal_lightning.config_errors import Given, check_switches, explain, located, read_config_files
 from seal_lightning.config_files import loader_of_options, naming_files, sections_of
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, reason_of
 from seal_lightning.escaping import single_line
 from seal_lightning.masking import safe_to_save
 from seal_lightning.saving import NOT_HERE, SavingError, save_bytes, save_text
@@ -143,5 +143,4 @@ def write_file(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> 
     except SavingError as error:
         if error.cause.errno not in NOT_HERE:
             raise
-        said = error.cause.strerror or error.cause
-        raise ConfigError(f"{option} {name}: {said}; choose a place where you can write") from error
+        raise ConfigError(f"{option} {name}: {reason_of(error.cause)}; choose a place where you can write") from error

@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from seal_lightning.bounded import parse_json
-from seal_lightning.errors import ConfigError, SealError
+from seal_lightning.errors import ConfigError, SealError, reason_of
 from seal_lightning.saving import cannot_save
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def owning(folder: Path, *, option: str) -> Iterator[None]:
         _remove(made)
         if error.errno in _FULL:
             raise cannot_save(folder, error) from error
-        raise ConfigError(f"{option}: {error.strerror or error}; choose a folder you can write to") from error
+        raise ConfigError(f"{option}: {reason_of(error)}; choose a folder you can write to") from error
     except BaseException:
         _remove(made)
         raise

@@ -21,7 +21,7 @@ from statistics import fmean
 from rich.table import Table
 from rich.text import Text
 
-from seal_lightning.errors import ConfigError, SealError
+from seal_lightning.errors import ConfigError, SealError, reason_of
 from seal_lightning.escaping import visible
 from seal_lightning.evaluation import Row, group_by_context, rounds_table
 from seal_lightning.journal import read_validations
@@ -149,7 +149,7 @@ def new_folder(wanted: Path) -> Path:
             if not folder.exists():
                 raise _no_folder(wanted, "a file is in its way") from None
         except OSError as error:
-            raise _no_folder(wanted, error.strerror or str(error)) from error
+            raise _no_folder(wanted, reason_of(error)) from error
     raise _no_folder(wanted, "all of its numbers are taken")
 
 

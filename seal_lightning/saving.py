@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from seal_lightning.errors import SealError
+from seal_lightning.errors import SealError, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +143,7 @@ def is_used(folder: Path, *, besides: str = "") -> bool:
 def cannot_save(path: str | os.PathLike[str], error: OSError) -> SavingError:
     """The one line about a file that cannot be written."""
     remedy = _REMEDIES.get(error.errno or 0, "check the folder")
-    said = error.strerror or error
-    return SavingError(f"{path}: {said}: {remedy} and start again; what was there before is kept", error)
+    return SavingError(f"{path}: {reason_of(error)}: {remedy} and start again; what was there before is kept", error)
 
 
 def disk_error(error: BaseException) -> OSError | None:

@@ -22,7 +22,7 @@ from seal_lightning.adapters import base_of, carried, merge_lora, read_lora, sta
 from seal_lightning.bounded_yaml import load_yaml
 from seal_lightning.config_errors import given_options, one_line, read_config_files
 from seal_lightning.contained import contained
-from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.errors import ConfigError, ModelError, reason_of
 from seal_lightning.fit_stamp import is_noted
 from seal_lightning.journal import Journal
 from seal_lightning.model import load_model
@@ -183,7 +183,7 @@ def _writable(output: Path) -> Iterator[None]:
         cause = error.cause if isinstance(error, SavingError) else error
         if isinstance(error, SavingError) and cause.errno not in NOT_HERE:
             raise
-        raise ConfigError(f"--output {output}: {cause.strerror or cause}; choose a folder you can write to") from error
+        raise ConfigError(f"--output {output}: {reason_of(cause)}; choose a folder you can write to") from error
 
 
 def rules(*, other_versions: bool = False) -> Rules:

@@ -129,6 +129,22 @@ def shared() -> Path:
     return folder
 
 
+class WritesMarker:
+    """Pickles to an instruction that writes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.write_text, (self.marker, "ran")
+
+
+@pytest.fixture
+def writes_marker() -> type[WritesMarker]:
+    """What somebody's pickle may hold: `writes_marker(path)` writes `path` when it is loaded as code."""
+    return WritesMarker
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked `gpu` where there is no CUDA device; torch is imported only if there are any."""
     marked = [item for item in items if "gpu" in item.keywords]

@@ -25,16 +25,6 @@ class T(PreTrainedTokenizerFast): pass
 """
 
 
-class WritesMarker:
-    """Pickles to an instruction that writes a file."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.write_text, (self.marker, "ran")
-
-
 @pytest.fixture
 def marker(tmp_path) -> Path:
     return tmp_path / "MARKER"
@@ -87,9 +77,9 @@ def test_a_model_brings_no_attention_of_its_own(folder, marker, name):
     assert not marker.exists()
 
 
-def test_pickled_weights_of_a_model_are_not_read(folder, marker):
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(WritesMarker(marker)))
-    torch.save({"x": WritesMarker(marker)}, folder / "training_args.bin")
+def test_pickled_weights_of_a_model_are_not_read(folder, marker, writes_marker):
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(writes_marker(marker)))
+    torch.save({"x": writes_marker(marker)}, folder / "training_args.bin")
     load_model(ModelSource(str(folder)))
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"the folder holds no weights \(\*\.safetensors\)"):
@@ -98,9 +88,9 @@ def test_pickled_weights_of_a_model_are_not_read(folder, marker):
 
 
 @pytest.mark.parametrize("name", ["evil.bin", "../other.safetensors", ["x"], ""])
-def test_an_index_does_not_lead_to_pickled_weights(folder, marker, name):
+def test_an_index_does_not_lead_to_pickled_weights(folder, marker, name, writes_marker):
     (folder / "model.safetensors").rename(folder / "other.safetensors")
-    (folder / "evil.bin").write_bytes(pickle.dumps(WritesMarker(marker)))
+    (folder / "evil.bin").write_bytes(pickle.dumps(writes_marker(marker)))
     index = {"metadata": {"total_size": 1}, "weight_map": {"model.embed_tokens.weight": name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match=r"index\.json: expected \*\.safetensors files of that folder, got") as caught:
@@ -158,13 +148,13 @@ def test_what_ends_a_text_is_a_token(folder, value, shown):
 
 
 @pytest.mark.parametrize("form", ["pickle", "torch", "torch within"])
-def test_a_checkpoint_that_holds_code_is_refused(tmp_path, marker, form):
+def test_a_checkpoint_that_holds_code_is_refused(tmp_path, marker, form, writes_marker):
     path = tmp_path / "checkpoints" / "last.ckpt"
     path.parent.mkdir()
     if form == "pickle":
-        path.write_bytes(pickle.dumps(WritesMarker(marker)))
+        path.write_bytes(pickle.dumps(writes_marker(marker)))
     else:
-        evil = WritesMarker(marker)
+        evil = writes_marker(marker)
         torch.save(evil if form == "torch" else {"seal": {}, "optimizer_states": [evil], "state_dict": {}}, path)
     trainer = SEALTrainer(default_root_dir=str(tmp_path), accelerator="cpu", logger=False)
     with pytest.raises(ConfigError, match=r"--ckpt_path last: .*last\.ckpt is damaged, or no checkpoint of seal fit"):

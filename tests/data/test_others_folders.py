@@ -19,16 +19,6 @@ ROW = '{"title": "T", "passage": "The %s text."}\n'
 CARD = "---\nconfigs:\n- config_name: default\n  data_files: %s\n---\n# A data set\n"
 
 
-class WritesMarker:
-    """Pickles to an instruction that writes a file."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.write_text, (self.marker, "ran")
-
-
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A data set, beside a file that is nobody else's business."""
@@ -42,14 +32,14 @@ def passages(folder: Path) -> list[str]:
     return [context.passage for context in DatasetRows(str(folder)).read()]
 
 
-def test_python_and_pickles_in_a_folder_are_not_run(folder, tmp_path):
+def test_python_and_pickles_in_a_folder_are_not_run(folder, tmp_path, writes_marker):
     marker = tmp_path / "MARKER"
-    evil = pickle.dumps(WritesMarker(marker))
+    evil = pickle.dumps(writes_marker(marker))
     (folder / "other.py").write_text(f"open({str(marker)!r}, 'w').write('ran')")
     for name in ("a.pt", "a.pkl", "a.pickle", "a.joblib", "a.npy", "a.bin", "state.pth", "__init__.py"):
         (folder / name).write_bytes(evil)
-    np.save(folder / "b.npy", np.array([WritesMarker(marker)], dtype=object), allow_pickle=True)
-    torch.save(WritesMarker(marker), folder / "c.pt")
+    np.save(folder / "b.npy", np.array([writes_marker(marker)], dtype=object), allow_pickle=True)
+    torch.save(writes_marker(marker), folder / "c.pt")
     assert passages(folder) == ["The open text."]
     (folder / "a.jsonl").unlink()
     assert [context.title for context in TextFolder(str(folder)).read()] == ["other.py"]  # as a text
