@@ -333,8 +333,10 @@ class BankTraining:
 
     def _halve_slots(self) -> None:
         slots = max(1, (len(self.running) or len(self.bank.ranks)) // 2)
-        states = self.bank.dissolve(len(self.running))
+        states, reason = attempt(lambda: self.bank.dissolve(len(self.running)))
         del self.bank
+        if states is None:  # not even what the adapters have learnt fits beside them: whoever has several does fewer
+            raise NoMemoryError(f"the inner loop has no memory to set {len(self.running)} adapters aside ({reason})")
         for job, state in zip(self.running, states, strict=True):
             job.saved = state
         self.waiting.extendleft(reversed(self.running))

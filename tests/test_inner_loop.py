@@ -123,6 +123,22 @@ class Full:
             raise self.error
 
 
+def test_adapters_that_cannot_be_set_aside_are_a_lack_of_memory(monkeypatch):
+    """Whoever asked for several adapters then asks for fewer."""
+
+    def dissolve(self, slots):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7602176 bytes")
+
+    monkeypatch.setattr(AdapterBank, "dissolve", dissolve)
+    model, tokenizer = frozen_tiny()
+    loop = InnerLoop(rank=2, alpha=4, epochs=3)
+    loop.adapt(model, tokenizer, [job("a lamp", seed=1)])  # the model has been probed
+    monkeypatch.setattr("seal_lightning.bank_training.HeadLoss", _counted(Full(model.base_model, tokens=0, times=0), 9))
+    work = [job("a lamp", "oil", seed=1), job("copper", "kelp", "fell", seed=2)]
+    with pytest.raises(NoMemoryError, match=r"^the inner loop has no memory to set 2 adapters aside \(DefaultCPU"):
+        loop.adapt(model, tokenizer, work)
+
+
 @pytest.mark.parametrize(
     "error",
     [
