@@ -30,7 +30,8 @@ quickstart: $(STAMP) ## SEAL in the lab: a tiny model learns to write better sel
 
 docs: $(STAMP) ## write docs/reference/ from the code, and the pages as a site in build/docs
 	@$(BIN)/python docs/reference.py
-	@$(BIN)/mkdocs build --strict -q
+	@$(BIN)/sphinx-build -q -W --keep-going docs build/docs
+	@echo "the site: build/docs/index.html"
 
 test: lint ## lint, check types and run the tests
 	@$(ONE_THREAD) $(BIN)/pytest -q -n $(WORKERS)
