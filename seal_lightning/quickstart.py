@@ -16,18 +16,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from statistics import fmean
 
 from rich.table import Table
 from rich.text import Text
 
 from seal_lightning.errors import ConfigError, SealError, reason_of
 from seal_lightning.escaping import visible
-from seal_lightning.evaluation import Row, group_by_context, rounds_table
+from seal_lightning.evaluation import Row, rounds_table
 from seal_lightning.journal import read_validations
+from seal_lightning.report.picture import save_picture
 from seal_lightning.screen import plain_console
 from seal_lightning.stopping import stopped_on_leaving
 from seal_lightning.types import Rollout
+from seal_lightning.typical import passage_of, typical_pair
 
 CONFIG = Path(str(files("seal_lightning.configs") / "quickstart.yaml"))  # configs/ of the repository
 CONTROL = ("--filter", "seal_lightning.callbacks.RandomFilter")
@@ -94,7 +95,9 @@ def side_by_side(run: Path) -> Table:
     """The self-edits of one held-out passage before and after training, with the queries that each won."""
     found = read_validations(run)
     pair = typical_pair(found[0], found[max(found)])
-    shown = Table(title=Text(f"A held-out passage: {visible(_passage(pair[0]))}"), title_justify="left", title_style="")
+    shown = Table(
+        title=Text(f"A held-out passage: {visible(passage_of(pair[0]))}"), title_justify="left", title_style=""
+    )
     for name, rollout in zip(("before", "after"), pair, strict=True):
         right = sum(score == 1 for score in rollout.scores)
         shown.add_column(f"{name} training: {right} of {len(rollout.scores)} answers right", ratio=1)
@@ -103,35 +106,12 @@ def side_by_side(run: Path) -> Table:
     return shown
 
 
-def typical_pair(before: Sequence[Rollout], after: Sequence[Rollout]) -> tuple[Rollout, Rollout]:
-    """The first self-edits of one context in two validations: of that whose score rose by the median amount."""
-    earlier, later = edits_by_context(before), edits_by_context(after)
-    gains = {name: mean_score(later[name]) - mean_score(earlier[name]) for name in earlier if name in later}
-    chosen = sorted(gains, key=lambda name: (gains[name], name))[len(gains) // 2]
-    return earlier[chosen][0], later[chosen][0]
-
-
-def edits_by_context(rollouts: Sequence[Rollout]) -> dict[str, list[Rollout]]:
-    """The rollouts of own edits, by context."""
-    return group_by_context([rollout for rollout in rollouts if rollout.kind == "edit"])
-
-
-def mean_score(rollouts: Sequence[Rollout]) -> float:
-    """Of several edits or repeats."""
-    return fmean(rollout.score for rollout in rollouts)
-
-
 def _answers(rollout: Rollout) -> Text:
     lines = [
         f"{'+' if score else '-'} {question} {answer}"
         for question, answer, score in zip(rollout.questions, rollout.answers, rollout.scores, strict=True)
     ]
     return Text(visible("\n".join(lines)))
-
-
-def _passage(rollout: Rollout) -> str:
-    """The passage in an edit's prompt, as the knowledge task writes it."""
-    return rollout.prompt.rpartition("Passage: ")[2].partition("\n")[0]
 
 
 def new_folder(wanted: Path) -> Path:
@@ -197,4 +177,6 @@ def main(argv: Sequence[str]) -> None:
         f"{random.high:.3f}) in place of {best.accuracy:.3f} ({best.low:.3f} – {best.high:.3f})\n"
     )
     plain_console().print(side_by_side(run), soft_wrap=False)
+    if picture := save_picture(run, control):
+        print(f"the same as a picture: {picture}")
     print(LAST_WORDS.format(seconds=time.monotonic() - started, run=run))

@@ -10,7 +10,6 @@ import gzip
 import json
 import re
 import shlex
-import subprocess
 import sys
 import tomllib
 import warnings

@@ -27,10 +27,10 @@ from seal_lightning.evaluation import (
 )
 from seal_lightning.figures import Figures, Rewards, figures_of, rewards_of
 from seal_lightning.left_out import render_left_out, total_left_out
-from seal_lightning.quickstart import typical_pair
 from seal_lightning.report.read import Run
 from seal_lightning.selection import best_of, group_rollouts, lot_of
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup, Usage
+from seal_lightning.typical import typical_pair
 
 Change = Literal["won", "lost", "right", "wrong"]
 State = Literal["finished", "unfinished", "begun", "published"]

@@ -1,0 +1,155 @@
+"""One picture of a fit: a self-edit that changes over the rounds, above the accuracy on all held-out contexts.
+
+An SVG with sizes of its own and a white ground, so that it can stand in a README, light or dark. Texts come from a
+model and are escaped; every number in it is one of the run's tables (evaluation.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import wrap
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from seal_lightning.escaping import visible
+from seal_lightning.evaluation import Row, rounds_table
+from seal_lightning.journal import read_validations
+from seal_lightning.saving import save_text
+from seal_lightning.types import Rollout
+from seal_lightning.typical import edits_by_context, passage_of, typical_pair
+
+CARDS = 3  # rounds that are shown: the first, one in the middle, the last
+WIDTH, CARD, GAP = 952, 296, 16
+LINES, LETTERS = 9, 41  # of an edit on a card
+ABOVE, BELOW = 384, 560  # the chart's top and bottom
+NAME = "picture.svg"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A self-edit of the context that is shown.
+
+    Attributes:
+        left: Its left edge.
+        title: When it was written.
+        lines: Of the edit; the rest is counted in `more`.
+        more: Lines left out.
+        right: For each query, whether the adapter that was trained on it answered rightly.
+    """
+
+    left: int
+    title: str
+    lines: Sequence[str]
+    more: int
+    right: Sequence[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An accuracy in the chart; `low` and `high` end its 95 % interval, all from the top."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    label: str
+
+
+def save_picture(run: Path, control: Path | None = None) -> Path | None:
+    """Draw a fit's run folder into its `picture.svg`; None where it has not been validated before and after training.
+
+    Args:
+        run: The run folder.
+        control: Of a run to compare with, in grey.
+    """
+    validations = read_validations(run)
+    if len(validations) < 2:
+        return None
+    save_text(run / NAME, draw(validations, {} if control is None else read_validations(control)))
+    return run / NAME
+
+
+def draw(validations: Mapping[int, Sequence[Rollout]], control: Mapping[int, Sequence[Rollout]]) -> str:
+    """The SVG.
+
+    Args:
+        validations: Of a fit, by the number of rounds before; two or more.
+        control: Of another; may be empty.
+    """
+    shown = _shown(sorted(validations))
+    before, _ = typical_pair(validations[shown[0]], validations[shown[-1]])
+    rows, others = _own(validations), _own(control)
+    base = next(row for row in rounds_table(validations) if row.name == "base")
+    top = max(0.1, *(row.high for row in (*rows.values(), *others.values())))
+    last = max(validations)
+    places = zip(_lefts(len(shown)), shown, strict=True)
+    environment = Environment(
+        loader=PackageLoader("seal_lightning.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("picture.svg.j2").render(
+        passage=wrap(visible(passage_of(before)), 128, max_lines=2, placeholder=" …"),
+        cards=[_card(left, number, validations[number], before) for left, number in places],
+        card=CARD,
+        width=WIDTH,
+        contexts=base.contexts,
+        queries=base.queries,
+        base=_down(base.accuracy, top),
+        base_label=_percent(base.accuracy),
+        above=ABOVE,
+        below=BELOW,
+        marks=[_mark(row, _across(number, last), top) for number, row in rows.items()],
+        control=[_mark(row, _across(number, last), top) for number, row in others.items()],
+        rounds=[(_across(number, last), _title(number)) for number in rows],
+    )
+
+
+def _own(validations: Mapping[int, Sequence[Rollout]]) -> dict[int, Row]:
+    """Accuracy with own edits, by validation."""
+    rows = [row for row in rounds_table(validations) if row.name.startswith("edits")] if validations else []
+    return dict(zip(sorted(validations), rows, strict=True))
+
+
+def _shown(numbers: Sequence[int]) -> list[int]:
+    return list(numbers) if len(numbers) <= CARDS else [numbers[0], numbers[len(numbers) // 2], numbers[-1]]
+
+
+def _lefts(cards: int) -> list[int]:
+    """Where they begin: the first and the last lie at the edges, as do their marks in the chart."""
+    return [GAP + place * (WIDTH - 2 * GAP - CARD) // (cards - 1) for place in range(cards)]
+
+
+def _card(left: int, number: int, rollouts: Sequence[Rollout], before: Rollout) -> Card:
+    edit = edits_by_context(rollouts)[before.context_id][0]
+    lines = [part for line in visible(edit.text).splitlines() for part in wrap(line, LETTERS, subsequent_indent="  ")]
+    kept = lines if len(lines) <= LINES else lines[: LINES - 1]
+    return Card(
+        left=left,
+        title=_title(number),
+        lines=kept,
+        more=len(lines) - len(kept),
+        right=[score == 1 for score in edit.scores],
+    )
+
+
+def _title(number: int) -> str:
+    return f"after round {number}" if number else "before training"
+
+
+def _mark(row: Row, x: float, top: float) -> Mark:
+    return Mark(x, _down(row.accuracy, top), _down(row.low, top), _down(row.high, top), _percent(row.accuracy))
+
+
+def _across(number: int, last: int) -> float:
+    """Where a validation lies: the first below the first card's middle, the last below the last one's."""
+    first = GAP + CARD / 2
+    return round(first + (WIDTH - 2 * first) * number / last, 1)
+
+
+def _down(value: float, top: float) -> float:
+    return round(BELOW - (BELOW - ABOVE) * value / top, 1)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
