@@ -32,6 +32,7 @@ from seal_lightning.adapters.export import check_undamaged
 from seal_lightning.bounded import read_json
 from seal_lightning.contained import check_regular
 from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.extras import install
 
 log = logging.getLogger(__name__)
 
@@ -231,8 +232,7 @@ def _check_folder(checkpoint: Checkpoint) -> None:
         raise ModelError(f"model.source.name={name}: there is no such folder; expected {EXPECTED}")
     if checkpoint.gguf_file and find_spec("gguf") is None:
         raise ModelError(
-            f"model.source.gguf_file={checkpoint.gguf_file}: reading it needs the package gguf: "
-            "pip install 'seal-lightning[gguf]'"
+            f"model.source.gguf_file={checkpoint.gguf_file}: reading it needs the package gguf: {install('gguf')}"
         )
     if folder.is_dir():
         check_regular(folder, error=ModelError)

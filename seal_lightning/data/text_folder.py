@@ -24,6 +24,7 @@ from seal_lightning.data.markdown import read_markdown
 from seal_lightning.data.rows import BEGINNING, NoRows, Row, decode, read_text
 from seal_lightning.data.splitting import without_blank_lines
 from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.extras import install
 from seal_lightning.types import Context
 
 log = logging.getLogger(__name__)
@@ -196,8 +197,7 @@ class _Folder:
         if self.no_files:
             parts.append(f"no files (links to nothing, pipes, devices): {_some(self.no_files)}")
         if self.needs_extra:
-            advice = "pip install 'seal-lightning[documents]'"
-            parts.append(f"not read without {advice}: {_by_ending(self.needs_extra)}")
+            parts.append(f"not read without {install('documents')}: {_by_ending(self.needs_extra)}")
         if self.faults:
             parts.append(f"{len(self.faults)} cannot be used")
         if parts:

@@ -24,6 +24,7 @@ from seal_lightning.endpoints.options import check_options, check_request, host_
 from seal_lightning.endpoints.prices import find_price
 from seal_lightning.endpoints.wire import CHAT, TEXT, Reply, Request, make_request, messages, parsed, read_reply
 from seal_lightning.errors import ConfigError, SealError
+from seal_lightning.extras import install
 from seal_lightning.foreign import sound
 from seal_lightning.redaction import without, without_user
 from seal_lightning.types import Prompt, Written
@@ -91,7 +92,7 @@ class Endpoint:
         keyless({"base_url": base_url, "request": request}, os.environ.get(variable, ""), variable)
         check_request(request)
         if any(find_spec(name) is None for name in ("openai", "httpx2", "tenacity")):
-            raise ConfigError("an endpoint needs the packages of an extra: pip install 'seal-lightning[endpoint]'")
+            raise ConfigError(f"an endpoint needs packages that are not installed: {install('endpoint')}")
         self.model = model
         self.host = host_of(base_url or OPENAI)
         self.request = request

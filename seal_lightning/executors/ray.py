@@ -21,6 +21,7 @@ import torch
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import RESUME, ConfigError, RetryableError, SealError, UnitError
 from seal_lightning.executors.base import Executor, UnitWork
+from seal_lightning.extras import install
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.policy import PolicyState, PolicyTuning, TunedPolicy
 from seal_lightning.ranks import UnitQueue, one_line, unit_name
@@ -124,9 +125,7 @@ class RayExecutor(Executor):
             try:
                 import ray
             except ImportError as error:
-                raise ConfigError(
-                    "trainer.executor: RayExecutor needs ray: pip install 'seal-lightning[ray]'"
-                ) from error
+                raise ConfigError(f"trainer.executor: RayExecutor needs ray: {install('ray')}") from error
             if not ray.is_initialized():
                 self._connect()
             module = work.module

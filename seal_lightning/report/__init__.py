@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.extras import install
 from seal_lightning.offline import Parser, write_file
 from seal_lightning.report.read import read
 
@@ -39,8 +40,7 @@ def main(args: Sequence[str]) -> None:
     try:
         from seal_lightning.report.page import render
     except ImportError as error:  # torch brings it, but need not for ever
-        advice = "pip install 'seal-lightning[report]'"
-        raise ConfigError(f"seal report needs {error.name}, which is not installed: {advice}") from error
+        raise ConfigError(f"seal report needs {error.name}, which is not installed: {install('report')}") from error
     place = options.output or _place(Path(options.runs[0]).expanduser())
     beside = str(Path(place).with_suffix(".md"))
     _check_free(place, beside)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.extras import install
 from seal_lightning.policy import Policy
 from seal_lightning.sampling.generation import Choose, stop_tokens
 
@@ -24,9 +25,7 @@ def load_llguidance() -> Any:
     try:
         import llguidance
     except ImportError as error:
-        raise ConfigError(
-            "sampler.constrained needs llguidance: pip install 'seal-lightning[constrained]', or leave it off"
-        ) from error
+        raise ConfigError(f"sampler.constrained needs llguidance: {install('constrained')}, or leave it off") from error
     return llguidance
 
 

@@ -169,7 +169,7 @@ def test_a_missing_template_engine_is_named(report, fitted, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     monkeypatch.delitem(sys.modules, "seal_lightning.report.page")
     code, said = report(fitted())
-    assert code == 2 and "pip install 'seal-lightning[report]'" in said and said.count("\n") == 1
+    assert code == 2 and "pip install 'jinja2>=3.1'" in said and said.count("\n") == 1
 
 
 def test_no_heavy_library_is_imported():
