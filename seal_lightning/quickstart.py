@@ -90,7 +90,7 @@ def start_fit(
         environment: Variables beside those of this process.
     """
     command = [sys.executable, "-m", "seal_lightning", "fit", *(["--config", str(config)] if config else [])]
-    command += ["--trainer.default_root_dir", str(run), *options]
+    command += [*options, "--trainer.default_root_dir", str(run)]  # over what a config file says
     environment = {**os.environ, **environment}
     if not quiet:
         return Fit(run, subprocess.Popen(command, env=environment, process_group=0))

@@ -82,7 +82,7 @@ def _list(runs: Sequence[Run]) -> None:
     for run in runs:
         begun = (run.folder / "config.yaml").is_file()
         state = "finished" if run.kept else "to go on" if begun else "new"
-        command = ["seal", "fit", "--trainer.default_root_dir", str(run.folder), *run.planned.options]
+        command = ["seal", "fit", *run.planned.options, "--trainer.default_root_dir", str(run.folder)]
         print(f"{run.name}  ({state})\n  {shlex.join(command)}")
     print(f"{len(runs)} runs, {sum(run.kept for run in runs)} of them finished; nothing was started")
 

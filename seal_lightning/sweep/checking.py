@@ -38,7 +38,7 @@ def check(runs: Sequence[Planned], folder: Path) -> Checked:
     Raises:
         ConfigError: One of them cannot run, or its folder has another run.
     """
-    commands = [["fit", "--trainer.default_root_dir", str(folder / run.name), *run.options] for run in runs]
+    commands = [["fit", *run.options, "--trainer.default_root_dir", str(folder / run.name)] for run in runs]
     found = _asked(commands)
     rows: list[Mapping[str, Any]] = found["runs"]
     if wrong := [(run, row) for run, row in zip(runs, rows, strict=True) if "error" in row]:
@@ -71,7 +71,9 @@ def _mistake(wrong: Sequence[tuple[Planned, Mapping[str, Any]]], count: int) -> 
         return text
     overs = " ".join(f"--over {key}={value}" for key, value in (named or run.values).items())
     settings = {tuple(other.values.items()) for other, _ in wrong}
-    more = f" (and {len(settings) - 1} more settings like this)" if len(settings) > 1 else ""
+    more = f" (and {len(settings) - 1} more of the settings cannot run)" if len(settings) > 1 else ""
+    for key in named:
+        text = text.removeprefix(f"--{key}: ").removeprefix(f"{key}: ")
     return f"{overs}: {text}{more}"
 
 
