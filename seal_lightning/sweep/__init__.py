@@ -71,7 +71,7 @@ def _work(runs: Sequence[Run], folder: Path, checked: Checked, display: Display,
 
 def _runs(planned: Sequence[Planned], folder: Path, checked: Checked) -> list[Run]:
     seconds = known_seconds(folder)
-    runs = [Run(one, folder / one.name, seconds=seconds.get(one.name, 0.0)) for one in planned]
+    runs = [Run(one, folder / one.name, seconds_before=seconds.get(one.name, 0.0)) for one in planned]
     for run in runs:
         if is_finished(run, checked):
             run.state, run.kept = "finished", True
@@ -93,12 +93,16 @@ def _list(runs: Sequence[Run]) -> None:
 def _planned(options: argparse.Namespace, others: Sequence[str]) -> list[Planned]:
     axes = [read_axis(text) for texts in options.over for text in texts]
     if not axes and options.seeds is None:
-        raise ConfigError("--over is not set: name what to sweep, as --over model.inner_loop.rank=2,8, or give --seeds N")
+        raise ConfigError(
+            "--over is not set: name what to sweep, as --over model.inner_loop.rank=2,8, or give --seeds N"
+        )
     seeded = [key.strip() for key in options.seeded.split(",") if key.strip()]
     seeds = [] if options.seeds is None else read_seeds(options.seeds)
     planned = plan(axes, seeds, options=others, seeded=seeded)
     if len(planned) > MOST:
-        raise ConfigError(f"--over and --seeds: expected at most {MOST:,} runs, got {len(planned):,}: sweep less at once")
+        raise ConfigError(
+            f"--over and --seeds: expected at most {MOST:,} runs, got {len(planned):,}: sweep less at once"
+        )
     return planned
 
 
@@ -116,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         help="an option of seal fit and its values, also as [1, 2]; may be given several times, for all combinations",
     )  # fmt: skip
     parser.add_argument(
-        "--seeds", metavar="N", help="how many seeds, from 0, or which, as 300,301; by default that of the configuration"
+        "--seeds",
+        metavar="N",
+        help="how many seeds, from 0, or which, as 300,301; by default that of the configuration",
     )
     parser.add_argument(
         "--seeded", default=SEED_OPTION, metavar="KEY,KEY",

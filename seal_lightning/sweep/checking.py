@@ -72,8 +72,9 @@ def _mistake(wrong: Sequence[tuple[Planned, Mapping[str, Any]]], count: int) -> 
     overs = " ".join(f"--over {key}={value}" for key, value in (named or run.values).items())
     settings = {tuple(other.values.items()) for other, _ in wrong}
     more = f" (and {len(settings) - 1} more of the settings cannot run)" if len(settings) > 1 else ""
-    for key in named:
-        text = text.removeprefix(f"--{key}: ").removeprefix(f"{key}: ")
+    for key, value in named.items():
+        for said in (f"--{key}: ", f"{key}: ", f"{key}={value}: "):
+            text = text.removeprefix(said)
     return f"{overs}: {text}{more}"
 
 

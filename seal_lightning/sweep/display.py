@@ -79,5 +79,5 @@ def _figures(run: Run) -> str:
     if not rows:
         return "finished, without a validation"
     first, last = rows[0], rows[-1]
-    before = f" ({first.accuracy:.3f} {first.name.removeprefix('edits ')})" if len(rows) > 1 else ""
-    return f"{last.accuracy:.3f} with {last.name}{before}"
+    before = f", {first.accuracy:.3f} {first.name.removeprefix('edits ')}" if len(rows) > 1 else ""
+    return f"own edits {last.accuracy:.3f} {last.name.removeprefix('edits ')}{before}"

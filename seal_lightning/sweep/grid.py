@@ -172,13 +172,13 @@ def plan(
         for seed in seeds or [None]:
             end = [] if seed is None else [f"--{key}={seed}" for key in seeded]
             name = _safe([*words, *([] if seed is None else [f"{SEED}={seed}"])] or ["run"])
-            runs.append(Planned(name, _safe(words), setting, seed, (*configs, *above, *sum(swept.values(), []), *others, *end)))
+            runs.append(
+                Planned(name, _safe(words), setting, seed, (*configs, *above, *sum(swept.values(), []), *others, *end))
+            )
     return _told_apart(runs)
 
 
-def _seeds_apart(
-    axes: Sequence[Axis], seeds: Sequence[int], seeded: Sequence[str]
-) -> tuple[list[Axis], Sequence[int]]:
+def _seeds_apart(axes: Sequence[Axis], seeds: Sequence[int], seeded: Sequence[str]) -> tuple[list[Axis], Sequence[int]]:
     """Seeds are no setting, also where they are swept as one."""
     keys = [axis.key for axis in axes]
     if again := [key for key in keys if keys.count(key) > 1]:
@@ -257,15 +257,15 @@ def _safe(words: Sequence[str]) -> str:
 def _told_apart(runs: Sequence[Planned]) -> list[Planned]:
     """The runs with a digest of their values in names that are too long, or that stand for several."""
     names = [run.name for run in runs]
-    return [
-        run if len(run.name) <= _LONGEST and names.count(run.name) == 1 else _with_digest(run) for run in runs
-    ]
+    return [run if len(run.name) <= _LONGEST and names.count(run.name) == 1 else _with_digest(run) for run in runs]
 
 
 def _with_digest(run: Planned) -> Planned:
     values = sorted(run.values.items())
     digest, of_values = _digest([values, run.seed]), _digest(values)
-    return replace(run, name=f"{run.name[: _LONGEST - 9]}-{digest}", setting=f"{run.setting[: _LONGEST - 9]}-{of_values}")
+    return replace(
+        run, name=f"{run.name[: _LONGEST - 9]}-{digest}", setting=f"{run.setting[: _LONGEST - 9]}-{of_values}"
+    )
 
 
 def _digest(content: Any) -> str:

@@ -39,7 +39,8 @@ class Run:
         folder: Where.
         state: `elsewhere` where another process works in its folder.
         kept: Whether an earlier sweep has finished it.
-        seconds: It has taken, as far as the sweep was there.
+        seconds: It has taken in this sweep.
+        seconds_before: It had taken in earlier ones that were stopped or had failed, or that finished it.
         exit_code: Of its process; None where none has ended.
         error: What it said last, where it failed.
         began: When its process was started, or looked for, by the monotonic clock.
@@ -52,6 +53,7 @@ class Run:
     state: State = "waiting"
     kept: bool = False
     seconds: float = 0.0
+    seconds_before: float = 0.0
     exit_code: int | None = None
     error: str = ""
     began: float = 0.0
@@ -61,6 +63,10 @@ class Run:
     @property
     def name(self) -> str:
         return self.planned.name
+
+    @property
+    def seconds_in_all(self) -> float:
+        return self.seconds_before + self.seconds
 
     @property
     def at_work(self) -> bool:

@@ -65,8 +65,8 @@ def _times(runs: Sequence[Run]) -> str:
     """How long the runs of each setting have taken."""
     by_setting: dict[str, list[float]] = {}
     for run in runs:
-        if run.state == "finished" and run.seconds:
-            by_setting.setdefault(run.planned.setting or "all", []).append(run.seconds)
+        if run.state == "finished" and run.seconds_in_all:
+            by_setting.setdefault(run.planned.setting or "all", []).append(run.seconds_in_all)
     listed = "; ".join(f"{setting} {duration(fmean(seconds))}" for setting, seconds in by_setting.items())
     return f"Time of a run: {listed}." if listed else "Time of a run: not known, all were kept."
 
@@ -82,7 +82,7 @@ def _runs_table(runs: Sequence[Run]) -> str:
     for run in runs:
         rows = run.rows() if run.state == "finished" else []
         first, last = (f"{rows[0].accuracy:.3f}", f"{rows[-1].accuracy:.3f}") if rows else ("", "")
-        cells.append([run.name, run.state, first, last, duration(run.seconds) if run.seconds else ""])
+        cells.append([run.name, run.state, first, last, duration(run.seconds_in_all) if run.seconds_in_all else ""])
     return table(head, cells)
 
 
@@ -125,7 +125,7 @@ def _row(run: Run) -> dict[str, Any]:
         "state": run.state,
         "exit_code": run.exit_code,
         "error": run.error,
-        "seconds": round(run.seconds, 1),
+        "seconds": round(run.seconds_in_all, 1),
         "accuracy": {row.name: row.accuracy for row in rows},
     }
 
