@@ -87,10 +87,7 @@ class Screen:
 
     @contextmanager
     def following(self, draw: Callable[[], RenderableType]) -> Iterator[Callable[[], None]]:
-        """Where somebody watches, what `draw` returns, drawn anew when the yielded function is called; lines stay above it.
-
-        Nothing elsewhere.
-        """
+        """On a terminal, what `draw` returns, below the lines; drawn anew when the yielded function is called."""
         if not self.console.is_terminal:
             yield lambda: None
             return

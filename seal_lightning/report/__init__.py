@@ -24,8 +24,7 @@ DESCRIPTION = """\
 Writes one HTML file that needs nothing else, and a Markdown file beside it, about a run: accuracy over rounds with
 intervals, rewards, lengths, costs, retention, the best and worst self-edits with the queries they won and lost,
 settings, and warnings with what to do. A RUN is a run folder (it may still be running), a journal, an official
-run_*.json or a retention matrix; several are compared, as are the runs in a folder of
-runs, such as that of a sweep.
+run_*.json or a retention matrix; several are compared, as are the runs in a folder of runs such as that of a sweep.
 """
 
 

@@ -2,9 +2,9 @@
 
     grid (which runs) -> checking (all settings, before the first run) -> running (seal fit, some at a time) -> summary
 
-Each run is a `seal fit` in a process and a folder of its own, so that everything that works on a run works on these. The
-same command goes on where a sweep was stopped. It searches nothing: what comes next is for a person to decide, or for a
-package that starts `seal fit` itself (docs/sweep.md).
+Each run is a `seal fit` in a process and a folder of its own, so that everything that works on a run works on these.
+The same command goes on where a sweep was stopped. It searches nothing: what comes next is for a person to decide, or
+for a package that starts `seal fit` itself (docs/sweep.md).
 """
 
 from __future__ import annotations
@@ -109,9 +109,10 @@ def _planned(options: argparse.Namespace, others: Sequence[str]) -> list[Planned
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="seal sweep",
-        usage="seal sweep [--config FILE] --over KEY=VALUE,VALUE ... [--seeds N] [--jobs N] [--output FOLDER] [--KEY VALUE ...]",
-        description="Runs seal fit with every combination of the values of --over and every seed, and compares them: one "
-        "table with intervals over seeds, and one figure. The same command goes on with a sweep that was stopped.",
+        usage="seal sweep [--config FILE] --over KEY=VALUE,VALUE ... [--seeds N] [--jobs N] [--output FOLDER] "
+        "[--KEY VALUE ...]",
+        description="Runs seal fit with every combination of the values of --over and every seed, and compares them: "
+        "one table with intervals over seeds, and one figure. The same command goes on with a sweep that was stopped.",
         epilog="Other options go to every run, for example --trainer.max_epochs 1. docs/sweep.md has more.",
         allow_abbrev=False,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +27,7 @@ class Display:
         self.screen = Screen()
         self.screen.line(title)
         self._runs: Sequence[Run] = ()
+        self._accuracy: dict[str, float] = {}  # of the runs that are finished
         self._jobs = 1
         self.refresh = lambda: None
 
@@ -33,6 +35,9 @@ class Display:
     def watching(self, runs: Sequence[Run], jobs: int) -> Iterator[None]:
         """Within it, the table is there."""
         self._runs, self._jobs = runs, jobs
+        for run in runs:
+            if run.kept:
+                self._note(run)
         if kept := sum(run.kept for run in runs):
             self.screen.line(f"{kept} of {len(runs)} runs are finished already, and kept")
         with self.screen.following(self._table) as self.refresh:
@@ -42,11 +47,17 @@ class Display:
         """Of a run that has ended, or that another process is at."""
         if run.state == "elsewhere":
             self.screen.line(f"{run.name}: waits for another process to end ({run.error.partition(': ')[2]})")
+        if run.state == "finished":
+            self._note(run)
         if run.ended:
             took = duration(run.seconds)
             said = f"{_figures(run)}, {took}" if run.state == "finished" else f"FAILED after {took}: {run.error}"
             self.screen.line(f"{run.name}: {said}; {self._so_far()}")
         self.refresh()
+
+    def _note(self, run: Run) -> None:
+        if rows := run.rows():
+            self._accuracy[run.name] = rows[-1].accuracy
 
     def _so_far(self) -> str:
         ended, left = sum(run.ended for run in self._runs), time_left(self._runs, self._jobs)
@@ -56,7 +67,7 @@ class Display:
     def _table(self) -> Table:
         """A line for each setting, with a mark for each of its runs."""
         table = Table(title=Text(f"runs: {self._so_far()}"), title_justify="left", title_style="")
-        for name in ("setting", "runs", "at work"):
+        for name in ("setting", "runs", "own edits so far", "at work"):
             table.add_column(name)
         settings: dict[str, list[Run]] = {}
         for run in self._runs:
@@ -64,7 +75,9 @@ class Display:
         for setting, runs in settings.items():
             at_work = ", ".join(run.name for run in runs if run.at_work)
             marks = " ".join(MARKS[run.state] for run in runs)
-            table.add_row(*(Text(visible(text)) for text in (setting, marks, at_work)))
+            known = [self._accuracy[run.name] for run in runs if run.name in self._accuracy]
+            so_far = f"{fmean(known):.3f}" if known else ""
+            table.add_row(*(Text(visible(text)) for text in (setting, marks, so_far, at_work)))
         return table
 
 

@@ -167,14 +167,12 @@ def plan(
     for values in itertools.product(*(axis.values for axis in axes)):
         setting = dict(zip((axis.key for axis in axes), values, strict=True))
         words = [f"{shown[axis.key]}={_short(setting[axis.key], axis.values)}" for axis in axes]
-        swept = {key: [f"--{key}={value}"] for key, value in setting.items()}
-        above = swept.pop("config", [])
+        swept = {key: f"--{key}={value}" for key, value in setting.items()}
+        above = [swept.pop("config")] if "config" in swept else []
         for seed in seeds or [None]:
             end = [] if seed is None else [f"--{key}={seed}" for key in seeded]
             name = _safe([*words, *([] if seed is None else [f"{SEED}={seed}"])] or ["run"])
-            runs.append(
-                Planned(name, _safe(words), setting, seed, (*configs, *above, *sum(swept.values(), []), *others, *end))
-            )
+            runs.append(Planned(name, _safe(words), setting, seed, (*configs, *above, *swept.values(), *others, *end)))
     return _told_apart(runs)
 
 

@@ -25,7 +25,7 @@ from seal_lightning.sweep.checking import Checked
 from seal_lightning.sweep.grid import Planned
 
 State = Literal["waiting", "running", "elsewhere", "finished", "failed"]
-PAUSE = 0.2  # seconds between two looks at the runs
+PAUSE = 0.5  # seconds between two looks at the runs
 LOOK = 5.0  # the same at a run that another process is at
 STOPPED_WITHIN = 30.0  # seconds that runs have to end after the sweep was asked to
 

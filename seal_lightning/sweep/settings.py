@@ -2,9 +2,9 @@
 
     python -m seal_lightning.sweep.settings < command lines of seal fit > findings, both JSON
 
-It is a process of its own because this takes torch and Lightning, which the sweep itself does without. Each command line
-goes the way of `seal fit` up to the point where the run would begin: options are parsed, objects made, data is read, and
-the model is looked for. What a run folder holds already is compared with its settings. Nothing is written.
+It is a process of its own because this takes torch and Lightning, which the sweep itself does without. Each command
+line goes the way of `seal fit` up to the point where the run would begin: options are parsed, objects made, data is
+read, and the model is looked for. What a run folder holds already is compared with its settings. Nothing is written.
 """
 
 import json
@@ -141,4 +141,4 @@ def _visible_gpus() -> list[str]:
 if __name__ == "__main__":
     with redirect_stdout(sys.stderr):  # what libraries say
         findings = find(json.load(sys.stdin))
-    json.dump(findings, sys.stdout)
+    print(json.dumps(findings))

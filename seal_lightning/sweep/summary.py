@@ -1,6 +1,6 @@
 """What a sweep comes to: one table, printed and saved as `sweep.md` and `sweep.json`, and one figure, `sweep.svg`.
 
-Means, intervals and differences are those of `seal report`. The state of the runs is saved in `sweep.json` as soon as one
+Means, intervals and differences are those of `seal report`. The state of the runs is saved in `sweep.json` whenever one
 of them has ended.
 """
 

@@ -1,4 +1,4 @@
-"""The processes of a sweep: how many at a time, how they end, and who else is in their folders. Each is a few lines here."""
+"""The processes of a sweep: how many at a time, how they end, and who else is in their folders."""
 
 import os
 import signal

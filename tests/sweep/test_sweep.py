@@ -1,4 +1,4 @@
-"""`seal sweep` from its options to its table, on the debug configuration; fits run in this process instead of their own."""
+"""`seal sweep` from its options to its table, on the debug configuration; its fits run in this process."""
 
 import json
 import os
