@@ -83,9 +83,7 @@ def read_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:
         ModelError: It is not there, is no causal language model, or cannot be loaded or trained here.
         ConfigError: The quantisation that was asked for does not fit the checkpoint.
     """
-    _check_folder(checkpoint)
-    with explained(checkpoint, "gguf_file" if checkpoint.gguf_file else "config.json"):
-        config = AutoConfig.from_pretrained(checkpoint.name, **checkpoint.hub_options)
+    config = read_model_config(checkpoint)
     loader = _loader(checkpoint, config)
     with explained(checkpoint, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.hub_options)
@@ -106,6 +104,13 @@ def read_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:
     _check_trainable(checkpoint, model)
     _use_differentiable_kernels(model)
     return model, tokenizer
+
+
+def read_model_config(checkpoint: Checkpoint) -> PretrainedConfig:
+    """Its configuration; raises as `read_checkpoint`."""
+    _check_folder(checkpoint)
+    with explained(checkpoint, "gguf_file" if checkpoint.gguf_file else "config.json"):
+        return AutoConfig.from_pretrained(checkpoint.name, **checkpoint.hub_options)
 
 
 # -- which class -------------------------------------------------------------------------------------------------------

@@ -34,17 +34,19 @@ COMMANDS = {
     "adapt": "documents in, adapters out: self-edits about them, the best trained into a LoRA that can be served",
     "continual": "contexts learnt one after another: what is forgotten, and which countermeasures help",
     "quickstart": "SEAL in the lab beside its control, in a minute and a half on two cores",
+    "sweep": "settings and seeds beside each other: every combination, one table with intervals over seeds, one figure",
     "grade": "grade answers in a file, and report the agreement with verdicts that it carries; needs no model",
     "replay": "tables, rewards and kept edits from journals and published runs; needs no model",
     "report": "what happened in one run or several, as one HTML page and a Markdown one; needs no model",
     "predict": "self-edits for the predict contexts as JSON Lines, without adapting; or answers to their queries",
 }
 
-LIGHT = ("quickstart", "grade", "replay", "report")  # a module each, without torch
+LIGHT = ("quickstart", "sweep", "grade", "replay", "report")  # a module each, without torch
 WITH_MODEL = ("adapt", "continual")  # a module each, without Lightning's CLI
 HOW_TO_RESUME = {
     "fit": RESUME,
     **dict.fromkeys(WITH_MODEL, "what is finished is kept, go on with --resume"),
+    "sweep": "what is finished is kept, the same command goes on",
     **dict.fromkeys(("validate", "test", "predict"), "finished units are in the journal, the same command goes on"),
 }
 

@@ -46,8 +46,18 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 log = logging.getLogger(__name__)
 
 
-def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> None:
-    """Parse `args` and run their command; `files` is what is in the config files that they name.
+def run_command(
+    args: Sequence[str],
+    files: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    *,
+    kind: "type[SEALCLI] | None" = None,
+) -> "SEALCLI":
+    """Parse `args` and run their command; returns what did it.
+
+    Args:
+        args: The command and its options.
+        files: What is in the config files that they name.
+        kind: The class that does it.
 
     Raises:
         ConfigError: An option is unknown or has a value that cannot work.
@@ -55,7 +65,7 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
     command = args[0]
     set_log_level("warning")
     with quiet_threads():
-        SEALCLI(
+        return (kind or SEALCLI)(
             SEALModule,
             SEALDataModule,
             subclass_mode_data=True,

@@ -26,7 +26,7 @@ RESTORE = "bring it back from a copy, or move the file away and run its units ag
 _FIELDS = tuple(one.name for one in fields(Rollout))
 _TUPLES = ("questions", "baseline_answers", "answers", "baseline_scores", "scores")
 _WHOLE = {"unit": 0, "of": 1, "part": 0, "round": 0, "repeat": 0, "edit_index": -1, "steps": 0}  # at least
-_TEXTS = ("context_id", "prompt", "text", "status", "reason", "kind", "dropped")
+_TEXTS = ("context_id", "prompt", "text", "status", "reason", "kind", "dropped", "title", "passage_digest")
 _SHARES = ("baseline", "score")  # in [0, 1], or 0 where nothing was scored
 _LARGEST = 1e100  # numbers of a rollout
 _NUMBERS = ("gain", "reward", "retention")
@@ -56,7 +56,7 @@ class Content:
 def rollout_to_dict(rollout: Rollout) -> dict[str, Any]:
     """The JSON form of a rollout, one key a field."""
     row = asdict(rollout)
-    for name in ("dropped", "thoughts", "left_out"):  # empty in most runs
+    for name in ("dropped", "thoughts", "left_out", "title", "passage_digest"):  # empty in many runs
         if not row[name]:
             del row[name]
     return row
@@ -146,10 +146,14 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def same_unit(one: Sequence[Rollout], other: Sequence[Rollout]) -> bool:
-    """Whether two units are the same work: everything but how long it took and what it cost."""
-    return [replace(rollout, seconds={}, usage={}) for rollout in one] == [
-        replace(rollout, seconds={}, usage={}) for rollout in other
-    ]
+    """Whether two units are the same work: but for how long it took, what it cost and contexts' titles."""
+    return list(map(_work, one)) == list(map(_work, other))
+
+
+def _work(rollout: Rollout) -> Rollout:
+    return replace(
+        rollout, seconds={}, usage={}, title="", passage_digest=""
+    )  # earlier versions wrote neither of these
 
 
 def add_units(units: dict[int, list[Rollout]], path: Path, more: Mapping[int, list[Rollout]]) -> None:

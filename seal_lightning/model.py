@@ -23,7 +23,7 @@ from seal_lightning.adapters import base_of, carried, carry, read_lora
 from seal_lightning.adapters.bank import parts_without_adapter
 from seal_lightning.adapters.export import CONFIG, WEIGHTS
 from seal_lightning.chat import DATE, ChatTemplate, chosen_template, read_template, stop_ids
-from seal_lightning.checkpoints import FOLDER, Checkpoint, attentions_of, explained, read_checkpoint
+from seal_lightning.checkpoints import FOLDER, Checkpoint, attentions_of, explained, read_checkpoint, read_model_config
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.finite import check_finite
 from seal_lightning.tiny import build_tiny
@@ -112,6 +112,14 @@ def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, 
             "generation_config.json"
         )
     return model, tokenizer, _chat(source, model, tokenizer) or False
+
+
+def check_source(source: ModelSource) -> None:
+    """Whether there is such a model, as far as its configuration tells; no weights are read. Raises as `load_model`."""
+    if source.name.startswith("random/"):
+        _random(source)
+    elif source.name not in SHIPPED and adapter_folder(source.name, source.revision) is None:
+        read_model_config(_checkpoint(_with_file(source)))
 
 
 def _chat(source: ModelSource, model: Any, tokenizer: Any) -> ChatTemplate | None:

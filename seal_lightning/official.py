@@ -21,6 +21,7 @@ from seal_lightning.data.base import context_id
 from seal_lightning.data.rows import Row, read_rows
 from seal_lightning.evaluation import group_by_context
 from seal_lightning.figures import spread
+from seal_lightning.pairing import digest_of
 from seal_lightning.types import Context, Rollout
 
 DIGITS = 4
@@ -58,7 +59,7 @@ def read_run(path: Path) -> OfficialRun:
     for article in _filled(rows[0], "articles"):
         context = _context(article, taken=contexts)
         contexts[context.id] = context
-        rollouts += _group(article, context.id)
+        rollouts += _group(article, context)
     header = {name: value for name, value in rows[0].values.items() if name != "articles"}
     return OfficialRun(tuple(rollouts), tuple(contexts.values()), header)
 
@@ -108,14 +109,23 @@ def _context(article: Row, *, taken: Mapping[str, Context]) -> Context:
     return Context(f"{name}#{repeats + 1}" if repeats else name, title, passage)
 
 
-def _group(article: Row, name: str) -> list[Rollout]:
+def _group(article: Row, context: Context) -> list[Rollout]:
     """The rollouts of one context; where nothing was trained, the policy answers as before."""
     prompt = article.text("prompt", may_be_blank=True) if "prompt" in article.values else ""
     rollouts = []
     for index, edit in enumerate(_filled(article, "completions")):
         text = edit.text("text", may_be_blank=True)
         rollout = Rollout(
-            round=0, context_id=name, edit_index=index, repeat=0, seed=0, prompt=prompt, text=text, status="ok"
+            round=0,
+            context_id=context.id,
+            edit_index=index,
+            repeat=0,
+            seed=0,
+            prompt=prompt,
+            text=text,
+            status="ok",
+            title=context.title,
+            passage_digest=digest_of(context.passage),
         )
         rollouts += _repeats(edit, rollout)
     answered = [rollout.baseline for rollout in rollouts if rollout.status == "ok"]

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -31,6 +32,7 @@ from seal_lightning.types import Rollout
 from seal_lightning.typical import passage_of, typical_pair
 
 CONFIG = Path(str(files("seal_lightning.configs") / "quickstart.yaml"))  # configs/ of the repository
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # of variables of the environment
 CONTROL = ("--filter", "seal_lightning.callbacks.RandomFilter")
 INTRODUCTION = """\
 SEAL in the lab. A model of 0.9 million parameters reads passages about towns it has never heard of and writes its own
@@ -53,7 +55,7 @@ class RunFailed(SealError):
 
 @dataclass(slots=True)
 class Fit:
-    """A `seal fit` in a process of its own, with one thread."""
+    """A `seal fit` in a process of its own."""
 
     run: Path
     process: subprocess.Popen[bytes]
@@ -64,23 +66,37 @@ class Fit:
             raise RunFailed(self.run, code)
 
     def stop(self) -> None:
+        """End it at once, with the processes of its other ranks: what it has finished is in its journal."""
         if self.process.poll() is None:
-            self.process.kill()  # a run that can be repeated in a minute need not finish its unit
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
 
-def start_fit(run: Path, *options: str, config: Path = CONFIG, quiet: bool = False) -> Fit:
-    """Start `seal fit --config config` in the folder `run`; a quiet one writes what it says to `fit.log` there.
+def start_fit(
+    run: Path,
+    *options: str,
+    config: Path | None = CONFIG,
+    quiet: bool = False,
+    environment: Mapping[str, str] = ONE_THREAD,
+) -> Fit:
+    """Start `seal fit` in the folder `run`.
 
     Signals of the terminal reach this process alone, which stops what it has started.
+
+    Args:
+        run: The run folder.
+        options: Of the fit.
+        config: Its first config file; None where the options name it.
+        quiet: What it says goes to the end of `fit.log` in the run folder.
+        environment: Variables beside those of this process.
     """
-    command = [sys.executable, "-m", "seal_lightning", "fit", "--config", str(config)]
-    command += ["--trainer.default_root_dir", str(run), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "seal_lightning", "fit", *(["--config", str(config)] if config else [])]
+    command += [*options, "--trainer.default_root_dir", str(run)]  # over what a config file says
+    environment = {**os.environ, **environment}
     if not quiet:
         return Fit(run, subprocess.Popen(command, env=environment, process_group=0))
     run.mkdir(parents=True, exist_ok=True)
-    with (run / "fit.log").open("wb") as log:
+    with (run / "fit.log").open("ab") as log:
         return Fit(
             run, subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
         )

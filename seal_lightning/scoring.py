@@ -16,6 +16,7 @@ from typing import Any
 
 from seal_lightning.grading import Answer, Grader, Reward, Rubric, Verdict, checked
 from seal_lightning.left_out import EDITS, PIECES, added
+from seal_lightning.pairing import digest_of
 from seal_lightning.phases import Clock
 from seal_lightning.types import Chooser, Context, Directives, Kind, Query, Rollout, SelfEdit, Usage
 
@@ -241,6 +242,8 @@ def to_rollout(
         left_out=added(
             [left_out, {EDITS: attempt.is_cut, PIECES: attempt.edit.left_out}, trial.left_out if trial else {}]
         ),
+        title=attempt.context.title.strip(),
+        passage_digest=digest_of(attempt.context.passage),
     )
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.file_proxy import FileProxy
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -83,6 +84,17 @@ class Screen:
             if outermost:
                 self._bars.stop()
                 self._bars = None
+
+    @contextmanager
+    def following(self, draw: Callable[[], RenderableType]) -> Iterator[Callable[[], None]]:
+        """On a terminal, what `draw` returns, below the lines; drawn anew when the yielded function is called."""
+        if not self.console.is_terminal:
+            yield lambda: None
+            return
+        live = Live(get_renderable=draw, console=self.console, auto_refresh=False, redirect_stdout=False,
+                    redirect_stderr=False, transient=True)  # fmt: skip
+        with live:
+            yield live.refresh
 
     @contextmanager
     def phases(self) -> Iterator[Callable[[PhaseProgress], None]]:

@@ -103,7 +103,7 @@ def seal(monkeypatch, capfd, tmp_path, folder):
 
 BAD = {
     # the command and its options
-    "unknown command": (["train"], "unknown command 'train'", "quickstart, grade, replay, report, predict"),
+    "unknown command": (["train"], "unknown command 'train'", "quickstart, sweep, grade, replay, report, predict"),
     "unknown option": ([*FIT, "--nonsense", "1"], "--nonsense: unknown option"),
     "misspelt option": ([*FIT, "--trainer.max_epoch", "1"], "did you mean --trainer.max_epochs?"),
     "prefix of an option": ([*FIT, "--model.inner_loop.ran", "8"], "did you mean --model.inner_loop.rank?"),

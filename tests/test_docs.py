@@ -188,7 +188,7 @@ def test_every_command_parses(folder, examples, command):
             Path(value).parent.mkdir(parents=True, exist_ok=True)
             Path(value).write_text("{}")
     parser = reference.parser_of(name)
-    if name == "quickstart":
+    if name in ("quickstart", "sweep"):
         _, arguments = parser.parse_known_args(arguments)
         parser, arguments = reference.parser_of("fit"), ["--config", "configs/quickstart.yaml", *arguments]
     parser.parse_args(arguments)

@@ -49,6 +49,7 @@ ELSEWHERE = {
     "saving": "messages of libraries, names of folders",
     "standalone": "names of options, in messages of the parser",
     "streams": "the whole of what tqdm prints between two bars, one character class after another",
+    "sweep/grid": "what the command line sweeps, and the names of runs",
     "template_limits": "templates of at most 200,000 characters, one class of at most 20 characters",
     "trust": "values of a run's configuration, one character class",
 }

@@ -77,6 +77,8 @@ def test_a_rollout_for_each_edit_and_repeat(read, name):
         score=1.0,
         gain=1.0,
         reward=1.0,
+        title="Lamp",
+        passage_digest="18f5934fd3ac83fe",
     )
 
 
@@ -143,7 +145,7 @@ def test_rollouts_of_ours_are_written(read):
     bare = to_official(rollouts)
     assert len(bare["articles"][0]["completions"]) == 1
     assert bare["articles"][0]["completions"][0]["questions"][0]["answer"] == "1851"
-    assert read(bare).rollouts == (replace(ours, golds=(("1851",),), seed=0),)
+    assert read(bare).rollouts == (replace(ours, golds=(("1851",),), seed=0, title="lamp", passage_digest=""),)
     whole = to_official(rollouts, contexts=[Context("lamp", "Lamp", "It stands.")])
     assert [(a["title"], a["context"]) for a in whole["articles"]] == [("Lamp", "It stands.")]
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from seal_lightning.evaluation import Row
+from seal_lightning.report.groups import Level
 from seal_lightning.report.measure import Measured, Quartiles, RoundFigures
 from seal_lightning.retention import RetentionMatrix
 from seal_lightning.types import RolloutGroup
@@ -245,3 +246,48 @@ def level(value: float, matrix: RetentionMatrix) -> int:
     cells = [cell for row in matrix.mean for cell in row if cell is not None]
     low, high = min(cells), max(cells)
     return round(LEVELS * min(1.0, max(0.0, (value - low) / (high - low)))) if high > low else 0
+
+
+# -- groups of runs ----------------------------------------------------------------------------------------------------
+
+TONES = ("#0b6a5a", "#a2440c", "#57606b", "#a32a21")  # of series in a file of its own; a page has its style sheet's
+SHAPES = ("circle", "diamond", "square", "triangle")
+APART = 0.5  # of the width of a round, over which groups are spread
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsFigure:
+    """Accuracy with own edits over rounds, groups side by side, with intervals; `caption` says what those are over."""
+
+    trend: Trend
+    caption: str
+
+
+def groups_figure(levels: Mapping[str, Sequence[Level]], caption: str) -> GroupsFigure | None:
+    """A figure of each group's levels; None where there are none."""
+    numbers = sorted({(level.round or 0, level.where) for found in levels.values() for level in found})
+    if not numbers:
+        return None
+    scale = in_percent(scale_over(value for found in levels.values() for one in found for value in (one.low, one.high)))
+    places = {where: (place + 0.5) / len(numbers) for place, (_, where) in enumerate(numbers)}
+    width = APART / len(numbers)
+    series = tuple(
+        Series(
+            name,
+            SHAPES[(number + number // len(SHAPES)) % len(SHAPES)],
+            tuple(
+                Point(
+                    percent(places[one.where] + width * ((number + 0.5) / len(levels) - 0.5)),
+                    scale.down(one.mean),
+                    scale.down(one.high),
+                    scale.down(one.low),
+                    one.mean,
+                )
+                for one in found
+            ),
+        )
+        for number, (name, found) in enumerate(levels.items())
+    )
+    ticks = tuple((round(HEIGHT * (1 - float(tick.at[:-1]) / 100), 1), tick.label) for tick in scale.ticks)
+    across = tuple(Tick(percent(places[where]), where) for _, where in numbers)
+    return GroupsFigure(Trend(series, across, ticks), caption)

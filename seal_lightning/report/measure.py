@@ -8,9 +8,7 @@ own is not imported, and what it kept is not shown.
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from seal_lightning.evaluation import (
 from seal_lightning.figures import Figures, Rewards, figures_of, rewards_of
 from seal_lightning.left_out import render_left_out, total_left_out
 from seal_lightning.report.read import Run
+from seal_lightning.report.settings import lookup
 from seal_lightning.selection import best_of, group_rollouts, lot_of
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup, Usage
 from seal_lightning.typical import typical_pair
@@ -518,38 +517,3 @@ def _usage(rollouts: Iterable[Rollout]) -> dict[str, Usage]:
         for purpose, used in rollout.usage.items():
             total[purpose] = total.get(purpose, Usage()) + Usage.from_dict(used)
     return total
-
-
-# -- configurations ----------------------------------------------------------------------------------------------------
-
-
-def lookup(config: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key; None where there is none."""
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a configuration by dotted keys; `class_path` and `init_args` are no keys of their own."""
-    if not isinstance(config, Mapping):
-        return {prefix: config}
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        inner = prefix if name in ("class_path", "init_args") else f"{prefix}.{name}".lstrip(".")
-        found |= flat(value, inner or str(name))
-    return found
-
-
-def plain(value: Any) -> str:
-    """A value of a configuration as it is written on the command line."""
-    if isinstance(value, list):
-        return ", ".join(map(plain, value))
-    if isinstance(value, Mapping):
-        return plain(value["class_path"]) if "class_path" in value else json.dumps(value, default=str)
-    if isinstance(value, str):
-        return re.sub(r"^seal_lightning\.(?:\w+\.)*(?=[A-Z]\w*$)", "", value)
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)

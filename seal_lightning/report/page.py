@@ -27,8 +27,9 @@ from seal_lightning.escaping import markdown_cell, shortened, visible
 from seal_lightning.evaluation import Row, render_usage
 from seal_lightning.report import charts
 from seal_lightning.report.advice import Advice, advise
-from seal_lightning.report.measure import Measured, difference, flat, lookup, measure, plain
+from seal_lightning.report.measure import Measured, difference, measure
 from seal_lightning.report.read import Run
+from seal_lightning.report.settings import flat, lookup, plain
 from seal_lightning.retention import RetentionMatrix, render_summary
 
 CONFIG = 60_000  # characters of a configuration that are shown
@@ -113,6 +114,11 @@ def render(runs: Sequence[Run], *, now: float) -> tuple[str, str]:
     html = _environment(_shown).get_template("report.html.j2")
     markdown = _environment(_flat).get_template("report.md.j2")
     return html.render(content, style=Markup(style), digest=digest), markdown.render(content).strip() + "\n"
+
+
+def render_svg(figure: charts.GroupsFigure) -> str:
+    """A figure of groups as a file of its own."""
+    return _environment(_shown).get_template("groups.svg.j2").render(figure=figure, tones=charts.TONES).strip() + "\n"
 
 
 @cache

@@ -8,13 +8,12 @@ from seal_lightning.report.measure import (
     Quartiles,
     changes_of,
     difference,
-    flat,
     kept_of,
     measure,
-    plain,
     quartiles,
 )
 from seal_lightning.report.read import read
+from seal_lightning.report.settings import flat, plain
 from seal_lightning.retention import RetentionMatrix
 from seal_lightning.selection import group_rollouts
 
