@@ -122,7 +122,7 @@ def _text_of_no_use(training: Training) -> tuple[str, str]:
     """Where nothing else is the matter."""
     loss = f" ({training.before:.3f} to {training.after:.3f})" if training.before and training.after else ""
     return (
-        f"the loss on the training text fell{loss}, but that text does not answer the queries, or was not learnt enough",
+        f"the loss on the training text fell{loss}, but the queries ask for something else, or for more of it",
         f"other or more self-edits (model.task, model.e_step.edits), more {training.option}.epochs",
     )
 

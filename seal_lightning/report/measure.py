@@ -24,7 +24,7 @@ from seal_lightning.evaluation import (
     total_usage,
 )
 from seal_lightning.figures import Figures, Rewards, figures_of, rewards_of
-from seal_lightning.left_out import render_left_out, total_left_out
+from seal_lightning.left_out import added, render_left_out, total_left_out
 from seal_lightning.pairing import titles_of
 from seal_lightning.quickstart import typical_pair
 from seal_lightning.report.read import Run
@@ -225,7 +225,7 @@ def _left_out(run: Run) -> dict[str, str]:
     lines = {phase: render_left_out(total_left_out(rollouts)) for phase, rollouts in _all(run).items()}
     cut = [int(row["m_step/truncated"]) for row in run.metrics if "m_step/truncated" in row]
     lines["M-steps"] = f"{sum(cut):,} kept edits lost their end: raise m_step.max_length" if cut else ""
-    lines["adapters"] = render_left_out(run.left_out)
+    lines["adapters"] = render_left_out(added([adapter.left_out for adapter in run.adapters]))
     return {phase: line for phase, line in lines.items() if line}
 
 
@@ -249,7 +249,7 @@ def _state(run: Run, accuracy: Sequence[Row]) -> State:
     if not run.validations:
         exported = bool(run.exported) and run.exported >= _planned(run)
         contexts = max((len(group_by_context(rollouts)) for rollouts in run.rounds.values()), default=0)
-        adapted = run.adapters == 1 or run.adapters >= contexts > 0  # one for all, one each, or both
+        adapted = run.concluded or len(run.adapters) >= contexts > 0  # older folders say nothing where none was asked
         streams = sum(matrix.sequences for matrix in run.matrices)
         over = exported or adapted or streams >= max(_streams(run), 1) or (run.table and not run.rounds)
         return "finished" if over else "unfinished"

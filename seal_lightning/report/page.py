@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -25,7 +26,9 @@ from markupsafe import Markup
 from seal_lightning import __version__
 from seal_lightning.escaping import markdown_cell, shortened, visible
 from seal_lightning.evaluation import Row, render_usage
+from seal_lightning.left_out import render_left_out
 from seal_lightning.report import charts
+from seal_lightning.report.adapted import DocumentRow, documents_of
 from seal_lightning.report.advice import Advice, advise
 from seal_lightning.report.alike import differences_of
 from seal_lightning.report.group_tables import (
@@ -100,6 +103,7 @@ class Chapter:
         strips: Rewards within contexts.
         more: What its task adds below the accuracy table.
         retained: Retention matrices in a table, where there are several.
+        documents: What `seal adapt` asked about them, without an adapter and with it.
         settings: That differ from the defaults.
         config: All of them, as YAML.
     """
@@ -115,6 +119,7 @@ class Chapter:
     strips: charts.Strips | None
     more: Sequence[Table | str]
     retained: Sequence[Table | str]
+    documents: Sequence[DocumentRow]
     settings: Mapping[str, str]
     config: str
 
@@ -188,6 +193,7 @@ def _environment(finalize: Any) -> Environment:
         "label_of": label_of,
         "say_runs": say_runs,
         "short_contrast": short_contrast,
+        "render_left_out": render_left_out,
         "tones": charts.TONES,
         "render_usage": render_usage,
     }
@@ -211,6 +217,8 @@ def sentence_of(run: Measured) -> str:
     """What came out, in one sentence."""
     if run.state == "begun":
         return "This run has only begun: no unit of work is finished yet. Make the report again in a while."
+    if run.run.adapters and (said := _adapted(documents_of(run.run.adapters))):
+        return said
     if len(run.edits) > 1 and run.base:
         last, so_far = run.edits[-1], "" if _whole(run) else ", so far"
         return (
@@ -236,6 +244,20 @@ def sentence_of(run: Measured) -> str:
     if run.run.matrices:
         return _retained(run.run.matrices[0])
     return "Passages and written edits only: this run has no self-edits yet."
+
+
+def _adapted(documents: Sequence[DocumentRow]) -> str:
+    """What adapters that stay came to; "" where nothing was asked."""
+    if not documents:
+        return ""
+    each = [row.each for row in documents if row.each is not None]
+    together = [row.together for row in documents if row.together is not None]
+    ends = [f"{pct(fmean(each))} with an adapter each"] if each else []
+    ends += [f"{pct(fmean(together))} with one adapter for all"] if together else []
+    return (
+        f"On {_count(len(documents), 'document')} with queries, the model answers "
+        f"{pct(fmean(row.before for row in documents))} by itself, and {', '.join(ends)}."
+    )
 
 
 def _retained(matrix: RetentionMatrix) -> str:
@@ -340,6 +362,7 @@ def _chapter(anchor: str, run: Measured, scale: charts.Scale) -> Chapter:
         strips=charts.strips_of(run.rounds, run.titles),
         more=_parts(run.run.more),
         retained=_retained_table(run.run.matrices),
+        documents=documents_of(run.run.adapters),
         settings={key: shortened(plain(value), VALUE) for key, value in flat(settings).items()},
         config=shortened(yaml.safe_dump(dict(run.run.config), sort_keys=False, allow_unicode=True), CONFIG)
         if run.run.config

@@ -99,6 +99,8 @@ def test_scores_before_and_after_stand_in_the_table(whole):
     first = [cell.strip() for cell in lines[2].strip("|").split("|")]
     assert first[1:4] == ["6", f"{sum(row['before']['scores']) / 6:.3f}", f"{sum(row['scores']) / 6:.3f}"]
     assert result["steps"] > 0 and result["loss"] > 0
+    assert 0 < result["own_text"]["after"] < result["own_text"]["before"]
+    assert result["learnt"]["how"].endswith("paired over the 6 queries of one document")
 
 
 def test_adapters_load_in_peft_and_equal_the_merged_weights(whole):
@@ -392,7 +394,11 @@ def test_an_adapter_that_diverged_is_not_written_and_the_others_are(tmp_path, mo
     assert names(tmp_path / "out") == [name for name in names(tmp_path / "whole") if name != "first"]
     expected = r"^first: not written, since its training diverged \(the .* at step \d+ of \d+\): lower "
     assert re.search(expected, said.err, re.MULTILINE)
-    assert "written, though of no use: 2 adapters in " in said.err  # two steps make no answer right
+    *_, written, last = said.err.splitlines()
+    assert written == f"written, though of no use: 2 adapters in {tmp_path / 'out' / 'adapters'}"
+    assert re.fullmatch(
+        r"learnt nothing \(one each\): accuracy 0\.\d+ before, .*; why: .*2 optimizer steps; try: .*", last
+    )
     rows = [[cell.strip() for cell in line.split("|")] for line in said.out.splitlines() if line.startswith("| ")]
     assert [row[4] for row in rows].count("diverged") == 1
     note = "1 adapter diverged, which counts as the policy without it: lower inner_loop.learning_rate."
