@@ -279,6 +279,8 @@ def _progress(run: Run, state: State) -> str:
         return "published"
     if state == "begun":
         return "begun: no unit of work is finished yet"
+    if state == "finished" and run.adapters:
+        return f"finished: {len(run.adapters):,} adapter{'s' if len(run.adapters) != 1 else ''}"
     if state == "finished":
         count = len(run.rounds)
         return f"finished: {count} round{'s' if count != 1 else ''}" if count else "finished"

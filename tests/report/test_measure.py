@@ -34,6 +34,15 @@ def test_a_round(measured):
     assert [(edit.context_id, edit.edit_index) for edit in found.kept or ()] == [("lamp", 0), ("tarn", 0)]
 
 
+def test_the_mean_reward_lies_in_its_interval(runs, tmp_path):
+    """Both count every context alike, however many of its edits can be used."""
+    many = [runs.scored(1.0, context_id=name, edit_index=edit) for name in "abc" for edit in range(8)]
+    single = [runs.scored(0.0, context_id=name) for name in "defghij"]
+    (found,) = measure(read(str(runs.write(tmp_path, {"train-000": [[*many, *single]]})))).rounds
+    assert found.rewards.mean == pytest.approx(0.3)
+    assert found.interval[0] < 0.3 < found.interval[1]
+
+
 def test_the_accuracy_of_a_run(measured):
     run = measured()
     assert [(row.name, row.accuracy) for row in run.accuracy] == [
