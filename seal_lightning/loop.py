@@ -28,7 +28,7 @@ from seal_lightning.data import units as units_of
 from seal_lightning.errors import CheckpointError, JournalError, NoMemoryError, SealError, Stopped
 from seal_lightning.evaluation import total_usage
 from seal_lightning.figures import diverged_edits, rewards_of, share_spent, total_thoughts
-from seal_lightning.hooks import EditFilter, notify
+from seal_lightning.hooks import EditFilter, notify, the_filter
 from seal_lightning.left_out import QUERIES, tell_left_out, total_left_out
 from seal_lightning.memory import MAYBE, is_out_of_memory
 from seal_lightning.rollouts import UnitRunner
@@ -211,8 +211,7 @@ class SEALFitLoop(_FitLoop):
         notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
 
     def _filter(self) -> EditFilter:
-        (chosen,) = [callback for callback in self.seal_trainer.callbacks if isinstance(callback, EditFilter)]
-        return chosen
+        return the_filter(self.seal_trainer.callbacks)
 
     def advance(self) -> None:
         if self._to_train:

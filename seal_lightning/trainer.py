@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from seal_lightning.beginning import Loggers
+from seal_lightning.default_callbacks import with_defaults
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.executors import Executor, LocalExecutor
 from seal_lightning.hooks import notify
@@ -60,6 +61,12 @@ class SEALTrainer(Trainer):
         executor: Where units of work run: in the training processes (default) or on a Ray cluster.
         allow_other_versions: Resume a run that other versions of seal-lightning or of its libraries began; the run
             writes down from which round on which versions hold.
+        callbacks: Beside ours (`default_callbacks`), or instead: a filter, a `CheckpointSelection`, a `RolloutTable` or
+            a progress bar takes the place of the one that a run has anyway.
+        enable_checkpointing: Whether checkpoints and the best policy are saved; null is true.
+        enable_progress_bar: Whether progress is shown; null is true.
+        enable_rollout_table: Whether the tables of self-edits are written.
+        barebones: Lightning's, to measure its overhead.
         give_up_after: Seconds without a sign of life from another rank (its process is stopped, its node dead) after
             which the others end with its name; at most 60 once the run was asked to stop.
     """
@@ -79,6 +86,11 @@ class SEALTrainer(Trainer):
         inference_mode: bool = False,
         num_sanity_val_steps: int = 0,
         enable_model_summary: bool = False,
+        callbacks: list[Callback] | Callback | None = None,
+        enable_checkpointing: bool | None = None,
+        enable_progress_bar: bool | None = None,
+        enable_rollout_table: bool = True,
+        barebones: bool = False,
         **kwargs: Any,
     ) -> None:
         if logger is None or logger is True:
@@ -97,6 +109,16 @@ class SEALTrainer(Trainer):
             inference_mode=inference_mode,
             num_sanity_val_steps=num_sanity_val_steps,
             enable_model_summary=enable_model_summary,
+            callbacks=with_defaults(
+                callbacks,
+                enable_checkpointing=enable_checkpointing,
+                enable_progress_bar=enable_progress_bar,
+                enable_rollout_table=enable_rollout_table,
+                barebones=barebones,
+            ),
+            enable_checkpointing=enable_checkpointing,
+            enable_progress_bar=enable_progress_bar,
+            barebones=barebones,
             **kwargs,
         )
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:

@@ -129,6 +129,7 @@ FREE = {
     "trainer.limit_predict_batches": "3",
     "trainer.enable_checkpointing": "true",
     "trainer.enable_progress_bar": None,  # not without the progress of the E-step
+    "trainer.enable_rollout_table": "false",
     "trainer.benchmark": "true",
     "trainer.profiler": "simple",
     "trainer.detect_anomaly": "true",
