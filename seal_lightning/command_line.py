@@ -7,19 +7,19 @@ kept apart from `cli.py` because everything here needs Lightning, torch and tran
 import json
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from transformers.utils import logging as transformers_logging
 
 from seal_lightning.bounded import parse_json
-from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
+from seal_lightning.callback_groups import GROUPS, choose
 from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
 from seal_lightning.config_files import naming_files, sections_of
@@ -29,7 +29,6 @@ from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.escaping import visible
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.fit_stamp import told_changes
-from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.module import SEALModule
@@ -158,14 +157,15 @@ class SEALCLI(LightningCLI):
         parser.add_argument(
             "--log_level", type=LogLevel, default="warning", help="Detail of the log; debug shows tracebacks."
         )
-        parser.add_lightning_class_args(EditFilter, "filter", subclass_mode=True)
-        parser.add_lightning_class_args(CheckpointSelection, "checkpoint")
-        parser.add_lightning_class_args(RolloutTable, "table")
-        parser.add_lightning_class_args(EStepProgress, "progress")
+        for name, kind in GROUPS.items():
+            parser.add_lightning_class_args(kind, name, subclass_mode=True, required=False)
         parser.set_defaults(  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
             {
                 "data": {"class_path": "seal_lightning.data.SEALDataModule"},
                 "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"},
+                "checkpoint": {"class_path": "seal_lightning.callbacks.CheckpointSelection"},
+                "table": {"class_path": "seal_lightning.callbacks.RolloutTable"},
+                "progress": {"class_path": "seal_lightning.callbacks.EStepProgress"},
                 "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
                 "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
             }
@@ -209,6 +209,19 @@ class SEALCLI(LightningCLI):
             options = self._get(self.config, "trainer")
             device = ", ".join(f"{name}={options[name]}" for name in ("accelerator", "devices", "strategy"))
             raise ConfigError(f"trainer: {one_line(str(error))} ({device})") from error
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
+        """The groups are callbacks as a user's own are: null leaves one out, and so do flags and others of its kind."""
+        groups = dict(zip(self._parser(self.subcommand).callback_keys, callbacks, strict=True))
+        listed = config["callbacks"] or []
+        given = [listed] if isinstance(listed, Callback) else list(listed)
+        chosen = choose(config, given, groups, untouched=self._untouched(groups))
+        return super()._instantiate_trainer({**config, **chosen.flags, "callbacks": given}, chosen.callbacks)
+
+    def _untouched(self, groups: Iterable[str]) -> set[str]:
+        """The groups that are as the parser has them by default."""
+        defaults = self._parser(self.subcommand).get_defaults()
+        return {name for name in groups if self._get(self.config, name) == defaults[name]}
 
     # -- running ---------------------------------------------------------------------------------------------------
 

@@ -14,11 +14,13 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from statistics import fmean, pstdev
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
@@ -33,6 +35,7 @@ from seal_lightning.left_out import QUERIES, tell_left_out, total_left_out
 from seal_lightning.memory import MAYBE, is_out_of_memory
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.selection import group_rollouts
+from seal_lightning.stopping import EARLY
 from seal_lightning.strategies import restart_optimizer
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
@@ -81,7 +84,7 @@ class RolloutLoop(_Loop):
 
     def advance(self) -> bool:
         assert self.runner is not None
-        return self.runner.step()
+        return self.runner.step() is not None
 
 
 class MStepLoop(_TrainingEpochLoop):
@@ -127,6 +130,7 @@ class SEALFitLoop(_FitLoop):
         self.policy_digest = ""  # of the policy that this round's E-step sampled from
         self._stage: Stage = "round_end"  # where a checkpoint taken now would go on
         self._resumed = False  # from a checkpoint within a round, until its E-step is read back
+        self.ended_early = False  # within a round
         self._to_train = False  # whether this round's M-step is still to be done
 
     # -- resume ------------------------------------------------------------------------------------------------------
@@ -162,10 +166,20 @@ class SEALFitLoop(_FitLoop):
     # -- a round -----------------------------------------------------------------------------------------------------
 
     def setup_data(self) -> None:
-        """The M-step's loader exists only once edits are kept; Lightning asks for it before that."""
-        self._data_source.instance = self.seal_trainer.lightning_module  # it makes the loader, not the data module
-        if self.kept:
+        """The M-step's loader exists only once edits are kept; Lightning asks for it before that.
+
+        Limits are those of the E-step, and what was kept there is trained on as a whole, but in a `fast_dev_run`.
+        """
+        trainer = self.seal_trainer
+        self._data_source.instance = trainer.lightning_module  # it makes the loader, not the data module
+        if not self.kept:
+            return
+        given = trainer.limit_train_batches, trainer.overfit_batches
+        trainer.limit_train_batches, trainer.overfit_batches = int(trainer.fast_dev_run) or 1.0, 0.0
+        try:
             super().setup_data()
+        finally:
+            trainer.limit_train_batches, trainer.overfit_batches = given
 
     def on_advance_start(self) -> None:
         module = self.seal_trainer.lightning_module
@@ -176,11 +190,12 @@ class SEALFitLoop(_FitLoop):
                 self.policy_digest = module.policy.digest()
             if round == 0 and not resumed and self.validate_first:
                 self.rollout_loop.check(round=round, policy_digest=self.policy_digest)
-                self._validate()
+                with _without_metrics_of_a_round(self.seal_trainer):
+                    self._validate()
             self._e_step(round, must_be_finished=resumed)
-        except Stopped:
+        except Stopped as stop:
             notify(self.seal_trainer, module, "on_stop")  # a checkpoint of the round's start
-            raise
+            self._end_early(stop)
         module.kept = self.kept
         self._to_train = bool(self.kept) and self._stage != "validation"
         # where the checkpoint was taken, `completed` is one behind
@@ -216,7 +231,10 @@ class SEALFitLoop(_FitLoop):
     def advance(self) -> None:
         if self._to_train:
             started = time.perf_counter()
-            super().advance()
+            try:
+                super().advance()
+            except Stopped as stop:
+                self._end_early(stop)
             metrics = {"m_step/seconds": time.perf_counter() - started}
             if truncated := self.seal_trainer.lightning_module.m_step_truncated:
                 metrics["m_step/truncated"] = float(truncated)
@@ -242,6 +260,13 @@ class SEALFitLoop(_FitLoop):
         super().on_advance_end()
         self.max_batches = float("inf")
 
+    def _end_early(self, stop: Stopped) -> NoReturn:
+        """End the fit within a round, of which everything is kept: as Lightning ends, or as a signal does."""
+        if stop.number != EARLY:
+            raise stop
+        self.ended_early = True
+        raise StopIteration from stop
+
     def _validate(self) -> None:
         if not self.trainer.enable_validation:
             return
@@ -253,6 +278,19 @@ class SEALFitLoop(_FitLoop):
         trainer.training = True
         trainer._logger_connector._first_loop_iter = first_iteration
         torch.set_grad_enabled(True)
+
+
+@contextmanager
+def _without_metrics_of_a_round(trainer: Any) -> Iterator[None]:
+    """Before the first round there is no reward to stop at: who monitors one looks at what there is."""
+    strict = [one for one in trainer.callbacks if isinstance(one, EarlyStopping) and one.strict]
+    for callback in strict:
+        callback.strict = False
+    try:
+        yield
+    finally:
+        for callback in strict:
+            callback.strict = True
 
 
 def e_step_metrics(
