@@ -18,13 +18,12 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from transformers.utils import logging as transformers_logging
 
-from seal_lightning.bounded import parse_json
 from seal_lightning.callback_groups import GROUPS, choose
+from seal_lightning.callbacks import CheckpointSelection
 from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
 from seal_lightning.config_files import naming_files, sections_of
 from seal_lightning.data import SEALDataModule
-from seal_lightning.digests import damage, read_record
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.escaping import visible
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
@@ -37,9 +36,13 @@ from seal_lightning.predicted import save_answers, save_edits
 from seal_lightning.predictions import predict
 from seal_lightning.run_config import SaveConfigBesideRun, check_folder
 from seal_lightning.saving import SavingError, disk_error, save_text
+from seal_lightning.selection_words import tell_selection
 from seal_lightning.stopping import work_begins
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
+from seal_lightning.verdict import Selection
+from seal_lightning.verdict import read as read_selection
+from seal_lightning.verdict import said as said_of
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 log = logging.getLogger(__name__)
@@ -252,6 +255,7 @@ class SEALCLI(LightningCLI):
             self._say_edits(edits)
         if self.model.answers_queries:
             self._write_answers(self.model.evaluated)
+        self._say_if_untrained()
 
     @property
     def _edits(self) -> Path:
@@ -303,33 +307,39 @@ class SEALCLI(LightningCLI):
             self._print_table("fit", rounds_table(validations), validations, every=read_fit(run))
         self._say_usage(read_fit(run))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
-        if (run / "policy").exists() and self.trainer.is_global_zero:
-            self._say_policy(run / "policy")
+        found = [one.selection for one in self._callbacks if isinstance(one, CheckpointSelection)]
+        if self.trainer.is_global_zero and found and found[0].rounds:
+            tell_selection(run, found[0], self.model.m_step)
+            self._say_next(run, found[0])
+
+    def _say_next(self, run: Path, selection: Selection) -> None:
+        if selection.verdict in ("untrained", "nothing"):
+            rate = f"--model.m_step.learning_rate {self.model.m_step.learning_rate / 10:g}"
+            self._say(f"next: seal fit --config {run / 'config.yaml'} --trainer.default_root_dir {run}-2 {rate}")
+            return
         test = "" if self.datamodule.sources["test"] else " --data.test FILE"
         self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")
 
-    def _say_policy(self, folder: Path) -> None:
-        """What the best policy is; one of an earlier start may have been damaged since."""
-        try:
-            chosen = parse_json((folder / "selection.json").read_bytes())
-            value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
-            said = f"best policy: {folder}  (round {chosen['round']}{value})"
-            fault = damage(folder, read_record(chosen))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            said, fault = "", f"selection.json: {one_line(str(error))}"
-        if fault:
-            log.warning("%s: damaged (%s); checkpoints/best.ckpt holds the same policy", folder, fault)
-        else:
-            self._say(said)
+    @property
+    def _callbacks(self) -> Sequence[Any]:
+        return self.trainer.callbacks  # type: ignore[attr-defined]
+
+    def _say_if_untrained(self) -> None:
+        """That the best policy is the untrained one, whose figures these are."""
+        run, asked = Path(self.trainer.default_root_dir), self.config[self.command].get("ckpt_path")
+        if asked == "best" and self.model.rounds_done == 0 and (found := read_selection(run)):
+            self._say(f"these are figures of the untrained policy: {said_of(found)[0]}")
 
     def after_validate(self) -> None:
         evaluated = self.model.evaluated
         self._print_table("validation", accuracy_table(evaluated), {self.model.rounds_done: evaluated})
+        self._say_if_untrained()
         self._say_usage(self.model.evaluated)
 
     def after_test(self) -> None:
         evaluated = self.model.evaluated
         self._print_table("test", accuracy_table(evaluated), {self.model.rounds_done: evaluated})
+        self._say_if_untrained()
         self._say_usage(self.model.evaluated)
 
     def _say_usage(self, rollouts: Sequence[Rollout]) -> None:

@@ -66,7 +66,7 @@ def fit_stamp(trainer: Any, module: Any) -> dict[str, Any]:
         name: getattr(one, name)
         for one in trainer.callbacks
         if hasattr(one, "best_round")
-        for name in ("monitor", "mode")
+        for name in ("monitor", "mode", "include_untrained")
     }
     model = {
         **{name: getattr(module, name) for name in MODULE},

@@ -34,7 +34,7 @@ from seal_lightning.hooks import EditFilter, notify, the_filter
 from seal_lightning.left_out import QUERIES, tell_left_out, total_left_out
 from seal_lightning.memory import MAYBE, is_out_of_memory
 from seal_lightning.rollouts import UnitRunner
-from seal_lightning.selection import group_rollouts
+from seal_lightning.selection import group_rollouts, without_merit
 from seal_lightning.stopping import EARLY
 from seal_lightning.strategies import restart_optimizer
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
@@ -221,6 +221,7 @@ class SEALFitLoop(_FitLoop):
         groups = group_rollouts(rollouts)
         self.kept = trainer.ranks.gather(self._filter().select(groups))[0]  # rank 0's choice, whatever a filter draws
         tell_left_out(f"round {round + 1}", rollouts, only=trainer.is_global_zero)
+        _tell_merit(round, self.kept, only=trainer.is_global_zero)
         module.e_step_metrics = e_step_metrics(rollouts, groups, self.kept, time.perf_counter() - started)
         trainer._logger_connector.log_metrics(module.e_step_metrics)
         notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
@@ -308,6 +309,7 @@ def e_step_metrics(
         "e_step/rejected_frac": fmean(one.status == "rejected" for one in rollouts if one.repeat == 0),
         **_diverged(rollouts),
         "e_step/kept": float(len(kept)),
+        "e_step/kept_without_merit": float(len(without_merit(kept))),
         "e_step/seconds": seconds,
         "e_step/adapter_steps_per_s": steps / inner if inner else 0.0,
         **thought_metrics(rollouts),
@@ -316,6 +318,17 @@ def e_step_metrics(
         **{f"left_out/{name}": float(count) for name, count in _without_reasons(total_left_out(rollouts)).items()},
         **({f"endpoint/{name}": value for name, value in usage.as_dict().items()}),
     }
+
+
+def _tell_merit(round: int, kept: Sequence[EditOutcome], *, only: bool) -> None:
+    """Warn of kept edits that are not worth imitating; other ranks than the first keep silent."""
+    if only and (poor := without_merit(kept)):
+        log.warning(
+            "round %d: %d of the %d kept edits without merit: no reward above 0, or no better than the baseline",
+            round + 1,
+            len(poor),
+            len(kept),
+        )
 
 
 def _diverged(rollouts: Sequence[Rollout]) -> dict[str, float]:

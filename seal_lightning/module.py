@@ -5,6 +5,7 @@ fine-tuning on the kept edits; validation and test adapt to held-out contexts an
 (no adapter), passage (adapter trained on the passage alone), edits (adapter trained on one self-edit).
 """
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -315,7 +316,7 @@ class SEALModule(LightningModule):
     def on_fit_start(self) -> None:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EditFilter):
-                check_filter(self.plan, callback)
+                check_filter(self.plan, callback, self.e_step.reward)
         if not self._compared:
             self.record = begin_run(self.trainer, self, checkpoint=None)
         trained = self._contexts("train")
@@ -526,12 +527,18 @@ def adapters_can_train() -> Iterator[None]:
         yield
 
 
-def check_filter(plan: Plan, chosen: EditFilter) -> None:
-    """Whether a filter finds what it chooses from among the edits that the plan's race leaves.
+def check_filter(plan: Plan, chosen: EditFilter, reward: Reward) -> None:
+    """Whether a filter can keep anything, and finds it among the edits that the plan's race leaves.
 
     Raises:
-        ConfigError: It draws among all edits, or keeps more of them than remain.
+        ConfigError: No reward can pass it, it draws among all edits, or keeps more of them than remain.
     """
+    above = getattr(chosen, "above", None)
+    if isinstance(above, int | float) and reward.highest <= above:
+        raise ConfigError(
+            f"filter.above must be below the highest reward that there can be, which is {reward.highest:g} for "
+            f"model.reward={json.dumps(reward.terms)}, got {above:g}: set filter.above to null"
+        )
     if plan.racing is None:
         return
     if not chosen.by_reward:
