@@ -143,7 +143,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         value = self._value(trainer)
         stale = self._validated != pl_module.rounds_done  # no validation in this round: its metrics are older
         after = {} if stale else self._by_context(pl_module)
-        if stale and self.selection.untrained is not None or not after and self.monitor in ACCURACIES:
+        if (stale and self.selection.untrained is not None) or (not after and self.monitor in ACCURACIES):
             value = None
         return Candidate(pl_module.rounds_done, value, len(pl_module.kept), paired_difference(after, self._before))
 

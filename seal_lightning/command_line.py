@@ -24,6 +24,7 @@ from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
 from seal_lightning.config_files import naming_files, sections_of
 from seal_lightning.data import SEALDataModule
+from seal_lightning.ending_words import dev_run_said, early_end_said, limits_said
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.escaping import visible
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
@@ -250,12 +251,14 @@ class SEALCLI(LightningCLI):
             self._say_so_far(self.model.predicted())
             raise
         edits = [rollout for rollout in self.model.evaluated if not rollout.repeat]
+        if limited := limits_said(self.model.limits):
+            self._say(limited)
         if self.trainer.is_global_zero and edits:
-            save_edits(self._edits, edits)
-            self._say_edits(edits)
+            self._say_edits(edits, saved=save_edits(self._edits, edits, only_more=bool(limited)))
         if self.model.answers_queries:
             self._write_answers(self.model.evaluated)
         self._say_if_untrained()
+        self._say_dev_run()
 
     @property
     def _edits(self) -> Path:
@@ -279,10 +282,12 @@ class SEALCLI(LightningCLI):
                   "the same command goes on from there")  # fmt: skip
         self._say_usage(edits)
 
-    def _say_edits(self, edits: Sequence[Rollout]) -> None:
+    def _say_edits(self, edits: Sequence[Rollout], *, saved: bool) -> None:
         self._say_usage(edits)
         rejected = sum(edit.status != "ok" for edit in edits)
-        self._say(f"{len(edits)} self-edits, {rejected} of them rejected, in {self._edits}")
+        place = f"in {self._edits}" if saved else f"in {self._edits.parent / 'predictions'}; {self._edits} has others"
+        place = "not saved" if self.trainer.fast_dev_run else place
+        self._say(f"{len(edits)} self-edits, {rejected} of them rejected, {place}")
         if missing := render_left_out(total_left_out(edits)):
             self._say(f"cut or left out: {missing}")
 
@@ -292,8 +297,11 @@ class SEALCLI(LightningCLI):
             return
         run, task = Path(self.trainer.default_root_dir), self.model.e_step.task
         predictions = predict(task, self.datamodule.predict_contexts, rollouts)
-        save_answers(run / "answers.jsonl", predictions)
         adapters = sum(bool(rollout.answers) for rollout in rollouts)
+        if self.trainer.fast_dev_run:
+            self._say(f"answers to {len(predictions)} queries by {adapters} adapters, not saved")
+            return
+        save_answers(run / "answers.jsonl", predictions)
         self._say(f"answers to {len(predictions)} queries by {adapters} adapters, in {run / 'answers.jsonl'}")
         if made := task.answer_file(predictions):
             save_text(run / made.name, made.text)
@@ -306,7 +314,14 @@ class SEALCLI(LightningCLI):
         if validations := read_validations(run):
             self._print_table("fit", rounds_table(validations), validations, every=read_fit(run))
         self._say_usage(read_fit(run))
-        self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
+        if self._say_dev_run():
+            return
+        if not validations and (limited := limits_said(self.model.limits)):
+            self._say(limited)
+        if ended := early_end_said(self.trainer):
+            self._say(ended)
+        there = [name for name in ("journal", "checkpoints", "tables", "config.yaml") if (run / name).exists()]
+        self._say(f"run folder: {run}  ({', '.join(there) or 'empty'})")
         found = [one.selection for one in self._callbacks if isinstance(one, CheckpointSelection)]
         if self.trainer.is_global_zero and found and found[0].rounds:
             tell_selection(run, found[0], self.model.m_step)
@@ -330,17 +345,25 @@ class SEALCLI(LightningCLI):
         if asked == "best" and self.model.rounds_done == 0 and (found := read_selection(run)):
             self._say(f"these are figures of the untrained policy: {said_of(found)[0]}")
 
+    def _say_dev_run(self) -> bool:
+        """What a `fast_dev_run` has tried; whether it was one."""
+        if self.trainer.fast_dev_run:
+            self._say(dev_run_said(self.model.limits, trained=self.trainer.fit_loop.total_batch_idx + 1))
+        return bool(self.trainer.fast_dev_run)
+
     def after_validate(self) -> None:
         evaluated = self.model.evaluated
         self._print_table("validation", accuracy_table(evaluated), {self.model.rounds_done: evaluated})
         self._say_if_untrained()
         self._say_usage(self.model.evaluated)
+        self._say_dev_run()
 
     def after_test(self) -> None:
         evaluated = self.model.evaluated
         self._print_table("test", accuracy_table(evaluated), {self.model.rounds_done: evaluated})
         self._say_if_untrained()
         self._say_usage(self.model.evaluated)
+        self._say_dev_run()
 
     def _say_usage(self, rollouts: Sequence[Rollout]) -> None:
         """What endpoints charged for these rollouts, where there are any; also in `usage.json` (of a fit)."""
@@ -366,8 +389,12 @@ class SEALCLI(LightningCLI):
         more = self.model.e_step.task.tables(validations)
         missing = render_left_out(total_left_out(every or self.model.evaluated))
         changed = told_changes(run) if name == "fit" else ""
-        parts = (render_table(rows), more, changed, f"{MISSING} {missing}." if missing else "")
+        limited = limits_said(self.model.limits)
+        parts = (render_table(rows), more, changed, limited, f"{MISSING} {missing}." if missing else "")
         text = "\n\n".join(part for part in parts if part)
+        if self.trainer.fast_dev_run:
+            self._say(text)
+            return
         save_text(run / f"{name}.md", text + "\n")
         save_text(run / f"{name}.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
         self._say(f"{text}\nsaved: {run / name}.md and .json")

@@ -20,8 +20,8 @@ def check_flags(flags: Mapping[str, Any]) -> None:
     interval = flags.get("val_check_interval")
     if interval is not None and not (isinstance(interval, float) and interval == 1.0):
         raise ConfigError(
-            f"trainer.val_check_interval must be 1.0 or null, got {interval!r}: a policy is validated once its round is "
-            "over and merged; use trainer.check_val_every_n_epoch, which counts rounds"
+            f"trainer.val_check_interval must be 1.0 or null, got {interval!r}: a policy is validated once its round "
+            "is over and merged; use trainer.check_val_every_n_epoch, which counts rounds"
         )
     check_count("trainer.check_val_every_n_epoch", flags.get("check_val_every_n_epoch", 1), advice="it counts rounds")
     check_count("trainer.accumulate_grad_batches", flags.get("accumulate_grad_batches", 1))

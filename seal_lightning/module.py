@@ -29,7 +29,7 @@ from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.journal import read_rollouts
 from seal_lightning.left_out import tell_left_out
-from seal_lightning.limits import limit_of
+from seal_lightning.limits import Limit, limit_of
 from seal_lightning.m_step import MStep, Shares, encode_example, make_loader, tell_truncated
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.partitioned import is_partitioned
@@ -135,6 +135,7 @@ class SEALModule(LightningModule):
         self.rounds_done = 0
         self.e_step_metrics: dict[str, float] = {}
         self.evaluated: list[Rollout] = []
+        self.limits: dict[str, Limit] = {}  # of the command's phases
         self.runner: Any = None  # UnitRunner of the evaluation or prediction that goes on
         self.m_step_truncated = 0
         self._losses: list[torch.Tensor] = []  # of the optimizer step at hand, this rank's
@@ -152,8 +153,8 @@ class SEALModule(LightningModule):
         self._compared = False
         trainer: Any = self.trainer
         trainer.share_refusal()
-        for phase in PHASES_OF.get(stage, ()):  # a share that is less than a unit is refused before the model is loaded
-            limit_of(trainer, phase, len(self._units(phase)))
+        # before the model is loaded: a share that is less than a unit is refused
+        self.limits = {phase: limit_of(trainer, phase, len(self._units(phase))) for phase in PHASES_OF.get(stage, ())}
         self.configure_model()  # DeepSpeed's stage 3 would build it in pieces later, which not every model stands
 
     def configure_model(self) -> None:

@@ -77,6 +77,9 @@ class SEALTrainer(Trainer):
             which the others end with its name; at most 60 once the run was asked to stop.
     """
 
+    fast_dev_run: bool | int
+    callbacks: list[Callback]
+
     def __init__(
         self,
         *args: Any,
@@ -186,10 +189,11 @@ class SEALTrainer(Trainer):
         """
         if self.stop_signals.received:
             return self.stop_signals.received
-        return EARLY if self.fit_loop._can_stop_early and (self.should_stop or self._time_is_up) else 0
+        return EARLY if self.fit_loop._can_stop_early and (self.should_stop or self.time_is_up) else 0
 
     @property
-    def _time_is_up(self) -> bool:
+    def time_is_up(self) -> bool:
+        """Whether `max_time` is over."""
         timers = [callback for callback in self.callbacks if isinstance(callback, Timer)]  # of max_time, or a user's
         return any((timer.time_remaining() or 0.0) <= 0.0 for timer in timers if timer.time_remaining() is not None)
 

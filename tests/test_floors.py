@@ -26,9 +26,10 @@ FLOORS = {
     2: "tiny model checkpoints tiny_families chat encoding policy partitioned packing head_loss adapters sampling "
     "ranks bank_training inner_loop isolation phases served finite memory watch template_limits",
     3: "e_step m_step scoring raced closed_book predictions",
-    4: "hooks flags limits fit_stamp training_checkpoint rollouts executors module loop strategies screen launched beginning",
+    4: "hooks flags limits fit_stamp training_checkpoint rollouts executors module loop strategies screen launched "
+    "beginning",
     5: "cli command_line config_errors config_files quickstart offline grade replay standalone adapt continual "
-    "callback_groups callbacks configs lab report __main__ __init__ predicted run_config trust selection_words trainer "
+    "callback_groups ending_words callbacks configs lab report __main__ __init__ predicted run_config trust selection_words trainer "
     "default_callbacks",
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts.split()}
