@@ -38,9 +38,8 @@ def early_end_said(trainer: Any) -> str:
         where = f"after round {rounds}"
     else:
         return ""
-    why, longer = (
-        ("trainer.max_time is over", " --trainer.max_time LONGER") if trainer.time_is_up else (_asked(trainer), "")
-    )
+    why = "trainer.max_time is over" if trainer.time_is_up else _asked(trainer)
+    longer = " --trainer.max_time LONGER" if trainer.time_is_up else ""
     said = f"ended early, {where}: {why}"
     if not (trainer.checkpoints / "last.ckpt").exists():
         return said

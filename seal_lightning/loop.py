@@ -220,6 +220,9 @@ class SEALFitLoop(_FitLoop):
         )
         groups = group_rollouts(rollouts)
         self.kept = trainer.ranks.gather(self._filter().select(groups))[0]  # rank 0's choice, whatever a filter draws
+        if trainer.fast_dev_run and not self.kept and (scored := _scored(groups)):
+            log.warning("fast_dev_run: no self-edit was kept, the M-step is tried on one all the same")
+            self.kept = scored[:1]
         tell_left_out(f"round {round + 1}", rollouts, only=trainer.is_global_zero)
         _tell_merit(round, self.kept, only=trainer.is_global_zero)
         module.e_step_metrics = e_step_metrics(rollouts, groups, self.kept, time.perf_counter() - started)
@@ -279,6 +282,10 @@ class SEALFitLoop(_FitLoop):
         trainer.training = True
         trainer._logger_connector._first_loop_iter = first_iteration
         torch.set_grad_enabled(True)
+
+
+def _scored(groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
+    return [outcome for group in groups for outcome in group.outcomes if outcome.reward is not None]
 
 
 @contextmanager
