@@ -34,7 +34,7 @@ from seal_lightning.m_step import MStep, Shares, encode_example, make_loader, te
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.partitioned import is_partitioned
 from seal_lightning.policy import PolicyTuning, TunedPolicy
-from seal_lightning.predictions import AnsweringStep, WritingStep, predict
+from seal_lightning.predictions import AnsweringStep, UnitRows, WritingStep, predict
 from seal_lightning.questions import Questioner
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.run_stamp import Record
@@ -408,16 +408,16 @@ class SEALModule(LightningModule):
             folder="predictions",
         )
 
-    def predict_step(self, batch: int, batch_idx: int) -> list[Rollout]:
+    def predict_step(self, batch: int, batch_idx: int) -> UnitRows:
         """Self-edits of the next unit that is left, without adapting, or answers after adapting.
 
         Returns:
             The unit's rollouts, for callbacks that write predictions; none where other ranks have taken all units.
         """
         if batch in self.runner.finished:
-            return list(self.runner.journal.units.get(batch, ())) if self.global_rank == 0 else []
+            return UnitRows(self.runner.journal.units.get(batch, ()) if self.global_rank == 0 else ())
         with adapters_can_train():
-            return self.runner.step() or []
+            return UnitRows(self.runner.step() or ())
 
     def on_predict_epoch_end(self) -> None:
         """All ranks' rollouts are in `evaluated`, in the order of the data."""
