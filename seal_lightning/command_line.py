@@ -93,7 +93,9 @@ def set_log_level(level: LogLevel) -> None:
     others = max(number, logging.ERROR) if level in ("warning", "error") else number
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(others)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(min(number, logging.INFO))  # reports, which were asked for
+    logging.getLogger("lightning.pytorch.profilers").setLevel(
+        min(number, logging.INFO)
+    )  # reports, which were asked for
     if level == "debug":
         transformers_logging.enable_progress_bar()
     else:

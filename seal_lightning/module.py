@@ -217,7 +217,8 @@ class SEALModule(LightningModule):
             torch.cuda.manual_seed(seed)
         loss = self.model(**batch, use_cache=False).loss  # mean over the edits' tokens
         self._losses.append(loss.detach())
-        self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=len(batch["input_ids"]))
+        if not self.trainer.barebones:  # which would warn, though it is not the user who logs
+            self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=len(batch["input_ids"]))
         return loss * (0.0 if number is None else self.shares.scale)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
@@ -310,7 +311,8 @@ class SEALModule(LightningModule):
                 return 1.0
 
     def on_train_epoch_start(self) -> None:
-        self.log_dict(self.e_step_metrics, logger=False, batch_size=1)  # for callbacks that monitor; logged in loop.py
+        if not self.trainer.barebones:  # for callbacks that monitor; logged in loop.py
+            self.log_dict(self.e_step_metrics, logger=False, batch_size=1)
 
     # -- validation, test, predict ------------------------------------------------------------------------------------
 
@@ -363,7 +365,7 @@ class SEALModule(LightningModule):
 
     def _check_fits(self, contexts: Sequence[Context], *, adapts: bool = True) -> None:
         if not any(map(is_partitioned, self.policy.module.parameters())):  # else probed with the replica's first unit
-            with self.policy.frozen() as policy:
+            with adapters_can_train(), self.policy.frozen() as policy:
                 self.e_step.check_model(policy, adapts=adapts)
         self.e_step.check_fits(self.policy.policy, contexts)
 
@@ -474,7 +476,7 @@ class SEALModule(LightningModule):
             self.evaluated = self.runner.finish()
         trainer: Any = self.trainer
         tell_left_out({"val": "validation"}.get(split, split), self.evaluated, only=trainer.is_global_zero)
-        for name, value in evaluation_means(self.evaluated).items():
+        for name, value in evaluation_means(self.evaluated).items() if not trainer.barebones else ():
             self.log(f"{split}/{name}", value, batch_size=1)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
