@@ -151,8 +151,8 @@ ROWS = [
         predict=also(done("one unit" + NO_FILES, predict=1), _nothing_left),
     ),
     Row(
-        "limit_train_batches", 2, "Units of each E-step: a number of them, or a share of all as 0.5. The M-step trains on "
-        "everything that was kept of these; its batches are `model.m_step`'s. 0 runs no round.",
+        "limit_train_batches", 2, "Units of each E-step: a number of them, or a share of all as 0.5. The M-step trains "
+        "on everything that was kept of these; its batches are `model.m_step`'s. 0 runs no round.",
         fit=also(done("the first units of each E-step", train=2, validation=[2, 2]), lambda run: run.batches == 2),
     ),
     Row(
@@ -166,8 +166,8 @@ ROWS = [
         fit=UNUSED, predict=also(limited("predict"), lambda run: len(run.returned) == 1),
     ),
     Row(
-        "overfit_batches", 1, "`limit_train_batches` and `limit_val_batches` at once. The contexts stay in their order, "
-        "which is that of the data or `data.shuffle_seed`'s.",
+        "overfit_batches", 1, "`limit_train_batches` and `limit_val_batches` at once. The contexts stay in their "
+        "order, which is that of the data or `data.shuffle_seed`'s.",
         fit=done("the first units of E-step and validation", train=1, validation=[1, 1]),
         validate=limited("validation"),
     ),
@@ -194,8 +194,8 @@ ROWS = [
         fit=also(SAME, has("fit_loop.min_steps", 2)),
     ),
     Row(
-        "max_time", "00:00:00:00", "Looked at after every unit of the E-step and every optimizer step; a validation that "
-        "has begun is finished. What was found is kept: `--ckpt_path last` with a longer time goes on where it ended.",
+        "max_time", "00:00:00:00", "Looked at after every unit of the E-step and every optimizer step; a validation "
+        "that has begun is finished. What was found is kept: `--ckpt_path last` with a longer time goes on there.",
         fit=done("ends after the unit or step at hand"),
     ),
     # -- validation ------------------------------------------------------------------------------------------------
@@ -210,8 +210,8 @@ ROWS = [
         rest=refused("trainer.val_check_interval"),
     ),
     Row(
-        "num_sanity_val_steps", 1, "Units (-1: all), tried before the first E-step; 0 by default, since `validate_first` "
-        "shows as much. What they find is reused by that validation, or lies in `sanity/` without it.",
+        "num_sanity_val_steps", 1, "Units (-1: all), tried before the first E-step; 0 by default, since "
+        "`validate_first` shows as much. What they find is reused by that validation, or lies in `sanity/` without it.",
         fit=done("units of a validation first", train=4, validation=[1, 2, 2]),
     ),
     Row(
@@ -220,13 +220,13 @@ ROWS = [
     ),
     # -- optimisation ----------------------------------------------------------------------------------------------
     Row(
-        "accumulate_grad_batches", 2, "Batches of the M-step for an optimizer step; `model.m_step.effective_batch` says "
-        "it whatever the number of devices is, and excludes this one.",
+        "accumulate_grad_batches", 2, "Batches of the M-step for an optimizer step; `model.m_step.effective_batch` "
+        "says it whatever the number of devices is, and excludes this one.",
         fit=Cell("batches for an optimizer step", lambda run: (run.batches, run.steps) == (4, 2)),
     ),
     Row(
         "gradient_clip_val", 1e-6, "Of the M-step; the inner loop has `model.inner_loop.gradient_clip`.",
-        fit=Cell("clips the M-step's gradients", lambda run: bool(run.plain) and run.outcome[-1] != run.plain.outcome[-1]),
+        fit=Cell("clips the M-step's gradients", lambda run: run.outcome[-1] != run.plain.outcome[-1]),  # type: ignore
     ),
     Row(
         "gradient_clip_algorithm", "value", "`norm` or `value`, with `gradient_clip_val`.",
@@ -254,8 +254,8 @@ ROWS = [
     Row("sync_batchnorm", True, "As Lightning's, of layers that language models do not have.", rest=SAME),
     # -- what is shown and kept ------------------------------------------------------------------------------------
     Row(
-        "profiler", "simple", "`simple`, `advanced`, `pytorch` or an object. The entries `[SEAL]sampling` and so on come "
-        "from the clock of the E-step itself. `pytorch` records every operation of the run: use it with "
+        "profiler", "simple", "`simple`, `advanced`, `pytorch` or an object. The entries `[SEAL]sampling` and so on "
+        "come from the clock of the E-step itself. `pytorch` records every operation of the run: use it with "
         "`limit_train_batches=1`. With a Ray executor, the workers' phases are not in it.",
         fit=also(REPORTS, _entries), validate=also(REPORTS, _entries), test=also(REPORTS, _entries),
         predict=also(Cell("its report at the end, with sampling", _phases_printed), _entries),
@@ -267,13 +267,13 @@ ROWS = [
         rest=also(SAME, lambda run: {"tensorboard", "csv"} <= run.files),
     ),
     Row(
-        "log_every_n_steps", 2, "Optimizer steps of the M-step; 1 by default, since it is short. The E-step's figures are "
-        "logged every round.",
+        "log_every_n_steps", 2, "Optimizer steps of the M-step; 1 by default, since it is short. The E-step's figures "
+        "are logged every round.",
         fit=also(SAME, has("log_every_n_steps", 2)),
     ),
     Row(
-        "enable_checkpointing", False, "Off: no `checkpoints/` and no `policy/`, whatever `checkpoint` says; the journal "
-        "still resumes E-steps.",
+        "enable_checkpointing", False, "Off: no `checkpoints/` and no `policy/`, whatever `checkpoint` says; the "
+        "journal still resumes E-steps.",
         fit=also(SAME, lacks("CheckpointSelection"), lambda run: not {"checkpoints", "policy"} & run.files),
     ),
     Row(
@@ -336,8 +336,8 @@ ROWS = [
         rest=SAME,
     ),
     Row(
-        "reload_dataloaders_every_n_epochs", 1, "The M-step's loader is made anew every round anyway, those of units are "
-        "as often as this says. The contexts are read once.",
+        "reload_dataloaders_every_n_epochs", 1, "The M-step's loader is made anew every round anyway, those of units "
+        "are as often as this says. The contexts are read once.",
     ),
     Row("executor", None, "Ours: where units run, in these processes or on a Ray cluster.", rest=SAME),
     Row("allow_other_versions", True, "Ours: resume a run that other versions of the libraries began.", rest=SAME),
@@ -353,8 +353,9 @@ INTRODUCTION = """\
 # Trainer flags
 
 What every flag of `SEALTrainer` does, from Python (`SEALTrainer(limit_train_batches=1)`) and on the command line
-(`--trainer.limit_train_batches 1`). A *unit* is what SEAL does at a time: `data.contexts_per_unit` contexts in an E-step,
-validation, test or prediction. Limits on batches count units, over all devices together, and take the first ones.
+(`--trainer.limit_train_batches 1`). A *unit* is what SEAL does at a time: `data.contexts_per_unit` contexts in an
+E-step, validation, test or prediction. Limits on batches count units, over all devices together, and take the
+first ones.
 
 A limited figure says so: tables in the run folder and reports have a line as `Limited: validation 3 of 12 units
 (trainer.limit_val_batches=3).` Journals of a limited test, validation or prediction are those of the whole one, so the

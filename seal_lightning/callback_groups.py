@@ -1,4 +1,4 @@
-"""The groups `filter`, `checkpoint`, `table` and `progress` of the commands: callbacks that a run has unless told otherwise.
+"""The groups `filter`, `checkpoint`, `table` and `progress` of the commands: callbacks that a run has anyway.
 
 Each can be replaced by another class of its kind (`class_path`), and left out with null, but for the filter.
 """

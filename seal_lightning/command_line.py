@@ -319,7 +319,7 @@ class SEALCLI(LightningCLI):
         self._say_usage(read_fit(run))
         if self._say_dev_run():
             return
-        if not validations and (limited := limits_said(self.model.limits)):
+        if not validations and read_fit(run) and (limited := limits_said(self.model.limits)):
             self._say(limited)
         if ended := early_end_said(self.trainer):
             self._say(ended)

@@ -227,6 +227,11 @@ class SEALFitLoop(_FitLoop):
         _tell_merit(round, self.kept, only=trainer.is_global_zero)
         module.e_step_metrics = e_step_metrics(rollouts, groups, self.kept, time.perf_counter() - started)
         trainer._logger_connector.log_metrics(module.e_step_metrics)
+        if (
+            not trainer.barebones
+        ):  # for who monitors them at the end of the validation, before Lightning's epoch is over
+            now = {name: torch.tensor(value) for name, value in module.e_step_metrics.items()}
+            trainer._logger_connector._callback_metrics.update(now)
         notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
 
     def _filter(self) -> EditFilter:

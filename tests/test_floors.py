@@ -29,8 +29,8 @@ FLOORS = {
     4: "hooks flags limits fit_stamp training_checkpoint rollouts executors module loop strategies screen launched "
     "beginning",
     5: "cli command_line config_errors config_files quickstart offline grade replay standalone adapt continual "
-    "callback_groups ending_words callbacks configs lab report __main__ __init__ predicted run_config trust selection_words "
-    "trainer default_callbacks",
+    "callback_groups ending_words callbacks configs lab report __main__ __init__ predicted run_config trust "
+    "selection_words trainer default_callbacks",
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts.split()}
 FREE_ATTRIBUTES = {"__version__"}  # what any floor may take from seal_lightning itself
