@@ -178,7 +178,9 @@ def config(run: Path, setup: str = "single", **extra: Any) -> dict[str, Any]:
             "validation": str(DEBUG / "passages-validation.jsonl"),
             "contexts_per_unit": 1,
         },
-        "checkpoint": {"every_n_steps": 1},
+        # rewards are digests of answers: the best of two rounds is exported, and learns from whatever there is
+        "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter", "init_args": {"above": None}},
+        "checkpoint": {"every_n_steps": 1, "include_untrained": False},
     }
 
 

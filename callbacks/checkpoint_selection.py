@@ -1,35 +1,51 @@
-"""Keeps the last checkpoint for resuming and the best round's policy for use.
+"""Keeps the last checkpoint for resuming and the best policy for use.
 
 In the run folder: `checkpoints/last.ckpt` after every M-step, every round and on a signal (and within the M-step where
 asked),
 `checkpoints/best.ckpt` and `policy/` for the best round by a validation metric. `policy/` is a PEFT folder against the
 original base model, and `policy-merged/` whole weights where asked, all in safetensors. Checkpoints hold the adapters
 of all rounds, not the base: with LoRA their size is a few percent of the model's.
+
+The untrained policy is a candidate, too. Where no round beats it, `best.ckpt` is the untrained policy, and there is no
+`policy/`. What there was to choose from is in `selection.json` (verdict.py).
 """
 
 import json
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from seal_lightning import verdict
 from seal_lightning.digests import KEY, digests_of
 from seal_lightning.errors import CheckpointError, ConfigError, reason_of
+from seal_lightning.evaluation import context_means, paired_difference
 from seal_lightning.hooks import SEALCallback
-from seal_lightning.saving import SavingError, save_text, whole
+from seal_lightning.saving import SavingError, move, save_text, whole
+from seal_lightning.verdict import ACCURACIES, Candidate, Selection
+
+log = logging.getLogger(__name__)
+
+UNTRAINED = "untrained"  # the checkpoint of the untrained policy until a round has ended
+POLICIES = ("policy", "policy-merged")
+EARLIER = "-of-an-earlier-start"
 
 
 class CheckpointSelection(Checkpoint, SEALCallback):
     """Saves every round and remembers the best.
 
     Args:
-        monitor: Metric that decides; rounds without it (no validation data) count as best in turn, and rounds where it
-            is nan or infinite never do.
+        monitor: Metric that decides; where nothing has it (no validation data), rounds count as best in turn. Rounds
+            without it are none where others have it, and rounds where it is nan or infinite never are.
         mode: Whether the metric is better when larger (`max`) or smaller (`min`).
+        include_untrained: Whether the policy before the first round can be the best one, as it is where no round beats
+            it; needs `trainer.validate_first` and a metric of the validation. Else rounds are compared with each other.
         merged: Also write the best policy as whole weights into `policy-merged/`.
         every_n_steps: Also save `last.ckpt` after every n optimizer steps of the M-step; 0 only at a round's end.
     """
@@ -39,6 +55,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         *,
         monitor: str = "val/edits",
         mode: Literal["max", "min"] = "max",
+        include_untrained: bool = True,
         merged: bool = False,
         every_n_steps: int = 0,
     ) -> None:
@@ -46,10 +63,23 @@ class CheckpointSelection(Checkpoint, SEALCallback):
             raise ConfigError(f"checkpoint.every_n_steps must be 0 or more, got {every_n_steps}")
         self.monitor = monitor
         self.mode = mode
+        self.include_untrained = include_untrained
         self.merged = merged
         self.every_n_steps = every_n_steps
-        self.best: float | None = None
-        self.best_round: int | None = None
+        self.selection = Selection(monitor, mode)
+        self._before: dict[str, float] = {}  # the untrained policy's accuracy by context
+        self._validated: int | None = None  # rounds before the last validation of this start
+
+    @property
+    def best_round(self) -> int | None:
+        """The round of the best policy, 0 where that is the untrained one; None where there is none yet."""
+        return self.selection.best
+
+    @property
+    def best(self) -> float | None:
+        """The monitored metric of the best policy; None where it was not measured."""
+        chosen = self.selection.chosen
+        return chosen.value if chosen is not None else None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -68,23 +98,116 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         module.check_policy()
         self._save(trainer, "last")
 
+    # -- choosing --------------------------------------------------------------------------------------------------
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        self._validated = pl_module.rounds_done
+        if pl_module.rounds_done == 0 and self.include_untrained:
+            self._consider_untrained(trainer, pl_module)
+
+    def _consider_untrained(self, trainer: Trainer, pl_module: Any) -> None:
+        value = self._value(trainer)
+        if value is None or not math.isfinite(value):
+            reason = f"{self.monitor} is not measured on it" if value is None else f"its {self.monitor} is {value}"
+            self.selection = Selection(self.monitor, self.mode, left_out=reason)
+            return
+        self._before = self._by_context(pl_module)
+        self.selection = Selection(self.monitor, self.mode, 0, (Candidate(0, value),))
+        self._save(trainer, UNTRAINED)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        value = trainer.callback_metrics.get(self.monitor)
-        better = trainer.strategy.broadcast(self._is_better(None if value is None else float(value)))
-        if better:
-            self.best = None if value is None else float(value)
-            self.best_round = pl_module.rounds_done
+        round = pl_module.rounds_done
+        candidate = trainer.strategy.broadcast(self._candidate(trainer, pl_module))
+        others = tuple(one for one in self.selection.candidates if one.round < round)
+        selection = replace(self.selection, candidates=(*others, candidate), left_out=self._why_left_out(trainer))
+        better = self._is_better(candidate)
+        self.selection = replace(selection, best=round) if better else selection
         if better:
             self._export(trainer, pl_module)
             self._save(trainer, "best")
+        elif self._is_untouched():
+            self.selection = replace(selection, best=0)
+            self._save(trainer, "best")
+        if self.best_round == 0:
+            self._keep_untrained(trainer)
+        if trainer.is_global_zero:
+            (trainer.checkpoints / f"{UNTRAINED}.ckpt").unlink(missing_ok=True)  # type: ignore[attr-defined]
+            verdict.save(Path(trainer.default_root_dir), self.selection)
+            self._tell(candidate)
         self._save(trainer, "last")  # after all that is of this round: a run that is killed before repeats its end
 
-    def _is_better(self, value: float | None) -> bool:
+    def _candidate(self, trainer: Trainer, pl_module: Any) -> Candidate:
+        """The policy after this round."""
+        value = self._value(trainer)
+        stale = self._validated != pl_module.rounds_done  # no validation in this round: its metrics are older
+        after = {} if stale else self._by_context(pl_module)
+        if (stale and self.selection.untrained is not None) or (not after and self.monitor in ACCURACIES):
+            value = None
+        return Candidate(pl_module.rounds_done, value, len(pl_module.kept), paired_difference(after, self._before))
+
+    def _value(self, trainer: Trainer) -> float | None:
+        value = trainer.callback_metrics.get(self.monitor)
+        return None if value is None else float(value)
+
+    def _by_context(self, pl_module: Any) -> dict[str, float]:
+        """What the metric is the mean of; nothing where it is none over contexts."""
+        name = ACCURACIES.get(self.monitor)
+        return context_means(pl_module.evaluated, name) if name else {}
+
+    def _why_left_out(self, trainer: Any) -> str:
+        """Why the untrained policy is no candidate."""
+        if not self.include_untrained:
+            return "checkpoint.include_untrained is false"
+        if self.selection.untrained is not None or self.selection.left_out:
+            return self.selection.left_out
+        if not trainer.enable_validation:
+            return "there is no validation data"
+        return "it was not validated, with trainer.validate_first false"
+
+    def _is_better(self, candidate: Candidate) -> bool:
+        """Whether a round is better than the best policy so far; `selection` still ends with the round before."""
+        value, best = candidate.value, self.best
         if value is not None and not math.isfinite(value):
             return False  # also where there is no other: what came first would then never be beaten
-        if value is None or self.best is None or not math.isfinite(self.best):
-            return True
-        return value > self.best if self.mode == "max" else value < self.best
+        if self.include_untrained and not candidate.learnt and (self.best_round is not None or self._is_untouched()):
+            return False  # it is the policy that was there before
+        if value is None:
+            return best is None
+        return best is None or self.selection.is_better(value, best)
+
+    def _is_untouched(self) -> bool:
+        """Whether the policy is still the untrained one, without a value that tells so."""
+        return self.include_untrained and self.best_round is None and not any(o.learnt for o in self.selection.rounds)
+
+    def _tell(self, candidate: Candidate) -> None:
+        worse = self.selection.untrained is not None and candidate.round != self.best_round
+        line = verdict.said_of_round(self.selection, candidate)
+        log.log(logging.WARNING if worse else logging.INFO, "%s", line)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def _keep_untrained(self, trainer: Trainer) -> None:
+        """No round is better so far: `best.ckpt` is the untrained policy, and one of an earlier start makes way."""
+        if not trainer.is_global_zero:
+            return
+        run, place = Path(trainer.default_root_dir), trainer.checkpoints  # type: ignore[attr-defined]
+        if (untrained := place / f"{UNTRAINED}.ckpt").exists():
+            move(untrained, place / "best.ckpt")
+        for name in POLICIES:
+            if (run / name).exists():
+                move(run / name, run / f"{name}{EARLIER}")
+                log.warning(
+                    "%s was of an earlier start, and no round of this one beats the untrained policy so far: it is %s "
+                    "now",
+                    run / name,
+                    f"{name}{EARLIER}",
+                )
+
+    def _judged(self) -> dict[str, Any]:
+        """How the best round compares with the untrained policy, for whoever meets its folder alone."""
+        return {"verdict": self.selection.verdict, "untrained": verdict.said(self.selection)[0]}
 
     def _save(self, trainer: Trainer, name: str) -> None:
         path = trainer.checkpoints / f"{name}.ckpt"  # type: ignore[attr-defined]
@@ -98,14 +221,18 @@ class CheckpointSelection(Checkpoint, SEALCallback):
             with _written(run / name, trainer) as aside:
                 pl_module.policy.export(aside, merged=merged, write=trainer.is_global_zero)
                 if trainer.is_global_zero:
-                    chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best}
+                    chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best, **self._judged()}
                     save_text(aside / "selection.json", json.dumps({**chosen, KEY: digests_of(aside)}) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_round": self.best_round}
+        return {"selection": verdict.to_dict(self.selection), "before": dict(self._before)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.best_round = state_dict["best"], state_dict["best_round"]
+        if "selection" in state_dict:
+            self.selection, self._before = verdict.from_dict(state_dict["selection"]), dict(state_dict["before"])
+        elif state_dict["best_round"] is not None:  # of an earlier version, which compared rounds only
+            best = Candidate(int(state_dict["best_round"]), state_dict["best"], 1)
+            self.selection = Selection(self.monitor, self.mode, best.round, (best,), "an earlier version did not")
 
 
 @contextmanager

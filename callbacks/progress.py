@@ -128,7 +128,7 @@ class EStepProgress(ProgressBar, SEALCallback):
         self.line(
             f"{self._round}: reward {metrics['reward/mean']:.3f} on average, {metrics['reward/best']:.3f} for "
             f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected{_diverged(metrics)}, "
-            f"{len(kept)} edits kept, {duration(metrics['e_step/seconds'])}"
+            f"{len(kept)} edits kept{_without_merit(metrics)}, {duration(metrics['e_step/seconds'])}"
         )
         if (spent := metrics.get("racing/spent_frac")) is not None:
             dropped = len({(one.context_id, one.edit_index) for one in rollouts if one.dropped})
@@ -179,6 +179,11 @@ class EStepProgress(ProgressBar, SEALCallback):
         if self._live:
             self._live.stop()
             self._live = None
+
+
+def _without_merit(metrics: Mapping[str, float]) -> str:
+    count = int(metrics.get("e_step/kept_without_merit", 0))
+    return f" ({count} of them without merit)" if count else ""
 
 
 def _diverged(metrics: Mapping[str, float]) -> str:

@@ -14,6 +14,7 @@ from seal_lightning.figures import diverged_edits
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.saving import save_text
+from seal_lightning.selection import without_merit
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
@@ -67,7 +68,8 @@ class RolloutTable(SEALCallback):
         rejected = [rollout for rollout in rollouts if rollout.status == "rejected" and rollout.repeat == 0]
         diverged = [rollout for rollout in rollouts if rollout.status == "diverged" and rollout.kind == "edit"]
         lost = f", {diverged_edits(rollouts)} diverged" if diverged else ""
-        counts = f"{len(scored)} scored edits, {len(rejected)} rejected{lost}, {len(kept)} kept"
+        poor = f" ({count} of them without merit)" if (count := len(without_merit(kept))) else ""
+        counts = f"{len(scored)} scored edits, {len(rejected)} rejected{lost}, {len(kept)} kept{poor}"
         lines = [f"# Round {round + 1}: {counts}", ""]
         lines += [f"{MISSING} {missing}.", ""] if (missing := render_left_out(total_left_out(rollouts))) else []
         lines += [usage, ""] if (usage := render_usage(total_usage(rollouts))) else []

@@ -7,29 +7,28 @@ kept apart from `cli.py` because everything here needs Lightning, torch and tran
 import json
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from transformers.utils import logging as transformers_logging
 
-from seal_lightning.bounded import parse_json
-from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
+from seal_lightning.callback_groups import GROUPS, choose
+from seal_lightning.callbacks import CheckpointSelection
 from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
 from seal_lightning.config_files import naming_files, sections_of
 from seal_lightning.data import SEALDataModule
-from seal_lightning.digests import damage, read_record
+from seal_lightning.ending_words import dev_run_said, early_end_said, limits_said
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.escaping import visible
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.fit_stamp import told_changes
-from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.module import SEALModule
@@ -38,9 +37,13 @@ from seal_lightning.predicted import save_answers, save_edits
 from seal_lightning.predictions import predict
 from seal_lightning.run_config import SaveConfigBesideRun, check_folder
 from seal_lightning.saving import SavingError, disk_error, save_text
+from seal_lightning.selection_words import tell_selection
 from seal_lightning.stopping import work_begins
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
+from seal_lightning.verdict import Selection
+from seal_lightning.verdict import read as read_selection
+from seal_lightning.verdict import said as said_of
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 log = logging.getLogger(__name__)
@@ -100,6 +103,9 @@ def set_log_level(level: LogLevel) -> None:
     others = max(number, logging.ERROR) if level in ("warning", "error") else number
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(others)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(
+        min(number, logging.INFO)
+    )  # reports, which were asked for
     if level == "debug":
         transformers_logging.enable_progress_bar()
     else:
@@ -168,14 +174,15 @@ class SEALCLI(LightningCLI):
         parser.add_argument(
             "--log_level", type=LogLevel, default="warning", help="Detail of the log; debug shows tracebacks."
         )
-        parser.add_lightning_class_args(EditFilter, "filter", subclass_mode=True)
-        parser.add_lightning_class_args(CheckpointSelection, "checkpoint")
-        parser.add_lightning_class_args(RolloutTable, "table")
-        parser.add_lightning_class_args(EStepProgress, "progress")
+        for name, kind in GROUPS.items():
+            parser.add_lightning_class_args(kind, name, subclass_mode=True, required=False)
         parser.set_defaults(  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
             {
                 "data": {"class_path": "seal_lightning.data.SEALDataModule"},
                 "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"},
+                "checkpoint": {"class_path": "seal_lightning.callbacks.CheckpointSelection"},
+                "table": {"class_path": "seal_lightning.callbacks.RolloutTable"},
+                "progress": {"class_path": "seal_lightning.callbacks.EStepProgress"},
                 "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
                 "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
             }
@@ -220,6 +227,19 @@ class SEALCLI(LightningCLI):
             device = ", ".join(f"{name}={options[name]}" for name in ("accelerator", "devices", "strategy"))
             raise ConfigError(f"trainer: {one_line(str(error))} ({device})") from error
 
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
+        """The groups are callbacks as a user's own are: null leaves one out, and so do flags and others of its kind."""
+        groups = dict(zip(self._parser(self.subcommand).callback_keys, callbacks, strict=True))
+        listed = config["callbacks"] or []
+        given = [listed] if isinstance(listed, Callback) else list(listed)
+        chosen = choose(config, given, groups, untouched=self._untouched(groups))
+        return super()._instantiate_trainer({**config, **chosen.flags, "callbacks": given}, chosen.callbacks)
+
+    def _untouched(self, groups: Iterable[str]) -> set[str]:
+        """The groups that are as the parser has them by default."""
+        defaults = self._parser(self.subcommand).get_defaults()
+        return {name for name in groups if self._get(self.config, name) == defaults[name]}
+
     # -- running ---------------------------------------------------------------------------------------------------
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -244,11 +264,14 @@ class SEALCLI(LightningCLI):
             self._say_so_far(self.model.predicted())
             raise
         edits = [rollout for rollout in self.model.evaluated if not rollout.repeat]
+        if limited := limits_said(self.model.limits):
+            self._say(limited)
         if self.trainer.is_global_zero and edits:
-            save_edits(self._edits, edits)
-            self._say_edits(edits)
+            self._say_edits(edits, saved=save_edits(self._edits, edits, only_more=bool(limited)))
         if self.model.answers_queries:
             self._write_answers(self.model.evaluated)
+        self._say_if_untrained()
+        self._say_dev_run()
 
     @property
     def _edits(self) -> Path:
@@ -272,10 +295,12 @@ class SEALCLI(LightningCLI):
                   "the same command goes on from there")  # fmt: skip
         self._say_usage(edits)
 
-    def _say_edits(self, edits: Sequence[Rollout]) -> None:
+    def _say_edits(self, edits: Sequence[Rollout], *, saved: bool) -> None:
         self._say_usage(edits)
         rejected = sum(edit.status != "ok" for edit in edits)
-        self._say(f"{len(edits)} self-edits, {rejected} of them rejected, in {self._edits}")
+        place = f"in {self._edits}" if saved else f"in {self._edits.parent / 'predictions'}; {self._edits} has others"
+        place = "not saved" if self.trainer.fast_dev_run else place
+        self._say(f"{len(edits)} self-edits, {rejected} of them rejected, {place}")
         if missing := render_left_out(total_left_out(edits)):
             self._say(f"cut or left out: {missing}")
 
@@ -285,8 +310,11 @@ class SEALCLI(LightningCLI):
             return
         run, task = Path(self.trainer.default_root_dir), self.model.e_step.task
         predictions = predict(task, self.datamodule.predict_contexts, rollouts)
-        save_answers(run / "answers.jsonl", predictions)
         adapters = sum(bool(rollout.answers) for rollout in rollouts)
+        if self.trainer.fast_dev_run:
+            self._say(f"answers to {len(predictions)} queries by {adapters} adapters, not saved")
+            return
+        save_answers(run / "answers.jsonl", predictions)
         self._say(f"answers to {len(predictions)} queries by {adapters} adapters, in {run / 'answers.jsonl'}")
         if made := task.answer_file(predictions):
             save_text(run / made.name, made.text)
@@ -299,35 +327,56 @@ class SEALCLI(LightningCLI):
         if validations := read_validations(run):
             self._print_table("fit", rounds_table(validations), validations, every=read_fit(run))
         self._say_usage(read_fit(run))
-        self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
-        if (run / "policy").exists() and self.trainer.is_global_zero:
-            self._say_policy(run / "policy")
+        if self._say_dev_run():
+            return
+        if not validations and read_fit(run) and (limited := limits_said(self.model.limits)):
+            self._say(limited)
+        if ended := early_end_said(self.trainer):
+            self._say(ended)
+        there = [name for name in ("journal", "checkpoints", "tables", "config.yaml") if (run / name).exists()]
+        self._say(f"run folder: {run}  ({', '.join(there) or 'empty'})")
+        found = [one.selection for one in self._callbacks if isinstance(one, CheckpointSelection)]
+        if self.trainer.is_global_zero and found and found[0].rounds:
+            tell_selection(run, found[0], self.model.m_step)
+            self._say_next(run, found[0])
+
+    def _say_next(self, run: Path, selection: Selection) -> None:
+        if selection.verdict in ("untrained", "nothing"):
+            rate = f"--model.m_step.learning_rate {self.model.m_step.learning_rate / 10:g}"
+            self._say(f"next: seal fit --config {run / 'config.yaml'} --trainer.default_root_dir {run}-2 {rate}")
+            return
         test = "" if self.datamodule.sources["test"] else " --data.test FILE"
         self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")
 
-    def _say_policy(self, folder: Path) -> None:
-        """What the best policy is; one of an earlier start may have been damaged since."""
-        try:
-            chosen = parse_json((folder / "selection.json").read_bytes())
-            value = "" if chosen["value"] is None else f", {chosen['monitor']} {chosen['value']:.3f}"
-            said = f"best policy: {folder}  (round {chosen['round']}{value})"
-            fault = damage(folder, read_record(chosen))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            said, fault = "", f"selection.json: {one_line(str(error))}"
-        if fault:
-            log.warning("%s: damaged (%s); checkpoints/best.ckpt holds the same policy", folder, fault)
-        else:
-            self._say(said)
+    @property
+    def _callbacks(self) -> Sequence[Any]:
+        return self.trainer.callbacks  # type: ignore[attr-defined]
+
+    def _say_if_untrained(self) -> None:
+        """That the best policy is the untrained one, whose figures these are."""
+        run, asked = Path(self.trainer.default_root_dir), self.config[self.command].get("ckpt_path")
+        if asked == "best" and self.model.rounds_done == 0 and (found := read_selection(run)):
+            self._say(f"these are figures of the untrained policy: {said_of(found)[0]}")
+
+    def _say_dev_run(self) -> bool:
+        """What a `fast_dev_run` has tried; whether it was one."""
+        if self.trainer.fast_dev_run:
+            self._say(dev_run_said(self.model.limits, trained=self.trainer.fit_loop.total_batch_idx + 1))
+        return bool(self.trainer.fast_dev_run)
 
     def after_validate(self) -> None:
         evaluated = self.model.evaluated
         self._print_table("validation", accuracy_table(evaluated), {self.model.rounds_done: evaluated})
+        self._say_if_untrained()
         self._say_usage(self.model.evaluated)
+        self._say_dev_run()
 
     def after_test(self) -> None:
         evaluated = self.model.evaluated
         self._print_table("test", accuracy_table(evaluated), {self.model.rounds_done: evaluated})
+        self._say_if_untrained()
         self._say_usage(self.model.evaluated)
+        self._say_dev_run()
 
     def _say_usage(self, rollouts: Sequence[Rollout]) -> None:
         """What endpoints charged for these rollouts, where there are any; also in `usage.json` (of a fit)."""
@@ -353,8 +402,12 @@ class SEALCLI(LightningCLI):
         more = self.model.e_step.task.tables(validations)
         missing = render_left_out(total_left_out(every or self.model.evaluated))
         changed = told_changes(run) if name == "fit" else ""
-        parts = (render_table(rows), more, changed, f"{MISSING} {missing}." if missing else "")
+        limited = limits_said(self.model.limits)
+        parts = (render_table(rows), more, changed, limited, f"{MISSING} {missing}." if missing else "")
         text = "\n\n".join(part for part in parts if part)
+        if self.trainer.fast_dev_run:
+            self._say(text)
+            return
         save_text(run / f"{name}.md", text + "\n")
         save_text(run / f"{name}.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
         self._say(f"{text}\nsaved: {run / name}.md and .json")

@@ -119,6 +119,37 @@ def bootstrap_interval(values: Sequence[float], *, resamples: int = 2000, seed: 
     return means[int(0.025 * resamples)], means[min(resamples - 1, int(0.975 * resamples))]
 
 
+# -- pairs -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A mean difference in accuracy over contexts that were asked both times, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    contexts: int
+
+
+def context_means(rollouts: Sequence[Rollout], name: str) -> dict[str, float]:
+    """By context, the values that a row of the table (a name of `KIND_OF`) is the mean of."""
+    wanted = [rollout for rollout in rollouts if rollout.kind == KIND_OF[name]]
+    return {
+        context: fmean(one.baseline if name == "base" else one.score for one in group)
+        for context, group in group_by_context(wanted).items()
+    }
+
+
+def paired_difference(after: Mapping[str, float], before: Mapping[str, float]) -> Difference | None:
+    """How much higher `after` is, over the contexts that both have; None where they have none in common.
+
+    The bootstrap draws contexts with both of their values, so that how hard they are does not count.
+    """
+    values = [after[name] - before[name] for name in after if name in before]
+    return Difference(fmean(values), *bootstrap_interval(values), len(values)) if values else None
+
+
 def render_table(rows: Sequence[Row]) -> str:
     """The table as Markdown."""
     lines = [

@@ -17,7 +17,7 @@ import torch
 
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import SealError
-from seal_lightning.hooks import EditFilter
+from seal_lightning.hooks import the_filter
 from seal_lightning.journal import is_begun
 from seal_lightning.run_stamp import (
     FILE,
@@ -61,12 +61,12 @@ def rules_of(trainer: Any) -> Rules:
 
 def fit_stamp(trainer: Any, module: Any) -> dict[str, Any]:
     """The stamp of a fit whose model is loaded and whose data is read."""
-    (chosen,) = [callback for callback in trainer.callbacks if isinstance(callback, EditFilter)]
+    chosen = the_filter(trainer.callbacks)
     selection = {
         name: getattr(one, name)
         for one in trainer.callbacks
         if hasattr(one, "best_round")
-        for name in ("monitor", "mode")
+        for name in ("monitor", "mode", "include_untrained")
     }
     model = {
         **{name: getattr(module, name) for name in MODULE},

@@ -7,11 +7,12 @@ that decides which self-edits the policy learns from; a run has exactly one (`fi
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, Trainer
 
+from seal_lightning.errors import ConfigError
 from seal_lightning.phases import Progress
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
@@ -78,6 +79,32 @@ class EditFilter(SEALCallback):
     @abstractmethod
     def select(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
         """The kept edits of a round, in a fixed order."""
+
+
+def check_one_filter(callbacks: Iterable[Callback]) -> EditFilter | None:
+    """The filter among callbacks; None where there is none.
+
+    Raises:
+        ConfigError: There are several, and a round keeps the edits of one.
+    """
+    filters = [callback for callback in callbacks if isinstance(callback, EditFilter)]
+    if len(filters) > 1:
+        names = " and ".join(type(one).__name__ for one in filters)
+        raise ConfigError(f"filter: expected one filter among the callbacks, got {names}: leave out all but one")
+    return filters[0] if filters else None
+
+
+def the_filter(callbacks: Iterable[Callback]) -> EditFilter:
+    """The filter of a run.
+
+    Raises:
+        ConfigError: There is none, or there are several.
+    """
+    if (found := check_one_filter(callbacks)) is None:
+        raise ConfigError(
+            "filter: expected one filter among the callbacks, got none: add seal_lightning.callbacks.ReSTEMFilter()"
+        )
+    return found
 
 
 def notify(trainer: Trainer, module: Any, hook: str, **what: Any) -> None:

@@ -14,11 +14,13 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from statistics import fmean, pstdev
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
@@ -28,11 +30,12 @@ from seal_lightning.data import units as units_of
 from seal_lightning.errors import CheckpointError, JournalError, NoMemoryError, SealError, Stopped
 from seal_lightning.evaluation import total_usage
 from seal_lightning.figures import diverged_edits, rewards_of, share_spent, total_thoughts
-from seal_lightning.hooks import EditFilter, notify
+from seal_lightning.hooks import EditFilter, notify, the_filter
 from seal_lightning.left_out import QUERIES, tell_left_out, total_left_out
 from seal_lightning.memory import MAYBE, is_out_of_memory
 from seal_lightning.rollouts import UnitRunner
-from seal_lightning.selection import group_rollouts
+from seal_lightning.selection import group_rollouts, without_merit
+from seal_lightning.stopping import EARLY
 from seal_lightning.strategies import restart_optimizer
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
@@ -81,7 +84,7 @@ class RolloutLoop(_Loop):
 
     def advance(self) -> bool:
         assert self.runner is not None
-        return self.runner.step()
+        return self.runner.step() is not None
 
 
 class MStepLoop(_TrainingEpochLoop):
@@ -127,6 +130,7 @@ class SEALFitLoop(_FitLoop):
         self.policy_digest = ""  # of the policy that this round's E-step sampled from
         self._stage: Stage = "round_end"  # where a checkpoint taken now would go on
         self._resumed = False  # from a checkpoint within a round, until its E-step is read back
+        self.ended_early = False  # within a round
         self._to_train = False  # whether this round's M-step is still to be done
 
     # -- resume ------------------------------------------------------------------------------------------------------
@@ -162,10 +166,20 @@ class SEALFitLoop(_FitLoop):
     # -- a round -----------------------------------------------------------------------------------------------------
 
     def setup_data(self) -> None:
-        """The M-step's loader exists only once edits are kept; Lightning asks for it before that."""
-        self._data_source.instance = self.seal_trainer.lightning_module  # it makes the loader, not the data module
-        if self.kept:
+        """The M-step's loader exists only once edits are kept; Lightning asks for it before that.
+
+        Limits are those of the E-step, and what was kept there is trained on as a whole, but in a `fast_dev_run`.
+        """
+        trainer = self.seal_trainer
+        self._data_source.instance = trainer.lightning_module  # it makes the loader, not the data module
+        if not self.kept:
+            return
+        given = trainer.limit_train_batches, trainer.overfit_batches
+        trainer.limit_train_batches, trainer.overfit_batches = int(trainer.fast_dev_run) or 1.0, 0.0
+        try:
             super().setup_data()
+        finally:
+            trainer.limit_train_batches, trainer.overfit_batches = given
 
     def on_advance_start(self) -> None:
         module = self.seal_trainer.lightning_module
@@ -176,11 +190,12 @@ class SEALFitLoop(_FitLoop):
                 self.policy_digest = module.policy.digest()
             if round == 0 and not resumed and self.validate_first:
                 self.rollout_loop.check(round=round, policy_digest=self.policy_digest)
-                self._validate()
+                with _without_metrics_of_a_round(self.seal_trainer):
+                    self._validate()
             self._e_step(round, must_be_finished=resumed)
-        except Stopped:
+        except Stopped as stop:
             notify(self.seal_trainer, module, "on_stop")  # a checkpoint of the round's start
-            raise
+            self._end_early(stop)
         module.kept = self.kept
         self._to_train = bool(self.kept) and self._stage != "validation"
         # where the checkpoint was taken, `completed` is one behind
@@ -205,19 +220,30 @@ class SEALFitLoop(_FitLoop):
         )
         groups = group_rollouts(rollouts)
         self.kept = trainer.ranks.gather(self._filter().select(groups))[0]  # rank 0's choice, whatever a filter draws
+        if trainer.fast_dev_run and not self.kept and (scored := _scored(groups)):
+            log.warning("fast_dev_run: no self-edit was kept, the M-step is tried on one all the same")
+            self.kept = scored[:1]
         tell_left_out(f"round {round + 1}", rollouts, only=trainer.is_global_zero)
+        _tell_merit(round, self.kept, only=trainer.is_global_zero)
         module.e_step_metrics = e_step_metrics(rollouts, groups, self.kept, time.perf_counter() - started)
         trainer._logger_connector.log_metrics(module.e_step_metrics)
+        if (
+            not trainer.barebones
+        ):  # for who monitors them at the end of the validation, before Lightning's epoch is over
+            now = {name: torch.tensor(value) for name, value in module.e_step_metrics.items()}
+            trainer._logger_connector._callback_metrics.update(now)
         notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
 
     def _filter(self) -> EditFilter:
-        (chosen,) = [callback for callback in self.seal_trainer.callbacks if isinstance(callback, EditFilter)]
-        return chosen
+        return the_filter(self.seal_trainer.callbacks)
 
     def advance(self) -> None:
         if self._to_train:
             started = time.perf_counter()
-            super().advance()
+            try:
+                super().advance()
+            except Stopped as stop:
+                self._end_early(stop)
             metrics = {"m_step/seconds": time.perf_counter() - started}
             if truncated := self.seal_trainer.lightning_module.m_step_truncated:
                 metrics["m_step/truncated"] = float(truncated)
@@ -243,6 +269,13 @@ class SEALFitLoop(_FitLoop):
         super().on_advance_end()
         self.max_batches = float("inf")
 
+    def _end_early(self, stop: Stopped) -> NoReturn:
+        """End the fit within a round, of which everything is kept: as Lightning ends, or as a signal does."""
+        if stop.number != EARLY:
+            raise stop
+        self.ended_early = True
+        raise StopIteration from stop
+
     def _validate(self) -> None:
         if not self.trainer.enable_validation:
             return
@@ -254,6 +287,23 @@ class SEALFitLoop(_FitLoop):
         trainer.training = True
         trainer._logger_connector._first_loop_iter = first_iteration
         torch.set_grad_enabled(True)
+
+
+def _scored(groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
+    return [outcome for group in groups for outcome in group.outcomes if outcome.reward is not None]
+
+
+@contextmanager
+def _without_metrics_of_a_round(trainer: Any) -> Iterator[None]:
+    """Before the first round there is no reward to stop at: who monitors one looks at what there is."""
+    strict = [one for one in trainer.callbacks if isinstance(one, EarlyStopping) and one.strict]
+    for callback in strict:
+        callback.strict = False
+    try:
+        yield
+    finally:
+        for callback in strict:
+            callback.strict = True
 
 
 def e_step_metrics(
@@ -271,6 +321,7 @@ def e_step_metrics(
         "e_step/rejected_frac": fmean(one.status == "rejected" for one in rollouts if one.repeat == 0),
         **_diverged(rollouts),
         "e_step/kept": float(len(kept)),
+        "e_step/kept_without_merit": float(len(without_merit(kept))),
         "e_step/seconds": seconds,
         "e_step/adapter_steps_per_s": steps / inner if inner else 0.0,
         **thought_metrics(rollouts),
@@ -279,6 +330,17 @@ def e_step_metrics(
         **{f"left_out/{name}": float(count) for name, count in _without_reasons(total_left_out(rollouts)).items()},
         **({f"endpoint/{name}": value for name, value in usage.as_dict().items()}),
     }
+
+
+def _tell_merit(round: int, kept: Sequence[EditOutcome], *, only: bool) -> None:
+    """Warn of kept edits that are not worth imitating; other ranks than the first keep silent."""
+    if only and (poor := without_merit(kept)):
+        log.warning(
+            "round %d: %d of the %d kept edits without merit: no reward above 0, or no better than the baseline",
+            round + 1,
+            len(poor),
+            len(kept),
+        )
 
 
 def _diverged(rollouts: Sequence[Rollout]) -> dict[str, float]:

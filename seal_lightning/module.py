@@ -5,8 +5,10 @@ fine-tuning on the kept edits; validation and test adapt to held-out contexts an
 (no adapter), passage (adapter trained on the passage alone), edits (adapter trained on one self-edit).
 """
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from seal_lightning.adapters.bank import find_targets
 from seal_lightning.data import SEALDataModule, units
+from seal_lightning.data.datamodule import Unit
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.errors import ConfigError, DivergedError, ModelError, Stopped
 from seal_lightning.evaluation import evaluation_means
@@ -26,11 +29,12 @@ from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.journal import read_rollouts
 from seal_lightning.left_out import tell_left_out
+from seal_lightning.limits import Limit, limit_of
 from seal_lightning.m_step import MStep, Shares, encode_example, make_loader, tell_truncated
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.partitioned import is_partitioned
 from seal_lightning.policy import PolicyTuning, TunedPolicy
-from seal_lightning.predictions import AnsweringStep, WritingStep
+from seal_lightning.predictions import AnsweringStep, UnitRows, WritingStep, predict
 from seal_lightning.questions import Questioner
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.run_stamp import Record
@@ -40,6 +44,8 @@ from seal_lightning.strategies import policy_at_work
 from seal_lightning.tasks import Knowledge, Task
 from seal_lightning.types import Context, EditOutcome, Rollout
 
+# The phases of Lightning's stages.
+PHASES_OF = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",), "predict": ("predict",)}
 # What may not be finite of a policy, for ranks to agree.
 DIVERGENCES = ("", "loss is", "gradient is", "weights are", "logits are")
 
@@ -129,6 +135,7 @@ class SEALModule(LightningModule):
         self.rounds_done = 0
         self.e_step_metrics: dict[str, float] = {}
         self.evaluated: list[Rollout] = []
+        self.limits: dict[str, Limit] = {}  # of the command's phases
         self.runner: Any = None  # UnitRunner of the evaluation or prediction that goes on
         self.m_step_truncated = 0
         self._losses: list[torch.Tensor] = []  # of the optimizer step at hand, this rank's
@@ -146,6 +153,8 @@ class SEALModule(LightningModule):
         self._compared = False
         trainer: Any = self.trainer
         trainer.share_refusal()
+        # before the model is loaded: a share that is less than a unit is refused
+        self.limits = {phase: limit_of(trainer, phase, len(self._units(phase))) for phase in PHASES_OF.get(stage, ())}
         self.configure_model()  # DeepSpeed's stage 3 would build it in pieces later, which not every model stands
 
     def configure_model(self) -> None:
@@ -208,7 +217,8 @@ class SEALModule(LightningModule):
             torch.cuda.manual_seed(seed)
         loss = self.model(**batch, use_cache=False).loss  # mean over the edits' tokens
         self._losses.append(loss.detach())
-        self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=len(batch["input_ids"]))
+        if not self.trainer.barebones:  # which would warn, though it is not the user who logs
+            self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=len(batch["input_ids"]))
         return loss * (0.0 if number is None else self.shares.scale)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
@@ -301,21 +311,22 @@ class SEALModule(LightningModule):
                 return 1.0
 
     def on_train_epoch_start(self) -> None:
-        self.log_dict(self.e_step_metrics, logger=False, batch_size=1)  # for callbacks that monitor; logged in loop.py
+        if not self.trainer.barebones:  # for callbacks that monitor; logged in loop.py
+            self.log_dict(self.e_step_metrics, logger=False, batch_size=1)
 
     # -- validation, test, predict ------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EditFilter):
-                check_filter(self.plan, callback)
+                check_filter(self.plan, callback, self.e_step.reward)
         if not self._compared:
             self.record = begin_run(self.trainer, self, checkpoint=None)
-        trained = self.datamodule.train_contexts
+        trained = self._contexts("train")
         if not self.plan.needs_queries:  # those of the data are not looked at
             trained = [replace(context, queries=()) for context in trained]
         self._check_servers(rounds=max(0, self.trainer.max_epochs or 0))
-        self._check_fits([*trained, *self.datamodule.validation_contexts])
+        self._check_fits([*trained, *self._contexts("validation")])
         if self.plan.retention_queries and self.datamodule.contexts_per_unit == 1:
             raise ConfigError(
                 "data.contexts_per_unit must be at least 2 where e_step.retention_queries asks about other contexts of "
@@ -325,15 +336,15 @@ class SEALModule(LightningModule):
     def on_validation_start(self) -> None:
         if self.trainer.state.fn != "fit":
             self._check_servers(rounds=self.rounds_done)
-            self._check_fits(self.datamodule.validation_contexts)
+            self._check_fits(self._contexts("validation"))
 
     def on_test_start(self) -> None:
         self._check_servers(rounds=self.rounds_done)
-        self._check_fits(self.datamodule.test_contexts)
+        self._check_fits(self._contexts("test"))
 
     def on_predict_start(self) -> None:
         self._check_servers(rounds=self.rounds_done)
-        contexts = self.datamodule.predict_contexts
+        contexts = self._contexts("predict")
         asked = contexts if self.answers_queries else [replace(context, queries=()) for context in contexts]
         self._check_fits(asked, adapts=self.answers_queries)
 
@@ -354,15 +365,25 @@ class SEALModule(LightningModule):
 
     def _check_fits(self, contexts: Sequence[Context], *, adapts: bool = True) -> None:
         if not any(map(is_partitioned, self.policy.module.parameters())):  # else probed with the replica's first unit
-            with self.policy.frozen() as policy:
+            with adapters_can_train(), self.policy.frozen() as policy:
                 self.e_step.check_model(policy, adapts=adapts)
         self.e_step.check_fits(self.policy.policy, contexts)
 
+    def _units(self, phase: str) -> list[Unit]:
+        """All units of a phase, whatever its limit."""
+        data = self.datamodule
+        return units(getattr(data, f"{phase}_contexts"), data.contexts_per_unit)
+
+    def _contexts(self, phase: str) -> list[Context]:
+        """Those that the trainer's limit on a phase leaves."""
+        every = self._units(phase)
+        return [context for unit in every[: limit_of(self.trainer, phase, len(every)).units] for context in unit]
+
     def on_validation_epoch_start(self) -> None:
-        self._open_units("validation", self.datamodule.validation_contexts)
+        self._open_units("validation")
 
     def on_test_epoch_start(self) -> None:
-        self._open_units("test", self.datamodule.test_contexts)
+        self._open_units("test")
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Every rank is asked as many times as there are units, and takes the next one that is left."""
@@ -382,21 +403,40 @@ class SEALModule(LightningModule):
             phase="predict",
             e_step=(AnsweringStep if self.answers_queries else WritingStep)(**vars(step)),
             plan=Plan(edits=edits, repeats=repeats),
-            units=units(self.datamodule.predict_contexts, self.datamodule.contexts_per_unit),
+            units=self._units("predict"),
             round=self.rounds_done,
             policy_digest=self.policy.digest(),
             by_stamp=True,
             folder="predictions",
         )
 
-    def predict_step(self, batch: int, batch_idx: int) -> None:
-        """Self-edits of the next unit that is left, without adapting, or answers after adapting."""
-        self._run_unit()
+    def predict_step(self, batch: int, batch_idx: int) -> UnitRows:
+        """Self-edits of the next unit that is left, without adapting, or answers after adapting.
+
+        Returns:
+            The unit's rollouts, for callbacks that write predictions; none where other ranks have taken all units.
+        """
+        if batch in self.runner.finished:
+            return UnitRows(self.runner.journal.units.get(batch, ()) if self.global_rank == 0 else ())
+        with adapters_can_train():
+            return UnitRows(self.runner.step() or ())
 
     def on_predict_epoch_end(self) -> None:
         """All ranks' rollouts are in `evaluated`, in the order of the data."""
-        with torch.enable_grad():
+        with adapters_can_train():
             self.evaluated = self.runner.finish()
+
+    def predictions(self) -> list[Any]:
+        """What `trainer.predict` returns: self-edits (`Rollout`) or answers (`Prediction`), a list for each unit."""
+        chosen = self._units("predict")[: self.runner.limit.units]
+        of_context: dict[str, list[Any]] = {context.id: [] for unit in chosen for context in unit}
+        if self.answers_queries:
+            for prediction in predict(self.e_step.task, self._contexts("predict"), self.evaluated):
+                of_context[prediction.context.id].append(prediction)
+        else:
+            for rollout in self.evaluated:
+                of_context[rollout.context_id].append(rollout)
+        return [[row for context in unit for row in of_context[context.id]] for unit in chosen]
 
     def predicted(self) -> list[Rollout]:
         """Those of the units that `seal predict` has finished so far, by all ranks whose journals can be seen here."""
@@ -408,32 +448,35 @@ class SEALModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._close_units("test")
 
-    def _open_units(self, phase: str, contexts: Sequence[Context]) -> None:
+    def _open_units(self, phase: str) -> None:
         self.evaluated = []
-        later = self.trainer.state.fn == "fit" and self.rounds_done > 0
+        trainer: Any = self.trainer
+        later = trainer.state.fn == "fit" and self.rounds_done > 0
+        first = not self.rounds_done and trainer.fit_loop.validate_first  # which is about to come as a whole
         self.runner = UnitRunner(
             self.trainer,
             self,
             phase=phase,
             e_step=self.evaluation_step,
             plan=replace(self.evaluation, written=False) if later else self.evaluation,
-            units=units(contexts, self.datamodule.contexts_per_unit),
+            units=self._units(phase),
             round=self.rounds_done,
             policy_digest=self.policy.digest(),
+            folder="sanity" if self.trainer.sanity_checking and not first else "journal",
             by_stamp=not self.trainer.training and self.trainer.state.fn != "fit",
         )
 
     def _run_unit(self) -> None:
-        with torch.enable_grad():
+        with adapters_can_train():
             self.runner.step()
 
     def _close_units(self, split: str) -> None:
         """Log base, passage and edits accuracy (means over contexts) of the phase that ends."""
-        with torch.enable_grad():
+        with adapters_can_train():
             self.evaluated = self.runner.finish()
         trainer: Any = self.trainer
         tell_left_out({"val": "validation"}.get(split, split), self.evaluated, only=trainer.is_global_zero)
-        for name, value in evaluation_means(self.evaluated).items():
+        for name, value in evaluation_means(self.evaluated).items() if not trainer.barebones else ():
             self.log(f"{split}/{name}", value, batch_size=1)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
@@ -480,12 +523,25 @@ class SEALModule(LightningModule):
         self.policy.remerge(saved["merged"])
 
 
-def check_filter(plan: Plan, chosen: EditFilter) -> None:
-    """Whether a filter finds what it chooses from among the edits that the plan's race leaves.
+@contextmanager
+def adapters_can_train() -> Iterator[None]:
+    """Lightning evaluates without gradients, or in inference mode; here adapters are trained meanwhile."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def check_filter(plan: Plan, chosen: EditFilter, reward: Reward) -> None:
+    """Whether a filter can keep anything, and finds it among the edits that the plan's race leaves.
 
     Raises:
-        ConfigError: It draws among all edits, or keeps more of them than remain.
+        ConfigError: No reward can pass it, it draws among all edits, or keeps more of them than remain.
     """
+    above = getattr(chosen, "above", None)
+    if isinstance(above, int | float) and reward.highest <= above:
+        raise ConfigError(
+            f"filter.above must be below the highest reward that there can be, which is {reward.highest:g} for "
+            f"model.reward={json.dumps(reward.terms)}, got {above:g}: set filter.above to null"
+        )
     if plan.racing is None:
         return
     if not chosen.by_reward:

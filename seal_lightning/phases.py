@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,13 +14,15 @@ class Progress:
     """Where a unit is: `done` of `total` in `phase`.
 
     Phases: questions (written by a model), baseline, sampling, inner loop, answering, grading, rubric. `waiting` is
-    True while an endpoint is waited for: who is told may raise then, what it has answered is kept.
+    True while an endpoint is waited for: who is told may raise then, what it has answered is kept. `event` says where
+    the phase itself is; an end is also told where it fails.
     """
 
     phase: str
     done: int
     total: int
     waiting: bool = False
+    event: Literal["begin", "advance", "end"] = "advance"
 
 
 Report = Callable[[Progress], None]
@@ -51,12 +54,15 @@ class Clock:
     def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         """Within it, call the yielded function with how many of `total` were finished since the last call."""
         started, done = time.perf_counter(), 0
-        self.report(Progress(name, 0, total))
+        self.report(Progress(name, 0, total, event="begin"))
 
         def advance(count: int) -> None:
             nonlocal done
             done += count
             self.report(Progress(name, done, total, waiting=count == 0))
 
-        yield advance
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        try:
+            yield advance
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+            self.report(Progress(name, done, total, event="end"))

@@ -8,7 +8,7 @@ The first arrow is all of it where `model.predict` is `edits`; the queries need 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from seal_lightning.e_step import EStep, Plan
@@ -61,6 +61,22 @@ class AnsweringStep(EStep):
             )
             for attempt, trial in zip(attempts, trials, strict=True)
         ]
+
+
+class UnitRows:
+    """What `predict_step` hands to Lightning and its `BasePredictionWriter`s: a unit's rollouts, to iterate over.
+
+    It is no sequence, since Lightning would copy the rollouts in one, to move the tensors that they do not hold.
+    """
+
+    def __init__(self, rollouts: Sequence[Rollout]) -> None:
+        self.rollouts = list(rollouts)
+
+    def __iter__(self) -> Iterator[Rollout]:
+        return iter(self.rollouts)
+
+    def __len__(self) -> int:
+        return len(self.rollouts)
 
 
 def predict(task: Task, contexts: Sequence[Context], rollouts: Sequence[Rollout]) -> list[Prediction]:

@@ -41,7 +41,7 @@ from seal_lightning.recorded import (
     reward_anew,
 )
 from seal_lightning.screen import watched
-from seal_lightning.selection import best_of, group_rollouts
+from seal_lightning.selection import ABOVE, best_of, group_rollouts
 
 DESCRIPTION = """\
 Tables, rewards and kept edits from journals and published runs, without a model. A FILE is a run folder, its journal
@@ -165,7 +165,8 @@ def _add_filter(parser: Parser) -> None:
     parser.add_subclass_arguments(
         EditFilter,
         "filter",
-        help="Chooses what is kept, as in `seal fit`: the best edit of each context, unless told otherwise.",
+        help="Chooses what is kept, as in `seal fit`: the best edit of each context with a reward above 0, unless told "
+        "otherwise.",
     )
     parser.set_defaults({"filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"}})
 
@@ -200,7 +201,11 @@ def _regraded(entries: Sequence[Entry], grader: Grader) -> tuple[list[Entry], Re
 def _kept(entries: Sequence[Entry], chooser: Any) -> Kept:
     groups = {entry.name: group_rollouts(entry.rollouts) for entry in entries if entry.teaches}
     if chooser is None:
-        return {name: [outcome for group in found for outcome in best_of(group)] for name, found in groups.items()}
+        above = {entry.name: None if entry.run else ABOVE for entry in entries}  # the authors' runs by their own rule
+        return {
+            name: [outcome for group in found for outcome in best_of(group, above=above[name])]
+            for name, found in groups.items()
+        }
     return {name: chooser.select(found) for name, found in groups.items()}
 
 

@@ -17,6 +17,7 @@ from seal_lightning.executors import UnitWork
 from seal_lightning.fit_stamp import rules_of, save_run
 from seal_lightning.hooks import notify
 from seal_lightning.journal import Journal
+from seal_lightning.limits import Limit, limit_of
 from seal_lightning.ranks import Ranks, one_line
 from seal_lightning.stamping import code_of, describe, digest, flat, versions
 from seal_lightning.types import Context, Rollout
@@ -33,7 +34,8 @@ class UnitRunner:
         phase: The journal is named after it.
         e_step: What is done with a unit.
         plan: Edits and repeats.
-        units: All units of the phase.
+        units: All units of the phase; the journal is about them, whatever the limit.
+        limit: How many of them are done, the first ones; by default what the trainer's flags leave.
         round: Counted from 0.
         policy_digest: Of the policy that rolls out.
         by_stamp: Name the journal after its stamp, so that other settings get another file instead of a refusal
@@ -56,10 +58,12 @@ class UnitRunner:
         by_stamp: bool = False,
         folder: str = "journal",
         check_only: bool = False,
+        limit: Limit | None = None,
     ) -> None:
         self.trainer = trainer
         self.module = module
         self.phase = phase
+        self.limit = limit or limit_of(trainer, phase, len(units))
         self.ranks: Ranks = trainer.ranks
         stamp = make_stamp(
             e_step,
@@ -80,12 +84,14 @@ class UnitRunner:
         self._mine = {
             unit for unit in seen[self.ranks.rank] if not any(unit in other for other in seen[: self.ranks.rank])
         }
-        self.finished = set[int]().union(*seen)
-        self.pending = [unit for unit in range(len(units)) if unit not in self.finished]
+        wanted = set(range(self.limit.units))  # the journal may have more, of a run without the limit
+        self._mine &= wanted
+        self.finished = wanted.intersection(set[int]().union(*seen))
+        self.pending = sorted(wanted - self.finished)
         self._seconds: list[float] = []
         trainer.begin()
-        self._notify("on_units_start", units=len(units), finished=len(self.finished))
-        self._queue = self.ranks.queue(self.pending, stop=lambda: trainer.stop_signals.received, on_wait=self._report)
+        self._notify("on_units_start", units=self.limit.units, finished=len(self.finished))
+        self._queue = self.ranks.queue(self.pending, stop=self._stop, on_wait=self._report)
         work = UnitWork(trainer, module, phase=phase, e_step=e_step, plan=plan, round=round, units=units)
         self._steps = trainer.executor.run(work, self._queue)
 
@@ -111,8 +117,8 @@ class UnitRunner:
         assert journal is not None
         return journal, [units for units in seen if isinstance(units, set)]
 
-    def step(self) -> bool:
-        """Run the next unit; False where this rank has nothing more to do.
+    def step(self) -> list[Rollout] | None:
+        """Run the next unit; its rollouts, or None where this rank has nothing more to do.
 
         Raises:
             Stopped: A signal asked the run to stop; every rank's finished units are in the journal.
@@ -121,7 +127,7 @@ class UnitRunner:
         started = time.perf_counter()
         try:
             if (found := next(self._steps, None)) is None:
-                return False
+                return None
             unit, rollouts = found
             self.journal.append(unit, rollouts)
         except Exception as error:
@@ -132,17 +138,21 @@ class UnitRunner:
         self._seconds.append(time.perf_counter() - started)
         self._queue.finish(unit)
         self._notify("on_unit_end", unit=unit, rollouts=rollouts)
-        return True
+        return rollouts
 
     def finish(self) -> list[Rollout]:
         """The rollouts of all units by all ranks, in the units' order; runs what is left."""
-        while self.step():
+        while self.step() is not None:
             pass
         rows = self.ranks.gather(({unit: self.journal.units[unit] for unit in self._mine}, self._seconds))
         by_unit = {unit: rollouts for units, _ in rows for unit, rollouts in units.items()}
         rollouts = [rollout for unit in sorted(by_unit) for rollout in by_unit[unit]]
         self._notify("on_units_end", rollouts=rollouts, seconds=[seconds for _, seconds in rows])
         return rollouts
+
+    def _stop(self) -> int:
+        """Why this process is to stop, or 0; an evaluation is finished though time is up."""
+        return self.trainer.stop_wanted() if self.phase == "train" else self.trainer.stop_signals.received
 
     def _report(self, finished: int) -> None:
         self._notify("on_units_progress", finished=len(self.finished) + finished)

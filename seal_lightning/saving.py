@@ -120,6 +120,17 @@ def save_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         aside.write_bytes(content)
 
 
+def move(path: Path, to: Path) -> None:
+    """Give a file or a folder another name on the same file system; what has that name makes way.
+
+    Raises:
+        SavingError: It cannot be renamed.
+    """
+    with _explained(to), _aside(to.parent) as holder:
+        _put(path, to, old=holder / "old" / to.name)
+        _sync(to.parent)
+
+
 def tidy(folder: str | os.PathLike[str]) -> None:
     """Remove what killed processes have left half written in a folder and below, and finish what was all but in place.
 

@@ -25,6 +25,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from seal_lightning.escaping import single_line
 from seal_lightning.phases import Progress as PhaseProgress
@@ -139,6 +140,11 @@ def plain_console(*, stderr: bool = False) -> Console:
 def print_line(console: Console, text: str, *, style: str = "") -> None:
     """One line, whatever is in the text."""
     console.print(single_line(text), style=style or None, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def print_alarm(console: Console, text: str) -> None:
+    """One line that must not be overlooked: in red where that can be shown."""
+    console.print(Text(single_line(text), style="bold red"), emoji=False, soft_wrap=True)
 
 
 def progress_bars(console: Console, *columns: ProgressColumn) -> Bars:

@@ -14,6 +14,8 @@ from statistics import fmean
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
+ABOVE = 0.0  # of the default filter: an edit of reward 0 is not worth imitating
+
 
 def group_rollouts(rollouts: Iterable[Rollout]) -> list[RolloutGroup]:
     """Average the repeats of each edit and collect the edits of each context, in the order of the rollouts."""
@@ -41,22 +43,51 @@ def _outcome(repeats: Sequence[Rollout]) -> EditOutcome:
         score=fmean(rollout.score for rollout in repeats),
         gain=fmean(rollout.gain for rollout in repeats),
         repeats=len(rewards),
+        baseline=fmean(rollout.baseline for rollout in repeats),
     )
 
 
 def best_of(
-    group: RolloutGroup, *, k: int = 1, min_reward: float | None = None, min_gain: float | None = None
+    group: RolloutGroup,
+    *,
+    k: int = 1,
+    above: float | None = None,
+    min_reward: float | None = None,
+    min_gain: float | None = None,
 ) -> list[EditOutcome]:
-    """The `k` best usable edits of one context by reward, best first; fewer where the minima leave fewer."""
+    """The `k` best usable edits of one context by reward, best first; fewer where the limits leave fewer.
+
+    Args:
+        group: The edits of the context.
+        k: Edits kept.
+        above: Only rewards above it; None for the authors' rule, by which the best edit is kept whatever it got.
+        min_reward: Only such a reward or more.
+        min_gain: Only such a gain or more.
+    """
     usable = [
         outcome
         for outcome in group.outcomes
         if outcome.reward is not None
+        and (above is None or _rounded(outcome.reward) > above)
         and (min_reward is None or outcome.reward >= min_reward)
         and (min_gain is None or outcome.gain >= min_gain)
     ]
-    # Averaging can leave 1/3 + 1/3 + 1/3 short of 1: rounding makes such rewards tie, as they should.
-    return sorted(usable, key=lambda outcome: (-round(outcome.reward or 0.0, 9), outcome.edit_index))[:k]
+    return sorted(usable, key=lambda outcome: (-_rounded(outcome.reward or 0.0), outcome.edit_index))[:k]
+
+
+def without_merit(kept: Iterable[EditOutcome]) -> list[EditOutcome]:
+    """Those of the kept edits that are not worth imitating: they earned no reward, or answer no better than before."""
+    return [
+        outcome
+        for outcome in kept
+        if outcome.reward is not None
+        and (_rounded(outcome.reward) <= 0.0 or _rounded(outcome.score) <= _rounded(outcome.baseline))
+    ]
+
+
+def _rounded(value: float) -> float:
+    """Averaging can leave 1/3 + 1/3 + 1/3 short of 1: rounding makes such rewards tie, as they should."""
+    return round(value, 9)
 
 
 def lot_of(group: RolloutGroup, *, k: int = 1, seed: int = 0) -> list[EditOutcome]:

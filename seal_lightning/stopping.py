@@ -151,6 +151,9 @@ def work_begins() -> None:
         ending.nothing_to_lose = False
 
 
+EARLY = 1000  # beside the numbers of signals: a run ends early because its flags or callbacks ask for it
+
+
 class StopSignals:
     """Notes SIGTERM, SIGHUP, SIGINT and, where a scheduler announces preemption by one, its signal."""
 

@@ -8,6 +8,7 @@ import io
 import math
 import os
 import signal
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -17,13 +18,17 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from seal_lightning.beginning import Loggers
+from seal_lightning.callbacks import CheckpointSelection
+from seal_lightning.default_callbacks import with_defaults
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.executors import Executor, LocalExecutor
+from seal_lightning.flags import check_flags
 from seal_lightning.hooks import notify
 from seal_lightning.launched import Launched
 from seal_lightning.loop import MStepLoop, SEALFitLoop
@@ -31,7 +36,7 @@ from seal_lightning.m_step import Shares
 from seal_lightning.ownership import owning
 from seal_lightning.ranks import Ranks
 from seal_lightning.saving import cannot_save, disk_error, tidy, whole
-from seal_lightning.stopping import StopSignals, requeue
+from seal_lightning.stopping import EARLY, StopSignals, requeue
 from seal_lightning.strategies import ZeROStrategy
 from seal_lightning.streams import last_words
 from seal_lightning.training_checkpoint import fault_of
@@ -60,9 +65,20 @@ class SEALTrainer(Trainer):
         executor: Where units of work run: in the training processes (default) or on a Ray cluster.
         allow_other_versions: Resume a run that other versions of seal-lightning or of its libraries began; the run
             writes down from which round on which versions hold.
+        callbacks: Beside ours (`default_callbacks`), or instead: a filter, a `CheckpointSelection`, a `RolloutTable` or
+            a progress bar takes the place of the one that a run has anyway.
+        enable_checkpointing: Whether checkpoints and the best policy are saved; null is true.
+        enable_checkpoint_selection: Whether that is done as `CheckpointSelection` does it; false leaves it to
+            Lightning's `ModelCheckpoint`, which saves no policy.
+        enable_progress_bar: Whether progress is shown; null is true.
+        enable_rollout_table: Whether the tables of self-edits are written.
+        barebones: Lightning's, to measure its overhead.
         give_up_after: Seconds without a sign of life from another rank (its process is stopped, its node dead) after
             which the others end with its name; at most 60 once the run was asked to stop.
     """
+
+    fast_dev_run: bool | int
+    callbacks: list[Callback]
 
     def __init__(
         self,
@@ -71,7 +87,8 @@ class SEALTrainer(Trainer):
         default_root_dir: str = "runs/seal",
         validate_first: bool = True,
         logger: Logger | Iterable[Logger] | bool | None = None,
-        log_every_n_steps: int = 1,
+        log_every_n_steps: int | None = 1,
+        enable_checkpoint_selection: bool = True,
         executor: Executor | None = None,
         allow_other_versions: bool = False,
         give_up_after: float = PATIENCE,
@@ -79,9 +96,17 @@ class SEALTrainer(Trainer):
         inference_mode: bool = False,
         num_sanity_val_steps: int = 0,
         enable_model_summary: bool = False,
+        callbacks: list[Callback] | Callback | None = None,
+        enable_checkpointing: bool | None = None,
+        enable_progress_bar: bool | None = None,
+        enable_rollout_table: bool = True,
+        barebones: bool = False,
         **kwargs: Any,
     ) -> None:
-        if logger is None or logger is True:
+        check_flags({**kwargs, "log_every_n_steps": log_every_n_steps, "num_sanity_val_steps": num_sanity_val_steps})
+        if barebones:  # which Lightning refuses to combine with any of them
+            logger, log_every_n_steps = logger or None, None
+        elif logger is None or logger is True:
             logger = [TensorBoardLogger(default_root_dir, name="tensorboard"), CSVLogger(default_root_dir, name="csv")]
         _check_slurm(os.environ)
         if not 1 <= give_up_after < math.inf:
@@ -97,8 +122,27 @@ class SEALTrainer(Trainer):
             inference_mode=inference_mode,
             num_sanity_val_steps=num_sanity_val_steps,
             enable_model_summary=enable_model_summary,
+            callbacks=with_defaults(
+                callbacks,
+                enable_checkpointing=enable_checkpoint_selection and enable_checkpointing,
+                enable_progress_bar=enable_progress_bar,
+                enable_rollout_table=enable_rollout_table,
+                barebones=barebones,
+            ),
+            enable_checkpointing=enable_checkpointing,
+            enable_progress_bar=enable_progress_bar,
+            barebones=barebones,
             **kwargs,
         )
+        if use_distributed_sampler and self.world_size > 1:
+            raise ConfigError(
+                "trainer.use_distributed_sampler must be false on several devices, got true: SEAL shares out units and "
+                "batches itself"
+            )
+        self.run_folder = self.default_root_dir
+        if self.fast_dev_run:
+            validate_first = False
+            self.callbacks = [one for one in self.callbacks if not isinstance(one, CheckpointSelection)]
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = WholeCheckpoints()
         other = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
@@ -134,8 +178,24 @@ class SEALTrainer(Trainer):
         self.launched.kill()
 
     def stop_requested(self) -> int:
-        """The number of the signal that any rank received, or 0; a collective."""
-        return self.largest(self.stop_signals.received)
+        """The largest `stop_wanted` of all ranks; a collective."""
+        return self.largest(self.stop_wanted())
+
+    def stop_wanted(self) -> int:
+        """Why this process is to stop its E-step or M-step: the number of a signal, `EARLY`, or 0.
+
+        Early is what `max_time` and callbacks ask for that set `should_stop`, where `min_epochs` and `min_steps` are
+        done. Lightning looks for it at batches only; an E-step has units, and what they have found is kept.
+        """
+        if self.stop_signals.received:
+            return self.stop_signals.received
+        return EARLY if self.fit_loop._can_stop_early and (self.should_stop or self.time_is_up) else 0
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether `max_time` is over."""
+        timers = [callback for callback in self.callbacks if isinstance(callback, Timer)]  # of max_time, or a user's
+        return any((timer.time_remaining() or 0.0) <= 0.0 for timer in timers if timer.time_remaining() is not None)
 
     def largest(self, number: int) -> int:
         """The largest of all ranks' numbers; a collective."""
@@ -207,8 +267,9 @@ class SEALTrainer(Trainer):
             FolderInUse: Another run owns it. Where ranks were started by others (torchrun, srun), all of them raise it
                 once they have found each other (`share_refusal`), since no rank would end for another's sake.
         """
-        run = self.default_root_dir
         with ExitStack() as stack:
+            stack.enter_context(self._scratch_folder())
+            run = self.default_root_dir
             if self.is_global_zero and self._refusal is None:
                 try:
                     stack.enter_context(owning(Path(run), option=f"trainer.default_root_dir={run}"))
@@ -220,6 +281,19 @@ class SEALTrainer(Trainer):
                 yield
             finally:
                 self._refusal = None
+
+    @contextmanager
+    def _scratch_folder(self) -> Iterator[None]:
+        """A `fast_dev_run` works in a folder that is gone afterwards, each rank in its own."""
+        if not self.fast_dev_run or self.default_root_dir != self.run_folder:
+            yield
+            return
+        with tempfile.TemporaryDirectory(prefix="seal-fast-dev-run-", ignore_cleanup_errors=True) as folder:
+            self._default_root_dir = folder
+            try:
+                yield
+            finally:
+                self._default_root_dir = self.run_folder
 
     @property
     def _ranks_start_themselves(self) -> bool:
@@ -259,7 +333,7 @@ class SEALTrainer(Trainer):
         """
         requeued = ckpt_path is None and bool(os.environ.get("SLURM_RESTART_COUNT"))
         ckpt_path = "last" if requeued else ckpt_path
-        if ckpt_path == "last" and not (self.checkpoints / "last.ckpt").exists():
+        if ckpt_path == "last" and not (Path(self.run_folder) / "checkpoints" / "last.ckpt").exists():
             ckpt_path = None
         module = kwargs["model"] if "model" in kwargs else args[0]
         self.shares = module.m_step.shares(self.world_size, accumulation=self.given_accumulation)
@@ -292,15 +366,22 @@ class SEALTrainer(Trainer):
 
         Args:
             ckpt_path: `last`, `best`, or the file of a checkpoint.
+
+        Returns:
+            As Lightning's, one entry a batch, which is a unit here: its self-edits as `Rollout`s, or its answers as
+            `Prediction`s, of all ranks and in the order of the data. None with `return_predictions=False`.
         """
+        options = {**kwargs, "weights_only": True}
         with self._at_work():
-            return super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
+            returned = super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **options)
+            return None if returned is None else self.lightning_module.predictions()  # type: ignore[operator]
 
     def find_checkpoint(self, ckpt_path: str | None) -> str | None:
         """The file behind `last`, `best` or a path. Raises `ConfigError` where there is none."""
         if ckpt_path is None:
             return None
-        path = self.checkpoints / f"{ckpt_path}.ckpt" if ckpt_path in ("last", "best") else Path(ckpt_path)
+        named = Path(self.run_folder) / "checkpoints" / f"{ckpt_path}.ckpt"
+        path = named if ckpt_path in ("last", "best") else Path(ckpt_path)
         if not path.is_file():
             raise ConfigError(
                 f"--ckpt_path {ckpt_path}: there is no file {path}; give last, best or a checkpoint of seal fit"

@@ -259,6 +259,7 @@ class EditOutcome:
     score: float
     gain: float
     repeats: int
+    baseline: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ STAMPED = {
     "filter": '{"class_path": "seal_lightning.callbacks.ReSTEMFilter", "init_args": {"k": 2}}',
     "checkpoint.monitor": "val/base",
     "checkpoint.mode": "min",
+    "checkpoint.include_untrained": "false",
 }
 # How the work is batched and shared out: it may change, and the run writes down from which round on.
 NOTED = {
@@ -129,6 +130,7 @@ FREE = {
     "trainer.limit_predict_batches": "3",
     "trainer.enable_checkpointing": "true",
     "trainer.enable_progress_bar": None,  # not without the progress of the E-step
+    "trainer.enable_rollout_table": "false",
     "trainer.benchmark": "true",
     "trainer.profiler": "simple",
     "trainer.detect_anomaly": "true",

@@ -179,7 +179,11 @@ class SEALDataModule(LightningDataModule):
     def _loader(self, contexts: Sequence[Context]) -> DataLoader[int]:
         """Batches are the numbers of units: precision plugins and samplers can do nothing to a number."""
         count = len(units(contexts, self.contexts_per_unit))
-        return DataLoader(range(count), batch_size=None, num_workers=0)  # type: ignore[arg-type]
+        return DataLoader(range(count), batch_size=1, collate_fn=_only, num_workers=0)  # type: ignore[arg-type]
+
+
+def _only(batch: list[int]) -> int:
+    return batch[0]
 
 
 def _reader(split: Split, source: object) -> Reader:

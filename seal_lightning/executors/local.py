@@ -32,8 +32,14 @@ class LocalExecutor(Executor):
         work.module.policy.close_replica()
 
     def _roll_out(self, work: UnitWork, unit: int, queue: UnitQueue) -> list[Rollout]:
+        profiler = work.trainer.profiler  # type: ignore[attr-defined]
+
         def report(progress: Progress) -> None:
+            if progress.event == "end":
+                profiler.stop(f"[SEAL]{progress.phase}")
             notify(work.trainer, work.module, "on_unit_progress", phase=work.phase, progress=progress)
+            if progress.event == "begin":  # last: who raises above begins nothing
+                profiler.start(f"[SEAL]{progress.phase}")
 
         with policy_at_work(work.trainer, work.module) as policy:
             told = interruptible(report, stopping=queue.stopping)

@@ -59,6 +59,13 @@ class Reward:
         """The reward from measured terms."""
         return math.fsum(weight * measured[name] for name, weight in self.terms.items())
 
+    @property
+    def highest(self) -> float:
+        """No reward is larger."""
+        ranges = {"gain": (-1.0, 1.0), "retention": (-1.0, 1.0), "length": (0.0, math.inf)}
+        bounds = ((weight, ranges.get(name, (0.0, 1.0))) for name, weight in self.terms.items() if weight)
+        return math.fsum(max(weight * low, weight * high) for weight, (low, high) in bounds)
+
 
 def _precision(rollout: Rollout) -> float:
     """Mean over queries; an empty answer says nothing wrong, and scores 0 anyway."""

@@ -1,4 +1,4 @@
-"""The runs that a user means: those named, and with each the runs that lie in its folder, such as a control or a sweep's."""
+"""The runs that a user means: those named, and with each the runs in its folder, such as a control or a sweep's."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _is_beside(place: Path) -> bool:
 
 
 def _inside(place: Path) -> list[Path]:
-    """Run folders in a folder, those of a sweep in its order, then others by name; what a link leads to is not in it."""
+    """Run folders in a folder: a sweep's in its order, then others by name. What a link leads to is not in it."""
     if not place.is_dir():
         return []
     order = _order(place / OF_A_SWEEP)

@@ -28,7 +28,7 @@ from seal_lightning.left_out import added, render_left_out, total_left_out
 from seal_lightning.pairing import titles_of
 from seal_lightning.report.read import Run
 from seal_lightning.report.settings import lookup
-from seal_lightning.selection import best_of, group_rollouts, lot_of
+from seal_lightning.selection import ABOVE, best_of, group_rollouts, lot_of, without_merit
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup, Usage
 from seal_lightning.typical import typical_pair
 
@@ -82,6 +82,11 @@ class RoundFigures:
     @property
     def contexts(self) -> int:
         return len(self.groups)
+
+    @property
+    def without_merit(self) -> int:
+        """Kept edits that earned no reward, or answer no better than before."""
+        return len(without_merit(self.kept or ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +201,7 @@ class Measured:
 
 def measure(run: Run) -> Measured:
     """Compute what there is to say of a run."""
-    rounds = [_round(number, rollouts, run.config) for number, rollouts in run.rounds.items()]
+    rounds = [_round(number, rollouts, run) for number, rollouts in run.rounds.items()]
     everything = [rollout for rollouts in _all(run).values() for rollout in rollouts]
     titles = titles_of(everything)
     accuracy = rounds_table(run.validations) if run.validations else []
@@ -305,7 +310,7 @@ def _contexts(phases: Mapping[int, Sequence[Rollout]], number: int) -> str:
 # -- rounds ------------------------------------------------------------------------------------------------------------
 
 
-def _round(number: int, rollouts: Sequence[Rollout], config: Mapping[str, Any]) -> RoundFigures:
+def _round(number: int, rollouts: Sequence[Rollout], run: Run) -> RoundFigures:
     edits = [rollout for rollout in rollouts if rollout.kind == "edit"] or list(rollouts)
     groups = group_rollouts(edits)
     once = [rollout for rollout in edits if rollout.repeat == 0]
@@ -317,7 +322,7 @@ def _round(number: int, rollouts: Sequence[Rollout], config: Mapping[str, Any]) 
         rewards=rewards_of(groups),
         interval=bootstrap_interval(means) if means else (0.0, 0.0),
         groups=groups,
-        kept=kept_of(groups, config),
+        kept=kept_of(groups, run.config, published=run.recorded),
         reasons=dict(Counter(r.reason or "no reason given" for r in once if r.status == "rejected").most_common()),
         tokens=quartiles([rollout.tokens["edit"] for rollout in once if "edit" in rollout.tokens]),
         lines=quartiles([len(_lines(rollout.text)) for rollout in once]),
@@ -325,18 +330,23 @@ def _round(number: int, rollouts: Sequence[Rollout], config: Mapping[str, Any]) 
     )
 
 
-def kept_of(groups: Sequence[RolloutGroup], config: Mapping[str, Any]) -> list[EditOutcome] | None:
+def kept_of(
+    groups: Sequence[RolloutGroup], config: Mapping[str, Any], *, published: bool = False
+) -> list[EditOutcome] | None:
     """The edits that the configuration's filter keeps; None where it is not one of ours.
 
-    Without a configuration: the best of each context, as `seal fit` does unless told otherwise.
+    Without a configuration: the best of each context, of a published file whatever it got, of a journal as `seal fit`
+    does unless told otherwise.
     """
     path = lookup(config, "filter.class_path") or "ReSTEMFilter"
     module, _, name = str(path).rpartition(".")
     if name not in FILTERS or not (module == "" or module.startswith("seal_lightning.")):
         return None
-    options = lookup(config, "filter.init_args") or {}
+    options = lookup(config, "filter.init_args")
+    if name == "ReSTEMFilter" and options is None:
+        options = {"above": None if published else ABOVE}  # else written down, but by earlier versions, which had none
     try:
-        return [outcome for group in groups for outcome in FILTERS[name](group, **options)]
+        return [outcome for group in groups for outcome in FILTERS[name](group, **(options or {}))]
     except TypeError:  # options of another version
         return None
 

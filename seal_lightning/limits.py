@@ -1,0 +1,72 @@
+"""How much of a phase is done: Lightning's limits on batches, which here count units of work.
+
+A unit is what SEAL does at a time (`data.contexts_per_unit` contexts), so `limit_train_batches` limits those of an
+E-step, and the other limits those of validation, test and prediction. They count over all ranks, which share units out.
+The M-step trains on everything that was kept of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from seal_lightning.errors import ConfigError
+
+OPTIONS = {
+    "train": "limit_train_batches",
+    "validation": "limit_val_batches",
+    "test": "limit_test_batches",
+    "predict": "limit_predict_batches",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The first `units` of `total` units are done.
+
+    Attributes:
+        option: The trainer's, which says so.
+        value: Of the option.
+    """
+
+    units: int
+    total: int
+    option: str = ""
+    value: float = 1.0
+
+    @property
+    def is_partial(self) -> bool:
+        return self.units < self.total
+
+    def __str__(self) -> str:
+        return f"{self.units} of {self.total} units ({self.option}={self.value})"
+
+
+def limit_of(trainer: Any, phase: str, total: int) -> Limit:
+    """What a trainer's flags leave of a phase with `total` units.
+
+    A whole number is a count and 1.0 is everything, as in Lightning.
+
+    Raises:
+        ConfigError: A share of the units is less than one of them.
+    """
+    value, option = getattr(trainer, OPTIONS[phase]), _option(trainer, phase)
+    units = min(total, value) if isinstance(value, int) else int(total * value)
+    if total and value and not units:
+        raise ConfigError(
+            f"{option} must be at least 1/{total} where {phase} has {total} units of data.contexts_per_unit contexts, "
+            f"got {value}: try 1, which is one unit"
+        )
+    if trainer.sanity_checking:
+        value, option = trainer.num_sanity_val_steps, "trainer.num_sanity_val_steps"
+        units = int(min(units, value))
+    return Limit(units, total, option, value)
+
+
+def _option(trainer: Any, phase: str) -> str:
+    """The option that a user set."""
+    if trainer.fast_dev_run:
+        return "trainer.fast_dev_run"
+    if trainer.overfit_batches and phase in ("train", "validation"):
+        return "trainer.overfit_batches"
+    return f"trainer.{OPTIONS[phase]}"
