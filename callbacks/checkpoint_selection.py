@@ -205,10 +205,6 @@ class CheckpointSelection(Checkpoint, SEALCallback):
                     f"{name}{EARLIER}",
                 )
 
-    def _judged(self) -> dict[str, Any]:
-        """How the best round compares with the untrained policy, for whoever meets its folder alone."""
-        return {"verdict": self.selection.verdict, "untrained": verdict.said(self.selection)[0]}
-
     def _save(self, trainer: Trainer, name: str) -> None:
         path = trainer.checkpoints / f"{name}.ckpt"  # type: ignore[attr-defined]
         with _written(path, trainer) as aside:
@@ -221,7 +217,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
             with _written(run / name, trainer) as aside:
                 pl_module.policy.export(aside, merged=merged, write=trainer.is_global_zero)
                 if trainer.is_global_zero:
-                    chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best, **self._judged()}
+                    chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best}
                     save_text(aside / "selection.json", json.dumps({**chosen, KEY: digests_of(aside)}) + "\n")
 
     def state_dict(self) -> dict[str, Any]:

@@ -28,11 +28,15 @@ from seal_lightning.redaction import without_secrets
 from seal_lightning.retention import FILE as RETENTION
 from seal_lightning.retention import RetentionMatrix, read_matrices
 from seal_lightning.types import Rollout
+from seal_lightning.verdict import FILE as SELECTION
+from seal_lightning.verdict import Selection
+from seal_lightning.verdict import read as read_selection
 
 TABLES = ("fit", "test", "validation")
 FILES = ("config*.yaml", "settings*.yaml", *(f"{name}.{kind}" for name in TABLES for kind in ("json", "md")), RETENTION)
 FILES += (
     "policy/selection.json",
+    SELECTION,
     "adapters/*/adaptation.json",
     "csv/version_*/metrics.csv",
 )  # of a run, beside its journals
@@ -59,6 +63,7 @@ class Run:
         unfinished: Units that a crash left torn.
         adapters: That `seal adapt` has finished.
         exported: The round of the policy that a fit has exported last; 0 where it has none.
+        selection: What a fit could choose the best policy from; None where that was not written down.
         written: When the last unit was, seconds since the epoch; None where there is none.
         recorded: Whether it is a published file, which is nobody's run any more.
         left_out: What was cut or skipped in training the adapters of `seal adapt`, counted as in `left_out`.
@@ -78,6 +83,7 @@ class Run:
     unfinished: int = 0
     adapters: int = 0
     exported: int = 0
+    selection: Selection | None = None
     written: float | None = None
     recorded: bool = False
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -126,6 +132,7 @@ def read(source: str) -> Run:
         adapters=len(adapted),
         left_out=added([_left_out(path) for path in adapted]),
         exported=_exported(place / "policy" / "selection.json"),
+        selection=read_selection(place),
         written=max((file.stat().st_mtime for file in files), default=None),
         recorded=any(entry.run for entry in entries),
     )
