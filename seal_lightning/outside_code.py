@@ -112,25 +112,25 @@ def _is_empty(cell: Any) -> bool:
 
 def _is_own(value: Any) -> bool:
     """Whether an object is of a class of the user's, which keeps what it was given under private names, too."""
-    return (
-        not inspect.isclass(value) and is_outside(type(value).__module__) and not _is_installed(type(value).__module__)
-    )
+    module = type(value).__module__
+    return not inspect.isclass(value) and is_outside(module) and not _is_installed(module)
 
 
 def _private_owners(value: Any, seen: set[int]) -> tuple[Any, ...]:
-    known = _first_seen.get(id(value))
+    key = id(value)
+    known = _first_seen.get(key)
     if known is not None and known[0]() is value:
         return known[1]
     slots = [name for kind in type(value).__mro__ for name in _names(getattr(kind, "__slots__", ()))]
     names = [*getattr(value, "__dict__", ()), *slots]
     held = [getattr(value, name, None) for name in names if name.startswith("_") and not name.startswith("__")]
     try:
-        alive = weakref.ref(value, lambda _, key=id(value): _first_seen.pop(key, None))
+        alive = weakref.ref(value, lambda _: _first_seen.pop(key, None))
     except TypeError:  # slots without one for weak references
         return tuple(owner for item in held for owner in _owners(item, seen))
-    _first_seen[id(value)] = alive, ()  # where it holds itself
+    _first_seen[key] = alive, ()  # where it holds itself
     found = tuple(owner for item in held for owner in _owners(item, {id(value)}))
-    _first_seen[id(value)] = alive, found
+    _first_seen[key] = alive, found
     return found
 
 

@@ -156,7 +156,8 @@ def _no_round_is_better(run: Measured) -> Iterator[Advice]:
             f"{text} Nothing was exported as the best policy; checkpoints/best.ckpt is the untrained one.",
             "Start again in another folder with a lower learning rate (--model.m_step.learning_rate"
             f"{_here(run, 'model.m_step.learning_rate')}), fewer epochs (--model.m_step.epochs"
-            f"{_here(run, 'model.m_step.epochs')}), more edits to choose from (--model.e_step.edits), or more contexts.",
+            f"{_here(run, 'model.m_step.epochs')}), more edits to choose from (--model.e_step.edits), or more "
+            "contexts.",
         )
     elif found.verdict == "noise":
         yield Advice(
