@@ -177,7 +177,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
             return False  # it is the policy that was there before
         if value is None:
             return best is None
-        return best is None or self.selection.is_better(value, best)
+        return best is None or not math.isfinite(best) or self.selection.is_better(value, best)
 
     def _is_untouched(self) -> bool:
         """Whether the policy is still the untrained one, without a value that tells so."""
