@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
@@ -28,7 +28,7 @@ from seal_lightning.errors import CheckpointError, ConfigError, reason_of
 from seal_lightning.evaluation import context_means, paired_difference
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.saving import SavingError, move, save_text, whole
-from seal_lightning.verdict import ACCURACIES, Candidate, Selection
+from seal_lightning.verdict import ACCURACIES, Candidate, Mode, Selection
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         self,
         *,
         monitor: str = "val/edits",
-        mode: Literal["max", "min"] = "max",
+        mode: Mode = "max",
         include_untrained: bool = True,
         merged: bool = False,
         every_n_steps: int = 0,
@@ -62,7 +62,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         if every_n_steps < 0:
             raise ConfigError(f"checkpoint.every_n_steps must be 0 or more, got {every_n_steps}")
         self.monitor = monitor
-        self.mode = mode
+        self.mode: Mode = mode
         self.include_untrained = include_untrained
         self.merged = merged
         self.every_n_steps = every_n_steps
@@ -143,7 +143,9 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         value = self._value(trainer)
         stale = self._validated != pl_module.rounds_done  # no validation in this round: its metrics are older
         after = {} if stale else self._by_context(pl_module)
-        if (stale and self.selection.untrained is not None) or (not after and self.monitor in ACCURACIES):
+        if self.monitor in ACCURACIES:
+            value = value if after else None
+        elif stale and self.selection.untrained is not None:
             value = None
         return Candidate(pl_module.rounds_done, value, len(pl_module.kept), paired_difference(after, self._before))
 
@@ -175,16 +177,16 @@ class CheckpointSelection(Checkpoint, SEALCallback):
             return False  # it is the policy that was there before
         if value is None:
             return best is None
-        return best is None or self.selection.is_better(value, best)
+        return best is None or not math.isfinite(best) or self.selection.is_better(value, best)
 
     def _is_untouched(self) -> bool:
         """Whether the policy is still the untrained one, without a value that tells so."""
         return self.include_untrained and self.best_round is None and not any(o.learnt for o in self.selection.rounds)
 
     def _tell(self, candidate: Candidate) -> None:
-        worse = self.selection.untrained is not None and candidate.round != self.best_round
-        line = verdict.said_of_round(self.selection, candidate)
-        log.log(logging.WARNING if worse else logging.INFO, "%s", line)
+        found = candidate.difference
+        worse = found is not None and self.selection.differs(found) and self.selection.is_better(0.0, found.mean)
+        log.log(logging.WARNING if worse else logging.INFO, "%s", verdict.said_of_round(self.selection, candidate))
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -205,10 +207,6 @@ class CheckpointSelection(Checkpoint, SEALCallback):
                     f"{name}{EARLIER}",
                 )
 
-    def _judged(self) -> dict[str, Any]:
-        """How the best round compares with the untrained policy, for whoever meets its folder alone."""
-        return {"verdict": self.selection.verdict, "untrained": verdict.said(self.selection)[0]}
-
     def _save(self, trainer: Trainer, name: str) -> None:
         path = trainer.checkpoints / f"{name}.ckpt"  # type: ignore[attr-defined]
         with _written(path, trainer) as aside:
@@ -221,7 +219,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
             with _written(run / name, trainer) as aside:
                 pl_module.policy.export(aside, merged=merged, write=trainer.is_global_zero)
                 if trainer.is_global_zero:
-                    chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best, **self._judged()}
+                    chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best}
                     save_text(aside / "selection.json", json.dumps({**chosen, KEY: digests_of(aside)}) + "\n")
 
     def state_dict(self) -> dict[str, Any]:

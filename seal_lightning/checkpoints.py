@@ -33,6 +33,7 @@ from seal_lightning.bounded import read_json
 from seal_lightning.contained import check_regular
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.extras import install
+from seal_lightning.verdict import why_no_policy
 
 log = logging.getLogger(__name__)
 
@@ -233,6 +234,8 @@ def _use_differentiable_kernels(model: nn.Module) -> None:
 def _check_folder(checkpoint: Checkpoint) -> None:
     """What can be told about a local folder without loading it."""
     name, folder = checkpoint.name, Path(checkpoint.name)
+    if not folder.exists() and (reason := why_no_policy(folder)):
+        raise ModelError(f"model.source.name={name}: {reason}: name the base model instead")
     if not name.strip() or folder.is_file() or (name.startswith((".", "/", "~")) and not folder.is_dir()):
         raise ModelError(f"model.source.name={name}: there is no such folder; expected {EXPECTED}")
     if checkpoint.gguf_file and find_spec("gguf") is None:

@@ -92,7 +92,7 @@ def fit_stamp(trainer: Any, module: Any) -> dict[str, Any]:
         **flat("data.", _data(trainer.datamodule)),
         **flat("", module.base_stamp),
         "seed_everything": os.environ.get("PL_GLOBAL_SEED"),
-        **code_of(model, chosen),
+        **code_of(model, chosen, type(module), type(module.e_step)),
         **versions(),
     }
 

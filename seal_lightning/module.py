@@ -5,7 +5,6 @@ fine-tuning on the kept edits; validation and test adapt to held-out contexts an
 (no adapter), passage (adapter trained on the passage alone), edits (adapter trained on one self-edit).
 """
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -536,12 +535,8 @@ def check_filter(plan: Plan, chosen: EditFilter, reward: Reward) -> None:
     Raises:
         ConfigError: No reward can pass it, it draws among all edits, or keeps more of them than remain.
     """
-    above = getattr(chosen, "above", None)
-    if isinstance(above, int | float) and reward.highest <= above:
-        raise ConfigError(
-            f"filter.above must be below the highest reward that there can be, which is {reward.highest:g} for "
-            f"model.reward={json.dumps(reward.terms)}, got {above:g}: set filter.above to null"
-        )
+    if isinstance(above := getattr(chosen, "above", None), int | float):
+        reward.check_above(above)
     if plan.racing is None:
         return
     if not chosen.by_reward:

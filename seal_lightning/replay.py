@@ -91,7 +91,11 @@ def main(args: Sequence[str]) -> None:
         entries, regrading = _regraded(entries, grader)
     if reward:
         entries = [reward_anew(entry, reward) for entry in entries]
-    kept = _kept(entries, getattr(options, "filter", None))
+    chooser = getattr(options, "filter", None)
+    if reward and any(entry.teaches for entry in entries):
+        usual = None if all(entry.run for entry in entries) else ABOVE
+        reward.check_above(usual if chooser is None else getattr(chooser, "above", None))
+    kept = _kept(entries, chooser)
     report = Report(
         figures=_figures(entries, kept),
         published={name: figures for name, figures in published.items() if figures},

@@ -72,6 +72,7 @@ class UnitRunner:
             chat=module.policy.policy.chat_stamp,
             base=module.base_fingerprint,
             policy=policy_digest,
+            code=type(module),
         )
         name = f"{phase}-{digest(stamp)[:12]}" if by_stamp else f"{phase}-{round:03d}"
         self._ids = [[context.id for context in unit] for unit in units]
@@ -162,7 +163,14 @@ class UnitRunner:
 
 
 def make_stamp(
-    e_step: EStep, plan: Plan, units: Sequence[Sequence[Context]], *, chat: bool | str, base: str, policy: str
+    e_step: EStep,
+    plan: Plan,
+    units: Sequence[Sequence[Context]],
+    *,
+    chat: bool | str,
+    base: str,
+    policy: str,
+    code: type | None = None,
 ) -> dict[str, Any]:
     """What rollouts depend on, as flat JSON values: the E-step's settings, the units' contents, base, policy, and the
     code and versions that all of it runs with.
@@ -174,6 +182,7 @@ def make_stamp(
         chat: Whether prompts go through the chat template, and how (`Policy.chat_stamp`).
         base: The base model's fingerprint.
         policy: Digest of what was learnt on top of it.
+        code: The class that runs the units, where it may be a user's.
     """
     idle = {"rubric": plan.score_by != "rubric", "questioner": plan.queries != "own"}
     settings = {name: part for name, part in vars(e_step).items() if not idle.get(name)}
@@ -185,6 +194,6 @@ def make_stamp(
         "chat": chat,
         "base": base,
         "policy": policy,
-        **code_of(settings),
+        **code_of(settings, type(e_step), code),
         **versions(),
     }

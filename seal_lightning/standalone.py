@@ -33,6 +33,7 @@ from seal_lightning.policy import Policy
 from seal_lightning.run_stamp import FILE, Record, Rules, compare, read_record, show_changes, without_record
 from seal_lightning.saving import NOT_HERE, SavingError, is_used
 from seal_lightning.trust import FLAG, allowed_settings
+from seal_lightning.verdict import why_no_policy
 
 log = logging.getLogger(__name__)
 
@@ -270,6 +271,10 @@ def load_policy(module: SEALModule, policy: str | None, device: Device) -> Polic
 def _policy_folder(policy: str) -> Path:
     folder = Path(policy).expanduser()
     found = [place for place in (folder, folder / "policy") if (place / "adapter_config.json").is_file()]
+    if not found and (reason := why_no_policy(folder)):
+        raise ConfigError(
+            f"--policy {policy}: {reason}: name a run whose policy got better, or leave --policy out for the base model"
+        )
     if not found:
         raise ConfigError(
             f"--policy {policy}: expected a run of seal fit with a policy, or a PEFT folder, got none: name the run's "

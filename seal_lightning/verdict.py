@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from seal_lightning.bounded import parse_json
+from seal_lightning.bounded import read_json
+from seal_lightning.errors import DataError
 from seal_lightning.evaluation import KIND_OF, Difference
 from seal_lightning.saving import save_text
 
@@ -162,17 +163,17 @@ def _finite(value: Any) -> Any:
 def read(run: Path) -> Selection | None:
     """What the fit in a folder has chosen; None where it has not come so far, or the file is damaged."""
     try:
-        return from_dict(parse_json((run / FILE).read_bytes()))
-    except (OSError, ValueError):
+        return from_dict(read_json(run / FILE)) if (run / FILE).is_file() else None
+    except (OSError, ValueError, DataError):
         return None
 
 
 def why_no_policy(folder: Path) -> str:
     """Why a run, or its folder `policy`, holds no policy, in one sentence; empty where that is not known."""
     for run in (folder, folder.parent):
-        found = read(run)
-        if found is not None and found.verdict == "untrained" and folder in (run, run / "policy"):
-            return f"{said(found)[0]} ({run / FILE}), so that none was exported"
+        found = read(run) if folder in (run, run / "policy") else None
+        if found is not None and found.verdict in ("untrained", "nothing"):
+            return f"no round of that run beat its untrained policy, so that none was exported ({run / FILE})"
     return ""
 
 

@@ -29,6 +29,7 @@ from seal_lightning.selection import best_of, group_rollouts
 from seal_lightning.tasks import Knowledge
 from seal_lightning.tiny import build_tiny
 from seal_lightning.types import Context, Query
+from seal_lightning.verdict import Candidate
 
 TARN = Context("tarn", "Tarn", "A tarn is a lake.", (Query("What is a tarn?", ("a lake",)),))
 LAMP = Context("lamp", "Lamp", "The lamp burns oil.", (Query("What burns?", ("oil",)), Query("Where?", ("here",))))
@@ -279,8 +280,7 @@ def test_an_adapter_with_nan_is_refused_by_name(tmp_path, two_rounds):
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_a_metric_that_is_not_finite_is_never_the_best(mode):
     chosen = CheckpointSelection(mode=mode)
-    assert [chosen._is_better(value) for value in (math.nan, math.inf, -math.inf, None, 0.4)] == [
-        False, False, False, True, True,
-    ]  # fmt: skip
-    chosen.best = math.nan  # of a checkpoint that an older version wrote
-    assert chosen._is_better(0.1) and not chosen._is_better(math.nan)
+    rounds = [Candidate(1, value, learnt=1) for value in (math.nan, math.inf, -math.inf, None, 0.4)]
+    assert [chosen._is_better(one) for one in rounds] == [False, False, False, True, True]
+    chosen.load_state_dict({"best": math.nan, "best_round": 1})  # of a checkpoint that an older version wrote
+    assert chosen._is_better(rounds[-1]) and not chosen._is_better(rounds[0])

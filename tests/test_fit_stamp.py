@@ -95,7 +95,7 @@ STAMPED = {
     "filter": '{"class_path": "seal_lightning.callbacks.ReSTEMFilter", "init_args": {"k": 2}}',
     "checkpoint.monitor": "val/base",
     "checkpoint.mode": "min",
-    "checkpoint.include_untrained": "false",
+    "checkpoint.include_untrained": "true",  # the debug configuration says false
 }
 # How the work is batched and shared out: it may change, and the run writes down from which round on.
 NOTED = {

@@ -21,7 +21,7 @@ PACKAGE = "seal_lightning"
 FLOORS = {
     0: "types errors seeding selection journal evaluation allocator stopping streams bounded journal_lines run_stamp "
     "stamping saving redaction masking foreign escaping thoughts figures retention tables left_out digests "
-    "contained extras pairing verdict",
+    "contained extras pairing verdict outside_code",
     1: "grading tasks data endpoints official questions recorded racing bounded_yaml ownership",
     2: "tiny model checkpoints tiny_families chat encoding policy partitioned packing head_loss adapters sampling "
     "ranks bank_training inner_loop isolation phases served finite memory watch template_limits",

@@ -72,9 +72,9 @@ def test_filters_that_a_race_would_starve_are_refused_when_a_fit_starts():
         module.trainer = SimpleNamespace(callbacks=[chosen])
         with pytest.raises(ConfigError, match=said):
             module.on_fit_start()
-    check_filter(Plan(edits=3, racing=Racing(keep=2)), ReSTEMFilter(k=2))
-    check_filter(Plan(edits=3, racing=Racing(keep=3)), ReSTEMFilter(k=99))  # no more edits than there are
-    check_filter(Plan(), RandomFilter())
+    check_filter(Plan(edits=3, racing=Racing(keep=2)), ReSTEMFilter(k=2), Reward())
+    check_filter(Plan(edits=3, racing=Racing(keep=3)), ReSTEMFilter(k=99), Reward())  # no more edits than there are
+    check_filter(Plan(), RandomFilter(), Reward({"length": -1.0}))
 
 
 def test_seal_adapt_races_for_as_many_edits_as_it_keeps():

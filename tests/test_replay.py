@@ -149,7 +149,7 @@ def test_another_grader(replay, run, grader):
 
 
 def test_another_reward_chooses_other_edits(replay, run, tmp_path):
-    replay(run, "--reward", "{length: -1}", "--sft", tmp_path / "kept.jsonl")
+    replay(run, "--reward", "{length: -1}", "--filter.above", "null", "--sft", tmp_path / "kept.jsonl")
     assert [row["completion"] for row in lines(tmp_path / "kept.jsonl")] == ["It is.", "It freezes."]
 
 
@@ -182,7 +182,7 @@ def test_kept_edits_are_written(replay, run, tmp_path):
     path = tmp_path / "new" / "kept.jsonl"
     assert replay(run, "--sft", path).endswith(f"\nwritten: {path}: 2 kept edits\n")
     assert lines(path) == KEPT
-    replay(run, "--sft", path, "--reward", "{score: -1}")
+    replay(run, "--sft", path, "--reward", "{score: -1}", "--filter.above", "null")
     assert [row["completion"] for row in lines(path)] == ["It is.", "It is."]
 
 
@@ -306,6 +306,7 @@ def test_the_authors_choices(replay, shared):
         (["{at}/run", "--reward", "luck"], "reward: terms must be among score, "),
         (["{at}/run", "--reward", "retention"], "retention of context 'lamp' was not measured"),
         (["{at}/run", "--filter", "Nobody"], "--filter: expected a class_path such as seal_lightning.callbacks."),
+        (["{at}/run", "--reward", "{{length: -1}}"], "filter.above must be below the highest reward that there can be"),
         (["{at}/run", "--filter.k", "0"], "filter.k must be at least 1, got 0"),
         (["{at}/run", "--config", "{at}/none.yaml"], "--config {at}/none.yaml: cannot be read"),
         (["{at}/run", "--compare", "{at}/none.jsonl"], "none.jsonl: expected a file, got nothing there"),

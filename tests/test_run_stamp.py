@@ -11,8 +11,9 @@ from fault_injection import finished, fit
 
 from seal_lightning.errors import JournalError, StaleJournalError
 from seal_lightning.fit_stamp import is_noted, told_changes
+from seal_lightning.outside_code import _files_of
 from seal_lightning.run_stamp import FILE, Change, Record, Rules, compare, read_record, save_record
-from seal_lightning.stamping import _files_of, changed_keys, code_of, describe, show_differences
+from seal_lightning.stamping import changed_keys, code_of, describe, show_differences
 from seal_lightning.training_checkpoint import fault_of
 
 RULES = Rules("--output", "--allow_other_versions", noted=is_noted)

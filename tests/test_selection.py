@@ -4,7 +4,7 @@ import gzip
 import json
 from dataclasses import replace
 
-from seal_lightning.selection import best_of, group_rollouts
+from seal_lightning.selection import ABOVE, best_of, group_rollouts, without_merit
 from seal_lightning.types import Rollout
 
 BASE = Rollout(round=0, context_id="a", edit_index=0, repeat=0, seed=0, prompt="p", text="t", status="ok", reward=0.0)
@@ -50,6 +50,23 @@ def test_an_edit_that_diverged_once_is_never_kept():
 def test_minima():
     assert kept([[0.4], [0.9], [0.7]], k=3, min_reward=0.5) == [1, 2]
     assert kept([[0.4], [0.9], [0.7]], k=3, min_gain=0.3) == [1]
+
+
+def test_an_edit_of_reward_0_is_kept_only_by_the_authors_rule():
+    assert kept([[0.0], [0.1, -0.1]]) == [0]
+    assert kept([[0.0], [0.1, -0.1]], above=ABOVE) == []
+    assert kept([[0.0], [0.1, 0.0]], k=2, above=ABOVE) == [1]
+
+
+def test_what_is_kept_without_merit():
+    rows = [
+        replace(BASE, edit_index=index, reward=reward, score=score, baseline=baseline)
+        for index, (reward, score, baseline) in enumerate(
+            [(0.5, 0.5, 0.25), (0.5, 0.5, 0.5), (0.0, 0.5, 0.25), (-0.1, 0.9, 0.25), (0.5, 0.25, 0.5), (0.5, 0.5, 0.0)]
+        )
+    ]
+    (group,) = group_rollouts(rows)
+    assert [outcome.edit_index for outcome in without_merit(group.outcomes)] == [1, 2, 3, 4]
 
 
 def test_passage_rollouts_are_left_out():

@@ -59,6 +59,19 @@ class Reward:
         """The reward from measured terms."""
         return math.fsum(weight * measured[name] for name, weight in self.terms.items())
 
+    def check_above(self, above: float | None) -> None:
+        """Whether a filter that keeps rewards above a limit can keep anything.
+
+        Raises:
+            ConfigError: No reward can be as high.
+        """
+        if above is not None and self.highest <= above:
+            terms = ", ".join(f"{name}: {weight:g}" for name, weight in self.terms.items())
+            raise ConfigError(
+                f"filter.above must be below the highest reward that there can be, which is {self.highest:g} for "
+                f"{{{terms}}}, got {above:g}: set filter.above to null"
+            )
+
     @property
     def highest(self) -> float:
         """No reward is larger."""

@@ -12,13 +12,15 @@ from statistics import fmean
 from rapidfuzz import fuzz, process
 
 from seal_lightning.errors import RESUME
-from seal_lightning.report.measure import Measured
+from seal_lightning.report.measure import Measured, lookup, plain
 from seal_lightning.selection import group_rollouts
 from seal_lightning.types import EditOutcome, Rollout
+from seal_lightning.verdict import said
 
 FLAT = 0.5  # share of contexts without spread from which choosing is mostly by chance
 ALIKE = 95.0  # of 100, rapidfuzz's ratio: two texts that differ in a word of twenty
 REPEATED = 0.2  # share of kept edits with a twin; a policy that learns from fewer still sees variety
+POOR = 0.1  # share of kept edits without merit: an edit in ten teaches what did not help
 REJECTED = 0.1  # an edit in ten is lost
 QUERIES = 4  # a context with fewer gives rewards in steps of a third or more
 CONTEXTS = 10  # with fewer the interval of a share is wider than 0.5
@@ -119,7 +121,8 @@ def _nothing_was_kept(run: Measured) -> Iterator[Advice]:
         yield Advice(
             "A round kept nothing",
             f"No edit of round {', '.join(empty)} passed the filter, so the policy stayed as it was.",
-            "Lower the filter's minima, or see why no edit has a reward.",
+            "See why no edit earns a reward, sample more of them (--model.e_step.edits), or lower the filter's limits "
+            "(--filter.above, --filter.min_reward, --filter.min_gain).",
         )
 
 
@@ -141,8 +144,50 @@ def _training_contexts_are_overfit(run: Measured) -> Iterator[Advice]:
         )
 
 
+def _no_round_is_better(run: Measured) -> Iterator[Advice]:
+    found = run.run.selection
+    if found is None or not found.rounds:
+        return
+    sentence, advice = said(found)
+    text = f"{sentence[:1].upper()}{sentence[1:]}."
+    if found.verdict in ("untrained", "nothing") and any(one.learnt for one in found.rounds):
+        yield Advice(
+            "No round beat the untrained policy",
+            f"{text} Nothing was exported as the best policy; checkpoints/best.ckpt is the untrained one.",
+            "Start again in another folder with a lower learning rate (--model.m_step.learning_rate"
+            f"{_here(run, 'model.m_step.learning_rate')}), fewer epochs (--model.m_step.epochs"
+            f"{_here(run, 'model.m_step.epochs')}), more edits to choose from (--model.e_step.edits), or more "
+            "contexts.",
+        )
+    elif found.verdict == "noise":
+        yield Advice(
+            "Better within noise only",
+            f"Round {found.best} is exported as the best policy. {text}",
+            f"{advice[:1].upper()}{advice[1:]}, or train for more rounds, with more contexts or edits.",
+        )
+
+
+def _here(run: Measured, key: str) -> str:
+    value = lookup(run.run.config, key)
+    return "" if value is None else f", here {plain(value)}"
+
+
+def _kept_edits_lack_merit(run: Measured) -> Iterator[Advice]:
+    for found in run.rounds[-1:]:
+        kept = len(found.kept or ())
+        if kept and found.without_merit / kept >= POOR:
+            yield Advice(
+                "Kept edits without merit",
+                f"{found.without_merit:,} of the {_count(kept, 'edit')} that round {found.number} keeps earned no "
+                "reward above 0, or answer no better than the model by itself: the policy is taught what did not help.",
+                "Keep only edits that helped (--filter.above 0, --filter.min_gain), fewer of a context (--filter.k), "
+                "or sample more to choose from (--model.e_step.edits).",
+            )
+
+
 def _training_made_it_worse(run: Measured) -> Iterator[Advice]:
-    if len(run.edits) > 1 and run.edits[-1].high < run.edits[0].accuracy:
+    exported = run.run.selection is None or run.run.selection.verdict not in ("untrained", "nothing")
+    if exported and len(run.edits) > 1 and run.edits[-1].high < run.edits[0].accuracy:
         first, last = run.edits[0], run.edits[-1]
         yield Advice(
             "Edits got worse",
@@ -196,10 +241,12 @@ def _adapters_learnt_nothing(run: Measured) -> Iterator[Advice]:
 CHECKS: Sequence[Callable[[Measured], Iterator[Advice]]] = (
     _is_not_over,
     _adapters_learnt_nothing,
+    _no_round_is_better,
     _training_made_it_worse,
     _training_contexts_are_overfit,
     _rewards_have_no_spread,
     _nothing_was_kept,
+    _kept_edits_lack_merit,
     _kept_edits_repeat,
     _edits_are_rejected,
     _answers_are_unfinished,

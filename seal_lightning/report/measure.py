@@ -31,6 +31,7 @@ from seal_lightning.report.settings import lookup
 from seal_lightning.selection import ABOVE, best_of, group_rollouts, lot_of, without_merit
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup, Usage
 from seal_lightning.typical import typical_pair
+from seal_lightning.verdict import said
 
 Change = Literal["won", "lost", "right", "wrong"]
 State = Literal["finished", "unfinished", "begun", "published"]
@@ -194,6 +195,15 @@ class Measured:
         return next((row for row in self.accuracy if row.name == "base"), None)
 
     @property
+    def best(self) -> str:
+        """What a fit's best policy is, and how it compares with the untrained one; empty where there is none yet."""
+        found = self.run.selection
+        if found is None or not found.rounds:
+            return ""
+        sentence = said(found)[0]
+        return sentence if found.verdict in ("untrained", "nothing") else f"round {found.best}, {sentence}"
+
+    @property
     def edits(self) -> Sequence[Row]:
         """Accuracy with own edits, by validation."""
         return [row for row in self.accuracy if row.name.startswith("edits")]
@@ -252,7 +262,8 @@ def _state(run: Run, accuracy: Sequence[Row]) -> State:
     if not run.begun:
         return "begun"
     if not run.validations:
-        exported = bool(run.exported) and run.exported >= _planned(run)
+        ended = max((one.round for one in run.selection.candidates), default=0) if run.selection else run.exported
+        exported = bool(ended) and ended >= _planned(run)
         contexts = max((len(group_by_context(rollouts)) for rollouts in run.rounds.values()), default=0)
         adapted = run.concluded or len(run.adapters) >= contexts > 0  # older folders say nothing where none was asked
         streams = sum(matrix.sequences for matrix in run.matrices)

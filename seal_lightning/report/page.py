@@ -354,7 +354,7 @@ def _chapter(anchor: str, run: Measured, scale: charts.Scale) -> Chapter:
         id=anchor,
         run=run,
         sentence=sentence_of(run),
-        about={name: plain(value) for name, key in ABOUT.items() if (value := lookup(run.run.config, key)) is not None},
+        about=_about(run),
         advice=advise(run),
         chart=charts.intervals(_table(run), scale),
         others={n: charts.intervals(rows, scale) for n, rows in run.other_tables.items() if rows is not _table(run)},
@@ -368,6 +368,12 @@ def _chapter(anchor: str, run: Measured, scale: charts.Scale) -> Chapter:
         if run.run.config
         else "",
     )
+
+
+def _about(run: Measured) -> dict[str, str]:
+    """The best policy, and settings at a glance."""
+    found = {name: plain(value) for name, key in ABOUT.items() if (value := lookup(run.run.config, key)) is not None}
+    return {**({"best policy": shortened(run.best, CELL)} if run.best else {}), **found}
 
 
 def _tables(run: Measured) -> list[Sequence[Row]]:

@@ -29,12 +29,16 @@ from seal_lightning.report.adapted import Adapter, read_adapter
 from seal_lightning.retention import FILE as RETENTION
 from seal_lightning.retention import RetentionMatrix, read_matrices
 from seal_lightning.types import Rollout
+from seal_lightning.verdict import FILE as SELECTION
+from seal_lightning.verdict import Selection
+from seal_lightning.verdict import read as read_selection
 
 TABLES = ("fit", "test", "validation")
 FILES = ("config*.yaml", "settings*.yaml", *(f"{name}.{kind}" for name in TABLES for kind in ("json", "md")), RETENTION)
 FILES += (
     "adapt.md",
     "policy/selection.json",
+    SELECTION,
     "adapters/*/adaptation.json",
     "csv/version_*/metrics.csv",
 )  # of a run, beside its journals
@@ -62,6 +66,7 @@ class Run:
         adapters: That `seal adapt` has finished.
         concluded: Whether `seal adapt` has come to its end, where it writes a table.
         exported: The round of the policy that a fit has exported last; 0 where it has none.
+        selection: What a fit could choose the best policy from; None where that was not written down.
         written: When the last unit was, seconds since the epoch; None where there is none.
         recorded: Whether it is a published file, which is nobody's run any more.
     """
@@ -81,6 +86,7 @@ class Run:
     adapters: Sequence[Adapter] = ()
     concluded: bool = False
     exported: int = 0
+    selection: Selection | None = None
     written: float | None = None
     recorded: bool = False
 
@@ -127,6 +133,7 @@ def read(source: str) -> Run:
         adapters=[read_adapter(path) for path in sorted((place / "adapters").glob("*/adaptation.json"))],
         concluded=(place / "adapt.md").is_file(),
         exported=_exported(place / "policy" / "selection.json"),
+        selection=read_selection(place),
         written=max((file.stat().st_mtime for file in files), default=None),
         recorded=any(entry.run for entry in entries),
     )

@@ -38,6 +38,22 @@ def test_k_keeps_more_and_every_one_when_large():
     assert chosen(GROUPS, k=1000) == [("lamp", 1), ("lamp", 2), ("lamp", 0), ("tarn", 1)]
 
 
+def test_an_edit_without_a_reward_is_not_worth_imitating():
+    groups = [group("lamp", 0.0, 0.0), group("tarn", -0.5, 0.25), group("kelp", 1e-17)]
+    assert chosen(groups, k=9) == [("tarn", 1)]
+    assert chosen(groups, k=9, above=0.25) == []
+    assert chosen(groups, above=None) == [("lamp", 0), ("tarn", 1), ("kelp", 0)]  # the authors' rule
+    assert chosen([group("lamp", -0.5, -0.25)], above=-0.5) == [("lamp", 1)]
+
+
+def test_limits_that_leave_each_other_nothing_to_say_are_refused():
+    with pytest.raises(ConfigError, match=r"^filter\.min_reward must be more than filter\.above, which is 0, got -1:"):
+        ReSTEMFilter(min_reward=-1.0)
+    assert ReSTEMFilter(min_reward=-1.0, above=None).min_reward == -1.0
+    with pytest.raises(ConfigError, match=r"^filter\.above must be a number, got nan"):
+        ReSTEMFilter(above=float("nan"))
+
+
 def test_minima_leave_contexts_out():
     assert chosen(GROUPS, k=9, min_reward=0.2) == [("lamp", 1), ("lamp", 2), ("lamp", 0)]
     assert chosen(GROUPS, min_gain=0.0) == [("lamp", 1)]

@@ -72,6 +72,31 @@ def test_retention_has_to_have_been_measured():
         reward_of("retention")
 
 
+@pytest.mark.parametrize(
+    ("terms", "highest"),
+    [
+        ("score", 1.0),
+        ({"score": 1.0, "length": -0.1}, 1.0),
+        ({"gain": -2.0, "precision": 0.5}, 2.5),
+        ({"length": 0.5}, float("inf")),
+        ({"length": -1.0, "format": -0.5, "score": 0.0}, 0.0),
+    ],
+)
+def test_no_reward_is_higher(terms, highest):
+    assert Reward(terms).highest == highest
+
+
+def test_a_limit_that_no_reward_can_pass_is_refused():
+    Reward({"score": 1.0, "length": -0.1}).check_above(0.0)
+    Reward({"length": -1.0}).check_above(None)
+    with pytest.raises(ConfigError) as caught:
+        Reward({"length": -1.0}).check_above(0.0)
+    assert str(caught.value) == (
+        "filter.above must be below the highest reward that there can be, which is 0 for {length: -1}, got 0: set "
+        "filter.above to null"
+    )
+
+
 def test_survives_pickling():
     assert pickle.loads(pickle.dumps(Reward({"gain": 2}))).terms == {"gain": 2.0}
 

@@ -55,7 +55,7 @@ def test_a_run_that_is_not_over(runs, titles):
 
 
 def test_rewards_without_spread(runs, titles):
-    assert titles(unit(runs, rewards=(0.5, 0.5, 0.5))) == ["Rewards without spread"]
+    assert titles(unit(runs, rewards=(0.5, 0.5, 0.5), baseline=0.1)) == ["Rewards without spread"]
 
 
 def test_edits_that_a_race_dropped_give_no_advice(runs, titles):
@@ -65,7 +65,8 @@ def test_edits_that_a_race_dropped_give_no_advice(runs, titles):
                      scores=(), baseline_answers=(), baseline_scores=())
         for one in unit(runs, rewards=(0.5,))
     ]  # fmt: skip
-    full, raced = unit(runs, rewards=(0.5, 0.5)), [*unit(runs, rewards=(0.5, 0.5)), *dropped]
+    full = unit(runs, rewards=(0.5, 0.5), baseline=0.1)
+    raced = [*full, *dropped]
     assert titles(full, raced, scores=(0.2, 0.2, 0.25)) == []
     assert titles(raced, full, scores=(0.2, 0.2, 0.25)) == ["Rewards without spread"]  # and no rise on them
 

@@ -104,12 +104,28 @@ def test_what_became_of_each_query(runs):
         ({"class_path": "mine.ReSTEMFilter"}, None),
         ({"class_path": "seal_lightning.callbacks.Other"}, None),
         ({"class_path": "ReSTEMFilter", "init_args": {"of_a_later_version": 1}}, None),
+        ({"class_path": "ReSTEMFilter", "init_args": {"k": 9, "above": 0.1}}, [0, 2]),
     ],
 )
 def test_what_a_filter_keeps(runs, chosen, kept):
     groups = group_rollouts([runs.scored(reward, edit_index=at) for at, reward in enumerate((0.9, 0.1, 0.5))])
     found = kept_of(groups, {"filter": chosen} if chosen else {})
     assert (None if found is None else [edit.edit_index for edit in found]) == kept
+
+
+@pytest.mark.parametrize(
+    ("config", "published", "kept"),
+    [
+        ({}, False, 0),
+        ({}, True, 1),  # the authors kept the best edit whatever it got
+        ({"filter": {"class_path": "ReSTEMFilter", "init_args": {"k": 1}}}, False, 1),  # of an earlier version
+        ({"filter": {"class_path": "ReSTEMFilter", "init_args": {"above": None}}}, False, 1),
+        ({"filter": {"class_path": "ReSTEMFilter", "init_args": {"above": 0.0}}}, False, 0),
+    ],
+)
+def test_whether_an_edit_of_reward_0_was_kept(runs, config, published, kept):
+    groups = group_rollouts([runs.scored(0.0), runs.scored(0.0, edit_index=1)])
+    assert len(kept_of(groups, config, published=published) or ()) == kept
 
 
 def test_directives(runs, tmp_path):

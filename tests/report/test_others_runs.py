@@ -11,7 +11,8 @@ from seal_lightning.errors import DataError
 from seal_lightning.report.read import read
 
 EVIL = "<script>alert(1)</script><img src=http://127.0.0.1:9/x.png> [x](javascript:1) | `c` =cmd|'/c calc'!A1"
-LINKED = ["config.yaml", "settings.yaml", "fit.json", "fit.md", "policy/selection.json", "csv/version_0/metrics.csv",
+LINKED = ["config.yaml", "settings.yaml", "fit.json", "fit.md", "policy/selection.json", "selection.json",
+          "csv/version_0/metrics.csv",
           "adapters/a/adaptation.json", "retention.json", "journal/train-000.rank-0.jsonl"]  # fmt: skip
 
 
