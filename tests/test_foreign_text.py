@@ -43,7 +43,7 @@ ELSEWHERE = {
     "recorded": "names of files",
     "redaction": "tested with the redaction",
     "report": "the last line of a report's file",
-    "report/measure": "names of classes",
+    "report/settings": "names of classes",
     "report/read": "names of journals",
     "sampling/server": "refusals of our own messages",
     "saving": "messages of libraries, names of folders",

@@ -53,7 +53,7 @@ def render_groups(groups: Sequence[Group]) -> str:
             f"{row.first.mean:.3f}" if row.first else "",
             f"{row.last.mean:.3f}" if row.last else "no results yet",
             row.last.where if row.last else "",
-            f"{row.last.low:.3f} – {row.last.high:.3f}" if row.last else "",
+            f"{row.last.low:.3f} – {row.last.high:.3f}" if row.last and row.last.bounded else "",
             short_contrast(row.against) if row.against else "",
         ]
         for row in rows
@@ -115,14 +115,14 @@ def short_contrast(found: Contrast) -> str:
     """In a cell: points with the interval, or why there are none."""
     if found.mean is None:
         return f"not compared: {found.reason}"
-    return f"{_points(found.mean)} ({_range(found)}){'' if found.paired else ', unpaired'}"
+    return f"{_points(found.mean)}{_range(found)}{'' if found.paired else ', unpaired'}"
 
 
 def say_contrast(found: Contrast) -> str:
     """In a sentence, without its stop: the difference, what was paired and what the interval is over."""
     if found.mean is None:
         return f"no difference is shown, since the runs have {found.reason}" if found.of else found.reason
-    text = f"{_points(found.mean)} points ({_range(found)})"
+    text = f"{_points(found.mean)} points{_range(found)}"
     where = (
         f" {found.where[0]}" if found.where[0] == found.where[1] else f" {found.where[0]}, the first {found.where[1]}"
     )
@@ -131,13 +131,16 @@ def say_contrast(found: Contrast) -> str:
         return f"{text}{where}, not paired (the runs have {found.reason}); 95 % over runs (Welch's t)"
     if found.unit == "seeds":
         return f"{text}{where}, paired over {found.count} seeds and {contexts} contexts; 95 % over seeds (Student's t)"
+    if found.low is None:
+        return f"{text}{where}, on the only context of {found.of} that both have, so without an interval"
     over = f"the same {found.count}" if found.contexts == found.of else f"{found.contexts} of {found.of}"
     unsaid = "95 % over contexts (bootstrap), which says nothing about other seeds"
     return f"{text}{where}, paired over {over} contexts; {unsaid}"
 
 
 def _range(found: Contrast) -> str:
-    return f"{_points(found.low or 0.0)} to {_points(found.high or 0.0)}"
+    """Behind the difference; "" where there is none."""
+    return "" if found.low is None or found.high is None else f" ({_points(found.low)} to {_points(found.high)})"
 
 
 def _points(share: float) -> str:

@@ -51,6 +51,8 @@ PLACES = (  # where a run lies, who watches it and what it runs on: no settings 
     "table",
     "ckpt_path",
     "output",
+    "timestamp",  # of published files
+    "exp_name",
 )
 NAMED = 3  # settings in the name of a group
 VALUE = 28  # characters of a value in it
@@ -77,6 +79,11 @@ class Level:
     high: float
     unit: Unit
     count: int
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is an interval: not of a single context."""
+        return self.count > 1
 
 
 @dataclass(frozen=True)
@@ -351,7 +358,7 @@ def _over_contexts(pairs: Sequence[tuple[Sequence[Rollout], Sequence[Rollout]]],
     values = [fmean(found) for found in by_context.values() if len(found) == len(pairs)]
     if not values:
         return Contrast(None, None, None, "contexts", 0, False, 0, of, where, _why_not(least))
-    low, high = bootstrap_interval(values)
+    low, high = bootstrap_interval(values) if len(values) > 1 else (None, None)
     return Contrast(fmean(values), low, high, "contexts", len(values), True, len(values), of, where)
 
 

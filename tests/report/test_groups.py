@@ -162,6 +162,16 @@ def test_contexts_in_other_rows_are_paired_by_what_they_say(fit):
     assert "paired over 3 of 4 contexts" in render_groups(groups)
 
 
+def test_a_single_context_has_no_interval(fit):
+    one, other = fit("one", [0.25], passages="a", model__lr=1), fit("other", [1, 0.5], passages="ab", model__lr=2)
+    groups = group_runs([one, other])
+    found = contrast(groups[1], groups[0])
+    assert (found.mean, found.low, found.high, found.contexts, found.of) == (0.75, None, None, 1, 2)
+    text = render_groups(groups)
+    assert "+75.0 points before training, on the only context of 2 that both have, so without an interval." in text
+    assert "0.250 – 0.250" not in text
+
+
 def test_seeds_that_differ_make_an_unpaired_interval(fit):
     one = [fit(f"one-{seed}", [value] * 4, model__lr=1, model__seed=seed) for seed, value in ((0, 0.25), (1, 0.5))]
     two = [fit(f"two-{seed}", [value] * 4, model__lr=2, model__seed=seed) for seed, value in ((2, 0.5), (3, 0.75))]
