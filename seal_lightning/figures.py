@@ -150,7 +150,7 @@ class Rewards:
     """Rewards of usable edits, repeats averaged.
 
     Attributes:
-        mean: Over edits.
+        mean: Over the edits of a context, averaged over contexts, as accuracies are.
         best: Of the best edit of a context, averaged over contexts.
         within: Standard deviation within a context, averaged over contexts.
     """
@@ -163,10 +163,9 @@ class Rewards:
 def rewards_of(groups: Sequence[RolloutGroup]) -> Rewards:
     """Of a round's groups; zeros where no edit has a reward."""
     by_group = [[outcome.reward for outcome in group.outcomes if outcome.reward is not None] for group in groups]
-    if not (rewards := [reward for group in by_group for reward in group]):
+    if not (rewarded := [group for group in by_group if group]):
         return Rewards(0.0, 0.0, 0.0)
-    rewarded = [group for group in by_group if group]
-    return Rewards(fmean(rewards), fmean(map(max, rewarded)), fmean(map(pstdev, rewarded)))
+    return Rewards(fmean(map(fmean, rewarded)), fmean(map(max, rewarded)), fmean(map(pstdev, rewarded)))
 
 
 def render_figures(rows: Mapping[str, Figures]) -> str:

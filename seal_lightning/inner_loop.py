@@ -26,6 +26,8 @@ from seal_lightning.finite import rows_finite
 from seal_lightning.memory import attempt, free_memory
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
 
+LOOKED_AT = 8  # training sequences of which the loss is taken
+
 _Value = TypeVar("_Value")
 
 
@@ -150,6 +152,22 @@ class InnerLoop:
         ids = torch.tensor([sequences[0][0]], device=trained.bank.device)
         with trained.answering([job]):
             return bool(rows_finite(model(input_ids=ids, use_cache=False).logits[0]).all())
+
+    @torch.no_grad()
+    def losses(
+        self, model: Any, tokenizer: Any, trained: TrainedBank, job: int, learnt: AdapterJob
+    ) -> tuple[float, float] | None:
+        """Mean loss of a token of what an adapter learnt, without it and with it; None where it learnt nothing.
+
+        Of many training sequences some are looked at, from the first to the last.
+        """
+        sequences = self._plan(learnt, model, tokenizer).sequences
+        if not sequences:
+            return None
+        chosen = sequences[:: -(-len(sequences) // LOOKED_AT)]
+        before = _mean_loss(model, chosen, trained.bank.device)
+        with trained.answering([job]):
+            return before, _mean_loss(model, chosen, trained.bank.device)
 
     def total_steps(self, jobs: Sequence[AdapterJob]) -> int:
         """Optimizer steps of all jobs together, for progress; fewer are made where sequences have to be skipped."""
@@ -292,6 +310,18 @@ class InnerLoop:
             fill = plain.pad_token_id if plain.eos_token_id is None else plain.eos_token_id
             tokens += [fill] * (self.pad_to - len(tokens))
         return tokens, prompt
+
+
+def _mean_loss(model: Any, sequences: Sequence[tuple[list[int], int]], device: torch.device) -> float:
+    """Over the tokens behind each sequence's prompt."""
+    total, count = 0.0, 0
+    for tokens, prompt in sequences:
+        ids = torch.tensor([tokens], device=device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, max(prompt, 1) - 1 : -1].float()
+        targets = ids[0, max(prompt, 1) :]
+        total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+        count += len(targets)
+    return total / max(count, 1)
 
 
 def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:

@@ -9,6 +9,7 @@ its run's other prompts do not have in common with it.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -17,6 +18,7 @@ from seal_lightning.types import Rollout
 
 LENGTH = 16  # hexadecimal digits of a digest
 MARK = "Passage: "  # before the passage in the prompts of the package
+TITLE = "Title: "  # and before the title
 PARAGRAPH = "\n\n"
 
 Queries = tuple[tuple[str, tuple[str, ...]], ...]
@@ -77,9 +79,10 @@ def pair_contexts(mine: Sequence[Rollout], others: Sequence[Rollout]) -> Pairing
     pairs, reworded = [], 0
     for name, asked in one.items():
         passage = _passage(asked, by_digest)
-        if found := free.get((passage, asked.queries)):
+        found = free.get((passage, asked.queries))
+        if found:
             pairs.append((name, found.pop(0)))
-        else:
+        elif found is None:
             reworded += passage in passages
     return Pairing(tuple(pairs), len(one), len(other), reworded)
 
@@ -119,3 +122,30 @@ def _common_end(texts: Sequence[str]) -> str:
 
 def _after_mark(text: str) -> str:
     return text.partition(MARK)[2].strip() or text.strip()
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def titles_of(rollouts: Iterable[Rollout]) -> dict[str, str]:
+    """What to call each context, by its id: its title, with the id behind it where several have the same; else the id.
+
+    Rollouts of earlier versions have it in their prompt, where a task of the package wrote that.
+    """
+    titles: dict[str, str] = {}
+    for rollout in rollouts:
+        name = rollout.context_id
+        titles[name] = titles.get(name) or rollout.title.strip() or _title_in(rollout.prompt)
+    counts = Counter(titles.values())
+    return {name: _name(name, title, counts[title]) for name, title in titles.items()}
+
+
+def _name(context_id: str, title: str, count: int) -> str:
+    if not title:
+        return context_id
+    return title if count == 1 else f"{title} ({context_id})"
+
+
+def _title_in(prompt: str) -> str:
+    title, mark, _ = prompt.rpartition(TITLE)[2].partition(f"\n{MARK}")
+    return title.strip() if mark and "\n" not in title and TITLE in prompt else ""

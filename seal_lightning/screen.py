@@ -46,9 +46,9 @@ class Screen:
         self.every_seconds = every_seconds
         self._bars: Bars | None = None
 
-    def line(self, text: str) -> None:
-        """One line that stays, above the bars."""
-        print_line(self._bars.console if self._bars else self.console, text)
+    def line(self, text: str, *, style: str = "") -> None:
+        """One line that stays, above the bars; a style such as `bold red` shows on a terminal alone."""
+        print_line(self._bars.console if self._bars else self.console, text, style=style)
 
     @contextmanager
     def bar(self, label: str, total: int, *, done: int = 0) -> Iterator[Advance]:
@@ -136,9 +136,9 @@ def plain_console(*, stderr: bool = False) -> Console:
     return Console(file=file, stderr=stderr, highlight=False, markup=False, soft_wrap=True)
 
 
-def print_line(console: Console, text: str) -> None:
+def print_line(console: Console, text: str, *, style: str = "") -> None:
     """One line, whatever is in the text."""
-    console.print(single_line(text), markup=False, highlight=False, emoji=False, soft_wrap=True)
+    console.print(single_line(text), style=style or None, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def progress_bars(console: Console, *columns: ProgressColumn) -> Bars:

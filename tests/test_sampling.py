@@ -313,6 +313,16 @@ def test_too_few_edits_of_a_context_are_no_empty_ones(tmp_path):
         taken(sampler, 1)
 
 
+def test_edits_of_another_passage_with_the_same_id_are_refused(tmp_path):
+    """An id may be a row's number, and row 3 of other data is about something else."""
+    rows = [
+        {"context_id": "lamp", "text": "One.", "prompt": f"Read.\nPassage: {text}\n\n"} for text in ("A lamp.", "Fog.")
+    ]
+    assert taken(imported(tmp_path, rows[:1]), 0) == ["One."]
+    with pytest.raises(DataError, match="expected edits of the passage 'lamp', got those of another with that id"):
+        taken(imported(tmp_path, rows[1:]), 0)
+
+
 def test_another_content_is_another_sampler_to_the_journal(tmp_path):
     one, other, same = (imported(tmp_path, [{"context_id": "lamp", "text": text}]) for text in ("One.", "Two.", "One."))
     assert one.digest == same.digest != other.digest

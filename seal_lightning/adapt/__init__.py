@@ -27,10 +27,13 @@ from seal_lightning.adapt.adapters import (
     missing_of,
     one_each,
     one_for_all,
+    training_of,
+    writing_of,
 )
 from seal_lightning.adapt.edits import Learn, Lesson, Writing, lessons, raced_for, write_edits
 from seal_lightning.adapt.estimate import estimate
 from seal_lightning.adapt.scores import Measured, score_of
+from seal_lightning.adapt.verdict import Verdict, judge
 from seal_lightning.bounded import parse_json, read_stdin
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.command_line import set_log_level
@@ -239,18 +242,20 @@ def _adapt(
     check(place, [*each, *together])
     tidy(output)
     before = _baseline(place, documents)
-    columns, written = {"before": before}, []
+    columns, written = {"before": before}, {}
     for name, adapters in {"one each": each, "one for all": together}.items():
         made = make(place, adapters, before)
         if adapters:
             columns[name] = {key: value for found in made if found for key, value in found.items()}
-        written += [adapted for adapted, found in zip(adapters, made, strict=True) if found is not None]
+        if sound := [adapted for adapted, found in zip(adapters, made, strict=True) if found is not None]:
+            written[name] = sound
+    count = sum(map(len, written.values()))
     if not written:
         raise DivergedError(
             "no adapter was written, since all of their trainings diverged: lower model.inner_loop.learning_rate (one "
             "for all: together.learning_rate) and start again in another --output"
         )
-    _finish(screen, output, read, columns, written, diverged=len(each) + len(together) - len(written))
+    _finish(screen, output, read, columns, written, diverged=len(each) + len(together) - count)
 
 
 def _depends(options: Any, module: SEALModule, seen: Mapping[str, Any], tokenizer: str) -> dict[str, Any]:
@@ -347,27 +352,56 @@ def _finish(
     output: Path,
     read: Documents,
     columns: dict[str, Measured],
-    adapters: Sequence[Adapted],
+    adapters: Mapping[str, Sequence[Adapted]],
     *,
     diverged: int,
 ) -> None:
-    """The table on stdout and beside the adapters, and what to do with them."""
-    missing = missing_of(output, [one.name for one in adapters])
+    """The table on stdout and beside the adapters, whether they learnt anything, and what to do with them."""
+    everything = [adapted for found in adapters.values() for adapted in found]
+    missing = missing_of(output, [one.name for one in everything])
     missing = "; ".join(part for part in (missing, render_left_out({DIVERGED: diverged})) if part)
     if missing:
         screen.line(f"cut or left out in training the adapters: {missing}")
+    verdicts = {
+        name: judge(columns["before"], columns[name], training_of(output, found), writing_of(_lessons(found)))
+        for name, found in adapters.items()
+    }
     asked = [document for document in read.documents if document.id in columns["before"]]
-    text = _table(asked, columns) if asked else ""
+    said = [f"{verdict.line(name)[:1].upper()}{verdict.line(name)[1:]}." for name, verdict in verdicts.items()]
+    parts = [_table(asked, columns)] if asked else []
+    parts += [f"{MISSING} {missing}."] if missing else []
     left_out = "\n".join(f"- {markdown_cell(line, 400)}" for line in read.left_out)
-    parts = [part for part in (text, f"{MISSING} {missing}." if missing else "") if part]
-    if parts or left_out:
-        save_text(output / "adapt.md", "\n\n".join(filter(None, (*parts, left_out))) + "\n")
+    learnt = "\n\n".join(markdown_cell(line, 1000) for line in said)
+    save_text(output / "adapt.md", "\n\n".join(filter(None, (*parts, learnt, left_out))) + "\n")
     if asked:
         print("\n\n".join(parts), flush=True)
     else:
-        screen.line("no queries, so nothing was measured: add some with --queries FILE")
-    screen.line(f"saved: {_count(adapters, 'adapter')} in {output / 'adapters'}, for example {adapters[-1].name}")
-    screen.line(f'next: PeftModel.from_pretrained(base, "{output / "adapters" / adapters[-1].name}")')
+        screen.line("no queries, so no answers were measured: add some with --queries FILE")
+    _last_words(screen, output, adapters, verdicts)
+
+
+def _last_words(
+    screen: Screen, output: Path, adapters: Mapping[str, Sequence[Adapted]], verdicts: Mapping[str, Verdict]
+) -> None:
+    """Where the adapters are; what to do with those that learnt something, and at the end which learnt nothing."""
+    written = sum(map(len, adapters.values()))
+    useful = [name for name, verdict in verdicts.items() if verdict.learnt != "no"]
+    for name in useful:
+        screen.line(verdicts[name].line(name))
+    place = f"{written:,} adapter{'' if written == 1 else 's'} in {output / 'adapters'}"
+    if useful:
+        example = adapters[useful[-1]][-1].name
+        screen.line(f"saved: {place}, for example {example}")
+        screen.line(f'next: PeftModel.from_pretrained(base, "{output / "adapters" / example}")')
+    else:
+        screen.line(f"written, though of no use: {place}")
+    for name, verdict in verdicts.items():
+        if verdict.learnt == "no":
+            screen.line(verdict.line(name), style="bold red")
+
+
+def _lessons(adapters: Sequence[Adapted]) -> list[Lesson]:
+    return [lesson for adapted in adapters for lesson in adapted.lessons]
 
 
 def _table(documents: Sequence[Document], columns: dict[str, Measured]) -> str:

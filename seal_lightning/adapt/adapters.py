@@ -13,18 +13,20 @@ import logging
 import math
 import re
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from seal_lightning.adapt.card import model_card
 from seal_lightning.adapt.edits import Lesson
 from seal_lightning.adapt.scores import Measured, score_of
 from seal_lightning.adapt.training import train
+from seal_lightning.adapt.verdict import Training, Writing, judge
 from seal_lightning.adapters import LoRA, bank_lora, read_lora, save_lora, save_whole, stack, whole_state
 from seal_lightning.adapters.bank import parts_without_adapter
 from seal_lightning.bank_training import JobStats
@@ -202,8 +204,36 @@ def _of_other_settings(folder: Path) -> ConfigError:
 
 def missing_of(output: Path, names: Sequence[str]) -> str:
     """What was cut or skipped in the training of finished adapters, and of their answers, in one line."""
-    results = [parse_json((output / "adapters" / name / RESULT).read_text(encoding="utf-8")) for name in names]
-    return render_left_out(added([one.get("left_out", {}) for one in results]))
+    return render_left_out(added([one.get("left_out", {}) for one in _results(output, names)]))
+
+
+def training_of(output: Path, adapters: Sequence[Adapted]) -> Training:
+    """What the trainings of finished adapters came to together: the fewest steps, mean losses, all that was cut."""
+    results = _results(output, [adapted.name for adapted in adapters])
+    losses = [found for one in results if (found := one.get("own_text"))]
+    means = [fmean(loss[when] for loss in losses) if losses else None for when in ("before", "after")]
+    return Training(
+        min(one["steps"] for one in results),
+        *means,
+        option=option_of(adapters[0]),
+        counts=added([one.get("left_out", {}) for one in results]),
+    )
+
+
+def writing_of(lessons: Sequence[Lesson]) -> Writing:
+    """What came of the self-edits of some documents."""
+    reasons = sum((Counter(lesson.rejected) for lesson in lessons), Counter[str]())
+    most = next((reason for reason, _ in reasons.most_common(1)), "")
+    return Writing(sum(lesson.sampled for lesson in lessons), reasons.total(), most)
+
+
+def option_of(adapted: Adapted) -> str:
+    """The option that holds the settings of its training."""
+    return "together" if adapted.name == ALL else "model.inner_loop"
+
+
+def _results(output: Path, names: Sequence[str]) -> list[Mapping[str, Any]]:
+    return [parse_json((output / "adapters" / name / RESULT).read_text(encoding="utf-8")) for name in names]
 
 
 def _train_and_measure(place: Workplace, group: Sequence[Adapted], before: Measured) -> list[Measured | None]:
@@ -241,7 +271,7 @@ def _train_and_measure(place: Workplace, group: Sequence[Adapted], before: Measu
     measured: list[Measured | None] = []
     for job, adapted in enumerate(group):
         if job in reasons:
-            option = "together" if adapted.name == ALL else "model.inner_loop"
+            option = option_of(adapted)
             place.screen.line(
                 f"{adapted.name}: not written, since its training diverged ({reasons[job]}): lower "
                 f"{option}.learning_rate and start again in another --output"
@@ -249,7 +279,8 @@ def _train_and_measure(place: Workplace, group: Sequence[Adapted], before: Measu
             measured.append(None)
             continue
         mine = {d.id: one for (owner, d), one in zip(asked, scored, strict=True) if owner == job and one.answers}
-        _write(place, adapted, bank_lora(trained.bank, job), trained.stats[job], before, mine)
+        losses = inner_loop.losses(place.policy.model, place.policy.tokenizer, trained, job, jobs[job])
+        _write(place, adapted, bank_lora(trained.bank, job), trained.stats[job], before, mine, losses=losses)
         measured.append(mine)
     state.unlink(missing_ok=True)
     return measured
@@ -321,7 +352,14 @@ def _damage(place: Workplace, name: str, content: Mapping[str, Any]) -> str:
 
 
 def _write(
-    place: Workplace, adapted: Adapted, lora: LoRA, stats: JobStats, before: Measured, measured: Measured
+    place: Workplace,
+    adapted: Adapted,
+    lora: LoRA,
+    stats: JobStats,
+    before: Measured,
+    measured: Measured,
+    *,
+    losses: tuple[float, float] | None,
 ) -> None:
     """Write the folder of an adapter, which is there only once everything is in it, with the digests of its weights."""
     learned = place.policy.learned()
@@ -343,9 +381,12 @@ def _write(
         "left_out": missing,
         "without_adapter": without,
         "loss": None if math.isnan(stats.loss) else stats.loss,
+        "own_text": dict(zip(("before", "after"), losses, strict=True)) if losses else {},  # mean loss of a token
         "files_left_out": place.unread,
         "measured": list(_rows(adapted, before, measured)),
     }
+    training = Training(stats.steps, *(losses or (None, None)), option=option_of(adapted), counts=missing)
+    result["learnt"] = asdict(judge(before, measured, training, writing_of(adapted.lessons)))
     names = list(measured)
     scores = {"before": score_of(before, names), "after": score_of(measured, names)} if names else {}
     card = partial(

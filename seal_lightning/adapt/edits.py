@@ -7,8 +7,9 @@ taken as they come.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from statistics import fmean
 from typing import Literal
@@ -59,6 +60,8 @@ class Lesson:
         edits: How many edits they come from.
         rewards: Mean reward of the kept edits of each passage, where they have one.
         unwritten: Passages without a usable edit, which are learnt as they stand.
+        sampled: Edits that were written.
+        rejected: How many of them could not be used, by reason.
     """
 
     document: Document
@@ -68,6 +71,8 @@ class Lesson:
     edits: int
     rewards: tuple[float, ...]
     unwritten: int
+    sampled: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
 
 
 def raced_for(plan: Plan, keep: int | None) -> Plan:
@@ -146,6 +151,7 @@ def _lesson(task: Task, document: Document, rollouts: Mapping[str, Sequence[Roll
         rewards += [] if reward is None else [reward]
         seeds += [rollout.seed for rollout in chosen]
         unwritten += not mine
+    written = [one for passage in document.passages for one in rollouts.get(passage.id, ()) if one.repeat == 0]
     single = len(directives) == 1 == len(document.passages)
     return Lesson(
         document=document,
@@ -155,6 +161,8 @@ def _lesson(task: Task, document: Document, rollouts: Mapping[str, Sequence[Roll
         edits=len(directives),
         rewards=tuple(rewards),
         unwritten=unwritten,
+        sampled=len(written),
+        rejected=Counter(one.reason for one in written if one.status == "rejected"),
     )
 
 

@@ -16,15 +16,15 @@ from typing import Any
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.offline import Parser, write_file
-from seal_lightning.report.folders import run_sources
-from seal_lightning.report.read import read
+from seal_lightning.report.nested import read_all
 
 OURS = re.compile(rb"Written \d{4}-\d\d-\d\d \d\d:\d\d UTC by seal-lightning ")  # in the last line of both files
 DESCRIPTION = """\
 Writes one HTML file that needs nothing else, and a Markdown file beside it, about a run: accuracy over rounds with
 intervals, rewards, lengths, costs, retention, the best and worst self-edits with the queries they won and lost,
 settings, and warnings with what to do. A RUN is a run folder (it may still be running), a journal, an official
-run_*.json or a retention matrix; several are compared, as are the runs in a folder of runs such as that of a sweep.
+run_*.json or a retention matrix. Several are compared: runs that differ only in their seed are one group, with means
+and intervals over seeds. Runs that lie in the folder of another, such as its control, are shown with it.
 """
 
 
@@ -36,8 +36,7 @@ def main(args: Sequence[str]) -> None:
         DataError: A run cannot be used.
     """
     options = _options(args)
-    sources = run_sources(options.runs)
-    runs = [read(source) for source in sources]
+    runs = read_all(options.runs)
     try:
         from seal_lightning.report.page import render
     except ImportError as error:  # torch brings it, but need not for ever
@@ -48,7 +47,7 @@ def main(args: Sequence[str]) -> None:
     _check_free(place, beside)
     html, markdown = render(runs, now=time.time())
     for name, text in ((place, html), (beside, markdown)):
-        write_file("--output", name, text, unlike=[Path(source).expanduser() for source in sources])
+        write_file("--output", name, text, unlike=[Path(source).expanduser() for source in options.runs])
     print(f"report: {place} ({len(html.encode()) / 1000:,.0f} kB) and {beside}")
 
 

@@ -182,8 +182,20 @@ def _queries_are_few(run: Measured) -> Iterator[Advice]:
         )
 
 
+def _adapters_learnt_nothing(run: Measured) -> Iterator[Advice]:
+    idle = [adapter for adapter in run.run.adapters if adapter.learnt == "no"]
+    if idle:
+        first, all_of_them = idle[0], f"{len(idle):,} of {_count(len(run.run.adapters), 'adapter')}"
+        yield Advice(
+            "Adapters learnt nothing",
+            f"{all_of_them} learnt nothing, such as {first.title}: {first.how}. Why: {first.why}.",
+            f"Try {first.advice}.",
+        )
+
+
 CHECKS: Sequence[Callable[[Measured], Iterator[Advice]]] = (
     _is_not_over,
+    _adapters_learnt_nothing,
     _training_made_it_worse,
     _training_contexts_are_overfit,
     _rewards_have_no_spread,

@@ -53,7 +53,7 @@ class Scale:
 class Interval:
     """A row of the accuracy chart."""
 
-    row: Row
+    row: Row | Level
     tone: str
     left: str
     middle: str
@@ -101,9 +101,10 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """A context: the rewards of its edits in some rounds, and in words."""
+    """A context, by its title: the rewards of its edits in some rounds, and in words."""
 
     context_id: str
+    title: str
     dots: tuple[tuple[Dot, ...], ...]
     rewards: tuple[str, ...]
 
@@ -197,7 +198,7 @@ def trend_of(runs: Sequence[Measured]) -> Trend | None:
     return Trend(tuple(series), tuple(Tick(across[n], f"round {n}") for n in numbers), ticks)
 
 
-def strips_of(rounds: Sequence[RoundFigures]) -> Strips | None:
+def strips_of(rounds: Sequence[RoundFigures], titles: Mapping[str, str]) -> Strips | None:
     """The rewards of the first and the last round by context, contexts by their mean in the first; None without any.
 
     Of many contexts every n-th is shown.
@@ -213,6 +214,7 @@ def strips_of(rounds: Sequence[RoundFigures]) -> Strips | None:
     rows = tuple(
         Strip(
             name,
+            titles.get(name, name),
             tuple(_dots(found.get(name, []), scale) for found in rewards),
             tuple(", ".join(f"{value:.2f}" for value, _ in found.get(name, [])) for found in rewards),
         )
@@ -253,6 +255,11 @@ def level(value: float, matrix: RetentionMatrix) -> int:
 TONES = ("#0b6a5a", "#a2440c", "#57606b", "#a32a21")  # of series in a file of its own; a page has its style sheet's
 SHAPES = ("circle", "diamond", "square", "triangle")
 APART = 0.5  # of the width of a round, over which groups are spread
+
+
+def level_interval(level: Level, scale: Scale) -> Interval:
+    """The end of a group in the chart of groups."""
+    return Interval(level, "edits", scale.at(level.low), scale.at(level.mean), scale.at(level.high))
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def render_figure(groups: Sequence[Group]) -> str:
 
 def figure_of(groups: Sequence[Group]) -> GroupsFigure | None:
     """None where no group has results."""
-    levels = {group.name: group.levels for group in groups if group.levels}
+    levels = {label_of(group): group.levels for group in groups if group.levels}
     return groups_figure(levels, say_interval([level for found in levels.values() for level in found]))
 
 
@@ -78,18 +78,23 @@ def notes_of(rows: Sequence[GroupRow]) -> list[str]:
     """What the intervals of a table are over, and what of it is not whole, one sentence each."""
     last = [row.last for row in rows if row.last]
     notes = [f"{say_interval(last)}."] if last else []
-    notes += [f"{row.group.name} against the first: {say_contrast(row.against)}." for row in rows if row.against]
+    notes += [f"{label_of(row.group)} against the first: {say_contrast(row.against)}." for row in rows if row.against]
     for row in rows:
         if row.group.behind:
             rounds = ", ".join(map(str, row.group.behind))
-            notes.append(f"{row.group.name}: some of its runs have come to round {rounds}, others have not yet.")
+            notes.append(f"{label_of(row.group)}: some of its runs have come to round {rounds}, others have not yet.")
     return notes
 
 
 def say_runs(group: Group) -> str:
-    """How many runs, and of how many seeds where those are fewer."""
-    runs = f"{len(group.runs)}"
-    return runs if len(group.seeds) == len(group.runs) else f"{runs} of {_count(len(group.seeds), 'seed')}"
+    """How many runs; of a single one its name."""
+    return group.runs[0].name if len(group.runs) == 1 else f"{len(group.runs)}"
+
+
+def label_of(group: Group) -> str:
+    """Its settings, with its run's name where it is a single one."""
+    single = len(group.runs) == 1 and group.name != group.runs[0].name
+    return f"{group.runs[0].name}: {group.name}" if single else group.name
 
 
 def say_interval(levels: Sequence[Level]) -> str:
@@ -137,7 +142,3 @@ def _range(found: Contrast) -> str:
 
 def _points(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}{'' if number == 1 else 's'}"

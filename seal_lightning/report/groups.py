@@ -9,6 +9,7 @@ of its one seed (bootstrap), which says nothing about another seed. `group_table
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -139,21 +140,28 @@ class Contrast:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Group at least one run, in order; a run whose settings are not known is a group of its own."""
+    """Group at least one run, in order.
+
+    A run whose settings are not known is a group of its own, and so is each of several with the same settings and seed:
+    they are no sample of seeds, and differ in something else (code, data) or in nothing.
+    """
     settings = [_settings(run) for run in runs]
     members: dict[str, list[int]] = {}
     for place, values in enumerate(settings):
         key = json.dumps(values, sort_keys=True, default=str) if values else f"run {place}"
         members.setdefault(key, []).append(place)
+    for key, places in list(members.items()):
+        if len({_seed(runs[place]) for place in places}) < len(places):
+            del members[key]
+            members |= {f"run {place}": [place] for place in places}
+    members = dict(sorted(members.items(), key=lambda item: item[1]))
     shown = _differing([settings[places[0]] for places in members.values()])
     groups = [
         _group([runs[place] for place in places], values)
         for places, values in zip(members.values(), shown, strict=True)
     ]
-    names = [group.name for group in groups]
-    if len(set(names)) < len(names):  # settings beyond those in a name, or none known
-        groups = [_group(group.runs, group.settings, by_runs=True) for group in groups]
-    return groups
+    names = Counter(group.name for group in groups)  # equal ones: settings beyond those in a name, or none that differ
+    return [group if names[group.name] == 1 else _group(group.runs, group.settings, by_runs=True) for group in groups]
 
 
 def contrast(group: Group, other: Group) -> Contrast:
@@ -220,9 +228,9 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _short(key: str, keys: Mapping[str, None]) -> str:
-    """`model.inner_loop.rank` -> `inner_loop.rank` beside `model.tuning.rank`."""
-    parts = key.split(".")
-    for count in range(1, len(parts)):
+    """`model.task.directives.epochs` -> `directives.epochs`: two parts where these are its own."""
+    parts = key.removeprefix("model.").split(".")
+    for count in range(min(2, len(parts)), len(parts) + 1):
         name = ".".join(parts[-count:])
         if sum(other == name or other.endswith(f".{name}") for other in keys) == 1:
             return name
@@ -273,7 +281,7 @@ def _where(run: Run, number: int | None) -> str:
 
 
 def _by_seed(group: Group, number: int | None, keys: Container[str] | None = None) -> dict[str, list[Rollout]]:
-    """The own edits of each seed; runs with the same seed are one, with more edits."""
+    """The own edits of each seed; runs that have the same seed of these keys are one, with more edits."""
     found: dict[str, list[Rollout]] = {}
     for run in group.runs:
         found.setdefault(_seed(run, keys), []).extend(_rounds(run)[number])

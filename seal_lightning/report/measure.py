@@ -24,7 +24,8 @@ from seal_lightning.evaluation import (
     total_usage,
 )
 from seal_lightning.figures import Figures, Rewards, figures_of, rewards_of
-from seal_lightning.left_out import render_left_out, total_left_out
+from seal_lightning.left_out import added, render_left_out, total_left_out
+from seal_lightning.pairing import titles_of
 from seal_lightning.quickstart import typical_pair
 from seal_lightning.report.read import Run
 from seal_lightning.report.settings import lookup
@@ -100,6 +101,7 @@ class Example:
 
     label: str
     context_id: str
+    title: str
     edit_index: int
     prompt: str
     text: str
@@ -155,6 +157,7 @@ class Measured:
         tokens: Used, by purpose, in all.
         losses: Of the M-steps by round: mean of the first and the last tenth of the batches, and their number.
         usage: Of endpoints, by purpose, and in all.
+        titles: What contexts are called, by their ids.
         left_out: What was cut, skipped or dropped, as a line, by phase.
     """
 
@@ -173,6 +176,7 @@ class Measured:
     usage: Mapping[str, Usage]
     total: Usage
     left_out: Mapping[str, str]
+    titles: Mapping[str, str]
 
     @property
     def raced(self) -> bool:
@@ -194,6 +198,7 @@ def measure(run: Run) -> Measured:
     """Compute what there is to say of a run."""
     rounds = [_round(number, rollouts, run.config) for number, rollouts in run.rounds.items()]
     everything = [rollout for rollouts in _all(run).values() for rollout in rollouts]
+    titles = titles_of(everything)
     accuracy = rounds_table(run.validations) if run.validations else []
     state = _state(run, accuracy)
     return Measured(
@@ -203,8 +208,8 @@ def measure(run: Run) -> Measured:
         accuracy=accuracy,
         other_tables={name: accuracy_table(rollouts) for name, rollouts in run.others.items()},
         rounds=rounds,
-        pairs={found.number: best_and_worst(found, run.rounds[found.number - 1]) for found in rounds},
-        typical=_typical(run),
+        pairs={found.number: best_and_worst(found, run.rounds[found.number - 1], titles) for found in rounds},
+        typical=_typical(run, titles),
         directives=directives_of(_all(run).values()),
         phases=_phases(run, everything),
         tokens=_tokens(run),
@@ -212,6 +217,7 @@ def measure(run: Run) -> Measured:
         usage=_usage(everything),
         total=total_usage(everything),
         left_out=_left_out(run),
+        titles=titles,
     )
 
 
@@ -219,7 +225,7 @@ def _left_out(run: Run) -> dict[str, str]:
     lines = {phase: render_left_out(total_left_out(rollouts)) for phase, rollouts in _all(run).items()}
     cut = [int(row["m_step/truncated"]) for row in run.metrics if "m_step/truncated" in row]
     lines["M-steps"] = f"{sum(cut):,} kept edits lost their end: raise m_step.max_length" if cut else ""
-    lines["adapters"] = render_left_out(run.left_out)
+    lines["adapters"] = render_left_out(added([adapter.left_out for adapter in run.adapters]))
     return {phase: line for phase, line in lines.items() if line}
 
 
@@ -243,7 +249,7 @@ def _state(run: Run, accuracy: Sequence[Row]) -> State:
     if not run.validations:
         exported = bool(run.exported) and run.exported >= _planned(run)
         contexts = max((len(group_by_context(rollouts)) for rollouts in run.rounds.values()), default=0)
-        adapted = run.adapters == 1 or run.adapters >= contexts > 0  # one for all, one each, or both
+        adapted = run.concluded or len(run.adapters) >= contexts > 0  # older folders say nothing where none was asked
         streams = sum(matrix.sequences for matrix in run.matrices)
         over = exported or adapted or streams >= max(_streams(run), 1) or (run.table and not run.rounds)
         return "finished" if over else "unfinished"
@@ -273,6 +279,8 @@ def _progress(run: Run, state: State) -> str:
         return "published"
     if state == "begun":
         return "begun: no unit of work is finished yet"
+    if state == "finished" and run.adapters:
+        return f"finished: {len(run.adapters):,} adapter{'s' if len(run.adapters) != 1 else ''}"
     if state == "finished":
         count = len(run.rounds)
         return f"finished: {count} round{'s' if count != 1 else ''}" if count else "finished"
@@ -345,37 +353,12 @@ def quartiles(values: Sequence[int]) -> Quartiles | None:
     return Quartiles(low, median(values), high, max(values))
 
 
-# -- several runs ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Accuracy with own edits after the last round, against another run's, over the contexts that both asked."""
-
-    mean: float
-    low: float
-    high: float
-    contexts: int
-
-
-def difference(run: Measured, other: Measured) -> Difference | None:
-    """None where they have no held-out context in common; the bootstrap draws contexts."""
-    mine, others = _last_scores(run), _last_scores(other)
-    values = [mine[name] - others[name] for name in mine if name in others]
-    return Difference(fmean(values), *bootstrap_interval(values), len(values)) if values else None
-
-
-def _last_scores(run: Measured) -> dict[str, float]:
-    """Mean score of a context's own edits in the last validation, or where there is none in the first test."""
-    phases = [rollouts for _, rollouts in sorted(run.run.validations.items())][-1:] or list(run.run.others.values())
-    edits = [rollout for rollouts in phases[:1] for rollout in rollouts if rollout.kind == "edit"]
-    return {name: fmean(rollout.score for rollout in group) for name, group in group_by_context(edits).items()}
-
-
 # -- examples ----------------------------------------------------------------------------------------------------------
 
 
-def best_and_worst(found: RoundFigures, rollouts: Sequence[Rollout], *, count: int = PAIRS) -> list[Pair]:
+def best_and_worst(
+    found: RoundFigures, rollouts: Sequence[Rollout], titles: Mapping[str, str], *, count: int = PAIRS
+) -> list[Pair]:
     """The best and the worst usable edit of the contexts in which they differ most in reward.
 
     Where contexts have one edit each, of one context the best and of another the worst.
@@ -390,7 +373,7 @@ def best_and_worst(found: RoundFigures, rollouts: Sequence[Rollout], *, count: i
     repeats = _repeats(rollouts)
     kept = {(outcome.context_id, outcome.edit_index) for outcome in found.kept or ()}
     return [
-        Pair(*(_example(label, repeats[edit.context_id, edit.edit_index], kept)
+        Pair(*(_example(label, repeats[edit.context_id, edit.edit_index], kept, titles)
                for label, edit in zip(("best", "worst"), pair, strict=True)))
         for pair in several[:count]
     ]  # fmt: skip
@@ -404,12 +387,13 @@ def _repeats(rollouts: Iterable[Rollout]) -> dict[tuple[str, int], list[Rollout]
     return found
 
 
-def _example(label: str, repeats: Sequence[Rollout], kept: set[tuple[str, int]]) -> Example:
+def _example(label: str, repeats: Sequence[Rollout], kept: set[tuple[str, int]], titles: Mapping[str, str]) -> Example:
     first = repeats[0]
     rewards = [rollout.reward for rollout in repeats if rollout.reward is not None]
     return Example(
         label=label,
         context_id=first.context_id,
+        title=titles[first.context_id],
         edit_index=first.edit_index,
         prompt=first.prompt,
         text=first.text,
@@ -441,7 +425,7 @@ def _change(was: float, now: float) -> Change:
     return "lost" if was >= RIGHT else "wrong"
 
 
-def _typical(run: Run) -> Pair | None:
+def _typical(run: Run, titles: Mapping[str, str]) -> Pair | None:
     """One held-out context before training and after the last round."""
     if len(run.validations) < 2:
         return None
@@ -450,7 +434,7 @@ def _typical(run: Run) -> Pair | None:
         return None
     before, after = typical_pair(first, last)
     label = f"after round {max(run.validations)}"
-    return Pair(_example("before training", [before], set()), _example(label, [after], set()))
+    return Pair(_example("before training", [before], set(), titles), _example(label, [after], set(), titles))
 
 
 # -- directives and costs ----------------------------------------------------------------------------------------------

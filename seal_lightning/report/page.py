@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -25,9 +26,22 @@ from markupsafe import Markup
 from seal_lightning import __version__
 from seal_lightning.escaping import markdown_cell, shortened, visible
 from seal_lightning.evaluation import Row, render_usage
+from seal_lightning.left_out import render_left_out
 from seal_lightning.report import charts
+from seal_lightning.report.adapted import DocumentRow, documents_of
 from seal_lightning.report.advice import Advice, advise
-from seal_lightning.report.measure import Measured, difference, measure
+from seal_lightning.report.alike import differences_of
+from seal_lightning.report.group_tables import (
+    GroupRow,
+    figure_of,
+    label_of,
+    notes_of,
+    rows_of,
+    say_runs,
+    short_contrast,
+)
+from seal_lightning.report.groups import group_runs
+from seal_lightning.report.measure import Measured, measure
 from seal_lightning.report.read import Run
 from seal_lightning.report.settings import flat, lookup, plain
 from seal_lightning.retention import RetentionMatrix, render_summary
@@ -35,6 +49,7 @@ from seal_lightning.retention import RetentionMatrix, render_summary
 CONFIG = 60_000  # characters of a configuration that are shown
 CELL = 300  # of a text in a Markdown table
 VALUE = 200  # of a setting
+TITLES = 3  # runs that a title names
 ABOUT = {  # what a run is, at a glance
     "model": "model.source.name",
     "task": "model.task.class_path",
@@ -54,6 +69,25 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """Several runs in groups, as the templates take them.
+
+    Attributes:
+        sentence: What is compared.
+        rows: A group each, with where its interval lies.
+        notes: What the intervals are over, and the differences in words.
+        unlike: What else the runs differ in.
+        figure: Groups side by side over rounds.
+    """
+
+    sentence: str
+    rows: Sequence[tuple[GroupRow, charts.Interval | None]]
+    notes: Sequence[str]
+    unlike: Sequence[str]
+    figure: charts.GroupsFigure | None
+
+
+@dataclass(frozen=True, slots=True)
 class Chapter:
     """A run as the templates take it.
 
@@ -69,6 +103,7 @@ class Chapter:
         strips: Rewards within contexts.
         more: What its task adds below the accuracy table.
         retained: Retention matrices in a table, where there are several.
+        documents: What `seal adapt` asked about them, without an adapter and with it.
         settings: That differ from the defaults.
         config: All of them, as YAML.
     """
@@ -84,6 +119,7 @@ class Chapter:
     strips: charts.Strips | None
     more: Sequence[Table | str]
     retained: Sequence[Table | str]
+    documents: Sequence[DocumentRow]
     settings: Mapping[str, str]
     config: str
 
@@ -103,8 +139,9 @@ def render(runs: Sequence[Run], *, now: float) -> tuple[str, str]:
         "chapters": chapters,
         "several": len(chapters) > 1,
         "scale": scale,
-        "trend": charts.trend_of(measured),
-        "differences": [(run.run.name, difference(run, measured[0])) for run in measured[1:]],
+        "title": _title(measured),
+        "trend": charts.trend_of(measured) if len(measured) <= len(charts.SHAPES) else None,
+        "comparison": _comparison(measured, scale) if len(chapters) > 1 else None,
         "differing": _differing(measured),
         "now": _moment(now),
         "version": __version__,
@@ -119,6 +156,11 @@ def render(runs: Sequence[Run], *, now: float) -> tuple[str, str]:
 def render_svg(figure: charts.GroupsFigure) -> str:
     """A figure of groups as a file of its own."""
     return _environment(_shown).get_template("groups.svg.j2").render(figure=figure, tones=charts.TONES).strip() + "\n"
+
+
+def _title(runs: Sequence[Measured]) -> str:
+    names = [shortened(run.run.name, 60) for run in runs]
+    return " · ".join(names) if len(names) <= TITLES else f"{names[0]} and {len(names) - 1} more runs"
 
 
 @cache
@@ -148,6 +190,11 @@ def _environment(finalize: Any) -> Environment:
         "box_of": charts.box_of,
         "scale_over": charts.scale_over,
         "level": charts.level,
+        "label_of": label_of,
+        "say_runs": say_runs,
+        "short_contrast": short_contrast,
+        "render_left_out": render_left_out,
+        "tones": charts.TONES,
         "render_usage": render_usage,
     }
     return environment
@@ -170,6 +217,8 @@ def sentence_of(run: Measured) -> str:
     """What came out, in one sentence."""
     if run.state == "begun":
         return "This run has only begun: no unit of work is finished yet. Make the report again in a while."
+    if run.run.adapters and (said := _adapted(documents_of(run.run.adapters))):
+        return said
     if len(run.edits) > 1 and run.base:
         last, so_far = run.edits[-1], "" if _whole(run) else ", so far"
         return (
@@ -195,6 +244,20 @@ def sentence_of(run: Measured) -> str:
     if run.run.matrices:
         return _retained(run.run.matrices[0])
     return "Passages and written edits only: this run has no self-edits yet."
+
+
+def _adapted(documents: Sequence[DocumentRow]) -> str:
+    """What adapters that stay came to; "" where nothing was asked."""
+    if not documents:
+        return ""
+    each = [row.each for row in documents if row.each is not None]
+    together = [row.together for row in documents if row.together is not None]
+    ends = [f"{pct(fmean(each))} with an adapter each"] if each else []
+    ends += [f"{pct(fmean(together))} with one adapter for all"] if together else []
+    return (
+        f"On {_count(len(documents), 'document')} with queries, the model answers "
+        f"{pct(fmean(row.before for row in documents))} by itself, and {', '.join(ends)}."
+    )
 
 
 def _retained(matrix: RetentionMatrix) -> str:
@@ -264,6 +327,24 @@ def cell_text(matrix: RetentionMatrix, row: int, place: int) -> str:
     return "" if value is None else f"{100 * value:.0f}"
 
 
+# -- several runs ------------------------------------------------------------------------------------------------------
+
+
+def _comparison(runs: Sequence[Measured], scale: charts.Scale) -> Comparison:
+    groups = group_runs([run.run for run in runs])
+    rows = rows_of(groups)
+    keys = list(groups[0].settings)
+    by = f", which differ in {shortened(', '.join(keys), VALUE)}" if keys else ""
+    several = f" in {_count(len(groups), 'group')}{by}. Runs of a group differ only in their seed"
+    return Comparison(
+        sentence=f"{_count(len(runs), 'run')}{several if len(groups) < len(runs) else by}.",
+        rows=[(row, charts.level_interval(row.last, scale) if row.last else None) for row in rows],
+        notes=notes_of(rows),
+        unlike=differences_of(runs),
+        figure=figure_of(groups),
+    )
+
+
 # -- a run -------------------------------------------------------------------------------------------------------------
 
 
@@ -278,9 +359,10 @@ def _chapter(anchor: str, run: Measured, scale: charts.Scale) -> Chapter:
         chart=charts.intervals(_table(run), scale),
         others={n: charts.intervals(rows, scale) for n, rows in run.other_tables.items() if rows is not _table(run)},
         trend=charts.trend_of([run]),
-        strips=charts.strips_of(run.rounds),
+        strips=charts.strips_of(run.rounds, run.titles),
         more=_parts(run.run.more),
         retained=_retained_table(run.run.matrices),
+        documents=documents_of(run.run.adapters),
         settings={key: shortened(plain(value), VALUE) for key, value in flat(settings).items()},
         config=shortened(yaml.safe_dump(dict(run.run.config), sort_keys=False, allow_unicode=True), CONFIG)
         if run.run.config

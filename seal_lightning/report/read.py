@@ -22,9 +22,10 @@ from seal_lightning.bounded_yaml import load_yaml, place_of
 from seal_lightning.contained import contained
 from seal_lightning.errors import DataError
 from seal_lightning.journal import unfinished_units
-from seal_lightning.left_out import MISSING, added
+from seal_lightning.left_out import MISSING
 from seal_lightning.recorded import Entry, NothingFinished, read_entries
 from seal_lightning.redaction import without_secrets
+from seal_lightning.report.adapted import Adapter, read_adapter
 from seal_lightning.retention import FILE as RETENTION
 from seal_lightning.retention import RetentionMatrix, read_matrices
 from seal_lightning.types import Rollout
@@ -32,6 +33,7 @@ from seal_lightning.types import Rollout
 TABLES = ("fit", "test", "validation")
 FILES = ("config*.yaml", "settings*.yaml", *(f"{name}.{kind}" for name in TABLES for kind in ("json", "md")), RETENTION)
 FILES += (
+    "adapt.md",
     "policy/selection.json",
     "adapters/*/adaptation.json",
     "csv/version_*/metrics.csv",
@@ -58,10 +60,10 @@ class Run:
         matrices: Of retention.
         unfinished: Units that a crash left torn.
         adapters: That `seal adapt` has finished.
+        concluded: Whether `seal adapt` has come to its end, where it writes a table.
         exported: The round of the policy that a fit has exported last; 0 where it has none.
         written: When the last unit was, seconds since the epoch; None where there is none.
         recorded: Whether it is a published file, which is nobody's run any more.
-        left_out: What was cut or skipped in training the adapters of `seal adapt`, counted as in `left_out`.
     """
 
     name: str
@@ -76,16 +78,16 @@ class Run:
     more: str = ""
     matrices: Sequence[RetentionMatrix] = ()
     unfinished: int = 0
-    adapters: int = 0
+    adapters: Sequence[Adapter] = ()
+    concluded: bool = False
     exported: int = 0
     written: float | None = None
     recorded: bool = False
-    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def begun(self) -> bool:
         """Whether there is anything to report."""
-        return bool(self.rounds or self.validations or self.others or self.matrices)
+        return bool(self.rounds or self.validations or self.others or self.matrices or self.adapters)
 
 
 def read(source: str) -> Run:
@@ -108,7 +110,6 @@ def read(source: str) -> Run:
             raise
         entries = []
     files = [file for entry in entries for file in entry.files]
-    adapted = sorted((place / "adapters").glob("*/adaptation.json"))
     tables = [place / f"{command}.json" for command in TABLES]
     return Run(
         name=name,
@@ -123,8 +124,8 @@ def read(source: str) -> Run:
         more=next((more for path in tables if (more := _below(path.with_suffix(".md")))), ""),
         matrices=matrices,
         unfinished=sum(_unfinished(file) for entry in entries if not entry.run for file in set(entry.files)),
-        adapters=len(adapted),
-        left_out=added([_left_out(path) for path in adapted]),
+        adapters=[read_adapter(path) for path in sorted((place / "adapters").glob("*/adaptation.json"))],
+        concluded=(place / "adapt.md").is_file(),
         exported=_exported(place / "policy" / "selection.json"),
         written=max((file.stat().st_mtime for file in files), default=None),
         recorded=any(entry.run for entry in entries),
@@ -242,16 +243,6 @@ def _exported(path: Path) -> int:
         return 0
     number = chosen.get("round") if isinstance(chosen, dict) else 0
     return number if isinstance(number, int) else 0
-
-
-def _left_out(path: Path) -> Mapping[str, int]:
-    """Of the result of an adapter; nothing where it is none, or older than these counts."""
-    try:
-        found = parse_json(path.read_text(encoding="utf-8")).get("left_out", {})
-    except (OSError, ValueError, AttributeError):
-        return {}
-    counts = found if isinstance(found, dict) else {}
-    return {str(name): count for name, count in counts.items() if isinstance(count, int)}
 
 
 def _below(path: Path) -> str:

@@ -11,6 +11,7 @@ from seal_lightning.data.base import check_path, context_id
 from seal_lightning.data.rows import Row, read_rows
 from seal_lightning.errors import DataError
 from seal_lightning.foreign import sound
+from seal_lightning.pairing import MARK
 from seal_lightning.policy import Policy
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, written_sample
 
@@ -20,7 +21,7 @@ class ImportedEdits(Sampler):
 
     A row has one edit (`text`), as `seal predict` writes them, or several (`edits`, or `completions` as in the SEAL
     authors' files and published runs), and says whose they are: by `context_id`, or by `title` with `passage` (or
-    `context`).
+    `context`). A row with a `prompt` of the package is held against the passage, since an id may be a row's number.
 
     Args:
         path: The file.
@@ -31,16 +32,19 @@ class ImportedEdits(Sampler):
     def __init__(self, path: str) -> None:
         self._path = check_path("path", path)  # private: what is in it counts
         self._edits: dict[str, list[str]] = {}
+        self._prompts: dict[str, str] = {}
         for row in read_rows(Path(path).expanduser()):
             for edited in row.rows("articles") if "articles" in row.values else [row]:  # a published run's contexts
-                self._edits.setdefault(_owner(edited), []).extend(sound(text)[0] for text in _texts(edited))
+                owner = _owner(edited)
+                self._edits.setdefault(owner, []).extend(sound(text)[0] for text in _texts(edited))
+                self._prompts.setdefault(owner, _prompt(edited))
         content = json.dumps(self._edits, sort_keys=True).encode()
         self.digest = hashlib.blake2b(content, digest_size=8).hexdigest()  # the journal's stamp holds public attributes
 
     def sample(
         self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
     ) -> list[Sample]:
-        """Raises `DataError` where the file has too few edits for a context."""
+        """Raises `DataError` where the file has too few edits for a context, or those of another one with its id."""
         samples = []
         for request in requests:
             samples.append(written_sample(policy, request, self._edit(request)))
@@ -55,7 +59,19 @@ class ImportedEdits(Sampler):
                 f"{self._path}: expected {request.index + 1} or more edits of {context.id!r}, got {len(edits)}: "
                 "add them, ask for fewer (e_step.edits, evaluation.edits), or leave the context out"
             )
+        prompt = self._prompts.get(context.id, "")
+        if MARK in prompt and " ".join(context.passage.split()) not in " ".join(prompt.split()):
+            raise DataError(
+                f"{self._path}: expected edits of the passage {context.id!r}, got those of another with that id (it is "
+                "not in their prompt): name the edits of these data, or give the contexts of both ids of their own"
+            )
         return edits[request.index]
+
+
+def _prompt(row: Row) -> str:
+    """What the edit was asked with; "" where the row does not say."""
+    prompt = row.values.get("prompt")
+    return prompt if isinstance(prompt, str) else ""
 
 
 def _owner(row: Row) -> str:

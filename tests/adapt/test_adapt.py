@@ -93,12 +93,14 @@ def test_scores_before_and_after_stand_in_the_table(whole):
     lines = (whole / "whole" / "adapt.md").read_text().splitlines()
     head = [cell.strip() for cell in lines[0].strip("|").split("|")]
     assert head == ["document", "queries", "before", "one each", "one for all"]
-    assert len(lines) == 2 + 3 + 2
+    assert len(lines) == 2 + 3 + 2 + 1 + 3  # and, after an empty line, whether each kind of adapters learnt anything
     result = json.loads((whole / "whole" / "adapters" / "first" / adapt.adapters.RESULT).read_text())
     (row,) = result["measured"]
     first = [cell.strip() for cell in lines[2].strip("|").split("|")]
     assert first[1:4] == ["6", f"{sum(row['before']['scores']) / 6:.3f}", f"{sum(row['scores']) / 6:.3f}"]
     assert result["steps"] > 0 and result["loss"] > 0
+    assert 0 < result["own_text"]["after"] < result["own_text"]["before"]
+    assert result["learnt"]["how"].endswith("paired over the 6 queries of one document")
 
 
 def test_adapters_load_in_peft_and_equal_the_merged_weights(whole):
@@ -172,7 +174,7 @@ def test_a_finished_run_is_not_trained_again(whole, tmp_path, monkeypatch, capsy
     write_inputs(tmp_path)
     monkeypatch.setattr(adapt.adapters, "train", None)
     run(tmp_path, "whole", "--resume")
-    assert capsys.readouterr().out == (whole / "whole" / "adapt.md").read_text()
+    assert (whole / "whole" / "adapt.md").read_text().startswith(capsys.readouterr().out)
 
 
 def test_a_folder_of_other_settings_is_refused(whole, tmp_path):
@@ -204,7 +206,8 @@ def test_what_is_missing_or_asked_anew_is_made_on_resume(tmp_path):
     (tmp_path / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ["--learn", "passage", "--adapters", "each", "--model.inner_loop.max_adapters", "1"]
     run(tmp_path, "out", *options)
-    assert names(tmp_path / "out") == ["wax", "wax.new"] and not (tmp_path / "out" / "adapt.md").exists()
+    assert names(tmp_path / "out") == ["wax", "wax.new"]
+    assert not (tmp_path / "out" / "adapt.md").read_text().startswith("|")  # no table, since nothing was asked
     first = digests(tmp_path / "out")
     query = {"document": "wax", "question": "What does Dry Ferry sell?", "answer": "wax"}
     (tmp_path / "queries.jsonl").write_text(json.dumps(query) + "\n")
@@ -239,7 +242,7 @@ def test_without_queries_all_edits_are_taken_or_the_first(whole, tmp_path, capsy
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "documents.jsonl").write_text('{"passage": "They say that Dry Ferry is led by Irving."}\n')
     run(tmp_path, "best", "--adapters", "each")
-    assert "1 edits, none rewarded" in (said := capsys.readouterr().err) and "nothing was measured" in said
+    assert "1 edits, none rewarded" in (said := capsys.readouterr().err) and "no answers were measured" in said
     run(tmp_path, "every", "--adapters", "each", "--keep", "null")
     assert "2 edits, none rewarded" in capsys.readouterr().err
 
@@ -267,7 +270,7 @@ def adapt_folder(folder: Path, *options: str) -> Path:
 def test_what_a_folder_held_besides_is_written_down(vault, capsys):
     output = adapt_folder(vault)
     assert "1 document, 1 passage; 2 files left out" in capsys.readouterr().err
-    assert (output / "adapt.md").read_text().splitlines() == [
+    assert (output / "adapt.md").read_text().splitlines()[2:] == [
         f"- {vault}: read 1 of 3 files; no documents: 1 .png (photo.png); 1 cannot be used",
         f"- left out {vault}/empty.md: expected data, got an empty file: write it again",
     ]
@@ -391,7 +394,11 @@ def test_an_adapter_that_diverged_is_not_written_and_the_others_are(tmp_path, mo
     assert names(tmp_path / "out") == [name for name in names(tmp_path / "whole") if name != "first"]
     expected = r"^first: not written, since its training diverged \(the .* at step \d+ of \d+\): lower "
     assert re.search(expected, said.err, re.MULTILINE)
-    assert "saved: 2 adapters in " in said.err
+    *_, written, last = said.err.splitlines()
+    assert written == f"written, though of no use: 2 adapters in {tmp_path / 'out' / 'adapters'}"
+    assert re.fullmatch(
+        r"learnt nothing \(one each\): accuracy 0\.\d+ before, .*; why: .*2 optimizer steps; try: .*", last
+    )
     rows = [[cell.strip() for cell in line.split("|")] for line in said.out.splitlines() if line.startswith("| ")]
     assert [row[4] for row in rows].count("diverged") == 1
     note = "1 adapter diverged, which counts as the policy without it: lower inner_loop.learning_rate."

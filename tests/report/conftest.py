@@ -71,11 +71,33 @@ def write_run(folder: Path, journals: dict, *, config: dict | None = CONFIG, tab
     return folder
 
 
+def write_six(folder: Path) -> list[Path]:
+    """Six finished fits of two rounds: two filters with three seeds each, on the same eight held-out passages."""
+    made = []
+    for name, gain in (("ReSTEMFilter", 0.125), ("RandomFilter", 0.03125)):
+        for seed in range(3):
+            train = [[scored(0.25 + 0.25 * edit, edit_index=edit, title="Lamp") for edit in range(3)]]
+            journals = {f"train-{number:03}": train for number in range(2)}
+            for number in range(3):
+                score = 0.25 + gain * number * (1 + seed / 4)
+                journals[f"validation-{number:03}"] = [
+                    [scored(score, context_id=str(row), baseline=0.125, title=f"Passage {row}", passage_digest=f"{row}")
+                     for row in range(8)]
+                ]  # fmt: skip
+            config = {
+                "trainer": {"max_epochs": 2, "default_root_dir": f"runs/{name}-{seed}"},
+                "model": {"source": {"name": "lab"}, "grader": "exact_match", "seed": seed},
+                "filter": {"class_path": f"seal_lightning.callbacks.{name}", "init_args": {"k": 2}},
+            }
+            made.append(write_run(folder / f"{name}-{seed}", journals, config=config, table=True))
+    return made
+
+
 @pytest.fixture(scope="session")
 def runs() -> SimpleNamespace:
-    """`scored`, `rejected`, `dropped` and `write_run`, for tests that make runs of their own."""
+    """`scored`, `rejected`, `dropped`, `write_run` and `write_six`, for tests that make runs of their own."""
     return SimpleNamespace(
-        plain=PLAIN, scored=scored, rejected=rejected, dropped=dropped, write=write_run, config=CONFIG
+        plain=PLAIN, scored=scored, rejected=rejected, dropped=dropped, write=write_run, config=CONFIG, six=write_six
     )
 
 

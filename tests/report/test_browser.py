@@ -56,6 +56,10 @@ CONTRAST = """() => {
 }"""
 
 
+# Where the figure of groups ends, in pixels from the top of the page; null where there is none.
+BOTTOM = "document.querySelector('svg.groups')?.getBoundingClientRect().bottom ?? null"
+
+
 @dataclass
 class Seen:
     """What a browser saw of one page."""
@@ -70,6 +74,7 @@ class Seen:
     overflow: dict = field(default_factory=dict)
     contrast: dict = field(default_factory=dict)
     background: dict = field(default_factory=dict)
+    bottom: dict = field(default_factory=dict)
 
 
 def evil_run(runs, folder):
@@ -115,6 +120,7 @@ def look(browser, path, size):
         page.on("pageerror", lambda error: seen.complaints.append(str(error)))
         page.on("dialog", lambda dialog: seen.complaints.append(dialog.message))
         page.goto(path.as_uri())
+        seen.bottom[width] = page.evaluate(BOTTOM)
         page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
         seen.hit = seen.hit or page.evaluate("window.hit ?? null")
         seen.text = page.evaluate("document.body.textContent")
@@ -132,7 +138,8 @@ def seen(runs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     made = (evil_run(runs, folder / "evil"), large_run(runs, folder / "large"), runs.write(folder / "begun", {}))
     evil, large, begun = (read(str(run)) for run in made)
-    contents = {"evil": [evil], "large": [large], "several": [large, evil, begun]}
+    six = [read(str(run)) for run in runs.six(folder / "six")]
+    contents = {"evil": [evil], "large": [large], "several": [large, evil, begun], "groups": six}
     pages = {name: render(content, now=0)[0] for name, content in contents.items()}
     pages["slipped"] = render([begun], now=0)[0].replace("</main>", f"{SLIPPED}</main>")
     found = {}
@@ -146,7 +153,7 @@ def seen(runs, tmp_path_factory):
     return found
 
 
-PAGES = ("evil", "large", "several")
+PAGES = ("evil", "large", "several", "groups")
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -176,6 +183,14 @@ def test_hostile_texts_are_shown_as_they_are(seen):
     shown = EVIL.replace("\x00", "⟨U+0000⟩").replace("\x1b", "⟨U+001B⟩").replace("\u202e", "⟨U+202E⟩")
     assert text.count(shown.replace("\u2066", "⟨U+2066⟩")) > 5
     assert "\u202e" not in text and "49" not in text.partition("{{ 7*7 }}")[0][-200:]
+
+
+def test_six_runs_in_two_settings_fit_one_screen(seen):
+    """One table and one figure, 800 pixels high at most; everything else is folded below."""
+    page = seen["groups"]
+    assert page.bottom[1180] <= 800
+    assert "6 runs in 2 groups, which differ in filter. Runs of a group differ only in their seed." in page.text
+    assert "Intervals are 95 %, over 3 seeds (Student's t)." in page.text
 
 
 def test_pages_stay_small(seen):

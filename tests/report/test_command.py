@@ -85,13 +85,21 @@ def test_only_a_report_is_written_over(report, fitted, output, taken):
 
 
 def test_several_runs_on_one_page(report, fitted, runs):
-    one, other = fitted("one"), fitted("other", config={**runs.config, "model": {"source": {"name": "big"}}})
+    model = {**runs.config["model"], "source": {"name": "big"}}
+    one, other = fitted("one"), fitted("other", config={**runs.config, "model": model})
     assert report(one, other)[0] == 0
     outline = Outline((one / "report.html").read_text())
     assert len(set(outline.ids)) == len(outline.ids)
     text = (one / "report.md").read_text()
     assert "| model.source.name | lab | big |" in text
-    assert "other against one: +0.0 points (+0.0 to +0.0) with own edits at the end, over 2 contexts in common." in text
+    assert "2 runs, which differ in source.name." in text
+    assert (
+        "- The base models differ, so accuracies start from different places: name lab (one); name big (other)." in text
+    )
+    assert (
+        "other: source.name big against the first: +0.0 points (+0.0 to +0.0) after round 1, paired over the same 2 "
+        "contexts; 95 % over contexts (bootstrap), which says nothing about other seeds."
+    ) in text
 
 
 def test_runs_of_the_same_name_are_told_apart_by_their_places(report, fitted, monkeypatch, tmp_path):
@@ -101,7 +109,7 @@ def test_runs_of_the_same_name_are_told_apart_by_their_places(report, fitted, mo
     assert report(one.relative_to(tmp_path), two.relative_to(tmp_path), "other", "--output", "x.html")[0] == 0
     text = (tmp_path / "x.md").read_text()
     assert [line for line in text.splitlines() if line.startswith("# ")][1:] == ["# a/run", "# b/run", "# other"]
-    assert "b/run against a/run: +0.0 points" in text
+    assert "b/run against the first: +0.0 points" in text
     assert '<a href="#run-2">b/run</a>' in (tmp_path / "x.html").read_text()
 
 

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from seal_lightning.pairing import digest_of
-from seal_lightning.report.group_tables import render_figure, render_groups, rows_of
+from seal_lightning.report.group_tables import render_figure, render_groups
 from seal_lightning.report.groups import contrast, group_runs, t_interval, t_quantile
 from seal_lightning.report.read import read
 
@@ -183,11 +183,12 @@ def test_a_seed_that_only_one_group_has_does_not_unpair_them(fit):
     assert (found.mean, found.low, found.high, found.unit, found.count) == (-0.25, -0.25, -0.25, "seeds", 2)
 
 
-def test_repeats_of_one_seed_are_no_seeds(fit):
-    (group,) = group_runs([fit(name, [0.5] * 4, model__seed=3) for name in ("one", "two")])
-    assert group.name == "one, two"
-    assert group.last is not None and group.last.unit == "contexts"
-    assert rows_of([group])[0].last == group.last and "| 2 of 1 seed |" in render_groups([group])
+def test_repeats_of_one_seed_are_no_sample_of_seeds(fit):
+    """They differ in something that is no setting, such as code, or in nothing."""
+    one, other, third = (fit(name, [0.5] * 4, model__seed=3) for name in ("one", "two", "three"))
+    groups = group_runs([one, fit("rank", [0.5] * 4, model__rank=3), other, third])
+    assert [group.name for group in groups] == ["one", "rank 3", "two", "three"]
+    assert contrast(groups[2], groups[0]).unit == "contexts"
 
 
 def test_a_run_that_is_behind_holds_its_group_back(fit):

@@ -7,7 +7,6 @@ from seal_lightning.report.measure import (
     DirectiveValue,
     Quartiles,
     changes_of,
-    difference,
     kept_of,
     measure,
     quartiles,
@@ -33,6 +32,15 @@ def test_a_round(measured):
     assert found.lines == Quartiles(1.75, 2, 2, 2)
     assert found.asking == 3 / 7  # of the lines hold a question mark
     assert [(edit.context_id, edit.edit_index) for edit in found.kept or ()] == [("lamp", 0), ("tarn", 0)]
+
+
+def test_the_mean_reward_lies_in_its_interval(runs, tmp_path):
+    """Both count every context alike, however many of its edits can be used."""
+    many = [runs.scored(1.0, context_id=name, edit_index=edit) for name in "abc" for edit in range(8)]
+    single = [runs.scored(0.0, context_id=name) for name in "defghij"]
+    (found,) = measure(read(str(runs.write(tmp_path, {"train-000": [[*many, *single]]})))).rounds
+    assert found.rewards.mean == pytest.approx(0.3)
+    assert found.interval[0] < 0.3 < found.interval[1]
 
 
 def test_the_accuracy_of_a_run(measured):
@@ -138,16 +146,6 @@ def test_endpoints(runs, tmp_path):
     assert (run.usage["grading"].requests, run.total.dollars) == (4, 1.0)
 
 
-def test_runs_are_compared_over_common_contexts(runs, tmp_path, measured):
-    one = measured()
-    journals = {"validation-000": [[runs.scored(0.25, context_id="fen")]]}
-    other = measure(read(str(runs.write(tmp_path / "other", journals))))
-    found = difference(other, one)
-    assert found is not None and (found.mean, found.contexts) == (-0.75, 1)
-    alone = measure(read(str(runs.write(tmp_path / "alone", {"validation-000": [[runs.scored(0, context_id="x")]]}))))
-    assert difference(alone, one) is None
-
-
 def test_small_things():
     assert quartiles([]) is None
     assert quartiles([7]) == Quartiles(7, 7, 7, 7)
@@ -184,14 +182,14 @@ def test_where_marks_lie(measured):
         ("edits", "25.00%"),
         ("last", "75.00%"),
     ]
-    strips = strips_of(run.rounds)
+    strips = strips_of(run.rounds, {"tarn": "The tarn"})
     assert strips is not None and (strips.rounds, strips.left_out) == ((1,), 0)
-    assert [(row.context_id, row.rewards) for row in strips.rows] == [
+    assert [(row.title, row.rewards) for row in strips.rows] == [
         ("lamp", ("1.00, 0.00",)),
-        ("tarn", ("0.50, 0.50",)),
+        ("The tarn", ("0.50, 0.50",)),
     ]
     assert strips.rows[0].dots == ((Dot("0.00%", 3.7, False), Dot("100.00%", 3.7, True)),)
-    assert strips_of([]) is None and trend_of([run]) is None  # one round is no trend
+    assert strips_of([], {}) is None and trend_of([run]) is None  # one round is no trend
 
 
 def test_a_trend(runs, tmp_path):

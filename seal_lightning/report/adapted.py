@@ -1,0 +1,139 @@
+"""The adapters of `seal adapt` as its folder tells of them: what each was asked before and after, and what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from seal_lightning.bounded import parse_json
+
+ALL = "all"  # the folder of the adapter that learnt all documents
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A document and what was answered about it: accuracies without and with the adapter, in [0, 1]."""
+
+    document: str
+    title: str
+    queries: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One adapter.
+
+    Attributes:
+        name: Of its folder.
+        asked: What it was asked; empty where there were no queries.
+        steps: Optimizer steps.
+        tokens: Trained, over all epochs.
+        loss: Mean of its last epoch; None where that is not known.
+        left_out: What was cut or skipped, counted as in `left_out`.
+        learnt: Whether it learnt anything: yes, not certain or no; empty in folders of earlier versions.
+        how: How that shows, and where it learnt nothing why, and what to try.
+        why: Empty where it learnt something.
+        advice: Empty where it learnt something.
+    """
+
+    name: str
+    asked: tuple[Asked, ...] = ()
+    steps: int = 0
+    tokens: int = 0
+    loss: float | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    learnt: str = ""
+    how: str = ""
+    why: str = ""
+    advice: str = ""
+
+    @property
+    def title(self) -> str:
+        """Of its document, or what it is."""
+        if self.name == ALL:
+            return "one for all documents"
+        return self.asked[0].title if len(self.asked) == 1 else self.name
+
+    @property
+    def before(self) -> float | None:
+        return fmean(one.before for one in self.asked) if self.asked else None
+
+    @property
+    def after(self) -> float | None:
+        return fmean(one.after for one in self.asked) if self.asked else None
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """A document with what its own adapter answers, and the one for all; None where there is none."""
+
+    title: str
+    queries: int
+    before: float
+    each: float | None
+    together: float | None
+
+
+def read_adapter(path: Path) -> Adapter:
+    """From its `adaptation.json`; what is missing there or of another kind is left empty."""
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = {}
+    content = found if isinstance(found, dict) else {}
+    counts = content.get("left_out")
+    said = content.get("learnt")
+    verdict = said if isinstance(said, dict) else {}
+    loss = content.get("loss")
+    return Adapter(
+        name=path.parent.name,
+        asked=tuple(_asked(content.get("measured"))),
+        steps=_whole(content.get("steps")),
+        tokens=_whole(content.get("trained_tokens")),
+        loss=float(loss) if isinstance(loss, int | float) else None,
+        left_out={str(name): n for name, n in counts.items() if isinstance(n, int)} if isinstance(counts, dict) else {},
+        **{name: str(verdict.get(name, "")) for name in ("learnt", "how", "why", "advice")},
+    )
+
+
+def _asked(rows: Any) -> Iterator[Asked]:
+    for row in rows if isinstance(rows, list) else []:
+        scores = [_scores(row), _scores(row.get("before"))] if isinstance(row, dict) else [[], []]
+        if scores[0] and scores[1]:
+            name = str(row.get("document", ""))
+            yield Asked(name, str(row.get("title") or name), len(scores[0]), fmean(scores[1]), fmean(scores[0]))
+
+
+def _scores(row: Any) -> list[float]:
+    scores = row.get("scores") if isinstance(row, dict) else None
+    return [float(one) for one in scores if isinstance(one, int | float)] if isinstance(scores, list) else []
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def documents_of(adapters: Sequence[Adapter]) -> list[DocumentRow]:
+    """What was asked, by document: without an adapter, with its own, with the one for all."""
+    each = {one.document: one for adapter in adapters if adapter.name != ALL for one in adapter.asked}
+    together = {one.document: one for adapter in adapters if adapter.name == ALL for one in adapter.asked}
+    rows = []
+    for name in {**each, **together}:
+        own, common = each.get(name), together.get(name)
+        known = own or common
+        assert known is not None
+        rows.append(
+            DocumentRow(
+                known.title,
+                known.queries,
+                known.before,
+                own.after if own else None,
+                common.after if common else None,
+            )
+        )
+    return rows
