@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from seeds import Scores, print_gain, print_table, read_options, run_fits
+from seeds import Scores, print_gain, print_table, read_options, sweep
 
 from seal_lightning.journal import read_validations
 from seal_lightning.tasks.arc.figures import arc_tables
@@ -29,10 +29,9 @@ BEFORE, IN_CONTEXT = "untrained self-edits", "in-context"
 
 
 def run_seeds(folder: Path, seeds: Sequence[int], *, jobs: int, options: Sequence[str]) -> dict[int, float]:
-    """The seconds that each seed's run took; its run folder is `folder/seed-N`."""
-    places = ("model.seed", "data.train.seed", "data.validation.seed")
-    fits = {f"seed-{seed}": [*(f"--{place}={seed}" for place in places), *options] for seed in seeds}
-    return dict(zip(seeds, run_fits(folder, fits, config=CONFIG, jobs=jobs).values(), strict=True))
+    """The seconds that each seed's run took; its run folder is `folder/seed=N`."""
+    seeded = ("model.seed", "data.train.seed", "data.validation.seed")
+    return dict(zip(seeds, sweep(folder, seeds, *options, config=CONFIG, seeded=seeded, jobs=jobs), strict=True))
 
 
 def scores_of(run: Path) -> Scores:
@@ -52,8 +51,8 @@ def main() -> None:
     options, others = read_options(__doc__, seeds=3)
     folder, seeds = Path(tempfile.mkdtemp(prefix="seal-arc-")), options.seeds
     seconds = run_seeds(folder, seeds, jobs=options.jobs, options=others)
-    print(f"\nthe run with seed {seeds[0]}:\n\n{arc_tables(read_validations(folder / f'seed-{seeds[0]}'))}\n")
-    scores = [scores_of(folder / f"seed-{seed}") for seed in seeds]
+    print(f"\nthe run with seed {seeds[0]}:\n\n{arc_tables(read_validations(folder / f'seed={seeds[0]}'))}\n")
+    scores = [scores_of(folder / f"seed={seed}") for seed in seeds]
     shutil.rmtree(folder)
     learnt = report(scores, seeds)
     print(

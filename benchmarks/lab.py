@@ -21,7 +21,7 @@ from statistics import fmean
 from typing import Any
 
 import yaml
-from seeds import Scores, print_gain, print_table, read_options, run_fits
+from seeds import Scores, print_gain, print_table, read_options, sweep
 
 from seal_lightning.journal import read_validations
 from seal_lightning.lab import LabDataModule
@@ -31,24 +31,22 @@ from seal_lightning.typical import edits_by_context, mean_score
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE.parent / "configs" / "quickstart.yaml"
+RUN, CONTROL = "ReSTEMFilter", "RandomFilter"
 
 
 def run_seeds(folder: Path, seeds: Sequence[int], *, jobs: int, options: Sequence[str] = ()) -> None:
-    """Every seed's run and control, in `folder/seed-N` and `folder/control-N`."""
-    fits = {}
-    for seed in seeds:
-        seeded = [*options, "--model.seed", str(seed), "--data.seed", str(seed)]
-        fits[f"seed-{seed}"] = seeded
-        fits[f"control-{seed}"] = [*seeded, *CONTROL, "--filter.seed", str(seed)]
-    run_fits(folder, fits, config=CONFIG, jobs=jobs)
+    """Every seed's run and control, in folders that `run_of` knows."""
+    filters = f"filter={RUN},{CONTROL}"
+    sweep(folder, seeds, "--over", filters, *options, config=CONFIG, seeded=("model.seed", "data.seed"), jobs=jobs)
+
+
+def run_of(folder: Path, seed: int, kept_by: str) -> Path:
+    return folder / f"filter={kept_by}_seed={seed}"
 
 
 def scores_of(folder: Path, seed: int) -> Scores:
     """What a seed came to, by row; each passage's edits averaged."""
-    found, control = (
-        read_validations(folder / f"seed-{seed}"),
-        read_validations(folder / f"control-{seed}"),
-    )
+    found, control = (read_validations(run_of(folder, seed, kept_by)) for kept_by in (RUN, CONTROL))
     scores: Scores = {}
     for kind in ("passage", "written"):
         scores[kind] = [rollout.score for rollout in found[0] if rollout.kind == kind]
@@ -64,7 +62,7 @@ def scores_of(folder: Path, seed: int) -> Scores:
 
 def styles(folder: Path, seed: int, round: int) -> Counter[str]:
     """How many lines of each style the held-out edits of a round have; for looking at, no part of the algorithm."""
-    run = folder / f"seed-{seed}"
+    run = run_of(folder, seed, RUN)
     options = yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]
     facts = {name: passage.facts for name, passage in LabDataModule(**options).held_out_passages().items()}
     counts: Counter[str] = Counter()
@@ -87,7 +85,7 @@ def main() -> None:
     seconds = time.monotonic() - started
     scores = [scores_of(folder, seed) for seed in seeds]
     result = report(scores, seeds, seconds)
-    last = max(read_validations(folder / f"seed-{seeds[0]}"))
+    last = max(read_validations(run_of(folder, seeds[0], RUN)))
     for round in (0, last):
         counts = sum((styles(folder, seed, round) for seed in seeds), Counter())
         result[f"lines after round {round}"] = dict(counts)

@@ -1,18 +1,18 @@
-"""One configuration with several seeds: the runs, and what they come to together. `lab.py` and `arc.py` use it.
+"""One configuration with several seeds, run by `seal sweep`, and what a benchmark has to say of it beside that.
 
 Intervals are 95 % bootstrap intervals that draw seeds first and then contexts within a seed.
 """
 
 import argparse
+import json
 import os
 import random
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from seal_lightning.quickstart import start_fit
+from seal_lightning.cli import main
 
 Scores = dict[str, list[float]]  # of a seed, by row of the table: one score a held-out context
 
@@ -29,18 +29,15 @@ def read_options(description: str | None, *, seeds: int) -> tuple[argparse.Names
     return options, others
 
 
-def run_fits(folder: Path, fits: Mapping[str, Sequence[str]], *, config: Path, jobs: int) -> dict[str, float]:
-    """The seconds that each run took, by name; a run has its options and the folder `folder/NAME`."""
-
-    def run(name: str) -> float:
-        started = time.monotonic()
-        start_fit(folder / name, *fits[name], config=config, quiet=True).wait()
-        seconds = time.monotonic() - started
-        print(f"{name.replace('-', ' ')}: {seconds:.0f} s", flush=True)
-        return seconds
-
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        return dict(zip(fits, pool.map(run, fits), strict=True))
+def sweep(
+    folder: Path, seeds: Sequence[int], *options: str, config: Path, seeded: Sequence[str], jobs: int
+) -> list[float]:
+    """Run `seal sweep` in `folder`; the seconds that each run took. Ends the process where a run fails."""
+    listed = ",".join(map(str, seeds))
+    command = ["sweep", "--config", str(config), "--output", str(folder), "--jobs", str(jobs), *options]
+    if code := main([*command, "--seeds", f"[{listed}]", "--seeded", ",".join(seeded)]):
+        sys.exit(code)
+    return [row["seconds"] for row in json.loads((folder / "sweep.json").read_text())["runs"]]
 
 
 def print_table(

@@ -17,7 +17,7 @@ from typing import Any
 from seal_lightning.errors import ConfigError
 from seal_lightning.extras import install
 from seal_lightning.offline import Parser, write_file
-from seal_lightning.report.folders import read_all
+from seal_lightning.report.nested import read_all
 
 OURS = re.compile(rb"Written \d{4}-\d\d-\d\d \d\d:\d\d UTC by seal-lightning ")  # in the last line of both files
 DESCRIPTION = """\
