@@ -26,7 +26,6 @@ from seeds import Scores, print_gain, print_table, read_options, sweep
 from seal_lightning.journal import read_validations
 from seal_lightning.lab import LabDataModule
 from seal_lightning.lab.lines import STYLE_SHARES, style_counts
-from seal_lightning.quickstart import CONTROL
 from seal_lightning.typical import edits_by_context, mean_score
 
 HERE = Path(__file__).resolve().parent

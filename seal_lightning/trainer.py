@@ -21,6 +21,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.profilers import PyTorchProfiler
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from seal_lightning.beginning import Loggers
@@ -104,6 +105,8 @@ class SEALTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         check_flags({**kwargs, "log_every_n_steps": log_every_n_steps, "num_sanity_val_steps": num_sanity_val_steps})
+        if kwargs.get("profiler") == "pytorch":  # by default it records from the second batch on: no E-step
+            kwargs["profiler"] = PyTorchProfiler(schedule=None, row_limit=-1)
         if barebones:  # which Lightning refuses to combine with any of them
             logger, log_every_n_steps = logger or None, None
         elif logger is None or logger is True:

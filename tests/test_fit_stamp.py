@@ -3,6 +3,7 @@
 Here an option is tried: with another value of it, the stamp differs, or it does not.
 """
 
+import inspect
 import json
 import logging
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from seal_lightning import command_line
+from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
 from seal_lightning.fit_stamp import fit_stamp, is_noted
 from seal_lightning.stamping import changed_keys
 
@@ -26,7 +28,6 @@ STAMPED = {
     "trainer.limit_train_batches": "3",
     "trainer.limit_val_batches": "3",
     "trainer.overfit_batches": "2",
-    "trainer.val_check_interval": "0.5",
     "trainer.check_val_every_n_epoch": "2",
     "trainer.accumulate_grad_batches": "2",
     "trainer.gradient_clip_val": "0.5",
@@ -122,6 +123,7 @@ FREE = {
     "trainer.allow_other_versions": "true",
     "trainer.inference_mode": "true",
     "trainer.num_sanity_val_steps": "0",
+    "trainer.val_check_interval": "1.0",  # the only value that a fit may have
     "trainer.enable_model_summary": "true",
     "trainer.accelerator": "cpu",
     "trainer.strategy": "ddp",
@@ -131,6 +133,7 @@ FREE = {
     "trainer.enable_checkpointing": "true",
     "trainer.enable_progress_bar": None,  # not without the progress of the E-step
     "trainer.enable_rollout_table": "false",
+    "trainer.enable_checkpoint_selection": "true",
     "trainer.benchmark": "true",
     "trainer.profiler": "simple",
     "trainer.detect_anomaly": "true",
@@ -156,6 +159,8 @@ FREE = {
 }
 # What an option needs beside it.
 WITH = {"model.e_step.score_by": ["--model.e_step.repeats", "1"]}
+# What the groups are where nobody says otherwise, of whose options each is classified.
+OURS = {"checkpoint": CheckpointSelection, "table": RolloutTable, "progress": EStepProgress}
 NO_SETTINGS = {"help", "config", "print_config"}
 # By the base model's weights and tokenizer, which these would load; tests/test_model.py shows that those tell them.
 BY_WEIGHTS = {"revision", "quantization", "gguf_file", "date", "template_args"}
@@ -206,7 +211,9 @@ def options_of_fit(begun):
     actions = begun()._subcommand_parsers["fit"]._actions
     names = {name.removeprefix("--") for action in actions for name in action.option_strings if name.startswith("--")}
     names = {name for name in names if not name.endswith((".help", "+"))}
-    return {name for name in names if not any(other.startswith(f"{name}.") for other in names)} - NO_SETTINGS
+    names = {name for name in names if not any(other.startswith(f"{name}.") for other in names)} - NO_SETTINGS
+    of_groups = {f"{group}.{name}" for group, kind in OURS.items() for name in inspect.signature(kind).parameters}
+    return names - OURS.keys() | of_groups
 
 
 def test_every_option_is_classified(begun):

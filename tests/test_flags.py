@@ -10,9 +10,9 @@ from pathlib import Path
 import flags
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, EarlyStopping, ModelCheckpoint, Timer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from seal_lightning.callbacks import ReSTEMFilter
 from seal_lightning.cli import main
@@ -109,7 +109,7 @@ def _run(command, folder, capsys, options):
 
 
 @contextmanager
-def reports_of_profilers(level=logging.INFO):
+def reports_of_profilers(level: int | None = logging.INFO):
     """What Lightning's profilers report, which they do to their logger."""
     logger, said = logging.getLogger("lightning.pytorch.profilers"), []
     handler = logging.Handler()
@@ -310,6 +310,12 @@ def test_a_fast_dev_run_tries_the_m_step_where_nothing_is_kept(runs, caplog):
     run = runs("fit", fast_dev_run=True, filter=Nothing())
     assert run.batches == 1
     assert "no self-edit was kept, the M-step is tried on one all the same" in caplog.text
+
+
+@pytest.mark.parametrize("profiler", ["advanced", "pytorch"])
+def test_other_profilers_have_the_phases_too(runs, profiler):
+    run = runs("validate", profiler=profiler, limit_val_batches=1)
+    assert all(f"[SEAL]{phase}" in run.printed for phase in ("sampling", "inner loop", "answering", "grading"))
 
 
 def test_predictions_are_given_to_writers_of_predictions(runs):
