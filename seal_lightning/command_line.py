@@ -27,16 +27,15 @@ from seal_lightning.data import SEALDataModule
 from seal_lightning.digests import damage, read_record
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.escaping import visible
-from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
-from seal_lightning.fit_stamp import told_changes
+from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.hooks import EditFilter
-from seal_lightning.journal import read_fit, read_validations
-from seal_lightning.left_out import MISSING, render_left_out, total_left_out
+from seal_lightning.journal import read_fit
+from seal_lightning.left_out import render_left_out, total_left_out
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, without_backspaces
 from seal_lightning.predicted import save_answers, save_edits
 from seal_lightning.predictions import predict
-from seal_lightning.run_config import SaveConfigBesideRun, check_folder
+from seal_lightning.run_config import SaveConfigBesideRun
 from seal_lightning.saving import SavingError, disk_error, save_text
 from seal_lightning.stopping import work_begins
 from seal_lightning.trainer import SEALTrainer
@@ -52,29 +51,27 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
     Raises:
         ConfigError: An option is unknown or has a value that cannot work.
     """
-    command = args[0]
     set_log_level("warning")
     with quiet_threads():
-        SEALCLI(
-            SEALModule,
-            SEALDataModule,
-            subclass_mode_data=True,
-            trainer_class=SEALTrainer,
-            parser_class=SEALParser,
-            parser_kwargs={
-                command: {
-                    "description": COMMANDS[command],
-                    "usage": f"seal {command} [--config FILE ...] [--KEY VALUE ...]",
-                }
-            },
-            save_config_callback=SaveConfigBesideRun,
-            save_config_kwargs={"save_to_log_dir": False},
-            seed_everything_default=False,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=Arguments(args, files),
-            command=command,
-        )
+        SEALCLI(SEALModule, args=Arguments(args, files), **_of_command(args[0]))
+
+
+def _of_command(command: str) -> dict[str, Any]:
+    """The arguments of `SEALCLI` that are the same whatever is on the command line."""
+    usage = f"seal {command} [--config FILE ...] [--KEY VALUE ...]"
+    return {
+        "datamodule_class": SEALDataModule,
+        "subclass_mode_data": True,
+        "trainer_class": SEALTrainer,
+        "parser_class": SEALParser,
+        "parser_kwargs": {command: {"description": COMMANDS[command], "usage": usage}},
+        "save_config_callback": SaveConfigBesideRun,
+        "save_config_kwargs": {"save_to_log_dir": False},
+        "seed_everything_default": False,
+        "auto_configure_optimizers": False,
+        "load_from_checkpoint_support": False,
+        "command": command,
+    }
 
 
 LIBRARIES = "lightning lightning.pytorch lightning.fabric transformers peft huggingface_hub bitsandbytes".split()
@@ -215,7 +212,6 @@ class SEALCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """As Lightning's, with the run folder in one hand until the last table is written."""
         with self.trainer.owning_folder():
-            check_folder(Path(self.trainer.default_root_dir), subcommand)
             super()._run_subcommand(subcommand)
 
     def validate(self, **options: Any) -> None:
@@ -286,8 +282,7 @@ class SEALCLI(LightningCLI):
 
     def after_fit(self) -> None:
         run = Path(self.trainer.default_root_dir)
-        if validations := read_validations(run):
-            self._print_table("fit", rounds_table(validations), validations, every=read_fit(run))
+        self._print_table("fit")
         self._say_usage(read_fit(run))
         self._say(f"run folder: {run}  (journal, checkpoints, tables, config.yaml)")
         if (run / "policy").exists() and self.trainer.is_global_zero:
@@ -310,13 +305,11 @@ class SEALCLI(LightningCLI):
             self._say(said)
 
     def after_validate(self) -> None:
-        evaluated = self.model.evaluated
-        self._print_table("validation", accuracy_table(evaluated), {self.model.rounds_done: evaluated})
+        self._print_table("validation")
         self._say_usage(self.model.evaluated)
 
     def after_test(self) -> None:
-        evaluated = self.model.evaluated
-        self._print_table("test", accuracy_table(evaluated), {self.model.rounds_done: evaluated})
+        self._print_table("test")
         self._say_usage(self.model.evaluated)
 
     def _say_usage(self, rollouts: Sequence[Rollout]) -> None:
@@ -328,27 +321,53 @@ class SEALCLI(LightningCLI):
             save_text(path, json.dumps(asdict(usage), indent=1) + "\n")
             self._say(text)
 
-    def _print_table(
-        self,
-        name: str,
-        rows: Sequence[Row],
-        validations: Mapping[int, Sequence[Rollout]],
-        *,
-        every: Sequence[Rollout] = (),
-    ) -> None:
-        """The accuracy table, and below it what the task has to add and what was cut or left out of all rollouts."""
-        if not self.trainer.is_global_zero:
-            return
-        run = Path(self.trainer.default_root_dir)
-        more = self.model.e_step.task.tables(validations)
-        missing = render_left_out(total_left_out(every or self.model.evaluated))
-        changed = told_changes(run) if name == "fit" else ""
-        parts = (render_table(rows), more, changed, f"{MISSING} {missing}." if missing else "")
-        text = "\n\n".join(part for part in parts if part)
-        save_text(run / f"{name}.md", text + "\n")
-        save_text(run / f"{name}.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-        self._say(f"{text}\nsaved: {run / name}.md and .json")
+    def _print_table(self, name: str) -> None:
+        """The table, which the trainer has saved."""
+        if self.trainer.is_global_zero and self.trainer.table:
+            run = Path(self.trainer.default_root_dir)
+            self._say(f"{self.trainer.table}\nsaved: {run / name}.md and .json")
 
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero:
             print(text, flush=True)
+
+
+class _ParsedOnly(SEALCLI):
+    """Reads settings that are no command line, and stops there."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        actions = self._subcommand_parsers[self.command]._actions
+        try:
+            with sections_of(plain_options(actions)):
+                self.config = parser.parse_object({"subcommand": self.command, self.command: dict(args)})
+        except (ParserError, TypeError, ValueError) as error:
+            raise ConfigError(explain(str(error))) from error
+
+    def _set_seed(self) -> None:
+        """Nothing runs."""
+
+    def before_instantiate_classes(self) -> None:
+        """Nothing runs."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing is made."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing runs."""
+
+
+def parse_settings(
+    command: str, model: type[SEALModule], settings: Mapping[str, Any]
+) -> tuple[LightningArgumentParser, Any]:
+    """A command's parser, and settings as it reads them: checked, with the defaults of what they leave out.
+
+    Args:
+        command: fit, validate, test or predict.
+        model: The class whose options `model` are.
+        settings: As a config file has them.
+
+    Raises:
+        ConfigError: The command would not take them.
+    """
+    cli = _ParsedOnly(model, args=settings, **_of_command(command))
+    return cli._parser(command), cli.config[command]

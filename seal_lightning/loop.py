@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from statistics import fmean, pstdev
 from typing import Any, Literal
 
@@ -208,7 +209,8 @@ class SEALFitLoop(_FitLoop):
         tell_left_out(f"round {round + 1}", rollouts, only=trainer.is_global_zero)
         module.e_step_metrics = e_step_metrics(rollouts, groups, self.kept, time.perf_counter() - started)
         trainer._logger_connector.log_metrics(module.e_step_metrics)
-        notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
+        with logging_in_round(module):
+            notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
 
     def _filter(self) -> EditFilter:
         return the_filter(self.seal_trainer.callbacks)
@@ -253,6 +255,16 @@ class SEALFitLoop(_FitLoop):
         trainer.training = True
         trainer._logger_connector._first_loop_iter = first_iteration
         torch.set_grad_enabled(True)
+
+
+@contextmanager
+def logging_in_round(module: Any) -> Iterator[None]:
+    """Within it `module.log` works as in `on_train_epoch_start`: loggers and whoever monitors see it with the round."""
+    before, module._current_fx_name = module._current_fx_name, "on_train_epoch_start"
+    try:
+        yield
+    finally:
+        module._current_fx_name = before
 
 
 def e_step_metrics(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch.optim.lr_scheduler import LambdaLR
 
 from seal_lightning.adapters.bank import find_targets
@@ -26,12 +26,14 @@ from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.journal import read_rollouts
 from seal_lightning.left_out import tell_left_out
+from seal_lightning.loop import SEALFitLoop
 from seal_lightning.m_step import MStep, Shares, encode_example, make_loader, tell_truncated
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.partitioned import is_partitioned
 from seal_lightning.policy import PolicyTuning, TunedPolicy
 from seal_lightning.predictions import AnsweringStep, WritingStep
 from seal_lightning.questions import Questioner
+from seal_lightning.remembering import Remembers
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.run_stamp import Record
 from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, Sampler, ServerAnswerer, ServerSampler
@@ -44,7 +46,7 @@ from seal_lightning.types import Context, EditOutcome, Rollout
 DIVERGENCES = ("", "loss is", "gradient is", "weights are", "logits are")
 
 
-class SEALModule(LightningModule):
+class SEALModule(LightningModule, Remembers):
     """A self-adapting language model.
 
     Args:
@@ -142,7 +144,24 @@ class SEALModule(LightningModule):
 
     # -- the policy ------------------------------------------------------------------------------------------------
 
+    def configure_callbacks(self) -> list[Callback]:
+        """None of its own; the first of Lightning's hooks, where another trainer is told before any work.
+
+        Raises:
+            ConfigError: It is not a `SEALTrainer`.
+        """
+        self._check_trainer()
+        return []
+
+    def _check_trainer(self) -> None:
+        if not isinstance(getattr(self.trainer, "fit_loop", None), SEALFitLoop):
+            raise ConfigError(
+                f"trainer: expected a seal_lightning.SEALTrainer, got {_path(type(self.trainer))}: SEAL's rounds need "
+                "its loop, and it takes the same options"
+            )
+
     def setup(self, stage: str) -> None:
+        self._check_trainer()
         self._compared = False
         trainer: Any = self.trainer
         trainer.share_refusal()
@@ -478,6 +497,10 @@ class SEALModule(LightningModule):
             self.record = begin_run(self.trainer, self, checkpoint=saved.get("run", {}))
             self._compared = True
         self.policy.remerge(saved["merged"])
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
 
 
 def check_filter(plan: Plan, chosen: EditFilter) -> None:
