@@ -75,14 +75,14 @@ def class_path(owner: Any) -> str:
     if module == "__main__" or "<" in name:
         raise NotPlain(f"{name} is defined in {'a function' if '<locals>' in name else 'a script or notebook'}")
     parts = module.split(".")
-    for length in range(2 if module.startswith(f"{_PACKAGE}.") else len(parts), len(parts) + 1):
+    for length in range(1 if _is_ours(owner) else len(parts), len(parts) + 1):
         holder = ".".join(parts[:length])
         if getattr(sys.modules.get(holder), name, None) is owner:
             return f"{holder}.{name}"
     raise NotPlain(f"{module}.{name} cannot be imported by that name")
 
 
-def _is_ours(kind: type) -> bool:
+def _is_ours(kind: Any) -> bool:
     return kind.__module__.partition(".")[0] == _PACKAGE
 
 
