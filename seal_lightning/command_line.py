@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -31,6 +33,7 @@ from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit
 from seal_lightning.left_out import render_left_out, total_left_out
+from seal_lightning.model_class import chosen_class, with_class
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, without_backspaces
 from seal_lightning.predicted import save_answers, save_edits
@@ -40,6 +43,7 @@ from seal_lightning.saving import SavingError, disk_error, save_text
 from seal_lightning.stopping import work_begins
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
+from seal_lightning.working_folder import find_modules_here
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 log = logging.getLogger(__name__)
@@ -52,8 +56,10 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
         ConfigError: An option is unknown or has a value that cannot work.
     """
     set_log_level("warning")
+    find_modules_here(args, files)
+    model, args = chosen_class(args, files)
     with quiet_threads():
-        SEALCLI(SEALModule, args=Arguments(args, files), **_of_command(args[0]))
+        SEALCLI(model, args=Arguments(args, files), **_of_command(args[0]))
 
 
 def _of_command(command: str) -> dict[str, Any]:
@@ -122,9 +128,18 @@ class SEALParser(LightningArgumentParser):
 
     error = Parser.error
     _get_option_tuples = Parser._get_option_tuples
+    model_class: type[SEALModule] = SEALModule
 
     def format_help(self) -> str:
         return without_backspaces(super().format_help())
+
+    def dump(self, namespace: Namespace, format: str = "parser_mode", **options: Any) -> str:
+        """As jsonargparse's, with the class of the module where it is not ours."""
+        text = super().dump(namespace, format=format, **options)
+        if self.model_class is SEALModule:
+            return text
+        config = with_class(yaml.safe_load(text) or {}, self.model_class)
+        return json.dumps(config) if format.startswith("json") else yaml.safe_dump(config, sort_keys=False)
 
 
 class SEALCLI(LightningCLI):
@@ -152,6 +167,8 @@ class SEALCLI(LightningCLI):
         return {self.command: skipped[self.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        if isinstance(parser, SEALParser):
+            parser.model_class = self._model_class
         parser.add_argument(
             "--log_level", type=LogLevel, default="warning", help="Detail of the log; debug shows tracebacks."
         )
@@ -159,14 +176,14 @@ class SEALCLI(LightningCLI):
         parser.add_lightning_class_args(CheckpointSelection, "checkpoint")
         parser.add_lightning_class_args(RolloutTable, "table")
         parser.add_lightning_class_args(EStepProgress, "progress")
-        parser.set_defaults(  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
-            {
-                "data": {"class_path": "seal_lightning.data.SEALDataModule"},
-                "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"},
-                "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
-                "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
-            }
-        )
+        defaults = {  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
+            "data": {"class_path": "seal_lightning.data.SEALDataModule"},
+            "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"},
+            "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
+            "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
+        }
+        options = {action.dest for action in parser._actions}  # a module of one's own may have fewer
+        parser.set_defaults({name: default for name, default in defaults.items() if name in options})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         actions = self._subcommand_parsers[args[0]]._actions

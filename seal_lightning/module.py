@@ -8,7 +8,8 @@ fine-tuning on the kept edits; validation and test adapt to held-out contexts an
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -28,16 +29,18 @@ from seal_lightning.journal import read_rollouts
 from seal_lightning.left_out import tell_left_out
 from seal_lightning.loop import SEALFitLoop
 from seal_lightning.m_step import MStep, Shares, encode_example, make_loader, tell_truncated
+from seal_lightning.masking import safe_to_save
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.partitioned import is_partitioned
 from seal_lightning.policy import PolicyTuning, TunedPolicy
 from seal_lightning.predictions import AnsweringStep, WritingStep
 from seal_lightning.questions import Questioner
-from seal_lightning.remembering import Remembers
+from seal_lightning.remembering import Remembers, given_arguments
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.run_stamp import Record
 from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, Sampler, ServerAnswerer, ServerSampler
 from seal_lightning.seeding import derive_seed
+from seal_lightning.settings_of import NotPlain, class_path, plain
 from seal_lightning.strategies import policy_at_work
 from seal_lightning.tasks import Knowledge, Task
 from seal_lightning.types import Context, EditOutcome, Rollout
@@ -474,7 +477,34 @@ class SEALModule(LightningModule, Remembers):
             "optimizer_steps": self.optimizer_steps,
             "rounds_done": self.rounds_done,
             "run": self.record.to_dict(),
+            "settings": settings_of_module(self),
         }
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # fewer options than Lightning's: hyper-parameters lie elsewhere
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        *,
+        trust_checkpoint: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """A module with the settings of a run and the policy of its checkpoint, ready to test, predict or generate.
+
+        Args:
+            checkpoint_path: One of a run's `checkpoints/*.ckpt`.
+            map_location: The device to move it to; a trainer does that itself.
+            trust_checkpoint: Let the checkpoint name classes that are not of this package, servers, keys and paths:
+                they run as you. Unnecessary for what `kwargs` replace.
+            kwargs: Arguments of the constructor that take the place of the run's.
+
+        Raises:
+            ConfigError: There is no such checkpoint, or its settings cannot be used as they are.
+            ModelError: Base model and checkpoint do not fit.
+        """
+        from seal_lightning.restoring import restored  # which knows the options of this class
+
+        return restored(cls, checkpoint_path, map_location=map_location, trusted=trust_checkpoint, given=kwargs)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("seal")
@@ -497,6 +527,22 @@ class SEALModule(LightningModule, Remembers):
             self.record = begin_run(self.trainer, self, checkpoint=saved.get("run", {}))
             self._compared = True
         self.policy.remerge(saved["merged"])
+
+
+def settings_of_module(module: SEALModule) -> dict[str, Any]:
+    """What a module was made from, as plain values without secrets: its class, arguments, and those left out."""
+    arguments: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    for name, value in given_arguments(module).items():
+        try:
+            arguments[name] = plain(value)
+        except NotPlain as error:
+            left_out[name] = str(error)
+    try:
+        kind = class_path(type(module))
+    except NotPlain:
+        kind = type(module).__qualname__
+    return safe_to_save({"class": kind, "model": arguments, "left_out": left_out})
 
 
 def _path(kind: type) -> str:

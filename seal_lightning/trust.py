@@ -42,6 +42,7 @@ NAMES = {
     ("Questioner", "edit"),
     ("ArcTask", "grids"),
     ("InnerLoop", "target_modules"),
+    ("PolicyTuning", "target_modules"),
     ("ModelSource", "date"),
     ("ModelSource", "revision"),
 }
