@@ -168,7 +168,8 @@ class SEALCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         if isinstance(parser, SEALParser):
-            parser.model_class = self._model_class
+            kind: Any = self._model_class
+            parser.model_class = kind
         parser.add_argument(
             "--log_level", type=LogLevel, default="warning", help="Detail of the log; debug shows tracebacks."
         )

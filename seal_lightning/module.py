@@ -5,6 +5,7 @@ fine-tuning on the kept edits; validation and test adapt to held-out contexts an
 (no adapter), passage (adapter trained on the passage alone), edits (adapter trained on one self-edit).
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,6 +45,8 @@ from seal_lightning.settings_of import NotPlain, class_path, plain
 from seal_lightning.strategies import policy_at_work
 from seal_lightning.tasks import Knowledge, Task
 from seal_lightning.types import Context, EditOutcome, Rollout
+
+log = logging.getLogger(__name__)
 
 # What may not be finite of a policy, for ranks to agree.
 DIVERGENCES = ("", "loss is", "gradient is", "weights are", "logits are")
@@ -526,7 +529,16 @@ class SEALModule(LightningModule, Remembers):
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self.record = begin_run(self.trainer, self, checkpoint=saved.get("run", {}))
             self._compared = True
+        if not self.policy.is_before(saved["merged"]) and not self._is_set_up:
+            log.info("the base model is loaded anew, to go back to the %d rounds of the checkpoint", self.rounds_done)
+            self.tuned = self.model = None
+            self.configure_model()
         self.policy.remerge(saved["merged"])
+
+    @property
+    def _is_set_up(self) -> bool:
+        """Whether a strategy holds the weights already when checkpoints are loaded, as DeepSpeed's do."""
+        return self._trainer is not None and self._trainer.strategy.restore_checkpoint_after_setup
 
 
 def settings_of_module(module: SEALModule) -> dict[str, Any]:
