@@ -82,11 +82,11 @@ NOT_SHOWN = ("--help", "--print_config")  # of every command
 
 
 @cache
-def parser_of(command: str) -> argparse.ArgumentParser:
-    """The parser that `seal COMMAND --help` prints."""
+def parser_of(command: str, *options: str) -> argparse.ArgumentParser:
+    """The parser that `seal COMMAND OPTIONS --help` prints."""
     found: list[argparse.ArgumentParser] = []
     with mock.patch.object(argparse.ArgumentParser, "print_help", lambda self, file=None: found.append(self)):
-        main([command, "--help"])
+        main([command, *options, "--help"])
     (parser,) = found
     return parser
 

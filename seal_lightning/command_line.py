@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -27,15 +29,15 @@ from seal_lightning.data import SEALDataModule
 from seal_lightning.ending_words import dev_run_said, early_end_said, limits_said
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.escaping import visible
-from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
-from seal_lightning.fit_stamp import told_changes
-from seal_lightning.journal import read_fit, read_validations
-from seal_lightning.left_out import MISSING, render_left_out, total_left_out
+from seal_lightning.evaluation import render_usage, total_usage
+from seal_lightning.journal import read_fit
+from seal_lightning.left_out import render_left_out, total_left_out
+from seal_lightning.model_class import chosen_class, with_class
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, without_backspaces
 from seal_lightning.predicted import save_answers, save_edits
 from seal_lightning.predictions import predict
-from seal_lightning.run_config import SaveConfigBesideRun, check_folder
+from seal_lightning.run_config import SaveConfigBesideRun
 from seal_lightning.saving import SavingError, disk_error, save_text
 from seal_lightning.selection_words import tell_selection
 from seal_lightning.stopping import work_begins
@@ -44,6 +46,7 @@ from seal_lightning.types import Rollout
 from seal_lightning.verdict import Selection
 from seal_lightning.verdict import read as read_selection
 from seal_lightning.verdict import said as said_of
+from seal_lightning.working_folder import find_modules_here
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 log = logging.getLogger(__name__)
@@ -65,29 +68,29 @@ def run_command(
     Raises:
         ConfigError: An option is unknown or has a value that cannot work.
     """
-    command = args[0]
     set_log_level("warning")
+    find_modules_here(args, files)
+    model, args = chosen_class(args, files)
     with quiet_threads():
-        return (kind or SEALCLI)(
-            SEALModule,
-            SEALDataModule,
-            subclass_mode_data=True,
-            trainer_class=SEALTrainer,
-            parser_class=SEALParser,
-            parser_kwargs={
-                command: {
-                    "description": COMMANDS[command],
-                    "usage": f"seal {command} [--config FILE ...] [--KEY VALUE ...]",
-                }
-            },
-            save_config_callback=SaveConfigBesideRun,
-            save_config_kwargs={"save_to_log_dir": False},
-            seed_everything_default=False,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=Arguments(args, files),
-            command=command,
-        )
+        return (kind or SEALCLI)(model, args=Arguments(args, files), **_of_command(args[0]))
+
+
+def _of_command(command: str) -> dict[str, Any]:
+    """The arguments of `SEALCLI` that are the same whatever is on the command line."""
+    usage = f"seal {command} [--config FILE ...] [--KEY VALUE ...]"
+    return {
+        "datamodule_class": SEALDataModule,
+        "subclass_mode_data": True,
+        "trainer_class": SEALTrainer,
+        "parser_class": SEALParser,
+        "parser_kwargs": {command: {"description": COMMANDS[command], "usage": usage}},
+        "save_config_callback": SaveConfigBesideRun,
+        "save_config_kwargs": {"save_to_log_dir": False},
+        "seed_everything_default": False,
+        "auto_configure_optimizers": False,
+        "load_from_checkpoint_support": False,
+        "command": command,
+    }
 
 
 LIBRARIES = "lightning lightning.pytorch lightning.fabric transformers peft huggingface_hub bitsandbytes".split()
@@ -141,9 +144,18 @@ class SEALParser(LightningArgumentParser):
 
     error = Parser.error
     _get_option_tuples = Parser._get_option_tuples
+    model_class: type[SEALModule] = SEALModule
 
     def format_help(self) -> str:
         return without_backspaces(super().format_help())
+
+    def dump(self, namespace: Namespace, format: str = "parser_mode", **options: Any) -> str:
+        """As jsonargparse's, with the class of the module where it is not ours."""
+        text = super().dump(namespace, format=format, **options)
+        if self.model_class is SEALModule:
+            return text
+        config = with_class(yaml.safe_load(text) or {}, self.model_class)
+        return json.dumps(config) if format.startswith("json") else yaml.safe_dump(config, sort_keys=False)
 
 
 class SEALCLI(LightningCLI):
@@ -171,22 +183,25 @@ class SEALCLI(LightningCLI):
         return {self.command: skipped[self.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        if isinstance(parser, SEALParser):
+            kind: Any = self._model_class
+            parser.model_class = kind
         parser.add_argument(
             "--log_level", type=LogLevel, default="warning", help="Detail of the log; debug shows tracebacks."
         )
         for name, kind in GROUPS.items():
             parser.add_lightning_class_args(kind, name, subclass_mode=True, required=False)
-        parser.set_defaults(  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
-            {
-                "data": {"class_path": "seal_lightning.data.SEALDataModule"},
-                "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"},
-                "checkpoint": {"class_path": "seal_lightning.callbacks.CheckpointSelection"},
-                "table": {"class_path": "seal_lightning.callbacks.RolloutTable"},
-                "progress": {"class_path": "seal_lightning.callbacks.EStepProgress"},
-                "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
-                "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
-            }
-        )
+        defaults = {  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
+            "data": {"class_path": "seal_lightning.data.SEALDataModule"},
+            "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"},
+            "checkpoint": {"class_path": "seal_lightning.callbacks.CheckpointSelection"},
+            "table": {"class_path": "seal_lightning.callbacks.RolloutTable"},
+            "progress": {"class_path": "seal_lightning.callbacks.EStepProgress"},
+            "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
+            "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
+        }
+        options = {action.dest for action in parser._actions}  # a module of one's own may have fewer
+        parser.set_defaults({name: default for name, default in defaults.items() if name in options})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         actions = self._subcommand_parsers[args[0]]._actions
@@ -245,7 +260,6 @@ class SEALCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """As Lightning's, with the run folder in one hand until the last table is written."""
         with self.trainer.owning_folder():
-            check_folder(Path(self.trainer.default_root_dir), subcommand)
             super()._run_subcommand(subcommand)
 
     def validate(self, **options: Any) -> None:
@@ -324,12 +338,11 @@ class SEALCLI(LightningCLI):
 
     def after_fit(self) -> None:
         run = Path(self.trainer.default_root_dir)
-        if validations := read_validations(run):
-            self._print_table("fit", rounds_table(validations), validations, every=read_fit(run))
+        self._print_table("fit")
         self._say_usage(read_fit(run))
         if self._say_dev_run():
             return
-        if not validations and read_fit(run) and (limited := limits_said(self.model.limits)):
+        if not self.trainer.table and read_fit(run) and (limited := limits_said(self.model.limits)):
             self._say(limited)
         if ended := early_end_said(self.trainer):
             self._say(ended)
@@ -365,15 +378,13 @@ class SEALCLI(LightningCLI):
         return bool(self.trainer.fast_dev_run)
 
     def after_validate(self) -> None:
-        evaluated = self.model.evaluated
-        self._print_table("validation", accuracy_table(evaluated), {self.model.rounds_done: evaluated})
+        self._print_table("validation")
         self._say_if_untrained()
         self._say_usage(self.model.evaluated)
         self._say_dev_run()
 
     def after_test(self) -> None:
-        evaluated = self.model.evaluated
-        self._print_table("test", accuracy_table(evaluated), {self.model.rounds_done: evaluated})
+        self._print_table("test")
         self._say_if_untrained()
         self._say_usage(self.model.evaluated)
         self._say_dev_run()
@@ -387,31 +398,55 @@ class SEALCLI(LightningCLI):
             save_text(path, json.dumps(asdict(usage), indent=1) + "\n")
             self._say(text)
 
-    def _print_table(
-        self,
-        name: str,
-        rows: Sequence[Row],
-        validations: Mapping[int, Sequence[Rollout]],
-        *,
-        every: Sequence[Rollout] = (),
-    ) -> None:
-        """The accuracy table, and below it what the task has to add and what was cut or left out of all rollouts."""
-        if not self.trainer.is_global_zero:
+    def _print_table(self, name: str) -> None:
+        """The table, which the trainer has saved; a `fast_dev_run` saves nothing."""
+        if not self.trainer.is_global_zero or not self.trainer.table:
             return
-        run = Path(self.trainer.default_root_dir)
-        more = self.model.e_step.task.tables(validations)
-        missing = render_left_out(total_left_out(every or self.model.evaluated))
-        changed = told_changes(run) if name == "fit" else ""
-        limited = limits_said(self.model.limits)
-        parts = (render_table(rows), more, changed, limited, f"{MISSING} {missing}." if missing else "")
-        text = "\n\n".join(part for part in parts if part)
-        if self.trainer.fast_dev_run:
-            self._say(text)
-            return
-        save_text(run / f"{name}.md", text + "\n")
-        save_text(run / f"{name}.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-        self._say(f"{text}\nsaved: {run / name}.md and .json")
+        place = Path(self.trainer.default_root_dir) / name
+        saved = "" if self.trainer.fast_dev_run else f"\nsaved: {place}.md and .json"
+        self._say(f"{self.trainer.table}{saved}")
 
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero:
             print(text, flush=True)
+
+
+class _ParsedOnly(SEALCLI):
+    """Reads settings that are no command line, and stops there."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        actions = self._subcommand_parsers[self.command]._actions
+        try:
+            with sections_of(plain_options(actions)):
+                self.config = parser.parse_object({"subcommand": self.command, self.command: dict(args)})
+        except (ParserError, TypeError, ValueError) as error:
+            raise ConfigError(explain(str(error))) from error
+
+    def _set_seed(self) -> None:
+        """Nothing runs."""
+
+    def before_instantiate_classes(self) -> None:
+        """Nothing runs."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing is made."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing runs."""
+
+
+def parse_settings(
+    command: str, model: type[SEALModule], settings: Mapping[str, Any]
+) -> tuple[LightningArgumentParser, Any]:
+    """A command's parser, and settings as it reads them: checked, with the defaults of what they leave out.
+
+    Args:
+        command: fit, validate, test or predict.
+        model: The class whose options `model` are.
+        settings: As a config file has them.
+
+    Raises:
+        ConfigError: The command would not take them.
+    """
+    cli = _ParsedOnly(model, args=settings, **_of_command(command))
+    return cli._parser(command), cli.config[command]

@@ -71,6 +71,8 @@ def loader_of_options(load: Callable[[str], Any]) -> Callable[..., Any]:
         if isinstance(value, str) and surveyed.sections and (path or text.endswith("\n")):
             return {}  # a file with nothing but `model:` is no text "model:"
         value = without_empty(value, surveyed.empty)
+        if path:
+            value = without_class(value)
         return _without_null_sections(value, str(path), ()) if path else value
 
     return bounded
@@ -153,6 +155,19 @@ def _without_null_sections(value: Any, file: str, above: tuple[str, ...]) -> Any
         else:
             kept[name] = _without_null_sections(inner, file, path)
     return kept
+
+
+def without_class(config: Any) -> Any:
+    """A configuration whose `model` are the options of its class, which is chosen elsewhere (`model_class.py`).
+
+    >>> without_class({"model": {"class_path": "my.Module", "init_args": {"seed": 1}}})
+    {'model': {'seed': 1}}
+    """
+    model = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(model, dict) or not {"class_path", "init_args"} & model.keys():
+        return config
+    options = {name: value for name, value in model.items() if name not in ("class_path", "init_args")}
+    return {**config, "model": {**options, **(model.get("init_args") or {})}}
 
 
 def _inner(holder: Any, part: str | int) -> Any:

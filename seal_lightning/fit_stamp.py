@@ -6,6 +6,7 @@ what only says where and how long the run goes: `docs/resuming.md` has the list,
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import SealError
 from seal_lightning.hooks import the_filter
 from seal_lightning.journal import is_begun
+from seal_lightning.remembering import given_arguments
 from seal_lightning.run_stamp import (
     FILE,
     Record,
@@ -75,6 +77,7 @@ def fit_stamp(trainer: Any, module: Any) -> dict[str, Any]:
         "sampler": module.e_step.sampler,
         "evaluation_sampler": module.evaluation_step.sampler,
         "attention": module.source.attention,
+        **_own_settings(module),
     }
     of_trainer = {
         **{name: getattr(trainer, name) for name in TRAINER},
@@ -95,6 +98,19 @@ def fit_stamp(trainer: Any, module: Any) -> dict[str, Any]:
         **code_of(model, chosen, type(module), type(module.e_step)),
         **versions(),
     }
+
+
+def _own_settings(module: Any) -> dict[str, Any]:
+    """Of a module of the user's own: its class, and the arguments that ours does not have."""
+    if type(module).__module__ == "seal_lightning.module":
+        return {}
+    ours = {name for kind in type(module).__mro__ if kind.__name__ == "SEALModule" for name in _parameters(kind)}
+    extra = {name: value for name, value in given_arguments(module).items() if name not in ours}
+    return {"class": type(module), **extra}
+
+
+def _parameters(kind: type) -> list[str]:
+    return list(inspect.signature(kind.__init__).parameters)
 
 
 def _data(data: SEALDataModule) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from lightning.pytorch import Callback, Trainer
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.phases import Progress
+from seal_lightning.remembering import Remembers
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
-class SEALCallback(Callback):
+class SEALCallback(Callback, Remembers):
     """A Lightning callback with hooks around units of work and the E-step.
 
     `phase` is train, validation, test or predict.

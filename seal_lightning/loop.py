@@ -227,12 +227,12 @@ class SEALFitLoop(_FitLoop):
         _tell_merit(round, self.kept, only=trainer.is_global_zero)
         module.e_step_metrics = e_step_metrics(rollouts, groups, self.kept, time.perf_counter() - started)
         trainer._logger_connector.log_metrics(module.e_step_metrics)
-        if (
-            not trainer.barebones
-        ):  # for who monitors them at the end of the validation, before Lightning's epoch is over
+        if not trainer.barebones:
+            # for who monitors them at the end of the validation, before Lightning's epoch is over
             now = {name: torch.tensor(value) for name, value in module.e_step_metrics.items()}
             trainer._logger_connector._callback_metrics.update(now)
-        notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
+        with logging_in_round(module):
+            notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
 
     def _filter(self) -> EditFilter:
         return the_filter(self.seal_trainer.callbacks)
@@ -304,6 +304,16 @@ def _without_metrics_of_a_round(trainer: Any) -> Iterator[None]:
     finally:
         for callback in strict:
             callback.strict = True
+
+
+@contextmanager
+def logging_in_round(module: Any) -> Iterator[None]:
+    """Within it `module.log` works as in `on_train_epoch_start`: loggers and whoever monitors see it with the round."""
+    before, module._current_fx_name = module._current_fx_name, "on_train_epoch_start"
+    try:
+        yield
+    finally:
+        module._current_fx_name = before
 
 
 def e_step_metrics(

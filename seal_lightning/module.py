@@ -5,14 +5,16 @@ fine-tuning on the kept edits; validation and test adapt to held-out contexts an
 (no adapter), passage (adapter trained on the passage alone), edits (adapter trained on one self-edit).
 """
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch.optim.lr_scheduler import LambdaLR
 
 from seal_lightning.adapters.bank import find_targets
@@ -29,19 +31,25 @@ from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.journal import read_rollouts
 from seal_lightning.left_out import tell_left_out
 from seal_lightning.limits import Limit, limit_of
+from seal_lightning.loop import SEALFitLoop
 from seal_lightning.m_step import MStep, Shares, encode_example, make_loader, tell_truncated
+from seal_lightning.masking import safe_to_save
 from seal_lightning.model import ModelSource, fingerprint, load_model
 from seal_lightning.partitioned import is_partitioned
 from seal_lightning.policy import PolicyTuning, TunedPolicy
 from seal_lightning.predictions import AnsweringStep, UnitRows, WritingStep, predict
 from seal_lightning.questions import Questioner
+from seal_lightning.remembering import Remembers, given_arguments
 from seal_lightning.rollouts import UnitRunner
 from seal_lightning.run_stamp import Record
 from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, Sampler, ServerAnswerer, ServerSampler
 from seal_lightning.seeding import derive_seed
+from seal_lightning.settings_of import NotPlain, class_path, plain
 from seal_lightning.strategies import policy_at_work
 from seal_lightning.tasks import Knowledge, Task
 from seal_lightning.types import Context, EditOutcome, Rollout
+
+log = logging.getLogger(__name__)
 
 # The phases of Lightning's stages.
 PHASES_OF = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",), "predict": ("predict",)}
@@ -49,7 +57,7 @@ PHASES_OF = {"fit": ("train", "validation"), "validate": ("validation",), "test"
 DIVERGENCES = ("", "loss is", "gradient is", "weights are", "logits are")
 
 
-class SEALModule(LightningModule):
+class SEALModule(LightningModule, Remembers):
     """A self-adapting language model.
 
     Args:
@@ -148,7 +156,24 @@ class SEALModule(LightningModule):
 
     # -- the policy ------------------------------------------------------------------------------------------------
 
+    def configure_callbacks(self) -> list[Callback]:
+        """None of its own; the first of Lightning's hooks, where another trainer is told before any work.
+
+        Raises:
+            ConfigError: It is not a `SEALTrainer`.
+        """
+        self._check_trainer()
+        return []
+
+    def _check_trainer(self) -> None:
+        if not isinstance(getattr(self.trainer, "fit_loop", None), SEALFitLoop):
+            raise ConfigError(
+                f"trainer: expected a seal_lightning.SEALTrainer, got {_path(type(self.trainer))}: SEAL's rounds need "
+                "its loop, and it takes the same options"
+            )
+
     def setup(self, stage: str) -> None:
+        self._check_trainer()
         self._compared = False
         trainer: Any = self.trainer
         trainer.share_refusal()
@@ -497,7 +522,34 @@ class SEALModule(LightningModule):
             "optimizer_steps": self.optimizer_steps,
             "rounds_done": self.rounds_done,
             "run": self.record.to_dict(),
+            "settings": settings_of_module(self),
         }
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # fewer options than Lightning's: hyper-parameters lie elsewhere
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        *,
+        trust_checkpoint: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """A module with the settings of a run and the policy of its checkpoint, ready to test, predict or generate.
+
+        Args:
+            checkpoint_path: One of a run's `checkpoints/*.ckpt`.
+            map_location: The device to move it to; a trainer does that itself.
+            trust_checkpoint: Let the checkpoint name classes that are not of this package, servers, keys and paths:
+                they run as you. Unnecessary for what `kwargs` replace.
+            kwargs: Arguments of the constructor that take the place of the run's.
+
+        Raises:
+            ConfigError: There is no such checkpoint, or its settings cannot be used as they are.
+            ModelError: Base model and checkpoint do not fit.
+        """
+        from seal_lightning.restoring import restored  # which knows the options of this class
+
+        return restored(cls, checkpoint_path, map_location=map_location, trusted=trust_checkpoint, given=kwargs)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("seal")
@@ -519,7 +571,36 @@ class SEALModule(LightningModule):
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self.record = begin_run(self.trainer, self, checkpoint=saved.get("run", {}))
             self._compared = True
+        if not self.policy.is_before(saved["merged"]) and not self._is_set_up:
+            log.info("the base model is loaded anew, to go back to the %d rounds of the checkpoint", self.rounds_done)
+            self.tuned = None
+            self.configure_model()
         self.policy.remerge(saved["merged"])
+
+    @property
+    def _is_set_up(self) -> bool:
+        """Whether a strategy holds the weights already when checkpoints are loaded, as DeepSpeed's do."""
+        return self._trainer is not None and self._trainer.strategy.restore_checkpoint_after_setup
+
+
+def settings_of_module(module: SEALModule) -> dict[str, Any]:
+    """What a module was made from, as plain values without secrets: its class, arguments, and those left out."""
+    arguments: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    for name, value in given_arguments(module).items():
+        try:
+            arguments[name] = plain(value)
+        except NotPlain as error:
+            left_out[name] = str(error)
+    try:
+        kind = class_path(type(module))
+    except NotPlain:
+        kind = type(module).__qualname__
+    return safe_to_save({"class": kind, "model": arguments, "left_out": left_out})
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
 
 
 @contextmanager

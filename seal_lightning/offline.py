@@ -20,6 +20,7 @@ from seal_lightning.errors import ConfigError, reason_of
 from seal_lightning.escaping import single_line
 from seal_lightning.masking import safe_to_save
 from seal_lightning.saving import NOT_HERE, SavingError, save_bytes, save_text
+from seal_lightning.working_folder import find_modules_here
 
 set_loader("yaml", loader_of_options(get_loader("yaml")), (yaml.YAMLError,))  # of every parser that loads YAML
 
@@ -60,6 +61,7 @@ class Parser(ArgumentParser):
     def settings(self, args: Sequence[str]) -> Any:
         """The options as they are written in YAML, checked; objects are made of them by `make`. Raises as `read`."""
         files = read_config_files(args)
+        find_modules_here(args, files)
         given = Given(self.command, args, files, *named_options(self._actions))
         check_switches(given)
         with naming_files(args, files):

@@ -237,15 +237,22 @@ class TunedPolicy:
         Raises:
             ModelError: The base carries merged rounds already that `states` does not start with.
         """
-        for mine, wanted in zip_longest(self.merged, states[: len(self.merged)]):
-            if wanted is None or any(not torch.equal(tensor, mine[name]) for name, tensor in wanted.items()):
-                raise ModelError(
-                    f"the policy has merged {len(self.merged)} rounds already, which cannot be taken back: load the "
-                    "checkpoint into a new SEALModule"
-                )
+        if not self.is_before(states):
+            raise ModelError(
+                f"the policy has merged {len(self.merged)} rounds already, which cannot be taken back: load the "
+                "checkpoint into a new SEALModule"
+            )
         for state in states[len(self.merged) :]:
             self._merge({name: tensor.clone() for name, tensor in state.items()})
         self.restart_adapter(len(self.merged))  # or the last round would count twice
+
+    def is_before(self, states: Sequence[AdapterState]) -> bool:
+        """Whether the rounds that are merged already are the first of `states`."""
+        pairs = zip_longest(self.merged, states[: len(self.merged)])
+        return all(
+            wanted is not None and all(torch.equal(tensor, mine[name]) for name, tensor in wanted.items())
+            for mine, wanted in pairs
+        )
 
     def adapter_state(self) -> AdapterState:
         """A copy of the adapter in training, by peft's names; empty for full fine-tuning."""

@@ -16,6 +16,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.grading import Answer, Grader, checked, new_content_recall
 from seal_lightning.grading.scripts import asks, count_words
 from seal_lightning.grading.words import content_words, words
+from seal_lightning.remembering import Remembers
 from seal_lightning.tasks import EditKind
 from seal_lightning.tasks.base import first_line
 from seal_lightning.tasks.edit_kinds import resolve_kind
@@ -44,7 +45,7 @@ class OwnQueries:
     usage: Usage = Usage()
 
 
-class Questioner:
+class Questioner(Remembers):
     """Writes queries with gold answers from a passage.
 
     Args:

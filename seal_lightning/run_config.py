@@ -4,13 +4,18 @@ The whole is `config.yaml`, what was changed is `settings.yaml`; of other comman
 `settings-<command>.yaml`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import SEALCallback
+from seal_lightning.masking import safe_to_save
 from seal_lightning.offline import save_settings
 
 CHANGED = "what differs from the defaults in"
@@ -20,8 +25,14 @@ OTHERS = ("adapt", "continual")  # commands with folders of their own
 class SaveConfigBesideRun(SaveConfigCallback, SEALCallback):
     """Writes them when the run begins: one that is refused before leaves those of the run that was there."""
 
+    left_out: Mapping[str, str] = MappingProxyType({})  # options that cannot be written, with the reason
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Too early: nothing is checked yet."""
+
+    def settings(self) -> dict[str, Any]:
+        """What `config.yaml` holds, as plain values without secrets."""
+        return safe_to_save(yaml.safe_load(self._dumped(skip_default=False)))
 
     def on_run_begin(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -30,12 +41,15 @@ class SaveConfigBesideRun(SaveConfigCallback, SEALCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         whole, changed = _names(stage)
         path = Path(trainer.default_root_dir) / whole
-        self._write(path, f"seal {stage} --config {path}")
+        without = f"  (without {', '.join(self.left_out)})" if self.left_out else ""
+        self._write(path, f"seal {stage} --config {path}{without}")
         self._write(path.with_name(changed), f"{CHANGED} {whole}", skip_default=True)
 
     def _write(self, path: Path, header: str, *, skip_default: bool = False) -> None:
-        text = self.parser.dump(self.config, skip_none=False, skip_default=skip_default, format="yaml")
-        save_settings(path, text, header=header)
+        save_settings(path, self._dumped(skip_default=skip_default), header=header)
+
+    def _dumped(self, *, skip_default: bool) -> str:
+        return self.parser.dump(self.config, skip_none=False, skip_default=skip_default, format="yaml")
 
 
 def check_folder(run: Path, command: str) -> None:

@@ -7,6 +7,7 @@ Both run the E-step outside a trainer, in one process and on one device. Their o
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import re
@@ -21,6 +22,7 @@ import yaml
 from seal_lightning.adapters import base_of, carried, merge_lora, read_lora, stack
 from seal_lightning.bounded_yaml import load_yaml
 from seal_lightning.config_errors import given_options, one_line, read_config_files
+from seal_lightning.config_files import without_class
 from seal_lightning.contained import contained
 from seal_lightning.errors import ConfigError, ModelError, reason_of
 from seal_lightning.fit_stamp import is_noted
@@ -123,14 +125,23 @@ def _settings_of(policy: str | None, args: Sequence[str]) -> dict[str, Any]:
         return {}
     path = contained(run, "config.yaml", error=ConfigError)
     try:
-        found = load_yaml(path.read_text(encoding="utf-8"))["model"]
-        settings = {name: value for name, value in found.items() if name not in FIT_ONLY}
+        content = load_yaml(path.read_text(encoding="utf-8"))
+        settings = _of_ours(content["model"], without_class(content)["model"], str(path))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
         reason = "another file" if isinstance(error, LookupError | TypeError | AttributeError) else one_line(str(error))
         raise ConfigError(
             f"--policy {policy}: expected a run's config.yaml with model, got {reason}: check the path"
         ) from error
     return allowed_settings(settings, run=run, given=given_options(args, files), trusted=FLAG in args)
+
+
+def _of_ours(model: Mapping[str, Any], options: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The options without what only a fit needs, and without those of a module of the run's own, which is not used."""
+    kind = str(model.get("class_path") or "")
+    known = inspect.signature(SEALModule.__init__).parameters
+    if own := [name for name in options if kind and name not in known]:
+        log.warning("%s: of %s, the options %s are left out here", one_line(path), one_line(kind), ", ".join(own))
+    return {name: value for name, value in options.items() if name not in FIT_ONLY and name not in own}
 
 
 @contextmanager

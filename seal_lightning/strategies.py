@@ -25,6 +25,7 @@ from seal_lightning.adapters.beside import is_quantised
 from seal_lightning.errors import ConfigError
 from seal_lightning.partitioned import is_partitioned, whole
 from seal_lightning.policy import Policy
+from seal_lightning.remembering import Remembers
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -59,7 +60,7 @@ def restart_optimizer(trainer: Trainer) -> None:
         trainer.strategy.setup_optimizers(trainer)
 
 
-class ZeROStrategy(DeepSpeedStrategy):
+class ZeROStrategy(DeepSpeedStrategy, Remembers):
     """DeepSpeed ZeRO on CUDA devices, or on CPUs over gloo.
 
     Args:

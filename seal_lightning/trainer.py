@@ -5,6 +5,7 @@ checkpoints, logs and tables all lie there, and `ckpt_path` `last` and `best` me
 """
 
 import io
+import logging
 import math
 import os
 import signal
@@ -26,22 +27,31 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 
 from seal_lightning.beginning import Loggers
 from seal_lightning.callbacks import CheckpointSelection
+from seal_lightning.data import SEALDataModule
 from seal_lightning.default_callbacks import with_defaults
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.executors import Executor, LocalExecutor
 from seal_lightning.flags import check_flags
+from seal_lightning.given_objects import checked
 from seal_lightning.hooks import notify
 from seal_lightning.launched import Launched
 from seal_lightning.loop import MStepLoop, SEALFitLoop
 from seal_lightning.m_step import Shares
+from seal_lightning.module import SEALModule
 from seal_lightning.ownership import owning
+from seal_lightning.python_config import config_of, trainer_settings
 from seal_lightning.ranks import Ranks
+from seal_lightning.remembering import Remembers
+from seal_lightning.result_tables import save_table
+from seal_lightning.run_config import SaveConfigBesideRun, check_folder
 from seal_lightning.saving import cannot_save, disk_error, tidy, whole
 from seal_lightning.stopping import EARLY, StopSignals, requeue
 from seal_lightning.strategies import ZeROStrategy
 from seal_lightning.streams import last_words
 from seal_lightning.training_checkpoint import fault_of
 from seal_lightning.watch import PATIENCE
+
+log = logging.getLogger(__name__)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -54,7 +64,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             file.write(content.getbuffer())
 
 
-class SEALTrainer(Trainer):
+class SEALTrainer(Trainer, Remembers):
     """Trainer of SEAL.
 
     Args:
@@ -169,6 +179,10 @@ class SEALTrainer(Trainer):
         self._loggers_of_run = Loggers([])
         self._has_begun = False
         self._refusal: ConfigError | None = None  # of this rank, until all ranks know of it
+        self.given_settings = trainer_settings(self)
+        self.table = ""  # of the last fit, validation or test, as Markdown
+        self._run_settings: Mapping[str, Any] = {}
+        self._given_ckpt_path: str | None = None
 
     @cached_property
     def ranks(self) -> Ranks:
@@ -236,10 +250,13 @@ class SEALTrainer(Trainer):
             self.executor.close()
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """A fit, validation, test or prediction owns its run folder, and the processes of the run end together."""
+    def _at_work(self, command: str, module: SEALModule, ckpt_path: str | None) -> Iterator[None]:
+        """A command owns its run folder, in which its table lies in the end; the processes of the run end together."""
+        self._run_settings, self._given_ckpt_path, self.table = {}, ckpt_path, ""
         with self.owning_folder(), self.launched.ending_together(self.strategy.launcher), self._named_disk():
+            check_folder(Path(self.default_root_dir), command)
             yield
+            self.table = save_table(self, module, command)
 
     @contextmanager
     def _named_disk(self) -> Iterator[None]:
@@ -311,15 +328,43 @@ class SEALTrainer(Trainer):
             if refusal is not None:
                 raise refusal
 
+    @property
+    def run_settings(self) -> Mapping[str, Any]:
+        """The settings of the run as `config.yaml` has them: nested plain values, without secrets.
+
+        Known once the run has begun (`on_run_begin`), to the first process; empty before, and with `fast_dev_run`.
+        """
+        return self._run_settings
+
     def begin(self) -> None:
         """Every check has passed: loggers start and callbacks are told, once a run, before its first unit of work."""
         if self._has_begun:
             return
         self._has_begun = True
+        module: Any = self.lightning_module
+        writer: SaveConfigBesideRun | None = None
         if self.is_global_zero:
             tidy(self.default_root_dir)
+            writer = self._config_writer(module)
+            self._run_settings = writer.settings() if writer else {}
         self._loggers_of_run.begin()
-        notify(self, self.lightning_module, "on_run_begin")
+        notify(self, module, "on_run_begin")
+        if writer is not None and writer not in self.callbacks:  # type: ignore[attr-defined]
+            writer.on_run_begin(self, module)
+
+    def _config_writer(self, module: SEALModule) -> SaveConfigBesideRun | None:
+        """What writes the configuration of the run: the command's where one started it; none with `fast_dev_run`."""
+        if self.fast_dev_run:  # type: ignore[attr-defined]
+            return None
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, SaveConfigBesideRun):
+                return callback
+        command, data = str(getattr(self.state.fn, "value", "")), self.datamodule  # type: ignore[attr-defined]
+        writer = config_of(self, module, data, command, ckpt_path=self._given_ckpt_path)
+        if writer.left_out:
+            why = "; ".join(f"{name} ({reason})" for name, reason in writer.left_out.items())
+            log.warning("%s: the saved configuration is without %s", self.default_root_dir, why)
+        return writer
 
     # Checkpoints hold tensors and plain values only, so loading them never runs code (weights_only).
 
@@ -328,56 +373,121 @@ class SEALTrainer(Trainer):
         """The folder with `last.ckpt` and `best.ckpt`."""
         return Path(self.default_root_dir) / "checkpoints"
 
-    def fit(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> None:
+    def fit(
+        self,
+        model: SEALModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: SEALDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
         """As Lightning's; `last` with no checkpoint yet starts from the journal. A job that SLURM requeued resumes.
 
         Args:
+            model: The module.
+            train_dataloaders: The data module may stand here, as in Lightning; loaders may not.
+            val_dataloaders: None: the data module has the validation contexts.
+            datamodule: The contexts.
             ckpt_path: `last`, `best`, or the file of a checkpoint.
+            weights_only: Is always true: checkpoints hold tensors and plain values.
         """
+        loaders = train_dataloaders if train_dataloaders is not None else val_dataloaders
+        module, data = checked(self, "fit", model=model, loaders=loaders, datamodule=datamodule)
         requeued = ckpt_path is None and bool(os.environ.get("SLURM_RESTART_COUNT"))
-        ckpt_path = "last" if requeued else ckpt_path
-        if ckpt_path == "last" and not (Path(self.run_folder) / "checkpoints" / "last.ckpt").exists():
-            ckpt_path = None
-        module = kwargs["model"] if "model" in kwargs else args[0]
+        chosen = "last" if requeued else None if ckpt_path is None else str(ckpt_path)
+        given = chosen
+        if chosen == "last" and not (Path(self.run_folder) / "checkpoints" / "last.ckpt").exists():
+            chosen = None
         self.shares = module.m_step.shares(self.world_size, accumulation=self.given_accumulation)
         self.accumulate_grad_batches = self.shares.accumulation
-        with self._at_work():
-            super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
+        with self._at_work("fit", module, given):
+            super().fit(module, datamodule=data, ckpt_path=self.find_checkpoint(chosen), weights_only=True)
 
-    def validate(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
+    def validate(
+        self,
+        model: SEALModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: SEALDataModule | None = None,
+        weights_only: bool | None = None,
+    ) -> Any:
         """Base, passage and self-edit accuracy on the validation contexts.
 
         Args:
+            model: The module; of the run before where it is left out.
+            dataloaders: The data module may stand here, as in Lightning; loaders may not.
             ckpt_path: `last`, `best`, or the file of a checkpoint.
+            verbose: Print Lightning's table of metrics.
+            datamodule: The contexts; of the run before where they are left out.
+            weights_only: Is always true: checkpoints hold tensors and plain values.
         """
-        with self._at_work():
-            return super().validate(
-                *args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True}
-            )
+        return self._evaluate("validate", model, dataloaders, ckpt_path, datamodule, verbose=verbose)
 
-    def test(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
+    def test(
+        self,
+        model: SEALModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: SEALDataModule | None = None,
+        weights_only: bool | None = None,
+    ) -> Any:
         """Base, passage and self-edit accuracy on the test contexts.
 
         Args:
+            model: The module; of the run before where it is left out.
+            dataloaders: The data module may stand here, as in Lightning; loaders may not.
             ckpt_path: `last`, `best`, or the file of a checkpoint.
+            verbose: Print Lightning's table of metrics.
+            datamodule: The contexts; of the run before where they are left out.
+            weights_only: Is always true: checkpoints hold tensors and plain values.
         """
-        with self._at_work():
-            return super().test(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
+        return self._evaluate("test", model, dataloaders, ckpt_path, datamodule, verbose=verbose)
 
-    def predict(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
+    def predict(
+        self,
+        model: SEALModule | None = None,
+        dataloaders: Any = None,
+        datamodule: SEALDataModule | None = None,
+        return_predictions: bool | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> Any:
         """Self-edits for the predict contexts, or answers to their queries (`model.predict`).
 
         Args:
+            model: The module; of the run before where it is left out.
+            dataloaders: The data module may stand here, as in Lightning; loaders may not.
+            datamodule: The contexts; of the run before where they are left out.
+            return_predictions: Lightning's.
             ckpt_path: `last`, `best`, or the file of a checkpoint.
+            weights_only: Is always true: checkpoints hold tensors and plain values.
 
         Returns:
             As Lightning's, one entry a batch, which is a unit here: its self-edits as `Rollout`s, or its answers as
             `Prediction`s, of all ranks and in the order of the data. None with `return_predictions=False`.
         """
-        options = {**kwargs, "weights_only": True}
-        with self._at_work():
-            returned = super().predict(*args, ckpt_path=self.find_checkpoint(ckpt_path), **options)
-            return None if returned is None else self.lightning_module.predictions()  # type: ignore[operator]
+        options = {"return_predictions": return_predictions}
+        return self._evaluate("predict", model, dataloaders, ckpt_path, datamodule, **options)
+
+    def _evaluate(
+        self, command: str, model: Any, loaders: Any, ckpt_path: str | Path | None, datamodule: Any, **options: Any
+    ) -> Any:
+        """What validation, test and prediction have in common.
+
+        As in Lightning, a module that is left out is that of the run before, with its best policy.
+        """
+        module, data = checked(self, command, model=model, loaders=loaders, datamodule=datamodule)
+        if model is None and ckpt_path is None and (self.checkpoints / "best.ckpt").is_file():
+            ckpt_path = "best"
+        given = None if ckpt_path is None else str(ckpt_path)
+        with self._at_work(command, module, given):
+            run = getattr(super(), command)
+            found = self.find_checkpoint(given)
+            returned = run(module, datamodule=data, ckpt_path=found, weights_only=True, **options)
+            return module.predictions() if command == "predict" and returned is not None else returned
 
     def find_checkpoint(self, ckpt_path: str | None) -> str | None:
         """The file behind `last`, `best` or a path. Raises `ConfigError` where there is none."""

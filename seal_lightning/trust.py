@@ -42,6 +42,7 @@ NAMES = {
     ("Questioner", "edit"),
     ("ArcTask", "grids"),
     ("InnerLoop", "target_modules"),
+    ("PolicyTuning", "target_modules"),
     ("ModelSource", "date"),
     ("ModelSource", "revision"),
 }
@@ -50,7 +51,7 @@ _NAME = re.compile(r"[\w.-]{0,100}")
 _PLAIN = re.compile(r"[\w-]{0,100}")  # where a name with points would be a class
 _REVISION = re.compile(r"[\w./-]{0,200}")
 _HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-_OURS = re.compile(r"seal_lightning\.(tasks|sampling|grading|questions|e_step|inner_loop|racing|model)(\.[a-z]\w*)*")
+_OURS = re.compile(r"seal_lightning(\.(tasks|sampling|grading|questions|e_step|inner_loop|racing|model)(\.[a-z]\w*)*)?")
 
 MOST = 1_000_000  # of anything but a seed: with more, a run of theirs would hold this machine
 CODE, PLACE, SERVER, OTHER, HUGE = (

@@ -28,6 +28,8 @@ from peft import PeftModel
 
 from seal_lightning.cli import COMMANDS, main
 from seal_lightning.model import ModelSource, load_model
+from seal_lightning.model_class import chosen_class
+from seal_lightning.module import SEALModule
 from seal_lightning.policy import PolicyTuning, TunedPolicy
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of
 from seal_lightning.types import Rollout, TrainingSequence
@@ -139,7 +141,9 @@ OTHER_YAML = [
 def test_each_configuration_fits_a_run(folder, examples, page, number, block):
     (folder / "overlay.yaml").write_text(block, encoding="utf-8")
     base = "configs/arc/llama3.2-1b.yaml" if page == "docs/arc.md" else "configs/knowledge/smollm2.yaml"
-    parsed = reference.parser_of("fit").parse_args(["--config", base, "--config", "overlay.yaml"])
+    kind, _ = chosen_class([*"--config overlay.yaml".split()], [("overlay.yaml", yaml.safe_load(block))])
+    model = [] if kind is SEALModule else ["--model", f"{kind.__module__}.{kind.__qualname__}"]
+    parsed = reference.parser_of("fit", *model).parse_args(["--config", base, "--config", "overlay.yaml"])
     for group in yaml.safe_load(block):
         assert group in parsed
 
@@ -187,7 +191,9 @@ def test_every_command_parses(folder, examples, command):
         elif option == "--config":  # one of the reader's own
             Path(value).parent.mkdir(parents=True, exist_ok=True)
             Path(value).write_text("{}")
-    parser = reference.parser_of(name)
+    model = [word for option, value in pairwise(arguments) if option == "--model" for word in (option, value)]
+    parser = reference.parser_of(name, *model)
+    _, arguments = chosen_class(arguments, [])
     if name in ("quickstart", "sweep"):
         _, arguments = parser.parse_known_args(arguments)
         parser, arguments = reference.parser_of("fit"), ["--config", "configs/quickstart.yaml", *arguments]
@@ -282,12 +288,13 @@ def test_the_tutorial_and_all_commands_on_its_run(folder, examples, capfd):
 
 
 def other_programs():
-    """Python blocks that are no part of a module, beside the tutorial's."""
+    """Python blocks that are no part of a module, beside the tutorial's and those that tests/test_python.py runs."""
+    of_the_python_page = blocks("python", WRITTEN["docs/python.md"])
     return [
         pytest.param(block, id=f"{page}-{number}")
         for page, text in WRITTEN.items()
         for number, block in enumerate(blocks("python", text))
-        if not MODULES.match(block) and page != "docs/tutorial.md"
+        if not MODULES.match(block) and page != "docs/tutorial.md" and block not in of_the_python_page
     ]
 
 

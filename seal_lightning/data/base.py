@@ -16,12 +16,13 @@ from typing import Any
 
 from seal_lightning.data.rows import Row
 from seal_lightning.errors import ConfigError
+from seal_lightning.remembering import Remembers
 from seal_lightning.types import Context
 
 log = logging.getLogger(__name__)
 
 
-class Reader(ABC):
+class Reader(Remembers, ABC):
     """Reads contexts, for example:
 
     >>> class Proverbs(Reader):

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from seal_lightning.data.base import Reader
 from seal_lightning.data.detect import reader_for
 from seal_lightning.errors import ConfigError, DataError, check_count
+from seal_lightning.remembering import Remembers
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import Context
 
@@ -43,7 +44,7 @@ def units(contexts: Sequence[Context], per_unit: int) -> list[Unit]:
     return [tuple(contexts[start : start + per_unit]) for start in range(0, len(contexts), per_unit)]
 
 
-class SEALDataModule(LightningDataModule):
+class SEALDataModule(LightningDataModule, Remembers):
     """Contexts for each command; a path is enough, a reader has options.
 
     Args:

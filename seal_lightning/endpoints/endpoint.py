@@ -27,6 +27,7 @@ from seal_lightning.errors import ConfigError, SealError
 from seal_lightning.extras import install
 from seal_lightning.foreign import sound
 from seal_lightning.redaction import without, without_user
+from seal_lightning.remembering import Remembers
 from seal_lightning.types import Prompt, Written
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _LARGEST = 1_000_000_000  # bytes at most of a batch job's results, however many
 T = TypeVar("T")
 
 
-class Endpoint:
+class Endpoint(Remembers):
     """A model behind an OpenAI-compatible endpoint; its key is in the environment and nowhere else.
 
     Args:

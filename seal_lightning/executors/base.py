@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 
 from seal_lightning.e_step import EStep, Plan
 from seal_lightning.ranks import UnitQueue
+from seal_lightning.remembering import Remembers
 from seal_lightning.types import Context, Rollout
 
 
@@ -41,7 +42,7 @@ class UnitWork:
         return [context.id for context in self.units[unit]]
 
 
-class Executor(ABC):
+class Executor(Remembers, ABC):
     """Finishes units of work, in any order and wherever it likes."""
 
     @abstractmethod
@@ -56,5 +57,5 @@ class Executor(ABC):
             UnitError: From the queue, when a unit has failed for good.
         """
 
-    def close(self) -> None:  # noqa: B027 - most have nothing to give back
+    def close(self) -> None:
         """The run is over: give back what was started for it."""

@@ -15,6 +15,7 @@ from numbers import Real
 from seal_lightning.errors import ConfigError, GradingError
 from seal_lightning.grading.scripts import has_other_letters
 from seal_lightning.grading.stems import script_of
+from seal_lightning.remembering import Remembers
 from seal_lightning.types import Chooser, Usage
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Verdict:
     usage: Usage = Usage()
 
 
-class Grader(ABC):
+class Grader(Remembers, ABC):
     """Scores an answer to a query, for example:
 
     >>> class StartsWith(Grader):

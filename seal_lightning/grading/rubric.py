@@ -14,6 +14,7 @@ from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
 from seal_lightning.grading.asking import decide
 from seal_lightning.grading.base import Verdict
+from seal_lightning.remembering import Remembers
 from seal_lightning.types import Chooser, Context, Prompt, Usage
 
 MARKS = ("1", "2", "3", "4", "5")
@@ -27,7 +28,7 @@ CRITERIA: Mapping[str, str] = MappingProxyType(
 )
 
 
-class Rubric:
+class Rubric(Remembers):
     """Marks a self-edit from 0 to 1: the mean over criteria, each marked from 1 to 5.
 
     Args:

@@ -12,7 +12,8 @@ from statistics import fmean
 from rapidfuzz import fuzz, process
 
 from seal_lightning.errors import RESUME
-from seal_lightning.report.measure import Measured, lookup, plain
+from seal_lightning.report.measure import Measured
+from seal_lightning.report.settings import lookup, plain
 from seal_lightning.selection import group_rollouts
 from seal_lightning.types import EditOutcome, Rollout
 from seal_lightning.verdict import said

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.policy import Policy
+from seal_lightning.remembering import Remembers
 from seal_lightning.sampling.generation import generate_all, is_cut
 from seal_lightning.types import Prompt
 
@@ -38,7 +39,7 @@ class Answers:
     finite: bool = True
 
 
-class Answerer(ABC):
+class Answerer(Remembers, ABC):
     """Lets adapters answer."""
 
     def window(self, policy: Policy) -> int:

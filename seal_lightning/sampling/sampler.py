@@ -17,6 +17,7 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.policy import Policy
+from seal_lightning.remembering import Remembers
 from seal_lightning.sampling.constrained import SchemaMasks, load_llguidance
 from seal_lightning.sampling.generation import Choose, generate_all, is_cut, most_likely
 from seal_lightning.types import Context, Prompt, Usage
@@ -57,7 +58,7 @@ class Sample:
     cut: bool = False
 
 
-class Sampler(ABC):
+class Sampler(Remembers, ABC):
     """Writes self-edits.
 
     Attributes:

@@ -29,6 +29,7 @@ from seal_lightning.errors import ConfigError, EndpointError, ModelError, SealEr
 from seal_lightning.inner_loop import TrainedBank
 from seal_lightning.policy import Policy
 from seal_lightning.redaction import quoted
+from seal_lightning.remembering import Remembers
 from seal_lightning.sampling.answering import Answerer, Answers, Asked
 from seal_lightning.sampling.generation import stop_tokens
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, check_sampling, written_sample
@@ -51,7 +52,7 @@ FINAL = (500,)  # what vLLM says of an adapter that it cannot take; it will not 
 AS_HERE: Mapping[str, float] = MappingProxyType({"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0})
 
 
-class AdapterServer:
+class AdapterServer(Remembers):
     """A server that holds the base model and loads adapters by name.
 
     Args:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from seal_lightning.remembering import Remembers
 from seal_lightning.thoughts import UNFINISHED, cut_thoughts
 from seal_lightning.types import Context, Prediction, Prompt, Query, Rollout, SelfEdit, TrainingSequence
 
@@ -31,7 +32,7 @@ class AnswerFile:
     said: str
 
 
-class Task(ABC):
+class Task(Remembers, ABC):
     """The five texts of a task, in the order in which a round needs them.
 
     >>> class Summary(Task):
