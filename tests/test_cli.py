@@ -269,7 +269,7 @@ def test_a_run_prints_its_results_and_nothing_else(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     starts = ["validation before", "round 1 E-step", "round 1 M-step", "validation after", "| | acc", "|---", "| base"]
     starts += ["| passage", "| edits before training", "| edits after round 1", "", "Cut or left out: ", "saved"]
-    starts += ["run folder", "best", "next"]
+    starts += ["run folder", "best", "  not compared with the untrained policy", "next"]
     lines = done.stdout.splitlines()
     assert len(lines) == len(starts) and all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
 
