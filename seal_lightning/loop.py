@@ -343,9 +343,9 @@ def e_step_metrics(
 
 
 def _tell_merit(round: int, kept: Sequence[EditOutcome], *, only: bool) -> None:
-    """Warn of kept edits that are not worth imitating; other ranks than the first keep silent."""
+    """Log how many kept edits are not worth imitating; other ranks than the first keep silent."""
     if only and (poor := without_merit(kept)):
-        log.warning(
+        log.info(
             "round %d: %d of the %d kept edits without merit: no reward above 0, or no better than the baseline",
             round + 1,
             len(poor),

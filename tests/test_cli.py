@@ -138,7 +138,7 @@ def test_later_files_and_options_win(printed, tmp_path):
     assert (found["model"]["inner_loop"]["rank"], found["model"]["inner_loop"]["epochs"]) == (4, 5)
     assert found["filter"] == {
         "class_path": "seal_lightning.ReSTEMFilter",
-        "init_args": {"k": 3, "min_reward": None, "min_gain": None},
+        "init_args": {"k": 3, "above": 0.0, "min_reward": None, "min_gain": None},
     }
 
 
@@ -269,7 +269,7 @@ def test_a_run_prints_its_results_and_nothing_else(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     starts = ["validation before", "round 1 E-step", "round 1 M-step", "validation after", "| | acc", "|---", "| base"]
     starts += ["| passage", "| edits before training", "| edits after round 1", "", "Cut or left out: ", "saved"]
-    starts += ["run folder", "best", "next"]
+    starts += ["run folder", "best", "  not compared with the untrained policy", "next"]
     lines = done.stdout.splitlines()
     assert len(lines) == len(starts) and all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
 
