@@ -351,7 +351,7 @@ def kept_of(
     """
     path = lookup(config, "filter.class_path") or "ReSTEMFilter"
     module, _, name = str(path).rpartition(".")
-    if name not in FILTERS or not (module == "" or module.startswith("seal_lightning.")):
+    if name not in FILTERS or not (module == "" or module.partition(".")[0] == "seal_lightning"):
         return None
     options = lookup(config, "filter.init_args")
     if name == "ReSTEMFilter" and options is None:
