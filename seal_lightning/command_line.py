@@ -6,6 +6,7 @@ kept apart from `cli.py` because everything here needs Lightning, torch and tran
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from seal_lightning.bounded import parse_json
 from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
+from seal_lightning.cards.fit import EXPORTS, add_test_results
 from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
 from seal_lightning.config_files import naming_files, sections_of
@@ -30,6 +32,7 @@ from seal_lightning.escaping import visible
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.fit_stamp import told_changes
 from seal_lightning.hooks import EditFilter
+from seal_lightning.hub import Destination, Export, add_hub, destination_of, upload
 from seal_lightning.journal import read_fit, read_validations
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.module import SEALModule
@@ -136,6 +139,7 @@ class SEALCLI(LightningCLI):
     trainer: SEALTrainer
     model: SEALModule
     datamodule: SEALDataModule
+    destination: Destination | None = None  # of what a fit exports, on the hub
 
     # -- options ---------------------------------------------------------------------------------------------------
 
@@ -162,6 +166,7 @@ class SEALCLI(LightningCLI):
         parser.add_lightning_class_args(CheckpointSelection, "checkpoint")
         parser.add_lightning_class_args(RolloutTable, "table")
         parser.add_lightning_class_args(EStepProgress, "progress")
+        add_hub(parser)
         parser.set_defaults(  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
             {
                 "data": {"class_path": "seal_lightning.data.SEALDataModule"},
@@ -195,6 +200,9 @@ class SEALCLI(LightningCLI):
         run = str(self._get(self.config, "trainer").default_root_dir)
         if visible(run) != run:  # TensorBoard writes no names that are not Unicode; others would act in what is shown
             raise ConfigError(f"trainer.default_root_dir={run}: expected a name of visible characters: choose another")
+        if self.command == "fit":
+            first = os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+            self.destination = destination_of(self.config["fit"], folder=run, ask=first)
 
     def instantiate_classes(self) -> None:
         with located(self.config[str(self.subcommand)].as_dict()):
@@ -294,6 +302,17 @@ class SEALCLI(LightningCLI):
             self._say_policy(run / "policy")
         test = "" if self.datamodule.sources["test"] else " --data.test FILE"
         self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")
+        self._push(run)
+
+    def _push(self, run: Path) -> None:
+        """Upload what was exported, where that is wanted. Raises `HubError`."""
+        if self.destination is None or not self.trainer.is_global_zero:
+            return
+        found = [(run / name, suffix) for name, suffix in EXPORTS.items() if (run / name / "README.md").is_file()]
+        for address in upload(self.destination, [Export(folder, suffix=suffix) for folder, suffix in found]):
+            self._say(f"uploaded: {address}")
+        if not found:
+            self._say("nothing was uploaded: the run has exported no policy")
 
     def _say_policy(self, folder: Path) -> None:
         """What the best policy is; one of an earlier start may have been damaged since."""
@@ -317,6 +336,8 @@ class SEALCLI(LightningCLI):
     def after_test(self) -> None:
         evaluated = self.model.evaluated
         self._print_table("test", accuracy_table(evaluated), {self.model.rounds_done: evaluated})
+        if self.trainer.is_global_zero:
+            add_test_results(Path(self.trainer.default_root_dir), self.model)
         self._say_usage(self.model.evaluated)
 
     def _say_usage(self, rollouts: Sequence[Rollout]) -> None:

@@ -24,12 +24,13 @@ FLOORS = {
     "contained",
     1: "grading tasks data endpoints official questions recorded racing bounded_yaml ownership",
     2: "tiny model checkpoints tiny_families chat encoding policy partitioned packing head_loss adapters sampling "
-    "ranks bank_training inner_loop isolation phases served finite memory watch template_limits",
+    "ranks bank_training inner_loop isolation phases served finite memory watch template_limits "
+    "origins",
     3: "e_step m_step scoring raced closed_book predictions",
     4: "hooks fit_stamp training_checkpoint rollouts executors module loop trainer strategies screen launched "
     "beginning",
     5: "cli command_line config_errors config_files quickstart offline grade replay standalone adapt continual "
-    "callbacks configs lab report __main__ __init__ predicted run_config trust",
+    "callbacks configs lab report __main__ __init__ predicted run_config trust cards hub",
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts.split()}
 FREE_ATTRIBUTES = {"__version__"}  # what any floor may take from seal_lightning itself
