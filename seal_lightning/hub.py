@@ -19,7 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token, is_offline_mode
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of the client that this version uses
+)
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, validate_repo_id
 
 from seal_lightning import __version__
@@ -40,7 +44,7 @@ OURS = (CARD, CONFIG, "*.safetensors", "*.safetensors.index.json", "config.json"
 OURS += ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt")
 OURS += ("spiece.model", "chat_template*", "additional_chat_templates", "selection.json")
 NO_ACCESS = (401, 403)
-FAILURES = (OSError, ValueError, RuntimeError, LookupError, HTTPError)  # HTTPError: of the client that the library uses
+FAILURES = (OSError, ValueError, RuntimeError, LookupError, HTTPError)
 LONGEST = 96  # characters of a repository's name, with that of its account
 
 
@@ -160,7 +164,7 @@ def _account() -> str | None:
     try:
         known = _api().whoami()
     except FAILURES as error:
-        status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response else None
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         if status in NO_ACCESS:
             raise ConfigError(
                 f"push_to_hub: the hub does not accept the token ({status}): set HF_TOKEN to a valid one, or run `hf "
