@@ -115,7 +115,7 @@ def origin_of(model: str, revision: str | None = None) -> Origin:
         licence=next(iter(_texts(licence)), None),
         licence_name=next(iter(_texts(card.get("license_name"))), None),
         licence_link=_link(card.get("license_link")),
-        languages=tuple(word for word in _texts(card.get("language")) if len(word) <= 20),
+        languages=tuple(word for word in _texts(_norwegian(card.get("language"))) if len(word) <= 20),
         made_from=tuple(word for word in _texts(card.get("base_model")) if is_hub_name(word)),
     )
 
@@ -209,6 +209,11 @@ def _texts(value: Any) -> list[str]:
     """A text or a list of texts as a list, without what is no text of a single line."""
     values = value if isinstance(value, list) else [value]
     return [one.strip() for one in values if isinstance(one, str) and one.strip().isprintable() and one.strip()]
+
+
+def _norwegian(value: Any) -> Any:
+    """Languages as they were meant: to YAML `no`, which is Norwegian, is a truth value."""
+    return ["no" if one is False else one for one in (value if isinstance(value, list) else [value])]
 
 
 def _link(value: Any) -> str | None:

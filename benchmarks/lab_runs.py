@@ -1,9 +1,7 @@
-"""A run of each command in the lab, made once."""
+"""A tested fit and adapters in the lab, for tests of cards and uploads: the fixture `lab_runs` has them made once."""
 
 import json
 from pathlib import Path
-
-import pytest
 
 from seal_lightning.cli import main
 from seal_lightning.lab import LabPassages
@@ -51,9 +49,3 @@ def fill(folder: Path) -> None:
     assert main(["test", "--config", str(folder / "run" / "config.yaml"), "--ckpt_path", "best"]) == 0
     output = ["--output", str(folder / "adapted")]
     assert main(["adapt", str(folder / "documents.jsonl"), "--config", str(folder / "adapt.yaml"), *output]) == 0
-
-
-@pytest.fixture(scope="session")
-def lab_runs(once) -> Path:
-    """A folder with `run` of a fit that was tested, and `adapted`; only to be read."""
-    return once("cards", fill)
