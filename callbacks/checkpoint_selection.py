@@ -23,6 +23,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from seal_lightning import verdict
+from seal_lightning.cards.fit import save_policy_card
 from seal_lightning.digests import KEY, digests_of
 from seal_lightning.errors import CheckpointError, ConfigError, reason_of
 from seal_lightning.evaluation import context_means, paired_difference
@@ -219,6 +220,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
             with _written(run / name, trainer) as aside:
                 pl_module.policy.export(aside, merged=merged, write=trainer.is_global_zero)
                 if trainer.is_global_zero:
+                    save_policy_card(aside, pl_module, merged=merged)
                     chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best}
                     save_text(aside / "selection.json", json.dumps({**chosen, KEY: digests_of(aside)}) + "\n")
 

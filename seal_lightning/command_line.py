@@ -6,6 +6,7 @@ kept apart from `cli.py` because everything here needs Lightning, torch and tran
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from seal_lightning.callback_groups import GROUPS, choose
 from seal_lightning.callbacks import CheckpointSelection
+from seal_lightning.cards.fit import EXPORTS, add_test_results
 from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
 from seal_lightning.config_files import naming_files, sections_of
@@ -30,6 +32,7 @@ from seal_lightning.ending_words import dev_run_said, early_end_said, limits_sai
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.escaping import visible
 from seal_lightning.evaluation import render_usage, total_usage
+from seal_lightning.hub import Destination, Export, add_hub, destination_of, upload
 from seal_lightning.journal import read_fit
 from seal_lightning.left_out import render_left_out, total_left_out
 from seal_lightning.model_class import chosen_class, with_class
@@ -164,6 +167,7 @@ class SEALCLI(LightningCLI):
     trainer: SEALTrainer
     model: SEALModule
     datamodule: SEALDataModule
+    destination: Destination | None = None  # of what a fit exports, on the hub
 
     # -- options ---------------------------------------------------------------------------------------------------
 
@@ -191,6 +195,7 @@ class SEALCLI(LightningCLI):
         )
         for name, kind in GROUPS.items():
             parser.add_lightning_class_args(kind, name, subclass_mode=True, required=False)
+        add_hub(parser)
         defaults = {  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
             "data": {"class_path": "seal_lightning.data.SEALDataModule"},
             "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"},
@@ -227,6 +232,9 @@ class SEALCLI(LightningCLI):
         run = str(self._get(self.config, "trainer").default_root_dir)
         if visible(run) != run:  # TensorBoard writes no names that are not Unicode; others would act in what is shown
             raise ConfigError(f"trainer.default_root_dir={run}: expected a name of visible characters: choose another")
+        if self.command == "fit":
+            first = os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+            self.destination = destination_of(self.config["fit"], folder=run, ask=first)
 
     def instantiate_classes(self) -> None:
         with located(self.config[str(self.subcommand)].as_dict()):
@@ -352,6 +360,7 @@ class SEALCLI(LightningCLI):
         if self.trainer.is_global_zero and found and found[0].rounds:
             tell_selection(run, found[0], self.model.m_step)
             self._say_next(run, found[0])
+        self._push(run)
 
     def _say_next(self, run: Path, selection: Selection) -> None:
         if selection.verdict in ("untrained", "nothing"):
@@ -360,6 +369,16 @@ class SEALCLI(LightningCLI):
             return
         test = "" if self.datamodule.sources["test"] else " --data.test FILE"
         self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")
+
+    def _push(self, run: Path) -> None:
+        """Upload what was exported, where that is wanted. Raises `HubError`."""
+        if self.destination is None or not self.trainer.is_global_zero:
+            return
+        found = [(run / name, suffix) for name, suffix in EXPORTS.items() if (run / name / "README.md").is_file()]
+        for address in upload(self.destination, [Export(folder, suffix=suffix) for folder, suffix in found]):
+            self._say(f"uploaded: {address}")
+        if not found:
+            self._say("nothing was uploaded: the run has exported no policy")
 
     @property
     def _callbacks(self) -> Sequence[Any]:
@@ -386,6 +405,8 @@ class SEALCLI(LightningCLI):
     def after_test(self) -> None:
         self._print_table("test")
         self._say_if_untrained()
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            add_test_results(Path(self.trainer.default_root_dir), self.model)
         self._say_usage(self.model.evaluated)
         self._say_dev_run()
 

@@ -59,6 +59,10 @@ class EndpointError(RetryableError):
     """An endpoint did not answer, however often it was asked; what it did answer is kept."""
 
 
+class HubError(SealError, RuntimeError):
+    """An upload failed; what was to be uploaded is whole, and the message says how to repeat it."""
+
+
 class UnitError(SealError, RuntimeError):
     """A unit of work failed wherever it was tried; the message names it and its contexts (never a reward of 0)."""
 

@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from transformers import AutoTokenizer
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from seal_lightning.adapters import base_of, carried, carry, read_lora
+from seal_lightning.adapters import base_of, carried, carry, note_base, read_lora
 from seal_lightning.adapters.bank import parts_without_adapter
 from seal_lightning.adapters.export import CONFIG, WEIGHTS
+from seal_lightning.bounded_yaml import load_yaml
 from seal_lightning.chat import DATE, ChatTemplate, chosen_template, read_template, stop_ids
 from seal_lightning.checkpoints import FOLDER, Checkpoint, attentions_of, explained, read_checkpoint, read_model_config
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.finite import check_finite
+from seal_lightning.origins import hub_name, is_hub_name
 from seal_lightning.tiny import build_tiny
 
 log = logging.getLogger(__name__)
@@ -146,8 +149,13 @@ def _chat(source: ModelSource, model: Any, tokenizer: Any) -> ChatTemplate | Non
 
 def _read(source: ModelSource, adapter: bool, met: tuple[Path, ...] = ()) -> tuple[Any, Any]:
     """Model and tokenizer; `met` are the PEFT folders that stand on it."""
-    source = replace(source, name=str(SHIPPED[source.name])) if source.name in SHIPPED else source
-    return _random(source) if source.name.startswith("random/") else _pretrained(source, adapter, met)
+    if source.name.startswith("random/"):
+        return _random(source)
+    place = str(SHIPPED.get(source.name, source.name))
+    model, tokenizer = _pretrained(replace(source, name=place), adapter, met)
+    if known := (source.name, None) if source.name in SHIPPED else hub_name(place, source.revision):
+        note_base(model, *known)  # a PEFT folder's own base comes first
+    return model, tokenizer
 
 
 def _random(source: ModelSource) -> tuple[Any, Any]:
@@ -261,7 +269,27 @@ def _base_of(source: ModelSource, folder: Path, met: tuple[Path, ...]) -> ModelS
         )
     near = folder / name  # a relative path may be meant from where the adapter lies
     name = str(near) if near.is_dir() and not Path(name).is_dir() else name
+    if here := _trained_on(folder, name):
+        return replace(source, name=here, revision=None)
     return replace(source, name=name, revision=revision)
+
+
+def _trained_on(folder: Path, name: str) -> str | None:
+    """The local folder of the base that a run was made on, where the adapter names that as the hub does.
+
+    The run's `config.yaml` says where it lies: beside `policy/`, or above `adapters/NAME/`.
+    """
+    if not is_hub_name(name) or Path(name).is_dir():
+        return None
+    for run in (folder.absolute().parent, folder.absolute().parent.parent):
+        path = run / "config.yaml"
+        try:
+            found = load_yaml(path.read_text(encoding="utf-8"))["model"]["source"]["name"]
+            if isinstance(found, str) and Path(found).expanduser().is_dir() and (hub_name(found) or ("",))[0] == name:
+                return found
+        except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+            continue
+    return None
 
 
 def base_name(source: ModelSource, met: tuple[Path, ...] = ()) -> str:

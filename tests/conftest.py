@@ -105,6 +105,14 @@ def two_rounds(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def lab_runs(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """A folder with `run` of a fit that was tested, and `adapted`, both in the lab; only to be read."""
+    from lab_runs import fill  # here: it imports torch
+
+    return once("lab-runs", fill)
+
+
+@pytest.fixture(scope="session")
 def chat_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatServer]:
     """A real `transformers serve` with the lab model, one a test process: `.base_url` and `.model`; up in 8 seconds."""
     model = tmp_path_factory.mktemp("served") / "model"

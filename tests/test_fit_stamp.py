@@ -149,6 +149,10 @@ FREE = {
     "model.evaluation.racing": "null",
     "model.predict": "answers",
     "log_level": "error",
+    "push_to_hub": None,  # not without a token
+    "hub_model_id": None,
+    "hub_private_repo": "false",
+    "hub_revision": "trial",
     "checkpoint.merged": "true",
     "checkpoint.every_n_steps": "3",
     "table.rows": "3",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seal_lightning.adapt.adapters import (
+    MERGED,
     RESULT,
     Adapted,
     Workplace,
@@ -35,6 +36,7 @@ from seal_lightning.adapt.estimate import estimate
 from seal_lightning.adapt.scores import Measured, score_of
 from seal_lightning.adapt.verdict import Verdict, judge
 from seal_lightning.bounded import parse_json, read_stdin
+from seal_lightning.cards import base_of_source
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.command_line import set_log_level
 from seal_lightning.config_errors import read_config_files
@@ -44,10 +46,11 @@ from seal_lightning.errors import ConfigError, DivergedError
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.fit_stamp import tokenizer_digest
+from seal_lightning.hub import Export, add_hub, destination_of, upload
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.journal import is_begun
 from seal_lightning.left_out import DIVERGED, MISSING, render_left_out, total_left_out
-from seal_lightning.model import base_name, fingerprint
+from seal_lightning.model import fingerprint
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser
 from seal_lightning.policy import Policy
@@ -96,6 +99,8 @@ def main(args: Sequence[str]) -> None:
     work_begins()
     options = parser.make(settings)
     set_log_level(options.log_level)
+    output = Path(options.output).expanduser()
+    destination = None if options.dry_run else destination_of(options, folder=output)
     read = read_sources(
         options.documents,
         stdin=_stdin() if STDIN in options.documents else b"",
@@ -105,13 +110,23 @@ def main(args: Sequence[str]) -> None:
     )
     module: SEALModule = options.model
     writing = Writing(options.learn, raced_for(module.plan, options.keep), options.keep)
-    output = Path(options.output).expanduser()
     with nullcontext() if options.dry_run else open_folder(output, "adapt", resume=options.resume):
-        _work(parser, settings, options, read, writing, output)
+        written = _work(parser, settings, options, read, writing, output)
+    if destination is not None:
+        for address in upload(destination, _exports(output, written, merged=options.merged)):
+            Screen().line(f"uploaded: {address}")
 
 
-def _work(parser: Parser, settings: Any, options: Any, read: Documents, writing: Writing, output: Path) -> None:
-    """What needs the policy: an estimate, or the adapters."""
+def _exports(output: Path, names: Sequence[str], *, merged: bool) -> list[Export]:
+    """The folders of adapters, in the root of their repository where there is one, and those of whole weights."""
+    single = len(names) == 1
+    found = [Export(output / "adapters" / name, inside="" if single else name) for name in names]
+    whole = [Export(output / MERGED / name, inside="" if single else name, suffix="-merged") for name in names]
+    return found + (whole if merged else [])
+
+
+def _work(parser: Parser, settings: Any, options: Any, read: Documents, writing: Writing, output: Path) -> list[str]:
+    """What needs the policy: an estimate, or the adapters; the names of those."""
     module, documents = options.model, read.documents
     policy = load_policy(module, options.policy, options.device)
     module.e_step.check_model(policy)
@@ -125,12 +140,13 @@ def _work(parser: Parser, settings: Any, options: Any, read: Documents, writing:
         loops["both"] = loops["each"] + loops["all"]
         chosen, size = loops[options.adapters], options.contexts_per_unit
         print(estimate(module.e_step, policy, documents, writing, chosen, contexts_per_unit=size))
-        return
+        return []
     write_settings(parser, settings, output)
     signals = StopSignals()
     with signals.noted():
-        _adapt(options, module, policy, read, writing, output, check_stop=signals.check)
+        written = _adapt(options, module, policy, read, writing, output, check_stop=signals.check)
     write_settings(parser, settings, output, finished=True)
+    return written
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
@@ -161,6 +177,7 @@ def _settings(args: Sequence[str]) -> tuple[Parser, Any]:
     parser.add_argument("--dry_run", action="store_true", help="Estimate tokens, time and memory, and write nothing.")
     parser.add_class_arguments(InnerLoop, "together")
     parser.set_defaults({"together.epochs": 3, "together.batch_size": 8})  # the paper's continued pre-training
+    add_hub(parser)
     add_model(parser, args, defaults={"model.e_step.repeats": 1})
     settings = parser.settings(args)
     if not settings.documents:  # the empty list of the command line outranks that of a config file
@@ -193,7 +210,7 @@ def _adapt(
     output: Path,
     *,
     check_stop: Callable[[], None],
-) -> None:
+) -> list[str]:
     screen, e_step, documents = Screen(), module.e_step, read.documents
     stamp, allowed = fingerprint(policy.model), rules(other_versions=options.allow_other_versions)
     passages = [passage for document in documents for passage in document.passages]
@@ -231,7 +248,8 @@ def _adapt(
         stamp=stamp,
         every_steps=options.save_every,
         merged=options.merged,
-        base=base_name(module.source),
+        source=module.source,
+        base=base_of_source(module.source),
         data_licence=options.data_licence,
         unread=read.unread,
         screen=screen,
@@ -249,13 +267,13 @@ def _adapt(
             columns[name] = {key: value for found in made if found for key, value in found.items()}
         if sound := [adapted for adapted, found in zip(adapters, made, strict=True) if found is not None]:
             written[name] = sound
-    count = sum(map(len, written.values()))
     if not written:
         raise DivergedError(
             "no adapter was written, since all of their trainings diverged: lower model.inner_loop.learning_rate (one "
             "for all: together.learning_rate) and start again in another --output"
         )
-    _finish(screen, output, read, columns, written, diverged=len(each) + len(together) - count)
+    _finish(screen, output, read, columns, written, diverged=len(each) + len(together) - len(written))
+    return [adapted.name for adapted in written]
 
 
 def _depends(options: Any, module: SEALModule, seen: Mapping[str, Any], tokenizer: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from seal_lightning.adapt.card import model_card
+from seal_lightning.adapt.card import model_card, usage_of
 from seal_lightning.adapt.edits import Lesson
 from seal_lightning.adapt.scores import Measured, score_of
 from seal_lightning.adapt.training import train
@@ -36,8 +36,11 @@ from seal_lightning.data.documents import Document
 from seal_lightning.digests import KEY, damage, digests_of, read_record, recorded_in
 from seal_lightning.e_step import EStep
 from seal_lightning.errors import ConfigError, ModelError, NoMemoryError
+from seal_lightning.grading import name_of
 from seal_lightning.inner_loop import InnerLoop, TrainedBank
 from seal_lightning.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added, render_left_out
+from seal_lightning.model import ModelSource
+from seal_lightning.origins import Origin
 from seal_lightning.policy import Policy
 from seal_lightning.sampling import LocalSampler, Sampler
 from seal_lightning.saving import save_text, whole
@@ -86,7 +89,8 @@ class Workplace:
         stamp: Of the policy.
         every_steps: Optimizer steps between two checkpoints.
         merged: Write whole weights too.
-        base: What the base model is called.
+        source: The base model as it was loaded.
+        base: The base model as cards name it.
         data_licence: Of the documents, for the cards.
         unread: Files beside the documents that were left out.
         screen: Shows progress.
@@ -99,7 +103,8 @@ class Workplace:
     stamp: str
     every_steps: int
     merged: bool
-    base: str
+    source: ModelSource
+    base: Origin
     data_licence: str | None
     unread: int
     screen: Screen
@@ -403,20 +408,30 @@ def _write(
         missing=missing,
         scores=scores,
         data_licence=place.data_licence,
+        seed=adapted.job.seed,
+        grader=name_of(place.e_step.grader),
         unread=place.unread if adapted.name == ALL else 0,
         without=without,
     )
+    with_code = partial(usage_of, place.policy, place.source, place.base, place.e_step, _asked_first(adapted.lessons))
     with redirect_stdout(sys.stderr):  # what libraries say while they save
         if place.merged:
             with whole(place.output / MERGED / adapted.name) as folder:
                 _save_merged(place.policy, lora, folder)
-                save_text(folder / "README.md", card(merged=True))
+                code = with_code(place=f"{MERGED}/{adapted.name}", merged=True)
+                save_text(folder / "README.md", card(merged=True, usage=code))
                 save_text(folder / RESULT, json.dumps({KEY: digests_of(folder)}, indent=1) + "\n")
         with whole(place.output / "adapters" / adapted.name) as folder:  # last: it says that all is there
-            save_lora(added_up, folder, model=place.policy.model, base_model_name=place.base)
-            save_text(folder / "README.md", card(merged=False))
+            save_lora(added_up, folder, model=place.policy.model)
+            code = with_code(place=f"adapters/{adapted.name}", merged=False)
+            save_text(folder / "README.md", card(merged=False, usage=code))
             result[KEY] = digests_of(folder)
             save_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+
+
+def _asked_first(lessons: Sequence[Lesson]) -> Lesson:
+    """The first that has queries, or the first."""
+    return next((lesson for lesson in lessons if lesson.document.context.queries), lessons[0])
 
 
 def _editor(sampler: Sampler) -> str:

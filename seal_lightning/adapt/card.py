@@ -1,29 +1,35 @@
-"""The model card of an adapter: what it is on, what it learnt from, how, how well, and who may use it.
+"""The card of an adapter of `seal adapt`, or of whole weights with it: what it learnt, how, and how well.
 
-Titles come from the data and are escaped. Of paths of this machine only the base model's own name is written down.
+Titles come from the data and are escaped. Of paths of this machine nothing is written down.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from types import MappingProxyType
-
-from huggingface_hub import ModelCardData
 
 from seal_lightning import __version__
 from seal_lightning.adapt.edits import Lesson
 from seal_lightning.adapt.scores import Score
 from seal_lightning.bank_training import JobStats
+from seal_lightning.cards import Asking, Card, Result, Source, licence_of, render, settings_table, usage
+from seal_lightning.e_step import EStep
 from seal_lightning.escaping import markdown_cell
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.left_out import MISSING, render_left_out
-from seal_lightning.masking import safe_to_save
-from seal_lightning.tables import table
+from seal_lightning.model import ModelSource
+from seal_lightning.origins import Origin
+from seal_lightning.policy import Policy
+from seal_lightning.tasks import Knowledge
+from seal_lightning.types import Query
 
 SHOWN = 50  # documents by name
+DOCUMENTS = Source("the documents")
 CHOSEN = """\
 The same queries may have chosen the self-edits, so that the accuracy after is somewhat too good."""
+LIMITS = """\
+- It answers about the documents above, closed-book: ask as the code does. What else it knew may have changed.
+- It can be wrong, about the documents, too; the accuracy says how often it was."""
 LICENCE = """\
 The adapter changes its base model and is of no use without it: the base model's licence holds for both together. What
 it learnt comes from the documents above, and it may give parts of them back word for word: make sure that their licence
@@ -33,7 +39,7 @@ lets you pass it on."""
 def model_card(
     name: str,
     *,
-    base: str,
+    base: Origin,
     lessons: Sequence[Lesson],
     editor: str,
     policy_rank: int | None,
@@ -45,6 +51,9 @@ def model_card(
     scores: Mapping[str, Score],
     merged: bool,
     data_licence: str | None,
+    seed: int = 0,
+    grader: str = "",
+    usage: str = "",
     unread: int = 0,
     without: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> str:
@@ -64,16 +73,73 @@ def model_card(
         scores: Mean accuracy by when; empty where nothing was asked.
         merged: Whether it lies beside whole weights instead of an adapter's.
         data_licence: Of the documents, as the user put it.
+        seed: Of its training.
+        grader: Who scored the answers.
+        usage: Code, as `usage_of` gives it.
         unread: Files that were given too and could not be read.
         without: Parts of the model that no adapter acts on, by reason.
     """
-    header = ModelCardData(
-        base_model=base, library_name="transformers" if merged else "peft", pipeline_tag="text-generation",
-        tags=["seal-lightning", "self-adapting", *([] if merged else ["lora"])],
-    )  # fmt: skip
+    asked = [lesson.document.context for lesson in lessons if lesson.document.context.queries]
+    queries = sum(len(context.queries) for context in asked)
+    settings = {
+        "": inner_loop,
+        "optimizer steps": stats.steps,
+        "tokens trained": stats.trained_tokens,
+        "seed": seed,
+        "seal-lightning": __version__,
+    }
+    card = Card(
+        title=name,
+        relation="merge" if merged else "adapter",
+        base=base,
+        made=f"{'Weights' if merged else 'A LoRA'} for `{base.name}`, made by `seal adapt` of seal-lightning "
+        f"{__version__} (SEAL, arXiv:2506.10943).",
+        results=[
+            Result(when, score.mean, score.low, score.high, len(asked), queries, "documents")
+            for when, score in scores.items()
+        ],
+        asked_of=DOCUMENTS,
+        grader=grader,
+        usage=usage,
+        sections={
+            "Learnt from": _learnt_from(lessons, editor, policy_rank, sequences, missing, unread, without),
+            "Settings": settings_table(settings),
+            "Limitations": LIMITS + (f"\n- {CHOSEN}" if scores and chosen else ""),
+            "Licence": f"{licence_of(base)} {LICENCE}\n\nLicence of the documents: {data_licence or 'not stated'}.",
+        },
+    )
+    return render(card)
+
+
+def usage_of(
+    policy: Policy, source: ModelSource, base: Origin, e_step: EStep, lesson: Lesson, *, place: str, merged: bool
+) -> str:
+    """Code that asks the first query of a document, or one of ours where it has none."""
+    context = lesson.document.context
+    query = context.queries[0] if context.queries else Query("What is it about?", ())
+    if not context.queries and not isinstance(e_step.task, Knowledge):
+        return ""
+    asking = Asking(
+        e_step.task.query_prompt(query, context),
+        {"question": query.question.strip()},
+        max_new_tokens=e_step.max_answer_tokens,
+        first_line=isinstance(e_step.task, Knowledge),
+        tokenizer_beside=merged,
+    )
+    return usage(policy, source, base, place=place, relation="merge" if merged else "adapter", asking=asking)
+
+
+def _learnt_from(
+    lessons: Sequence[Lesson],
+    editor: str,
+    policy_rank: int | None,
+    sequences: int,
+    missing: Mapping[str, int],
+    unread: int,
+    without: Mapping[str, Sequence[str]],
+) -> str:
     titles = [markdown_cell(lesson.document.context.title or lesson.document.id, 100) for lesson in lessons]
     more = f"\n- and {len(titles) - SHOWN} more" if len(titles) > SHOWN else ""
-    settings = asdict(inner_loop) | {"optimizer steps": stats.steps, "tokens trained": stats.trained_tokens}
     passages = sum(len(lesson.document.passages) for lesson in lessons)
     edits = sum(lesson.edits for lesson in lessons)
     written = f", {_count(edits, 'self-edit')} by {editor}" if edits else ""
@@ -89,21 +155,7 @@ def model_card(
         learnt += (
             f"\n\nThe policy that wrote and was adapted (rank {policy_rank}) is part of it; before is its accuracy."
         )
-    rows = [[when, f"{s.mean:.3f}", f"{s.low:.3f} – {s.high:.3f}"] for when, s in scores.items()]
-    measured = table(["", "accuracy", "95 % interval"], rows) if rows else "Nothing was asked: there were no queries."
-    if rows and chosen:
-        measured += f"\n\n{CHOSEN}"
-    parts = {
-        f"# {name}": f"{'Weights' if merged else 'A LoRA'} for `{base}`, made by `seal adapt` of seal-lightning "
-        f"{__version__} (SEAL, arXiv 2506.10943).",
-        "## Learnt from": "\n".join(f"- {title}" for title in titles[:SHOWN]) + more
-        + f"\n\n{learnt}",
-        "## Closed-book accuracy": f"{measured}\n\nQueries about the documents, asked without them, by document.",
-        "## Settings": table(["", ""], [[key, markdown_cell(str(value), 80)] for key, value in settings.items()]),
-        "## Licence": LICENCE + f"\n\nLicence of the documents: {data_licence or 'not stated'}.",
-    }  # fmt: skip
-    body = "\n\n".join(f"{head}\n\n{text}" for head, text in parts.items())
-    return safe_to_save(f"---\n{header.to_yaml()}\n---\n\n{body}\n")
+    return "\n".join(f"- {title}" for title in titles[:SHOWN]) + more + f"\n\n{learnt}"
 
 
 def _count(number: int, what: str) -> str:

@@ -23,6 +23,7 @@ from seal_lightning.served import save_tensors
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _CARRIED = "_carried_adapter"  # on a model
+_BASE = "_base_name"
 
 
 def adapter_state(bank: AdapterBank, slot: int) -> dict[str, torch.Tensor]:
@@ -150,6 +151,12 @@ def carried(model: Any) -> LoRA | None:
     return getattr(model, _CARRIED, None)
 
 
+def note_base(model: Any, name: str, revision: str | None = None) -> None:
+    """Remember what a base model is called by those who load it elsewhere, unless that is known already."""
+    if not hasattr(model, _BASE):
+        setattr(model, _BASE, (name, revision))
+
+
 def transposed(model: Any) -> bool:
     """Whether a model keeps its weights as (in, out), as GPT-2 does."""
     return any(isinstance(module, Conv1D) for module in model.modules())
@@ -162,18 +169,20 @@ def save_lora(lora: LoRA, folder: str | Path, *, model: Any, base_model_name: st
         lora: What to write.
         folder: Made if it is not there; each file is whole or as it was. `saving.whole` makes one of the two.
         model: What it is for.
-        base_model_name: How its config calls that; the model's own name where unset.
+        base_model_name: How its config calls that; where unset, as `note_base` says, or by the model's own name.
 
     Raises:
         SavingError: It cannot be written.
     """
+    noted, revision = getattr(model, _BASE, (None, None)) if base_model_name is None else (base_model_name, None)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.scale * lora.rank,  # type: ignore[arg-type]  # peft computes alpha / r, floats are fine
         lora_dropout=0.0,
         fan_in_fan_out=transposed(model),
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base_model_name or model.config._name_or_path,
+        base_model_name_or_path=noted or model.config._name_or_path,
+        revision=revision,
         inference_mode=True,
     )
     config.target_modules = lora.layers  # type: ignore[assignment]  # peft's own set has no fixed order on disk

@@ -244,6 +244,7 @@ def _run(
         unrelated=data.unrelated,
         origin=origin,
         rules=rules(other_versions=options.allow_other_versions),
+        source=module.source,
     )
     for measure in measures:
         for route in routes:

@@ -21,6 +21,7 @@ from seal_lightning.adapters import LoRA, bank_lora, read_lora, save_lora
 from seal_lightning.bounded import parse_json
 from seal_lightning.closed_book import Answered, ask_closed_book
 from seal_lightning.continual.base import Countermeasure, Learnt
+from seal_lightning.continual.card import stream_card
 from seal_lightning.continual.updates import Updates
 from seal_lightning.digests import KEY, digests_of, recorded_in
 from seal_lightning.e_step import EStep, Plan
@@ -28,6 +29,8 @@ from seal_lightning.errors import ConfigError, JournalError, ModelError
 from seal_lightning.finite import all_finite
 from seal_lightning.journal import is_begun, read_rollouts
 from seal_lightning.left_out import ANSWERS, DIVERGED, LONGEST, SKIPPED, TRUNCATED, added, total_left_out
+from seal_lightning.model import ModelSource
+from seal_lightning.origins import CARD
 from seal_lightning.phases import Report
 from seal_lightning.retention import Stream
 from seal_lightning.rollouts import make_stamp
@@ -89,6 +92,7 @@ class StreamRunner:
         advance: Told about every finished step; may raise where the run is to stop.
         report: Told about the phases of a step.
         rules: What a resumed stream may differ in.
+        source: The base model, for the card of the end's adapter; None writes none.
     """
 
     e_step: EStep
@@ -99,6 +103,7 @@ class StreamRunner:
     advance: Callable[[int], None] = lambda count: None
     report: Report = lambda progress: None
     rules: Rules = field(default_factory=rules)
+    source: ModelSource | None = None
 
     def check(self, route: Route, countermeasure: Countermeasure, folder: Path) -> Record:
         """The record that a stream in `folder` goes on with. Raises as `run`, and writes nothing."""
@@ -163,7 +168,7 @@ class _Run:
                 self.learnt.append(self._learnt(number, step.chosen))
             steps.append(step)
             self.runner.advance(1)
-        self._save_end()
+        self._save_end(steps)
         return stream_of(self.route, steps)
 
     def _finished(self, place: Path, *, changed: bool) -> tuple[Step, LoRA | None] | None:
@@ -242,13 +247,28 @@ class _Run:
         edit = self.e_step.task.parse(self.journal.units[number][chosen].text, context)
         return Learnt(context, edit.training_sequences, self.updates.added[-1])
 
-    def _save_end(self) -> None:
+    def _save_end(self, steps: Sequence[Step]) -> None:
         """The sum of all updates as one PEFT folder for the base model, with what the policy had learnt before."""
         if (lora := self.policy.learned()) is None:
             return
         with whole(self.folder / END) as folder:
             save_lora(lora, folder, model=self.policy.model)
             self.policy.tokenizer.save_pretrained(folder)
+            if self.runner.source is not None:
+                save_text(folder / CARD, self._card(self.runner.source, steps))
+
+    def _card(self, source: ModelSource, steps: Sequence[Step]) -> str:
+        return stream_card(
+            source,
+            self.policy,
+            self.e_step,
+            self.route.contexts,
+            place=f"{Path(*self.folder.parts[-3:]) / END}",
+            before=steps[0].answered,
+            after=steps[-1].answered,
+            measure=type(self.countermeasure).__name__,
+            seed=self.route.seed,
+        )
 
 
 def left_out_of(folder: Path) -> dict[str, int]:

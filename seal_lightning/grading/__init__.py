@@ -33,6 +33,11 @@ def resolve(grader: str | Grader) -> Grader:
     return GRADERS[grader]()
 
 
+def name_of(grader: Grader) -> str:
+    """A grader's short name, or the class of one that has none."""
+    return next((name for name, kind in GRADERS.items() if type(grader) is kind), type(grader).__name__)
+
+
 __all__ = [
     "F1",
     "GRADERS",
@@ -47,6 +52,7 @@ __all__ = [
     "Rubric",
     "Verdict",
     "checked",
+    "name_of",
     "new_content_recall",
     "resolve",
 ]

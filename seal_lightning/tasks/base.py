@@ -96,6 +96,10 @@ class Task(Remembers, ABC):
         """
         return first_line(cut_thoughts(text).text)
 
+    def example(self) -> Context | None:
+        """A made-up context with which cards of policies show how an edit is asked for; None where there is none."""
+        return None
+
     def query_prompts(self, query: Query, context: Context) -> tuple[Prompt, ...]:
         """All ways in which a query is asked, at least one: a task that lets answers vote asks in several."""
         return (self.query_prompt(query, context),)

@@ -14,6 +14,11 @@ from seal_lightning.tasks.edit_parsers import PARSERS, strip_enumerator, without
 from seal_lightning.types import Context, Directives, Prompt, Query, SelfEdit, TrainingSequence
 
 QUERY_SYSTEM = "Answer the question in a few words."
+EXAMPLE = Context(
+    id="example",
+    title="The Harrow Bridge",
+    passage="The Harrow Bridge was opened in 1874. It was built by Ada Merrow and crosses the river Lenn.",
+)
 
 
 class Knowledge(Task):
@@ -77,6 +82,9 @@ class Knowledge(Task):
     def query_prompt(self, query: Query, context: Context) -> Prompt:
         topic = f"Topic: {context.title.strip()}\n" if self.topic_prefix and context.title.strip() else ""
         return Prompt(user=f"{topic}Question: {query.question.strip()}", lead="\nAnswer:", system=QUERY_SYSTEM)
+
+    def example(self) -> Context:
+        return EXAMPLE
 
     def read_answer(self, text: str) -> str:
         return without_answer_label(super().read_answer(text))

@@ -20,6 +20,7 @@ from seal_lightning.errors import ConfigError, DataError, DivergedError, ModelEr
 from seal_lightning.inner_loop import InnerLoop
 from seal_lightning.lab import LabPassages
 from seal_lightning.model import LAB
+from seal_lightning.origins import Origin
 from seal_lightning.stopping import StopSignals
 
 CONFIG = """\
@@ -134,8 +135,9 @@ def test_a_card_says_what_an_adapter_is(whole):
 def test_a_card_holds_no_secret_of_the_process(monkeypatch):
     monkeypatch.setenv("SEAL_TEST_KEY", "planted-value-1234")
     card = model_card(
-        "x", base="lab", lessons=[], editor="the model itself", policy_rank=None, chosen=False, sequences=0,
-        inner_loop=InnerLoop(), stats=JobStats(steps=1, trained_tokens=1, truncated=0, skipped=0), missing={},
+        "x", base=Origin("lab", on_hub=False), lessons=[], editor="the model itself", policy_rank=None,
+        chosen=False, sequences=0, inner_loop=InnerLoop(),
+        stats=JobStats(steps=1, trained_tokens=1, truncated=0, skipped=0), missing={},
         scores={}, merged=False, data_licence="planted-value-1234",
     )  # fmt: skip
     assert card.endswith("Licence of the documents: [hidden].\n")

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import ModelCard
 
 from seal_lightning.cli import main
 from seal_lightning.continual.command import _plan, spelled
@@ -54,6 +55,11 @@ def seal(tmp_path, monkeypatch, capfd):
 def test_a_table_of_the_plain_stream_and_a_countermeasure(seal, tmp_path):
     code, out, err = seal("--countermeasures", "norm", "--unrelated", "data.jsonl", "--output", "run")
     assert code == 0, err
+    cards = sorted(tmp_path.rglob("adapter/README.md"))
+    data = ModelCard(cards[0].read_text(encoding="utf-8")).data
+    assert len(cards) == 4 and (data.base_model, data.base_model_relation) == ("random/llama", "adapter")
+    assert [one.metric_name for one in data.eval_results] == ["accuracy, before", "accuracy, after"]
+    assert f'WEIGHTS = "{cards[0].parent.relative_to(tmp_path / "run")}"' in cards[0].read_text(encoding="utf-8")
     lines = out.splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["", "1", "2", "unrelated"]
     assert [line.split("|")[1].strip() for line in lines if line.startswith("|")] == [

@@ -44,6 +44,7 @@ EXAMPLE = (
     '{"basic": true, "size": false, "chained": false, "repeated": false, "loss": "outputs", "learning_rate": 0.0001, '
     '"epochs": 2}'
 )
+MIRRORED = "Input:\n12\n34\nOutput:\n21\n43\n\nInput:\n507\n080\nOutput:\n705\n080"  # a puzzle of two demonstrations
 
 
 class ArcTask(Task):
@@ -136,6 +137,9 @@ class ArcTask(Task):
 
     def read_answers(self, texts: Sequence[str], query: Query, context: Context) -> str:
         return read_votes(texts, [way.undo for way in self.ways], self.text)
+
+    def example(self) -> Context:
+        return Context(id="example", title="example", passage=MIRRORED)
 
     def vote(self, answers: Sequence[str], alone: str) -> str:
         return best_tries(answers, alone)
