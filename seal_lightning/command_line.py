@@ -16,10 +16,11 @@ from typing import Any, Literal
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
 from transformers.utils import logging as transformers_logging
 
 from seal_lightning.bounded import parse_json
-from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
+from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable, Trackers
 from seal_lightning.cli import COMMANDS
 from seal_lightning.config_errors import Given, explain, located, one_line
 from seal_lightning.config_files import naming_files, sections_of
@@ -32,6 +33,7 @@ from seal_lightning.fit_stamp import told_changes
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
+from seal_lightning.logger_options import need_no_folder, place_loggers
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, without_backspaces
 from seal_lightning.predicted import save_answers, save_edits
@@ -78,6 +80,7 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
 
 
 LIBRARIES = "lightning lightning.pytorch lightning.fabric transformers peft huggingface_hub bitsandbytes".split()
+LIBRARIES += ["mlflow", "alembic"]
 
 
 def set_log_level(level: LogLevel) -> None:
@@ -129,6 +132,13 @@ class SEALParser(LightningArgumentParser):
     def format_help(self) -> str:
         return without_backspaces(super().format_help())
 
+    def add_class_arguments(self, theclass: Any, *args: Any, **options: Any) -> Any:
+        """As jsonargparse's; a logger that is told no folder writes into the run's."""
+        added = super().add_class_arguments(theclass, *args, **options)
+        if isinstance(theclass, type) and issubclass(theclass, Logger):
+            need_no_folder(self._actions)
+        return added
+
 
 class SEALCLI(LightningCLI):
     """LightningCLI with SEAL's groups of options and its own last words."""
@@ -162,6 +172,7 @@ class SEALCLI(LightningCLI):
         parser.add_lightning_class_args(CheckpointSelection, "checkpoint")
         parser.add_lightning_class_args(RolloutTable, "table")
         parser.add_lightning_class_args(EStepProgress, "progress")
+        parser.add_lightning_class_args(Trackers, "trackers")
         parser.set_defaults(  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
             {
                 "data": {"class_path": "seal_lightning.data.SEALDataModule"},
@@ -191,8 +202,10 @@ class SEALCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         work_begins()
+        options = self._get(self.config, "trainer")
+        run = str(options.default_root_dir)
+        place_loggers(options, run)
         set_log_level(self._get(self.config, "log_level"))
-        run = str(self._get(self.config, "trainer").default_root_dir)
         if visible(run) != run:  # TensorBoard writes no names that are not Unicode; others would act in what is shown
             raise ConfigError(f"trainer.default_root_dir={run}: expected a name of visible characters: choose another")
 

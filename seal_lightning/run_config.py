@@ -6,11 +6,13 @@ The whole is `config.yaml`, what was changed is `settings.yaml`; of other comman
 
 from pathlib import Path
 
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import SEALCallback
+from seal_lightning.masking import safe_to_save
 from seal_lightning.offline import save_settings
 
 CHANGED = "what differs from the defaults in"
@@ -21,7 +23,9 @@ class SaveConfigBesideRun(SaveConfigCallback, SEALCallback):
     """Writes them when the run begins: one that is refused before leaves those of the run that was there."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Too early: nothing is checked yet."""
+        """Too early to write: nothing is checked yet. The trainer learns what callbacks may tell others."""
+        text = self.parser.dump(self.config, skip_none=False, format="yaml")
+        trainer.run_settings = safe_to_save(yaml.safe_load(text))  # type: ignore[attr-defined]
 
     def on_run_begin(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.is_global_zero:

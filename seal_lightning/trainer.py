@@ -66,6 +66,7 @@ class SEALTrainer(Trainer):
         enable_checkpointing: Whether checkpoints and the best policy are saved; null is true.
         enable_progress_bar: Whether progress is shown; null is true.
         enable_rollout_table: Whether the tables of self-edits are written.
+        enable_trackers: Whether loggers get settings, tables and artifacts besides numbers.
         barebones: Lightning's, to measure its overhead.
         give_up_after: Seconds without a sign of life from another rank (its process is stopped, its node dead) after
             which the others end with its name; at most 60 once the run was asked to stop.
@@ -90,6 +91,7 @@ class SEALTrainer(Trainer):
         enable_checkpointing: bool | None = None,
         enable_progress_bar: bool | None = None,
         enable_rollout_table: bool = True,
+        enable_trackers: bool = True,
         barebones: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -114,6 +116,7 @@ class SEALTrainer(Trainer):
                 enable_checkpointing=enable_checkpointing,
                 enable_progress_bar=enable_progress_bar,
                 enable_rollout_table=enable_rollout_table,
+                enable_trackers=enable_trackers,
                 barebones=barebones,
             ),
             enable_checkpointing=enable_checkpointing,
@@ -143,6 +146,7 @@ class SEALTrainer(Trainer):
         self.launched = Launched()
         self._loggers_of_run = Loggers([])
         self._has_begun = False
+        self.run_settings: Mapping[str, Any] = {}  # without secrets, with the keys of config.yaml; for trackers
         self._refusal: ConfigError | None = None  # of this rank, until all ranks know of it
 
     @cached_property
@@ -174,7 +178,7 @@ class SEALTrainer(Trainer):
         try:
             return super()._run(*args, **kwargs)
         finally:
-            self._loggers_of_run.give_up()
+            self._loggers_of_run.end()
 
     def _run_stage(self) -> Any:
         environment = getattr(self.strategy, "cluster_environment", None)
