@@ -62,8 +62,14 @@ def surviving(logger: Any) -> Iterator[None]:
 
 def _protected(kind: Any) -> type[Logger]:
     """A class of loggers, as they are during a run."""
-    own = {name: _surviving_call(kind, name) for name in CALLS}
-    return type(kind.__name__, (kind,), own)
+
+    class Protected(kind):  # within a function, so that the command line does not take it for another logger
+        pass
+
+    for name in CALLS:
+        setattr(Protected, name, _surviving_call(kind, name))
+    Protected.__name__ = kind.__name__
+    return Protected
 
 
 def _surviving_call(kind: Any, name: str) -> Callable[..., Any]:
