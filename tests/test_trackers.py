@@ -81,7 +81,7 @@ def test_weights_and_biases_offline(run):
     steps = [row["trainer/global_step"] for row in history if "trainer/global_step" in row]
     assert steps == sorted(steps)
     tables = [row for row in history if "tables/edits/path" in row]
-    assert [(row["tables/edits/_type"], row["tables/edits/nrows"]) for row in tables] == [("table-file", 4)] * 2
+    assert [(row["tables/edits/_type"], row["tables/edits/nrows"]) for row in tables] == [("table-file", 8)] * 2
     content = json.loads((path.parent / "files" / tables[0]["tables/edits/path"]).read_text())
     assert content["columns"][:4] == ["context", "round", "edit", "repeat"]
     assert (artifacts["policy"].type, artifacts["report"].type) == ("model", "report")
