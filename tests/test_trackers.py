@@ -2,9 +2,10 @@
 
 import json
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from seal_lightning.beginning import Loggers
 from seal_lightning.callbacks import Trackers
 from seal_lightning.cli import main
 from seal_lightning.errors import ConfigError
-from seal_lightning.trackers import Table, tracker_of
+from seal_lightning.trackers import Table, TrackioLogger, tracker_of
 from seal_lightning.trackers.base import flat
 from seal_lightning.trackers.tensorboard_tracker import to_markdown
 
@@ -302,3 +303,62 @@ def test_markdown_shows_texts_and_lets_none_act():
 def test_options_are_checked(options):
     with pytest.raises(ConfigError, match=r"trackers\.best and trackers\.max_rows must be at least 1"):
         Trackers(**options)
+
+
+# -- Trackio, by a stand-in: it wants an older pillow than the one that is pinned --------------------------------------
+
+
+class StandIn(ModuleType):
+    """What is used of `trackio`, kept as the real one keeps it: rows of metrics by step, tables as dictionaries."""
+
+    def __init__(self) -> None:
+        super().__init__("trackio")
+        self.runs: list[SimpleNamespace] = []
+
+    def init(self, project: str, **options: Any) -> SimpleNamespace:
+        run = SimpleNamespace(name=options["name"] or "invented", config={}, rows=[], artifacts=[], finished=False)
+        run.log = lambda metrics, step=None: run.rows.append((step, metrics))
+        run.log_artifact = run.artifacts.append
+        self.runs.append(run)
+        return run
+
+    def finish(self) -> None:
+        self.runs[-1].finished = True
+
+    class Table(SimpleNamespace):
+        pass
+
+    class Artifact(SimpleNamespace):
+        def __init__(self, name: str, *, type: str, metadata: dict[str, Any]) -> None:
+            super().__init__(name=name, type=type, metadata=metadata, files=[])
+            self.add_dir = self.add_file = self.files.append
+
+
+def test_trackio(tmp_path, monkeypatch):
+    trackio = StandIn()
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    monkeypatch.setattr("seal_lightning.trackers.trackio_tracker._AVAILABLE", True)
+    logger = TrackioLogger(run_name="first")
+    tracker = tracker_of(logger)
+    tracker.settings({"model.inner_loop.rank": 4}, metrics=())
+    logger.log_metrics({"val/edits": 0.5, "round": 1.0}, step=12)
+    tracker.table("tables/edits", Table(("context", "x"), [("c", 1.0)]), round=1, step=12)
+    tracker.files("policy", [tmp_path], kind="model", about={"round": 1})
+    logger.finalize("success")
+    (run,) = trackio.runs
+    assert (logger.name, logger.version, run.finished) == ("seal-lightning", "first", True)
+    assert run.config == {"model.inner_loop.rank": 4}
+    assert run.rows == [
+        (12, {"val/edits": 0.5, "round": 1.0}),
+        (12, {"tables/edits": trackio.Table(columns=["context", "x"], data=[["c", 1.0]]), "round": 1}),
+    ]
+    (artifact,) = run.artifacts
+    assert (artifact.name, artifact.type, artifact.metadata, artifact.files) == (
+        "policy", "model", {"round": 1}, [tmp_path]
+    )  # fmt: skip
+
+
+def test_without_trackio_its_logger_names_it(monkeypatch):
+    monkeypatch.setattr("seal_lightning.trackers.trackio_tracker._AVAILABLE", False)
+    with pytest.raises(ModuleNotFoundError, match=r"^TrackioLogger needs trackio: pip install 'trackio>=0\.40'$"):
+        TrackioLogger()

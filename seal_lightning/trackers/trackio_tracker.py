@@ -41,9 +41,7 @@ class TrackioLogger(Logger):
         group: str | None = None,
     ) -> None:
         if not _AVAILABLE:
-            raise ModuleNotFoundError(
-                "TrackioLogger needs trackio, which is not installed: pip install 'trackio>=0.40'"
-            )
+            raise ModuleNotFoundError("TrackioLogger needs trackio: pip install 'trackio>=0.40'")
         super().__init__()
         self.project = project
         self.run_name = run_name
@@ -88,7 +86,7 @@ class TrackioLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         if self._run is not None:
-            self._run.finish()
+            import_module("trackio").finish()  # of the run's own method Trackio's hook at exit would not know
             self._run = None
 
 
