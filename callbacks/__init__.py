@@ -6,5 +6,14 @@ from seal_lightning.callbacks.random_filter import RandomFilter
 from seal_lightning.callbacks.rest_em import ReSTEMFilter
 from seal_lightning.callbacks.retention import Retention
 from seal_lightning.callbacks.rollout_table import RolloutTable
+from seal_lightning.callbacks.tracking import Trackers
 
-__all__ = ["CheckpointSelection", "EStepProgress", "RandomFilter", "ReSTEMFilter", "Retention", "RolloutTable"]
+__all__ = [
+    "CheckpointSelection",
+    "EStepProgress",
+    "RandomFilter",
+    "ReSTEMFilter",
+    "Retention",
+    "RolloutTable",
+    "Trackers",
+]

@@ -105,7 +105,7 @@ class Retention(SEALCallback):
             self._beside_rows.append(fmean(scores[len(self._asked) :]))
             means["retention/unrelated"] = self._beside_rows[-1]
         for logger in trainer.loggers:
-            logger.log_metrics(means, step=trainer.global_step)
+            logger.log_metrics({**means, "round": float(module.rounds_done)}, step=trainer.global_step)
         if trainer.is_global_zero:
             names = tuple(context.id for context in self._asked)
             stream = Stream("fit", names, tuple(self._rows), tuple(self._beside_rows))

@@ -1,11 +1,10 @@
-"""A table of the best and worst self-edits of a round, as a Markdown file and for TensorBoard."""
+"""A table of the best and worst self-edits of a round, as a Markdown file."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.escaping import markdown_cell
@@ -46,9 +45,6 @@ class RolloutTable(SEALCallback):
         text = self.render(rollouts, groups, kept, round=module.rounds_done)
         path = Path(trainer.default_root_dir) / "tables" / f"round-{module.rounds_done:03d}.md"
         save_text(path, text)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("rollouts", text, global_step=trainer.global_step)
 
     def render(
         self,

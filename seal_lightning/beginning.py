@@ -11,6 +11,9 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
+from seal_lightning.trackers import tracker_of
+from seal_lightning.trackers.surviving import protect, surviving, unprotect
+
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 
 
@@ -24,22 +27,28 @@ class Loggers:
     def __init__(self, loggers: Sequence[Logger]) -> None:
         # as Lightning does: wandb wants to be first, to see what TensorBoard writes
         self._waiting = sorted(loggers, key=lambda logger: not isinstance(logger, WandbLogger))
+        self._begun: list[Logger] = []
         for logger in self._waiting:
             hold_back(logger)
 
     def begin(self) -> None:
-        """Start them, and tell them what they have missed."""
+        """Start them, and tell them what they have missed; from now on, one that fails ends no run."""
         while self._waiting:
             logger = self._waiting.pop(0)
             calls = let_go(logger)
-            getattr(logger, "experiment", None)  # which starts it, as Lightning does
-            for name, args, options in calls:
-                getattr(logger, name)(*args, **options)
+            protect(logger)
+            self._begun.append(logger)
+            with surviving(logger):
+                tracker_of(logger).open()
+                for name, args, options in calls:
+                    getattr(logger, name)(*args, **options)
 
-    def give_up(self) -> None:
-        """The run has ended before it began: they are as they were."""
+    def end(self) -> None:
+        """The run has ended, perhaps before it began: they are as they were."""
         while self._waiting:
             let_go(self._waiting.pop())
+        while self._begun:
+            unprotect(self._begun.pop())
 
 
 def hold_back(logger: Any) -> None:

@@ -1,4 +1,4 @@
-"""The groups `filter`, `checkpoint`, `table` and `progress` of the commands: callbacks that a run has anyway.
+"""The groups `filter`, `checkpoint`, `table`, `progress` and `trackers`: callbacks that a run of a command has anyway.
 
 Each can be replaced by another class of its kind (`class_path`), and left out with null, but for the filter.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
-from seal_lightning.callbacks import CheckpointSelection, RolloutTable
+from seal_lightning.callbacks import CheckpointSelection, RolloutTable, Trackers
 from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import EditFilter
 
@@ -22,9 +22,16 @@ GROUPS: dict[str, type[Callback]] = {
     "checkpoint": Checkpoint,
     "table": Callback,
     "progress": ProgressBar,
+    "trackers": Callback,
 }
 # Of which a run has one, so that a user's own in `trainer.callbacks` takes the place of the group's.
-SINGLE = {"filter": EditFilter, "checkpoint": CheckpointSelection, "table": RolloutTable, "progress": ProgressBar}
+SINGLE: dict[str, type[Callback]] = {
+    "filter": EditFilter,
+    "checkpoint": CheckpointSelection,
+    "table": RolloutTable,
+    "progress": ProgressBar,
+    "trackers": Trackers,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,7 @@ def choose(
         "checkpoint": off or options["enable_checkpointing"] is False,
         "progress": off or options["enable_progress_bar"] is False,
         "table": not options["enable_rollout_table"],
+        "trackers": off or not options["enable_trackers"],
     }
     kept = {
         name: callback
@@ -72,6 +80,8 @@ def choose(
     flags: dict[str, Any] = {}
     if not any(isinstance(one, RolloutTable) for one in run):
         flags["enable_rollout_table"] = False
+    if not any(isinstance(one, Trackers) for one in run):
+        flags["enable_trackers"] = False
     if not any(isinstance(one, CheckpointSelection) for one in run):
         flags["enable_checkpoint_selection"] = False
     if groups["checkpoint"] is None and not any(isinstance(one, Checkpoint) for one in run):

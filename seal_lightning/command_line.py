@@ -19,6 +19,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
 from transformers.utils import logging as transformers_logging
 
 from seal_lightning.callback_groups import GROUPS, choose
@@ -35,6 +36,7 @@ from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.hub import Destination, Export, add_hub, destination_of, upload
 from seal_lightning.journal import read_fit
 from seal_lightning.left_out import render_left_out, total_left_out
+from seal_lightning.logger_options import need_no_folder, place_loggers
 from seal_lightning.model_class import chosen_class, with_class
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, without_backspaces
@@ -97,6 +99,7 @@ def _of_command(command: str) -> dict[str, Any]:
 
 
 LIBRARIES = "lightning lightning.pytorch lightning.fabric transformers peft huggingface_hub bitsandbytes".split()
+LIBRARIES += ["mlflow", "alembic"]
 
 
 def set_log_level(level: LogLevel) -> None:
@@ -160,6 +163,13 @@ class SEALParser(LightningArgumentParser):
         config = with_class(yaml.safe_load(text) or {}, self.model_class)
         return json.dumps(config) if format.startswith("json") else yaml.safe_dump(config, sort_keys=False)
 
+    def add_class_arguments(self, theclass: Any, *args: Any, **options: Any) -> Any:
+        """As jsonargparse's; a logger that is told no folder writes into the run's."""
+        added = super().add_class_arguments(theclass, *args, **options)
+        if isinstance(theclass, type) and issubclass(theclass, Logger):
+            need_no_folder(self._actions)
+        return added
+
 
 class SEALCLI(LightningCLI):
     """LightningCLI with SEAL's groups of options and its own last words."""
@@ -202,6 +212,7 @@ class SEALCLI(LightningCLI):
             "checkpoint": {"class_path": "seal_lightning.callbacks.CheckpointSelection"},
             "table": {"class_path": "seal_lightning.callbacks.RolloutTable"},
             "progress": {"class_path": "seal_lightning.callbacks.EStepProgress"},
+            "trackers": {"class_path": "seal_lightning.callbacks.Trackers"},
             "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
             "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
         }
@@ -228,8 +239,10 @@ class SEALCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         work_begins()
+        options = self._get(self.config, "trainer")
+        run = str(options.default_root_dir)
+        place_loggers(options, run)
         set_log_level(self._get(self.config, "log_level"))
-        run = str(self._get(self.config, "trainer").default_root_dir)
         if visible(run) != run:  # TensorBoard writes no names that are not Unicode; others would act in what is shown
             raise ConfigError(f"trainer.default_root_dir={run}: expected a name of visible characters: choose another")
         if self.command == "fit":

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
 
-from seal_lightning.callbacks import CheckpointSelection, EStepProgress, ReSTEMFilter, RolloutTable
+from seal_lightning.callbacks import CheckpointSelection, EStepProgress, ReSTEMFilter, RolloutTable, Trackers
 from seal_lightning.hooks import EditFilter, check_one_filter
 
 
@@ -21,18 +21,20 @@ def with_defaults(
     enable_checkpointing: bool | None = None,
     enable_progress_bar: bool | None = None,
     enable_rollout_table: bool = True,
+    enable_trackers: bool = True,
     barebones: bool = False,
 ) -> list[Callback]:
     """A user's callbacks, and ours of the kinds that are not among them.
 
     A kind is an `EditFilter`, a `CheckpointSelection` (Lightning's `ModelCheckpoint` goes beside it, since it writes no
-    policy), any progress bar, and a `RolloutTable`.
+    policy), any progress bar, a `RolloutTable` and a `Trackers`.
 
     Args:
         callbacks: Of the user; the list itself stays as it is.
         enable_checkpointing: False leaves out `CheckpointSelection`, as does `barebones`; None is true.
         enable_progress_bar: False leaves out `EStepProgress`, as does `barebones`; None is true.
         enable_rollout_table: False leaves out `RolloutTable`.
+        enable_trackers: False leaves out `Trackers`, as does `barebones`.
         barebones: Of Lightning.
 
     Raises:
@@ -47,6 +49,7 @@ def with_defaults(
         (checkpoints, CheckpointSelection, CheckpointSelection),
         (enable_rollout_table, RolloutTable, RolloutTable),
         (bar, ProgressBar, EStepProgress),
+        (enable_trackers and not barebones, Trackers, Trackers),
     ]
     ours = [make() for needed, kind, make in wanted if needed and not any(isinstance(one, kind) for one in given)]
     return [*given, *ours]

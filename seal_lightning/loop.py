@@ -27,9 +27,10 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer import call
 
 from seal_lightning.data import units as units_of
+from seal_lightning.diversity import diversity_of
 from seal_lightning.errors import CheckpointError, JournalError, NoMemoryError, SealError, Stopped
 from seal_lightning.evaluation import total_usage
-from seal_lightning.figures import diverged_edits, rewards_of, share_spent, total_thoughts
+from seal_lightning.figures import NEARLY, diverged_edits, rewards_of, share_spent, total_thoughts
 from seal_lightning.hooks import EditFilter, notify, the_filter
 from seal_lightning.left_out import QUERIES, tell_left_out, total_left_out
 from seal_lightning.memory import MAYBE, is_out_of_memory
@@ -325,6 +326,7 @@ def e_step_metrics(
     steps = sum(rollout.steps for rollout in rollouts)
     usage = total_usage(rollouts)
     return {
+        "round": float(rollouts[0].round if rollouts else 0),
         "reward/mean": rewards.mean,
         "reward/best": rewards.best,
         "reward/std_within_context": rewards.within,
@@ -332,6 +334,7 @@ def e_step_metrics(
         **_diverged(rollouts),
         "e_step/kept": float(len(kept)),
         "e_step/kept_without_merit": float(len(without_merit(kept))),
+        **edit_metrics(rollouts, groups, kept),
         "e_step/seconds": seconds,
         "e_step/adapter_steps_per_s": steps / inner if inner else 0.0,
         **thought_metrics(rollouts),
@@ -351,6 +354,31 @@ def _tell_merit(round: int, kept: Sequence[EditOutcome], *, only: bool) -> None:
             len(poor),
             len(kept),
         )
+
+
+def edit_metrics(
+    rollouts: Sequence[Rollout], groups: Sequence[RolloutGroup], kept: Sequence[EditOutcome]
+) -> dict[str, float]:
+    """Shares of a round's self-edits, how different those of a context are, and how long they are.
+
+    A success is an edit whose mean gain is above 0, among all edits, rejected ones too; it is left out where no query
+    tells. Diversity is that of `seal_lightning.diversity`, of usable edits. Lengths are means over edits, in characters
+    and in the policy's tokens.
+    """
+    outcomes = [outcome for group in groups for outcome in group.outcomes]
+    first = [one for one in rollouts if one.kind == "edit" and one.repeat == 0]
+    metrics: dict[str, float] = {}
+    if outcomes:
+        metrics["e_step/kept_frac"] = len(kept) / len(outcomes)
+    if outcomes and any(one.questions for one in rollouts):
+        won = [one for one in outcomes if one.reward is not None and one.gain > NEARLY]
+        metrics["e_step/success_frac"] = len(won) / len(outcomes)
+    if (found := diversity_of(groups)) is not None:
+        metrics["edits/diversity"] = found
+    if first:
+        metrics["edits/characters"] = fmean(len(one.text) for one in first)
+        metrics["edits/tokens"] = fmean(one.tokens.get("edit", 0) for one in first)
+    return metrics
 
 
 def _diverged(rollouts: Sequence[Rollout]) -> dict[str, float]:

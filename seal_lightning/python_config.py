@@ -12,21 +12,12 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
+from seal_lightning.callback_groups import SINGLE
 from seal_lightning.errors import ConfigError
-from seal_lightning.hooks import EditFilter
 from seal_lightning.module import SEALModule
 from seal_lightning.remembering import given_arguments
 from seal_lightning.run_config import SaveConfigBesideRun
 from seal_lightning.settings_of import NotPlain, class_path, plain
-
-# Callbacks that have a group of options of their own.
-GROUPS: dict[str, type[Callback]] = {
-    "filter": EditFilter,
-    "checkpoint": CheckpointSelection,
-    "table": RolloutTable,
-    "progress": EStepProgress,
-}
 
 
 class Settings:
@@ -72,20 +63,18 @@ def trainer_settings(trainer: Any) -> Settings:
             settings.add("trainer", name, value)
     if own:
         settings.add_each("trainer", "callbacks", own)
-    for section, kind in GROUPS.items():
+    for section, kind in SINGLE.items():
         for callback in trainer.callbacks:
             if isinstance(callback, kind):
                 try:
-                    described = plain(callback)
-                    alone = section != "filter" and type(callback) is kind  # the only class of its group
-                    settings.values[section] = described.get("init_args", {}) if alone else described
+                    settings.values[section] = plain(callback)
                 except NotPlain as error:
                     settings.left_out[section] = str(error)
     return settings
 
 
 def _has_group(callback: Callback) -> bool:
-    return isinstance(callback, (*GROUPS.values(), SaveConfigBesideRun))
+    return isinstance(callback, (*SINGLE.values(), SaveConfigBesideRun))
 
 
 def config_of(
@@ -138,7 +127,7 @@ def accepted(
     except ConfigError:
         kept: dict[str, Any] = {}
         for section, values in settings.values.items():
-            whole = section in GROUPS or "class_path" in values
+            whole = section in SINGLE or "class_path" in values
             for name, value in {"": values}.items() if whole else values.items():
                 tried = {**kept, section: values if whole else {**kept.get(section, {}), name: value}}
                 try:

@@ -83,6 +83,7 @@ class SEALTrainer(Trainer, Remembers):
             Lightning's `ModelCheckpoint`, which saves no policy.
         enable_progress_bar: Whether progress is shown; null is true.
         enable_rollout_table: Whether the tables of self-edits are written.
+        enable_trackers: Whether loggers get settings, tables and artifacts besides numbers.
         barebones: Lightning's, to measure its overhead.
         give_up_after: Seconds without a sign of life from another rank (its process is stopped, its node dead) after
             which the others end with its name; at most 60 once the run was asked to stop.
@@ -111,6 +112,7 @@ class SEALTrainer(Trainer, Remembers):
         enable_checkpointing: bool | None = None,
         enable_progress_bar: bool | None = None,
         enable_rollout_table: bool = True,
+        enable_trackers: bool = True,
         barebones: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -140,6 +142,7 @@ class SEALTrainer(Trainer, Remembers):
                 enable_checkpointing=enable_checkpoint_selection and enable_checkpointing,
                 enable_progress_bar=enable_progress_bar,
                 enable_rollout_table=enable_rollout_table,
+                enable_trackers=enable_trackers,
                 barebones=barebones,
             ),
             enable_checkpointing=enable_checkpointing,
@@ -229,7 +232,7 @@ class SEALTrainer(Trainer, Remembers):
         try:
             return super()._run(*args, **kwargs)
         finally:
-            self._loggers_of_run.give_up()
+            self._loggers_of_run.end()
 
     def _run_stage(self) -> Any:
         environment = getattr(self.strategy, "cluster_environment", None)

@@ -20,10 +20,13 @@ def test_waiting_loggers_write_nothing_and_miss_nothing(tmp_path):
     assert isinstance(board, TensorBoardLogger)
     assert list(tmp_path.iterdir()) == []
     waiting.begin()
-    assert (type(board), type(table)) == (TensorBoardLogger, CSVLogger)
+    assert (type(board).__name__, type(table).__name__) == ("TensorBoardLogger", "CSVLogger")
     assert (tmp_path / "csv" / "version_0" / "hparams.yaml").read_text() == "seed: 3\n"
     assert (tmp_path / "board" / "version_0" / "hparams.yaml").read_text() == "seed: 3\n"
     assert any("tfevents" in name for name in os.listdir(tmp_path / "board" / "version_0"))
+    waiting.end()
+    assert (type(board), type(table)) == (TensorBoardLogger, CSVLogger)
+    assert "_lost" not in vars(board)
 
 
 def test_loggers_of_a_run_that_never_began_are_as_before(tmp_path):
@@ -31,7 +34,7 @@ def test_loggers_of_a_run_that_never_began_are_as_before(tmp_path):
     for _ in range(2):
         waiting = Loggers([table])
         assert not hasattr(table, "experiment")
-        waiting.give_up()
+        waiting.end()
     assert type(table) is CSVLogger and "_calls" not in vars(table)
     assert list(tmp_path.iterdir()) == []
 
@@ -49,5 +52,5 @@ def test_a_callback_that_asks_for_the_experiment_gets_it(tmp_path):
 @pytest.mark.parametrize("kind", [TensorBoardLogger, CSVLogger, MLFlowLogger, WandbLogger, DummyLogger])
 def test_every_kind_of_logger_can_wait(kind):
     logger = kind.__new__(kind)
-    Loggers([logger]).give_up()
+    Loggers([logger]).end()
     assert type(logger) is kind

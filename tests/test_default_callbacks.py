@@ -22,7 +22,7 @@ class OwnTable(RolloutTable):
     pass
 
 
-ALL = ["ReSTEMFilter", "CheckpointSelection", "RolloutTable", "EStepProgress"]
+ALL = ["ReSTEMFilter", "CheckpointSelection", "RolloutTable", "EStepProgress", "Trackers"]
 
 
 @pytest.mark.parametrize(
@@ -31,13 +31,14 @@ ALL = ["ReSTEMFilter", "CheckpointSelection", "RolloutTable", "EStepProgress"]
         (None, {}, ALL),
         (Callback(), {}, ["Callback", *ALL]),
         ([OwnFilter()], {}, ["OwnFilter", *ALL[1:]]),
-        ([RandomFilter(), OwnTable()], {}, ["RandomFilter", "OwnTable", "CheckpointSelection", "EStepProgress"]),
+        ([RandomFilter(), OwnTable()], {}, ["RandomFilter", "OwnTable", "CheckpointSelection", *ALL[3:]]),
         ([CheckpointSelection(monitor="x")], {}, ["CheckpointSelection", "ReSTEMFilter", *ALL[2:]]),
         ([ModelCheckpoint()], {}, ["ModelCheckpoint", *ALL]),
-        ([RichProgressBar()], {}, ["RichProgressBar", *ALL[:3]]),
-        (None, {"enable_checkpointing": False}, ["ReSTEMFilter", "RolloutTable", "EStepProgress"]),
-        (None, {"enable_progress_bar": False}, ALL[:3]),
-        (None, {"enable_rollout_table": False}, ["ReSTEMFilter", "CheckpointSelection", "EStepProgress"]),
+        ([RichProgressBar()], {}, ["RichProgressBar", *ALL[:3], "Trackers"]),
+        (None, {"enable_checkpointing": False}, ["ReSTEMFilter", *ALL[2:]]),
+        (None, {"enable_progress_bar": False}, [*ALL[:3], "Trackers"]),
+        (None, {"enable_rollout_table": False}, [*ALL[:2], *ALL[3:]]),
+        (None, {"enable_trackers": False}, ALL[:4]),
         (None, {"barebones": True}, ["ReSTEMFilter", "RolloutTable"]),
     ],
 )

@@ -134,6 +134,7 @@ FREE = {
     "trainer.enable_progress_bar": None,  # not without the progress of the E-step
     "trainer.enable_rollout_table": "false",
     "trainer.enable_checkpoint_selection": "true",
+    "trainer.enable_trackers": "false",
     "trainer.benchmark": "true",
     "trainer.profiler": "simple",
     "trainer.detect_anomaly": "true",
@@ -157,6 +158,10 @@ FREE = {
     "checkpoint.every_n_steps": "3",
     "table.rows": "3",
     "table.max_chars": "30",
+    "trackers.tables": "false",
+    "trackers.artifacts": "false",
+    "trackers.best": "3",
+    "trackers.max_rows": "30",
     "progress.bars": "false",
     "progress.every_seconds": "3",
     "ckpt_path": "last",

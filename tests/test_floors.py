@@ -22,15 +22,16 @@ FLOORS = {
     0: "types errors seeding selection journal evaluation allocator stopping streams bounded journal_lines run_stamp "
     "stamping saving redaction masking foreign escaping thoughts figures retention tables left_out digests "
     "contained extras pairing verdict outside_code remembering settings_of",
-    1: "grading tasks data endpoints official questions recorded racing bounded_yaml ownership",
+    1: "grading tasks data endpoints official questions recorded racing bounded_yaml ownership diversity",
     2: "tiny model checkpoints tiny_families chat encoding policy partitioned packing head_loss adapters sampling "
     "ranks bank_training inner_loop isolation phases served finite memory watch template_limits origins",
     3: "e_step m_step scoring raced closed_book predictions",
-    4: "hooks fit_stamp training_checkpoint rollouts executors loop strategies screen launched beginning flags limits",
+    4: "hooks fit_stamp training_checkpoint rollouts executors loop strategies screen launched beginning flags limits "
+    "trackers",
     5: "cli command_line config_errors config_files quickstart offline grade replay standalone adapt continual "
     "callbacks configs lab report typical __main__ __init__ predicted run_config trust sweep callback_groups "
     "ending_words selection_words trainer default_callbacks given_objects python_config result_tables module "
-    "restoring model_class working_folder cards hub",
+    "restoring model_class working_folder cards hub logger_options",
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts.split()}
 FREE_ATTRIBUTES = {"__version__"}  # what any floor may take from seal_lightning itself

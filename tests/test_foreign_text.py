@@ -52,6 +52,8 @@ ELSEWHERE = {
     "sweep/grid": "what the command line sweeps, and the names of runs",
     "template_limits": "templates of at most 200,000 characters, one class of at most 20 characters",
     "trust": "values of a run's configuration, one character class",
+    "trackers/mlflow_tracker": "names of options",
+    "trackers/wandb_tracker": "names of ours",
 }
 
 

@@ -46,7 +46,7 @@ class SettingsCLI(SEALCLI):
     def settings(self) -> dict[str, Any]:
         """As the run folder would have them, in `config.yaml`."""
         parser = self._parser(self.subcommand)
-        text = parser.dump(self.config.get(str(self.subcommand)), skip_none=False, format="yaml")
+        text = parser.dump(self.config.get(str(self.subcommand)), skip_unset=False, format="yaml")
         return safe_to_save(yaml.safe_load(text))
 
     @property

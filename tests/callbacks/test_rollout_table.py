@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import pytest
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from seal_lightning.callbacks import RolloutTable
 from seal_lightning.errors import ConfigError
@@ -129,14 +128,14 @@ def test_names_and_reasons_are_escaped_too():
 # -- as a callback -----------------------------------------------------------------------------------------------------
 
 
-def e_step_end(folder, *, first=True, loggers=(), rounds_done=0, text="Oil burns.") -> None:
+def e_step_end(folder, *, first=True, rounds_done=0, text="Oil burns.") -> None:
     rollouts = [
         Rollout(
             round=0, context_id="lamp", edit_index=0, repeat=0, seed=0, prompt="", text=text, status="ok", score=0.5,
             gain=0.25, reward=0.5,
         )
     ]  # fmt: skip
-    trainer = SimpleNamespace(is_global_zero=first, default_root_dir=str(folder), loggers=loggers, global_step=12)
+    trainer = SimpleNamespace(is_global_zero=first, default_root_dir=str(folder))
     groups = group_rollouts(rollouts)
     RolloutTable().on_e_step_end(
         trainer,
@@ -159,19 +158,6 @@ def test_the_file_of_a_round(tmp_path):
 def test_only_the_first_process_writes(tmp_path):
     e_step_end(tmp_path, first=False)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_tensorboard_gets_the_table(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    board = TensorBoardLogger(str(tmp_path / "board"))
-    e_step_end(tmp_path, loggers=[CSVLogger(str(tmp_path / "csv")), board])
-    board.finalize("success")
-    events = EventAccumulator(board.log_dir)
-    events.Reload()
-    (event,) = events.Tensors("rollouts/text_summary")
-    assert event.step == 12
-    assert event.tensor_proto.string_val[0].decode() == (tmp_path / "tables" / "round-000.md").read_text()
 
 
 @pytest.mark.parametrize(("options", "got"), [({"rows": 0}, "0 and 300"), ({"max_chars": 0}, "5 and 0")])

@@ -1,0 +1,82 @@
+"""A tracker that fails (no network, a server that went down) does not end the run: it is told nothing more.
+
+What it misses is in the run folder: the journal, tables, and the other loggers' files. A full disk is another matter,
+and stops the run as anywhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from seal_lightning.errors import SealError, reason_of
+from seal_lightning.escaping import shortened
+from seal_lightning.masking import masked
+from seal_lightning.saving import disk_error
+
+log = logging.getLogger(__name__)
+
+CALLS = ("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_checkpoint", "finalize")
+
+
+def protect(logger: Any) -> None:
+    """Until `unprotect`, no call of Lightning's raises what goes wrong in the logger."""
+    logger.__class__ = _protected(type(logger))
+
+
+def unprotect(logger: Any) -> None:
+    """It is as it was before."""
+    logger.__class__ = type(logger).__bases__[0]
+    vars(logger).pop("_lost", None)
+
+
+def is_lost(logger: Any) -> bool:
+    """Whether a logger has failed in this run."""
+    return getattr(logger, "_lost", False)
+
+
+@contextmanager
+def surviving(logger: Any) -> Iterator[None]:
+    """A block of work for a logger; where that fails, a line says so, and nothing more is asked of it.
+
+    Raises:
+        SealError: One of ours: it is no fault of the tracker's.
+        OSError: The disk is full or broken.
+    """
+    try:
+        yield
+    except Exception as error:  # of any library, and of any logger of a user's
+        if isinstance(error, SealError) or disk_error(error) is not None:
+            raise
+        logger._lost = True
+        reason = masked(shortened(f"{type(error).__name__}: {reason_of(error)}", 300))
+        log.debug("the tracker's traceback", exc_info=error)
+        log.warning(
+            "%s: %s: the run goes on without it; everything is in the run folder", type(logger).__name__, reason
+        )
+
+
+def _protected(kind: Any) -> type[Logger]:
+    """A class of loggers, as they are during a run."""
+
+    class Protected(kind):  # within a function, so that the command line does not take it for another logger
+        pass
+
+    for name in CALLS:
+        setattr(Protected, name, _surviving_call(kind, name))
+    Protected.__name__ = kind.__name__
+    return Protected
+
+
+def _surviving_call(kind: Any, name: str) -> Callable[..., Any]:
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        if is_lost(self):
+            return None
+        with surviving(self):
+            return getattr(kind, name)(self, *args, **options)
+
+    return call
