@@ -49,7 +49,7 @@ class SaveConfigBesideRun(SaveConfigCallback, SEALCallback):
         save_settings(path, self._dumped(skip_default=skip_default), header=header)
 
     def _dumped(self, *, skip_default: bool) -> str:
-        return self.parser.dump(self.config, skip_none=False, skip_default=skip_default, format="yaml")
+        return self.parser.dump(self.config, skip_unset=False, skip_default=skip_default, format="yaml")
 
 
 def check_folder(run: Path, command: str) -> None:
