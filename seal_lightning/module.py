@@ -531,7 +531,8 @@ class SEALModule(LightningModule, Remembers):
             self._compared = True
         if not self.policy.is_before(saved["merged"]) and not self._is_set_up:
             log.info("the base model is loaded anew, to go back to the %d rounds of the checkpoint", self.rounds_done)
-            self.tuned = self.model = None
+            self.tuned = None
+            del self.model
             self.configure_model()
         self.policy.remerge(saved["merged"])
 

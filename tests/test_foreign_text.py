@@ -51,6 +51,8 @@ ELSEWHERE = {
     "streams": "the whole of what tqdm prints between two bars, one character class after another",
     "template_limits": "templates of at most 200,000 characters, one class of at most 20 characters",
     "trust": "values of a run's configuration, one character class",
+    "model_class": "the name of a class in the user's own configuration, of a bounded form",
+    "working_folder": "names of classes in the user's own configuration, of a bounded form",
 }
 
 
