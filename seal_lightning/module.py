@@ -575,6 +575,7 @@ class SEALModule(LightningModule, Remembers):
         if not self.policy.is_before(saved["merged"]) and not self._is_set_up:
             log.info("the base model is loaded anew, to go back to the %d rounds of the checkpoint", self.rounds_done)
             self.tuned = None
+            del self.model
             self.configure_model()
         self.policy.remerge(saved["merged"])
 

@@ -54,6 +54,8 @@ ELSEWHERE = {
     "trust": "values of a run's configuration, one character class",
     "trackers/mlflow_tracker": "names of options",
     "trackers/wandb_tracker": "names of ours",
+    "model_class": "the name of a class in the user's own configuration, of a bounded form",
+    "working_folder": "names of classes in the user's own configuration, of a bounded form",
 }
 
 

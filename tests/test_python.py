@@ -77,6 +77,7 @@ def test_the_page_runs_as_it_stands(tmp_path, monkeypatch, capfd):
     names = {}
     for block in blocks:
         small = block.replace("passages=8, held_out=8", "passages=1, held_out=1").replace("edits=4", "edits=2")
+        small = small.replace("max_new_tokens=96", "max_new_tokens=24")
         exec(compile(small, "docs/python.md", "exec"), names)
     output = capfd.readouterr().out
     assert "| edits | " in output and "validation after round 2" in output
@@ -132,7 +133,6 @@ def test_settings_are_what_was_given(fitted):
                 "limit_test": 1,
             },
         },
-        "filter": {"class_path": "seal_lightning.ReSTEMFilter"},
     }
     assert trainer.run_settings == yaml.safe_load((run / "config.yaml").read_text())
 
@@ -166,12 +166,10 @@ def test_what_yaml_cannot_hold_is_named(tmp_path, caplog):
     trainer, module, data = parts(tmp_path / "run", callbacks=[Quiet()], grader=Half())
     trainer.fit(module, datamodule=data)
     said = [record.getMessage() for record in caplog.records if "saved configuration" in record.getMessage()]
-    assert len(said) == 1 and said[0].endswith(
-        "run: the saved configuration is without trainer.callbacks[0] "
-        "(test_what_yaml_cannot_hold_is_named.<locals>.Quiet is defined in a function); "
-        "model.grader (test_what_yaml_cannot_hold_is_named.<locals>.Half is defined in a "
-        "function)"
-    )
+    assert [text.replace("test_what_yaml_cannot_hold_is_named.<locals>.", "") for text in said] == [
+        f"{tmp_path / 'run'}: the saved configuration is without trainer.callbacks[0] (Quiet is defined in a function)"
+        "; model.grader (Half is defined in a function)"
+    ]
     first, rest = (tmp_path / "run" / "config.yaml").read_text().split("\n", 1)
     assert first.endswith("  (without trainer.callbacks[0], model.grader)")
     assert yaml.safe_load(rest)["model"]["max_answer_tokens"] == 4
@@ -255,7 +253,9 @@ def test_a_filter_that_was_taken_away_is_missed(tmp_path):
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_another_trainer_is_told_which_to_use(tmp_path, command):
     _, module, data = parts(tmp_path)
-    plain = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    plain = pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
     with pytest.raises(ConfigError) as caught:
         getattr(plain, command)(module, datamodule=data)
     assert str(caught.value) == (
