@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seal_lightning.errors import DataError, JournalError, SealError
 from seal_lightning.journal import Journal, read_rollouts, read_units, unfinished_units
-from seal_lightning.journal_lines import read_content, rollout_to_dict
+from seal_lightning.journal_lines import read_content, rollout_from_dict, rollout_to_dict, same_unit
 from seal_lightning.recorded import read_entries
 from seal_lightning.report.read import read
 from seal_lightning.types import Rollout
@@ -291,3 +291,12 @@ def test_whatever_a_journal_holds_is_read_or_refused_in_one_line(tmp_path_factor
 def _row():
 
     return rollout_to_dict(ROLLOUT)
+
+
+def test_a_unit_of_an_earlier_version_is_the_same_work():
+    """That wrote neither the title of a context nor a digest of its passage; both are read as they were written."""
+    named = replace(ROLLOUT, title="The tarn", passage_digest="0f")
+    assert rollout_from_dict(rollout_to_dict(named)) == named
+    row = rollout_to_dict(ROLLOUT)
+    assert "title" not in row and "passage_digest" not in row and rollout_from_dict(row).title == ""
+    assert same_unit([named], [ROLLOUT]) and not same_unit([named], [replace(ROLLOUT, text="It melts.")])

@@ -1,5 +1,6 @@
 """`seal report` as a command: what it writes, and what it says when it cannot."""
 
+import json
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from seal_lightning.cli import main
+from seal_lightning.pairing import digest_of
 from seal_lightning.report import page
 from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
@@ -243,3 +245,6 @@ def test_a_fit_writes_down_what_was_changed(report, tmp_path):
     text = (run / "report.md").read_text()
     assert "| model.source.seed | 3 |" in text and "model.tuning.dropout" not in text
     assert "finished: 1 round" in text and "| M-step |" in text
+    passages = [json.loads(line) for line in Path("configs/debug/passages.jsonl").read_text().splitlines()]
+    first = next(iter(read(str(run)).rounds.values()))[0]
+    assert (first.title, first.passage_digest) == (passages[0]["title"], digest_of(passages[0]["passage"]))
