@@ -39,6 +39,7 @@ from seal_lightning.predictions import predict
 from seal_lightning.run_config import SaveConfigBesideRun, check_folder
 from seal_lightning.saving import SavingError, disk_error, save_text
 from seal_lightning.stopping import work_begins
+from seal_lightning.texts_as_given import TextsAsGiven
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
 
@@ -120,7 +121,7 @@ class Arguments(list[str]):
         self.files = files
 
 
-class SEALParser(LightningArgumentParser):
+class SEALParser(LightningArgumentParser, TextsAsGiven):
     """Raises instead of printing its usage, and takes options by their full names only."""
 
     error = Parser.error

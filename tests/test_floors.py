@@ -21,7 +21,7 @@ PACKAGE = "seal_lightning"
 FLOORS = {
     0: "types errors seeding selection journal evaluation allocator stopping streams bounded journal_lines run_stamp "
     "stamping saving redaction masking foreign escaping thoughts figures retention tables left_out digests "
-    "contained",
+    "contained shipped",
     1: "grading tasks data endpoints official questions recorded racing bounded_yaml ownership",
     2: "tiny model checkpoints tiny_families chat encoding policy partitioned packing head_loss adapters sampling "
     "ranks bank_training inner_loop isolation phases served finite memory watch template_limits",
@@ -29,7 +29,7 @@ FLOORS = {
     4: "hooks fit_stamp training_checkpoint rollouts executors module loop trainer strategies screen launched "
     "beginning",
     5: "cli command_line config_errors config_files quickstart offline grade replay standalone adapt continual "
-    "callbacks configs lab report __main__ __init__ predicted run_config trust",
+    "callbacks configs lab report __main__ __init__ predicted run_config trust show_configs texts_as_given",
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts.split()}
 FREE_ATTRIBUTES = {"__version__"}  # what any floor may take from seal_lightning itself
