@@ -6,9 +6,10 @@ kept apart from `cli.py` because everything here needs Lightning, torch and tran
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -36,8 +37,10 @@ from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, without_backspaces
 from seal_lightning.predicted import save_answers, save_edits
 from seal_lightning.predictions import predict
-from seal_lightning.run_config import SaveConfigBesideRun, check_folder
+from seal_lightning.run_config import SaveConfigBesideRun, check_folder, plain_settings
+from seal_lightning.run_folders import is_first_process, new_start, requeued, resumed
 from seal_lightning.saving import SavingError, disk_error, save_text
+from seal_lightning.screen import Screen
 from seal_lightning.stopping import work_begins
 from seal_lightning.texts_as_given import TextsAsGiven
 from seal_lightning.trainer import SEALTrainer
@@ -55,7 +58,7 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
     """
     command = args[0]
     set_log_level("warning")
-    with quiet_threads():
+    with quiet_threads(), ExitStack() as held:
         SEALCLI(
             SEALModule,
             SEALDataModule,
@@ -75,6 +78,7 @@ def run_command(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any
             load_from_checkpoint_support=False,
             args=Arguments(args, files),
             command=command,
+            held=held,
         )
 
 
@@ -140,9 +144,9 @@ class SEALCLI(LightningCLI):
 
     # -- options ---------------------------------------------------------------------------------------------------
 
-    def __init__(self, *args: Any, command: str, **kwargs: Any) -> None:
-        self.command = command  # the base class does everything in its __init__
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, command: str, held: ExitStack, **kwargs: Any) -> None:
+        self.command, self.held, self.arguments = command, held, kwargs["args"]
+        super().__init__(*args, **kwargs)  # which does everything
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The command and what of the trainer's method is none of its options; other commands would take time only."""
@@ -196,6 +200,27 @@ class SEALCLI(LightningCLI):
         run = str(self._get(self.config, "trainer").default_root_dir)
         if visible(run) != run:  # TensorBoard writes no names that are not Unicode; others would act in what is shown
             raise ConfigError(f"trainer.default_root_dir={run}: expected a name of visible characters: choose another")
+        if self.command == "fit" and self._numbers_folder:
+            self._choose_folder(Path(run))
+
+    @property
+    def _numbers_folder(self) -> bool:
+        """Whether the run folder gets a number where it must: it is from a configuration, or nobody named it."""
+        named = any(arg.partition("=")[0] == "--trainer.default_root_dir" for arg in self.arguments)
+        return not named and not self._get(self.config, "trainer").fast_dev_run
+
+    def _choose_folder(self, named: Path) -> None:
+        """Take a folder of its own for the fit, or that of the run that goes on."""
+        options, first = self.config[self.command], is_first_process()
+        settings = plain_settings(self._parser(self.command), options)
+        chosen = requeued(named, settings) if os.environ.get("SLURM_RESTART_COUNT") else None
+        if checkpoint := options.get("ckpt_path"):
+            chosen = resumed(named, settings, checkpoint=checkpoint)
+        elif chosen is None:
+            chosen = new_start(named, settings, self.held if first else None)
+        options.trainer.default_root_dir = str(chosen.folder)
+        if chosen.reason and first:
+            Screen().line(f"fit: {chosen.reason}")
 
     def instantiate_classes(self) -> None:
         with located(self.config[str(self.subcommand)].as_dict()):
@@ -203,7 +228,9 @@ class SEALCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer: Any = super().instantiate_trainer(**kwargs)
+            trainer.follows_first = self.command == "fit" and self._numbers_folder
+            return trainer
         except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             if isinstance(error, SealError):
                 raise

@@ -5,12 +5,15 @@ The whole is `config.yaml`, what was changed is `settings.yaml`; of other comman
 """
 
 from pathlib import Path
+from typing import Any
 
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import SEALCallback
+from seal_lightning.masking import safe_to_save
 from seal_lightning.offline import save_settings
 
 CHANGED = "what differs from the defaults in"
@@ -36,6 +39,11 @@ class SaveConfigBesideRun(SaveConfigCallback, SEALCallback):
     def _write(self, path: Path, header: str, *, skip_default: bool = False) -> None:
         text = self.parser.dump(self.config, skip_none=False, skip_default=skip_default, format="yaml")
         save_settings(path, text, header=header)
+
+
+def plain_settings(parser: Any, config: Any) -> dict[str, Any]:
+    """The options of a command as `config.yaml` has them."""
+    return safe_to_save(yaml.safe_load(parser.dump(config, skip_none=False, format="yaml")))
 
 
 def check_folder(run: Path, command: str) -> None:

@@ -18,12 +18,14 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from seal_lightning.beginning import Loggers
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.executors import Executor, LocalExecutor
+from seal_lightning.fit_stamp import save_finished
 from seal_lightning.hooks import notify
 from seal_lightning.launched import Launched
 from seal_lightning.loop import MStepLoop, SEALFitLoop
@@ -122,6 +124,7 @@ class SEALTrainer(Trainer):
         self._loggers_of_run = Loggers([])
         self._has_begun = False
         self._refusal: ConfigError | None = None  # of this rank, until all ranks know of it
+        self.follows_first = False  # whether the first rank's folder is taken, which it has chosen
 
     @cached_property
     def ranks(self) -> Ranks:
@@ -227,12 +230,15 @@ class SEALTrainer(Trainer):
         return environment is not None and environment.creates_processes_externally
 
     def share_refusal(self) -> None:
-        """Raise on every rank what the first one has met at the run folder; a collective."""
+        """Raise on every rank what the first one has met at the run folder, or take that folder; a collective."""
         if self.world_size == 1:
             return
-        for refusal in self.ranks.gather(self._refusal):
+        heard = self.ranks.gather((self._refusal, str(self.default_root_dir)))
+        for refusal, _ in heard:
             if refusal is not None:
                 raise refusal
+        if self.follows_first:
+            self._default_root_dir = heard[0][1]
 
     def begin(self) -> None:
         """Every check has passed: loggers start and callbacks are told, once a run, before its first unit of work."""
@@ -266,6 +272,14 @@ class SEALTrainer(Trainer):
         self.accumulate_grad_batches = self.shares.accumulation
         with self._at_work():
             super().fit(*args, ckpt_path=self.find_checkpoint(ckpt_path), **{**kwargs, "weights_only": True})
+            if self.is_global_zero and not self._ended_by_clock(module.rounds_done):
+                save_finished(Path(self.default_root_dir))
+
+    def _ended_by_clock(self, rounds: int) -> bool:
+        """Whether `max_time` ended the fit, and not its number of rounds: the same command goes on then."""
+        most = self.max_epochs
+        timed = any(isinstance(callback, Timer) for callback in getattr(self, "callbacks", ()))
+        return timed and most is not None and not 0 <= most <= rounds
 
     def validate(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
         """Base, passage and self-edit accuracy on the validation contexts.
