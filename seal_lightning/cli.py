@@ -23,6 +23,7 @@ from seal_lightning import __version__
 from seal_lightning.allocator import keep_freed_memory
 from seal_lightning.errors import RESUME, BySignal, ConfigError, Ended, SealError
 from seal_lightning.escaping import single_line
+from seal_lightning.help_texts import help_text
 from seal_lightning.saving import FULL_OR_BROKEN, SavingError, cannot_save, disk_error
 from seal_lightning.shipped import with_shipped_configs
 from seal_lightning.stopping import ended_by_signals, work_begins
@@ -147,6 +148,9 @@ def _run(args: list[str]) -> None:
         command = importlib.import_module(f"seal_lightning.{MODULES.get(args[0], args[0])}")
         work_begins()
         command.main(args[1:])
+        return
+    if args[1:] in (["--help"], ["-h"]) and (text := help_text(args[0])):
+        print(text, end="")
         return
     files = importlib.import_module("seal_lightning.config_errors").read_config_files(args)
     keep_freed_memory()

@@ -30,6 +30,7 @@ from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.escaping import visible
 from seal_lightning.evaluation import Row, accuracy_table, render_table, render_usage, rounds_table, total_usage
 from seal_lightning.fit_stamp import told_changes
+from seal_lightning.help_order import order_groups
 from seal_lightning.hooks import EditFilter
 from seal_lightning.journal import read_fit, read_validations
 from seal_lightning.left_out import MISSING, render_left_out, total_left_out
@@ -175,6 +176,11 @@ class SEALCLI(LightningCLI):
                 "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
             }
         )
+
+    def _prepare_subcommand_parser(self, *args: Any, **options: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(*args, **options)
+        order_groups(parser)
+        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         actions = self._subcommand_parsers[args[0]]._actions

@@ -29,7 +29,8 @@ FLOORS = {
     4: "hooks fit_stamp training_checkpoint rollouts executors module loop trainer strategies screen launched "
     "beginning",
     5: "cli command_line config_errors config_files quickstart offline grade replay standalone adapt continual "
-    "callbacks configs lab report __main__ __init__ predicted run_config trust show_configs texts_as_given run_folders",
+    "callbacks configs lab report __main__ __init__ predicted run_config trust show_configs texts_as_given run_folders "
+    "help_order help_texts",
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts.split()}
 FREE_ATTRIBUTES = {"__version__"}  # what any floor may take from seal_lightning itself
