@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What was installed: all that a run needs, or everything that tests, pages and extras need as well.
+RUNS := $(VENV)/.runs
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -14,18 +16,25 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZ
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## create .venv and install the package in it, editable, with the pinned versions
+install: $(STAMP) ## create .venv and install the package in it, editable, with all extras and the pinned versions
+
+$(RUNS): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a minute or two the first time)"
+	@$(BIN)/pip install -qq -c constraints.txt -e .
+	@touch $@
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) (some minutes the first time)"
+	@echo "installing into $(VENV) what tests and extras need (some minutes the first time)"
 	@$(BIN)/pip install -qq -c constraints.txt -e '.[dev]'
+	@touch $(RUNS)
 	@# pyright does not know that callbacks/ is seal_lightning.callbacks; it looks here (stubPath in pyproject.toml)
 	@mkdir -p $(VENV)/typings/seal_lightning
 	@ln -sfn ../../../callbacks $(VENV)/typings/seal_lightning/callbacks
 	@touch $@
 
-quickstart: $(STAMP) ## SEAL in the lab: a tiny model learns to write better self-edits, a minute and a half on two cores
+quickstart: $(RUNS) ## SEAL in the lab: a tiny model learns to write better self-edits, a minute and a half on two cores
 	@$(BIN)/seal quickstart
 
 docs: $(STAMP) ## write docs/reference/ from the code, and the pages as a site in build/docs

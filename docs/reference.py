@@ -85,7 +85,8 @@ NOT_SHOWN = ("--help", "--print_config")  # of every command
 def parser_of(command: str, *options: str) -> argparse.ArgumentParser:
     """The parser that `seal COMMAND OPTIONS --help` prints."""
     found: list[argparse.ArgumentParser] = []
-    with mock.patch.object(argparse.ArgumentParser, "print_help", lambda self, file=None: found.append(self)):
+    asked = mock.patch("seal_lightning.cli.help_text", lambda command: None)  # and not the file with its texts
+    with asked, mock.patch.object(argparse.ArgumentParser, "print_help", lambda self, file=None: found.append(self)):
         main([command, *options, "--help"])
     (parser,) = found
     return parser

@@ -23,7 +23,9 @@ from seal_lightning import __version__
 from seal_lightning.allocator import keep_freed_memory
 from seal_lightning.errors import RESUME, BySignal, ConfigError, Ended, SealError
 from seal_lightning.escaping import single_line
+from seal_lightning.help_texts import help_text
 from seal_lightning.saving import FULL_OR_BROKEN, SavingError, cannot_save, disk_error
+from seal_lightning.shipped import with_shipped_configs
 from seal_lightning.stopping import ended_by_signals, work_begins
 from seal_lightning.streams import LineFormatter, Stream, last_words, open_closed, standard_streams
 
@@ -39,9 +41,17 @@ COMMANDS = {
     "replay": "tables, rewards and kept edits from journals and published runs; needs no model",
     "report": "what happened in one run or several, as one HTML page and a Markdown one; needs no model",
     "predict": "self-edits for the predict contexts as JSON Lines, without adapting; or answers to their queries",
+    "configs": "the configurations that come with the package, by the names that --config takes",
+}
+GROUPS = {  # of the commands, as `seal --help` lists them
+    "first steps": ("quickstart", "configs"),
+    "a self-editor": ("fit", "validate", "test", "predict", "sweep"),
+    "adapters, with or without a fit": ("adapt", "continual"),
+    "from files; no model is needed": ("report", "replay", "grade"),
 }
 
-LIGHT = ("quickstart", "sweep", "grade", "replay", "report")  # a module each, without torch
+LIGHT = ("quickstart", "sweep", "grade", "replay", "report", "configs")  # a module each, without torch
+MODULES = {"configs": "show_configs"}  # of the others: by their own names
 WITH_MODEL = ("adapt", "continual")  # a module each, without Lightning's CLI
 HOW_TO_RESUME = {
     "fit": RESUME,
@@ -116,11 +126,15 @@ def _written_out(code: int, out: Stream) -> int:
 
 
 def _help() -> str:
-    rows = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+    rows = "".join(
+        f"{title}:\n" + "".join(f"  {name:<12}{COMMANDS[name]}\n" for name in names) + "\n"
+        for title, names in GROUPS.items()
+    )
     return (
         "usage: seal COMMAND [--config FILE ...] [--KEY VALUE ...]\n\n"
         "Self-adapting language models (SEAL, arXiv 2506.10943).\n\n"
-        f"commands:\n{rows}\n\n"
+        f"{rows}"
+        "FILE is a path, or a name that seal configs lists, such as knowledge/smollm2.\n\n"
         "  seal COMMAND --help           every option of a command\n"
         "  seal COMMAND --print_config   the configuration it would run with, as YAML\n"
         "  seal --version\n\n"
@@ -131,10 +145,14 @@ def _help() -> str:
 def _run(args: list[str]) -> None:
     if not os.path.isdir("."):
         raise ConfigError("the working folder is gone: change to one that exists and start again")
+    args = with_shipped_configs(args)
     if args[0] in LIGHT:
-        command = importlib.import_module(f"seal_lightning.{args[0]}")
+        command = importlib.import_module(f"seal_lightning.{MODULES.get(args[0], args[0])}")
         work_begins()
         command.main(args[1:])
+        return
+    if args[1:] in (["--help"], ["-h"]) and (text := help_text(args[0])):
+        print(text, end="")
         return
     files = importlib.import_module("seal_lightning.config_errors").read_config_files(args)
     keep_freed_memory()

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from seal_lightning.ending_words import dev_run_said, early_end_said, limits_sai
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.escaping import visible
 from seal_lightning.evaluation import render_usage, total_usage
+from seal_lightning.help_order import order_groups
 from seal_lightning.hub import Destination, Export, add_hub, destination_of, upload
 from seal_lightning.journal import read_fit
 from seal_lightning.left_out import render_left_out, total_left_out
@@ -42,10 +43,13 @@ from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, without_backspaces
 from seal_lightning.predicted import save_answers, save_edits
 from seal_lightning.predictions import predict
-from seal_lightning.run_config import SaveConfigBesideRun
+from seal_lightning.run_config import SaveConfigBesideRun, plain_settings
+from seal_lightning.run_folders import is_first_process, new_start, requeued, resumed
 from seal_lightning.saving import SavingError, disk_error, save_text
+from seal_lightning.screen import Screen
 from seal_lightning.selection_words import tell_selection
 from seal_lightning.stopping import work_begins
+from seal_lightning.texts_as_given import TextsAsGiven
 from seal_lightning.trainer import SEALTrainer
 from seal_lightning.types import Rollout
 from seal_lightning.verdict import Selection
@@ -76,8 +80,8 @@ def run_command(
     set_log_level("warning")
     find_modules_here(args, files)
     model, args = chosen_class(args, files)
-    with quiet_threads():
-        return (kind or SEALCLI)(model, args=Arguments(args, files), **_of_command(args[0]))
+    with quiet_threads(), ExitStack() as held:
+        return (kind or SEALCLI)(model, args=Arguments(args, files), held=held, **_of_command(args[0]))
 
 
 def _of_command(command: str) -> dict[str, Any]:
@@ -145,7 +149,7 @@ class Arguments(list[str]):
         self.files = files
 
 
-class SEALParser(LightningArgumentParser):
+class SEALParser(LightningArgumentParser, TextsAsGiven):
     """Raises instead of printing its usage, and takes options by their full names only."""
 
     error = Parser.error
@@ -181,9 +185,9 @@ class SEALCLI(LightningCLI):
 
     # -- options ---------------------------------------------------------------------------------------------------
 
-    def __init__(self, *args: Any, command: str, **kwargs: Any) -> None:
-        self.command = command  # the base class does everything in its __init__
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, command: str, held: ExitStack, **kwargs: Any) -> None:
+        self.command, self.held, self.arguments = command, held, kwargs["args"]
+        super().__init__(*args, **kwargs)  # which does everything
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The command and what of the trainer's method is none of its options; other commands would take time only."""
@@ -219,6 +223,11 @@ class SEALCLI(LightningCLI):
         options = {action.dest for action in parser._actions}  # a module of one's own may have fewer
         parser.set_defaults({name: default for name, default in defaults.items() if name in options})
 
+    def _prepare_subcommand_parser(self, *args: Any, **options: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(*args, **options)
+        order_groups(parser)
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         actions = self._subcommand_parsers[args[0]]._actions
         with naming_files(args, args.files):
@@ -241,13 +250,34 @@ class SEALCLI(LightningCLI):
         work_begins()
         options = self._get(self.config, "trainer")
         run = str(options.default_root_dir)
-        place_loggers(options, run)
         set_log_level(self._get(self.config, "log_level"))
         if visible(run) != run:  # TensorBoard writes no names that are not Unicode; others would act in what is shown
             raise ConfigError(f"trainer.default_root_dir={run}: expected a name of visible characters: choose another")
         if self.command == "fit":
-            first = os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
-            self.destination = destination_of(self.config["fit"], folder=run, ask=first)
+            if self._numbers_folder:
+                run = self._choose_folder(Path(run))
+            self.destination = destination_of(self.config["fit"], folder=run, ask=is_first_process())
+        place_loggers(options, run)
+
+    @property
+    def _numbers_folder(self) -> bool:
+        """Whether the run folder gets a number where it must: it is from a configuration, or nobody named it."""
+        named = any(arg.partition("=")[0] == "--trainer.default_root_dir" for arg in self.arguments)
+        return not named and not self._get(self.config, "trainer").fast_dev_run
+
+    def _choose_folder(self, named: Path) -> str:
+        """Take a folder of its own for the fit, or that of the run that goes on."""
+        options, first = self.config[self.command], is_first_process()
+        settings = plain_settings(self._parser(self.command), options)
+        chosen = requeued(named, settings) if os.environ.get("SLURM_RESTART_COUNT") else None
+        if checkpoint := options.get("ckpt_path"):
+            chosen = resumed(named, settings, checkpoint=checkpoint)
+        elif chosen is None:
+            chosen = new_start(named, settings, self.held if first else None)
+        options.trainer.default_root_dir = str(chosen.folder)
+        if chosen.reason and first:
+            Screen().line(f"fit: {chosen.reason}")
+        return str(chosen.folder)
 
     def instantiate_classes(self) -> None:
         with located(self.config[str(self.subcommand)].as_dict()):
@@ -255,7 +285,9 @@ class SEALCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer: Any = super().instantiate_trainer(**kwargs)
+            trainer.follows_first = self.command == "fit" and self._numbers_folder
+            return trainer
         except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             if isinstance(error, SealError):
                 raise
@@ -482,5 +514,6 @@ def parse_settings(
     Raises:
         ConfigError: The command would not take them.
     """
-    cli = _ParsedOnly(model, args=settings, **_of_command(command))
+    with ExitStack() as held:
+        cli = _ParsedOnly(model, args=settings, held=held, **_of_command(command))
     return cli._parser(command), cli.config[command]

@@ -77,7 +77,7 @@ def given_options(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, A
     ['keep', 'model.seed', 'model.grader.class_path']
     """
     named = [arg[2:].partition("=")[0].rstrip("+") for arg in args if arg.startswith("--")]
-    return named + [option for _, content in files for option, _ in _flat(content)]
+    return named + [option for _, content in files for option, _ in flat_options(content)]
 
 
 def check_switches(given: Given) -> None:
@@ -117,7 +117,7 @@ def locate(text: str, config: Mapping[str, Any]) -> str:
     name, got = found.groups()
     full = [
         key
-        for key, value in _flat(config)
+        for key, value in flat_options(config)
         if f".{key}".endswith(f".{name}") and got.strip() in (str(value), repr(value))
     ]
     return full[0] + text[len(name) :] if len(full) == 1 else text
@@ -310,10 +310,10 @@ def _holds(content: Any, parts: Sequence[str]) -> bool:
     return _holds(content.get("init_args"), parts) or (parts[0] in content and _holds(content[parts[0]], parts[1:]))
 
 
-def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat_options(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(option, value) of a nested configuration; `init_args` is not part of an option's name."""
     if isinstance(config, Mapping):
         for key, value in config.items():
-            yield from _flat(value, prefix if key == "init_args" else f"{prefix}.{key}".lstrip("."))
+            yield from flat_options(value, prefix if key == "init_args" else f"{prefix}.{key}".lstrip("."))
     else:
         yield prefix, config

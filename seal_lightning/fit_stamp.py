@@ -10,7 +10,7 @@ import inspect
 import json
 import logging
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,12 +177,24 @@ def save_run(trainer: Any, module: Any) -> None:
     error: SealError | None = None
     if trainer.is_global_zero:
         try:
-            save_record(_folder(trainer), module.record)
+            save_record(_folder(trainer), replace(module.record, finished=False))
         except SealError as caught:
             error = caught
     if error := trainer.ranks.gather(error)[0]:
         raise error
     module.record_saved = True
+
+
+def save_finished(run: Path) -> None:
+    """Write into the record of a run that it has reached its end, where there is a record.
+
+    Raises:
+        JournalError: The record is damaged.
+        SavingError: It cannot be written.
+    """
+    record = read_record(run)
+    if record is not None and not record.finished:
+        save_record(run, replace(record, finished=True))
 
 
 def told_changes(run: Path) -> str:

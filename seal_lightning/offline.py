@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 import yaml
-from jsonargparse import ArgumentParser, get_loader, set_loader
+from jsonargparse import get_loader, set_loader
 
 from seal_lightning.config_errors import Given, check_switches, explain, located, read_config_files
 from seal_lightning.config_files import loader_of_options, naming_files, sections_of
@@ -20,6 +20,7 @@ from seal_lightning.errors import ConfigError, reason_of
 from seal_lightning.escaping import single_line
 from seal_lightning.masking import safe_to_save
 from seal_lightning.saving import NOT_HERE, SavingError, save_bytes, save_text
+from seal_lightning.texts_as_given import TextsAsGiven
 from seal_lightning.working_folder import find_modules_here
 
 set_loader("yaml", loader_of_options(get_loader("yaml")), (yaml.YAMLError,))  # of every parser that loads YAML
@@ -29,7 +30,7 @@ class ParserError(ConfigError):
     """A message of jsonargparse, not yet made readable."""
 
 
-class Parser(ArgumentParser):
+class Parser(TextsAsGiven):
     """Raises instead of printing its usage, and takes options by their full names only.
 
     Args:

@@ -32,7 +32,7 @@ class SaveConfigBesideRun(SaveConfigCallback, SEALCallback):
 
     def settings(self) -> dict[str, Any]:
         """What `config.yaml` holds, as plain values without secrets."""
-        return safe_to_save(yaml.safe_load(self._dumped(skip_default=False)))
+        return plain_settings(self.parser, self.config)
 
     def on_run_begin(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -50,6 +50,11 @@ class SaveConfigBesideRun(SaveConfigCallback, SEALCallback):
 
     def _dumped(self, *, skip_default: bool) -> str:
         return self.parser.dump(self.config, skip_unset=False, skip_default=skip_default, format="yaml")
+
+
+def plain_settings(parser: Any, config: Any) -> dict[str, Any]:
+    """The options of a command as `config.yaml` has them."""
+    return safe_to_save(yaml.safe_load(parser.dump(config, skip_unset=False, format="yaml")))
 
 
 def check_folder(run: Path, command: str) -> None:

@@ -42,13 +42,19 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The stamp of a run as it is now, and what changed on the way."""
+    """The stamp of a run as it is now, and what changed on the way.
+
+    Attributes:
+        finished: Whether the run has reached its end; None where nothing says so.
+    """
 
     stamp: Mapping[str, Any]
     changes: tuple[Change, ...] = ()
+    finished: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"stamp": dict(self.stamp), "changes": [asdict(change) for change in self.changes]}
+        end = {} if self.finished is None else {"finished": self.finished}
+        return {**end, "stamp": dict(self.stamp), "changes": [asdict(change) for change in self.changes]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +146,18 @@ def to_record(content: Any, *, where: str) -> Record:
         JournalError: It is none.
     """
     try:
-        stamp, changes = content["stamp"], content["changes"]
+        stamp, changes, finished = content["stamp"], content["changes"], content.get("finished")
         if not isinstance(stamp, dict) or not isinstance(changes, list):
             raise TypeError("other types")
+        if finished not in (True, False, None):
+            raise TypeError("another type")
         found = tuple(Change(int(one["round"]), str(one["key"]), one["was"], one["now"]) for one in changes)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise JournalError(
             f"{where}: expected the settings of a run (stamp and changes), got other fields: bring it back from a "
             "copy, or remove it and go on with other versions allowed, which compares nothing"
         ) from error
-    return Record(stamp, found)
+    return Record(stamp, found, finished)
 
 
 def save_record(folder: Path, record: Record) -> None:

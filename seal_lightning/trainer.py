@@ -31,6 +31,7 @@ from seal_lightning.data import SEALDataModule
 from seal_lightning.default_callbacks import with_defaults
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.executors import Executor, LocalExecutor
+from seal_lightning.fit_stamp import save_finished
 from seal_lightning.flags import check_flags
 from seal_lightning.given_objects import checked
 from seal_lightning.hooks import notify
@@ -186,6 +187,7 @@ class SEALTrainer(Trainer, Remembers):
         self.table = ""  # of the last fit, validation or test, as Markdown
         self._run_settings: Mapping[str, Any] = {}
         self._given_ckpt_path: str | None = None
+        self.follows_first = False  # whether the first rank's folder is taken, which it has chosen
 
     @cached_property
     def ranks(self) -> Ranks:
@@ -324,12 +326,15 @@ class SEALTrainer(Trainer, Remembers):
         return environment is not None and environment.creates_processes_externally
 
     def share_refusal(self) -> None:
-        """Raise on every rank what the first one has met at the run folder; a collective."""
+        """Raise on every rank what the first one has met at the run folder, or take that folder; a collective."""
         if self.world_size == 1:
             return
-        for refusal in self.ranks.gather(self._refusal):
+        heard = self.ranks.gather((self._refusal, str(self.default_root_dir)))
+        for refusal, _ in heard:
             if refusal is not None:
                 raise refusal
+        if self.follows_first:
+            self._default_root_dir = self.run_folder = heard[0][1]
 
     @property
     def run_settings(self) -> Mapping[str, Any]:
@@ -406,6 +411,14 @@ class SEALTrainer(Trainer, Remembers):
         self.accumulate_grad_batches = self.shares.accumulation
         with self._at_work("fit", module, given):
             super().fit(module, datamodule=data, ckpt_path=self.find_checkpoint(chosen), weights_only=True)
+            if self.is_global_zero and not self._ended_early(module.rounds_done):
+                save_finished(Path(self.default_root_dir))
+
+    def _ended_early(self, rounds: int) -> bool:
+        """Whether `max_time` ended the fit, and not its number of rounds: the same command goes on then."""
+        most = self.max_epochs
+        timed = any(isinstance(callback, Timer) for callback in self.callbacks)
+        return self.fit_loop.ended_early or (timed and most is not None and not 0 <= most <= rounds)
 
     def validate(
         self,

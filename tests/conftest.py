@@ -4,7 +4,7 @@ Nothing is seeded here: a test that draws random numbers names its own seed.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -133,7 +133,7 @@ def shared() -> Path:
     """The folder beside the repository with published data and small models; tests that need it skip without it."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
-        pytest.skip("needs the folder 'shared' beside the repository")
+        pytest.skip(ALLOWED_SKIPS[1])
     return folder
 
 
@@ -153,6 +153,39 @@ def writes_marker() -> type[WritesMarker]:
     return WritesMarker
 
 
+# What a machine may lack on which the whole suite is to run (CI is set): everything else is installed there.
+ALLOWED_SKIPS = ("needs a CUDA device", "needs the folder 'shared' beside the repository")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where CI is set, a test that is skipped for another reason than the allowed ones fails."""
+    report = yield
+    if "CI" in os.environ:
+        refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same of a file that is skipped as a whole."""
+    report = yield
+    if "CI" in os.environ:
+        refuse_skip(report)
+    return report
+
+
+def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Make a report of a skip one of a failure, unless its reason is allowed."""
+    if not report.skipped or hasattr(report, "wasxfail") or not isinstance(report.longrepr, tuple):
+        return
+    reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+    if reason not in ALLOWED_SKIPS:
+        report.outcome = "failed"
+        allowed = " or ".join(ALLOWED_SKIPS)
+        report.longrepr = f"skipped ({reason}), and where CI is set nothing may be but what {allowed}"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked `gpu` where there is no CUDA device; torch is imported only if there are any."""
     marked = [item for item in items if "gpu" in item.keywords]
@@ -162,4 +195,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     if not torch.cuda.is_available():
         for item in marked:
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+            item.add_marker(pytest.mark.skip(reason=ALLOWED_SKIPS[0]))

@@ -3,7 +3,6 @@
 import re
 import signal
 from dataclasses import replace
-from importlib.util import find_spec
 
 import pytest
 from fault_injection import fit, outcome
@@ -13,7 +12,6 @@ from seal_lightning.journal import read_rollouts
 from seal_lightning.selection import best_of, group_rollouts
 
 RAY = {"executor": {"class_path": "seal_lightning.executors.RayExecutor", "init_args": {"workers": 2}}}
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
 ONE_ROUND = {"max_epochs": 1, "validate_first": False, "limit_val_batches": 0}
 
 
@@ -45,7 +43,6 @@ def test_two_ddp_ranks_find_the_same(tmp_path, alone):
     assert "4 batches of each rank, effective batch 4" in launch.log.read_text()
 
 
-@needs_ray
 def test_two_ray_workers_find_the_same_and_train_the_same_even_when_they_are_killed(tmp_path, two_rounds, alone):
     run = tmp_path / "run"
     killer = {"callbacks": [{"class_path": "fault_injection.KillRayWorkers"}]}
@@ -79,7 +76,6 @@ def test_a_unit_that_fails_everywhere_ends_the_run_without_a_reward(tmp_path, se
     assert read_rollouts(run / "journal", "train-000") == []
 
 
-@needs_ray
 def test_units_that_fail_on_one_ray_worker_are_done_by_the_other(tmp_path, alone):
     run = tmp_path / "run"
     broken = ["--model.grader.class_path", "fault_injection.BrokenProcess"]
@@ -91,7 +87,6 @@ def test_units_that_fail_on_one_ray_worker_are_done_by_the_other(tmp_path, alone
     assert e_step(run) == alone
 
 
-@needs_ray
 def test_sigterm_with_ray_keeps_what_the_workers_have_in_hand(tmp_path, alone):
     run = tmp_path / "run"
     arguments = {"event": "unit", "count": 1, "number": int(signal.SIGTERM)}

@@ -21,7 +21,7 @@ PACKAGE = "seal_lightning"
 FLOORS = {
     0: "types errors seeding selection journal evaluation allocator stopping streams bounded journal_lines run_stamp "
     "stamping saving redaction masking foreign escaping thoughts figures retention tables left_out digests "
-    "contained extras pairing verdict outside_code remembering settings_of",
+    "contained extras pairing verdict outside_code remembering settings_of shipped",
     1: "grading tasks data endpoints official questions recorded racing bounded_yaml ownership diversity",
     2: "tiny model checkpoints tiny_families chat encoding policy partitioned packing head_loss adapters sampling "
     "ranks bank_training inner_loop isolation phases served finite memory watch template_limits origins",
@@ -31,7 +31,8 @@ FLOORS = {
     5: "cli command_line config_errors config_files quickstart offline grade replay standalone adapt continual "
     "callbacks configs lab report typical __main__ __init__ predicted run_config trust sweep callback_groups "
     "ending_words selection_words trainer default_callbacks given_objects python_config result_tables module "
-    "restoring model_class working_folder cards hub logger_options",
+    "restoring model_class working_folder cards hub logger_options show_configs texts_as_given run_folders "
+    "help_order help_texts",
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts.split()}
 FREE_ATTRIBUTES = {"__version__"}  # what any floor may take from seal_lightning itself

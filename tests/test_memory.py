@@ -212,7 +212,6 @@ def test_an_m_step_without_memory_ends_in_one_line(tmp_path, monkeypatch, capsys
     assert "seal: round 1, M-step: there is no memory for a batch ([enforce fail at" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v is kept to on Linux")
 def test_a_run_under_ulimit_ends_as_without(tmp_path):
     """Room for the libraries, the policy and some, but not all of the adapters of a unit."""
     code = (

@@ -71,8 +71,11 @@ def test_a_run_is_never_written_over_nor_shared_by_two_that_start_at_once(tmp_pa
 def test_a_missing_config_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["quickstart", "--config", "other.yaml"]) == 2
+    said = "cannot be read (No such file or directory); check the path"
+    assert capsys.readouterr().err.startswith(f"seal: --config other.yaml: {said}")
+    assert main(["quickstart", "--config", str(tmp_path)]) == 2
     said = "there is no such file; leave --config out for the lab's own"
-    assert capsys.readouterr().err == f"seal: --config other.yaml: {said}\n"
+    assert capsys.readouterr().err == f"seal: --config {tmp_path}: {said}\n"
 
 
 def test_help(capsys):

@@ -15,6 +15,7 @@ from seal_lightning.data.json_forms import UnknownForm, has_squads_answers, read
 from seal_lightning.data.squad import Squad
 from seal_lightning.data.text_folder import TextFolder
 from seal_lightning.errors import DataError
+from seal_lightning.shipped import found
 from seal_lightning.types import Context
 
 ABOUT = ("readme", "license", "licence", "contributing", "changelog", "notice", "code_of_conduct")
@@ -42,7 +43,8 @@ def reader_for(path: str | os.PathLike[str] | Reader) -> Reader:
     """The reader for a path, by its name and the first row of its content; a reader is its own."""
     if isinstance(path, Reader):
         return path
-    place, name = Path(path).expanduser(), os.fspath(path)
+    place = found(Path(path).expanduser())
+    name = os.fspath(path) if place == Path(path).expanduser() else str(place)
     if not place.exists():
         advice = (
             "check the path, or give the reader as class_path and init_args (a data set on the hub needs DatasetRows)"

@@ -20,6 +20,7 @@ from seal_lightning.bounded import read_bytes
 from seal_lightning.bounded_yaml import load_yaml
 from seal_lightning.endpoints.wire import Reply
 from seal_lightning.errors import ConfigError
+from seal_lightning.shipped import found
 
 _NEEDED, _OPTIONAL = ("input", "output"), ("cached_input", "batch")
 
@@ -64,7 +65,7 @@ def find_price(prices: str | Mapping[str, Any] | None, model: str) -> Price | No
 
 def _read(path: str) -> Any:
     try:
-        return load_yaml(read_bytes(Path(path).expanduser(), error=ConfigError).decode())
+        return load_yaml(read_bytes(found(Path(path).expanduser()), error=ConfigError).decode())
     except ConfigError as error:
         raise ConfigError(f"prices={error}") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -25,8 +25,8 @@ from seal_lightning.command_line import SEALCLI, run_command
 from seal_lightning.config_errors import one_line, read_config_files
 from seal_lightning.errors import SealError
 from seal_lightning.fit_stamp import is_noted
-from seal_lightning.masking import safe_to_save
 from seal_lightning.model import check_source
+from seal_lightning.run_config import plain_settings
 from seal_lightning.stamping import flat
 
 # Where and how a run goes on, and what is said of it: no other run.
@@ -45,9 +45,7 @@ class SettingsCLI(SEALCLI):
     @property
     def settings(self) -> dict[str, Any]:
         """As the run folder would have them, in `config.yaml`."""
-        parser = self._parser(self.subcommand)
-        text = parser.dump(self.config.get(str(self.subcommand)), skip_unset=False, format="yaml")
-        return safe_to_save(yaml.safe_load(text))
+        return plain_settings(self._parser(self.subcommand), self.config.get(str(self.subcommand)))
 
     @property
     def gpus(self) -> int:

@@ -5,6 +5,9 @@ import logging
 import re
 from pathlib import Path
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from seal_lightning import data
@@ -166,7 +169,6 @@ def test_squad_flat_rows_are_gathered_by_passage(tmp_path, caplog, form):
     caplog.set_level(logging.INFO, logger="seal_lightning")
     path = tmp_path / f"squad.{'json' if form == 'data' else form}"
     if form == "parquet":
-        pq, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
         pq.write_table(pa.Table.from_pylist(flat_rows()), path)
     else:
         write(path, {"data": flat_rows()} if form == "data" else flat_rows(), lines=form == "jsonl")
@@ -180,7 +182,6 @@ def test_squad_flat_rows_are_gathered_by_passage(tmp_path, caplog, form):
 
 
 def test_a_parquet_name_is_no_pattern(tmp_path):
-    pq, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
     path = tmp_path / "part [1] of *.parquet"
     pq.write_table(pa.Table.from_pylist(flat_rows()), path)
     assert len(read_contexts(path)) == 2
@@ -192,7 +193,6 @@ def test_the_library_of_the_hub_is_imported_by_need_only():
 
 
 def test_squad_from_the_hub(monkeypatch):
-    datasets = pytest.importorskip("datasets")
     asked = []
     rows = datasets.Dataset.from_list(flat_rows())
     monkeypatch.setattr(datasets, "load_dataset", lambda name, **options: asked.append((name, options)) or rows)

@@ -7,6 +7,7 @@ import logging
 import os
 import zipfile
 
+import pypdf
 import pytest
 
 from seal_lightning.data import TextFolder, read_contexts
@@ -163,7 +164,6 @@ def test_pdf(tmp_path, caplog):
 
 
 def test_a_locked_pdf_is_named(tmp_path):
-    pypdf = pytest.importorskip("pypdf")
     writer = pypdf.PdfWriter(io.BytesIO(pdf("Secret.")))
     writer.encrypt("password", algorithm="RC4-128")
     writer.write(str(tmp_path / "a.pdf"))

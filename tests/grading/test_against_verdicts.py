@@ -13,14 +13,12 @@ from seal_lightning.grading.features import FEATURES
 from seal_lightning.grading.fit import fit, held_out, measure_all
 from seal_lightning.grading.judged import read_judged
 
-VERDICTS = Path(__file__).parents[3] / "shared" / "data" / "seal-published" / "verdicts.jsonl.gz"
+VERDICTS = Path("data") / "seal-published" / "verdicts.jsonl.gz"
 
 
 @pytest.fixture(scope="module")
-def verdicts():
-    if not VERDICTS.is_file():
-        pytest.skip(f"{VERDICTS} is not here")
-    with gzip.open(VERDICTS, "rt", encoding="utf-8") as rows:
+def verdicts(shared):
+    with gzip.open(shared / VERDICTS, "rt", encoding="utf-8") as rows:
         return [json.loads(row) for row in rows]
 
 
@@ -41,10 +39,8 @@ def test_agreement(grader, equal, kappa, verdicts):
 
 
 @pytest.fixture(scope="module")
-def measured():
-    if not VERDICTS.is_file():
-        pytest.skip(f"{VERDICTS} is not here")
-    return measure_all(read_judged(VERDICTS, verdicts=True))
+def measured(shared):
+    return measure_all(read_judged(shared / VERDICTS, verdicts=True))
 
 
 def test_calibrated_on_questions_that_it_has_not_seen(measured):

@@ -7,11 +7,11 @@ import shutil
 from dataclasses import dataclass, field
 
 import pytest
+from playwright import sync_api as playwright
 
 from seal_lightning.report.page import render
 from seal_lightning.report.read import read
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, which is in the extra dev")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs an installed Chromium (apt-get install chromium)")
 

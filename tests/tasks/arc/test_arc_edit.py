@@ -299,7 +299,6 @@ def test_schema_with_limits():
     "limits", [LIMITS, ArcLimits(), ArcLimits((3.3e-6, 0.25), (2, 3)), ArcLimits((1.0, 2000.0), (1, 1))]
 )
 def test_what_is_sampled_under_the_schema_is_an_edit_within_the_limits(limits):
-    pytest.importorskip("llguidance")
     policy = Policy(*build_tiny("llama"), chat=False)
     context = Context(id="a", title="", passage="")
     requests = [SampleRequest("Settings:", context, seed, seed, schema=limits.schema()) for seed in range(24)]

@@ -1,0 +1,113 @@
+"""What comes with the package, by name: the configurations of `configs/` and the data and tables beside them.
+
+`--config knowledge/smollm2` and `configs/prices.yaml` are found in an installed package as in a checkout. What lies
+under the same name in the working folder comes first, and nothing is looked for inside of files.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from seal_lightning.errors import ConfigError
+
+ROOT = Path(str(files("seal_lightning.configs")))  # configs/ of a checkout
+PREFIX = "configs/"  # as the folder is called in a checkout, and in the documentation
+ENDINGS = ("", ".yaml", ".json")
+NO_CONFIGURATIONS = ("prices",)  # tables that an option reads
+_FLAGS = ("-c", "--config")
+
+
+def names() -> list[str]:
+    """The configurations, as `--config` takes them: `knowledge/smollm2`."""
+    found = {path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.yaml")}
+    return sorted(found.difference(NO_CONFIGURATIONS))
+
+
+def found(path: Path) -> Path:
+    """The path itself; where nothing lies there and it names a file of `configs/`, that file of the package.
+
+    >>> found(Path("configs/prices.yaml")).is_file(), found(Path("other/prices.yaml")).as_posix()
+    (True, 'other/prices.yaml')
+    """
+    name = path.as_posix()
+    if path.exists() or not name.startswith(PREFIX):
+        return path
+    shipped = _file(name.removeprefix(PREFIX), ("",))
+    return shipped or path
+
+
+def with_shipped_configs(args: Sequence[str]) -> list[str]:
+    """A command line whose `--config NAME` is the path of that configuration, where no such file lies here.
+
+    Raises:
+        ConfigError: There is neither a file nor a configuration of that name.
+    """
+    given = list(args)
+    for place, arg in enumerate(given):
+        if arg == "--":
+            break
+        if place and given[place - 1] in _FLAGS:
+            given[place] = find_config(arg)
+        elif arg.startswith("--config="):
+            given[place] = f"--config={find_config(arg.partition('=')[2])}"
+    return given
+
+
+def shipped_text(name: str) -> str:
+    """What is in a file of the package, whatever lies in the working folder.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if path := _file(name.removeprefix(PREFIX), ENDINGS):
+        return path.read_text(encoding="utf-8")
+    raise ConfigError(f"seal configs {name}: there is none of that name; {_advice(name)}")
+
+
+def find_config(name: str) -> str:
+    """The path of a configuration: of the file itself, else of that which comes with the package.
+
+    Args:
+        name: A path, or a name with or without its ending: `knowledge/smollm2`, `configs/debug/random.yaml`.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    path = Path(name).expanduser()
+    if (path.exists() and not path.is_dir()) or name.startswith("-"):
+        return name
+    if shipped := _file(name.removeprefix(PREFIX), ENDINGS):
+        return str(shipped)
+    if path.is_dir():
+        return name  # which is said of it
+    raise ConfigError(f"--config {name}: cannot be read (No such file or directory); {_advice(name)}")
+
+
+def _advice(name: str) -> str:
+    """The names that are meant, perhaps."""
+    wanted, every = Path(name.removeprefix(PREFIX)).with_suffix("").as_posix(), names()
+    last = wanted.rpartition("/")[2]
+    near = [other for other in every if last in other.split("/")]
+    if not near:
+        ends = difflib.get_close_matches(last, {other.rpartition("/")[2] for other in every}, n=3, cutoff=0.8)
+        near = [other for other in every if other.rpartition("/")[2] in ends]
+    near = near[:6] or difflib.get_close_matches(wanted, every, n=3, cutoff=0.8)
+    if near:
+        return f"did you mean {_or(near)}? (seal configs lists what comes with seal-lightning)"
+    return "check the path (seal configs lists what comes with seal-lightning)"
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _file(name: str, endings: Sequence[str]) -> Path | None:
+    """A file below the folder of configurations; nothing outside of it."""
+    parts = Path(name).parts
+    if not parts or ".." in parts or Path(name).is_absolute():
+        return None
+    tried = (ROOT / f"{name}{ending}" for ending in endings)
+    return next((path for path in tried if path.is_file() and path.suffix != ".py"), None)
