@@ -502,7 +502,8 @@ class SEALModule(LightningModule, Remembers):
         tell_left_out({"val": "validation"}.get(split, split), self.evaluated, only=trainer.is_global_zero)
         for name, value in evaluation_means(self.evaluated).items() if not trainer.barebones else ():
             self.log(f"{split}/{name}", value, batch_size=1)
-        self.log("round", float(self.rounds_done), batch_size=1)  # an x axis for trackers
+        if self.trainer.state.fn == "fit" and not trainer.barebones:
+            self.log("round", float(self.rounds_done), batch_size=1)  # an x axis for trackers
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 

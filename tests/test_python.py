@@ -23,6 +23,7 @@ from seal_lightning import (
     ModelSource,
     Plan,
     PolicyTuning,
+    ReSTEMFilter,
     SEALCallback,
     SEALDataModule,
     SEALModule,
@@ -52,8 +53,13 @@ def parts(run, *, callbacks=None, rounds=1, module=SEALModule, **options):
     data = SEALDataModule(
         train=PASSAGES, validation=HELD_OUT, test=HELD_OUT, limit_train=1, limit_validation=1, limit_test=1
     )
+    given = list(callbacks or ())
+    if not any(isinstance(one, ReSTEMFilter) for one in given):
+        given.append(ReSTEMFilter(above=None))  # a model with random weights earns nothing
+    if not any(isinstance(one, CheckpointSelection) for one in given):
+        given.append(CheckpointSelection(include_untrained=False))
     trainer = SEALTrainer(
-        accelerator="cpu", devices=1, max_epochs=rounds, default_root_dir=str(run), callbacks=callbacks, logger=False
+        accelerator="cpu", devices=1, max_epochs=rounds, default_root_dir=str(run), callbacks=given, logger=False
     )
     return trainer, made, data
 
@@ -133,6 +139,8 @@ def test_settings_are_what_was_given(fitted):
                 "limit_test": 1,
             },
         },
+        "filter": {"class_path": "seal_lightning.ReSTEMFilter", "init_args": {"above": None}},
+        "checkpoint": {"class_path": "seal_lightning.CheckpointSelection", "init_args": {"include_untrained": False}},
     }
     assert trainer.run_settings == yaml.safe_load((run / "config.yaml").read_text())
 
@@ -209,7 +217,7 @@ def test_what_a_callback_logs_in_the_e_step_is_monitored(tmp_path):
     assert logs.seen == [{"mine/round": 0.0, "mine/same": 2.0}, {"mine/round": 1.0, "mine/same": 2.0}]
     assert best.best_model_score == 1.0 and selection.best == 1.0
     assert logs.settings["model"]["inner_loop"]["rank"] == 2
-    assert logs.settings["checkpoint"]["monitor"] == "mine/round"
+    assert logs.settings["checkpoint"]["init_args"]["monitor"] == "mine/round"
 
 
 # -- refused before any work -------------------------------------------------------------------------------------------
