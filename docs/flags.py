@@ -288,6 +288,11 @@ ROWS = [
         fit=also(SAME, lacks("RolloutTable"), lambda run: "tables" not in run.files),
     ),
     Row(
+        "enable_trackers", False, "Ours: off tells loggers numbers alone, no settings, tables or artifacts.",
+        fit=also(SAME, lacks("Trackers")),
+        rest=also(SAME, lacks("Trackers")),
+    ),
+    Row(
         "enable_progress_bar", False, "Off: no bars and no status lines. A bar of Lightning's in `callbacks` takes our "
         "place.",
         fit=also(SAME, lacks("EStepProgress"), lambda run: not run.printed),
