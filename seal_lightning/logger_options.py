@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.extras import install
 
 RUN_FOLDER = ""  # in place of a logger's `save_dir`, until the run folder is known
 
@@ -53,7 +54,7 @@ def _place_mlflow(options: Any, folder: Path) -> None:
         return
     if missing := [name for name in ("mlflow", "sqlalchemy", "alembic") if find_spec(name) is None]:
         raise ConfigError(
-            f"trainer.logger: MLFlowLogger needs {' and '.join(missing)}: pip install 'seal-lightning[loggers]', or "
+            f"trainer.logger: MLFlowLogger needs {' and '.join(missing)}: {install('loggers')}, or "
             "give it the tracking_uri of a server"
         )
     folder = folder.expanduser().absolute()

@@ -362,7 +362,9 @@ def test_gguf_files_that_are_not_found(tmp_path):
 def test_gguf_without_its_package(tmp_path, monkeypatch):
     (tmp_path / "tiny.gguf").touch()
     monkeypatch.setattr("seal_lightning.checkpoints.find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"gguf_file=tiny\.gguf: reading it needs the package gguf: pip install 'seal"):
+    with pytest.raises(
+        ModelError, match=r"gguf_file=tiny\.gguf: reading it needs the package gguf: pip install 'gguf>="
+    ):
         load_model(ModelSource(str(tmp_path), gguf_file="tiny.gguf"))
 
 

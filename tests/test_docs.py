@@ -7,6 +7,7 @@ compared with the code. Left out: what needs a network, a GPU or another machine
 
 import ast
 import gzip
+import inspect
 import json
 import re
 import shlex
@@ -24,6 +25,7 @@ import pytest
 import reference
 import torch
 import yaml
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from peft import PeftModel
 
 from seal_lightning.cli import COMMANDS, main
@@ -217,6 +219,7 @@ def test_options_in_the_text_exist():
     kinds = [thing for _, base in reference.KINDS.values() for thing in reference.classes(base).values()]
     things = [*kinds, *reference.settings().values()]
     of_classes = {name for thing in things for name, *_ in reference.parameters(thing)}
+    of_classes |= {name for logger in (MLFlowLogger, WandbLogger) for name in inspect.signature(logger).parameters}
     others = {"help", "print_config", "version"}  # of every command
     others |= {"check", "exclude", "requeue", "signal"}  # of docs/reference.py, grading.fit, SLURM
     others |= {"max", "enable", "ntasks", "lora"}  # of vLLM (--max-model-len and the like), SLURM

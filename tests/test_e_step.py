@@ -371,7 +371,7 @@ def test_a_rubric_marks_edits_without_adapting():
         assert rollout.reward == rollout.score == pytest.approx(sum(marks) / 2)
         assert 0 < rollout.score < 1 and rollout.steps == 0 and rollout.answers == rollout.questions == ()
     assert [rollout.reward for rollout in rollouts if rollout.status == "rejected"] == [None]
-    assert seen[-1] == Progress("rubric", 3, 3)
+    assert seen[-1] == Progress("rubric", 3, 3, event="end")
     assert run(step, plan=Plan(edits=2, repeats=1, score_by="rubric"))[0].terms == rollouts[0].terms
 
 

@@ -35,11 +35,9 @@ def test_two_ddp_ranks_find_the_same(tmp_path, alone):
     launch = fit(run, "ddp", trainer=ONE_ROUND)
     assert launch.wait() == [0, 0]
     assert e_step(run) == alone
-    assert {path.name for path in (run / "journal").glob("train-000*")} == {
-        "train-000.rank-0.jsonl",
-        "train-000.rank-1.jsonl",
-    }
-    assert re.search(r"round 1 E-step: rank 0 \d units? in .*, rank 1 \d units? in ", launch.log.read_text())
+    written = {path.name for path in (run / "journal").glob("train-000*")}  # a busy rank leaves its units to the other
+    assert written and written <= {"train-000.rank-0.jsonl", "train-000.rank-1.jsonl"}
+    assert re.search(r"round 1 E-step: rank 0 \d units?.*, rank 1 \d units?", launch.log.read_text())
     assert "4 batches of each rank, effective batch 4" in launch.log.read_text()
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from seal_lightning import command_line
-from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable
+from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable, Trackers
 from seal_lightning.fit_stamp import fit_stamp, is_noted
 from seal_lightning.stamping import changed_keys
 
@@ -169,7 +169,7 @@ FREE = {
 # What an option needs beside it.
 WITH = {"model.e_step.score_by": ["--model.e_step.repeats", "1"]}
 # What the groups are where nobody says otherwise, of whose options each is classified.
-OURS = {"checkpoint": CheckpointSelection, "table": RolloutTable, "progress": EStepProgress}
+OURS = {"checkpoint": CheckpointSelection, "table": RolloutTable, "progress": EStepProgress, "trackers": Trackers}
 NO_SETTINGS = {"help", "config", "print_config"}
 # By the base model's weights and tokenizer, which these would load; tests/test_model.py shows that those tell them.
 BY_WEIGHTS = {"revision", "quantization", "gguf_file", "date", "template_args"}

@@ -46,6 +46,7 @@ ELSEWHERE = {
     "report/settings": "names of classes",
     "report/read": "names of journals",
     "sampling/server": "refusals of our own messages",
+    "run_folders": "names of folders, and the number behind one",
     "saving": "messages of libraries, names of folders",
     "standalone": "names of options, in messages of the parser",
     "streams": "the whole of what tqdm prints between two bars, one character class after another",

@@ -132,7 +132,7 @@ def test_another_configuration_does_not_touch_the_journal(tmp_path):
     run = tmp_path / "run"
     fit(run, "single", trainer=killer("unit", 1)).wait()
     before = (run / "journal" / "train-000.rank-0.jsonl").read_bytes()
-    launch = fit(run, "single", "--model.inner_loop.learning_rate", "0.5")
+    launch = fit(run, "single", "--trainer.default_root_dir", str(run), "--model.inner_loop.learning_rate", "0.5")
     assert launch.wait() == [2]
     assert "run.json: written with other" in (said := launch.log.read_text()) and "learning_rate" in said
     assert (run / "journal" / "train-000.rank-0.jsonl").read_bytes() == before

@@ -16,6 +16,7 @@ from seal_lightning.beginning import Loggers
 from seal_lightning.callbacks import Trackers
 from seal_lightning.cli import main
 from seal_lightning.errors import ConfigError
+from seal_lightning.extras import install
 from seal_lightning.trackers import Table, TrackioLogger, tracker_of
 from seal_lightning.trackers.base import flat
 from seal_lightning.trackers.tensorboard_tracker import to_markdown
@@ -237,8 +238,8 @@ def test_what_a_logger_needs_is_named_before_any_work(tmp_path, monkeypatch, cap
         main(["fit", "--config", DEBUG, f"--trainer.default_root_dir={run}", "--trainer.logger", "MLFlowLogger"]) == 2
     )
     assert capfd.readouterr().err.strip() == (
-        "seal: trainer.logger: MLFlowLogger needs alembic: pip install 'seal-lightning[loggers]', or give it the "
-        "tracking_uri of a server"
+        f"seal: trainer.logger: MLFlowLogger needs alembic: {install('loggers')}, or give it the tracking_uri of a "
+        "server"
     )
     assert not run.exists()
 

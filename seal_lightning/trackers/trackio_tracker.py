@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
-from lightning_utilities.core.imports import RequirementCache
 
 from seal_lightning.trackers.base import Table, Tracker
 
-_AVAILABLE = RequirementCache("trackio>=0.40", "trackio")
+_AVAILABLE = find_spec("trackio") is not None
 
 
 class TrackioLogger(Logger):

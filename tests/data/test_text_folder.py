@@ -335,7 +335,7 @@ def test_without_the_extra_its_kinds_are_counted_with_what_to_do(tmp_path, caplo
     monkeypatch.setitem(__import__("sys").modules, "pypdf", None)
     monkeypatch.setitem(__import__("sys").modules, "bs4", None)
     folder = fill(tmp_path / "d", a__md="Alpha.", b__pdf=pdf("x"), c__html="<p>x")
-    install = "pip install 'lxml>=5' 'mammoth>=1.8' 'markdownify>=1.1' 'pypdf>=5'"
+    install = "pip install 'beautifulsoup4>=4.12' 'lxml>=5' 'mammoth>=1.8' 'markdownify>=1.1' 'pypdf>=5'"
     assert texts(folder) == {"a": "Alpha."}
     assert caplog.messages == [
         f"{folder}: read 1 of 3 files; not read without {install}: 1 .pdf, 1 .html (b.pdf, c.html)"

@@ -294,7 +294,9 @@ def test_the_openai_endpoint_is_the_default_whatever_the_environment_says(monkey
 
 def test_it_says_which_extra_is_missing(monkeypatch):
     monkeypatch.setattr("seal_lightning.endpoints.endpoint.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'seal-lightning\[endpoint\]'"):
+    with pytest.raises(
+        ConfigError, match=r"pip install 'httpcore2<3,>=2\.16' 'httpx2<3,>=2\.16' 'openai>=3\.54' 'tenacity>=9'"
+    ):
         Endpoint("m", base_url="http://localhost/v1")
 
 
