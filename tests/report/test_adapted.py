@@ -57,10 +57,13 @@ def test_the_sentence_is_about_the_adapters(adapted):
     )
 
 
-def test_no_filter_is_blamed_for_what_adapting_found(adapted, runs):
-    nothing = [[runs.scored(0.0, context_id="1"), runs.scored(0.0, context_id="2")]]
-    runs.write(adapted, {"adapt": nothing}, config=CONFIG)
-    assert "A round kept nothing" not in [one.title for one in advise(measure(read(str(adapted))))]
+def test_no_filter_is_blamed_for_what_adapting_found(runs, tmp_path):
+    unit = [runs.scored(0.0, context_id="1"), runs.scored(0.0, context_id="2")]
+    folder = runs.write(tmp_path / "adapted", {"adapt": [unit]}, config=CONFIG)
+    (folder / "adapters" / "1").mkdir(parents=True)
+    content = {"measured": [row("1", "The fen", [0], [0])], "steps": 2, "trained_tokens": 90}
+    (folder / "adapters" / "1" / "adaptation.json").write_text(json.dumps(content))
+    assert "A round kept nothing" not in [one.title for one in advise(measure(read(str(folder))))]
 
 
 def test_an_adaptation_of_an_earlier_version_or_of_somebody_else(tmp_path):
