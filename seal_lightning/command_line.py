@@ -38,13 +38,13 @@ from seal_lightning.hub import Destination, Export, add_hub, destination_of, upl
 from seal_lightning.journal import read_fit
 from seal_lightning.left_out import render_left_out, total_left_out
 from seal_lightning.logger_options import need_no_folder, place_loggers
-from seal_lightning.model_class import chosen_class, with_class
+from seal_lightning.model_class import chosen_class, imported, with_class
 from seal_lightning.module import SEALModule
 from seal_lightning.offline import Parser, ParserError, named_options, plain_options, refuse_nulls, without_backspaces
 from seal_lightning.predicted import save_answers, save_edits
 from seal_lightning.predictions import predict
 from seal_lightning.run_config import SaveConfigBesideRun, plain_settings
-from seal_lightning.run_folders import is_first_process, new_start, requeued, resumed
+from seal_lightning.run_folders import is_first_process, new_start, newest_after, requeued, resumed
 from seal_lightning.saving import SavingError, disk_error, save_text
 from seal_lightning.screen import Screen
 from seal_lightning.selection_words import tell_selection
@@ -237,6 +237,9 @@ class SEALCLI(LightningCLI):
             except ParserError as error:
                 raise ConfigError(explain(str(error), self._given(args))) from error
         refuse_nulls(actions, self.config[args[0]], self._given(args))
+        grader = self.config[args[0]].get("model.grader")
+        if isinstance(grader, str) and "." in grader:  # the parser takes a class that it cannot import for a name
+            imported(self._given(args).where("model.grader"), grader)
 
     def _given(self, args: Any) -> Given:
         return Given(args[0], args, args.files, *named_options(self._subcommand_parsers[args[0]]._actions))
@@ -257,6 +260,8 @@ class SEALCLI(LightningCLI):
             if self._numbers_folder:
                 run = self._choose_folder(Path(run))
             self.destination = destination_of(self.config["fit"], folder=run, ask=is_first_process())
+        elif self._numbers_folder and is_first_process():
+            self._say_newer(Path(run))
         place_loggers(options, run)
 
     @property
@@ -278,6 +283,15 @@ class SEALCLI(LightningCLI):
         if chosen.reason and first:
             Screen().line(f"fit: {chosen.reason}")
         return str(chosen.folder)
+
+    def _say_newer(self, run: Path) -> None:
+        """That a later fit of the same configuration lies elsewhere, where none of its run folders was named."""
+        own = {str((run / "config.yaml").resolve())}
+        named = {str(Path(path).resolve()) for path, _ in self.arguments.files}
+        if not named & own and (newer := newest_after(run)):
+            Screen().line(
+                f"{self.command}: of the run in {run}; a newer one is in {newer}: --config {newer / 'config.yaml'}"
+            )
 
     def instantiate_classes(self) -> None:
         with located(self.config[str(self.subcommand)].as_dict()):
@@ -410,7 +424,7 @@ class SEALCLI(LightningCLI):
     def _say_next(self, run: Path, selection: Selection) -> None:
         if selection.verdict in ("untrained", "nothing"):
             rate = f"--model.m_step.learning_rate {self.model.m_step.learning_rate / 10:g}"
-            self._say(f"next: seal fit --config {run / 'config.yaml'} --trainer.default_root_dir {run}-2 {rate}")
+            self._say(f"next: seal fit --config {run / 'config.yaml'} {rate}")
             return
         test = "" if self.datamodule.sources["test"] else " --data.test FILE"
         self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")

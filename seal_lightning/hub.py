@@ -117,8 +117,9 @@ def destination_of(options: Any, *, folder: str | Path, ask: bool = True) -> Des
     """
     wanted, name = options.push_to_hub, options.hub_model_id
     if not wanted:
-        if name is not None:
-            raise ConfigError("hub_model_id is set and push_to_hub is not: add --push_to_hub true, or leave it out")
+        for option, value in (("hub_model_id", name), ("hub_revision", options.hub_revision)):
+            if value is not None:
+                raise ConfigError(f"{option} is set and push_to_hub is not: add --push_to_hub true, or leave it out")
         return None
     if isinstance(wanted, str) and name not in (None, wanted):
         raise ConfigError(f"push_to_hub names {wanted} and hub_model_id {name}: give one of them")

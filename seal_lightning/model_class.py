@@ -58,6 +58,15 @@ def chosen_class(
     return (_imported(*named) if named[1] else SEALModule), left
 
 
+def imported(where: str, path: str) -> Any:
+    """What a dotted path names. Raises `ConfigError`, with what was wrong in its module."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise ConfigError(f"{where}: class_path {path} cannot be used: {one_line(str(error), 200)}") from error
+
+
 def with_class(config: dict[str, Any], kind: type[SEALModule]) -> dict[str, Any]:
     """A configuration that names the class of its `model`, where it is not ours."""
     if kind is SEALModule:
@@ -83,17 +92,13 @@ def _is_class(value: str) -> bool:
 
 
 def _imported(where: str, path: str) -> type[SEALModule]:
-    module, _, name = path.rpartition(".")
     if path == "SEALModule":
         return SEALModule
-    if not module or not _CLASS.fullmatch(path):
+    if "." not in path or not _CLASS.fullmatch(path):
         raise ConfigError(
             f"{where}: expected a class_path such as my_module.MyModule, got {one_line(path, 80)!r}: add its module"
         )
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise ConfigError(f"{where}: class_path {path} cannot be used: {one_line(str(error), 200)}") from error
+    found = imported(where, path)
     if not isinstance(found, type) or not issubclass(found, SEALModule):
         raise ConfigError(f"{where}: expected a class below seal_lightning.SEALModule, got {path}: derive it from that")
     return found

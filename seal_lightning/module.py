@@ -117,6 +117,9 @@ class SEALModule(LightningModule, Remembers):
         self.evaluation = _measured_alike(evaluation, e_step, weighed)
         self.m_step = m_step
         self.seed = seed
+        for name, value in {"max_answer_tokens": max_answer_tokens, "answer_batch": answer_batch}.items():
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
         self.e_step = EStep(
             task=task or Knowledge(),
             sampler=sampler or LocalSampler(),

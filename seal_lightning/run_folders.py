@@ -87,6 +87,16 @@ def resumed(named: Path, settings: Mapping[str, Any], *, checkpoint: str) -> Cho
     return Choice(folder, f"going on in {folder}" if folder != named else "")
 
 
+def newest_after(named: Path) -> Path | None:
+    """The newest fit in the folders of other numbers, where it was started after that in the folder itself; else None.
+
+    Args:
+        named: The folder that an evaluation takes.
+    """
+    begun = _begun(named)
+    return begun[-1] if begun and begun[-1] != named else None
+
+
 def requeued(named: Path, settings: Mapping[str, Any]) -> Choice | None:
     """The folder of a fit whose job was stopped and started again; None where it had not begun. It looks only."""
     same = [one for one in _begun(named) if _settings_of(one) == counted(settings) and not is_finished(one)]

@@ -50,6 +50,7 @@ from seal_lightning.stopping import EARLY, StopSignals, requeue
 from seal_lightning.strategies import ZeROStrategy
 from seal_lightning.streams import last_words
 from seal_lightning.training_checkpoint import fault_of
+from seal_lightning.verdict import said
 from seal_lightning.watch import PATIENCE
 
 log = logging.getLogger(__name__)
@@ -413,6 +414,16 @@ class SEALTrainer(Trainer, Remembers):
             super().fit(module, datamodule=data, ckpt_path=self.find_checkpoint(chosen), weights_only=True)
             if self.is_global_zero and not self._ended_early(module.rounds_done):
                 save_finished(Path(self.default_root_dir))
+                self._warn_if_untrained()
+
+    def _warn_if_untrained(self) -> None:
+        """Say that a fit came to nothing better than it began with; a command says it in its last words."""
+        if any(isinstance(callback, SaveConfigBesideRun) for callback in self.callbacks):  # type: ignore[attr-defined]
+            return
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, CheckpointSelection) and callback.selection.verdict in ("untrained", "nothing"):
+                why = said(callback.selection)[0]
+                log.warning("%s: %s; nothing was exported as the best policy", self.default_root_dir, why)
 
     def _ended_early(self, rounds: int) -> bool:
         """Whether `max_time` ended the fit, and not its number of rounds: the same command goes on then."""

@@ -78,6 +78,7 @@ def test_nothing_is_asked_where_nothing_is_wanted():
     ("changes", "message"),
     [
         ({"push_to_hub": False, "hub_model_id": "me/x"}, "hub_model_id is set and push_to_hub is not: add --push"),
+        ({"push_to_hub": False, "hub_revision": "v1"}, "hub_revision is set and push_to_hub is not: add --push"),
         ({"push_to_hub": "me/x", "hub_model_id": "me/y"}, "push_to_hub names me/x and hub_model_id me/y: give one"),
         ({"push_to_hub": "me/to wns"}, "expected a repository's name such as me/towns, got 'me/to wns'"),
         ({"hub_model_id": "a/b/c"}, "expected a repository's name such as me/towns, got 'a/b/c'"),

@@ -65,6 +65,8 @@ def test_retention_is_evaluated_where_it_is_rewarded():
     [
         ({"evaluation": Plan(queries="own")}, "evaluation.queries must be data, got queries and own"),
         ({"evaluation": Plan(repeats=1, score_by="rubric")}, "must be data, got rubric and data"),
+        ({"max_answer_tokens": -1}, "max_answer_tokens must be at least 1, got -1"),
+        ({"answer_batch": 0}, "answer_batch must be at least 1, got 0"),
         ({"reward": "retention"}, "e_step.retention_queries must be at least 1 where the reward has a retention term"),
         (
             {"reward": {"score": 1.0, "precision": 0.5}, "e_step": Plan(repeats=1, score_by="rubric")},

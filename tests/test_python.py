@@ -425,6 +425,20 @@ def test_mistakes_with_a_module_of_ones_own(working_folder, capfd, options, said
     assert capfd.readouterr().err.splitlines()[-1].startswith(f"seal: {said}")
 
 
+def test_a_grader_that_cannot_be_imported_is_no_name(working_folder, capfd):
+    """The parser alone takes it for the short name of one."""
+    Path("broken_module_of_test.py").write_text("class Half(:\n")
+    debug = ["fit", "--config", "debug/random", "--model.grader"]
+    assert main([*debug, "broken_module_of_test.Half"]) == 2
+    assert main([*debug, "own_module_of_test.Haf"]) == 2
+    assert capfd.readouterr().err.splitlines() == [
+        "seal: --model.grader: class_path broken_module_of_test.Half cannot be used: invalid syntax "
+        "(broken_module_of_test.py, line 1)",
+        "seal: --model.grader: class_path own_module_of_test.Haf cannot be used: module 'own_module_of_test' has no "
+        "attribute 'Haf'",
+    ]
+
+
 def test_print_config_keeps_the_class(working_folder, capfd):
     command = ["fit", "--model", "own_module_of_test.Own", "--model.init_args.greeting", "hi", "--print_config"]
     assert main(command) == 0
@@ -459,3 +473,12 @@ def test_the_package_has_its_names_without_importing_them():
         seal_lightning.Nothing  # noqa: B018
     homes = {name for names in seal_lightning._HOMES.values() for name in names}
     assert {*seal_lightning.__all__} == homes | {"__version__"}
+
+
+def test_a_fit_that_comes_to_nothing_says_so(tmp_path, caplog):
+    trainer, module, data = parts(tmp_path / "run", callbacks=[CheckpointSelection()])
+    trainer.fit(module, datamodule=data)
+    words = [line for line in caplog.messages if "no round beat the untrained policy (val/edits 0.000)" in line]
+    assert len(words) == 1
+    assert words[0].startswith(f"{tmp_path / 'run'}: no round beat")
+    assert words[0].endswith("; nothing was exported as the best policy")

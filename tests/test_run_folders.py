@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 
 from seal_lightning.cli import main
 from seal_lightning.errors import ConfigError
-from seal_lightning.run_folders import counted, is_finished, new_start, requeued, resumed
+from seal_lightning.run_folders import counted, is_finished, new_start, newest_after, requeued, resumed
 
 HOLD = """
 import sys
@@ -183,6 +183,25 @@ def test_the_command_numbers_its_folders_and_goes_on_after_a_kill(capfd):
     assert said == ["fit: going on in runs/debug-random-2"]
     assert {path: path.read_bytes() for path in before} == before
     assert sorted(path.name for path in Path("runs").iterdir()) == ["debug-random", "debug-random-2"]
+
+
+def test_an_evaluation_says_where_a_newer_fit_lies(capfd):
+    begin(Path("runs/debug-random"), at=1)
+    assert newest_after(Path("runs/debug-random")) is None
+    begin(Path("runs/debug-random-2"), at=3)
+    begin(Path("runs/debug-random-3"), at=2)
+    assert newest_after(Path("runs/debug-random")) == Path("runs/debug-random-2")
+    newer = (
+        "test: of the run in runs/debug-random; a newer one is in runs/debug-random-2: --config "
+        "runs/debug-random-2/config.yaml"
+    )
+    test, without = ["test", "--config", "debug/random"], "--data.test=null"  # which is refused, after the line
+    assert main([*test, without]) == 2
+    assert newer in capfd.readouterr().err.splitlines()
+    Path("runs/debug-random/config.yaml").write_text("trainer:\n  default_root_dir: runs/debug-random\n")
+    for named in (["--config", "runs/debug-random/config.yaml"], ["--trainer.default_root_dir=runs/debug-random"]):
+        assert main([*test, *named, without]) == 2
+        assert "a newer one" not in capfd.readouterr().err
 
 
 def test_a_folder_on_the_command_line_is_taken_as_it_is(capfd):

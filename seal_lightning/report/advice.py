@@ -118,7 +118,7 @@ def _kept_edits_repeat(run: Measured) -> Iterator[Advice]:
 
 def _nothing_was_kept(run: Measured) -> Iterator[Advice]:
     empty = [str(found.number) for found in run.rounds if found.kept is not None and not found.kept]
-    if empty:
+    if empty and not run.run.adapters:  # seal adapt filters nothing, and its policy stays as it was anyway
         yield Advice(
             "A round kept nothing",
             f"No edit of round {', '.join(empty)} passed the filter, so the policy stayed as it was.",
@@ -176,7 +176,7 @@ def _here(run: Measured, key: str) -> str:
 def _kept_edits_lack_merit(run: Measured) -> Iterator[Advice]:
     for found in run.rounds[-1:]:
         kept = len(found.kept or ())
-        if kept and found.without_merit / kept >= POOR:
+        if kept and not run.run.adapters and found.without_merit / kept >= POOR:
             yield Advice(
                 "Kept edits without merit",
                 f"{found.without_merit:,} of the {_count(kept, 'edit')} that round {found.number} keeps earned no "

@@ -220,7 +220,7 @@ def test_a_real_fit_that_no_round_makes_better(tmp_path, capfd):
     assert f"{words}; nothing was exported as the best policy\n" in said.out
     assert "checkpoints/best.ckpt is the untrained policy\n" in said.out
     assert "a lower --model.m_step.learning_rate (here 0.0003), fewer --model.m_step.epochs (here 2)" in said.out
-    assert f"--trainer.default_root_dir {run}-2 --model.m_step.learning_rate 3e-05\n" in said.out
+    assert f"next: seal fit --config {run / 'config.yaml'} --model.m_step.learning_rate 3e-05\n" in said.out
     assert "best policy:" not in said.out and not (run / "policy").exists()
     assert "4 edits kept (4 of them without merit)" in said.out
     assert "4 kept (4 of them without merit)\n" in (run / "tables" / "round-000.md").read_text()

@@ -6,6 +6,7 @@ import pytest
 
 from seal_lightning.cli import main
 from seal_lightning.report.adapted import Adapter, documents_of, read_adapter
+from seal_lightning.report.advice import advise
 from seal_lightning.report.measure import measure
 from seal_lightning.report.page import sentence_of
 from seal_lightning.report.read import read
@@ -54,6 +55,15 @@ def test_the_sentence_is_about_the_adapters(adapted):
         "On 2 documents with queries, the model answers 25.0 % by itself, and 75.0 % with an adapter each, 50.0 % with "
         "one adapter for all."
     )
+
+
+def test_no_filter_is_blamed_for_what_adapting_found(runs, tmp_path):
+    unit = [runs.scored(0.0, context_id="1"), runs.scored(0.0, context_id="2")]
+    folder = runs.write(tmp_path / "adapted", {"adapt": [unit]}, config=CONFIG)
+    (folder / "adapters" / "1").mkdir(parents=True)
+    content = {"measured": [row("1", "The fen", [0], [0])], "steps": 2, "trained_tokens": 90}
+    (folder / "adapters" / "1" / "adaptation.json").write_text(json.dumps(content))
+    assert "A round kept nothing" not in [one.title for one in advise(measure(read(str(folder))))]
 
 
 def test_an_adaptation_of_an_earlier_version_or_of_somebody_else(tmp_path):
