@@ -17,7 +17,8 @@ model:
   max_answer_tokens: 2
   e_step: {edits: 1}
 data: {class_path: seal_lightning.lab.LabDataModule, init_args: {passages: 2, held_out: 2, contexts_per_unit: 2}}
-checkpoint: {merged: true}
+checkpoint: {merged: true, include_untrained: false}  # one round need not be better
+filter: {class_path: seal_lightning.callbacks.ReSTEMFilter, init_args: {above: null}}
 """
 ADAPT = """\
 model:

@@ -144,7 +144,7 @@ def test_a_fit_without_a_token_does_nothing(tmp_path, capsys):
 @pytest.mark.parametrize("moved", [False, True])
 def test_only_ours_arrives_and_no_place_of_this_machine(a_hub, export, tmp_path, moved, caplog):
     server = a_hub(moved=moved)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="seal_lightning"):
         assert upload(Destination("me/towns"), [export]) == [f"{server.url}/me/towns"]
     arrived = server.files["me/towns"]
     assert sorted(arrived) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
