@@ -149,7 +149,8 @@ def test_plain_files(run):
 
 
 def test_mlflow_keeps_parameters_and_tags_what_changed(run, caplog):
-    logger = MLFlowLogger(tracking_uri=f"sqlite:///{run}/mlflow.db", experiment_name="again")
+    place = {"tracking_uri": f"sqlite:///{run}/mlflow.db", "artifact_location": (run / "mlruns").as_uri()}
+    logger = MLFlowLogger(experiment_name="again", **place)
     tracker = tracker_of(logger)
     long = {f"long.{number}": "x" * 7000 for number in range(120)}
     tracker.settings({"trainer.max_epochs": 2, "filter.k": 1, **long}, metrics=())
