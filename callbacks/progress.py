@@ -132,7 +132,8 @@ class EStepProgress(ProgressBar, SEALCallback):
         )
         if (spent := metrics.get("racing/spent_frac")) is not None:
             dropped = len({(one.context_id, one.edit_index) for one in rollouts if one.dropped})
-            self.line(f"{self._round}: raced with {spent:.0%} of the full inner loop, {_count(dropped, 'edit')} dropped")
+            gone = _count(dropped, "edit")
+            self.line(f"{self._round}: raced with {spent:.0%} of the full inner loop, {gone} dropped")
         if terms := _terms(metrics):
             self.line(f"{self._round}: {terms}")
         if usage := render_usage(total_usage(rollouts)):

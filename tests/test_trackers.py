@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, WandbLogger
 
 from seal_lightning.beginning import Loggers
 from seal_lightning.callbacks import Trackers
 from seal_lightning.cli import main
 from seal_lightning.errors import ConfigError
+from seal_lightning.logger_options import place_loggers
 from seal_lightning.trackers import Table, TrackioLogger, tracker_of
 from seal_lightning.trackers.base import flat
 from seal_lightning.trackers.tensorboard_tracker import to_markdown
@@ -242,6 +244,21 @@ def test_what_a_logger_needs_is_named_before_any_work(tmp_path, monkeypatch, cap
         "tracking_uri of a server"
     )
     assert not run.exists()
+
+
+@pytest.mark.parametrize(("given", "used"), [("", "run"), (None, "run"), ("elsewhere", "elsewhere")])
+def test_a_logger_without_a_folder_writes_into_that_of_the_run(given, used):
+    trainer = Namespace(logger=Namespace(class_path="lightning.CSVLogger", init_args=Namespace(save_dir=given)))
+    place_loggers(trainer, "run")
+    assert trainer.logger.init_args.save_dir == used
+
+
+def test_an_option_of_another_logger_is_not_proposed_again(tmp_path, capfd):
+    options = ["--trainer.logger", "WandbLogger", "--trainer.logger.api_key", "sk-1"]
+    assert main(["fit", "--config", DEBUG, f"--trainer.default_root_dir={tmp_path}", *options]) == 2
+    assert capfd.readouterr().err.strip() == (
+        "seal: --trainer.logger.api_key: the class that was chosen has no such option (seal fit --help has more)"
+    )
 
 
 # -- the callback ------------------------------------------------------------------------------------------------------
