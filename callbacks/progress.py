@@ -128,11 +128,12 @@ class EStepProgress(ProgressBar, SEALCallback):
         self.line(
             f"{self._round}: reward {metrics['reward/mean']:.3f} on average, {metrics['reward/best']:.3f} for "
             f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected{_diverged(metrics)}, "
-            f"{len(kept)} edits kept{_without_merit(metrics)}, {duration(metrics['e_step/seconds'])}"
+            f"{_count(len(kept), 'edit')} kept{_without_merit(metrics)}, {duration(metrics['e_step/seconds'])}"
         )
         if (spent := metrics.get("racing/spent_frac")) is not None:
             dropped = len({(one.context_id, one.edit_index) for one in rollouts if one.dropped})
-            self.line(f"{self._round}: raced with {spent:.0%} of the full inner loop, {dropped} edits dropped")
+            gone = _count(dropped, "edit")
+            self.line(f"{self._round}: raced with {spent:.0%} of the full inner loop, {gone} dropped")
         if terms := _terms(metrics):
             self.line(f"{self._round}: {terms}")
         if usage := render_usage(total_usage(rollouts)):
@@ -160,7 +161,7 @@ class EStepProgress(ProgressBar, SEALCallback):
             epoch = max(1, len(self._losses) // pl_module.m_step.epochs)
             self.line(
                 f"round {trainer.current_epoch + 1} M-step: loss {fmean(self._losses[:epoch]):.3f} in the first epoch, "
-                f"{fmean(self._losses[-epoch:]):.3f} in the last, {len(self._losses)} batches"
+                f"{fmean(self._losses[-epoch:]):.3f} in the last, {_count(len(self._losses), 'batch')}"
                 f"{_effective_batch(trainer, pl_module)}, {duration(spent)}"
             )
 
@@ -179,6 +180,10 @@ class EStepProgress(ProgressBar, SEALCallback):
         if self._live:
             self._live.stop()
             self._live = None
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}{'es' if name.endswith('ch') else 's'}"
 
 
 def _without_merit(metrics: Mapping[str, float]) -> str:

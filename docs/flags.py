@@ -375,6 +375,8 @@ too), and one in `trainer.callbacks` takes the place of a group that nobody set.
 
 Metrics for `monitor=` of `EarlyStopping` and `ModelCheckpoint` are the logged ones, for example `val/edits` and
 `reward/mean`. Before the first round there is no reward: who monitors it is not asked then.
+One that nothing logs is refused before any work; where a callback or module of yours may log it, Lightning finds out
+after the first round.
 
 This page is made by docs/flags.py from the table that tests/test_flags.py runs: the value in the second column is the
 one that is tried there, on four training units and two of each other phase.

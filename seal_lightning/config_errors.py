@@ -209,6 +209,10 @@ def _unknown_argument(words: Sequence[str], given: Given) -> str:
 
 def _unknown_option(key: str, given: Given) -> str:
     """Names the option and the nearest one: by its whole name, else by its last part in the same group."""
+    if key in given.options:  # of another class of its kind
+        return (
+            f"{given.where(key)}: the class that was chosen has no such option (seal {given.command} --help has more)"
+        )
     near = difflib.get_close_matches(key, given.options, n=1, cutoff=0.75)
     if not near:
         last = key.rpartition(".")[2]

@@ -13,6 +13,7 @@ from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import the_filter
 from seal_lightning.module import SEALModule
+from seal_lightning.monitored import check_monitors
 
 _SPLITS = {"fit": "train", "validate": "validation", "test": "test", "predict": "predict"}
 
@@ -28,7 +29,7 @@ def checked(trainer: Any, command: str, *, model: Any, loaders: Any, datamodule:
         datamodule: As it was given.
 
     Raises:
-        ConfigError: One is missing or of another kind, or the filter of a fit is.
+        ConfigError: One is missing or of another kind, or the filter of a fit is, or what a callback monitors.
     """
     if datamodule is None and isinstance(loaders, LightningDataModule):
         loaders, datamodule = None, loaders
@@ -45,6 +46,8 @@ def checked(trainer: Any, command: str, *, model: Any, loaders: Any, datamodule:
         raise ConfigError(f"trainer.{command}: expected a SEALDataModule, got {_name(datamodule)}: call {call}")
     if command == "fit":
         the_filter(trainer.callbacks)
+        validated = bool(datamodule.sources["validation"]) and trainer.limit_val_batches != 0
+        check_monitors(trainer.callbacks, model, validated=validated)
     return model, datamodule
 
 

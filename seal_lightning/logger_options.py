@@ -37,7 +37,7 @@ def place_loggers(trainer: Any, run: str) -> None:
         options = getattr(logger, "init_args", None)
         if options is None:
             continue
-        told = options.get("save_dir", None) != RUN_FOLDER
+        told = "save_dir" not in options or options.save_dir not in (RUN_FOLDER, None)
         if not told:
             options.save_dir = run
         if logger.class_path.rpartition(".")[2] == "MLFlowLogger":

@@ -3,7 +3,7 @@
 A class of this package is told by its version. One from elsewhere is told by the source of its module, of the modules
 of the same place that this one imports, anywhere in it, and so on; of its bases; and of the objects that it holds. One
 of a script or notebook is told by its own source and by what of the script it uses, since the rest says how the run is
-started. Code is read once a process, as it runs.
+started. Code is read once a process, as it runs, and again after a reload.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _INSTALLED = {"site-packages", "dist-packages"}
 _STDLIB = Path(json.__file__).resolve().parent.parent
 # What objects of outside classes held privately when they were first seen: later, caches would be among it.
 _first_seen: dict[int, tuple[weakref.ref[Any], tuple[Any, ...]]] = {}
+# By module: what it and those beside it were loaded by when they were read, and their digests.
+_read: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {}
 
 
 def code_of(*values: Any) -> dict[str, str]:
@@ -148,9 +150,25 @@ def _source_digest(owner: Any) -> str:
     return digest(used if len(used) > 1 else used[0]) if used else "without source"
 
 
-@cache
 def _files_of(name: str) -> tuple[str, ...]:
-    """Digests of a module's source and of the modules of its own surroundings that it imports, in a fixed order."""
+    """Digests of a module's source and of the modules of its own surroundings that it imports, in a fixed order.
+
+    They are read anew where one of these modules was, with `importlib.reload` or a notebook's `%autoreload`.
+    """
+    known = _read.get(name)
+    if known is None or any(_spec_of(module) is not spec for module, spec in known[0].items()):
+        found = _read_files(name)
+        loaded = {module: spec for module in found if (spec := _spec_of(module)) is not None}
+        known = _read[name] = loaded, tuple(found[one] for one in sorted(found))
+    return known[1]
+
+
+def _spec_of(module: str) -> Any:
+    """What a module was loaded by, another object after every load; None where it is not loaded."""
+    return getattr(sys.modules.get(module), "__spec__", None)
+
+
+def _read_files(name: str) -> dict[str, str]:
     found: dict[str, str] = {}
     waiting = [name]
     while waiting:
@@ -162,7 +180,7 @@ def _files_of(name: str) -> tuple[str, ...]:
         found[current] = hashlib.blake2b(content, digest_size=16).hexdigest()
         beside = [one for one in _imports(current, content) if _is_beside(one, name)]
         waiting += [one for module in beside for one in (module, module.rpartition(".")[0]) if one]
-    return tuple(found[one] for one in sorted(found))
+    return found
 
 
 def _is_beside(module: str, owner: str) -> bool:

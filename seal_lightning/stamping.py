@@ -113,14 +113,15 @@ def show_differences(old: Mapping[str, Any], new: Mapping[str, Any], keys: Itera
     keys = list(keys)
     replaced = [key.removesuffix("class") for key in keys if key.endswith(".class")]
     shown = [key for key in keys if not any(key.startswith(one) and key != f"{one}class" for one in replaced)]
-    parts = [_difference(key, old.get(key), new.get(key)) for key in shown[:SHOWN]]
+    parts = [_difference(key, old, new) for key in shown[:SHOWN]]
     return "; ".join(parts + ([f"and {len(shown) - SHOWN} more"] if len(shown) > SHOWN else []))
 
 
-def _difference(key: str, was: Any, now: Any) -> str:
-    if key.startswith(CODE) and was and now:
+def _difference(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    if key.startswith(CODE) and old.get(key) and new.get(key):
         return f"the source of {key.removeprefix(CODE)} has changed"
-    return f"{key.removesuffix('.class')}: was {short(was)}, is {short(now)}"
+    was, now = (short(stamp[key]) if key in stamp else "not there" for stamp in (old, new))
+    return f"{key.removesuffix('.class')}: was {was}, is {now}"
 
 
 def short(value: Any) -> str:

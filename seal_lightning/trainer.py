@@ -408,6 +408,10 @@ class SEALTrainer(Trainer, Remembers):
         given = chosen
         if chosen == "last" and not (Path(self.run_folder) / "checkpoints" / "last.ckpt").exists():
             chosen = None
+        if self.fast_dev_run and self.find_checkpoint(chosen):
+            if self.is_global_zero:
+                log.warning("fast_dev_run: begins with the untrained policy, --ckpt_path %s is not read", chosen)
+            chosen = given = None
         self.shares = module.m_step.shares(self.world_size, accumulation=self.given_accumulation)
         self.accumulate_grad_batches = self.shares.accumulation
         with self._at_work("fit", module, given):

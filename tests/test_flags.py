@@ -272,7 +272,7 @@ def test_time_that_is_over_within_an_e_step_keeps_what_was_found(runs, plain, tm
     assert module.policy.digest() == plain("fit").outcome[-1]
 
 
-def test_a_callback_that_stops_within_the_m_step_keeps_the_step(runs, plain, tmp_path):
+def test_a_callback_that_stops_within_the_m_step_keeps_the_step(runs, plain, tmp_path, caplog):
     class Stopping(Recorder):
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
             trainer.should_stop = batch_idx == 1
@@ -282,6 +282,11 @@ def test_a_callback_that_stops_within_the_m_step_keeps_the_step(runs, plain, tmp
     module = make_module()
     make_trainer(tmp_path / "run").fit(module, datamodule=make_data(), ckpt_path="last")
     assert module.policy.digest() == plain("fit").outcome[-1]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    trial = make_trainer(tmp_path / "run", fast_dev_run=True)
+    trial.fit(make_module(), datamodule=make_data(), ckpt_path="last")  # not from the finished round
+    assert trial.global_step == 1 and "--ckpt_path last is not read" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
 
 
 @pytest.mark.parametrize(("least", "rounds"), [(None, 1), (2, 2)])

@@ -30,7 +30,7 @@ FLOORS = {
     "trackers",
     5: "cli command_line config_errors config_files quickstart offline grade replay standalone adapt continual "
     "callbacks configs lab report typical __main__ __init__ predicted run_config trust sweep callback_groups "
-    "ending_words selection_words trainer default_callbacks given_objects python_config result_tables module "
+    "ending_words selection_words trainer default_callbacks given_objects python_config result_tables module monitored "
     "restoring model_class working_folder cards hub logger_options show_configs texts_as_given run_folders "
     "help_order help_texts",
 }

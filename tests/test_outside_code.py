@@ -50,7 +50,7 @@ def mine(tmp_path, monkeypatch):
     def forget():
         for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
             del sys.modules[name]
-        outside_code._files_of.cache_clear()
+        outside_code._read.clear()
         outside_code._source_file.cache_clear()
         invalidate_caches()
 

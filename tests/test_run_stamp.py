@@ -3,15 +3,15 @@
 import json
 import shutil
 import sys
-from importlib import import_module
+from importlib import import_module, reload
 
 import pytest
 import torch
 from fault_injection import finished, fit
 
+from seal_lightning import outside_code
 from seal_lightning.errors import JournalError, StaleJournalError
 from seal_lightning.fit_stamp import is_noted, told_changes
-from seal_lightning.outside_code import _files_of
 from seal_lightning.run_stamp import FILE, Change, Record, Rules, compare, read_record, save_record
 from seal_lightning.stamping import changed_keys, code_of, describe, show_differences
 from seal_lightning.training_checkpoint import fault_of
@@ -47,7 +47,7 @@ def test_other_versions_are_refused_or_written_down():
     assert record.changes == (Change(2, "versions.torch", "2.10.0", "2.11.0"),)
     with pytest.raises(StaleJournalError, match=r"model\.seed: was 0, is 7"):
         going_on(allowed, versions__torch="2.11.0", model__seed=7)
-    with pytest.raises(StaleJournalError, match=r"model\.new: was null, is 1"):
+    with pytest.raises(StaleJournalError, match=r"model\.new: was not there, is 1"):
         going_on(allowed, versions__torch="2.11.0", model__new=1)
     # a setting that only the other version of this package knows
     assert len(going_on(allowed, model__new=1, **{"versions__seal-lightning": "0.2.0"}).changes) == 2
@@ -106,10 +106,14 @@ def test_the_source_of_outside_classes_and_of_what_they_import_counts(tmp_path, 
     for name, text in (("my_graders.py", source.replace("0.5", "0.4")), ("my_words.py", "WORDS = ['b']\n")):
         (tmp_path / name).write_text(text)
         assert code_of(half()) == seen[-1]  # as the code that is running
-        _files_of.cache_clear()
+        outside_code._read.clear()
         seen.append(code_of(half()))
         assert seen[-1] != seen[-2]
         assert show_differences(seen[-2], seen[-1], seen[-1]) == "the source of my_graders.Half has changed"
+    (tmp_path / "my_words.py").write_text("WORDS = ['c', 'd']\n")
+    reload(sys.modules["my_words"])  # as a notebook does
+    seen.append(code_of(half()))
+    assert seen[-1] not in seen[:-1]
     for name in ("my_graders", "my_words"):
         del sys.modules[name]
 

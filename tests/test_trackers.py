@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, WandbLogger
 
 from seal_lightning.beginning import Loggers
@@ -17,6 +18,7 @@ from seal_lightning.callbacks import Trackers
 from seal_lightning.cli import main
 from seal_lightning.errors import ConfigError
 from seal_lightning.extras import install
+from seal_lightning.logger_options import place_loggers
 from seal_lightning.trackers import Table, TrackioLogger, tracker_of
 from seal_lightning.trackers.base import flat
 from seal_lightning.trackers.tensorboard_tracker import to_markdown
@@ -150,7 +152,8 @@ def test_plain_files(run):
 
 
 def test_mlflow_keeps_parameters_and_tags_what_changed(run, caplog):
-    logger = MLFlowLogger(tracking_uri=f"sqlite:///{run}/mlflow.db", experiment_name="again")
+    place = {"tracking_uri": f"sqlite:///{run}/mlflow.db", "artifact_location": (run / "mlruns").as_uri()}
+    logger = MLFlowLogger(experiment_name="again", **place)
     tracker = tracker_of(logger)
     long = {f"long.{number}": "x" * 7000 for number in range(120)}
     tracker.settings({"trainer.max_epochs": 2, "filter.k": 1, **long}, metrics=())
@@ -242,6 +245,21 @@ def test_what_a_logger_needs_is_named_before_any_work(tmp_path, monkeypatch, cap
         "server"
     )
     assert not run.exists()
+
+
+@pytest.mark.parametrize(("given", "used"), [("", "run"), (None, "run"), ("elsewhere", "elsewhere")])
+def test_a_logger_without_a_folder_writes_into_that_of_the_run(given, used):
+    trainer = Namespace(logger=Namespace(class_path="lightning.CSVLogger", init_args=Namespace(save_dir=given)))
+    place_loggers(trainer, "run")
+    assert trainer.logger.init_args.save_dir == used
+
+
+def test_an_option_of_another_logger_is_not_proposed_again(tmp_path, capfd):
+    options = ["--trainer.logger", "WandbLogger", "--trainer.logger.api_key", "sk-1"]
+    assert main(["fit", "--config", DEBUG, f"--trainer.default_root_dir={tmp_path}", *options]) == 2
+    assert capfd.readouterr().err.strip() == (
+        "seal: --trainer.logger.api_key: the class that was chosen has no such option (seal fit --help has more)"
+    )
 
 
 # -- the callback ------------------------------------------------------------------------------------------------------

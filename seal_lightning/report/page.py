@@ -50,6 +50,7 @@ CONFIG = 60_000  # characters of a configuration that are shown
 CELL = 300  # of a text in a Markdown table
 VALUE = 200  # of a setting
 TITLES = 3  # runs that a title names
+DIFFERING = 3  # settings in which runs differ, in the first sentence; the table of them has all
 ABOUT = {  # what a run is, at a glance
     "model": "model.source.name",
     "task": "model.task.class_path",
@@ -334,7 +335,8 @@ def _comparison(runs: Sequence[Measured], scale: charts.Scale) -> Comparison:
     groups = group_runs([run.run for run in runs])
     rows = rows_of(groups)
     keys = list(groups[0].settings)
-    by = f", which differ in {shortened(', '.join(keys), VALUE)}" if keys else ""
+    more = f" and {len(keys) - DIFFERING} more" if len(keys) > DIFFERING else ""
+    by = f", which differ in {shortened(', '.join(keys[:DIFFERING]), VALUE)}{more}" if keys else ""
     several = f" in {_count(len(groups), 'group')}{by}. Runs of a group differ only in their seed"
     return Comparison(
         sentence=f"{_count(len(runs), 'run')}{several if len(groups) < len(runs) else by}.",

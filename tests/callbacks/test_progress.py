@@ -165,7 +165,7 @@ def test_the_effective_batch_is_stated(capsys):
     border = (trainer(batches=1, shares=made.m_step.shares(3, accumulation=1)), made)
     progress.on_train_batch_start(*border, None, 0)
     progress.on_train_batch_end(*border, None, None, 0)
-    assert "1 batches of each rank, effective batch 10, 0 s" in capsys.readouterr().out
+    assert "1 batch of each rank, effective batch 10, 0 s" in capsys.readouterr().out
 
 
 def test_a_round_that_kept_nothing(capsys):

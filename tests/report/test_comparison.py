@@ -41,6 +41,12 @@ def test_the_control_in_a_run_is_shown_beside_it(written, fitted, runs):
     assert html.count('<details class="run" open>') == 1 and html.count('<details class="run">') == 1
 
 
+def test_many_differences_are_counted_in_the_first_sentence(written, fitted, runs):
+    changed = dict.fromkeys(("a", "b", "c", "d", "e", "f"), 1)
+    markdown, _ = written(fitted("one"), fitted("other", config=model(runs.config, **changed)))
+    assert "2 runs, which differ in a, b, c and 3 more." in markdown
+
+
 def test_a_folder_of_runs_is_all_of_them(fitted):
     first, _ = fitted("sweep/one"), fitted("sweep/two")
     assert [run.name for run in read_all([str(first.parent), str(first)])] == ["one", "two"]
