@@ -150,9 +150,7 @@ def test_plain_files(run):
 
 def test_mlflow_keeps_parameters_and_tags_what_changed(run, caplog):
     place = (run / "mlruns").as_uri()  # by default MLflow's is the working folder
-    logger = MLFlowLogger(
-        tracking_uri=f"sqlite:///{run}/mlflow.db", experiment_name="again", artifact_location=place
-    )
+    logger = MLFlowLogger(tracking_uri=f"sqlite:///{run}/mlflow.db", experiment_name="again", artifact_location=place)
     tracker = tracker_of(logger)
     long = {f"long.{number}": "x" * 7000 for number in range(120)}
     tracker.settings({"trainer.max_epochs": 2, "filter.k": 1, **long}, metrics=())

@@ -273,7 +273,7 @@ def _adapt(
             "for all: together.learning_rate) and start again in another --output"
         )
     _finish(screen, output, read, columns, written, diverged=len(each) + len(together) - len(written))
-    return [adapted.name for adapted in written]
+    return [adapted.name for adapters in written.values() for adapted in adapters]
 
 
 def _depends(options: Any, module: SEALModule, seen: Mapping[str, Any], tokenizer: str) -> dict[str, Any]:
