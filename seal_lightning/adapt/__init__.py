@@ -272,8 +272,9 @@ def _adapt(
             "no adapter was written, since all of their trainings diverged: lower model.inner_loop.learning_rate (one "
             "for all: together.learning_rate) and start again in another --output"
         )
-    _finish(screen, output, read, columns, written, diverged=len(each) + len(together) - len(written))
-    return [adapted.name for adapters in written.values() for adapted in adapters]
+    count = sum(map(len, written.values()))
+    _finish(screen, output, read, columns, written, diverged=len(each) + len(together) - count)
+    return [adapted.name for some in written.values() for adapted in some]
 
 
 def _depends(options: Any, module: SEALModule, seen: Mapping[str, Any], tokenizer: str) -> dict[str, Any]:
