@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch.utilities import rank_zero_only
 
 from seal_lightning.bounded_yaml import load_yaml
 from seal_lightning.config_errors import flat_options
@@ -102,8 +101,10 @@ def counted(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_first_process() -> bool:
     """Whether this is the first rank, as far as one can tell before the ranks have met."""
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # as Lightning looks for it
+    rank = next((os.environ[name] for name in names if os.environ.get(name)), "0")
     of_node = os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or "0"
-    return rank_zero_only.rank == 0 and of_node == "0"
+    return rank == "0" and of_node == "0"
 
 
 # -- folders -----------------------------------------------------------------------------------------------------------
