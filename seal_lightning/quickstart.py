@@ -33,6 +33,8 @@ from seal_lightning.typical import passage_of, typical_pair
 
 CONFIG = Path(str(files("seal_lightning.configs") / "quickstart.yaml"))  # configs/ of the repository
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # of variables of the environment
+# `python -m` looks in the working folder first, where a file called json.py would be taken for the library's.
+NO_MODULES_HERE = {"PYTHONSAFEPATH": "1"}
 CONTROL = ("--filter", "seal_lightning.callbacks.RandomFilter")
 INTRODUCTION = """\
 SEAL in the lab. A model of 0.9 million parameters reads passages about towns it has never heard of and writes its own
@@ -92,7 +94,7 @@ def start_fit(
     """
     command = [sys.executable, "-m", "seal_lightning", "fit", *(["--config", str(config)] if config else [])]
     command += [*options, "--trainer.default_root_dir", str(run)]  # over what a config file says
-    environment = {**os.environ, **environment}
+    environment = {**os.environ, **NO_MODULES_HERE, **environment}
     if not quiet:
         return Fit(run, subprocess.Popen(command, env=environment, process_group=0))
     run.mkdir(parents=True, exist_ok=True)

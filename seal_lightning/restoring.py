@@ -72,7 +72,10 @@ def _settings(saved: Mapping[str, Any], kind: type, path: str, given: Mapping[st
     if (class_of_run := found.get("class")) != own:
         name = one_line(str(class_of_run), 100)
         raise ConfigError(f"{path}: it is of a {name}, got {own}: call load_from_checkpoint of that class")
-    lacking = {name: why for name, why in dict(found.get("left_out", {})).items() if name not in given}
+    left_out = found.get("left_out")
+    lacking = (
+        {name: why for name, why in left_out.items() if name not in given} if isinstance(left_out, Mapping) else {}
+    )
     if lacking:
         name, why = next(iter(lacking.items()))
         raise ConfigError(

@@ -137,7 +137,7 @@ def from_dict(content: Any) -> Selection:
         return Selection(
             str(content["monitor"]), mode, None if best is None else int(best), candidates, str(content["left_out"])
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError("expected what a fit has chosen from, got other fields") from error
 
 

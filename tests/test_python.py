@@ -351,6 +351,15 @@ def test_a_checkpoint_may_not_choose_code(fitted, tmp_path, monkeypatch, setting
         assert (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("left_out", ["abc", [1, 2], 7, None])
+def test_what_a_checkpoint_says_it_lacks_may_be_anything(fitted, tmp_path, left_out):
+    checkpoint = torch.load(fitted[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint["seal"]["settings"] |= {"left_out": left_out, "model": {"source": "/etc/passwd"}}
+    torch.save(checkpoint, tmp_path / "theirs.ckpt")
+    with pytest.raises(ConfigError, match=r"model\.source: /etc/passwd names code"):
+        SEALModule.load_from_checkpoint(tmp_path / "theirs.ckpt")
+
+
 # -- a module of one's own, and the working folder ---------------------------------------------------------------------
 
 OWN = """\

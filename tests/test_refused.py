@@ -164,9 +164,9 @@ def bad(tmp_path):
 def test_a_refused_command_leaves_the_run_as_it_was(seal, run, bad, command, name, options):
     split = {"fit": "train", "validate": "validation"}.get(command, command)
     options = [option.format(split=split, bad=bad) for option in options]
+    here = ["--trainer.default_root_dir", run] if command == "fit" else []  # else a fit takes the next number
     before = contents(run)
-    named = ["--trainer.default_root_dir", run] if command == "fit" else []  # else it would take the next number
-    code, err = seal(command, "--config", run / "config.yaml", *named, *options)
+    code, err = seal(command, "--config", run / "config.yaml", *here, *options)
     assert code == 2, err
     assert err.count("\n") == 1 and err.startswith("seal: ")
     assert contents(run) == before

@@ -107,7 +107,10 @@ def test_a_round_in_the_log():
     assert said_of_round(chosen(1), after(None)) == "round 1: val/edits was not measured"
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"monitor": 1, "best": "x"}', '{"candidates": [3]}'])
+OVERFLOWN = '{"candidates": [{"round": Infinity, "value": 1, "learnt": 1, "difference": null}]}'
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"monitor": 1, "best": "x"}', '{"candidates": [3]}', OVERFLOWN])
 def test_a_damaged_file_is_none(tmp_path, content):
     (tmp_path / FILE).write_text(content)
     assert read(tmp_path) is None and why_no_policy(tmp_path) == ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from seal_lightning.bounded import parse_json
+from seal_lightning.bounded import parse_json, read_bytes
+from seal_lightning.contained import contained
 from seal_lightning.errors import DataError
 from seal_lightning.report.read import Run, read
 
@@ -45,10 +46,17 @@ def _inside(place: Path) -> list[Path]:
 
 
 def _order(path: Path) -> list[str]:
-    """The names of a sweep's runs; none where there is no sweep, or it cannot be read."""
+    """The names of a sweep's runs; none where there is no sweep, or it is damaged.
+
+    Raises:
+        DataError: It is a link to a file elsewhere, or a pipe.
+    """
+    if not path.exists():
+        return []
+    content = read_bytes(contained(path.parent, path.name))
     try:
-        return [str(row["name"]) for row in parse_json(path.read_bytes())["runs"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [str(row["name"]) for row in parse_json(content)["runs"]]
+    except (ValueError, KeyError, TypeError):
         return []
 
 

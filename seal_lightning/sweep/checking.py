@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_lightning.errors import ConfigError, SealError
+from seal_lightning.quickstart import NO_MODULES_HERE
 from seal_lightning.sweep.grid import Planned
 
 
@@ -53,7 +55,7 @@ def check(runs: Sequence[Planned], folder: Path) -> Checked:
 def _asked(commands: Sequence[Sequence[str]]) -> Mapping[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "seal_lightning.sweep.settings"], input=json.dumps(commands), capture_output=True,
-        encoding="utf-8", errors="replace",
+        encoding="utf-8", errors="replace", env={**os.environ, **NO_MODULES_HERE},
     )  # fmt: skip
     try:
         return json.loads(done.stdout)

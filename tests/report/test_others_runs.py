@@ -53,6 +53,17 @@ def test_a_pipe_in_a_run_is_not_waited_for(fitted, name):
         read(str(folder))
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_the_state_of_a_sweep_is_no_way_out_either(fitted, capsys, kind):
+    folder = fitted()
+    if kind == "link":
+        (folder / "sweep.json").symlink_to("/dev/zero")
+    else:
+        os.mkfifo(folder / "sweep.json")
+    assert main(["report", str(folder)]) == 2
+    assert "sweep.json: expected a file" in capsys.readouterr().err
+
+
 def test_a_report_is_not_written_where_a_link_leads(fitted, tmp_path, capsys):
     folder = fitted()
     (folder / "report.html").symlink_to(tmp_path / "autostart")

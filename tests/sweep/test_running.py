@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from seal_lightning.quickstart import Fit
-from seal_lightning.sweep import running
+from seal_lightning.quickstart import Fit, start_fit
+from seal_lightning.sweep import checking, running
 from seal_lightning.sweep.grid import Planned
 from seal_lightning.sweep.running import Run, Workers, last_line, time_left
 
@@ -53,6 +53,21 @@ def test_so_many_at_a_time_each_in_its_place_and_a_failure_ends_no_other(tmp_pat
     assert max(most) <= 2 and [one["PLACE"] for one in programs][:2] == ["a", "b"] and len(programs) == 5
     assert all_runs[1].error == "data.train is not set" and len(told) == 10
     assert all(run.seconds > 0 for run in all_runs)
+
+
+def test_no_file_of_the_working_folder_is_taken_for_a_library(tmp_path, monkeypatch):
+    """`python -m` looks there first; so do the ranks that a run starts likewise."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "json.py").write_text("raise SystemExit(7)")
+    assert start_fit(tmp_path / "run", "--config", "none.yaml", config=None, quiet=True).process.wait() == 2
+    asked = []
+
+    def run(command, *, env, **options):
+        asked.append(env["PYTHONSAFEPATH"])
+        return subprocess.CompletedProcess(command, 0, stdout="{}", stderr="")
+
+    monkeypatch.setattr(checking.subprocess, "run", run)
+    assert checking._asked([]) == {} and asked == ["1"]
 
 
 def test_a_run_that_was_killed_says_so(tmp_path):
