@@ -111,6 +111,21 @@ def test_a_rank_that_never_gave_a_sign_is_missed_too():
     second.stop()
 
 
+def test_a_turn_that_comes_late_does_not_begin_the_count_anew():
+    """On a busy machine, the thread that talks to the store is now and then a turn behind the one that counts."""
+    second = watches(2)[1]
+    turns = iter(range(40))
+
+    def wait(seconds):
+        turn = next(turns, None)
+        second._turns += turn is not None and turn % 2
+        return turn is None or bool(second.lost)
+
+    second._done.wait = wait
+    second._watch()
+    assert second.lost.startswith("rank 0 has given no sign of life for 1 s")
+
+
 def test_a_silent_rank_ends_a_process_whose_main_thread_cannot(monkeypatch):
     monkeypatch.setattr("seal_lightning.watch.GRACE", 0.1)
     ended, told = threading.Event(), []
