@@ -24,6 +24,7 @@ from typing import Any
 import deepspeed  # noqa: F401 - before the forks: what it looks up and probes takes seconds
 import psutil
 import torch
+import torch.utils.tensorboard  # likewise: half a second in each rank of each run
 
 import seal_lightning.command_line  # noqa: F401 - likewise
 from seal_lightning.cli import main as seal

@@ -133,7 +133,7 @@ class Watch:
             for other, (sign, silent) in list(self._seen.items()):
                 if mute and other:  # the store is silent, so nothing is known of others
                     continue
-                silent = mute if mute else silent + self.turn
+                silent += self.turn
                 if self._seen.get(other, (b"", 0.0))[0] == sign:
                     self._seen[other] = sign, silent
                 if silent > limit:

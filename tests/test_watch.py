@@ -18,6 +18,14 @@ from seal_lightning.trainer import SEALTrainer
 from seal_lightning.watch import Watch
 
 SECONDS = 6  # of patience; five signs or so must come in that time, on a busy machine too
+ONE_ROUND = {"max_epochs": 1}
+GRACE = 3.0  # seconds that a main thread gets to end by itself, which it cannot within a collective
+
+
+@pytest.fixture(autouse=True)
+def short_grace(monkeypatch):
+    """For the ranks as well: they are forked."""
+    monkeypatch.setattr("seal_lightning.watch.GRACE", GRACE)
 
 
 def stopping_at(event, *, rank, number=signal.SIGSTOP, **trainer):
@@ -25,7 +33,7 @@ def stopping_at(event, *, rank, number=signal.SIGSTOP, **trainer):
         "class_path": "fault_injection.KillAt",
         "init_args": {"event": event, "count": 1, "number": int(number), "rank": rank},
     }
-    return {"callbacks": [stop], "give_up_after": SECONDS, **trainer}
+    return {"callbacks": [stop], "give_up_after": SECONDS, **ONE_ROUND, **trainer}
 
 
 def end_of(launch, *, still):
@@ -52,7 +60,9 @@ def test_a_rank_that_was_stopped_is_named_and_the_run_goes_on_without_it(tmp_pat
         "finished units are in the journal, resume with --ckpt_path last and as many or other processes$"
     )
     assert len(re.findall(expected, said, re.MULTILINE)) == 1, said[-2000:]
-    fault_injection.finished(fit(run, "single" if event != "batch" else "ddp", "--ckpt_path", "last"))
+    fault_injection.finished(
+        fit(run, "single" if event != "batch" else "ddp", "--ckpt_path", "last", trainer=ONE_ROUND)
+    )
 
 
 def test_a_rank_that_stands_still_does_not_keep_others_from_stopping(tmp_path):
@@ -99,6 +109,21 @@ def test_a_rank_that_never_gave_a_sign_is_missed_too():
         time.sleep(0.05)
     assert second.lost.startswith("rank 0 has given no sign of life for ")
     second.stop()
+
+
+def test_a_turn_that_comes_late_does_not_begin_the_count_anew():
+    """On a busy machine, the thread that talks to the store is now and then a turn behind the one that counts."""
+    second = watches(2)[1]
+    turns = iter(range(40))
+
+    def wait(seconds):
+        turn = next(turns, None)
+        second._turns += turn is not None and turn % 2
+        return turn is None or bool(second.lost)
+
+    second._done.wait = wait
+    second._watch()
+    assert second.lost.startswith("rank 0 has given no sign of life for 1 s")
 
 
 def test_a_silent_rank_ends_a_process_whose_main_thread_cannot(monkeypatch):
