@@ -44,7 +44,7 @@ def place_loggers(trainer: Any, run: str) -> None:
             if find_spec("mlflow"):
                 import_module("mlflow")  # before levels of logs are set, since it sets its own
             if not options.tracking_uri:
-                _place_mlflow(options, Path(options.save_dir if told else run))
+                _place_mlflow(options, Path(str(options.save_dir if told else run)))
 
 
 def _place_mlflow(options: Any, folder: Path) -> None:
