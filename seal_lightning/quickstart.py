@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import psutil
 from rich.table import Table
 from rich.text import Text
 
@@ -180,6 +181,8 @@ def main(argv: Sequence[str]) -> None:
     def stop() -> None:
         for fit in fits:
             fit.stop()
+        for child in psutil.Process().children():  # one that was being started when a signal came
+            child.kill()
 
     with stopped_on_leaving(stop):
         try:

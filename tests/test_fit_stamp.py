@@ -153,7 +153,7 @@ FREE = {
     "push_to_hub": None,  # not without a token
     "hub_model_id": None,
     "hub_private_repo": "false",
-    "hub_revision": "trial",
+    "hub_revision": None,  # not without an upload
     "checkpoint.merged": "true",
     "checkpoint.every_n_steps": "3",
     "table.rows": "3",
