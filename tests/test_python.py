@@ -82,8 +82,9 @@ def test_the_page_runs_as_it_stands(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     names = {}
     for block in blocks:
-        small = block.replace("passages=8, held_out=8", "passages=1, held_out=1").replace("edits=4", "edits=2")
-        small = small.replace("max_new_tokens=96", "max_new_tokens=24")
+        small = block.replace("passages=12, held_out=12", "passages=1, held_out=1").replace("edits=8", "edits=2")
+        small = small.replace("max_new_tokens=128", "max_new_tokens=24").replace("max_epochs=2", "max_epochs=1")
+        small = small.replace("max_epochs=3", "max_epochs=2")
         exec(compile(small, "docs/python.md", "exec"), names)
     output = capfd.readouterr().out
     assert "| edits | " in output and "validation after round 2" in output
@@ -91,7 +92,7 @@ def test_the_page_runs_as_it_stands(tmp_path, monkeypatch, capfd):
     assert "edits after round 2" in Path("runs/python/fit.md").read_text()
     assert names["best"].e_step.inner_loop.rank == 8
     saved = yaml.safe_load(Path("runs/python/config.yaml").read_text())
-    assert saved["data"]["init_args"] | {"passages": 1, "difficulty": "easy"} == saved["data"]["init_args"]
+    assert saved["data"]["init_args"] | {"passages": 1} == saved["data"]["init_args"]
 
 
 # -- what a run leaves -------------------------------------------------------------------------------------------------
