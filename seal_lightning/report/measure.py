@@ -190,6 +190,12 @@ class Measured:
         return any(found.figures.spent is not None for found in self.rounds)
 
     @property
+    def unasked(self) -> bool:
+        """Whether its self-edits could be used and nothing was asked about them, so that there are no rewards."""
+        usable = [one for rollouts in self.run.rounds.values() for one in rollouts if one.status == "ok"]
+        return bool(usable) and not any(one.questions or one.reward is not None for one in usable)
+
+    @property
     def base(self) -> Row | None:
         """Accuracy without an adapter."""
         return next((row for row in self.accuracy if row.name == "base"), None)

@@ -237,6 +237,11 @@ def sentence_of(run: Measured) -> str:
             )
     if run.rounds:
         found = run.rounds[-1].figures
+        if run.unasked:
+            return (
+                f"{_count(found.edits, 'self-edit')} about {_count(found.contexts, 'context')}; no query was asked, so "
+                "there are no accuracies and no rewards."
+            )
         return (
             f"Over {_count(found.edits, 'self-edit')} about {_count(found.contexts, 'context')}, accuracy is "
             f"{pct(found.baseline[0])} before adapting and {pct(found.score[0])} after; the best edit of each context "

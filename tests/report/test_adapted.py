@@ -1,6 +1,7 @@
 """A folder of `seal adapt` in the report: documents by title, what their adapters answered, and what was not learnt."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,19 @@ def test_the_sentence_is_about_the_adapters(adapted):
         "On 2 documents with queries, the model answers 25.0 % by itself, and 75.0 % with an adapter each, 50.0 % with "
         "one adapter for all."
     )
+
+
+def test_self_edits_about_which_nothing_was_asked_have_no_accuracy_and_no_rewards(runs, tmp_path):
+    asked = runs.scored(0.0, context_id="1")
+    unit = [replace(asked, reward=None, questions=(), golds=(), answers=(), scores=(), baseline_answers=())]
+    folder = runs.write(tmp_path / "adapted", {"adapt": [unit]}, config=CONFIG)
+    assert sentence_of(measure(read(str(folder)))) == (
+        "1 self-edit about 1 context; no query was asked, so there are no accuracies and no rewards."
+    )
+    assert main(["report", str(folder)]) == 0
+    assert "## Rewards" not in (folder / "report.md").read_text()
+    html = (folder / "report.html").read_text()
+    assert "-rewards" not in html and "What edits look like" in html
 
 
 def test_no_filter_is_blamed_for_what_adapting_found(runs, tmp_path):
