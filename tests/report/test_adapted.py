@@ -60,7 +60,11 @@ def test_the_sentence_is_about_the_adapters(adapted):
 
 def test_self_edits_about_which_nothing_was_asked_have_no_accuracy_and_no_rewards(runs, tmp_path):
     asked = runs.scored(0.0, context_id="1")
-    unit = [replace(asked, reward=None, questions=(), golds=(), answers=(), scores=(), baseline_answers=())]
+    unit = [
+        replace(
+            asked, reward=None, questions=(), golds=(), answers=(), scores=(), baseline_answers=(), baseline_scores=()
+        )
+    ]
     folder = runs.write(tmp_path / "adapted", {"adapt": [unit]}, config=CONFIG)
     assert sentence_of(measure(read(str(folder)))) == (
         "1 self-edit about 1 context; no query was asked, so there are no accuracies and no rewards."
