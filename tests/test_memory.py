@@ -215,23 +215,28 @@ def test_an_m_step_without_memory_ends_in_one_line(tmp_path, monkeypatch, capsys
 def test_a_run_under_ulimit_ends_as_without(tmp_path):
     """Room for the libraries, the policy and some, but not all of the adapters of a unit."""
     code = (
-        "import sys, resource, psutil, torch, seal_lightning.module, seal_lightning.trainer, transformers;"
+        "import os, sys, resource, psutil, torch, seal_lightning.module, seal_lightning.trainer, transformers;"
         "from seal_lightning.tiny import build_tiny; from seal_lightning.inner_loop import InnerLoop;"
         "from seal_lightning.types import AdapterJob, TrainingSequence;"
         "model, tokenizer = build_tiny('llama'); model.requires_grad_(False);"
         "loop = InnerLoop(rank=512, target_modules='all-linear', epochs=1, max_adapters=16, learning_rate=1e-3);"
         "jobs = [AdapterJob((TrainingSequence('a lamp of copper ' + str(n)),), seed=n) for n in range(16)];"
         "loop.adapt(model, tokenizer, jobs[:1]);"
-        "used = psutil.Process().memory_info().vms; limit = int(sys.argv[1]);"
+        "used = psutil.Process().memory_info().vms;"
         "each = 4 * loop._bank(model, jobs, slots=1, trainable=False).parameters.numel();"
-        "limit and resource.setrlimit(resource.RLIMIT_AS, (used + limit * each, -1));"
+        "print(chr(10) + 'ready', file=sys.stderr, flush=True);"
+        "child = os.fork();"  # the limit is the child's alone, which has the libraries from its parent
+        "child or resource.setrlimit(resource.RLIMIT_AS, (used + 45 * each, -1));"
+        "ended = int(child and os.waitpid(child, 0)[1] != 0);"
+        "child and print(chr(10) + 'without', file=sys.stderr, flush=True);"
         "trained = loop.adapt(model, tokenizer, jobs);"
-        "print([round(stats.loss, 4) for stats in trained.stats])"
+        "print([round(stats.loss, 4) for stats in trained.stats], flush=True); sys.exit(ended)"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = [subprocess.run([sys.executable, "-c", code, limit], capture_output=True, text=True, env=environment)
-           for limit in ("0", "45")]  # fmt: skip
-    assert [one.returncode for one in run] == [0, 0], run[1].stderr[-500:]
-    assert run[0].stdout == run[1].stdout
-    assert "out of memory in the inner loop" in run[1].stderr and "out of memory" not in run[0].stderr
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr[-500:]
+    limited, plain = run.stdout.splitlines()
+    assert limited == plain
+    limited, plain = run.stderr.partition("\nready\n")[2].split("\nwithout\n")
+    assert "out of memory in the inner loop" in limited and "out of memory" not in plain
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY

@@ -256,7 +256,7 @@ def test_two_fits_at_once_and_one_after_a_kill(seal, tmp_path):
     """The second is refused at once; once the first is killed, a third gets the folder and ends as if alone."""
     run = tmp_path / "run"
     args = ["fit", "--config", CONFIG, "--trainer.max_epochs", 1, "--trainer.default_root_dir", run]
-    words = [sys.executable, "-m", "seal_lightning", *map(str, args), "--model.inner_loop.epochs", "100"]
+    words = [sys.executable, "-m", "seal_lightning", *map(str, args), "--model.inner_loop.epochs", "20"]
     first = subprocess.Popen(words, cwd=ROOT)
     while not any((run / "journal").glob("train-*")):
         assert first.poll() is None
@@ -270,7 +270,7 @@ def test_two_fits_at_once_and_one_after_a_kill(seal, tmp_path):
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert read_owner(run / OWNER).process == first.pid
-    code, err = seal(*args, "--model.inner_loop.epochs", "100")
+    code, err = seal(*args, "--model.inner_loop.epochs", "20")
     assert code == 0, err
     for journal in (run / "journal").glob("*.jsonl"):
         stamps = [row["stamp"]["seed"] for row in map(json.loads, journal.read_text().splitlines()) if "stamp" in row]
