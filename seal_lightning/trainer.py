@@ -358,14 +358,14 @@ class SEALTrainer(Trainer, Remembers):
             self._run_settings = writer.settings() if writer else {}
         self._loggers_of_run.begin()
         notify(self, module, "on_run_begin")
-        if writer is not None and writer not in self.callbacks:  # type: ignore[attr-defined]
+        if writer is not None and writer not in self.callbacks:
             writer.on_run_begin(self, module)
 
     def _config_writer(self, module: SEALModule) -> SaveConfigBesideRun | None:
         """What writes the configuration of the run: the command's where one started it; none with `fast_dev_run`."""
-        if self.fast_dev_run:  # type: ignore[attr-defined]
+        if self.fast_dev_run:
             return None
-        for callback in self.callbacks:  # type: ignore[attr-defined]
+        for callback in self.callbacks:
             if isinstance(callback, SaveConfigBesideRun):
                 return callback
         command, data = str(getattr(self.state.fn, "value", "")), self.datamodule  # type: ignore[attr-defined]
@@ -422,9 +422,9 @@ class SEALTrainer(Trainer, Remembers):
 
     def _warn_if_untrained(self) -> None:
         """Say that a fit came to nothing better than it began with; a command says it in its last words."""
-        if any(isinstance(callback, SaveConfigBesideRun) for callback in self.callbacks):  # type: ignore[attr-defined]
+        if any(isinstance(callback, SaveConfigBesideRun) for callback in self.callbacks):
             return
-        for callback in self.callbacks:  # type: ignore[attr-defined]
+        for callback in self.callbacks:
             if isinstance(callback, CheckpointSelection) and callback.selection.verdict in ("untrained", "nothing"):
                 why = said(callback.selection)[0]
                 log.warning("%s: %s; nothing was exported as the best policy", self.default_root_dir, why)
