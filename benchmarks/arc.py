@@ -18,9 +18,9 @@ from pathlib import Path
 
 from seeds import Scores, print_gain, print_table, read_options, sweep
 
-from seal_lightning.journal import read_validations
+from seal_lightning.records.journal import read_validations
+from seal_lightning.results.typical import edits_by_context, mean_score
 from seal_lightning.tasks.arc.figures import arc_tables
-from seal_lightning.typical import edits_by_context, mean_score
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE.parent / "configs" / "arc" / "synthetic_lab.yaml"

@@ -29,10 +29,10 @@ from unittest import mock
 import torch
 from inner_loop import Digits, add_options, draw_jobs, machine, make_model, settings_of
 
-from seal_lightning import allocator
-from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.isolation import training
-from seal_lightning.packing import PackedSequence, TrainingBatch, pack
+from seal_lightning.inner_loop.isolation import training
+from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.inner_loop.packing import PackedSequence, TrainingBatch, pack
+from seal_lightning.processes import allocator
 from seal_lightning.types import AdapterJob
 
 Adapt = Callable[[Any, Sequence[AdapterJob], InnerLoop], None]
@@ -110,9 +110,9 @@ def main() -> None:
         "packing": (lambda: mock.patch.object(training, "pack", pack_padded), adapt),
         "own attention": (lambda: mock.patch.object(training, "replaceable", lambda model: False), adapt),
         "slot refill": (nullcontext, in_waves),
-        "grouped LoRA": (lambda: mock.patch("seal_lightning.adapters.routing.grouped", lambda *_: False), adapt),
+        "grouped LoRA": (lambda: mock.patch("seal_lightning.inner_loop.routing.grouped", lambda *_: False), adapt),
         "fused step": (lambda: mock.patch("torch.optim.AdamW", plain_adamw), adapt),
-        "chunked loss": (lambda: mock.patch("seal_lightning.head_loss._plain_head", lambda *_: None), adapt),
+        "chunked loss": (lambda: mock.patch("seal_lightning.inner_loop.loss._plain_head", lambda *_: None), adapt),
         "kept memory": (memory_given_back, adapt),
         "compiled norms": (lambda: compiled_norms(model), adapt),
     }

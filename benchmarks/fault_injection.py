@@ -26,12 +26,12 @@ import psutil
 import torch
 import torch.utils.tensorboard  # likewise: half a second in each rank of each run
 
-import seal_lightning.command_line  # noqa: F401 - likewise
+import seal_lightning.commands.fit  # noqa: F401 - likewise
 from seal_lightning.cli import main as seal
 from seal_lightning.grading import Grader
 from seal_lightning.hooks import SEALCallback
-from seal_lightning.journal import read_rollouts
-from seal_lightning.selection import best_of, group_rollouts
+from seal_lightning.m_step.selection import best_of, group_rollouts
+from seal_lightning.records.journal import read_rollouts
 
 HERE = Path(__file__).resolve().parent
 DEBUG = HERE.parent / "configs" / "debug"
@@ -147,7 +147,7 @@ def ranks_of(setup: str) -> int:
 
 def config(run: Path, setup: str = "single", **extra: Any) -> dict[str, Any]:
     """A run of two rounds with three units each, small enough to be killed many times."""
-    zero = "seal_lightning.strategies.ZeROStrategy"
+    zero = "seal_lightning.fit.strategies.ZeROStrategy"
     strategies: dict[str, Any] = {
         "single": "auto",
         "ddp": "ddp",

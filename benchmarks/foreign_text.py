@@ -17,22 +17,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from seal_lightning.config_errors import explain, locate, one_line
-from seal_lightning.data import columns, conversion, documents, markdown, passage_pair, rows, separated, splitting
+from seal_lightning.data import columns, conversion, documents, markdown, passage_pair, separated, splitting
 from seal_lightning.data.base import context_id
 from seal_lightning.data.dataset_sources import HUB_NAME
 from seal_lightning.data.formats import kind_of
 from seal_lightning.data.text_folder import HEADINGS
 from seal_lightning.data.text_folder import _title as text_title
+from seal_lightning.e_step.own_queries import Questioner
 from seal_lightning.errors import SealError
-from seal_lightning.escaping import markdown_cell, visible
-from seal_lightning.foreign import sound
+from seal_lightning.files import rows
 from seal_lightning.grading import F1, Calibrated, Contains, ExactMatch, Recall
 from seal_lightning.grading.asking import read_option
 from seal_lightning.grading.scripts import asks, count_words, spaced
 from seal_lightning.grading.stems import begins_with_prefix, ends_with_particles, stem_of
 from seal_lightning.grading.words import all_words, content_words, latin_words, other_words, said_words
-from seal_lightning.questions import Questioner
+from seal_lightning.options.mistakes import explain, locate, one_line
 from seal_lightning.tasks import Knowledge
 from seal_lightning.tasks.arc.answers import GridMatch, first_block
 from seal_lightning.tasks.arc.edit import ArcLimits, read_edit
@@ -41,7 +40,9 @@ from seal_lightning.tasks.base import first_line
 from seal_lightning.tasks.directives import DirectiveLimits, split_directives
 from seal_lightning.tasks.edit_kinds import EditKind
 from seal_lightning.tasks.edit_parsers import PARSERS, strip_enumerator, without_answer_label
-from seal_lightning.thoughts import cut_thoughts, opened_by
+from seal_lightning.text.escaping import markdown_cell, visible
+from seal_lightning.text.foreign import sound
+from seal_lightning.text.thoughts import cut_thoughts, opened_by
 from seal_lightning.types import Context, Query
 
 Read = Callable[[str], object]

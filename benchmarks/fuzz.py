@@ -28,20 +28,20 @@ from typing import Any
 
 from mutation import changed, changed_json
 
-from seal_lightning.config_files import read_config
 from seal_lightning.data.detect import read_contexts
 from seal_lightning.data.documents import read_documents
+from seal_lightning.e_step.own_queries import Questioner
 from seal_lightning.endpoints.wire import Garbled, read_reply
 from seal_lightning.errors import SealError
-from seal_lightning.evaluation import accuracy_table, render_table
 from seal_lightning.grading import Calibrated, Contains, Recall
 from seal_lightning.grading.asking import read_option
-from seal_lightning.journal import Journal, rollout_to_dict, unfinished_units
-from seal_lightning.official import published_figures, read_run, to_official
-from seal_lightning.offline import Parser
-from seal_lightning.questions import Questioner
-from seal_lightning.recorded import read_entries
+from seal_lightning.options.config_files import read_config
+from seal_lightning.options.parser import Parser
+from seal_lightning.records.entries import read_entries
+from seal_lightning.records.journal import Journal, rollout_to_dict, unfinished_units
+from seal_lightning.records.official import published_figures, read_run, to_official
 from seal_lightning.report.read import _configuration
+from seal_lightning.results.accuracy import accuracy_table, render_table
 from seal_lightning.tasks import EditKind, Knowledge
 from seal_lightning.tasks.arc import ArcTask
 from seal_lightning.tasks.arc.answers import GridMatch

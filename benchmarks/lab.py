@@ -23,10 +23,10 @@ from typing import Any
 import yaml
 from seeds import Scores, print_gain, print_table, read_options, sweep
 
-from seal_lightning.journal import read_validations
 from seal_lightning.lab import LabDataModule
 from seal_lightning.lab.lines import STYLE_SHARES, style_counts
-from seal_lightning.typical import edits_by_context, mean_score
+from seal_lightning.records.journal import read_validations
+from seal_lightning.results.typical import edits_by_context, mean_score
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE.parent / "configs" / "quickstart.yaml"

@@ -22,13 +22,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from seal_lightning.evaluation import bootstrap_interval
-from seal_lightning.figures import share_spent
-from seal_lightning.journal import read_rollouts
-from seal_lightning.quickstart import start_fit
-from seal_lightning.racing import Racing
-from seal_lightning.recorded import Entry, race_anew, read_entries
-from seal_lightning.selection import best_of, group_rollouts
+from seal_lightning.commands.quickstart import start_fit
+from seal_lightning.e_step.race_rule import Racing
+from seal_lightning.m_step.selection import best_of, group_rollouts
+from seal_lightning.records.entries import Entry, race_anew, read_entries
+from seal_lightning.records.journal import read_rollouts
+from seal_lightning.results.accuracy import bootstrap_interval
+from seal_lightning.results.edits import share_spent
 from seal_lightning.types import Rollout
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.yaml"

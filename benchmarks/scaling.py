@@ -18,7 +18,7 @@ import matplotlib
 import torch
 from inner_loop import Digits, Measured, add_options, bank, draw_jobs, machine, make_model, settings_of
 
-from seal_lightning.allocator import keep_freed_memory
+from seal_lightning.processes.allocator import keep_freed_memory
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # after the choice of a back end without a screen

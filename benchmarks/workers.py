@@ -28,11 +28,11 @@ import psutil
 import torch
 from fault_injection import Launch, finished, ray_workers
 
-from seal_lightning.journal import read_rollouts
+from seal_lightning.records.journal import read_rollouts
 
 
 def config(run: Path, *, ranks: int, ray: int | None, units: int) -> dict[str, Any]:
-    executor = {"class_path": "seal_lightning.executors.RayExecutor", "init_args": {"workers": ray}}
+    executor = {"class_path": "seal_lightning.fit.executors.RayExecutor", "init_args": {"workers": ray}}
     return {
         "trainer": {
             "default_root_dir": str(run), "accelerator": "cpu", "devices": ranks, "max_epochs": 1,

@@ -22,14 +22,14 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from seal_lightning import verdict
-from seal_lightning.cards.fit import save_policy_card
-from seal_lightning.digests import KEY, digests_of
 from seal_lightning.errors import CheckpointError, ConfigError, reason_of
-from seal_lightning.evaluation import context_means, paired_difference
+from seal_lightning.files.digests import KEY, digests_of
+from seal_lightning.files.saving import SavingError, move, save_text, whole
 from seal_lightning.hooks import SEALCallback
-from seal_lightning.saving import SavingError, move, save_text, whole
-from seal_lightning.verdict import ACCURACIES, Candidate, Mode, Selection
+from seal_lightning.results import verdict
+from seal_lightning.results.accuracy import context_means, paired_difference
+from seal_lightning.results.verdict import ACCURACIES, Candidate, Mode, Selection
+from seal_lightning.sharing.fit import save_policy_card
 
 log = logging.getLogger(__name__)
 

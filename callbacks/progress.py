@@ -13,10 +13,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.evaluation import render_usage, total_usage
 from seal_lightning.hooks import SEALCallback
-from seal_lightning.phases import Progress as UnitProgress
-from seal_lightning.screen import Bars, duration, plain_console, print_line, progress_bars
+from seal_lightning.progress.clock import Progress as UnitProgress
+from seal_lightning.progress.screen import Bars, duration, plain_console, print_line, progress_bars
+from seal_lightning.results.accuracy import render_usage, total_usage
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 

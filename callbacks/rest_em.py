@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import EditFilter
-from seal_lightning.selection import ABOVE, best_of
+from seal_lightning.m_step.selection import ABOVE, best_of
 from seal_lightning.types import EditOutcome, RolloutGroup
 
 

@@ -7,13 +7,13 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.escaping import markdown_cell
-from seal_lightning.evaluation import render_usage, total_usage
-from seal_lightning.figures import diverged_edits
+from seal_lightning.files.saving import save_text
 from seal_lightning.hooks import SEALCallback
-from seal_lightning.left_out import MISSING, render_left_out, total_left_out
-from seal_lightning.saving import save_text
-from seal_lightning.selection import without_merit
+from seal_lightning.m_step.selection import without_merit
+from seal_lightning.results.accuracy import render_usage, total_usage
+from seal_lightning.results.edits import diverged_edits
+from seal_lightning.results.left_out import MISSING, render_left_out, total_left_out
+from seal_lightning.text.escaping import markdown_cell
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 

@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 
 from lightning.pytorch import Trainer
 
-from seal_lightning import report
-from seal_lightning.bounded import parse_json
+from seal_lightning.commands import report
 from seal_lightning.errors import ConfigError, SealError
-from seal_lightning.evaluation import accuracy_table, rounds_table
+from seal_lightning.files.bounded import parse_json
 from seal_lightning.hooks import SEALCallback
-from seal_lightning.journal import read_validations
-from seal_lightning.masking import safe_to_save
+from seal_lightning.records.journal import read_validations
+from seal_lightning.results.accuracy import accuracy_table, rounds_table
+from seal_lightning.text.masking import safe_to_save
 from seal_lightning.trackers import TRACKERS, Table, Tracker, tracker_of
 from seal_lightning.trackers.base import flat
 from seal_lightning.trackers.surviving import is_lost, surviving

@@ -6,7 +6,7 @@
 Every family is a tiny model with random weights (`random/<family>`). What the bank makes of three adapters at once is
 compared with plain peft, one adapter, one sequence and one prompt at a time (docs/plain_peft.py): the adapters after
 training, greedy answers, and the logits of the exported folder and of merged weights.
-tests/adapters/test_families.py measures the same and compares it with the page.
+tests/models/test_families.py measures the same and compares it with the page.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from peft import PeftModel
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from seal_lightning.adapters import adapter_state, merge_lora, read_lora
-from seal_lightning.adapters.bank import find_targets
 from seal_lightning.errors import ConfigError, ModelError
-from seal_lightning.inner_loop import InnerLoop, TrainedBank
-from seal_lightning.isolation import answering_way, training_way
-from seal_lightning.policy import Policy
+from seal_lightning.inner_loop.bank import find_targets
+from seal_lightning.inner_loop.export import adapter_state, merge_lora
+from seal_lightning.inner_loop.isolation import answering_way, training_way
+from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
+from seal_lightning.models.lora_files import read_lora
+from seal_lightning.models.random_models import FAMILIES, build_tiny
+from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import generate_all
-from seal_lightning.tiny import FAMILIES, build_tiny
 from seal_lightning.types import AdapterJob, Directives, TrainingSequence
 
 PAGE = Path(__file__).resolve().parent / "reference" / "families.md"

@@ -2,7 +2,7 @@
 
     python docs/flags.py
 
-The table is `ROWS`. tests/test_flags.py runs every row of it on the debug model, four training units and two of the
+The table is `ROWS`. tests/fit/test_flags.py runs every row of it on the debug model, four training units and two of the
 other phases, looks whether each cell says what happens, and whether the page is what the table makes.
 """
 
@@ -328,8 +328,8 @@ ROWS = [
     # -- where it runs ---------------------------------------------------------------------------------------------
     Row("accelerator", "cpu", "As Lightning's.", rest=SAME),
     Row(
-        "strategy", "auto", "`auto`, `ddp` or `seal_lightning.strategies.ZeROStrategy`; others are refused. Units are "
-        "shared among the ranks as they become free.",
+        "strategy", "auto", "`auto`, `ddp` or `seal_lightning.fit.strategies.ZeROStrategy`; others are refused. "
+        "Units are shared among the ranks as they become free.",
         rest=SAME,
     ),
     Row("devices", 1, "As Lightning's. A limit counts units over all of them.", rest=SAME),
@@ -378,8 +378,8 @@ Metrics for `monitor=` of `EarlyStopping` and `ModelCheckpoint` are the logged o
 One that nothing logs is refused before any work; where a callback or module of yours may log it, Lightning finds out
 after the first round.
 
-This page is made by docs/flags.py from the table that tests/test_flags.py runs: the value in the second column is the
-one that is tried there, on four training units and two of each other phase.
+This page is made by docs/flags.py from the table that tests/fit/test_flags.py runs: the value in the second column
+is the one that is tried there, on four training units and two of each other phase.
 """
 
 

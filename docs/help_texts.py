@@ -1,4 +1,4 @@
-"""Writes seal_lightning/help.json, from which `seal COMMAND --help` is said at once.
+"""Writes seal_lightning/commands/help.json, from which `seal COMMAND --help` is said at once.
 
     python docs/help_texts.py            write it anew
     python docs/help_texts.py --check    say whether it is out of date, and write nothing
@@ -17,10 +17,10 @@ from unittest import mock
 from jsonargparse import ArgumentParser
 
 from seal_lightning.cli import COMMANDS, LIGHT, main
-from seal_lightning.help_texts import FILE, versions
-from seal_lightning.offline import without_backspaces
+from seal_lightning.commands.help_texts import FILE, versions
+from seal_lightning.options.parser import without_backspaces
 
-PATH = Path(__file__).resolve().parent.parent / "seal_lightning" / FILE
+PATH = Path(__file__).resolve().parent.parent / "seal_lightning" / "commands" / FILE
 
 
 def parts(command: str) -> dict[str, Any]:
@@ -66,4 +66,4 @@ if __name__ == "__main__":
     if sys.argv[1:] != ["--check"]:
         PATH.write_text(text, encoding="utf-8")
     elif text != PATH.read_text(encoding="utf-8"):
-        sys.exit("seal_lightning/help.json is out of date: run python docs/help_texts.py")
+        sys.exit("seal_lightning/commands/help.json is out of date: run python docs/help_texts.py")

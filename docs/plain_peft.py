@@ -17,7 +17,7 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.types import AdapterJob, TrainingSequence
 
 

@@ -34,16 +34,16 @@ from lightning.pytorch import LightningModule, Trainer
 
 import seal_lightning
 from seal_lightning.cli import COMMANDS, main
-from seal_lightning.continual import Countermeasure
+from seal_lightning.commands.continual import Countermeasure
 from seal_lightning.data import Reader, SEALDataModule
-from seal_lightning.executors import Executor
+from seal_lightning.fit.executors import Executor
+from seal_lightning.fit.module import SEALModule
+from seal_lightning.fit.strategies import ZeROStrategy
+from seal_lightning.fit.trainer import SEALTrainer
 from seal_lightning.grading import Grader
 from seal_lightning.hooks import EditFilter, SEALCallback
-from seal_lightning.module import SEALModule
 from seal_lightning.sampling import Answerer, Sampler
-from seal_lightning.strategies import ZeROStrategy
 from seal_lightning.tasks import Task
-from seal_lightning.trainer import SEALTrainer
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "reference"
@@ -63,7 +63,7 @@ KINDS: dict[str, tuple[str, type]] = {
     "Executors": ("trainer.executor", Executor),
     "Strategies": ("trainer.strategy", ZeROStrategy),
 }
-OUTSIDE_PACKAGES = ("seal_lightning.callbacks", "seal_lightning.strategies")  # what pkgutil does not find
+OUTSIDE_PACKAGES = ("seal_lightning.callbacks", "seal_lightning.fit.strategies")  # what pkgutil does not find
 # The Python API: what docs/tutorial.ipynb uses and what a loop of one's own needs, from data to verbs.
 API = (
     "types model policy sampling inner_loop adapters e_step selection evaluation journal module trainer hooks seeding "

@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from seal_lightning.quickstart import Fit, start_fit
-from seal_lightning.report import main
+from seal_lightning.commands.quickstart import Fit, start_fit
+from seal_lightning.commands.report import main
 
 FILTERS = ("ReSTEMFilter", "RandomFilter")
 SEEDS = 3

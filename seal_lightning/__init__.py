@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RandomFilter, ReSTEMFilter, RolloutTable
     from seal_lightning.data import Reader, SEALDataModule
-    from seal_lightning.e_step import Plan
+    from seal_lightning.e_step.step import Plan
     from seal_lightning.errors import SealError
+    from seal_lightning.fit.module import SEALModule
+    from seal_lightning.fit.trainer import SEALTrainer
     from seal_lightning.grading import F1, Calibrated, Contains, ExactMatch, Grader, Judge, Recall
     from seal_lightning.hooks import EditFilter, SEALCallback
-    from seal_lightning.inner_loop import InnerLoop
-    from seal_lightning.m_step import MStep
-    from seal_lightning.model import ModelSource
-    from seal_lightning.module import SEALModule
-    from seal_lightning.policy import PolicyTuning
+    from seal_lightning.inner_loop.loop import InnerLoop
+    from seal_lightning.m_step.batches import MStep
+    from seal_lightning.models.loading import ModelSource
+    from seal_lightning.policy.policy import PolicyTuning
     from seal_lightning.sampling import LocalSampler, Sampler
     from seal_lightning.tasks import Knowledge, Task
     from seal_lightning.tasks.arc import ArcTask
-    from seal_lightning.trainer import SEALTrainer
 
 __version__ = "0.1.0"
 
@@ -36,19 +36,19 @@ __version__ = "0.1.0"
 _HOMES = {
     "callbacks": ("CheckpointSelection", "EStepProgress", "RandomFilter", "ReSTEMFilter", "RolloutTable"),
     "data": ("Reader", "SEALDataModule"),
-    "e_step": ("Plan",),
+    "e_step.step": ("Plan",),
     "errors": ("SealError",),
     "grading": ("Calibrated", "Contains", "ExactMatch", "F1", "Grader", "Judge", "Recall"),
     "hooks": ("EditFilter", "SEALCallback"),
-    "inner_loop": ("InnerLoop",),
-    "m_step": ("MStep",),
-    "model": ("ModelSource",),
-    "module": ("SEALModule",),
-    "policy": ("PolicyTuning",),
+    "inner_loop.loop": ("InnerLoop",),
+    "m_step.batches": ("MStep",),
+    "models.loading": ("ModelSource",),
+    "fit.module": ("SEALModule",),
+    "policy.policy": ("PolicyTuning",),
     "sampling": ("LocalSampler", "Sampler"),
     "tasks": ("Knowledge", "Task"),
     "tasks.arc": ("ArcTask",),
-    "trainer": ("SEALTrainer",),
+    "fit.trainer": ("SEALTrainer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

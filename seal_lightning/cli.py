@@ -20,14 +20,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 
 from seal_lightning import __version__
-from seal_lightning.allocator import keep_freed_memory
+from seal_lightning.commands.help_texts import help_text
 from seal_lightning.errors import RESUME, BySignal, ConfigError, Ended, SealError
-from seal_lightning.escaping import single_line
-from seal_lightning.help_texts import help_text
-from seal_lightning.saving import FULL_OR_BROKEN, SavingError, cannot_save, disk_error
-from seal_lightning.shipped import with_shipped_configs
-from seal_lightning.stopping import ended_by_signals, work_begins
-from seal_lightning.streams import LineFormatter, Stream, last_words, open_closed, standard_streams
+from seal_lightning.files.saving import FULL_OR_BROKEN, SavingError, cannot_save, disk_error
+from seal_lightning.files.shipped import with_shipped_configs
+from seal_lightning.processes.allocator import keep_freed_memory
+from seal_lightning.processes.stopping import ended_by_signals, work_begins
+from seal_lightning.processes.streams import LineFormatter, Stream, last_words, open_closed, standard_streams
+from seal_lightning.text.escaping import single_line
 
 COMMANDS = {
     "fit": "train a self-editor: rounds of E-step, filter and M-step, with validation",
@@ -147,21 +147,23 @@ def _run(args: list[str]) -> None:
         raise ConfigError("the working folder is gone: change to one that exists and start again")
     args = with_shipped_configs(args)
     if args[0] in LIGHT:
-        command = importlib.import_module(f"seal_lightning.{MODULES.get(args[0], args[0])}")
+        command = importlib.import_module(f"seal_lightning.commands.{MODULES.get(args[0], args[0])}")
         work_begins()
         command.main(args[1:])
         return
     if args[1:] in (["--help"], ["-h"]) and (text := help_text(args[0])):
         print(text, end="")
         return
-    files = importlib.import_module("seal_lightning.config_errors").read_config_files(args)
+    files = importlib.import_module("seal_lightning.options.mistakes").read_config_files(args)
     keep_freed_memory()
     with redirect_stdout(sys.stderr):  # what libraries say while they are imported; stdout is for results
         if _talkative(_log_level(args)):
             with suppress(ImportError):  # transformers would import it later, and it logs to stdout
                 import deepspeed  # noqa: F401
-        name = args[0] if args[0] in WITH_MODEL else "command_line"
-        command = importlib.import_module(f"seal_lightning.{name}")  # Lightning, torch and transformers come with it
+        name = args[0] if args[0] in WITH_MODEL else "fit"
+        command = importlib.import_module(
+            f"seal_lightning.commands.{name}"
+        )  # Lightning, torch and transformers come with it
 
     if args[0] in WITH_MODEL:
         command.main(args[1:])

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from lightning.pytorch import Callback, Trainer
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.phases import Progress
-from seal_lightning.remembering import Remembers
+from seal_lightning.progress.clock import Progress
+from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 

@@ -207,8 +207,8 @@ class Rollout:
     `steps` are the adapter's optimizer steps; `tokens` counts `prompt`, `edit`, `trained` (sum over all epochs),
     `answers`, and at an edit's first repeat what a race `saved` of those it did not train;
     `seconds` is wall-clock time by phase. `left_out` counts what was cut, skipped or dropped
-    (`seal_lightning.left_out`). `title` and `passage_digest` (`seal_lightning.pairing`) say which context it was, where
-    it has them; journals of earlier versions have neither.
+    (`seal_lightning.results.left_out`). `title` and `passage_digest` (`seal_lightning.results.pairing`) say which
+    context it was, where it has them; journals of earlier versions have neither.
     """
 
     round: int

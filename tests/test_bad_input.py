@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from seal_lightning.cli import main
+from seal_lightning.models.random_models import build_tiny
 from seal_lightning.sampling import Sample, Sampler
-from seal_lightning.tiny import build_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 FIT = ["fit", "--config", "configs/debug/random.yaml", "--trainer.max_epochs", "1"]

@@ -14,9 +14,9 @@ from lightning.pytorch import Callback
 
 from seal_lightning import __version__
 from seal_lightning.cli import COMMANDS, _quiet, main
-from seal_lightning.redaction import without_secrets
 from seal_lightning.sampling import LocalSampler
 from seal_lightning.tasks import Knowledge
+from seal_lightning.text.redaction import without_secrets
 
 ROOT = Path(__file__).resolve().parent.parent
 RANDOM = "configs/debug/random.yaml"

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, Qwen2Config
 
-from seal_lightning.adapters.bank import find_targets
 from seal_lightning.cli import main
-from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.policy import PolicyTuning
-from seal_lightning.strategies import ZeROStrategy
+from seal_lightning.fit.strategies import ZeROStrategy
+from seal_lightning.inner_loop.bank import find_targets
+from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.policy.policy import PolicyTuning
 from seal_lightning.tasks.arc.edit import ArcLimits, read_edit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,7 +84,7 @@ def test_an_overlay_sets_the_strategy(monkeypatch, capfd, path, stage):
     base = ["--config", "configs/knowledge/qwen2.5-7b.yaml", "--config", path]
     assert main(["fit", *base, *DATA, "--print_config"]) == 0
     strategy = yaml.safe_load(capfd.readouterr().out)["trainer"]["strategy"]
-    assert strategy["class_path"] == "seal_lightning.strategies.ZeROStrategy"
+    assert strategy["class_path"] == "seal_lightning.fit.strategies.ZeROStrategy"
     assert strategy["init_args"]["stage"] == stage
     assert ZeROStrategy(**strategy["init_args"]).config["zero_optimization"]["stage"] == stage
 

@@ -29,10 +29,10 @@ from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from peft import PeftModel
 
 from seal_lightning.cli import COMMANDS, main
-from seal_lightning.model import ModelSource, load_model
-from seal_lightning.model_class import chosen_class
-from seal_lightning.module import SEALModule
-from seal_lightning.policy import PolicyTuning, TunedPolicy
+from seal_lightning.commands.model_class import chosen_class
+from seal_lightning.fit.module import SEALModule
+from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.policy.policy import PolicyTuning, TunedPolicy
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of
 from seal_lightning.types import Rollout, TrainingSequence
 
@@ -291,7 +291,7 @@ def test_the_tutorial_and_all_commands_on_its_run(folder, examples, capfd):
 
 
 def other_programs():
-    """Python blocks that are no part of a module, beside the tutorial's and those that tests/test_python.py runs."""
+    """Python blocks outside modules, beside the tutorial's and those that tests/fit/test_python.py runs."""
     of_the_python_page = blocks("python", WRITTEN["docs/python.md"])
     return [
         pytest.param(block, id=f"{page}-{number}")

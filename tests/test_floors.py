@@ -67,7 +67,7 @@ def imports(text: str, module: str, *, is_package: bool = False) -> Iterator[Imp
 
 
 def part_of(module: str) -> str:
-    """`seal_lightning.adapters.bank` -> `adapters`; the package itself -> `__init__`."""
+    """`seal_lightning.inner_loop.bank` -> `adapters`; the package itself -> `__init__`."""
     return [*module.split("."), "__init__"][1]
 
 
@@ -179,13 +179,13 @@ def test_every_package_is_listed_in_pyproject() -> None:
         ("tasks.knowledge", "from ..policy import Policy", "(floor 1) imports policy (floor 2)"),
         ("tasks.knowledge", "from .base import Task\nfrom ..types import Prompt", None),
         ("policy", "from . import e_step", "(floor 2) imports e_step (floor 3)"),
-        ("e_step", "from seal_lightning.module import SEALModule", "(floor 3) imports module (floor 5)"),
-        ("e_step", "if TYPE_CHECKING:\n    from seal_lightning.trainer import SEALTrainer", ":2 (floor 3) imports"),
+        ("e_step", "from seal_lightning.fit.module import SEALModule", "(floor 3) imports module (floor 5)"),
+        ("e_step", "if TYPE_CHECKING:\n    from seal_lightning.fit.trainer import SEALTrainer", ":2 (floor 3) imports"),
         ("e_step", "import lightning.pytorch as pl", "(floor 3) imports lightning, kept to floor 4"),
         ("data.datamodule", "from lightning.pytorch import LightningDataModule", None),
         ("loop", "import seal_lightning.callbacks.rest_em", "(floor 4) imports callbacks (floor 5)"),
         ("loop", "from seal_lightning import ReSTEM", "(floor 4) imports __init__ (floor 5)"),
-        ("callbacks.rest_em", "from seal_lightning.loop import SEALFitLoop\nimport torch", None),
+        ("callbacks.rest_em", "from seal_lightning.fit.loop import SEALFitLoop\nimport torch", None),
         ("helpers", "", "has no floor"),
         ("cli", "from seal_lightning.helpers import f", "has no floor"),
     ],

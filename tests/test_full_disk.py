@@ -12,10 +12,10 @@ import pytest
 from fault_injection import Launch, config, finished, fit, outcome
 
 from seal_lightning.cli import main
-from seal_lightning.command_line import quiet_threads
+from seal_lightning.commands.fit import quiet_threads
 from seal_lightning.errors import JournalError, Stopped
-from seal_lightning.saving import SavingError
-from seal_lightning.trainer import SEALTrainer
+from seal_lightning.files.saving import SavingError
+from seal_lightning.fit.trainer import SEALTrainer
 
 
 def limited(run, largest, *options):

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from seal_lightning.errors import ConfigError, ModelError
-from seal_lightning.model import ModelSource, load_model
-from seal_lightning.tiny import build_tiny
-from seal_lightning.trainer import SEALTrainer
+from seal_lightning.fit.trainer import SEALTrainer
+from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.random_models import build_tiny
 
 CODE = """\
 from pathlib import Path

@@ -16,9 +16,9 @@ from typing import Literal
 
 from seal_lightning.data.arc_layouts import Dealt, one_object, puzzles_at, within
 from seal_lightning.data.base import Reader, check_path, check_texts
-from seal_lightning.data.rows import Row, describe
 from seal_lightning.errors import ConfigError, DataError
-from seal_lightning.extras import install
+from seal_lightning.files.extras import install
+from seal_lightning.files.rows import Row, describe
 from seal_lightning.tasks.arc.grids import COLOURS, MAX_SIDE, Grid, GridError, make_grid
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of
 from seal_lightning.types import Context

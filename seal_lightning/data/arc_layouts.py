@@ -18,10 +18,10 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
-from seal_lightning.bounded import parse_json
-from seal_lightning.contained import contained
-from seal_lightning.data.rows import Row, read_rows
 from seal_lightning.errors import DataError, check_count
+from seal_lightning.files.bounded import parse_json
+from seal_lightning.files.contained import contained
+from seal_lightning.files.rows import Row, read_rows
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
-from seal_lightning.data.rows import Row
 from seal_lightning.errors import ConfigError
-from seal_lightning.remembering import Remembers
+from seal_lightning.files.rows import Row
+from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Context
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
-from seal_lightning.bounded import parse_json
-from seal_lightning.data.rows import Row, describe
 from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.files.bounded import parse_json
+from seal_lightning.files.rows import Row, describe
 from seal_lightning.types import Context, Query
 
 PASSAGES, QUESTIONS, ANSWERS = ("passage", "context"), ("question",), ("answers", "answer")

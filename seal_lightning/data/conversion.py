@@ -22,12 +22,12 @@ from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from seal_lightning.bounded import check_archive, parse_json, read_bytes
 from seal_lightning.data.markdown import read_markdown
-from seal_lightning.data.rows import BEGINNING, read_text
 from seal_lightning.data.separated import named, separator_of, within
 from seal_lightning.errors import DataError
-from seal_lightning.extras import install
+from seal_lightning.files.bounded import check_archive, parse_json, read_bytes
+from seal_lightning.files.extras import install
+from seal_lightning.files.rows import BEGINNING, read_text
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from seal_lightning.data.base import Reader
 from seal_lightning.data.detect import reader_for
 from seal_lightning.errors import ConfigError, DataError, check_count
-from seal_lightning.remembering import Remembers
 from seal_lightning.seeding import derive_seed
+from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Context
 
 Split = Literal["train", "validation", "test", "predict"]

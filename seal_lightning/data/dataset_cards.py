@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from seal_lightning.bounded_yaml import load_yaml
-from seal_lightning.contained import contained
 from seal_lightning.errors import DataError
+from seal_lightning.files.bounded_yaml import load_yaml
+from seal_lightning.files.contained import contained
 
 CARDS = ("README.md", ".huggingface.yaml")
 PLACES = ("data_files", "data_dir")

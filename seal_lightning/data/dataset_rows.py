@@ -14,8 +14,8 @@ from seal_lightning.data import jsonl, seal_json
 from seal_lightning.data.base import Reader, check_path, unite
 from seal_lightning.data.columns import Columns, Reading, unpacked
 from seal_lightning.data.dataset_sources import Source, Table
-from seal_lightning.data.rows import Row
 from seal_lightning.errors import ConfigError, DataError, check_count
+from seal_lightning.files.rows import Row
 from seal_lightning.types import Context
 
 log = logging.getLogger(__name__)

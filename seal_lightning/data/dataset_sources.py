@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from seal_lightning.data.dataset_cards import check_cards, check_within
-from seal_lightning.data.rows import LINES, Row, read_rows, read_text
 from seal_lightning.data.separated import named, separator_of, within
 from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.files.rows import LINES, Row, read_rows, read_text
 
 log = logging.getLogger(__name__)
 

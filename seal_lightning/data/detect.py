@@ -15,7 +15,7 @@ from seal_lightning.data.json_forms import UnknownForm, has_squads_answers, read
 from seal_lightning.data.squad import Squad
 from seal_lightning.data.text_folder import TextFolder
 from seal_lightning.errors import DataError
-from seal_lightning.shipped import found
+from seal_lightning.files.shipped import found
 from seal_lightning.types import Context
 
 ABOUT = ("readme", "license", "licence", "contributing", "changelog", "notice", "code_of_conduct")

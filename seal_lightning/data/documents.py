@@ -13,18 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seal_lightning.bounded import parse_json
 from seal_lightning.data.base import Reader, scorable
 from seal_lightning.data.dataset_rows import DatasetRows, knows
 from seal_lightning.data.dataset_sources import is_saved, peek
 from seal_lightning.data.detect import reader_for
 from seal_lightning.data.formats import kind_of
 from seal_lightning.data.json_forms import UnknownForm
-from seal_lightning.data.rows import Row, decode, describe, read_rows
 from seal_lightning.data.splitting import split
 from seal_lightning.data.text_folder import Reading, TextFolder
 from seal_lightning.errors import ConfigError, DataError
-from seal_lightning.escaping import shortened
+from seal_lightning.files.bounded import parse_json
+from seal_lightning.files.rows import Row, decode, describe, read_rows
+from seal_lightning.text.escaping import shortened
 from seal_lightning.types import Context, Query
 
 STDIN = "-"

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pygments.lexers import get_all_lexers
 
-from seal_lightning.data.rows import LINES
+from seal_lightning.files.rows import LINES
 
 Kind = Literal["markdown", "text", "code", "table", "rows", "notebook", "html", "pdf", "docx", "epub"]
 

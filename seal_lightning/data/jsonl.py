@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seal_lightning.data.base import Reader, check_path, unite
-from seal_lightning.data.rows import Row, read_rows
+from seal_lightning.files.rows import Row, read_rows
 from seal_lightning.types import Context
 
 

@@ -18,8 +18,8 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from seal_lightning.bounded_yaml import load_yaml
 from seal_lightning.data.splitting import lines_of, without_blank_lines
+from seal_lightning.files.bounded_yaml import load_yaml
 
 MOST_TOML = 10_000  # characters: tomllib takes time with the square of the dots of a key
 LONGEST_TITLE = 200  # characters; what is longer and looks like a heading is a paragraph above a rule

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from seal_lightning.data.base import Reader, check_path, unite
-from seal_lightning.data.rows import Row, read_rows, read_text
+from seal_lightning.files.rows import Row, read_rows, read_text
 from seal_lightning.types import Context
 
 

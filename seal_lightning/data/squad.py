@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seal_lightning.data.base import Reader, check_path, unite
-from seal_lightning.data.rows import LINES, Row, read_rows
 from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.files.rows import LINES, Row, read_rows
 from seal_lightning.types import Context, Query
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from seal_lightning.data.base import Reader, check_texts
-from seal_lightning.data.grid_rules import FAMILIES, SPLITS, Shape, Split, draw_puzzle, draw_rule
 from seal_lightning.errors import ConfigError, DataError, check_count
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks.arc.puzzles import context_of
+from seal_lightning.tasks.arc.rules import FAMILIES, SPLITS, Shape, Split, draw_puzzle, draw_rule
 from seal_lightning.types import Context
 
 Difficulty = Literal["easy", "standard", "hard"]

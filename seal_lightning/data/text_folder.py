@@ -14,17 +14,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seal_lightning.bounded import read_bytes
-from seal_lightning.contained import contained
 from seal_lightning.data.base import Reader, check_path, unite
 from seal_lightning.data.conversion import MissingExtra, convert
 from seal_lightning.data.formats import ending, kind_of
 from seal_lightning.data.json_forms import UnknownForm, reader_for_json
 from seal_lightning.data.markdown import read_markdown
-from seal_lightning.data.rows import BEGINNING, NoRows, Row, decode, read_text
 from seal_lightning.data.splitting import without_blank_lines
 from seal_lightning.errors import ConfigError, DataError
-from seal_lightning.extras import install
+from seal_lightning.files.bounded import read_bytes
+from seal_lightning.files.contained import contained
+from seal_lightning.files.extras import install
+from seal_lightning.files.rows import BEGINNING, NoRows, Row, decode, read_text
 from seal_lightning.types import Context
 
 log = logging.getLogger(__name__)

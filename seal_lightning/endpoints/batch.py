@@ -19,9 +19,9 @@ from seal_lightning.endpoints.cache import Cache
 from seal_lightning.endpoints.failures import said_by
 from seal_lightning.endpoints.wire import Garbled, Reply, Request, parsed
 from seal_lightning.errors import ConfigError, EndpointError
-from seal_lightning.masking import known_secrets
-from seal_lightning.redaction import quoted
-from seal_lightning.saving import SavingError
+from seal_lightning.files.saving import SavingError
+from seal_lightning.text.masking import known_secrets
+from seal_lightning.text.redaction import quoted
 
 if TYPE_CHECKING:
     from seal_lightning.endpoints.connection import Connection

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from seal_lightning.bounded import parse_json
 from seal_lightning.endpoints.wire import Reply
 from seal_lightning.errors import ConfigError, reason_of
-from seal_lightning.foreign import sound
-from seal_lightning.ownership import taking_turns
-from seal_lightning.saving import SavingError, save_text
+from seal_lightning.files.bounded import parse_json
+from seal_lightning.files.ownership import taking_turns
+from seal_lightning.files.saving import SavingError, save_text
+from seal_lightning.text.foreign import sound
 
 log = logging.getLogger(__name__)
 

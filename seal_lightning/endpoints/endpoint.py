@@ -24,10 +24,10 @@ from seal_lightning.endpoints.options import check_options, check_request, host_
 from seal_lightning.endpoints.prices import find_price
 from seal_lightning.endpoints.wire import CHAT, TEXT, Reply, Request, make_request, messages, parsed, read_reply
 from seal_lightning.errors import ConfigError, SealError
-from seal_lightning.extras import install
-from seal_lightning.foreign import sound
-from seal_lightning.redaction import without, without_user
-from seal_lightning.remembering import Remembers
+from seal_lightning.files.extras import install
+from seal_lightning.stamps.arguments import Remembers
+from seal_lightning.text.foreign import sound
+from seal_lightning.text.redaction import without, without_user
 from seal_lightning.types import Prompt, Written
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urljoin
 
-from seal_lightning.bounded import parse_json
 from seal_lightning.errors import ConfigError, EndpointError, SealError
-from seal_lightning.redaction import QUOTED, quoted
+from seal_lightning.files.bounded import parse_json
+from seal_lightning.text.redaction import QUOTED, quoted
 
 RETRIED = {408, 409, 425, 429}  # and every status of 500 and above
 _DEEPEST = 10  # levels at which a refusal's words are looked for

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from seal_lightning.endpoints.keys import check_beside
 from seal_lightning.endpoints.wire import BESIDE_BODY
 from seal_lightning.errors import ConfigError
-from seal_lightning.redaction import secrets_in
+from seal_lightning.text.redaction import secrets_in
 
 _LONGEST_URL = 2000
 OURS = ("messages", "model", "n", "prompt", "stream", "timeout")  # not for `request`

@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 
-from seal_lightning.bounded import read_bytes
-from seal_lightning.bounded_yaml import load_yaml
 from seal_lightning.endpoints.wire import Reply
 from seal_lightning.errors import ConfigError
-from seal_lightning.shipped import found
+from seal_lightning.files.bounded import read_bytes
+from seal_lightning.files.bounded_yaml import load_yaml
+from seal_lightning.files.shipped import found
 
 _NEEDED, _OPTIONAL = ("input", "output"), ("cached_input", "batch")
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seal_lightning.bounded import parse_json
-from seal_lightning.foreign import sound
-from seal_lightning.redaction import QUOTED
+from seal_lightning.files.bounded import parse_json
+from seal_lightning.text.foreign import sound
+from seal_lightning.text.redaction import QUOTED
 from seal_lightning.types import Prompt
 
 CHAT, TEXT = "/chat/completions", "/completions"

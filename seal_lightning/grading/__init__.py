@@ -5,7 +5,7 @@ The built-in graders have short names; one of the user's own is an object made f
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.grading.base import Answer, Grader, Verdict, checked
-from seal_lightning.grading.calibrated import Calibrated
+from seal_lightning.grading.calibrated.grader import Calibrated
 from seal_lightning.grading.contains import Contains
 from seal_lightning.grading.judge import Judge
 from seal_lightning.grading.recall import Recall, new_content_recall

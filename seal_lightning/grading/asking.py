@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, GradingError
-from seal_lightning.thoughts import cut_thoughts
+from seal_lightning.text.thoughts import cut_thoughts
 from seal_lightning.types import Chooser, Prompt, Usage
 
 AT_ONCE = 64  # prompts for the policy between two reports of progress

@@ -15,7 +15,7 @@ from numbers import Real
 from seal_lightning.errors import ConfigError, GradingError
 from seal_lightning.grading.scripts import has_other_letters
 from seal_lightning.grading.stems import script_of
-from seal_lightning.remembering import Remembers
+from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Chooser, Usage
 
 log = logging.getLogger(__name__)

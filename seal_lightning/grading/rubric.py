@@ -14,7 +14,7 @@ from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
 from seal_lightning.grading.asking import decide
 from seal_lightning.grading.base import Verdict
-from seal_lightning.remembering import Remembers
+from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Chooser, Context, Prompt, Usage
 
 MARKS = ("1", "2", "3", "4", "5")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from seal_lightning.lab.lines import Style, write_edit, write_line
 from seal_lightning.lab.world import ATTRIBUTES, Fact, Wording, facts_of, names_of, write_passage, write_title
-from seal_lightning.policy import Policy
+from seal_lightning.policy.policy import Policy
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Knowledge
 from seal_lightning.types import Context, Prompt, Query

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from seal_lightning.bounded import parse_json
+from seal_lightning.files.bounded import parse_json
 
 ALL = "all"  # the folder of the adapter that learnt all documents
 

@@ -12,11 +12,11 @@ from statistics import fmean
 from rapidfuzz import fuzz, process
 
 from seal_lightning.errors import RESUME
+from seal_lightning.m_step.selection import group_rollouts
 from seal_lightning.report.measure import Measured
 from seal_lightning.report.settings import lookup, plain
-from seal_lightning.selection import group_rollouts
+from seal_lightning.results.verdict import said
 from seal_lightning.types import EditOutcome, Rollout
-from seal_lightning.verdict import said
 
 FLAT = 0.5  # share of contexts without spread from which choosing is mostly by chance
 ALIKE = 95.0  # of 100, rapidfuzz's ratio: two texts that differ in a word of twenty

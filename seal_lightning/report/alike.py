@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from seal_lightning.pairing import pair_contexts
 from seal_lightning.report.measure import Measured
 from seal_lightning.report.settings import flat, plain
+from seal_lightning.results.pairing import pair_contexts
 from seal_lightning.types import Rollout
 
 NAMED = 3  # runs that are named with a value

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from seal_lightning.evaluation import Row
 from seal_lightning.report.groups import Level
 from seal_lightning.report.measure import Measured, Quartiles, RoundFigures
-from seal_lightning.retention import RetentionMatrix
+from seal_lightning.results.accuracy import Row
+from seal_lightning.results.retention import RetentionMatrix
 from seal_lightning.types import RolloutGroup
 
 HEIGHT = 190  # of a chart over rounds, pixels

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from seal_lightning.report.charts import GroupsFigure, groups_figure
 from seal_lightning.report.groups import Contrast, Group, Level, contrast
-from seal_lightning.tables import table
+from seal_lightning.results.markdown import table
 
 HEAD = ("setting", "runs", "by itself", "before training", "own edits", "where", "95 % interval", "against the first")
 

@@ -17,11 +17,11 @@ from math import sqrt
 from statistics import fmean, stdev, variance
 from typing import Any, Literal
 
-from seal_lightning.escaping import shortened
-from seal_lightning.evaluation import bootstrap_interval, group_by_context
-from seal_lightning.pairing import Pairing, pair_contexts
 from seal_lightning.report.read import Run
 from seal_lightning.report.settings import flat, lookup, plain
+from seal_lightning.results.accuracy import bootstrap_interval, group_by_context
+from seal_lightning.results.pairing import Pairing, pair_contexts
+from seal_lightning.text.escaping import shortened
 from seal_lightning.types import Rollout
 
 Unit = Literal["seeds", "contexts"]

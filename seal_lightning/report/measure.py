@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from statistics import fmean, median, quantiles
 from typing import Any, Literal
 
-from seal_lightning.evaluation import (
+from seal_lightning.m_step.selection import ABOVE, best_of, group_rollouts, lot_of, without_merit
+from seal_lightning.report.read import Run
+from seal_lightning.report.settings import lookup
+from seal_lightning.results.accuracy import (
     Row,
     accuracy_table,
     bootstrap_interval,
@@ -23,15 +26,12 @@ from seal_lightning.evaluation import (
     rounds_table,
     total_usage,
 )
-from seal_lightning.figures import Figures, Rewards, figures_of, rewards_of
-from seal_lightning.left_out import added, render_left_out, total_left_out
-from seal_lightning.pairing import titles_of
-from seal_lightning.report.read import Run
-from seal_lightning.report.settings import lookup
-from seal_lightning.selection import ABOVE, best_of, group_rollouts, lot_of, without_merit
+from seal_lightning.results.edits import Figures, Rewards, figures_of, rewards_of
+from seal_lightning.results.left_out import added, render_left_out, total_left_out
+from seal_lightning.results.pairing import titles_of
+from seal_lightning.results.typical import typical_pair
+from seal_lightning.results.verdict import said
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup, Usage
-from seal_lightning.typical import typical_pair
-from seal_lightning.verdict import said
 
 Change = Literal["won", "lost", "right", "wrong"]
 State = Literal["finished", "unfinished", "begun", "published"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from seal_lightning.bounded import parse_json, read_bytes
-from seal_lightning.contained import contained
 from seal_lightning.errors import DataError
+from seal_lightning.files.bounded import parse_json, read_bytes
+from seal_lightning.files.contained import contained
 from seal_lightning.report.read import Run, read
 
 SWEEP = "sweep.json"  # the state of a sweep, beside its runs

@@ -24,9 +24,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from seal_lightning import __version__
-from seal_lightning.escaping import markdown_cell, shortened, visible
-from seal_lightning.evaluation import Row, render_usage
-from seal_lightning.left_out import render_left_out
 from seal_lightning.report import charts
 from seal_lightning.report.adapted import DocumentRow, documents_of
 from seal_lightning.report.advice import Advice, advise
@@ -44,7 +41,10 @@ from seal_lightning.report.groups import group_runs
 from seal_lightning.report.measure import Measured, measure
 from seal_lightning.report.read import Run
 from seal_lightning.report.settings import flat, lookup, plain
-from seal_lightning.retention import RetentionMatrix, render_summary
+from seal_lightning.results.accuracy import Row, render_usage
+from seal_lightning.results.left_out import render_left_out
+from seal_lightning.results.retention import RetentionMatrix, render_summary
+from seal_lightning.text.escaping import markdown_cell, shortened, visible
 
 CONFIG = 60_000  # characters of a configuration that are shown
 CELL = 300  # of a text in a Markdown table

@@ -13,12 +13,12 @@ from textwrap import wrap
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from seal_lightning.escaping import visible
-from seal_lightning.evaluation import Row, rounds_table
-from seal_lightning.journal import read_validations
-from seal_lightning.saving import save_text
+from seal_lightning.files.saving import save_text
+from seal_lightning.records.journal import read_validations
+from seal_lightning.results.accuracy import Row, rounds_table
+from seal_lightning.results.typical import edits_by_context, passage_of, typical_pair
+from seal_lightning.text.escaping import visible
 from seal_lightning.types import Rollout
-from seal_lightning.typical import edits_by_context, passage_of, typical_pair
 
 CARDS = 3  # rounds that are shown: the first, one in the middle, the last
 WIDTH, CARD, GAP = 952, 296, 16

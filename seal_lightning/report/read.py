@@ -17,21 +17,21 @@ from typing import Any
 
 import yaml
 
-from seal_lightning.bounded import check_plain, parse_json, read_bytes
-from seal_lightning.bounded_yaml import load_yaml, place_of
-from seal_lightning.contained import contained
 from seal_lightning.errors import DataError
-from seal_lightning.journal import unfinished_units
-from seal_lightning.left_out import MISSING
-from seal_lightning.recorded import Entry, NothingFinished, read_entries
-from seal_lightning.redaction import without_secrets
+from seal_lightning.files.bounded import check_plain, parse_json, read_bytes
+from seal_lightning.files.bounded_yaml import load_yaml, place_of
+from seal_lightning.files.contained import contained
+from seal_lightning.records.entries import Entry, NothingFinished, read_entries
+from seal_lightning.records.journal import unfinished_units
 from seal_lightning.report.adapted import Adapter, read_adapter
-from seal_lightning.retention import FILE as RETENTION
-from seal_lightning.retention import RetentionMatrix, read_matrices
+from seal_lightning.results.left_out import MISSING
+from seal_lightning.results.retention import FILE as RETENTION
+from seal_lightning.results.retention import RetentionMatrix, read_matrices
+from seal_lightning.results.verdict import FILE as SELECTION
+from seal_lightning.results.verdict import Selection
+from seal_lightning.results.verdict import read as read_selection
+from seal_lightning.text.redaction import without_secrets
 from seal_lightning.types import Rollout
-from seal_lightning.verdict import FILE as SELECTION
-from seal_lightning.verdict import Selection
-from seal_lightning.verdict import read as read_selection
 
 TABLES = ("fit", "test", "validation")
 FILES = ("config*.yaml", "settings*.yaml", *(f"{name}.{kind}" for name in TABLES for kind in ("json", "md")), RETENTION)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.inner_loop import TrainedBank
-from seal_lightning.policy import Policy
-from seal_lightning.remembering import Remembers
+from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import generate_all, is_cut
+from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Prompt
 
 

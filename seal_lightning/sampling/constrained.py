@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.extras import install
-from seal_lightning.policy import Policy
+from seal_lightning.files.extras import install
+from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import Choose, stop_tokens
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
-from seal_lightning.policy import Policy
+from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.sampler import (
     Sample,
     Sampler,

@@ -15,10 +15,10 @@ from typing import Protocol
 import torch
 
 from seal_lightning.errors import ModelError
-from seal_lightning.finite import rows_finite
-from seal_lightning.isolation import PADDED, AnsweringWay, answering_way
-from seal_lightning.memory import in_parts
-from seal_lightning.policy import Policy
+from seal_lightning.inner_loop.isolation import PADDED, AnsweringWay, answering_way
+from seal_lightning.models.finite import rows_finite
+from seal_lightning.models.memory import in_parts
+from seal_lightning.policy.policy import Policy
 
 Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 _GONE = 0.2  # share of a batch that has ended before it is made smaller: that copies the cache

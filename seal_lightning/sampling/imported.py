@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from seal_lightning.data.base import check_path, context_id
-from seal_lightning.data.rows import Row, read_rows
 from seal_lightning.errors import DataError
-from seal_lightning.foreign import sound
-from seal_lightning.pairing import MARK
-from seal_lightning.policy import Policy
+from seal_lightning.files.rows import Row, read_rows
+from seal_lightning.policy.policy import Policy
+from seal_lightning.results.pairing import MARK
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, written_sample
+from seal_lightning.text.foreign import sound
 
 
 class ImportedEdits(Sampler):

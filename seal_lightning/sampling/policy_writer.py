@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from seal_lightning.errors import ModelError
-from seal_lightning.isolation import AnsweringWay, answering_way
-from seal_lightning.isolation.rows import last_logits
-from seal_lightning.memory import in_parts
-from seal_lightning.policy import Policy
+from seal_lightning.inner_loop.isolation import AnsweringWay, answering_way
+from seal_lightning.inner_loop.isolation.rows import last_logits
+from seal_lightning.models.memory import in_parts
+from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import generate_all, is_cut
 from seal_lightning.types import Prompt, Written
 

@@ -16,10 +16,10 @@ import torch
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.policy import Policy
-from seal_lightning.remembering import Remembers
+from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.constrained import SchemaMasks, load_llguidance
 from seal_lightning.sampling.generation import Choose, generate_all, is_cut, most_likely
+from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Context, Prompt, Usage
 
 

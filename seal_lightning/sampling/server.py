@@ -22,17 +22,17 @@ from uuid import uuid4
 
 import torch
 
-from seal_lightning.adapters import LoRA, bank_lora, save_lora, stack
-from seal_lightning.adapters.bank import linear_layers
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, EndpointError, ModelError, SealError
-from seal_lightning.inner_loop import TrainedBank
-from seal_lightning.policy import Policy
-from seal_lightning.redaction import quoted
-from seal_lightning.remembering import Remembers
+from seal_lightning.inner_loop.bank import linear_layers
+from seal_lightning.inner_loop.export import LoRA, bank_lora, save_lora, stack
+from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.answering import Answerer, Answers, Asked
 from seal_lightning.sampling.generation import stop_tokens
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, check_sampling, written_sample
+from seal_lightning.stamps.arguments import Remembers
+from seal_lightning.text.redaction import quoted
 from seal_lightning.types import Written
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from seal_lightning.remembering import Remembers
-from seal_lightning.thoughts import UNFINISHED, cut_thoughts
+from seal_lightning.stamps.arguments import Remembers
+from seal_lightning.text.thoughts import UNFINISHED, cut_thoughts
 from seal_lightning.types import Context, Prediction, Prompt, Query, Rollout, SelfEdit, TrainingSequence
 
 

@@ -14,9 +14,9 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from seal_lightning.errors import SealError, reason_of
-from seal_lightning.escaping import shortened
-from seal_lightning.masking import masked
-from seal_lightning.saving import disk_error
+from seal_lightning.files.saving import disk_error
+from seal_lightning.text.escaping import shortened
+from seal_lightning.text.masking import masked
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from seal_lightning.evaluation import Row
+from seal_lightning.results.accuracy import Row
 from seal_lightning.trackers.base import Table
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from seal_lightning.escaping import markdown_cell
+from seal_lightning.text.escaping import markdown_cell
 from seal_lightning.trackers.base import Cell, Table, Tracker
 
 LONGEST = 300  # characters of a cell, as in the tables of the run folder

@@ -7,8 +7,8 @@ import pytest
 
 from seal_lightning.callbacks import CheckpointSelection
 from seal_lightning.cli import main
+from seal_lightning.results.verdict import read
 from seal_lightning.types import Rollout
-from seal_lightning.verdict import read
 
 DEBUG = "configs/debug/random.yaml"
 CONTEXTS = [f"context {number}" for number in range(8)]

@@ -7,7 +7,7 @@ import fault_injection
 import pytest
 
 from seal_lightning.cli import main
-from seal_lightning.retention import read_matrices
+from seal_lightning.results.retention import read_matrices
 
 CALLBACK = "seal_lightning.callbacks.Retention"
 

@@ -6,7 +6,7 @@ import pytest
 
 from seal_lightning.callbacks import RolloutTable
 from seal_lightning.errors import ConfigError
-from seal_lightning.selection import group_rollouts
+from seal_lightning.m_step.selection import group_rollouts
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 

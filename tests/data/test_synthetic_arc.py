@@ -6,11 +6,11 @@ import jsonargparse
 import pytest
 
 from seal_lightning.data import Reader
-from seal_lightning.data.grid_rules import SPLITS, Rule, Step
 from seal_lightning.data.synthetic_arc import SyntheticArc
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.tasks.arc.edit import ArcLimits, read_edit
 from seal_lightning.tasks.arc.puzzles import puzzle_of
+from seal_lightning.tasks.arc.rules import SPLITS, Rule, Step
 from seal_lightning.tasks.arc.task import ArcTask
 
 

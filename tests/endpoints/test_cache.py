@@ -13,7 +13,7 @@ import pytest
 from seal_lightning.endpoints.cache import DEFAULT, Cache, cache_folder
 from seal_lightning.endpoints.wire import Reply
 from seal_lightning.errors import ConfigError, EndpointError
-from seal_lightning.saving import SavingError
+from seal_lightning.files.saving import SavingError
 from seal_lightning.types import Prompt, Usage
 
 KEY = "ab" * 20

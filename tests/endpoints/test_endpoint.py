@@ -14,7 +14,7 @@ from seal_lightning.cli import main
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.endpoints.options import host_of
 from seal_lightning.errors import ConfigError
-from seal_lightning.rollouts import describe
+from seal_lightning.fit.units import describe
 from seal_lightning.types import Prompt, Usage, Written
 
 

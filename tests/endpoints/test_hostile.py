@@ -14,7 +14,7 @@ import pytest
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.endpoints.connection import Connection
 from seal_lightning.errors import ConfigError, EndpointError
-from seal_lightning.streams import standard_streams
+from seal_lightning.processes.streams import standard_streams
 from seal_lightning.types import Prompt, Usage, Written
 
 KEY = "sk-planted-0123456789abcdef"

@@ -7,8 +7,8 @@ import pytest
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
-from seal_lightning.redaction import without_secrets
-from seal_lightning.rollouts import describe
+from seal_lightning.fit.units import describe
+from seal_lightning.text.redaction import without_secrets
 from seal_lightning.types import Prompt
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from seal_lightning.endpoints.failures import said_by
 from seal_lightning.endpoints.wire import Garbled, read_reply
-from seal_lightning.redaction import quoted
+from seal_lightning.text.redaction import quoted
 
 WHOLE = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop", "text": "x"}],

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from seal_lightning.cli import main
-from seal_lightning.journal import read_fit
+from seal_lightning.records.journal import read_fit
 
 KEY = "sk-planted-7c1e55aa90"
 PRICES = {"input": 2.0, "output": 8.0}

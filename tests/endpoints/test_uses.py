@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 from endpoints import NAMES, FaultProxy, only
 
+from seal_lightning.e_step.own_queries import Questioner
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, EndpointError, GradingError
 from seal_lightning.grading import Answer, Judge, Rubric
 from seal_lightning.lab.data import LabPassages
-from seal_lightning.policy import Policy
-from seal_lightning.questions import Questioner
+from seal_lightning.models.random_models import build_tiny
+from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import EndpointSampler, SampleRequest
 from seal_lightning.tasks import Knowledge
-from seal_lightning.tiny import build_tiny
 from seal_lightning.types import Usage
 
 ANSWERS = [

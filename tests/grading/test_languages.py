@@ -6,10 +6,10 @@ import unicodedata
 
 import pytest
 
+from seal_lightning.e_step.own_queries import Questioner
 from seal_lightning.grading import F1, Answer, Calibrated, Contains, ExactMatch, Recall
 from seal_lightning.grading.scripts import asks, count_words, has_other_letters, with_plain_marks
 from seal_lightning.grading.words import content_words, words
-from seal_lightning.questions import Questioner
 from seal_lightning.tasks import Knowledge
 from seal_lightning.tasks.edit_parsers import lines, questions, strip_enumerator
 from seal_lightning.types import Context

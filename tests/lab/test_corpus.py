@@ -5,7 +5,7 @@ import re
 
 from seal_lightning.lab.corpus import Corpus
 from seal_lightning.lab.world import BY_NAME, FIRST, SECOND, Fact, split_of
-from seal_lightning.policy import Policy
+from seal_lightning.policy.policy import Policy
 from seal_lightning.tasks import Knowledge
 from seal_lightning.types import Context, Query
 

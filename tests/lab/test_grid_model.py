@@ -8,15 +8,15 @@ import yaml
 
 from seal_lightning.cli import main
 from seal_lightning.data import SyntheticArc
-from seal_lightning.e_step import EStep, Plan
+from seal_lightning.e_step.step import EStep, Plan
 from seal_lightning.grading import Reward
-from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.journal import read_validations
-from seal_lightning.lab.grids.corpus import SEAMS, GridCorpus
-from seal_lightning.lab.grids.pretrain import solved
+from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.lab.making.grid_corpus import SEAMS, GridCorpus
+from seal_lightning.lab.making.grids import solved
 from seal_lightning.lab.tokenizer import build_tokenizer
-from seal_lightning.model import SHIPPED, ModelSource, load_model
-from seal_lightning.policy import Policy
+from seal_lightning.models.loading import SHIPPED, ModelSource, load_model
+from seal_lightning.policy.policy import Policy
+from seal_lightning.records.journal import read_validations
 from seal_lightning.sampling import WrittenEdits
 from seal_lightning.tasks.arc import ArcTask, GridMatch
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from seal_lightning.cli import main
-from seal_lightning.evaluation import evaluation_means
-from seal_lightning.journal import read_validations
+from seal_lightning.records.journal import read_validations
+from seal_lightning.results.accuracy import evaluation_means
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
 SMALL = {

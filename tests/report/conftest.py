@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from seal_lightning.journal import Journal
+from seal_lightning.records.journal import Journal
 from seal_lightning.types import Rollout
 
 PLAIN = Rollout(

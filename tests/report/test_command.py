@@ -12,11 +12,11 @@ import pytest
 from markdown_it import MarkdownIt
 
 from seal_lightning.cli import main
-from seal_lightning.pairing import digest_of
 from seal_lightning.report import page
 from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
-from seal_lightning.retention import Stream, average, write_matrices
+from seal_lightning.results.pairing import digest_of
+from seal_lightning.results.retention import Stream, average, write_matrices
 
 CONFIG = Path(str(files("seal_lightning.configs") / "debug" / "random.yaml"))
 

@@ -6,10 +6,10 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from seal_lightning.pairing import digest_of
 from seal_lightning.report.group_tables import render_figure, render_groups
 from seal_lightning.report.groups import contrast, group_runs, t_interval, t_quantile
 from seal_lightning.report.read import read
+from seal_lightning.results.pairing import digest_of
 
 
 def settings(config, **changes):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from seal_lightning.m_step.selection import group_rollouts
 from seal_lightning.report.charts import Dot, Tick, intervals, level, scale_over, strips_of, trend_of
 from seal_lightning.report.measure import (
     DirectiveValue,
@@ -13,8 +14,7 @@ from seal_lightning.report.measure import (
 )
 from seal_lightning.report.read import read
 from seal_lightning.report.settings import flat, plain
-from seal_lightning.retention import RetentionMatrix
-from seal_lightning.selection import group_rollouts
+from seal_lightning.results.retention import RetentionMatrix
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as xml
 from dataclasses import replace
 
-from seal_lightning.journal import Journal
+from seal_lightning.records.journal import Journal
 from seal_lightning.report.picture import draw, save_picture
 from seal_lightning.types import Rollout
 

@@ -9,18 +9,18 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from seal_lightning.e_step import EStep, Plan
+from seal_lightning.e_step.step import EStep, Plan
 from seal_lightning.errors import ConfigError
 from seal_lightning.grading import Contains, Reward
-from seal_lightning.inner_loop import InnerLoop
+from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.lab.tokenizer import build_tokenizer
-from seal_lightning.model import ModelSource, load_model
-from seal_lightning.policy import Policy
+from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.random_models import build_tiny, byte_tokenizer
+from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import EndpointSampler, LocalSampler, SampleRequest
 from seal_lightning.sampling.constrained import SchemaMasks
 from seal_lightning.sampling.generation import most_likely
 from seal_lightning.tasks import Knowledge
-from seal_lightning.tiny import build_tiny, byte_tokenizer
 from seal_lightning.types import Context
 
 pytest.importorskip("llguidance")

@@ -4,8 +4,8 @@ import jsonargparse
 import pytest
 import yaml
 
+from seal_lightning.fit.module import SEALModule
 from seal_lightning.grading import F1, Grader, Recall, Reward
-from seal_lightning.module import SEALModule
 from seal_lightning.tasks import EDIT_KINDS, DirectiveLimits, EditKind, Knowledge, Task
 from seal_lightning.types import Prompt, SelfEdit, TrainingSequence
 

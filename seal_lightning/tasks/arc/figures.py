@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from seal_lightning.evaluation import bootstrap_interval, group_by_context
+from seal_lightning.results.accuracy import bootstrap_interval, group_by_context
 from seal_lightning.tasks.arc.answers import TRIES, candidates, ranking, reason_of, right_answers
 from seal_lightning.tasks.arc.augmentations import FAMILIES
 from seal_lightning.tasks.arc.edit import LOSSES, SCHEMA

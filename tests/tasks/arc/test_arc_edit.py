@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.policy import Policy
+from seal_lightning.models.random_models import build_tiny
+from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import LocalSampler, SampleRequest
 from seal_lightning.tasks.arc.edit import REASONS, SCHEMA, ArcEdit, ArcLimits, read_edit, write_edit
-from seal_lightning.tiny import build_tiny
 from seal_lightning.types import Context
 
 LIMITS = ArcLimits(learning_rate=(1e-5, 1e-2), epochs=(1, 10))

@@ -6,17 +6,17 @@ from dataclasses import replace
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from seal_lightning.e_step import EStep, Plan
+from seal_lightning.e_step.step import EStep, Plan
 from seal_lightning.errors import ConfigError, DataError, ModelError
 from seal_lightning.grading import Reward
-from seal_lightning.inner_loop import InnerLoop
-from seal_lightning.policy import Policy
+from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.models.random_models import build_tiny
+from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import Sample, Sampler
 from seal_lightning.tasks.arc.answers import GridMatch
 from seal_lightning.tasks.arc.edit import SCHEMA, ArcLimits
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of, input_of
 from seal_lightning.tasks.arc.task import ArcTask
-from seal_lightning.tiny import build_tiny
 from seal_lightning.types import Context, Directives, Prompt, Query, SelfEdit, TrainingSequence
 
 SWAP = context_of(

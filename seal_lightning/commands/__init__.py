@@ -1,0 +1,1 @@
+"""The commands of `seal`, a module or a folder each."""

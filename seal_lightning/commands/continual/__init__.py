@@ -1,0 +1,30 @@
+"""`seal continual`: contexts learnt one after another, what is left of the earlier ones, and what helps (section 5).
+
+    data -> orders and seeds -> streams, plain and with each countermeasure -> retention matrices -> one table
+
+A countermeasure of your own subclasses `Countermeasure`. Left out: streams side by side on several devices.
+"""
+
+from seal_lightning.commands.continual.base import Countermeasure, Learnt, Sequences
+from seal_lightning.commands.continual.command import main
+from seal_lightning.commands.continual.countermeasures import (
+    BoundedNorm,
+    Consolidation,
+    KLToBase,
+    NullSpace,
+    Orthogonal,
+    Replay,
+)
+
+__all__ = [
+    "BoundedNorm",
+    "Consolidation",
+    "Countermeasure",
+    "KLToBase",
+    "Learnt",
+    "NullSpace",
+    "Orthogonal",
+    "Replay",
+    "Sequences",
+    "main",
+]

@@ -1,0 +1,540 @@
+"""The commands behind `seal`, on LightningCLI: the parser, what is built from it, and what is said at the end.
+
+Each command takes the same groups: `trainer`, `model`, `data`, `filter`, `checkpoint`, `table`, `progress`. They are
+kept apart from `cli.py` because everything here needs Lightning, torch and transformers.
+"""
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from transformers.utils import logging as transformers_logging
+
+from seal_lightning.callbacks import CheckpointSelection
+from seal_lightning.cli import COMMANDS
+from seal_lightning.commands.help_order import order_groups
+from seal_lightning.commands.logger_options import need_no_folder, place_loggers
+from seal_lightning.commands.model_class import chosen_class, imported, with_class
+from seal_lightning.commands.predicted import save_answers, save_edits
+from seal_lightning.commands.run_folders import is_first_process, new_start, newest_after, requeued, resumed
+from seal_lightning.commands.selection_words import tell_selection
+from seal_lightning.data import SEALDataModule
+from seal_lightning.e_step.predictions import predict
+from seal_lightning.errors import ConfigError, SealError, Stopped
+from seal_lightning.files.saving import SavingError, disk_error, save_text
+from seal_lightning.fit.callback_groups import GROUPS, choose
+from seal_lightning.fit.ending_words import dev_run_said, early_end_said, limits_said
+from seal_lightning.fit.module import SEALModule
+from seal_lightning.fit.run_config import SaveConfigBesideRun, plain_settings
+from seal_lightning.fit.trainer import SEALTrainer
+from seal_lightning.options.config_files import naming_files, sections_of
+from seal_lightning.options.mistakes import Given, explain, located, one_line
+from seal_lightning.options.parser import (
+    Parser,
+    ParserError,
+    named_options,
+    plain_options,
+    refuse_nulls,
+    without_backspaces,
+)
+from seal_lightning.options.texts_as_given import TextsAsGiven
+from seal_lightning.options.working_folder import find_modules_here
+from seal_lightning.processes.stopping import work_begins
+from seal_lightning.progress.screen import Screen
+from seal_lightning.records.journal import read_fit
+from seal_lightning.results.accuracy import render_usage, total_usage
+from seal_lightning.results.left_out import render_left_out, total_left_out
+from seal_lightning.results.verdict import Selection
+from seal_lightning.results.verdict import read as read_selection
+from seal_lightning.results.verdict import said as said_of
+from seal_lightning.sharing.fit import EXPORTS, add_test_results
+from seal_lightning.sharing.hub import Destination, Export, add_hub, destination_of, upload
+from seal_lightning.text.escaping import visible
+from seal_lightning.types import Rollout
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+log = logging.getLogger(__name__)
+
+
+def run_command(
+    args: Sequence[str],
+    files: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    *,
+    kind: "type[SEALCLI] | None" = None,
+) -> "SEALCLI":
+    """Parse `args` and run their command; returns what did it.
+
+    Args:
+        args: The command and its options.
+        files: What is in the config files that they name.
+        kind: The class that does it.
+
+    Raises:
+        ConfigError: An option is unknown or has a value that cannot work.
+    """
+    set_log_level("warning")
+    find_modules_here(args, files)
+    model, args = chosen_class(args, files)
+    with quiet_threads(), ExitStack() as held:
+        return (kind or SEALCLI)(model, args=Arguments(args, files), held=held, **_of_command(args[0]))
+
+
+def _of_command(command: str) -> dict[str, Any]:
+    """The arguments of `SEALCLI` that are the same whatever is on the command line."""
+    usage = f"seal {command} [--config FILE ...] [--KEY VALUE ...]"
+    return {
+        "datamodule_class": SEALDataModule,
+        "subclass_mode_data": True,
+        "trainer_class": SEALTrainer,
+        "parser_class": SEALParser,
+        "parser_kwargs": {command: {"description": COMMANDS[command], "usage": usage}},
+        "save_config_callback": SaveConfigBesideRun,
+        "save_config_kwargs": {"save_to_log_dir": False},
+        "seed_everything_default": False,
+        "auto_configure_optimizers": False,
+        "load_from_checkpoint_support": False,
+        "command": command,
+    }
+
+
+LIBRARIES = "lightning lightning.pytorch lightning.fabric transformers peft huggingface_hub bitsandbytes".split()
+LIBRARIES += ["mlflow", "alembic"]
+
+
+def set_log_level(level: LogLevel) -> None:
+    """Of our own loggers; other libraries speak up only with `info` and `debug`.
+
+    Their loggers set levels of their own when they are imported, so this comes after it.
+    """
+    number = getattr(logging, level.upper())
+    logging.getLogger("seal_lightning").setLevel(number)
+    others = max(number, logging.ERROR) if level in ("warning", "error") else number
+    for name in LIBRARIES:
+        logging.getLogger(name).setLevel(others)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(
+        min(number, logging.INFO)
+    )  # reports, which were asked for
+    if level == "debug":
+        transformers_logging.enable_progress_bar()
+    else:
+        transformers_logging.disable_progress_bar()
+
+
+@contextmanager
+def quiet_threads() -> Iterator[None]:
+    """What a logger's thread dies of on a full disk is told by who waits for it; others show their tracebacks."""
+    before = threading.excepthook
+
+    def told(what: Any) -> None:
+        if what.exc_value is None or disk_error(what.exc_value) is None:
+            before(what)
+
+    threading.excepthook = told
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+class Arguments(list[str]):
+    """The command line, with what is in its config files."""
+
+    def __init__(self, args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> None:
+        super().__init__(args)
+        self.files = files
+
+
+class SEALParser(LightningArgumentParser, TextsAsGiven):
+    """Raises instead of printing its usage, and takes options by their full names only."""
+
+    error = Parser.error
+    _get_option_tuples = Parser._get_option_tuples
+    model_class: type[SEALModule] = SEALModule
+
+    def format_help(self) -> str:
+        return without_backspaces(super().format_help())
+
+    def dump(self, namespace: Namespace, format: str = "parser_mode", **options: Any) -> str:
+        """As jsonargparse's, with the class of the module where it is not ours."""
+        text = super().dump(namespace, format=format, **options)
+        if self.model_class is SEALModule:
+            return text
+        config = with_class(yaml.safe_load(text) or {}, self.model_class)
+        return json.dumps(config) if format.startswith("json") else yaml.safe_dump(config, sort_keys=False)
+
+    def add_class_arguments(self, theclass: Any, *args: Any, **options: Any) -> Any:
+        """As jsonargparse's; a logger that is told no folder writes into the run's."""
+        added = super().add_class_arguments(theclass, *args, **options)
+        if isinstance(theclass, type) and issubclass(theclass, Logger):
+            need_no_folder(self._actions)
+        return added
+
+
+class SEALCLI(LightningCLI):
+    """LightningCLI with SEAL's groups of options and its own last words."""
+
+    trainer: SEALTrainer
+    model: SEALModule
+    datamodule: SEALDataModule
+    destination: Destination | None = None  # of what a fit exports, on the hub
+
+    # -- options ---------------------------------------------------------------------------------------------------
+
+    def __init__(self, *args: Any, command: str, held: ExitStack, **kwargs: Any) -> None:
+        self.command, self.held, self.arguments = command, held, kwargs["args"]
+        super().__init__(*args, **kwargs)  # which does everything
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command and what of the trainer's method is none of its options; other commands would take time only."""
+        everywhere = {"model", "datamodule", "weights_only"}
+        skipped = {
+            "fit": everywhere | {"train_dataloaders", "val_dataloaders"},
+            "validate": everywhere | {"dataloaders", "verbose"},
+            "test": everywhere | {"dataloaders", "verbose"},
+            "predict": everywhere | {"dataloaders", "return_predictions"},
+        }
+        return {self.command: skipped[self.command]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        if isinstance(parser, SEALParser):
+            kind: Any = self._model_class
+            parser.model_class = kind
+        parser.add_argument(
+            "--log_level", type=LogLevel, default="warning", help="Detail of the log; debug shows tracebacks."
+        )
+        for name, kind in GROUPS.items():
+            parser.add_lightning_class_args(kind, name, subclass_mode=True, required=False)
+        add_hub(parser)
+        defaults = {  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
+            "data": {"class_path": "seal_lightning.data.SEALDataModule"},
+            "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"},
+            "checkpoint": {"class_path": "seal_lightning.callbacks.CheckpointSelection"},
+            "table": {"class_path": "seal_lightning.callbacks.RolloutTable"},
+            "progress": {"class_path": "seal_lightning.callbacks.EStepProgress"},
+            "trackers": {"class_path": "seal_lightning.callbacks.Trackers"},
+            "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
+            "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
+        }
+        options = {action.dest for action in parser._actions}  # a module of one's own may have fewer
+        parser.set_defaults({name: default for name, default in defaults.items() if name in options})
+
+    def _prepare_subcommand_parser(self, *args: Any, **options: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(*args, **options)
+        order_groups(parser)
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        actions = self._subcommand_parsers[args[0]]._actions
+        with naming_files(args, args.files):
+            try:
+                with sections_of(plain_options(actions)):
+                    self.config = parser.parse_args(args)
+            except ParserError as error:
+                raise ConfigError(explain(str(error), self._given(args))) from error
+        refuse_nulls(actions, self.config[args[0]], self._given(args))
+        grader = self.config[args[0]].get("model.grader")
+        if isinstance(grader, str) and "." in grader:  # the parser takes a class that it cannot import for a name
+            imported(self._given(args).where("model.grader"), grader)
+
+    def _given(self, args: Any) -> Given:
+        return Given(args[0], args, args.files, *named_options(self._subcommand_parsers[args[0]]._actions))
+
+    def _parse_ckpt_path(self) -> None:
+        """The command line outranks a checkpoint's hyper-parameters, which ours do not carry anyway."""
+
+    # -- building --------------------------------------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        work_begins()
+        options = self._get(self.config, "trainer")
+        run = str(options.default_root_dir)
+        set_log_level(self._get(self.config, "log_level"))
+        if visible(run) != run:  # TensorBoard writes no names that are not Unicode; others would act in what is shown
+            raise ConfigError(f"trainer.default_root_dir={run}: expected a name of visible characters: choose another")
+        if self.command == "fit":
+            if self._numbers_folder:
+                run = self._choose_folder(Path(run))
+            self.destination = destination_of(self.config["fit"], folder=run, ask=is_first_process())
+        elif self._numbers_folder and is_first_process():
+            self._say_newer(Path(run))
+        place_loggers(options, run)
+
+    @property
+    def _numbers_folder(self) -> bool:
+        """Whether the run folder gets a number where it must: it is from a configuration, or nobody named it."""
+        named = any(arg.partition("=")[0] == "--trainer.default_root_dir" for arg in self.arguments)
+        return not named and not self._get(self.config, "trainer").fast_dev_run
+
+    def _choose_folder(self, named: Path) -> str:
+        """Take a folder of its own for the fit, or that of the run that goes on."""
+        options, first = self.config[self.command], is_first_process()
+        settings = plain_settings(self._parser(self.command), options)
+        chosen = requeued(named, settings) if os.environ.get("SLURM_RESTART_COUNT") else None
+        if checkpoint := options.get("ckpt_path"):
+            chosen = resumed(named, settings, checkpoint=checkpoint)
+        elif chosen is None:
+            chosen = new_start(named, settings, self.held if first else None)
+        options.trainer.default_root_dir = str(chosen.folder)
+        if chosen.reason and first:
+            Screen().line(f"fit: {chosen.reason}")
+        return str(chosen.folder)
+
+    def _say_newer(self, run: Path) -> None:
+        """That a later fit of the same configuration lies elsewhere, where none of its run folders was named."""
+        own = {str((run / "config.yaml").resolve())}
+        named = {str(Path(path).resolve()) for path, _ in self.arguments.files}
+        if not named & own and (newer := newest_after(run)):
+            Screen().line(
+                f"{self.command}: of the run in {run}; a newer one is in {newer}: --config {newer / 'config.yaml'}"
+            )
+
+    def instantiate_classes(self) -> None:
+        with located(self.config[str(self.subcommand)].as_dict()):
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        try:
+            trainer: Any = super().instantiate_trainer(**kwargs)
+            trainer.follows_first = self.command == "fit" and self._numbers_folder
+            return trainer
+        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+            if isinstance(error, SealError):
+                raise
+            options = self._get(self.config, "trainer")
+            device = ", ".join(f"{name}={options[name]}" for name in ("accelerator", "devices", "strategy"))
+            raise ConfigError(f"trainer: {one_line(str(error))} ({device})") from error
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
+        """The groups are callbacks as a user's own are: null leaves one out, and so do flags and others of its kind."""
+        groups = dict(zip(self._parser(self.subcommand).callback_keys, callbacks, strict=True))
+        listed = config["callbacks"] or []
+        given = [listed] if isinstance(listed, Callback) else list(listed)
+        chosen = choose(config, given, groups, untouched=self._untouched(groups))
+        return super()._instantiate_trainer({**config, **chosen.flags, "callbacks": given}, chosen.callbacks)
+
+    def _untouched(self, groups: Iterable[str]) -> set[str]:
+        """The groups that are as the parser has them by default."""
+        defaults = self._parser(self.subcommand).get_defaults()
+        return {name for name in groups if self._get(self.config, name) == defaults[name]}
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """As Lightning's, with the run folder in one hand until the last table is written."""
+        with self.trainer.owning_folder():
+            super()._run_subcommand(subcommand)
+
+    def validate(self, **options: Any) -> None:
+        """As the trainer's, without Lightning's table of metrics above ours."""
+        self.trainer.validate(**options, verbose=False)
+
+    def test(self, **options: Any) -> None:
+        """As the trainer's, without Lightning's table of metrics above ours."""
+        self.trainer.test(**options, verbose=False)
+
+    def predict(self, **options: Any) -> None:
+        """Write self-edits to `edits.jsonl` in the run folder; where queries are answered, also the answers."""
+        try:
+            self.trainer.predict(**options, return_predictions=False)
+        except (SealError, Stopped):
+            self._say_so_far(self.model.predicted())
+            raise
+        edits = [rollout for rollout in self.model.evaluated if not rollout.repeat]
+        if limited := limits_said(self.model.limits):
+            self._say(limited)
+        if self.trainer.is_global_zero and edits:
+            self._say_edits(edits, saved=save_edits(self._edits, edits, only_more=bool(limited)))
+        if self.model.answers_queries:
+            self._write_answers(self.model.evaluated)
+        self._say_if_untrained()
+        self._say_dev_run()
+
+    @property
+    def _edits(self) -> Path:
+        return Path(self.trainer.default_root_dir) / "edits.jsonl"
+
+    def _say_so_far(self, rollouts: Sequence[Rollout]) -> None:
+        """Of a run that stops: `edits.jsonl` with the self-edits that are finished, and where everything lies."""
+        edits = [rollout for rollout in rollouts if not rollout.repeat]
+        if not self.trainer.is_global_zero or not edits:
+            return
+        finished, contexts = len({edit.context_id for edit in edits}), len(self.datamodule.predict_contexts)
+        kept = f"in {self._edits.parent / 'predictions'}"
+        try:
+            if save_edits(self._edits, edits, only_more=True):
+                kept = f"in {self._edits}"
+            else:
+                kept += f"; {self._edits} has others and stays as it is until the end"
+        except SavingError as error:  # the journal has them, and what stopped the run is said next
+            log.warning("%s", error)
+        self._say(f"so far {len(edits)} self-edits for {finished} of {contexts} contexts, {kept}; "
+                  "the same command goes on from there")  # fmt: skip
+        self._say_usage(edits)
+
+    def _say_edits(self, edits: Sequence[Rollout], *, saved: bool) -> None:
+        self._say_usage(edits)
+        rejected = sum(edit.status != "ok" for edit in edits)
+        place = f"in {self._edits}" if saved else f"in {self._edits.parent / 'predictions'}; {self._edits} has others"
+        place = "not saved" if self.trainer.fast_dev_run else place
+        self._say(f"{len(edits)} self-edits, {rejected} of them rejected, {place}")
+        if missing := render_left_out(total_left_out(edits)):
+            self._say(f"cut or left out: {missing}")
+
+    def _write_answers(self, rollouts: Sequence[Rollout]) -> None:
+        """`answers.jsonl`, and the file of the task's own where it has one."""
+        if not self.trainer.is_global_zero:
+            return
+        run, task = Path(self.trainer.default_root_dir), self.model.e_step.task
+        predictions = predict(task, self.datamodule.predict_contexts, rollouts)
+        adapters = sum(bool(rollout.answers) for rollout in rollouts)
+        if self.trainer.fast_dev_run:
+            self._say(f"answers to {len(predictions)} queries by {adapters} adapters, not saved")
+            return
+        save_answers(run / "answers.jsonl", predictions)
+        self._say(f"answers to {len(predictions)} queries by {adapters} adapters, in {run / 'answers.jsonl'}")
+        if made := task.answer_file(predictions):
+            save_text(run / made.name, made.text)
+            self._say(f"{made.said}, in {run / made.name}")
+
+    # -- last words ------------------------------------------------------------------------------------------------
+
+    def after_fit(self) -> None:
+        run = Path(self.trainer.default_root_dir)
+        self._print_table("fit")
+        self._say_usage(read_fit(run))
+        if self._say_dev_run():
+            return
+        if not self.trainer.table and read_fit(run) and (limited := limits_said(self.model.limits)):
+            self._say(limited)
+        if ended := early_end_said(self.trainer):
+            self._say(ended)
+        there = [name for name in ("journal", "checkpoints", "tables", "config.yaml") if (run / name).exists()]
+        self._say(f"run folder: {run}  ({', '.join(there) or 'empty'})")
+        found = [one.selection for one in self._callbacks if isinstance(one, CheckpointSelection)]
+        if self.trainer.is_global_zero and found and found[0].rounds:
+            tell_selection(run, found[0], self.model.m_step)
+            self._say_next(run, found[0])
+        self._push(run)
+
+    def _say_next(self, run: Path, selection: Selection) -> None:
+        if selection.verdict in ("untrained", "nothing"):
+            rate = f"--model.m_step.learning_rate {self.model.m_step.learning_rate / 10:g}"
+            self._say(f"next: seal fit --config {run / 'config.yaml'} {rate}")
+            return
+        test = "" if self.datamodule.sources["test"] else " --data.test FILE"
+        self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")
+
+    def _push(self, run: Path) -> None:
+        """Upload what was exported, where that is wanted. Raises `HubError`."""
+        if self.destination is None or not self.trainer.is_global_zero:
+            return
+        found = [(run / name, suffix) for name, suffix in EXPORTS.items() if (run / name / "README.md").is_file()]
+        for address in upload(self.destination, [Export(folder, suffix=suffix) for folder, suffix in found]):
+            self._say(f"uploaded: {address}")
+        if not found:
+            self._say("nothing was uploaded: the run has exported no policy")
+
+    @property
+    def _callbacks(self) -> Sequence[Any]:
+        return self.trainer.callbacks  # type: ignore[attr-defined]
+
+    def _say_if_untrained(self) -> None:
+        """That the best policy is the untrained one, whose figures these are."""
+        run, asked = Path(self.trainer.default_root_dir), self.config[self.command].get("ckpt_path")
+        if asked == "best" and self.model.rounds_done == 0 and (found := read_selection(run)):
+            self._say(f"these are figures of the untrained policy: {said_of(found)[0]}")
+
+    def _say_dev_run(self) -> bool:
+        """What a `fast_dev_run` has tried; whether it was one."""
+        if self.trainer.fast_dev_run:
+            self._say(dev_run_said(self.model.limits, trained=self.trainer.fit_loop.total_batch_idx + 1))
+        return bool(self.trainer.fast_dev_run)
+
+    def after_validate(self) -> None:
+        self._print_table("validation")
+        self._say_if_untrained()
+        self._say_usage(self.model.evaluated)
+        self._say_dev_run()
+
+    def after_test(self) -> None:
+        self._print_table("test")
+        self._say_if_untrained()
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            add_test_results(Path(self.trainer.default_root_dir), self.model)
+        self._say_usage(self.model.evaluated)
+        self._say_dev_run()
+
+    def _say_usage(self, rollouts: Sequence[Rollout]) -> None:
+        """What endpoints charged for these rollouts, where there are any; also in `usage.json` (of a fit)."""
+        usage = total_usage(rollouts)
+        if self.trainer.is_global_zero and (text := render_usage(usage)):
+            name = "usage.json" if self.command == "fit" else f"usage-{self.command}.json"
+            path = Path(self.trainer.default_root_dir) / name
+            save_text(path, json.dumps(asdict(usage), indent=1) + "\n")
+            self._say(text)
+
+    def _print_table(self, name: str) -> None:
+        """The table, which the trainer has saved; a `fast_dev_run` saves nothing."""
+        if not self.trainer.is_global_zero or not self.trainer.table:
+            return
+        place = Path(self.trainer.default_root_dir) / name
+        saved = "" if self.trainer.fast_dev_run else f"\nsaved: {place}.md and .json"
+        self._say(f"{self.trainer.table}{saved}")
+
+    def _say(self, text: str) -> None:
+        if self.trainer.is_global_zero:
+            print(text, flush=True)
+
+
+class _ParsedOnly(SEALCLI):
+    """Reads settings that are no command line, and stops there."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        actions = self._subcommand_parsers[self.command]._actions
+        try:
+            with sections_of(plain_options(actions)):
+                self.config = parser.parse_object({"subcommand": self.command, self.command: dict(args)})
+        except (ParserError, TypeError, ValueError) as error:
+            raise ConfigError(explain(str(error))) from error
+
+    def _set_seed(self) -> None:
+        """Nothing runs."""
+
+    def before_instantiate_classes(self) -> None:
+        """Nothing runs."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing is made."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing runs."""
+
+
+def parse_settings(
+    command: str, model: type[SEALModule], settings: Mapping[str, Any]
+) -> tuple[LightningArgumentParser, Any]:
+    """A command's parser, and settings as it reads them: checked, with the defaults of what they leave out.
+
+    Args:
+        command: fit, validate, test or predict.
+        model: The class whose options `model` are.
+        settings: As a config file has them.
+
+    Raises:
+        ConfigError: The command would not take them.
+    """
+    with ExitStack() as held:
+        cli = _ParsedOnly(model, args=settings, held=held, **_of_command(command))
+    return cli._parser(command), cli.config[command]

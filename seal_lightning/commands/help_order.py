@@ -1,0 +1,65 @@
+"""The order of `seal COMMAND --help`: what SEAL adds comes first, the options of Lightning's trainer last.
+
+LightningCLI lists the trainer first, fifty options before the first of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from seal_lightning.fit.trainer import SEALTrainer
+
+RUN = "The run: rounds, folder, what is logged, and where the work is done"
+LIGHTNING = "Lightning's own options of the trainer"
+_TRAINER = "trainer"
+_LATE = ("seed_everything",)  # an option of Lightning's among those at the top
+
+
+def order_groups(parser: argparse.ArgumentParser) -> None:
+    """Put the groups of a parser of LightningCLI in our order; each option stays as it is.
+
+    Args:
+        parser: With all options of a command.
+    """
+    groups = list(parser._action_groups)
+    trainer = next(group for group in groups if any(map(_of_trainer, group._group_actions)))
+    run, lightning = parser.add_argument_group(RUN), parser.add_argument_group(LIGHTNING)
+    positional, options, *_ = groups
+    of_command = [group for group in groups if _names(group) == {"ckpt_path"}]
+    _move([trainer], run, lambda action: _name(action) in _own())
+    _move(of_command, options, lambda action: True)
+    _move([trainer], lightning, lambda action: True)
+    _move([options], lightning, lambda action: _name(action) in _LATE)
+    others = [group for group in groups[2:] if group is not trainer and group not in of_command]
+    parser._action_groups[:] = [positional, options, *others, run, lightning]
+
+
+def _own() -> set[str]:
+    """The trainer's options that are described as ours."""
+    described = inspect.getdoc(SEALTrainer) or ""
+    names = inspect.signature(SEALTrainer.__init__).parameters
+    return {f"{_TRAINER}.{name}" for name in names if f"\n    {name}: " in described}
+
+
+def _of_trainer(action: argparse.Action) -> bool:
+    return _name(action).startswith(f"{_TRAINER}.")
+
+
+def _name(action: argparse.Action) -> str:
+    """The full name of an option; that of `--trainer.logger.help` is `trainer.logger`."""
+    named = [name for name in action.option_strings if name.startswith("--") and not name.endswith("+")]
+    return (named[0] if named else action.dest).removeprefix("--").removesuffix(".help")
+
+
+def _names(group: Any) -> set[str]:
+    return {_name(action) for action in group._group_actions}
+
+
+def _move(sources: Iterable[Any], target: Any, chosen: Callable[[argparse.Action], bool]) -> None:
+    for source in sources:
+        moved = [action for action in source._group_actions if chosen(action)]
+        target._group_actions.extend(moved)
+        source._group_actions[:] = [action for action in source._group_actions if action not in moved]

@@ -1,0 +1,295 @@
+"""What `seal adapt` and `seal continual` share: the options of `seal fit` under `model`, and the policy.
+
+Both run the E-step outside a trainer, in one process and on one device. Their options under `model` are those of
+`seal fit` without what only a fit needs, so a `model` section of one configuration is good for all three, and
+`--policy RUN` takes that of a finished run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from seal_lightning.errors import ConfigError, ModelError, reason_of
+from seal_lightning.files.bounded_yaml import load_yaml
+from seal_lightning.files.contained import contained
+from seal_lightning.files.ownership import OWNER, owning
+from seal_lightning.files.saving import NOT_HERE, SavingError, is_used
+from seal_lightning.fit.module import SEALModule
+from seal_lightning.fit.stamp import is_noted
+from seal_lightning.inner_loop.export import carried, merge_lora, stack
+from seal_lightning.models.loading import load_model
+from seal_lightning.models.lora_files import base_of, read_lora
+from seal_lightning.options.config_files import without_class
+from seal_lightning.options.mistakes import given_options, one_line, read_config_files
+from seal_lightning.options.parser import Parser, save_settings
+from seal_lightning.options.trust import FLAG, allowed_settings
+from seal_lightning.policy.policy import Policy
+from seal_lightning.records.journal import Journal
+from seal_lightning.results.verdict import why_no_policy
+from seal_lightning.stamps.run import FILE, Record, Rules, compare, read_record, show_changes, without_record
+
+log = logging.getLogger(__name__)
+
+FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
+ONE_RUN = ("resume", "dry_run", "allow_other_versions", "trust_policy")  # options of a single start, which are not kept
+TINY = 5_000_000  # parameters
+Device = Literal["auto", "cpu", "cuda"]
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, Any] | None = None) -> None:
+    """The options `model.*`, `policy`, `device` and `log_level`; with `--policy RUN`, that run's are the defaults.
+
+    Args:
+        parser: Gets the options.
+        args: The command line, which is searched for `--policy`.
+        defaults: Of this command, where they are not those of a fit, by option.
+
+    Raises:
+        ConfigError: The run's configuration cannot be read.
+    """
+    parser.add_class_arguments(SEALModule, "model", skip=FIT_ONLY)
+    parser.set_defaults(
+        {
+            "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
+            "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
+            **(defaults or {}),
+        }
+    )
+    parser.add_argument(
+        "--policy",
+        type=str | None,
+        default=None,
+        help="A run of `seal fit`: its best policy writes and is adapted, with the run's settings of `model`. Or a "
+        "PEFT folder for model.source.",
+    )
+    parser.add_argument(
+        FLAG,
+        action="store_true",
+        help="Let the run of --policy name classes, remote code, endpoints, keys and paths of its own; "
+        "they run here as you. Only on the command line.",
+    )
+    parser.add_argument("--device", type=Device, default="auto", help="auto takes a GPU where there is one.")
+    parser.add_argument(
+        "--log_level",
+        type=Literal["debug", "info", "warning", "error"],
+        default="warning",
+        help="Detail of the log; debug shows tracebacks.",
+    )
+    parser.add_argument(
+        "--allow_other_versions",
+        action="store_true",
+        help="Resume what other versions of seal-lightning or of its libraries began; run.json says so then.",
+    )
+    policy = _given(args, "policy")
+    if settings := _settings_of(policy, args):
+        try:
+            parser.set_defaults({f"model.{name}": value for name, value in settings.items()})
+        except KeyError as error:  # of another version, say
+            option = re.search(r'"([^"]*)"', str(error))
+            raise ConfigError(
+                f"--policy {policy}: {one_line(option[1] if option else str(error))} in its config.yaml is no option "
+                "here: remove it there"
+            ) from error
+
+
+def _given(args: Sequence[str], option: str) -> str | None:
+    """The last value of an option on the command line, else in the config files that it names."""
+    for place in reversed(range(len(args))):
+        if args[place].startswith(f"--{option}="):
+            return args[place].partition("=")[2]
+        if args[place] == f"--{option}" and place + 1 < len(args):
+            return args[place + 1]
+    found = [content[option] for _, content in read_config_files(args) if option in content]
+    return found[-1] if found and isinstance(found[-1], str) else None
+
+
+def _settings_of(policy: str | None, args: Sequence[str]) -> dict[str, Any]:
+    """The `model` section of a run's configuration, without what only a fit needs, and what only the user may name."""
+    run = Path(policy).expanduser() if policy else None
+    files = read_config_files(args)
+    if named := [path for path, content in files if FLAG[2:] in content]:
+        raise ConfigError(f"{FLAG[2:]} in {named[-1]}: expected it on the command line, for one start: write {FLAG}")
+    if run is None or not (run / "config.yaml").is_file():
+        return {}
+    path = contained(run, "config.yaml", error=ConfigError)
+    try:
+        content = load_yaml(path.read_text(encoding="utf-8"))
+        settings = _of_ours(content["model"], without_class(content)["model"], str(path))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = "another file" if isinstance(error, LookupError | TypeError | AttributeError) else one_line(str(error))
+        raise ConfigError(
+            f"--policy {policy}: expected a run's config.yaml with model, got {reason}: check the path"
+        ) from error
+    return allowed_settings(settings, run=run, given=given_options(args, files), trusted=FLAG in args)
+
+
+def _of_ours(model: Mapping[str, Any], options: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The options without what only a fit needs, and without those of a module of the run's own, which is not used."""
+    kind = str(model.get("class_path") or "")
+    known = inspect.signature(SEALModule.__init__).parameters
+    if own := [name for name in options if kind and name not in known]:
+        log.warning("%s: of %s, the options %s are left out here", one_line(path), one_line(kind), ", ".join(own))
+    return {name: value for name, value in options.items() if name not in FIT_ONLY and name not in own}
+
+
+@contextmanager
+def open_folder(output: Path, command: str, *, resume: bool) -> Iterator[None]:
+    """Make the folder of `--output`, which no other process owns within the block.
+
+    Raises:
+        FolderInUse: Another process owns it.
+        ConfigError: There are files in it, and they are not of this command or nothing is to be resumed.
+    """
+    with owning(output, option=f"--output {output}"):
+        used = is_used(output, besides=OWNER)
+        if used and not resume:
+            raise ConfigError(
+                f"--output {output}: expected a new folder, got one with files: add --resume to go on, or choose "
+                "another"
+            )
+        config = output / "config.yaml"
+        if used and not (config.is_file() and config.read_text(encoding="utf-8").startswith(_header(command))):
+            raise ConfigError(f"--output {output}: expected a folder of seal {command}, got another: choose a new one")
+        yield
+
+
+def write_settings(parser: Parser, settings: Any, output: Path, *, finished: bool = False) -> None:
+    """Write `config.yaml`: of the settings that a folder was begun with, and at the end of those that finished it.
+
+    Others may be refused in between, and leave no trace then. How it was started is left out.
+
+    Raises:
+        ConfigError: Nothing can be written there.
+    """
+    path = output / "config.yaml"
+    if finished or not path.exists():
+        kept = settings.clone()
+        for name in ONE_RUN:
+            kept.pop(name, None)
+        with _writable(output):
+            header = f"{_header(parser.command)}--config {path}".removeprefix("# ")
+            save_settings(path, parser.dump(kept, skip_unset=False, skip_validation=True), header=header)
+
+
+def _header(command: str) -> str:
+    return f"# seal {command} "
+
+
+@contextmanager
+def _writable(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        cause = error.cause if isinstance(error, SavingError) else error
+        if isinstance(error, SavingError) and cause.errno not in NOT_HERE:
+            raise
+        raise ConfigError(f"--output {output}: {reason_of(cause)}; choose a folder you can write to") from error
+
+
+def rules(*, other_versions: bool = False) -> Rules:
+    """What a resume with `--resume` may differ in."""
+    return Rules("--output", "--allow_other_versions", other_versions, is_noted)
+
+
+def open_journal(
+    folder: Path,
+    name: str,
+    *,
+    stamp: Mapping[str, Any],
+    may_differ: Callable[[str], bool] = lambda key: False,
+    contexts: Sequence[Sequence[str]] | None = None,
+) -> Journal:
+    """A journal below `--output`. Raises as `Journal`."""
+    return Journal(
+        folder,
+        name,
+        stamp=stamp,
+        folder_option="--output",
+        resume_option="--resume",
+        may_differ=may_differ,
+        contexts=contexts,
+    )
+
+
+def check_record(folder: Path, stamp: Mapping[str, Any], *, begun: bool, rules: Rules) -> Record:
+    """The record that a run in this folder goes on with; nothing is written.
+
+    Args:
+        folder: With `run.json`, where the run was begun.
+        stamp: What the run depends on from now on.
+        begun: Whether the folder holds results already.
+        rules: What may differ.
+
+    Raises:
+        StaleJournalError: It was begun with other settings.
+        JournalError: `run.json` is damaged.
+    """
+    stamp, found = json.loads(json.dumps(stamp)), read_record(folder) if begun else None
+    if found is not None:
+        record = compare(found, stamp, where=str(folder / FILE), round=0, rules=rules)
+        if new := record.changes[len(found.changes) :]:
+            log.warning("this run goes on with other settings, which are written down: %s", show_changes(new))
+        return record
+    if begun and not rules.other_versions:
+        raise without_record(folder, rules=rules)
+    return Record(stamp)
+
+
+# -- the policy --------------------------------------------------------------------------------------------------------
+
+
+def load_policy(module: SEALModule, policy: str | None, device: Device) -> Policy:
+    """The frozen policy on its device: the base of `module`, with what a PEFT folder or a run's policy adds merged.
+
+    A tiny one gets a single thread on a CPU: more only get into each other's way.
+
+    Raises:
+        ConfigError: There is no such folder or no such device.
+        ModelError: Base and adapter cannot be loaded, or do not fit.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: expected a GPU that torch can use, got none: use cpu or auto")
+    folder = _policy_folder(policy) if policy else None
+    # a policy is for its base alone, and holds what the run's own source has added to that, unless it says otherwise
+    above = folder is None or base_of(folder)[0] == module.source.name
+    model, tokenizer, chat = load_model(module.source, adapter=above)
+    learned = carried(model)
+    if folder is not None:
+        lora = read_lora(folder)
+        try:
+            merge_lora(model, lora)
+        except ModelError as error:
+            raise ModelError(f"--policy {policy}: {error}") from error
+        learned = stack([learned, lora]) if learned else lora
+    at = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if at == "cpu" and sum(parameter.numel() for parameter in model.parameters()) < TINY:
+        torch.set_num_threads(1)
+    return Policy(model.to(at).eval().requires_grad_(False), tokenizer, chat, learned=lambda: learned)
+
+
+def _policy_folder(policy: str) -> Path:
+    folder = Path(policy).expanduser()
+    found = [place for place in (folder, folder / "policy") if (place / "adapter_config.json").is_file()]
+    if not found and (reason := why_no_policy(folder)):
+        raise ConfigError(
+            f"--policy {policy}: {reason}: name a run whose policy got better, or leave --policy out for the base model"
+        )
+    if not found:
+        raise ConfigError(
+            f"--policy {policy}: expected a run of seal fit with a policy, or a PEFT folder, got none: name the run's "
+            "folder, or give whole weights as model.source.name"
+        )
+    return found[0] if found[0] == folder else contained(folder, "policy", error=ConfigError)

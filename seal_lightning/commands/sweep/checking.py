@@ -1,0 +1,101 @@
+"""What is said before the first run starts: a mistake in one of the settings, or runs that are others by now.
+
+`settings.py` finds it in a process of its own; here it is put into one line that names the `--over`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seal_lightning.commands.quickstart import NO_MODULES_HERE
+from seal_lightning.commands.sweep.grid import Planned
+from seal_lightning.errors import ConfigError, SealError
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is known of a sweep whose runs can all be started.
+
+    Attributes:
+        unchanged: Names of the runs whose folders were written with the same settings, or are not there yet.
+        gpus: To share out among the runs; none where they use none.
+        gpus_each: How many a run needs.
+    """
+
+    unchanged: frozenset[str]
+    gpus: tuple[str, ...] = ()
+    gpus_each: int = 0
+
+
+def check(runs: Sequence[Planned], folder: Path) -> Checked:
+    """Check the settings of all runs, and what their folders hold.
+
+    Raises:
+        ConfigError: One of them cannot run, or its folder has another run.
+    """
+    commands = [["fit", *run.options, "--trainer.default_root_dir", str(folder / run.name)] for run in runs]
+    found = _asked(commands)
+    rows: list[Mapping[str, Any]] = found["runs"]
+    if wrong := [(run, row) for run, row in zip(runs, rows, strict=True) if "error" in row]:
+        raise ConfigError(_mistake(wrong, len(runs)))
+    for run, row in zip(runs, rows, strict=True):
+        if row["other"]:
+            raise ConfigError(_another(folder / run.name, row))
+    unchanged = frozenset(run.name for run, row in zip(runs, rows, strict=True) if not row["changed"])
+    return Checked(unchanged, tuple(found["gpus"]), found["gpus_each"])
+
+
+def _asked(commands: Sequence[Sequence[str]]) -> Mapping[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "seal_lightning.commands.sweep.settings"],
+        input=json.dumps(commands), capture_output=True,
+        encoding="utf-8", errors="replace", env={**os.environ, **NO_MODULES_HERE},
+    )  # fmt: skip
+    try:
+        return json.loads(done.stdout)
+    except ValueError:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["nothing was said"]
+        raise SealError(f"the settings cannot be checked: {said[-1]}; try one of them with seal fit") from None
+
+
+def _mistake(wrong: Sequence[tuple[Planned, Mapping[str, Any]]], count: int) -> str:
+    """Of the first run that cannot start; what all have in common is no mistake of what is swept."""
+    run, text = wrong[0][0], str(wrong[0][1]["error"])
+    named = {key: value for key, value in run.values.items() if _is_about(text, key)}
+    everywhere = len(wrong) == count and len({row["error"] for _, row in wrong}) == 1
+    if not run.values or (everywhere and not named):
+        return text
+    overs = " ".join(f"--over {key}={value}" for key, value in (named or run.values).items())
+    settings = {tuple(other.values.items()) for other, _ in wrong}
+    more = f" (and {len(settings) - 1} more of the settings cannot run)" if len(settings) > 1 else ""
+    for key, value in named.items():
+        for said in (f"--{key}: ", f"{key}: ", f"{key}={value}: "):
+            text = text.removeprefix(said)
+    return f"{overs}: {text}{more}"
+
+
+def _is_about(text: str, key: str) -> bool:
+    """Whether a message names an option, in full or by its last parts, or its file."""
+    parts = key.removesuffix(".class_path").split(".")
+    return any(".".join(parts[start:]) in text for start in range(len(parts)))
+
+
+def _another(run: Path, row: Mapping[str, Any]) -> str:
+    first, *others = row["other"]
+    was, now = row["changed"][first]
+    more = f" and {len(others)} more settings" if others else ""
+    return (
+        f"{run}: is a run with {first} {_shown(was)}, now it is {_shown(now)}{more}: choose another --output, or go "
+        "back to those settings. Nothing was overwritten"
+    )
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)[:60]

@@ -1,0 +1,142 @@
+"""The settings of all runs of a sweep, checked in one process before the first of them starts.
+
+    python -m seal_lightning.commands.sweep.settings < command lines of seal fit > findings, both JSON
+
+It is a process of its own because this takes torch and Lightning, which the sweep itself does without. Each command
+line goes the way of `seal fit` up to the point where the run would begin: options are parsed, objects made, data is
+read, and the model is looked for. What a run folder holds already is compared with its settings. Nothing is written.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators.cuda import CUDAAccelerator
+
+from seal_lightning.commands.fit import SEALCLI, run_command
+from seal_lightning.errors import SealError
+from seal_lightning.files.bounded_yaml import load_yaml
+from seal_lightning.fit.run_config import plain_settings
+from seal_lightning.fit.stamp import is_noted
+from seal_lightning.models.loading import check_source
+from seal_lightning.options.mistakes import one_line, read_config_files
+from seal_lightning.stamps.values import flat
+
+# Where and how a run goes on, and what is said of it: no other run.
+NO_SETTING = ("ckpt_path", "config", "log_level", "trainer.default_root_dir", "weights_only")
+# What makes another run, whose figures must not be mixed with these; of the rest `seal fit` knows more.
+OF_FIGURES = ("model.", "data.", "filter.", "seed_everything")
+FOUND_BY_CONTENT = "model.source."  # the stamp of a fit knows a model by its weights, wherever they lie
+
+
+class SettingsCLI(SEALCLI):
+    """As `seal fit`, and it stops where the run would begin."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing: the objects are made."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As the run folder would have them, in `config.yaml`."""
+        return plain_settings(self._parser(self.subcommand), self.config.get(str(self.subcommand)))
+
+    @property
+    def gpus(self) -> int:
+        """How many a run needs that is to have its own; 0 where it uses none, or names them."""
+        devices = self._get(self.config, "trainer").devices
+        if not isinstance(self.trainer.accelerator, CUDAAccelerator) or isinstance(devices, list):
+            return 0
+        count = str(devices)
+        return int(count) if count.isdecimal() else 0 if "," in count else 1
+
+
+def find(commands: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """What there is to say of each command line of `seal fit`.
+
+    Returns:
+        Under `runs` for each of them the `error` and `exit_code` where it cannot run, else `changed`: what differs from
+        the settings in its run folder, [was, now] by name; and `other`, those names that make it another run. Under
+        `gpus` the names of the GPUs to share out, none where the runs use none; under `gpus_each` how many a run needs.
+    """
+    runs: list[dict[str, Any]] = []
+    gpus, seen = 0, set()
+    for command in commands:
+        try:
+            cli = _made(command)
+            settings = cli.settings
+            _look(cli, settings, seen)
+            runs.append(_compared(Path(cli.trainer.default_root_dir), settings))
+            gpus = max(gpus, cli.gpus)
+        except SealError as error:
+            runs.append({"error": str(error), "exit_code": error.exit_code})
+        except MisconfigurationException as error:
+            runs.append({"error": one_line(str(error)), "exit_code": 2})
+    return {"runs": runs, "gpus": _visible_gpus() if gpus else [], "gpus_each": gpus}
+
+
+def _made(command: Sequence[str]) -> SettingsCLI:
+    cli = run_command(command, read_config_files(command), kind=SettingsCLI)
+    assert isinstance(cli, SettingsCLI)
+    return cli
+
+
+def _look(cli: SettingsCLI, settings: Mapping[str, Any], seen: set[str]) -> None:
+    """Find the model and read the data, unless they are those of another run; what is missing is an error."""
+    source, needs = cli.model.source, cli.model.plan.needs_queries
+    for sought in (repr(source), json.dumps([settings["data"], needs], default=str)):
+        if sought in seen:
+            continue
+        if sought == repr(source):
+            check_source(source)
+        else:
+            cli.trainer.strategy.connect(cli.model)  # the data module asks which contexts need queries
+            cli.datamodule.trainer = cli.trainer
+            cli.datamodule.setup("fit")
+        seen.add(sought)
+
+
+def _compared(run: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run beside those that its folder was written with."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        return {"changed": {}, "other": []}
+    try:
+        written = load_yaml(path.read_text(encoding="utf-8", errors="replace"))
+    except yaml.YAMLError:
+        written = None
+    before, now = _named(written if isinstance(written, dict) else {}), _named(json.loads(json.dumps(settings)))
+    changed = {key: [before[key], now[key]] for key in before.keys() & now.keys() if before[key] != now[key]}
+    other = [key for key, values in sorted(changed.items()) if _makes_another(key, values)]
+    return {"changed": changed, "other": other}
+
+
+def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """By the names of options, which have no `init_args`."""
+    named = {key.replace(".init_args.", "."): value for key, value in flat("", dict(settings)).items()}
+    return {key: value for key, value in named.items() if key not in NO_SETTING}
+
+
+def _makes_another(key: str, values: Sequence[Any]) -> bool:
+    if not key.startswith(OF_FIGURES) or key.startswith(FOUND_BY_CONTENT) or is_noted(key.removeprefix("model.")):
+        return False
+    return not all(isinstance(value, str) and Path(value).exists() for value in values)  # a file may have moved
+
+
+def _visible_gpus() -> list[str]:
+    """The GPUs of this process, by the names that `CUDA_VISIBLE_DEVICES` has for them."""
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    count = torch.cuda.device_count()
+    return given[:count] if given else [str(number) for number in range(count)]
+
+
+if __name__ == "__main__":
+    with redirect_stdout(sys.stderr):  # what libraries say
+        findings = find(json.load(sys.stdin))
+    print(json.dumps(findings))

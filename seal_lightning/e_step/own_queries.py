@@ -1,0 +1,198 @@
+"""Unsupervised mode: the queries of a training context are written by a model, from the passage alone.
+
+No human question and no gold answer is needed then; those of the validation data still measure what was learnt. What a
+model writes is filtered: a query has to be a question with a short answer out of the passage, understandable without
+it, unlike the others, and answered alike by a model that sees the passage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from seal_lightning.endpoints import Endpoint
+from seal_lightning.errors import ConfigError
+from seal_lightning.grading import Answer, Grader, checked, new_content_recall
+from seal_lightning.grading.scripts import asks, count_words
+from seal_lightning.grading.words import content_words, words
+from seal_lightning.stamps.arguments import Remembers
+from seal_lightning.tasks import EditKind
+from seal_lightning.tasks.base import first_line
+from seal_lightning.tasks.edit_kinds import resolve_kind
+from seal_lightning.tasks.edit_parsers import questions
+from seal_lightning.text.thoughts import UNFINISHED, cut_thoughts
+from seal_lightning.types import Chooser, Context, Prompt, Query, Usage, Written
+
+_PAIR = re.compile(r"Question: (.*?)\nAnswer: (.*)", re.DOTALL)
+_POINTS_AT_PASSAGE = re.compile(
+    r"\b(passage|text|article|paragraph|author|above|mentioned|described"
+    r"|Textstelle|Abschnitt|Absatz|Autorin?|oben|texte|auteur|texto|autora?|párrafo"
+    r"|текст[а-я]{0,2}|отрыв\w+|абзац\w*|автор[а-я]{0,2}|النص|المقال|الفقرة|הטקסט|הקטע|המאמר)\b"
+    r"|本文|文中|上文|短文|段落|文章|作者|筆者|著者|上記|본문|지문|글쓴이|บทความ|ข้อความข้างต้น|ผู้เขียน",
+    re.I,
+)
+MOST = 200  # pairs of one text that are looked at: each is compared with all that were kept before it
+CUT = "cut at questioner.max_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnQueries:
+    """The queries that a model wrote for a context and that passed the filters; `dropped` counts others by reason."""
+
+    queries: tuple[Query, ...]
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    usage: Usage = Usage()
+
+
+class Questioner(Remembers):
+    """Writes queries with gold answers from a passage.
+
+    Args:
+        endpoint: The model that writes them; null takes the policy itself.
+        edit: How it is asked: a kind of self-edit whose parser is `questions`.
+        count: Queries a context at most, the first ones that pass.
+        max_tokens: Longest text with all queries of a context.
+        max_answer_words: Longest gold answer; in a script without blanks between words two characters count as one.
+        similarity: Drop a query that shares this much of its content words with an earlier one.
+        check: Ask the model its own queries with the passage in view, and drop those that it then answers otherwise.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint | None = None,
+        edit: str | EditKind = "self-qa",
+        count: int = 5,
+        max_tokens: int = 512,
+        max_answer_words: int = 12,
+        similarity: float = 0.7,
+        check: bool = True,
+    ) -> None:
+        for name, value in (("count", count), ("max_tokens", max_tokens), ("max_answer_words", max_answer_words)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        if not 0 < similarity <= 1:
+            raise ConfigError(f"similarity must be above 0 and at most 1, got {similarity}: try 0.7")
+        self.kind = resolve_kind(edit)
+        if self.kind.parser != "questions":
+            raise ConfigError(f"edit must be a kind that is read as questions, got parser {self.kind.parser!r}")
+        self.endpoint = endpoint
+        self.count = count
+        self.max_tokens = max_tokens
+        self.max_answer_words = max_answer_words
+        self.similarity = similarity
+        self.check = check
+
+    def make(
+        self,
+        contexts: Sequence[Context],
+        *,
+        policy: Chooser,
+        grader: Grader,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> list[OwnQueries]:
+        """Queries for each context, in order; none where nothing that was written can be used.
+
+        Args:
+            contexts: Their own queries are not looked at.
+            policy: Writes, where there is no endpoint.
+            grader: Compares the answer with the passage in view with the gold answer.
+            on_wait: Called from time to time while an endpoint is waited for; may raise to end that.
+        """
+        prompts = [self.kind.prompt(context) for context in contexts]
+        texts = self._written(prompts, self.max_tokens, policy, on_wait)
+        found = [self._filtered(text.text, context) for text, context in zip(texts, contexts, strict=True)]
+        for text, (_, dropped) in zip(texts, found, strict=True):
+            if text.cut:
+                dropped[CUT] = 1
+        made = [
+            OwnQueries(tuple(kept), dropped, text.usage) for (kept, dropped), text in zip(found, texts, strict=True)
+        ]
+        if self.check:
+            made = self._checked(made, contexts, policy, grader, on_wait)
+        return [self._first(one) for one in made]
+
+    def _first(self, made: OwnQueries) -> OwnQueries:
+        more = len(made.queries) - self.count
+        dropped = {**made.dropped, **({"beyond the first " + str(self.count): more} if more > 0 else {})}
+        return OwnQueries(made.queries[: self.count], dropped, made.usage)
+
+    def _written(
+        self, prompts: Sequence[Prompt], max_tokens: int, policy: Chooser, on_wait: Callable[[], None]
+    ) -> list[Written]:
+        if self.endpoint is None:
+            return policy.write(prompts, max_tokens=max_tokens)
+        return self.endpoint.write(prompts, max_tokens=max_tokens, on_done=lambda count: on_wait())
+
+    def _filtered(self, text: str, context: Context) -> tuple[list[Query], dict[str, int]]:
+        kept: list[Query] = []
+        dropped: dict[str, int] = {}
+        said = cut_thoughts(text)
+        if said.unfinished:
+            return [], {UNFINISHED: 1}
+        pairs = questions(said.text)
+        if len(pairs) > MOST:
+            dropped[f"beyond the first {MOST} that were written"] = len(pairs) - MOST
+        for pair in pairs[:MOST]:
+            match = _PAIR.fullmatch(pair)
+            assert match is not None, "the parser writes pairs alike"
+            question, gold = (" ".join(part.split()) for part in match.groups())
+            if reason := self._fault(question, gold, context.passage, kept):
+                dropped[reason] = dropped.get(reason, 0) + 1
+            else:
+                kept.append(Query(question, (gold,)))
+        return kept, dropped
+
+    def _fault(self, question: str, gold: str, passage: str, kept: Sequence[Query]) -> str:
+        """Why a query cannot be used; empty where it can."""
+        if not asks(question) or _POINTS_AT_PASSAGE.search(question):
+            return "no question of its own"
+        if not words(gold) or count_words(gold) > self.max_answer_words:
+            return "answer too long"
+        if new_content_recall(question="", gold=gold, answer=question) == 1:
+            return "answer in the question"
+        if new_content_recall(question=question, gold=gold, answer=passage) < 1:
+            return "answer not in the passage"
+        mine = content_words(question)
+        for other in kept:
+            theirs = content_words(other.question)
+            if len(mine & theirs) >= self.similarity * max(1, len(mine | theirs)):
+                return "repeats another"
+        return ""
+
+    def _checked(
+        self,
+        made: Sequence[OwnQueries],
+        contexts: Sequence[Context],
+        policy: Chooser,
+        grader: Grader,
+        on_wait: Callable[[], None],
+    ) -> list[OwnQueries]:
+        """Without the queries that the model answers otherwise when it sees the passage."""
+        asked = [(number, query) for number, one in enumerate(made) for query in one.queries]
+        if not asked:
+            return list(made)
+        prompts = [_open_book(query, contexts[number]) for number, query in asked]
+        replies = self._written(prompts, 64, policy, on_wait)
+        answers = [
+            Answer(query.question, query.golds, first_line(cut_thoughts(reply.text).text))
+            for (_, query), reply in zip(asked, replies, strict=True)
+        ]
+        verdicts = checked(grader, grader.verdicts(answers, policy=policy, on_done=lambda count: on_wait()))
+        right_ones = []
+        for number, one in enumerate(made):
+            rows = [row for row, (owner, _) in enumerate(asked) if owner == number]
+            right = tuple(asked[row][1] for row in rows if verdicts[row].score >= 0.5)
+            usage = sum((replies[row].usage + verdicts[row].usage for row in rows), one.usage)
+            wrong = {"answered otherwise with the passage in view": len(rows) - len(right)}
+            right_ones.append(OwnQueries(right, {**one.dropped, **{why: n for why, n in wrong.items() if n}}, usage))
+        return right_ones
+
+
+def _open_book(query: Query, context: Context) -> Prompt:
+    return Prompt(
+        system="Answer the question from the passage in a few words.",
+        user=f"Title: {context.title.strip()}\nPassage: {context.passage.strip()}\n\nQuestion: {query.question}",
+        lead="\nAnswer:",
+    )

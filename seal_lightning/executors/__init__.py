@@ -1,7 +1,0 @@
-"""Where units of work run: in the training processes themselves (default), or on a Ray cluster's workers."""
-
-from seal_lightning.executors.base import Executor, UnitWork
-from seal_lightning.executors.local import LocalExecutor
-from seal_lightning.executors.ray import RayExecutor
-
-__all__ = ["Executor", "LocalExecutor", "RayExecutor", "UnitWork"]

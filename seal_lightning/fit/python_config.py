@@ -1,0 +1,140 @@
+"""The configuration of a run that was started from Python, as the same command would have written it.
+
+The constructors' arguments of trainer, module, data module and callbacks go through the command's own parser, which
+knows the defaults and what is accepted. What cannot be written as YAML is left out, and named.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.fit.callback_groups import SINGLE
+from seal_lightning.fit.module import SEALModule
+from seal_lightning.fit.run_config import SaveConfigBesideRun
+from seal_lightning.stamps.arguments import given_arguments
+from seal_lightning.stamps.settings import NotPlain, class_path, plain
+
+
+class Settings:
+    """Nested plain values, and what could not be among them.
+
+    Attributes:
+        values: By section.
+        left_out: Full names of options with the reason why they are not there.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, dict[str, Any]] = {}
+        self.left_out: dict[str, str] = {}
+
+    def add(self, section: str, name: str, value: Any) -> None:
+        try:
+            self.values.setdefault(section, {})[name] = plain(value)
+        except NotPlain as error:
+            self.left_out[f"{section}.{name}"] = str(error)
+
+    def add_each(self, section: str, name: str, values: Sequence[Any]) -> None:
+        """A list without those of its items that cannot be written."""
+        kept = []
+        for place, value in enumerate(values):
+            try:
+                kept.append(plain(value))
+            except NotPlain as error:
+                self.left_out[f"{section}.{name}[{place}]"] = str(error)
+        if kept or not values:
+            self.values.setdefault(section, {})[name] = kept
+
+
+def trainer_settings(trainer: Any) -> Settings:
+    """Of a trainer that was just made; later, callbacks of Lightning hold what a run has made of their arguments."""
+    settings = Settings()
+    arguments = given_arguments(trainer)
+    given = arguments.pop("callbacks", None) or []
+    own = [one for one in ([given] if isinstance(given, Callback) else given) if not _has_group(one)]
+    for name, value in arguments.items():
+        if isinstance(value, list | tuple) and not all(isinstance(one, int | float | str) for one in value):
+            settings.add_each("trainer", name, value)
+        else:
+            settings.add("trainer", name, value)
+    if own:
+        settings.add_each("trainer", "callbacks", own)
+    for section, kind in SINGLE.items():
+        for callback in trainer.callbacks:
+            if isinstance(callback, kind):
+                try:
+                    settings.values[section] = plain(callback)
+                except NotPlain as error:
+                    settings.left_out[section] = str(error)
+    return settings
+
+
+def _has_group(callback: Callback) -> bool:
+    return isinstance(callback, (*SINGLE.values(), SaveConfigBesideRun))
+
+
+def config_of(
+    trainer: Any, module: SEALModule, data: Any, command: str, *, ckpt_path: str | None
+) -> SaveConfigBesideRun:
+    """What writes the configuration of a run; `left_out` names what is missing from it.
+
+    Args:
+        trainer: The `SEALTrainer`, with `given_settings`.
+        module: Of the run.
+        data: Its data module.
+        command: fit, validate, test or predict.
+        ckpt_path: As it was given.
+    """
+    settings = Settings()
+    settings.values = {name: dict(section) for name, section in trainer.given_settings.values.items()}
+    settings.left_out = dict(trainer.given_settings.left_out)
+    settings.values.setdefault("trainer", {})["default_root_dir"] = str(trainer.default_root_dir)
+    kind = type(module)
+    try:
+        class_path(kind)
+    except NotPlain as error:
+        settings.left_out["model.class_path"], kind = str(error), SEALModule
+    for name, value in given_arguments(module).items():
+        settings.add("model", name, value)
+    for name, value in given_arguments(data).items():
+        settings.add("data", name, value)
+    arguments = settings.values.pop("data", {})
+    try:
+        settings.values["data"] = {"class_path": class_path(type(data)), "init_args": arguments}
+    except NotPlain as error:
+        settings.left_out["data"] = str(error)
+    others: dict[str, Any] = {"ckpt_path": ckpt_path}
+    if (seed := os.environ.get("PL_GLOBAL_SEED", "")).isdigit():
+        others["seed_everything"] = int(seed)
+    return accepted(command, kind, settings, others)
+
+
+def accepted(
+    command: str, kind: type[SEALModule], settings: Settings, others: Mapping[str, Any]
+) -> SaveConfigBesideRun:
+    """What the command's parser takes of the settings; one option after another where it does not take all."""
+    from seal_lightning.commands.fit import parse_settings  # which imports the trainer, which imports this
+
+    def parsed(values: Mapping[str, Any]) -> SaveConfigBesideRun:
+        return SaveConfigBesideRun(*parse_settings(command, kind, {**others, **values}), save_to_log_dir=False)
+
+    try:
+        writer = parsed(settings.values)
+    except ConfigError:
+        kept: dict[str, Any] = {}
+        for section, values in settings.values.items():
+            whole = section in SINGLE or "class_path" in values
+            for name, value in {"": values}.items() if whole else values.items():
+                tried = {**kept, section: values if whole else {**kept.get(section, {}), name: value}}
+                try:
+                    parsed(tried)
+                    kept = tried
+                except ConfigError as error:
+                    settings.left_out[f"{section}.{name}".removesuffix(".")] = str(error)
+        writer = parsed(kept)
+    writer.left_out = settings.left_out
+    return writer

@@ -1,0 +1,199 @@
+"""Units of work as the loops run them: from the journal where they are finished, else the E-step on the frozen policy.
+
+The journal's stamp is what the rollouts depend on: every setting of the E-step, the contexts, and the policy's digest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.errors import JournalError, SealError
+from seal_lightning.fit.executors import UnitWork
+from seal_lightning.fit.limits import Limit, limit_of
+from seal_lightning.fit.stamp import rules_of, save_run
+from seal_lightning.hooks import notify
+from seal_lightning.processes.ranks import Ranks, one_line
+from seal_lightning.records.journal import Journal
+from seal_lightning.stamps.values import code_of, describe, digest, flat, versions
+from seal_lightning.types import Context, Rollout
+
+
+class UnitRunner:
+    """Runs the units of one phase (train, validation or test) of one round, shared among the ranks.
+
+    All ranks make one at the same time and run it to the end.
+
+    Args:
+        trainer: Its `default_root_dir` is the run folder.
+        module: The `SEALModule`.
+        phase: The journal is named after it.
+        e_step: What is done with a unit.
+        plan: Edits and repeats.
+        units: All units of the phase; the journal is about them, whatever the limit.
+        limit: How many of them are done, the first ones; by default what the trainer's flags leave.
+        round: Counted from 0.
+        policy_digest: Of the policy that rolls out.
+        by_stamp: Name the journal after its stamp, so that other settings get another file instead of a refusal
+            (`seal test` and `seal validate`).
+        folder: Where the journal lies in the run folder; what is not scored stays out of the way of those who count.
+        check_only: Look at the journal, and run nothing: it is to be refused before anything is written.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        module: Any,
+        *,
+        phase: str,
+        e_step: EStep,
+        plan: Plan,
+        units: Sequence[Sequence[Context]],
+        round: int,
+        policy_digest: str,
+        by_stamp: bool = False,
+        folder: str = "journal",
+        check_only: bool = False,
+        limit: Limit | None = None,
+    ) -> None:
+        self.trainer = trainer
+        self.module = module
+        self.phase = phase
+        self.limit = limit or limit_of(trainer, phase, len(units))
+        self.ranks: Ranks = trainer.ranks
+        stamp = make_stamp(
+            e_step,
+            plan,
+            units,
+            chat=module.policy.policy.chat_stamp,
+            base=module.base_fingerprint,
+            policy=policy_digest,
+            code=type(module),
+        )
+        name = f"{phase}-{digest(stamp)[:12]}" if by_stamp else f"{phase}-{round:03d}"
+        self._ids = [[context.id for context in unit] for unit in units]
+        self._round = None if by_stamp else round
+        # Every rank reads all files that it can see: on one machine all of them, on several nodes maybe its own only.
+        self.journal, seen = self._open_journal(Path(trainer.default_root_dir) / folder, name, stamp)
+        if check_only:
+            return
+        save_run(trainer, module)
+        self._mine = {
+            unit for unit in seen[self.ranks.rank] if not any(unit in other for other in seen[: self.ranks.rank])
+        }
+        wanted = set(range(self.limit.units))  # the journal may have more, of a run without the limit
+        self._mine &= wanted
+        self.finished = wanted.intersection(set[int]().union(*seen))
+        self.pending = sorted(wanted - self.finished)
+        self._seconds: list[float] = []
+        trainer.begin()
+        self._notify("on_units_start", units=self.limit.units, finished=len(self.finished))
+        self._queue = self.ranks.queue(self.pending, stop=self._stop, on_wait=self._report)
+        work = UnitWork(trainer, module, phase=phase, e_step=e_step, plan=plan, round=round, units=units)
+        self._steps = trainer.executor.run(work, self._queue)
+
+    def _open_journal(self, folder: Path, name: str, stamp: Mapping[str, Any]) -> tuple[Journal, list[set[int]]]:
+        """The journal and the finished units that each rank has seen; one rank's error is raised on all."""
+        try:
+            journal = Journal(
+                folder,
+                name,
+                stamp=stamp,
+                rank=self.ranks.rank,
+                may_differ=rules_of(self.trainer).may_differ,
+                contexts=self._ids,
+                round=self._round,
+            )
+            found: set[int] | JournalError = set(journal.units)
+        except JournalError as error:
+            journal, found = None, error
+        seen = self.ranks.gather(found)
+        for error in seen:
+            if isinstance(error, JournalError):
+                raise error
+        assert journal is not None
+        return journal, [units for units in seen if isinstance(units, set)]
+
+    def step(self) -> list[Rollout] | None:
+        """Run the next unit; its rollouts, or None where this rank has nothing more to do.
+
+        Raises:
+            Stopped: A signal asked the run to stop; every rank's finished units are in the journal.
+            UnitError: A unit failed wherever it was tried.
+        """
+        started = time.perf_counter()
+        try:
+            if (found := next(self._steps, None)) is None:
+                return None
+            unit, rollouts = found
+            self.journal.append(unit, rollouts)
+        except Exception as error:
+            if not self._queue.failed():  # it would fail everywhere, or cannot be written down: the others leave too
+                self._queue.abort(str(error) if isinstance(error, SealError) else one_line(error))
+            raise
+        self._mine.add(unit)
+        self._seconds.append(time.perf_counter() - started)
+        self._queue.finish(unit)
+        self._notify("on_unit_end", unit=unit, rollouts=rollouts)
+        return rollouts
+
+    def finish(self) -> list[Rollout]:
+        """The rollouts of all units by all ranks, in the units' order; runs what is left."""
+        while self.step() is not None:
+            pass
+        rows = self.ranks.gather(({unit: self.journal.units[unit] for unit in self._mine}, self._seconds))
+        by_unit = {unit: rollouts for units, _ in rows for unit, rollouts in units.items()}
+        rollouts = [rollout for unit in sorted(by_unit) for rollout in by_unit[unit]]
+        self._notify("on_units_end", rollouts=rollouts, seconds=[seconds for _, seconds in rows])
+        return rollouts
+
+    def _stop(self) -> int:
+        """Why this process is to stop, or 0; an evaluation is finished though time is up."""
+        return self.trainer.stop_wanted() if self.phase == "train" else self.trainer.stop_signals.received
+
+    def _report(self, finished: int) -> None:
+        self._notify("on_units_progress", finished=len(self.finished) + finished)
+
+    def _notify(self, hook: str, **what: Any) -> None:
+        notify(self.trainer, self.module, hook, phase=self.phase, **what)
+
+
+def make_stamp(
+    e_step: EStep,
+    plan: Plan,
+    units: Sequence[Sequence[Context]],
+    *,
+    chat: bool | str,
+    base: str,
+    policy: str,
+    code: type | None = None,
+) -> dict[str, Any]:
+    """What rollouts depend on, as flat JSON values: the E-step's settings, the units' contents, base, policy, and the
+    code and versions that all of it runs with.
+
+    Args:
+        e_step: What is done with a unit.
+        plan: Edits and repeats.
+        units: All units.
+        chat: Whether prompts go through the chat template, and how (`Policy.chat_stamp`).
+        base: The base model's fingerprint.
+        policy: Digest of what was learnt on top of it.
+        code: The class that runs the units, where it may be a user's.
+    """
+    idle = {"rubric": plan.score_by != "rubric", "questioner": plan.queries != "own"}
+    settings = {name: part for name, part in vars(e_step).items() if not idle.get(name)}
+    contexts = [[asdict(context) for context in unit] for unit in units]
+    return {
+        **flat("", describe(settings)),
+        **flat("plan.", describe({name: value for name, value in asdict(plan).items() if name != "racing" or value})),
+        "contexts": digest(contexts),
+        "chat": chat,
+        "base": base,
+        "policy": policy,
+        **code_of(settings, type(e_step), code),
+        **versions(),
+    }

@@ -1,0 +1,449 @@
+"""The adapter bank: N LoRAs, stacked, trained and used together on one frozen model.
+
+This is SEAL's inner loop made cheap: the frozen layers run once over the tokens of all adapters, and only the small
+products with A and B tell them apart. Each adapter has its own AdamW state, learning rate, step count and clipping, so
+training N together equals training each alone. The bank attaches by forward hooks and changes nothing in the model;
+where a layer carries a peft adapter already (the policy's), it is part of what is frozen. What the bank leaves out:
+dropout (the paper uses none) and biases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.inner_loop.routing import Routing, TokenIndex
+from seal_lightning.models.beside import base_layer, is_torchs_product
+from seal_lightning.models.coverage import is_below, unreached, without_adapter
+from seal_lightning.models.unusable import unusable
+
+PAPERS = ("q_proj", "v_proj")  # what LoRA, and SEAL with it, adapts in attention
+_ALIGNED = 4  # ranks are kept in multiples of it: grouped matrix products want rows of 16 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One adapted layer: its name in the model, and its sizes."""
+
+    name: str
+    module: nn.Module
+    inputs: int
+    outputs: int
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the frozen weight is stored as (inputs, outputs), as in GPT-2."""
+        return isinstance(base_layer(self.module), Conv1D)
+
+
+def linear_layers(model: Any) -> list[Target]:
+    """Every linear layer that text reaches (also GPT-2's Conv1D, quantised ones, and layers that carry a peft adapter).
+
+    The output embedding is not among them, nor are layers that cannot carry an adapter (`unusable.py`).
+    """
+    layers = _look_linear(model)
+    left_out = unusable(model, [layer.name for layer in layers])
+    return [layer for layer in layers if layer.name not in left_out]
+
+
+def _look_linear(model: Any) -> list[Target]:
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    aside = unreached(model)
+    targets: list[Target] = []
+    inside: tuple[str, ...] = ()  # names below a peft layer are its own parts
+    modules: Iterator[tuple[str, nn.Module]] = model.named_modules()
+    for name, module in modules:
+        if name.startswith(inside):
+            continue
+        if isinstance(module, LoraLayer):
+            inside = (*inside, f"{name}.")
+        frozen = base_layer(module)
+        if module is head or is_below(name, aside):
+            continue
+        if isinstance(frozen, nn.Linear):
+            targets.append(Target(name, module, frozen.in_features, frozen.out_features))
+        elif isinstance(frozen, Conv1D):
+            targets.append(Target(name, module, *frozen.weight.shape))
+    return targets
+
+
+def parts_without_adapter(model: Any) -> dict[str, list[str]]:
+    """What no adapter acts on, by reason; empty where all weights but embeddings and norms are in linear layers."""
+    reasons = dict(without_adapter(model))
+    for name, reason in unusable(model, [layer.name for layer in _look_linear(model)]).items():
+        reasons.setdefault(reason, []).append(name)
+    return reasons
+
+
+def _own_output(module: nn.Module) -> bool:
+    """Whether a layer's output may be added to in place: it is a fresh tensor, which its backward pass does not need.
+
+    Of torch's own product this is known; layers of quantised models return views or what they keep.
+    """
+    return is_torchs_product(base_layer(module))
+
+
+def find_targets(model: Any, wanted: str | Sequence[str] | None) -> list[Target]:
+    """The layers to adapt: `all-linear`, `default` or None, or names' last parts.
+
+    The default is peft's choice for the architecture; where it has none, the q and v projections as in the paper.
+
+    Raises:
+        ConfigError: A name fits no linear layer, or there is no default for the architecture.
+        ModelError: The layers are of a kind that adapters cannot act on.
+    """
+    layers = linear_layers(model)
+    if wanted == "all-linear":
+        _check_kinds(model, layers, None)
+        return layers
+    kinds = sorted({layer.name.rpartition(".")[2] for layer in layers})
+    if wanted is None or wanted == "default":
+        types = [model.config.model_type, model.config.get_text_config().model_type]
+        known = next((PEFT_DEFAULTS[name] for name in types if name in PEFT_DEFAULTS), None)
+        if known is None and set(PAPERS) <= set(kinds):
+            known = PAPERS
+        if known is None:
+            raise ConfigError(
+                f"model.inner_loop.target_modules=default: peft has no default for {types[0]}; "
+                f"give all-linear or some of {', '.join(kinds)}"
+            )
+        wanted = list(known)
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    _check_kinds(model, layers, names)
+    unknown = [name for name in names if not any(_fits(layer.name, name) for layer in layers)]
+    if unknown:
+        raise ConfigError(
+            f"model.inner_loop.target_modules: no linear layer is called {', '.join(unknown)}; expected "
+            f"all-linear, default or some of {', '.join(kinds)}"
+        )
+    return [layer for layer in layers if any(_fits(layer.name, name) for name in names)]
+
+
+def _check_kinds(model: Any, layers: Sequence[Target], names: Sequence[str] | None) -> None:
+    """Refuse layers that are linear in all but their class, as some quantisation libraries bring them."""
+    known, aside = {layer.name for layer in layers}, unreached(model)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D | LoraLayer) or name in known or is_below(name, aside):
+            continue
+        sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
+        wanted = names is None or any(_fits(name, one) for one in names)
+        if wanted and all(isinstance(size, int) for size in sizes):
+            raise ModelError(
+                f"{name} is a {type(module).__name__}, which adapters cannot act on: expected nn.Linear or a subclass, "
+                "as bitsandbytes has; load other weights of the model"
+            )
+    if not layers:
+        raise ModelError(
+            f"{type(model).__name__} has no linear layers that adapters could act on: expected nn.Linear or Conv1D; "
+            "choose another model"
+        )
+
+
+def _fits(layer: str, wanted: str) -> bool:
+    return layer == wanted or layer.endswith("." + wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """One adapter on its way out of a slot and back: its row of parameters, its rank, and AdamW's state."""
+
+    parameters: torch.Tensor
+    rank: int
+    optimizer: dict[str, torch.Tensor]
+
+
+class AdapterBank:
+    """`slots` LoRAs on one model.
+
+    Args:
+        model: Frozen causal language model in evaluation mode.
+        slots: How many adapters, N.
+        rank: Largest rank of an adapter, r; a slot may have a smaller one (see `reset`).
+        alpha: Their output is multiplied by alpha / rank.
+        target_modules: See `find_targets`.
+        betas: Of AdamW.
+        eps: Of AdamW.
+        weight_decay: Of AdamW, decoupled.
+        trainable: Whether there are gradients and optimizer states; a bank that only answers needs none.
+
+    Attributes:
+        A: By layer name, (N, r, inputs), float32, r rounded up to a multiple of 4; as peft's `lora_A.weight`.
+        B: By layer name, (N, r, outputs), peft's `lora_B.weight` transposed: products along the long side are fast.
+            Both are leaves: views of `parameters`, with `.grad` a view of `gradients`.
+        ranks: Of each slot.
+        width: r.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        slots: int,
+        rank: int,
+        alpha: float,
+        target_modules: str | Sequence[str] | None = "default",
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        trainable: bool = True,
+    ) -> None:
+        self.model = model
+        self.targets = find_targets(model, target_modules)
+        self.rank, self.alpha = rank, alpha
+        self.ranks = [rank] * slots
+        self.device = next(model.parameters()).device
+        # One flat buffer for the parameters of all layers and one for their gradients: clipping and the optimizer then
+        # walk over one row a slot, whatever the number of layers.
+        self.width = -(-rank // _ALIGNED) * _ALIGNED  # the rest stays zero, see `reset`
+        self.parameters = torch.zeros(slots, parameters_of(self.targets, self.width), device=self.device)
+        self.gradients = torch.zeros_like(self.parameters) if trainable else None
+        self.A: dict[str, torch.Tensor] = {}
+        self.B: dict[str, torch.Tensor] = {}
+        self._cut_views()
+        self._scales = torch.full((slots,), alpha / rank, device=self.device)
+        self._routing: Routing | None = None
+        self._rows = [nn.Parameter(row) for row in self.parameters] if trainable else []
+        groups: list[dict[str, Any]] = [{"params": [row]} for row in self._rows] or [{"params": []}]
+        self._optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+
+    def _cut_views(self) -> None:
+        at = 0
+        for target in self.targets:
+            shapes = ((self.width, target.inputs), (self.width, target.outputs))
+            ends = (at, at + target.inputs * self.width, at + (target.inputs + target.outputs) * self.width)
+            for table, shape, start, end in zip((self.A, self.B), shapes, ends[:2], ends[1:], strict=True):
+                leaf = self.parameters[:, start:end].unflatten(1, shape).detach().requires_grad_()
+                if self.gradients is not None:
+                    leaf.grad = self.gradients[:, start:end].unflatten(1, shape)
+                table[target.name] = leaf
+            at = ends[2]
+
+    # -- slots -----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def reset(self, slot: int, *, seed: int, rank: int | None = None) -> None:
+        """Make `slot` a new adapter as peft does: A uniform in ±1/√inputs, B zero; no optimizer state.
+
+        An adapter of a smaller `rank` than the bank's has zeros in the rest of A and B. They stay zero, since the
+        gradient of each is a product with the other.
+        """
+        rank = self.rank if rank is None else rank
+        if not 1 <= rank <= self.rank:
+            raise ConfigError(f"rank of an adapter must be between 1 and the bank's {self.rank}, got {rank}")
+        generator = torch.Generator().manual_seed(seed)
+        self.parameters[slot].zero_()
+        self._forget(slot)
+        for target in self.targets:
+            bound = target.inputs**-0.5
+            drawn = torch.empty(rank, target.inputs).uniform_(-bound, bound, generator=generator)
+            self.A[target.name][slot, :rank].copy_(drawn)
+        self._set_rank(slot, rank)
+
+    def _forget(self, slot: int) -> None:
+        if self.gradients is not None:
+            self.gradients[slot].zero_()
+            self._optimizer.state.pop(self._rows[slot], None)
+
+    def _set_rank(self, slot: int, rank: int) -> None:
+        self.ranks[slot] = rank
+        self._scales[slot] = self.alpha / rank
+
+    @torch.no_grad()
+    def fill(self, slot: int, parameters: torch.Tensor, *, rank: int) -> None:
+        """Put trained parameters, a row of another bank, into `slot`; without optimizer state."""
+        self.parameters[slot].copy_(parameters)
+        self._forget(slot)
+        self._set_rank(slot, rank)
+
+    @torch.no_grad()
+    def move(self, source: int, target: int) -> None:
+        """Put the adapter of slot `source` with its optimizer state into `target`; `source` is then free."""
+        self.parameters[target].copy_(self.parameters[source])
+        self._set_rank(target, self.ranks[source])
+        self._optimizer.state.pop(self._rows[target], None)
+        if (state := self._optimizer.state.pop(self._rows[source], None)) is not None:
+            self._optimizer.state[self._rows[target]] = state
+
+    @torch.no_grad()
+    def take(self, slot: int) -> SlotState:
+        """A copy of a slot's adapter with its optimizer state, on the CPU."""
+        optimizer = self._optimizer.state.get(self._rows[slot], {})
+        return SlotState(
+            parameters=self.parameters[slot].to("cpu", copy=True),
+            rank=self.ranks[slot],
+            optimizer={name: value.to("cpu", copy=True) for name, value in optimizer.items()},
+        )
+
+    @torch.no_grad()
+    def put(self, slot: int, state: SlotState) -> None:
+        """The reverse of `take`, into any slot of a bank of the same shape."""
+        self.fill(slot, state.parameters, rank=state.rank)
+        if state.optimizer:
+            moved = {name: value.to(self.device, copy=True) for name, value in state.optimizer.items()}
+            self._optimizer.state[self._rows[slot]] = moved
+
+    @torch.no_grad()
+    def dissolve(self, slots: int) -> list[SlotState]:
+        """The adapters of the first slots with their optimizer states, on the CPU; the bank is of no use afterwards.
+
+        Gradients are let go first: what is taken out needs no more memory than that.
+        """
+        self.gradients = None
+        for leaf in (*self.A.values(), *self.B.values(), *self._rows):
+            leaf.grad = None
+        found = []
+        for slot in range(slots):
+            optimizer = self._optimizer.state.pop(self._rows[slot], {})
+            found.append(
+                SlotState(
+                    parameters=self.parameters[slot].to("cpu", copy=True),
+                    rank=self.ranks[slot],
+                    optimizer={name: value.to("cpu") for name, value in optimizer.items()},
+                )
+            )
+        return found
+
+    def clear_gradients(self) -> None:
+        """Forget what a broken-off backward pass has gathered."""
+        assert self.gradients is not None, "a bank that only answers has no gradients"
+        self.gradients.zero_()
+
+    # -- forward ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Put the adapters behind their layers; they act only under a `routing`."""
+        handles = [target.module.register_forward_hook(self._hook(target)) for target in self.targets]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def routing(self, slots: torch.Tensor) -> Iterator[None]:
+        """Say which slot each row (B,) or token (B, T) belongs to; -1 means no adapter."""
+        self.route(slots)
+        try:
+            yield
+        finally:
+            self._routing = None
+
+    def route(self, slots: torch.Tensor) -> None:
+        """The same within a `routing`, when rows have left the batch."""
+        self._routing = Routing(slots, self._scales)
+
+    def _hook(self, target: Target) -> Any:
+        name, in_place = target.name, _own_output(target.module)
+
+        def add_adapters(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+            x = args[0]  # (B, T, inputs), or flat: (B * T, inputs)
+            if self._routing is None or self._routing.nothing or not x.numel():  # an expert may get no token
+                return output
+            index = self._routing.index(x.shape[:-1])
+            a, b = self.A[name], self.B[name]
+            with torch.autocast(x.device.type, enabled=False):  # adapters stay in float32
+                delta = StackedLoRA.apply(x.flatten(0, -2), a, b, (a.grad, b.grad), index)
+            delta = delta.view(*x.shape[:-1], -1)  # type: ignore[union-attr]
+            return output.add_(delta) if in_place else (output + delta).to(output.dtype)
+
+        return add_adapters
+
+    # -- optimizer -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def prepare(self, n: int) -> None:
+        """Have the optimizer state of the first n slots ready, so that a step never runs out of memory half way."""
+        for row in self._rows[:n]:
+            if row not in self._optimizer.state:
+                step = torch.zeros((), dtype=torch.float32, device=self.device)
+                moments = {name: torch.zeros_like(row) for name in ("exp_avg", "exp_avg_sq")}
+                self._optimizer.state[row] = {"step": step, **moments}
+
+    def gradient_norms(self, n: int) -> torch.Tensor:
+        """Of the gradients gathered so far in the first n slots, (n,); one that overflows is infinite."""
+        assert self.gradients is not None, "a bank that only answers has no gradients"
+        return torch.linalg.vector_norm(self.gradients[:n], dim=1)
+
+    @torch.no_grad()
+    def step(
+        self, learning_rates: Sequence[float], *, max_norm: float | None, norms: torch.Tensor | None = None
+    ) -> None:
+        """One AdamW step (torch's fused one) of the first n slots from the gradients gathered so far, which are zeroed.
+
+        Args:
+            learning_rates: n numbers.
+            max_norm: Each adapter's gradient is scaled down to this norm (torch's `clip_grad_norm_`); None leaves it.
+            norms: The `gradient_norms`, where they are known already.
+        """
+        assert self.gradients is not None, "a bank that only answers has no gradients"
+        n = len(learning_rates)
+        grads = self.gradients[:n]
+        if max_norm:
+            norms = (self.gradient_norms(n) if norms is None else norms)[:, None]
+            if self.device.type != "cpu" or bool((norms > max_norm).any()):
+                grads.mul_((max_norm / (norms + 1e-6)).clamp_(max=1.0))
+        for slot, row in enumerate(self._rows):
+            row.grad = self.gradients[slot] if slot < n else None
+        for group, rate in zip(self._optimizer.param_groups, learning_rates, strict=False):
+            group["lr"] = rate
+        self._optimizer.step()
+        grads.zero_()
+
+
+def parameters_of(targets: Sequence[Target], rank: int) -> int:
+    """How many parameters one adapter has."""
+    return sum((target.inputs + target.outputs) * rank for target in targets)
+
+
+class StackedLoRA(torch.autograd.Function):
+    """Output (M, out) of the LoRAs for flat tokens (M, in); saves the input itself and the narrow products only.
+
+    The products are made in the dtype of A and B; the input is saved as it came, so a bfloat16 model pays for no
+    float32 copies. The gradients of A and B are added to the bank's own buffers in the backward pass, so the flat
+    layout that the optimizer wants costs no copy; autograd sees the gradient of the input alone.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        a_A: torch.Tensor,
+        b_A: torch.Tensor,
+        gradients: tuple[torch.Tensor | None, torch.Tensor | None],
+        index: TokenIndex,
+    ) -> torch.Tensor:
+        a, b = a_A[index.active], b_A[index.active]
+        narrow = index.product(index.take(x).to(a.dtype), a.transpose(1, 2)).mul_(index.scales)  # (M, r)
+        ctx.save_for_backward(x, a, b, narrow)
+        ctx.gradients, ctx.index = gradients, index
+        return index.put(index.product(narrow, b))
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        x, a, b, narrow = ctx.saved_tensors
+        index, (grad_a, grad_b) = ctx.index, ctx.gradients
+        wide = index.take(grad)  # (M, out)
+        grad_narrow = index.product(wide, b.transpose(1, 2)).mul_(index.scales)
+        _add(grad_a, index, index.outer(grad_narrow, index.take(x).to(a.dtype)))
+        _add(grad_b, index, index.outer(narrow, wide))
+        if not ctx.needs_input_grad[0]:
+            return (None,) * 5
+        return index.put(index.product(grad_narrow, a)).to(x.dtype), None, None, None, None
+
+
+def _add(buffer: torch.Tensor, index: TokenIndex, values: torch.Tensor) -> None:
+    """Add the values (n, ...) of the active slots to the buffer of all slots (N, ...)."""
+    if isinstance(index.active, slice):
+        buffer[index.active] += values
+    else:
+        buffer.index_add_(0, index.active, values)  # each slot once: exact

@@ -1,0 +1,174 @@
+"""How the sequences of an inner step share forward passes, and which way is exact on a model.
+
+The reference is plain: one sequence in a pass, its loss from the model's whole logits. A way is exact where it gives
+every token the same loss and every adapter the same gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+import torch
+
+from seal_lightning.inner_loop.attention import packed_attention, replaceable
+from seal_lightning.inner_loop.bank import AdapterBank
+from seal_lightning.inner_loop.isolation.probing import (
+    check_causal,
+    draw_rows,
+    fastest_exact,
+    probe_bank,
+    refused,
+    rotary_limit,
+    runnable,
+    same,
+    sparse_from,
+    text_config,
+    tolerance,
+    window_of,
+)
+from seal_lightning.inner_loop.loss import HeadLoss
+from seal_lightning.inner_loop.packing import PackedSequence, TrainingBatch, pack, pad, split, split_padded
+
+_LENGTHS = (9, 6, 14)
+_SLOTS = (0, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingWay:
+    """How sequences share forward passes.
+
+    Attributes:
+        rows: `packed` end to end with attention of our own, `packed by transformers` with the mask that transformers
+            makes of restarting positions, `padded` to one length, or each `alone`.
+        mixed: Whether sequences of different adapters share a pass.
+    """
+
+    rows: Literal["packed", "packed by transformers", "padded", "alone"] = "packed"
+    mixed: bool = True
+
+    def __str__(self) -> str:
+        if self.rows == "alone":
+            return "one sequence a pass"
+        return self.rows if self.mixed else f"{self.rows}, one adapter a pass"
+
+    def passes(self, sequences: Sequence[PackedSequence], *, max_tokens: int) -> list[TrainingBatch]:
+        """The batches of one step, each of at most `max_tokens` tokens; a single longer sequence goes over."""
+        if self.rows == "alone":
+            return [pad([sequence]) for sequence in sequences]
+        deal, lay_out = (split_padded, pad) if self.rows == "padded" else (split, pack)
+        ordered = sorted(sequences, key=lambda sequence: sequence.slot)
+        adapters = [list(group) for _, group in groupby(ordered, key=lambda sequence: sequence.slot)]
+        shared = [list(sequences)] if self.mixed else adapters
+        return [lay_out(part) for group in shared for part in deal(group, max_tokens=max_tokens)]
+
+    def room(self, model: Any, max_tokens: int) -> int:
+        """Tokens of a pass on this model: rows that transformers masks stay in its window, some masks end there."""
+        window = getattr(text_config(model), "max_position_embeddings", None) or max_tokens
+        return min(max_tokens, window) if self.rows == "packed by transformers" else max_tokens
+
+    def backward(self, bank: AdapterBank, head_loss: HeadLoss, batch: TrainingBatch) -> torch.Tensor:
+        """Add the gradients of one pass to the attached bank's; returns the weighted losses, (S,)."""
+        with self._attention(bank, batch), bank.routing(batch.slots):
+            losses = head_loss(batch.inputs, batch.positions, batch.targets, batch.weights)
+            losses.sum().backward()
+        return losses.detach()
+
+    def _attention(self, bank: AdapterBank, batch: TrainingBatch) -> AbstractContextManager[None]:
+        return packed_attention(bank.model, batch.lengths, bank.device) if self.rows == "packed" else nullcontext()
+
+
+ALONE = TrainingWay("alone", mixed=False)
+WAYS = (
+    TrainingWay("packed"),
+    TrainingWay("packed by transformers"),
+    TrainingWay("padded"),
+    TrainingWay("packed", mixed=False),
+    TrainingWay("packed by transformers", mixed=False),
+    TrainingWay("padded", mixed=False),
+    ALONE,
+)
+
+
+def training_way(model: Any, targets: Sequence[str], *, longest: int = 0) -> TrainingWay:
+    """The fastest way in which adapters on these layers become what each becomes alone.
+
+    Args:
+        model: Frozen causal language model in evaluation mode.
+        targets: Names of the layers with adapters.
+        longest: Tokens of the longest sequence.
+
+    Raises:
+        ModelError: No way is exact, or the model cannot be trained at all.
+    """
+    return fastest_exact(
+        model,
+        [way for way in WAYS if _in_reach(model, way, longest)],
+        doing="train adapters",
+        targets=targets,
+        probe=lambda draw: _Probe(model, targets, seed=draw).difference,
+        slow=lambda way: way.rows == "alone",
+    )
+
+
+def _in_reach(model: Any, way: TrainingWay, longest: int) -> bool:
+    """What a probe of a few tokens cannot tell."""
+    config = text_config(model)
+    if way.rows == "alone":
+        return True
+    if longest > (rotary_limit(config) or longest):
+        return False
+    if way.rows.startswith("packed") and sparse_from(config) is not None:
+        return False
+    return way.rows != "packed" or (replaceable(model) and longest <= (window_of(config) or longest))
+
+
+class _Probe:
+    """Three sequences of two adapters, and what each gives alone."""
+
+    @torch.enable_grad()
+    def __init__(self, model: Any, targets: Sequence[str], *, seed: int = 0) -> None:
+        self.model = model
+        self.tolerated = tolerance(model)
+        rows = draw_rows(model, _LENGTHS, seed=seed)
+        self.sequences = [
+            PackedSequence(slot, tokens, prompt, 1.0)
+            for slot, tokens, prompt in zip(_SLOTS, rows, (0, 3, 0), strict=True)
+        ]
+        with runnable(model, doing="train adapters"):
+            self.bank = probe_bank(model, targets, trainable=True)
+            self.losses, self.gradients = self._run(ALONE, HeadLoss(model, adapted=set(self.bank.A), whole=True))
+        if not bool(self.losses.isfinite().all() and self.gradients.isfinite().all()):
+            raise refused(model, "train adapters", "the loss of a few random tokens is not a finite number")
+        check_causal(model, rows[2], self.tolerated, doing="train adapters")
+
+    @torch.enable_grad()
+    def difference(self, way: TrainingWay) -> str:
+        """How a way differs from one sequence in a pass; empty where it does not."""
+        losses, gradients = self._run(way, HeadLoss(self.model, adapted=set(self.bank.A)))
+        if not same(losses, self.losses, self.tolerated):
+            return f"losses differ by {float((losses - self.losses).abs().max()):.2g}"
+        largest = self.gradients.abs().amax(dim=1, keepdim=True)
+        start = 0
+        for target in self.bank.targets:
+            end = start + (target.inputs + target.outputs) * self.bank.width
+            mine, reference = gradients[:, start:end], self.gradients[:, start:end]
+            allowed = 2 * self.tolerated * reference.abs().amax(dim=1, keepdim=True) + 0.02 * self.tolerated * largest
+            if bool(((mine - reference).abs() > allowed).any()):
+                return f"gradients of {target.name} differ"
+            start = end
+        return ""
+
+    def _run(self, way: TrainingWay, head_loss: HeadLoss) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of each adapter (2,) and its gradients (2, parameters)."""
+        assert self.bank.gradients is not None, "the probe's bank is made for training"
+        self.bank.clear_gradients()
+        losses = torch.zeros(2)
+        with self.bank.attached():
+            for batch in way.passes(self.sequences, max_tokens=1 << 20):
+                values = way.backward(self.bank, head_loss, batch.to(self.bank.device))
+                losses.index_add_(0, batch.owners, values.cpu())
+        return losses, self.bank.gradients.clone()

@@ -1,0 +1,339 @@
+"""SEAL's inner loop: train one temporary LoRA for each self-edit, many at once (arXiv 2506.10943, section 3.2).
+
+Every adapter follows its own plan: its own data order, batch size, epochs, learning rate and schedule, set here and
+overridden by its edit's directives; `bank_training.py` carries them out. What is left out: dropout, warm-up, gradient
+accumulation.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import torch
+
+from seal_lightning.errors import ConfigError, NoMemoryError
+from seal_lightning.inner_loop.bank import AdapterBank, find_targets, parameters_of
+from seal_lightning.inner_loop.export import save_adapter
+from seal_lightning.inner_loop.slots import AdapterPlan, AdapterState, BankTraining, JobStats, Regulariser
+from seal_lightning.models.encoding import TextEncoder
+from seal_lightning.models.finite import rows_finite
+from seal_lightning.models.memory import attempt, free_memory
+from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
+
+LOOKED_AT = 8  # training sequences of which the loss is taken
+
+_Value = TypeVar("_Value")
+
+
+class Answering:
+    """The adapters at work on a batch; `keep` when rows leave it."""
+
+    def __init__(self, bank: AdapterBank, slots: Sequence[int]) -> None:
+        self.bank = bank
+        self.slots = list(slots)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only these rows of the batch go on, in this order."""
+        self.slots = [self.slots[row] for row in rows]
+        self.bank.route(torch.tensor(self.slots))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedBank:
+    """The adapters of some jobs after training; job i is in slot i.
+
+    Attributes:
+        bank: Holds them, ready to answer.
+        stats: What the training of each came to; an adapter that `diverged` changes nothing here.
+        states: Where each stands, to go on from, if `adapt` was to stop `until` a step; None where nothing was trained.
+    """
+
+    bank: AdapterBank
+    stats: tuple[JobStats, ...]
+    states: tuple[AdapterState | None, ...] = ()
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers with adapters."""
+        return list(self.bank.A)
+
+    @contextmanager
+    def answering(self, jobs: Sequence[int | None]) -> Iterator[Answering]:
+        """Run the model with the adapter of job `jobs[b]` on row b (None: without one)."""
+        rows = [-1 if job is None else job for job in jobs]
+        with self.bank.attached(), self.bank.routing(torch.tensor(rows)):
+            yield Answering(self.bank, rows)
+
+    def save(self, job: int, folder: str | Path) -> None:
+        """Write the adapter of one job as a PEFT folder."""
+        save_adapter(self.bank, job, folder)
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """Settings of the inner loop; the defaults are the paper's for knowledge incorporation.
+
+    Args:
+        rank: Of each LoRA.
+        alpha: Of each LoRA; its output is multiplied by alpha / rank.
+        target_modules: `default` (peft's choice, for Llama and Qwen the q and v projections as in the paper),
+            `all-linear`, or names of layers.
+        learning_rate: Peak of AdamW.
+        schedule: `linear` and `cosine` fall to 0 at the last step.
+        epochs: Passes over an edit's training sequences.
+        batch_size: Sequences a step.
+        gradient_clip: Largest norm of an adapter's gradient; 0 or null for none.
+        weight_decay: Of AdamW.
+        betas: Of AdamW.
+        max_length: Longest training sequence in tokens; longer ones lose their end.
+        append_eos: End each training sequence with the EOS token.
+        max_adapters: Adapters trained at the same time, the slots of the bank; null takes what fits in two fifths of
+            the free memory, at most 16 on a CPU and 256 on a GPU. Halved when the memory does not suffice.
+        max_tokens: Tokens of one forward pass; a step of all adapters is split to stay below, and only a single longer
+            sequence goes over. Halved when the memory does not suffice.
+        pad_to: Pad every training sequence to this length with the EOS token and train on the padding too, as the
+            official code does (with 2048): to reproduce its numbers, never otherwise.
+    """
+
+    rank: int = 32
+    alpha: float = 64.0
+    target_modules: str | list[str] | None = "default"
+    learning_rate: float = 1e-3
+    schedule: Schedule = "linear"
+    epochs: int = 10
+    batch_size: int = 1
+    gradient_clip: float | None = 1.0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_length: int = 2048
+    append_eos: bool = True
+    max_adapters: int | None = None
+    max_tokens: int = 4096
+    pad_to: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "epochs", "batch_size", "max_adapters", "max_tokens", "pad_to"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(f"model.inner_loop.{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_length < 2:
+            raise ConfigError(f"model.inner_loop.max_length must be at least 2, got {self.max_length}")
+        for name in ("alpha", "learning_rate"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ConfigError(f"model.inner_loop.{name} must be above 0 and finite, got {getattr(self, name)}")
+        for name in ("gradient_clip", "weight_decay"):
+            if not ((getattr(self, name) or 0.0) >= 0):  # also refuses nan
+                raise ConfigError(f"model.inner_loop.{name} must be 0 or more, got {getattr(self, name)}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"model.inner_loop.betas must be two numbers in [0, 1), got {self.betas}")
+        if self.schedule not in get_args(Schedule):
+            raise ConfigError(
+                f"model.inner_loop.schedule must be one of {', '.join(get_args(Schedule))}, got {self.schedule}"
+            )
+        if self.target_modules is not None and not self.target_modules:
+            raise ConfigError(
+                "model.inner_loop.target_modules must name at least one layer, got none: give default, all-linear or "
+                "names of layers"
+            )
+
+    @torch.no_grad()
+    def is_sound(self, model: Any, tokenizer: Any, trained: TrainedBank, job: int, learnt: AdapterJob) -> bool:
+        """Whether an adapter that is to stay is finite, and makes finite logits of the first thing that it learnt."""
+        if trained.stats[job].diverged:
+            return False
+        sequences = self._plan(learnt, model, tokenizer).sequences
+        if not sequences:
+            return True
+        ids = torch.tensor([sequences[0][0]], device=trained.bank.device)
+        with trained.answering([job]):
+            return bool(rows_finite(model(input_ids=ids, use_cache=False).logits[0]).all())
+
+    @torch.no_grad()
+    def losses(
+        self, model: Any, tokenizer: Any, trained: TrainedBank, job: int, learnt: AdapterJob
+    ) -> tuple[float, float] | None:
+        """Mean loss of a token of what an adapter learnt, without it and with it; None where it learnt nothing.
+
+        Of many training sequences some are looked at, from the first to the last.
+        """
+        sequences = self._plan(learnt, model, tokenizer).sequences
+        if not sequences:
+            return None
+        chosen = sequences[:: -(-len(sequences) // LOOKED_AT)]
+        before = _mean_loss(model, chosen, trained.bank.device)
+        with trained.answering([job]):
+            return before, _mean_loss(model, chosen, trained.bank.device)
+
+    def total_steps(self, jobs: Sequence[AdapterJob]) -> int:
+        """Optimizer steps of all jobs together, for progress; fewer are made where sequences have to be skipped."""
+        return sum(self._steps(job) for job in jobs)
+
+    def trained_tokens(self, model: Any, tokenizer: Any, job: AdapterJob) -> int:
+        """Tokens that training one adapter takes, over all epochs: its cost."""
+        return self._plan(job, model, tokenizer).stats.trained_tokens
+
+    def longest(self, tokenizer: Any, job: AdapterJob) -> int:
+        """Tokens of a job's longest training sequence, before it is cut."""
+        return max((len(self._encode(sequence, tokenizer)[0]) for sequence in job.training_sequences), default=0)
+
+    def adapt(
+        self,
+        model: Any,
+        tokenizer: Any,
+        jobs: Sequence[AdapterJob],
+        *,
+        on_step: Callable[[int], None] = lambda count: None,
+        start: Sequence[AdapterState | None] = (),
+        until: Sequence[int] | None = None,
+        regulariser: Regulariser | None = None,
+    ) -> TrainedBank:
+        """Train one adapter for each job, however many; jobs that wait take the slots of those that are finished.
+
+        A training that is stopped and goes on ends where one without a stop does: bit for bit in the same company, and
+        to float tolerance where fewer or other adapters train beside it.
+
+        Args:
+            model: Frozen causal language model in evaluation mode.
+            tokenizer: Its tokenizer, or the policy's encoder.
+            jobs: One without anything to train on leaves its adapter as it was drawn, which changes nothing in the
+                model.
+            on_step: Told how many optimizer steps were made since the last call.
+            start: The `states` of an earlier call from which to go on, one for each job; none begins anew. The largest
+                rank of the jobs has to be the same.
+            until: Stop each job's training when it has made so many optimizer steps, which may be more than it has.
+            regulariser: Has a say in every step of all jobs.
+
+        Returns:
+            The bank; job i is what `answering` and `save` call i.
+
+        Raises:
+            ConfigError: `target_modules` does not fit the model.
+            NoMemoryError: All adapters together do not fit, or not even one at work with one sequence at a time.
+        """
+        assert not model.training, "the policy has to be in evaluation mode: dropout would differ from row to row"
+        encoder = TextEncoder.of(tokenizer)
+        plans = [self._plan(job, model, encoder) for job in jobs]
+        trained, reason = attempt(lambda: self._bank(model, jobs, slots=len(jobs), trainable=False))
+        if trained is None:
+            raise NoMemoryError(
+                f"there is no memory for the adapters of {len(jobs)} self-edits ({reason}): lower model.inner_loop.rank"
+            )
+        stats: Sequence[JobStats] = ()
+        states: Sequence[AdapterState | None] = ()
+        if jobs:
+            training = BankTraining(
+                model,
+                plans,
+                make_bank=lambda slots: self._bank(model, jobs, slots=slots, trainable=True),
+                slots=min(len(jobs), self.slots(model)),
+                max_tokens=self.max_tokens,
+                max_norm=self.gradient_clip or None,
+                on_step=on_step,
+                start=start,
+                until=until,
+                regulariser=regulariser,
+            )
+            stats, states = training.run(trained)
+        return TrainedBank(trained, tuple(stats), tuple(states))
+
+    def _bank(self, model: Any, jobs: Sequence[AdapterJob], *, slots: int, trainable: bool) -> AdapterBank:
+        return AdapterBank(
+            model,
+            slots=slots,
+            rank=max((_given(job.rank, self.rank) for job in jobs), default=self.rank),
+            alpha=self.alpha,
+            target_modules=self.target_modules,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+            trainable=trainable,
+        )
+
+    def slots(self, model: Any) -> int:
+        """How many adapters train at the same time on the model's device."""
+        if self.max_adapters is not None:
+            return self.max_adapters
+        device = next(model.parameters()).device
+        each = (
+            4 * 4 * parameters_of(find_targets(model, self.target_modules), self.rank)
+        )  # with gradient and two moments
+        return max(1, min(256 if device.type == "cuda" else 16, int(0.4 * free_memory(device)) // each))
+
+    def _steps(self, job: AdapterJob) -> int:
+        return _given(job.directives.epochs, self.epochs) * math.ceil(
+            len(job.training_sequences) / _given(job.directives.batch_size, self.batch_size)
+        )
+
+    def _plan(self, job: AdapterJob, model: Any, tokenizer: Any) -> AdapterPlan:
+        window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or self.max_length
+        limit = min(self.max_length, window)
+        encoder = TextEncoder.of(tokenizer)
+        whole = [self._encode(sequence, encoder) for sequence in job.training_sequences]
+        # A sequence without a target (empty, or cut within its prompt) would make a step that learns nothing.
+        sequences = [(tokens[:limit], prompt) for tokens, prompt in whole if min(len(tokens), limit) > max(1, prompt)]
+        epochs = _given(job.directives.epochs, self.epochs)
+        batch_size = _given(job.directives.batch_size, self.batch_size)
+        batches: list[list[int]] = []
+        shuffle = random.Random(job.seed)
+        for _ in range(epochs):
+            order = list(range(len(sequences)))
+            shuffle.shuffle(order)
+            batches += [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+        peak = _given(job.directives.learning_rate, self.learning_rate)
+        schedule: Schedule = _given(job.directives.schedule, self.schedule)
+        stats = JobStats(
+            steps=len(batches),
+            trained_tokens=epochs * sum(len(tokens) for tokens, _ in sequences),
+            truncated=sum(len(tokens) > limit for tokens, _ in whole),
+            skipped=len(whole) - len(sequences),
+        )
+        rates = [peak * learning_rate_factor(schedule, step, len(batches)) for step in range(len(batches))]
+        return AdapterPlan(
+            seed=job.seed,
+            rank=_given(job.rank, self.rank),
+            sequences=sequences,
+            batches=batches,
+            rates=rates,
+            epoch_steps=len(batches) // epochs,
+            stats=stats,
+        )
+
+    def _encode(self, sequence: TrainingSequence, tokenizer: Any) -> tuple[list[int], int]:
+        encoder = TextEncoder.of(tokenizer)
+        tokens, prompt = encoder.sequence(sequence.text, prompt=sequence.prompt, ended=self.append_eos)
+        if self.pad_to is not None:
+            plain = encoder.tokenizer
+            fill = plain.pad_token_id if plain.eos_token_id is None else plain.eos_token_id
+            tokens += [fill] * (self.pad_to - len(tokens))
+        return tokens, prompt
+
+
+def _mean_loss(model: Any, sequences: Sequence[tuple[list[int], int]], device: torch.device) -> float:
+    """Over the tokens behind each sequence's prompt."""
+    total, count = 0.0, 0
+    for tokens, prompt in sequences:
+        ids = torch.tensor([tokens], device=device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, max(prompt, 1) - 1 : -1].float()
+        targets = ids[0, max(prompt, 1) :]
+        total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+        count += len(targets)
+    return total / max(count, 1)
+
+
+def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
+    """Share of the peak at `step` (from 0) of `steps`, as transformers' schedules without warm-up."""
+    match schedule:
+        case "linear":
+            return 1.0 - step / steps
+        case "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * step / steps))
+        case "constant":
+            return 1.0
+
+
+def _given(directive: _Value | None, setting: _Value) -> _Value:
+    return setting if directive is None else directive

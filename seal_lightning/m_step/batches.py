@@ -1,0 +1,244 @@
+"""The M-step's data and settings: supervised fine-tuning of the policy on prompt -> kept edit, loss on the edit alone.
+
+The whole M-step of a round is one list of batches (all its epochs in order) that the run seed and the round decide, so
+that a resumed M-step continues at the batch where it stopped. Lightning does the optimisation (`module.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.policy.policy import Policy
+from seal_lightning.seeding import derive_seed
+from seal_lightning.types import EditOutcome
+
+log = logging.getLogger(__name__)
+
+IGNORED = -100  # label of tokens without loss, torch's convention
+
+
+@dataclass(frozen=True)
+class MStep:
+    """How the policy is fine-tuned on the kept edits.
+
+    Args:
+        learning_rate: Peak of the AdamW (paper: 3e-4 for knowledge, 5e-5 for ARC).
+        epochs: Passes over the kept edits of a round (paper: 2 and 8).
+        batch_size: Sequences a forward pass; with n ranks an optimizer step has n times as many, and
+            `trainer.accumulate_grad_batches` multiplies them.
+        effective_batch: Sequences of an optimizer step whatever the number of ranks: gradients are accumulated until
+            there are as many. A multiple of `batch_size`; where the ranks do not divide it, some of them idle a little.
+        schedule: Of the learning rate within a round.
+        warmup: Share of a round's steps over which the learning rate rises.
+        weight_decay: Of the AdamW.
+        max_length: Longest prompt plus edit in tokens; longer edits lose their end.
+    """
+
+    learning_rate: float = 3e-4
+    epochs: int = 2
+    batch_size: int = 1
+    effective_batch: int | None = None
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    max_length: int = 4096
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate <= 1e36:  # beyond, a step of AdamW overflows before it is made
+            raise ConfigError(f"model.m_step.learning_rate must be above 0, and at most 1e36, got {self.learning_rate}")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"model.m_step.weight_decay must be 0 or more, got {self.weight_decay}")
+        for name in ("epochs", "batch_size", "effective_batch", "max_length"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(f"model.m_step.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"model.m_step.warmup must be in [0, 1), got {self.warmup}")
+
+        if self.effective_batch is not None and self.effective_batch % self.batch_size:
+            raise ConfigError(
+                f"model.m_step.effective_batch must be a multiple of batch_size {self.batch_size}, got "
+                f"{self.effective_batch}"
+            )
+
+    def shares(self, ranks: int, *, accumulation: int) -> Shares:
+        """How an optimizer step's batches are shared out.
+
+        Args:
+            ranks: How many there are.
+            accumulation: The trainer's `accumulate_grad_batches`, used where no effective batch is set.
+
+        Raises:
+            ConfigError: Both are set.
+        """
+        if self.effective_batch is None:
+            return Shares(ranks, accumulation, ranks * accumulation)
+        if accumulation != 1:
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches must stay 1 with model.m_step.effective_batch, got {accumulation}: "
+                "it follows from the effective batch"
+            )
+        batches = self.effective_batch // self.batch_size
+        return Shares(ranks, math.ceil(batches / ranks), batches)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The batches of an optimizer step: `batches` real ones in `ranks` x `accumulation` places, taken in turn by ranks.
+
+    Places without a batch, also those of a round's last step, are filled with one that counts for nothing. So all ranks
+    step together, and what is learnt does not depend on how many there are.
+    """
+
+    ranks: int
+    accumulation: int
+    batches: int
+
+    @property
+    def places(self) -> int:
+        return self.ranks * self.accumulation
+
+    def steps(self, plan: int) -> int:
+        """Optimizer steps for a plan of so many batches."""
+        return math.ceil(plan / self.batches)
+
+    def fill(self, plan: Sequence[list[int]], *, filler: list[int]) -> list[list[int]]:
+        """The plan with a batch in every place."""
+        steps = [plan[at : at + self.batches] for at in range(0, len(plan), self.batches)]
+        return [batch for step in steps for batch in [*step, *[filler] * (self.places - len(step))]]
+
+    @property
+    def scale(self) -> float:
+        """Of the loss of a batch that counts: Lightning and the ranks average over places."""
+        return self.places / self.batches
+
+    def number(self, place: int, plan: int) -> int | None:
+        """Which of the plan's batches is in `place` of the round, counted over all steps and ranks; None for filler."""
+        step, within = divmod(place, self.places)
+        number = step * self.batches + within
+        return number if within < self.batches and number < plan else None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sequence: `input_ids` and `labels` of equal length, `IGNORED` on the prompt; `whole` is its length uncut."""
+
+    input_ids: list[int]
+    labels: list[int]
+    whole: int = 0
+
+
+def encode_example(policy: Policy, prompt: str, text: str, *, max_length: int) -> Example:
+    """Tokenise one kept edit after its prompt, with what ends a text of the policy (so that it learns to stop).
+
+    That is the EOS token, or for an instruct model the token with which its chat template ends a turn.
+
+    Raises:
+        ConfigError: The prompt alone fills `max_length`; a sequence without any loss would make the weights nan.
+    """
+    start = policy.encode(prompt)
+    if len(start) >= max_length:
+        raise ConfigError(
+            f"model.m_step.max_length must be above the {len(start)} tokens of the longest prompt, got {max_length}: "
+            "raise it (at most to the model's window) and resume, the E-step's work is kept"
+        )
+    target = policy.encode_reply(text)
+    whole = [*start, *target]
+    labels = [*[IGNORED] * len(start), *target]
+    return Example(whole[:max_length], labels[:max_length], len(whole))
+
+
+def tell_truncated(examples: Sequence[Example], settings: MStep, *, only: bool = True) -> int:
+    """How many kept edits lost their end; logged where `only`."""
+    cut = [example for example in examples if example.whole > len(example.input_ids)]
+    if cut and only:
+        log.warning(
+            "M-step: %d of %d kept edits lost their end, the longest has %d tokens with its prompt: raise "
+            "model.m_step.max_length (%d; at most to the model's window), or lower the sampler's max_new_tokens",
+            len(cut),
+            len(examples),
+            max(example.whole for example in cut),
+            settings.max_length,
+        )
+    return len(cut)
+
+
+def batch_plan(examples: int, *, settings: MStep, seed: int, round: int) -> list[list[int]]:
+    """All batches of a round's M-step as lists of example numbers: each epoch shuffled by (seed, round, epoch)."""
+    batches: list[list[int]] = []
+    for epoch in range(settings.epochs):
+        order = list(range(examples))
+        random.Random(derive_seed("m-step", seed, round, epoch)).shuffle(order)
+        batches += [order[at : at + settings.batch_size] for at in range(0, examples, settings.batch_size)]
+    return batches
+
+
+class PlannedBatches(Sampler[list[int]]):
+    """The batches of a plan from `start` on; its length is the whole plan's, as Lightning counts."""
+
+    def __init__(self, plan: Sequence[list[int]], *, start: int = 0) -> None:
+        self.plan = plan
+        self.start = start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.plan[self.start :])
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+
+def make_loader(
+    policy: Policy,
+    kept: Sequence[EditOutcome],
+    *,
+    settings: MStep,
+    seed: int,
+    round: int,
+    start: int = 0,
+    rank: int = 0,
+    shares: Shares = Shares(1, 1, 1),
+) -> DataLoader:
+    """One rank's batches of the M-step: dicts of `input_ids`, `attention_mask`, `labels`, each (B, T).
+
+    Args:
+        policy: Tokenizes.
+        kept: What is learned.
+        settings: Epochs and batch size.
+        seed: Of the run.
+        round: Counted from 0.
+        start: Batches of this rank that are done already.
+        rank: This one; place i of the round is rank i modulo `shares.ranks`.
+        shares: How the batches of a step are shared out.
+    """
+    limit = min(settings.max_length, policy.window)
+    examples = [encode_example(policy, outcome.prompt, outcome.text, max_length=limit) for outcome in kept]
+    plan = batch_plan(len(examples), settings=settings, seed=seed, round=round)
+    shortest = min(range(len(examples)), key=lambda number: len(examples[number].input_ids))
+    plan = shares.fill(plan, filler=[shortest])
+    pad = policy.tokenizer.pad_token_id
+
+    def collate(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
+        longest = max(len(example.input_ids) for example in batch)
+
+        def padded(rows: Sequence[list[int]], fill: int) -> torch.Tensor:
+            return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
+
+        return {
+            "input_ids": padded([example.input_ids for example in batch], pad),
+            "attention_mask": padded([[1] * len(example.input_ids) for example in batch], 0),
+            "labels": padded([example.labels for example in batch], IGNORED),
+        }
+
+    return DataLoader(
+        examples,  # type: ignore[arg-type]
+        batch_sampler=PlannedBatches(plan[rank :: shares.ranks], start=start),
+        collate_fn=collate,
+    )

@@ -1,0 +1,1 @@
+"""Base models: loaded, probed, and with LoRA in and beside their weights."""

@@ -1,0 +1,160 @@
+"""Updates of frozen layers: added to the weights where those can hold them, else acting beside the layer.
+
+Quantised weights would round an update away, and a weight that several layers share cannot hold an update of one of
+them; there it stays a pair of small matrices whose product is added to the layer's output. Both ways give the same
+model; the policy's finished rounds and the adapter of a PEFT folder go through here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from peft.utils.integrations import dequantize_bnb_weight, dequantize_module_weight
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from seal_lightning.errors import ModelError
+from seal_lightning.models.partitioned import whole
+
+_PLACE = "_beside"  # on a layer
+_SHARED = "_shares_its_weight"  # on a layer
+
+
+class Beside:
+    """Low-rank updates that act beside one layer, in float32; its weights stay as they are.
+
+    Attributes:
+        parts: A (r, in) and B (out, r) of each update, the scale in B.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._A, self._B = torch.empty(0), torch.empty(0)  # of all parts
+        layer.register_forward_hook(self._add, prepend=True)  # before those of an adapter bank
+
+    def append(self, lora_A: torch.Tensor, lora_B: torch.Tensor) -> None:
+        self.keep(len(self.parts))
+        self.parts.append((lora_A.float(), lora_B.float()))
+        self._stack()
+
+    def keep(self, count: int) -> None:
+        """Take back all updates but the first `count`."""
+        del self.parts[count:]
+        self._stack()
+
+    def _stack(self) -> None:
+        if self.parts:
+            self._A = torch.cat([lora_A for lora_A, _ in self.parts])
+            self._B = torch.cat([lora_B for _, lora_B in self.parts], dim=1)
+
+    def delta(self) -> torch.Tensor:
+        """The sum of the updates as a matrix (out, in)."""
+        return self._B @ self._A
+
+    def _add(self, layer: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        if not self.parts:
+            return output
+        x = args[0]  # (..., in)
+        if self._A.device != x.device:
+            self._A, self._B = self._A.to(x.device), self._B.to(x.device)
+        with torch.autocast(x.device.type, enabled=False):
+            return (output + x.float() @ self._A.T @ self._B.T).to(output.dtype)
+
+
+def beside(layer: nn.Module) -> Beside:
+    """What acts beside this layer."""
+    if not hasattr(layer, _PLACE):
+        setattr(layer, _PLACE, Beside(layer))
+    return getattr(layer, _PLACE)
+
+
+def base_layer(module: nn.Module) -> nn.Module:
+    """The layer itself where a peft adapter is around it."""
+    return module.get_base_layer() if isinstance(module, LoraLayer) else module
+
+
+def note_shared(model: nn.Module) -> None:
+    """Mark layers whose weight is that of others too, as in blocks of hybrids, or of a head and its embedding."""
+    owners: dict[int, list[nn.Module]] = {}
+    for module in model.modules():
+        weight = module._parameters.get("weight")
+        if weight is not None:
+            owners.setdefault(id(weight), []).append(module)
+    for layers in owners.values():
+        for layer in layers if len(layers) > 1 else []:
+            setattr(layer, _SHARED, True)
+
+
+def check_own(name: str, layer: nn.Module, *, updated: bool) -> None:
+    """Raises `ModelError` where a layer is updated and its weight is that of others too, so that no file can say so."""
+    parts: Beside | None = getattr(layer, _PLACE, None)
+    if hasattr(layer, _SHARED) and (updated or (parts and parts.parts)):
+        raise ModelError(
+            f"{name} shares its weight with other layers, which have another update or none: expected layers with "
+            "weights of their own in a whole model; write adapters instead"
+        )
+
+
+def holds_updates(layer: nn.Module) -> bool:
+    """Whether an update may be added to a layer's weight: torch's own product, with a plain weight of its own."""
+    plain = is_torchs_product(layer) and _is_plain(layer.weight)
+    return plain and not hasattr(layer, _SHARED)
+
+
+def is_torchs_product(layer: nn.Module) -> bool:
+    """Whether a layer multiplies as torch's own linear layers do, whatever its class adds beside."""
+    return type(layer).forward in (nn.Linear.forward, Conv1D.forward)
+
+
+def _is_plain(weight: Any) -> bool:
+    """Floating-point numbers of 16 bits or more, in no tensor class of a quantisation library."""
+    return type(weight) is nn.Parameter and weight.is_floating_point() and weight.element_size() >= 2
+
+
+@torch.no_grad()
+def add_update(module: nn.Module, lora_A: torch.Tensor, lora_B: torch.Tensor, *, scale: float) -> None:
+    """Make a layer act as if `scale` times the product B A, (out, in), had been added to its weight."""
+    layer = base_layer(module)
+    if not holds_updates(layer):
+        beside(layer).append(lora_A, scale * lora_B.float())
+        return
+    delta = lora_B.float() @ lora_A.float() * scale
+    weight: Any = layer.weight
+    with whole([weight], write=True):
+        weight += (delta.T if isinstance(layer, Conv1D) else delta).to(weight.device, weight.dtype)
+
+
+def is_quantised(model: nn.Module) -> bool:
+    """Whether weights of some linear layers are packed."""
+    return any(isinstance(layer, nn.Linear) and not _is_plain(layer.weight) for layer in model.modules())
+
+
+def _dequantised(layer: nn.Module) -> torch.Tensor:
+    """What a packed weight stands for; the layer stays as it is, whose state peft's function for modules moves."""
+    if type(layer.weight).__name__ in ("Params4bit", "Int8Params"):
+        return dequantize_bnb_weight(layer.weight, state=getattr(layer, "state", None))  # type: ignore[arg-type]
+    return dequantize_module_weight(layer)
+
+
+def whole_weight(layer: nn.Module, delta: torch.Tensor | None = None) -> torch.Tensor:
+    """A layer's weight with the updates beside it and one more, (out, in); dequantised where it is packed.
+
+    Raises:
+        ModelError: There is no telling what its numbers stand for, or they are not all that its product is made of.
+    """
+    weight: Any = layer.weight
+    parts: Beside | None = getattr(layer, _PLACE, None)
+    updates = [part for part in (delta, parts.delta() if parts and parts.parts else None) if part is not None]
+    if not holds_updates(layer) and (updates or not _is_plain(weight)):
+        weight = None if _is_plain(weight) else _dequantised(layer)
+        if weight is None or not weight.is_floating_point() or weight.shape != (layer.out_features, layer.in_features):
+            raise ModelError(
+                f"weights of {type(layer).__name__} cannot be written as a whole model's: expected plain ones or those "
+                "of bitsandbytes; write adapters instead"
+            )
+    for update in updates:
+        update = update.T if isinstance(layer, Conv1D) else update
+        weight = weight + update.to(weight.device, weight.dtype)
+    return weight

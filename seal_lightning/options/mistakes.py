@@ -1,0 +1,323 @@
+"""What is wrong with a configuration, in one line: the option, what was expected, what was given, what to do.
+
+jsonargparse names the right option but wraps it in lists of types and Python objects; here its messages are cut down to
+the useful part. Config files are checked before anything heavy is imported. Nothing here parses options.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import itertools
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from seal_lightning.errors import ConfigError, SealError
+from seal_lightning.options.config_files import read_config
+from seal_lightning.text.escaping import visible
+
+TYPE_NAMES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "NoneType": "null",
+    "list": "a list",
+    "tuple": "a list",
+    "Iterable": "a list",
+    "dict": "a mapping",
+}
+_TYPE = re.compile(r"Expected an? (?:<class '(?:[\w.]*\.)?(\w+)'>|typing\.Literal\[(.*?)\]|(tuple with \d+ elements))")
+_BOOLEANS = ("true", "false", "yes", "no", "on", "off")
+_EXAMPLES = ("trainer.max_epochs 2", "output NAME", "log_level info")
+_NOISE = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Parser key", "Expected a path but", "Unable to")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user gave: the command, its arguments, its config files' contents, and the options that it has.
+
+    `switches` are those of the options that take no value.
+    """
+
+    command: str = ""
+    args: Sequence[str] = ()
+    files: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    options: Sequence[str] = ()
+    switches: Sequence[str] = ()
+
+    def where(self, key: str) -> str:
+        """How to call an option: `--key` from the command line, `key in FILE` from a file, else `key`."""
+        names = (f"--{key}", f"--{key}.class_path")
+        if any(arg == name or arg.startswith((f"{name}=", f"{name}+=")) for arg in self.args for name in names):
+            return f"--{key}"
+        parts = key.split(".")
+        holders = [path for path, content in self.files if _holds(content, parts)]
+        return f"{key} in {holders[-1]}" if holders else key
+
+
+def read_config_files(args: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The config files that `args` name and what is in them.
+
+    Raises:
+        ConfigError: A file is missing or unreadable, no YAML or JSON, no mapping, or has a key twice.
+    """
+    return [(path, _read(path)) for path in _config_paths(args)]
+
+
+def given_options(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """The options that a command line and its config files set, by their full names.
+
+    >>> given_options(["--keep=2", "--model.seed", "1"], [("a.yaml", {"model": {"grader": {"class_path": "x.Y"}}})])
+    ['keep', 'model.seed', 'model.grader.class_path']
+    """
+    named = [arg[2:].partition("=")[0].rstrip("+") for arg in args if arg.startswith("--")]
+    return named + [option for _, content in files for option, _ in flat_options(content)]
+
+
+def check_switches(given: Given) -> None:
+    """Raises `ConfigError` where a switch is followed by true or false, which else would be taken for a file.
+
+    >>> check_switches(Given(args=["notes.md", "--merged", "true"], switches=["merged"]))
+    Traceback (most recent call last):
+    seal_lightning.errors.ConfigError: --merged takes no value, got true: write --merged alone, or leave it out
+    """
+    for arg, following in itertools.pairwise([*given.args, ""]):
+        name, equals, value = arg.partition("=")
+        if not (name.startswith("--") and name[2:] in given.switches):
+            continue
+        if equals or following.lower() in _BOOLEANS:
+            raise ConfigError(f"{name} takes no value, got {value or following}: write {name} alone, or leave it out")
+
+
+def explain(message: str, given: Given = Given()) -> str:
+    """A message of jsonargparse as one line."""
+    message = visible(message)  # a carriage return in a value is no end of a line
+    if found := re.match(r"unrecognized arguments: (.*)", message, re.DOTALL):
+        return _unknown_argument(found[1].split(), given)
+    if found := re.search(r"argument (?:-\w/)?(--\S+): expected one argument", message):
+        return f"{found[1]}: expected a value, got none; write {found[1]} VALUE"
+    if found := re.match(r"Subcommand '\w+' does not accept option '([^']+)'", message):
+        return _unknown_option(found[1], given)
+    body = message.split("Given value type:")[0]
+    key, got = _got(message, _join(re.findall(r'Parser key "([\w.]+)"', body)))
+    return _option_error(key, got, _innermost(body), given)
+
+
+def locate(text: str, config: Mapping[str, Any]) -> str:
+    """`edits must be ..., got 0` with the full name of the option, where just one option of `config` can be meant."""
+    found = re.match(r"([\w.]+) (?:and [\w.]+ )?must .*?\bgot ([^:;,]+)", text)
+    if not found:
+        return text
+    name, got = found.groups()
+    full = [
+        key
+        for key, value in flat_options(config)
+        if f".{key}".endswith(f".{name}") and got.strip() in (str(value), repr(value))
+    ]
+    return full[0] + text[len(name) :] if len(full) == 1 else text
+
+
+@contextmanager
+def located(config: Mapping[str, Any]) -> Iterator[None]:
+    """Name the option of `config` whose value an object could not be made from.
+
+    Raises:
+        ConfigError: In place of what a constructor raised; other errors of ours stay as they are.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if isinstance(error, SealError) and not isinstance(error, ConfigError):
+            raise
+        text = str(error) if isinstance(error, ConfigError) else explain(str(error))
+        raise ConfigError(locate(text, config)) from error
+
+
+def one_line(text: str, longest: int = 600) -> str:
+    """The text without line breaks, and not too long."""
+    flat = re.sub(r"\s+", " ", text).strip()
+    return flat if len(flat) <= longest else flat[: longest - 3] + "..."
+
+
+# -- config files ------------------------------------------------------------------------------------------------------
+
+
+def _config_paths(args: Sequence[str]) -> Iterator[str]:
+    for index, arg in enumerate(args):
+        if arg in ("-c", "--config") and index + 1 < len(args):
+            yield args[index + 1]
+        elif arg.startswith("--config="):
+            yield arg.partition("=")[2]
+
+
+def _read(path: str) -> Mapping[str, Any]:
+    content = read_config("--config", path)
+    if not isinstance(content, Mapping):
+        got = "an empty file" if content is None else TYPE_NAMES.get(type(content).__name__, "something else")
+        raise ConfigError(f"--config {path}: expected options such as `trainer: {{max_epochs: 1}}`, got {got}")
+    return content
+
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+
+def _option_error(key: str, got: str, body: str, given: Given) -> str:
+    where = given.where(key) if key else "configuration"
+    statements = [line.strip().removeprefix("- ") for line in body.splitlines()]
+    statements = [line for line in statements if line and not line.startswith(_NOISE)]
+    types = list(dict.fromkeys(word for line in statements for word in _types(line)))
+    if any(word.isdigit() for word in types):
+        types.remove("a whole number")  # said of the list of numbers that follows
+    bases = [base for base in re.findall(r"<class '([\w.]+)'>", _subtypes(body)) if _known_classes(base)]
+    for line in statements:
+        if found := re.search(r"Option '([^']+)' is not accepted", line):
+            nested = f"{key}.{found[1]}".removeprefix(".")
+            choices = [f"{key}.{name}" for base in bases for name in _class_options(base)]
+            return _unknown_option(nested, Given(given.command, given.args, given.files, choices or given.options))
+        if found := re.search(r"instantiatable class, but ([\w.]+) is abstract", line):
+            return f"{where}: expected a class_path {_which(bases)}, got none; set {key}.class_path first"
+        if re.match(r"(Expected a dot import path string|Unexpected import path format)", line):
+            return f"{where}: expected a class_path {_which(bases)}, got {got}"
+        if found := re.match(r"Problem with given class_path '([^']+)'", line):
+            reason = one_line(body.partition(found[0])[2].split("\n  - ")[0].split("\n    - ")[0].lstrip(":"), 200)
+            return f"{where}: class_path {found[1]} cannot be used: {reason}"
+        if not _TYPE.search(line):
+            return line if re.match(r"[\w.]+ must ", line) or not key else f"{where}: {one_line(line)}"
+    if types:
+        return f"{where}: expected {_or(types)}, got {got}"
+    if "Unable to load config" in body:
+        return f"{where}: expected a mapping or a file with one, got {got}; set its parts, as in --{key}.NAME VALUE"
+    return f"{where}: {one_line(body)}"
+
+
+def _unknown_argument(words: Sequence[str], given: Given) -> str:
+    word = words[0]
+    if not word.startswith("-"):
+        before = next((arg for arg, following in itertools.pairwise(given.args) if following == word), "")
+        if before.startswith("--") and before[2:] in given.switches:
+            return f"{before} takes no value, got {word!r}: write {before} alone, or leave it out"
+        example = next((text for text in _EXAMPLES if text.partition(" ")[0] in given.options), "NAME VALUE")
+        return f"unexpected argument {word!r}; options are written --{example}"
+    return _unknown_option(word.partition("=")[0].lstrip("-").rstrip("+"), given)
+
+
+def _unknown_option(key: str, given: Given) -> str:
+    """Names the option and the nearest one: by its whole name, else by its last part in the same group."""
+    if key in given.options:  # of another class of its kind
+        return (
+            f"{given.where(key)}: the class that was chosen has no such option (seal {given.command} --help has more)"
+        )
+    near = difflib.get_close_matches(key, given.options, n=1, cutoff=0.75)
+    if not near:
+        last = key.rpartition(".")[2]
+        ends = {option.rpartition(".")[2]: option for option in given.options}
+        near = [ends[end] for end in difflib.get_close_matches(last, list(ends), n=1, cutoff=0.8)]
+    where = given.where(key)
+    advice = f"did you mean {'--' if where.startswith('--') else ''}{near[0]}?" if near else "check the spelling"
+    return f"{where}: unknown option; {advice} (seal {given.command} --help lists every option)"
+
+
+def _got(message: str, key: str) -> tuple[str, str]:
+    """The value that was given, and the key with the part that a nested argument adds."""
+    if found := re.search(r"NestedArg\(key='([^']*)', val=(.*)\)\s*$", message, re.DOTALL):
+        nested = found[1].removeprefix("init_args.")
+        if nested != "class_path" and not f".{key}".endswith(f".{nested}") and "is not accepted" not in message:
+            key = f"{key}.{nested}"
+        return key, one_line(found[2], 80)
+    values = re.findall(r"Got value: (.*)", message) or re.findall(r"Given value: (.*)", message)
+    values = values or re.findall(r"load config ['\"](.*)['\"]", message)
+    return key, (repr(values[-1].strip()[:80]) if values else "something else")
+
+
+def _types(line: str) -> Iterator[str]:
+    if found := _TYPE.search(line):
+        name, literals, words = found.groups()
+        if literals is not None:
+            yield from (str(value) for value in ast.literal_eval(f"[{literals}]"))
+        else:
+            yield TYPE_NAMES.get(name, f"a {name}") if name else words.replace("tuple", "a list")
+
+
+def _subtypes(body: str) -> str:
+    return " ".join(re.findall(r"Subtypes: (.*)", body))
+
+
+def _join(keys: Sequence[str]) -> str:
+    """The full name from the outer to the inner key; an inner key may be a full name already."""
+    full = ""
+    for key in keys:
+        full = key if f"{key}.".startswith(f"{full}.") or not full else f"{full}.{key}"
+    return full
+
+
+def _innermost(body: str) -> str:
+    """What is said about the last key: the lines below it that are indented further."""
+    lines = body.splitlines()
+    starts = [number for number, line in enumerate(lines) if 'Parser key "' in line]
+    if len(starts) < 2:
+        return body
+    depth = _depth(lines[starts[-1]])
+    inner = list(itertools.takewhile(lambda line: _depth(line) > depth, lines[starts[-1] + 1 :]))
+    return "\n".join(inner) or body
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _known_classes(base: str) -> list[type]:
+    """The concrete classes that are imported below a base class."""
+    module, _, name = base.rpartition(".")
+    kind = getattr(sys.modules.get(module), name, None)
+    if not isinstance(kind, type) or kind.__module__ == "builtins":
+        return []
+    below = [kind, *(sub for child in kind.__subclasses__() for sub in _known_classes(_path(child)))]
+    return [sub for sub in dict.fromkeys(below) if not _is_abstract(sub)]
+
+
+def _is_abstract(kind: type) -> bool:
+    """Also where the metaclass does not mind."""
+    return any(getattr(getattr(kind, name, None), "__isabstractmethod__", False) for name in dir(kind))
+
+
+def _which(bases: Sequence[str]) -> str:
+    """`such as seal_lightning.tasks.Knowledge` (as short as it can be written), or `of a Callback` if none is ours."""
+    ours = [_path(kind) for base in bases if base.startswith("seal_lightning.") for kind in _known_classes(base)]
+    if ours:
+        return "such as " + _or([re.sub(r"^(seal_lightning\.\w+)\..*\.(\w+)$", r"\1.\2", path) for path in ours])
+    return f"of a {bases[0].rpartition('.')[2]}" if bases else "of a class"
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _class_options(base: str) -> list[str]:
+    return [name for kind in _known_classes(base) for name in inspect.signature(kind).parameters if name != "kwargs"]
+
+
+def _holds(content: Any, parts: Sequence[str]) -> bool:
+    if not parts:
+        return True
+    if not isinstance(content, Mapping):
+        return False
+    return _holds(content.get("init_args"), parts) or (parts[0] in content and _holds(content[parts[0]], parts[1:]))
+
+
+def flat_options(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(option, value) of a nested configuration; `init_args` is not part of an option's name."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            yield from flat_options(value, prefix if key == "init_args" else f"{prefix}.{key}".lstrip("."))
+    else:
+        yield prefix, config

@@ -1,0 +1,273 @@
+"""What the settings of a given run may choose on this machine: numbers, names of our own classes, prompts.
+
+The command line and the files of `--config` are the user's own and may name any class. The run that `--policy` names
+may be anybody's, so what it says is data: no code, no server, no environment variable and no path of its choosing,
+unless this command line says `--trust_policy`. Decided before the settings reach a parser, which imports what they
+name. What is not known to be harmless is refused: a new option that takes a text has to be added to `TEXTS` or `NAMES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from seal_lightning.endpoints import Endpoint
+from seal_lightning.errors import ConfigError
+from seal_lightning.fit.module import SEALModule
+from seal_lightning.models.loading import SHIPPED, ModelSource
+from seal_lightning.options.mistakes import one_line
+from seal_lightning.text.redaction import REFERENCE
+
+FLAG = "--trust_policy"
+# Options of ours that take a text which a model reads and nothing else does.
+TEXTS = {
+    ("EditKind", "instruction"),
+    ("EditKind", "lead"),
+    ("EditKind", "system"),
+    ("ArcTask", "instruction"),
+    ("Rubric", "criteria"),
+    ("ModelSource", "template_args"),
+}
+# Options of ours that take one of the names which they list or know.
+NAMES = {
+    ("SEALModule", "grader"),
+    ("SEALModule", "reward"),
+    ("Knowledge", "edit"),
+    ("Questioner", "edit"),
+    ("ArcTask", "grids"),
+    ("InnerLoop", "target_modules"),
+    ("PolicyTuning", "target_modules"),
+    ("ModelSource", "date"),
+    ("ModelSource", "revision"),
+}
+ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")  # others come from the hub
+_NAME = re.compile(r"[\w.-]{0,100}")
+_PLAIN = re.compile(r"[\w-]{0,100}")  # where a name with points would be a class
+_REVISION = re.compile(r"[\w./-]{0,200}")
+_HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_OURS = re.compile(r"seal_lightning(\.(tasks|sampling|grading|questions|e_step|inner_loop|racing|model)(\.[a-z]\w*)*)?")
+
+MOST = 1_000_000  # of anything but a seed: with more, a run of theirs would hold this machine
+CODE, PLACE, SERVER, OTHER, HUGE = (
+    "names code",
+    "names a path on this machine",
+    "names a server or a key",
+    "is not known here",
+    f"is no number up to {MOST:,}",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Something that a run's settings ask for and that is not theirs to choose.
+
+    Attributes:
+        option: Its full name, such as `model.grader`.
+        value: As the run has it, for messages.
+        reason: Why it is not.
+    """
+
+    option: str
+    value: str
+    reason: str
+
+    def is_given(self, options: Iterable[str]) -> bool:
+        """Whether the user has set it, with one of these options, and so replaced it."""
+        return any(f"{self.option}.".startswith(f"{option.removesuffix('.class_path')}.") for option in options)
+
+
+def allowed_settings(settings: Mapping[str, Any], *, run: Path, given: Iterable[str], trusted: bool) -> dict[str, Any]:
+    """The settings of a run without what the user has set in its place.
+
+    Args:
+        settings: The run's options of `model`, as its `config.yaml` has them.
+        run: Its folder.
+        given: Options that the user has set, by their full names.
+        trusted: Whether this command line allows whatever the run names.
+
+    Raises:
+        ConfigError: The run asks for something that it may not choose.
+    """
+    kept = dict(settings)
+    if trusted:
+        return kept
+    own = [option for option in (option.replace(".init_args", "") for option in given) if option.count(".")]
+    left = []
+    for wish in wishes(settings, run=run):
+        if wish.is_given(own):
+            kept = _without(kept, wish.option.split(".")[1:])
+        else:
+            left.append(wish)
+    if left:
+        raise ConfigError(_refusal(left, run))
+    return kept
+
+
+def _refusal(found: list[Wish], run: Path) -> str:
+    first, others = found[0], [wish.option for wish in found[1:]]
+    also = f" (so does {', '.join(others[:4])}{' and others' if len(others) > 4 else ''})" if others else ""
+    return (
+        f"--policy {run}: {first.option}: {first.value} in {run / 'config.yaml'} {first.reason}, which a run may not "
+        f"choose{also}: set --{first.option} yourself, or add {FLAG} if you trust whoever made the run"
+    )
+
+
+def _without(settings: Mapping[str, Any], parts: list[str]) -> dict[str, Any]:
+    """The settings without an option; `init_args` is no part of its name."""
+    kept = dict(settings)
+    if isinstance(kept.get("init_args"), Mapping) and parts[0] not in kept:
+        return kept | {"init_args": _without(kept["init_args"], parts)}
+    if len(parts) == 1:
+        kept.pop(parts[0], None)
+    elif isinstance(kept.get(parts[0]), Mapping):
+        kept[parts[0]] = _without(kept[parts[0]], parts[1:])
+    return kept
+
+
+# -- what is asked for -------------------------------------------------------------------------------------------------
+
+
+def wishes(settings: Mapping[str, Any], *, run: Path) -> list[Wish]:
+    """What a run's options of `model` ask for that only the user may choose."""
+    return list(_of_class("model", settings, SEALModule, run))
+
+
+def _of_class(option: str, values: Any, kind: type, run: Path) -> Iterator[Wish]:
+    """Of the options of one of our classes."""
+    if not isinstance(values, Mapping):
+        if values is not None:
+            yield Wish(option, _shown(values), OTHER)
+        return
+    hints = get_type_hints(kind.__init__)
+    for name, value in values.items():
+        inner = f"{option}.{name}"
+        yield from _of_source(inner, name, value, run) if kind is ModelSource else ()
+        if (kind.__name__, name) == ("Endpoint", "request") and value:
+            yield Wish(inner, _shown(value), SERVER)
+        elif not (kind is ModelSource and name in _SOURCE):
+            yield from _of_value(inner, value, (kind, str(name)), hints.get(str(name)), run)
+
+
+def _of_value(option: str, value: Any, owner: tuple[type, str], hint: Any, run: Path) -> Iterator[Wish]:
+    """Of an option's value, by its declared type."""
+    if isinstance(value, Mapping):
+        kinds = _classes(hint)
+        if "class_path" in value:
+            yield from _of_chosen(option, value, kinds, run)
+        elif kinds:
+            yield from _of_class(option, value, kinds[0], run)
+        else:
+            for key, inner in value.items():
+                if not _is_harmless(str(key), owner, None):
+                    yield Wish(option, _shown(value), OTHER)
+                yield from _of_value(f"{option}.{key}", inner, owner, None, run)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _of_value(option, inner, owner, hint, run)
+    elif isinstance(value, str) and not _is_harmless(value, owner, hint):
+        yield Wish(option, _shown(value), _reason(value, owner[0], hint))
+    elif isinstance(value, int | float) and owner[1] != "seed" and not abs(value) <= MOST:
+        yield Wish(option, _shown(value), HUGE)
+    elif value is not None and not isinstance(value, str | int | float):
+        yield Wish(option, _shown(value), OTHER)
+
+
+def _of_chosen(option: str, value: Mapping[str, Any], kinds: list[type], run: Path) -> Iterator[Wish]:
+    """Of a `class_path` with its `init_args`."""
+    path = value["class_path"]
+    if (chosen := _our_class(path, kinds)) is None:
+        reason = SERVER if path == "seal_lightning.endpoints.Endpoint" else CODE  # as a fit writes it down
+        yield Wish(option, f"class_path {one_line(str(path), 100)}", reason)
+        return
+    for name in sorted(map(str, value.keys() - {"class_path", "init_args"})):
+        yield Wish(f"{option}.{name}", _shown(value[name]), OTHER)
+    yield from _of_class(option, value.get("init_args"), chosen, run)
+
+
+def _our_class(path: Any, kinds: list[type]) -> type | None:
+    """A class of this package that the option can be; nothing else is looked for, let alone imported."""
+    module, _, name = str(path).rpartition(".")
+    if not _OURS.fullmatch(module):
+        return None
+    try:
+        chosen = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None
+    if not isinstance(chosen, type) or not chosen.__module__.startswith("seal_lightning."):
+        return None
+    return chosen if issubclass(chosen, tuple(kinds)) else None
+
+
+def _classes(hint: Any) -> list[type]:
+    """The classes of this package that a declared type allows."""
+    every = [hint, *get_args(hint)]
+    return [kind for kind in every if inspect.isclass(kind) and kind.__module__.startswith("seal_lightning.")]
+
+
+_SOURCE = ("name", "gguf_file", "attention", "quantization", "trust_remote_code")
+_QUANTIZATION = re.compile(r"4bit|8bit|(load_in|bnb_4bit|llm_int8)_\w+")
+
+
+def _of_source(option: str, name: str, value: Any, run: Path) -> Iterator[Wish]:
+    """Of an option of the base model that has a rule of its own."""
+    if name == "trust_remote_code" and value not in (False, None):
+        yield Wish(option, _shown(value), "runs code of the model's repository")
+    elif name == "attention" and value is not None and value not in ATTENTIONS:
+        yield Wish(option, _shown(value), CODE)
+    elif name == "name" and not _is_model_name(value, run):
+        yield Wish(option, _shown(value), PLACE)
+    elif name == "quantization" and not all(map(_QUANTIZATION.fullmatch, _words(value))):
+        yield Wish(option, _shown(value), OTHER)
+    elif name == "gguf_file" and value is not None and not _NAME.fullmatch(str(value)):
+        yield Wish(option, _shown(value), PLACE)
+
+
+def _words(value: Any) -> list[str]:
+    """The keys of a mapping, or the text in place of one."""
+    return [str(key) for key in value] if isinstance(value, Mapping) else [] if value is None else [str(value)]
+
+
+def _is_model_name(name: Any, run: Path) -> bool:
+    """A model of ours, one of the hub, or a folder within the run."""
+    text = str(name)
+    if text in SHIPPED or re.fullmatch(r"random/\w+", text):
+        return True
+    place = Path(text).expanduser()
+    if place.exists():
+        return place.resolve().is_relative_to(run.resolve())
+    return bool(_HUB.fullmatch(text)) and not text.endswith((".gguf", ".bin", ".pt"))
+
+
+def _is_harmless(value: str, owner: tuple[type, str], hint: Any) -> bool:
+    key = (owner[0].__name__, owner[1])
+    if value.startswith(REFERENCE):
+        return False
+    if key in TEXTS or value in _literals(hint):
+        return True
+    pattern = _REVISION if key[1] == "revision" else _PLAIN if _classes(hint) else _NAME
+    return key in NAMES and bool(pattern.fullmatch(value))
+
+
+def _literals(hint: Any) -> list[Any]:
+    """The values that a declared type lists."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [value for inner in get_args(hint) for value in _literals(inner)]
+
+
+def _reason(value: str, kind: type, hint: Any) -> str:
+    if kind is Endpoint or value.startswith(REFERENCE):
+        return SERVER
+    if hint is None:
+        return OTHER
+    return CODE if _classes(hint) else PLACE
+
+
+def _shown(value: Any) -> str:
+    return one_line(value if isinstance(value, str) else json.dumps(value, default=str), 100)

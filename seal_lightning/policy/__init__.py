@@ -1,0 +1,1 @@
+"""The policy: the model that writes self-edits and is adapted."""

@@ -1,0 +1,1 @@
+"""Progress of long work: phases with their seconds, and how they are shown."""

@@ -1,0 +1,1 @@
+"""Text that comes from models, servers and files: escaped, masked, and without thoughts."""

@@ -1,0 +1,94 @@
+"""Grouping and the ReST-EM filter, also against the filter output that the SEAL authors published."""
+
+import gzip
+import json
+from dataclasses import replace
+
+from seal_lightning.m_step.selection import ABOVE, best_of, group_rollouts, without_merit
+from seal_lightning.types import Rollout
+
+BASE = Rollout(round=0, context_id="a", edit_index=0, repeat=0, seed=0, prompt="p", text="t", status="ok", reward=0.0)
+
+
+def rollouts(rewards_by_edit):
+    return [
+        replace(BASE, edit_index=index, repeat=repeat, reward=reward, gain=(reward or 0.0) - 0.5)
+        for index, rewards in enumerate(rewards_by_edit)
+        for repeat, reward in enumerate(rewards)
+    ]
+
+
+def kept(rewards_by_edit, **options):
+    (group,) = group_rollouts(rollouts(rewards_by_edit))
+    return [outcome.edit_index for outcome in best_of(group, **options)]
+
+
+def test_repeats_are_averaged():
+    assert kept([[1.0, 0.0], [0.6, 0.6]]) == [1]
+
+
+def test_ties_go_to_the_first_edit():
+    assert kept([[0.2], [0.7], [0.7]]) == [1]
+
+
+def test_rounding_errors_still_tie():
+    assert kept([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]]) == [0]
+
+
+def test_rejected_edits_are_never_kept():
+    assert kept([[None], [0.0]], k=5) == [1]
+    assert kept([[None]]) == []
+
+
+def test_an_edit_that_diverged_once_is_never_kept():
+    once = [replace(one, status="diverged", reward=None) if one.repeat == 1 else one for one in rollouts([[0.9, 0.9]])]
+    (group,) = group_rollouts([*once, *(replace(one, edit_index=1) for one in rollouts([[0.1, 0.1]]))])
+    assert [outcome.reward for outcome in group.outcomes] == [None, 0.1]
+    assert [outcome.edit_index for outcome in best_of(group, k=2)] == [1]
+
+
+def test_minima():
+    assert kept([[0.4], [0.9], [0.7]], k=3, min_reward=0.5) == [1, 2]
+    assert kept([[0.4], [0.9], [0.7]], k=3, min_gain=0.3) == [1]
+
+
+def test_an_edit_of_reward_0_is_kept_only_by_the_authors_rule():
+    assert kept([[0.0], [0.1, -0.1]]) == [0]
+    assert kept([[0.0], [0.1, -0.1]], above=ABOVE) == []
+    assert kept([[0.0], [0.1, 0.0]], k=2, above=ABOVE) == [1]
+
+
+def test_what_is_kept_without_merit():
+    rows = [
+        replace(BASE, edit_index=index, reward=reward, score=score, baseline=baseline)
+        for index, (reward, score, baseline) in enumerate(
+            [(0.5, 0.5, 0.25), (0.5, 0.5, 0.5), (0.0, 0.5, 0.25), (-0.1, 0.9, 0.25), (0.5, 0.25, 0.5), (0.5, 0.5, 0.0)]
+        )
+    ]
+    (group,) = group_rollouts(rows)
+    assert [outcome.edit_index for outcome in without_merit(group.outcomes)] == [1, 2, 3, 4]
+
+
+def test_passage_rollouts_are_left_out():
+    assert group_rollouts([replace(BASE, kind="passage")]) == []
+
+
+def test_the_authors_filter_is_reproduced(shared):
+    published = shared / "data" / "seal-published"
+    articles = json.loads(gzip.decompress((published / "rank_iter0.json.gz").read_bytes()))["articles"]
+    golden = [json.loads(line) for line in (published / "sft_best1of5_iter0.jsonl").read_text().splitlines()]
+    found = []
+    for article in articles:
+        rows = [
+            replace(
+                BASE,
+                context_id=article["context"],
+                edit_index=i,
+                text=edit["text"],
+                reward=edit["stats"]["adapter_mean"],
+            )
+            for i, edit in enumerate(article["completions"])
+        ]
+        (group,) = group_rollouts(rows)
+        found += [outcome.text for outcome in best_of(group)]
+    assert [row["completion"].strip() for row in golden] == [text.strip() for text in found]
