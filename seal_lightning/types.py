@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias, Union
 
 Status = Literal["ok", "rejected", "diverged"]
 Kind = Literal["edit", "passage", "written"]
 Schedule = Literal["linear", "cosine", "constant"]
+# What JSON and YAML can hold, once parsed.
+Json: TypeAlias = Union[bool, int, float, str, "list[Json]", "dict[str, Json]", None]
+JsonObject: TypeAlias = dict[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
