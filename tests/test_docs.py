@@ -109,8 +109,8 @@ def folder(tmp_path, monkeypatch):
 
 def extensions():
     """The YAML blocks about a class or prompt of one's own, of which each is run."""
-    pages = ("docs/extending.md", "docs/howto/own-task.md", "docs/howto/own-grader.md")
-    return [block for page in pages for block in blocks("yaml", WRITTEN[page])]
+    pages = ("extending", "howto/own-task", "howto/own-grader", "howto/reward_term")
+    return [block for page in pages for block in blocks("yaml", WRITTEN[f"docs/{page}.md"])]
 
 
 @pytest.mark.parametrize("block", extensions(), ids=lambda block: re.findall(r"my_seal\.(\w+)|$", block)[0] or "prompt")
@@ -302,7 +302,7 @@ def other_programs():
 
 
 @pytest.mark.parametrize("program", other_programs())
-def test_each_program_runs(folder, monkeypatch, program):
+def test_each_program_runs(folder, monkeypatch, examples, program):
     """The lab's model stands in for one of the hub, and its adapters for those of other runs."""
     adapters = re.findall(r'PeftModel\.from_pretrained\(base, "(.+)"\)', program)
     if "adapted/adapters/all" in adapters:

@@ -113,7 +113,7 @@ def writable(terms: RewardOption) -> RewardOption:
     return terms
 
 
-def _pairs(terms: RewardOption) -> list[tuple[object, object]]:
+def _pairs(terms: RewardOption) -> list[tuple[Term, object]]:
     """Each term with its weight."""
     if isinstance(terms, Mapping):
         return list(terms.items())
