@@ -117,9 +117,9 @@ def _pairs(terms: RewardOption) -> list[tuple[Term, object]]:
     """Each term with its weight."""
     if isinstance(terms, Mapping):
         return list(terms.items())
-    if isinstance(terms, list | tuple):
-        return [(each.term, each.weight) if isinstance(each, Weighted) else (each, 1.0) for each in terms]
-    return [(terms, 1.0)]
+    if isinstance(terms, str) or not isinstance(terms, Sequence):
+        return [(terms, 1.0)]
+    return [(each.term, each.weight) if isinstance(each, Weighted) else (each, 1.0) for each in terms]
 
 
 def _checked_weight(name: str, weight: object) -> float:
