@@ -39,7 +39,7 @@ NAMES = {
     ("SEALModule", "grader"),
     ("SEALModule", "reward"),
     ("Knowledge", "edit"),
-    ("Questioner", "edit"),
+    ("QueryWriter", "edit"),
     ("ArcTask", "grids"),
     ("InnerLoop", "target_modules"),
     ("PolicyTuning", "target_modules"),

@@ -68,7 +68,7 @@ STAMPED = {
     "model.grader": "f1",
     "model.reward": "gain",
     "model.rubric": '{"class_path": "seal_lightning.grading.Rubric", "init_args": {"attempts": 7}}',
-    "model.questioner": '{"class_path": "seal_lightning.e_step.own_queries.Questioner", "init_args": {"count": 7}}',
+    "model.query_writer": '{"class_path": "seal_lightning.e_step.own_queries.QueryWriter", "init_args": {"count": 7}}',
     "model.e_step.edits": "7",
     "model.e_step.repeats": "7",
     "model.e_step.passage_only": "true",

@@ -54,7 +54,7 @@ def estimate(
     """
     passages = [passage for document in documents for passage in document.passages]
     queries = sum(len(document.context.queries) for document in documents)
-    trials, own = writing.plan.edits * writing.plan.repeats, e_step.questioner.count
+    trials, own = writing.plan.edits * writing.plan.repeats, writing.own.query_writer.count if writing.own else 0
     is_tried = writing.learn == "edits" and writing.rewarded and writing.plan.score_by == "queries"
     asked = sum(len(passage.queries) or own for passage in passages) * (trials + 1) if is_tried else 0
     trial = try_out(

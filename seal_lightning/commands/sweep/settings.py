@@ -89,7 +89,7 @@ def _made(command: Sequence[str]) -> SettingsCLI:
 
 def _look(cli: SettingsCLI, settings: Mapping[str, Any], seen: set[str]) -> None:
     """Find the model and read the data, unless they are those of another run; what is missing is an error."""
-    source, needs = cli.model.source, cli.model.plan.needs_queries
+    source, needs = cli.model.source, cli.model.e_step.plan.needs_queries
     for sought in (repr(source), json.dumps([settings["data"], needs], default=str)):
         if sought in seen:
             continue
