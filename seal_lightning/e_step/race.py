@@ -66,8 +66,8 @@ class _Course:
 
     def cost(self, number: int) -> float:
         """Training tokens that an attempt's adapter takes."""
-        policy, job = self.unit.policy, self.attempts[number].job
-        return float(max(1, self.parts.inner_loop.trained_tokens(policy.model, policy.encoder, job)))
+        job = self.attempts[number].job
+        return float(max(1, self.parts.inner_loop.trained_tokens(self.unit.policy, job)))
 
     def train(self, numbers: Sequence[int]) -> list[Trial | None]:
         trials = AllTrials().run(self.parts, self.unit, [self.attempts[number] for number in numbers]).trials

@@ -74,7 +74,7 @@ class AllTrials:
             jobs = [attempt.job for attempt in some]
             try:
                 with unit.clock.phase("inner loop", parts.inner_loop.total_steps(jobs)) as advance:
-                    trained = parts.inner_loop.adapt(unit.policy.model, unit.policy.encoder, jobs, on_step=advance)
+                    trained = parts.inner_loop.adapt(unit.policy, jobs, on_step=advance)
                 trials |= zip(part, _answered(parts, unit, some, trained), strict=True)
             except NoMemoryError:
                 if len(part) == 1:
@@ -100,7 +100,7 @@ def _answered(parts: TrialParts, unit: UnitRun, attempts: Sequence[Attempt], tra
 
 
 def _longest(parts: TrialParts, unit: UnitRun, attempt: Attempt) -> int:
-    return parts.inner_loop.longest(unit.policy.encoder, attempt.job)
+    return parts.inner_loop.longest(unit.policy, attempt.job)
 
 
 def _trial(attempt: Attempt, stats: JobStats, replies: Replies | None, *, longest: int) -> Trial:

@@ -68,7 +68,7 @@ class UnitRunner:
         stamp = make_stamp(
             e_step,
             units,
-            chat=module.policy.policy.chat_stamp,
+            chat=module.policy.view.chat_stamp,
             base=module.base_fingerprint,
             policy=policy_digest,
             code=type(module),
