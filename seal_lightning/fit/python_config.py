@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.fit.callback_groups import SINGLE
-from seal_lightning.fit.module import SEALModule
+from seal_lightning.fit.module import SEALModule, written_arguments
 from seal_lightning.fit.run_config import SaveConfigBesideRun
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.stamps.settings import NotPlain, class_path, plain
@@ -98,7 +98,7 @@ def config_of(
         class_path(kind)
     except NotPlain as error:
         settings.left_out["model.class_path"], kind = str(error), SEALModule
-    for name, value in given_arguments(module).items():
+    for name, value in written_arguments(module).items():
         settings.add("model", name, value)
     for name, value in given_arguments(data).items():
         settings.add("data", name, value)
