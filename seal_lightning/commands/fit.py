@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import Logger
 from transformers.utils import logging as transformers_logging
 
 from seal_lightning.callbacks import CheckpointSelection
-from seal_lightning.cli import COMMANDS
+from seal_lightning.commands.names import COMMANDS
 from seal_lightning.commands.predicted import save_answers, save_edits
 from seal_lightning.commands.run_folders import is_first_process, new_start, newest_after, requeued, resumed
 from seal_lightning.commands.selection_words import tell_selection
