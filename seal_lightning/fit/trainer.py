@@ -369,7 +369,7 @@ class SEALTrainer(Trainer, Remembers):
             if isinstance(callback, SaveConfigBesideRun):
                 return callback
         command, data = str(getattr(self.state.fn, "value", "")), self.datamodule  # type: ignore[attr-defined]
-        writer = config_of(self, module, data, command, ckpt_path=self._given_ckpt_path)
+        writer = config_of(self, module, data, command, ckpt_path=self._given_ckpt_path, options_of=SEALTrainer)
         if writer.left_out:
             why = "; ".join(f"{name} ({reason})" for name, reason in writer.left_out.items())
             log.warning("%s: the saved configuration is without %s", self.default_root_dir, why)
