@@ -8,14 +8,14 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from transformers.utils import logging as transformers_logging
 
 from seal_lightning.callbacks import CheckpointSelection
@@ -27,7 +27,6 @@ from seal_lightning.data import SEALDataModule
 from seal_lightning.e_step.predictions import predict
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.files.saving import SavingError, disk_error, save_text
-from seal_lightning.fit.callback_groups import choose
 from seal_lightning.fit.ending_words import dev_run_said, early_end_said, limits_said
 from seal_lightning.fit.model_class import chosen_class
 from seal_lightning.fit.module import SEALModule
@@ -134,15 +133,15 @@ class SEALCLI(OptionsCLI):
 
     def before_instantiate_classes(self) -> None:
         work_begins()
-        options = self._get(self.config, "trainer")
+        options = self.options.trainer
         run = str(options.default_root_dir)
-        set_log_level(self._get(self.config, "log_level"))
+        set_log_level(self.options.log_level)
         if visible(run) != run:  # TensorBoard writes no names that are not Unicode; others would act in what is shown
             raise ConfigError(f"trainer.default_root_dir={run}: expected a name of visible characters: choose another")
         if self.command == "fit":
             if self._numbers_folder:
                 run = self._choose_folder(Path(run))
-            self.destination = destination_of(self.config["fit"], folder=run, ask=is_first_process())
+            self.destination = destination_of(self.options, folder=run, ask=is_first_process())
         elif self._numbers_folder and is_first_process():
             self._say_newer(Path(run))
         place_loggers(options, run)
@@ -151,12 +150,12 @@ class SEALCLI(OptionsCLI):
     def _numbers_folder(self) -> bool:
         """Whether the run folder gets a number where it must: it is from a configuration, or nobody named it."""
         named = any(arg.partition("=")[0] == "--trainer.default_root_dir" for arg in self.arguments)
-        return not named and not self._get(self.config, "trainer").fast_dev_run
+        return not named and not self.options.trainer.fast_dev_run
 
     def _choose_folder(self, named: Path) -> str:
         """Take a folder of its own for the fit, or that of the run that goes on."""
-        options, first = self.config[self.command], is_first_process()
-        settings = plain_settings(self._parser(self.command), options)
+        options, first = self.options, is_first_process()
+        settings = plain_settings(self.command_parser, options)
         chosen = requeued(named, settings) if os.environ.get("SLURM_RESTART_COUNT") else None
         if checkpoint := options.get("ckpt_path"):
             chosen = resumed(named, settings, checkpoint=checkpoint)
@@ -177,7 +176,7 @@ class SEALCLI(OptionsCLI):
             )
 
     def instantiate_classes(self) -> None:
-        with located(self.config[str(self.subcommand)].as_dict()):
+        with located(self.options.as_dict()):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -188,29 +187,16 @@ class SEALCLI(OptionsCLI):
         except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             if isinstance(error, SealError):
                 raise
-            options = self._get(self.config, "trainer")
+            options = self.options.trainer
             device = ", ".join(f"{name}={options[name]}" for name in ("accelerator", "devices", "strategy"))
             raise ConfigError(f"trainer: {one_line(str(error))} ({device})") from error
 
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
-        """The groups are callbacks as a user's own are: null leaves one out, and so do flags and others of its kind."""
-        groups = dict(zip(self._parser(self.subcommand).callback_keys, callbacks, strict=True))
-        listed = config["callbacks"] or []
-        given = [listed] if isinstance(listed, Callback) else list(listed)
-        chosen = choose(config, given, groups, untouched=self._untouched(groups))
-        return super()._instantiate_trainer({**config, **chosen.flags, "callbacks": given}, chosen.callbacks)
-
-    def _untouched(self, groups: Iterable[str]) -> set[str]:
-        """The groups that are as the parser has them by default."""
-        defaults = self._parser(self.subcommand).get_defaults()
-        return {name for name in groups if self._get(self.config, name) == defaults[name]}
-
     # -- running ---------------------------------------------------------------------------------------------------
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """As Lightning's, with the run folder in one hand until the last table is written."""
+    def run(self) -> None:
+        """The command, with the run folder in one hand until the last table is written."""
         with self.trainer.owning_folder():
-            super()._run_subcommand(subcommand)
+            super().run()
 
     def validate(self, **options: Any) -> None:
         """As the trainer's, without Lightning's table of metrics above ours."""
@@ -328,7 +314,7 @@ class SEALCLI(OptionsCLI):
 
     def _say_if_untrained(self) -> None:
         """That the best policy is the untrained one, whose figures these are."""
-        run, asked = Path(self.trainer.default_root_dir), self.config[self.command].get("ckpt_path")
+        run, asked = Path(self.trainer.default_root_dir), self.options.get("ckpt_path")
         if asked == "best" and self.model.rounds_done == 0 and (found := read_selection(run)):
             self._say(f"these are figures of the untrained policy: {said_of(found)[0]}")
 

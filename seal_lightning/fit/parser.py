@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError
-from seal_lightning.fit.callback_groups import GROUPS
+from seal_lightning.fit.callback_groups import GROUPS, choose
 from seal_lightning.fit.model_class import imported, with_class
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.run_config import SaveConfigBesideRun
@@ -152,30 +152,57 @@ class OptionsCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        actions = self._subcommand_parsers[args[0]]._actions
+        actions = self.command_parser._actions
         with naming_files(args, args.files):
             try:
                 with sections_of(plain_options(actions)):
                     self.config = parser.parse_args(args)
             except ParserError as error:
                 raise ConfigError(explain(str(error), self._given(args))) from error
-        refuse_nulls(actions, self.config[args[0]], self._given(args))
-        grader = self.config[args[0]].get("model.grader")
+        refuse_nulls(actions, self.options, self._given(args))
+        grader = self.options.get("model.grader")
         if isinstance(grader, str) and "." in grader:  # the parser takes a class that it cannot import for a name
             imported(self._given(args).where("model.grader"), grader)
 
     def _given(self, args: Any) -> Given:
-        return Given(args[0], args, args.files, *named_options(self._subcommand_parsers[args[0]]._actions))
+        return Given(args[0], args, args.files, *named_options(self.command_parser._actions))
 
     def _parse_ckpt_path(self) -> None:
         """The command line outranks a checkpoint's hyper-parameters, which ours do not carry anyway."""
+
+    @property
+    def command_parser(self) -> LightningArgumentParser:
+        """The parser of the command."""
+        return self._subcommand_parsers[self.command]
+
+    @property
+    def options(self) -> Namespace:
+        """The options of the command, once they are parsed."""
+        return self.config[self.command]
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
+        """The groups are callbacks as a user's own are: null leaves one out, and so do flags and others of its kind."""
+        groups = dict(zip(self.command_parser.callback_keys, callbacks, strict=True))
+        defaults = self.command_parser.get_defaults()
+        untouched = {name for name in groups if self.options.get(name) == defaults[name]}
+        listed = config["callbacks"] or []
+        given = [listed] if isinstance(listed, Callback) else list(listed)
+        chosen = choose(config, given, groups, untouched=untouched)
+        return super()._instantiate_trainer({**config, **chosen.flags, "callbacks": given}, chosen.callbacks)
+
+    def run(self) -> None:
+        """Do what the command is for, with the objects made."""
+        super()._run_subcommand(self.command)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        self.run()
 
 
 class _ParsedOnly(OptionsCLI):
     """Reads settings that are no command line, and stops there."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        actions = self._subcommand_parsers[self.command]._actions
+        actions = self.command_parser._actions
         try:
             with sections_of(plain_options(actions)):
                 self.config = parser.parse_object({"subcommand": self.command, self.command: dict(args)})
@@ -191,7 +218,7 @@ class _ParsedOnly(OptionsCLI):
     def instantiate_classes(self) -> None:
         """Nothing is made."""
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run(self) -> None:
         """Nothing runs."""
 
 
@@ -210,4 +237,4 @@ def parse_settings(
         ConfigError: The command would not take them.
     """
     cli = _ParsedOnly(model, trainer=trainer, command=command, args=settings)
-    return cli._parser(command), cli.config[command]
+    return cli.command_parser, cli.options

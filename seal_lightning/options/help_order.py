@@ -16,7 +16,7 @@ _TRAINER = "trainer"
 _LATE = ("seed_everything",)  # an option of Lightning's among those at the top
 
 
-def order_groups(parser: argparse.ArgumentParser, trainer_class: type) -> None:
+def order_groups(parser: argparse.ArgumentParser, trainer_class: Callable[..., object]) -> None:
     """Put the groups of a parser of LightningCLI in our order; each option stays as it is.
 
     Args:
@@ -37,10 +37,10 @@ def order_groups(parser: argparse.ArgumentParser, trainer_class: type) -> None:
     parser._action_groups[:] = [positional, options, *others, run, lightning]
 
 
-def _own(trainer_class: type) -> set[str]:
+def _own(trainer_class: Callable[..., object]) -> set[str]:
     """The trainer's options that are described as ours."""
     described = inspect.getdoc(trainer_class) or ""
-    names = inspect.signature(trainer_class.__init__).parameters
+    names = inspect.signature(trainer_class).parameters
     return {f"{_TRAINER}.{name}" for name in names if f"\n    {name}: " in described}
 
 
