@@ -19,9 +19,9 @@ from lightning.pytorch.loggers import Logger
 
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError
-from seal_lightning.fit.callback_groups import GROUPS, choose
 from seal_lightning.fit.model_class import imported, with_class
 from seal_lightning.fit.module import SEALModule
+from seal_lightning.fit.run_callbacks import GROUPS, choose
 from seal_lightning.fit.run_config import SaveConfigBesideRun
 from seal_lightning.options.config_files import naming_files, sections_of
 from seal_lightning.options.help_order import order_groups

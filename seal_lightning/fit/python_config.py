@@ -13,9 +13,9 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.fit.callback_groups import SINGLE
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.parser import parse_settings
+from seal_lightning.fit.run_callbacks import SINGLE
 from seal_lightning.fit.run_config import SaveConfigBesideRun
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.stamps.settings import NotPlain, class_path, plain
