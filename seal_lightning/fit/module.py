@@ -28,6 +28,7 @@ from seal_lightning.fit.loop import SEALFitLoop
 from seal_lightning.fit.stamp import begin_run, tokenizer_digest
 from seal_lightning.fit.units import UnitRunner
 from seal_lightning.grading import Grader, Reward, Rubric, resolve
+from seal_lightning.grading.reward import RewardOption, writable
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep, Shares, encode_example, make_loader, tell_truncated
@@ -70,8 +71,9 @@ class SEALModule(LightningModule, Remembers):
         inner_loop: How the temporary adapters are trained.
         grader: Scores one answer in [0, 1]: `calibrated`, `recall`, `contains`, `exact_match`, `f1`, `judge` (the
             policy itself), or a class of your own.
-        reward: One of the terms `score`, `gain`, `improved`, `precision`, `length`, `format`, `retention`, or weights
-            of several, for example `{score: 1.0, length: -0.1}`.
+        reward: One of the terms `score`, `gain`, `improved`, `precision`, `length`, `format`, `carry_over`, or a
+            function or `RewardTerm` of your own (`my_module.my_term`), or weights of several, for example
+            `{score: 1.0, length: -0.1}`, or a list of `{term: ..., weight: ...}`.
         rubric: How edits are marked where `e_step.score_by` is `rubric`.
         questioner: How queries are written where `e_step.queries` is `own`.
         e_step: Edits and repeats a training context, and how they are scored.
@@ -94,7 +96,7 @@ class SEALModule(LightningModule, Remembers):
         evaluation_sampler: Sampler | None = None,
         inner_loop: InnerLoop = InnerLoop(),
         grader: Grader | str = "calibrated",
-        reward: str | dict[str, float] = "score",
+        reward: RewardOption = "score",
         rubric: Rubric | None = None,
         questioner: Questioner | None = None,
         e_step: Plan = Plan(),
@@ -354,10 +356,10 @@ class SEALModule(LightningModule, Remembers):
             trained = [replace(context, queries=()) for context in trained]
         self._check_servers(rounds=max(0, self.trainer.max_epochs or 0))
         self._check_fits([*trained, *self._contexts("validation")])
-        if self.plan.retention_queries and self.datamodule.contexts_per_unit == 1:
+        if self.plan.carry_over_queries and self.datamodule.contexts_per_unit == 1:
             raise ConfigError(
-                "data.contexts_per_unit must be at least 2 where e_step.retention_queries asks about other contexts of "
-                "the unit, got 1: try 4"
+                "data.contexts_per_unit must be at least 2 where e_step.carry_over_queries asks about other contexts "
+                "of the unit, got 1: try 4"
             )
 
     def on_validation_start(self) -> None:
@@ -589,11 +591,17 @@ class SEALModule(LightningModule, Remembers):
         return self._trainer is not None and self._trainer.strategy.restore_checkpoint_after_setup
 
 
+def written_arguments(module: SEALModule) -> dict[str, Any]:
+    """The arguments that a module was made from, in the form that a configuration has for them."""
+    arguments = given_arguments(module)
+    return {**arguments, "reward": writable(arguments["reward"])} if "reward" in arguments else arguments
+
+
 def settings_of_module(module: SEALModule) -> dict[str, Any]:
     """What a module was made from, as plain values without secrets: its class, arguments, and those left out."""
     arguments: dict[str, Any] = {}
     left_out: dict[str, str] = {}
-    for name, value in given_arguments(module).items():
+    for name, value in written_arguments(module).items():
         try:
             arguments[name] = plain(value)
         except NotPlain as error:
@@ -652,17 +660,27 @@ def _measured_alike(evaluation: Plan, e_step: Plan, reward: Reward) -> Plan:
         raise ConfigError(
             "evaluation.racing must be null, got a race: what is dropped would not be measured; set e_step's"
         )
-    if e_step.racing and (wrong := sorted(set(reward.terms) - {"score", "gain"}) or sum(reward.terms.values()) <= 0):
-        got = wrong[0] if isinstance(wrong, list) else "weights that do not add up to more than 0"
-        raise ConfigError(f"reward must be made of score and gain where e_step.racing is set, got {got}")
-    if e_step.score_by == "rubric" and (wrong := sorted(set(reward.terms) - {"score", "length", "format"})):
+    if e_step.racing:
+        if others := reward.names(lambda term: not term.follows_score):
+            raise ConfigError(
+                "reward must be made of terms that follow the score, such as score and gain, where e_step.racing is "
+                f"set, got {others[0]}: remove it, or set e_step.racing to null"
+            )
+        if sum(reward.weights.values()) <= 0:
+            raise ConfigError(
+                "reward must have weights that add up to more than 0 where e_step.racing is set, got "
+                f"{sum(reward.weights.values()):g}: raise them"
+            )
+    if e_step.score_by == "rubric" and (reading := reward.names(lambda term: term.needs_answers)):
         raise ConfigError(
-            f"reward must be made of score, length and format where e_step.score_by is rubric, got {wrong[0]}"
+            "reward must be made of terms that need no answers, such as score, length and format, where "
+            f"e_step.score_by is rubric, got {reading[0]}: remove it, or set e_step.score_by to queries"
         )
-    if "retention" not in reward.terms:
+    others = reward.names(lambda term: term.needs_carry_over)
+    if not others:
         return evaluation
-    if not e_step.retention_queries:
+    if not e_step.carry_over_queries:
         raise ConfigError(
-            "e_step.retention_queries must be at least 1 where the reward has a retention term, got 0: try 4"
+            f"e_step.carry_over_queries must be at least 1 where the reward has a {others[0]} term, got 0: try 4"
         )
-    return replace(evaluation, retention_queries=evaluation.retention_queries or e_step.retention_queries)
+    return replace(evaluation, carry_over_queries=evaluation.carry_over_queries or e_step.carry_over_queries)

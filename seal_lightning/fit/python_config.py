@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.fit.module import SEALModule
+from seal_lightning.fit.module import SEALModule, written_arguments
 from seal_lightning.fit.parser import parse_settings
 from seal_lightning.fit.run_callbacks import SINGLE
 from seal_lightning.fit.run_config import SaveConfigBesideRun
@@ -100,7 +100,7 @@ def config_of(
         class_path(kind)
     except NotPlain as error:
         settings.left_out["model.class_path"], kind = str(error), SEALModule
-    for name, value in given_arguments(module).items():
+    for name, value in written_arguments(module).items():
         settings.add("model", name, value)
     for name, value in given_arguments(data).items():
         settings.add("data", name, value)

@@ -176,7 +176,7 @@ def _settings(trainer: Any, module: Any) -> dict[str, Any]:
         "task": type(module.e_step.task).__name__,
         "sampler": type(module.e_step.sampler).__name__,
         "filter": ", ".join(type(one).__name__ for one in chosen),
-        "reward": module.e_step.reward.terms,
+        "reward": module.e_step.reward.weights,
         "grader": name_of(module.e_step.grader),
         "E-step": module.plan,
         "inner loop": module.e_step.inner_loop,

@@ -113,6 +113,15 @@ def test_the_flag_is_for_one_command_line(tmp_path, marker, capsys):
         ({"grader": {"class_path": "code_of_the_run.Mine"}}, "model.grader", "names code"),
         ({"grader": "code_of_the_run.Mine"}, "model.grader", "names code"),
         ({"task": "code_of_the_run.Tasked"}, "model.task", "names code"),
+        ({"reward": "code_of_the_run.brief"}, "model.reward", "names code"),
+        ({"reward": {"score": 1.0, "code_of_the_run.brief": 0.1}}, "model.reward", "names code"),
+        ({"reward": {"class_path": "code_of_the_run.Brief"}}, "model.reward", "names code"),
+        ({"reward": ["score", "code_of_the_run.brief"]}, "model.reward", "names code"),
+        ({"reward": [{"class_path": "code_of_the_run.Brief"}]}, "model.reward", "names code"),
+        ({"reward": [{"term": "code_of_the_run.brief"}]}, "model.reward.term", "names code"),
+        ({"reward": [{"term": {"class_path": "code_of_the_run.Brief"}}]}, "model.reward.term", "names code"),
+        ({"reward": {"class_path": "seal_lightning.grading.terms._FunctionTerm", "init_args": {
+            "function": "os.system"}}}, "model.reward.function", "names a path on this machine"),
         ({"task": {"class_path": "seal_lightning.commands.quickstart.subprocess.Popen"}}, "model.task", "names code"),
         ({"task": {"class_path": "seal_lightning.__main__.X"}}, "model.task", "names code"),
         ({"task": {"class_path": "seal_lightning.grading.Contains"}}, "model.task", "names code"),
@@ -188,6 +197,9 @@ def test_numbers_names_of_ours_and_prompts_are_taken(tmp_path):
         "seed": 3,
     }  # fmt: skip
     assert wishes(settings, SEALModule, run=tmp_path) == []
+    length = {"class_path": "seal_lightning.grading.terms.Length"}
+    for reward in ("gain", length, ["score", length, {"term": length, "weight": -0.1}, {"term": "gain"}]):
+        assert wishes({"reward": reward}, SEALModule, run=tmp_path) == []
     assert allowed_settings(settings, SEALModule, run=tmp_path, given=[], trusted=False) == settings
 
 
