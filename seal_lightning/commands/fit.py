@@ -59,8 +59,8 @@ from seal_lightning.results.left_out import render_left_out, total_left_out
 from seal_lightning.results.verdict import Selection
 from seal_lightning.results.verdict import read as read_selection
 from seal_lightning.results.verdict import said as said_of
-from seal_lightning.sharing.fit import EXPORTS, add_test_results
 from seal_lightning.sharing.hub import Destination, Export, add_hub, destination_of, upload
+from seal_lightning.sharing.policy_card import EXPORTS, add_test_results
 from seal_lightning.text.escaping import visible
 from seal_lightning.types import Rollout
 
@@ -99,7 +99,7 @@ def _of_command(command: str) -> dict[str, Any]:
         "subclass_mode_data": True,
         "trainer_class": SEALTrainer,
         "parser_class": SEALParser,
-        "parser_kwargs": {command: {"description": COMMANDS[command], "usage": usage}},
+        "parser_kwargs": {command: {"description": COMMANDS[command].about, "usage": usage}},
         "save_config_callback": SaveConfigBesideRun,
         "save_config_kwargs": {"save_to_log_dir": False},
         "seed_everything_default": False,
