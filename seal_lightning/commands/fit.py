@@ -44,8 +44,8 @@ from seal_lightning.results.left_out import render_left_out, total_left_out
 from seal_lightning.results.verdict import Selection
 from seal_lightning.results.verdict import read as read_selection
 from seal_lightning.results.verdict import said as said_of
-from seal_lightning.sharing.fit import EXPORTS, add_test_results
 from seal_lightning.sharing.hub import Destination, Export, destination_of, upload
+from seal_lightning.sharing.policy_card import EXPORTS, add_test_results
 from seal_lightning.text.escaping import visible
 from seal_lightning.types import Rollout
 
@@ -74,7 +74,7 @@ def run_command(
     with quiet_threads(), ExitStack() as held:
         arguments = Arguments(args, files)
         return (kind or SEALCLI)(
-            model, trainer=SEALTrainer, command=args[0], args=arguments, description=COMMANDS[args[0]], held=held
+            model, trainer=SEALTrainer, command=args[0], args=arguments, description=COMMANDS[args[0]].about, held=held
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from seal_lightning.cli import main
-from seal_lightning.commands import adapt
+from seal_lightning.commands.adapt import command as adapt
 from seal_lightning.errors import ConfigError
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.options.mistakes import _known_classes
