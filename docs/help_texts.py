@@ -16,8 +16,9 @@ from unittest import mock
 
 from jsonargparse import ArgumentParser
 
-from seal_lightning.cli import COMMANDS, LIGHT, main
+from seal_lightning.cli import main
 from seal_lightning.commands.help_texts import FILE, versions
+from seal_lightning.commands.names import COMMANDS, LIGHT
 from seal_lightning.options.parser import without_backspaces
 
 PATH = Path(__file__).resolve().parent.parent / "seal_lightning" / "commands" / FILE

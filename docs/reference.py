@@ -33,8 +33,9 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 
 import seal_lightning
-from seal_lightning.cli import COMMANDS, main
+from seal_lightning.cli import main
 from seal_lightning.commands.continual import Countermeasure
+from seal_lightning.commands.names import COMMANDS
 from seal_lightning.data import Reader, SEALDataModule
 from seal_lightning.fit.executors import Executor
 from seal_lightning.fit.module import SEALModule

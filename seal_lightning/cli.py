@@ -21,44 +21,14 @@ from contextlib import contextmanager, redirect_stdout, suppress
 
 from seal_lightning import __version__
 from seal_lightning.commands.help_texts import help_text
-from seal_lightning.errors import RESUME, BySignal, ConfigError, Ended, SealError
+from seal_lightning.commands.names import COMMANDS, GROUPS, HOW_TO_RESUME, LIGHT, MODULES, WITH_MODEL
+from seal_lightning.errors import BySignal, ConfigError, Ended, SealError
 from seal_lightning.files.saving import FULL_OR_BROKEN, SavingError, cannot_save, disk_error
 from seal_lightning.files.shipped import with_shipped_configs
 from seal_lightning.processes.allocator import keep_freed_memory
 from seal_lightning.processes.stopping import ended_by_signals, work_begins
 from seal_lightning.processes.streams import LineFormatter, Stream, last_words, open_closed, standard_streams
 from seal_lightning.text.escaping import single_line
-
-COMMANDS = {
-    "fit": "train a self-editor: rounds of E-step, filter and M-step, with validation",
-    "validate": "base, passage and self-edit accuracy on the validation contexts",
-    "test": "the paper's table on the test contexts, with intervals; printed and saved in the run folder",
-    "adapt": "documents in, adapters out: self-edits about them, the best trained into a LoRA that can be served",
-    "continual": "contexts learnt one after another: what is forgotten, and which countermeasures help",
-    "quickstart": "SEAL in the lab beside its control, in a minute and a half on two cores",
-    "sweep": "settings and seeds beside each other: every combination, one table with intervals over seeds, one figure",
-    "grade": "grade answers in a file, and report the agreement with verdicts that it carries; needs no model",
-    "replay": "tables, rewards and kept edits from journals and published runs; needs no model",
-    "report": "what happened in one run or several, as one HTML page and a Markdown one; needs no model",
-    "predict": "self-edits for the predict contexts as JSON Lines, without adapting; or answers to their queries",
-    "configs": "the configurations that come with the package, by the names that --config takes",
-}
-GROUPS = {  # of the commands, as `seal --help` lists them
-    "first steps": ("quickstart", "configs"),
-    "a self-editor": ("fit", "validate", "test", "predict", "sweep"),
-    "adapters, with or without a fit": ("adapt", "continual"),
-    "from files; no model is needed": ("report", "replay", "grade"),
-}
-
-LIGHT = ("quickstart", "sweep", "grade", "replay", "report", "configs")  # a module each, without torch
-MODULES = {"configs": "show_configs"}  # of the others: by their own names
-WITH_MODEL = ("adapt", "continual")  # a module each, without Lightning's CLI
-HOW_TO_RESUME = {
-    "fit": RESUME,
-    **dict.fromkeys(WITH_MODEL, "what is finished is kept, go on with --resume"),
-    "sweep": "what is finished is kept, the same command goes on",
-    **dict.fromkeys(("validate", "test", "predict"), "finished units are in the journal, the same command goes on"),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,7 +13,8 @@ import yaml
 from lightning.pytorch import Callback
 
 from seal_lightning import __version__
-from seal_lightning.cli import COMMANDS, _quiet, main
+from seal_lightning.cli import _quiet, main
+from seal_lightning.commands.names import COMMANDS
 from seal_lightning.sampling import LocalSampler
 from seal_lightning.tasks import Knowledge
 from seal_lightning.text.redaction import without_secrets

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from seal_lightning.cli import COMMANDS, GROUPS, LIGHT, main
+from seal_lightning.cli import main
 from seal_lightning.commands import help_texts
-from seal_lightning.commands.help_order import LIGHTNING, RUN
+from seal_lightning.commands.names import COMMANDS, GROUPS, LIGHT
+from seal_lightning.options.help_order import LIGHTNING, RUN
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_LIGHTNING = ("fit", "validate", "test", "predict")
