@@ -133,7 +133,7 @@ def _settings_of(policy: str | None, args: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(
             f"--policy {policy}: expected a run's config.yaml with model, got {reason}: check the path"
         ) from error
-    return allowed_settings(settings, run=run, given=given_options(args, files), trusted=FLAG in args)
+    return allowed_settings(settings, SEALModule, run=run, given=given_options(args, files), trusted=FLAG in args)
 
 
 def _of_ours(model: Mapping[str, Any], options: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -194,7 +194,7 @@ def begun(monkeypatch, tmp_path):
     (tmp_path / "shouting.py").write_text(SHOUTING)
     monkeypatch.syspath_prepend(tmp_path)
     made = []
-    monkeypatch.setattr(command_line.SEALCLI, "_run_subcommand", lambda cli, name: made.append(cli))
+    monkeypatch.setattr(command_line.SEALCLI, "run", lambda cli: made.append(cli))
 
     def of(*args, load=False):
         args = ["fit", "--config", "configs/debug/random.yaml", "--trainer.default_root_dir", str(tmp_path), *args]

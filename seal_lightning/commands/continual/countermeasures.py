@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from seal_lightning.commands.continual.base import Countermeasure, Learnt, Sequences
+from seal_lightning.commands.continual.countermeasure import Countermeasure, Learnt, Sequences
 from seal_lightning.commands.continual.regularisers import (
     DriftPenalty,
     Protection,

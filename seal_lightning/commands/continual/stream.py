@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from seal_lightning.commands.continual.base import Countermeasure, Learnt
 from seal_lightning.commands.continual.card import stream_card
+from seal_lightning.commands.continual.countermeasure import Countermeasure, Learnt
 from seal_lightning.commands.continual.updates import Updates
 from seal_lightning.commands.standalone import check_record, open_journal, rules
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
