@@ -16,8 +16,8 @@ from seal_lightning.data import Reader
 from seal_lightning.data.detect import reader_for
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
 from seal_lightning.errors import DataError
-from seal_lightning.fit.strategies import policy_at_work
 from seal_lightning.hooks import SEALCallback
+from seal_lightning.policy.at_work import policy_at_work
 from seal_lightning.results.retention import FILE, Stream, average, read_matrices, write_matrices
 from seal_lightning.types import Context
 
@@ -54,7 +54,7 @@ class Retention(SEALCallback):
         validation = pl_module.datamodule.validation_contexts
         self._source, self._asked = self._read("contexts", self.contexts, otherwise=validation)
         _, self._beside = self._read("unrelated", self.unrelated, otherwise=[])
-        pl_module.e_step.check_fits(pl_module.policy.policy, [*self._asked, *self._beside])
+        pl_module.e_step.check_fits(pl_module.policy.view, [*self._asked, *self._beside])
         self._rows, self._beside_rows = [], []
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:

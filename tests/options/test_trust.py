@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from seal_lightning.cli import main
-from seal_lightning.commands import adapt
+from seal_lightning.commands.adapt import command as adapt
 from seal_lightning.errors import ConfigError
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.options.mistakes import _known_classes
@@ -133,15 +133,15 @@ def test_the_flag_is_for_one_command_line(tmp_path, marker, capsys):
          "model.rubric.endpoint.model", "names a server or a key"),
         ({"grader": {"class_path": "seal_lightning.grading.Judge", "init_args": {"endpoint": ENDPOINT}}},
          "model.grader.endpoint.model", "names a server or a key"),
-        ({"questioner": {"endpoint": ENDPOINT}}, "model.questioner.endpoint.model", "names a server or a key"),
-        ({"questioner": {"endpoint": {"class_path": "seal_lightning.endpoints.Endpoint", "init_args": ENDPOINT}}},
-         "model.questioner.endpoint", "names a server or a key"),
+        ({"query_writer": {"endpoint": ENDPOINT}}, "model.query_writer.endpoint.model", "names a server or a key"),
+        ({"query_writer": {"endpoint": {"class_path": "seal_lightning.endpoints.Endpoint", "init_args": ENDPOINT}}},
+         "model.query_writer.endpoint", "names a server or a key"),
         ({"sampler": {"class_path": "seal_lightning.sampling.EndpointSampler", "init_args": {"endpoint": ENDPOINT}}},
          "model.sampler.endpoint.model", "names a server or a key"),
         ({"answerer": {"class_path": "seal_lightning.sampling.ServerAnswerer", "init_args": {"server": {
             "endpoint": ENDPOINT}}}}, "model.answerer.server.endpoint.model", "names a server or a key"),
-        ({"questioner": {"endpoint": {"request": {"extra_headers": {"X": "env:HOME"}}}}},
-         "model.questioner.endpoint.request", "names a server or a key"),
+        ({"query_writer": {"endpoint": {"request": {"extra_headers": {"X": "env:HOME"}}}}},
+         "model.query_writer.endpoint.request", "names a server or a key"),
         ({"task": {"class_path": "seal_lightning.tasks.Knowledge", "init_args": {"edit": "env:HOME"}}},
          "model.task.edit", "names a server or a key"),
         ({"sampler": {"class_path": "seal_lightning.sampling.ImportedEdits", "init_args": {"path": "/etc/passwd"}}},
@@ -169,7 +169,10 @@ def test_the_flag_is_for_one_command_line(tmp_path, marker, capsys):
 def test_what_only_the_user_may_choose(tmp_path, marker, monkeypatch, settings, option, reason):
     monkeypatch.chdir(Path(__file__).parents[2])
     run = a_run(tmp_path, **settings)
-    found = {wish.option: wish for wish in wishes(yaml.safe_load((run / "config.yaml").read_text())["model"], run=run)}
+    found = {
+        wish.option: wish
+        for wish in wishes(yaml.safe_load((run / "config.yaml").read_text())["model"], SEALModule, run=run)
+    }
     assert reason in found[option].reason
     with pytest.raises(ConfigError, match="which a run may not choose") as caught:
         adapt.main(commands(tmp_path, run, "--dry_run")["a"][1:])
@@ -188,16 +191,16 @@ def test_numbers_names_of_ours_and_prompts_are_taken(tmp_path):
         "grader": "recall",
         "reward": {"score": 1.0, "length": -0.1},
         "rubric": {"class_path": "seal_lightning.grading.Rubric", "init_args": {"criteria": {"clear": "Is it clear?"}}},
-        "questioner": {"edit": "self-qa", "max_tokens": 32},
+        "query_writer": {"edit": "self-qa", "max_tokens": 32},
         "e_step": {"edits": 2, "score_by": "queries", "racing": None},
         "answerer": None,
         "seed": 3,
     }  # fmt: skip
-    assert wishes(settings, run=tmp_path) == []
+    assert wishes(settings, SEALModule, run=tmp_path) == []
     length = {"class_path": "seal_lightning.grading.terms.Length"}
     for reward in ("gain", length, ["score", length, {"term": length, "weight": -0.1}, {"term": "gain"}]):
-        assert wishes({"reward": reward}, run=tmp_path) == []
-    assert allowed_settings(settings, run=tmp_path, given=[], trusted=False) == settings
+        assert wishes({"reward": reward}, SEALModule, run=tmp_path) == []
+    assert allowed_settings(settings, SEALModule, run=tmp_path, given=[], trusted=False) == settings
 
 
 def test_a_model_within_the_run_is_the_runs_own(tmp_path):
@@ -205,21 +208,21 @@ def test_a_model_within_the_run_is_the_runs_own(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run" / "link").symlink_to(tmp_path / "elsewhere")
     named = {name: {"source": {"name": str(tmp_path / "run" / name)}} for name in ("base", "link")}
-    assert wishes(named["base"], run=tmp_path / "run") == []
-    assert [wish.option for wish in wishes(named["link"], run=tmp_path / "run")] == ["model.source.name"]
+    assert wishes(named["base"], SEALModule, run=tmp_path / "run") == []
+    assert [wish.option for wish in wishes(named["link"], SEALModule, run=tmp_path / "run")] == ["model.source.name"]
 
 
 def test_part_of_an_endpoint_does_not_bring_the_rest_of_it(tmp_path):
     """Whoever sets another server gets no key variable of the run's with it."""
-    run = a_run(tmp_path, questioner={"endpoint": ENDPOINT})
-    with pytest.raises(ConfigError, match=r"model\.questioner\.endpoint\.api_key_env: AWS_SECRET_ACCESS_KEY in"):
-        mine = ["--model.questioner.endpoint.model", "m", "--model.questioner.endpoint.base_url", "http://x/v1"]
+    run = a_run(tmp_path, query_writer={"endpoint": ENDPOINT})
+    with pytest.raises(ConfigError, match=r"model\.query_writer\.endpoint\.api_key_env: AWS_SECRET_ACCESS_KEY in"):
+        mine = ["--model.query_writer.endpoint.model", "m", "--model.query_writer.endpoint.base_url", "http://x/v1"]
         adapt.main([*commands(tmp_path, run, *mine)["a"][1:]])
-    settings = {"questioner": {"endpoint": ENDPOINT, "count": 3}}
-    given = ["model.questioner.endpoint.model", "model.questioner.endpoint.base_url"]
-    given += ["model.questioner.init_args.endpoint.api_key_env"]
-    taken = allowed_settings(settings, run=run, given=given, trusted=False)
-    assert taken == {"questioner": {"endpoint": {}, "count": 3}}
+    settings = {"query_writer": {"endpoint": ENDPOINT, "count": 3}}
+    given = ["model.query_writer.endpoint.model", "model.query_writer.endpoint.base_url"]
+    given += ["model.query_writer.init_args.endpoint.api_key_env"]
+    taken = allowed_settings(settings, SEALModule, run=run, given=given, trusted=False)
+    assert taken == {"query_writer": {"endpoint": {}, "count": 3}}
 
 
 def text_options() -> set[tuple[str, str]]:
@@ -289,7 +292,7 @@ def test_a_file_of_data_names_no_class(tmp_path, marker, monkeypatch, capsys, be
 
 def test_no_variable_is_set_by_a_run(tmp_path, marker):
     before = dict(os.environ)
-    run = a_run(tmp_path, questioner={"endpoint": ENDPOINT})
+    run = a_run(tmp_path, query_writer={"endpoint": ENDPOINT})
     with pytest.raises(ConfigError):
         adapt.main(commands(tmp_path, run)["a"][1:])
     assert dict(os.environ) == before

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from seal_lightning.errors import RetryableError, SealError
 from seal_lightning.fit.executors.base import Executor, UnitWork
-from seal_lightning.fit.strategies import policy_at_work
 from seal_lightning.hooks import notify
+from seal_lightning.policy.at_work import policy_at_work
 from seal_lightning.processes.ranks import UnitQueue
 from seal_lightning.progress.clock import Interrupted, Progress, interruptible
 from seal_lightning.types import Rollout
@@ -43,4 +43,4 @@ class LocalExecutor(Executor):
 
         with policy_at_work(work.trainer, work.module) as policy:
             told = interruptible(report, stopping=queue.stopping)
-            return work.e_step.run(policy, work.units[unit], plan=work.plan, round=work.round, report=told)
+            return work.e_step.run(policy, work.units[unit], round=work.round, report=told)
