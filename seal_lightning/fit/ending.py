@@ -17,6 +17,7 @@ from seal_lightning.fit.stamp import told_changes
 from seal_lightning.records.journal import read_fit, read_validations
 from seal_lightning.results.accuracy import Row, accuracy_table, render_table, rounds_table
 from seal_lightning.results.left_out import MISSING, render_left_out, total_left_out
+from seal_lightning.results.markdown import render_titled
 from seal_lightning.types import Rollout
 
 # The name of a command's files; predictions are not scored.
@@ -48,7 +49,7 @@ def save_table(trainer: Any, module: Any, command: str) -> str:
         rows = accuracy_table(module.evaluated)
     missing = render_left_out(total_left_out(every))
     below = (
-        module.e_step.task.tables(validations),
+        *map(render_titled, module.e_step.task.tables(validations)),
         changed,
         limits_said(module.limits),
         f"{MISSING} {missing}." if missing else "",

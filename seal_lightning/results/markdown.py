@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from seal_lightning.results.table import Table
 from seal_lightning.text.escaping import single_line
+
+
+def render_titled(table_: Table) -> str:
+    """A table below its title, if it has one."""
+    rendered = table(table_.header, table_.rows)
+    return f"{single_line(table_.title)}:\n\n{rendered}" if table_.title else rendered
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from seal_lightning.tasks.arc.figures import ChoiceRow, arc_rows, arc_tables, choice_rows, configuration_rows
+from seal_lightning.results.table import Table
+from seal_lightning.tasks.arc.tables import ChoiceRow, arc_rows, arc_tables, choice_rows, configuration_rows
 from seal_lightning.types import Rollout
 
 RIGHT, OTHER, WRONG = "12\n34", "12\n30", "12"  # all right; three cells of four; another shape
@@ -162,7 +163,7 @@ def test_nothing_is_said_of_contexts_without_tests():
     untested = replace(BASE, context_id="b", golds=(), questions=(), baseline_answers=())
     assert [(row.contexts, row.pairs) for row in arc_rows({0: [edit(0, RIGHT), untested]})] == [(1, 1), (1, 1)]
     for empty in ({}, {0: []}, {0: [untested]}):
-        assert (arc_rows(empty), choice_rows(empty), arc_tables(empty)) == ([], [], "")
+        assert (arc_rows(empty), choice_rows(empty), arc_tables(empty)) == ([], [], [])
 
 
 # -- choices and reasons -----------------------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ def test_choices_of_the_first_and_the_last_validation():
     assert rows[-1] == ChoiceRow("loss on all after round 2", 0, None, 2, 1.0)
 
 
-def test_as_markdown():
+def test_as_tables():
     rollouts = [
         edit(-1, RAGGED, kind="passage"),
         edit(0, RIGHT),
@@ -211,27 +212,27 @@ def test_as_markdown():
         rejected(2, "missing field", context="b"),
         replace(rejected(2, "missing field", context="b"), repeat=1),
     ]
-    assert arc_tables({0: rollouts}) == (
-        "| | success of pairs | 95 % interval | solved at 1 try | at 2 tries | cells right | malformed answers "
-        "| valid edits | contexts | pairs |\n"
-        "|---|---|---|---|---|---|---|---|---|---|\n"
-        "| in-context | 0.000 | 0.000 – 0.000 | 0.000 | 0.000 | 0.375 | 0.500 | – | 2 | 2 |\n"
-        "| demonstrations alone | 0.000 | 0.000 – 0.000 | 0.000 | 0.000 | 0.000 | 1.000 | – | 1 | 1 |\n"
-        "| self-edits | 0.250 | 0.250 – 0.250 | 1.000 | 1.000 | 0.250 | 0.333 | 0.375 | 2 | 7 |\n"
-        "\n"
-        "| augmentations | edits with it | success | edits without it | success |\n"
-        "|---|---|---|---|---|\n"
-        "| basic | 2 | 1.000 | 1 | 0.000 |\n"
-        "| size | 0 | – | 3 | 0.667 |\n"
-        "| chained | 0 | – | 3 | 0.667 |\n"
-        "| repeated | 0 | – | 3 | 0.667 |\n"
-        "| loss on outputs | 3 | 0.667 | 0 | – |\n"
-        "| loss on all | 0 | – | 3 | 0.667 |\n"
-        "\n"
-        "rejected edits: missing field 3, broken JSON 1\n"
-        "\n"
-        "malformed answers: ragged rows 2, no grid 1"
-    )
+    answers, choices, rejected_edits, malformed = arc_tables({0: rollouts})
+    assert answers.header == ("", "success of pairs", "95 % interval", "solved at 1 try", "at 2 tries", "cells right",
+        "malformed answers", "valid edits", "contexts", "pairs")  # fmt: skip
+    assert [" | ".join(row) for row in answers.rows] == [
+        "in-context | 0.000 | 0.000 – 0.000 | 0.000 | 0.000 | 0.375 | 0.500 | – | 2 | 2",
+        "demonstrations alone | 0.000 | 0.000 – 0.000 | 0.000 | 0.000 | 0.000 | 1.000 | – | 1 | 1",
+        "self-edits | 0.250 | 0.250 – 0.250 | 1.000 | 1.000 | 0.250 | 0.333 | 0.375 | 2 | 7",
+    ]
+    assert choices.header == ("", "edits with it", "success", "edits without it", "success")
+    assert [" | ".join(row) for row in choices.rows] == [
+        "basic | 2 | 1.000 | 1 | 0.000",
+        "size | 0 | – | 3 | 0.667",
+        "chained | 0 | – | 3 | 0.667",
+        "repeated | 0 | – | 3 | 0.667",
+        "loss on outputs | 3 | 0.667 | 0 | –",
+        "loss on all | 0 | – | 3 | 0.667",
+    ]
+    counts = (("missing field", "3"), ("broken JSON", "1"))
+    assert rejected_edits == Table("Rejected edits", ("reason", "edits"), counts)
+    counts = (("ragged rows", "2"), ("no grid", "1"))
+    assert malformed == Table("Malformed answers", ("reason", "answers"), counts)
 
 
 def test_configurations_of_several_contexts_best_first():
@@ -254,5 +255,7 @@ def test_configurations_of_several_contexts_best_first():
         '{"basic": true, "size": false, "chained": false, "repeated": false, "loss": "outputs", '
         '"learning_rate": 0.003, "epochs": 2}'
     )
-    assert f"| `{found[0].edit}` | 1.000 | 1.000 – 1.000 | 2 |" in arc_tables({1: [edit(0, RIGHT, asked=fast),
-        edit(0, RIGHT, asked=fast, context="b")]})  # fmt: skip
+    edits = [edit(0, RIGHT, asked=fast), edit(0, RIGHT, asked=fast, context="b")]
+    table = arc_tables({1: edits})[2]
+    assert table.title == "Configurations of several puzzles"
+    assert table.rows == ((f"`{found[0].edit}`", "1.000", "1.000 – 1.000", "2"),)
