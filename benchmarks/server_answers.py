@@ -22,9 +22,9 @@ import torch
 
 from seal_lightning.data.detect import read_contexts
 from seal_lightning.endpoints import Endpoint
-from seal_lightning.inner_loop.export import LoRA, merge_lora
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
 from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.lora import LoRA, merge_lora
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import AdapterServer, Answerer, Asked, LocalAnswerer, ServerAnswerer
@@ -100,7 +100,7 @@ def train(policy: Policy, contexts: Sequence[Context], options: argparse.Namespa
     task = Knowledge()
     jobs = [AdapterJob(task.passage_sequences(context), seed=number) for number, context in enumerate(contexts)]
     started = time.perf_counter()
-    trained = inner_loop.adapt(policy.model, policy.tokenizer, jobs)
+    trained = inner_loop.adapt(policy, jobs)
     print(f"{len(jobs)} adapters trained in {time.perf_counter() - started:.0f} s")
     return trained
 

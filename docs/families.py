@@ -28,10 +28,11 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.errors import ConfigError, ModelError
-from seal_lightning.inner_loop.bank import find_targets
-from seal_lightning.inner_loop.export import adapter_state, merge_lora
+from seal_lightning.inner_loop.export import adapter_state
 from seal_lightning.inner_loop.isolation import answering_way, training_way
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
+from seal_lightning.models.layers import find_targets
+from seal_lightning.models.lora import merge_lora
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.random_models import FAMILIES, build_tiny
 from seal_lightning.policy.policy import Policy
@@ -89,7 +90,7 @@ def measure(family: str) -> Outcome:
     model.requires_grad_(False)
     outcome = Outcome(type(model).__name__, "", "", "not trained")
     try:
-        trained = LOOP.adapt(model, tokenizer, jobs())
+        trained = LOOP.adapt(Policy(model, tokenizer, chat=False), jobs())
     except ModelError as error:
         return replace(outcome, training=_refused(error), answering=_answering(family, model, None, []))
     names = [target.name for target in trained.bank.targets]
@@ -102,7 +103,9 @@ def measure(family: str) -> Outcome:
     wrong = _training_differs(family, LOOP, trained)
     if not wrong and _has_default(model):
         loop = replace(LOOP, target_modules="default")
-        wrong = _training_differs(family, loop, loop.adapt(model, tokenizer, jobs()), which="default layers: ")
+        wrong = _training_differs(
+            family, loop, loop.adapt(Policy(model, tokenizer, chat=False), jobs()), which="default layers: "
+        )
     return replace(
         outcome,
         training=wrong or str(training_way(model, names, longest=41)),

@@ -242,7 +242,7 @@ def command_page() -> str:
         "option of the class that is chosen.\n",
     ]
     like_fit = options("fit")
-    for command, text in COMMANDS.items():
+    for command, text in ((name, row.about) for name, row in COMMANDS.items()):
         parser = parser_of(command)
         usage = re.sub(r"\s+", " ", parser.format_usage().removeprefix("usage: ")).strip()
         parts += [f"## seal {command}\n", f"{text[0].upper()}{text[1:]}.\n", f"```text\n{usage}\n```\n"]

@@ -33,7 +33,7 @@ from seal_lightning.commands.names import COMMANDS
 from seal_lightning.fit.model_class import chosen_class
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.models.loading import ModelSource, load_model
-from seal_lightning.policy.policy import PolicyTuning, TunedPolicy
+from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of
 from seal_lightning.types import Rollout, TrainingSequence
 
@@ -308,7 +308,7 @@ def test_each_program_runs(folder, monkeypatch, program):
     adapters = re.findall(r'PeftModel\.from_pretrained\(base, "(.+)"\)', program)
     if "adapted/adapters/all" in adapters:
         (command,) = (one for one in seal_commands(WRITTEN["docs/adapt.md"]) if "configs/adapt/lab.yaml" in one)
-        assert main([*command, "--model.sampler.max_new_tokens", "16", "--model.questioner.max_tokens", "16"]) == 0
+        assert main([*command, "--model.sampler.max_new_tokens", "16", "--model.query_writer.max_tokens", "16"]) == 0
     elif adapters:
         TunedPolicy(*load_model(ModelSource("lab")), PolicyTuning(rank=2), seed=0).export(folder / adapters[0])
     base, _, _ = load_model(ModelSource("lab"))

@@ -77,7 +77,6 @@ class RolloutLoop(_Loop):
             "module": module,
             "phase": "train",
             "e_step": module.e_step,
-            "plan": module.plan,
             "units": units_of(data.train_contexts, data.contexts_per_unit),
             "round": round,
             "policy_digest": policy_digest,

@@ -19,8 +19,7 @@ from typing import Any
 
 from seal_lightning.data.base import context_id
 from seal_lightning.files.rows import Row, read_rows
-from seal_lightning.results.averages import by_context
-from seal_lightning.results.edits import spread
+from seal_lightning.results.averages import by_context, spread
 from seal_lightning.results.pairing import digest_of
 from seal_lightning.types import Context, Rollout
 

@@ -64,16 +64,16 @@ def total_seconds(rollouts: Iterable[Rollout]) -> dict[str, float]:
 
 
 def share_seconds(rollouts: Sequence[Rollout], seconds: Mapping[str, float]) -> list[Rollout]:
-    """The rollouts of a unit of work with the seconds that each phase of it has taken, shared out among them.
+    """The rollouts of a unit of work, with the seconds that its phases have taken shared out among them.
 
     All adapters of a unit train together, so what each took is not measured. A phase is shared by the tokens that it
     was spent on; where nothing is counted, as of the baseline, it is shared evenly.
     """
-    shares = {phase: _shares(rollouts, SPENT_ON.get(phase, "")) for phase in seconds}
-    return [
-        replace(rollout, seconds={phase: spent * shares[phase][place] for phase, spent in seconds.items()})
-        for place, rollout in enumerate(rollouts)
-    ]
+    shared = [dict(rollout.seconds) for rollout in rollouts]
+    for phase, spent in seconds.items():
+        for own, share in zip(shared, _shares(rollouts, SPENT_ON.get(phase, "")), strict=True):
+            own[phase] = spent * share
+    return [replace(rollout, seconds=own) for rollout, own in zip(rollouts, shared, strict=True)]
 
 
 def _shares(rollouts: Sequence[Rollout], purpose: str) -> list[float]:

@@ -17,14 +17,14 @@ from lightning.pytorch.callbacks import BasePredictionWriter, EarlyStopping, Mod
 from seal_lightning.callbacks import ReSTEMFilter
 from seal_lightning.cli import main
 from seal_lightning.data import SEALDataModule
-from seal_lightning.e_step.step import Plan
+from seal_lightning.e_step.plan import Plan
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.trainer import SEALTrainer
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep
 from seal_lightning.models.loading import ModelSource
-from seal_lightning.policy.policy import PolicyTuning
+from seal_lightning.policy.tuned import PolicyTuning
 from seal_lightning.sampling import LocalSampler
 
 DEBUG = Path(__file__).resolve().parents[2] / "configs" / "debug"

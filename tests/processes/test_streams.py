@@ -20,7 +20,6 @@ from seal_lightning.cli import main
 from seal_lightning.options.parser import save_settings
 from seal_lightning.processes.streams import Stream, standard_streams
 from seal_lightning.progress.screen import Screen, progress_bars
-from seal_lightning.results.markdown import table
 from seal_lightning.text.escaping import single_line, visible_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -226,7 +225,7 @@ def test_a_settings_file_begins_with_one_line_of_comment(tmp_path):
 
 
 def test_no_cell_breaks_a_table():
-    assert table(["a\nb", "c"], [["\x1b[2J", "d\r\n| e |"]]) == (
+    assert to_markdown(Table("", ("a\nb", "c"), (("\x1b[2J", "d\r\n| e |"),))) == (
         "| a⟨U+000A⟩b  | c              |\n| ----------- | -------------- |\n| ⟨U+001B⟩[2J | d⟨U+000A⟩| e | |"
     )
 
@@ -248,7 +247,7 @@ def test_a_full_disk_below_the_output_is_one_line_and_files_are_kept(answers):
     code, _, err = seal("grade", answers, "--output", output, shell=">/dev/full")
     assert (code, err) == (
         1,
-        "seal: standard output: No space left on device; results are missing there, what is saved in files is whole\n",
+        "seal: standard output: No space left on device; the output is incomplete, but saved files are whole\n",
     )
     assert json.loads(output.read_text(encoding="utf-8"))["answer"] == "Ada rules"
 

@@ -18,7 +18,7 @@ from seal_lightning.callbacks import Trackers
 from seal_lightning.cli import main
 from seal_lightning.errors import ConfigError
 from seal_lightning.files.extras import install
-from seal_lightning.fit.beginning import Loggers
+from seal_lightning.fit.loggers import Loggers
 from seal_lightning.options.logger_options import place_loggers
 from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.escaping import markdown_cell

@@ -16,8 +16,8 @@ from seal_lightning.commands.adapt.edits import Writing
 from seal_lightning.commands.adapt.trial import Speed, Trial, training_speed, try_out
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.step import EStep
-from seal_lightning.inner_loop.bank import find_targets, parameters_of
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.screen import duration
 from seal_lightning.results.table import Table, to_markdown
@@ -54,7 +54,7 @@ def estimate(
     """
     passages = [passage for document in documents for passage in document.passages]
     queries = sum(len(document.context.queries) for document in documents)
-    trials, own = writing.plan.edits * writing.plan.repeats, e_step.questioner.count
+    trials, own = writing.plan.edits * writing.plan.repeats, writing.own.query_writer.count if writing.own else 0
     is_tried = writing.learn == "edits" and writing.rewarded and writing.plan.score_by == "queries"
     asked = sum(len(passage.queries) or own for passage in passages) * (trials + 1) if is_tried else 0
     trial = try_out(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from seal_lightning.commands.continual.base import Countermeasure
+from seal_lightning.commands.continual.countermeasure import Countermeasure
 from seal_lightning.commands.continual.countermeasures import SHORT
 from seal_lightning.commands.continual.heatmap import heat_map
 from seal_lightning.commands.continual.stream import Route, StreamRunner, check_queries, left_out_of
@@ -18,7 +18,7 @@ from seal_lightning.commands.fit import set_log_level
 from seal_lightning.commands.standalone import add_model, load_policy, open_folder, rules, write_settings
 from seal_lightning.data import Reader
 from seal_lightning.data.detect import reader_for
-from seal_lightning.e_step.step import Plan
+from seal_lightning.e_step.plan import Plan
 from seal_lightning.errors import ConfigError, Stopped, check_count
 from seal_lightning.files.saving import save_text, tidy
 from seal_lightning.fit.module import SEALModule
@@ -188,7 +188,7 @@ def _data(options: Any) -> Data:
 
 def _plan(options: Any) -> Plan:
     """How an edit is chosen; a single one races against none."""
-    plan: Plan = options.model.plan
+    plan: Plan = options.model.e_step.plan
     racing = plan.racing if options.best_of > 1 else None
     return replace(plan, edits=options.best_of, passage_only=False, written=False, racing=racing)
 
@@ -239,8 +239,7 @@ def _run(
     origin = {"base": fingerprint(policy.model), "tokenizer": tokenizer_digest(policy.tokenizer)}
     screen, signals = Screen(), StopSignals()
     runner = StreamRunner(
-        e_step=module.e_step,
-        plan=plan,
+        e_step=module.step_for(plan),
         updates=UPDATES[options.combine](policy),
         unrelated=data.unrelated,
         origin=origin,

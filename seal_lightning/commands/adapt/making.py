@@ -35,11 +35,12 @@ from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.digests import KEY, damage, digests_of, read_record, recorded_in
 from seal_lightning.files.saving import save_text, whole
 from seal_lightning.grading import name_of
-from seal_lightning.inner_loop.bank import parts_without_adapter
-from seal_lightning.inner_loop.export import LoRA, bank_lora, save_lora, stack
+from seal_lightning.inner_loop.export import bank_lora
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
 from seal_lightning.inner_loop.slots import JobStats
+from seal_lightning.models.layers import parts_without_adapter
 from seal_lightning.models.loading import ModelSource
+from seal_lightning.models.lora import LoRA, save_lora, stack
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.origins import Origin
 from seal_lightning.models.whole import save_whole, whole_state
@@ -286,7 +287,7 @@ def _train_and_measure(place: Workplace, group: Sequence[Adapted], before: Measu
             measured.append(None)
             continue
         mine = {d.id: one for (owner, d), one in zip(asked, scored, strict=True) if owner == job and one.answers}
-        losses = inner_loop.losses(place.policy.model, place.policy.tokenizer, trained, job, jobs[job])
+        losses = inner_loop.losses(place.policy, trained, job, jobs[job])
         _write(place, adapted, bank_lora(trained.bank, job), trained.stats[job], before, mine, losses=losses)
         measured.append(mine)
     state.unlink(missing_ok=True)
@@ -297,11 +298,10 @@ def _diverged(
     place: Workplace, trained: TrainedBank, jobs: Sequence[AdapterJob], inner_loop: InnerLoop
 ) -> dict[int, str]:
     """Why adapters must not be written, by job."""
-    model, tokenizer = place.policy.model, place.policy.tokenizer
     return {
         job: trained.stats[job].diverged or "what it makes of its own training text is not finite"
         for job, learnt in enumerate(jobs)
-        if not inner_loop.is_sound(model, tokenizer, trained, job, learnt)
+        if not inner_loop.is_sound(place.policy, trained, job, learnt)
     }
 
 
@@ -374,7 +374,7 @@ def _write(
     missing = added(
         [
             {TRUNCATED: stats.truncated, SKIPPED: stats.skipped},
-            {LONGEST: adapted.inner_loop.longest(place.policy.tokenizer, adapted.job) if stats.truncated else 0},
+            {LONGEST: adapted.inner_loop.longest(place.policy, adapted.job) if stats.truncated else 0},
             {ANSWERS: sum(one.cut for one in measured.values())},
         ]
     )
