@@ -19,7 +19,7 @@ from pathlib import Path
 from seeds import Scores, print_gain, print_table, read_options, sweep
 
 from seal_lightning.records.journal import read_validations
-from seal_lightning.results.markdown import render_titled
+from seal_lightning.results.table import to_markdown
 from seal_lightning.results.typical import edits_by_context, mean_score
 from seal_lightning.tasks.arc.tables import arc_tables
 
@@ -53,7 +53,7 @@ def main() -> None:
     folder, seeds = Path(tempfile.mkdtemp(prefix="seal-arc-")), options.seeds
     seconds = run_seeds(folder, seeds, jobs=options.jobs, options=others)
     tables = arc_tables(read_validations(folder / f"seed={seeds[0]}"))
-    print("\n\n".join([f"\nthe run with seed {seeds[0]}:", *map(render_titled, tables)]), end="\n\n")
+    print("\n\n".join([f"\nthe run with seed {seeds[0]}:", *map(to_markdown, tables)]), end="\n\n")
     scores = [scores_of(folder / f"seed={seed}") for seed in seeds]
     shutil.rmtree(folder)
     learnt = report(scores, seeds)

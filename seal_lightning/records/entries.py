@@ -24,7 +24,7 @@ from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.records.journal import read_units
 from seal_lightning.records.lines import add_units
 from seal_lightning.records.official import OfficialRun, read_run
-from seal_lightning.results.accuracy import bootstrap_interval
+from seal_lightning.results.averages import Bounds, interval
 from seal_lightning.text.thoughts import cut_thoughts
 from seal_lightning.types import EditOutcome, Rollout, Usage
 
@@ -84,7 +84,7 @@ class RaceFigures:
         name: Of the entry.
         kept: Edits that the full E-step keeps.
         same: How many of them the race keeps too.
-        interval: Of the share of the same: 95 %, over contexts.
+        interval: Bounds of the 95 % interval of the share of the same, over contexts.
         as_good: How many kept by the race have the score of the last one that the full E-step keeps, or a better one.
         trainings: That the race made.
         of: Those of the full E-step.
@@ -94,7 +94,7 @@ class RaceFigures:
     name: str
     kept: int
     same: int
-    interval: tuple[float, float]
+    interval: Bounds
     as_good: int
     trainings: int
     of: int
@@ -307,9 +307,9 @@ def race_anew(entry: Entry, racing: Racing) -> RaceFigures:
         score = {edit[0].edit_index: round(fmean(one.score for one in edit), 9) for edit in of_context}
         as_good += sum(score[edit[0].edit_index] >= min(score[index] for index in best) for edit in chosen)
     spent = sum(float(heat.seen @ heat.costs) for heat in heats) / (repeats * sum(map(sum, costs)))
-    interval = bootstrap_interval([one / of for one, of in zip(same, kept, strict=True)])
+    bounds = interval([one / of for one, of in zip(same, kept, strict=True)])
     of = repeats * sum(map(len, costs))
-    return RaceFigures(entry.name, sum(kept), sum(same), interval, as_good, trainings, of, spent)
+    return RaceFigures(entry.name, sum(kept), sum(same), bounds, as_good, trainings, of, spent)
 
 
 def compare(golden: str, entries: Sequence[Entry], kept: Kept) -> Comparison:

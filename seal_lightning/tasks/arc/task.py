@@ -148,7 +148,7 @@ class ArcTask(Task):
     def answer_file(self, predictions: Sequence[Prediction]) -> AnswerFile:
         return submission(predictions)
 
-    def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> list[Table]:
+    def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> tuple[Table, ...]:
         return arc_tables(validations)
 
     def _request(self, demonstrations: Sequence[Pair], test: Grid, way: Augmentation) -> str:
