@@ -25,7 +25,8 @@ from typing import Any
 from seal_lightning.commands.quickstart import start_fit
 from seal_lightning.e_step.race_rule import Racing
 from seal_lightning.m_step.selection import best_of, group_rollouts
-from seal_lightning.records.entries import Entry, race_anew, read_entries
+from seal_lightning.records.anew import race_anew
+from seal_lightning.records.entries import Entry, read_entries
 from seal_lightning.records.journal import read_rollouts
 from seal_lightning.results.averages import interval, say_interval
 from seal_lightning.results.edits import share_spent

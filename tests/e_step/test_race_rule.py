@@ -26,7 +26,8 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.selection import best_of, group_rollouts, lot_of
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
-from seal_lightning.records.entries import Entry, race_anew
+from seal_lightning.records.anew import race_anew
+from seal_lightning.records.entries import Entry
 from seal_lightning.records.lines import rollout_from_dict, rollout_to_dict
 from seal_lightning.results.edits import figures_of, share_spent
 from seal_lightning.sampling import Sample, Sampler
