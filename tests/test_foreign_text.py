@@ -42,6 +42,7 @@ ELSEWHERE = {
     "endpoints/keys": "keys and addresses from the configuration",
     "endpoints/options": "addresses from the configuration",
     "isolation/probing": "names in a model's configuration",
+    "grading/terms": "import paths of reward terms",
     "lab/lines": "lines of the lab's own world",
     "lab/tokenizer": "lines of the lab's own world",
     "masking": "tested with the redaction",

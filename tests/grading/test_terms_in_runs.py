@@ -1,7 +1,7 @@
 """Whole commands with reward terms of the reader's own, which lie in the working folder."""
 
 import sys
-from importlib import invalidate_caches
+from importlib import import_module, invalidate_caches
 from pathlib import Path
 
 import pytest
@@ -167,7 +167,8 @@ def test_python_passes_the_thing_itself_and_the_checkpoint_holds_it(fitted, seal
     from seal_lightning.fit.module import settings_of_module
 
     monkeypatch.syspath_prepend(str(fitted.parent))
-    from terms_of_test import Short, brevity
+    terms = import_module("terms_of_test")
+    Short, brevity = terms.Short, terms.brevity
 
     for reward, written in [
         (brevity, "terms_of_test.brevity"),
