@@ -83,9 +83,9 @@ def training_puzzles(
     """The puzzles of test-time training, each with one test, no two alike.
 
     First come the puzzles with one demonstration left out as the test, those with two left out, then all of these under
-    each augmentation, then copies of everything. Where there are more than `limit`, a draw decides which stay, and takes
-    an augmented puzzle or a copy only when all plain ones are in; a larger limit keeps whatever a smaller one does.
-    Equal arguments give equal puzzles.
+    each augmentation, then copies of everything. Where there are more than `limit`, a draw decides which stay, and
+    takes an augmented puzzle or a copy only when all plain ones are in; a larger limit keeps whatever a smaller one
+    does. Equal arguments give equal puzzles.
 
     Args:
         demonstrations: The demonstrations of one puzzle.
