@@ -36,8 +36,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Trainer, TrainingArguments
 
-from seal_lightning.inner_loop.bank import find_targets
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.models.layers import find_targets
 from seal_lightning.processes.allocator import keep_freed_memory
 from seal_lightning.types import AdapterJob, Directives, TrainingSequence
 

@@ -29,7 +29,7 @@ from seal_lightning.hooks import SEALCallback
 from seal_lightning.results import verdict
 from seal_lightning.results.accuracy import context_means, paired_difference
 from seal_lightning.results.verdict import ACCURACIES, Candidate, Mode, Selection
-from seal_lightning.sharing.fit import save_policy_card
+from seal_lightning.sharing.policy_card import save_policy_card
 
 log = logging.getLogger(__name__)
 

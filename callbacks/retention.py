@@ -16,8 +16,8 @@ from seal_lightning.data import Reader
 from seal_lightning.data.detect import reader_for
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
 from seal_lightning.errors import DataError
-from seal_lightning.fit.strategies import policy_at_work
 from seal_lightning.hooks import SEALCallback
+from seal_lightning.policy.at_work import policy_at_work
 from seal_lightning.results.retention import FILE, Stream, average, read_matrices, write_matrices
 from seal_lightning.types import Context
 

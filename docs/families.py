@@ -28,10 +28,11 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.errors import ConfigError, ModelError
-from seal_lightning.inner_loop.bank import find_targets
-from seal_lightning.inner_loop.export import adapter_state, merge_lora
+from seal_lightning.inner_loop.export import adapter_state
 from seal_lightning.inner_loop.isolation import answering_way, training_way
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
+from seal_lightning.models.layers import find_targets
+from seal_lightning.models.lora import merge_lora
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.random_models import FAMILIES, build_tiny
 from seal_lightning.policy.policy import Policy

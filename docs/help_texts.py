@@ -16,8 +16,9 @@ from unittest import mock
 
 from jsonargparse import ArgumentParser
 
-from seal_lightning.cli import COMMANDS, LIGHT, main
+from seal_lightning.cli import main
 from seal_lightning.commands.help_texts import FILE, versions
+from seal_lightning.commands.names import COMMANDS
 from seal_lightning.options.parser import without_backspaces
 
 PATH = Path(__file__).resolve().parent.parent / "seal_lightning" / "commands" / FILE
@@ -57,7 +58,7 @@ def row(formatter: argparse.HelpFormatter, action: argparse.Action) -> list[list
 
 
 def written() -> str:
-    commands = {command: parts(command) for command in COMMANDS if command not in LIGHT}
+    commands = {command: parts(command) for command, row in COMMANDS.items() if not row.is_light}
     return json.dumps({"versions": versions(), "commands": commands}, ensure_ascii=False, indent=1) + "\n"
 
 

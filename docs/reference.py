@@ -33,8 +33,9 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 
 import seal_lightning
-from seal_lightning.cli import COMMANDS, main
+from seal_lightning.cli import main
 from seal_lightning.commands.continual import Countermeasure
+from seal_lightning.commands.names import COMMANDS
 from seal_lightning.data import Reader, SEALDataModule
 from seal_lightning.fit.executors import Executor
 from seal_lightning.fit.module import SEALModule
@@ -241,7 +242,7 @@ def command_page() -> str:
         "option of the class that is chosen.\n",
     ]
     like_fit = options("fit")
-    for command, text in COMMANDS.items():
+    for command, text in ((name, row.about) for name, row in COMMANDS.items()):
         parser = parser_of(command)
         usage = re.sub(r"\s+", " ", parser.format_usage().removeprefix("usage: ")).strip()
         parts += [f"## seal {command}\n", f"{text[0].upper()}{text[1:]}.\n", f"```text\n{usage}\n```\n"]

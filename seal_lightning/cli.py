@@ -1,9 +1,9 @@
-"""The `seal` command: fit, validate, test and predict through Lightning's CLI, with errors a person can act on.
+"""The `seal` command: looks the command up in `commands/names.py`, runs its module, and puts its errors into one line.
 
-Exit codes: 0 done, 1 a failure, 2 usage, configuration or data, 130 interrupted, 143 terminated. A user's mistake is
-one line on stderr; the traceback comes with `--log_level debug`. The heavy libraries are imported only once a
-command needs them, so that `seal --help`, `seal --version` and a missing config file answer at once, and little is
-imported before signals are handled (`stopping.py`) and the standard streams are in order (`streams.py`).
+Exit codes: 0 done, 1 a failure, 2 usage, configuration or data, 130 interrupted, 143 terminated. `--log_level debug`
+adds the traceback. Heavy libraries are imported only once a command needs them, so that `seal --help`, `seal --version`
+and a missing config file answer at once; and little is imported before signals are handled (`processes/stopping.py`)
+and the standard streams are in order (`processes/streams.py`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
+from types import ModuleType
 
 from seal_lightning import __version__
 from seal_lightning.commands.help_texts import help_text
-from seal_lightning.errors import RESUME, BySignal, ConfigError, Ended, SealError
+from seal_lightning.commands.names import COMMANDS, GROUPS
+from seal_lightning.errors import BySignal, ConfigError, Ended, SealError
 from seal_lightning.files.saving import FULL_OR_BROKEN, SavingError, cannot_save, disk_error
 from seal_lightning.files.shipped import with_shipped_configs
 from seal_lightning.processes.allocator import keep_freed_memory
@@ -29,43 +31,12 @@ from seal_lightning.processes.stopping import ended_by_signals, work_begins
 from seal_lightning.processes.streams import LineFormatter, Stream, last_words, open_closed, standard_streams
 from seal_lightning.text.escaping import single_line
 
-COMMANDS = {
-    "fit": "train a self-editor: rounds of E-step, filter and M-step, with validation",
-    "validate": "base, passage and self-edit accuracy on the validation contexts",
-    "test": "the paper's table on the test contexts, with intervals; printed and saved in the run folder",
-    "adapt": "documents in, adapters out: self-edits about them, the best trained into a LoRA that can be served",
-    "continual": "contexts learnt one after another: what is forgotten, and which countermeasures help",
-    "quickstart": "SEAL in the lab beside its control, in a minute and a half on two cores",
-    "sweep": "settings and seeds beside each other: every combination, one table with intervals over seeds, one figure",
-    "grade": "grade answers in a file, and report the agreement with verdicts that it carries; needs no model",
-    "replay": "tables, rewards and kept edits from journals and published runs; needs no model",
-    "report": "what happened in one run or several, as one HTML page and a Markdown one; needs no model",
-    "predict": "self-edits for the predict contexts as JSON Lines, without adapting; or answers to their queries",
-    "configs": "the configurations that come with the package, by the names that --config takes",
-}
-GROUPS = {  # of the commands, as `seal --help` lists them
-    "first steps": ("quickstart", "configs"),
-    "a self-editor": ("fit", "validate", "test", "predict", "sweep"),
-    "adapters, with or without a fit": ("adapt", "continual"),
-    "from files; no model is needed": ("report", "replay", "grade"),
-}
-
-LIGHT = ("quickstart", "sweep", "grade", "replay", "report", "configs")  # a module each, without torch
-MODULES = {"configs": "show_configs"}  # of the others: by their own names
-WITH_MODEL = ("adapt", "continual")  # a module each, without Lightning's CLI
-HOW_TO_RESUME = {
-    "fit": RESUME,
-    **dict.fromkeys(WITH_MODEL, "what is finished is kept, go on with --resume"),
-    "sweep": "what is finished is kept, the same command goes on",
-    **dict.fromkeys(("validate", "test", "predict"), "finished units are in the journal, the same command goes on"),
-}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
     Args:
-        argv: Its arguments, for a caller whose process goes on; by default those of this process, which ends with it.
+        argv: Arguments from a caller whose process goes on; by default those of this process, which ends with them.
     """
     args = list(sys.argv[1:] if argv is None else argv)
 
@@ -91,7 +62,7 @@ def _command(args: list[str]) -> int:
     try:
         with _quiet(_log_level(args)):
             return _guarded(args)
-    except KeyboardInterrupt:  # while an error was being told
+    except KeyboardInterrupt:  # while an error was being printed
         return _fail(_ended(signal.SIGINT, args), 130)
     except Ended as stop:
         return _fail(_ended(stop.number, args), 128 + stop.number)
@@ -114,22 +85,20 @@ def _guarded(args: list[str]) -> int:
 
 
 def _written_out(code: int, out: Stream) -> int:
-    """The exit code, once everything is on standard output; what is saved in files stays, whatever comes of that."""
+    """The exit code, once standard output is flushed; files are already saved whatever happens here."""
     out.flush()
     if code or out.failure is None:
         return code
-    if out.failure.errno == errno.EPIPE:  # `seal fit --help | head`: nobody reads on
+    if out.failure.errno == errno.EPIPE:  # `seal fit --help | head`: the reader has gone
         return 1
-    return _fail(
-        f"standard output: {out.failure.strerror}; results are missing there, what is saved in files is whole", 1
-    )
+    return _fail(f"standard output: {out.failure.strerror}; the output is incomplete, but saved files are whole", 1)
 
 
 def _help() -> str:
-    rows = "".join(
-        f"{title}:\n" + "".join(f"  {name:<12}{COMMANDS[name]}\n" for name in names) + "\n"
-        for title, names in GROUPS.items()
-    )
+    rows = ""
+    for group in GROUPS:
+        rows += f"{group}:\n"
+        rows += "".join(f"  {name:<12}{row.about}\n" for name, row in COMMANDS.items() if row.group == group) + "\n"
     return (
         "usage: seal COMMAND [--config FILE ...] [--KEY VALUE ...]\n\n"
         "Self-adapting language models (SEAL, arXiv 2506.10943).\n\n"
@@ -144,31 +113,32 @@ def _help() -> str:
 
 def _run(args: list[str]) -> None:
     if not os.path.isdir("."):
-        raise ConfigError("the working folder is gone: change to one that exists and start again")
+        raise ConfigError("the working folder no longer exists: change to one that does and start again")
     args = with_shipped_configs(args)
-    if args[0] in LIGHT:
-        command = importlib.import_module(f"seal_lightning.commands.{MODULES.get(args[0], args[0])}")
+    name, row = args[0], COMMANDS[args[0]]
+    if row.is_light:
+        command = _module(row.module)
         work_begins()
         command.main(args[1:])
         return
-    if args[1:] in (["--help"], ["-h"]) and (text := help_text(args[0])):
+    if args[1:] in (["--help"], ["-h"]) and (text := help_text(name)):
         print(text, end="")
         return
-    files = importlib.import_module("seal_lightning.options.mistakes").read_config_files(args)
+    files = _module("mistakes", room="options").read_config_files(args)  # whose mistakes need no torch
     keep_freed_memory()
-    with redirect_stdout(sys.stderr):  # what libraries say while they are imported; stdout is for results
+    with redirect_stdout(sys.stderr):  # libraries print while they are imported, and stdout is for results
         if _talkative(_log_level(args)):
             with suppress(ImportError):  # transformers would import it later, and it logs to stdout
                 import deepspeed  # noqa: F401
-        name = args[0] if args[0] in WITH_MODEL else "fit"
-        command = importlib.import_module(
-            f"seal_lightning.commands.{name}"
-        )  # Lightning, torch and transformers come with it
-
-    if args[0] in WITH_MODEL:
-        command.main(args[1:])
-    else:
+        command = _module(row.module)
+    if row.module == "fit":
         command.run_command(args, files)
+    else:
+        command.main(args[1:])
+
+
+def _module(name: str, *, room: str = "commands") -> ModuleType:
+    return importlib.import_module(f"seal_lightning.{room}.{name}")
 
 
 def _log_level(args: Sequence[str]) -> str:
@@ -186,13 +156,13 @@ def _talkative(level: str) -> bool:
 
 @contextmanager
 def _quiet(level: str) -> Iterator[None]:
-    """Our own log lines on stderr; other libraries' banners, advice and warnings only with `info` or `debug`."""
+    """Print our own log lines on stderr; banners, advice and warnings of libraries only with `info` or `debug`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter("%(name)s: %(levelname)s: %(message)s"))
     ours = logging.getLogger("seal_lightning")
     ours.addHandler(handler)
     if not _talkative(level):
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks while it is imported
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs while it is imported
     variables = {"TOKENIZERS_PARALLELISM": "false"}
     if not _talkative(level):
         variables |= {"DS_LOG_LEVEL": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
@@ -223,13 +193,14 @@ def _stopped(stop: SystemExit, args: Sequence[str]) -> int:
 
 
 def _ended(number: int, args: Sequence[str]) -> str:
-    """What is said of a command that a signal has ended."""
+    """The last words of a command that a signal has ended."""
     names = {int(signal.SIGTERM): "terminated", int(signal.SIGINT): "interrupted"}
     return _and_resume(names.get(number, f"stopped by {signal.Signals(number).name}"), args)
 
 
 def _and_resume(text: str, args: Sequence[str]) -> str:
-    return f"{text}; {HOW_TO_RESUME[args[0]]}" if args and args[0] in HOW_TO_RESUME else text
+    row = COMMANDS.get(args[0]) if args else None
+    return f"{text}; {row.resume}" if row and row.resume else text
 
 
 def _rank() -> str:
@@ -248,7 +219,7 @@ def _explain(error: Exception, args: Sequence[str]) -> tuple[str, int]:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return _and_resume(f"{where}{error.strerror or text}", args), 1
-    hint = "" if args[0] in LIGHT else " (the traceback: --log_level debug)"  # which they lack
+    hint = "" if COMMANDS[args[0]].is_light else " (for the traceback: --log_level debug)"  # light ones lack the option
     return f"{type(error).__name__}: {text}{hint}", 1
 
 
@@ -257,6 +228,6 @@ def _fail(text: str, code: int) -> int:
         traceback.print_exc()
     if (rank := _rank()) == "0":
         print(single_line(f"seal: {text}"), file=sys.stderr)
-    elif code == 1:  # others usually fail for the same reason as the first, which says it
+    elif code == 1:  # the other ranks usually fail for the reason that the first one gives
         print(single_line(f"seal: rank {rank}: {text}"), file=sys.stderr)
     return code

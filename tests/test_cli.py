@@ -13,7 +13,8 @@ import yaml
 from lightning.pytorch import Callback
 
 from seal_lightning import __version__
-from seal_lightning.cli import COMMANDS, _quiet, main
+from seal_lightning.cli import _quiet, main
+from seal_lightning.commands.names import COMMANDS
 from seal_lightning.sampling import LocalSampler
 from seal_lightning.tasks import Knowledge
 from seal_lightning.text.redaction import without_secrets
@@ -107,7 +108,9 @@ def test_version_and_help(seal):
 def test_help_of_a_command(seal, command):
     code, out, err = seal(command, "--help")
     assert (code, err) == (0, "")
-    assert out.startswith(f"usage: seal {command} [--config FILE ...]") and COMMANDS[command] in " ".join(out.split())
+    assert out.startswith(f"usage: seal {command} [--config FILE ...]") and COMMANDS[command].about in " ".join(
+        out.split()
+    )
     assert all(f"--{group}" in out for group in GROUPS)
     assert "--ckpt_path" in out
     assert not any(f"--{name}" in out for name in ("verbose", "weights_only", "return_predictions", "dataloaders"))
@@ -244,7 +247,7 @@ def test_an_interrupted_run_says_how_to_go_on(seal, tmp_path):
 
 def test_a_defect_is_one_line_too(seal, tmp_path):
     code, _, err = fit(seal, tmp_path / "run", "--config", RANDOM, "--trainer.callbacks+", f"{__name__}.Stop")
-    assert (code, err) == (1, "seal: KeyError: 'a defect' (the traceback: --log_level debug)\n")
+    assert (code, err) == (1, "seal: KeyError: 'a defect' (for the traceback: --log_level debug)\n")
 
 
 def test_a_command_without_log_level_gives_no_hint_of_it(seal, monkeypatch):

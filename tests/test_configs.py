@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, GPT
 
 from seal_lightning.cli import main
 from seal_lightning.fit.strategies import ZeROStrategy
-from seal_lightning.inner_loop.bank import find_targets
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.models.layers import find_targets
 from seal_lightning.policy.policy import PolicyTuning
 from seal_lightning.tasks.arc.edit import ArcLimits, read_edit
 

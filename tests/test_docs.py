@@ -28,8 +28,9 @@ import yaml
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from peft import PeftModel
 
-from seal_lightning.cli import COMMANDS, main
-from seal_lightning.commands.model_class import chosen_class
+from seal_lightning.cli import main
+from seal_lightning.commands.names import COMMANDS
+from seal_lightning.fit.model_class import chosen_class
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.models.loading import ModelSource, load_model
 from seal_lightning.policy.policy import PolicyTuning, TunedPolicy

@@ -23,10 +23,7 @@ from lightning.pytorch.loggers import Logger
 from transformers.utils import logging as transformers_logging
 
 from seal_lightning.callbacks import CheckpointSelection
-from seal_lightning.cli import COMMANDS
-from seal_lightning.commands.help_order import order_groups
-from seal_lightning.commands.logger_options import need_no_folder, place_loggers
-from seal_lightning.commands.model_class import chosen_class, imported, with_class
+from seal_lightning.commands.names import COMMANDS
 from seal_lightning.commands.predicted import save_answers, save_edits
 from seal_lightning.commands.run_folders import is_first_process, new_start, newest_after, requeued, resumed
 from seal_lightning.commands.selection_words import tell_selection
@@ -36,10 +33,13 @@ from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.files.saving import SavingError, disk_error, save_text
 from seal_lightning.fit.callback_groups import GROUPS, choose
 from seal_lightning.fit.ending_words import dev_run_said, early_end_said, limits_said
+from seal_lightning.fit.model_class import chosen_class, imported, with_class
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.run_config import SaveConfigBesideRun, plain_settings
 from seal_lightning.fit.trainer import SEALTrainer
 from seal_lightning.options.config_files import naming_files, sections_of
+from seal_lightning.options.help_order import order_groups
+from seal_lightning.options.logger_options import need_no_folder, place_loggers
 from seal_lightning.options.mistakes import Given, explain, located, one_line
 from seal_lightning.options.parser import (
     Parser,
@@ -59,8 +59,8 @@ from seal_lightning.results.left_out import render_left_out, total_left_out
 from seal_lightning.results.verdict import Selection
 from seal_lightning.results.verdict import read as read_selection
 from seal_lightning.results.verdict import said as said_of
-from seal_lightning.sharing.fit import EXPORTS, add_test_results
 from seal_lightning.sharing.hub import Destination, Export, add_hub, destination_of, upload
+from seal_lightning.sharing.policy_card import EXPORTS, add_test_results
 from seal_lightning.text.escaping import visible
 from seal_lightning.types import Rollout
 
@@ -99,7 +99,7 @@ def _of_command(command: str) -> dict[str, Any]:
         "subclass_mode_data": True,
         "trainer_class": SEALTrainer,
         "parser_class": SEALParser,
-        "parser_kwargs": {command: {"description": COMMANDS[command], "usage": usage}},
+        "parser_kwargs": {command: {"description": COMMANDS[command].about, "usage": usage}},
         "save_config_callback": SaveConfigBesideRun,
         "save_config_kwargs": {"save_to_log_dir": False},
         "seed_everything_default": False,

@@ -26,8 +26,8 @@ from seal_lightning.files.ownership import OWNER, owning
 from seal_lightning.files.saving import NOT_HERE, SavingError, is_used
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.stamp import is_noted
-from seal_lightning.inner_loop.export import carried, merge_lora, stack
 from seal_lightning.models.loading import load_model
+from seal_lightning.models.lora import carried, merge_lora, stack
 from seal_lightning.models.lora_files import base_of, read_lora
 from seal_lightning.options.config_files import without_class
 from seal_lightning.options.mistakes import given_options, one_line, read_config_files
@@ -133,7 +133,7 @@ def _settings_of(policy: str | None, args: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(
             f"--policy {policy}: expected a run's config.yaml with model, got {reason}: check the path"
         ) from error
-    return allowed_settings(settings, run=run, given=given_options(args, files), trusted=FLAG in args)
+    return allowed_settings(settings, SEALModule, run=run, given=given_options(args, files), trusted=FLAG in args)
 
 
 def _of_ours(model: Mapping[str, Any], options: Mapping[str, Any], path: str) -> dict[str, Any]:

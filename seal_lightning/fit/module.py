@@ -26,16 +26,16 @@ from seal_lightning.errors import ConfigError, DivergedError, ModelError, Stoppe
 from seal_lightning.fit.limits import Limit, limit_of
 from seal_lightning.fit.loop import SEALFitLoop
 from seal_lightning.fit.stamp import begin_run, tokenizer_digest
-from seal_lightning.fit.strategies import policy_at_work
 from seal_lightning.fit.units import UnitRunner
 from seal_lightning.grading import Grader, Reward, Rubric, resolve
 from seal_lightning.hooks import EditFilter, notify
-from seal_lightning.inner_loop.bank import find_targets
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep, Shares, encode_example, make_loader, tell_truncated
 from seal_lightning.models.finite import all_finite, check_finite, rows_finite
+from seal_lightning.models.layers import find_targets
 from seal_lightning.models.loading import ModelSource, fingerprint, load_model
 from seal_lightning.models.partitioned import is_partitioned
+from seal_lightning.policy.at_work import policy_at_work
 from seal_lightning.policy.policy import PolicyTuning, TunedPolicy
 from seal_lightning.records.journal import read_rollouts
 from seal_lightning.results.accuracy import evaluation_means

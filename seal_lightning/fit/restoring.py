@@ -42,7 +42,7 @@ def restored(kind: type, path: str | Path, *, map_location: Any, trusted: bool, 
     checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     settings = _settings(checkpoint["seal"], kind, str(path), given)
     if not trusted:
-        _refuse_wishes(settings, file, str(path))
+        _refuse_wishes(settings, kind, file, str(path))
     module = kind(**{**_made(kind, settings, str(path)), **given})
     module.configure_model()
     module.on_load_checkpoint(checkpoint)
@@ -84,9 +84,9 @@ def _settings(saved: Mapping[str, Any], kind: type, path: str, given: Mapping[st
     return {str(name): value for name, value in found["model"].items() if name not in given}
 
 
-def _refuse_wishes(settings: Mapping[str, Any], file: Path, path: str) -> None:
+def _refuse_wishes(settings: Mapping[str, Any], kind: type, file: Path, path: str) -> None:
     run = file.resolve().parent
-    found = wishes(settings, run=run.parent if run.name == "checkpoints" else run)
+    found = wishes(settings, kind, run=run.parent if run.name == "checkpoints" else run)
     if found:
         first, others = found[0], [wish.option for wish in found[1:]]
         also = f" (so does {', '.join(others[:4])}{' and others' if len(others) > 4 else ''})" if others else ""

@@ -24,32 +24,9 @@ from torch.optim import Optimizer
 from seal_lightning.errors import ConfigError
 from seal_lightning.models.beside import is_quantised
 from seal_lightning.models.partitioned import is_partitioned, whole
-from seal_lightning.policy.policy import Policy
 from seal_lightning.stamps.arguments import Remembers
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-@contextmanager
-def policy_at_work(trainer: Trainer, module: Any) -> Iterator[Policy]:
-    """The module's policy, frozen, under the trainer's precision."""
-    with precise(trainer.precision_plugin), module.policy.frozen() as policy:
-        yield policy
-
-
-@contextmanager
-def precise(precision: Any) -> Iterator[None]:
-    """Lightning's precision plugin at work, but new tensors stay float32.
-
-    Its true half precision would halve them too, but noise, learning rates and adapters need their bits.
-    """
-    with precision.forward_context():
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float32)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(before)
 
 
 def restart_optimizer(trainer: Trainer) -> None:

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file
-from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.errors import ModelError
-from seal_lightning.files.digests import damage, recorded_in
-from seal_lightning.files.saving import whole_files
-from seal_lightning.files.served import save_tensors
 from seal_lightning.inner_loop.bank import AdapterBank
-from seal_lightning.models.beside import add_update, note_shared
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-_CARRIED = "_carried_adapter"  # on a model
-_BASE = "_base_name"
+from seal_lightning.models.lora import WEIGHTS, LoRA, carried, save_lora, stack
 
 
 def adapter_state(bank: AdapterBank, slot: int) -> dict[str, torch.Tensor]:
@@ -47,148 +35,6 @@ def save_adapter(bank: AdapterBank, slot: int, folder: str | Path, *, base_model
 def bank_lora(bank: AdapterBank, slot: int) -> LoRA:
     """One adapter with its scale."""
     return LoRA(adapter_state(bank, slot), bank.alpha / bank.ranks[slot])
-
-
-@dataclass(frozen=True, slots=True)
-class LoRA:
-    """A LoRA by peft's parameter names, A (r, in) and B (out, r), whose product counts `scale` times."""
-
-    state: dict[str, torch.Tensor]
-    scale: float
-
-    @property
-    def layers(self) -> list[str]:
-        """The layers that it changes, sorted, by their names in the plain model."""
-        names = {name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in self.state}
-        return sorted(names)
-
-    def matrices(self, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """A (r, in) and B (out, r) of a layer."""
-        lora_A, lora_B = (self.state[f"base_model.model.{layer}.lora_{part}.weight"] for part in "AB")
-        return lora_A, lora_B
-
-    def delta(self, layer: str) -> torch.Tensor:
-        """What it adds to a layer's weight, (out, in), in float32."""
-        lora_A, lora_B = self.matrices(layer)
-        return lora_B.float() @ lora_A.float() * self.scale
-
-    @property
-    def rank(self) -> int:
-        """Of its first layer."""
-        return next(tensor for name, tensor in self.state.items() if ".lora_A." in name).shape[0]
-
-
-def stack(parts: Sequence[LoRA]) -> LoRA:
-    """Several LoRAs on the same base as one of scale 1, with the sum of their ranks in every layer.
-
-    Layers that only some of them change are filled up with zeros, because servers such as vLLM want one rank.
-    """
-    layers = sorted({name.rsplit(".lora_", 1)[0] for part in parts for name in part.state})
-    stacked: dict[str, torch.Tensor] = {}
-    for layer in layers:
-        lora_A, lora_B = f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"
-        wide, tall = next((part.state[lora_A], part.state[lora_B]) for part in parts if lora_A in part.state)
-        rows, columns = [], []
-        for part in parts:
-            rows.append(part.state.get(lora_A, wide.new_zeros(part.rank, wide.shape[1])).float())
-            columns.append(part.scale * part.state.get(lora_B, tall.new_zeros(tall.shape[0], part.rank)).float())
-        stacked[lora_A], stacked[lora_B] = torch.cat(rows).contiguous(), torch.cat(columns, dim=1).contiguous()
-    return LoRA(stacked, 1.0)
-
-
-def check_undamaged(folder: Path) -> None:
-    """Whether weights are those that were written, where a result file beside them records that.
-
-    Raises:
-        ModelError: They are not.
-    """
-    if found := damage(folder, recorded_in(folder)):
-        raise ModelError(
-            f"{folder}: expected the weights that were written there, got damaged ones: {found}; copy the folder "
-            "again, or resume the run that wrote it (if you changed them on purpose, remove sha256 from the JSON there)"
-        )
-
-
-def merge_lora(model: Any, lora: LoRA) -> None:
-    """Make a plain model act with a LoRA that is for it: in its weights, or beside those that are quantised.
-
-    Raises:
-        ModelError: The model lacks a layer, or has it in another shape.
-    """
-    note_shared(model)
-    layers = dict(model.named_modules())
-    for name in lora.layers:
-        lora_A, lora_B = lora.matrices(name)
-        expected, got = _sizes(layers.get(name)), (lora_B.shape[0], lora_A.shape[1])
-        if expected != got:
-            raise ModelError(
-                f"expected an adapter that fits the model ({name}: {expected}), got {got}: give its own base"
-            )
-    for name in lora.layers:
-        add_update(layers[name], *lora.matrices(name), scale=lora.scale)
-
-
-def _sizes(layer: Any) -> tuple[int, int] | None:
-    """Outputs and inputs of a linear layer, whatever its weight is packed into."""
-    if isinstance(layer, nn.Linear):
-        return layer.out_features, layer.in_features
-    return (layer.weight.shape[1], layer.weight.shape[0]) if isinstance(layer, Conv1D) else None
-
-
-def carry(model: Any, lora: LoRA) -> None:
-    """Merge the adapter that a base model was loaded with; exports are for the base without it, so they contain it.
-
-    Raises:
-        ModelError: As `merge_lora`.
-    """
-    merge_lora(model, lora)
-    before = carried(model)
-    setattr(model, _CARRIED, stack([before, lora]) if before else lora)
-
-
-def carried(model: Any) -> LoRA | None:
-    """The adapter that a model was loaded with, if its name was a PEFT folder's."""
-    return getattr(model, _CARRIED, None)
-
-
-def note_base(model: Any, name: str, revision: str | None = None) -> None:
-    """Remember what a base model is called by those who load it elsewhere, unless that is known already."""
-    if not hasattr(model, _BASE):
-        setattr(model, _BASE, (name, revision))
-
-
-def transposed(model: Any) -> bool:
-    """Whether a model keeps its weights as (in, out), as GPT-2 does."""
-    return any(isinstance(module, Conv1D) for module in model.modules())
-
-
-def save_lora(lora: LoRA, folder: str | Path, *, model: Any, base_model_name: str | None = None) -> None:
-    """Write a LoRA with one rank in all layers as a PEFT folder.
-
-    Args:
-        lora: What to write.
-        folder: Made if it is not there; each file is whole or as it was. `saving.whole` makes one of the two.
-        model: What it is for.
-        base_model_name: How its config calls that; where unset, as `note_base` says, or by the model's own name.
-
-    Raises:
-        SavingError: It cannot be written.
-    """
-    noted, revision = getattr(model, _BASE, (None, None)) if base_model_name is None else (base_model_name, None)
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.scale * lora.rank,  # type: ignore[arg-type]  # peft computes alpha / r, floats are fine
-        lora_dropout=0.0,
-        fan_in_fan_out=transposed(model),
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=noted or model.config._name_or_path,
-        revision=revision,
-        inference_mode=True,
-    )
-    config.target_modules = lora.layers  # type: ignore[assignment]  # peft's own set has no fixed order on disk
-    with whole_files(folder) as aside:
-        config.save_pretrained(str(aside))
-        save_tensors(lora.state, aside / WEIGHTS, metadata={"format": "pt"})
 
 
 def load_adapter(bank: AdapterBank, slot: int, folder: str | Path) -> None:

@@ -18,11 +18,12 @@ from typing import Any, TypeVar, get_args
 import torch
 
 from seal_lightning.errors import ConfigError, NoMemoryError
-from seal_lightning.inner_loop.bank import AdapterBank, find_targets, parameters_of
+from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.inner_loop.export import save_adapter
 from seal_lightning.inner_loop.slots import AdapterPlan, AdapterState, BankTraining, JobStats, Regulariser
 from seal_lightning.models.encoding import TextEncoder
 from seal_lightning.models.finite import rows_finite
+from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.models.memory import attempt, free_memory
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
 

@@ -31,8 +31,8 @@ from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.files.bounded import read_json
 from seal_lightning.files.contained import check_regular
 from seal_lightning.files.extras import install
-from seal_lightning.inner_loop.export import check_undamaged
 from seal_lightning.models.beside import is_quantised
+from seal_lightning.models.lora import check_undamaged
 from seal_lightning.results.verdict import why_no_policy
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,6 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.files.bounded_yaml import load_yaml
-from seal_lightning.inner_loop.bank import parts_without_adapter
-from seal_lightning.inner_loop.export import CONFIG, WEIGHTS, carried, carry, note_base
 from seal_lightning.models.chat import DATE, ChatTemplate, chosen_template, read_template, stop_ids
 from seal_lightning.models.checkpoints import (
     FOLDER,
@@ -34,6 +32,8 @@ from seal_lightning.models.checkpoints import (
     read_model_config,
 )
 from seal_lightning.models.finite import check_finite
+from seal_lightning.models.layers import parts_without_adapter
+from seal_lightning.models.lora import CONFIG, WEIGHTS, carried, carry, note_base
 from seal_lightning.models.lora_files import base_of, read_lora
 from seal_lightning.models.origins import hub_name, is_hub_name
 from seal_lightning.models.random_models import build_tiny

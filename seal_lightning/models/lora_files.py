@@ -21,8 +21,8 @@ from torch.nn import functional
 from seal_lightning.errors import ModelError
 from seal_lightning.files.bounded import read_json
 from seal_lightning.files.contained import check_regular, contained
-from seal_lightning.inner_loop.export import CONFIG, WEIGHTS, LoRA, check_undamaged
 from seal_lightning.models.finite import check_finite
+from seal_lightning.models.lora import CONFIG, WEIGHTS, LoRA, check_undamaged
 
 # Ways to draw a LoRA that change the base weights with it.
 REBASED = ("pissa", "olora", "corda", "loftq", "lora_ga")

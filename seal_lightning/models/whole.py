@@ -11,8 +11,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.files.served import save_model
-from seal_lightning.inner_loop.export import LoRA
 from seal_lightning.models.beside import check_own, is_quantised, note_shared, whole_weight
+from seal_lightning.models.lora import LoRA
 from seal_lightning.models.partitioned import whole
 
 

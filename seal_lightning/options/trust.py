@@ -19,7 +19,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
-from seal_lightning.fit.module import SEALModule
 from seal_lightning.models.loading import SHIPPED, ModelSource
 from seal_lightning.options.mistakes import one_line
 from seal_lightning.text.redaction import REFERENCE
@@ -82,11 +81,14 @@ class Wish:
         return any(f"{self.option}.".startswith(f"{option.removesuffix('.class_path')}.") for option in options)
 
 
-def allowed_settings(settings: Mapping[str, Any], *, run: Path, given: Iterable[str], trusted: bool) -> dict[str, Any]:
+def allowed_settings(
+    settings: Mapping[str, Any], kind: type, *, run: Path, given: Iterable[str], trusted: bool
+) -> dict[str, Any]:
     """The settings of a run without what the user has set in its place.
 
     Args:
         settings: The run's options of `model`, as its `config.yaml` has them.
+        kind: The class whose options these are: `SEALModule`.
         run: Its folder.
         given: Options that the user has set, by their full names.
         trusted: Whether this command line allows whatever the run names.
@@ -99,7 +101,7 @@ def allowed_settings(settings: Mapping[str, Any], *, run: Path, given: Iterable[
         return kept
     own = [option for option in (option.replace(".init_args", "") for option in given) if option.count(".")]
     left = []
-    for wish in wishes(settings, run=run):
+    for wish in wishes(settings, kind, run=run):
         if wish.is_given(own):
             kept = _without(kept, wish.option.split(".")[1:])
         else:
@@ -133,9 +135,9 @@ def _without(settings: Mapping[str, Any], parts: list[str]) -> dict[str, Any]:
 # -- what is asked for -------------------------------------------------------------------------------------------------
 
 
-def wishes(settings: Mapping[str, Any], *, run: Path) -> list[Wish]:
-    """What a run's options of `model` ask for that only the user may choose."""
-    return list(_of_class("model", settings, SEALModule, run))
+def wishes(settings: Mapping[str, Any], kind: type, *, run: Path) -> list[Wish]:
+    """What a run's options of `model`, which are those of the class `kind`, ask for that only the user may choose."""
+    return list(_of_class("model", settings, kind, run))
 
 
 def _of_class(option: str, values: Any, kind: type, run: Path) -> Iterator[Wish]:

@@ -27,12 +27,12 @@ from torch import nn
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.files.saving import whole_files
-from seal_lightning.inner_loop.bank import linear_layers
-from seal_lightning.inner_loop.export import LoRA, carried, save_lora, stack, transposed
 from seal_lightning.models.beside import add_update, is_quantised, note_shared
 from seal_lightning.models.chat import ChatTemplate, ends_turns, read_template
 from seal_lightning.models.coverage import unreached
 from seal_lightning.models.encoding import TextEncoder
+from seal_lightning.models.layers import linear_layers
+from seal_lightning.models.lora import LoRA, carried, save_lora, stack, transposed
 from seal_lightning.models.partitioned import copy_weights, is_partitioned, whole
 from seal_lightning.models.whole import save_whole, whole_state
 from seal_lightning.seeding import derive_seed

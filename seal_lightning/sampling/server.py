@@ -24,9 +24,10 @@ import torch
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, EndpointError, ModelError, SealError
-from seal_lightning.inner_loop.bank import linear_layers
-from seal_lightning.inner_loop.export import LoRA, bank_lora, save_lora, stack
+from seal_lightning.inner_loop.export import bank_lora
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.models.layers import linear_layers
+from seal_lightning.models.lora import LoRA, save_lora, stack
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.answering import Answerer, Answers, Asked
 from seal_lightning.sampling.generation import stop_tokens

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from seal_lightning.cli import COMMANDS, GROUPS, LIGHT, main
+from seal_lightning.cli import main
 from seal_lightning.commands import help_texts
-from seal_lightning.commands.help_order import LIGHTNING, RUN
+from seal_lightning.commands.names import COMMANDS, GROUPS
+from seal_lightning.options.help_order import LIGHTNING, RUN
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_LIGHTNING = ("fit", "validate", "test", "predict")
@@ -72,7 +73,7 @@ def test_other_versions_are_asked_themselves(monkeypatch):
 
 def test_every_command_with_a_model_has_its_text():
     found = json.loads((ROOT / "seal_lightning" / "commands" / "help.json").read_text())
-    assert [*found["commands"]] == [command for command in COMMANDS if command not in LIGHT]
+    assert [*found["commands"]] == [command for command, row in COMMANDS.items() if not row.is_light]
 
 
 def test_the_help_of_a_class(capsys):
@@ -81,7 +82,7 @@ def test_the_help_of_a_class(capsys):
 
 
 def test_every_command_is_in_one_group(capsys):
-    assert sorted(name for names in GROUPS.values() for name in names) == sorted(COMMANDS)
+    assert {row.group for row in COMMANDS.values()} == set(GROUPS)
     out = shown(capsys, "--help")
     assert headings(out)[: len(GROUPS)] == [*GROUPS]
     assert "\nadapters, with or without a fit:\n  adapt       documents in, adapters out" in out

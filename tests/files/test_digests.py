@@ -8,7 +8,7 @@ import torch
 from seal_lightning.cli import main
 from seal_lightning.errors import ModelError
 from seal_lightning.files.digests import damage, digests_of, read_record, recorded_in
-from seal_lightning.inner_loop.export import LoRA, save_lora
+from seal_lightning.models.lora import LoRA, save_lora
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import PolicyTuning, TunedPolicy

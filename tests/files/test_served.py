@@ -11,7 +11,7 @@ import torch
 
 from seal_lightning.commands.adapt.training import _save as save_training
 from seal_lightning.files.served import save_model, save_tensors
-from seal_lightning.inner_loop.export import LoRA, save_lora
+from seal_lightning.models.lora import LoRA, save_lora
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import PolicyTuning, TunedPolicy
 

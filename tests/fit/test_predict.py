@@ -78,7 +78,7 @@ def test_a_stopped_run_says_what_is_finished_and_never_takes_away_what_another_w
     said = log.read_text().splitlines()
     so_far = "so far 2 self-edits for 1 of 4 contexts, in"
     assert f"{so_far} {run / 'edits.jsonl'}; the same command goes on from there" in said
-    assert said[-1] == "seal: terminated; finished units are in the journal, the same command goes on"
+    assert said[-1] == "seal: terminated; finished units are in the journal, run the same command to resume"
     before = written(run)
     other = predict(run, "--model.sampler.max_new_tokens", "5", kill=at(1, signal.SIGTERM))
     assert other.wait() == [143]

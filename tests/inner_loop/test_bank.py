@@ -8,8 +8,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.inner_loop.bank import AdapterBank, StackedLoRA, find_targets
+from seal_lightning.inner_loop.bank import AdapterBank, StackedLoRA
 from seal_lightning.inner_loop.routing import index_tokens
+from seal_lightning.models.layers import find_targets
 from seal_lightning.models.random_models import build_tiny
 
 

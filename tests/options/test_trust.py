@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from seal_lightning.cli import main
-from seal_lightning.commands import adapt
+from seal_lightning.commands.adapt import command as adapt
 from seal_lightning.errors import ConfigError
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.options.mistakes import _known_classes
@@ -160,7 +160,10 @@ def test_the_flag_is_for_one_command_line(tmp_path, marker, capsys):
 def test_what_only_the_user_may_choose(tmp_path, marker, monkeypatch, settings, option, reason):
     monkeypatch.chdir(Path(__file__).parents[2])
     run = a_run(tmp_path, **settings)
-    found = {wish.option: wish for wish in wishes(yaml.safe_load((run / "config.yaml").read_text())["model"], run=run)}
+    found = {
+        wish.option: wish
+        for wish in wishes(yaml.safe_load((run / "config.yaml").read_text())["model"], SEALModule, run=run)
+    }
     assert reason in found[option].reason
     with pytest.raises(ConfigError, match="which a run may not choose") as caught:
         adapt.main(commands(tmp_path, run, "--dry_run")["a"][1:])
@@ -184,8 +187,8 @@ def test_numbers_names_of_ours_and_prompts_are_taken(tmp_path):
         "answerer": None,
         "seed": 3,
     }  # fmt: skip
-    assert wishes(settings, run=tmp_path) == []
-    assert allowed_settings(settings, run=tmp_path, given=[], trusted=False) == settings
+    assert wishes(settings, SEALModule, run=tmp_path) == []
+    assert allowed_settings(settings, SEALModule, run=tmp_path, given=[], trusted=False) == settings
 
 
 def test_a_model_within_the_run_is_the_runs_own(tmp_path):
@@ -193,8 +196,8 @@ def test_a_model_within_the_run_is_the_runs_own(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run" / "link").symlink_to(tmp_path / "elsewhere")
     named = {name: {"source": {"name": str(tmp_path / "run" / name)}} for name in ("base", "link")}
-    assert wishes(named["base"], run=tmp_path / "run") == []
-    assert [wish.option for wish in wishes(named["link"], run=tmp_path / "run")] == ["model.source.name"]
+    assert wishes(named["base"], SEALModule, run=tmp_path / "run") == []
+    assert [wish.option for wish in wishes(named["link"], SEALModule, run=tmp_path / "run")] == ["model.source.name"]
 
 
 def test_part_of_an_endpoint_does_not_bring_the_rest_of_it(tmp_path):
@@ -206,7 +209,7 @@ def test_part_of_an_endpoint_does_not_bring_the_rest_of_it(tmp_path):
     settings = {"questioner": {"endpoint": ENDPOINT, "count": 3}}
     given = ["model.questioner.endpoint.model", "model.questioner.endpoint.base_url"]
     given += ["model.questioner.init_args.endpoint.api_key_env"]
-    taken = allowed_settings(settings, run=run, given=given, trusted=False)
+    taken = allowed_settings(settings, SEALModule, run=run, given=given, trusted=False)
     assert taken == {"questioner": {"endpoint": {}, "count": 3}}
 
 

@@ -135,7 +135,7 @@ def test_a_signal_while_standard_input_is_waited_for(tmp_path):
     until(lambda: reads_pipe(process))
     process.send_signal(signal.SIGTERM)
     code, out, err = ended(process)
-    assert (code, out, err) == (143, "", "seal: terminated; what is finished is kept, go on with --resume\n")
+    assert (code, out, err) == (143, "", "seal: terminated; finished work is kept, resume with --resume\n")
     assert not (tmp_path / "adapted").exists()
 
 

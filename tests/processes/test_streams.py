@@ -248,7 +248,7 @@ def test_a_full_disk_below_the_output_is_one_line_and_files_are_kept(answers):
     code, _, err = seal("grade", answers, "--output", output, shell=">/dev/full")
     assert (code, err) == (
         1,
-        "seal: standard output: No space left on device; results are missing there, what is saved in files is whole\n",
+        "seal: standard output: No space left on device; the output is incomplete, but saved files are whole\n",
     )
     assert json.loads(output.read_text(encoding="utf-8"))["answer"] == "Ada rules"
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from seal_lightning.commands import adapt
+from seal_lightning.commands.adapt import command as adapt
 from seal_lightning.e_step.own_queries import Questioner
 from seal_lightning.e_step.step import EStep, Plan
 from seal_lightning.grading import Contains, Reward

@@ -15,10 +15,10 @@ from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, WandbLogger
 
 from seal_lightning.callbacks import Trackers
 from seal_lightning.cli import main
-from seal_lightning.commands.logger_options import place_loggers
 from seal_lightning.errors import ConfigError
 from seal_lightning.files.extras import install
 from seal_lightning.fit.beginning import Loggers
+from seal_lightning.options.logger_options import place_loggers
 from seal_lightning.trackers import Table, TrackioLogger, tracker_of
 from seal_lightning.trackers.base import flat
 from seal_lightning.trackers.tensorboard_tracker import to_markdown
@@ -236,7 +236,7 @@ def test_without_a_login_wandb_is_recorded_offline(tmp_path, monkeypatch, caplog
 
 def test_what_a_logger_needs_is_named_before_any_work(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(
-        "seal_lightning.commands.logger_options.find_spec", lambda name: None if name == "alembic" else object()
+        "seal_lightning.options.logger_options.find_spec", lambda name: None if name == "alembic" else object()
     )
     run = tmp_path / "run"
     assert (

@@ -16,8 +16,8 @@ from seal_lightning.commands.adapt.edits import Writing
 from seal_lightning.commands.adapt.trial import Speed, Trial, training_speed, try_out
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.step import EStep
-from seal_lightning.inner_loop.bank import find_targets, parameters_of
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.screen import duration
 from seal_lightning.results.markdown import table

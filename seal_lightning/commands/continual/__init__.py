@@ -5,8 +5,7 @@
 A countermeasure of your own subclasses `Countermeasure`. Left out: streams side by side on several devices.
 """
 
-from seal_lightning.commands.continual.base import Countermeasure, Learnt, Sequences
-from seal_lightning.commands.continual.command import main
+from seal_lightning.commands.continual.countermeasure import Countermeasure, Learnt, Sequences
 from seal_lightning.commands.continual.countermeasures import (
     BoundedNorm,
     Consolidation,
@@ -26,5 +25,4 @@ __all__ = [
     "Orthogonal",
     "Replay",
     "Sequences",
-    "main",
 ]

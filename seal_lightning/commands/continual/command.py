@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from seal_lightning.commands.continual.base import Countermeasure
+from seal_lightning.commands.continual.countermeasure import Countermeasure
 from seal_lightning.commands.continual.countermeasures import SHORT
 from seal_lightning.commands.continual.heatmap import heat_map
 from seal_lightning.commands.continual.stream import Route, StreamRunner, check_queries, left_out_of

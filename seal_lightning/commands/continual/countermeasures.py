@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from seal_lightning.commands.continual.base import Countermeasure, Learnt, Sequences
+from seal_lightning.commands.continual.countermeasure import Countermeasure, Learnt, Sequences
 from seal_lightning.commands.continual.regularisers import (
     DriftPenalty,
     Protection,
@@ -25,9 +25,9 @@ from seal_lightning.commands.continual.regularisers import (
 from seal_lightning.data import Reader
 from seal_lightning.data.detect import reader_for
 from seal_lightning.errors import ConfigError, DataError, check_count
-from seal_lightning.inner_loop.bank import find_targets
-from seal_lightning.inner_loop.export import LoRA, stack
 from seal_lightning.inner_loop.slots import Regulariser
+from seal_lightning.models.layers import find_targets
+from seal_lightning.models.lora import LoRA, stack
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import LocalSampler, SampleRequest
 from seal_lightning.seeding import derive_seed

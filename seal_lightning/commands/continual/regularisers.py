@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from seal_lightning.inner_loop.bank import AdapterBank, Target
+from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.inner_loop.slots import Regulariser
+from seal_lightning.models.layers import Target
 from seal_lightning.policy.policy import Policy
 from seal_lightning.seeding import derive_seed
 

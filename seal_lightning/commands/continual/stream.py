@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from seal_lightning.commands.continual.base import Countermeasure, Learnt
 from seal_lightning.commands.continual.card import stream_card
+from seal_lightning.commands.continual.countermeasure import Countermeasure, Learnt
 from seal_lightning.commands.continual.updates import Updates
 from seal_lightning.commands.standalone import check_record, open_journal, rules
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
@@ -28,10 +28,11 @@ from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.digests import KEY, digests_of, recorded_in
 from seal_lightning.files.saving import save_text, whole
 from seal_lightning.fit.units import make_stamp
-from seal_lightning.inner_loop.export import LoRA, bank_lora, save_lora
+from seal_lightning.inner_loop.export import bank_lora
 from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.models.finite import all_finite
 from seal_lightning.models.loading import ModelSource
+from seal_lightning.models.lora import LoRA, save_lora
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.origins import CARD
 from seal_lightning.progress.clock import Report

@@ -9,8 +9,8 @@ from typing import Literal
 
 import torch
 
-from seal_lightning.inner_loop.export import LoRA, merge_lora, stack
 from seal_lightning.models.beside import beside, holds_updates
+from seal_lightning.models.lora import LoRA, merge_lora, stack
 from seal_lightning.policy.policy import Policy
 
 Combine = Literal["merge", "stack"]

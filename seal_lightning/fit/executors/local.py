@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from seal_lightning.errors import RetryableError, SealError
 from seal_lightning.fit.executors.base import Executor, UnitWork
-from seal_lightning.fit.strategies import policy_at_work
 from seal_lightning.hooks import notify
+from seal_lightning.policy.at_work import policy_at_work
 from seal_lightning.processes.ranks import UnitQueue
 from seal_lightning.progress.clock import Interrupted, Progress, interruptible
 from seal_lightning.types import Rollout

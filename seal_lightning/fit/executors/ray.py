@@ -22,8 +22,8 @@ from seal_lightning.e_step.step import EStep, Plan
 from seal_lightning.errors import RESUME, ConfigError, RetryableError, SealError, UnitError
 from seal_lightning.files.extras import install
 from seal_lightning.fit.executors.base import Executor, UnitWork
-from seal_lightning.fit.strategies import precise
 from seal_lightning.models.loading import ModelSource, fingerprint, load_model
+from seal_lightning.policy.at_work import precise
 from seal_lightning.policy.policy import PolicyState, PolicyTuning, TunedPolicy
 from seal_lightning.processes.ranks import UnitQueue, one_line, unit_name
 from seal_lightning.types import Context, Rollout

@@ -13,7 +13,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from seal_lightning.commands import adapt
+from seal_lightning.commands.adapt import command as adapt
+from seal_lightning.commands.adapt import making
 from seal_lightning.commands.adapt.card import model_card
 from seal_lightning.errors import ConfigError, DataError, DivergedError, ModelError, StaleJournalError, Stopped
 from seal_lightning.inner_loop.loop import InnerLoop
@@ -95,7 +96,7 @@ def test_scores_before_and_after_stand_in_the_table(whole):
     head = [cell.strip() for cell in lines[0].strip("|").split("|")]
     assert head == ["document", "queries", "before", "one each", "one for all"]
     assert len(lines) == 2 + 3 + 2 + 1 + 3  # and, after an empty line, whether each kind of adapters learnt anything
-    result = json.loads((whole / "whole" / "adapters" / "first" / adapt.adapters.RESULT).read_text())
+    result = json.loads((whole / "whole" / "adapters" / "first" / making.RESULT).read_text())
     (row,) = result["measured"]
     first = [cell.strip() for cell in lines[2].strip("|").split("|")]
     assert first[1:4] == ["6", f"{sum(row['before']['scores']) / 6:.3f}", f"{sum(row['scores']) / 6:.3f}"]
@@ -174,7 +175,7 @@ def test_a_run_that_was_broken_off_ends_with_the_same_bits(whole, tmp_path, monk
 def test_a_finished_run_is_not_trained_again(whole, tmp_path, monkeypatch, capsys):
     shutil.copytree(whole / "whole", tmp_path / "whole")
     write_inputs(tmp_path)
-    monkeypatch.setattr(adapt.adapters, "train", None)
+    monkeypatch.setattr(making, "train", None)
     run(tmp_path, "whole", "--resume")
     assert (whole / "whole" / "adapt.md").read_text().startswith(capsys.readouterr().out)
 
@@ -277,7 +278,7 @@ def test_what_a_folder_held_besides_is_written_down(vault, capsys):
         f"- left out {vault}/empty.md: expected data, got an empty file: write it again",
     ]
     adapter = output / "adapters" / "all"
-    assert json.loads((adapter / adapt.adapters.RESULT).read_text())["files_left_out"] == 2
+    assert json.loads((adapter / making.RESULT).read_text())["files_left_out"] == 2
     card = (adapter / "README.md").read_text()
     assert "Of what was given, 2 files could not be read and taught it nothing." in card
     assert "- A note" in card and str(vault) not in card

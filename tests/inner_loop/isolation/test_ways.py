@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from seal_lightning.inner_loop.bank import linear_layers, parts_without_adapter
 from seal_lightning.inner_loop.export import adapter_state
 from seal_lightning.inner_loop.isolation import answering_way, training_way
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.models.layers import linear_layers, parts_without_adapter
 from seal_lightning.models.random_models import build_tiny, byte_tokenizer
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import generate_all

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.inner_loop.export import LoRA
 from seal_lightning.inner_loop.slots import Regulariser
+from seal_lightning.models.lora import LoRA
 from seal_lightning.policy.policy import Policy
 from seal_lightning.types import Context, TrainingSequence
 

@@ -35,11 +35,12 @@ from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.digests import KEY, damage, digests_of, read_record, recorded_in
 from seal_lightning.files.saving import save_text, whole
 from seal_lightning.grading import name_of
-from seal_lightning.inner_loop.bank import parts_without_adapter
-from seal_lightning.inner_loop.export import LoRA, bank_lora, save_lora, stack
+from seal_lightning.inner_loop.export import bank_lora
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
 from seal_lightning.inner_loop.slots import JobStats
+from seal_lightning.models.layers import parts_without_adapter
 from seal_lightning.models.loading import ModelSource
+from seal_lightning.models.lora import LoRA, save_lora, stack
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.origins import Origin
 from seal_lightning.models.whole import save_whole, whole_state

@@ -1,0 +1,138 @@
+"""The linear layers of a model that adapters act on: which there are, which are meant by a setting, and their sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peft.tuners.lora import LoraLayer
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.models.beside import base_layer
+from seal_lightning.models.coverage import is_below, unreached, without_adapter
+from seal_lightning.models.unusable import unusable
+
+PAPERS = ("q_proj", "v_proj")  # what LoRA, and SEAL with it, adapts in attention
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One adapted layer: its name in the model, and its sizes."""
+
+    name: str
+    module: nn.Module
+    inputs: int
+    outputs: int
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the frozen weight is stored as (inputs, outputs), as in GPT-2."""
+        return isinstance(base_layer(self.module), Conv1D)
+
+
+def linear_layers(model: Any) -> list[Target]:
+    """Every linear layer that text reaches (also GPT-2's Conv1D, quantised ones, and layers that carry a peft adapter).
+
+    The output embedding is not among them, nor are layers that cannot carry an adapter (`unusable.py`).
+    """
+    layers = _look_linear(model)
+    left_out = unusable(model, [layer.name for layer in layers])
+    return [layer for layer in layers if layer.name not in left_out]
+
+
+def _look_linear(model: Any) -> list[Target]:
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    aside = unreached(model)
+    targets: list[Target] = []
+    inside: tuple[str, ...] = ()  # names below a peft layer are its own parts
+    modules: Iterator[tuple[str, nn.Module]] = model.named_modules()
+    for name, module in modules:
+        if name.startswith(inside):
+            continue
+        if isinstance(module, LoraLayer):
+            inside = (*inside, f"{name}.")
+        frozen = base_layer(module)
+        if module is head or is_below(name, aside):
+            continue
+        if isinstance(frozen, nn.Linear):
+            targets.append(Target(name, module, frozen.in_features, frozen.out_features))
+        elif isinstance(frozen, Conv1D):
+            targets.append(Target(name, module, *frozen.weight.shape))
+    return targets
+
+
+def parts_without_adapter(model: Any) -> dict[str, list[str]]:
+    """What no adapter acts on, by reason; empty where all weights but embeddings and norms are in linear layers."""
+    reasons = dict(without_adapter(model))
+    for name, reason in unusable(model, [layer.name for layer in _look_linear(model)]).items():
+        reasons.setdefault(reason, []).append(name)
+    return reasons
+
+
+def find_targets(model: Any, wanted: str | Sequence[str] | None) -> list[Target]:
+    """The layers to adapt: `all-linear`, `default` or None, or names' last parts.
+
+    The default is peft's choice for the architecture; where it has none, the q and v projections as in the paper.
+
+    Raises:
+        ConfigError: A name fits no linear layer, or there is no default for the architecture.
+        ModelError: The layers are of a kind that adapters cannot act on.
+    """
+    layers = linear_layers(model)
+    if wanted == "all-linear":
+        _check_kinds(model, layers, None)
+        return layers
+    kinds = sorted({layer.name.rpartition(".")[2] for layer in layers})
+    if wanted is None or wanted == "default":
+        types = [model.config.model_type, model.config.get_text_config().model_type]
+        known = next((PEFT_DEFAULTS[name] for name in types if name in PEFT_DEFAULTS), None)
+        if known is None and set(PAPERS) <= set(kinds):
+            known = PAPERS
+        if known is None:
+            raise ConfigError(
+                f"model.inner_loop.target_modules=default: peft has no default for {types[0]}; "
+                f"give all-linear or some of {', '.join(kinds)}"
+            )
+        wanted = list(known)
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    _check_kinds(model, layers, names)
+    unknown = [name for name in names if not any(_fits(layer.name, name) for layer in layers)]
+    if unknown:
+        raise ConfigError(
+            f"model.inner_loop.target_modules: no linear layer is called {', '.join(unknown)}; expected "
+            f"all-linear, default or some of {', '.join(kinds)}"
+        )
+    return [layer for layer in layers if any(_fits(layer.name, name) for name in names)]
+
+
+def _check_kinds(model: Any, layers: Sequence[Target], names: Sequence[str] | None) -> None:
+    """Refuse layers that are linear in all but their class, as some quantisation libraries bring them."""
+    known, aside = {layer.name for layer in layers}, unreached(model)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D | LoraLayer) or name in known or is_below(name, aside):
+            continue
+        sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
+        wanted = names is None or any(_fits(name, one) for one in names)
+        if wanted and all(isinstance(size, int) for size in sizes):
+            raise ModelError(
+                f"{name} is a {type(module).__name__}, which adapters cannot act on: expected nn.Linear or a subclass, "
+                "as bitsandbytes has; load other weights of the model"
+            )
+    if not layers:
+        raise ModelError(
+            f"{type(model).__name__} has no linear layers that adapters could act on: expected nn.Linear or Conv1D; "
+            "choose another model"
+        )
+
+
+def _fits(layer: str, wanted: str) -> bool:
+    return layer == wanted or layer.endswith("." + wanted)
+
+
+def parameters_of(targets: Sequence[Target], rank: int) -> int:
+    """How many parameters one adapter has."""
+    return sum((target.inputs + target.outputs) * rank for target in targets)
