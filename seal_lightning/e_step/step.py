@@ -68,7 +68,7 @@ RUBRIC_ONLY = {
     "passage_only": False,
     "written": False,
     "queries": "data",
-    "retention_queries": 0,
+    "carry_over_queries": 0,
     "racing": None,
 }
 
@@ -85,7 +85,7 @@ class Plan:
             comparison with a stronger model's edits. In a fit only before the first round, since they do not change.
         score_by: `queries` adapts and asks; `rubric` marks the edit itself without adapting (`model.rubric`).
         queries: `data` asks those of the data; `own` has a model write them from the passage (`model.questioner`).
-        retention_queries: Ask each adapter this many queries of the unit's other contexts too; the change of accuracy
+        carry_over_queries: Ask each adapter this many queries of the unit's other contexts too; the change of accuracy
             on them is the rollout's `retention`, 0 where the unit has no other.
         racing: Train only what decides which edits are kept; null trains every repeat of every edit.
     """
@@ -96,11 +96,11 @@ class Plan:
     written: bool = False
     score_by: Literal["queries", "rubric"] = "queries"
     queries: Literal["data", "own"] = "data"
-    retention_queries: int = 0
+    carry_over_queries: int = 0
     racing: Racing | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("edits", 1), ("repeats", 1), ("retention_queries", 0)):
+        for name, least in (("edits", 1), ("repeats", 1), ("carry_over_queries", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name, allowed in {"score_by": ("queries", "rubric"), "queries": ("data", "own")}.items():
@@ -419,10 +419,10 @@ class EStep:
     def _others(self, contexts: Sequence[Context], plan: Plan) -> dict[str, Queries]:
         """By context, queries of the unit's other contexts on which retention is measured; alike in every round."""
         others: dict[str, Queries] = {}
-        for context in contexts if plan.retention_queries else ():
+        for context in contexts if plan.carry_over_queries else ():
             rest = [pair for other in contexts if other.id != context.id for pair in own_queries(other)]
             draw = random.Random(derive_seed("retention", self.seed, context.id))
-            others[context.id] = draw.sample(rest, min(plan.retention_queries, len(rest)))
+            others[context.id] = draw.sample(rest, min(plan.carry_over_queries, len(rest)))
         return others
 
     def _read(self, queries: Queries, ways: Sequence[Sequence[Prompt]], texts: Sequence[str]) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ class SEALModule(LightningModule, Remembers):
         inner_loop: How the temporary adapters are trained.
         grader: Scores one answer in [0, 1]: `calibrated`, `recall`, `contains`, `exact_match`, `f1`, `judge` (the
             policy itself), or a class of your own.
-        reward: One of the terms `score`, `gain`, `improved`, `precision`, `length`, `format`, `retention`, or weights
+        reward: One of the terms `score`, `gain`, `improved`, `precision`, `length`, `format`, `carry_over`, or weights
             of several, for example `{score: 1.0, length: -0.1}`.
         rubric: How edits are marked where `e_step.score_by` is `rubric`.
         questioner: How queries are written where `e_step.queries` is `own`.
@@ -354,10 +354,10 @@ class SEALModule(LightningModule, Remembers):
             trained = [replace(context, queries=()) for context in trained]
         self._check_servers(rounds=max(0, self.trainer.max_epochs or 0))
         self._check_fits([*trained, *self._contexts("validation")])
-        if self.plan.retention_queries and self.datamodule.contexts_per_unit == 1:
+        if self.plan.carry_over_queries and self.datamodule.contexts_per_unit == 1:
             raise ConfigError(
-                "data.contexts_per_unit must be at least 2 where e_step.retention_queries asks about other contexts of "
-                "the unit, got 1: try 4"
+                "data.contexts_per_unit must be at least 2 where e_step.carry_over_queries asks about other contexts "
+                "of the unit, got 1: try 4"
             )
 
     def on_validation_start(self) -> None:
@@ -659,10 +659,10 @@ def _measured_alike(evaluation: Plan, e_step: Plan, reward: Reward) -> Plan:
         raise ConfigError(
             f"reward must be made of score, length and format where e_step.score_by is rubric, got {wrong[0]}"
         )
-    if "retention" not in reward.terms:
+    if "carry_over" not in reward.terms:
         return evaluation
-    if not e_step.retention_queries:
+    if not e_step.carry_over_queries:
         raise ConfigError(
-            "e_step.retention_queries must be at least 1 where the reward has a retention term, got 0: try 4"
+            "e_step.carry_over_queries must be at least 1 where the reward has a carry_over term, got 0: try 4"
         )
-    return replace(evaluation, retention_queries=evaluation.retention_queries or e_step.retention_queries)
+    return replace(evaluation, carry_over_queries=evaluation.carry_over_queries or e_step.carry_over_queries)

@@ -27,8 +27,8 @@ class Reward:
         terms: Weights by term. `score`: mean score after adapting. `gain`: score minus baseline. `improved`: 1 if the
             score is above the baseline. `precision`: share of an answer's content words that question or gold answer
             have, which reciting the passage lowers. `length`: hundreds of words of the edit (give it a negative
-            weight). `format`: share of the edit's lines that say something not said before. `retention`: change of
-            accuracy on other contexts' queries (set `e_step.retention_queries`). One name alone has weight 1.
+            weight). `format`: share of the edit's lines that say something not said before. `carry_over`: change of
+            accuracy on other contexts' queries (set `e_step.carry_over_queries`). One name alone has weight 1.
     """
 
     def __init__(self, terms: dict[str, float] | str = "score") -> None:
@@ -75,7 +75,7 @@ class Reward:
     @property
     def highest(self) -> float:
         """No reward is larger."""
-        ranges = {"gain": (-1.0, 1.0), "retention": (-1.0, 1.0), "length": (0.0, math.inf)}
+        ranges = {"gain": (-1.0, 1.0), "carry_over": (-1.0, 1.0), "length": (0.0, math.inf)}
         bounds = ((weight, ranges.get(name, (0.0, 1.0))) for name, weight in self.terms.items() if weight)
         return math.fsum(max(weight * low, weight * high) for weight, (low, high) in bounds)
 
@@ -96,11 +96,11 @@ def _format(rollout: Rollout) -> float:
     return len(set(lines)) / len(lines) if lines else 0.0
 
 
-def _retention(rollout: Rollout) -> float:
+def _carry_over(rollout: Rollout) -> float:
     if rollout.retention is None:
         raise DataError(
-            f"retention of context {rollout.context_id!r} was not measured: set model.e_step.retention_queries before "
-            "the run, or leave the term out"
+            f"carry_over of context {rollout.context_id!r} was not measured: set model.e_step.carry_over_queries "
+            "before the run, or leave the term out"
         )
     return rollout.retention
 
@@ -113,6 +113,6 @@ TERMS: Mapping[str, Callable[[Rollout], float]] = MappingProxyType(
         "precision": _precision,
         "length": lambda rollout: count_words(rollout.text) / 100,
         "format": _format,
-        "retention": _retention,
+        "carry_over": _carry_over,
     }
 )

@@ -330,28 +330,29 @@ def test_retention_is_the_change_on_other_contexts_queries():
         def grade(self, *, question, golds, answer):
             return sum(map(ord, answer)) % 97 / 97
 
-    plan = Plan(edits=2, repeats=1, retention_queries=5)
+    plan = Plan(edits=2, repeats=1, carry_over_queries=5)
     task = Counting()
-    rollouts = run(e_step(task=task, grader=Erratic(), reward=Reward("retention")), plan=plan)
+    rollouts = run(e_step(task=task, grader=Erratic(), reward=Reward("carry_over")), plan=plan)
     trained = {"lamp": 1, "tarn": 2}
     assert task.asked.count("What is a tarn?") == 1 + trained["tarn"] + trained["lamp"]  # baseline, own, others'
     assert task.asked.count("What burns?") == 1 + trained["lamp"] + trained["tarn"]
     of_lamp, rejected, *of_tarn = rollouts
     assert (rejected.status, rejected.retention, rejected.reward) == ("rejected", None, None)
     for rollout in (of_lamp, *of_tarn):
-        assert rollout.reward == rollout.terms["retention"] == rollout.retention
+        assert rollout.reward == rollout.terms["carry_over"] == rollout.retention
         assert len(rollout.answers) == len(rollout.questions)
     assert any(rollout.retention for rollout in (of_lamp, *of_tarn))
 
 
 def test_a_lone_context_forgets_nothing():
-    plan = Plan(edits=1, repeats=1, retention_queries=2)
-    (rollout,) = run(e_step(reward=Reward({"score": 1.0, "retention": 1.0})), (TARN,), plan=plan)
-    assert rollout.terms["retention"] == rollout.retention == 0.0
+    plan = Plan(edits=1, repeats=1, carry_over_queries=2)
+    (rollout,) = run(e_step(reward=Reward({"score": 1.0, "carry_over": 1.0})), (TARN,), plan=plan)
+    assert rollout.terms["carry_over"] == rollout.retention == 0.0
 
 
 @pytest.mark.parametrize(
-    "options", [{"repeats": 3}, {"passage_only": True}, {"written": True}, {"queries": "own"}, {"retention_queries": 1}]
+    "options",
+    [{"repeats": 3}, {"passage_only": True}, {"written": True}, {"queries": "own"}, {"carry_over_queries": 1}],
 )
 def test_a_rubric_asks_and_adapts_nothing(options):
     with pytest.raises(ConfigError, match=f"{next(iter(options))} must be .* where score_by is rubric"):

@@ -52,12 +52,12 @@ def test_a_server_holds_a_base_model(parts):
         SEALModule(tuning=PolicyTuning(method="full"), **made)
 
 
-def test_retention_is_evaluated_where_it_is_rewarded():
-    plan = Plan(retention_queries=3)
-    assert SEALModule(e_step=plan, reward="retention").evaluation.retention_queries == 3
-    assert SEALModule(e_step=plan).evaluation.retention_queries == 0
-    own = Plan(retention_queries=1)
-    assert SEALModule(e_step=plan, evaluation=own, reward="retention").evaluation.retention_queries == 1
+def test_carry_over_is_evaluated_where_it_is_rewarded():
+    plan = Plan(carry_over_queries=3)
+    assert SEALModule(e_step=plan, reward="carry_over").evaluation.carry_over_queries == 3
+    assert SEALModule(e_step=plan).evaluation.carry_over_queries == 0
+    own = Plan(carry_over_queries=1)
+    assert SEALModule(e_step=plan, evaluation=own, reward="carry_over").evaluation.carry_over_queries == 1
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_retention_is_evaluated_where_it_is_rewarded():
         ({"evaluation": Plan(repeats=1, score_by="rubric")}, "must be data, got rubric and data"),
         ({"max_answer_tokens": -1}, "max_answer_tokens must be at least 1, got -1"),
         ({"answer_batch": 0}, "answer_batch must be at least 1, got 0"),
-        ({"reward": "retention"}, "e_step.retention_queries must be at least 1 where the reward has a retention term"),
+        ({"reward": "carry_over"}, "e_step.carry_over_queries must be at least 1 where the reward has a carry_over ter"),
         (
             {"reward": {"score": 1.0, "precision": 0.5}, "e_step": Plan(repeats=1, score_by="rubric")},
             "reward must be made of score, length and format where e_step.score_by is rubric, got precision",

@@ -66,10 +66,10 @@ def test_precision_does_not_pay_for_recitation(answer, value):
     assert reward_of("precision", **asked) == pytest.approx(value)
 
 
-def test_retention_has_to_have_been_measured():
-    assert reward_of("retention", retention=-0.25) == -0.25
-    with pytest.raises(DataError, match=r"retention of context 'lamp' was not measured: set model.e_step.reten"):
-        reward_of("retention")
+def test_carry_over_has_to_have_been_measured():
+    assert reward_of("carry_over", retention=-0.25) == -0.25
+    with pytest.raises(DataError, match=r"carry_over of context 'lamp' was not measured: set model.e_step.carry_"):
+        reward_of("carry_over")
 
 
 @pytest.mark.parametrize(
