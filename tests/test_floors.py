@@ -1,7 +1,8 @@
 """Imports between rooms go down, nothing imports in a circle, and Lightning's private names stay in fit/.
 
 The rules are functions from source text to complaints, so that each of them is also shown to complain. The rooms and
-their order are in `docs/rooms.py`. Imports inside functions and under TYPE_CHECKING count like any other.
+their order are in `docs/rooms.py`. Imports inside functions and under TYPE_CHECKING count like any other, but for those
+of Lightning's types under TYPE_CHECKING.
 """
 
 import ast
@@ -34,6 +35,7 @@ class Import:
     line: int
     source: str
     name: str = ""
+    is_typing: bool = False  # under TYPE_CHECKING
 
     @property
     def root(self) -> str:
@@ -43,13 +45,16 @@ class Import:
 def imports(text: str, module: str, *, is_package: bool = False) -> Iterator[Import]:
     """Every import of a source, at any depth, under TYPE_CHECKING too; relative ones are made absolute."""
     package = module.split(".") if is_package else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    typing = {node for block in blocks for statement in block.body for node in ast.walk(statement)}
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (Import(node.lineno, alias.name) for alias in node.names)
+            yield from (Import(node.lineno, alias.name, is_typing=node in typing) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
-            yield from (Import(node.lineno, source, alias.name) for alias in node.names)
+            yield from (Import(node.lineno, source, alias.name, node in typing) for alias in node.names)
 
 
 def room_of(module: str) -> str:
@@ -76,7 +81,7 @@ def room_complaints(text: str, module: str, *, is_package: bool = False) -> list
         room = imported_room(item)
         if room is not None and HEIGHT.get(room, len(HEIGHT)) > HEIGHT[here]:
             complaints.append(f"{module}:{item.line} imports {room}, which is above {here}")
-        if item.root in LIGHTNING and not _may_use_lightning(module):
+        if item.root in LIGHTNING and not item.is_typing and not _may_use_lightning(module):
             complaints.append(f"{module}:{item.line} imports {item.root}, which begins at fit/")
     return complaints
 
@@ -243,6 +248,7 @@ def test_every_package_is_listed_in_pyproject() -> None:
         ("policy.tuned", "def f():\n    from . import policy\n    from .. import e_step", ":3 imports e_step"),
         ("e_step.step", "if TYPE_CHECKING:\n    from seal_lightning.fit.trainer import SEALTrainer", ":2 imports fit"),
         ("e_step.step", "import lightning.pytorch as pl", "imports lightning, which begins at fit/"),
+        ("policy.at_work", "if TYPE_CHECKING:\n    from lightning.pytorch import Trainer", None),
         ("e_step.step", "from seal_lightning import ReSTEMFilter", "imports __init__"),
         ("callbacks.rest_em", "import torch\nfrom lightning.pytorch import Callback\nfrom ..hooks import f", None),
         ("callbacks.rest_em", "from seal_lightning.fit.loop import SEALFitLoop", "imports fit"),
