@@ -127,20 +127,20 @@ def _folder(package: str) -> Path:
 def private_lightning_complaints(text: str, module: str, *, is_package: bool = False) -> list[str]:
     """Private names of Lightning that are imported or used outside fit/.
 
-    An attribute of `self` counts in a class with a base from Lightning; any other attribute counts unless the file
-    defines the name itself.
+    An attribute of `self` or `super()` counts in a class with a base from Lightning or from fit/; any other attribute
+    counts unless the file defines the name itself.
     """
     if room_of(module) == "fit":
         return []
-    items = [item for item in imports(text, module, is_package=is_package) if item.root in LIGHTNING]
+    items = list(imports(text, module, is_package=is_package))
     complaints = [
         f"{module}:{item.line} imports {item.source} {item.name}, private to Lightning"
         for item in items
-        if any(re.match(r"_(?!_)", part) for part in [*item.source.split("."), item.name])
+        if item.root in LIGHTNING and any(re.match(r"_(?!_)", part) for part in [*item.source.split("."), item.name])
     ]
     tree = ast.parse(text)
     own = _own_names(tree)
-    inherited = _selves(tree, {item.name for item in items if item.name})
+    inherited = _selves(tree, {item.name for item in items if item.root in LIGHTNING or imported_room(item) == "fit"})
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in private_lightning_names():
             is_self = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
@@ -157,15 +157,17 @@ def _own_names(tree: ast.Module) -> set[str]:
     return defined | stored | declared
 
 
-def _selves(tree: ast.Module, lightning: set[str]) -> set[ast.Attribute]:
-    """Attributes of `self` in classes with a base from Lightning that the class does not define itself."""
-    found = set()
+def _selves(tree: ast.Module, bases: set[str]) -> set[ast.Attribute]:
+    """Attributes of `self` and `super()` in classes with one of these bases, but for what the class defines itself."""
+    used = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).split("[")[0] in lightning for base in node.bases):
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).split("[")[0] in bases for base in node.bases):
             own = _own_names(ast.Module(node.body, []))
-            attributes = {a for a in ast.walk(node) if isinstance(a, ast.Attribute) and a.attr not in own}
-            found |= {a for a in attributes if isinstance(a.value, ast.Name) and a.value.id == "self"}
-    return found
+            for attribute in (inner for inner in ast.walk(node) if isinstance(inner, ast.Attribute)):
+                owner = ast.unparse(attribute.value)
+                if owner == "super()" or (owner == "self" and attribute.attr not in own):
+                    used.add(attribute)
+    return used
 
 
 def root_callbacks_complaints(text: str, name: str) -> list[str]:
@@ -300,6 +302,7 @@ def test_cycle_rule(texts: dict[str, str], cycle: set[str]) -> None:
         ("commands.fit", "call._call_callback_hooks(trainer, 'on_fit_end')", 1),
         ("commands.fit", "from lightning.pytorch.cli import LightningCLI\ncli._parser('fit')", 1),
         ("cli", "from lightning.pytorch.cli import LightningCLI\nclass C(LightningCLI):\n    a = self._parser()", 1),
+        ("cli", "from ..fit.parser import P\nclass C(P):\n    def _run(self):\n        super()._run_subcommand()", 1),
         ("cli", "class Own:\n    def f(self):\n        return self._parser()", 0),
         ("cli", "def _parser(): ...\nOwn()._parser()", 0),
         ("models.beside", "module._parameters.get('weight')", 0),
