@@ -51,7 +51,8 @@ if TYPE_CHECKING:  # where each name lies: for type checkers, and for `_homes`
     from seal_lightning.inner_loop.loop import InnerLoop
     from seal_lightning.m_step.batches import MStep
     from seal_lightning.models.loading import ModelSource, load_model
-    from seal_lightning.policy.policy import Policy, PolicyTuning, TunedPolicy
+    from seal_lightning.policy.policy import Policy
+    from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
     from seal_lightning.records.journal import read_rollouts
     from seal_lightning.sampling import (
         Answerer,

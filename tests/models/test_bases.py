@@ -20,7 +20,7 @@ from seal_lightning.models.coverage import fused, unreached
 from seal_lightning.models.layers import find_targets
 from seal_lightning.models.loading import ModelSource, base_name, fingerprint, load_model
 from seal_lightning.models.random_models import build_tiny, byte_tokenizer
-from seal_lightning.policy.policy import PolicyTuning, TunedPolicy
+from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.types import AdapterJob, TrainingSequence
 
 PROBE = "The lamp of Vessel burns oil."
@@ -118,7 +118,7 @@ def test_text_layers_alone_are_adapted(multimodal, family, tmp_path):
     assert len(names) == 14 and not [name for name in names if name.startswith(tuple(aside))]
 
     tuned = TunedPolicy(model, tokenizer, False, PolicyTuning(rank=2, alpha=4.0), seed=0)
-    assert tuned.policy.window == 512
+    assert tuned.view.window == 512
     assert {name.removeprefix("base_model.model.") for name in tuned._layers()} == set(names)
     with torch.no_grad():
         for parameter in tuned.trainable_state().values():
