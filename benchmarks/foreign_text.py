@@ -1,8 +1,8 @@
 """Every function that reads a text of a model, a server or a document, and texts that make parsers slow.
 
 `python benchmarks/foreign_text.py` reads a megabyte of each text with each function and prints the slowest text of
-each; `tests/test_foreign_text.py` does the same with shorter ones. A regular expression that looks for an end from
-every beginning takes time with the square of such a text, or worse: hours for a megabyte.
+each; `tests/test_foreign_text.py` does the same with shorter ones. A regular expression that searches for an end from
+every beginning takes quadratic time on such a text, or worse: hours for a megabyte.
 """
 
 from __future__ import annotations
@@ -319,7 +319,7 @@ READERS: Mapping[str, Read] = {
 
 
 def reading(name: str, text: str) -> str:
-    """What went wrong when a function read a text; "" where it did, or refused it with an error of ours."""
+    """What went wrong when a function read a text; "" if it was read, or refused with an error of ours."""
     try:
         READERS[name](text)
     except SealError:
