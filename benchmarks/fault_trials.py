@@ -114,7 +114,8 @@ class Command:
 
 def _table(path: Path) -> list[dict[str, Any]]:
     """The rows of a table without times."""
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in json.loads(path.read_text())]
+    rows = json.loads(path.read_text())["accuracy"]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
 # -- what befalls a run ------------------------------------------------------------------------------------------------

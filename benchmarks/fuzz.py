@@ -30,7 +30,7 @@ from mutation import changed, changed_json
 
 from seal_lightning.data.detect import read_contexts
 from seal_lightning.data.documents import read_documents
-from seal_lightning.e_step.own_queries import Questioner
+from seal_lightning.e_step.own_queries import QueryWriter
 from seal_lightning.endpoints.wire import Garbled, read_reply
 from seal_lightning.errors import SealError
 from seal_lightning.grading import Calibrated, Contains, Recall
@@ -41,7 +41,8 @@ from seal_lightning.records.entries import read_entries
 from seal_lightning.records.journal import Journal, rollout_to_dict, unfinished_units
 from seal_lightning.records.official import published_figures, read_run, to_official
 from seal_lightning.report.read import _configuration
-from seal_lightning.results.accuracy import accuracy_table, render_table
+from seal_lightning.results.accuracy import accuracy_table, to_table
+from seal_lightning.results.table import to_markdown
 from seal_lightning.tasks import EditKind, Knowledge
 from seal_lightning.tasks.arc import ArcTask
 from seal_lightning.tasks.arc.answers import GridMatch
@@ -246,7 +247,7 @@ def _reply(chance: random.Random) -> tuple[bytes, str]:
 
 _KINDS = [Knowledge(edit=EditKind("{passage}", parser=parser)) for parser in ("lines", "blocks", "questions", "whole")]
 _GRADERS = (Recall(), Calibrated(), Contains())
-_QUESTIONER = Questioner()
+_QUERY_WRITER = QueryWriter()
 ARC_TASK, ARC_GRADER = ArcTask(), GridMatch()
 
 
@@ -257,7 +258,7 @@ def read_edit_text(path: Path) -> None:
         assert edit.training_sequences or edit.reason, "an edit without sequences has a reason"
     read_edit(text, ArcLimits())
     ARC_GRADER.grade(question="", golds=[GRID], answer=ARC_TASK.read_answer(text))
-    _QUESTIONER._filtered(text, CONTEXT)
+    _QUERY_WRITER._filtered(text, CONTEXT)
     answer = _KINDS[0].read_answer(text)
     for grader in _GRADERS:
         assert 0 <= grader.grade(question="Who built it?", golds=["Ida Kolm", "李明"], answer=answer) <= 1
@@ -275,7 +276,7 @@ def read_directives(path: Path) -> None:
 def read_journal(path: Path) -> None:
     unfinished_units(path, path.read_bytes())
     for entry in read_entries(str(path)):
-        render_table(accuracy_table(entry.rollouts))
+        to_markdown(to_table(accuracy_table(entry.rollouts)))
     name = path.name.partition(".")[0]
     Journal(path.parent, name, stamp=_journal_rows()[0]["stamp"])
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # where each name lies: for type checkers, and for `_homes`
     )
     from seal_lightning.commands.continual import Countermeasure
     from seal_lightning.data import Reader, SEALDataModule
-    from seal_lightning.e_step.step import EStep, Plan
+    from seal_lightning.e_step.plan import Plan
+    from seal_lightning.e_step.step import EStep
     from seal_lightning.endpoints.endpoint import Endpoint
     from seal_lightning.errors import ConfigError, DataError, ModelError, RetryableError, SealError
     from seal_lightning.fit.executors import Executor, LocalExecutor, RayExecutor
@@ -45,7 +46,9 @@ if TYPE_CHECKING:  # where each name lies: for type checkers, and for `_homes`
         Judge,
         Recall,
         Reward,
+        RewardTerm,
         Verdict,
+        Weighted,
     )
     from seal_lightning.hooks import EditFilter, SEALCallback
     from seal_lightning.inner_loop.loop import InnerLoop
@@ -56,6 +59,8 @@ if TYPE_CHECKING:  # where each name lies: for type checkers, and for `_homes`
     from seal_lightning.records.journal import read_rollouts
     from seal_lightning.sampling import (
         Answerer,
+        Answers,
+        Asked,
         EndpointSampler,
         LocalAnswerer,
         LocalSampler,
@@ -93,9 +98,10 @@ __all__ = [  # noqa: RUF022, by subject
     "EditOutcome", "RolloutGroup",
     # tasks, samplers, answerers
     "Task", "Knowledge", "ArcTask", "Sampler", "Sample", "SampleRequest", "LocalSampler", "EndpointSampler",
-    "Answerer", "LocalAnswerer", "Endpoint",
+    "Answerer", "Asked", "Answers", "LocalAnswerer", "Endpoint",
     # graders and rewards
     "Grader", "Answer", "Verdict", "Calibrated", "Contains", "ExactMatch", "F1", "Judge", "Recall", "Reward",
+    "RewardTerm", "Weighted",
     # callbacks and trackers
     "SEALCallback", "EditFilter", "ReSTEMFilter", "RandomFilter", "CheckpointSelection", "EStepProgress",
     "Retention", "RolloutTable", "Trackers", "Tracker",

@@ -44,6 +44,7 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
+        yield from filter(lambda key: isinstance(key, str), value)  # a reward's terms by weight
         for inner in value.values():
             yield from _texts(inner)
     elif isinstance(value, list):

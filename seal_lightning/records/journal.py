@@ -190,19 +190,6 @@ def read_rollouts(folder: str | os.PathLike[str], name: str) -> list[Rollout]:
     return [rollout for unit in sorted(units) for rollout in units[unit]]
 
 
-def read_units(path: Path, data: bytes) -> Mapping[int, list[Rollout]]:
-    """The finished units in the content of a journal file, whatever its stamp; a torn tail is left out.
-
-    Args:
-        path: Whose content it is, for messages.
-        data: The content, unpacked.
-
-    Raises:
-        JournalError: The first line is no stamp, a further one no rollout, or the units contradict each other.
-    """
-    return read_content(path, data).units
-
-
 def unfinished_units(path: Path, data: bytes) -> int:
     """How many units in the content of a journal file were begun and are not whole, as after a crash.
 

@@ -15,7 +15,7 @@ from seal_lightning.models.loading import ModelSource
 from seal_lightning.models.origins import CARD
 from seal_lightning.policy.policy import Policy
 from seal_lightning.records.journal import read_rollouts, read_validations
-from seal_lightning.results.accuracy import Row, accuracy_table, rounds_table
+from seal_lightning.results.accuracy import AccuracyRow, accuracy_table, rounds_table
 from seal_lightning.sampling import LocalSampler, Sampler
 from seal_lightning.sharing.card import (
     Card,
@@ -82,7 +82,7 @@ def policy_card(module: Any, *, place: str, merged: bool) -> str:
         "SEAL (arXiv:2506.10943).",
         results=results_of(rows, "validation"),
         asked_of=asked_of,
-        grader=name_of(module.evaluation_step.grader),
+        grader=name_of(module.evaluation.grader),
         datasets=[one.name for one in trained if one.on_hub],
         usage=_usage(policy, source, base, module.e_step.task, module.e_step.sampler, place, relation),
         sections={
@@ -105,7 +105,7 @@ def add_test_results(run: Path, module: Any) -> None:
     _, asked_of = data_of(module.datamodule, split="test")
     for name in EXPORTS:
         if _round_of(run / name) == module.rounds_done:
-            add_results(run / name, results, asked_of=asked_of, grader=name_of(module.evaluation_step.grader))
+            add_results(run / name, results, asked_of=asked_of, grader=name_of(module.evaluation.grader))
 
 
 def _round_of(folder: Path) -> int | None:
@@ -116,7 +116,7 @@ def _round_of(folder: Path) -> int | None:
         return None
 
 
-def results_of(rows: Sequence[Row], split: str) -> list[Result]:
+def results_of(rows: Sequence[AccuracyRow], split: str) -> list[Result]:
     """Rows of the accuracy table as results; `base` is before anything was learnt of a context."""
     said = {"base": "before an edit (base)", "passage": "after training on the passage alone (passage)"}
     return [
@@ -176,9 +176,9 @@ def _settings(trainer: Any, module: Any) -> dict[str, Any]:
         "task": type(module.e_step.task).__name__,
         "sampler": type(module.e_step.sampler).__name__,
         "filter": ", ".join(type(one).__name__ for one in chosen),
-        "reward": module.e_step.reward.terms,
+        "reward": module.e_step.reward.weights,
         "grader": name_of(module.e_step.grader),
-        "E-step": module.plan,
+        "E-step": module.e_step.plan,
         "inner loop": module.e_step.inner_loop,
         "M-step": module.m_step,
         "tuning": module.tuning,

@@ -216,7 +216,7 @@ def test_a_fit_kept_what_replay_keeps(replay, once, tmp_path):
         rows = [json.loads(line) for line in (folder / "journal" / f"{name}.rank-0.jsonl").read_text().splitlines()[1:]]
         texts = {(row["context_id"], str(row["edit_index"])): (row["prompt"], row["text"]) for row in rows}
         table = (folder / "tables" / f"round-{number:03d}.md").read_text().splitlines()
-        cells = [[cell.strip() for cell in line.split("|")] for line in table if " | yes | " in line]
+        cells = [[cell.strip() for cell in line.split("|")] for line in table if " | yes " in line]
         chosen = [texts[cell[1], cell[2]] for cell in cells]
         assert len(chosen) == 4
         assert sorted((row["prompt"], row["completion"]) for row in lines(tmp_path / name)) == sorted(chosen)
@@ -303,7 +303,7 @@ def test_the_authors_choices(replay, shared):
         (["{at}/run", "--nope", "1"], "--nope: unknown option"),
         (["{at}/run", "--grader", "nobody"], "grader must be one of calibrated, recall, contains, "),
         (["{at}/run", "--grader", "no.such.Grader"], "got 'no.such.Grader': use a name or a class_path"),
-        (["{at}/run", "--reward", "luck"], "reward: terms must be among score, "),
+        (["{at}/run", "--reward", "luck"], "reward must be made of score, "),
         (["{at}/run", "--reward", "carry_over"], "carry_over of context 'lamp' was not measured"),
         (["{at}/run", "--filter", "Nobody"], "--filter: expected a class_path such as seal_lightning.callbacks."),
         (["{at}/run", "--reward", "{{length: -1}}"], "filter.above must be below the highest reward that there can be"),

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seal_lightning.e_step.own_queries import Questioner
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.own_queries import QueryWriter
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
+from seal_lightning.e_step.variants import step_for
 from seal_lightning.errors import ConfigError, GradingError, ModelError
 from seal_lightning.grading import Answer, Contains, Judge, Reward, Rubric
 from seal_lightning.inner_loop.loop import InnerLoop
@@ -69,7 +71,7 @@ def e_step(**parts) -> EStep:
 
 
 def run(step: EStep, contexts=(LAMP, TARN), *, plan=Plan(edits=2, repeats=2), round=0, policy=None, **options):
-    return step.run(policy or tiny(), contexts, plan=plan, round=round, **options)
+    return replace(step, plan=plan).run(policy or tiny(), contexts, round=round, **options)
 
 
 def without_seconds(rollouts):
@@ -231,7 +233,7 @@ def test_directives_are_recorded_as_asked_and_as_applied():
 def test_writing_edits_adapts_nothing():
     policy = tiny()
     before = {name: value.clone() for name, value in policy.model.state_dict().items()}
-    rollouts = e_step().write_edits(policy, (LAMP, TARN), plan=Plan(edits=2, repeats=1), round=1)
+    rollouts = replace(e_step(), plan=Plan(edits=2, repeats=1)).write_edits(policy, (LAMP, TARN), round=1)
     assert [(r.context_id, r.edit_index, r.status, r.text) for r in rollouts] == [
         ("lamp", 0, "ok", "Oil burns in it.\nIt stands in a tower."),
         ("lamp", 1, "rejected", " \n"),
@@ -361,9 +363,10 @@ def test_a_rubric_asks_and_adapts_nothing(options):
 
 def test_a_rubric_marks_edits_without_adapting():
     task = Counting()
-    step = e_step(task=task, rubric=Rubric(criteria={"faithful": "all is true", "short": "it is short"}))
+    rubric = Rubric(criteria={"faithful": "all is true", "short": "it is short"})
+    step = step_for(Plan(edits=2, repeats=1, score_by="rubric"), e_step(task=task), rubric=rubric)
     seen: list[Progress] = []
-    rollouts = run(step, plan=Plan(edits=2, repeats=1, score_by="rubric"), report=seen.append)
+    rollouts = run(step, plan=step.plan, report=seen.append)
     assert task.asked == []
     ok = [rollout for rollout in rollouts if rollout.status == "ok"]
     assert len(ok) == 3
@@ -373,7 +376,7 @@ def test_a_rubric_marks_edits_without_adapting():
         assert 0 < rollout.score < 1 and rollout.steps == 0 and rollout.answers == rollout.questions == ()
     assert [rollout.reward for rollout in rollouts if rollout.status == "rejected"] == [None]
     assert seen[-1] == Progress("rubric", 3, 3, event="end")
-    assert run(step, plan=Plan(edits=2, repeats=1, score_by="rubric"))[0].terms == rollouts[0].terms
+    assert run(step, plan=step.plan)[0].terms == rollouts[0].terms
 
 
 def test_own_queries_take_the_place_of_those_of_the_data(monkeypatch):
@@ -384,8 +387,9 @@ def test_own_queries_take_the_place_of_those_of_the_data(monkeypatch):
 
     monkeypatch.setattr(PolicyWriter, "write", write)
     task = Counting()
-    step = e_step(task=task, questioner=Questioner(check=False))
-    rollouts = run(step, plan=Plan(edits=1, repeats=1, queries="own"))
+    own = Plan(edits=1, repeats=1, queries="own")
+    step = step_for(own, e_step(task=task), query_writer=QueryWriter(check=False))
+    rollouts = run(step, plan=own)
     lamp, tarn = rollouts
     assert (lamp.questions, lamp.golds, lamp.status) == (("What does the lamp burn?",), (("oil",),), "ok")
     assert len(lamp.answers) == len(lamp.scores) == 1 and lamp.reward is not None

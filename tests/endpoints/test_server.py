@@ -118,7 +118,7 @@ def test_adapters_answer_on_a_server_as_they_do_here(server, tmp_path):
     jobs = [AdapterJob(task.parse(c.edits[0], c).training_sequences, seed=7) for c in contexts]
     inner_loop = InnerLoop(rank=4, alpha=8.0, target_modules=["v_proj", "down_proj"], epochs=4, learning_rate=5e-3)
     with policy.frozen() as frozen:
-        trained = inner_loop.adapt(frozen.model, frozen.tokenizer, jobs)
+        trained = inner_loop.adapt(frozen, jobs)
         prompts = [tuple(task.query_prompt(query, context) for query in context.queries) for context in contexts]
         asked = [Asked(job, prompts[job]) for job in (0, 1)]
         here = LocalAnswerer().answer(frozen, asked, trained, max_new_tokens=6)

@@ -20,6 +20,7 @@ from seal_lightning.models.coverage import fused, unreached
 from seal_lightning.models.layers import find_targets
 from seal_lightning.models.loading import ModelSource, base_name, fingerprint, load_model
 from seal_lightning.models.random_models import build_tiny, byte_tokenizer
+from seal_lightning.policy.policy import Policy
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.types import AdapterJob, TrainingSequence
 
@@ -134,7 +135,7 @@ def test_adapters_of_a_multimodal_model_are_exported_as_trained(multimodal, fami
     model, tokenizer, _ = load_model(ModelSource(multimodal(family)))
     loop = InnerLoop(rank=2, alpha=4.0, epochs=2, learning_rate=0.01, target_modules="all-linear")
     job = AdapterJob((TrainingSequence("copper and kelp"), TrainingSequence("a tarn")), seed=3)
-    trained = loop.adapt(model.requires_grad_(False), tokenizer, [job])
+    trained = loop.adapt(Policy(model.requires_grad_(False), tokenizer, chat=False), [job])
     trained.save(0, tmp_path)
     state = load_file(tmp_path / "adapter_model.safetensors")
     assert len(state) == 28 and all(value.any() for name, value in state.items() if "lora_B" in name)

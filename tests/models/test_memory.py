@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from seal_lightning.cli import main
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import NoMemoryError
 from seal_lightning.grading import Contains, Reward
 from seal_lightning.inner_loop.loop import InnerLoop
@@ -182,9 +183,9 @@ def test_an_e_step_without_room_for_all_adapters_takes_them_by_turns(monkeypatch
     loop = InnerLoop(rank=2, alpha=4.0, epochs=2, learning_rate=0.01)
     step = EStep(
         task=Knowledge(), sampler=LocalSampler(max_new_tokens=12), inner_loop=loop, grader=Contains(), reward=Reward(),
-        max_answer_tokens=6,
+        max_answer_tokens=6, plan=Plan(edits=4, repeats=1),
     )  # fmt: skip
-    expected = step.run(policy(), [tarn], plan=Plan(edits=4, repeats=1), round=0)
+    expected = step.run(policy(), [tarn], round=0)
     plain = InnerLoop._bank
 
     def small(self, model, jobs, *, slots, trainable):
@@ -194,7 +195,7 @@ def test_an_e_step_without_room_for_all_adapters_takes_them_by_turns(monkeypatch
 
     monkeypatch.setattr(InnerLoop, "_bank", small)
     with caplog.at_level(logging.WARNING):
-        found = step.run(policy(), [tarn], plan=Plan(edits=4, repeats=1), round=0)
+        found = step.run(policy(), [tarn], round=0)
     assert [(one.text, one.answers, one.score) for one in found] == [(o.text, o.answers, o.score) for o in expected]
     assert "out of memory: the adapters of 2 and 2 self-edits by turns" in caplog.text
 
@@ -218,11 +219,12 @@ def test_a_run_under_ulimit_ends_as_without(tmp_path):
         "import os, sys, resource, psutil, torch, seal_lightning.fit.module, seal_lightning.fit.trainer, transformers;"
         "from seal_lightning.models.random_models import build_tiny;"
         "from seal_lightning.inner_loop.loop import InnerLoop;"
+        "from seal_lightning.policy.policy import Policy;"
         "from seal_lightning.types import AdapterJob, TrainingSequence;"
         "model, tokenizer = build_tiny('llama'); model.requires_grad_(False);"
         "loop = InnerLoop(rank=512, target_modules='all-linear', epochs=1, max_adapters=16, learning_rate=1e-3);"
         "jobs = [AdapterJob((TrainingSequence('a lamp of copper ' + str(n)),), seed=n) for n in range(16)];"
-        "loop.adapt(model, tokenizer, jobs[:1]);"
+        "loop.adapt(Policy(model, tokenizer, chat=False), jobs[:1]);"
         "used = psutil.Process().memory_info().vms;"
         "each = 4 * loop._bank(model, jobs, slots=1, trainable=False).parameters.numel();"
         "print(chr(10) + 'ready', file=sys.stderr, flush=True);"
@@ -230,7 +232,7 @@ def test_a_run_under_ulimit_ends_as_without(tmp_path):
         "child or resource.setrlimit(resource.RLIMIT_AS, (used + 45 * each, -1));"
         "ended = int(child and os.waitpid(child, 0)[1] != 0);"
         "child and print(chr(10) + 'without', file=sys.stderr, flush=True);"
-        "trained = loop.adapt(model, tokenizer, jobs);"
+        "trained = loop.adapt(Policy(model, tokenizer, chat=False), jobs);"
         "print([round(stats.loss, 4) for stats in trained.stats], flush=True); sys.exit(ended)"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -134,7 +134,7 @@ def test_adapters_together_equal_plain_peft_on_the_quantised_base(saved, kind):
     model, tokenizer = load(saved(kind))
     generate(Policy(model, tokenizer, chat=False), [[5, 6, 7]], max_new_tokens=2)  # answering must not cost gradients
     work = jobs(3)
-    trained = LOOP.adapt(model, tokenizer, work)
+    trained = LOOP.adapt(Policy(model, tokenizer, chat=False), work)
     assert len(trained.bank.targets) == 14
     for number, job in enumerate(work):
         alone = trained_alone(saved(kind), job)

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ from seal_lightning.commands.standalone import (
 from seal_lightning.data import units
 from seal_lightning.data.documents import STDIN, Document, Documents, read_sources
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
+from seal_lightning.e_step.own_queries import OwnQueryStep
 from seal_lightning.errors import ConfigError, DivergedError
 from seal_lightning.files.bounded import parse_json, read_stdin
 from seal_lightning.files.saving import save_text, tidy
@@ -56,9 +57,10 @@ from seal_lightning.policy.policy import Policy
 from seal_lightning.processes.stopping import StopSignals, work_begins
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import is_begun
-from seal_lightning.results.accuracy import render_usage, total_usage
+from seal_lightning.results.averages import say_interval
 from seal_lightning.results.left_out import DIVERGED, MISSING, render_left_out, total_left_out
-from seal_lightning.results.markdown import table
+from seal_lightning.results.table import Table, to_markdown
+from seal_lightning.results.usage import render_usage, total_usage
 from seal_lightning.sharing import base_of_source
 from seal_lightning.sharing.hub import Export, add_hub, destination_of, upload
 from seal_lightning.stamps.run import save_record
@@ -102,13 +104,20 @@ def main(args: Sequence[str]) -> None:
         passage_chars=options.passage_chars,
         strict=options.strict,
     )
-    module: SEALModule = options.model
-    writing = Writing(options.learn, raced_for(module.plan, options.keep), options.keep)
+    writing = _writing(options)
     with nullcontext() if options.dry_run else open_folder(output, "adapt", resume=options.resume):
         written = _work(parser, settings, options, read, writing, output)
     if destination is not None:
         for address in upload(destination, _exports(output, written, merged=options.merged)):
             Screen().line(f"uploaded: {address}")
+
+
+def _writing(options: Any) -> Writing:
+    module: SEALModule = options.model
+    plan = raced_for(module.e_step.plan, options.keep)
+    own = module.step_for(replace(plan, queries="own")) if plan.score_by == "queries" else None
+    assert own is None or isinstance(own, OwnQueryStep)
+    return Writing(options.learn, module.step_for(plan), own, options.keep)
 
 
 def _exports(output: Path, names: Sequence[str], *, merged: bool) -> list[Export]:
@@ -205,20 +214,19 @@ def _adapt(
     *,
     check_stop: Callable[[], None],
 ) -> list[str]:
-    screen, e_step, documents = Screen(), module.e_step, read.documents
+    screen, e_step, documents = Screen(), writing.e_step, read.documents
     stamp, allowed = fingerprint(policy.model), rules(other_versions=options.allow_other_versions)
     passages = [passage for document in documents for passage in document.passages]
     unread = f"; {read.unread} files left out" if read.unread else ""
     screen.line(f"{_count(documents, 'document')}, {_count(passages, 'passage')}{unread}")
     rollouts: list[Rollout] = []
-    seen = make_stamp(e_step, writing.plan, [passages], chat=policy.chat_stamp, base=stamp, policy="")
+    seen = make_stamp(e_step, [passages], chat=policy.chat_stamp, base=stamp, policy="")
     seen |= {"rewarded": writing.rewarded, "contexts_per_unit": options.contexts_per_unit}
     depends = _depends(options, module, seen, tokenizer_digest(policy.tokenizer))
     save_record(output, check_record(output, depends, begun=_was_begun(output), rules=allowed))
     if writing.learn == "edits":
         work = units(passages, options.contexts_per_unit)
         rollouts = write_edits(
-            e_step,
             policy,
             documents,
             writing,
@@ -419,19 +427,19 @@ def _lessons(adapters: Sequence[Adapted]) -> list[Lesson]:
 
 def _table(documents: Sequence[Document], columns: dict[str, Measured]) -> str:
     rows = [
-        [
+        (
             markdown_cell(document.context.title or document.id, 60),
             str(len(document.context.queries)),
             *(_cell(found, document.id) for found in columns.values()),
-        ]
+        )
         for document in documents
     ]
     names = [document.id for document in documents]
     scores = [score_of({**columns["before"], **found}, names) for found in columns.values()]  # diverged: as before
     queries = sum(len(document.context.queries) for document in documents)
-    rows.append(["mean", str(queries), *(f"{one.mean:.3f}" for one in scores)])
-    rows.append(["95 % interval", "", *(f"{one.low:.3f} – {one.high:.3f}" for one in scores)])
-    return table(["document", "queries", *columns], rows)
+    rows.append(("mean", str(queries), *(f"{one.mean:.3f}" for one in scores)))
+    rows.append(("95 % interval", "", *(say_interval(one.low, one.high, one.documents) for one in scores)))
+    return to_markdown(Table("", ("document", "queries", *columns), tuple(rows)))
 
 
 def _cell(found: Measured, document: str) -> str:

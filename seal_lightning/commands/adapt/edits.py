@@ -16,13 +16,15 @@ from typing import Literal
 
 from seal_lightning.data import units
 from seal_lightning.data.documents import Document
-from seal_lightning.e_step.step import NO_OWN_QUERY, EStep, Plan
+from seal_lightning.e_step.own_queries import NO_OWN_QUERY, OwnQueryStep
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Report
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import Journal
-from seal_lightning.results.accuracy import group_by_context
+from seal_lightning.results.averages import by_context as group_by_context
 from seal_lightning.tasks import Task
 from seal_lightning.types import Context, Directives, Rollout, TrainingSequence
 
@@ -35,13 +37,20 @@ class Writing:
 
     Attributes:
         learn: `edits`, or `passage` alone, for which nothing is written.
-        plan: Edits and repeats a passage.
+        e_step: Writes them, and rewards them by the passages' queries or by a rubric.
+        own: Rewards them by queries that a model writes, where a passage has none; None with a rubric.
         keep: Edits of each passage that are trained on; None takes all of them, so that none needs a reward.
     """
 
     learn: Learn
-    plan: Plan
+    e_step: EStep
+    own: OwnQueryStep | None
     keep: int | None
+
+    @property
+    def plan(self) -> Plan:
+        """Edits and repeats a passage."""
+        return self.e_step.plan
 
     @property
     def rewarded(self) -> bool:
@@ -87,7 +96,6 @@ def raced_for(plan: Plan, keep: int | None) -> Plan:
 
 
 def write_edits(
-    e_step: EStep,
     policy: Policy,
     documents: Sequence[Document],
     writing: Writing,
@@ -108,24 +116,24 @@ def write_edits(
         for unit in left:
             check_stop()
             with screen.phases() as report:
-                journal.append(unit, _unit(e_step, policy, work[unit], writing, report))
+                journal.append(unit, _unit(policy, work[unit], writing, report))
             advance(1)
     return list(chain.from_iterable(journal.units[unit] for unit in range(len(work))))
 
 
-def _unit(e_step: EStep, policy: Policy, unit: Sequence[Context], writing: Writing, report: Report) -> list[Rollout]:
+def _unit(policy: Policy, unit: Sequence[Context], writing: Writing, report: Report) -> list[Rollout]:
+    e_step = writing.e_step
     if not writing.rewarded:
-        return e_step.write_edits(policy, unit, plan=writing.plan, round=0, report=report)
-    if writing.plan.score_by == "rubric":
-        return e_step.run(policy, unit, plan=writing.plan, round=0, report=report)
+        return e_step.write_edits(policy, unit, round=0, report=report)
+    if writing.own is None:
+        return e_step.run(policy, unit, round=0, report=report)
     known = [context for context in unit if context.queries and writing.plan.queries == "data"]
     others = [context for context in unit if context not in known]
-    found = e_step.run(policy, known, plan=writing.plan, round=0, report=report) if known else []
-    own = replace(writing.plan, queries="own")
-    found += e_step.run(policy, others, plan=own, round=0, report=report) if others else []
+    found = e_step.run(policy, known, round=0, report=report) if known else []
+    found += writing.own.run(policy, others, round=0, report=report) if others else []
     by_context = group_by_context(found)
     unasked = [c for c in unit if all(rollout.reason == NO_OWN_QUERY for rollout in by_context[c.id])]
-    plain = e_step.write_edits(policy, unasked, plan=writing.plan, round=0, report=report) if unasked else []
+    plain = e_step.write_edits(policy, unasked, round=0, report=report) if unasked else []
     by_context |= group_by_context(plain)
     return [rollout for context in unit for rollout in by_context[context.id]]
 

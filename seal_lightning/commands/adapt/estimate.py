@@ -20,7 +20,7 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.screen import duration
-from seal_lightning.results.markdown import table
+from seal_lightning.results.table import Table, to_markdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def estimate(
     """
     passages = [passage for document in documents for passage in document.passages]
     queries = sum(len(document.context.queries) for document in documents)
-    trials, own = writing.plan.edits * writing.plan.repeats, e_step.questioner.count
+    trials, own = writing.plan.edits * writing.plan.repeats, writing.own.query_writer.count if writing.own else 0
     is_tried = writing.learn == "edits" and writing.rewarded and writing.plan.score_by == "queries"
     asked = sum(len(passage.queries) or own for passage in passages) * (trials + 1) if is_tried else 0
     trial = try_out(
@@ -92,10 +92,10 @@ def estimate(
         steps.append(Step("final adapters", amount, tokens, tokens * speeds[-1].per_token))
     if queries:
         steps.append(_asking("scores before and after", queries * (1 + len(loops)), trial))
-    rows = [[one.name, one.amount, f"{one.tokens:,.0f}", duration(one.seconds)] for one in steps]
+    rows = [(one.name, one.amount, f"{one.tokens:,.0f}", duration(one.seconds)) for one in steps]
     seconds = sum(one.seconds for one in steps)
-    rows.append(["together", "", f"{sum(one.tokens for one in steps):,.0f}", duration(seconds)])
-    text = table(["", "amount", "tokens", "time"], rows)
+    rows.append(("together", "", f"{sum(one.tokens for one in steps):,.0f}", duration(seconds)))
+    text = to_markdown(Table("", ("", "amount", "tokens", "time"), tuple(rows)))
     return f"{text}\n\n{_assumed(trial, speeds)}\n{_memory(e_step, policy)}"
 
 

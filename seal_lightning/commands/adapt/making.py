@@ -287,7 +287,7 @@ def _train_and_measure(place: Workplace, group: Sequence[Adapted], before: Measu
             measured.append(None)
             continue
         mine = {d.id: one for (owner, d), one in zip(asked, scored, strict=True) if owner == job and one.answers}
-        losses = inner_loop.losses(place.policy.model, place.policy.tokenizer, trained, job, jobs[job])
+        losses = inner_loop.losses(place.policy, trained, job, jobs[job])
         _write(place, adapted, bank_lora(trained.bank, job), trained.stats[job], before, mine, losses=losses)
         measured.append(mine)
     state.unlink(missing_ok=True)
@@ -298,11 +298,10 @@ def _diverged(
     place: Workplace, trained: TrainedBank, jobs: Sequence[AdapterJob], inner_loop: InnerLoop
 ) -> dict[int, str]:
     """Why adapters must not be written, by job."""
-    model, tokenizer = place.policy.model, place.policy.tokenizer
     return {
         job: trained.stats[job].diverged or "what it makes of its own training text is not finite"
         for job, learnt in enumerate(jobs)
-        if not inner_loop.is_sound(model, tokenizer, trained, job, learnt)
+        if not inner_loop.is_sound(place.policy, trained, job, learnt)
     }
 
 
@@ -375,7 +374,7 @@ def _write(
     missing = added(
         [
             {TRUNCATED: stats.truncated, SKIPPED: stats.skipped},
-            {LONGEST: adapted.inner_loop.longest(place.policy.tokenizer, adapted.job) if stats.truncated else 0},
+            {LONGEST: adapted.inner_loop.longest(place.policy, adapted.job) if stats.truncated else 0},
             {ANSWERS: sum(one.cut for one in measured.values())},
         ]
     )

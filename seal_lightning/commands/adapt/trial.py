@@ -18,6 +18,7 @@ import torch
 
 from seal_lightning.commands.adapt.edits import Writing
 from seal_lightning.data.documents import Document
+from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
 from seal_lightning.policy.policy import Policy
@@ -80,9 +81,9 @@ def try_out(
     edit_tokens, per_written, texts, sequences = 0.0, 0.0, 0, e_step.task.passage_sequences(passages[0])
     if writing.learn == "edits":
         here = isinstance(e_step.sampler, LocalSampler)
-        plan = writing.plan if here else replace(writing.plan, edits=min(OUTSIDE_EDITS, writing.plan.edits))
+        few = replace(e_step, plan=Plan(edits=min(OUTSIDE_EDITS, writing.plan.edits), repeats=1))
         some = passages[:unit] if here else passages[:1]
-        edits, seconds = _timed(lambda: e_step.write_edits(policy, some, plan=plan, round=0))
+        edits, seconds = _timed(lambda: (e_step if here else few).write_edits(policy, some, round=0))
         counts = [edit.tokens.get("edit", 0) for edit in edits]
         edit_tokens, per_written, texts = fmean(counts), seconds / max(1, sum(counts)), len(counts)
         parsed = e_step.task.parse(edits[0].text, passages[0]).training_sequences
@@ -126,9 +127,7 @@ def training_speed(
         moments.append(time.perf_counter())
 
     started = time.perf_counter()
-    trained = replace(loop, epochs=1).adapt(
-        policy.model, policy.tokenizer, jobs, on_step=note, until=[STEPS] * together
-    )
+    trained = replace(loop, epochs=1).adapt(policy, jobs, on_step=note, until=[STEPS] * together)
     return Speed(_per_token(trained, moments, started), together, batch)
 
 

@@ -18,7 +18,7 @@ from seal_lightning.commands.fit import set_log_level
 from seal_lightning.commands.standalone import add_model, load_policy, open_folder, rules, write_settings
 from seal_lightning.data import Reader
 from seal_lightning.data.detect import reader_for
-from seal_lightning.e_step.step import Plan
+from seal_lightning.e_step.plan import Plan
 from seal_lightning.errors import ConfigError, Stopped, check_count
 from seal_lightning.files.saving import save_text, tidy
 from seal_lightning.fit.module import SEALModule
@@ -34,12 +34,13 @@ from seal_lightning.results.retention import (
     RetentionMatrix,
     Stream,
     average,
+    matrix_table,
     read_matrices,
-    render_matrix,
-    render_summary,
+    summary_table,
     to_official,
     write_matrices,
 )
+from seal_lightning.results.table import to_markdown
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import Context
 
@@ -187,7 +188,7 @@ def _data(options: Any) -> Data:
 
 def _plan(options: Any) -> Plan:
     """How an edit is chosen; a single one races against none."""
-    plan: Plan = options.model.plan
+    plan: Plan = options.model.e_step.plan
     racing = plan.racing if options.best_of > 1 else None
     return replace(plan, edits=options.best_of, passage_only=False, written=False, racing=racing)
 
@@ -238,8 +239,7 @@ def _run(
     origin = {"base": fingerprint(policy.model), "tokenizer": tokenizer_digest(policy.tokenizer)}
     screen, signals = Screen(), StopSignals()
     runner = StreamRunner(
-        e_step=module.e_step,
-        plan=plan,
+        e_step=module.step_for(plan),
         updates=UPDATES[options.combine](policy),
         unrelated=data.unrelated,
         origin=origin,
@@ -308,14 +308,14 @@ def _finish(matrices: Sequence[RetentionMatrix], output: Path, heatmap: str | No
     for matrix in matrices:
         text = json.dumps(to_official(matrix), indent=2) + "\n"
         save_text(output / "official" / f"{matrix.name}.json", text)
-    sections = [f"## {matrix.name}\n\n{render_matrix(matrix)}\n" for matrix in matrices]
-    summary = render_summary(matrices)
+    sections = [f"## {matrix.name}\n\n{to_markdown(matrix_table(matrix))}\n" for matrix in matrices]
+    summary = to_markdown(summary_table(matrices))
     text = f"# Retention\n\nAccuracies in percent.\n\n{summary}\n\n" + "\n".join(sections)
     text += f"\n{MISSING} {missing}.\n" if missing else ""
     save_text(output / "retention.md", text)
     drawn = heatmap or str(output / "retention.svg")
     write_file("--heatmap", drawn, heat_map(matrices), unlike=[])
-    print(f"{render_matrix(matrices[0])}\n\n{summary}", flush=True)
+    print(f"{to_markdown(matrix_table(matrices[0]))}\n\n{summary}", flush=True)
     print(f"saved: {output / FILE}, retention.md, {drawn}, official/ (the authors' form), streams/ (every adapter)")
     print(f"next: seal report {output}")
 
@@ -323,8 +323,8 @@ def _finish(matrices: Sequence[RetentionMatrix], output: Path, heatmap: str | No
 def _show(options: Any) -> None:
     path = Path(options.show).expanduser()
     matrices = read_matrices(path)
-    parts = [f"{matrix.name}\n\n{render_matrix(matrix)}" for matrix in matrices]
-    print("\n\n".join([*parts, render_summary(matrices)]))
+    parts = [f"{matrix.name}\n\n{to_markdown(matrix_table(matrix))}" for matrix in matrices]
+    print("\n\n".join([*parts, to_markdown(summary_table(matrices))]))
     if options.heatmap:
         write_file("--heatmap", options.heatmap, heat_map(matrices), unlike=[path])
         print(f"saved: {options.heatmap}")

@@ -22,7 +22,7 @@ from seal_lightning.commands.continual.countermeasure import Countermeasure, Lea
 from seal_lightning.commands.continual.updates import Updates
 from seal_lightning.commands.standalone import check_record, open_journal, rules
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError, JournalError, ModelError
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.digests import KEY, digests_of, recorded_in
@@ -86,8 +86,7 @@ class StreamRunner:
     """Runs streams with the same settings.
 
     Attributes:
-        e_step: Its parts write, train and ask.
-        plan: Self-edits a context, and their repeats where there are several to choose from.
+        e_step: Writes, trains and asks; its plan says how many self-edits a context and how many repeats.
         updates: The policy, and how it grows.
         unrelated: Contexts whose queries are asked after every step.
         origin: What else the result depends on, such as the base model, as JSON values.
@@ -98,7 +97,6 @@ class StreamRunner:
     """
 
     e_step: EStep
-    plan: Plan
     updates: Updates
     unrelated: Sequence[Context]
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -130,9 +128,8 @@ class StreamRunner:
         """What a stream depends on."""
         policy = self.updates.policy
         units = [route.contexts, self.unrelated]
-        found = make_stamp(
-            replace(self.e_step, seed=route.seed), self.plan, units, chat=policy.chat_stamp, base="", policy=""
-        )
+        e_step = replace(self.e_step, seed=route.seed)
+        found = make_stamp(e_step, units, chat=policy.chat_stamp, base="", policy="")
         combine = type(self.updates).__name__
         measure = {"countermeasure": describe(countermeasure), **code_of(countermeasure)}
         return {**found, **self.origin, "combine": combine, **measure}
@@ -210,9 +207,8 @@ class _Run:
     def _rollouts(self, number: int, context: Context) -> Sequence[Rollout]:
         """The step's self-edits, scored where there are several; from the journal where they are there."""
         if number not in self.journal.units:
-            plan = self.runner.plan
-            verb = self.e_step.run if plan.edits > 1 else self.e_step.write_edits
-            found = verb(self.policy, [context], plan=plan, round=number, report=self.runner.report)
+            verb = self.e_step.run if self.e_step.plan.edits > 1 else self.e_step.write_edits
+            found = verb(self.policy, [context], round=number, report=self.runner.report)
             self.journal.append(number, found)
         return self.journal.units[number]
 
@@ -226,11 +222,11 @@ class _Run:
         sequences = self.countermeasure.sequences(edit.training_sequences, self.learnt, seed=seed)
         regulariser = self.countermeasure.regulariser(self.policy, self.learnt, seed=seed)
         loop, job = self.e_step.inner_loop, AdapterJob(sequences, seed=rollout.seed, directives=edit.applied)
-        trained = loop.adapt(self.policy.model, self.policy.tokenizer, [job], regulariser=regulariser)
+        trained = loop.adapt(self.policy, [job], regulariser=regulariser)
         (stats,) = trained.stats
-        longest = loop.longest(self.policy.tokenizer, job) if stats.truncated else 0
+        longest = loop.longest(self.policy, job) if stats.truncated else 0
         missing = {TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest}
-        if loop.is_sound(self.policy.model, self.policy.tokenizer, trained, 0, job):
+        if loop.is_sound(self.policy, trained, 0, job):
             lora = self.countermeasure.finish(bank_lora(trained.bank, 0), self.learnt, policy=self.policy)
             if all_finite(lora.state.values()):
                 return lora, missing
