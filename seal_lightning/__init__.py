@@ -53,10 +53,12 @@ if TYPE_CHECKING:  # where each name lies: for type checkers, and for `_homes`
     from seal_lightning.hooks import EditFilter, SEALCallback
     from seal_lightning.inner_loop.loop import InnerLoop
     from seal_lightning.m_step.batches import MStep
+    from seal_lightning.m_step.training import FineTuning
     from seal_lightning.models.loading import ModelSource, load_model
     from seal_lightning.policy.policy import Policy
     from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
     from seal_lightning.records.journal import read_rollouts
+    from seal_lightning.round import run_round
     from seal_lightning.sampling import (
         Answerer,
         Answers,
@@ -91,8 +93,8 @@ __all__ = [  # noqa: RUF022, by subject
     # a run
     "SEALModule", "SEALTrainer", "SEALDataModule", "Reader", "Executor", "LocalExecutor", "RayExecutor",
     # one round, step by step
-    "ModelSource", "load_model", "Policy", "TunedPolicy", "PolicyTuning", "EStep", "Plan", "InnerLoop", "MStep",
-    "derive_seed",
+    "run_round", "ModelSource", "load_model", "Policy", "TunedPolicy", "PolicyTuning", "EStep", "Plan", "InnerLoop",
+    "MStep", "FineTuning", "derive_seed",
     # what passes between the steps
     "Context", "Query", "Prompt", "SelfEdit", "TrainingSequence", "Directives", "AdapterJob", "Rollout",
     "EditOutcome", "RolloutGroup",

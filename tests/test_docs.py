@@ -12,6 +12,7 @@ import json
 import re
 import shlex
 import sys
+import textwrap
 import tomllib
 import warnings
 from contextlib import suppress
@@ -319,6 +320,12 @@ def test_each_program_runs(folder, monkeypatch, examples, program):
     names = {}
     exec(compile(program, "docs", "exec"), names)
     assert len([value for value in names.values() if isinstance(value, PeftModel)]) == len(adapters)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/explanation.md"])
+def test_the_round_that_a_page_shows_is_the_code(page):
+    (block,) = blocks("py", WRITTEN[page])
+    assert textwrap.indent(block, "    ") in (ROOT / "seal_lightning" / "round.py").read_text(encoding="utf-8")
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------

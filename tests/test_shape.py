@@ -5,10 +5,14 @@ written beside its name; a limit that is passed says that something wants to be 
 """
 
 import ast
+import inspect
 import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable
+from functools import reduce
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -108,6 +112,31 @@ def test_one_class_name_is_one_thing() -> None:
 
 def test_few_files_lie_beside_the_rooms() -> None:
     assert len(list((ROOT / "seal_lightning").glob("*.py"))) <= FILES_AT_THE_ROOT
+
+
+# The calls from a round to an optimizer step; CONTRIBUTING.md lists them.
+HOPS = (
+    "round:run_round",
+    "e_step.step:EStep.run",
+    "e_step.trials:AllTrials.run",
+    "inner_loop.loop:InnerLoop.adapt",
+    "inner_loop.slots:BankTraining.run",
+    "inner_loop.bank:AdapterBank.step",
+)
+
+
+def source_of(hop: str) -> str:
+    """The source of `module:Class.method` or `module:function`."""
+    module, _, names = hop.partition(":")
+    return inspect.getsource(reduce(getattr, names.split("."), import_module(f"seal_lightning.{module}")))
+
+
+def test_five_calls_lead_from_a_round_to_an_optimizer_step() -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for caller, called in pairwise(HOPS):
+        assert f".{called.rpartition('.')[2]}(" in source_of(caller)
+    for module, _, name in (hop.partition(":") for hop in HOPS):
+        assert f"| `{name}` | `{module.replace('.', '/')}.py` |" in contributing
 
 
 # -- the rules complain ------------------------------------------------------------------------------------------------
