@@ -250,6 +250,7 @@ class Launch:
 
 
 def _rank(arguments: list[str], rank: int, ranks: int, port: int, log: Path, largest: int | None) -> None:
+    sys.argv = ["seal", *arguments]
     sys.stdout = sys.stderr = log.open("a", buffering=1)
     os.dup2(sys.stdout.fileno(), 1)
     os.dup2(sys.stdout.fileno(), 2)
