@@ -107,7 +107,7 @@ class Reward:
 
 
 def writable(terms: RewardOption) -> RewardOption:
-    """The same reward as a configuration can hold it: there, a term with options is no key of a mapping."""
+    """The reward in a form that YAML can hold, where a term with options cannot be the key of a mapping."""
     if isinstance(terms, Mapping) and any(isinstance(term, RewardTerm) for term in terms):
         return [Weighted(term, weight) for term, weight in terms.items()]
     return terms

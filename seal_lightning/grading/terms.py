@@ -166,7 +166,7 @@ def as_term(given: str | Callable[[Rollout], float]) -> RewardTerm:
     """The term that a user names or passes: a built-in one's name, an import path, a class, instance or function.
 
     Raises:
-        ConfigError: It is nothing of the kind.
+        ConfigError: The value is none of these.
     """
     if isinstance(given, RewardTerm):
         return given

@@ -147,7 +147,7 @@ def add_units(units: dict[int, list[Rollout]], path: Path, more: Mapping[int, li
     """Add the units of another file of the same journal.
 
     Raises:
-        JournalError: It has a unit that is there already, with other rollouts.
+        JournalError: A unit is there already, with other rollouts.
     """
     for unit, rollouts in more.items():
         if unit in units and not same_unit(units[unit], rollouts):

@@ -54,16 +54,16 @@ class ArcTask(Task):
     Args:
         grids: How grids are written: `digits`, `spaced` (digits with spaces), or `letters` (with spaces; where the
             tokenizer takes several digits together, as that of Llama 3).
-        votes: In how many ways a test is asked, as it stands and turned or mirrored; the most frequent answer counts,
-            and the second is a second try. 1 asks once.
+        votes: Number of ways in which a test is asked, as it stands and turned or mirrored; the most frequent answer
+            counts, and the next one is a second try. 1 asks once.
         limits: Limits of the learning rate and the epochs that are applied.
         max_steps: An edit that asks for more optimizer steps is rejected (paper: 375).
         max_puzzles: Most training puzzles of an edit (paper: 250).
         colour_permutations: Copies of each training puzzle with other colours.
         example_permutations: Copies of each with its demonstrations in another order.
         batch_size: Training puzzles a step (paper: 2).
-        schedule: Of the learning rate (paper: cosine).
-        instruction: The request to the policy in words of your own; null is the built-in one.
+        schedule: Schedule of the learning rate (paper: cosine).
+        instruction: The request to the policy in your own words; null takes the built-in one.
     """
 
     def __init__(
