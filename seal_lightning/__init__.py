@@ -53,11 +53,13 @@ if TYPE_CHECKING:  # where each name lies: for type checkers, and for `_homes`
     from seal_lightning.hooks import EditFilter, SEALCallback
     from seal_lightning.inner_loop.loop import InnerLoop
     from seal_lightning.m_step.batches import MStep
+    from seal_lightning.m_step.selection import best_of, group_rollouts
     from seal_lightning.m_step.training import FineTuning
     from seal_lightning.models.loading import ModelSource, load_model
     from seal_lightning.policy.policy import Policy
     from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
-    from seal_lightning.records.journal import read_rollouts
+    from seal_lightning.records.journal import read_fit, read_rollouts, read_validations
+    from seal_lightning.results.table import Table
     from seal_lightning.round import run_round
     from seal_lightning.sampling import (
         Answerer,
@@ -94,7 +96,7 @@ __all__ = [  # noqa: RUF022, by subject
     "SEALModule", "SEALTrainer", "SEALDataModule", "Reader", "Executor", "LocalExecutor", "RayExecutor",
     # one round, step by step
     "run_round", "ModelSource", "load_model", "Policy", "TunedPolicy", "PolicyTuning", "EStep", "Plan", "InnerLoop",
-    "MStep", "FineTuning", "derive_seed",
+    "MStep", "FineTuning", "best_of", "group_rollouts", "derive_seed",
     # what passes between the steps
     "Context", "Query", "Prompt", "SelfEdit", "TrainingSequence", "Directives", "AdapterJob", "Rollout",
     "EditOutcome", "RolloutGroup",
@@ -109,8 +111,8 @@ __all__ = [  # noqa: RUF022, by subject
     "Retention", "RolloutTable", "Trackers", "Tracker",
     # learning passages one after another
     "Countermeasure",
-    # afterwards
-    "read_rollouts",
+    # after a run
+    "read_fit", "read_validations", "read_rollouts", "Table",
     # errors
     "SealError", "ConfigError", "DataError", "ModelError", "RetryableError",
     "__version__",
