@@ -12,7 +12,7 @@ from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import Answer, checked
 from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Clock, Report
+from seal_lightning.progress.clock import Clock, Report, silent
 from seal_lightning.sampling import PolicyWriter
 from seal_lightning.types import Context
 
@@ -59,7 +59,7 @@ def ask_closed_book(
     *,
     jobs: Sequence[int | None] | None = None,
     trained: TrainedBank | None = None,
-    report: Report = lambda progress: None,
+    report: Report = silent,
     on_diverged: Callable[[int], None] = lambda place: None,
 ) -> list[Answered]:
     """Ask the queries of every context, and grade the answers.

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
-from seal_lightning.e_step.carriers import Attempt, Grades
-from seal_lightning.e_step.rollouts import to_rollout
+from seal_lightning.e_step.carriers import Attempt, Grades, Tried
+from seal_lightning.e_step.rollouts import rollouts_of
 from seal_lightning.e_step.step import EStep
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
@@ -20,7 +21,7 @@ from seal_lightning.grading import Answer, Grader, checked, new_content_recall
 from seal_lightning.grading.scripts import asks, count_words
 from seal_lightning.grading.words import content_words, words
 from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Clock, Report
+from seal_lightning.progress.clock import Report, silent
 from seal_lightning.results.left_out import QUERIES, added
 from seal_lightning.sampling import PolicyWriter
 from seal_lightning.stamps.arguments import Remembers
@@ -218,49 +219,37 @@ class OwnQueryStep(EStep):
 
     query_writer: QueryWriter = field(default_factory=QueryWriter)
 
-    def run(
-        self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = lambda progress: None
-    ) -> list[Rollout]:
+    def run(self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent) -> list[Rollout]:
         """Write queries, and roll out those contexts of which any passed the filters; the others' edits are rejected.
 
         Nothing is written about those others: no query could score it.
         """
-        clock = Clock(report)
-        with clock.phase("questions", len(contexts)) as advance:
+        unit = self.begin(policy, contexts, round, report)
+        with unit.clock.phase("questions", len(contexts)) as advance:
             written = self.query_writer.write(
                 contexts, policy=PolicyWriter(policy), grader=self.grader, on_wait=lambda: advance(0)
             )
             advance(len(contexts))
         asked = [replace(context, queries=own.queries) for context, own in zip(contexts, written, strict=True)]
-        able = [context for context in asked if context.queries]
-        by_context = {context.id: self._unasked(context, round) for context in asked if not context.queries}
-        for rollout in super().run(policy, able, round=round, report=report) if able else ():
-            by_context.setdefault(rollout.context_id, []).append(rollout)
-        count = sum(map(len, by_context.values()))
-        share = {phase: spent / max(1, count) for phase, spent in clock.seconds.items()}
+        unasked = [attempt for context in asked if not context.queries for attempt in self._unasked(context)]
+        rollouts = rollouts_of(unit, Tried(unasked, [None] * len(unasked)), [Grades()] * len(unasked), self.reward)
+        if able := [context for context in asked if context.queries]:
+            rollouts += super().run(policy, able, round=round, report=report)
+        by_context: dict[str, list[Rollout]] = {context.id: [] for context in contexts}
+        for rollout in rollouts:
+            by_context[rollout.context_id].append(rollout)
+        share = {phase: spent / max(1, len(rollouts)) for phase, spent in unit.clock.seconds.items()}
         return [
             _with_writing(rollout, own if number == 0 else WrittenQueries(()), share)
             for context, own in zip(contexts, written, strict=True)
             for number, rollout in enumerate(by_context[context.id])
         ]
 
-    def _unasked(self, context: Context, round: int) -> list[Rollout]:
-        """The rollouts of a context of which no query is left."""
-        repeats = 1 if self.plan.racing else self.plan.repeats
-        edit = SelfEdit(text="", reason=NO_OWN_QUERY)
-        return [
-            to_rollout(
-                Attempt(context, "edit", index, repeat, 0, "", edit),
-                None,
-                Grades(),
-                baseline=None,
-                round=round,
-                first=False,
-                seconds={},
-            )
-            for index in range(self.plan.edits)
-            for repeat in range(repeats)
-        ]
+    def _unasked(self, context: Context) -> list[Attempt]:
+        """The attempts on a context of which no query is left."""
+        edit, repeats = SelfEdit(text="", reason=NO_OWN_QUERY), 1 if self.plan.racing else self.plan.repeats
+        numbers = product(range(self.plan.edits), range(repeats))
+        return [Attempt(context, "edit", index, repeat, 0, "", edit) for index, repeat in numbers]
 
 
 def _with_writing(rollout: Rollout, own: WrittenQueries, seconds: Mapping[str, float]) -> Rollout:
@@ -269,7 +258,7 @@ def _with_writing(rollout: Rollout, own: WrittenQueries, seconds: Mapping[str, f
     dropped = {f"{QUERIES}{reason}": count for reason, count in own.dropped.items()}
     return replace(
         rollout,
-        seconds={**seconds, **rollout.seconds},
+        seconds={**rollout.seconds, **seconds},
         usage={**rollout.usage, **usage},
         left_out=added([dropped, rollout.left_out]),
     )

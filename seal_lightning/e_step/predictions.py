@@ -15,7 +15,7 @@ from seal_lightning.e_step.carriers import Grades
 from seal_lightning.e_step.rollouts import rollouts_of
 from seal_lightning.e_step.step import EStep
 from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Report
+from seal_lightning.progress.clock import Report, silent
 from seal_lightning.tasks import Task
 from seal_lightning.types import Context, Prediction, Rollout
 
@@ -30,9 +30,7 @@ class WritingStep(EStep):
 
     predict: str = "edits"
 
-    def run(
-        self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = lambda progress: None
-    ) -> list[Rollout]:
+    def run(self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent) -> list[Rollout]:
         """Sample and parse self-edits; the rollouts have no answers and no reward."""
         return self.write_edits(policy, contexts, round=round, report=report)
 
@@ -40,9 +38,7 @@ class WritingStep(EStep):
 class AnsweringStep(EStep):
     """An E-step that answers and scores nothing, so its queries need no golds."""
 
-    def run(
-        self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = lambda progress: None
-    ) -> list[Rollout]:
+    def run(self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent) -> list[Rollout]:
         """Adapt to self-edits and answer; the rollouts have answers with and without an adapter, and no reward."""
         unit = self.begin(policy, contexts, round, report)
         baselines = self.baselines(unit)

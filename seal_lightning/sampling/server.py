@@ -30,7 +30,7 @@ from seal_lightning.models.layers import linear_layers
 from seal_lightning.models.lora import LoRA, save_lora, stack
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.answering import Answerer, Answers, Asked
-from seal_lightning.sampling.generation import stop_tokens
+from seal_lightning.sampling.generation import OnDone, quiet, stop_tokens
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, check_sampling, written_sample
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.text.redaction import quoted
@@ -196,10 +196,10 @@ def _changing_nothing(model: Any, rank: int, layers: Collection[str]) -> LoRA:
     return LoRA(state, 1.0)
 
 
-def _received(policy: Policy, prompt: str, text: str) -> str:
-    """What the policy wrote after a formatted prompt, as `Policy.decode` gives it."""
-    said = policy.encoder.without_special(text) if policy.encoder.keeps_markers else text
-    return policy.opened(prompt) + said
+def _received(policy: Policy, prompt: str, written: Written) -> Written:
+    """What the policy wrote after a formatted prompt, with its text as `Policy.decode` gives it."""
+    text = policy.encoder.without_special(written.text) if policy.encoder.keeps_markers else written.text
+    return replace(written, text=policy.opened(prompt) + text)
 
 
 class ServerSampler(Sampler):
@@ -215,9 +215,7 @@ class ServerSampler(Sampler):
     def __init__(
         self, server: AdapterServer, *, temperature: float = 1.0, top_p: float = 0.95, max_new_tokens: int = 1024
     ) -> None:
-        check_sampling(temperature=temperature, top_p=top_p)
-        if max_new_tokens < 1:
-            raise ConfigError(f"sampler.max_new_tokens must be at least 1, got {max_new_tokens}")
+        check_sampling(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
         self.server = server
         self.temperature = temperature
         self.top_p = top_p
@@ -226,9 +224,7 @@ class ServerSampler(Sampler):
     def window(self, policy: Policy) -> int:
         return self.server.window(policy)
 
-    def sample(
-        self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
-    ) -> list[Sample]:
+    def sample(self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: OnDone = quiet) -> list[Sample]:
         with self.server.holding(policy, [policy.learned()], on_wait=lambda: on_done(0)) as (name,):
             written = self.server.continued(
                 policy,
@@ -240,9 +236,10 @@ class ServerSampler(Sampler):
                 seeds=[request.seed for request in requests],
                 on_done=on_done,
             )
+        received = (_received(policy, *pair) for pair in zip((r.prompt for r in requests), written, strict=True))
         return [
-            written_sample(policy, request, _received(policy, request.prompt, one.text).strip(), one.usage, cut=one.cut)
-            for request, one in zip(requests, written, strict=True)
+            written_sample(policy, request, replace(text, text=text.text.strip()))
+            for request, text in zip(requests, received, strict=True)
         ]
 
 
@@ -266,40 +263,26 @@ class ServerAnswerer(Answerer):
         trained: TrainedBank | None,
         *,
         max_new_tokens: int,
-        on_done: Callable[[int], None] = lambda count: None,
+        on_done: OnDone = quiet,
     ) -> list[Answers]:
-        learned, answers = policy.learned(), []
-        for start in range(0, len(asked), self.server.at_once):
-            answers += self._answer(
-                policy, asked[start : start + self.server.at_once], trained, learned, max_new_tokens, on_done
-            )
+        learned, step = policy.learned(), self.server.at_once
+        answers: list[Answers] = []
+        for some in (asked[start : start + step] for start in range(0, len(asked), step)):
+            # without jobs, what the policy has learned is loaded once
+            loras = [_with_job(learned, trained, one.job) for one in some] if trained else [learned]
+            prompts = [policy.format(prompt) for one in some for prompt in one.prompts]
+            with self.server.holding(policy, loras, on_wait=lambda: on_done(0)) as names:
+                named = names if trained else names * len(some)
+                written = self.server.continued(
+                    policy,
+                    prompts,
+                    max_new_tokens=max_new_tokens,
+                    models=[name for name, one in zip(named, some, strict=True) for _ in one.prompts],
+                    on_done=on_done,
+                )
+            given = iter(_received(policy, prompt, text) for prompt, text in zip(prompts, written, strict=True))
+            answers += [_answers(policy, [next(given) for _ in one.prompts]) for one in some]
         return answers
-
-    def _answer(
-        self,
-        policy: Policy,
-        asked: Sequence[Asked],
-        trained: TrainedBank | None,
-        learned: LoRA | None,
-        max_new_tokens: int,
-        on_done: Callable[[int], None],
-    ) -> list[Answers]:
-        """As many as the server holds at a time; without jobs, what the policy has learned is loaded once."""
-        loras = [_with_job(learned, trained, one.job) for one in asked] if trained else [learned]
-        prompts = [policy.format(prompt) for one in asked for prompt in one.prompts]
-        with self.server.holding(policy, loras, on_wait=lambda: on_done(0)) as names:
-            named = names if trained else names * len(asked)
-            written = self.server.continued(
-                policy,
-                prompts,
-                max_new_tokens=max_new_tokens,
-                models=[name for name, one in zip(named, asked, strict=True) for _ in one.prompts],
-                on_done=on_done,
-            )
-        given = (
-            replace(one, text=_received(policy, prompt, one.text)) for prompt, one in zip(prompts, written, strict=True)
-        )
-        return [_answers(policy, [next(given) for _ in one.prompts]) for one in asked]
 
 
 def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None) -> LoRA | None:
@@ -311,5 +294,5 @@ def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None
 
 
 def _answers(policy: Policy, written: Sequence[Written]) -> Answers:
-    texts = tuple(one.text for one in written)
-    return Answers(texts, sum(map(policy.count, texts)), tuple(one.cut for one in written))
+    texts = tuple(answer.text for answer in written)
+    return Answers(texts, sum(map(policy.count, texts)), tuple(answer.cut for answer in written))
