@@ -8,7 +8,7 @@ largest, which draws from the same distribution as the usual multinomial (the Gu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.constrained import SchemaMasks, load_llguidance
 from seal_lightning.sampling.generation import Choose, OnDone, generate_all, is_cut, most_likely, quiet
 from seal_lightning.stamps.arguments import Remembers
-from seal_lightning.types import Context, JsonObject, Prompt, Usage, Written
+from seal_lightning.types import Context, Prompt, Usage, Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class SampleRequest:
     index: int
     seed: int
     message: Prompt = Prompt("")
-    schema: JsonObject | None = field(default=None, hash=False)  # requests are keys of dicts
+    schema: Mapping[str, object] | None = field(default=None, hash=False)  # requests are keys of dicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def check_sampling(*, temperature: float, top_p: float | None, max_new_tokens: i
         raise ConfigError(f"sampler.max_new_tokens must be at least 1, got {max_new_tokens}")
 
 
-def needed_schema(request: SampleRequest) -> JsonObject:
+def needed_schema(request: SampleRequest) -> Mapping[str, object]:
     """The schema that a constrained sampler keeps to. Raises `ConfigError` where the task has none."""
     if request.schema is None:
         raise ConfigError(

@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 from uuid import uuid4
 
 import torch
+from transformers import PreTrainedModel
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, EndpointError, ModelError, SealError
@@ -84,8 +85,8 @@ class AdapterServer(Remembers):
 
         Args:
             policy: What it should hold.
-            rank: Of the largest adapter that it will be sent; 0 where it will be sent none.
-            layers: Which the adapters change, by their names in the plain model.
+            rank: Rank of the largest adapter that it will be sent; 0 if it will be sent none.
+            layers: Layers that the adapters change, by their names in the plain model.
             on_wait: Called about twice a second, and may raise to end it.
 
         Raises:
@@ -108,7 +109,16 @@ class AdapterServer(Remembers):
         return min(self._window, policy.window)
 
     def continued(
-        self, policy: Policy, texts: Sequence[str], *, max_new_tokens: int, models: Sequence[str], **sampling: Any
+        self,
+        policy: Policy,
+        texts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        models: Sequence[str],
+        temperature: float = 0.0,
+        top_p: float | None = None,
+        seeds: Sequence[int] | None = None,
+        on_done: OnDone = quiet,
     ) -> list[Written]:
         """What the server writes after formatted prompts, as `sampling.generation` would: the same tokens go in, the
         same tokens stop a text, and no setting that the model ships applies (repetition penalties, `top_k`).
@@ -130,7 +140,16 @@ class AdapterServer(Remembers):
             request["skip_special_tokens"] = False
         endpoint = self.endpoint.asking(kept=False, **request)
         limits = [min(max_new_tokens, window - len(prompt)) for prompt in prompts]
-        return endpoint.complete(prompts, max_tokens=limits, models=models, may_be_empty=True, **sampling)
+        return endpoint.complete(
+            prompts,
+            max_tokens=limits,
+            temperature=temperature,
+            top_p=top_p,
+            seeds=seeds,
+            models=models,
+            may_be_empty=True,
+            on_done=on_done,
+        )
 
     @property
     def at_once(self) -> int:
@@ -186,7 +205,7 @@ class AdapterServer(Remembers):
                 return
 
 
-def _changing_nothing(model: Any, rank: int, layers: Collection[str]) -> LoRA:
+def _changing_nothing(model: PreTrainedModel, rank: int, layers: Collection[str]) -> LoRA:
     """A LoRA of zeros on one layer of each kind: small, and refused where a real one would be."""
     kinds = {target.name.rpartition(".")[2]: target for target in linear_layers(model) if target.name in layers}
     state: dict[str, torch.Tensor] = {}
