@@ -1,8 +1,8 @@
-"""What `seal predict` does with a unit of work: the E-step without its scores, or without anything but the self-edits.
+"""What `seal predict` does with a unit of work: the E-step without scores, or the self-edits alone.
 
     contexts -> self-edits -> adapters -> answers -> one prediction a query          (arXiv 2506.10943, section 3.1)
 
-The first arrow is all of it where `model.predict` is `edits`; the queries need no known answers where it is `answers`.
+With `model.predict` set to `edits` the first arrow is all of it; with `answers` the queries need no known answers.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from seal_lightning.types import Context, Prediction, Rollout
 
 @dataclass(frozen=True)
 class WritingStep(EStep):
-    """An E-step that writes self-edits, and adapts to none.
+    """An E-step that writes self-edits but does not adapt to them.
 
     Attributes:
-        predict: Tells its journal from that of answers.
+        predict: What is predicted, which tells its journal from that of answers.
     """
 
     predict: str = "edits"
@@ -50,7 +50,7 @@ class AnsweringStep(EStep):
 class UnitRows:
     """What `predict_step` hands to Lightning and its `BasePredictionWriter`s: a unit's rollouts, to iterate over.
 
-    It is no sequence, since Lightning would copy the rollouts in one, to move the tensors that they do not hold.
+    Not a sequence: Lightning would copy the rollouts of one to move tensors, of which they have none.
     """
 
     def __init__(self, rollouts: Sequence[Rollout]) -> None:

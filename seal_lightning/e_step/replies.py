@@ -29,7 +29,7 @@ def read_replies(
 def _replies(task: Task, queries: Queries, ways: Ways, answers: Answers) -> Replies:
     """One answer to each query, without the thoughts before it."""
     said = [cut_thoughts(text) for text in answers.texts]
-    texts = iter([one.text for one in said])
+    texts = iter([spoken.text for spoken in said])
     read = tuple(
         task.read_answers(list(islice(texts, len(prompts))), query, context)
         for prompts, (context, query) in zip(ways, queries, strict=True)
@@ -38,8 +38,8 @@ def _replies(task: Task, queries: Queries, ways: Ways, answers: Answers) -> Repl
         read,
         answers.tokens,
         cut=_count_cut(read, ways, answers),
-        thoughts=sum(one.thoughts > 0 for one in said),
-        unfinished=sum(one.unfinished for one in said),
+        thoughts=sum(spoken.thoughts > 0 for spoken in said),
+        unfinished=sum(spoken.unfinished for spoken in said),
         finite=answers.finite,
     )
 

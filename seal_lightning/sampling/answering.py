@@ -88,8 +88,8 @@ class LocalAnswerer(Answerer):
         max_new_tokens: int,
         on_done: OnDone = quiet,
     ) -> list[Answers]:
-        prompts = [policy.encode(policy.format(prompt)) for one in asked for prompt in one.prompts]
-        jobs = [one.job for one in asked for _ in one.prompts]
+        prompts = [policy.encode(policy.format(prompt)) for asking in asked for prompt in asking.prompts]
+        jobs = [asking.job for asking in asked for _ in asking.prompts]
         broken: set[int] = set()
         written = generate_all(
             policy,
@@ -104,9 +104,9 @@ class LocalAnswerer(Answerer):
         diverged = {jobs[row] for row in broken}
         given = iter(zip(prompts, written, strict=True))
         answers = []
-        for one in asked:
-            some = [next(given) for _ in one.prompts]
+        for asking in asked:
+            some = [next(given) for _ in asking.prompts]
             texts, tokens = tuple(text for _, (text, _) in some), sum(count for _, (_, count) in some)
             cut = tuple(is_cut(policy, prompt, count, max_new_tokens) for prompt, (_, count) in some)
-            answers.append(Answers(texts, tokens, cut, finite=one.job not in diverged))
+            answers.append(Answers(texts, tokens, cut, finite=asking.job not in diverged))
         return answers

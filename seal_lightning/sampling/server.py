@@ -288,19 +288,19 @@ class ServerAnswerer(Answerer):
         answers: list[Answers] = []
         for some in (asked[start : start + step] for start in range(0, len(asked), step)):
             # without jobs, what the policy has learned is loaded once
-            loras = [_with_job(learned, trained, one.job) for one in some] if trained else [learned]
-            prompts = [policy.format(prompt) for one in some for prompt in one.prompts]
+            loras = [_with_job(learned, trained, asking.job) for asking in some] if trained else [learned]
+            prompts = [policy.format(prompt) for asking in some for prompt in asking.prompts]
             with self.server.holding(policy, loras, on_wait=lambda: on_done(0)) as names:
                 named = names if trained else names * len(some)
                 written = self.server.continued(
                     policy,
                     prompts,
                     max_new_tokens=max_new_tokens,
-                    models=[name for name, one in zip(named, some, strict=True) for _ in one.prompts],
+                    models=[name for name, asking in zip(named, some, strict=True) for _ in asking.prompts],
                     on_done=on_done,
                 )
             given = iter(_received(policy, prompt, text) for prompt, text in zip(prompts, written, strict=True))
-            answers += [_answers(policy, [next(given) for _ in one.prompts]) for one in some]
+            answers += [_answers(policy, [next(given) for _ in asking.prompts]) for asking in some]
         return answers
 
 

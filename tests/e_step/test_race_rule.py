@@ -59,7 +59,7 @@ def test_plans_and_rewards_that_do_not_fit_a_race_are_refused():
         Plan(repeats=1, score_by="rubric", racing=Racing())
     with pytest.raises(ConfigError, match=r"evaluation\.racing must be null"):
         SEALModule(evaluation=Plan(racing=Racing()))
-    with pytest.raises(ConfigError, match=r"score and gain where e_step\.racing is set, got length"):
+    with pytest.raises(ConfigError, match=r"such as score and gain, where e_step\.racing is set, got length"):
         SEALModule(e_step=Plan(racing=Racing()), reward={"score": 1.0, "length": -0.1})
 
 
