@@ -38,7 +38,8 @@ from seal_lightning.errors import ConfigError, ModelError, NoMemoryError
 from seal_lightning.grading import Grader, Reward, Rubric
 from seal_lightning.inner_loop.isolation import answering_way, training_way
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
-from seal_lightning.inner_loop.slots import AdapterState, JobStats
+from seal_lightning.inner_loop.plans import JobStats
+from seal_lightning.inner_loop.slots import AdapterState
 from seal_lightning.models.layers import find_targets
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Clock, Report

@@ -44,8 +44,8 @@ class Shaky(InnerLoop):
     rate: float = 3e38
     seeds: tuple[int, ...] = ()
 
-    def _plan(self, job, model, tokenizer):
-        plan = super()._plan(job, model, tokenizer)
+    def _plan(self, policy, job):
+        plan = super()._plan(policy, job)
         chosen = any(BLOWS in sequence.text for sequence in job.training_sequences)
         if chosen and (not self.seeds or job.seed in self.seeds):
             return replace(plan, rates=[self.rate] * len(plan.rates))

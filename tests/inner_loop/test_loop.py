@@ -11,8 +11,9 @@ from torch.nn import functional
 from seal_lightning.errors import ConfigError, NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank, SlotState
 from seal_lightning.inner_loop.export import adapter_state
-from seal_lightning.inner_loop.loop import InnerLoop, learning_rate_factor
+from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.inner_loop.loss import HeadLoss
+from seal_lightning.inner_loop.plans import learning_rate_factor
 from seal_lightning.inner_loop.slots import AdapterState
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy

@@ -37,7 +37,7 @@ from seal_lightning.files.saving import save_text, whole
 from seal_lightning.grading import name_of
 from seal_lightning.inner_loop.export import bank_lora
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
-from seal_lightning.inner_loop.slots import JobStats
+from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.models.layers import parts_without_adapter
 from seal_lightning.models.loading import ModelSource
 from seal_lightning.models.lora import LoRA, save_lora, stack
