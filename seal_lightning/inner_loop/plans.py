@@ -1,4 +1,4 @@
-"""The training of one adapter, fixed before it starts: its sequences, their order, and the learning rate of each step."""
+"""The training of one adapter, fixed before it starts: its sequences, their order, and the learning rates."""
 
 from __future__ import annotations
 
