@@ -31,7 +31,8 @@ from peft import PeftModel
 from seal_lightning.cli import COMMANDS, main
 from seal_lightning.commands.model_class import chosen_class
 from seal_lightning.fit.module import SEALModule
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of
 from seal_lightning.types import Rollout, TrainingSequence

@@ -34,8 +34,9 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep, Shares, encode_example, make_loader, tell_truncated
 from seal_lightning.models.finite import all_finite, check_finite, rows_finite
 from seal_lightning.models.layers import find_targets
-from seal_lightning.models.loading import ModelSource, fingerprint, load_model
+from seal_lightning.models.loading import fingerprint, load_model
 from seal_lightning.models.partitioned import is_partitioned
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.records.journal import read_rollouts
 from seal_lightning.results.accuracy import evaluation_means

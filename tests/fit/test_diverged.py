@@ -18,9 +18,10 @@ from seal_lightning.fit.loop import e_step_metrics
 from seal_lightning.grading import Contains, Grader, Reward
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.selection import best_of, group_rollouts
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.random_models import build_tiny
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.results.accuracy import accuracy_table
 from seal_lightning.results.edits import figures_of, render_figures
