@@ -19,8 +19,9 @@ from pathlib import Path
 from seeds import Scores, print_gain, print_table, read_options, sweep
 
 from seal_lightning.records.journal import read_validations
+from seal_lightning.results.table import to_markdown
 from seal_lightning.results.typical import edits_by_context, mean_score
-from seal_lightning.tasks.arc.figures import arc_tables
+from seal_lightning.tasks.arc.tables import arc_tables
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE.parent / "configs" / "arc" / "synthetic_lab.yaml"
@@ -51,7 +52,8 @@ def main() -> None:
     options, others = read_options(__doc__, seeds=3)
     folder, seeds = Path(tempfile.mkdtemp(prefix="seal-arc-")), options.seeds
     seconds = run_seeds(folder, seeds, jobs=options.jobs, options=others)
-    print(f"\nthe run with seed {seeds[0]}:\n\n{arc_tables(read_validations(folder / f'seed={seeds[0]}'))}\n")
+    tables = arc_tables(read_validations(folder / f"seed={seeds[0]}"))
+    print("\n\n".join([f"\nthe run with seed {seeds[0]}:", *map(to_markdown, tables)]), end="\n\n")
     scores = [scores_of(folder / f"seed={seed}") for seed in seeds]
     shutil.rmtree(folder)
     learnt = report(scores, seeds)

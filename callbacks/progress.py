@@ -16,7 +16,8 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.progress.clock import Progress as UnitProgress
 from seal_lightning.progress.screen import Bars, duration, plain_console, print_line, progress_bars
-from seal_lightning.results.accuracy import render_usage, total_usage
+from seal_lightning.results.accuracy import evaluation_means
+from seal_lightning.results.usage import render_usage, total_usage
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
@@ -212,15 +213,9 @@ def _label(trainer: Trainer, module: Any, phase: str) -> str:
 
 def _scores(rollouts: Sequence[Rollout]) -> str:
     """Accuracies of some rollouts, in the order base, passage, edits, written."""
-    edits = [rollout for rollout in rollouts if rollout.kind == "edit" and not rollout.dropped]
-    passages = [rollout for rollout in rollouts if rollout.kind == "passage"]
-    written = [rollout for rollout in rollouts if rollout.kind == "written"]
-    asked = [rollout for rollout in edits if rollout.baseline_scores or not rollout.terms]  # a rubric asks nothing
-    parts = [f"base {fmean(rollout.baseline for rollout in asked):.3f}"] if asked else []
-    parts += [f"passage {fmean(rollout.score for rollout in passages):.3f}"] if passages else []
-    parts += [f"edits {fmean(rollout.score for rollout in edits):.3f}"] if edits else []
-    parts += [f"written {fmean(rollout.score for rollout in written):.3f}"] if written else []
-    return " · ".join(parts)
+    marked = all(rollout.terms and not rollout.baseline_scores for rollout in rollouts)  # a rubric asks nothing
+    means = {name: mean for name, mean in evaluation_means(rollouts).items() if not (marked and name == "base")}
+    return " · ".join(f"{name} {mean:.3f}" for name, mean in means.items())
 
 
 def _terms(metrics: Mapping[str, float]) -> str:

@@ -41,7 +41,7 @@ from seal_lightning.fit.executors import Executor
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.strategies import ZeROStrategy
 from seal_lightning.fit.trainer import SEALTrainer
-from seal_lightning.grading import Grader
+from seal_lightning.grading import Grader, RewardTerm
 from seal_lightning.hooks import EditFilter, SEALCallback
 from seal_lightning.sampling import Answerer, Sampler
 from seal_lightning.tasks import Task
@@ -56,6 +56,7 @@ KINDS: dict[str, tuple[str, type]] = {
     "Samplers": ("model.sampler` or `model.evaluation_sampler", Sampler),
     "Answerers": ("model.answerer", Answerer),
     "Graders": ("model.grader", Grader),
+    "Reward terms": ("model.reward", RewardTerm),
     "Readers": ("data.train`, `data.validation`, `data.test` or `data.predict", Reader),
     "Data modules": ("data", SEALDataModule),
     "Filters": ("filter", EditFilter),

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback
 from seal_lightning import __version__
 from seal_lightning.cli import _quiet, main
 from seal_lightning.commands.names import COMMANDS
+from seal_lightning.results.table import Table
 from seal_lightning.sampling import LocalSampler
 from seal_lightning.tasks import Knowledge
 from seal_lightning.text.redaction import without_secrets
@@ -35,7 +36,8 @@ class Telling(Knowledge):
     """A task that has something to add to the table."""
 
     def tables(self, validations):
-        return "\n".join(f"{len(validations[number])} rollouts after {number}" for number in sorted(validations))
+        rows = tuple((str(number), str(len(validations[number]))) for number in sorted(validations))
+        return [Table("Rollouts", ("round", "count"), rows)]
 
 
 class Stop(Callback):
@@ -226,11 +228,13 @@ def test_what_a_task_has_to_add_stands_below_the_table(seal, tmp_path):
     run, task = tmp_path / "run", ["--model.task", f"{__name__}.Telling"]
     code, out, err = fit(seal, run, "--config", RANDOM, *task)
     assert (code, err) == (0, "")
-    below = " |\n\n4 rollouts after 0\n4 rollouts after 1\n\nCut or left out: "  # random models do not end
+    head = " |\n\nRollouts:\n\n| round | count |\n| ----- | ----- |\n"
+    rows = ["| 0     | 4     |\n", "| 1     | 4     |\n"]
+    below = f"{head}{''.join(rows)}\nCut or left out: "  # random models do not end
     assert below in out and below in (run / "fit.md").read_text()
     code, out, err = seal("test", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
     assert (code, err) == (0, "")
-    assert " |\n\n4 rollouts after 1\n\nCut or left out: " in out
+    assert f"{head}{rows[1]}\nCut or left out: " in out
     assert out.endswith(f"saved: {run / 'test.md'} and .json\n")
 
 

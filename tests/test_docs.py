@@ -35,6 +35,7 @@ from seal_lightning.fit.module import SEALModule
 from seal_lightning.models.loading import load_model
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
+from seal_lightning.results.table import Table
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of
 from seal_lightning.types import Rollout, TrainingSequence
 
@@ -111,8 +112,8 @@ def folder(tmp_path, monkeypatch):
 
 def extensions():
     """The YAML blocks about a class or prompt of one's own, of which each is run."""
-    pages = ("docs/extending.md", "docs/howto/own-task.md", "docs/howto/own-grader.md")
-    return [block for page in pages for block in blocks("yaml", WRITTEN[page])]
+    pages = ("extending", "howto/own-task", "howto/own-grader", "howto/reward_term")
+    return [block for page in pages for block in blocks("yaml", WRITTEN[f"docs/{page}.md"])]
 
 
 @pytest.mark.parametrize("block", extensions(), ids=lambda block: re.findall(r"my_seal\.(\w+)|$", block)[0] or "prompt")
@@ -165,7 +166,8 @@ def test_the_examples_do_what_they_say(examples):
     assert len(examples.Readings().query_prompts(france.queries[0], france)) == 2
     assert examples.Readings().read_answers(["Lima", "Paris", "Paris"], france.queries[0], france) == "Paris"
     rollout = Rollout(0, "France", 0, 0, 0, "", edit.text, "ok", asked=edit.asked)
-    assert examples.Readings().tables({0: [], 1: [rollout, replace(rollout, asked={})]}) == "readings: {3: 1}"
+    (table,) = examples.Readings().tables({0: [], 1: [rollout, replace(rollout, asked={})]})
+    assert table == Table("Readings", ("times", "edits"), (("3", "1"),))
 
 
 def test_the_task_of_ones_own_for_arc(examples):
@@ -304,7 +306,7 @@ def other_programs():
 
 
 @pytest.mark.parametrize("program", other_programs())
-def test_each_program_runs(folder, monkeypatch, program):
+def test_each_program_runs(folder, monkeypatch, examples, program):
     """The lab's model stands in for one of the hub, and its adapters for those of other runs."""
     adapters = re.findall(r'PeftModel\.from_pretrained\(base, "(.+)"\)', program)
     if "adapted/adapters/all" in adapters:

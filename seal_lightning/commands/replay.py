@@ -28,18 +28,17 @@ from seal_lightning.m_step.selection import ABOVE, best_of, group_rollouts
 from seal_lightning.options.mistakes import read_config_files
 from seal_lightning.options.parser import Parser, write_file
 from seal_lightning.progress.screen import watched
-from seal_lightning.records.entries import (
-    Comparison,
-    Entry,
+from seal_lightning.records.anew import (
+    GoldenComparison,
     Kept,
     RaceFigures,
     Regrading,
     compare,
     race_anew,
-    read_entries,
     regrade,
     reward_anew,
 )
+from seal_lightning.records.entries import Entry, read_entries
 from seal_lightning.records.official import DIGITS, published_figures, to_official
 from seal_lightning.results.edits import Figures, figures_of, render_figures
 from seal_lightning.text.escaping import visible_json
@@ -70,7 +69,7 @@ class Report:
     figures: Mapping[str, Figures]
     published: Mapping[str, Mapping[str, tuple[float, float]]]
     regrading: Regrading | None
-    comparison: Comparison | None
+    comparison: GoldenComparison | None
     racing: Sequence[RaceFigures]
     written: Sequence[str]
 
@@ -313,7 +312,7 @@ def _racing_line(found: RaceFigures) -> str:
     )
 
 
-def _comparison_line(comparison: Comparison) -> str:
+def _comparison_line(comparison: GoldenComparison) -> str:
     line = f"kept as in {comparison.name}: {comparison.same} of {comparison.golden}"
     if comparison.more:
         line += f", and {comparison.more} that are not there"

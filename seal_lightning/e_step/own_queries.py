@@ -23,6 +23,7 @@ from seal_lightning.grading.words import content_words, words
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Report, silent
 from seal_lightning.results.left_out import QUERIES, added
+from seal_lightning.results.usage import share_seconds
 from seal_lightning.sampling import PolicyWriter
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.tasks import EditKind
@@ -235,12 +236,12 @@ class OwnQueryStep(EStep):
         by_context: dict[str, list[Rollout]] = {context.id: [] for context in contexts}
         for rollout in rollouts:
             by_context[rollout.context_id].append(rollout)
-        share = {phase: spent / max(1, len(rollouts)) for phase, spent in unit.clock.seconds.items()}
-        return [
-            _with_writing(rollout, own if number == 0 else WrittenQueries(()), share)
+        told = [
+            _with_writing(rollout, own) if number == 0 else rollout
             for context, own in zip(contexts, written, strict=True)
             for number, rollout in enumerate(by_context[context.id])
         ]
+        return share_seconds(told, unit.clock.seconds)
 
     def _unasked(self, context: Context) -> list[Attempt]:
         """The attempts on a context of which no query is left."""
@@ -249,13 +250,8 @@ class OwnQueryStep(EStep):
         return [Attempt(context, "edit", index, repeat, 0, "", edit) for index, repeat in numbers]
 
 
-def _with_writing(rollout: Rollout, own: WrittenQueries, seconds: Mapping[str, float]) -> Rollout:
+def _with_writing(rollout: Rollout, own: WrittenQueries) -> Rollout:
     """The rollout with what writing its context's queries cost, and how many of them were dropped."""
     usage = {"questions": own.usage.as_dict()} if own.usage.as_dict() else {}
     dropped = {f"{QUERIES}{reason}": count for reason, count in own.dropped.items()}
-    return replace(
-        rollout,
-        seconds={**rollout.seconds, **seconds},
-        usage={**rollout.usage, **usage},
-        left_out=added([dropped, rollout.left_out]),
-    )
+    return replace(rollout, usage={**rollout.usage, **usage}, left_out=added([dropped, rollout.left_out]))

@@ -11,6 +11,7 @@ from seal_lightning.e_step.carriers import Attempt, Grades, Replies, Trial, Trie
 from seal_lightning.grading import Reward, Verdict
 from seal_lightning.results.left_out import ANSWERS, EDITS, PIECES, added
 from seal_lightning.results.pairing import digest_of
+from seal_lightning.results.usage import share_seconds
 from seal_lightning.types import Directives, Json, Rollout, Usage
 
 NOTHING: Mapping[str, Replies] = MappingProxyType({})
@@ -33,16 +34,14 @@ def rollouts_of(
         reward: Turns a scored rollout into its reward.
         baselines: What the policy answered without an adapter, by context id; empty where it was not asked.
     """
-    # seconds are shared evenly: adapters of a unit train together
-    seconds = {phase: spent / max(1, len(tried.attempts)) for phase, spent in unit.clock.seconds.items()}
     rollouts: list[Rollout] = []
     for number, (attempt, trial, graded) in enumerate(zip(tried.attempts, tried.trials, grades, strict=True)):
         first = not rollouts or rollouts[-1].context_id != attempt.context.id
         baseline = baselines.get(attempt.context.id)
         rollout = _rollout(unit, attempt, trial, graded, baseline=baseline, first=first)
-        rollout = replace(rollout, seconds=seconds, dropped=tried.dropped.get(number, ""))
+        rollout = replace(rollout, dropped=tried.dropped.get(number, ""))
         rollouts.append(_rewarded(rollout, graded, reward))
-    return rollouts
+    return share_seconds(rollouts, unit.clock.seconds)
 
 
 def _rollout(

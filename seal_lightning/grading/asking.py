@@ -47,16 +47,16 @@ def decide(
     max_tokens: int = 16,
     on_done: Callable[[int], None] = lambda count: None,
 ) -> list[Decision]:
-    """Let a model choose among the options for each prompt.
+    """Have a model choose one of the options for each prompt.
 
     Args:
-        prompts: Each says which options there are.
-        options: What a reply has to be.
-        endpoint: Who is asked; None asks the policy.
+        prompts: Requests that name the options.
+        options: The replies that can be read.
+        endpoint: The model that is asked; None asks the policy.
         policy: The policy of the E-step.
         attempts: How often an endpoint is asked for one decision, until its reply can be read.
         max_tokens: Longest reply of an endpoint; a model that thinks first needs more.
-        on_done: Told how many decisions were made since the last call.
+        on_done: Called with the number of decisions made since the last call.
 
     Raises:
         ConfigError: There is neither endpoint nor policy.
@@ -66,7 +66,7 @@ def decide(
     if endpoint is None:
         if policy is None:
             raise ConfigError(
-                "endpoint must be set where there is no policy to ask: set endpoint.model (seal grade: or --policy)"
+                "endpoint must be set if no policy can be asked: set endpoint.model (or --policy, in seal grade)"
             )
         decisions = []
         for start in range(0, len(prompts), AT_ONCE):

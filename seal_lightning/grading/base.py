@@ -1,7 +1,7 @@
-"""What a grader is: one score in [0, 1] for one answer to one query (SEAL's tau, arXiv 2506.10943, section 3).
+"""What a grader is: it gives one score in [0, 1] for one answer to one query (arXiv 2506.10943, section 3).
 
-A grader of one's own subclasses `Grader` and is named in YAML by `class_path`. One that cannot grade (a judge that does
-not reply) raises `GradingError`: a failure is never a score of 0.
+Your own grader subclasses `Grader` and is named in YAML by `class_path`. One that cannot grade (a judge that does not
+reply) raises `GradingError`: a failure is never a score of 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LONGEST = 100_000  # characters of an answer that a lexical grader reads
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is graded: an answer to a question, and the accepted answers, of which the best one counts."""
+    """An answer to a question, and the accepted answers, of which the best match counts."""
 
     question: str
     golds: tuple[str, ...]
@@ -34,13 +34,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A grader's word on one answer.
+    """A grader's verdict on one answer.
 
     Attributes:
-        score: In [0, 1]; what enters the rollout.
-        probability: That the answer is right, where the grader knows it.
+        score: The score in [0, 1] that enters the rollout.
+        probability: How likely the answer is right, where the grader knows.
         reasons: What decided, by name, strongest first; positive numbers speak for the answer (log-odds).
-        usage: What an endpoint charged for it.
+        usage: What an endpoint charged for the verdict.
     """
 
     score: float
@@ -87,7 +87,7 @@ class Grader(Remembers, ABC):
         Args:
             answers: What to grade.
             policy: The policy of the E-step, for a grader that asks it; None where there is none (`seal grade`).
-            on_done: Told how many were graded since the last call.
+            on_done: Called with the number of answers graded since the last call.
 
         Raises:
             GradingError: One of the answers could not be graded.
@@ -100,39 +100,39 @@ class Grader(Remembers, ABC):
         return graded
 
     def reasons(self, answer: str) -> Mapping[str, float]:
-        """The reasons in a verdict of `verdicts`, of a grader that can tell them from the answer alone."""
+        """Reasons for a verdict, from a grader that can tell them from the answer alone."""
         del answer
         return {}
 
 
 def checked(grader: object, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
-    """The verdicts, if all scores are what they have to be.
+    """The verdicts, once every score has been checked.
 
     Args:
-        grader: Who gave them, a class of a user's own perhaps.
-        verdicts: One for each answer, or for each edit.
+        grader: The grader that gave them, perhaps a class of the user's.
+        verdicts: One verdict for each answer, or for each edit.
 
     Raises:
-        GradingError: A score is no number in [0, 1].
+        GradingError: A score is not a number in [0, 1].
     """
     for verdict in verdicts:
         score = verdict.score
         if not isinstance(score, Real) or not 0.0 <= score <= 1.0:  # nan is in no range
             kind = type(grader)
             raise GradingError(
-                f"{kind.__module__}.{kind.__qualname__} must score with a number in [0, 1], got {score!r}: mend it, "
-                "and resume"
+                f"{kind.__module__}.{kind.__qualname__} must score with a number in [0, 1], got {score!r}: correct "
+                "the grader, and resume"
             )
     return verdicts
 
 
 class EnglishGrader(Grader):
-    """A grader that was measured on English alone, and says so once where it meets other letters."""
+    """A grader that was only measured on English, and says so once when it meets other letters."""
 
-    _has_told = False  # private: no part of the settings that a journal is stamped with
+    _has_told = False  # private, so that it does not enter the stamp of a journal
 
     def tell_languages(self, golds: Sequence[str]) -> None:
-        """Warn, for the first time that gold answers are in other letters."""
+        """Warn the first time that gold answers are in other letters."""
         if self._has_told:
             return
         others = [gold for gold in golds if has_other_letters(gold)]
@@ -140,8 +140,8 @@ class EnglishGrader(Grader):
             self._has_told = True
             scripts = sorted({script_of(letter) for gold in others for letter in gold if letter.isalpha()})
             log.warning(
-                "%s was measured on English alone, and gold answers are in other letters (%s): it compares stems, or "
-                "pairs of characters where no blanks part words; look at a sample with seal grade, or take contains or "
+                "%s was only measured on English, and some gold answers use other letters (%s): it compares stems, or "
+                "pairs of characters in scripts without spaces; check a sample with seal grade, or use contains or "
                 "judge",
                 type(self).__name__,
                 ", ".join(name for name in scripts if name != "LATIN"),
@@ -152,9 +152,9 @@ def best_over_golds(score: Callable[[str, str], float], *, golds: Sequence[str],
     """The best score over the gold answers; an empty answer is 0 whatever the golds are.
 
     Args:
-        score: Of a gold and the answer, of which it gets the first `LONGEST` characters.
+        score: Compares a gold with the first `LONGEST` characters of the answer.
         golds: The accepted answers.
-        answer: As it was given.
+        answer: The whole answer.
     """
     if not golds:
         raise GradingError("cannot grade an answer without gold answers: give every query at least one")
@@ -164,7 +164,7 @@ def best_over_golds(score: Callable[[str, str], float], *, golds: Sequence[str],
 
 
 def check_threshold(threshold: float) -> float:
-    """The threshold, if a share can be compared with it."""
+    """The threshold, if it is above 0 and at most 1."""
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.0 < threshold <= 1.0:
         raise ConfigError(f"threshold must be a number above 0 and at most 1, got {threshold!r}: try 0.75")
     return float(threshold)

@@ -107,19 +107,19 @@ class Reward:
 
 
 def writable(terms: RewardOption) -> RewardOption:
-    """The same reward as a configuration can hold it: there, a term with options is no key of a mapping."""
+    """The reward in a form that YAML can hold, where a term with options cannot be the key of a mapping."""
     if isinstance(terms, Mapping) and any(isinstance(term, RewardTerm) for term in terms):
         return [Weighted(term, weight) for term, weight in terms.items()]
     return terms
 
 
-def _pairs(terms: RewardOption) -> list[tuple[object, object]]:
+def _pairs(terms: RewardOption) -> list[tuple[Term, object]]:
     """Each term with its weight."""
     if isinstance(terms, Mapping):
         return list(terms.items())
-    if isinstance(terms, list | tuple):
-        return [(each.term, each.weight) if isinstance(each, Weighted) else (each, 1.0) for each in terms]
-    return [(terms, 1.0)]
+    if isinstance(terms, str) or not isinstance(terms, Sequence):
+        return [(terms, 1.0)]
+    return [(each.term, each.weight) if isinstance(each, Weighted) else (each, 1.0) for each in terms]
 
 
 def _checked_weight(name: str, weight: object) -> float:

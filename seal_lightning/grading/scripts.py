@@ -1,4 +1,4 @@
-"""What Unicode knows about writing: which scripts leave no blanks, what ends a question or a sentence.
+"""What Unicode knows about writing: which scripts have no spaces, what ends a question or a sentence.
 
 Chinese, Japanese, Thai, Lao, Khmer and Burmese put no blanks between words, and telling words apart there takes a
 dictionary. Here each character stands for itself, as in the evaluation of such questions elsewhere (MLQA, DRCD), and
@@ -152,7 +152,7 @@ def pairs(characters: list[str]) -> list[str]:
 
 
 def is_short_word(word: str) -> bool:
-    """Whether a word of one or two letters says little: in alphabets, where it is no name and no noun.
+    """Whether a word of one or two letters says little: in alphabets, where it is neither a name nor a noun.
 
     In Korean two syllables are a word as any, and so are two characters of a script without blanks.
     """

@@ -1,7 +1,7 @@
 """Stems of words that are not in Latin letters: endings and particles folded away, so that forms compare equal.
 
 Snowball's stemmers where a script says the language well enough; Korean particles, Hebrew and Arabic prefixes by short
-lists. A stem may be no word, and both sides of a comparison go through the same function.
+lists. A stem need not be a word, and both sides of a comparison go through the same function.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LANGUAGES = {
     "TAMIL": "tamil",
 }
 _LEAST = 3  # letters that stay
-_MOST = 100  # letters: what is longer is no word and keeps all of them, for endings are taken off one by one
+_MOST = 100  # letters; anything longer is not a word and is kept whole, since endings are taken off one by one
 _HEBREW_PREFIX = "ומשהכלב"
 _ARABIC_PREFIX = ("وال", "بال", "فال", "كال", "لل", "ال", "و", "ب", "ف", "ل", "ك")
 PARTICLES = """
@@ -60,7 +60,7 @@ def stem_of(word: str) -> str:
 
 
 def script_of(word: str) -> str:
-    """Of its first letter, as Unicode names it: CYRILLIC, HANGUL."""
+    """The script of the first letter, as Unicode names it: CYRILLIC, HANGUL."""
     return unicodedata.name(word[0], "").partition(" ")[0] if word else ""
 
 

@@ -162,11 +162,11 @@ class _FunctionTerm(RewardTerm):
         return self.function(rollout)
 
 
-def as_term(given: object) -> RewardTerm:
-    """The term that somebody names or passes: a built-in one's name, an import path, a class, instance or function.
+def as_term(given: str | Callable[[Rollout], float]) -> RewardTerm:
+    """The term that a user names or passes: a built-in one's name, an import path, a class, instance or function.
 
     Raises:
-        ConfigError: It is nothing of the kind.
+        ConfigError: The value is none of these.
     """
     if isinstance(given, RewardTerm):
         return given
@@ -184,8 +184,8 @@ def as_term(given: object) -> RewardTerm:
     )
 
 
-def _imported(path: str) -> object:
-    """What a name with points in it means, say `my_module.brevity`."""
+def _imported(path: str) -> Callable[[Rollout], float]:
+    """The function or class of an import path such as `my_module.brevity`, unchecked."""
     if not _PATH.fullmatch(path):
         near = difflib.get_close_matches(path, BUILT_IN, n=1)
         advice = f"did you mean {near[0]}?" if near else "one of yours is written as my_module.my_term"

@@ -37,7 +37,7 @@ class Corpus:
     """An endless corpus; documents come from generators of the caller's.
 
     Args:
-        seed: Of the known towns' facts.
+        seed: Seed of the known towns' facts.
     """
 
     def __init__(self, *, seed: int) -> None:

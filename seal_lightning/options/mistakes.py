@@ -181,6 +181,8 @@ def _option_error(key: str, got: str, body: str, given: Given) -> str:
             choices = [f"{key}.{name}" for base in bases for name in _class_options(base)]
             return _unknown_option(nested, Given(given.command, given.args, given.files, choices or given.options))
         if found := re.search(r"instantiatable class, but ([\w.]+) is abstract", line):
+            if inner := [word for other in statements if "Got value" in other for word in _types(other)]:
+                return f"{where}: expected {_or(inner)}, got {got}"  # of a mapping's values
             return f"{where}: expected a class_path {_which(bases)}, got none; set {key}.class_path first"
         if re.match(r"(Expected a dot import path string|Unexpected import path format)", line):
             return f"{where}: expected a class_path {_which(bases)}, got {got}"
@@ -282,7 +284,7 @@ def _known_classes(base: str) -> list[type]:
     if not isinstance(kind, type) or kind.__module__ == "builtins":
         return []
     below = [kind, *(sub for child in kind.__subclasses__() for sub in _known_classes(_path(child)))]
-    return [sub for sub in dict.fromkeys(below) if not _is_abstract(sub)]
+    return [sub for sub in dict.fromkeys(below) if not _is_abstract(sub) and not sub.__name__.startswith("_")]
 
 
 def _is_abstract(kind: type) -> bool:
@@ -294,8 +296,14 @@ def _which(bases: Sequence[str]) -> str:
     """`such as seal_lightning.tasks.Knowledge` (as short as it can be written), or `of a Callback` if none is ours."""
     ours = [_path(kind) for base in bases if base.startswith("seal_lightning.") for kind in _known_classes(base)]
     if ours:
-        return "such as " + _or([re.sub(r"^(seal_lightning\.\w+)\..*\.(\w+)$", r"\1.\2", path) for path in ours])
+        return "such as " + _or([_short(path) for path in ours])
     return f"of a {bases[0].rpartition('.')[2]}" if bases else "of a class"
+
+
+def _short(path: str) -> str:
+    """As `seal_lightning.tasks.Knowledge`, where the room offers the class."""
+    room, name = ".".join(path.split(".")[:2]), path.rpartition(".")[2]
+    return f"{room}.{name}" if hasattr(sys.modules.get(room), name) else path
 
 
 def _path(kind: type) -> str:

@@ -3,7 +3,7 @@
 One JSON Lines file per phase, round and rank. The first line is a stamp of what produced it (configuration and policy);
 each further line is one rollout with its unit's number and size, and a unit is written and fsynced as a whole. A unit
 counts only when all its lines can be read, so a torn tail costs one unit. A journal with another stamp is refused:
-rollouts of another policy or configuration must never be mixed in. How its lines are checked: `journal_lines.py`.
+rollouts of another policy or configuration must never be mixed in. How its lines are checked: `lines.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from seal_lightning.errors import JournalError, StaleJournalError, reason_of
 from seal_lightning.files.bounded import read_bytes
@@ -25,22 +24,22 @@ from seal_lightning.records.lines import (
     rollout_to_dict,
 )
 from seal_lightning.stamps.values import changed_keys, show_differences
-from seal_lightning.types import Rollout
+from seal_lightning.types import JsonObject, Rollout
 
 
 class Journal:
     """The rollouts of one phase and round, kept by unit.
 
     Args:
-        folder: Where the files lie; made when missing.
+        folder: Folder of the files; made if it is missing.
         name: Phase and round, for example `train-000`.
-        stamp: What the rollouts depend on, JSON values by name. Compared on opening, key by key.
-        rank: Of the process that writes. All ranks' files are read.
-        folder_option: What the user chose the folder with, for messages.
-        resume_option: What a run is resumed with, for messages.
-        may_differ: Whether a key of the stamp may be another than in the files.
-        contexts: The ids of each unit's contexts; with them, units that the data does not have are refused.
-        round: Of every rollout; with it, those of other rounds are refused.
+        stamp: What the rollouts depend on, as JSON values by name; compared key by key on opening.
+        rank: Rank of the process that writes; the files of all ranks are read.
+        folder_option: Option that chose the folder, for messages.
+        resume_option: Option that resumes a run, for messages.
+        may_differ: Whether a key of the stamp may differ from that in the files.
+        contexts: The ids of each unit's contexts; if they are given, units that the data does not have are refused.
+        round: Round of every rollout; if it is given, rollouts of other rounds are refused.
 
     Raises:
         StaleJournalError: A file has another stamp.
@@ -52,7 +51,7 @@ class Journal:
         folder: str | os.PathLike[str],
         name: str,
         *,
-        stamp: Mapping[str, Any],
+        stamp: Mapping[str, object],
         rank: int = 0,
         folder_option: str = "--trainer.default_root_dir",
         resume_option: str = "--ckpt_path last",
@@ -86,7 +85,7 @@ class Journal:
 
     def append(self, unit: int, rollouts: Sequence[Rollout]) -> None:
         """Write a finished unit and return once it is on disk."""
-        rows: list[dict[str, Any]] = [
+        rows: list[JsonObject] = [
             {"unit": unit, "of": len(rollouts), "part": part, **rollout_to_dict(rollout)}
             for part, rollout in enumerate(rollouts)
         ]
@@ -129,7 +128,7 @@ class Journal:
         if end < len(data) and path == self.path:
             self._cut(end)
 
-    def _check_stamp(self, path: Path, stamp: Mapping[str, Any]) -> None:
+    def _check_stamp(self, path: Path, stamp: Mapping[str, object]) -> None:
         if changed := [key for key in changed_keys(stamp, self.stamp) if not self.may_differ(key)]:
             raise StaleJournalError(
                 f"journal {path}: written with other settings ({show_differences(stamp, self.stamp, changed)}); choose "
@@ -163,7 +162,7 @@ def _bytes_of(path: Path) -> bytes:
     """The content of a file of a journal.
 
     Raises:
-        JournalError: It is a folder, a pipe or too large, or cannot be read.
+        JournalError: The file is a folder, a pipe or too large, or cannot be read.
     """
     try:
         return read_bytes(path, error=JournalError)
@@ -175,7 +174,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def read_rollouts(folder: str | os.PathLike[str], name: str) -> list[Rollout]:
-    """The rollouts of one phase and round by unit, whatever their stamp; none where there is no such journal.
+    """The rollouts of one phase and round by unit, whatever their stamp; none if the journal does not exist.
 
     Args:
         folder: A run's journal folder.
@@ -190,24 +189,11 @@ def read_rollouts(folder: str | os.PathLike[str], name: str) -> list[Rollout]:
     return [rollout for unit in sorted(units) for rollout in units[unit]]
 
 
-def read_units(path: Path, data: bytes) -> Mapping[int, list[Rollout]]:
-    """The finished units in the content of a journal file, whatever its stamp; a torn tail is left out.
-
-    Args:
-        path: Whose content it is, for messages.
-        data: The content, unpacked.
-
-    Raises:
-        JournalError: The first line is no stamp, a further one no rollout, or the units contradict each other.
-    """
-    return read_content(path, data).units
-
-
 def unfinished_units(path: Path, data: bytes) -> int:
     """How many units in the content of a journal file were begun and are not whole, as after a crash.
 
     Raises:
-        JournalError: It is damaged.
+        JournalError: The journal is damaged.
     """
     return read_content(path, data).torn
 

@@ -1,39 +1,28 @@
-"""The lines of a journal, checked: a stamp, then rollouts by unit, every field of the type that it is computed with.
+"""The lines of a journal, checked: a stamp, then rollouts by unit.
 
 A resume, a report and a replay read through here, and say the same one line about the same damage. A unit counts only
-when all its lines stand together: `unit` its number, `of` how many there are, `part` which of them (from 0; journals
-of earlier versions have none, there a line's context, edit and repeat tell). What a crash tears off is the end of a
-file, and costs one unit; anything else that is wrong is an error with file, line and field.
+when all its lines stand together: `unit` is its number, `of` how many there are, `part` which of them (from 0).
+Journals of earlier versions lack `part`; there a line's context, edit and repeat tell it apart. A crash tears off the
+end of a file, and costs one unit; anything else that is wrong is an error with file, line and field (`fields.py`).
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from seal_lightning.errors import JournalError
 from seal_lightning.files.bounded import parse_json
-from seal_lightning.stamps.values import short
-from seal_lightning.types import Kind, Rollout, Status
+from seal_lightning.records.fields import TUPLES, fault_of
+from seal_lightning.types import Json, JsonObject, Rollout
 
 LONGEST = 64 << 20  # bytes of a line
 REPAIR = "repair the line, or remove all lines of its unit, which is then run again"
 RESTORE = "bring it back from a copy, or move the file away and run its units again"
-_FIELDS = tuple(one.name for one in fields(Rollout))
-_TUPLES = ("questions", "baseline_answers", "answers", "baseline_scores", "scores")
-_WHOLE = {"unit": 0, "of": 1, "part": 0, "round": 0, "repeat": 0, "edit_index": -1, "steps": 0}  # at least
-_TEXTS = ("context_id", "prompt", "text", "status", "reason", "kind", "dropped", "title", "passage_digest")
-_SHARES = ("baseline", "score")  # in [0, 1], or 0 where nothing was scored
-_LARGEST = 1e100  # numbers of a rollout
-_NUMBERS = ("gain", "reward", "retention")
-_COUNTS = ("terms", "thoughts", "tokens", "seconds", "left_out")  # numbers by name
-_ALLOWED = {"status": get_args(Status), "kind": get_args(Kind)}
-_NEEDED = ("unit", "of", "round", "edit_index", "repeat", "seed", "context_id", "prompt", "text", "status")
-_NEEDED += ("baseline", "score", "gain", "reward", *_TUPLES, "golds")
+_FIELDS = tuple(each.name for each in fields(Rollout))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +33,16 @@ class Content:
         stamp: What it was written with; None where nothing is written yet.
         units: The whole units by number.
         lines: The line on which each of them begins.
-        torn: How many units were begun and are not whole.
+        torn: Number of units that were begun and are not whole.
     """
 
-    stamp: Mapping[str, Any] | None = None
+    stamp: JsonObject | None = None
     units: Mapping[int, list[Rollout]] = field(default_factory=dict)
     lines: Mapping[int, int] = field(default_factory=dict)
     torn: int = 0
 
 
-def rollout_to_dict(rollout: Rollout) -> dict[str, Any]:
+def rollout_to_dict(rollout: Rollout) -> JsonObject:
     """The JSON form of a rollout, one key a field."""
     row = asdict(rollout)
     for name in ("dropped", "thoughts", "left_out", "title", "passage_digest"):  # empty in many runs
@@ -62,10 +51,10 @@ def rollout_to_dict(rollout: Rollout) -> dict[str, Any]:
     return row
 
 
-def rollout_from_dict(row: Mapping[str, Any]) -> Rollout:
+def rollout_from_dict(row: Mapping[str, Json]) -> Rollout:
     """The rollout of one journal line; unknown keys are ignored so that later versions can add some."""
-    values = {name: row[name] for name in _FIELDS if name in row}
-    values.update({name: tuple(values[name]) for name in _TUPLES if name in values})
+    values: dict[str, Any] = {name: row[name] for name in _FIELDS if name in row}
+    values.update({name: tuple(values[name]) for name in TUPLES if name in values})
     values["golds"] = tuple(tuple(golds) for golds in values.get("golds", ()))
     return Rollout(**values)
 
@@ -81,19 +70,19 @@ def read_content(path: Path, data: bytes) -> Content:
         data: The content, unpacked.
 
     Raises:
-        JournalError: The first line is no stamp, a further one no rollout, or the units contradict each other.
+        JournalError: The first line is not a stamp, a further one not a rollout, or the units contradict each other.
     """
     end = data.rfind(b"\n") + 1
     lines = data[:end].split(b"\n")[:-1]
     if not lines:
         return Content(torn=int(bool(data)))
-    first = _json(path, 1, lines[0])
+    first: Any = _json(path, 1, lines[0])
     if not isinstance(first, dict) or not isinstance(first.get("stamp"), dict):
         raise JournalError(f"journal {path}, line 1: expected the stamp of a journal, got none; {RESTORE}")
     blocks: list[_Block] = []
     for number, line in enumerate(lines[1:], start=2):
-        row = _json(path, number, line)
-        if reason := _fault(row):
+        row: Any = _json(path, number, line)
+        if reason := fault_of(row):
             raise JournalError(f"journal {path}, line {number}: {reason}; {REPAIR}")
         if not blocks or not blocks[-1].take(row):
             blocks.append(_Block(path, number, row))
@@ -117,7 +106,7 @@ def read_content(path: Path, data: bytes) -> Content:
 class _Block:
     """Lines of one unit that follow each other."""
 
-    def __init__(self, path: Path, line: int, row: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, line: int, row: dict[str, Any]) -> None:
         self.line, self.unit, self.of = line, row["unit"], row["of"]
         self.rollouts = [rollout_from_dict(row)]
         self._keys = {_key(row)}
@@ -131,7 +120,7 @@ class _Block:
     def is_whole(self) -> bool:
         return len(self.rollouts) == self.of
 
-    def take(self, row: Mapping[str, Any]) -> bool:
+    def take(self, row: JsonObject) -> bool:
         """Add the next line; False where it does not belong to this unit, or begins it once more."""
         new = row["part"] == len(self.rollouts) if "part" in row else _key(row) not in self._keys
         if self.is_whole or not new or (row["unit"], row["of"]) != (self.unit, self.of):
@@ -141,26 +130,24 @@ class _Block:
         return True
 
 
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _key(row: JsonObject) -> tuple[Json, ...]:
     return row["context_id"], row.get("kind", "edit"), row["edit_index"], row["repeat"]
 
 
 def same_unit(one: Sequence[Rollout], other: Sequence[Rollout]) -> bool:
-    """Whether two units are the same work: but for how long it took, what it cost and contexts' titles."""
-    return list(map(_work, one)) == list(map(_work, other))
-
-
-def _work(rollout: Rollout) -> Rollout:
-    return replace(
-        rollout, seconds={}, usage={}, title="", passage_digest=""
-    )  # earlier versions wrote neither of these
+    """Whether two units are the same work, whatever it took and cost; earlier versions wrote no titles or digests."""
+    works = [
+        [replace(rollout, seconds={}, usage={}, title="", passage_digest="") for rollout in unit]
+        for unit in (one, other)
+    ]
+    return works[0] == works[1]
 
 
 def add_units(units: dict[int, list[Rollout]], path: Path, more: Mapping[int, list[Rollout]]) -> None:
     """Add the units of another file of the same journal.
 
     Raises:
-        JournalError: It has a unit that is there already, with other rollouts.
+        JournalError: A unit is there already, with other rollouts.
     """
     for unit, rollouts in more.items():
         if unit in units and not same_unit(units[unit], rollouts):
@@ -174,7 +161,7 @@ def add_units(units: dict[int, list[Rollout]], path: Path, more: Mapping[int, li
 # -- a line ------------------------------------------------------------------------------------------------------------
 
 
-def _json(path: Path, number: int, line: bytes) -> Any:
+def _json(path: Path, number: int, line: bytes) -> Json:
     where = f"journal {path}, line {number}"
     if len(line) > LONGEST:
         raise JournalError(f"{where}: {len(line) >> 20} MiB long, expected at most {LONGEST >> 20}; {REPAIR}")
@@ -191,104 +178,3 @@ def _json(path: Path, number: int, line: bytes) -> Any:
         raise JournalError(f"{where}: not UTF-8 at byte {error.start + 1}; {REPAIR}") from error
     except json.JSONDecodeError as error:
         raise JournalError(f"{where}: not JSON ({error.msg} at column {error.colno}); {REPAIR}") from error
-
-
-def _fault(row: Any) -> str:
-    """Why a row is no rollout of a unit, in a few words; empty where it is one."""
-    if not isinstance(row, dict):
-        return f"expected a rollout, got {short(row)}"
-    if "stamp" in row:
-        return "expected a rollout, got a second stamp, so two runs have written into this file"
-    for name in _NEEDED:
-        if name not in row:
-            return f"field {name} is missing"
-    for name, value in row.items():
-        if reason := _wrong(name, value):
-            return f"field {name} cannot be {short(value)}{reason}"
-    if row.get("part", 0) >= row["of"]:
-        return f"field part must be below of, which is {row['of']}, got {row['part']}"
-    return _misaligned(row)
-
-
-def _wrong(name: str, value: Any) -> str:
-    """What is wrong with a field's value, to go on with after it; empty where nothing is. Unknown fields are fine."""
-    if not _is_finite(value):
-        return ": it must be finite"
-    if not _is_moderate(value):
-        return f": it must be below {_LARGEST:g}"
-    if name == "seed":
-        return "" if _is_whole(value) else ": it must be a whole number"
-    if name in _WHOLE:
-        return "" if _is_whole(value) and value >= _WHOLE[name] else f": it must be {_WHOLE[name]} or more"
-    if name in _TEXTS:
-        allowed = _ALLOWED.get(name)
-        if not isinstance(value, str):
-            return ": it must be a text"
-        return "" if allowed is None or value in allowed else f": it must be one of {', '.join(allowed)}"
-    if name in _SHARES:
-        return "" if _is_share(value) else ": it must be from 0 to 1"
-    if name in _NUMBERS:
-        return "" if _is_number(value) or (value is None and name != "gain") else ": it must be a number"
-    if name in _TUPLES:
-        right = _is_share if name.endswith("scores") else _is_text
-        what = "numbers from 0 to 1" if name.endswith("scores") else "texts"
-        return "" if isinstance(value, list) and all(map(right, value)) else f": it must be a list of {what}"
-    return _wrong_nested(name, value)
-
-
-def _wrong_nested(name: str, value: Any) -> str:
-    if name == "golds":
-        right = isinstance(value, list) and all(isinstance(one, list) and all(map(_is_text, one)) for one in value)
-        return "" if right else ": it must be lists of texts"
-    if name in ("asked", "applied"):
-        return "" if isinstance(value, dict) else ": it must be an object"
-    if name in _COUNTS:
-        return "" if _are_numbers(value) else ": it must be numbers by name"
-    if name == "usage":
-        return "" if isinstance(value, dict) and all(map(_are_numbers, value.values())) else ": it must be counts"
-    return ""
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
-
-
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_number, value.values()))
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether no number in a JSON value is NaN or infinite."""
-    if isinstance(value, dict | list):
-        return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _is_moderate(value: Any) -> bool:
-    """Whether no number in a JSON value is so large that sums and means of them would not be finite."""
-    if isinstance(value, dict | list):
-        return all(map(_is_moderate, value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, int | float) or abs(value) < _LARGEST
-
-
-def _misaligned(row: Mapping[str, Any]) -> str:
-    """Answers and scores are there for every query, or not at all (a rejected edit)."""
-    queries = len(row["questions"])
-    for name in ("golds", "baseline_answers", "baseline_scores", "answers", "scores"):
-        if len(row[name]) not in (queries, 0):
-            return f"field {name} must be as long as questions"
-    if not row["baseline_scores"] and not row["scores"]:
-        return ""  # answered, and scored by nobody
-    return "" if len(row["answers"]) == len(row["scores"]) else "fields answers and scores must be equally long"

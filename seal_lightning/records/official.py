@@ -19,10 +19,9 @@ from typing import Any
 
 from seal_lightning.data.base import context_id
 from seal_lightning.files.rows import Row, read_rows
-from seal_lightning.results.accuracy import group_by_context
-from seal_lightning.results.edits import spread
+from seal_lightning.results.averages import by_context, spread
 from seal_lightning.results.pairing import digest_of
-from seal_lightning.types import Context, Rollout
+from seal_lightning.types import Context, JsonObject, Rollout
 
 DIGITS = 4
 UNANSWERED = "the file has no answers for this edit"
@@ -47,7 +46,7 @@ def read_run(path: Path) -> OfficialRun:
     """Read an official file.
 
     Raises:
-        DataError: It cannot be read, or a field of it cannot be used.
+        DataError: The file cannot be read, or a field of it cannot be used.
     """
     rows = read_rows(path)
     if len(rows) > 1 or "articles" not in rows[0].values:
@@ -65,17 +64,17 @@ def read_run(path: Path) -> OfficialRun:
 
 
 def to_official(
-    rollouts: Iterable[Rollout], *, contexts: Iterable[Context] = (), header: Mapping[str, Any] | None = None
+    rollouts: Iterable[Rollout], *, contexts: Iterable[Context] = (), header: Mapping[str, object] | None = None
 ) -> dict[str, Any]:
     """The content of an official file.
 
     Args:
-        rollouts: Of one round; only those of self-edits that no race dropped are written.
-        contexts: With the titles and passages; a context that is not among them goes by its id, without a passage.
-        header: What else to write at the top.
+        rollouts: The rollouts of one round; only self-edits that no race dropped are written.
+        contexts: The contexts with titles and passages; one that is missing goes by its id, without a passage.
+        header: Further fields to write at the top.
     """
     known = {context.id: context for context in contexts}
-    groups = group_by_context([one for one in rollouts if one.kind == "edit" and not one.dropped])
+    groups = by_context([one for one in rollouts if one.kind == "edit" and not one.dropped])
     articles = [_article(group, known.get(name, Context(name, name, ""))) for name, group in groups.items()]
     edits = [edit for article in articles for edit in article["completions"]]
     counts = {
@@ -215,23 +214,21 @@ def _edit(repeats: Sequence[Rollout]) -> dict[str, Any]:
     return {"text": repeats[0].text, "stats": stats, "questions": questions}
 
 
-def _questions(rollout: Rollout) -> list[dict[str, Any]]:
-    """None for a rejected edit, which has not answered."""
+def _questions(rollout: Rollout) -> list[JsonObject]:
+    """The answers of one repeat; none of a rejected edit."""
     if not rollout.answers:
         return []
-    rows = zip(
-        rollout.questions,
-        rollout.golds,
-        rollout.baseline_answers,
-        rollout.answers,
-        map(_as_verdict, rollout.baseline_scores),
-        map(_as_verdict, rollout.scores),
-        strict=True,
-    )
-    names = ("question", "answer", "baseline_answer", "adapter_answer", "baseline_correct", "adapter_correct")
     return [
-        {"rep": rollout.repeat, **dict(zip(names, (question, golds[0], *rest), strict=True))}
-        for question, golds, *rest in rows
+        {
+            "rep": rollout.repeat,
+            "question": question,
+            "answer": rollout.golds[number][0],
+            "baseline_answer": rollout.baseline_answers[number],
+            "adapter_answer": rollout.answers[number],
+            "baseline_correct": _as_verdict(rollout.baseline_scores[number]),
+            "adapter_correct": _as_verdict(rollout.scores[number]),
+        }
+        for number, question in enumerate(rollout.questions)
     ]
 
 

@@ -134,7 +134,7 @@ def _training_contexts_are_overfit(run: Measured) -> Iterator[Advice]:
     before, after = (_scores(run.run.rounds[found.number - 1]) for found in (run.rounds[0], run.rounds[-1]))
     both = [name for name in after if name in before]  # all but in a round that is not over
     learnt = fmean(after[name] - before[name] for name in both) if both else 0.0
-    if learnt >= LEARNT and edits[-1].high < edits[0].accuracy + learnt:
+    if learnt >= LEARNT and edits[-1].high is not None and edits[-1].high < edits[0].accuracy + learnt:
         yield Advice(
             "Better on the training contexts only",
             f"From the first to the last round the score of edits rose by {learnt:.3f} on the training contexts. On "
@@ -188,8 +188,10 @@ def _kept_edits_lack_merit(run: Measured) -> Iterator[Advice]:
 
 def _training_made_it_worse(run: Measured) -> Iterator[Advice]:
     exported = run.run.selection is None or run.run.selection.verdict not in ("untrained", "nothing")
-    if exported and len(run.edits) > 1 and run.edits[-1].high < run.edits[0].accuracy:
-        first, last = run.edits[0], run.edits[-1]
+    if not exported or len(run.edits) < 2:
+        return
+    first, last = run.edits[0], run.edits[-1]
+    if last.high is not None and last.high < first.accuracy:
         yield Advice(
             "Edits got worse",
             f"Accuracy with own edits fell from {first.accuracy:.3f} to {last.accuracy:.3f} ({last.low:.3f} – "

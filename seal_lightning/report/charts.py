@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from seal_lightning.report.groups import Level
 from seal_lightning.report.measure import Measured, Quartiles, RoundFigures
-from seal_lightning.results.accuracy import Row
+from seal_lightning.results.accuracy import AccuracyRow
 from seal_lightning.results.retention import RetentionMatrix
 from seal_lightning.types import RolloutGroup
 
@@ -53,7 +53,7 @@ class Scale:
 class Interval:
     """A row of the accuracy chart."""
 
-    row: Row | Level
+    row: AccuracyRow | Level
     tone: str
     left: str
     middle: str
@@ -153,17 +153,22 @@ def in_percent(scale: Scale) -> Scale:
     return Scale(scale.low, scale.high, tuple(labels))
 
 
-def intervals(rows: Sequence[Row], scale: Scale) -> list[Interval]:
+def intervals(rows: Sequence[AccuracyRow], scale: Scale) -> list[Interval]:
     """The rows of an accuracy table; own edits stand out, the last of them most."""
     last = max((place for place, row in enumerate(rows) if row.name.startswith("edits")), default=-1)
     return [
         Interval(
             row,
             "last" if place == last else "edits" if row.name.startswith("edits") else "other",
-            *map(scale.at, (row.low, row.accuracy, row.high)),
+            *_whisker(row.low, row.accuracy, row.high, scale),
         )
         for place, row in enumerate(rows)
     ]
+
+
+def _whisker(low: float | None, mean: float, high: float | None, scale: Scale) -> tuple[str, str, str]:
+    """Where the ends and the middle of an interval lie; without an interval, all at the mean."""
+    return scale.at(mean if low is None else low), scale.at(mean), scale.at(mean if high is None else high)
 
 
 def trend_of(runs: Sequence[Measured]) -> Trend | None:
@@ -175,27 +180,32 @@ def trend_of(runs: Sequence[Measured]) -> Trend | None:
     if len(numbers) < 2:
         return None
     shapes = ("circle", "diamond", "square", "triangle")
-    lines: list[tuple[str, str, list[tuple[int, float, float, float]]]] = []
+    lines: list[tuple[str, str, list[tuple[int, float, float | None, float | None]]]] = []
     for place, run in enumerate(runs):
         means = [(found.number, found.rewards.mean, *found.interval) for found in run.rounds]
         name = "mean" if len(runs) == 1 else run.run.name
         lines.append((name, shapes[place % len(shapes)], means))
     if len(runs) == 1:
         tops = [(found.number, found.rewards.best) for found in runs[0].rounds]
-        lines.append(("best of each context", "diamond", [(number, top, top, top) for number, top in tops]))
-    scale = scale_over(value for _, _, points in lines for _, *values in points for value in values)
+        lines.append(("best of each context", "diamond", [(number, top, None, None) for number, top in tops]))
+    scale = scale_over(v for _, _, points in lines for _, *values in points for v in values if v is not None)
     across = {number: percent((place + 0.5) / len(numbers)) for place, number in enumerate(numbers)}
     series = [
         Series(
             name,
             shape,
-            tuple(Point(across[at], scale.down(v), scale.down(up), scale.down(low), v) for at, v, low, up in points),
+            tuple(_point(across[at], *values, scale) for at, *values in points),
         )
         for name, shape, points in lines
         if points
     ]
     ticks = tuple((round(HEIGHT * (1 - float(tick.at[:-1]) / 100), 1), tick.label) for tick in scale.ticks)
     return Trend(tuple(series), tuple(Tick(across[n], f"round {n}") for n in numbers), ticks)
+
+
+def _point(at: str, mean: float, low: float | None, high: float | None, scale: Scale) -> Point:
+    top, bottom = (scale.down(mean if end is None else end) for end in (high, low))
+    return Point(at, scale.down(mean), top, bottom, mean)
 
 
 def strips_of(rounds: Sequence[RoundFigures], titles: Mapping[str, str]) -> Strips | None:
@@ -259,7 +269,7 @@ APART = 0.5  # of the width of a round, over which groups are spread
 
 def level_interval(level: Level, scale: Scale) -> Interval:
     """The end of a group in the chart of groups."""
-    return Interval(level, "edits", scale.at(level.low), scale.at(level.mean), scale.at(level.high))
+    return Interval(level, "edits", *_whisker(level.low, level.mean, level.high, scale))
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +285,8 @@ def groups_figure(levels: Mapping[str, Sequence[Level]], caption: str) -> Groups
     numbers = sorted({(level.round or 0, level.where) for found in levels.values() for level in found})
     if not numbers:
         return None
-    scale = in_percent(scale_over(value for found in levels.values() for one in found for value in (one.low, one.high)))
+    ends = (end for found in levels.values() for level in found for end in (level.low, level.mean, level.high))
+    scale = in_percent(scale_over(end for end in ends if end is not None))
     places = {where: (place + 0.5) / len(numbers) for place, (_, where) in enumerate(numbers)}
     width = APART / len(numbers)
     series = tuple(
@@ -283,12 +294,12 @@ def groups_figure(levels: Mapping[str, Sequence[Level]], caption: str) -> Groups
             name,
             SHAPES[(number + number // len(SHAPES)) % len(SHAPES)],
             tuple(
-                Point(
+                _point(
                     percent(places[one.where] + width * ((number + 0.5) / len(levels) - 0.5)),
-                    scale.down(one.mean),
-                    scale.down(one.high),
-                    scale.down(one.low),
                     one.mean,
+                    one.low,
+                    one.high,
+                    scale,
                 )
                 for one in found
             ),

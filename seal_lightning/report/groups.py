@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from seal_lightning.report.read import Run
 from seal_lightning.report.settings import flat, lookup, plain
-from seal_lightning.results.accuracy import bootstrap_interval, group_by_context
+from seal_lightning.results.averages import Value, baseline, by_context, context_means, interval, score
 from seal_lightning.results.pairing import Pairing, pair_contexts
 from seal_lightning.text.escaping import shortened
 from seal_lightning.types import Rollout
@@ -66,8 +66,8 @@ class Level:
         round: Rounds before it; None where no round was: a test, or a published file.
         where: In words.
         mean: Over seeds, each a mean over contexts.
-        low: End of the 95 % interval.
-        high: Its other end.
+        low: Lower end of the 95 % interval; None where there are too few contexts for one.
+        high: Its upper end.
         unit: What the interval is over.
         count: How many of those there are.
     """
@@ -75,15 +75,10 @@ class Level:
     round: int | None
     where: str
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     unit: Unit
     count: int
-
-    @property
-    def bounded(self) -> bool:
-        """Whether there is an interval: not of a single context."""
-        return self.count > 1
 
 
 @dataclass(frozen=True)
@@ -257,8 +252,8 @@ def _group(runs: Sequence[Run], settings: Mapping[str, str], *, by_runs: bool = 
         name,
         settings,
         tuple(runs),
-        _level(group, common[0], "base") if common else None,
-        tuple(_level(group, number, "score") for number in common),
+        _level(group, common[0], baseline) if common else None,
+        tuple(_level(group, number, score) for number in common),
         tuple(sorted({n for found in rounds for n in found if n is not None and n not in common})),
     )
 
@@ -269,9 +264,9 @@ def _group(runs: Sequence[Run], settings: Mapping[str, str], *, by_runs: bool = 
 def _rounds(run: Run) -> dict[int | None, Sequence[Rollout]]:
     """Own edits of every validation that asked as many contexts as the run's largest; else of a test or an E-step."""
     found = {number: _edits(rollouts) for number, rollouts in run.validations.items()}
-    most = max((len(group_by_context(rollouts)) for rollouts in found.values()), default=0)
+    most = max((len(by_context(rollouts)) for rollouts in found.values()), default=0)
     if most:
-        return {number: edits for number, edits in found.items() if len(group_by_context(edits)) == most}
+        return {number: edits for number, edits in found.items() if len(by_context(edits)) == most}
     phases = [*run.others.values(), *list(run.rounds.values())[-1:]]
     edits = next((edits for rollouts in phases if (edits := _edits(rollouts))), ())
     return {None: edits} if edits else {}
@@ -299,23 +294,15 @@ def _seed(run: Run, keys: Container[str] | None = None) -> str:
     return json.dumps({k: v for k, v in seeds_of(run).items() if keys is None or k in keys}, default=str)
 
 
-def _level(group: Group, number: int | None, what: Literal["base", "score"]) -> Level:
-    by_seed = [list(_means(edits, what).values()) for edits in _by_seed(group, number).values()]
+def _level(group: Group, number: int | None, value: Value) -> Level:
+    by_seed = [list(context_means(edits, value).values()) for edits in _by_seed(group, number).values()]
     where = _where(group.runs[0], number)
     if len(by_seed) == 1:
         values = by_seed[0]
-        return Level(number, where, fmean(values), *bootstrap_interval(values), "contexts", len(values))
+        return Level(number, where, fmean(values), *interval(values), "contexts", len(values))
     means = [fmean(values) for values in by_seed]
     low, high = t_interval(means)
     return Level(number, where, fmean(means), max(0.0, low), min(1.0, high), "seeds", len(means))
-
-
-def _means(edits: Sequence[Rollout], what: Literal["base", "score"] = "score") -> dict[str, float]:
-    """By context."""
-    return {
-        name: fmean(one.baseline if what == "base" else one.score for one in found)
-        for name, found in group_by_context(edits).items()
-    }
 
 
 # -- differences -------------------------------------------------------------------------------------------------------
@@ -351,15 +338,14 @@ def _over_contexts(pairs: Sequence[tuple[Sequence[Rollout], Sequence[Rollout]]],
     if not least.pairs:
         return Contrast(None, None, None, "contexts", 0, False, 0, of, where, _why_not(least))
     side = 0 if len({id(mine) for mine, _ in pairs}) == 1 else 1  # the single seed's contexts
-    by_context: dict[str, list[float]] = {}
+    values_of: dict[str, list[float]] = {}
     for pair, pairing in zip(pairs, pairings, strict=True):
         for names, value in zip(pairing.pairs, _differences(*pair, pairing), strict=True):
-            by_context.setdefault(names[side], []).append(value)
-    values = [fmean(found) for found in by_context.values() if len(found) == len(pairs)]
+            values_of.setdefault(names[side], []).append(value)
+    values = [fmean(found) for found in values_of.values() if len(found) == len(pairs)]
     if not values:
         return Contrast(None, None, None, "contexts", 0, False, 0, of, where, _why_not(least))
-    low, high = bootstrap_interval(values) if len(values) > 1 else (None, None)
-    return Contrast(fmean(values), low, high, "contexts", len(values), True, len(values), of, where)
+    return Contrast(fmean(values), *interval(values), "contexts", len(values), True, len(values), of, where)
 
 
 def _unpaired(
@@ -372,7 +358,7 @@ def _unpaired(
     count = min(len(mine), len(others))
     if not least.whole:
         return Contrast(None, None, None, "seeds", 0, False, contexts, of, where, _why_not(least))
-    one, other = ([fmean(_means(edits).values()) for edits in found] for found in (mine, others))
+    one, other = ([fmean(context_means(edits, score).values()) for edits in found] for found in (mine, others))
     parts = [variance(values) / len(values) for values in (one, other)]
     mean = fmean(one) - fmean(other)
     total = sum(parts)
@@ -382,7 +368,7 @@ def _unpaired(
 
 
 def _differences(mine: Sequence[Rollout], others: Sequence[Rollout], pairing: Pairing) -> list[float]:
-    one, other = _means(mine), _means(others)
+    one, other = context_means(mine, score), context_means(others, score)
     return [one[name] - other[partner] for name, partner in pairing.pairs]
 
 

@@ -18,18 +18,13 @@ from typing import Any, Literal
 from seal_lightning.m_step.selection import ABOVE, best_of, group_rollouts, lot_of, without_merit
 from seal_lightning.report.read import Run
 from seal_lightning.report.settings import lookup
-from seal_lightning.results.accuracy import (
-    Row,
-    accuracy_table,
-    bootstrap_interval,
-    group_by_context,
-    rounds_table,
-    total_usage,
-)
+from seal_lightning.results.accuracy import AccuracyRow, accuracy_table, rounds_table
+from seal_lightning.results.averages import Bounds, by_context, interval
 from seal_lightning.results.edits import Figures, Rewards, figures_of, rewards_of
 from seal_lightning.results.left_out import added, render_left_out, total_left_out
 from seal_lightning.results.pairing import titles_of
 from seal_lightning.results.typical import typical_pair
+from seal_lightning.results.usage import total_seconds, total_tokens, usage_by_purpose
 from seal_lightning.results.verdict import said
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup, Usage
 
@@ -72,7 +67,7 @@ class RoundFigures:
     number: int
     figures: Figures
     rewards: Rewards
-    interval: tuple[float, float]
+    interval: Bounds
     groups: Sequence[RolloutGroup]
     kept: Sequence[EditOutcome] | None
     reasons: Mapping[str, int]
@@ -162,7 +157,7 @@ class Measured:
         phases: Seconds of computing by phase.
         tokens: Used, by purpose, in all.
         losses: Of the M-steps by round: mean of the first and the last tenth of the batches, and their number.
-        usage: Of endpoints, by purpose, and in all.
+        usage: What endpoints were asked for, by purpose.
         titles: What contexts are called, by their ids.
         left_out: What was cut, skipped or dropped, as a line, by phase.
     """
@@ -170,8 +165,8 @@ class Measured:
     run: Run
     state: State
     progress: str
-    accuracy: Sequence[Row]
-    other_tables: Mapping[str, Sequence[Row]]
+    accuracy: Sequence[AccuracyRow]
+    other_tables: Mapping[str, Sequence[AccuracyRow]]
     rounds: Sequence[RoundFigures]
     pairs: Mapping[int, Sequence[Pair]]
     typical: Pair | None
@@ -180,9 +175,13 @@ class Measured:
     tokens: Mapping[str, int]
     losses: Mapping[int, tuple[float, float, int]]
     usage: Mapping[str, Usage]
-    total: Usage
     left_out: Mapping[str, str]
     titles: Mapping[str, str]
+
+    @property
+    def total(self) -> Usage:
+        """What endpoints were asked for, in all."""
+        return sum(self.usage.values(), Usage())
 
     @property
     def raced(self) -> bool:
@@ -196,7 +195,7 @@ class Measured:
         return bool(usable) and not any(one.questions or one.reward is not None for one in usable)
 
     @property
-    def base(self) -> Row | None:
+    def base(self) -> AccuracyRow | None:
         """Accuracy without an adapter."""
         return next((row for row in self.accuracy if row.name == "base"), None)
 
@@ -210,7 +209,7 @@ class Measured:
         return sentence if found.verdict in ("untrained", "nothing") else f"round {found.best}, {sentence}"
 
     @property
-    def edits(self) -> Sequence[Row]:
+    def edits(self) -> Sequence[AccuracyRow]:
         """Accuracy with own edits, by validation."""
         return [row for row in self.accuracy if row.name.startswith("edits")]
 
@@ -235,8 +234,7 @@ def measure(run: Run) -> Measured:
         phases=_phases(run, everything),
         tokens=_tokens(run),
         losses=_losses(run.metrics),
-        usage=_usage(everything),
-        total=total_usage(everything),
+        usage=usage_by_purpose(everything),
         left_out=_left_out(run),
         titles=titles,
     )
@@ -262,7 +260,7 @@ def _all(run: Run) -> dict[str, Sequence[Rollout]]:
 # -- where a run is ----------------------------------------------------------------------------------------------------
 
 
-def _state(run: Run, accuracy: Sequence[Row]) -> State:
+def _state(run: Run, accuracy: Sequence[AccuracyRow]) -> State:
     if run.recorded:
         return "published"
     if not run.begun:
@@ -270,16 +268,17 @@ def _state(run: Run, accuracy: Sequence[Row]) -> State:
     if not run.validations:
         ended = max((one.round for one in run.selection.candidates), default=0) if run.selection else run.exported
         exported = bool(ended) and ended >= _planned(run)
-        contexts = max((len(group_by_context(rollouts)) for rollouts in run.rounds.values()), default=0)
+        contexts = max((len(by_context(rollouts)) for rollouts in run.rounds.values()), default=0)
         adapted = run.concluded or len(run.adapters) >= contexts > 0  # older folders say nothing where none was asked
         streams = sum(matrix.sequences for matrix in run.matrices)
-        over = exported or adapted or streams >= max(_streams(run), 1) or (run.table and not run.rounds)
+        over = exported or adapted or streams >= max(_streams(run), 1) or (run.results and not run.rounds)
         return "finished" if over else "unfinished"
-    tabled = sum(str(row.get("name", "")).startswith("edits") for row in run.table)
+    saved = run.results.accuracy if run.results else ()
+    tabled = sum(row.name.startswith("edits") for row in saved)
     every = lookup(run.config, "trainer.check_val_every_n_epoch")
     pending = max(run.rounds, default=-1) + 1 - max(run.validations, default=0)
     over = pending < (every if isinstance(every, int) and every else 1)
-    complete = bool(run.table) and tabled == sum(row.name.startswith("edits") for row in accuracy)
+    complete = bool(saved) and tabled == sum(row.name.startswith("edits") for row in accuracy)
     return "finished" if complete and over else "unfinished"
 
 
@@ -320,7 +319,7 @@ def _progress(run: Run, state: State) -> str:
 
 def _contexts(phases: Mapping[int, Sequence[Rollout]], number: int) -> str:
     """How many contexts of a phase are finished, of how many the earlier ones had."""
-    counts = {key: len(group_by_context(rollouts)) for key, rollouts in phases.items()}
+    counts = {key: len(by_context(rollouts)) for key, rollouts in phases.items()}
     return f"{counts[number]} of {max(counts.values())} contexts" if len(counts) > 1 else f"{counts[number]} contexts"
 
 
@@ -337,7 +336,7 @@ def _round(number: int, rollouts: Sequence[Rollout], run: Run) -> RoundFigures:
         number=number + 1,
         figures=figures_of(edits),
         rewards=rewards_of(groups),
-        interval=bootstrap_interval(means) if means else (0.0, 0.0),
+        interval=interval(means),
         groups=groups,
         kept=kept_of(groups, run.config, published=run.recorded),
         reasons=dict(Counter(r.reason or "no reason given" for r in once if r.status == "rejected").most_common()),
@@ -489,10 +488,7 @@ def directives_of(phases: Iterable[Sequence[Rollout]]) -> dict[str, list[Directi
 
 def _phases(run: Run, rollouts: Iterable[Rollout]) -> list[Cost]:
     """Seconds by phase over all rollouts, largest first, and of the M-steps where they were logged."""
-    seconds: dict[str, float] = {}
-    for rollout in rollouts:
-        for phase, spent in rollout.seconds.items():
-            seconds[phase] = seconds.get(phase, 0.0) + spent
+    seconds = total_seconds(rollouts)
     if spent := sum(row.get("m_step/seconds", 0.0) for row in run.metrics):
         seconds["M-step"] = spent
     total = sum(seconds.values()) or 1.0
@@ -500,14 +496,11 @@ def _phases(run: Run, rollouts: Iterable[Rollout]) -> list[Cost]:
 
 
 def _tokens(run: Run) -> dict[str, int]:
-    """That were used, by purpose; what races saved was not."""
-    total: dict[str, int] = {}
-    for rollouts in _all(run).values():
-        for kind in {rollout.kind for rollout in rollouts}:
-            for name, count in figures_of([one for one in rollouts if one.kind == kind]).tokens.items():
-                if name != "saved":
-                    total[name] = total.get(name, 0) + count
-    return total
+    """Tokens that were used, by purpose; what races saved was not."""
+    total: Counter[str] = Counter()
+    for rollouts in _all(run).values():  # the same edit may stand in a round and in a validation
+        total.update(total_tokens(rollouts))
+    return {name: count for name, count in total.items() if name != "saved"}
 
 
 def _losses(metrics: Sequence[Mapping[str, float]]) -> dict[int, tuple[float, float, int]]:
@@ -520,11 +513,3 @@ def _losses(metrics: Sequence[Mapping[str, float]]) -> dict[int, tuple[float, fl
         tenth = math.ceil(len(losses) / 10)
         found[number] = (fmean(losses[:tenth]), fmean(losses[-tenth:]), len(losses))
     return found
-
-
-def _usage(rollouts: Iterable[Rollout]) -> dict[str, Usage]:
-    total: dict[str, Usage] = {}
-    for rollout in rollouts:
-        for purpose, used in rollout.usage.items():
-            total[purpose] = total.get(purpose, Usage()) + Usage.from_dict(used)
-    return total

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from statistics import fmean
 from typing import Any
@@ -41,9 +41,12 @@ from seal_lightning.report.groups import group_runs
 from seal_lightning.report.measure import Measured, measure
 from seal_lightning.report.read import Run
 from seal_lightning.report.settings import flat, lookup, plain
-from seal_lightning.results.accuracy import Row, render_usage
-from seal_lightning.results.left_out import render_left_out
-from seal_lightning.results.retention import RetentionMatrix, render_summary
+from seal_lightning.results.accuracy import AccuracyRow
+from seal_lightning.results.averages import say_interval
+from seal_lightning.results.left_out import MISSING, render_left_out
+from seal_lightning.results.retention import RetentionMatrix, heads, summary_table
+from seal_lightning.results.table import Table, text_of, to_markdown
+from seal_lightning.results.usage import render_usage
 from seal_lightning.text.escaping import markdown_cell, shortened, visible
 
 CONFIG = 60_000  # characters of a configuration that are shown
@@ -59,14 +62,6 @@ ABOUT = {  # what a run is, at a glance
     "filter": "filter.class_path",
     "seed": "model.seed",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table of texts."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +98,7 @@ class Chapter:
         trend: Rewards over rounds.
         strips: Rewards within contexts.
         more: What its task adds below the accuracy table.
+        notes: What was changed or limited.
         retained: Retention matrices in a table, where there are several.
         documents: What `seal adapt` asked about them, without an adapter and with it.
         settings: That differ from the defaults.
@@ -118,8 +114,9 @@ class Chapter:
     others: Mapping[str, Sequence[charts.Interval]]
     trend: charts.Trend | None
     strips: charts.Strips | None
-    more: Sequence[Table | str]
-    retained: Sequence[Table | str]
+    more: Sequence[Table]
+    notes: Sequence[str]
+    retained: Table | None
     documents: Sequence[DocumentRow]
     settings: Mapping[str, str]
     config: str
@@ -134,7 +131,9 @@ def render(runs: Sequence[Run], *, now: float) -> tuple[str, str]:
     """
     names = Counter(run.name for run in runs)
     measured = [measure(run if names[run.name] == 1 else replace(run, name=run.source)) for run in runs]
-    scale = charts.in_percent(charts.scale_over(row.high for run in measured for rows in _tables(run) for row in rows))
+    scale = charts.in_percent(
+        charts.scale_over(row.high or row.accuracy for run in measured for rows in _tables(run) for row in rows)
+    )
     chapters = [_chapter(f"run-{place}", run, scale) for place, run in enumerate(measured, start=1)]
     content = {
         "chapters": chapters,
@@ -185,6 +184,8 @@ def _environment(finalize: Any) -> Environment:
         "shortened": shortened,
         "name": row_name,
         "heads": heads,
+        "text_of": text_of,
+        "table": _table_of,
         "cell_text": cell_text,
     }
     environment.globals |= {
@@ -197,6 +198,7 @@ def _environment(finalize: Any) -> Environment:
         "render_left_out": render_left_out,
         "tones": charts.TONES,
         "render_usage": render_usage,
+        "say_interval": say_interval,
     }
     return environment
 
@@ -209,6 +211,11 @@ def _shown(value: Any) -> Any:
 def _flat(value: Any) -> Any:
     """What an expression of the Markdown template prints."""
     return value if isinstance(value, Markup) else Markup(markdown_cell(visible(str(value)), CELL))
+
+
+def _table_of(table: Table) -> Markup:
+    """A table of the Markdown page."""
+    return Markup(to_markdown(table, cell=partial(markdown_cell, longest=CELL)))
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -275,18 +282,14 @@ def _retained(matrix: RetentionMatrix) -> str:
     )
 
 
-def _retained_table(matrices: Sequence[RetentionMatrix]) -> Sequence[Table | str]:
-    """Several matrices against the first."""
-    return _parts(render_summary(matrices)) if len(matrices) > 1 else []
-
-
 def _whole(run: Measured) -> bool:
     """Whether the last validation asked as many contexts as the first."""
     return run.edits[-1].contexts >= run.edits[0].contexts
 
 
-def _around(row: Row) -> str:
-    return f"{pct(row.accuracy)} ({100 * row.low:.1f} – {pct(row.high)})"
+def _around(row: AccuracyRow) -> str:
+    around = "" if row.low is None or row.high is None else f" ({100 * row.low:.1f} – {pct(row.high)})"
+    return f"{pct(row.accuracy)}{around}"
 
 
 def pct(share: float) -> str:
@@ -298,7 +301,7 @@ def _count(number: int, name: str) -> str:
     return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
-def row_name(row: Row) -> str:
+def row_name(row: AccuracyRow) -> str:
     """A row of the accuracy table in words that need no legend."""
     known = {
         "base": "the model by itself",
@@ -320,11 +323,6 @@ def duration(seconds: float) -> str:
 
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def heads(matrix: RetentionMatrix) -> list[str]:
-    """Of a retention matrix's rows."""
-    return ["base", *(f"after {number}" for number in range(1, len(matrix.mean)))]
 
 
 def cell_text(matrix: RetentionMatrix, row: int, place: int) -> str:
@@ -367,8 +365,9 @@ def _chapter(anchor: str, run: Measured, scale: charts.Scale) -> Chapter:
         others={n: charts.intervals(rows, scale) for n, rows in run.other_tables.items() if rows is not _table(run)},
         trend=charts.trend_of([run]),
         strips=charts.strips_of(run.rounds, run.titles),
-        more=_parts(run.run.more),
-        retained=_retained_table(run.run.matrices),
+        more=run.run.results.tables if run.run.results else (),
+        notes=[note for note in run.run.results.notes if not note.startswith(MISSING)] if run.run.results else (),
+        retained=summary_table(run.run.matrices) if len(run.run.matrices) > 1 else None,
         documents=documents_of(run.run.adapters),
         settings={key: shortened(plain(value), VALUE) for key, value in flat(settings).items()},
         config=shortened(yaml.safe_dump(dict(run.run.config), sort_keys=False, allow_unicode=True), CONFIG)
@@ -383,11 +382,11 @@ def _about(run: Measured) -> dict[str, str]:
     return {**({"best policy": shortened(run.best, CELL)} if run.best else {}), **found}
 
 
-def _tables(run: Measured) -> list[Sequence[Row]]:
+def _tables(run: Measured) -> list[Sequence[AccuracyRow]]:
     return [run.accuracy, *run.other_tables.values()]
 
 
-def _table(run: Measured) -> Sequence[Row]:
+def _table(run: Measured) -> Sequence[AccuracyRow]:
     """The accuracy that a run is about: over its rounds, else of its first test."""
     return next((rows for rows in _tables(run) if rows), [])
 
@@ -402,16 +401,3 @@ def _differing(runs: Sequence[Measured]) -> list[tuple[str, list[str]]]:
         if len({json.dumps(config.get(key), default=str) for config in found}) > 1
         and not key.endswith("default_root_dir")
     ]
-
-
-def _parts(markdown: str) -> list[Table | str]:
-    """What a task adds below its accuracy table: tables with pipes, and lines of text."""
-    parts: list[Table | str] = []
-    for block in markdown.split("\n\n"):
-        lines = block.strip().splitlines()
-        if len(lines) > 1 and lines[0].startswith("|") and set(lines[1]) <= set("|-: "):
-            rows = [tuple(cell.strip().strip("`") for cell in line.strip("|").split("|")) for line in lines]
-            parts.append(Table(rows[0], tuple(rows[2:])))
-        elif lines:
-            parts.append(" ".join(lines))
-    return parts

@@ -24,7 +24,7 @@ from seal_lightning.files.contained import contained
 from seal_lightning.records.entries import Entry, NothingFinished, read_entries
 from seal_lightning.records.journal import unfinished_units
 from seal_lightning.report.adapted import Adapter, read_adapter
-from seal_lightning.results.left_out import MISSING
+from seal_lightning.results.result_file import ResultFile, read_results
 from seal_lightning.results.retention import FILE as RETENTION
 from seal_lightning.results.retention import RetentionMatrix, read_matrices
 from seal_lightning.results.verdict import FILE as SELECTION
@@ -59,8 +59,7 @@ class Run:
         config: The whole configuration; empty where there is none.
         settings: What of it differs from the defaults; None where that was not written down.
         metrics: Rows that the CSV logger wrote, oldest first.
-        table: The rows that a finished fit, test or validation saved as JSON.
-        more: What its task added below the accuracy table, Markdown.
+        results: What a finished fit, test or validation saved; None where none is finished.
         matrices: Of retention.
         unfinished: Units that a crash left torn.
         adapters: That `seal adapt` has finished.
@@ -79,8 +78,7 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None
     metrics: Sequence[Mapping[str, float]] = ()
-    table: Sequence[Mapping[str, Any]] = ()
-    more: str = ""
+    results: ResultFile | None = None
     matrices: Sequence[RetentionMatrix] = ()
     unfinished: int = 0
     adapters: Sequence[Adapter] = ()
@@ -126,8 +124,7 @@ def read(source: str) -> Run:
         config=config or next((_header(entry) for entry in entries if entry.run), {}),
         settings=settings,
         metrics=list(_metrics(place)),
-        table=next((rows for path in tables if (rows := _rows(path))), ()),
-        more=next((more for path in tables if (more := _below(path.with_suffix(".md")))), ""),
+        results=next((results for path in tables if (results := read_results(path))), None),
         matrices=matrices,
         unfinished=sum(_unfinished(file) for entry in entries if not entry.run for file in set(entry.files)),
         adapters=[read_adapter(path) for path in sorted((place / "adapters").glob("*/adaptation.json"))],
@@ -234,15 +231,6 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _rows(path: Path) -> list[Mapping[str, Any]]:
-    """A table that a command saved; none where it is not there yet, or only half."""
-    try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return [row for row in content if isinstance(row, dict)] if isinstance(content, list) else []
-
-
 def _exported(path: Path) -> int:
     try:
         chosen = parse_json(path.read_text(encoding="utf-8"))
@@ -250,9 +238,3 @@ def _exported(path: Path) -> int:
         return 0
     number = chosen.get("round") if isinstance(chosen, dict) else 0
     return number if isinstance(number, int) else 0
-
-
-def _below(path: Path) -> str:
-    """What stands below the first table of a Markdown file, but for what is counted from the journals anyway."""
-    parts = _text(path).partition("\n\n")[2].split("\n\n") if path.is_file() else []
-    return "\n\n".join(part for part in parts if not part.startswith(MISSING)).strip()

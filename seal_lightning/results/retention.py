@@ -19,8 +19,9 @@ from typing import Any
 from seal_lightning.errors import DataError, reason_of
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.saving import save_text
-from seal_lightning.results.accuracy import bootstrap_interval
-from seal_lightning.results.markdown import table
+from seal_lightning.results.accuracy import Difference, difference_of
+from seal_lightning.results.averages import FEWEST, Bounds, interval, say_interval
+from seal_lightning.results.table import Table
 
 DIGITS = 4
 FILE = "retention.json"
@@ -53,8 +54,8 @@ class RetentionMatrix:
         name: What was tried, for example the countermeasure.
         mean: (rows, n) accuracies; None where nothing was asked.
         std: Their spread over streams.
-        intervals: 95 % of the mean over streams by place (low, high); () of one stream, or where single streams are not
-            known.
+        intervals: 95 % intervals of the mean over streams, by place; () where there are too few streams, or single
+            ones are not known.
         streams: What it was made of; () in an official file.
         sequences: How many streams.
         dataset: Where the contexts come from.
@@ -65,7 +66,7 @@ class RetentionMatrix:
     mean: Cells
     std: Cells
     sequences: int
-    intervals: tuple[tuple[tuple[float, float] | None, ...], ...] = ()
+    intervals: tuple[tuple[Bounds, ...], ...] = ()
     streams: tuple[Stream, ...] = ()
     dataset: str = ""
     base_model: str = ""
@@ -101,15 +102,6 @@ class RetentionMatrix:
         return self.learnt - self.last_row
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The last row against another matrix's, context by context: mean difference and its 95 % interval."""
-
-    difference: float
-    low: float
-    high: float
-
-
 def average(
     name: str, streams: Sequence[Stream], *, dataset: str = "", base_model: str = "", resamples: int = 2000
 ) -> RetentionMatrix:
@@ -125,18 +117,16 @@ def average(
         mean=tuple(tuple(fmean(cell) if cell else None for cell in row) for row in cells),
         std=tuple(tuple(pstdev(cell) if cell else None for cell in row) for row in cells),
         sequences=len(streams),
-        intervals=()
-        if len(streams) == 1
-        else tuple(
-            tuple(bootstrap_interval(cell, resamples=resamples) if cell else None for cell in row) for row in cells
-        ),
+        intervals=tuple(tuple(interval(cell, resamples=resamples) for cell in row) for row in cells)
+        if len(streams) >= FEWEST
+        else (),
         streams=tuple(streams),
         dataset=dataset,
         base_model=base_model,
     )
 
 
-def compare_last_rows(matrix: RetentionMatrix, other: RetentionMatrix, *, resamples: int = 2000) -> Comparison:
+def compare_last_rows(matrix: RetentionMatrix, other: RetentionMatrix) -> Difference:
     """What `matrix` keeps more than `other` at the end, over the streams that both have.
 
     The bootstrap draws contexts, each with all of its streams: the answers on one context rise and fall together.
@@ -155,9 +145,7 @@ def compare_last_rows(matrix: RetentionMatrix, other: RetentionMatrix, *, resamp
             f"{matrix.name} and {other.name}: expected a finished stream in both, got none in common: use the same "
             "contexts, orders and seeds"
         )
-    values = [fmean(found) for found in gains.values()]
-    low, high = bootstrap_interval(values, resamples=resamples)
-    return Comparison(fmean(values), low, high)
+    return difference_of([fmean(values) for values in gains.values()])
 
 
 def _last(stream: Stream) -> dict[str, float]:
@@ -173,47 +161,54 @@ def _asked(cells: Sequence[float | None]) -> list[float]:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def render_matrix(matrix: RetentionMatrix) -> str:
-    """One matrix in Markdown, aligned for a terminal: percent, and how far the interval reaches where it is known."""
+def matrix_table(matrix: RetentionMatrix) -> Table:
+    """One matrix in percent, and how far the intervals reach where they are known."""
     width = max(map(len, matrix.mean))
-    head = ["", *(str(place + 1) for place in range(width)), *(["unrelated"] if matrix.unrelated else [])]
+    header = ["", *(str(place + 1) for place in range(width)), *(["unrelated"] if matrix.unrelated else [])]
     rows = []
-    for number, row in enumerate(matrix.mean):
-        cells = [_cell(value, matrix.intervals[number][place] if matrix.intervals else None)
-                 for place, value in enumerate(row)]  # fmt: skip
-        extra = [f"{100 * matrix.unrelated[number]:.1f}"] if matrix.unrelated else []
-        rows.append(["base" if number == 0 else f"after {number}", *cells, *extra])
-    return table(head, rows)
+    for number, (head, means) in enumerate(zip(heads(matrix), matrix.mean, strict=True)):
+        bounds = matrix.intervals[number] if matrix.intervals else ((None, None),) * len(means)
+        cells = [_cell(*pair) for pair in zip(means, bounds, strict=True)]
+        cells += [""] * (width - len(cells))
+        rows.append((head, *cells, *([_cell(matrix.unrelated[number])] if matrix.unrelated else [])))
+    return Table("", tuple(header), tuple(rows))
 
 
-def render_summary(matrices: Sequence[RetentionMatrix]) -> str:
+def heads(matrix: RetentionMatrix) -> list[str]:
+    """What the rows of a matrix are called."""
+    return ["base", *(f"after {number}" for number in range(1, len(matrix.mean)))]
+
+
+def summary_table(matrices: Sequence[RetentionMatrix]) -> Table:
     """One line a matrix: learnt, left at the end, lost, and the last row against the first matrix's.
 
     Empty where it says nothing: what a fit's rounds learnt and lost, and the last without a finished stream in both.
     """
-    head = ["", "base", "learnt", "left", "lost", "unrelated", "left, against the first"]
+    header = ("", "base", "learnt", "left", "lost", "unrelated", "left, against the first")
     rows = []
     for matrix in matrices:
         unrelated = f"{100 * matrix.unrelated[0]:.1f} -> {100 * matrix.unrelated[-1]:.1f}" if matrix.unrelated else ""
         learnt, lost = (matrix.learnt, matrix.forgetting) if matrix.one_by_one else (None, None)
         numbers = (fmean(_asked(matrix.mean[0])), learnt, matrix.last_row, lost)
         against = "" if matrix is matrices[0] else _against(matrix, matrices[0])
-        rows.append([matrix.name, *(_cell(number, None) for number in numbers), unrelated, against])
-    return table(head, rows)
+        rows.append((matrix.name, *map(_cell, numbers), unrelated, against))
+    return Table("", header, tuple(rows))
 
 
 def _against(matrix: RetentionMatrix, first: RetentionMatrix) -> str:
     try:
-        found = compare_last_rows(matrix, first)
+        difference = compare_last_rows(matrix, first)
     except DataError:  # other streams, or none that is finished
         return ""
-    return f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    around = say_interval(difference.low, difference.high, difference.contexts, form="+.1f", factor=100)
+    return f"{100 * difference.mean:+.1f} ({around})"
 
 
-def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
+def _cell(value: float | None, bounds: Bounds = (None, None)) -> str:
     if value is None:
         return ""
-    around = f" ({100 * interval[0]:.0f}-{100 * interval[1]:.0f})" if interval else ""
+    low, high = bounds
+    around = "" if low is None or high is None else f" ({100 * low:.0f}-{100 * high:.0f})"
     return f"{100 * value:.1f}{around}"
 
 

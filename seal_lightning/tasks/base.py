@@ -1,7 +1,7 @@
 """What a task is: how a context becomes prompts, and how text of the policy becomes training data (SEAL, section 3).
 
-A task is pure text work without model, tokenizer or device. A task of one's own subclasses `Task` and is named in YAML
-by `class_path`; its options are the keyword arguments of its `__init__`.
+A task works on text alone, without model, tokenizer or device. Your own task subclasses `Task` and is named in YAML by
+`class_path`; its options are the keyword arguments of its `__init__`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from seal_lightning.results.table import Table
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.text.thoughts import UNFINISHED, cut_thoughts
 from seal_lightning.types import Context, Prediction, Prompt, Query, Rollout, SelfEdit, TrainingSequence
@@ -19,12 +20,12 @@ from seal_lightning.types import Context, Prediction, Prompt, Query, Rollout, Se
 
 @dataclass(frozen=True, slots=True)
 class AnswerFile:
-    """A file of predictions in a form of the task's own.
+    """A file of predictions in a format of the task's own.
 
     Attributes:
-        name: Of the file in the run folder.
-        text: Its content.
-        said: What is in it, in one line for the user.
+        name: Name of the file in the run folder.
+        text: Content of the file.
+        said: One line for the user about what is in it.
     """
 
     name: str
@@ -67,11 +68,10 @@ class Task(Remembers, ABC):
     def parse(self, text: str, context: Context) -> SelfEdit:
         """Read what the policy wrote. Never raises, whatever the text.
 
-        `SelfEdit.text` is the text as it was given: the M-step trains the policy on it. In a run that is the text
-        without thoughts (`read_edit`). Text that nothing can be
-        trained on gives a `SelfEdit` with a short `reason` and no training sequences; reasons are counted in the
-        metrics, so use a few fixed ones. What must be trained in any case (the passage) is added here too, and does not
-        make an empty edit usable.
+        `SelfEdit.text` is the text as it was given, which in a run has no thoughts in it (`read_edit`); the M-step
+        trains the policy on it. Text that nothing can be trained on gives a `SelfEdit` with a short `reason` and no
+        training sequences; reasons are counted in the metrics, so use a few fixed ones. What must be trained in any
+        case (the passage) is added here too, and does not make an empty edit usable.
         """
 
     def read_edit(self, text: str, context: Context) -> SelfEdit:
@@ -84,28 +84,28 @@ class Task(Remembers, ABC):
 
     @abstractmethod
     def query_prompt(self, query: Query, context: Context) -> Prompt:
-        """The question to an adapted model, without what it was to learn: that is to be scored.
+        """The question to an adapted model, without what the model was to learn.
 
-        For knowledge this is the passage. ARC asks with the demonstrations, which are the task and not what was learnt.
+        For knowledge that is the passage. ARC asks with the demonstrations, which are the task, not what was learnt.
         """
 
     def read_answer(self, text: str) -> str:
         """The answer in what the model generated after `query_prompt`: its first line that is not empty.
 
-        Thoughts are no answer, so there is none in a text that ends within one.
+        Thoughts do not count: a text that ends within a thought has no answer.
         """
         return first_line(cut_thoughts(text).text)
 
     def example(self) -> Context | None:
-        """A made-up context with which cards of policies show how an edit is asked for; None where there is none."""
+        """A made-up context, with which a policy's model card shows how an edit is asked for; None if there is none."""
         return None
 
     def query_prompts(self, query: Query, context: Context) -> tuple[Prompt, ...]:
-        """All ways in which a query is asked, at least one: a task that lets answers vote asks in several."""
+        """Every way in which a query is asked, at least one; several where their answers vote."""
         return (self.query_prompt(query, context),)
 
     def read_answers(self, texts: Sequence[str], query: Query, context: Context) -> str:
-        """The one answer in what the model generated after each of `query_prompts`, in their order."""
+        """The answer to a query from what the model generated after each of `query_prompts`, in order."""
         del query, context
         return self.read_answer(texts[0])
 
@@ -113,26 +113,26 @@ class Task(Remembers, ABC):
         """The one answer to a query that several adapters answered: the most frequent, of equals the first.
 
         Args:
-            answers: What was read of each adapter's answer.
-            alone: That of the policy without an adapter, for want of others.
+            answers: The answer read from each adapter.
+            alone: The answer of the policy without an adapter, used if there are no others.
         """
         given = Counter(answer for answer in answers if answer.strip())
         return max(given, key=given.__getitem__) if given else alone
 
     def answer_file(self, predictions: Sequence[Prediction]) -> AnswerFile | None:
-        """The predictions of `seal predict` in a form of the task's own, beside `answers.jsonl`; None for none."""
+        """A file for the predictions of `seal predict` in a format of the task's own, if it has one."""
         del predictions
         return None
 
-    def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> str:
-        """What else a run's rollouts tell, as Markdown; empty where the task has nothing to add.
+    def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> Sequence[Table]:
+        """Tables below that of the accuracies; none where the task has nothing to add.
 
         Args:
-            validations: The rollouts of each validation by the number of rounds before it; one where `seal validate` or
-                `seal test` asks.
+            validations: The rollouts of each validation by the number of rounds before it; a single one where
+                `seal validate` or `seal test` asks.
         """
         del validations
-        return ""
+        return ()
 
 
 def without_thoughts(text: str, parse: Callable[[str], SelfEdit]) -> SelfEdit:

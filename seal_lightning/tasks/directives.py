@@ -1,8 +1,8 @@
 """Directives: the training choices that a self-edit may carry as a small JSON object at its end.
 
 In the paper the ARC self-edit is made of them (arXiv 2506.10943, section 3.2); here they may go with knowledge edits
-too. What was asked is recorded as it was written, what is applied is kept within limits, and anything unusable is not
-applied. Schedules are not offered to the policy.
+too. What was asked for is recorded as written, what is applied stays within limits, and anything unusable is ignored.
+Schedules are not offered to the policy.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ class DirectiveLimits:
 
 
 def check_limits(name: str, limits: tuple[float, float]) -> None:
-    """Raises `ConfigError` where the option `name` is no lowest and highest value."""
+    """Raises `ConfigError` unless the option `name` is a lowest and a highest value."""
     whole = all(isinstance(limit, int) for limit in limits) or name == "learning_rate"
     if len(limits) != 2 or not whole or not 0 < limits[0] <= limits[1] < math.inf:
         raise ConfigError(f"{name} must be two positive numbers, lowest first, got {limits!r}: try [1, 8]")
 
 
 def within(value: Any, limits: tuple[float, float]) -> float | None:
-    """The number moved to the nearest limit; None for what is no number."""
+    """The number moved to the nearest limit; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return None
     return float(min(max(value, limits[0]), limits[1]))  # clamped first: a huge int does not fit into a float
@@ -84,7 +84,7 @@ def split_directives(text: str) -> tuple[str, dict[str, Any]]:
     """The edit without its directives, and the directives as asked (empty if there are none or they are malformed).
 
     The last JSON object near the end that names a directive counts, fenced or bare. A malformed one is cut out as well,
-    because it is no knowledge to train on. Numbers that JSON does not have (NaN, 1e999) are recorded as their text.
+    because it is not knowledge to train on. Numbers that JSON does not have (NaN, 1e999) are recorded as their text.
 
     >>> split_directives('Ada ruled.\\n{"epochs": 3}')
     ('Ada ruled.', {'epochs': 3})

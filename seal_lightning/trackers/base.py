@@ -1,36 +1,15 @@
-"""The base of all trackers, and the plain data that they are given."""
+"""The base of all trackers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch.loggers import Logger
 
-Cell = str | int | float | bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table: names of columns, and rows with a cell for each of them; the cells of a column are of one type or None.
-
-    Texts are those of models and data, not yet escaped for anything.
-    """
-
-    columns: tuple[str, ...]
-    rows: Sequence[Sequence[Cell]]
-
-    def first(self, count: int) -> Table:
-        """The first rows, and where there are more, a last one whose first text says how many."""
-        if len(self.rows) <= count:
-            return self
-        more = f"… and {len(self.rows) - count} more, in the journal"
-        place = next(number for number, cell in enumerate(self.rows[0]) if isinstance(cell, str))
-        last: list[Cell] = [more if number == place else None for number in range(len(self.columns))]
-        return Table(self.columns, [*self.rows[:count], last])
+from seal_lightning.results.table import Table
 
 
 class Tracker:

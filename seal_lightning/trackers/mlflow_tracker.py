@@ -10,7 +10,8 @@ from typing import Any
 
 from lightning.pytorch.loggers import MLFlowLogger
 
-from seal_lightning.trackers.base import Table, Tracker
+from seal_lightning.results.table import Table
+from seal_lightning.trackers.base import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +51,8 @@ class MLflowTracker(Tracker):
         place = f"{name}-round-{round:03d}.json"
         if place in {file.path for file in client.list_artifacts(run, str(Path(place).parent))}:
             return
-        columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
-        client.log_table(run, {key: list(cells) for key, cells in zip(table.columns, columns, strict=True)}, place)
+        columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.header)
+        client.log_table(run, {key: list(cells) for key, cells in zip(table.header, columns, strict=True)}, place)
 
     def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, Any]) -> None:
         client, run = self.logger.experiment, self.logger.run_id

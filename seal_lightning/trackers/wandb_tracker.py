@@ -12,7 +12,8 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import WandbLogger
 
 from seal_lightning.errors import reason_of
-from seal_lightning.trackers.base import Table, Tracker
+from seal_lightning.results.table import Table
+from seal_lightning.trackers.base import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class WandbTracker(Tracker):
     def table(self, name: str, table: Table, *, round: int, step: int) -> None:
         import wandb
 
-        content = wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
+        content = wandb.Table(columns=list(table.header), data=[list(row) for row in table.rows])
         self.logger.log_metrics({name: content, "round": round}, step=step)
 
     def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, Any]) -> None:

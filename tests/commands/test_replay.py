@@ -216,7 +216,7 @@ def test_a_fit_kept_what_replay_keeps(replay, once, tmp_path):
         rows = [json.loads(line) for line in (folder / "journal" / f"{name}.rank-0.jsonl").read_text().splitlines()[1:]]
         texts = {(row["context_id"], str(row["edit_index"])): (row["prompt"], row["text"]) for row in rows}
         table = (folder / "tables" / f"round-{number:03d}.md").read_text().splitlines()
-        cells = [[cell.strip() for cell in line.split("|")] for line in table if " | yes | " in line]
+        cells = [[cell.strip() for cell in line.split("|")] for line in table if " | yes " in line]
         chosen = [texts[cell[1], cell[2]] for cell in cells]
         assert len(chosen) == 4
         assert sorted((row["prompt"], row["completion"]) for row in lines(tmp_path / name)) == sorted(chosen)

@@ -26,7 +26,8 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.selection import best_of, group_rollouts, lot_of
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
-from seal_lightning.records.entries import Entry, race_anew
+from seal_lightning.records.anew import race_anew
+from seal_lightning.records.entries import Entry
 from seal_lightning.records.lines import rollout_from_dict, rollout_to_dict
 from seal_lightning.results.edits import figures_of, share_spent
 from seal_lightning.sampling import Sample, Sampler
@@ -59,7 +60,7 @@ def test_plans_and_rewards_that_do_not_fit_a_race_are_refused():
         Plan(repeats=1, score_by="rubric", racing=Racing())
     with pytest.raises(ConfigError, match=r"evaluation\.racing must be null"):
         SEALModule(evaluation=Plan(racing=Racing()))
-    with pytest.raises(ConfigError, match=r"such as score and gain, where e_step\.racing is set, got length"):
+    with pytest.raises(ConfigError, match=r"score and gain, where e_step\.racing is set, got length"):
         SEALModule(e_step=Plan(racing=Racing()), reward={"score": 1.0, "length": -0.1})
 
 

@@ -76,7 +76,7 @@ def test_empty_answers_are_wrong_without_asking(chat_server, fault_proxy):
 
 
 def test_a_judge_needs_someone_to_ask():
-    with pytest.raises(ConfigError, match=r"endpoint must be set where there is no policy to ask: set endpoint\.model"):
+    with pytest.raises(ConfigError, match=r"endpoint must be set if no policy can be asked: set endpoint\.model"):
         Judge().verdicts(ANSWERS[:1])
 
 

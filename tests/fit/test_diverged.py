@@ -172,7 +172,7 @@ def test_a_score_out_of_range_names_the_grader(score):
         def grade(self, *, question, golds, answer):
             return score
 
-    with pytest.raises(GradingError, match=rf"Odd must score with a number in \[0, 1\], got {score!r}: mend it"):
+    with pytest.raises(GradingError, match=rf"Odd must score with a number in \[0, 1\], got {score!r}: correct the"):
         roll(EDITS[0], grader=Odd())
 
 

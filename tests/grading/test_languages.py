@@ -120,7 +120,7 @@ def test_one_warning_that_a_grader_was_measured_on_english(grader, caplog):
     for _ in range(2):
         grader.grade(question="谁？", golds=["李明"], answer="李明")
     (message,) = caplog.messages
-    assert message.startswith(f"{type(grader).__name__} was measured on English alone, and gold answers are in other")
+    assert message.startswith(f"{type(grader).__name__} was only measured on English, and some gold answers use other")
     assert "(CJK)" in message
 
 

@@ -1,4 +1,4 @@
-"""Terms of the reader's own: how they are named and passed, what they say of themselves, and what is wrong with them."""
+"""Terms of the reader's own: how they are named and passed, what they say of themselves, and mistakes."""
 
 import math
 import pickle

@@ -8,7 +8,8 @@ import pytest
 
 from seal_lightning.errors import DataError
 from seal_lightning.grading import Contains, Grader, Reward
-from seal_lightning.records.entries import read_entries, regrade, reward_anew
+from seal_lightning.records.anew import regrade, reward_anew
+from seal_lightning.records.entries import read_entries
 from seal_lightning.records.journal import Journal
 from seal_lightning.types import Rollout
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from seal_lightning.errors import JournalError
-from seal_lightning.records.journal import Journal, read_units
-from seal_lightning.records.lines import rollout_from_dict, rollout_to_dict
+from seal_lightning.records.journal import Journal
+from seal_lightning.records.lines import read_content, rollout_from_dict, rollout_to_dict
 from seal_lightning.types import Rollout
 
 ROLLOUT = Rollout(
@@ -139,7 +139,7 @@ def written(tmp_path):
 def test_units_of_a_file(tmp_path, lost, units):
     path = written(tmp_path)
     data = path.read_bytes()
-    assert read_units(path, data[: max(0, len(data) - lost)]) == units
+    assert read_content(path, data[: max(0, len(data) - lost)]).units == units
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,14 @@ def test_a_line_that_is_no_rollout(tmp_path, change, words):
     path = written(tmp_path)
     stamp, first, *_ = path.read_text().splitlines()
     with pytest.raises(JournalError, match=r"train-000\.rank-0\.jsonl, line 3: ") as caught:
-        read_units(path, "\n".join([stamp, first, json.dumps({**json.loads(first), **change}), ""]).encode())
+        read_content(path, "\n".join([stamp, first, json.dumps({**json.loads(first), **change}), ""]).encode())
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("data", [b'{"prompt": "p", "completion": "c"}\n', b"[]\n"])
 def test_a_file_without_a_stamp(tmp_path, data):
     with pytest.raises(JournalError, match="line 1: expected the stamp of a journal"):
-        read_units(tmp_path / "sft.jsonl", data)
+        read_content(tmp_path / "sft.jsonl", data)
 
 
 def test_a_missing_field_is_named_and_an_optional_one_is_not_missed(tmp_path):
@@ -175,7 +175,7 @@ def test_a_missing_field_is_named_and_an_optional_one_is_not_missed(tmp_path):
     stamp, first, *_ = path.read_text().splitlines()
     row = json.loads(first)
     del row["terms"], row["usage"]
-    assert read_units(path, f"{stamp}\n{json.dumps(row)}\n".encode()) == {0: unit(0)}
+    assert read_content(path, f"{stamp}\n{json.dumps(row)}\n".encode()).units == {0: unit(0)}
     del row["context_id"]
     with pytest.raises(JournalError, match="line 2: field context_id is missing"):
-        read_units(path, f"{stamp}\n{json.dumps(row)}\n".encode())
+        read_content(path, f"{stamp}\n{json.dumps(row)}\n".encode())

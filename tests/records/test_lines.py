@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seal_lightning.errors import DataError, JournalError, SealError
 from seal_lightning.records.entries import read_entries
-from seal_lightning.records.journal import Journal, read_rollouts, read_units, unfinished_units
+from seal_lightning.records.journal import Journal, read_rollouts, unfinished_units
 from seal_lightning.records.lines import read_content, rollout_from_dict, rollout_to_dict, same_unit
 from seal_lightning.report.read import read
 from seal_lightning.types import Rollout
@@ -211,7 +211,7 @@ def test_a_journal_of_an_earlier_version_is_read(path):
     for row in rows[1:]:
         del row["part"]
     data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    assert read_units(path, data) == {0: unit(0, 1), 1: unit(0, 1, context_id="fen")}
+    assert read_content(path, data).units == {0: unit(0, 1), 1: unit(0, 1, context_id="fen")}
 
 
 def test_a_unit_that_two_runs_have_written(path, tmp_path):

@@ -1,6 +1,5 @@
 """Runs for reports, made of a few rollouts whose figures can be told by heart."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,8 @@ import pytest
 import yaml
 
 from seal_lightning.records.journal import Journal
+from seal_lightning.results.accuracy import AccuracyRow
+from seal_lightning.results.result_file import ResultFile
 from seal_lightning.types import Rollout
 
 PLAIN = Rollout(
@@ -56,7 +57,9 @@ def dropped(score: float, **changes) -> Rollout:
     return replace(scored(score, **changes), reward=None, dropped="racing: 1 of 2 repeats trained")
 
 
-def write_run(folder: Path, journals: dict, *, config: dict | None = CONFIG, table: bool = False) -> Path:
+def write_run(
+    folder: Path, journals: dict, *, config: dict | None = CONFIG, table: bool = False, tables=(), notes=()
+) -> Path:
     """A run folder: journals by name, each a list of units; `table` is what a fit writes when it is over."""
     for name, units in journals.items():
         journal = Journal(folder / "journal", name, stamp={"name": name})
@@ -67,7 +70,8 @@ def write_run(folder: Path, journals: dict, *, config: dict | None = CONFIG, tab
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
     if table:
         rows = ["base", *(f"edits {name}" for name in journals if name.startswith("validation-"))]
-        (folder / "fit.json").write_text(json.dumps([{"name": name} for name in rows]))
+        accuracy = [AccuracyRow(name, 0.5, None, None, 1, 2, 0, 0.0) for name in rows]
+        ResultFile(accuracy, tables, notes).save(folder / "fit.json")
     return folder
 
 

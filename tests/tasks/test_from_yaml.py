@@ -100,8 +100,8 @@ def test_graders_and_reward():
     f1 = load(Grader, "it: {class_path: seal_lightning.grading.F1}")
     assert (type(recall), recall.threshold, type(f1), f1.threshold) == (Recall, 0.5, F1, None)
     path = "it: {class_path: seal_lightning.grading.Reward, init_args: {terms: %s}}"
-    assert load(Reward, path % "gain").terms == {"gain": 1.0}
-    assert load(Reward, path % "{score: 1, gain: 0.5}").terms == {"score": 1.0, "gain": 0.5}
+    assert load(Reward, path % "gain").weights == {"gain": 1.0}
+    assert load(Reward, path % "{score: 1, gain: 0.5}").weights == {"score": 1.0, "gain": 0.5}
 
 
 def test_a_users_own_grader_by_its_class_path_alone():

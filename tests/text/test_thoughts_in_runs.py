@@ -16,7 +16,8 @@ from seal_lightning.grading.asking import read_option
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
-from seal_lightning.records.entries import Entry, regrade
+from seal_lightning.records.anew import regrade
+from seal_lightning.records.entries import Entry
 from seal_lightning.records.lines import rollout_from_dict, rollout_to_dict
 from seal_lightning.results.edits import figures_of, render_figures, total_thoughts
 from seal_lightning.sampling import (

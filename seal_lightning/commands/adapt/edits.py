@@ -24,7 +24,7 @@ from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Report
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import Journal
-from seal_lightning.results.accuracy import group_by_context
+from seal_lightning.results.averages import by_context as group_by_context
 from seal_lightning.tasks import Task
 from seal_lightning.types import Context, Directives, Rollout, TrainingSequence
 

@@ -35,9 +35,9 @@ class Curves:
     """The model.
 
     Attributes:
-        intercept: Log-odds of an answer of which every curve adds nothing.
+        intercept: Log-odds of an answer to which no curve adds anything.
         curves: By feature.
-        fitted_on: What the coefficients come from, for readers of the file.
+        fitted_on: Where the coefficients come from, for readers of the file.
     """
 
     intercept: float
@@ -129,9 +129,9 @@ def fit_curves(
     Args:
         features: (answers, features).
         correct: The judge's verdicts, (answers,).
-        names: Of the features.
-        fitted_on: What to say of the source.
-        points: At most so many a curve, at quantiles.
+        names: Names of the features.
+        fitted_on: What the file says about its source.
+        points: The most points of a curve, at quantiles.
         ridge: Weight of the squared rises.
     """
     at = [_points(column, points) for column in features.T]

@@ -1,7 +1,7 @@
 """From what a model wrote to grids: reading, voting, grading (SEAL, section 4.1: only a wholly right grid counts).
 
 An answer is one or two grids in the canonical encoding with an empty line between them, the second one a second try. A
-text that is no grid is kept behind the reason why, so that a wrong answer tells what is wrong with it.
+text that is not a grid is kept behind the reason why, so that a wrong answer tells what is wrong with it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def read_votes(texts: Sequence[str], undo: Sequence[Callable[[Grid], Grid]], tex
 
     Args:
         texts: What the model wrote.
-        undo: For each, how its grid becomes an answer to the query itself.
+        undo: For each text, the function that turns its grid into an answer to the query itself.
         text: The encoding of the texts.
     """
     votes: Counter[Grid] = Counter()
@@ -61,7 +61,7 @@ def best_tries(answers: Sequence[str], alone: str) -> str:
 
 
 def reason_of(answer: str) -> str:
-    """Why an answer is no grid; "" for one that is."""
+    """Why an answer is not a grid; "" for one that is."""
     if not answer.strip():
         return "no grid"
     return answer.partition(":")[0].removeprefix(MALFORMED) if answer.startswith(MALFORMED) else ""
@@ -71,13 +71,13 @@ def right_answers(golds: Sequence[str]) -> set[str]:
     """The accepted outputs as `candidates` has grids, however their data has written them.
 
     Raises:
-        GradingError: One is no grid: no answer could ever be right.
+        GradingError: One is not a grid, so no answer could ever be right.
     """
     try:
         return {DIGITS.encode(DIGITS.decode(gold)) for gold in golds}
     except GridError as error:
         raise GradingError(
-            f"cannot grade against a gold answer that is no grid of digits: {error}; read puzzles with "
+            f"cannot grade against a gold answer that is not a grid of digits: {error}; read puzzles with "
             "seal_lightning.data.ArcFiles"
         ) from error
 
@@ -100,5 +100,5 @@ class GridMatch(Grader):
         return best_over_golds(lambda gold, _: float(gold in tried), golds=[*right_answers(golds)], answer=answer)
 
     def reasons(self, answer: str) -> Mapping[str, float]:
-        """Why an answer is no grid."""
+        """Why an answer is not a grid."""
         return {why: -1.0} if (why := reason_of(answer)) else {}

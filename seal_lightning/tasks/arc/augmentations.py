@@ -40,7 +40,7 @@ class Augmentation:
         """The image of a grid.
 
         Raises:
-            GridError: It would be larger than a grid may be (`too large`).
+            GridError: The image would be larger than a grid may be (`too large`).
         """
         image = self.forward(grid)
         if max(len(image), len(image[0])) > MAX_SIDE:
@@ -138,7 +138,7 @@ def repetition(rows: int, columns: int) -> Augmentation:
 
 
 def colour_permutation(colours: Sequence[int]) -> Augmentation:
-    """Colour `c` becomes `colours[c]`; ValueError where that is no permutation of all colours."""
+    """Colour `c` becomes `colours[c]`; ValueError unless that is a permutation of all colours."""
     inverse_order(colours, COLOURS)
     old, new = bytes(range(COLOURS)), bytes(colours)
     forward, backward = bytes.maketrans(old, new), bytes.maketrans(new, old)
@@ -156,7 +156,7 @@ def chain(*steps: Augmentation) -> Augmentation:
 
 
 def reorder(puzzle: Puzzle, order: Sequence[int]) -> Puzzle:
-    """The demonstrations in another order, `order[0]` first; ValueError where that is no order of all of them."""
+    """The demonstrations in another order, `order[0]` first; ValueError unless that is an order of all of them."""
     inverse_order(order, len(puzzle.demonstrations))
     return replace(puzzle, demonstrations=tuple(puzzle.demonstrations[number] for number in order))
 

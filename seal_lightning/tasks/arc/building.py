@@ -97,14 +97,14 @@ def training_puzzles(
     puzzles.
 
     Args:
-        demonstrations: Of one puzzle.
+        demonstrations: The demonstrations of one puzzle.
         families: Names of `FAMILIES`, in any order. A puzzle that would have a grid of more than 30 x 30 is left out.
-        colour_permutations: How many copies of each puzzle have their colours exchanged; one that looks like another
+        colour_permutations: Number of copies of each puzzle with their colours exchanged; one that looks like another
             because the puzzle has few colours is dropped.
-        example_permutations: How many copies have their demonstrations in another order, as far as there are others.
+        example_permutations: Number of copies with their demonstrations in another order, as far as there are others.
             The first copy has both changed where both are asked for, so there are as many as the larger number.
-        limit: At most so many puzzles.
-        seed: Of the copies and the draw.
+        limit: The most puzzles.
+        seed: Seed of the copies and the draw.
         keep_zero: Colour 0, the background of most puzzles, stays in copies.
 
     Raises:

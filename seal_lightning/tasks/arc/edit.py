@@ -3,8 +3,8 @@
     {"basic": true, "size": false, "chained": false, "repeated": false,
      "loss": "outputs", "learning_rate": 0.0001, "epochs": 2}
 
-Finding the object is tolerant, its values are taken strictly: what is no such object is rejected for one of a few fixed
-reasons. How many steps an edit may take depends on the puzzle and is left to the task.
+Finding the object is tolerant, its values are taken strictly: anything else is rejected for one of a few fixed reasons.
+How many steps an edit may take depends on the puzzle and is left to the task.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Reason = Literal[
     "repeated field",
     "unknown field",
     "missing field",
-    "a family is no boolean",
+    "a family is not a boolean",
     "unknown loss",
-    "learning_rate is no positive number",
-    "epochs is no whole number of 1 or more",
+    "learning_rate is not a positive number",
+    "epochs is not a whole number of 1 or more",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 LOSSES: tuple[Loss, ...] = get_args(Loss)
@@ -159,13 +159,13 @@ def _fault(values: Mapping[str, Any]) -> Reason | Literal[""]:
     if len(values) < len(_FIELDS):
         return "missing field"
     if not all(isinstance(values[family], bool) for family in FAMILIES):
-        return "a family is no boolean"
+        return "a family is not a boolean"
     if values["loss"] not in LOSSES:
         return "unknown loss"
     if not _is_number(values["learning_rate"]) or values["learning_rate"] <= 0:
-        return "learning_rate is no positive number"
+        return "learning_rate is not a positive number"
     if not _is_number(values["epochs"]) or values["epochs"] != int(values["epochs"]) or values["epochs"] < 1:
-        return "epochs is no whole number of 1 or more"
+        return "epochs is not a whole number of 1 or more"
     return ""
 
 

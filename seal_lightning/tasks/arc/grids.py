@@ -1,7 +1,7 @@
 """Grids of ARC as text and back: what a model reads and writes of a puzzle (SEAL, section 4.1).
 
 A grid is a tuple of rows of colours 0 to 9. Encodings are one line a row without anything around it, so a text stands
-for at most one grid; reading is strict, and whatever is no grid has a reason. `digits` is the canonical one, in which
+for at most one grid; reading is strict and says why a text is not a grid. `digits` is the canonical one, in which
 contexts, gold answers and rollouts hold their grids.
 """
 
@@ -20,10 +20,10 @@ MAX_SIDE = 30
 
 
 class GridError(ValueError):
-    """A value is no grid.
+    """A value is not a grid.
 
     Attributes:
-        reason: One of a few short texts, for counting; the message has the details.
+        reason: One of a few short texts that can be counted; the message has the details.
     """
 
     def __init__(self, reason: str, details: str = "") -> None:
@@ -35,7 +35,7 @@ def make_grid(rows: Any) -> Grid:
     """The grid of a list of rows, as JSON has it.
 
     Raises:
-        GridError: It is empty, ragged, too large, or holds something else than colours.
+        GridError: The grid is empty, ragged or too large, or holds something other than colours.
     """
     if not _is_list(rows) or not all(_is_list(row) for row in rows):
         raise GridError("no grid", "expected a list of rows, each a list of colours")
@@ -68,7 +68,7 @@ class GridText:
 
     Attributes:
         symbols: The character of each colour.
-        separator: Between the cells of a row.
+        separator: Text between the cells of a row.
     """
 
     symbols: str

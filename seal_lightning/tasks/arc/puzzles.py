@@ -102,7 +102,7 @@ def puzzle_of(context: Context) -> Puzzle:
     """The whole puzzle, tests with their outputs where they are known.
 
     Raises:
-        DataError: The context is no puzzle.
+        DataError: The context is not a puzzle.
     """
     known = [(input_of(query, context), query.golds) for query in context.queries]
     tests = [Pair(input, _read_grid(golds[0], context)) for input, golds in known if golds]

@@ -117,7 +117,7 @@ class _Family:
 
 
 def _draw_colours(draw: random.Random) -> Numbers:
-    """Every colour but 0 becomes another one."""
+    """A map of colours under which every one but 0 becomes another."""
     while True:
         others = draw.sample(range(1, COLOURS), COLOURS - 1)
         if all(colour != number for number, colour in enumerate(others, start=1)):
@@ -162,11 +162,11 @@ class Shape:
     """What the grids of a puzzle are like; ranges include both ends.
 
     Attributes:
-        sides: Of an input.
+        sides: Height and width of an input.
         square: Whether inputs are square, and all of a puzzle alike.
-        colours: Different colours beside 0 in a puzzle.
+        colours: Number of different colours beside 0 in a puzzle.
         filled: Share of cells that are not 0.
-        demonstrations: Of a puzzle.
+        demonstrations: Number of demonstrations of a puzzle.
     """
 
     sides: tuple[int, int]

@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from seal_lightning.errors import ConfigError, check_count
+from seal_lightning.results.table import Table
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks.arc.answers import best_tries, read_votes
 from seal_lightning.tasks.arc.augmentations import SYMMETRIES, Augmentation, augment_pair
 from seal_lightning.tasks.arc.building import training_puzzles
 from seal_lightning.tasks.arc.edit import ArcLimits, Loss, read_edit
-from seal_lightning.tasks.arc.figures import arc_tables
 from seal_lightning.tasks.arc.grids import Grid, grid_text
 from seal_lightning.tasks.arc.puzzles import Pair, demonstrations_of, input_of, write_demonstrations, write_input
 from seal_lightning.tasks.arc.submission import submission
+from seal_lightning.tasks.arc.tables import arc_tables
 from seal_lightning.tasks.base import AnswerFile, Task, without_thoughts
 from seal_lightning.types import (
     Context,
@@ -53,16 +54,16 @@ class ArcTask(Task):
     Args:
         grids: How grids are written: `digits`, `spaced` (digits with spaces), or `letters` (with spaces; where the
             tokenizer takes several digits together, as that of Llama 3).
-        votes: In how many ways a test is asked, as it stands and turned or mirrored; the most frequent answer counts,
-            and the second is a second try. 1 asks once.
+        votes: Number of ways in which a test is asked, as it stands and turned or mirrored; the most frequent answer
+            counts, and the next one is a second try. 1 asks once.
         limits: Limits of the learning rate and the epochs that are applied.
         max_steps: An edit that asks for more optimizer steps is rejected (paper: 375).
         max_puzzles: Most training puzzles of an edit (paper: 250).
         colour_permutations: Copies of each training puzzle with other colours.
         example_permutations: Copies of each with its demonstrations in another order.
         batch_size: Training puzzles a step (paper: 2).
-        schedule: Of the learning rate (paper: cosine).
-        instruction: The request to the policy in words of your own; null is the built-in one.
+        schedule: Schedule of the learning rate (paper: cosine).
+        instruction: The request to the policy in your own words; null takes the built-in one.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class ArcTask(Task):
     def answer_file(self, predictions: Sequence[Prediction]) -> AnswerFile:
         return submission(predictions)
 
-    def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> str:
+    def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> tuple[Table, ...]:
         return arc_tables(validations)
 
     def _request(self, demonstrations: Sequence[Pair], test: Grid, way: Augmentation) -> str:

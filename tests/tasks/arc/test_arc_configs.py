@@ -63,5 +63,5 @@ def test_every_row_of_the_table(tmp_path, monkeypatch, capfd):
     table = (tmp_path / "fit.md").read_text()
     rows = ["in-context", "demonstrations alone", "self-edits before training", "self-edits after round 1"]
     for name in (*rows, "fixed configuration"):
-        assert re.search(rf"^\| {name} \| 0\.000 .* \| 2 \| [24] \|$", table, flags=re.M), table
+        assert re.search(rf"^\| {name} +\| 0\.000 .* \| 2 +\| [24] +\|$", table, flags=re.M), table
     assert "round 1 M-step: loss" in capfd.readouterr().out

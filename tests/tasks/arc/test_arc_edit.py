@@ -130,7 +130,7 @@ REJECTED = {
     "repeated field": [TEXT.replace("{", '{"epochs": 2, '), TEXT.replace("{", '{"note": 1, "note": 1, ')],
     "unknown field": [text(batch_size=2), text(Basic=True), text(loss=None, Loss="all"), '{"epochs": 1, "": 1}'],
     "missing field": [*(text(**{name: None}) for name in ASKED), '{"epochs": 3}', f'{TEXT}\n{{"epochs": 3}}'],
-    "a family is no boolean": [
+    "a family is not a boolean": [
         *(text(**{name: value}) for name in ("basic", "repeated") for value in (1, 0, "true", [], [[True]])),
         raw("size", "null"),
         raw("size", "NaN"),
@@ -139,11 +139,11 @@ REJECTED = {
         *(text(loss=value) for value in ("", "Outputs", "output", " all", 1, True, ["all"])),
         raw("loss", "null"),
     ],
-    "learning_rate is no positive number": [
+    "learning_rate is not a positive number": [
         *(raw("learning_rate", value) for value in ("0", "0.0", "-0.0", "-1e-4", "1e-400", "true", '"1e-4"', "null")),
         *(raw("learning_rate", value) for value in ("NaN", "Infinity", "-Infinity", "1e999", "[]", "1" * 5000)),
     ],
-    "epochs is no whole number of 1 or more": [
+    "epochs is not a whole number of 1 or more": [
         *(raw("epochs", value) for value in ("0", "-1", "-0.0", "2.5", "0.5", "true", '"2"', "null", "NaN", "1e999")),
         *(raw("epochs", value) for value in ("Infinity", "[2]", "1" * 5000, "-" + "1" * 5000)),
     ],
@@ -245,7 +245,7 @@ def test_ten_thousand_mutated_edits():
 @pytest.mark.parametrize("depth", range(900, 1000))
 def test_depths_that_are_just_readable_are_recorded_too(depth):
     _, asked, reason = read_edit(raw("epochs", "[" * depth + "]" * depth), LIMITS)
-    assert reason in ("epochs is no whole number of 1 or more", "broken JSON")
+    assert reason in ("epochs is not a whole number of 1 or more", "broken JSON")
     json.dumps(asked)
 
 

@@ -1,9 +1,9 @@
-"""What the rollouts of ARC tell beyond accuracy: success rates of (context, edit) pairs (SEAL, section 4.1), and more.
+"""Tables of ARC beside accuracy: success rates of (context, edit) pairs (SEAL, section 4.1), and what edits chose.
 
-    validations -> the rollouts of each row -> rows -> Markdown
+    validations -> the rollouts of each row -> rows -> tables
 
-Right is a grid with every cell right; a rejected edit fails. As in `evaluation.py`, values are averaged within contexts
-first, and the bootstrap draws contexts. Contexts without tests say nothing and are left out.
+A grid is right if every cell is; a rejected edit fails. As in `results/accuracy.py`, values are averaged within
+contexts first, and the bootstrap draws contexts. Contexts without tests are left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from seal_lightning.results.accuracy import bootstrap_interval, group_by_context
+from seal_lightning.results.averages import by_context, context_means, interval, say_interval
+from seal_lightning.results.table import Table
 from seal_lightning.tasks.arc.answers import TRIES, candidates, ranking, reason_of, right_answers
 from seal_lightning.tasks.arc.augmentations import FAMILIES
 from seal_lightning.tasks.arc.edit import LOSSES, SCHEMA
@@ -28,27 +29,27 @@ CONFIGURATIONS = 8  # shown
 
 @dataclass(frozen=True, slots=True)
 class ArcRow:
-    """One line of the table. Shares are in [0, 1].
+    """One line of the first table. Shares are in [0, 1].
 
     Attributes:
         name: Who answered.
         success: Share of (context, edit) pairs for which every test is right at the first try.
-        low: Of the 95 % interval of `success` over contexts.
-        high: Of it.
+        low: Lower end of the 95 % interval of `success` over contexts.
+        high: Upper end of that interval.
         solved: Share of contexts in which all answers of the row, voting, get every test right: with one try, and with
             two, for which the second most frequent grid counts too. Second candidates of an answer are counted after
             all first ones.
-        cells: Share of the cells that are right in first candidates; 0 for one of another shape or none at all.
-        malformed: Share of the answers that are no grid; None where nothing answered.
+        cells: Share of the cells that are right in first candidates; a grid of another shape, or none at all, has 0.
+        malformed: Share of the answers that are not a grid; None where nothing answered.
         valid: Share of the edits that can be trained on; None for a row that is not about edits.
-        contexts: How many.
-        pairs: Of a context and an edit; repeats of one count once.
+        contexts: Number of contexts.
+        pairs: Number of pairs of a context and an edit; repeats of one count once.
     """
 
     name: str
     success: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     solved: tuple[float, ...]
     cells: float
     malformed: float | None
@@ -59,7 +60,7 @@ class ArcRow:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceRow:
-    """Valid self-edits with one choice and without it: how many, and their success rate, None where there are none."""
+    """Valid self-edits with a choice and without it: their number and success rate, None where there are none."""
 
     name: str
     edits: int
@@ -70,28 +71,28 @@ class ChoiceRow:
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationRow:
-    """What edits with the same choices came to on several contexts: how many contexts, and their success rate."""
+    """The success rate of edits with the same choices over several contexts."""
 
     edit: str
     success: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     contexts: int
 
 
-# -- the table of rows -------------------------------------------------------------------------------------------------
+# -- who answered how well ---------------------------------------------------------------------------------------------
 
 
 def arc_rows(validations: Validations, *, resamples: int = 2000) -> list[ArcRow]:
-    """The rows that the rollouts allow; bootstrap with a fixed seed.
+    """One row for each way to answer that the rollouts have: those of the first validation, and each one's self-edits.
 
-    The rows of several validations are those of the first one, and the self-edits of each.
+    The bootstrap has a fixed seed.
     """
     return [_row(name, rollouts, resamples) for name, rollouts in _by_row(validations).items()]
 
 
 def _by_row(validations: Validations) -> dict[str, list[Rollout]]:
-    """The rollouts that each row is about, with the row's answers as `answers`."""
+    """The rollouts of each row, with the row's answers as `answers`."""
     if not validations:
         return {}
     first = validations[min(validations)]
@@ -103,12 +104,12 @@ def _by_row(validations: Validations) -> dict[str, list[Rollout]]:
 
 
 def _without_adapter(rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """One rollout for each context, with what the policy answered as it was; whatever came of its edit."""
-    firsts = [group[0] for group in group_by_context(rollouts).values()]
+    """One rollout for each context, with the answers of the policy as it was, whatever became of the edit."""
+    firsts = [group[0] for group in by_context(rollouts).values()]
     return [
-        replace(one, answers=one.baseline_answers, status="ok", reason="")
-        for one in firsts
-        if one.golds and one.baseline_answers
+        replace(rollout, answers=rollout.baseline_answers, status="ok", reason="")
+        for rollout in firsts
+        if rollout.golds and rollout.baseline_answers
     ]
 
 
@@ -117,16 +118,16 @@ def _of_kind(rollouts: Sequence[Rollout], kind: Kind) -> list[Rollout]:
 
 
 def _when(number: int, validations: Validations) -> str:
-    """Which validation; nothing where there is one only."""
+    """Which validation, in words; nothing where there is only one."""
     if len(validations) == 1:
         return ""
     return f" after round {number}" if number else " before training"
 
 
 def _row(name: str, rollouts: Sequence[Rollout], resamples: int) -> ArcRow:
-    groups = list(group_by_context(rollouts).values())
-    successes = [fmean(map(_success, group)) for group in groups]
-    low, high = bootstrap_interval(successes, resamples=resamples)
+    groups = list(by_context(rollouts).values())
+    successes = list(context_means(rollouts, _success).values())
+    low, high = interval(successes, resamples=resamples)
     malformed = [bool(reason_of(answer)) for rollout in rollouts for answer in rollout.answers]
     return ArcRow(
         name=name,
@@ -134,7 +135,7 @@ def _row(name: str, rollouts: Sequence[Rollout], resamples: int) -> ArcRow:
         low=low,
         high=high,
         solved=tuple(fmean(_solved(group, tries) for group in groups) for tries in range(1, TRIES + 1)),
-        cells=fmean(fmean(map(_cells, group)) for group in groups),
+        cells=fmean(context_means(rollouts, _cells).values()),
         malformed=fmean(malformed) if malformed else None,
         valid=fmean(rollout.status == "ok" for rollout in rollouts) if name not in NO_EDITS else None,
         contexts=len(groups),
@@ -148,7 +149,7 @@ def _success(rollout: Rollout) -> bool:
 
 
 def _solved(rollouts: Sequence[Rollout], tries: int) -> bool:
-    """Whether the answers to one context, voting, have every test right within so many tries."""
+    """Whether the answers to one context, voting, get every test right within `tries`."""
     answers = [rollout.answers for rollout in rollouts if rollout.answers]
     rankings = [ranking(map(candidates, each)) for each in zip(*answers, strict=True)]
     rights = [right_answers(golds) for golds in rollouts[0].golds]
@@ -189,7 +190,7 @@ def _edits(rollouts: Iterable[Rollout]) -> list[list[Rollout]]:
 
 
 def choice_rows(validations: Validations) -> list[ChoiceRow]:
-    """Each family and each loss among the valid self-edits of the first validation and of the last one."""
+    """Each augmentation and each loss among the valid self-edits of the first and of the last validation."""
     if not validations:
         return []
     usable = {
@@ -236,63 +237,56 @@ def configuration_rows(
 
 
 def _configuration_row(edit: str, rollouts: Sequence[Rollout], resamples: int) -> ConfigurationRow:
-    successes = [fmean(map(_success, group)) for group in group_by_context(rollouts).values()]
-    low, high = bootstrap_interval(successes, resamples=resamples)
+    successes = list(context_means(rollouts, _success).values())
+    low, high = interval(successes, resamples=resamples)
     return ConfigurationRow(edit, fmean(successes), low, high, len(successes))
 
 
-# -- Markdown ----------------------------------------------------------------------------------------------------------
+# -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def arc_tables(validations: Validations) -> str:
-    """All of it as Markdown: rows, choices, and why edits were rejected and answers malformed; "" without rollouts."""
+def arc_tables(validations: Validations) -> tuple[Table, ...]:
+    """Rows, choices, configurations, and why edits were rejected and answers malformed; those that have any rows."""
     by_row = _by_row(validations)
-    parts = (
-        _rendered_rows(arc_rows(validations)),
-        _rendered_choices(choice_rows(validations)),
-        _rendered_configurations(configuration_rows(validations)),
-        _counted("rejected edits", (r.reason for rows in by_row.values() for (r, *_) in _edits(rows))),
-        _counted("malformed answers", (reason_of(a) for rows in by_row.values() for r in rows for a in r.answers)),
+    answers = (answer for rollouts in by_row.values() for rollout in rollouts for answer in rollout.answers)
+    tables = (
+        _rows_table(arc_rows(validations)),
+        _choices_table(choice_rows(validations)),
+        _configurations_table(configuration_rows(validations)),
+        _reasons_table("rejected edits", (r.reason for rows in by_row.values() for (r, *_) in _edits(rows))),
+        _reasons_table("malformed answers", map(reason_of, answers)),
     )
-    return "\n\n".join(part for part in parts if part)
+    return tuple(table for table in tables if table.rows)
 
 
-def _rendered_rows(rows: Sequence[ArcRow]) -> str:
-    lines = [
-        "| | success of pairs | 95 % interval | solved at 1 try | at 2 tries | cells right | malformed answers "
-        "| valid edits | contexts | pairs |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        solved = " | ".join(map(_share, row.solved))
-        lines.append(
-            f"| {row.name} | {row.success:.3f} | {row.low:.3f} – {row.high:.3f} | {solved} | {row.cells:.3f} | "
-            f"{_share(row.malformed)} | {_share(row.valid)} | {row.contexts} | {row.pairs} |"
-        )
-    return "\n".join(lines) if rows else ""
+def _rows_table(rows: Sequence[ArcRow]) -> Table:
+    header = ("", "success of pairs", "95 % interval", "solved at 1 try", "at 2 tries", "cells right",
+              "malformed answers", "valid edits", "contexts", "pairs")  # fmt: skip
+    cells = (
+        (row.name, row.success, say_interval(row.low, row.high, row.contexts), *row.solved, row.cells,
+         _share(row.malformed), _share(row.valid), row.contexts, row.pairs)
+        for row in rows
+    )  # fmt: skip
+    return Table("", header, tuple(cells))
 
 
-def _rendered_choices(rows: Sequence[ChoiceRow]) -> str:
-    lines = ["| augmentations | edits with it | success | edits without it | success |", "|---|---|---|---|---|"]
-    for row in rows:
-        lines.append(
-            f"| {row.name} | {row.edits} | {_share(row.success)} | {row.others} | {_share(row.others_success)} |"
-        )
-    return "\n".join(lines) if rows else ""
+def _choices_table(rows: Sequence[ChoiceRow]) -> Table:
+    header = ("augmentations", "edits with it", "success", "edits without it", "success without it")
+    cells = ((row.name, row.edits, _share(row.success), row.others, _share(row.others_success)) for row in rows)
+    return Table("", header, tuple(cells))
 
 
-def _rendered_configurations(rows: Sequence[ConfigurationRow]) -> str:
-    lines = ["| configurations on several contexts | success | 95 % interval | contexts |", "|---|---|---|---|"]
-    for row in rows:
-        lines.append(f"| `{row.edit}` | {row.success:.3f} | {row.low:.3f} – {row.high:.3f} | {row.contexts} |")
-    return "\n".join(lines) if rows else ""
+def _configurations_table(rows: Sequence[ConfigurationRow]) -> Table:
+    header = ("configurations on several contexts", "success", "95 % interval", "contexts")
+    cells = ((row.edit, row.success, say_interval(row.low, row.high, row.contexts), row.contexts) for row in rows)
+    return Table("", header, tuple(cells))
+
+
+def _reasons_table(name: str, reasons: Iterable[str]) -> Table:
+    """Each reason with how often it was given, the most frequent first."""
+    counts = Counter(reason for reason in reasons if reason)
+    return Table("", (name, "number"), tuple(counts.most_common()))
 
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _counted(name: str, reasons: Iterable[str]) -> str:
-    """One line: each reason with how often it was given, the most frequent first."""
-    counts = Counter(reason for reason in reasons if reason)
-    return f"{name}: {', '.join(f'{reason} {count}' for reason, count in counts.most_common())}" if counts else ""
