@@ -55,7 +55,8 @@ if TYPE_CHECKING:  # where each name lies: for type checkers, and for `_homes`
     from seal_lightning.m_step.batches import MStep
     from seal_lightning.m_step.selection import best_of, group_rollouts
     from seal_lightning.m_step.training import FineTuning
-    from seal_lightning.models.loading import ModelSource, load_model
+    from seal_lightning.models.loading import load_model
+    from seal_lightning.models.source import ModelSource
     from seal_lightning.policy.policy import Policy
     from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
     from seal_lightning.records.journal import read_fit, read_rollouts, read_validations

@@ -31,15 +31,15 @@ class MStep:
     """How the policy is fine-tuned on the kept edits.
 
     Args:
-        learning_rate: Peak of the AdamW (paper: 3e-4 for knowledge, 5e-5 for ARC).
+        learning_rate: Peak learning rate of AdamW (paper: 3e-4 for knowledge, 5e-5 for ARC).
         epochs: Passes over the kept edits of a round (paper: 2 and 8).
         batch_size: Sequences a forward pass; with n ranks an optimizer step has n times as many, and
             `trainer.accumulate_grad_batches` multiplies them.
         effective_batch: Sequences of an optimizer step whatever the number of ranks: gradients are accumulated until
             there are as many. A multiple of `batch_size`; where the ranks do not divide it, some of them idle a little.
-        schedule: Of the learning rate within a round.
+        schedule: Course of the learning rate within a round.
         warmup: Share of a round's steps over which the learning rate rises.
-        weight_decay: Of the AdamW.
+        weight_decay: Weight decay of AdamW.
         max_length: Longest prompt plus edit in tokens; longer edits lose their end.
     """
 
@@ -81,8 +81,8 @@ class MStep:
         """How an optimizer step's batches are shared out.
 
         Args:
-            ranks: How many there are.
-            accumulation: The trainer's `accumulate_grad_batches`, used where no effective batch is set.
+            ranks: Number of ranks.
+            accumulation: The trainer's `accumulate_grad_batches`, used if no effective batch is set.
 
         Raises:
             ConfigError: Both are set.
@@ -216,13 +216,13 @@ def make_loader(
     """One rank's batches of the M-step: dicts of `input_ids`, `attention_mask`, `labels`, each (B, T).
 
     Args:
-        policy: Tokenizes.
-        kept: What is learned.
+        policy: The policy, whose tokenizer is used.
+        kept: The edits to learn.
         settings: Epochs and batch size.
-        seed: Of the run.
+        seed: The run's seed.
         round: Counted from 0.
         start: Batches of this rank that are done already.
-        rank: This one; place i of the round is rank i modulo `shares.ranks`.
+        rank: This rank; place i of the round belongs to rank i modulo `shares.ranks`.
         shares: How the batches of a step are shared out.
     """
     limit = min(settings.max_length, policy.window)

@@ -32,8 +32,8 @@ def seed_batch(seed: int, round: int, number: int | None, *, device: torch.devic
     Args:
         seed: The run's seed.
         round: Counted from 0.
-        number: Of the batch in the round; None for one that counts for nothing.
-        device: Where the policy is.
+        number: Number of the batch in the round; None for one that counts for nothing.
+        device: The policy's device.
     """
     drawn = derive_seed("m-step", seed, round, -1 if number is None else number)
     torch.default_generator.manual_seed(drawn)  # torch.manual_seed asks every back end, which takes 5 ms a batch

@@ -18,7 +18,7 @@ from seal_lightning.commands.adapt import making
 from seal_lightning.commands.adapt.card import model_card
 from seal_lightning.errors import ConfigError, DataError, DivergedError, ModelError, StaleJournalError, Stopped
 from seal_lightning.inner_loop.loop import InnerLoop
-from seal_lightning.inner_loop.slots import JobStats
+from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.lab import LabPassages
 from seal_lightning.models.loading import LAB
 from seal_lightning.models.origins import Origin
