@@ -47,7 +47,7 @@ def test_honest_json_is_read():
         ('["[[{\\"",\n' + '{"a":' * 100 + "1" + "}" * 100 + "]", "more than 100 deep: line 2 column 496 (char 505)"),
         ('{"a": ' + "9" * 301 + "}", "a number of more than 300 digits: line 1 column 7 (char 6)"),
         ("9" * 1_000_000, "a number of more than 300 digits: line 1 column 1 (char 0)"),
-        (b'["\xff"]', "byte 0xff at offset 2 is no text: line 1 column 1 (char 0)"),
+        (b'["\xff"]', "byte 0xff at offset 2 is not text: line 1 column 1 (char 0)"),
         ("[1", "Expecting ',' delimiter: line 1 column 3 (char 2)"),
     ],
 )
@@ -168,9 +168,9 @@ def test_honest_yaml_is_read():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (BOMB, "more than 200,000 values, those that aliases repeat counted each time"),
-        ("a: &a " + "x" * 100_000 + "\nb: [" + "*a," * 100 + "]", "more than 4,000,000 characters, those that"),
-        ("a: &a [*a]", "the alias *a stands for nothing, or for what it is in itself"),
+        (BOMB, "more than 200,000 values, counting what aliases repeat each time"),
+        ("a: &a " + "x" * 100_000 + "\nb: [" + "*a," * 100 + "]", "more than 4,000,000 characters, counting"),
+        ("a: &a [*a]", "an alias stands for what it is in itself"),
         ("[" * 101 + "]" * 101, "lists and mappings nested more than 100 deep"),
         ("- " * 100_000, "lists and mappings nested more than 100 deep"),
         ("".join(f"a{n}: &a{n} [{f'*a{n - 1}' if n else ''}]\n" for n in range(200)), "nested more than 100 deep"),
