@@ -1,4 +1,4 @@
-"""What one call has asked for: answered from disk, answered by the endpoint, or still to be asked; and what it cost."""
+"""The requests of one call: answered from disk, answered by the endpoint, or still pending; and what they cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 
-from seal_lightning.endpoints.asking import Answered
 from seal_lightning.endpoints.cache import Cache
 from seal_lightning.endpoints.prices import Price
 from seal_lightning.endpoints.wire import Reply, Request
@@ -22,18 +21,17 @@ class Ledger:
     """The requests of one call; equal ones are asked once, and the first of them bears the cost.
 
     Args:
-        requests: In the order of the texts to return.
+        requests: What is asked, in the order of the texts to return.
         cache: Where replies are looked up and kept.
-        price: Of the model, if known.
-        accept: Replies for which it is False are neither kept nor taken from disk.
-        may_be_empty: Empty answers are nothing to be remarked on.
+        price: Price of the model, if known.
+        accept: Replies for which it returns False are neither kept nor taken from disk.
+        may_be_empty: Whether empty answers go without a remark.
         on_done: Told how many were answered since the last call.
     """
 
     def __init__(
         self,
         requests: Sequence[Request],
-        *,
         cache: Cache,
         price: Price | None,
         accept: Callable[[str], bool] | None,
@@ -69,32 +67,33 @@ class Ledger:
 
     @property
     def pending(self) -> list[Request]:
-        """Requests without an answer, each one different."""
+        """The distinct requests without an answer."""
         distinct = {request.key: request for request in self.requests}
         return [request for key, request in distinct.items() if key not in self._texts]
 
     def note(self, reply: Reply, *, batch: bool = False) -> Reply:
-        """Count a reply, answer or not, as soon as the server has charged for it; for any thread."""
+        """Count a reply, an answer or not, as soon as the server has charged for it; any thread may call this."""
         self._spent.append(self._usage((reply,), batch=batch))
         return reply
 
     def keep(self, request: Request, reply: Reply) -> None:
-        """Put an answer on disk, if it is worth it; for any thread."""
+        """Put an answer on disk if it is usable; any thread may call this."""
         if self._is_usable(reply):
             self._cache.put(request.key, reply)
 
-    def enter(self, request: Request, answered: Answered, *, batch: bool = False) -> None:
-        """Note the answer to a request."""
-        self._texts[request.key] = answered.reply.text
-        self._cut[request.key] = answered.reply.finish == "length"
-        self._usages[request.key] = self._usage(answered.replies, batch=batch)
-        self._uncounted += sum(not reply.counted for reply in answered.replies)
-        self._replaced += answered.reply.replaced > 0
-        self._empty[answered.reply.finish or "unknown"] += not answered.reply.text.strip()
+    def enter(self, request: Request, replies: Sequence[Reply], *, batch: bool = False) -> None:
+        """Note the answer to a request: the last of its replies; those before it were empty."""
+        answer = replies[-1]
+        self._texts[request.key] = answer.text
+        self._cut[request.key] = answer.finish == "length"
+        self._usages[request.key] = self._usage(replies, batch=batch)
+        self._uncounted += sum(not reply.counted for reply in replies)
+        self._replaced += answer.replaced > 0
+        self._empty[answer.finish or "unknown"] += not answer.text.strip()
         self._on_done(self._times[request.key])
 
     def wait(self) -> None:
-        """Say that there is nothing new; whoever listens may raise."""
+        """Say that nothing is new; the listener may raise here."""
         self._on_done(0)
 
     def _usage(self, replies: Sequence[Reply], *, batch: bool) -> Usage:
@@ -115,15 +114,11 @@ class Ledger:
         ]
 
     def kept(self) -> str:
-        """What becomes of the answers that came."""
+        """What becomes of the answers received so far."""
         if self._cache.folder is None:
             return "nothing is kept, since cache is null"
-        but = f", but {self._cache.lost} that could not be written" if self._cache.lost else ""
+        but = f", except {self._cache.lost} that could not be written" if self._cache.lost else ""
         return f"answered requests are in the cache{but}"
-
-    def check_cache(self) -> None:
-        """Raise a `ConfigError` if answers cannot be kept, before any is paid for."""
-        self._cache.check()
 
     @contextmanager
     def accounting(self, where: str) -> Iterator[None]:
@@ -132,9 +127,7 @@ class Ledger:
             yield
         except BaseException:
             if spent := render_usage(sum(self._spent, Usage())).removeprefix("endpoints: "):
-                log.warning(
-                    "%s: a call has failed, what it cost so far is in no sum: %s; %s", where, spent, self.kept()
-                )
+                log.warning("%s: a call failed, and no total includes its cost: %s; %s", where, spent, self.kept())
             raise
 
     def remark(self, where: str) -> None:
@@ -143,9 +136,7 @@ class Ledger:
             log.warning("%s: %d replies without a usage block, counted as 0 tokens", where, self._uncounted)
         if self._replaced:
             log.warning(
-                "%s: %d answers with halves of surrogate pairs or NUL characters, which became U+FFFD",
-                where,
-                self._replaced,
+                "%s: %d answers held halves of surrogate pairs or NUL characters, now U+FFFD", where, self._replaced
             )
         reasons = ", ".join(f"{name} {count}x" for name, count in self._empty.most_common() if count)
         if reasons and not self.may_be_empty:

@@ -77,10 +77,7 @@ class EndpointSampler(Sampler):
         if self.constrained and requests:  # of one task, which has one schema
             schema = {"name": "self_edit", "strict": True, "schema": dict(needed_schema(requests[0]))}
             endpoint = endpoint.asking(response_format={"type": "json_schema", "json_schema": schema})
-        if self._batch:
-            texts = endpoint.write_batch(prompts, **options, poll_seconds=self._poll_seconds)
-        else:
-            texts = endpoint.write(prompts, **options)
+        texts = endpoint.write(prompts, **options, batch=self._batch, poll_seconds=self._poll_seconds)
         return [
             written_sample(policy, request, text.text.strip(), text.usage, cut=text.cut)
             for request, text in zip(requests, texts, strict=True)
