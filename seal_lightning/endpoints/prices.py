@@ -19,7 +19,7 @@ from seal_lightning.endpoints.wire import Reply
 from seal_lightning.errors import ConfigError
 from seal_lightning.files.bounded import read_bytes
 from seal_lightning.files.bounded_yaml import load_yaml
-from seal_lightning.files.shipped import found
+from seal_lightning.files.shipped import find_file
 
 _NEEDED, _OPTIONAL = ("input", "output"), ("cached_input", "batch")
 
@@ -64,7 +64,7 @@ def find_price(prices: str | Mapping[str, object] | None, model: str) -> Price |
 
 def _read(path: str) -> object:
     try:
-        return load_yaml(read_bytes(found(Path(path).expanduser()), error=ConfigError).decode())
+        return load_yaml(read_bytes(find_file(Path(path).expanduser()), error=ConfigError).decode())
     except ConfigError as error:
         raise ConfigError(f"prices={error}") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -26,10 +26,10 @@ def names() -> list[str]:
     return sorted(known.difference(NO_CONFIGURATIONS))
 
 
-def found(path: Path) -> Path:
+def find_file(path: Path) -> Path:
     """The path itself, or the package's file if there is nothing at the path and it names a file of `configs/`.
 
-    >>> found(Path("configs/prices.yaml")).is_file(), found(Path("other/prices.yaml")).as_posix()
+    >>> find_file(Path("configs/prices.yaml")).is_file(), find_file(Path("other/prices.yaml")).as_posix()
     (True, 'other/prices.yaml')
     """
     name = path.as_posix()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from seal_lightning.data.documents import read_documents
+from seal_lightning.data.documents import read_sources
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.files.bounded import (
     PackedTooWell,
@@ -146,13 +146,13 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path):
     for name in ("a.docx", "a.epub"):
         (tmp_path / name).write_bytes(bomb)
         with pytest.raises(DataError, match=f"{name}: expected at most 64.0 MiB of unpacked content"):
-            read_documents([str(tmp_path / name)])
+            read_sources([str(tmp_path / name)])
 
 
 def test_html_nested_too_deeply_is_named(tmp_path):
     (tmp_path / "a.html").write_text("<html><body>" + "<blockquote>" * 20_000 + "x")
     with pytest.raises(DataError, match=r"a\.html: expected a HTML document, got parts nested too deeply: flatten it"):
-        read_documents([str(tmp_path / "a.html")])
+        read_sources([str(tmp_path / "a.html")])
 
 
 # -- YAML --------------------------------------------------------------------------------------------------------------
