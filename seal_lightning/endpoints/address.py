@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from seal_lightning.endpoints.failures import Diagnosis
 from seal_lightning.endpoints.keys import beside_body, key_in, unseen
 from seal_lightning.endpoints.wire import Reply, read_reply
 from seal_lightning.errors import ConfigError
@@ -14,7 +13,7 @@ from seal_lightning.text.redaction import without, without_user
 from seal_lightning.types import Json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from seal_lightning.endpoints.connection import Connection
 
@@ -90,12 +89,9 @@ class Address:
     def read(self, body: bytes | Json) -> Reply:
         """The reply in a body. Where its text echoes a key, that comes into no file."""
         reply = read_reply(body)
-        secrets = [secret for secret in self._secrets() if len(secret) >= _WORD]
+        secrets = [secret for secret in self.secrets() if len(secret) >= _WORD]
         return replace(reply, text=without(reply.text, secrets, piece=_ECHO))
 
-    def diagnosis(self, final: Collection[int] = ()) -> Diagnosis:
-        """What errors of this endpoint mean; statuses in `final` are not tried again."""
-        return Diagnosis(self.where, self.key_variable, self.timeout, self._secrets, final)
-
-    def _secrets(self) -> list[str]:
+    def secrets(self) -> list[str]:
+        """The key itself, and whatever else is sent that nobody may see."""
         return unseen(self.request, self.key_variable)

@@ -178,7 +178,7 @@ def in_threads(
         threads: The most that run at once.
         insist: Stopped at the first failure.
         on_result: Called with each result; if it raises, all calls end.
-        on_wait: Called every now and then while there is no result; if it raises, all calls end.
+        on_wait: Called every now and then while no result comes; if it raises, all calls end.
         close: Called once no thread makes a call any more.
 
     Raises:

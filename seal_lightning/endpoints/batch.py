@@ -11,9 +11,11 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from seal_lightning.endpoints.address import Address
 from seal_lightning.endpoints.asking import Insistence
 from seal_lightning.endpoints.cache import Cache
 from seal_lightning.endpoints.failures import said_by
@@ -37,31 +39,21 @@ _SHORT = 100  # characters shown of what a server says about a job
 _LONGEST = 26 * 3600.0  # seconds to wait for a job; it has a day
 
 
+@dataclass(frozen=True, slots=True)
 class BatchJob:
     """A job for the requests of one call.
 
-    Args:
+    Attributes:
+        address: Where the endpoint is.
         client: The call's connections.
-        read: Reads the reply in a body.
         insist: Repeats attempts.
         cache: Where the job's id is kept.
-        where: The model and its endpoint, for messages.
     """
 
-    def __init__(
-        self,
-        client: Connection,
-        *,
-        read: Callable[[bytes | Json], Reply],
-        insist: Insistence,
-        cache: Cache,
-        where: str,
-    ) -> None:
-        self._client = client
-        self._read = read
-        self._insist = insist
-        self._cache = cache
-        self._where = where
+    address: Address
+    client: Connection
+    insist: Insistence
+    cache: Cache
 
     def run(
         self, requests: Sequence[Request], *, key: str, poll_seconds: float, keep: Callable[[Request, Reply], None]
@@ -79,41 +71,45 @@ class BatchJob:
             EndpointError: The job ended without completing; what it answered is kept.
             Stopped: Nobody waits any more; the job stays on disk.
         """
-        with self._cache.alone(key, pause=self._insist.pause):  # two that ask for the same would get two bills
+        with self.cache.alone(key, pause=self.insist.pause):  # two that ask for the same would get two bills
             name = self._job(requests, key)
         job = self._wait(name, poll_seconds)
         asked = {request.key: request for request in requests}
         replies = [(asked[name], reply) for name, reply in self._replies(name, job, {*asked})]
         for request, reply in replies:
             keep(request, reply)
-        self._cache.drop(key)
+        self.cache.drop(key)
         if job["status"] != "completed":
             raise EndpointError(
-                f"{self._where}: batch job {name} ended as {job['status']}{_errors_of(job)}; {len(replies)} of "
+                f"{self.address.where}: batch job {name} ended as {job['status']}{_errors_of(job)}; {len(replies)} of "
                 f"{len(asked)} requests are answered and kept, run the command again to submit the others"
             )
         return replies
 
     def _job(self, requests: Sequence[Request], key: str) -> str:
         """The id of the job on disk, or of a new one."""
-        if job := _id((self._cache.read(key) or {}).get("job")):
-            log.info("%s: going on with batch job %s", self._where, job)
+        if job := _id((self.cache.read(key) or {}).get("job")):
+            log.info("%s: going on with batch job %s", self.address.where, job)
             return job
-        lines = "".join(json.dumps(_line(request)) + "\n" for request in requests)
-        file = self._created(lambda: self._client.upload(lines.encode()))
+        route = _PREFIX + requests[0].route
+        rows = ({"custom_id": one.key, "method": "POST", "url": route, "body": {**one.body}} for one in requests)
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        file = self._created(lambda: self.client.upload(lines.encode()))
         body = {
             "input_file_id": file,
-            "endpoint": _PREFIX + requests[0].route,
+            "endpoint": route,
             "completion_window": "24h",
             "metadata": {"seal_lightning": key},
         }
         # not after a time-out or an error of the server: there might be two jobs then, and two bills
-        job = self._created(lambda: self._client.post("/batches", body), repeated=("429",))
+        job = self._created(lambda: self.client.post("/batches", body), repeated=("429",))
         try:
-            self._cache.write(key, {"job": job})
+            self.cache.write(key, {"job": job})
         except SavingError as error:
-            log.warning("%s: batch job %s has begun, but will not be found after a stop: %s", self._where, job, error)
-        log.info("%s: submitted batch job %s with %d requests", self._where, job, len(requests))
+            log.warning(
+                "%s: batch job %s has begun, but will not be found after a stop: %s", self.address.where, job, error
+            )
+        log.info("%s: submitted batch job %s with %d requests", self.address.where, job, len(requests))
         return job
 
     def _created(self, call: Callable[[], bytes], *, repeated: Sequence[str] = ()) -> str:
@@ -131,33 +127,34 @@ class BatchJob:
                 raise Garbled(f"no id in {reply!r:.200}")
             return name
 
-        created = self._insist(attempt, repeat=lambda failure: not repeated or failure.kind in repeated)
+        created = self.insist(attempt, repeat=lambda failure: not repeated or failure.kind in repeated)
         if created is None:
-            raise ConfigError(f"{self._where}: the endpoint has no batch routes; leave batch mode off")
+            raise ConfigError(f"{self.address.where}: the endpoint has no batch routes; leave batch mode off")
         return created
 
     def _wait(self, job: str, poll_seconds: float) -> JsonObject:
         """The job once it has ended; one that the endpoint does not know (any more) has the status `gone`."""
+        where = self.address.where
         end = time.monotonic() + _LONGEST
         while True:
-            state = self._insist(lambda: self._state(job))
+            state = self.insist(lambda: self._state(job))
             if state["status"] in _ENDED:
                 return state
             status = quoted(str(state["status"]), longest=_SHORT)
             if time.monotonic() > end:
                 raise EndpointError(
-                    f"{self._where}: batch job {job} is still {status} after {_LONGEST / 3600:.0f} hours; run the "
+                    f"{where}: batch job {job} is still {status} after {_LONGEST / 3600:.0f} hours; run the "
                     "command again to go on waiting, or without batch mode"
                 )
             counts = quoted(repr(state.get("request_counts", "")), longest=_SHORT)
-            log.info("%s: batch job %s is %s, %s", self._where, job, status, counts)
-            self._insist.pause(poll_seconds)
+            log.info("%s: batch job %s is %s, %s", where, job, status, counts)
+            self.insist.pause(poll_seconds)
 
     def _state(self, job: str) -> JsonObject:
         import openai
 
         try:
-            state = parsed(self._client.get(f"/batches/{job}"))
+            state = parsed(self.client.get(f"/batches/{job}"))
         except openai.NotFoundError:
             return {"status": "gone"}
         if not isinstance(state.get("status"), str):
@@ -169,13 +166,15 @@ class BatchJob:
         given = job.get("output_file_id")
         if (file := _id(given)) is None:
             if given:
-                log.warning("%s: batch job %s names no file of results, but %r", self._where, name, str(given)[:80])
+                log.warning(
+                    "%s: batch job %s names no file of results, but %r", self.address.where, name, str(given)[:80]
+                )
             return
-        for line in self._insist(lambda: self._client.download(file)).split(b"\n"):  # a text may hold other line ends
+        for line in self.insist(lambda: self.client.download(file)).split(b"\n"):  # a text may hold other line ends
             try:
                 key, body = _answer(parsed(line))
                 if key in left:
-                    yield key, self._read(body)
+                    yield key, self.address.read(body)
                     left.remove(key)
             except Garbled:
                 continue  # as if it had failed: the caller asks again
@@ -197,10 +196,6 @@ def job_key(requests: Sequence[Request]) -> str:
     """A digest of all requests of a call, those answered from disk included: it stays while their number grows."""
     text = "".join(sorted({request.key for request in requests}))
     return blake2b(f"job {text}".encode(), digest_size=20).hexdigest()
-
-
-def _line(request: Request) -> dict[str, object]:
-    return {"custom_id": request.key, "method": "POST", "url": _PREFIX + request.route, "body": dict(request.body)}
 
 
 def _errors_of(job: Mapping[str, Json]) -> str:

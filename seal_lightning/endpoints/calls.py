@@ -11,6 +11,7 @@ from seal_lightning.endpoints.address import Address
 from seal_lightning.endpoints.asking import EMPTY_ATTEMPTS, Insistence, Patience, in_threads
 from seal_lightning.endpoints.batch import BatchJob, job_key
 from seal_lightning.endpoints.cache import Cache
+from seal_lightning.endpoints.failures import Diagnosis
 from seal_lightning.endpoints.ledger import Ledger
 from seal_lightning.endpoints.wire import Reply, Request
 
@@ -39,7 +40,7 @@ class Caller:
     def ask(self, ask: Callable[[Connection], T], on_wait: Callable[[], None], *, final: Collection[int] = ()) -> T:
         """The server's answer to one request that is not kept; statuses in `final` are not tried again."""
         client, answers = self.address.connect(), list[T]()
-        insist = Insistence(self.patience, self.address.diagnosis(final), kept=lambda: "nothing is lost")
+        insist = Insistence(self.patience, Diagnosis(self.address, final), kept=lambda: "nothing is lost")
 
         def call() -> T:
             return insist(lambda: ask(client))
@@ -79,7 +80,7 @@ class Caller:
             return
         self.cache.check()
         client, insist = self.address.connect(len(pending)), self._insistence(ledger)
-        job = BatchJob(client, read=self.address.read, insist=insist, cache=self.cache, where=self.address.where)
+        job = BatchJob(self.address, client, insist, self.cache)
         key = job_key(ledger.requests)
 
         def keep(request: Request, reply: Reply) -> None:
@@ -99,4 +100,4 @@ class Caller:
         )
 
     def _insistence(self, ledger: Ledger) -> Insistence:
-        return Insistence(self.patience, self.address.diagnosis(), kept=ledger.kept)
+        return Insistence(self.patience, Diagnosis(self.address), kept=ledger.kept)

@@ -22,7 +22,7 @@ from seal_lightning.endpoints.ledger import Ledger
 from seal_lightning.endpoints.options import check_options, check_request, host_of
 from seal_lightning.endpoints.prices import find_price
 from seal_lightning.endpoints.wire import CHAT, TEXT, Request, make_request, messages, parsed
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.files.extras import install
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.text.foreign import sound
@@ -69,15 +69,9 @@ class Endpoint(Remembers):
         prices: str | dict[str, Any] | None = None,
         max_reply_mb: float = 8.0,
     ) -> None:
-        check_options(
-            model=model,
-            base_url=base_url,
-            api_key_env=api_key_env,
-            concurrency=concurrency,
-            timeout=timeout,
-            retries=retries,
-            max_reply_mb=max_reply_mb,
-        )
+        check_options(model, base_url, api_key_env, timeout, max_reply_mb)
+        check_count("endpoint.concurrency", concurrency)
+        check_count("endpoint.retries", retries, least=0)
         variable = api_key_env or OPENAI_KEY
         keyless({"base_url": base_url, "request": request}, os.environ.get(variable, ""), variable)
         check_request(request)
@@ -141,8 +135,8 @@ class Endpoint(Remembers):
 
         Raises:
             ConfigError: The endpoint refuses the key, or does not know the model; for a batch job, it has no batch
-                routes, or there is no cache to keep the job in.
-            EndpointError: It refuses a request, or does not answer one after all retries; or the job failed.
+                routes, or `cache` is null, so that the job cannot be kept.
+            EndpointError: The endpoint refuses a request, or does not answer one after all retries; or the job failed.
         """
         if batch and self._cache is None:
             raise ConfigError("endpoint.cache=null: batch mode keeps its job there; name a folder, or leave it off")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -21,6 +21,8 @@ from seal_lightning.types import Json
 
 if TYPE_CHECKING:
     import openai
+
+    from seal_lightning.endpoints.address import Address
 
 RETRIED = {408, 409, 425, 429}  # and every status from 500 on
 _DEEPEST = 10  # levels at which a refusal's words are looked for
@@ -59,18 +61,16 @@ class Diagnosis:
     along, which may show the key.
 
     Attributes:
-        where: The model and its endpoint, for messages.
-        key_variable: The environment variable that holds the key, if one is set.
-        timeout: Seconds that a request may take.
-        secrets: Gives the key itself, and whatever else was sent that nobody may see.
+        address: Where the endpoint is, and which secrets are sent there.
         final: Statuses that are not worth another attempt.
     """
 
-    where: str
-    key_variable: str | None
-    timeout: float
-    secrets: Callable[[], Sequence[str]]
+    address: Address
     final: Collection[int] = ()
+
+    @property
+    def where(self) -> str:
+        return self.address.where
 
     def __call__(self, error: Exception) -> Again | SealError:
         import openai
@@ -80,7 +80,7 @@ class Diagnosis:
                 return self._redirected(error)
             return self._refused(error)
         if isinstance(error, openai.APITimeoutError):
-            return Again("time-out", f"no whole answer within {self.timeout:g} seconds (endpoint.timeout)")
+            return Again("time-out", f"no whole answer within {self.address.timeout:g} seconds (endpoint.timeout)")
         if isinstance(error, openai.APIConnectionError):
             return Again("connection", f"no connection: {self._quoted(str(error.__cause__ or error))}")
         return Again("garbage", f"garbage: {self._quoted(str(error))}")
@@ -104,13 +104,14 @@ class Diagnosis:
             return Again(str(status), f"status {status}: {said}", wait_of(error.response.headers))
         kind = ConfigError if status in (401, 403, 404) else EndpointError
         advice = _ADVICE.get(status, "check base_url and request")
-        if "{key}" in advice and self.key_variable is None:
+        variable = self.address.key_variable
+        if "{key}" in advice and variable is None:
             advice = "name the environment variable that holds this endpoint's key in endpoint.api_key_env"
-        advice = advice.replace("{key}", f"${self.key_variable}")
+        advice = advice.replace("{key}", f"${variable}")
         return kind(f"{self.where}: refused with status {status}: {said}; {advice}")
 
     def _quoted(self, text: str) -> str:
-        return quoted(text, self.secrets())
+        return quoted(text, self.address.secrets())
 
 
 def said_by(body: bytes | Json) -> str:

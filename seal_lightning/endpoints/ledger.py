@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from seal_lightning.endpoints.cache import Cache
@@ -17,10 +18,11 @@ from seal_lightning.types import Usage, Written
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class Ledger:
     """The requests of one call; equal ones are asked once, and the first of them bears the cost.
 
-    Args:
+    Attributes:
         requests: What is asked, in the order of the texts to return.
         cache: Where replies are looked up and kept.
         price: Price of the model, if known.
@@ -29,47 +31,34 @@ class Ledger:
         on_done: Told how many were answered since the last call.
     """
 
-    def __init__(
-        self,
-        requests: Sequence[Request],
-        cache: Cache,
-        price: Price | None,
-        accept: Callable[[str], bool] | None,
-        may_be_empty: bool,
-        on_done: Callable[[int], None],
-    ) -> None:
-        self.requests = requests
-        self._cache = cache
-        self._price = price
-        self._accept = accept
-        self.may_be_empty = may_be_empty
-        self._on_done = on_done
-        self._times = Counter(request.key for request in requests)
-        self._texts: dict[str, str] = {}
-        self._cut: dict[str, bool] = {}
-        self._usages: dict[str, Usage] = {}
-        self._spent: list[Usage] = []
-        self._uncounted = 0
-        self._replaced = 0
-        self._empty: Counter[str] = Counter()
-        self._look_up()
+    requests: Sequence[Request]
+    cache: Cache
+    price: Price | None
+    accept: Callable[[str], bool] | None
+    may_be_empty: bool
+    on_done: Callable[[int], None]
+    _written: dict[str, Written] = field(default_factory=dict)
+    _spent: list[Usage] = field(default_factory=list)
+    _uncounted: int = 0
+    _replaced: int = 0
+    _empty: Counter[str] = field(default_factory=Counter)
 
-    def _look_up(self) -> None:
+    def __post_init__(self) -> None:
+        self._times = Counter(request.key for request in self.requests)
         for key in self._times:
-            if (reply := self._cache.get(key)) is not None and self._is_usable(reply):
-                self._texts[key] = reply.text
-                self._cut[key] = reply.finish == "length"
-        if self._texts:
-            self._on_done(sum(self._times[key] for key in self._texts))
+            if (reply := self.cache.get(key)) is not None and self._is_usable(reply):
+                self._written[key] = Written(reply.text, Usage(cached=1), reply.finish == "length")
+        if self._written:
+            self.on_done(sum(self._times[key] for key in self._written))
 
     def _is_usable(self, reply: Reply) -> bool:
-        return self._accept is None or self._accept(reply.text)
+        return self.accept is None or self.accept(reply.text)
 
     @property
     def pending(self) -> list[Request]:
         """The distinct requests without an answer."""
         distinct = {request.key: request for request in self.requests}
-        return [request for key, request in distinct.items() if key not in self._texts]
+        return [request for key, request in distinct.items() if key not in self._written]
 
     def note(self, reply: Reply, *, batch: bool = False) -> Reply:
         """Count a reply, an answer or not, as soon as the server has charged for it; any thread may call this."""
@@ -79,25 +68,24 @@ class Ledger:
     def keep(self, request: Request, reply: Reply) -> None:
         """Put an answer on disk if it is usable; any thread may call this."""
         if self._is_usable(reply):
-            self._cache.put(request.key, reply)
+            self.cache.put(request.key, reply)
 
     def enter(self, request: Request, replies: Sequence[Reply], *, batch: bool = False) -> None:
         """Note the answer to a request: the last of its replies; those before it were empty."""
         answer = replies[-1]
-        self._texts[request.key] = answer.text
-        self._cut[request.key] = answer.finish == "length"
-        self._usages[request.key] = self._usage(replies, batch=batch)
+        usage = self._usage(replies, batch=batch)
+        self._written[request.key] = Written(answer.text, usage, answer.finish == "length")
         self._uncounted += sum(not reply.counted for reply in replies)
         self._replaced += answer.replaced > 0
         self._empty[answer.finish or "unknown"] += not answer.text.strip()
-        self._on_done(self._times[request.key])
+        self.on_done(self._times[request.key])
 
     def wait(self) -> None:
         """Say that nothing is new; the listener may raise here."""
-        self._on_done(0)
+        self.on_done(0)
 
     def _usage(self, replies: Sequence[Reply], *, batch: bool) -> Usage:
-        price = self._price
+        price = self.price
         return Usage(
             requests=len(replies),
             prompt_tokens=sum(reply.prompt_tokens for reply in replies),
@@ -106,18 +94,18 @@ class Ledger:
         )
 
     def written(self) -> list[Written]:
-        """The texts in order, each with its usage."""
-        left = dict(self._usages)  # an equal request after the first one cost nothing
-        return [
-            Written(self._texts[row.key], left.pop(row.key, Usage(cached=1)), self._cut[row.key])
-            for row in self.requests
-        ]
+        """The texts in order, each with its usage; an equal request after the first one cost nothing."""
+        left, texts = dict(self._written), []
+        for request in self.requests:
+            texts.append(left[request.key])
+            left[request.key] = replace(texts[-1], usage=Usage(cached=1))
+        return texts
 
     def kept(self) -> str:
         """What becomes of the answers received so far."""
-        if self._cache.folder is None:
+        if self.cache.folder is None:
             return "nothing is kept, since cache is null"
-        but = f", except {self._cache.lost} that could not be written" if self._cache.lost else ""
+        but = f", except {self.cache.lost} that could not be written" if self.cache.lost else ""
         return f"answered requests are in the cache{but}"
 
     @contextmanager

@@ -18,23 +18,13 @@ _OURS = ("messages", "model", "n", "prompt", "stream", "timeout")  # not for `re
 
 
 def check_options(
-    *,
-    model: str,
-    base_url: str | None,
-    api_key_env: str | None,
-    concurrency: int,
-    timeout: float,
-    retries: int,
-    max_reply_mb: float,
+    model: str, base_url: str | None, api_key_env: str | None, timeout: float, max_reply_mb: float
 ) -> None:
     """Raise a `ConfigError` for a value that cannot work."""
     if api_key_env is not None and not api_key_env.isidentifier():  # not shown: it may be the key itself
         raise ConfigError("endpoint.api_key_env: expected the name of an environment variable, such as OPENAI_API_KEY")
     if not model.strip():
         raise ConfigError("endpoint.model is empty: expected the model's name as the server calls it")
-    for name, value, least in (("concurrency", concurrency, 1), ("retries", retries, 0)):
-        if value < least:
-            raise ConfigError(f"endpoint.{name} must be at least {least}, got {value}")
     if not timeout > 0:
         raise ConfigError(f"endpoint.timeout must be above 0 seconds, got {timeout}")
     if not 0 < max_reply_mb < float("inf"):

@@ -118,7 +118,7 @@ def parsed(body: bytes | Json) -> JsonObject:
         body: Bytes, read as UTF-8 whatever the server says of them, with U+FFFD for broken ones; or a JSON value.
 
     Raises:
-        Garbled: It is not an object.
+        Garbled: The body is not an object.
     """
     value = body.decode("utf-8-sig", errors="replace") if isinstance(body, bytes) else body
     if isinstance(value, str):

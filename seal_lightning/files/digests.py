@@ -36,7 +36,7 @@ def damage(folder: Path, recorded: Mapping[str, str]) -> str:
 
 
 def recorded_in(folder: Path) -> dict[str, str]:
-    """The digests in a folder's result file; empty if there is no such file, or an older one."""
+    """The digests in a folder's result file; empty without such a file, or for an older one."""
     for name in RECORDS:
         try:
             content = parse_json((folder / name).read_bytes())

@@ -60,7 +60,7 @@ def shipped_text(name: str) -> str:
     """The content of a file of the package, not of the working folder. Raises `ConfigError` if there is none."""
     if path := _file(name.removeprefix(PREFIX), ENDINGS):
         return path.read_text(encoding="utf-8")
-    raise ConfigError(f"seal configs {name}: there is no configuration of that name; {_advice(name)}")
+    raise ConfigError(f"seal configs {name}: nothing of that name comes with seal-lightning; {_advice(name)}")
 
 
 def find_config(name: str) -> str:
@@ -86,18 +86,13 @@ def _advice(name: str) -> str:
     """The names that may be meant."""
     wanted, every = Path(name.removeprefix(PREFIX)).with_suffix("").as_posix(), names()
     last = wanted.rpartition("/")[2]
-    near = [other for other in every if last in other.split("/")]
+    alike = [other for other in every if difflib.get_close_matches(last, other.split("/"), cutoff=0.8)]
+    near = [other for other in alike if last in other.split("/")] or alike
+    near = near[:6] or difflib.get_close_matches(wanted, every, cutoff=0.8)
     if not near:
-        ends = difflib.get_close_matches(last, {other.rpartition("/")[2] for other in every}, n=3, cutoff=0.8)
-        near = [other for other in every if other.rpartition("/")[2] in ends]
-    near = near[:6] or difflib.get_close_matches(wanted, every, n=3, cutoff=0.8)
-    if near:
-        return f"did you mean {_or(near)}? (seal configs lists what comes with seal-lightning)"
-    return "check the path (seal configs lists what comes with seal-lightning)"
-
-
-def _or(words: Sequence[str]) -> str:
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+        return "check the path (seal configs lists what comes with seal-lightning)"
+    listed = " or ".join(filter(None, (", ".join(near[:-1]), near[-1])))
+    return f"did you mean {listed}? (seal configs lists what comes with seal-lightning)"
 
 
 def _file(name: str, endings: Sequence[str]) -> Path | None:

@@ -56,7 +56,7 @@ def given_arguments(value: object) -> dict[str, Any]:
     """The arguments that an object was made from, by name, including those of `**options`.
 
     Raises:
-        ValueError: It was also given arguments without a name (`*args`).
+        ValueError: The object was also given arguments without a name (`*args`).
 
     >>> class Point(Remembers):
     ...     def __init__(self, x, *, y=0, **more): ...

@@ -30,11 +30,7 @@ class NotPlain(Exception):
 
 
 def plain(value: object) -> Any:
-    """A value as YAML can hold it.
-
-    Raises:
-        NotPlain: It cannot.
-    """
+    """A value as YAML can hold it. Raises `NotPlain` if that cannot be done."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Enum):
@@ -67,7 +63,7 @@ def class_path(owner: Callable[..., object]) -> str:
     """Where a class or function is imported from, by the shortest path below its package.
 
     Raises:
-        NotPlain: It is defined in a script, a notebook or a function, where nothing can import it from.
+        NotPlain: The owner is defined in a script, a notebook or a function, where nothing can import it from.
     """
     module, name = owner.__module__, owner.__qualname__
     if module == "__main__" or "<" in name:

@@ -6,6 +6,7 @@ import logging
 import pickle
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from endpoints import prompts_of
@@ -285,7 +286,7 @@ def test_the_openai_endpoint_is_the_default_whatever_the_environment_says(monkey
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere/v1")
     endpoint = Endpoint("gpt-4.1")
-    with endpoint._address.connect() as client:
+    with closing(endpoint._address.connect()) as client:
         assert str(client.base_url) == "https://api.openai.com/v1/"
     (request,) = requests_of(endpoint, [Prompt("u")], 7)
     assert request.body == {

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 
@@ -276,7 +276,8 @@ def test_the_key_of_openai_goes_elsewhere_where_it_is_named(scripted, make, said
 def test_a_connection_asks_no_other_host(listen):
     seen = []
     other = listen(lambda *request: seen.append(request) or (200, {}, {}))
-    with Connection("http://127.0.0.1:9/v1", key=KEY, headers={}, query={}, timeout=1, largest=100) as connection:
+    made = Connection("http://127.0.0.1:9/v1", key=KEY, headers={}, query={}, timeout=1, largest=100)
+    with closing(made) as connection:
         for ask in (connection.get, lambda url: connection.post(url, {})):
             with pytest.raises(ConfigError, match=r"expected requests to http://127\.0\.0\.1 only"):
                 ask(f"{other.base_url}/models")

@@ -16,8 +16,8 @@ from seal_lightning.types import Prompt
     ("options", "words"),
     [
         ({"model": " "}, ["endpoint.model is empty"]),
-        ({"concurrency": 0}, ["endpoint.concurrency must be at least 1, got 0"]),
-        ({"retries": -1}, ["endpoint.retries must be at least 0"]),
+        ({"concurrency": 0}, ["endpoint.concurrency must be a whole number of at least 1, got 0"]),
+        ({"retries": -1}, ["endpoint.retries must be a whole number of at least 0"]),
         ({"timeout": 0}, ["endpoint.timeout must be above 0"]),
         ({"base_url": "localhost:8000/v1"}, ["endpoint.base_url=localhost:8000/v1", "http://localhost:8000/v1"]),
         ({"base_url": "http://me:planted@host/v1"}, ["base_url=http://host/v1", "api_key_env"]),
