@@ -30,13 +30,13 @@ BEFORE, IN_CONTEXT = "untrained self-edits", "in-context"
 
 
 def run_seeds(folder: Path, seeds: Sequence[int], *, jobs: int, options: Sequence[str]) -> dict[int, float]:
-    """The seconds that each seed's run took; its run folder is `folder/seed=N`."""
+    """Run every seed and return each run's seconds; its run folder is `folder/seed=N`."""
     seeded = ("model.seed", "data.train.seed", "data.validation.seed")
     return dict(zip(seeds, sweep(folder, seeds, *options, config=CONFIG, seeded=seeded, jobs=jobs), strict=True))
 
 
 def scores_of(run: Path) -> Scores:
-    """What a run came to, by row in the order of the table; each puzzle's edits averaged."""
+    """The results of a run by row, in the order of the table, averaged over each puzzle's edits."""
     found = read_validations(run)
     before = edits_by_context(found[0])
     scores: Scores = {IN_CONTEXT: [group[0].baseline for group in before.values()]}
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def report(scores: Sequence[Scores], seeds: Sequence[int]) -> bool:
-    """Print the table and the gain; whether they are what the lab promises."""
+    """Print the table and the gain; return whether they are what the lab promises."""
     means = print_table(scores, seeds, rows=scores[0], head=("held-out rules", "success"))
     last = list(scores[0])[-1]
     print()

@@ -1,4 +1,4 @@
-"""What each choice of the inner loop brings: the same jobs with it and without it, interleaved, in one run.
+"""What each choice of the inner loop gains: the same jobs with it and without it, interleaved in one run.
 
     python benchmarks/choices.py --model lab --jobs 48 --slots 16
     python benchmarks/choices.py --model smollm2-135m --jobs 8 --epochs 1 --targets default --rank 32
@@ -7,12 +7,12 @@ The ratio is the time without over the time with. "Without" is
 
 packing          every sequence of a step padded to the longest one
 own attention    transformers' mask over all pairs of tokens of the row
-slot refill      as many jobs as slots, and the next ones when all of them have ended
+slot refill      as many jobs as slots, and new ones only once all of them have ended
 grouped LoRA     the products with A and B padded to one batched product
 fused step       torch's AdamW one tensor and one operation at a time
 chunked loss     logits of all tokens at once
 kept memory      freed memory goes back to the system at once
-compiled norms   is the other way round: with it, torch.compile makes one kernel of every normalisation layer
+compiled norms   the other way round: "with" has torch.compile make one kernel of every normalisation layer
 """
 
 import argparse
@@ -44,14 +44,14 @@ def adapt(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop) -> None:
 
 
 def in_waves(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop) -> None:
-    """As many jobs as slots at a time."""
+    """Train as many jobs at a time as there are slots."""
     size = settings.slots(model)
     for start in range(0, len(jobs), size):
         adapt(model, jobs[start : start + size], settings)
 
 
 def pack_padded(sequences: Sequence[PackedSequence]) -> TrainingBatch:
-    """All sequences as long as the longest; there is no loss on the padding."""
+    """Pad all sequences to the longest one; padding carries no loss."""
     longest = max(len(sequence.tokens) for sequence in sequences)
     ordered = sorted(sequences, key=lambda sequence: sequence.slot)
     batch = pack([replace(each, tokens=[*each.tokens, *[0] * (longest - len(each.tokens))]) for each in ordered])
@@ -70,7 +70,7 @@ ADAMW = torch.optim.AdamW
 
 @contextmanager
 def memory_given_back() -> Iterator[None]:
-    """The C library's defaults."""
+    """Allocate memory by the C library's defaults."""
     libc = ctypes.CDLL(None)
     libc.mallopt(allocator._MMAP_MAX, 65536)
     libc.mallopt(allocator._TRIM_THRESHOLD, 128 << 10)

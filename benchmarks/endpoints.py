@@ -2,8 +2,8 @@
 
     python benchmarks/endpoints.py --requests 500
 
-Starts `transformers serve` with the lab model and a proxy before it that answers some requests, chosen by a seed, with
-429, 500, silence, a cut connection, garbage or an empty answer. Tests use the server and the proxy too.
+Starts `transformers serve` with the lab model, and in front of it a proxy that answers some requests, chosen by a seed,
+with 429, 500, silence, a cut connection, garbage or an empty answer. Tests use the server and the proxy too.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def free_port() -> int:
 
 
 def make_chat_model(folder: Path) -> None:
-    """The lab model in `folder`, with a chat template that says the messages and nothing else.
+    """The lab model in `folder`, with a chat template that consists of the messages alone.
 
     It also gets a token for each word of `VERDICTS`, with random weights: see `only`.
     """
@@ -76,14 +76,15 @@ def make_chat_model(folder: Path) -> None:
 
 
 class YesOrNo(Judge):
-    """A judge whose served model can say nothing but yes and no; for configurations, which would take options apart."""
+    """A judge whose served model can only say yes or no; a class, since a configuration could not pass these
+    options."""
 
     def __init__(self, model: str, **options: Any) -> None:
         super().__init__(endpoint=Endpoint(model, request=only(model, ("yes", "no")), **options))
 
 
 def _balance(model: Any, tokenizer: Any) -> None:
-    """Make yes and no about equally likely over prompts, or every verdict would be the same."""
+    """Make yes and no about equally likely across prompts, so that verdicts differ."""
     import torch
 
     prompts = [judge_prompt(Answer("Who?", ("Ada",), f"{name} of Tarn")).user + "\n" for name in NAMES]
@@ -110,12 +111,12 @@ def only(model: str, words: Sequence[str]) -> dict[str, Any]:
 
 @contextmanager
 def serving(model: Path, *, pinned: bool = True, patience: float = 120.0) -> Iterator[ChatServer]:
-    """`transformers serve` on the CPU, until the block is left; its log lies beside the model.
+    """Run `transformers serve` on the CPU until the block is left; its log is beside the model.
 
     Args:
         model: The model's folder.
         pinned: Serve it alone; otherwise the server loads whatever folder a request names.
-        patience: Seconds until it has to be up.
+        patience: Seconds within which it has to be up.
     """
     port = free_port()
     command = [
@@ -158,24 +159,24 @@ def _wait_for(url: str, process: subprocess.Popen, *, until: float, log: Path) -
 
 
 class FaultProxy:
-    """Passes requests on to a server, or answers with a fault, by a seeded plan: a context manager.
+    """A context manager that passes requests on to a server, or answers with a fault, by a seeded plan.
 
-    The faults of a request depend on the seed and its body alone, not on the order in which requests come: a body has
-    its own list of faults, one an attempt, before it is passed on.
+    The faults of a request depend only on the seed and its body, not on the order of requests: each body has its own
+    list of faults, one for each attempt, before it is passed on.
 
     Args:
         target: The server's URL with `/v1`.
-        share: How many of the attempts go wrong.
-        faults: Which ones, with weights.
-        seed: Of the plan.
-        hang: Seconds of silence of a `hang`, longer than a client waits.
+        share: Share of the attempts that go wrong.
+        faults: Kinds of faults, with weights.
+        seed: Seed of the plan.
+        hang: Seconds of silence in a `hang`, longer than a client waits.
 
     Attributes:
-        base_url: Where clients ask.
-        attempts: What became of them: `passed`, or the name of a fault.
-        usage: What the server counted in the replies that reached the client whole, `requests` among it.
-        authorizations: What clients sent as such.
-        most_at_once: The largest number of requests under way at one time.
+        base_url: URL for clients.
+        attempts: Outcome of each attempt: `passed`, or the name of a fault.
+        usage: Tokens counted by the server in complete replies, and their number as `requests`.
+        authorizations: `Authorization` headers that clients sent.
+        most_at_once: Largest number of requests under way at one time.
     """
 
     def __init__(
@@ -279,7 +280,7 @@ class FaultProxy:
         handler.close_connection = True
 
     def _cut(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        """Half of a reply that the server worked for, and the end of the connection."""
+        """Send half of a reply that the server has computed, and close the connection."""
         _, reply = self._forward(handler, body)
         self._head(handler, 200, len(reply), {})
         handler.wfile.write(reply[: len(reply) // 2])
@@ -290,7 +291,7 @@ class FaultProxy:
         self._send(handler, 200, wrong[len(body) % len(wrong)])
 
     def _empty(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        """A reply without a text; the server counted its tokens all the same."""
+        """Send a reply without a text; the server counts its tokens all the same."""
         status, reply = self._forward(handler, body)
         if status != 200:
             self._send(handler, status, reply)
@@ -336,7 +337,7 @@ def _has_gone(connection: socket.socket) -> bool:
 
 
 def prompts_of(count: int) -> list[Prompt]:
-    """Different requests that the lab model has an answer to."""
+    """Different requests that the lab model can answer."""
     return [Prompt(user=f"Question: Who is mayor number {number}? Answer:") for number in range(count)]
 
 
@@ -355,7 +356,7 @@ def main() -> None:
 
 
 def measure(server: ChatServer, proxy: FaultProxy, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """The same requests directly, through the faults, and once more from the cache."""
+    """Make the same requests directly, through the faults, and once more from the cache."""
     prompts = prompts_of(args.requests)
 
     def ask(url: str, cache: str | None) -> tuple[list[str], Usage, float]:

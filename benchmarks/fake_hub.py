@@ -1,6 +1,6 @@
-"""A small Hugging Face hub in a thread: it makes repositories of models, takes commits and large files, and can fail.
+"""A small Hugging Face hub in a thread: it creates model repositories, takes commits and large files, and can fail.
 
-It speaks what `HfApi.create_repo`, `create_branch`, `create_commit` and `whoami` ask for; `files` has what arrived.
+It answers `HfApi.create_repo`, `create_branch`, `create_commit` and `whoami`; `files` has what arrived.
 """
 
 import base64
@@ -15,10 +15,10 @@ class FakeHub:
     """Attributes: `files` by repository and name, `private` by repository, `requests` as method and path.
 
     Args:
-        token: The one that is accepted.
-        role: Of the token.
-        faults: Statuses with which requests whose path holds the key are answered.
-        large: Endings of files that are to come as LFS objects.
+        token: Accepted token.
+        role: Role of the token.
+        faults: Status codes by a part of the path; requests whose path has that part get the status.
+        large: Endings of files that have to be sent as LFS objects.
         moved: Answer every API request with a redirect to the same path below `/moved`.
     """
 

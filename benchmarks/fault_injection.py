@@ -1,10 +1,10 @@
-"""What runs are broken with, and runs small enough to be broken often; `fault_trials.py` does it at random moments.
+"""Tools that break runs, and runs small enough to be broken often; `fault_trials.py` does so at random moments.
 
     python benchmarks/fault_injection.py --kills 40
 
-The model has random weights and the grader makes a score of each answer's letters, so that any difference shows. The
-ranks are forked here, with the environment that torchrun gives them, and like torchrun this ends the others when one
-dies. `KillAt`, a callback that kills its own process at a fixed event, serves the short version in the tests.
+The model has random weights, and the grader derives a score from each answer's letters, so that any difference shows.
+Ranks are forked here with the environment that torchrun would give them, and like torchrun this ends the others when
+one dies. `KillAt`, a callback that kills its own process at a fixed event, serves the short version in the tests.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ class BrokenProcess(AnswerDigest):
     """Raises an error in the first process that grades anything, and in no other.
 
     Args:
-        marker: A file that this process makes and writes its number into.
+        marker: File that this process creates and writes its number into.
     """
 
     def __init__(self, marker: str) -> None:
@@ -80,10 +80,10 @@ class KillAt(SEALCallback):
     """Sends its own process a signal at its `count`-th `event`: unit, e_step, batch, m_step, validation or predict.
 
     Args:
-        event: What happens.
-        count: How often it has to happen in this process.
-        number: Of the signal.
-        rank: Only this rank.
+        event: Kind of event.
+        count: Number of such events in this process before the signal.
+        number: Number of the signal.
+        rank: Rank that gets the signal.
     """
 
     def __init__(self, event: str, count: int, number: int = 9, rank: int = 0) -> None:
@@ -114,7 +114,7 @@ class KillAt(SEALCallback):
 class KillRayWorkers(SEALCallback):
     """Kills the Ray workers when the first training unit is finished.
 
-    All that there are by then: where the second is still starting, the first gets the next unit, and is dead by then.
+    If the second worker is still starting then, only the first is killed, with the next unit in its hands.
     """
 
     def __init__(self) -> None:
@@ -186,7 +186,7 @@ def config(run: Path, setup: str = "single", **extra: Any) -> dict[str, Any]:
 
 
 def outcome(run: Path) -> tuple[str, list[list[tuple[str, int]]]]:
-    """What a finished run came to: a digest of the last checkpoint's policy, and each round's kept set."""
+    """The result of a finished run: a digest of the last checkpoint's policy, and each round's kept set."""
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     states = [*checkpoint["seal"]["merged"], checkpoint["state_dict"]]
     digest = "-".join(f"{_digest(state):016x}" for state in states)
@@ -211,10 +211,10 @@ class Launch:
     """`seal` on some ranks of this machine; their output goes to the file `log`.
 
     Args:
-        arguments: Of `seal`.
-        ranks: Processes.
-        log: Appended to.
-        largest: No file may become larger, in bytes.
+        arguments: Arguments of `seal`.
+        ranks: Number of processes.
+        log: File that the output is appended to.
+        largest: Largest size of a file, in bytes.
     """
 
     def __init__(self, arguments: Sequence[object], *, ranks: int, log: Path, largest: int | None = None) -> None:
@@ -250,6 +250,7 @@ class Launch:
 
 
 def _rank(arguments: list[str], rank: int, ranks: int, port: int, log: Path, largest: int | None) -> None:
+    sys.argv = ["seal", *arguments]
     sys.stdout = sys.stderr = log.open("a", buffering=1)
     os.dup2(sys.stdout.fileno(), 1)
     os.dup2(sys.stdout.fileno(), 2)

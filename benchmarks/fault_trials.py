@@ -1,14 +1,14 @@
-"""Break runs of `seal` at random moments, resume them, and compare with the one that nobody broke.
+"""Break runs of `seal` at random moments, resume them, and compare them with an unbroken run.
 
     python benchmarks/fault_injection.py --kills 40
 
-The trials go round the set-ups, each a command and what befalls it:
+The trials take turns among the set-ups, each a command and a fault:
 
 - killed: SIGKILL to any rank, once or twice, of `seal fit` (one process, two DDP ranks, ZeRO-2 and ZeRO-3 on two ranks
   over gloo, every parameter partitioned), `adapt`, `continual` and `predict` (self-edits, and answers).
-- full: the run folder is a file system that is full at a random offset, two times; the run must end with one line about
+- full: the run folder is a file system that fills up at a random offset, twice; the run must end with one line about
   it and without a traceback. Without the right to mount one, files are limited in size instead (RLIMIT_FSIZE).
-- two: the same command is started twice in one folder; one goes on, the other is refused while it does.
+- two: the same command is started twice in one folder; one continues, and the other is refused meanwhile.
 
 Each run, resumed where it was broken, must leave the same bytes as the uninterrupted one of its command: adapters,
 tables, results, and of a fit the last checkpoint's policy and the kept sets.
@@ -55,7 +55,7 @@ class Command:
     """A command of `seal` on small data.
 
     Attributes:
-        name: Of `COMMANDS`.
+        name: Name in `COMMANDS`.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Command:
         return ranks_of(self.name) if self.name in SETUPS else 1
 
     def start(self, run: Path, *, resume: bool = False, largest: int | None = None) -> Launch:
-        """In the folder `run`; the configuration and what it says go beside it."""
+        """Start the command in the folder `run`; its configuration and log go beside it."""
         beside = run.parent / f"{run.name}-{self.name}"
         path = beside.with_suffix(".json")
         path.write_text(json.dumps(self._settings(run)))
@@ -81,7 +81,7 @@ class Command:
         return Launch(arguments, ranks=self.ranks, log=beside.with_suffix(".log"), largest=largest)
 
     def outcome(self, run: Path) -> Any:
-        """What a finished run has come to."""
+        """The results of a finished run."""
         found = sorted({path for pattern in RESULTS[self.verb] for path in run.glob(pattern) if path.is_file()})
         files = {str(path.relative_to(run)): path.read_bytes() for path in found}
         left = [str(path) for path in run.rglob(".saving-*")]
@@ -113,11 +113,9 @@ class Command:
 
 
 def _table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table without what a clock said."""
-    return [
-        {name: value for name, value in row.items() if name != "seconds"}
-        for row in json.loads(path.read_text())["accuracy"]
-    ]
+    """The rows of a table without times."""
+    rows = json.loads(path.read_text())["accuracy"]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
 # -- what befalls a run ------------------------------------------------------------------------------------------------
@@ -128,12 +126,12 @@ class Trial:
     """One run that is broken.
 
     Attributes:
-        command: What runs.
-        run: Its folder.
-        seconds: What the uninterrupted run took.
-        size: What it takes on a disk, in bytes.
-        place: In 0 to 1: how far the run has come, or how much of the disk is free.
-        draw: For everything else at random.
+        command: Command that runs.
+        run: Folder of the run.
+        seconds: Seconds that the uninterrupted run took.
+        size: Size of that run on disk, in bytes.
+        place: From 0 to 1: how far the run has come, or how much of the disk is free.
+        draw: Source of all other random choices.
     """
 
     command: Command
@@ -144,7 +142,7 @@ class Trial:
     draw: random.Random
 
     def killed(self) -> str:
-        """SIGKILL once or twice; what happened, in words."""
+        """Send SIGKILL once or twice; return what happened, in words."""
         rank, told = self.draw.randrange(self.command.ranks), []
         for number in range(self.draw.choice((1, 2))):
             moment = self.place * self.seconds * (0.5**number)
@@ -158,7 +156,7 @@ class Trial:
         return f"rank {rank} killed {', again '.join(told)}"
 
     def full(self) -> str:
-        """Twice no room, the second time with more than the first; what happened, in words."""
+        """Run out of room twice, the second time with more of it; return what happened, in words."""
         told = []
         rooms = sorted((self.place * self.size, self.draw.uniform(self.place, 1.0) * self.size))
         with _disk(self.run) as resize:
@@ -176,7 +174,7 @@ class Trial:
         return "; ".join(told)
 
     def two(self) -> str:
-        """A second process in the same folder; what happened, in words."""
+        """Start a second process in the same folder; return what happened, in words."""
         moment = 0.4 * self.place * self.seconds
         first = self.command.start(self.run)
         first.ranks[0].join(moment)
@@ -236,7 +234,7 @@ def _mount(folder: Path, options: str) -> int:
 
 
 def _uninterrupted(command: Command, folder: Path) -> tuple[Any, float, int]:
-    """What it comes to, its seconds and its bytes."""
+    """The outcome of an uninterrupted run, its seconds and its bytes."""
     run, began = folder / "whole" / command.name, time.monotonic()
     run.parent.mkdir(exist_ok=True)
     finished(command.start(run))
@@ -248,7 +246,7 @@ def _uninterrupted(command: Command, folder: Path) -> tuple[Any, float, int]:
 
 
 def _parts(kind: str) -> tuple[str, Command]:
-    """What befalls it, and the command."""
+    """The fault and the command."""
     fault, _, name = kind.rpartition("-")
     return fault or "killed", Command("single" if name == "fit" else name)
 

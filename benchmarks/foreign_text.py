@@ -1,8 +1,8 @@
 """Every function that reads a text of a model, a server or a document, and texts that make parsers slow.
 
 `python benchmarks/foreign_text.py` reads a megabyte of each text with each function and prints the slowest text of
-each; `tests/test_foreign_text.py` does the same with shorter ones. A regular expression that looks for an end from
-every beginning takes time with the square of such a text, or worse: hours for a megabyte.
+each; `tests/test_foreign_text.py` does the same with shorter ones. A regular expression that searches for an end from
+every beginning takes quadratic time on such a text, or worse: hours for a megabyte.
 """
 
 from __future__ import annotations
@@ -298,10 +298,12 @@ READERS: Mapping[str, Read] = {
     "data.conversion, notebook": _of_file(_notebook, ".ipynb"),
     "data.rows, JSON": _of_file(rows.read_rows, ".json"),
     "data.rows, JSON Lines": _of_file(rows.read_rows, ".jsonl"),
-    "data.documents, text": _of_file(lambda path: documents.read_documents([str(path)]), ".txt"),
-    "data.documents, table": _of_file(lambda path: documents.read_documents([str(path)]), ".csv"),
-    "data.documents, rows": _of_file(lambda path: documents.read_documents([str(path)]), ".jsonl"),
-    "data.documents, stdin": lambda text: documents.read_documents(["-"], stdin=text.encode("utf-8", "replace")),
+    "data.documents, text": _of_file(lambda path: documents.read_sources([str(path)]).documents, ".txt"),
+    "data.documents, table": _of_file(lambda path: documents.read_sources([str(path)]).documents, ".csv"),
+    "data.documents, rows": _of_file(lambda path: documents.read_sources([str(path)]).documents, ".jsonl"),
+    "data.documents, stdin": lambda text: (
+        documents.read_sources(["-"], stdin=text.encode("utf-8", "replace")).documents
+    ),
     "data.documents.PAGE": documents.PAGE.match,
     "data.passage_pair": _of_file(passage_pair._passages, ".txt"),
     "data.columns, cells": _cell,
@@ -319,7 +321,7 @@ READERS: Mapping[str, Read] = {
 
 
 def reading(name: str, text: str) -> str:
-    """What went wrong when a function read a text; "" where it did, or refused it with an error of ours."""
+    """What went wrong when a function read a text; "" if it was read, or refused with an error of ours."""
     try:
         READERS[name](text)
     except SealError:

@@ -1,4 +1,4 @@
-"""Broken inputs for everything that reads what somebody else wrote: no traceback, and no input that takes 2 seconds.
+"""Broken inputs for every reader of foreign files: no traceback, and no input that takes 2 seconds.
 
 `python benchmarks/fuzz.py` makes 20,000 inputs of each kind out of valid ones (`mutation`) and reads each as a command
 does. An input may be read or refused with an error of ours; anything else is written to `--failures`, beside its
@@ -29,7 +29,7 @@ from typing import Any
 from mutation import changed, changed_json
 
 from seal_lightning.data.detect import read_contexts
-from seal_lightning.data.documents import read_documents
+from seal_lightning.data.documents import read_sources
 from seal_lightning.e_step.own_queries import QueryWriter
 from seal_lightning.endpoints.wire import Garbled, read_reply
 from seal_lightning.errors import SealError
@@ -56,7 +56,7 @@ GRID = "12\n34"
 
 
 class TooSlow(BaseException):
-    """An input took longer than it may; no `except` of a reader takes it for a broken file."""
+    """An input took too long; no `except` of a reader mistakes this for a broken file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class Kind:
     """A kind of input: how one is made, and who reads it.
 
     Attributes:
-        make: An input, and the ending of its file.
-        read: Reads that file, in a folder of its own.
+        make: Function that makes an input and names the ending of its file.
+        read: Function that reads that file, in a folder of its own.
     """
 
     make: Callable[[random.Random], tuple[bytes, str]]
@@ -74,7 +74,7 @@ class Kind:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the inputs of a kind: how many were refused, the slowest in seconds, and what failed."""
+    """Results for the inputs of a kind: how many were refused, the slowest in seconds, and the failures."""
 
     inputs: int = 0
     refused: int = 0
@@ -327,7 +327,7 @@ def read_yaml(path: Path) -> None:
 
 
 def read_document(path: Path) -> None:
-    read_documents([str(path)])
+    read_sources([str(path)])
 
 
 def read_server_reply(path: Path) -> None:

@@ -1,10 +1,10 @@
-"""The offline graders beside GPT-4.1: agreement, worth as a reward, speed, and what a recited passage earns.
+"""The offline graders against GPT-4.1: agreement, worth as a reward, speed, and what a recited passage earns.
 
     python benchmarks/graders.py VERDICTS --runs RUN ... --passages PASSAGES [--examples 20]
 
-VERDICTS has {question, gold, answer, correct} a line. Agreement, kappa and calibration error are means over five draws
-of a third of the questions; the calibrated grader is fitted on the others each time. RUNS are official run files: of
-each context the edit with the best mean score is chosen (the first of equals), and
+VERDICTS has {question, gold, answer, correct} on each line. Agreement, kappa and calibration error are means over five
+draws of a third of the questions; the calibrated grader is fitted on the others each time. RUNS are official run files:
+for each context the edit with the best mean score is chosen (the first of equals), and
 
     reward = (judge's score of the chosen edits - of all edits) / (judge's score of the judge's choice - of all edits)
 

@@ -11,7 +11,7 @@
 Models have random weights unless a folder is given: speed does not depend on them. Jobs have the lengths of published
 self-edits (50 passages x 5 edits of rank_iter0.json of the SEAL repository, MIT; counted in tokens of SmolLM2).
 Useful FLOP are 4 x the parameters in matrix products x tokens: forward, and the gradient of the inputs. Each of the
-`--repeats` does a share of (a), (b) and (c) after one another, and medians are printed.
+`--repeats` does a share of (a), (b) and (c) in turn; medians are printed.
 """
 
 import argparse
@@ -70,7 +70,7 @@ PASSAGE_TOKENS = {40: 1, 48: 1, 72: 1, 96: 1, 104: 1, 112: 1, 120: 4, 128: 1, 13
 
 
 class Digits:
-    """A tokenizer for texts that are token numbers: lengths are what matters here."""
+    """A tokenizer for texts of token numbers: only lengths matter here."""
 
     eos_token_id = None
     pad_token_id = 0
@@ -81,7 +81,7 @@ class Digits:
 
 @dataclass
 class Measured:
-    """One way of training, repeat by repeat."""
+    """The seconds of one way of training, repeat by repeat."""
 
     steps: int = 0
     tokens: int = 0
@@ -111,7 +111,7 @@ def draw_jobs(count: int, *, vocabulary: int, epochs: int, seed: int) -> list[Ad
 
 
 def make_model(name: str, dtype: torch.dtype, device: str) -> Any:
-    """A built-in shape with random weights, or the model of a folder."""
+    """A built-in shape with random weights, or the model in a folder."""
     if name not in SHAPES:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     else:
@@ -143,7 +143,7 @@ def synchronize(device: str) -> None:
 
 
 def status_of_process(name: str) -> int:
-    """VmRSS (memory now) or VmHWM (its peak), in bytes; 0 where the system is not Linux."""
+    """VmRSS (memory now) or VmHWM (its peak), in bytes; 0 on systems other than Linux."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
@@ -175,7 +175,7 @@ def lora(model: Any, settings: InnerLoop) -> Any:
 
 
 def sequential(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop, limit: int, measured: Measured) -> None:
-    """(a): at most `limit` steps of every job, one adapter after another."""
+    """Train as in (a): at most `limit` steps of every job, one adapter after another."""
     wrapped, device = lora(model, settings), next(model.parameters()).device
     measured.steps = measured.tokens = 0
     with watched(measured, device.type):
@@ -201,7 +201,7 @@ def sequential(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop, limi
 
 
 def official(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop, steps: int, measured: Measured) -> None:
-    """(b): `steps` steps of the first job as the research code makes them."""
+    """Train as in (b): `steps` steps of the first job as the research code makes them."""
     wrapped = lora(model, settings)
     rows = [row for batch in batches_of(jobs[0], settings, steps) for row in batch]
     padded = [{"input_ids": (ids := row + [0] * (2048 - len(row))), "labels": ids} for row in rows]
@@ -221,7 +221,7 @@ def official(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop, steps:
 
 
 def bank(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop, measured: Measured) -> None:
-    """(c)."""
+    """Train as in (c)."""
     with watched(measured, next(model.parameters()).device.type):
         trained = settings.adapt(Policy(model, Digits(), chat=False), jobs)
     measured.steps = sum(stats.steps for stats in trained.stats)

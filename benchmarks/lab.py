@@ -34,7 +34,7 @@ RUN, CONTROL = "ReSTEMFilter", "RandomFilter"
 
 
 def run_seeds(folder: Path, seeds: Sequence[int], *, jobs: int, options: Sequence[str] = ()) -> None:
-    """Every seed's run and control, in folders that `run_of` knows."""
+    """Run every seed and its control, in folders that `run_of` knows."""
     filters = f"filter={RUN},{CONTROL}"
     sweep(folder, seeds, "--over", filters, *options, config=CONFIG, seeded=("model.seed", "data.seed"), jobs=jobs)
 
@@ -44,7 +44,7 @@ def run_of(folder: Path, seed: int, kept_by: str) -> Path:
 
 
 def scores_of(folder: Path, seed: int) -> Scores:
-    """What a seed came to, by row; each passage's edits averaged."""
+    """The results of a seed by row, averaged over each passage's edits."""
     found, control = (read_validations(run_of(folder, seed, kept_by)) for kept_by in (RUN, CONTROL))
     scores: Scores = {}
     for kind in ("passage", "written"):
@@ -60,7 +60,7 @@ def scores_of(folder: Path, seed: int) -> Scores:
 
 
 def styles(folder: Path, seed: int, round: int) -> Counter[str]:
-    """How many lines of each style the held-out edits of a round have; for looking at, no part of the algorithm."""
+    """How many lines of each style the held-out edits of a round have; for inspection, not part of the algorithm."""
     run = run_of(folder, seed, RUN)
     options = yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]
     facts = {name: passage.facts for name, passage in LabDataModule(**options).held_out_passages().items()}
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def report(scores: Sequence[Scores], seeds: Sequence[int], seconds: float) -> dict[str, Any]:
-    """Print the table and the two differences; `learnt` says whether they are what the lab promises."""
+    """Print the table and both differences; `learnt` says whether they are what the lab promises."""
     names = ["base", "passage", *sorted(name for name in scores[0] if name.startswith("edits after")), "written"]
     names.insert(2, "edits before training")
     print()

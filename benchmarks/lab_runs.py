@@ -1,4 +1,4 @@
-"""A tested fit and adapters in the lab, for tests of cards and uploads: the fixture `lab_runs` has them made once."""
+"""A tested fit and adapters in the lab, for tests of cards and uploads: the fixture `lab_runs` makes them once."""
 
 import json
 from pathlib import Path

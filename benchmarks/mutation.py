@@ -1,6 +1,6 @@
-"""Changes to valid inputs that make invalid ones: what a fuzzer feeds to a reader.
+"""Changes that turn valid inputs into invalid ones: what a fuzzer feeds to a reader.
 
-A text is changed as bytes, a JSON value part by part. A random generator decides: the same seed gives the same inputs.
+A text is changed as bytes, a JSON value part by part. The same seed of the random generator gives the same inputs.
 """
 
 from __future__ import annotations
@@ -116,14 +116,14 @@ LARGEST = 200_000  # bytes of an input
 
 
 def changed(data: bytes, chance: random.Random) -> bytes:
-    """The bytes after one change or several."""
+    """The bytes after one or more changes."""
     for _ in range(chance.choice((0, 1, 1, 1, 2, 3, 8))):
         data = chance.choice(CHANGES)(data, chance)[:LARGEST]
     return data
 
 
 def changed_json(value: Any, chance: random.Random) -> bytes:
-    """A JSON value after changes of its parts, written down, and sometimes changed as bytes too."""
+    """A JSON text after changes to parts of its value, and sometimes to its bytes too."""
     copy = json.loads(json.dumps(value))
     for _ in range(chance.choice((1, 1, 2, 4))):
         copy = _changed_part(copy, chance)

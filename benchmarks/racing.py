@@ -4,8 +4,8 @@
 
 In the lab, every seed makes the first E-step of configs/quickstart.yaml twice, with three repeats, in full and raced;
 what they keep (two edits a context) and what they trained is compared. A RUN is anything with several repeats that
-`seal replay` reads; it is raced over as it was recorded, and with the repeats of every edit in other orders. `rerun` is
-what noise leaves to any method: the edits in common of two full E-steps whose repeats are drawn from the recorded ones.
+`seal replay` reads; it is raced as recorded, and with the repeats of every edit in other orders. `rerun` is the limit
+that noise sets to any method: the edits shared by two full E-steps whose repeats are drawn from the recorded ones.
 Intervals are 95 % bootstrap intervals over contexts.
 """
 

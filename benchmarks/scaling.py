@@ -2,9 +2,9 @@
 
     python benchmarks/scaling.py --model lab [--most 256] [--plot FILE.svg] [--json FILE]
 
-Each point is a process of its own and trains twice as many jobs as there are slots, with the published mix of lengths,
-so that slots are refilled. Peak memory is what the run takes above the model itself. "One alone" is what the first
-point takes: an adapter, its gradients and optimizer state, the result, and the activations of its steps; the last
+Each point is a separate process that trains twice as many jobs as there are slots, with the published mix of lengths,
+so that slots are refilled. Peak memory is the run's memory beyond the model itself. "One alone" is the memory of the
+first point: an adapter, its gradients and optimizer state, the result, and the activations of its steps; the last
 column is what each further adapter adds, as a multiple of it.
 """
 
@@ -26,7 +26,7 @@ from matplotlib import pyplot  # after the choice of a back end without a screen
 
 
 def measure(options: argparse.Namespace, slots: int) -> dict[str, float]:
-    """One point, in the process that calls it."""
+    """Measure one point in this process."""
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     model = make_model(options.model, getattr(torch, options.dtype), options.device)
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def draw(rows: list[dict[str, float]], path: str, title: str) -> None:
-    """Adapter-steps a second and peak memory over the number of adapters."""
+    """Plot adapter steps a second and peak memory over the number of adapters."""
     figure, left = pyplot.subplots(figsize=(7, 4))
     slots = [row["slots"] for row in rows]
     left.plot(slots, [row["steps_per_s"] for row in rows], "o-", color="tab:blue")

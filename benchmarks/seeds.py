@@ -1,4 +1,4 @@
-"""One configuration with several seeds, run by `seal sweep`, and what a benchmark has to say of it beside that.
+"""One configuration with several seeds, run by `seal sweep`, and the figures that a benchmark adds.
 
 Intervals are 95 % bootstrap intervals that draw seeds first and then contexts within a seed.
 """
@@ -32,7 +32,7 @@ def read_options(description: str | None, *, seeds: int) -> tuple[argparse.Names
 def sweep(
     folder: Path, seeds: Sequence[int], *options: str, config: Path, seeded: Sequence[str], jobs: int
 ) -> list[float]:
-    """Run `seal sweep` in `folder`; the seconds that each run took. Ends the process where a run fails."""
+    """Run `seal sweep` in `folder` and return each run's seconds; if a run fails, end the process."""
     listed = ",".join(map(str, seeds))
     command = ["sweep", "--config", str(config), "--output", str(folder), "--jobs", str(jobs), *options]
     if code := main([*command, "--seeds", f"[{listed}]", "--seeded", ",".join(seeded)]):
@@ -43,7 +43,7 @@ def sweep(
 def print_table(
     scores: Sequence[Scores], seeds: Iterable[int], *, rows: Iterable[str], head: tuple[str, str]
 ) -> dict[str, float]:
-    """Print the rows, each with its mean, interval and seeds, below a head of the first two columns; the means."""
+    """Print the rows with their means, intervals and seeds, below a head of the first two columns; return the means."""
     columns = [*head, "95 % interval", *(f"seed {seed}" for seed in seeds)]
     print(f"| {' | '.join(columns)} |")
     print("|" + "---|" * len(columns))
@@ -58,7 +58,7 @@ def print_table(
 
 
 def print_gain(name: str, scores: Sequence[Scores], row: str, *, over: str) -> dict[str, float]:
-    """Print how much better a row is than another one; `mean`, `low` and `high`."""
+    """Print how much better one row is than another; return `mean`, `low` and `high`."""
     by_seed = [[a - b for a, b in zip(seed[row], seed[over], strict=True)] for seed in scores]
     mean, (low, high) = mean_of(by_seed), interval(by_seed)
     print(f"{name}: {100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})")

@@ -3,10 +3,10 @@
     python benchmarks/server_answers.py VAL.json --model MODEL --base_url http://127.0.0.1:8000/v1 --served NAME
 
 MODEL is what the server holds, as a folder or on the hub. An adapter is trained on each of the first `--contexts`
-passages, and asked their questions closed-book, here and there. `--policy FOLDER`, a `policy` that `seal fit` saved,
-lies below them, so that the server gets the stack of both. Without an adapter the model itself is asked too. Printed
-are the share of equal answers and where the others part. The server has to run in the same dtype: a near tie falls
-differently in another.
+passages, and asked their questions closed-book, here and there. `--policy FOLDER`, a `policy` that `seal fit` saved, is
+below them, so that the server gets both stacked. Without an adapter the model itself is asked too. Printed are the
+share of equal answers and where the others part. The server has to run in the same dtype: in another, near ties fall
+differently.
 """
 
 import argparse
@@ -23,9 +23,10 @@ import torch
 from seal_lightning.data.detect import read_contexts
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
 from seal_lightning.models.lora import LoRA, merge_lora
 from seal_lightning.models.lora_files import read_lora
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import AdapterServer, Answerer, Asked, LocalAnswerer, ServerAnswerer
 from seal_lightning.tasks import Knowledge
@@ -80,7 +81,7 @@ def main() -> None:
 
 
 def load_policy(options: argparse.Namespace) -> Policy:
-    """The model with what rounds have taught it merged into its weights, as at a round's end."""
+    """The model with the updates of its rounds merged into its weights, as at a round's end."""
     model, tokenizer, chat = load_model(ModelSource(options.model, dtype=options.dtype))
     learned: LoRA | None = read_lora(options.policy) if options.policy else None
     if learned:
@@ -89,7 +90,7 @@ def load_policy(options: argparse.Namespace) -> Policy:
 
 
 def train(policy: Policy, contexts: Sequence[Context], options: argparse.Namespace) -> TrainedBank:
-    """An adapter on each passage."""
+    """Train an adapter on each passage."""
     inner_loop = InnerLoop(
         rank=options.rank,
         alpha=2.0 * options.rank,
@@ -108,7 +109,7 @@ def train(policy: Policy, contexts: Sequence[Context], options: argparse.Namespa
 def answer(
     policy: Policy, contexts: Sequence[Context], trained: TrainedBank | None, answerer: Answerer, max_new_tokens: int
 ) -> Texts:
-    """Every question of every context with what its adapter says, or the model itself without a bank."""
+    """Every question of every context with the answer of its adapter, or of the model itself without a bank."""
     task = Knowledge()
     asked = [
         Asked(job if trained else None, tuple(task.query_prompt(query, context) for query in context.queries))

@@ -2,10 +2,10 @@
 
     python benchmarks/workers.py
 
-Each case is a run of the lab of its own; measured is its E-step, as optimizer steps of adapters a second. The
-validation before it is there to start Ray's workers. In the slow cases one of the two workers is stopped (SIGSTOP) two
-thirds of the time, so that it is three times slower. "Two programs" is what the machine gives: two independent runs
-side by side over one alone, without any sharing of work.
+Each case is a separate run of the lab. Its E-step is measured, in optimizer steps of adapters a second; the validation
+before it starts Ray's workers. In the slow cases one of the two workers is stopped (SIGSTOP) two thirds of the time, so
+that it is three times slower. "Two programs" is the machine's own limit: two independent runs side by side over one
+alone, without any sharing of work.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def ray_worker(launch: Launch) -> int | None:
 
 @contextmanager
 def slowed(launch: Launch, find: Callable[[Launch], int | None]) -> Iterator[None]:
-    """One process runs a third of the time."""
+    """Let a process run only a third of the time."""
     over = threading.Event()
 
     def throttle() -> None:

@@ -3,7 +3,7 @@
     python docs/flags.py
 
 The table is `ROWS`. tests/fit/test_flags.py runs every row of it on the debug model, four training units and two of the
-other phases, looks whether each cell says what happens, and whether the page is what the table makes.
+other phases, checks that each cell says what happens, and that the page is up to date.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def refused(*parts: str) -> Cell:
 
 
 def done(words: str, **phases: int | list[int]) -> Cell:
-    """So many units in phases, once each, or as often as the list is long."""
+    """Units done by phase; a list has one number for each time."""
     expected = {phase: count if isinstance(count, list) else [count] for phase, count in phases.items()}
     return Cell(words, lambda run: not run.error and run.units == {k: v for k, v in expected.items() if v})
 
 
 def also(cell: Cell, *checks: Callable[[Run], bool]) -> Cell:
-    """A cell of which more can be seen."""
+    """A cell with a further visible effect."""
     return Cell(cell.words, lambda run: cell.holds(run) and all(check(run) for check in checks))
 
 

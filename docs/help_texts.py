@@ -1,9 +1,9 @@
-"""Writes seal_lightning/commands/help.json, from which `seal COMMAND --help` is said at once.
+"""Writes seal_lightning/commands/help.json, from which `seal COMMAND --help` is printed at once.
 
     python docs/help_texts.py            write it anew
     python docs/help_texts.py --check    say whether it is out of date, and write nothing
 
-Run in a process of its own, which has imported nothing but the commands: what else is imported would be listed there.
+Run it in a fresh process, which has imported only the commands: anything else imported would be listed too.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def parts(command: str) -> dict[str, Any]:
 
 
 def row(formatter: argparse.HelpFormatter, action: argparse.Action) -> list[list[str]]:
-    """How an option is called, and what is said of it; nothing of one that is not shown."""
+    """The names of an option and its description; nothing for a hidden one."""
     if action.help == argparse.SUPPRESS:
         return []
     words = formatter._expand_help(action)

@@ -1,7 +1,7 @@
 """One adapter the plain way, to hold the bank against: peft, torch's AdamW, one sequence a pass, no cache.
 
-Nothing here uses the project's bank, packing, loss or generation; of the inner loop only what a job means (its order,
-batch size, learning rates) is written down once more. Used by docs/families.py and by the tests of exactness.
+Nothing here uses the project's bank, packing, loss or generation; only the meaning of a job (its order,
+batch size, learning rates) is written down a second time. Used by docs/families.py and by the tests of exactness.
 """
 
 from __future__ import annotations

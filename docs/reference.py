@@ -66,11 +66,6 @@ KINDS: dict[str, tuple[str, type]] = {
     "Strategies": ("trainer.strategy", ZeROStrategy),
 }
 OUTSIDE_PACKAGES = ("seal_lightning.callbacks", "seal_lightning.fit.strategies")  # what pkgutil does not find
-# The Python API: what docs/tutorial.ipynb uses and what a loop of one's own needs, from data to verbs.
-API = (
-    "types model policy sampling inner_loop adapters e_step selection evaluation journal module trainer hooks seeding "
-    "errors"
-).split()
 # Options that come from other packages, in our words.
 OWN_WORDS = {
     "config": "YAML or JSON with any of these options; several are merged in order.",
@@ -396,21 +391,17 @@ def signature_of(node: ast.FunctionDef) -> str:
     return f"({arguments})" + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
 
 
-def api_entries(module: ModuleType) -> Iterator[str]:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(module)))
-    for node in tree.body:
-        if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
-            continue
-        thing = getattr(module, node.name)
-        if not thing.__doc__:
-            continue
-        yield f"### {module.__name__}.{node.name}\n"
-        yield f"```python\n{_headline(node)}\n```\n"
-        yield described(thing) + "\n"
-        if text := sections(thing):
-            yield text + "\n"
-        if isinstance(node, ast.ClassDef) and not issubclass(thing, LightningModule | Trainer):  # those call themselves
-            yield from _methods(node, thing)
+def api_entry(path: str, thing: Any) -> Iterator[str]:
+    """A public class or function: its signature, what it is for, and the methods that have a docstring."""
+    node = ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0]
+    assert isinstance(node, ast.ClassDef | ast.FunctionDef)
+    yield f"### {path}\n"
+    yield f"```python\n{_headline(node)}\n```\n"
+    yield described(thing) + "\n"
+    if text := sections(thing):
+        yield text + "\n"
+    if isinstance(node, ast.ClassDef) and not issubclass(thing, LightningModule | Trainer):  # those call themselves
+        yield from _methods(node, thing)
 
 
 def _headline(node: ast.ClassDef | ast.FunctionDef) -> str:
@@ -437,24 +428,29 @@ def _methods(node: ast.ClassDef, thing: type) -> Iterator[str]:
             yield text + "\n"
 
 
+def public_names() -> dict[str, list[str]]:
+    """The names of `seal_lightning`, by the comments above them in its list."""
+    lines = inspect.getsource(seal_lightning).partition("__all__ = [")[2].partition("]")[0].splitlines()[1:]
+    groups: dict[str, list[str]] = {}
+    for line in map(str.strip, lines):
+        if line.startswith("#"):
+            groups[line.removeprefix("#").strip()] = []
+        else:
+            list(groups.values())[-1].extend(name for name in re.findall(r'"(\w+)"', line) if name != "__version__")
+    return groups
+
+
 def api_page() -> str:
     parts = [
         GENERATED,
         "# Python API\n",
-        "The modules that a program or a notebook of your own needs, from data to verbs; [the notebook]"
-        "(../tutorial.ipynb) uses most of them. Names that are not here may change without notice.\n",
+        "The names of `seal_lightning`, each imported when it is first asked for. Names that are neither here nor on "
+        "[classes](classes.md) may change without notice.\n",
     ]
-    for name in API:
-        module = importlib.import_module(f"seal_lightning.{name}")
-        parts += [f"## seal_lightning.{name}\n", described(module) + "\n"]
-        if hasattr(module, "__path__"):  # a package: what it gives its name to
-            for public in module.__all__:
-                thing = getattr(module, public)
-                if thing.__doc__ and (inspect.isclass(thing) or inspect.isfunction(thing)):
-                    parts.append(f"- `{thing.__module__}.{public}`: {cell(docstring(thing).short_description)}")
-            parts.append("")
-        else:
-            parts += api_entries(module)
+    for group, names in public_names().items():
+        parts.append(f"## {group[0].upper()}{group[1:]}\n")
+        for name in names:
+            parts += api_entry(f"seal_lightning.{name}", getattr(seal_lightning, name))
     return "\n".join(parts)
 
 

@@ -5,93 +5,136 @@
     trainer = SEALTrainer(max_epochs=2, default_root_dir="runs/mine")
     trainer.fit(SEALModule(), datamodule=SEALDataModule(train="passages.jsonl"))
 
-The names of `__all__` are imported when they are first asked for, so that `import seal_lightning` brings no torch.
+The names below are the public ones; everything else may change without notice. Each is imported when it is first asked
+for, so that `import seal_lightning` brings no torch.
 """
 
 from __future__ import annotations
 
+import ast
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RandomFilter, ReSTEMFilter, RolloutTable
+if TYPE_CHECKING:  # where each name lies: for type checkers, and for `_homes`
+    from seal_lightning.callbacks import (
+        CheckpointSelection,
+        EStepProgress,
+        RandomFilter,
+        ReSTEMFilter,
+        Retention,
+        RolloutTable,
+        Trackers,
+    )
+    from seal_lightning.commands.continual import Countermeasure
     from seal_lightning.data import Reader, SEALDataModule
     from seal_lightning.e_step.plan import Plan
-    from seal_lightning.errors import SealError
+    from seal_lightning.e_step.step import EStep
+    from seal_lightning.endpoints.endpoint import Endpoint
+    from seal_lightning.errors import ConfigError, DataError, ModelError, RetryableError, SealError
+    from seal_lightning.fit.executors import Executor, LocalExecutor, RayExecutor
     from seal_lightning.fit.module import SEALModule
     from seal_lightning.fit.trainer import SEALTrainer
-    from seal_lightning.grading import F1, Calibrated, Contains, ExactMatch, Grader, Judge, Recall
+    from seal_lightning.grading import (
+        F1,
+        Answer,
+        Calibrated,
+        Contains,
+        ExactMatch,
+        Grader,
+        Judge,
+        Recall,
+        Reward,
+        RewardTerm,
+        Verdict,
+        Weighted,
+    )
     from seal_lightning.hooks import EditFilter, SEALCallback
     from seal_lightning.inner_loop.loop import InnerLoop
     from seal_lightning.m_step.batches import MStep
-    from seal_lightning.models.loading import ModelSource
-    from seal_lightning.policy.tuned import PolicyTuning
-    from seal_lightning.sampling import LocalSampler, Sampler
-    from seal_lightning.tasks import Knowledge, Task
-    from seal_lightning.tasks.arc import ArcTask
+    from seal_lightning.m_step.selection import best_of, group_rollouts
+    from seal_lightning.m_step.training import FineTuning
+    from seal_lightning.models.loading import load_model
+    from seal_lightning.models.source import ModelSource
+    from seal_lightning.policy.policy import Policy
+    from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
+    from seal_lightning.records.journal import read_fit, read_rollouts, read_validations
+    from seal_lightning.results.table import Table
+    from seal_lightning.round import run_round
+    from seal_lightning.sampling import (
+        Answerer,
+        Answers,
+        Asked,
+        EndpointSampler,
+        LocalAnswerer,
+        LocalSampler,
+        Sample,
+        Sampler,
+        SampleRequest,
+    )
+    from seal_lightning.seeding import derive_seed
+    from seal_lightning.tasks import ArcTask, Knowledge, Task
+    from seal_lightning.trackers import Tracker
+    from seal_lightning.types import (
+        AdapterJob,
+        Context,
+        Directives,
+        EditOutcome,
+        Prompt,
+        Query,
+        Rollout,
+        RolloutGroup,
+        SelfEdit,
+        TrainingSequence,
+    )
 
 __version__ = "0.1.0"
 
-# Where each public name is defined.
-_HOMES = {
-    "callbacks": ("CheckpointSelection", "EStepProgress", "RandomFilter", "ReSTEMFilter", "RolloutTable"),
-    "data": ("Reader", "SEALDataModule"),
-    "e_step.plan": ("Plan",),
-    "errors": ("SealError",),
-    "grading": ("Calibrated", "Contains", "ExactMatch", "F1", "Grader", "Judge", "Recall"),
-    "hooks": ("EditFilter", "SEALCallback"),
-    "inner_loop.loop": ("InnerLoop",),
-    "m_step.batches": ("MStep",),
-    "models.loading": ("ModelSource",),
-    "fit.module": ("SEALModule",),
-    "policy.tuned": ("PolicyTuning",),
-    "sampling": ("LocalSampler", "Sampler"),
-    "tasks": ("Knowledge", "Task"),
-    "tasks.arc": ("ArcTask",),
-    "fit.trainer": ("SEALTrainer",),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "F1",
-    "ArcTask",
-    "Calibrated",
-    "CheckpointSelection",
-    "Contains",
-    "EStepProgress",
-    "EditFilter",
-    "ExactMatch",
-    "Grader",
-    "InnerLoop",
-    "Judge",
-    "Knowledge",
-    "LocalSampler",
-    "MStep",
-    "ModelSource",
-    "Plan",
-    "PolicyTuning",
-    "RandomFilter",
-    "ReSTEMFilter",
-    "Reader",
-    "Recall",
-    "RolloutTable",
-    "SEALCallback",
-    "SEALDataModule",
-    "SEALModule",
-    "SEALTrainer",
-    "Sampler",
-    "SealError",
-    "Task",
+# fmt: off
+__all__ = [  # noqa: RUF022, by subject
+    # a run
+    "SEALModule", "SEALTrainer", "SEALDataModule", "Reader", "Executor", "LocalExecutor", "RayExecutor",
+    # one round, step by step
+    "run_round", "ModelSource", "load_model", "Policy", "TunedPolicy", "PolicyTuning", "EStep", "Plan", "InnerLoop",
+    "MStep", "FineTuning", "best_of", "group_rollouts", "derive_seed",
+    # what passes between the steps
+    "Context", "Query", "Prompt", "SelfEdit", "TrainingSequence", "Directives", "AdapterJob", "Rollout",
+    "EditOutcome", "RolloutGroup",
+    # tasks, samplers, answerers
+    "Task", "Knowledge", "ArcTask", "Sampler", "Sample", "SampleRequest", "LocalSampler", "EndpointSampler",
+    "Answerer", "Asked", "Answers", "LocalAnswerer", "Endpoint",
+    # graders and rewards
+    "Grader", "Answer", "Verdict", "Calibrated", "Contains", "ExactMatch", "F1", "Judge", "Recall", "Reward",
+    "RewardTerm", "Weighted",
+    # callbacks and trackers
+    "SEALCallback", "EditFilter", "ReSTEMFilter", "RandomFilter", "CheckpointSelection", "EStepProgress",
+    "Retention", "RolloutTable", "Trackers", "Tracker",
+    # learning passages one after another
+    "Countermeasure",
+    # after a run
+    "read_fit", "read_validations", "read_rollouts", "Table",
+    # errors
+    "SealError", "ConfigError", "DataError", "ModelError", "RetryableError",
     "__version__",
 ]
+# fmt: on
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+@cache
+def _homes() -> dict[str, str]:
+    """The module of each name, read from the imports above, so that no third list is needed."""
+    (block,) = (node for node in ast.parse(Path(__file__).read_text(encoding="utf-8")).body if isinstance(node, ast.If))
+    imports = (node for node in block.body if isinstance(node, ast.ImportFrom))
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _homes():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    value = globals()[name] = getattr(import_module(_homes()[name]), name)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__} - {"Any", "TYPE_CHECKING", "annotations", "import_module"})
+    return sorted(__all__)

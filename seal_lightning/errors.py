@@ -1,7 +1,7 @@
-"""Errors a user can act on. Each message says what, where, what was expected and what to do, in one line.
+"""Errors that a user can act on: one line that says what is wrong, where, what was expected and what to do.
 
 `exit_code` is what the command line returns: 2 for usage, configuration and data, 1 for a failure while running.
-Every class also subclasses the standard error of its kind, so that library users can catch what they know.
+Every class also derives from the standard error of its kind, so that callers can catch the errors they know.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ RESUME = "finished units are in the journal, resume with --ckpt_path last"
 
 
 class SealError(Exception):
-    """Base of all errors that the command line prints as one line without a traceback."""
+    """The base of all errors that the command line prints as one line, without a traceback."""
 
     exit_code = 1
 
 
 class ConfigError(SealError, ValueError):
-    """An option has a value that cannot work; the message names the option."""
+    """An option's value cannot work; the message names the option."""
 
     exit_code = 2
 
 
 class DataError(SealError, ValueError):
-    """A data file or one of its rows cannot be used; the message names file, row and field."""
+    """A data file or a row of it cannot be used; the message names file, row and field."""
 
     exit_code = 2
 
@@ -38,7 +38,7 @@ class JournalError(SealError, RuntimeError):
 
 
 class StaleJournalError(JournalError):
-    """A journal was written with other settings than this run's."""
+    """A journal was written with settings other than this run's."""
 
     exit_code = 2
 
@@ -48,38 +48,38 @@ class CheckpointError(SealError, RuntimeError):
 
 
 class RetryableError(SealError, RuntimeError):
-    """A unit of work failed for a reason that may be gone when it is tried again."""
+    """A unit of work failed for a reason that may have passed when it is tried again."""
 
 
 class GradingError(RetryableError):
-    """A grader failed; the unit of work is not scored (never a reward of 0)."""
+    """A grader failed; the unit of work is left unscored, never given a reward of 0."""
 
 
 class EndpointError(RetryableError):
-    """An endpoint did not answer, however often it was asked; what it did answer is kept."""
+    """An endpoint stopped answering, even after retries; the answers it did give are kept."""
 
 
 class HubError(SealError, RuntimeError):
-    """An upload failed; what was to be uploaded is whole, and the message says how to repeat it."""
+    """An upload failed; the local files are intact, and the message says how to repeat the upload."""
 
 
 class UnitError(SealError, RuntimeError):
-    """A unit of work failed wherever it was tried; the message names it and its contexts (never a reward of 0)."""
+    """A unit of work failed wherever it was tried; the message names the unit and its contexts."""
 
 
 class NoMemoryError(SealError, MemoryError):
-    """Memory does not suffice, however little is worked on at a time; the message says what to lower."""
+    """Memory does not suffice even for the smallest batch; the message says what to lower."""
 
 
 class DivergedError(SealError, ArithmeticError):
-    """The policy is not finite any more; what was saved before is kept, and is not replaced by it."""
+    """The policy has weights that are not finite; what was saved earlier is kept, not overwritten."""
 
 
 class BySignal(SystemExit):
     """A signal ends the command.
 
     Args:
-        number: Of the signal; the exit code is 128 more.
+        number: Number of the signal; the exit code is 128 higher.
     """
 
     def __init__(self, number: int) -> None:
@@ -88,15 +88,15 @@ class BySignal(SystemExit):
 
 
 class Stopped(BySignal):
-    """A signal asked the run to stop, and it did: at a unit's or an optimizer step's end, with everything kept."""
+    """A signal asked the run to stop, and it did so after a unit or an optimizer step, with everything kept."""
 
 
 class Ended(BySignal):
-    """A signal ended the command where it stood: outside of a run's work, or because it came again."""
+    """A signal ended the command at once: it came outside a run's work, or a second time."""
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, in one line: of the system's errors without number and file, which our messages name."""
+    """What went wrong, in one line; system errors lose their number and file, which our messages name."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
@@ -104,7 +104,7 @@ def check_count(name: str, value: object, *, least: int = 1, advice: str = "") -
     """The value of an option that counts something.
 
     Raises:
-        ConfigError: It is no whole number of at least `least`; the message ends with the advice.
+        ConfigError: The value is not a whole number, or below `least`; the message ends with the advice.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         advice = advice or f"use {least} or more"

@@ -1,7 +1,7 @@
-"""Seeds by name: every random choice of a run comes from a digest of what it is for.
+"""Seeds by name: every random choice of a run comes from a digest of its purpose.
 
-The parts are things such as (run seed, round, context id, edit index, repeat); never the clock, the rank, the order of
-work or `hash()`, so one process, several ranks and a resumed run draw the same numbers.
+The parts are facts such as (run seed, round, context id, edit index, repeat), never the clock, the rank, the order of
+work or `hash()`. So one process, several ranks and a resumed run draw the same numbers.
 """
 
 from __future__ import annotations

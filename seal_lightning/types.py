@@ -1,8 +1,8 @@
-"""The carriers between the steps of SEAL, in the order in which a round makes them.
+"""The data that passes between the steps of SEAL, in the order in which a round makes it.
 
-Context and queries -> prompt -> self-edit -> adapter job -> rollout -> group. Everything here is frozen data of the
-standard library; the verbs live with the step that owns them. A rollout that came to nothing is data too: it has a
-status and a reason and is counted, it is never an exception (arXiv 2506.10943, section 3).
+Context and queries -> prompt -> self-edit -> adapter job -> rollout -> group. These are frozen dataclasses without
+behaviour; each step's code lies in the room of that step. A failed rollout is data too: it carries a status and a
+reason and is counted, it is never an exception (arXiv 2506.10943, section 3).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ JsonObject: TypeAlias = dict[str, Json]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A held-out question that scores an adaptation; `golds` are the accepted answers, the first one is canonical.
+    """A held-out question that scores an adaptation; `golds` are the accepted answers, the canonical one first.
 
-    Without golds it can only be answered (`seal predict`).
+    A query without golds can be answered (`seal predict`) but not scored.
     """
 
     question: str
@@ -32,7 +32,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Context:
-    """What the model adapts to: a titled passage, its queries, and self-edits written beforehand (if any)."""
+    """What the model adapts to: a titled passage, its queries, and any self-edits written beforehand."""
 
     id: str
     title: str
@@ -42,19 +42,19 @@ class Context:
 
     @property
     def is_scorable(self) -> bool:
-        """Whether it has queries, and each of them golds."""
+        """Whether the context has queries, each with golds."""
         return bool(self.queries) and all(query.golds for query in self.queries)
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What is answered to a query after adapting to several self-edits.
+    """The answer to a query after adapting to several self-edits.
 
     Attributes:
-        context: What was adapted to.
-        query: The query, with golds or without.
+        context: The context that was adapted to.
+        query: The query, with or without golds.
         answer: The answer that counts.
-        answers: What it is made of: the answer of each adapter.
+        answers: The answer of each adapter, from which `answer` was chosen.
         alone: The policy's answer without an adapter.
     """
 
@@ -67,11 +67,11 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A request to the policy before its chat template.
+    """A request to the policy, before the chat template.
 
-    A base model reads `user` followed by `lead`; an instruct model gets `system` and `user` as messages of its chat
-    template and never sees `lead` (the words after which a base model starts to write). A `plain` prompt is read by an
-    instruct model as by a base model: without the template, as training sequences are.
+    A base model reads `user` followed by `lead`, the words after which it starts to write. An instruct model gets
+    `system` and `user` as messages of its chat template and never sees `lead`. A `plain` prompt reaches an instruct
+    model without the template too, as training sequences do.
     """
 
     user: str
@@ -82,10 +82,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an endpoint was asked, and what that cost.
+    """How often an endpoint was asked, and what that cost.
 
-    `requests` were answered by the endpoint, `cached` ones from disk, which costs nothing. `dollars` is None where no
-    price is known.
+    `requests` counts answers from the endpoint, `cached` those read from disk free of charge. `dollars` is None where
+    no price is known.
     """
 
     requests: int = 0
@@ -100,7 +100,7 @@ class Usage:
         return Usage(**counts, dollars=sum(known) if known else None)
 
     def as_dict(self) -> dict[str, float]:
-        """What there is, for the journal; empty where nothing was asked. A price of 0 is one that is known."""
+        """The figures that are not zero, for the journal; empty if nothing was asked. A known price of 0 is kept."""
         values: dict[str, float] = {name: count for name in _COUNTS if (count := getattr(self, name))}
         if self.dollars is not None and (self.requests or self.cached):
             values["dollars"] = self.dollars
@@ -108,7 +108,7 @@ class Usage:
 
     @staticmethod
     def from_dict(values: Mapping[str, float]) -> Usage:
-        """The usage that `as_dict` gave."""
+        """The usage from which `as_dict` made these values."""
         return Usage(**{name: int(values.get(name, 0)) for name in _COUNTS}, dollars=values.get("dollars"))
 
 
@@ -117,9 +117,9 @@ _COUNTS = tuple(field.name for field in fields(Usage) if field.name != "dollars"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A text that a model wrote, and what an endpoint charged for it (nothing where the model is here).
+    """A text that a model wrote, and what an endpoint charged for it (nothing for a local model).
 
-    `cut` says that it ends where the limit of tokens is.
+    `cut` says that the text was ended by the limit of tokens.
     """
 
     text: str
@@ -128,7 +128,7 @@ class Written:
 
 
 class Writer(Protocol):
-    """A model that answers requests: the policy itself, or one behind an endpoint."""
+    """A model that answers prompts: the policy itself, or a model behind an endpoint."""
 
     def write(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
         """The most likely answer to each prompt, in order, of at most `max_tokens` tokens."""
@@ -136,16 +136,16 @@ class Writer(Protocol):
 
 
 class Chooser(Writer, Protocol):
-    """A model that also tells how likely it finds given answers: the policy itself."""
+    """A model that can also rate given answers by their probability: the policy itself."""
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str]) -> list[tuple[float, ...]]:
-        """The probability of each option as the answer to each prompt; they add up to 1."""
+        """The probability of each option as the answer to each prompt; those of a prompt add up to 1."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSequence:
-    """One sequence for the inner loop: the loss is on `text`; `prompt` comes before it and carries no loss."""
+    """One sequence for the inner loop: `text` carries the loss, `prompt` before it does not."""
 
     text: str
     prompt: str = ""
@@ -153,7 +153,7 @@ class TrainingSequence:
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """Training choices that a self-edit may carry; None leaves the inner loop's own setting in force."""
+    """Training choices that a self-edit may carry; None keeps the inner loop's own setting."""
 
     epochs: int | None = None
     learning_rate: float | None = None
@@ -163,10 +163,10 @@ class Directives:
 
 @dataclass(frozen=True, slots=True)
 class SelfEdit:
-    """A parsed self-edit. `reason` is empty for a usable one; otherwise it says why nothing can be trained on it.
+    """A parsed self-edit; `reason` says why a self-edit cannot be trained on, and is empty for a usable one.
 
-    `thoughts` counts those that were cut out of what the model wrote before `text`, which the policy is trained on.
-    `left_out` counts the pieces beyond what the task takes.
+    `text`, on which the policy is trained, is without the model's thoughts; `thoughts` counts those cut out of it.
+    `left_out` counts the pieces beyond the number that the task accepts.
     """
 
     text: str
@@ -184,7 +184,7 @@ class SelfEdit:
 
 @dataclass(frozen=True, slots=True)
 class AdapterJob:
-    """One adapter to train: `training_sequences`, its seed, and the directives and rank that differ from the loop's."""
+    """One adapter to train: its sequences and seed, and the directives and rank that differ from the inner loop's."""
 
     training_sequences: tuple[TrainingSequence, ...]
     seed: int
@@ -251,8 +251,10 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class EditOutcome:
-    """One self-edit with its repeats averaged: what a filter chooses from. An edit that was rejected or dropped, or of
-    which a repeat diverged, has `reward` None."""
+    """One self-edit with its repeats averaged: what a filter chooses from.
+
+    `reward` is None for an edit that was rejected or dropped, or of which a repeat diverged.
+    """
 
     context_id: str
     edit_index: int
@@ -267,7 +269,7 @@ class EditOutcome:
 
 @dataclass(frozen=True, slots=True)
 class RolloutGroup:
-    """All outcomes of one context in one round, ordered by edit index."""
+    """The outcomes of one context in one round, ordered by edit index."""
 
     context_id: str
     outcomes: tuple[EditOutcome, ...]

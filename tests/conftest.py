@@ -5,7 +5,7 @@ Nothing is seeded here: a test that draws random numbers names its own seed.
 
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 # Before anything imports torch or huggingface_hub: both read these once.
@@ -43,9 +43,19 @@ def leaked_variables(before: Mapping[str, str], after: Mapping[str, str]) -> lis
     return sorted(changed - LIBRARY_VARIABLES)
 
 
+def child_processes(pid: int) -> set[psutil.Process]:
+    """The processes below one, from /proc: psutil would read every process of the machine, twice for each test."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError, psutil.NoSuchProcess):  # it has ended meanwhile
+            for child in map(int, task.read_text().split()):
+                found |= {psutil.Process(child)} | child_processes(child)
+    return found
+
+
 def leaked_processes(before: set[psutil.Process]) -> list[psutil.Process]:
     """Child processes that were not there before and do not end by themselves within two seconds."""
-    started = [child for child in psutil.Process().children(recursive=True) if child not in before]
+    started = [child for child in child_processes(os.getpid()) if child not in before]
     _, alive = psutil.wait_procs(started, timeout=2) if started else ([], [])
     return [child for child in alive if not _is_resource_tracker(child)]
 
@@ -61,7 +71,7 @@ def _is_resource_tracker(process: psutil.Process) -> bool:
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
     """Fail a test that leaks environment variables or child processes, and clean up so that the next one is not hit."""
-    variables, processes = dict(os.environ), set(psutil.Process().children(recursive=True))
+    variables, processes = dict(os.environ), child_processes(os.getpid())
     yield
     leaks = leaked_variables(variables, os.environ)
     for name in os.environ.keys() - variables.keys():

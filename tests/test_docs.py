@@ -12,6 +12,7 @@ import json
 import re
 import shlex
 import sys
+import textwrap
 import tomllib
 import warnings
 from contextlib import suppress
@@ -32,7 +33,8 @@ from seal_lightning.cli import main
 from seal_lightning.commands.names import COMMANDS
 from seal_lightning.fit.model_class import chosen_class
 from seal_lightning.fit.module import SEALModule
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.results.table import Table
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of
@@ -313,11 +315,18 @@ def test_each_program_runs(folder, monkeypatch, examples, program):
         assert main([*command, "--model.sampler.max_new_tokens", "16", "--model.query_writer.max_tokens", "16"]) == 0
     elif adapters:
         TunedPolicy(*load_model(ModelSource("lab")), PolicyTuning(rank=2), seed=0).export(folder / adapters[0])
-    base, _, _ = load_model(ModelSource("lab"))
-    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda name, **options: base)
+    if "from_pretrained" in program:
+        base, _, _ = load_model(ModelSource("lab"))
+        monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda name, **options: base)
     names = {}
     exec(compile(program, "docs", "exec"), names)
     assert len([value for value in names.values() if isinstance(value, PeftModel)]) == len(adapters)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/explanation.md"])
+def test_the_round_that_a_page_shows_is_the_code(page):
+    (block,) = blocks("py", WRITTEN[page])
+    assert textwrap.indent(block, "    ") in (ROOT / "seal_lightning" / "round.py").read_text(encoding="utf-8")
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ import torch
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.fit.trainer import SEALTrainer
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
 from seal_lightning.models.random_models import build_tiny
+from seal_lightning.models.source import ModelSource
 
 CODE = """\
 from pathlib import Path
@@ -107,7 +108,7 @@ def test_pipes_and_huge_texts_in_a_model_are_not_read(folder, name):
         load_model(ModelSource(str(folder)))
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    with pytest.raises(ModelError, match=rf"{name}: expected a file, got a pipe or a device"):
+    with pytest.raises(ModelError, match=rf"{name}: expected a file, got a pipe: move it away"):
         load_model(ModelSource(str(folder)))
 
 

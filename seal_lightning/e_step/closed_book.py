@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
-from typing import Any
+from typing import TypeGuard
 
 from seal_lightning.e_step.carriers import queries_of
 from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import Answer, checked
 from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Clock, Report
+from seal_lightning.progress.clock import Clock, Report, silent
 from seal_lightning.sampling import PolicyWriter
-from seal_lightning.types import Context
+from seal_lightning.types import Context, JsonObject
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What was answered to a context's queries, the score of each answer in [0, 1], and how many lost their end."""
+    """The answers to a context's queries, the score of each in [0, 1], and how many were cut."""
 
     answers: tuple[str, ...]
     scores: tuple[float, ...]
@@ -30,25 +31,25 @@ class Answered:
         return fmean(self.scores)
 
     @staticmethod
-    def from_dict(row: Mapping[str, Any]) -> Answered:
+    def from_dict(row: JsonObject) -> Answered:
         """The reverse of `asdict`; other keys are ignored.
 
         Raises:
-            KeyError, TypeError, ValueError: It is none.
+            KeyError, TypeError, ValueError: The row does not hold answers and scores.
         """
-        answers, scores, cut = row["answers"], row["scores"], row.get("cut", 0)
-        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-            raise ValueError("answers that are no texts")
-        if not isinstance(scores, list) or not all(_is_share(score) for score in scores):
-            raise ValueError("scores that are not from 0 to 1")
-        if len(answers) != len(scores):
-            raise ValueError(f"{len(scores)} scores for {len(answers)} answers")
+        given, marks, cut = row["answers"], row["scores"], row.get("cut", 0)
+        if not isinstance(given, list) or not isinstance(marks, list) or len(given) != len(marks):
+            raise ValueError("answers and scores must be lists of one length")
+        answers = tuple(answer for answer in given if isinstance(answer, str))
+        scores = tuple(float(mark) for mark in marks if _is_share(mark))
+        if len(answers) != len(given) or len(scores) != len(marks):
+            raise ValueError("answers must be texts, and scores must be from 0 to 1")
         if isinstance(cut, bool) or not isinstance(cut, int):
-            raise ValueError(f"{cut!r} answers that were cut")
-        return Answered(tuple(answers), tuple(scores), cut)
+            raise ValueError(f"the number of answers that were cut must be whole, got {cut!r}")
+        return Answered(answers, scores, cut)
 
 
-def _is_share(score: object) -> bool:
+def _is_share(score: object) -> TypeGuard[float]:
     return isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1
 
 
@@ -59,19 +60,19 @@ def ask_closed_book(
     *,
     jobs: Sequence[int | None] | None = None,
     trained: TrainedBank | None = None,
-    report: Report = lambda progress: None,
+    report: Report = silent,
     on_diverged: Callable[[int], None] = lambda place: None,
 ) -> list[Answered]:
     """Ask the queries of every context, and grade the answers.
 
     Args:
-        e_step: Its task, answerer and grader do it.
-        policy: Frozen and in evaluation mode.
-        contexts: What is asked about.
-        jobs: Which adapter answers on each context, jobs of `trained`; without them the policy itself does.
+        e_step: The E-step whose task, answerer and grader are used.
+        policy: The policy, frozen and in evaluation mode.
+        contexts: The contexts to ask about.
+        jobs: The adapter that answers on each context, as jobs of `trained`; without them the policy itself does.
         trained: The bank that holds the adapters.
         report: Told about progress.
-        on_diverged: Told of the contexts, by place, whose adapter made logits that are not finite.
+        on_diverged: Told the place of each context whose adapter made logits that are not finite.
 
     Raises:
         RetryableError: The grader or an endpoint failed.
@@ -79,16 +80,15 @@ def ask_closed_book(
     clock = Clock(report)
     queries = [queries_of(context) for context in contexts]
     replies = e_step.ask(policy, queries, jobs=jobs, trained=trained, clock=clock)
-    for place, one in enumerate(replies):
-        if not one.finite:
+    for place, given in enumerate(replies):
+        if not given.finite:
             on_diverged(place)
     answers = [
         Answer(query.question, query.golds, text)
-        for mine, one in zip(queries, replies, strict=True)
-        for (_, query), text in zip(mine, one.answers, strict=True)
+        for asked, given in zip(queries, replies, strict=True)
+        for (_, query), text in zip(asked, given.answers, strict=True)
     ]
     with clock.phase("grading", len(answers)) as advance:
-        given = iter(
-            checked(e_step.grader, e_step.grader.verdicts(answers, policy=PolicyWriter(policy), on_done=advance))
-        )
-    return [Answered(one.answers, tuple(next(given).score for _ in one.answers), one.cut) for one in replies]
+        verdicts = e_step.grader.verdicts(answers, policy=PolicyWriter(policy), on_done=advance)
+        scores = iter([verdict.score for verdict in checked(e_step.grader, verdicts)])
+    return [Answered(given.answers, tuple(islice(scores, len(given.answers))), given.cut) for given in replies]

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
-from seal_lightning.e_step.carriers import Attempt, Grades
-from seal_lightning.e_step.rollouts import to_rollout
+from seal_lightning.e_step.carriers import Attempt, Grades, Tried
+from seal_lightning.e_step.rollouts import rollouts_of
 from seal_lightning.e_step.step import EStep
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
@@ -20,7 +21,7 @@ from seal_lightning.grading import Answer, Grader, checked, new_content_recall
 from seal_lightning.grading.scripts import asks, count_words
 from seal_lightning.grading.words import content_words, words
 from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Clock, Report
+from seal_lightning.progress.clock import Report, silent
 from seal_lightning.results.left_out import QUERIES, added
 from seal_lightning.results.usage import share_seconds
 from seal_lightning.sampling import PolicyWriter
@@ -40,14 +41,15 @@ _POINTS_AT_PASSAGE = re.compile(
     r"|本文|文中|上文|短文|段落|文章|作者|筆者|著者|上記|본문|지문|글쓴이|บทความ|ข้อความข้างต้น|ผู้เขียน",
     re.I,
 )
-MOST = 200  # pairs of one text that are looked at: each is compared with all that were kept before it
+MOST = 200  # pairs of a text that are considered: each is compared with all that were kept before it
 NO_OWN_QUERY = "no own query passed the filters"
+OTHERWISE = "answered otherwise with the passage in view"
 CUT = "cut at query_writer.max_tokens"
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenQueries:
-    """The queries that a model wrote for a context and that passed the filters; `dropped` counts others by reason."""
+    """Queries that a model wrote for a context and that passed the filters; `dropped` counts the others by reason."""
 
     queries: tuple[Query, ...]
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -59,12 +61,13 @@ class QueryWriter(Remembers):
 
     Args:
         endpoint: The model that writes them; null takes the policy itself.
-        edit: How it is asked: a kind of self-edit whose parser is `questions`.
-        count: Queries a context at most, the first ones that pass.
+        edit: The request: a kind of self-edit whose parser is `questions`.
+        count: Queries a context, at most; the first ones that pass.
         max_tokens: Longest text with all queries of a context.
-        max_answer_words: Longest gold answer; in a script without blanks between words two characters count as one.
-        similarity: Drop a query that shares this much of its content words with an earlier one.
-        check: Ask the model its own queries with the passage in view, and drop those that it then answers otherwise.
+        max_answer_words: Longest gold answer; in a script without blanks between words, two characters count as one.
+        similarity: Share of content words from which on a query repeats an earlier one, and is dropped.
+        check: Whether to ask the model its own queries with the passage in view, and to drop those that it then answers
+            otherwise.
     """
 
     def __init__(
@@ -101,26 +104,23 @@ class QueryWriter(Remembers):
         grader: Grader,
         on_wait: Callable[[], None] = lambda: None,
     ) -> list[WrittenQueries]:
-        """Queries for each context, in order; none where nothing that was written can be used.
+        """Queries for each context, in order; none if nothing that was written can be used.
 
         Args:
-            contexts: Their own queries are not looked at.
-            policy: Writes, where there is no endpoint.
-            grader: Compares the answer with the passage in view with the gold answer.
-            on_wait: Called from time to time while an endpoint is waited for; may raise to end that.
+            contexts: The contexts; queries of theirs are not looked at.
+            policy: The model that writes if there is no endpoint.
+            grader: The grader that compares answers given with the passage in view with the gold answers.
+            on_wait: Called from time to time while an endpoint is waited for; may raise to end the wait.
         """
         prompts = [self.kind.prompt(context) for context in contexts]
         texts = self._written(prompts, self.max_tokens, policy, on_wait)
-        found = [self._filtered(text.text, context) for text, context in zip(texts, contexts, strict=True)]
-        for text, (_, dropped) in zip(texts, found, strict=True):
-            if text.cut:
-                dropped[CUT] = 1
-        made = [
-            WrittenQueries(tuple(kept), dropped, text.usage) for (kept, dropped), text in zip(found, texts, strict=True)
-        ]
+        made = []
+        for text, context in zip(texts, contexts, strict=True):
+            kept, dropped = self._filtered(text.text, context)
+            made.append(WrittenQueries(tuple(kept), {**dropped, CUT: 1} if text.cut else dropped, text.usage))
         if self.check:
             made = self._checked(made, contexts, policy, grader, on_wait)
-        return [self._first(one) for one in made]
+        return list(map(self._first, made))
 
     def _first(self, made: WrittenQueries) -> WrittenQueries:
         more = len(made.queries) - self.count
@@ -163,10 +163,10 @@ class QueryWriter(Remembers):
             return "answer in the question"
         if new_content_recall(question=question, gold=gold, answer=passage) < 1:
             return "answer not in the passage"
-        mine = content_words(question)
+        own = content_words(question)
         for other in kept:
             theirs = content_words(other.question)
-            if len(mine & theirs) >= self.similarity * max(1, len(mine | theirs)):
+            if len(own & theirs) >= self.similarity * max(1, len(own | theirs)):
                 return "repeats another"
         return ""
 
@@ -179,7 +179,7 @@ class QueryWriter(Remembers):
         on_wait: Callable[[], None],
     ) -> list[WrittenQueries]:
         """Without the queries that the model answers otherwise when it sees the passage."""
-        asked = [(number, query) for number, one in enumerate(made) for query in one.queries]
+        asked = [(number, query) for number, written in enumerate(made) for query in written.queries]
         if not asked:
             return list(made)
         prompts = [_open_book(query, contexts[number]) for number, query in asked]
@@ -190,14 +190,12 @@ class QueryWriter(Remembers):
         ]
         verdicts = checked(grader, grader.verdicts(answers, policy=policy, on_done=lambda count: on_wait()))
         right_ones = []
-        for number, one in enumerate(made):
+        for number, written in enumerate(made):
             rows = [row for row, (owner, _) in enumerate(asked) if owner == number]
             right = tuple(asked[row][1] for row in rows if verdicts[row].score >= 0.5)
-            usage = sum((replies[row].usage + verdicts[row].usage for row in rows), one.usage)
-            wrong = {"answered otherwise with the passage in view": len(rows) - len(right)}
-            right_ones.append(
-                WrittenQueries(right, {**one.dropped, **{why: n for why, n in wrong.items() if n}}, usage)
-            )
+            usage = sum((replies[row].usage + verdicts[row].usage for row in rows), written.usage)
+            wrong = {OTHERWISE: len(rows) - len(right)} if len(right) < len(rows) else {}
+            right_ones.append(WrittenQueries(right, {**written.dropped, **wrong}, usage))
         return right_ones
 
 
@@ -219,55 +217,41 @@ class OwnQueryStep(EStep):
 
     query_writer: QueryWriter = field(default_factory=QueryWriter)
 
-    def run(
-        self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = lambda progress: None
-    ) -> list[Rollout]:
+    def run(self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent) -> list[Rollout]:
         """Write queries, and roll out those contexts of which any passed the filters; the others' edits are rejected.
 
         Nothing is written about those others: no query could score it.
         """
-        clock = Clock(report)
-        with clock.phase("questions", len(contexts)) as advance:
+        unit = self.begin(policy, contexts, round, report)
+        with unit.clock.phase("questions", len(contexts)) as advance:
             written = self.query_writer.write(
                 contexts, policy=PolicyWriter(policy), grader=self.grader, on_wait=lambda: advance(0)
             )
             advance(len(contexts))
         asked = [replace(context, queries=own.queries) for context, own in zip(contexts, written, strict=True)]
-        able = [context for context in asked if context.queries]
-        by_context = {context.id: self._unasked(context, round) for context in asked if not context.queries}
-        for rollout in super().run(policy, able, round=round, report=report) if able else ():
-            by_context.setdefault(rollout.context_id, []).append(rollout)
-        rollouts = [
+        unasked = [attempt for context in asked if not context.queries for attempt in self._unasked(context)]
+        rollouts = rollouts_of(unit, Tried(unasked, [None] * len(unasked)), [Grades()] * len(unasked), self.reward)
+        if able := [context for context in asked if context.queries]:
+            rollouts += super().run(policy, able, round=round, report=report)
+        by_context: dict[str, list[Rollout]] = {context.id: [] for context in contexts}
+        for rollout in rollouts:
+            by_context[rollout.context_id].append(rollout)
+        told = [
             _with_writing(rollout, own) if number == 0 else rollout
             for context, own in zip(contexts, written, strict=True)
             for number, rollout in enumerate(by_context[context.id])
         ]
-        return share_seconds(rollouts, clock.seconds)
+        return share_seconds(told, unit.clock.seconds)
 
-    def _unasked(self, context: Context, round: int) -> list[Rollout]:
-        """The rollouts of a context of which no query is left."""
-        repeats = 1 if self.plan.racing else self.plan.repeats
-        edit = SelfEdit(text="", reason=NO_OWN_QUERY)
-        return [
-            to_rollout(
-                Attempt(context, "edit", index, repeat, 0, "", edit),
-                None,
-                Grades(),
-                baseline=None,
-                round=round,
-                first=False,
-            )
-            for index in range(self.plan.edits)
-            for repeat in range(repeats)
-        ]
+    def _unasked(self, context: Context) -> list[Attempt]:
+        """The attempts on a context of which no query is left."""
+        edit, repeats = SelfEdit(text="", reason=NO_OWN_QUERY), 1 if self.plan.racing else self.plan.repeats
+        numbers = product(range(self.plan.edits), range(repeats))
+        return [Attempt(context, "edit", index, repeat, 0, "", edit) for index, repeat in numbers]
 
 
 def _with_writing(rollout: Rollout, own: WrittenQueries) -> Rollout:
     """The rollout with what writing its context's queries cost, and how many of them were dropped."""
     usage = {"questions": own.usage.as_dict()} if own.usage.as_dict() else {}
     dropped = {f"{QUERIES}{reason}": count for reason, count in own.dropped.items()}
-    return replace(
-        rollout,
-        usage={**rollout.usage, **usage},
-        left_out=added([dropped, rollout.left_out]),
-    )
+    return replace(rollout, usage={**rollout.usage, **usage}, left_out=added([dropped, rollout.left_out]))

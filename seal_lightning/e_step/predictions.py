@@ -1,8 +1,8 @@
-"""What `seal predict` does with a unit of work: the E-step without its scores, or without anything but the self-edits.
+"""What `seal predict` does with a unit of work: the E-step without scores, or the self-edits alone.
 
     contexts -> self-edits -> adapters -> answers -> one prediction a query          (arXiv 2506.10943, section 3.1)
 
-The first arrow is all of it where `model.predict` is `edits`; the queries need no known answers where it is `answers`.
+With `model.predict` set to `edits` the first arrow is all of it; with `answers` the queries need no known answers.
 """
 
 from __future__ import annotations
@@ -15,24 +15,22 @@ from seal_lightning.e_step.carriers import Grades
 from seal_lightning.e_step.rollouts import rollouts_of
 from seal_lightning.e_step.step import EStep
 from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Report
+from seal_lightning.progress.clock import Report, silent
 from seal_lightning.tasks import Task
 from seal_lightning.types import Context, Prediction, Rollout
 
 
 @dataclass(frozen=True)
 class WritingStep(EStep):
-    """An E-step that writes self-edits, and adapts to none.
+    """An E-step that writes self-edits but does not adapt to them.
 
     Attributes:
-        predict: Tells its journal from that of answers.
+        predict: What is predicted, which tells its journal from that of answers.
     """
 
     predict: str = "edits"
 
-    def run(
-        self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = lambda progress: None
-    ) -> list[Rollout]:
+    def run(self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent) -> list[Rollout]:
         """Sample and parse self-edits; the rollouts have no answers and no reward."""
         return self.write_edits(policy, contexts, round=round, report=report)
 
@@ -40,9 +38,7 @@ class WritingStep(EStep):
 class AnsweringStep(EStep):
     """An E-step that answers and scores nothing, so its queries need no golds."""
 
-    def run(
-        self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = lambda progress: None
-    ) -> list[Rollout]:
+    def run(self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent) -> list[Rollout]:
         """Adapt to self-edits and answer; the rollouts have answers with and without an adapter, and no reward."""
         unit = self.begin(policy, contexts, round, report)
         baselines = self.baselines(unit)
@@ -54,7 +50,7 @@ class AnsweringStep(EStep):
 class UnitRows:
     """What `predict_step` hands to Lightning and its `BasePredictionWriter`s: a unit's rollouts, to iterate over.
 
-    It is no sequence, since Lightning would copy the rollouts in one, to move the tensors that they do not hold.
+    Not a sequence: Lightning would copy the rollouts of one to move tensors, of which they have none.
     """
 
     def __init__(self, rollouts: Sequence[Rollout]) -> None:

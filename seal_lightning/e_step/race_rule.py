@@ -75,13 +75,13 @@ class Heat:
     """The race of one context.
 
     Attributes:
-        costs: Of one training of each edit, in any unit.
-        repeats: Of the full E-step.
+        costs: Cost of one training of each edit, in any unit.
+        repeats: Repeats of the full E-step.
         right: Sums of the answers' scores by edit and query, (edits, queries).
-        seen: Repeats by edit so far, (edits,).
-        chances: Of each edit to be among those that the full E-step keeps, (edits,).
-        value: Expected number of kept edits that are the same.
-        out: Edits that can no longer be kept, since a training of theirs diverged.
+        seen: Repeats trained so far by edit, (edits,).
+        chances: Chance of each edit to be among those that the full E-step keeps, (edits,).
+        value: Expected number of edits that both keep.
+        out: Edits that can no longer be kept, because one of their trainings diverged.
     """
 
     costs: Sequence[float]
@@ -113,18 +113,19 @@ def race(
     """Race the edits of the contexts of a unit.
 
     Args:
-        racing: How much may be spent, and how many edits remain.
-        costs: Of one training, by context and edit.
-        queries: How many each context has.
-        repeats: Of the full E-step.
-        train: Trains adapters and returns the scores of each one's answers, in [0, 1]; None for one that diverged.
+        racing: The rules: how much may be spent, and how many edits remain.
+        costs: Cost of one training, by context and edit.
+        queries: Queries of each context.
+        repeats: Repeats of the full E-step.
+        train: Function that trains adapters and returns the scores of each one's answers, in [0, 1]; None for an
+            adapter that diverged.
 
     Returns:
         The race of each context.
     """
     heats = [
-        Heat(mine, repeats, np.zeros((len(mine), count)), np.zeros(len(mine), int), np.full(len(mine), 1 / len(mine)))
-        for mine, count in zip(costs, queries, strict=True)
+        Heat(each, repeats, np.zeros((len(each), count)), np.zeros(len(each), int), np.full(len(each), 1 / len(each)))
+        for each, count in zip(costs, queries, strict=True)
     ]
     left = racing.budget * repeats * sum(map(sum, costs))
     changed = list(range(len(heats)))
@@ -210,14 +211,14 @@ def _rivals(totals: np.ndarray, keep: int) -> np.ndarray:
     edits, levels = totals.shape
     later = 1.0 - np.cumsum(totals, axis=1)  # of a later edit only a larger total is better
     earlier = later + totals  # of an earlier one the same total is better too
-    found = np.zeros((keep, edits, edits, levels))
-    found[0] = 1.0
+    rivals = np.zeros((keep, edits, edits, levels))
+    rivals[0] = 1.0
     for other in range(edits):
         wins = np.repeat(np.where(np.arange(edits)[:, None] > other, earlier[other], later[other])[:, None], edits, 1)
         wins[other], wins[:, other] = 0.0, 0.0  # not against itself, and not where it does not count
-        found[1:] = found[1:] * (1 - wins) + found[:-1] * wins
-        found[0] *= 1 - wins
-    return found
+        rivals[1:] = rivals[1:] * (1 - wins) + rivals[:-1] * wins
+        rivals[0] *= 1 - wins
+    return rivals
 
 
 def _chances(totals: np.ndarray, rivals: np.ndarray, edit: int, after: np.ndarray) -> np.ndarray:
@@ -254,33 +255,33 @@ def _strength(heats: Sequence[Heat]) -> float:
     average = _average(heats)
 
     def likelihood(strength: float) -> float:
-        found = 0.0
+        total = 0.0
         for heat in heats:
             a, b = _beliefs(heat, average, strength)
             for edit in np.flatnonzero(heat.seen > 1):
                 n, prior = int(heat.seen[edit]), a[edit] - heat.right[edit]
                 for after, before in zip(a[edit], prior, strict=True):
-                    found += lgamma(after) - lgamma(before)
+                    total += lgamma(after) - lgamma(before)
                 for after, before in zip(b[edit], strength - prior, strict=True):
-                    found += lgamma(after) - lgamma(before)
-                found += len(prior) * (lgamma(strength) - lgamma(strength + n))
-        return found
+                    total += lgamma(after) - lgamma(before)
+                total += len(prior) * (lgamma(strength) - lgamma(strength + n))
+        return total
 
     return max(STRENGTHS, key=likelihood)
 
 
 def _totals(a: np.ndarray, b: np.ndarray, ahead: int, more: int) -> np.ndarray:
     """Joint pmf of the right answers in the next `ahead` repeats and in all `more` of an edit, over its queries."""
-    found = np.zeros((ahead * len(a) + 1, more * len(a) + 1))
-    found[0, 0] = 1.0
-    for one, other in zip(a, b, strict=True):
-        new = np.zeros_like(found)
-        for near, chance in enumerate(_beta_binomial(ahead, one, other)):
-            for far, further in enumerate(_beta_binomial(more - ahead, one + near, other + ahead - near)):
-                shifted = found[: len(found) - near, : found.shape[1] - near - far]
-                new[near:, near + far :] += chance * further * shifted
-        found = new
-    return found
+    pmf = np.zeros((ahead * len(a) + 1, more * len(a) + 1))
+    pmf[0, 0] = 1.0
+    for right, wrong in zip(a, b, strict=True):
+        after = np.zeros_like(pmf)
+        for near, chance in enumerate(_beta_binomial(ahead, right, wrong)):
+            for far, further in enumerate(_beta_binomial(more - ahead, right + near, wrong + ahead - near)):
+                shifted = pmf[: len(pmf) - near, : pmf.shape[1] - near - far]
+                after[near:, near + far :] += chance * further * shifted
+        pmf = after
+    return pmf
 
 
 def _beta_binomial(count: int, a: float, b: float) -> list[float]:

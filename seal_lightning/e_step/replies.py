@@ -1,16 +1,13 @@
-"""Queries asked closed-book, of the policy or of adapters, and what was replied (arXiv 2506.10943, section 3.1)."""
+"""From generated texts to replies: thoughts are removed, and one answer is read for each query."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import chain, islice
+from itertools import islice
 
 from seal_lightning.e_step.carriers import Queries, Replies
-from seal_lightning.inner_loop.loop import TrainedBank
-from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Clock
-from seal_lightning.sampling import Answerer, Answers, Asked
+from seal_lightning.sampling import Answers
 from seal_lightning.tasks import Task
 from seal_lightning.text.thoughts import cut_thoughts
 from seal_lightning.types import Prompt
@@ -20,23 +17,10 @@ log = logging.getLogger(__name__)
 Ways = Sequence[Sequence[Prompt]]  # by query, every way in which it is asked
 
 
-def ask_queries(
-    task: Task,
-    answerer: Answerer,
-    policy: Policy,
-    queries: Sequence[Queries],
-    *,
-    jobs: Sequence[int | None] | None,
-    trained: TrainedBank | None,
-    max_answer_tokens: int,
-    clock: Clock,
-    phase: str,
+def read_replies(
+    task: Task, queries: Sequence[Queries], ways: Sequence[Ways], answers: Sequence[Answers]
 ) -> list[Replies]:
-    """The replies to each of `queries`, in order; see `EStep.ask`."""
-    ways = [[task.query_prompts(query, context) for context, query in some] for some in queries]
-    asked = [Asked(job, tuple(chain(*prompts))) for job, prompts in zip(jobs or [None] * len(ways), ways, strict=True)]
-    with clock.phase(phase, sum(len(one.prompts) for one in asked)) as advance:
-        answers = answerer.answer(policy, asked, trained, max_new_tokens=max_answer_tokens, on_done=advance)
+    """The replies to each of `queries`, from what was generated for all ways in which they were asked."""
     replies = [_replies(task, *parts) for parts in zip(queries, ways, answers, strict=True)]
     _tell_thoughts(replies, texts=sum(len(given.texts) for given in answers))
     return replies
@@ -45,7 +29,7 @@ def ask_queries(
 def _replies(task: Task, queries: Queries, ways: Ways, answers: Answers) -> Replies:
     """One answer to each query, without the thoughts before it."""
     said = [cut_thoughts(text) for text in answers.texts]
-    texts = iter([one.text for one in said])
+    texts = iter([spoken.text for spoken in said])
     read = tuple(
         task.read_answers(list(islice(texts, len(prompts))), query, context)
         for prompts, (context, query) in zip(ways, queries, strict=True)
@@ -54,8 +38,8 @@ def _replies(task: Task, queries: Queries, ways: Ways, answers: Answers) -> Repl
         read,
         answers.tokens,
         cut=_count_cut(read, ways, answers),
-        thoughts=sum(one.thoughts > 0 for one in said),
-        unfinished=sum(one.unfinished for one in said),
+        thoughts=sum(spoken.thoughts > 0 for spoken in said),
+        unfinished=sum(spoken.unfinished for spoken in said),
         finite=answers.finite,
     )
 

@@ -37,40 +37,17 @@ def rollouts_of(
     rollouts: list[Rollout] = []
     for number, (attempt, trial, graded) in enumerate(zip(tried.attempts, tried.trials, grades, strict=True)):
         first = not rollouts or rollouts[-1].context_id != attempt.context.id
-        rollout = to_rollout(
-            attempt,
-            trial,
-            graded,
-            baseline=baselines.get(attempt.context.id),
-            round=unit.round,
-            first=first,
-            dropped=tried.dropped.get(number, ""),
-        )
+        baseline = baselines.get(attempt.context.id)
+        rollout = _rollout(unit, attempt, trial, graded, baseline=baseline, first=first)
+        rollout = replace(rollout, dropped=tried.dropped.get(number, ""))
         rollouts.append(_rewarded(rollout, graded, reward))
     return share_seconds(rollouts, unit.clock.seconds)
 
 
-def to_rollout(
-    attempt: Attempt,
-    trial: Trial | None,
-    grades: Grades,
-    *,
-    baseline: Replies | None,
-    round: int,
-    first: bool,
-    dropped: str = "",
+def _rollout(
+    unit: UnitRun, attempt: Attempt, trial: Trial | None, grades: Grades, *, baseline: Replies | None, first: bool
 ) -> Rollout:
-    """Everything that is known about an attempt, but for its reward.
-
-    Args:
-        attempt: The self-edit and repeat.
-        trial: What came of it.
-        grades: The verdicts.
-        baseline: What the policy answered without an adapter, where it was asked.
-        round: Counted from 0.
-        first: Whether it is its context's first rollout, at which the cost of the baseline stands.
-        dropped: Why a race gave the edit up, where it did.
-    """
+    """Everything that is known about an attempt alone; the baseline's cost stands at its context's `first` one."""
     queries = attempt.context.queries if baseline else ()
     score_before = _mean(grades.before)
     diverged = trial.diverged if trial else ""
@@ -81,8 +58,10 @@ def to_rollout(
         score = _mean(grades.after)
     counts = {"trained": trial.trained_tokens, "answers": trial.answer_tokens} if trial else {}
     asked_here = baseline if first else None
+    of_baseline = {ANSWERS: asked_here.cut} if asked_here else {}
+    of_edit = {EDITS: attempt.is_cut, PIECES: attempt.edit.left_out}
     return Rollout(
-        round=round,
+        round=unit.round,
         context_id=attempt.context.id,
         edit_index=attempt.edit_index,
         repeat=attempt.repeat,
@@ -103,19 +82,12 @@ def to_rollout(
         baseline=score_before,
         score=score,
         gain=0.0 if grades.rubric else score - score_before,  # a rubric has no baseline
-        dropped=dropped,
         retention=_mean(grades.others[1]) - _mean(grades.others[0]) if grades.others else None,
         thoughts=_count_thoughts(attempt, trial, asked_here),
         steps=trial.steps if trial else 0,
         tokens={**attempt.tokens, **counts},
         usage=_usage(attempt, grades, first=first),
-        left_out=added(
-            [
-                {ANSWERS: asked_here.cut} if asked_here else {},
-                {EDITS: attempt.is_cut, PIECES: attempt.edit.left_out},
-                trial.left_out if trial else {},
-            ]
-        ),
+        left_out=added([of_baseline, of_edit, trial.left_out if trial else {}]),
         title=attempt.context.title.strip(),
         passage_digest=digest_of(attempt.context.passage),
     )

@@ -10,7 +10,7 @@ from seal_lightning.e_step.rollouts import rollouts_of
 from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import Rubric, checked
 from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Report
+from seal_lightning.progress.clock import Report, silent
 from seal_lightning.sampling import PolicyWriter
 from seal_lightning.types import Context, Rollout
 
@@ -25,9 +25,7 @@ class RubricStep(EStep):
 
     rubric: Rubric = field(default_factory=Rubric)
 
-    def run(
-        self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = lambda progress: None
-    ) -> list[Rollout]:
+    def run(self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent) -> list[Rollout]:
         """Write self-edits and mark the usable ones; nothing is said of the others."""
         unit = self.begin(policy, contexts, round, report)
         attempts = self.attempts(unit)

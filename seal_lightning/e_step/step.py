@@ -16,7 +16,7 @@ from itertools import chain
 
 from seal_lightning.e_step.carriers import Attempt, Grades, Queries, Replies, Tried, UnitRun, queries_of
 from seal_lightning.e_step.plan import Plan
-from seal_lightning.e_step.replies import ask_queries
+from seal_lightning.e_step.replies import read_replies
 from seal_lightning.e_step.rollouts import rollouts_of
 from seal_lightning.e_step.trials import AllTrials, Trials
 from seal_lightning.e_step.verdicts import grade_unit
@@ -26,8 +26,17 @@ from seal_lightning.inner_loop.isolation import answering_way, training_way
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
 from seal_lightning.models.layers import find_targets
 from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Clock, Report
-from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, PolicyWriter, Sample, Sampler, SampleRequest
+from seal_lightning.progress.clock import Clock, Report, silent
+from seal_lightning.sampling import (
+    Answerer,
+    Asked,
+    LocalAnswerer,
+    LocalSampler,
+    PolicyWriter,
+    Sample,
+    Sampler,
+    SampleRequest,
+)
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Task
 from seal_lightning.text.escaping import shortened
@@ -62,9 +71,7 @@ class EStep:
     answerer: Answerer = field(default_factory=LocalAnswerer)
     trials: Trials = field(default_factory=AllTrials)
 
-    def run(
-        self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = lambda progress: None
-    ) -> list[Rollout]:
+    def run(self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent) -> list[Rollout]:
         """Roll out one unit.
 
         Args:
@@ -88,7 +95,7 @@ class EStep:
         return rollouts_of(unit, tried, grades, self.reward, baselines=baselines)
 
     def write_edits(
-        self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = lambda progress: None
+        self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent
     ) -> list[Rollout]:
         """Sample and parse self-edits without adapting; the rollouts carry no answers and no reward."""
         step = replace(self, plan=Plan(edits=self.plan.edits, repeats=1))  # nothing else of it is about writing
@@ -105,7 +112,7 @@ class EStep:
 
         Raises:
             ConfigError: The inner loop's layers are not in the model.
-            ModelError: It cannot be trained, or cannot be continued.
+            ModelError: The model cannot be trained, or cannot be continued.
         """
         if isinstance(self.sampler, LocalSampler):
             answering_way(policy.model)
@@ -169,17 +176,14 @@ class EStep:
         Returns:
             The replies to each of `queries`, in their order.
         """
-        return ask_queries(
-            self.task,
-            self.answerer,
-            policy,
-            queries,
-            jobs=jobs,
-            trained=trained,
-            max_answer_tokens=self.max_answer_tokens,
-            clock=clock,
-            phase=phase,
-        )
+        ways = [[self.task.query_prompts(query, context) for context, query in some] for some in queries]
+        prompts = [tuple(chain(*some)) for some in ways]
+        asked = [Asked(job, some) for job, some in zip(jobs or [None] * len(ways), prompts, strict=True)]
+        with clock.phase(phase, sum(map(len, prompts))) as advance:
+            answers = self.answerer.answer(
+                policy, asked, trained, max_new_tokens=self.max_answer_tokens, on_done=advance
+            )
+        return read_replies(self.task, queries, ways, answers)
 
     # -- the steps of `run`, for E-steps that do otherwise -----------------------------------------------------------
 

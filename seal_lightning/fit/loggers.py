@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
+from seal_lightning.fit.wandb_logger import start_wandb
 from seal_lightning.trackers import tracker_of
 from seal_lightning.trackers.surviving import protect, surviving, unprotect
 
@@ -39,6 +40,8 @@ class Loggers:
             protect(logger)
             self._begun.append(logger)
             with surviving(logger):
+                if isinstance(logger, WandbLogger):
+                    start_wandb(logger)
                 tracker_of(logger).open()
                 for name, args, options in calls:
                     getattr(logger, name)(*args, **options)

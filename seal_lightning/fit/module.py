@@ -6,7 +6,6 @@ fine-tuning on the kept edits; validation and test adapt to held-out contexts an
 """
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,8 +16,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch.optim.lr_scheduler import LambdaLR
 
-from seal_lightning.data import SEALDataModule, units
-from seal_lightning.data.datamodule import Unit
+from seal_lightning.data import SEALDataModule
+from seal_lightning.data.units import Unit, units
 from seal_lightning.e_step.own_queries import QueryWriter
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.predictions import AnsweringStep, UnitRows, WritingStep, predict
@@ -34,17 +33,18 @@ from seal_lightning.grading.reward import RewardOption, writable
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep, Shares, encode_example, make_loader, tell_truncated
+from seal_lightning.m_step.training import batch_loss, make_optimizer, seed_batch
 from seal_lightning.models.finite import all_finite, check_finite, rows_finite
 from seal_lightning.models.layers import find_targets
-from seal_lightning.models.loading import ModelSource, fingerprint, load_model
+from seal_lightning.models.loading import fingerprint, load_model
 from seal_lightning.models.partitioned import is_partitioned
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.at_work import policy_at_work
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.records.journal import read_rollouts
 from seal_lightning.results.accuracy import evaluation_means
 from seal_lightning.results.left_out import tell_left_out
 from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, Sampler, ServerAnswerer, ServerSampler
-from seal_lightning.seeding import derive_seed
 from seal_lightning.stamps.arguments import Remembers, given_arguments
 from seal_lightning.stamps.run import Record
 from seal_lightning.stamps.settings import NotPlain, class_path, plain
@@ -240,21 +240,17 @@ class SEALModule(LightningModule, Remembers):
 
     def m_step_plan(self) -> int:
         """Batches of all ranks in this round's M-step."""
-        return self.m_step.epochs * math.ceil(len(self.kept) / self.m_step.batch_size)
+        return self.m_step.batches(len(self.kept))
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         place = batch_idx * self.trainer.world_size + self.global_rank  # in the round, over all ranks
         number = self.shares.number(place, self.m_step_plan())
-        # dropout (GPT-2 has some of its own) must be the same after a resume, and on any rank
-        seed = derive_seed("m-step", self.seed, self.current_epoch, -1 if number is None else number)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every back end, which takes 5 ms a batch
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        loss = self.model(**batch, use_cache=False).loss  # mean over the edits' tokens
+        seed_batch(self.seed, self.current_epoch, number, device=self.device)
+        loss = batch_loss(self.model, batch)
         self._losses.append(loss.detach())
         if not self.trainer.barebones:  # which would warn, though it is not the user who logs
             self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=len(batch["input_ids"]))
-        return loss * (0.0 if number is None else self.shares.scale)
+        return loss * self.shares.weight(number)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Remember the gradient's norm, unless a loss scaler looks at gradients itself and skips what overflows."""
@@ -324,26 +320,10 @@ class SEALModule(LightningModule, Remembers):
             raise Stopped(number)
 
     def configure_optimizers(self) -> Any:
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trained, lr=self.m_step.learning_rate, weight_decay=self.m_step.weight_decay, betas=(0.9, 0.999)
-        )
-        scheduler = LambdaLR(optimizer, self._learning_rate_factor)
+        optimizer = make_optimizer(self.parameters(), self.m_step)
+        # the number of steps is known when a round's M-step starts, which restarts the schedule
+        scheduler = LambdaLR(optimizer, lambda step: self.m_step.rate_factor(step, self.optimizer_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _learning_rate_factor(self, step: int) -> float:
-        """Of the peak at optimizer step `step` of the round; the round's number of steps is known when it starts."""
-        total, warmup = self.optimizer_steps, round(self.m_step.warmup * self.optimizer_steps)
-        if step < warmup:
-            return (step + 1) / warmup
-        progress = min(1.0, (step - warmup) / max(1, total - warmup))
-        match self.m_step.schedule:
-            case "linear":
-                return 1.0 - progress
-            case "cosine":
-                return 0.5 * (1.0 + math.cos(math.pi * progress))
-            case _:
-                return 1.0
 
     def on_train_epoch_start(self) -> None:
         if not self.trainer.barebones:  # for callbacks that monitor; logged in loop.py

@@ -1,4 +1,4 @@
-"""New-content recall: the default score of a knowledge query, a stand-in for the paper's GPT-4.1 judge.
+"""New-content recall: a score of knowledge queries by words alone, a stand-in for the paper's GPT-4.1 judge.
 
 It asks how many of the gold's words that the question does not give away are in the answer. Among the lexical scores it
 agrees best with the published GPT-4.1 verdicts, and it ranks self-edits much as the judge does, unlike exact match. It

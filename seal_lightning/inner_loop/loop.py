@@ -8,7 +8,6 @@ accumulation.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +19,12 @@ import torch
 from seal_lightning.errors import ConfigError, NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.inner_loop.export import save_adapter
-from seal_lightning.inner_loop.slots import AdapterPlan, AdapterState, BankTraining, JobStats, Regulariser
+from seal_lightning.inner_loop.plans import AdapterPlan, JobStats, shuffled_batches
+from seal_lightning.inner_loop.slots import AdapterState, BankTraining, Regulariser
 from seal_lightning.models.finite import rows_finite
 from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.models.memory import attempt, free_memory
+from seal_lightning.models.schedule import learning_rate_factor
 from seal_lightning.policy.policy import Policy
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
 
@@ -272,12 +273,7 @@ class InnerLoop:
         sequences = [(tokens[:limit], prompt) for tokens, prompt in whole if min(len(tokens), limit) > max(1, prompt)]
         epochs = _given(job.directives.epochs, self.epochs)
         batch_size = _given(job.directives.batch_size, self.batch_size)
-        batches: list[list[int]] = []
-        shuffle = random.Random(job.seed)
-        for _ in range(epochs):
-            order = list(range(len(sequences)))
-            shuffle.shuffle(order)
-            batches += [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+        batches = shuffled_batches(sequences, epochs=epochs, batch_size=batch_size, seed=job.seed)
         peak = _given(job.directives.learning_rate, self.learning_rate)
         schedule: Schedule = _given(job.directives.schedule, self.schedule)
         stats = JobStats(
@@ -286,13 +282,12 @@ class InnerLoop:
             truncated=sum(len(tokens) > limit for tokens, _ in whole),
             skipped=len(whole) - len(sequences),
         )
-        rates = [peak * learning_rate_factor(schedule, step, len(batches)) for step in range(len(batches))]
         return AdapterPlan(
             seed=job.seed,
             rank=_given(job.rank, self.rank),
             sequences=sequences,
             batches=batches,
-            rates=rates,
+            rates=[peak * learning_rate_factor(schedule, step, len(batches)) for step in range(len(batches))],
             epoch_steps=len(batches) // epochs,
             stats=stats,
         )
@@ -316,17 +311,6 @@ def _mean_loss(policy: Policy, sequences: Sequence[tuple[list[int], int]]) -> fl
         total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
         count += len(targets)
     return total / max(count, 1)
-
-
-def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """Share of the peak at `step` (from 0) of `steps`, as transformers' schedules without warm-up."""
-    match schedule:
-        case "linear":
-            return 1.0 - step / steps
-        case "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * step / steps))
-        case "constant":
-            return 1.0
 
 
 def _given(directive: _Value | None, setting: _Value) -> _Value:

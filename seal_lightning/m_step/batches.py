@@ -11,15 +11,15 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.models.schedule import learning_rate_factor
 from seal_lightning.policy.policy import Policy
 from seal_lightning.seeding import derive_seed
-from seal_lightning.types import EditOutcome
+from seal_lightning.types import EditOutcome, Schedule
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +31,15 @@ class MStep:
     """How the policy is fine-tuned on the kept edits.
 
     Args:
-        learning_rate: Peak of the AdamW (paper: 3e-4 for knowledge, 5e-5 for ARC).
+        learning_rate: Peak learning rate of AdamW (paper: 3e-4 for knowledge, 5e-5 for ARC).
         epochs: Passes over the kept edits of a round (paper: 2 and 8).
         batch_size: Sequences a forward pass; with n ranks an optimizer step has n times as many, and
             `trainer.accumulate_grad_batches` multiplies them.
         effective_batch: Sequences of an optimizer step whatever the number of ranks: gradients are accumulated until
             there are as many. A multiple of `batch_size`; where the ranks do not divide it, some of them idle a little.
-        schedule: Of the learning rate within a round.
+        schedule: Course of the learning rate within a round.
         warmup: Share of a round's steps over which the learning rate rises.
-        weight_decay: Of the AdamW.
+        weight_decay: Weight decay of AdamW.
         max_length: Longest prompt plus edit in tokens; longer edits lose their end.
     """
 
@@ -47,7 +47,7 @@ class MStep:
     epochs: int = 2
     batch_size: int = 1
     effective_batch: int | None = None
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Schedule = "linear"
     warmup: float = 0.0
     weight_decay: float = 0.0
     max_length: int = 4096
@@ -69,12 +69,20 @@ class MStep:
                 f"{self.effective_batch}"
             )
 
+    def batches(self, kept: int) -> int:
+        """Batches of a round that has kept so many edits."""
+        return self.epochs * math.ceil(kept / self.batch_size)
+
+    def rate_factor(self, step: int, steps: int) -> float:
+        """Share of the peak learning rate at optimizer step `step` (from 0) of a round's `steps`."""
+        return learning_rate_factor(self.schedule, step, steps, warmup=round(self.warmup * steps))
+
     def shares(self, ranks: int, *, accumulation: int) -> Shares:
         """How an optimizer step's batches are shared out.
 
         Args:
-            ranks: How many there are.
-            accumulation: The trainer's `accumulate_grad_batches`, used where no effective batch is set.
+            ranks: Number of ranks.
+            accumulation: The trainer's `accumulate_grad_batches`, used if no effective batch is set.
 
         Raises:
             ConfigError: Both are set.
@@ -115,10 +123,9 @@ class Shares:
         steps = [plan[at : at + self.batches] for at in range(0, len(plan), self.batches)]
         return [batch for step in steps for batch in [*step, *[filler] * (self.places - len(step))]]
 
-    @property
-    def scale(self) -> float:
-        """Of the loss of a batch that counts: Lightning and the ranks average over places."""
-        return self.places / self.batches
+    def weight(self, number: int | None) -> float:
+        """Factor for the loss of a batch, since Lightning and the ranks average over places; 0 for filler."""
+        return 0.0 if number is None else self.places / self.batches
 
     def number(self, place: int, plan: int) -> int | None:
         """Which of the plan's batches is in `place` of the round, counted over all steps and ranks; None for filler."""
@@ -209,13 +216,13 @@ def make_loader(
     """One rank's batches of the M-step: dicts of `input_ids`, `attention_mask`, `labels`, each (B, T).
 
     Args:
-        policy: Tokenizes.
-        kept: What is learned.
+        policy: The policy, whose tokenizer is used.
+        kept: The edits to learn.
         settings: Epochs and batch size.
-        seed: Of the run.
+        seed: The run's seed.
         round: Counted from 0.
         start: Batches of this rank that are done already.
-        rank: This one; place i of the round is rank i modulo `shares.ranks`.
+        rank: This rank; place i of the round belongs to rank i modulo `shares.ranks`.
         shares: How the batches of a step are shared out.
     """
     limit = min(settings.max_length, policy.window)

@@ -28,6 +28,10 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
+def silent(progress: Progress) -> None:
+    """A report that nobody reads."""
+
+
 class Interrupted(Exception):
     """The run is to stop while a unit waits for an endpoint; what that has answered is in its cache."""
 

@@ -7,13 +7,13 @@ the policy instead, see `sampling.server`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.policy.policy import Policy
-from seal_lightning.sampling.generation import generate_all, is_cut
+from seal_lightning.sampling.generation import OnDone, generate_all, is_cut, quiet
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Prompt
 
@@ -54,13 +54,13 @@ class Answerer(Remembers, ABC):
         trained: TrainedBank | None,
         *,
         max_new_tokens: int,
-        on_done: Callable[[int], None] = lambda count: None,
+        on_done: OnDone = quiet,
     ) -> list[Answers]:
         """Answer greedily, one `Answers` for each of `asked` in order.
 
         Args:
-            policy: Frozen and in evaluation mode.
-            asked: With jobs of `trained`, or all of them without.
+            policy: The policy, frozen and in evaluation mode.
+            asked: Prompts with jobs of `trained`, or all of them without.
             trained: The bank that holds the adapters.
             max_new_tokens: Longest answer.
             on_done: Told how many answers were given since the last call.
@@ -86,10 +86,10 @@ class LocalAnswerer(Answerer):
         trained: TrainedBank | None,
         *,
         max_new_tokens: int,
-        on_done: Callable[[int], None] = lambda count: None,
+        on_done: OnDone = quiet,
     ) -> list[Answers]:
-        prompts = [policy.encode(policy.format(prompt)) for one in asked for prompt in one.prompts]
-        jobs = [one.job for one in asked for _ in one.prompts]
+        prompts = [policy.encode(policy.format(prompt)) for asking in asked for prompt in asking.prompts]
+        jobs = [asking.job for asking in asked for _ in asking.prompts]
         broken: set[int] = set()
         written = generate_all(
             policy,
@@ -104,9 +104,9 @@ class LocalAnswerer(Answerer):
         diverged = {jobs[row] for row in broken}
         given = iter(zip(prompts, written, strict=True))
         answers = []
-        for one in asked:
-            mine = [next(given) for _ in one.prompts]
-            texts, counts = tuple(text for _, (text, _) in mine), [count for _, (_, count) in mine]
-            cut = tuple(is_cut(policy, prompt, count, max_new_tokens) for prompt, (_, count) in mine)
-            answers.append(Answers(texts, sum(counts), cut, finite=one.job not in diverged))
+        for asking in asked:
+            some = [next(given) for _ in asking.prompts]
+            texts, tokens = tuple(text for _, (text, _) in some), sum(count for _, (_, count) in some)
+            cut = tuple(is_cut(policy, prompt, count, max_new_tokens) for prompt, (_, count) in some)
+            answers.append(Answers(texts, tokens, cut, finite=asking.job not in diverged))
         return answers

@@ -1,4 +1,4 @@
-"""Sampling under a JSON schema: a token that no text of the schema can go on with is never chosen.
+"""Sampling under a JSON schema: only tokens that can lead to a text of the schema are chosen.
 
 The masks are llguidance's (the extra `constrained`). Each row has a matcher of its own, so what it writes does not
 depend on the batch. Texts are compact, without spaces between the parts of the JSON; they end where the object is
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,8 +20,12 @@ from seal_lightning.files.extras import install
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import Choose, stop_tokens
 
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+    from transformers import PreTrainedTokenizerFast
 
-def load_llguidance() -> Any:
+
+def load_llguidance() -> ModuleType:
     """The library. Raises `ConfigError` where it is not installed."""
     try:
         import llguidance
@@ -33,7 +38,7 @@ class SchemaMasks:
     """What a policy's tokens may write under JSON schemas; made once for many rows, since it reads the vocabulary.
 
     Args:
-        policy: Its tokenizer is a fast one.
+        policy: A policy with a fast tokenizer.
 
     Raises:
         ConfigError: llguidance is not installed or cannot read the tokenizer, or nothing ends a text.
@@ -44,7 +49,7 @@ class SchemaMasks:
         self._stops = [token for token in stop_tokens(policy) if token < len(policy.tokenizer)]
         self._tokenizer = _read_tokenizer(policy.tokenizer, self._stops)
 
-    def keep_to(self, schemas: Sequence[Mapping[str, Any]], choose: Choose) -> Choose:
+    def keep_to(self, schemas: Sequence[Mapping[str, object]], choose: Choose) -> Choose:
         """`choose` with row r held to schema r, from the start of what it writes.
 
         Raises:
@@ -63,12 +68,12 @@ class SchemaMasks:
 
         return chosen
 
-    def _matcher(self, schema: Mapping[str, Any]) -> Any:
+    def _matcher(self, schema: Mapping[str, object]) -> LLMatcher:
         library = self._library.LLMatcher
         grammar = library.grammar_from_json_schema(json.dumps(dict(schema)), overrides={"whitespace_flexible": False})
         return _check(library(self._tokenizer, grammar, log_level=0))
 
-    def _allowed(self, matchers: Sequence[Any], *, width: int) -> torch.Tensor:
+    def _allowed(self, matchers: Sequence[LLMatcher], *, width: int) -> torch.Tensor:
         """Whether each row may go on with each token, (b, V); the model may have more logits than there are tokens."""
         allowed = torch.zeros(len(matchers), width, dtype=torch.bool)
         for row, matcher in zip(allowed, matchers, strict=True):
@@ -78,7 +83,7 @@ class SchemaMasks:
         return allowed
 
 
-def _read_tokenizer(tokenizer: Any, stops: Sequence[int]) -> Any:
+def _read_tokenizer(tokenizer: PreTrainedTokenizerFast, stops: Sequence[int]) -> LLTokenizer:
     from llguidance.hf import from_tokenizer
 
     if not stops:
@@ -89,7 +94,7 @@ def _read_tokenizer(tokenizer: Any, stops: Sequence[int]) -> Any:
         raise ConfigError(f"sampler.constrained: llguidance cannot read this tokenizer: {_line(error)}") from error
 
 
-def _check(matcher: Any) -> Any:
+def _check(matcher: LLMatcher) -> LLMatcher:
     if matcher.is_error():
         raise ConfigError(f"sampler.constrained: llguidance cannot keep to the schema: {_line(matcher.get_error())}")
     return matcher

@@ -6,11 +6,13 @@ and, in the M-step, learns to write them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
 from seal_lightning.policy.policy import Policy
+from seal_lightning.sampling.generation import OnDone, quiet
 from seal_lightning.sampling.sampler import (
     Sample,
     Sampler,
@@ -26,7 +28,7 @@ class EndpointSampler(Sampler):
 
     Args:
         endpoint: The model that writes them.
-        temperature: Of its sampling; the edits of a context differ by their seeds.
+        temperature: Temperature of its sampling; the edits of a context differ by their seeds.
         top_p: Nucleus of its sampling; null leaves it to the endpoint.
         max_new_tokens: Longest self-edit in the endpoint's tokens.
         batch: Submit all edits of a unit as one job of the endpoint's batch API, at a lower price; a run that is
@@ -48,12 +50,9 @@ class EndpointSampler(Sampler):
         poll_seconds: float = 30.0,
         constrained: bool = False,
     ) -> None:
-        check_sampling(temperature=temperature, top_p=top_p)
-        if max_new_tokens < 1 or poll_seconds <= 0:
-            raise ConfigError(
-                "sampler.max_new_tokens must be at least 1 and sampler.poll_seconds above 0, got "
-                f"{max_new_tokens} and {poll_seconds}"
-            )
+        check_sampling(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+        if poll_seconds <= 0:
+            raise ConfigError(f"sampler.poll_seconds must be above 0, got {poll_seconds}")
         self.endpoint = endpoint
         self.temperature = temperature
         self.top_p = top_p
@@ -62,9 +61,7 @@ class EndpointSampler(Sampler):
         self._poll_seconds = poll_seconds
         self.constrained = constrained
 
-    def sample(
-        self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
-    ) -> list[Sample]:
+    def sample(self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: OnDone = quiet) -> list[Sample]:
         prompts = [request.message for request in requests]
         options = {
             "max_tokens": self.max_new_tokens,
@@ -77,11 +74,6 @@ class EndpointSampler(Sampler):
         if self.constrained and requests:  # of one task, which has one schema
             schema = {"name": "self_edit", "strict": True, "schema": dict(needed_schema(requests[0]))}
             endpoint = endpoint.asking(response_format={"type": "json_schema", "json_schema": schema})
-        if self._batch:
-            texts = endpoint.write_batch(prompts, **options, poll_seconds=self._poll_seconds)
-        else:
-            texts = endpoint.write(prompts, **options)
-        return [
-            written_sample(policy, request, text.text.strip(), text.usage, cut=text.cut)
-            for request, text in zip(requests, texts, strict=True)
-        ]
+        texts = endpoint.write(prompts, **options, batch=self._batch, poll_seconds=self._poll_seconds)
+        stripped = [replace(written, text=written.text.strip()) for written in texts]
+        return [written_sample(policy, request, text) for request, text in zip(requests, stripped, strict=True)]

@@ -8,41 +8,26 @@ shipped generation settings (repetition penalties and the like) are not used: wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol
 
 import torch
 
 from seal_lightning.errors import ModelError
 from seal_lightning.inner_loop.isolation import PADDED, AnsweringWay, answering_way
+from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.models.finite import rows_finite
 from seal_lightning.models.memory import in_parts
 from seal_lightning.policy.policy import Policy
 
 Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
+OnDone = Callable[[int], None]  # told how many texts or answers were finished since the last call; may raise
 _GONE = 0.2  # share of a batch that has ended before it is made smaller: that copies the cache
 
 
-class Adapters(Protocol):
-    """Trained adapters that rows are continued with."""
-
-    @property
-    def layers(self) -> Sequence[str]:
-        """Names of the layers that they change."""
-        ...
-
-    def answering(self, jobs: Sequence[int | None]) -> AbstractContextManager[Answering]:
-        """Run the model with the adapter of job `jobs[b]` on row b (None: without one)."""
-        ...
-
-
-class Answering(Protocol):
-    """Adapters at work on a batch."""
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Only these rows of the batch go on, in this order."""
-        ...
+def quiet(count: int) -> None:
+    """Listens to nothing."""
 
 
 def most_likely(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
@@ -64,9 +49,9 @@ def generate(
     """Continue every prompt of one batch until its end-of-sequence token.
 
     Args:
-        policy: In evaluation mode.
+        policy: The policy, in evaluation mode.
         prompts: Token ids, one list a row.
-        max_new_tokens: At most this many a row; fewer where the model's window ends.
+        max_new_tokens: New tokens a row, at most; fewer where the model's window ends.
         choose: Picks the next tokens (b,) from the logits (b, V) of those rows of `prompts` that are still going.
         on_keep: Told which rows of the current batch go on when others leave it.
         way: How the rows are continued; the prompts have to be one of its `groups`. The model's own without adapters
@@ -159,8 +144,8 @@ def generate_all(
     size: int,
     max_new_tokens: int,
     choose: Callable[[Sequence[int]], Choose] = lambda rows: most_likely,
-    on_done: Callable[[int], None] = lambda count: None,
-    adapters: Adapters | None = None,
+    on_done: OnDone = quiet,
+    adapters: TrainedBank | None = None,
     jobs: Sequence[int | None] = (),
     on_broken: Callable[[int], None] | None = None,
 ) -> list[tuple[str, int]]:
@@ -169,65 +154,75 @@ def generate_all(
     Fewer are continued together where the memory does not suffice.
 
     Args:
-        policy: In evaluation mode.
+        policy: The policy, in evaluation mode.
         prompts: Token ids, one list a row.
         size: Rows generated together.
-        max_new_tokens: At most this many a row.
+        max_new_tokens: New tokens a row, at most.
         choose: How the rows of a batch, by their numbers, pick their tokens.
-        on_done: Told how many were finished since the last call.
-        adapters: To continue with; without them the policy does it alone.
-        jobs: Which of the adapters each prompt gets (None: none).
-        on_broken: Told of a prompt, by its number, whose adapter makes logits that are not finite; it may be told
-            twice. The policy's own, and any where it is unset, are an error.
+        on_done: Told about finished rows.
+        adapters: The adapters to continue with; without them the policy does it alone.
+        jobs: The adapter of each prompt (None: none).
+        on_broken: Told the number of a prompt whose adapter makes logits that are not finite, maybe twice. If it is
+            unset, or if the policy's own logits are not finite, that is an error.
 
     Raises:
         ModelError: A prompt fills the window, the model cannot be run, or its logits are not finite.
         NoMemoryError: Not even one prompt fits.
     """
-    written: dict[int, tuple[str, int]] = {}
     longest = max(map(len, prompts), default=0) + max_new_tokens
     way = answering_way(policy.model, adapters.layers if adapters else (), longest=longest)
-
-    def write(rows: Sequence[int]) -> list[list[int]]:
-        broken: list[int] = []
-        with adapters.answering([jobs[row] for row in rows]) if adapters else nullcontext() as working:
-            found = generate(
-                policy,
-                [prompts[row] for row in rows],
-                max_new_tokens=max_new_tokens,
-                choose=choose(rows),
-                on_keep=working.keep if working else lambda rows: None,
-                way=way,
-                on_broken=broken.append if adapters and on_broken else None,
-            )
-        mine = [rows[place] for place in broken]
-        if mine and len({jobs[row] for row in rows}) > 1:  # once more by adapter: what is broken may have spread
-            return apart(rows)
-        for row in mine:
-            assert on_broken is not None
-            (_refuse(policy, prompts) if jobs[row] is None else on_broken)(row)
-        return found
-
-    def apart(rows: Sequence[int]) -> list[list[int]]:
-        by_job = {job: [row for row in rows if jobs[row] == job] for job in {jobs[row]: None for row in rows}}
-        found = {row: tokens for some in by_job.values() for row, tokens in zip(some, write(some), strict=True)}
-        return [found[row] for row in rows]
-
+    writer = _Writer(policy, prompts, max_new_tokens, choose, adapters, jobs, on_broken, way)
+    by_length = adapters is None  # or neighbours of one adapter stay together
     groups = batches(
-        policy,
-        prompts,
-        size=size,
-        max_new_tokens=max_new_tokens,
-        by_length=adapters is None,  # or neighbours of one adapter stay together
-        way=way,
-        owners=jobs,
+        policy, prompts, size=size, max_new_tokens=max_new_tokens, by_length=by_length, way=way, owners=jobs
     )
     advice = "lower the number of tokens that may be written, or use a smaller model"
-    for rows, found in in_parts(groups, write, device=policy.device, doing="writing texts", advice=advice):
-        for row, tokens in zip(rows, found, strict=True):
+    written: dict[int, tuple[str, int]] = {}
+    for rows, texts in in_parts(groups, writer.write, device=policy.device, doing="writing texts", advice=advice):
+        for row, tokens in zip(rows, texts, strict=True):
             written[row] = policy.decode(tokens, prompt=prompts[row]), len(tokens)
         on_done(len(rows))
     return [written[row] for row in range(len(prompts))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Continues batches of the prompts of `generate_all`."""
+
+    policy: Policy
+    prompts: Sequence[Sequence[int]]
+    max_new_tokens: int
+    choose: Callable[[Sequence[int]], Choose]
+    adapters: TrainedBank | None
+    jobs: Sequence[int | None]
+    on_broken: Callable[[int], None] | None
+    way: AnsweringWay
+
+    def write(self, rows: Sequence[int]) -> list[list[int]]:
+        """Continue the prompts of these numbers together."""
+        places: list[int] = []
+        with self.adapters.answering([self.jobs[row] for row in rows]) if self.adapters else nullcontext() as working:
+            texts = generate(
+                self.policy,
+                [self.prompts[row] for row in rows],
+                max_new_tokens=self.max_new_tokens,
+                choose=self.choose(rows),
+                on_keep=working.keep if working else lambda rows: None,
+                way=self.way,
+                on_broken=places.append if self.adapters and self.on_broken else None,
+            )
+        broken = [rows[place] for place in places]
+        if broken and len({self.jobs[row] for row in rows}) > 1:  # once more by adapter: what is broken may have spread
+            return self._write_apart(rows)
+        for row in broken:
+            assert self.on_broken is not None
+            (_refuse(self.policy, self.prompts) if self.jobs[row] is None else self.on_broken)(row)
+        return texts
+
+    def _write_apart(self, rows: Sequence[int]) -> list[list[int]]:
+        by_job = {job: [row for row in rows if self.jobs[row] == job] for job in {self.jobs[row]: None for row in rows}}
+        texts = {row: tokens for some in by_job.values() for row, tokens in zip(some, self.write(some), strict=True)}
+        return [texts[row] for row in rows]
 
 
 def is_cut(policy: Policy, prompt: Sequence[int], count: int, max_new_tokens: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from seal_lightning.data.base import check_path, context_id
@@ -12,8 +12,10 @@ from seal_lightning.errors import DataError
 from seal_lightning.files.rows import Row, read_rows
 from seal_lightning.policy.policy import Policy
 from seal_lightning.results.pairing import MARK
+from seal_lightning.sampling.generation import OnDone, quiet
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, written_sample
 from seal_lightning.text.foreign import sound
+from seal_lightning.types import Written
 
 
 class ImportedEdits(Sampler):
@@ -41,13 +43,11 @@ class ImportedEdits(Sampler):
         content = json.dumps(self._edits, sort_keys=True).encode()
         self.digest = hashlib.blake2b(content, digest_size=8).hexdigest()  # the journal's stamp holds public attributes
 
-    def sample(
-        self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
-    ) -> list[Sample]:
+    def sample(self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: OnDone = quiet) -> list[Sample]:
         """Raises `DataError` where the file has too few edits for a context, or those of another one with its id."""
         samples = []
         for request in requests:
-            samples.append(written_sample(policy, request, self._edit(request)))
+            samples.append(written_sample(policy, request, Written(self._edit(request))))
             on_done(1)
         return samples
 

@@ -54,8 +54,8 @@ class PolicyWriter:
             doing="asking the policy",
             advice="take shorter passages or edits, or a smaller model",
         )
-        for numbers, found in parts:
-            scores |= zip([read[number] for number in numbers], found, strict=True)
+        for numbers, likelihoods in parts:
+            scores |= zip([read[number] for number in numbers], likelihoods, strict=True)
         table = torch.tensor([[_mean(scores[*prompt, *end[:-1]], end) for end in ends] for prompt in asked])
         return [tuple(row) for row in table.double().softmax(dim=1).tolist()]
 

@@ -8,7 +8,7 @@ largest, which draws from the same distribution as the usual multinomial (the Gu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,9 +18,9 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 from seal_lightning.errors import ConfigError
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.constrained import SchemaMasks, load_llguidance
-from seal_lightning.sampling.generation import Choose, generate_all, is_cut, most_likely
+from seal_lightning.sampling.generation import Choose, OnDone, generate_all, is_cut, most_likely, quiet
 from seal_lightning.stamps.arguments import Remembers
-from seal_lightning.types import Context, Prompt, Usage
+from seal_lightning.types import Context, Prompt, Usage, Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class SampleRequest:
     Attributes:
         prompt: As the policy reads it, which the M-step trains it on too.
         context: What the edit is about.
-        index: Of the edit within its context.
-        seed: Of the edit.
+        index: Place of the edit among those of its context.
+        seed: Seed of the edit.
         message: The prompt before its chat template, for a model that is not the policy.
         schema: The JSON schema of the edit, where it is JSON.
     """
@@ -41,7 +41,7 @@ class SampleRequest:
     index: int
     seed: int
     message: Prompt = Prompt("")
-    schema: Mapping[str, Any] | None = field(default=None, hash=False)  # requests are keys of dicts
+    schema: Mapping[str, object] | None = field(default=None, hash=False)  # requests are keys of dicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,28 +72,27 @@ class Sampler(Remembers, ABC):
         return policy.window
 
     @abstractmethod
-    def sample(
-        self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
-    ) -> list[Sample]:
+    def sample(self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: OnDone = quiet) -> list[Sample]:
         """One sample a request, in order; `on_done` is told how many were finished since the last call."""
 
 
-def written_sample(
-    policy: Policy, request: SampleRequest, text: str, usage: Usage = Usage(), *, cut: bool = False
-) -> Sample:
-    """A text from elsewhere as a sample, its tokens as the policy counts them, for whom it is training data."""
-    return Sample(text, len(policy.encode(request.prompt)), policy.count(text), usage, cut)
+def written_sample(policy: Policy, request: SampleRequest, written: Written) -> Sample:
+    """A text from elsewhere as a sample, with its tokens as counted by the policy, which is to learn it."""
+    prompt_tokens, tokens = len(policy.encode(request.prompt)), policy.count(written.text)
+    return Sample(written.text, prompt_tokens, tokens, written.usage, written.cut)
 
 
-def check_sampling(*, temperature: float, top_p: float | None) -> None:
-    """Raises `ConfigError` where nothing can be sampled so."""
+def check_sampling(*, temperature: float, top_p: float | None, max_new_tokens: int) -> None:
+    """Raises `ConfigError` where nothing can be sampled with these options of a sampler."""
     if temperature < 0:
         raise ConfigError(f"sampler.temperature must be 0 or more, got {temperature}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ConfigError(f"sampler.top_p must be in (0, 1], got {top_p}")
+    if max_new_tokens < 1:
+        raise ConfigError(f"sampler.max_new_tokens must be at least 1, got {max_new_tokens}")
 
 
-def needed_schema(request: SampleRequest) -> Mapping[str, Any]:
+def needed_schema(request: SampleRequest) -> Mapping[str, object]:
     """The schema that a constrained sampler keeps to. Raises `ConfigError` where the task has none."""
     if request.schema is None:
         raise ConfigError(
@@ -123,11 +122,9 @@ class LocalSampler(Sampler):
         batch_size: int = 32,
         constrained: bool = False,
     ) -> None:
-        check_sampling(temperature=temperature, top_p=top_p)
-        if max_new_tokens < 1 or batch_size < 1:
-            raise ConfigError(
-                f"sampler.max_new_tokens and batch_size must be at least 1, got {max_new_tokens} and {batch_size}"
-            )
+        check_sampling(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+        if batch_size < 1:
+            raise ConfigError(f"sampler.batch_size must be at least 1, got {batch_size}")
         self.temperature = temperature
         self.top_p = top_p
         self.max_new_tokens = max_new_tokens
@@ -136,9 +133,7 @@ class LocalSampler(Sampler):
         if constrained:
             load_llguidance()  # a missing library is known before anything is loaded
 
-    def sample(
-        self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
-    ) -> list[Sample]:
+    def sample(self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: OnDone = quiet) -> list[Sample]:
         prompts = [policy.encode(request.prompt) for request in requests]
         if self.constrained:  # what a schema describes is the reply itself, without a thought or a channel before it
             prompts = [[*prompt, *policy.reply_opening] for prompt in prompts]
@@ -183,9 +178,7 @@ class LocalSampler(Sampler):
 class WrittenEdits(Sampler):
     """Takes the self-edits that the data carries (`edits` of a context); missing ones are empty."""
 
-    def sample(
-        self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
-    ) -> list[Sample]:
+    def sample(self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: OnDone = quiet) -> list[Sample]:
         texts = [r.context.edits[r.index] if r.index < len(r.context.edits) else "" for r in requests]
         on_done(len(requests))
-        return [written_sample(policy, request, text) for request, text in zip(requests, texts, strict=True)]
+        return [written_sample(policy, request, Written(text)) for request, text in zip(requests, texts, strict=True)]

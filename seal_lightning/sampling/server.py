@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 from uuid import uuid4
 
 import torch
+from transformers import PreTrainedModel
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, EndpointError, ModelError, SealError
@@ -30,7 +31,7 @@ from seal_lightning.models.layers import linear_layers
 from seal_lightning.models.lora import LoRA, save_lora, stack
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.answering import Answerer, Answers, Asked
-from seal_lightning.sampling.generation import stop_tokens
+from seal_lightning.sampling.generation import OnDone, quiet, stop_tokens
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, check_sampling, written_sample
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.text.redaction import quoted
@@ -84,14 +85,14 @@ class AdapterServer(Remembers):
 
         Args:
             policy: What it should hold.
-            rank: Of the largest adapter that it will be sent; 0 where it will be sent none.
-            layers: Which the adapters change, by their names in the plain model.
+            rank: Rank of the largest adapter that it will be sent; 0 if it will be sent none.
+            layers: Layers that the adapters change, by their names in the plain model.
             on_wait: Called about twice a second, and may raise to end it.
 
         Raises:
             ConfigError: Says what the server lacks, and how to start it.
         """
-        held = [row["id"] for row in self.endpoint.models(on_wait=on_wait)]
+        held = [str(row["id"]) for row in self.endpoint.models(on_wait=on_wait)]
         if self.endpoint.model not in held:
             names = quoted(", ".join(held)) or "none"
             raise ConfigError(f"{self.endpoint.where}: the server holds {names}; set endpoint.model to that")
@@ -108,7 +109,16 @@ class AdapterServer(Remembers):
         return min(self._window, policy.window)
 
     def continued(
-        self, policy: Policy, texts: Sequence[str], *, max_new_tokens: int, models: Sequence[str], **sampling: Any
+        self,
+        policy: Policy,
+        texts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        models: Sequence[str],
+        temperature: float = 0.0,
+        top_p: float | None = None,
+        seeds: Sequence[int] | None = None,
+        on_done: OnDone = quiet,
     ) -> list[Written]:
         """What the server writes after formatted prompts, as `sampling.generation` would: the same tokens go in, the
         same tokens stop a text, and no setting that the model ships applies (repetition penalties, `top_k`).
@@ -130,7 +140,16 @@ class AdapterServer(Remembers):
             request["skip_special_tokens"] = False
         endpoint = self.endpoint.asking(kept=False, **request)
         limits = [min(max_new_tokens, window - len(prompt)) for prompt in prompts]
-        return endpoint.complete(prompts, max_tokens=limits, models=models, may_be_empty=True, **sampling)
+        return endpoint.complete(
+            prompts,
+            max_tokens=limits,
+            temperature=temperature,
+            top_p=top_p,
+            seeds=seeds,
+            models=models,
+            may_be_empty=True,
+            on_done=on_done,
+        )
 
     @property
     def at_once(self) -> int:
@@ -186,7 +205,7 @@ class AdapterServer(Remembers):
                 return
 
 
-def _changing_nothing(model: Any, rank: int, layers: Collection[str]) -> LoRA:
+def _changing_nothing(model: PreTrainedModel, rank: int, layers: Collection[str]) -> LoRA:
     """A LoRA of zeros on one layer of each kind: small, and refused where a real one would be."""
     kinds = {target.name.rpartition(".")[2]: target for target in linear_layers(model) if target.name in layers}
     state: dict[str, torch.Tensor] = {}
@@ -196,10 +215,10 @@ def _changing_nothing(model: Any, rank: int, layers: Collection[str]) -> LoRA:
     return LoRA(state, 1.0)
 
 
-def _received(policy: Policy, prompt: str, text: str) -> str:
-    """What the policy wrote after a formatted prompt, as `Policy.decode` gives it."""
-    said = policy.encoder.without_special(text) if policy.encoder.keeps_markers else text
-    return policy.opened(prompt) + said
+def _received(policy: Policy, prompt: str, written: Written) -> Written:
+    """What the policy wrote after a formatted prompt, with its text as `Policy.decode` gives it."""
+    text = policy.encoder.without_special(written.text) if policy.encoder.keeps_markers else written.text
+    return replace(written, text=policy.opened(prompt) + text)
 
 
 class ServerSampler(Sampler):
@@ -215,9 +234,7 @@ class ServerSampler(Sampler):
     def __init__(
         self, server: AdapterServer, *, temperature: float = 1.0, top_p: float = 0.95, max_new_tokens: int = 1024
     ) -> None:
-        check_sampling(temperature=temperature, top_p=top_p)
-        if max_new_tokens < 1:
-            raise ConfigError(f"sampler.max_new_tokens must be at least 1, got {max_new_tokens}")
+        check_sampling(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
         self.server = server
         self.temperature = temperature
         self.top_p = top_p
@@ -226,9 +243,7 @@ class ServerSampler(Sampler):
     def window(self, policy: Policy) -> int:
         return self.server.window(policy)
 
-    def sample(
-        self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: Callable[[int], None] = lambda count: None
-    ) -> list[Sample]:
+    def sample(self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: OnDone = quiet) -> list[Sample]:
         with self.server.holding(policy, [policy.learned()], on_wait=lambda: on_done(0)) as (name,):
             written = self.server.continued(
                 policy,
@@ -240,9 +255,10 @@ class ServerSampler(Sampler):
                 seeds=[request.seed for request in requests],
                 on_done=on_done,
             )
+        received = (_received(policy, *pair) for pair in zip((r.prompt for r in requests), written, strict=True))
         return [
-            written_sample(policy, request, _received(policy, request.prompt, one.text).strip(), one.usage, cut=one.cut)
-            for request, one in zip(requests, written, strict=True)
+            written_sample(policy, request, replace(text, text=text.text.strip()))
+            for request, text in zip(requests, received, strict=True)
         ]
 
 
@@ -266,40 +282,26 @@ class ServerAnswerer(Answerer):
         trained: TrainedBank | None,
         *,
         max_new_tokens: int,
-        on_done: Callable[[int], None] = lambda count: None,
+        on_done: OnDone = quiet,
     ) -> list[Answers]:
-        learned, answers = policy.learned(), []
-        for start in range(0, len(asked), self.server.at_once):
-            answers += self._answer(
-                policy, asked[start : start + self.server.at_once], trained, learned, max_new_tokens, on_done
-            )
+        learned, step = policy.learned(), self.server.at_once
+        answers: list[Answers] = []
+        for some in (asked[start : start + step] for start in range(0, len(asked), step)):
+            # without jobs, what the policy has learned is loaded once
+            loras = [_with_job(learned, trained, asking.job) for asking in some] if trained else [learned]
+            prompts = [policy.format(prompt) for asking in some for prompt in asking.prompts]
+            with self.server.holding(policy, loras, on_wait=lambda: on_done(0)) as names:
+                named = names if trained else names * len(some)
+                written = self.server.continued(
+                    policy,
+                    prompts,
+                    max_new_tokens=max_new_tokens,
+                    models=[name for name, asking in zip(named, some, strict=True) for _ in asking.prompts],
+                    on_done=on_done,
+                )
+            given = iter(_received(policy, prompt, text) for prompt, text in zip(prompts, written, strict=True))
+            answers += [_answers(policy, [next(given) for _ in asking.prompts]) for asking in some]
         return answers
-
-    def _answer(
-        self,
-        policy: Policy,
-        asked: Sequence[Asked],
-        trained: TrainedBank | None,
-        learned: LoRA | None,
-        max_new_tokens: int,
-        on_done: Callable[[int], None],
-    ) -> list[Answers]:
-        """As many as the server holds at a time; without jobs, what the policy has learned is loaded once."""
-        loras = [_with_job(learned, trained, one.job) for one in asked] if trained else [learned]
-        prompts = [policy.format(prompt) for one in asked for prompt in one.prompts]
-        with self.server.holding(policy, loras, on_wait=lambda: on_done(0)) as names:
-            named = names if trained else names * len(asked)
-            written = self.server.continued(
-                policy,
-                prompts,
-                max_new_tokens=max_new_tokens,
-                models=[name for name, one in zip(named, asked, strict=True) for _ in one.prompts],
-                on_done=on_done,
-            )
-        given = (
-            replace(one, text=_received(policy, prompt, one.text)) for prompt, one in zip(prompts, written, strict=True)
-        )
-        return [_answers(policy, [next(given) for _ in one.prompts]) for one in asked]
 
 
 def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None) -> LoRA | None:
@@ -311,5 +313,5 @@ def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None
 
 
 def _answers(policy: Policy, written: Sequence[Written]) -> Answers:
-    texts = tuple(one.text for one in written)
-    return Answers(texts, sum(map(policy.count, texts)), tuple(one.cut for one in written))
+    texts = tuple(answer.text for answer in written)
+    return Answers(texts, sum(map(policy.count, texts)), tuple(answer.cut for answer in written))

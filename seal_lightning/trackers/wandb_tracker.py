@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,8 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import WandbLogger
 
-from seal_lightning.errors import reason_of
 from seal_lightning.results.table import Table
 from seal_lightning.trackers.base import Tracker
-
-log = logging.getLogger(__name__)
 
 BY_ROUND = ("val/*", "test/*", "reward/*", "reward_terms/*", "e_step/*", "edits/*", "retention/*", "tables/*")
 
@@ -31,31 +27,11 @@ class WandbTracker(Tracker):
 
     @rank_zero_only
     def open(self) -> None:
-        """Start the run; offline where nobody is logged in or the server cannot be reached. Never asks for a key."""
-        import wandb
-        from wandb.errors import CommError
-
-        options = self.logger._wandb_init  # of `wandb.init`, which Lightning calls
-        if options.get("anonymous", "") is None:
-            del options["anonymous"]  # of which wandb says that it has no effect
-        asked = self.logger._offline or options.get("mode") or wandb.Settings().mode in ("offline", "disabled")
-        if not asked and wandb.run is None and not wandb.login(prompt=False, verify=False):
-            self._go_offline("nobody is logged in (wandb login, or WANDB_API_KEY)")
-        try:
-            run = self.logger.experiment
-        except CommError as error:
-            self._go_offline(reason_of(error)[:200])
-            run = self.logger.experiment
+        """Make rounds the x axis of what is measured once a round."""
+        run = self.logger.experiment
         run.define_metric("round", hidden=True)
         for names in BY_ROUND:
             run.define_metric(names, step_metric="round")
-
-    def _go_offline(self, reason: str) -> None:
-        self.logger._wandb_init["mode"] = "offline"
-        folder = Path(self.logger.save_dir or ".") / "wandb"
-        log.warning(
-            "WandbLogger: %s: recorded offline; send it later with: wandb sync %s/offline-run-*", reason, folder
-        )
 
     def table(self, name: str, table: Table, *, round: int, step: int) -> None:
         import wandb

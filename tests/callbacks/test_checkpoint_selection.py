@@ -1,14 +1,15 @@
 """Which policy is the best one, what is written of it, and what becomes of one of an earlier start."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from samples import BARE
 
 from seal_lightning.callbacks import CheckpointSelection
 from seal_lightning.cli import main
 from seal_lightning.results.verdict import read
-from seal_lightning.types import Rollout
 
 DEBUG = "configs/debug/random.yaml"
 CONTEXTS = [f"context {number}" for number in range(8)]
@@ -30,18 +31,7 @@ class FakeTrainer:
 
 
 def scored(name, score):
-    return Rollout(
-        round=0,
-        context_id=name,
-        edit_index=0,
-        repeat=0,
-        seed=0,
-        prompt="",
-        text="",
-        status="ok",
-        reward=0.0,
-        score=score,
-    )
+    return replace(BARE, context_id=name, reward=0.0, score=score)
 
 
 @pytest.fixture(autouse=True)

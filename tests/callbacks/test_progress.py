@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from samples import BARE
 
 from seal_lightning.callbacks import EStepProgress
 from seal_lightning.errors import ConfigError
@@ -17,10 +18,7 @@ from seal_lightning.types import Rollout
 
 
 def rollout(kind="edit", *, baseline=0.25, score=0.5, context="lamp") -> Rollout:
-    return Rollout(
-        round=0, context_id=context, edit_index=0, repeat=0, seed=0, prompt="", text="", status="ok", kind=kind,
-        baseline=baseline, score=score,
-    )  # fmt: skip
+    return replace(BARE, context_id=context, kind=kind, baseline=baseline, score=score)
 
 
 def trainer(*, first=True, epoch=0, batches=2, loss=1.5, shares=Shares(1, 1, 1)) -> SimpleNamespace:

@@ -1,8 +1,10 @@
 """The table of a round: literal Markdown, and text that would break it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from samples import BARE
 
 from seal_lightning.callbacks import RolloutTable
 from seal_lightning.errors import ConfigError
@@ -16,10 +18,7 @@ def outcome(index: int, reward: float | None, text: str = "Oil burns.", *, conte
 
 
 def rejected(index: int, *, repeat: int = 0, reason: str = "empty text", context: str = "lamp") -> Rollout:
-    return Rollout(
-        round=0, context_id=context, edit_index=index, repeat=repeat, seed=0, prompt="", text="", status="rejected",
-        reason=reason,
-    )  # fmt: skip
+    return replace(BARE, context_id=context, edit_index=index, repeat=repeat, status="rejected", reason=reason)
 
 
 def render(outcomes, rollouts=(), kept=(), *, round=0, **options) -> str:
@@ -129,12 +128,7 @@ def test_names_and_reasons_are_escaped_too():
 
 
 def e_step_end(folder, *, first=True, rounds_done=0, text="Oil burns.") -> None:
-    rollouts = [
-        Rollout(
-            round=0, context_id="lamp", edit_index=0, repeat=0, seed=0, prompt="", text=text, status="ok", score=0.5,
-            gain=0.25, reward=0.5,
-        )
-    ]  # fmt: skip
+    rollouts = [replace(BARE, context_id="lamp", text=text, score=0.5, gain=0.25, reward=0.5)]
     trainer = SimpleNamespace(is_global_zero=first, default_root_dir=str(folder))
     groups = group_rollouts(rollouts)
     RolloutTable().on_e_step_end(

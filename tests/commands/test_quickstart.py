@@ -5,27 +5,17 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from samples import FAR_FORK
 
 from seal_lightning.cli import main
 from seal_lightning.commands import quickstart
 from seal_lightning.errors import ConfigError
 from seal_lightning.records.journal import Journal, read_validations
-from seal_lightning.types import Rollout
 
-EDIT = Rollout(
-    round=0,
-    context_id="a",
-    edit_index=0,
-    repeat=0,
-    seed=0,
+EDIT = replace(
+    FAR_FORK,
     prompt="Study.\n\nTitle: T\nPassage: Far Fork sells [b]salt[/b].\n\nWhat follows:\n",
     text="[red]vague[/red]",
-    status="ok",
-    questions=("What does it sell?", "Who leads it?"),
-    golds=(("salt",), ("Barker",)),
-    answers=("salt", "Nobody"),
-    scores=(1.0, 0.0),
-    score=0.5,
 )
 
 

@@ -481,8 +481,7 @@ def test_the_package_has_its_names_without_importing_them():
     assert seal_lightning.SEALModule is SEALModule
     with pytest.raises(AttributeError, match="module 'seal_lightning' has no attribute 'Nothing'"):
         seal_lightning.Nothing  # noqa: B018
-    homes = {name for names in seal_lightning._HOMES.values() for name in names}
-    assert {*seal_lightning.__all__} == homes | {"__version__"}
+    assert {*seal_lightning.__all__} == {*seal_lightning._homes(), "__version__"}
 
 
 def test_a_fit_that_comes_to_nothing_says_so(tmp_path, caplog):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fault_injection import Launch
 from fault_injection import fit as fit_on_ranks
 
 from seal_lightning.cli import main
@@ -256,19 +257,18 @@ def test_two_fits_at_once_and_one_after_a_kill(seal, tmp_path):
     """The second is refused at once; once the first is killed, a third gets the folder and ends as if alone."""
     run = tmp_path / "run"
     args = ["fit", "--config", CONFIG, "--trainer.max_epochs", 1, "--trainer.default_root_dir", run]
-    words = [sys.executable, "-m", "seal_lightning", *map(str, args), "--model.inner_loop.epochs", "20"]
-    first = subprocess.Popen(words, cwd=ROOT)
+    (first,) = Launch([*args, "--model.inner_loop.epochs", 20], ranks=1, log=tmp_path / "first.log").ranks
     while not any((run / "journal").glob("train-*")):
-        assert first.poll() is None
+        assert first.is_alive()
         time.sleep(0.01)
-    first.send_signal(signal.SIGSTOP)  # it is at work for as long as it takes to be refused
+    os.kill(first.pid, signal.SIGSTOP)  # it is at work for as long as it takes to be refused
     settings = {name: digest for name, digest in contents(run).items() if name.endswith(".yaml")}
     code, err = seal(*args, "--model.seed", "2")
     assert code == 2
     assert f"in use by seal fit, process {first.pid} on" in err
     assert settings.items() <= contents(run).items()
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.kill()
+    first.join()
     assert read_owner(run / OWNER).process == first.pid
     code, err = seal(*args, "--model.inner_loop.epochs", "20")
     assert code == 0, err

@@ -34,32 +34,39 @@ def uninterrupted(once):
     return of
 
 
-@pytest.mark.parametrize(
-    ("setup", "event", "count", "rank"),
-    [
-        ("single", "unit", 2, 0),  # in the first E-step
-        ("single", "e_step", 2, 0),  # between the second E-step and its M-step
-        ("single", "batch", 12, 0),  # in the second M-step (eight batches a round), with a checkpoint behind it
-        ("single", "batch", 11, 0),  # between the two batches of an optimizer step
-        ("single", "m_step", 1, 0),  # merged, before or after its checkpoint
-        ("single", "validation", 2, 0),  # after the first merge and its checkpoint
-        ("ddp", "unit", 1, 1),
-        ("zero2", "batch", 7, 1),  # in the second M-step (four batches a rank and round)
-        ("zero2", "batch", 2, 1),  # a step's gradients are complete, but not saved yet
-        ("zero3", "batch", 3, 0),
-        ("zero3", "e_step", 2, 1),
+# A run is killed again and again, always further on. Counts begin anew in each process.
+KILLS = {
+    "single": [
+        ("unit", 2, 0),  # in the first E-step
+        ("m_step", 1, 0),  # merged, before or after its checkpoint
+        ("validation", 1, 0),  # after the first merge and its checkpoint
+        ("e_step", 1, 0),  # between the second E-step and its M-step
+        ("batch", 3, 0),  # between the two batches of an optimizer step
+        ("batch", 2, 0),  # at the end of that step, with a checkpoint behind it
     ],
-)
-def test_a_killed_run_resumes_to_the_same_end(tmp_path, uninterrupted, setup, event, count, rank):
+    "ddp": [("unit", 1, 1)],
+    "zero2": [
+        ("batch", 2, 1),  # a step's gradients are complete, but not saved yet
+        ("batch", 7, 1),  # in the second M-step (four batches a rank and round)
+    ],
+    "zero3": [("batch", 3, 0), ("e_step", 1, 1)],
+}
+
+
+@pytest.mark.parametrize("setup", KILLS)
+def test_a_run_killed_again_and_again_resumes_to_the_same_end(tmp_path, uninterrupted, setup):
     run = tmp_path / "run"
-    codes = fit(run, setup, trainer=killer(event, count, rank=rank)).wait()
-    assert codes[rank] == -signal.SIGKILL
+    for number, (event, count, rank) in enumerate(KILLS[setup]):
+        last = ["--ckpt_path", "last"] if number else []
+        codes = fit(run, setup, *last, trainer=killer(event, count, rank=rank)).wait()
+        assert codes[rank] == -signal.SIGKILL, (event, run.with_suffix(".log").read_text()[-2000:])
     assert resume(run, setup) == uninterrupted(setup)
 
 
 def test_bf16_under_zero_3_resumes_exactly(tmp_path):
     """The master weights are float32, and the checkpoint keeps all their bits."""
-    outcomes, plain = [], {"precision": "bf16-true", **ONE_ROUND}
+    unvalidated = {"validate_first": False, "limit_val_batches": 0}
+    outcomes, plain = [], {"precision": "bf16-true", **ONE_ROUND, **unvalidated}
     for name, extra in {"whole": {}, "killed": killer("batch", 3, rank=1)}.items():
         run, trainer = tmp_path / name, {**plain, **extra}
         codes = fit(run, "zero3", trainer=trainer).wait()
@@ -76,12 +83,13 @@ def test_ranks_change_neither_the_kept_sets_nor_what_is_learnt_much(uninterrupte
 
 
 @pytest.mark.parametrize(("setup", "rank"), [("single", 0), ("ddp", 0), ("ddp", 1)])
-@pytest.mark.parametrize("event", ["unit", "batch"])
-def test_sigterm_stops_every_rank_with_a_checkpoint(tmp_path, uninterrupted, setup, event, rank):
+def test_sigterm_stops_every_rank_with_a_checkpoint(tmp_path, uninterrupted, setup, rank):
     run = tmp_path / "run"
-    codes = fit(run, setup, trainer=killer(event, 1, signal.SIGTERM, rank)).wait(together=False, seconds=30)
-    assert codes == [143] * len(codes)
-    assert (run / "checkpoints" / "last.ckpt").exists()
+    for event, last in {"unit": [], "batch": ["--ckpt_path", "last"]}.items():
+        launch = fit(run, setup, *last, trainer=killer(event, 1, signal.SIGTERM, rank))
+        codes = launch.wait(together=False, seconds=30)
+        assert codes == [143] * len(codes)
+        assert (run / "checkpoints" / "last.ckpt").exists()
     assert resume(run, setup) == uninterrupted(setup)
 
 

@@ -17,9 +17,9 @@ from seal_lightning.fit.trainer import SEALTrainer
 from seal_lightning.processes.ranks import Ranks, UnitQueue
 from seal_lightning.processes.watch import Watch
 
-SECONDS = 6  # of patience; five signs or so must come in that time, on a busy machine too
+SECONDS = 5  # of patience; five signs or so must come in that time, on a busy machine too
 ONE_ROUND = {"max_epochs": 1}
-GRACE = 3.0  # seconds that a main thread gets to end by itself, which it cannot within a collective
+GRACE = 1.5  # seconds that a main thread gets to end by itself, which it cannot within a collective
 
 
 @pytest.fixture(autouse=True)

@@ -3,24 +3,15 @@
 import xml.etree.ElementTree as xml
 from dataclasses import replace
 
+from samples import FAR_FORK
+
 from seal_lightning.records.journal import Journal
 from seal_lightning.report.picture import draw, save_picture
-from seal_lightning.types import Rollout
 
-EDIT = Rollout(
-    round=0,
-    context_id="a",
-    edit_index=0,
-    repeat=0,
-    seed=0,
+EDIT = replace(
+    FAR_FORK,
     prompt="Study.\n\nTitle: T\nPassage: Far Fork sells <b>salt</b>.\n\nWhat follows:\n",
     text="vague </text><script>alert(1)</script>\x1b[31m",
-    status="ok",
-    questions=("What does it sell?", "Who leads it?"),
-    golds=(("salt",), ("Barker",)),
-    answers=("salt", "Nobody"),
-    scores=(1.0, 0.0),
-    score=0.5,
 )
 BETTER = replace(EDIT, text="\n".join(f"line {n}" for n in range(20)), scores=(1.0, 1.0), score=1.0)
 SPACE = "{http://www.w3.org/2000/svg}"

@@ -13,9 +13,9 @@ from seal_lightning.commands.adapt.edits import Lesson
 from seal_lightning.commands.adapt.scores import Score
 from seal_lightning.e_step.step import EStep
 from seal_lightning.inner_loop.loop import InnerLoop
-from seal_lightning.inner_loop.slots import JobStats
-from seal_lightning.models.loading import ModelSource
+from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.models.origins import Origin
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.results.left_out import MISSING, render_left_out
 from seal_lightning.sharing import Asking, Card, Result, Source, licence_of, render, settings_table, usage

@@ -39,8 +39,8 @@ from seal_lightning.commands.standalone import (
     rules,
     write_settings,
 )
-from seal_lightning.data import units
 from seal_lightning.data.documents import STDIN, Document, Documents, read_sources
+from seal_lightning.data.units import units
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
 from seal_lightning.e_step.own_queries import OwnQueryStep
 from seal_lightning.errors import ConfigError, DivergedError

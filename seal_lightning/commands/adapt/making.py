@@ -37,12 +37,12 @@ from seal_lightning.files.saving import save_text, whole
 from seal_lightning.grading import name_of
 from seal_lightning.inner_loop.export import bank_lora
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
-from seal_lightning.inner_loop.slots import JobStats
+from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.models.layers import parts_without_adapter
-from seal_lightning.models.loading import ModelSource
 from seal_lightning.models.lora import LoRA, save_lora, stack
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.origins import Origin
+from seal_lightning.models.source import ModelSource
 from seal_lightning.models.whole import save_whole, whole_state
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.screen import Screen

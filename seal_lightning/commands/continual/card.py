@@ -10,7 +10,7 @@ from seal_lightning import __version__
 from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import name_of
-from seal_lightning.models.loading import ModelSource
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.results.averages import interval
 from seal_lightning.sharing import (

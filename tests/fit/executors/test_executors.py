@@ -44,7 +44,8 @@ def test_two_ddp_ranks_find_the_same(tmp_path, alone):
 def test_two_ray_workers_find_the_same_and_train_the_same_even_when_they_are_killed(tmp_path, two_rounds, alone):
     run = tmp_path / "run"
     killer = {"callbacks": [{"class_path": "fault_injection.KillRayWorkers"}]}
-    launch = fit(run, "single", trainer={**RAY, **killer})
+    unvalidated = {"validate_first": False, "limit_val_batches": 0}
+    launch = fit(run, "single", trainer={**RAY, **killer, **unvalidated})
     assert launch.wait() == [0], launch.log.read_text()
     assert re.search("killing [12] Ray workers", launch.log.read_text())
     assert "a Ray worker died with unit " in launch.log.read_text()
@@ -74,24 +75,19 @@ def test_a_unit_that_fails_everywhere_ends_the_run_without_a_reward(tmp_path, se
     assert read_rollouts(run / "journal", "train-000") == []
 
 
-def test_units_that_fail_on_one_ray_worker_are_done_by_the_other(tmp_path, alone):
+def test_a_unit_that_fails_on_one_ray_worker_is_done_by_the_other_and_sigterm_keeps_what_they_have_in_hand(
+    tmp_path, alone
+):
     run = tmp_path / "run"
     broken = ["--model.grader.class_path", "fault_injection.BrokenProcess"]
-    launch = fit(
-        run, "single", *broken, "--model.grader.init_args.marker", tmp_path / "marker", trainer={**ONE_ROUND, **RAY}
-    )
-    assert launch.wait() == [0], launch.log.read_text()
-    assert "the judge's driver is broken; another worker tries it" in launch.log.read_text()
-    assert e_step(run) == alone
-
-
-def test_sigterm_with_ray_keeps_what_the_workers_have_in_hand(tmp_path, alone):
-    run = tmp_path / "run"
+    broken += ["--model.grader.init_args.marker", tmp_path / "marker"]
     arguments = {"event": "unit", "count": 1, "number": int(signal.SIGTERM)}
     stop = {"callbacks": [{"class_path": "fault_injection.KillAt", "init_args": arguments}]}
-    assert fit(run, "single", trainer={**ONE_ROUND, **RAY, **stop}).wait() == [143]
+    launch = fit(run, "single", *broken, trainer={**ONE_ROUND, **RAY, **stop})
+    assert launch.wait() == [143], launch.log.read_text()
+    assert "the judge's driver is broken; another worker tries it" in launch.log.read_text()
     assert len(read_rollouts(run / "journal", "train-000")) in (4, 8)  # the first unit, and maybe one in hand
-    assert fit(run, "single", "--ckpt_path", "last", trainer=ONE_ROUND).wait() == [0]
+    assert fit(run, "single", *broken, "--ckpt_path", "last", trainer=ONE_ROUND).wait() == [0]
     assert e_step(run) == alone
 
 

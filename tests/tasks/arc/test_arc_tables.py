@@ -3,27 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from samples import BARE
 
 from seal_lightning.tasks.arc.tables import ChoiceRow, arc_rows, arc_tables, choice_rows, configuration_rows
-from seal_lightning.types import Rollout
 
 RIGHT, OTHER, WRONG = "12\n34", "12\n30", "12"  # all right; three cells of four; another shape
 RAGGED = "malformed grid, ragged rows:\n12\n3"
 CHOSE = {"basic": True, "size": False, "chained": False, "repeated": False, "loss": "outputs"}
-BASE = Rollout(
-    round=0,
-    context_id="a",
-    edit_index=0,
-    repeat=0,
-    seed=0,
-    prompt="",
-    text="",
-    status="ok",
-    asked=CHOSE,
-    questions=("7",),
-    golds=((RIGHT,),),
-    baseline_answers=(OTHER,),
-)
+BASE = replace(BARE, asked=CHOSE, questions=("7",), golds=((RIGHT,),), baseline_answers=(OTHER,))
 
 
 def edit(index, *answers, context="a", **fields):
