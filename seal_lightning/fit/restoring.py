@@ -13,11 +13,38 @@ from typing import Any
 import torch
 
 from seal_lightning.errors import ConfigError, ModelError, SealError
+from seal_lightning.fit.base import FitModule
 from seal_lightning.fit.checkpoint_file import fault_of
+from seal_lightning.grading.reward import writable
 from seal_lightning.options.mistakes import explain, located, one_line
 from seal_lightning.options.parser import Parser, ParserError
 from seal_lightning.options.trust import wishes
-from seal_lightning.stamps.settings import NotPlain, class_path
+from seal_lightning.stamps.arguments import given_arguments
+from seal_lightning.stamps.settings import NotPlain, class_path, plain
+from seal_lightning.text.masking import safe_to_save
+from seal_lightning.types import JsonObject
+
+
+def written_arguments(module: FitModule) -> dict[str, Any]:
+    """The arguments that a module was made from, in the form that a configuration has for them."""
+    arguments = given_arguments(module)
+    return {**arguments, "reward": writable(arguments["reward"])} if "reward" in arguments else arguments
+
+
+def settings_of_module(module: FitModule) -> JsonObject:
+    """What a module was made from, as plain values without secrets: its class, arguments, and those left out."""
+    arguments: JsonObject = {}
+    left_out: dict[str, str] = {}
+    for name, value in written_arguments(module).items():
+        try:
+            arguments[name] = plain(value)
+        except NotPlain as error:
+            left_out[name] = str(error)
+    try:
+        kind = class_path(type(module))
+    except NotPlain:
+        kind = type(module).__qualname__
+    return safe_to_save({"class": kind, "model": arguments, "left_out": left_out})
 
 
 def restored(kind: type, path: str | Path, *, map_location: Any, trusted: bool, given: Mapping[str, Any]) -> Any:

@@ -318,7 +318,7 @@ def _mean_loss(policy: Policy, sequences: Sequence[tuple[list[int], int]]) -> fl
     return total / max(count, 1)
 
 
-def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
+def learning_rate_factor(schedule: Schedule, step: float, steps: int) -> float:
     """Share of the peak at `step` (from 0) of `steps`, as transformers' schedules without warm-up."""
     match schedule:
         case "linear":
