@@ -62,14 +62,14 @@ class RunModule(LightningModule, Remembers):
 
     trainer: RunTrainer
     policy: TunedPolicy
-    base_fingerprint: str
+    base_fingerprint: str = ""
     source: ModelSource
     tuning: PolicyTuning
     e_step: EStep
     m_step: MStep
     evaluation: EStep
     seed: int
-    rounds_done: int
+    rounds_done: int = 0
     kept: list[EditOutcome]
     evaluated: list[Rollout]
     e_step_metrics: dict[str, float]

@@ -35,12 +35,12 @@ class FitModule(RunModule):
     parts: EStep
     answers_queries: bool
     base_stamp: JsonObject
-    batch_start: int
-    optimizer_steps: int
-    m_step_truncated: int
+    batch_start: int = 0
+    optimizer_steps: int = 1
+    m_step_truncated: int = 0
     limits: dict[str, Limit]
     record: Record
-    record_saved: bool
+    record_saved: bool = True
 
     def m_step_plan(self) -> int:
         """Batches of all ranks in this round's M-step."""

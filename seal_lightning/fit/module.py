@@ -13,7 +13,10 @@ from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 
 from seal_lightning.data import SEALDataModule
 from seal_lightning.e_step.own_queries import QueryWriter
@@ -21,23 +24,20 @@ from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.predictions import UnitRows
 from seal_lightning.e_step.step import EStep
 from seal_lightning.e_step.variants import step_for
-from seal_lightning.errors import ConfigError, DivergedError, ModelError, Stopped
-from seal_lightning.fit.base import FitModule
+from seal_lightning.errors import ConfigError, DivergedError, Stopped, check_count
+from seal_lightning.fit.base import FitModule, FitTrainer
 from seal_lightning.fit.checks import check_filter, measured_alike
-from seal_lightning.fit.limits import Limit, limit_of
-from seal_lightning.fit.loop import SEALFitLoop
+from seal_lightning.fit.divergence import Divergence
 from seal_lightning.fit.phases import Phases
-from seal_lightning.fit.restoring import restored, settings_of_module
+from seal_lightning.fit.restoring import Checkpoint, restored, saved_state, settings_of_module
 from seal_lightning.fit.stamp import begin_run, tokenizer_digest
 from seal_lightning.grading import Grader, Reward, Rubric, resolve
 from seal_lightning.grading.reward import RewardOption
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.inner_loop.loop import InnerLoop, learning_rate_factor
-from seal_lightning.m_step.batches import MStep, encode_example, make_loader, tell_truncated
-from seal_lightning.models.finite import all_finite, check_finite, rows_finite
+from seal_lightning.m_step.batches import MStep, make_loader, tell_truncated
+from seal_lightning.models.finite import all_finite
 from seal_lightning.models.loading import ModelSource, fingerprint, load_model
-from seal_lightning.models.partitioned import is_partitioned
-from seal_lightning.policy.at_work import policy_at_work
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.results.accuracy import evaluation_means
 from seal_lightning.results.left_out import tell_left_out
@@ -45,14 +45,8 @@ from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, Sampl
 from seal_lightning.seeding import derive_seed
 from seal_lightning.stamps.run import Record
 from seal_lightning.tasks import Knowledge, Task
-from seal_lightning.types import EditOutcome, JsonObject, Rollout
 
 log = logging.getLogger(__name__)
-
-# The phases of Lightning's stages.
-PHASES_OF = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",), "predict": ("predict",)}
-# What may not be finite of a policy, for ranks to agree.
-DIVERGENCES = ("", "loss is", "gradient is", "weights are", "logits are")
 
 
 class SEALModule(FitModule):
@@ -63,8 +57,8 @@ class SEALModule(FitModule):
         tuning: How the M-step changes the policy.
         task: What a context is, how edits are prompted and parsed.
         sampler: Where self-edits come from.
-        evaluation_sampler: Where those of validation and test come from; null is `sampler`, or the policy itself where
-            that takes them from outside.
+        evaluation_sampler: Source of the self-edits of validation and test; null is `sampler`, or the policy itself
+            where that takes them from outside.
         inner_loop: How the temporary adapters are trained.
         grader: Scores one answer in [0, 1]: `calibrated`, `recall`, `contains`, `exact_match`, `f1`, `judge` (the
             policy itself), or a class of your own.
@@ -81,8 +75,11 @@ class SEALModule(FitModule):
         answerer: Who answers with the adapters; null is the policy itself.
         predict: What `seal predict` does: `edits` writes self-edits; `answers` also adapts to each of them, as
             `evaluation` says, and answers the queries of the data, which need no known answers.
-        seed: Of everything random in the run; `seed_everything` is not needed.
+        seed: Seed of everything random in the run; `seed_everything` is not needed.
     """
+
+    tuned: TunedPolicy | None = None
+    _compared = False  # whether the run was compared with the checkpoint that it resumes from
 
     def __init__(
         self,
@@ -109,15 +106,10 @@ class SEALModule(FitModule):
         if predict not in ("edits", "answers"):
             raise ConfigError(f"predict must be edits or answers, got {predict!r}: use one of them")
         self.answers_queries = predict == "answers"
-        self.source = source
-        self.tuning = tuning
+        self.source, self.tuning, self.m_step, self.seed = source, tuning, m_step, seed
+        check_count("max_answer_tokens", max_answer_tokens)
+        check_count("answer_batch", answer_batch)
         weighed = Reward(reward)
-        evaluation = measured_alike(evaluation, e_step, weighed)
-        self.m_step = m_step
-        self.seed = seed
-        for name, value in {"max_answer_tokens": max_answer_tokens, "answer_batch": answer_batch}.items():
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
         self.parts = EStep(
             task=task or Knowledge(),
             sampler=sampler or LocalSampler(),
@@ -128,33 +120,19 @@ class SEALModule(FitModule):
             max_answer_tokens=max_answer_tokens,
             answerer=answerer or LocalAnswerer(answer_batch),
         )
-        self.rubric = rubric or Rubric()
-        self.query_writer = query_writer or QueryWriter()
+        self.rubric, self.query_writer = rubric or Rubric(), query_writer or QueryWriter()
+        evaluation = measured_alike(evaluation, e_step, weighed)
         self.e_step = self.step_for(e_step)
         if evaluation_sampler is None:
-            evaluation_sampler = LocalSampler() if self.e_step.sampler.from_outside else self.e_step.sampler
+            evaluation_sampler = LocalSampler() if self.parts.sampler.from_outside else self.parts.sampler
         self.evaluation = replace(self.parts, plan=evaluation, sampler=evaluation_sampler)
-        parts = (self.e_step.sampler, self.e_step.answerer, evaluation_sampler)
-        if tuning.method == "full" and any(isinstance(part, ServerSampler | ServerAnswerer) for part in parts):
+        used = (self.parts.sampler, self.parts.answerer, evaluation_sampler)
+        if tuning.method == "full" and any(isinstance(part, ServerSampler | ServerAnswerer) for part in used):
             raise ConfigError("tuning.method must be lora where a server holds the base model, got full")
-        self.tuned: TunedPolicy | None = None
-        self.kept: list[EditOutcome] = []
-        self.batch_start = 0
-        self.optimizer_steps = 1
-        self.rounds_done = 0
-        self.e_step_metrics: dict[str, float] = {}
-        self.evaluated: list[Rollout] = []
-        self.limits: dict[str, Limit] = {}  # of the command's phases
-        self.phases = Phases(self)
-        self.m_step_truncated = 0
-        self._losses: list[torch.Tensor] = []  # of the optimizer step at hand, this rank's
-        self._gradient_norm: torch.Tensor | None = None  # of it, where it is known
+        self.kept, self.evaluated, self.e_step_metrics, self.limits = [], [], {}, {}
+        self.phases, self.divergence = Phases(self), Divergence(self)
+        self.record = Record({})
         self.strict_loading = False
-        self.base_fingerprint = ""
-        self.base_stamp: JsonObject = {}
-        self.record = Record({})  # what the fit depends on, once it has begun
-        self.record_saved = True  # or nothing is to be saved, as by other commands
-        self._compared = False  # with a checkpoint's
 
     def step_for(self, plan: Plan) -> EStep:
         """The E-step of a plan, with this module's parts."""
@@ -163,29 +141,23 @@ class SEALModule(FitModule):
     # -- the policy ------------------------------------------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
-        """None of its own; the first of Lightning's hooks, where another trainer is told before any work.
+        """No callbacks; this is the first of Lightning's hooks, where another trainer is refused before any work.
 
         Raises:
             ConfigError: It is not a `SEALTrainer`.
         """
-        self._check_trainer()
+        if not isinstance(self.trainer, FitTrainer):
+            kind = type(self.trainer)
+            raise ConfigError(
+                f"trainer: expected a seal_lightning.SEALTrainer, got {kind.__module__.partition('.')[0]}."
+                f"{kind.__qualname__}: SEAL's rounds need its loop, and it takes the same options"
+            )
         return []
 
-    def _check_trainer(self) -> None:
-        if not isinstance(getattr(self.trainer, "fit_loop", None), SEALFitLoop):
-            raise ConfigError(
-                f"trainer: expected a seal_lightning.SEALTrainer, got {_path(type(self.trainer))}: SEAL's rounds need "
-                "its loop, and it takes the same options"
-            )
-
     def setup(self, stage: str) -> None:
-        self._check_trainer()
         self._compared = False
         self.trainer.folder.share_refusal()
-        # before the model is loaded: a share that is less than a unit is refused
-        self.limits = {
-            phase: limit_of(self.trainer, phase, len(self.phases.units(phase))) for phase in PHASES_OF.get(stage, ())
-        }
+        self.limits = self.phases.limits(stage)  # before the model is loaded: less than a unit is refused
         self.configure_model()  # DeepSpeed's stage 3 would build it in pieces later, which not every model stands
 
     def configure_model(self) -> None:
@@ -214,7 +186,7 @@ class SEALModule(FitModule):
 
     # -- M-step ----------------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> Any:
+    def train_dataloader(self) -> DataLoader:
         loader = make_loader(
             self.policy.view,
             self.kept,
@@ -241,68 +213,23 @@ class SEALModule(FitModule):
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         loss = self.model(**batch, use_cache=False).loss  # mean over the edits' tokens
-        self._losses.append(loss.detach())
+        self.divergence.losses.append(loss.detach())
         if not self.trainer.barebones:  # which would warn, though it is not the user who logs
             self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=len(batch["input_ids"]))
         return loss * (0.0 if number is None else self.trainer.shares.scale)
 
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Remember the gradient's norm, unless a loss scaler looks at gradients itself and skips what overflows."""
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        self._gradient_norm = torch.nn.utils.get_total_norm(gradients) if gradients and not scaled else None
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self.divergence.note_gradient()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """One step; a policy that is not finite afterwards goes no further: nothing of it is saved.
-
-        Raises:
-            DivergedError: Of any rank's losses, gradient or weights; all ranks raise it.
-        """
+        """One step. Raises `DivergedError` where the policy is not finite afterwards: it goes no further."""
         super().optimizer_step(*args, **kwargs)
-        losses, self._losses = self._losses, []
-        norms = [] if self._gradient_norm is None else [self._gradient_norm]
-        weights = [getattr(value, "ds_tensor", value) for value in self.policy.trainable_state().values()]
-        parts = {"loss is": losses, "gradient is": norms, "weights are": weights}
-        self._stop_if(next((name for name, tensors in parts.items() if not all_finite(tensors)), ""))
+        self.divergence.check_step()
 
-    def _stop_if(self, what: str) -> None:
-        """Raises `DivergedError` on all ranks where any of them names what is not finite."""
-        number = self.trainer.processes.largest(DIVERGENCES.index(what))
-        if not number:
-            return
-        step = self.trainer.fit_loop.epoch_loop.batch_idx // self.trainer.accumulate_grad_batches + 1
-        raise DivergedError(
-            f"round {self.current_epoch + 1}, M-step: the policy's {DIVERGENCES[number]} not finite "
-            f"in optimizer step {step} of {self.optimizer_steps}, model.m_step.learning_rate="
-            f"{self.m_step.learning_rate:g}: nothing of it was saved, checkpoints and policy of {self._run_folder} are "
-            "those from before; start again in another folder with a lower learning rate, or a precision of more range"
-        )
-
-    @property
-    def _run_folder(self) -> str:
-        return str(self.trainer.default_root_dir)
-
-    @torch.no_grad()
     def check_policy(self) -> None:
-        """Whether the policy can still be asked, now that its M-step has changed it; a collective.
+        self.divergence.check_policy()
 
-        Finite weights may be so large that nothing finite comes of them. Weights that are spread over the ranks are
-        not looked at: to ask such a policy, all of it would have to be loaded again.
-
-        Raises:
-            DivergedError: Its logits for a kept edit are not finite.
-        """
-        if not self.kept or any(map(is_partitioned, self.policy.module.parameters())):
-            return
-        shortest = min(self.kept, key=lambda outcome: len(outcome.prompt) + len(outcome.text))
-        with policy_at_work(self.trainer, self) as policy:
-            limit = min(self.m_step.max_length, policy.window)
-            example = encode_example(policy, shortest.prompt, shortest.text, max_length=limit)
-            ids = torch.tensor([example.input_ids], device=policy.device)
-            finite = rows_finite(policy.model(input_ids=ids, use_cache=False).logits[0])
-        self._stop_if("" if bool(finite.all()) else "logits are")
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """After an optimizer step, stop where a signal asked any rank to; the round's end stops a moment later."""
         steps_done, rest = divmod(batch_idx + 1, self.trainer.accumulate_grad_batches)
         if rest or steps_done == self.optimizer_steps:
@@ -311,7 +238,7 @@ class SEALModule(FitModule):
             notify(self.trainer, self, "on_stop")
             raise Stopped(number)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
             trained, lr=self.m_step.learning_rate, weight_decay=self.m_step.weight_decay, betas=(0.9, 0.999)
@@ -402,13 +329,13 @@ class SEALModule(FitModule):
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: Checkpoint) -> None:
         trained = set(self.policy.trainable_state())
         state = checkpoint["state_dict"]
         if not all_finite(state.values()):  # whoever saves: a callback of the user's, too
             raise DivergedError(
-                f"the policy's weights are not finite: nothing was saved, the checkpoints of {self._run_folder} are "
-                "those from before"
+                "the policy's weights are not finite: nothing was saved, the checkpoints of "
+                f"{self.trainer.default_root_dir} are those from before"
             )
         checkpoint["state_dict"] = {
             name: value for name, value in state.items() if name.removeprefix("model.") in trained
@@ -426,10 +353,10 @@ class SEALModule(FitModule):
     def load_from_checkpoint(  # type: ignore[override]  # fewer options than Lightning's: hyper-parameters lie elsewhere
         cls,
         checkpoint_path: str | Path,
-        map_location: Any = None,
+        map_location: torch.device | str | int | None = None,
         *,
         trust_checkpoint: bool = False,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Self:
         """A module with the settings of a run and the policy of its checkpoint, ready to test, predict or generate.
 
@@ -446,22 +373,8 @@ class SEALModule(FitModule):
         """
         return restored(cls, checkpoint_path, map_location=map_location, trusted=trust_checkpoint, given=kwargs)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = checkpoint.get("seal")
-        if saved is None:
-            raise ModelError("the checkpoint was not written by seal fit; give one of a run's checkpoints/*.ckpt")
-        if saved["base"] != self.base_fingerprint:
-            raise ModelError(
-                f"the checkpoint belongs to another base model than model.source.name={self.source.name}; use the "
-                "config saved beside the run"
-            )
-        for number, weights in enumerate([*saved["merged"], checkpoint["state_dict"]], start=1):
-            check_finite(
-                weights,
-                f"the checkpoint, round {number}",
-                advice="give an earlier one, as checkpoints/best.ckpt, or start again in another folder with a lower "
-                "model.m_step.learning_rate",
-            )
+    def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
+        saved = saved_state(checkpoint, self)
         self.optimizer_steps, self.rounds_done = saved["optimizer_steps"], saved["rounds_done"]
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self.record = begin_run(self.trainer, self, checkpoint=saved.get("run", {}))
@@ -477,7 +390,3 @@ class SEALModule(FitModule):
     def _is_set_up(self) -> bool:
         """Whether a strategy holds the weights already when checkpoints are loaded, as DeepSpeed's do."""
         return self._trainer is not None and self._trainer.strategy.restore_checkpoint_after_setup
-
-
-def _path(kind: type) -> str:
-    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"

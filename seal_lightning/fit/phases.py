@@ -17,13 +17,16 @@ from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.predictions import AnsweringStep, Prediction, UnitRows, WritingStep, predict
 from seal_lightning.e_step.step import EStep
 from seal_lightning.fit.base import FitModule
-from seal_lightning.fit.limits import limit_of
+from seal_lightning.fit.limits import Limit, limit_of
 from seal_lightning.fit.units import UnitRunner
 from seal_lightning.models.layers import find_targets
 from seal_lightning.models.partitioned import is_partitioned
 from seal_lightning.records.journal import read_rollouts
 from seal_lightning.sampling import ServerAnswerer, ServerSampler
 from seal_lightning.types import Context, Rollout
+
+# The phases of Lightning's stages.
+PHASES_OF = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",), "predict": ("predict",)}
 
 
 class Phases:
@@ -56,6 +59,10 @@ class Phases:
         chosen = every[: limit_of(self.module.trainer, phase, len(every)).units]
         contexts = [context for unit in chosen for context in unit]
         return contexts if queries else [replace(context, queries=()) for context in contexts]
+
+    def limits(self, stage: str) -> dict[str, Limit]:
+        """How much is done of each phase of one of Lightning's stages."""
+        return {phase: limit_of(self.module.trainer, phase, len(self.units(phase))) for phase in PHASES_OF[stage]}
 
     # -- before it -------------------------------------------------------------------------------------------------
 

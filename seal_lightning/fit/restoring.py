@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -16,6 +16,7 @@ from seal_lightning.errors import ConfigError, ModelError, SealError
 from seal_lightning.fit.base import FitModule
 from seal_lightning.fit.checkpoint_file import fault_of
 from seal_lightning.grading.reward import writable
+from seal_lightning.models.finite import check_finite
 from seal_lightning.options.mistakes import explain, located, one_line
 from seal_lightning.options.parser import Parser, ParserError
 from seal_lightning.options.trust import wishes
@@ -23,6 +24,33 @@ from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.stamps.settings import NotPlain, class_path, plain
 from seal_lightning.text.masking import safe_to_save
 from seal_lightning.types import JsonObject
+
+Checkpoint: TypeAlias = dict[str, Any]  # what Lightning saves: tensors and plain values, of any depth
+
+
+def saved_state(checkpoint: Checkpoint, module: FitModule) -> dict[str, Any]:
+    """What SEAL has in a checkpoint, once it is known to fit the module's base model and to be finite.
+
+    Raises:
+        ModelError: It is another base model's, or of another program.
+        DivergedError: It is not finite.
+    """
+    saved = checkpoint.get("seal")
+    if saved is None:
+        raise ModelError("the checkpoint was not written by seal fit; give one of a run's checkpoints/*.ckpt")
+    if saved["base"] != module.base_fingerprint:
+        raise ModelError(
+            f"the checkpoint belongs to another base model than model.source.name={module.source.name}; use the config "
+            "saved beside the run"
+        )
+    for number, weights in enumerate([*saved["merged"], checkpoint["state_dict"]], start=1):
+        check_finite(
+            weights,
+            f"the checkpoint, round {number}",
+            advice="give an earlier one, such as checkpoints/best.ckpt, or start again in another folder with a lower "
+            "model.m_step.learning_rate",
+        )
+    return saved
 
 
 def written_arguments(module: FitModule) -> dict[str, Any]:
