@@ -159,7 +159,4 @@ def test_a_single_edit_needs_no_budget_for_a_race():
     model = SimpleNamespace(e_step=SimpleNamespace(plan=plan))
     found = _plan(SimpleNamespace(model=model, best_of=1))
     assert found == Plan(edits=1, repeats=2)
-    assert (
-        _plan(SimpleNamespace(model=model, best_of=3)).racing
-        == plan.racing
-    )
+    assert _plan(SimpleNamespace(model=model, best_of=3)).racing == plan.racing
