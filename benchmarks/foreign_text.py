@@ -298,10 +298,12 @@ READERS: Mapping[str, Read] = {
     "data.conversion, notebook": _of_file(_notebook, ".ipynb"),
     "data.rows, JSON": _of_file(rows.read_rows, ".json"),
     "data.rows, JSON Lines": _of_file(rows.read_rows, ".jsonl"),
-    "data.documents, text": _of_file(lambda path: documents.read_documents([str(path)]), ".txt"),
-    "data.documents, table": _of_file(lambda path: documents.read_documents([str(path)]), ".csv"),
-    "data.documents, rows": _of_file(lambda path: documents.read_documents([str(path)]), ".jsonl"),
-    "data.documents, stdin": lambda text: documents.read_documents(["-"], stdin=text.encode("utf-8", "replace")),
+    "data.documents, text": _of_file(lambda path: documents.read_sources([str(path)]).documents, ".txt"),
+    "data.documents, table": _of_file(lambda path: documents.read_sources([str(path)]).documents, ".csv"),
+    "data.documents, rows": _of_file(lambda path: documents.read_sources([str(path)]).documents, ".jsonl"),
+    "data.documents, stdin": lambda text: (
+        documents.read_sources(["-"], stdin=text.encode("utf-8", "replace")).documents
+    ),
     "data.documents.PAGE": documents.PAGE.match,
     "data.passage_pair": _of_file(passage_pair._passages, ".txt"),
     "data.columns, cells": _cell,

@@ -29,7 +29,7 @@ from typing import Any
 from mutation import changed, changed_json
 
 from seal_lightning.data.detect import read_contexts
-from seal_lightning.data.documents import read_documents
+from seal_lightning.data.documents import read_sources
 from seal_lightning.e_step.own_queries import QueryWriter
 from seal_lightning.endpoints.wire import Garbled, read_reply
 from seal_lightning.errors import SealError
@@ -327,7 +327,7 @@ def read_yaml(path: Path) -> None:
 
 
 def read_document(path: Path) -> None:
-    read_documents([str(path)])
+    read_sources([str(path)])
 
 
 def read_server_reply(path: Path) -> None:

@@ -24,45 +24,47 @@ HALVED = {
 # Where patterns and parsers of foreign text stand, and which readers of the table go through them. A module with a
 # pattern is in one of the two lists: a new one gets a row in benchmarks/foreign_text.py first.
 COVERED = """
-config_errors data/base data/dataset_sources data/documents data/formats data/markdown data/passage_pair data/separated
-data/splitting data/text_folder data/conversion escaping foreign grading/expectation grading/reading grading/scripts
-grading/stems grading/words questions tasks/arc/edit tasks/directives tasks/edit_kinds tasks/edit_parsers thoughts
+options/mistakes data/base data/dataset_sources data/documents data/formats data/markdown data/passage_pair
+data/separated data/splitting data/text_folder data/conversion text/escaping text/foreign
+grading/calibrated/expectation grading/calibrated/reading grading/scripts grading/stems grading/words
+e_step/own_queries tasks/arc/edit tasks/directives tasks/edit_kinds tasks/edit_parsers text/thoughts
 """.split()
 # Patterns that see no text of a model, server or document, or such a text cut to a length before.
 ELSEWHERE = {
-    "adapters/reading": "expressions of an adapter, of at most 300 characters and of a plain form",
-    "adapt/adapters": "names of adapters on the command line, documents' titles",
-    "chat": "the source of a chat template",
-    "checkpoints": "messages of libraries",
-    "continual/base": "labels from the configuration",
+    "models/lora_files": "expressions of an adapter, of at most 300 characters and of a plain form",
+    "commands/adapt/adapters": "names of adapters on the command line, documents' titles",
+    "models/chat": "the source of a chat template",
+    "models/checkpoints": "messages of libraries",
+    "commands/continual/base": "labels from the configuration",
     "data/dataset_cards": "the card of a data set on the hub",
-    "encoding": "built from the control tokens of a tokenizer, each of a known length",
+    "models/encoding": "built from the control tokens of a tokenizer, each of a known length",
     "endpoints/batch": "ids of a server, of at most 200 characters",
     "endpoints/failures": "replies with an error, cut before",
     "endpoints/keys": "keys and addresses from the configuration",
     "endpoints/options": "addresses from the configuration",
-    "isolation/probing": "names in a model's configuration",
+    "inner_loop/isolation/probing": "names in a model's configuration",
     "lab/lines": "lines of the lab's own world",
     "lab/tokenizer": "lines of the lab's own world",
-    "masking": "tested with the redaction",
-    "memory": "messages of libraries",
-    "recorded": "names of files",
-    "redaction": "tested with the redaction",
-    "report": "the last line of a report's file",
+    "text/masking": "tested with the redaction",
+    "models/memory": "messages of libraries",
+    "records/entries": "names of files",
+    "text/redaction": "tested with the redaction",
+    "commands/report": "the last line of a report's file",
     "report/settings": "names of classes",
     "report/read": "names of journals",
     "sampling/server": "refusals of our own messages",
-    "run_folders": "names of folders, and the number behind one",
-    "saving": "messages of libraries, names of folders",
-    "standalone": "names of options, in messages of the parser",
-    "streams": "the whole of what tqdm prints between two bars, one character class after another",
-    "sweep/grid": "what the command line sweeps, and the names of runs",
-    "template_limits": "templates of at most 200,000 characters, one class of at most 20 characters",
-    "trust": "values of a run's configuration, one character class",
+    "commands/run_folders": "names of folders, and the number behind one",
+    "files/bounded": "JSON of any length, one character class after another",
+    "files/saving": "messages of libraries, names of folders",
+    "commands/standalone": "names of options, in messages of the parser",
+    "processes/streams": "the whole of what tqdm prints between two bars, one character class after another",
+    "commands/sweep/grid": "what the command line sweeps, and the names of runs",
+    "models/template_limits": "templates of at most 200,000 characters, one class of at most 20 characters",
+    "options/trust": "values of a run's configuration, one character class",
     "trackers/mlflow_tracker": "names of options",
     "trackers/wandb_tracker": "names of ours",
-    "model_class": "the name of a class in the user's own configuration, of a bounded form",
-    "working_folder": "names of classes in the user's own configuration, of a bounded form",
+    "commands/model_class": "the name of a class in the user's own configuration, of a bounded form",
+    "options/working_folder": "names of classes in the user's own configuration, of a bounded form",
 }
 
 

@@ -108,7 +108,7 @@ def test_pipes_and_huge_texts_in_a_model_are_not_read(folder, name):
         load_model(ModelSource(str(folder)))
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    with pytest.raises(ModelError, match=rf"{name}: expected a file, got a pipe or a device"):
+    with pytest.raises(ModelError, match=rf"{name}: expected a file, got a pipe: move it away"):
         load_model(ModelSource(str(folder)))
 
 

@@ -1,6 +1,6 @@
 """Data: the readers of context files, and the data module that hands their contexts out in units."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from seal_lightning.data.arc import ArcFiles, ArcKit
 from seal_lightning.data.base import Reader
@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """The data module brings Lightning, which takes seconds: only for those who ask for it."""
+def __getattr__(name: str) -> object:
+    """The data module imports Lightning, which takes seconds, so it is loaded only when asked for."""
     if name == "SEALDataModule":
         from seal_lightning.data.datamodule import SEALDataModule
 

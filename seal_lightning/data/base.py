@@ -1,7 +1,7 @@
-"""What a reader is, and what every reader does last: ids, and rows with the same text united.
+"""What a reader is, and the last step of every reader: ids, and rows with the same text united.
 
-A reader turns files into contexts and says in one line (`DataError`) what is wrong with a file. One of your own
-subclasses `Reader` and is named in YAML by `class_path`.
+A reader turns files into contexts and says in one line (`DataError`) what is wrong with a file. Your own subclasses
+`Reader` and is named in YAML by `class_path`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from hashlib import blake2b
-from typing import Any
+from pathlib import Path
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.files.rows import Row
@@ -34,12 +35,12 @@ class Reader(Remembers, ABC):
 
     @property
     def source(self) -> str:
-        """What error messages call the data: the reader's path where it has one, else its class."""
+        """The name of the data in error messages: the reader's path if it has one, else its class."""
         return str(getattr(self, "path", type(self).__name__))
 
     @abstractmethod
     def read(self) -> list[Context]:
-        """Read all contexts, in the order of the data, each with an id of its own.
+        """Read all contexts in the order of the data, each with a unique id.
 
         Raises:
             DataError: A file or one of its rows cannot be used.
@@ -47,37 +48,54 @@ class Reader(Remembers, ABC):
 
 
 def check_path(name: str, value: object) -> str:
-    """The path, if it is a text with something in it."""
+    """The path, if it is a text that is not blank."""
     if not isinstance(value, str) or not value.strip():
         raise ConfigError(f"{name} must be a path, got {value!r}: name a file")
     return value
 
 
-def check_texts(name: str, value: Any) -> None:
-    """Raises `ConfigError` unless the value is a list of texts with something in them."""
-    listed = isinstance(value, Sequence) and not isinstance(value, str)
-    if not listed or not all(isinstance(item, str) and item.strip() for item in value):
+def check_texts(name: str, value: object) -> None:
+    """Raises `ConfigError` unless the value is a list of texts that are not blank."""
+    listed = value if isinstance(value, Sequence) and not isinstance(value, str) else (None,)
+    if not all(isinstance(item, str) and item.strip() for item in listed):
         raise ConfigError(f"{name} must be a list of texts, got {str(value)[:60]!r}: write each in quotes")
 
 
+def did_you_mean(word: str, known: Iterable[str], *, otherwise: str) -> str:
+    """Advice that names the known word that is meant, or other advice if none is close."""
+    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else otherwise
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, for a message."""
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def is_hidden(file: Path, folder: Path) -> bool:
+    """Whether a file, or a folder above it, is hidden within `folder`."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
 def scorable(contexts: Sequence[Context]) -> list[Context]:
-    """The contexts without the queries that have no golds; how many those are is said."""
+    """The contexts without the queries that have no golds; the log says how many were left out."""
     kept = [replace(context, queries=tuple(q for q in context.queries if q.golds)) for context in contexts]
     asked, left = (sum(len(context.queries) for context in some) for some in (contexts, kept))
     if asked > left:
-        log.warning("left out %d of %d queries, to which the data has no answer", asked - left, asked)
+        log.warning("left out %d of %d queries, for which the data has no answer", asked - left, asked)
     return kept
 
 
 def context_id(title: str, passage: str, *, digest_size: int = 4) -> str:
-    """The id of a context that was given none: its title in a short readable form, and a digest of all its text."""
+    """An id for a context without one: its title in a short readable form, and a digest of all its text."""
     slug = re.sub(r"[\W_]+", "-", title.lower()).strip("-")[:40].rstrip("-") or "context"
     text = f"{title}\0{passage}"
     return f"{slug}-{blake2b(text.encode(), digest_size=digest_size).hexdigest()}"
 
 
 def unite(read: Iterable[tuple[Row, Context]]) -> list[Context]:
-    """Contexts with an id each; rows with the same title and passage become one, under the first one's id."""
+    """Contexts, each with an id; rows with the same title and passage become one, under the first one's id."""
     contexts: dict[tuple[str, str], Context] = {}
     owner: dict[str, tuple[tuple[str, str], Row]] = {}
     repeated = 0
@@ -88,9 +106,7 @@ def unite(read: Iterable[tuple[Row, Context]]) -> list[Context]:
             name = context_id(*key, digest_size=16)
         known, first = owner.setdefault(name, (key, row))
         if known != key:
-            raise row.error(
-                "id", expected="an id of its own", got=f"{name!r} of {first.place} again", advice="rename one"
-            )
+            raise row.error("id", expected="a unique id", got=f"{name!r} of {first.place} again", advice="rename one")
         repeated += key in contexts
         contexts[key] = _united(contexts[key], context) if key in contexts else replace(context, id=name)
     if repeated:
@@ -99,7 +115,7 @@ def unite(read: Iterable[tuple[Row, Context]]) -> list[Context]:
 
 
 def _united(first: Context, second: Context) -> Context:
-    """The first context with the second one's queries and edits that it does not have yet."""
+    """The first context, with those queries and edits of the second that it does not have yet."""
     return replace(
         first,
         queries=tuple(dict.fromkeys(first.queries + second.queries)),

@@ -1,4 +1,4 @@
-"""From the columns of a data set to contexts: which column holds what, and what is read of a cell.
+"""From the columns of a data set to contexts: which column holds what, and how a cell is read.
 
 A column is named as it is, with dots into nested ones (`answers.text`); in a list a dot leads into each of its items. A
 row has one passage and one question, or a list of questions with a list of answers beside it. Rows without a passage, a
@@ -11,19 +11,18 @@ import ast
 import io
 import tokenize
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any
 
+from seal_lightning.data.base import did_you_mean, some
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.rows import Row, describe
 from seal_lightning.types import Context, Query
 
 PASSAGES, QUESTIONS, ANSWERS = ("passage", "context"), ("question",), ("answers", "answer")
-OPTIONS = ("choices", "options", "endings")  # what data sets call the texts to choose from
+OPTIONS = ("choices", "options", "endings")  # names of columns with the texts to choose from
 LETTERS = "ABCDEFGHIJ"
 
 
@@ -45,13 +44,12 @@ class Columns:
         """The columns of an option.
 
         Raises:
-            ConfigError: It names parts that there are not, no passage, or parts without the one they belong to.
+            ConfigError: The option names an unknown part, no passage, or a part without the one it belongs to.
         """
         parts = [part.name for part in fields(Columns)]
         for part, column in given.items():
             if part not in parts:
-                near = get_close_matches(str(part), parts, n=1, cutoff=0.5)
-                advice = f"did you mean {near[0]}?" if near else "use some of them"
+                advice = did_you_mean(str(part), parts, otherwise="use some of them")
                 raise ConfigError(f"columns must name {', '.join(parts)}, got {part!r}: {advice}")
             if not isinstance(column, str) or not column.strip():
                 raise ConfigError(f"columns.{part} must be the name of a column, got {column!r}: or leave it out")
@@ -64,26 +62,21 @@ class Columns:
 
     @staticmethod
     def guessed(names: Sequence[str]) -> Columns | None:
-        """Columns by the names that most data sets use; None where there is no passage with a question."""
+        """Columns by the names that most data sets use; None if passage, question or answers are missing."""
         by_name = {name.casefold(): name for name in reversed(names)}
-
-        def first(wanted: Sequence[str]) -> str | None:
-            return next((by_name[name] for name in wanted if name in by_name), None)
-
-        passage, question, answers = first(PASSAGES), first(QUESTIONS), first(ANSWERS)
-        if passage is None or question is None or answers is None:
-            return None
-        return Columns(passage, title=first(("title",)), question=question, answers=answers)
+        wanted = (PASSAGES, ("title",), QUESTIONS, ANSWERS)
+        passage, title, *asked = (next((by_name[name] for name in known if name in by_name), None) for known in wanted)
+        return None if passage is None or None in asked else Columns(passage, title, *asked)
 
     def named(self) -> dict[str, str]:
         """The columns that are set, by part."""
         return {part.name: column for part in fields(self) if (column := getattr(self, part.name)) is not None}
 
     def check(self, names: Sequence[str], rows: Sequence[Row], *, source: str) -> None:
-        """Whether the columns are there, by the first rows.
+        """Check by the first rows that the columns are there.
 
         Raises:
-            DataError: Names the columns that are there.
+            DataError: One is missing; the message lists those that are there.
         """
         for part, column in self.named().items():
             if column not in names and not any(_has(row.values, column) for row in rows):
@@ -96,8 +89,8 @@ class Columns:
 
 
 @dataclass
-class Reading:
-    """Rows on their way to contexts; `skipped` counts what was left out, by reason."""
+class RowReader:
+    """Turns rows into contexts; `skipped` counts what was left out, by reason."""
 
     columns: Columns
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -106,7 +99,7 @@ class Reading:
     numbers: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
 
-    def contexts(self, rows: Iterator[Row]) -> Iterator[tuple[Row, Context]]:
+    def contexts(self, rows: Iterable[Row]) -> Iterator[tuple[Row, Context]]:
         """The context of each row that has what it needs."""
         for row in rows:
             self.rows += 1
@@ -152,7 +145,7 @@ class Reading:
             else:
                 self._skip(row, self.columns.answers, "questions without an answer")
 
-    def _beside(self, row: Row, column: str | None, questions: object, count: int) -> list[Any]:
+    def _beside(self, row: Row, column: str | None, questions: object, count: int) -> list[object]:
         """One cell for each of a row's questions."""
         value = None if column is None else unpacked(row, column, reach(row.values, column))
         if column is None or not isinstance(questions, list):
@@ -168,26 +161,23 @@ class Reading:
         return value
 
     def _golds(self, row: Row, value: object) -> list[str | int | float]:
-        """The accepted answers in a cell: one, a list, or an object with them in `text`; none where it is empty."""
+        """The accepted answers in a cell: one, a list, or an object with them in `text`; none if it is empty."""
         column = self.columns.answers or ""
         value = unpacked(row, column, value)
         if isinstance(value, Mapping):
             if "text" not in value:
-                advice = f"name one of them, such as {column}.{next(iter(value), 'text')}"
-                raise row.error(column, expected="text", got=f"an object with {', '.join(value)}", advice=advice)
+                raise _not_text(row, column, value)
             value = value["text"]
-        listed = value if isinstance(value, list) else [value]
-        found: list[str | int | float] = []
-        for item in listed:
-            item = item["text"] if isinstance(item, Mapping) and "text" in item else item
-            if isinstance(item, bool) or not isinstance(item, str | int | float | None):
-                advice = "write it in words" if isinstance(item, bool) else "name a column of texts"
-                raise row.error(column, expected="text", got=describe(item), advice=advice)
-            if isinstance(item, int) and column in self.classes and 0 <= item < len(self.classes[column]):
-                item = self.classes[column][item]
-            if not _is_missing(item):
-                found.append(item)  # pyright: ignore[reportArgumentType]
-        return found
+        golds = [self._gold(row, column, item) for item in (value if isinstance(value, list) else [value])]
+        return [gold for gold in golds if gold is not None and not _is_missing(gold)]
+
+    def _gold(self, row: Row, column: str, item: object) -> str | int | float | None:
+        item = item["text"] if isinstance(item, Mapping) and "text" in item else item
+        if isinstance(item, bool) or not isinstance(item, str | int | float | None):
+            advice = "write it in words" if isinstance(item, bool) else "name a column of texts"
+            raise row.error(column, expected="text", got=describe(item), advice=advice)
+        names = self.classes.get(column, ())
+        return names[item] if isinstance(item, int) and 0 <= item < len(names) else item
 
     # -- cells -------------------------------------------------------------------------------------------------------
 
@@ -208,7 +198,7 @@ class Reading:
         if isinstance(value, int | float) and not isinstance(value, bool):
             self.numbers += 1
             return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-        return Row(row.file, row.place, {column: value}).text(column, may_be_blank=True)
+        return _checked(row, column, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +222,7 @@ class _Options:
         return _Options(texts, [str(label) for label in labels])
 
     def asked(self, question: str) -> str:
-        """The question with the choices behind it."""
+        """The question, followed by the choices."""
         return " ".join([question.strip(), *(f"({a}) {b}" for a, b in zip(self.labels, self.texts, strict=False))])
 
     def chosen(self, row: Row, answer: str | int | float) -> str:
@@ -250,8 +240,8 @@ class _Options:
 # -- cells -----------------------------------------------------------------------------------------------------------
 
 
-def reach(value: Any, column: str) -> Any:
-    """What stands in a column; None where nothing does. In a list, what stands there in each item."""
+def reach(value: object, column: str) -> object:
+    """The content of a column, None if it has none; of a list, the content in each item."""
     if isinstance(value, list):
         return [reach(item, column) for item in value]
     if not isinstance(value, Mapping):
@@ -262,8 +252,8 @@ def reach(value: Any, column: str) -> Any:
     return reach(value[head], rest) if dot and head in value else None
 
 
-def _has(value: Any, column: str) -> bool:
-    """Whether there is such a column, with or without something in it."""
+def _has(value: object, column: str) -> bool:
+    """Whether there is such a column, empty or not."""
     if isinstance(value, list):
         return any(_has(item, column) for item in value)
     if not isinstance(value, Mapping):
@@ -273,17 +263,16 @@ def _has(value: Any, column: str) -> bool:
 
 
 def _no_column(part: str, column: str, names: Sequence[str], rows: Sequence[Row], source: str) -> DataError:
-    """The error that lists what there is at the place where a column's name goes wrong."""
+    """The error for a column that is missing, which lists those that are there."""
     nested = [name for row in rows[:1] for name in _paths(row.values)]
     known = list(dict.fromkeys([*names, *nested]))
-    near = get_close_matches(column, known, n=1, cutoff=0.4)
-    listed = ", ".join(known[:16]) + ("…" if len(known) > 16 else "")
-    advice = f"did you mean {near[0]}?" if near else f"set columns.{part} to one of them"
-    return DataError(f"{source}: expected a column {column!r} (columns.{part}), got {listed or 'no columns'}: {advice}")
+    advice = did_you_mean(column, known, otherwise=f"set columns.{part} to one of them")
+    listed = some(known, 16) or "no columns"
+    return DataError(f"{source}: expected a column {column!r} (columns.{part}), got {listed}: {advice}")
 
 
-def _paths(value: Any, before: str = "") -> Iterator[str]:
-    """The names of nested columns with their dots."""
+def _paths(value: object, before: str = "") -> Iterator[str]:
+    """The names of nested columns, with dots."""
     if isinstance(value, list) and value:
         yield from _paths(value[0], before)
     elif isinstance(value, Mapping):
@@ -300,18 +289,22 @@ def _passage(row: Row, column: str) -> str:
     """A text, or paragraphs: a list of texts, or of lists of sentences."""
     value = reach(row.values, column)
     if isinstance(value, list):
-        parts = [_sentences(row, column, part) if isinstance(part, list) else part for part in value]
-        return "\n\n".join(_checked(row, column, part) for part in parts if not _is_missing(part))
+        parts = [
+            " ".join(" ".join(_texts(row, column, part)).split()) if isinstance(part, list) else part for part in value
+        ]
+        return "\n\n".join(_texts(row, column, parts))
     if isinstance(value, Mapping):
-        advice = f"name one of them, such as {column}.{next(iter(value), 'text')}"
-        raise row.error(column, expected="text", got=f"an object with {', '.join(value)}", advice=advice)
+        raise _not_text(row, column, value)
     return "" if _is_missing(value) else _checked(row, column, value)
 
 
-def _sentences(row: Row, column: str, parts: Sequence[Any]) -> str:
-    """Sentences as one paragraph, with spaces between them where they bring none."""
-    texts = [_checked(row, column, part) for part in parts if not _is_missing(part)]
-    return " ".join(" ".join(texts).split()) if texts else ""
+def _not_text(row: Row, column: str, value: Mapping[str, object]) -> DataError:
+    advice = f"name one of them, such as {column}.{next(iter(value), 'text')}"
+    return row.error(column, expected="text", got=f"an object with {', '.join(value)}", advice=advice)
+
+
+def _texts(row: Row, column: str, parts: Sequence[object]) -> list[str]:
+    return [_checked(row, column, part) for part in parts if not _is_missing(part)]
 
 
 def _checked(row: Row, column: str, value: object) -> str:
@@ -319,17 +312,17 @@ def _checked(row: Row, column: str, value: object) -> str:
 
 
 def unpacked(row: Row, column: str, value: object) -> object:
-    """A list of texts or of objects that was written into a cell as text, as JSON or as Python prints it."""
+    """The list of texts or objects that a cell holds as text, in JSON or as Python prints it; else the value."""
     if not isinstance(value, str) or value.strip()[:1] + value.strip()[-1:] not in ("[]", "{}"):
         return value
     for read in (parse_json, _of_python):
         try:
-            found = read(value.strip())
+            content = read(value.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        listed = found if isinstance(found, list) else [found]
+        listed = content if isinstance(content, list) else [content]
         if listed and all(isinstance(item, str | list | dict) for item in listed):
-            return found
+            return content
     if "array(" in value or value.strip().startswith(("['", '["', "{'", '{"')):
         advice = "save the data as Parquet or JSON Lines, which keep lists"
         raise row.error(column, expected="text or a list", got=describe(value), advice=advice)
@@ -337,16 +330,16 @@ def unpacked(row: Row, column: str, value: object) -> object:
 
 
 def _of_python(text: str) -> object:
-    """What Python has printed; a `ValueError` for ['a' 'b'], as NumPy prints lists, which would be read as 'ab'."""
-    found = ast.literal_eval(text)
+    """The value that Python printed; a `ValueError` for ['a' 'b'], NumPy's form, which would be read as 'ab'."""
+    value = ast.literal_eval(text)
     kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type != tokenize.NL]
     if (tokenize.STRING, tokenize.STRING) in pairwise(kinds):
         raise ValueError("expected commas between texts")
-    return found
+    return value
 
 
 def _options_beside(columns: Columns, names: Sequence[str], rows: Sequence[Row]) -> str | None:
-    """The column of choices that labels or numbers as answers belong to, where it is not named."""
+    """The unnamed column of choices that answers refer to by labels or numbers, if there is one."""
     beside = next((name for name in names if name.casefold() in OPTIONS and name not in columns.named().values()), None)
     values = [reach(row.values, columns.answers or "") for row in rows]
     flat = [item for value in values for item in (value if isinstance(value, list) else [value]) if item is not None]

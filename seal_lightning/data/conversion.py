@@ -1,14 +1,13 @@
-"""Documents that are no plain text: HTML, PDF, Word, EPUB, notebooks and tables, as Markdown or text.
+"""Documents that are not plain text: HTML, PDF, Word, EPUB, notebooks and tables, as Markdown or text.
 
-HTML, Word and EPUB become Markdown, a PDF the text of its pages. Pictures (not their descriptions), scripts, styles,
-comments and what a notebook printed are left out. The libraries come with the extra `documents`; notebooks and tables
-need none.
+HTML, Word and EPUB become Markdown, a PDF the text of its pages. Pictures (but not their descriptions), scripts,
+styles, comments and the output of notebooks are left out. The libraries come with the extra `documents`; notebooks and
+tables need none.
 """
 
 from __future__ import annotations
 
 import codecs
-import csv
 import importlib
 import io
 import logging
@@ -18,16 +17,19 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from seal_lightning.data.markdown import read_markdown
-from seal_lightning.data.separated import named, separator_of, within
+from seal_lightning.data.separated import named, table_lines, within
 from seal_lightning.errors import DataError
 from seal_lightning.files.bounded import check_archive, parse_json, read_bytes
 from seal_lightning.files.extras import install
 from seal_lightning.files.rows import BEGINNING, read_text
+
+if TYPE_CHECKING:
+    from bs4 import BeautifulSoup
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class MissingExtra(DataError):
 
 
 def convert(file: Path, kind: str) -> tuple[str, str]:
-    """Title ("" where the document has none) and text of a file of this kind.
+    """Title ("" if the document has none) and text of a file of this kind.
 
     Raises:
         MissingExtra: The library that reads it is missing.
@@ -88,7 +90,7 @@ def _html(data: bytes, file: Path) -> tuple[str, str]:
     return title or heading, text
 
 
-def _soup(html: bytes | str) -> Any:
+def _soup(html: bytes | str) -> BeautifulSoup:
     bs4, _ = importlib.import_module("bs4"), importlib.import_module("lxml")
     with warnings.catch_warnings():  # about XHTML, and about pages so short that they could be the name of a file
         warnings.simplefilter("ignore", bs4.XMLParsedAsHTMLWarning)
@@ -96,25 +98,25 @@ def _soup(html: bytes | str) -> Any:
         return bs4.BeautifulSoup(html, "lxml")
 
 
-def _markdown(soup: Any) -> str:
+def _markdown(soup: BeautifulSoup) -> str:
     markdownify, bs4 = importlib.import_module("markdownify"), importlib.import_module("bs4")
     for declaration in soup(string=lambda text: isinstance(text, bs4.element.PreformattedString)):
         declaration.extract()  # <?xml ...?>, <!doctype ...> and comments
     for tag in soup(UNSEEN):
         tag.decompose()
-    for text in soup(string=BLANKS.search):  # markdownify makes one of them, in time with the square of their number
+    for text in soup(string=BLANKS):  # markdownify joins them, in time with the square of their number
         if text.find_parent("pre") is None:
             text.replace_with(BLANKS.sub(_one_blank, text))
     for picture in soup("img"):
         picture.replace_with(str(picture.get("alt", "")))
-    for link in soup("a"):  # what leads within the page or the site leads nowhere from here
+    for link in soup("a"):  # links within the page or the site lead nowhere from here
         if not str(link.get("href", "")).startswith(("http://", "https://")):
             link.unwrap()
     plain = {"escape_asterisks": False, "escape_underscores": False, "escape_misc": False}
 
     class Converter(markdownify.MarkdownConverter):
-        def convert_pre(self, el: Any, text: str, parent_tags: Any) -> str:
-            """Without the blank lines around code, which markdownify would look for from every blank in it."""
+        def convert_pre(self, el: object, text: str, parent_tags: object) -> str:
+            """Leaves out the blank lines around code, which markdownify would search for from every blank in it."""
             begins = len(text) - len(text.lstrip(" \n"))
             text = text[text.rfind("\n", 0, begins) + 1 :].rstrip(" \n")
             return super().convert_pre(el, text, parent_tags)
@@ -185,7 +187,7 @@ def _notebook(data: bytes, file: Path) -> tuple[str, str]:
     return read_markdown("\n\n".join(filter(None, cells)))
 
 
-def _cell(cell: Mapping[str, Any], language: str) -> str:
+def _cell(cell: Mapping[str, str | list[str]], language: str) -> str:
     source = cell["source"]
     text = (source if isinstance(source, str) else "".join(source)).strip("\n")
     if cell["cell_type"] != "code" or not text:
@@ -195,15 +197,13 @@ def _cell(cell: Mapping[str, Any], language: str) -> str:
 
 
 def _table(text: str, file: Path) -> str:
-    """A row a line, each value under its column's name, so that a row says everything wherever a passage begins.
+    """One row per line, each value after its column's name, so that a row is complete wherever a passage begins.
 
-    What is no table (other numbers of values than of names, no names) stays as it is written.
+    A text that is not a table (no names, or rows with more or fewer values than names) stays as it is.
     """
-    separator, before = separator_of(text, file.name)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        first, *lines = [cells for cells in reader if any(map(str.strip, cells))][before:]
-    except (csv.Error, ValueError):
+        first, *lines = [line.cells for line in table_lines(text, file.name) if any(map(str.strip, line.cells))]
+    except ValueError:
         return text
     names = named(first)
     rows = [within(cells, len(names)) for cells in lines]

@@ -1,7 +1,7 @@
 """The data module: contexts of each split, handed out in units.
 
-A unit is a tuple of contexts that are adapted to together, and what the journal keeps; a loader gives its number. There
-is no loader for training: a round of SEAL makes its own training data from `train_contexts`.
+A unit is a tuple of contexts that are adapted to together, and what the journal keeps; a loader gives its number. No
+loader serves training: a round of SEAL makes its own training data from `train_contexts`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NEEDED: dict[str | None, tuple[Split, ...]] = {
     "predict": ("predict",),
     None: (),
 }
-# What is read too where it is set: fit validates after rounds, and looks for training contexts in the test data.
+# Also read if it is set: fit validates after rounds, and looks for training contexts in the test data.
 ALSO_READ: dict[str | None, tuple[Split, ...]] = {
     "fit": ("validation", "test"),
     None: ("train", "validation", "test", "predict"),
@@ -145,7 +145,7 @@ class SEALDataModule(LightningDataModule, Remembers):
 
     def _contexts(self, split: Split) -> list[Context]:
         reader = _reader(split, self.sources[split])
-        contexts = list(reader.read())  # a copy, of what is maybe a user's own list
+        contexts = list(reader.read())  # a copy: it may be the user's own list
         name = f"data.{split}={reader.source}"
         if not contexts:
             raise DataError(f"{name}: expected at least one context, got none: check the data")
@@ -156,7 +156,7 @@ class SEALDataModule(LightningDataModule, Remembers):
         return contexts[: self.limits[split]]
 
     def _needs_queries(self, split: Split) -> bool:
-        """Training contexts need none where the module has a model write them, or marks edits by a rubric."""
+        """Training contexts need none if the module has a model write them, or marks edits by a rubric."""
         module = getattr(self.trainer, "lightning_module", None)
         if split == "predict":
             return getattr(module, "answers_queries", False)
@@ -168,12 +168,12 @@ class SEALDataModule(LightningDataModule, Remembers):
         shared = [context for context in held_out if _text(context) in trained]
         if shared:
             raise DataError(
-                f"data.{split} must hold other contexts than data.train, got {len(shared)} of {len(held_out)} that are"
-                f" in both (first: {shared[0].title!r}): remove them, or set data.allow_overlap to true"
+                f"data.{split} must not share contexts with data.train, but {len(shared)} of {len(held_out)} are in "
+                f"both (first: {shared[0].title!r}): remove them, or set data.allow_overlap to true"
             )
 
     def _loader(self, contexts: Sequence[Context]) -> DataLoader[int]:
-        """Batches are the numbers of units: precision plugins and samplers can do nothing to a number."""
+        """Batches are the numbers of units: precision plugins and samplers cannot alter a number."""
         count = len(units(contexts, self.contexts_per_unit))
         return DataLoader(range(count), batch_size=1, collate_fn=_only, num_workers=0)  # type: ignore[arg-type]
 
@@ -205,5 +205,5 @@ def _check_queries(contexts: Sequence[Context], *, name: str, golds: bool) -> No
 
 
 def _text(context: Context) -> tuple[str, str]:
-    """Title and passage without differences in white space, which hide no leak."""
+    """Title and passage with white space normalised, so that it cannot hide a leak."""
     return " ".join(context.title.split()), " ".join(context.passage.split())

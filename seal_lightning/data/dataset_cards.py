@@ -1,7 +1,7 @@
-"""What a folder with a data set says about where its files are, kept to that folder before the library follows it.
+"""The places that a folder with a data set names for its files are confined to that folder.
 
 The library `datasets` reads the card (`README.md`) and `.huggingface.yaml` of a folder, and opens whatever they name,
-also on other hosts.
+even on other hosts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import yaml
 
@@ -23,7 +22,7 @@ _HEAD = re.compile(r"\s*---[ \t]*\n(.*?)\n---[ \t]*(\n|$)", re.DOTALL)  # of a c
 
 
 def check_cards(folder: Path) -> None:
-    """Raises `DataError` where a card of the folder is no YAML within bounds, or names files elsewhere."""
+    """Raises `DataError` if a card of the folder is not YAML within bounds, or names files elsewhere."""
     for name in CARDS:
         if (folder / name).is_file():
             path = contained(folder, name)
@@ -36,16 +35,16 @@ def check_cards(folder: Path) -> None:
 
 
 def check_within(folder: Path, files: Iterable[str | Path]) -> None:
-    """Raises `DataError` where a file that a data set consists of lies, or leads, outside its folder."""
+    """Raises `DataError` if a file of a data set lies, or leads, outside its folder."""
     for file in files:
         contained(folder, file)
 
 
-def _head(path: Path) -> Any:
+def _head(path: Path) -> object:
     text = path.read_text(encoding="utf-8", errors="replace").lstrip("\ufeff")
     if path.suffix == ".md":
-        found = _HEAD.match(text)
-        text = found[1] if found else ""
+        head = _HEAD.match(text)
+        text = head[1] if head else ""
     try:
         return load_yaml(text)
     except yaml.YAMLError as error:
@@ -53,7 +52,7 @@ def _head(path: Path) -> Any:
         raise DataError(f"{path}: expected YAML about a data set, got {reason}: repair it, or move it away") from error
 
 
-def _places(value: Any, *, named: bool = False) -> Iterator[str]:
+def _places(value: object, *, named: bool = False) -> Iterator[str]:
     """Every text at or below a key that names files."""
     if isinstance(value, dict):
         for key, inner in value.items():

@@ -6,14 +6,14 @@ source (`dataset_sources.py`) -> rows -> columns (`columns.py`) -> contexts, row
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Literal
 
 from seal_lightning.data import jsonl, seal_json
-from seal_lightning.data.base import Reader, check_path, unite
-from seal_lightning.data.columns import Columns, Reading, unpacked
-from seal_lightning.data.dataset_sources import Source, Table
+from seal_lightning.data.base import Reader, check_path, some, unite
+from seal_lightning.data.columns import Columns, RowReader, unpacked
+from seal_lightning.data.dataset_sources import DatasetSource, DatasetTable
 from seal_lightning.errors import ConfigError, DataError, check_count
 from seal_lightning.files.rows import Row
 from seal_lightning.types import Context
@@ -46,13 +46,13 @@ class DatasetRows(Reader):
     Args:
         path: A name on the hub such as rajpurkar/squad, a file, a folder of files (also with sub-folders, as the hub
             has them), or a folder of `save_to_disk`. A data set that needs code of its own to be loaded is refused.
-        columns: The column of each part; null goes by the names: our own form, that of SEAL, or passage (context),
+        columns: The column of each part; null recognises the names of our own form, of SEAL's, or passage (context),
             question and answers (answer).
         split: Which split; null takes the only one. A single file is read as a whole.
-        name: Of the configuration, where a data set has several.
+        name: Name of the configuration, if a data set has several.
         revision: Branch, tag or commit of a data set on the hub.
-        data_files: Only these files of a folder or of a data set on the hub: a pattern or a list.
-        streaming: Read a data set of the hub row by row, without a download of all of it.
+        data_files: Read only these files of a folder or of a data set on the hub: a pattern or a list.
+        streaming: Read a data set on the hub row by row, without downloading all of it.
         limit: Read the first rows only, at most this many; null reads all.
         missing: skip leaves out rows without a passage, question or answer, and says how many; error stops at one.
     """
@@ -80,47 +80,46 @@ class DatasetRows(Reader):
         if missing not in ("skip", "error"):
             raise ConfigError(f"missing must be skip or error, got {missing!r}: use skip")
         self.missing = missing
-        self._where = Source(path, name, split, revision, data_files, streaming, limit)
+        self._where = DatasetSource(path, name, split, revision, data_files, streaming, limit)
 
     def read(self) -> list[Context]:
         table = self._where.open()
-        head = list(islice(table.rows, HEAD))
+        head = list(islice(table.rows(), HEAD))
         if not head:
             raise DataError(f"{self.path}: expected rows, got none: check path, split and limit")
         if self.columns is None and (form := _form(table.names)):
-            return unite((row, form(row)) for row in table.rows)
+            return unite((row, form(row)) for row in table.rows())
         columns = self.columns or Columns.guessed(table.names)
         if columns is None:
             raise unknown_columns(self.path, table.names)
         columns.check(table.names, head, source=self.path)
-        reading = Reading(columns, table.classes, strict=self.missing == "error")
+        reading = RowReader(columns, table.classes, strict=self.missing == "error")
         contexts = unite(reading.contexts(_rows(table, columns)))
         self._say(reading)
         if not contexts:
             raise DataError(f"{self.path}: expected contexts, got none in {reading.rows} rows: {_skipped(reading)}")
         return contexts
 
-    def _say(self, reading: Reading) -> None:
-        """What was left out and what was changed."""
+    def _say(self, reading: RowReader) -> None:
+        """Log what was left out and what was changed."""
         if reading.skipped:
             log.warning("%s: skipped %s, of %d rows", self.path, _skipped(reading), reading.rows)
         if reading.numbers:
             log.info("%s: wrote %d numbers as text", self.path, reading.numbers)
 
 
-def _skipped(reading: Reading) -> str:
+def _skipped(reading: RowReader) -> str:
     return ", ".join(f"{count} {what}" for what, count in reading.skipped.items()) or "check the columns"
 
 
-def _rows(table: Table, columns: Columns) -> Iterator[Row]:
-    """The rows, with the columns that are needed alone where that saves reading the others."""
+def _rows(table: DatasetTable, columns: Columns) -> Iterable[Row]:
+    """The rows, with only the columns that are needed if that saves reading the others."""
     tops = {next((n for n in (c, c.partition(".")[0]) if n in table.names), c) for c in columns.named().values()}
-    whole = table.select is None or not tops <= set(table.names)
-    return iter(table.rows if whole or table.select is None else table.select(sorted(tops)))
+    return table.rows(sorted(tops) if tops <= set(table.names) else None)
 
 
 def _form(names: Sequence[str]) -> Callable[[Row], Context] | None:
-    """How a row becomes a context in one of the forms that are known as a whole: our own, and that of SEAL."""
+    """How a row becomes a context in one of the forms that are known as a whole: our own, and SEAL's."""
     if "passage" in names and ("queries" in names or "question" not in names):
         return lambda row: jsonl.context_of(_listed(row, "queries"))
     if {"context", "questions"} <= set(names):
@@ -129,7 +128,7 @@ def _form(names: Sequence[str]) -> Callable[[Row], Context] | None:
 
 
 def _listed(row: Row, field: str) -> Row:
-    """The row with a list of objects in a field, where that is an object of lists, or a text that a table holds."""
+    """The row with a list of objects in a field that was an object of lists, or a text in a table."""
     value = unpacked(row, field, row.values.get(field))
     if isinstance(value, list):
         return Row(row.file, row.place, {**row.values, field: value})
@@ -140,13 +139,13 @@ def _listed(row: Row, field: str) -> Row:
 
 
 def knows(names: Sequence[str]) -> bool:
-    """Whether rows with these columns can be read without being told what is where."""
+    """Whether rows with these columns can be read without naming the columns."""
     return _form(names) is not None or Columns.guessed(names) is not None
 
 
 def unknown_columns(path: str, names: Sequence[str]) -> DataError:
-    """The error for rows of which it is not known what is where, with how to say it."""
-    listed = ", ".join(names[:12]) + ("…" if len(names) > 12 else "")
+    """The error for rows whose columns have to be named, with how to name them."""
+    listed = some(names, 12)
     return DataError(
         f"{path}: expected columns passage (or context), question and answers (or answer), or those of a known form, "
         f"got {listed}: say which is which, as in '{{class_path: seal_lightning.data.DatasetRows, init_args: {{path: "

@@ -1,30 +1,30 @@
 """Rows of a data set, wherever it lies: the Hugging Face hub, a file, a folder of files, a folder of `save_to_disk`.
 
-The library `datasets` finds splits and reads Parquet, Arrow and the hub; data sets that bring code are refused by it.
-Local CSV and JSON are read here, which names lines in errors and keeps every cell as it was written: a table reader
-would turn the answer "007" into 7 and the answer "None" into nothing.
+The library `datasets` finds splits and reads Parquet, Arrow and the hub; it refuses data sets that bring code. Local
+CSV and JSON are read here, which names lines in errors and keeps every cell as it was written: a table reader would
+turn the answer "007" into 7 and the answer "None" into nothing.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from itertools import chain, islice
+from itertools import chain, count
 from os.path import realpath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
+from seal_lightning.data.base import did_you_mean, is_hidden, some
 from seal_lightning.data.dataset_cards import check_cards, check_within
-from seal_lightning.data.separated import named, separator_of, within
+from seal_lightning.data.separated import BrokenTable, Line, named, table_lines, within
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.files.rows import LINES, Row, read_rows, read_text
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
 
 log = logging.getLogger(__name__)
 
@@ -32,65 +32,64 @@ TABLES = (".csv", ".tsv")
 ARROW = {".parquet": "parquet", ".arrow": "arrow"}  # the builders of `datasets`
 ENDINGS = (*TABLES, *ARROW, ".json", *LINES)
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+T = TypeVar("T")
 SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves beside the data
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class DatasetSource:
     """Where the rows are. The fields are options of `DatasetRows`, which documents them."""
 
     path: str
     name: str | None = None
     split: str | None = None
     revision: str | None = None
-    data_files: Any = None
+    data_files: str | list[str] | None = None
     streaming: bool = False
     limit: int | None = None
 
-    def open(self) -> Table:
+    def open(self) -> DatasetTable:
         """The rows of the split.
 
         Raises:
-            ConfigError: An option means nothing for this kind of source.
-            DataError: There is no such data, or it is not clear which split is meant.
+            ConfigError: An option is set that does not apply to this kind of source.
+            DataError: The data is missing, or several splits may be meant.
         """
         place = Path(self.path).expanduser()
         if place.is_file():
-            return _limited(self._of_file(place), self.limit)
+            self.refuse("a single file", "split", "name", "revision", "data_files")
+            return _of_files(self, [place])
         if place.is_dir():
-            self._refuse("revision", "a folder")
-            return _limited(_of_saved(self, place) if is_saved(place) else _of_folder(self, place), self.limit)
+            self.refuse("a folder", "revision")
+            return _of_saved(self, place) if is_saved(place) else _of_folder(self, place)
         if place.suffix.lower() in ENDINGS or not HUB_NAME.fullmatch(self.path):
             raise DataError(
                 f"{place}: expected a file, a folder or a name on the hub, got nothing there: check the path"
             )
         return _of_hub(self)
 
-    def _of_file(self, file: Path) -> Table:
-        for option in ("split", "name", "revision", "data_files"):
-            self._refuse(option, "a single file")
-        return _of_files(self, [file])
-
-    def _refuse(self, option: str, what: str) -> None:
-        if (value := getattr(self, option)) is not None:
-            raise ConfigError(f"{option} must be null where path is {what}, got {value!r}: leave it out")
+    def refuse(self, what: str, *options: str) -> None:
+        """Raise a `ConfigError` if one of these options is set."""
+        for option in options:
+            if (value := getattr(self, option)) is not None:
+                raise ConfigError(f"{option} must be null where path is {what}, got {value!r}: leave it out")
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Rows as they come, the names of their columns, and by column the names of classes where it holds their numbers.
+class DatasetTable:
+    """Rows, the names of their columns, and by column the names of classes if it holds their numbers.
 
-    `select` gives the same rows with the named columns alone, which leaves pictures and sounds unread.
+    `rows()` may be gone through again and again; `rows([...])` may read only the named columns, which leaves pictures
+    and sounds unread.
     """
 
     names: Sequence[str]
-    rows: Iterable[Row]
+    rows: Callable[..., Iterable[Row]]
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    select: Callable[[Sequence[str]], Iterable[Row]] | None = None
 
 
 def ending(file: Path) -> str:
-    """The ending that says what is in a file, in lower case; `.gz` does not."""
+    """The ending that tells a file's format, in lower case; `.gz` does not count."""
     return (file.with_suffix("") if file.suffix.lower() == ".gz" else file).suffix.lower()
 
 
@@ -100,14 +99,14 @@ def holds_rows(folder: Path) -> bool:
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether a folder is one of `save_to_disk`."""
+    """Whether a folder was made by `save_to_disk`."""
     return any((folder / name).is_file() for name in SAVED)
 
 
 def peek(file: Path) -> tuple[Sequence[str], Row]:
     """The columns of a local file, and its first row."""
-    table = Source(str(file)).open()
-    if (first := next(iter(table.rows), None)) is None:
+    table = DatasetSource(str(file)).open()
+    if (first := next(iter(table.rows()), None)) is None:
         raise DataError(f"{file}: expected rows, got none: write it again")
     return table.names, first
 
@@ -115,31 +114,25 @@ def peek(file: Path) -> tuple[Sequence[str], Row]:
 # -- local -----------------------------------------------------------------------------------------------------------
 
 
-def _of_saved(source: Source, folder: Path) -> Table:
+def _of_saved(source: DatasetSource, folder: Path) -> DatasetTable:
     import datasets  # slow to import, and most data needs none of it
 
-    for option in ("name", "data_files"):
-        source._refuse(option, "a folder of save_to_disk")
-    loaded: Any = _asked(source, lambda: datasets.load_from_disk(str(folder)))
-    check_within(folder.absolute(), _filenames(loaded.cache_files))
-    if isinstance(loaded, Mapping):
-        return _table(source, loaded[_split(source, list(loaded))])
+    source.refuse("a folder of save_to_disk", "name", "data_files")
+    loaded = _asked(source, lambda: datasets.load_from_disk(str(folder)))
+    cached = loaded.cache_files.values() if isinstance(loaded, datasets.DatasetDict) else [loaded.cache_files]
+    check_within(folder.absolute(), (Path(file["filename"]).absolute() for files in cached for file in files))
+    if isinstance(loaded, datasets.DatasetDict):
+        return _table(source, loaded[_split(source, [*map(str, loaded)])])
     if source.split is not None and source.split != str(loaded.split):
         raise DataError(f"{folder}: expected split {source.split!r}, got a data set without splits: set split to null")
     return _table(source, loaded)
 
 
-def _filenames(cached: Any) -> Iterator[Path]:
-    """The files that a data set, or each of its splits, lies in."""
-    for files in cached.values() if isinstance(cached, Mapping) else [cached]:
-        yield from (Path(file["filename"]).absolute() for file in files)
-
-
-def _of_folder(source: Source, folder: Path) -> Table:
+def _of_folder(source: DatasetSource, folder: Path) -> DatasetTable:
     import datasets
 
     known = [file for file in sorted(folder.rglob("*")) if file.is_file() and ending(file) in ENDINGS]
-    seen = [file for file in known if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    seen = [file for file in known if not is_hidden(file, folder)]
     if not seen:
         raise DataError(f"{folder}: expected files that end in {', '.join(ENDINGS)}, got none: check the path")
     options = {"name": source.name, "data_files": source.data_files}
@@ -149,67 +142,63 @@ def _of_folder(source: Source, folder: Path) -> Table:
     by_split = {str(split): list(map(Path, files)) for split, files in (builder.config.data_files or {}).items()}
     if source.data_files is None:
         check_within(folder.absolute(), (file.absolute() for files in by_split.values() for file in files))
-    read = {realpath(file) for files in by_split.values() for file in files}
-    if source.data_files is None and (left := [file for file in seen if realpath(file) not in read]):
-        names = ", ".join(str(file.relative_to(folder)) for file in left[:3]) + ("…" if len(left) > 3 else "")
-        log.warning("%s: %d files of another form are not read: %s; name them in data_files", folder, len(left), names)
+        read = {realpath(file) for files in by_split.values() for file in files}
+        if left := [str(file.relative_to(folder)) for file in seen if realpath(file) not in read]:
+            names = some(left)
+            log.warning(
+                "%s: %d files of another form are not read: %s; name them in data_files", folder, len(left), names
+            )
     return _of_files(source, by_split[_split(source, list(by_split))])
 
 
-def _of_files(source: Source, files: Sequence[Path]) -> Table:
+def _of_files(source: DatasetSource, files: Sequence[Path]) -> DatasetTable:
     """The rows of local files of one form, one file after another."""
-    import datasets
-
     if builder := ARROW.get(ending(files[0])):
-        escaped = [re.sub(r"([*?[])", r"[\1]", str(file)) for file in files]
-        return _table(
-            source,
-            _asked(
-                source,
-                lambda: datasets.load_dataset(builder, data_files={"train": escaped}, split="train", streaming=True),
-            ),
-        )
+        return _table(source, _asked(source, lambda: _streamed(builder, files)))
     readers = {**dict.fromkeys(TABLES, _csv_rows), **dict.fromkeys((".json", *LINES), read_rows)}
     if unknown := [file for file in files if ending(file) not in readers]:
         got = ending(unknown[0]) or "no ending"
         raise DataError(f"{unknown[0]}: expected a file that ends in {', '.join(ENDINGS)}, got {got!r}: rename it")
     rows = list(chain.from_iterable(readers[ending(file)](file) for file in files))
-    return Table(list(dict.fromkeys(name for row in rows for name in row.values)), rows)
+    names = list(dict.fromkeys(name for row in rows for name in row.values))
+    return DatasetTable(names, lambda columns=None: rows[: source.limit])
+
+
+def _streamed(builder: str, files: Sequence[Path]) -> IterableDataset:
+    import datasets
+
+    escaped = [re.sub(r"([*?[])", r"[\1]", str(file)) for file in files]
+    return datasets.load_dataset(builder, data_files={"train": escaped}, split="train", streaming=True)
 
 
 def _csv_rows(file: Path) -> list[Row]:
     """The rows of a table with its columns' names in the first line; cells are text as it was written."""
-    text = read_text(file)
-    separator, before = separator_of(text, file.name)
-    limit = csv.field_size_limit(sys.maxsize)  # the default of 128 KiB is less than a long passage
     try:
-        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        names = named(next(islice((cells for cells in lines if cells), before, None)))
-        if repeated := [name for name, count in Counter(names).items() if count > 1]:
-            raise DataError(f"{file}, line 1: expected a name for each column, got {repeated[0]!r} twice: rename one")
-        if not (rows := [_cells(file, lines.line_num, names, cells) for cells in lines if cells]):
-            raise DataError(f"{file}: expected rows below the names of the columns, got none: write it again")
-        return rows
-    except csv.Error as error:
-        raise DataError(f"{file}, line {lines.line_num}: expected a table, got: {error}: repair the line") from None
-    finally:
-        csv.field_size_limit(limit)
+        first, *lines = table_lines(read_text(file), file.name) or [Line(1, [])]
+    except BrokenTable as error:
+        raise DataError(f"{file}, line {error.line}: expected a table, got: {error}: repair the line") from None
+    names = named(first.cells)
+    if repeated := [name for name, times in Counter(names).items() if times > 1]:
+        raise DataError(f"{file}, line 1: expected a name for each column, got {repeated[0]!r} twice: rename one")
+    if not lines:
+        raise DataError(f"{file}: expected rows below the names of the columns, got none: write it again")
+    return [_row(file, line, names) for line in lines]
 
 
-def _cells(file: Path, line: int, names: Sequence[str], cells: Sequence[str]) -> Row:
-    cells = within(cells, len(names))
+def _row(file: Path, line: Line, names: Sequence[str]) -> Row:
+    cells = within(line.cells, len(names))
     if len(cells) != len(names):
         raise DataError(
-            f"{file}, line {line}: expected {len(names)} cells as in the first line, got {len(cells)}: put cells with "
-            "separators in quotes"
+            f"{file}, line {line.number}: expected {len(names)} cells as in the first line, got {len(cells)}: put "
+            "cells with separators in quotes"
         )
-    return Row(file, f"line {line}", {name: cell or None for name, cell in zip(names, cells, strict=True)})
+    return Row(file, f"line {line.number}", {name: cell or None for name, cell in zip(names, cells, strict=True)})
 
 
 # -- through the library ---------------------------------------------------------------------------------------------
 
 
-def _of_hub(source: Source) -> Table:
+def _of_hub(source: DatasetSource) -> DatasetTable:
     import datasets
 
     options = {"revision": source.revision, "data_files": source.data_files}
@@ -217,12 +206,12 @@ def _of_hub(source: Source) -> Table:
     if split is None:
         names = _asked(source, lambda: datasets.get_dataset_split_names(source.path, source.name, **options))
         split = _split(source, names)
-    options |= {"name": source.name, "split": split, "streaming": source.streaming}
-    given = {name: value for name, value in options.items() if value not in (None, False)}
-    return _limited(_table(source, _asked(source, lambda: datasets.load_dataset(source.path, **given))), source.limit)
+    options |= {"name": source.name, "split": split, "streaming": source.streaming or None}
+    given = {name: value for name, value in options.items() if value is not None}
+    return _table(source, _asked(source, lambda: datasets.load_dataset(source.path, **given)))
 
 
-def _split(source: Source, names: Sequence[str]) -> str:
+def _split(source: DatasetSource, names: Sequence[str]) -> str:
     """The split that is asked for, or the only one."""
     names = list(map(str, names))
     if source.split in names:
@@ -232,62 +221,41 @@ def _split(source: Source, names: Sequence[str]) -> str:
         return names[0]
     if source.split is None:
         raise DataError(f"{source.path}: expected one split, got {listed}: set split to one of them")
-    near = get_close_matches(source.split, names, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else "use one of them"
+    advice = did_you_mean(source.split, names, otherwise="use one of them")
     raise DataError(f"{source.path}: expected split {source.split!r}, got {listed}: {advice}")
 
 
-def _asked(source: Source, load: Callable[[], Any]) -> Any:
+def _asked(source: DatasetSource, load: Callable[[], T]) -> T:
     """What `datasets` loads; its errors, of half a dozen libraries, in one line."""
     try:
         return load()
+    except DataError:
+        raise
     except Exception as error:  # network, cache and file formats fail in as many ways as there are libraries
-        raise _failed(source, error) from error
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        what = f"split {source.split!r} of a data set" if source.split else "a data set"
+        advice = "check path, name, split and network"
+        raise DataError(f"{source.path}: expected {what}, got: {reason}: {advice}") from error
 
 
-def _failed(source: Source, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    what = f"split {source.split!r} of a data set" if source.split else "a data set"
-    return DataError(f"{source.path}: expected {what}, got: {reason}: check path, name, split and network")
-
-
-def _table(source: Source, dataset: Any) -> Table:
+def _table(source: DatasetSource, dataset: Dataset | IterableDataset) -> DatasetTable:
     import datasets
 
     features = dataset.features or {}
     classes = {name: kind.names for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
-    if source.limit is not None:  # before rows are asked for: a stream fetches ahead
-        dataset = dataset.take(
-            min(source.limit, len(dataset)) if isinstance(dataset, datasets.Dataset) else source.limit
-        )
+    limit = source.limit
+    if limit is not None:  # before rows are asked for: a stream fetches ahead
+        dataset = dataset.take(min(limit, len(dataset)) if isinstance(dataset, datasets.Dataset) else limit)
 
     def rows(columns: Sequence[str] | None = None) -> Iterator[Row]:
-        chosen = dataset if columns is None else dataset.select_columns(list(columns))
-        try:
-            for number, values in enumerate(chosen, start=1):
-                yield Row(Path(source.path), f"row {number}", values)
-        except Exception as error:  # as above: most is read only now
-            if isinstance(error, DataError):
-                raise
-            raise _failed(source, error) from error
+        chosen = iter(dataset if columns is None else dataset.select_columns(list(columns)))
+        for number in count(1):
+            values = _asked(source, lambda: next(chosen, None))  # most is read only now
+            if values is None:
+                return
+            yield Row(Path(source.path), f"row {number}", values)
 
     if not features:  # not known before a row is read
         first = next(rows(), None)
-        return Table(list(first.values) if first else [], _Again(rows))
-    return Table(list(features), _Again(rows), classes, lambda columns: _Again(lambda: rows(columns)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Again:
-    """Rows that can be gone through more than once."""
-
-    make: Callable[[], Iterator[Row]]
-
-    def __iter__(self) -> Iterator[Row]:
-        return self.make()
-
-
-def _limited(table: Table, limit: int | None) -> Table:
-    if limit is None or not isinstance(table.rows, list):
-        return table
-    return Table(table.names, table.rows[:limit], table.classes)
+        return DatasetTable(list(first.values) if first else [], lambda columns=None: rows())
+    return DatasetTable(list(features), rows, classes)

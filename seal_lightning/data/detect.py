@@ -1,4 +1,4 @@
-"""Which reader a path needs, so that `--data.train file.json` simply works."""
+"""Finds the reader that a path needs, so that `--data.train file.json` simply works."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from seal_lightning.data.arc import ArcFiles
 from seal_lightning.data.arc_layouts import holds_puzzles
-from seal_lightning.data.base import Reader
+from seal_lightning.data.base import Reader, is_hidden
 from seal_lightning.data.dataset_rows import DatasetRows, knows, unknown_columns
 from seal_lightning.data.dataset_sources import ARROW, TABLES, ending, holds_rows, is_saved, peek
 from seal_lightning.data.formats import kind_of
@@ -15,7 +15,8 @@ from seal_lightning.data.json_forms import UnknownForm, has_squads_answers, read
 from seal_lightning.data.squad import Squad
 from seal_lightning.data.text_folder import TextFolder
 from seal_lightning.errors import DataError
-from seal_lightning.files.shipped import found
+from seal_lightning.files.bounded import check_plain
+from seal_lightning.files.shipped import find_file
 from seal_lightning.types import Context
 
 ABOUT = ("readme", "license", "licence", "contributing", "changelog", "notice", "code_of_conduct")
@@ -24,7 +25,7 @@ PROSE = ("markdown", "text", "html", "pdf", "docx", "epub")
 
 
 def read_contexts(path: str | os.PathLike[str]) -> list[Context]:
-    """Read a file or folder with the reader that its name and content ask for.
+    """Read a file or folder with the reader that its name and content call for.
 
     A folder and documents (text, Markdown, HTML, PDF and so on) go to `TextFolder`; JSON goes by the fields of its
     first row: `passage` and `queries` to `Jsonl`, `context` and `questions` to `SealJson`, SQuAD's own forms to
@@ -33,25 +34,24 @@ def read_contexts(path: str | os.PathLike[str]) -> list[Context]:
     files of rows and no texts, and a folder of `save_to_disk`.
 
     Raises:
-        UnknownForm: Rows or columns that no reader knows.
+        UnknownForm: No reader knows the rows or columns.
         DataError: There is nothing at the path, or the reader found a mistake.
     """
     return reader_for(path).read()
 
 
 def reader_for(path: str | os.PathLike[str] | Reader) -> Reader:
-    """The reader for a path, by its name and the first row of its content; a reader is its own."""
+    """The reader for a path, by its name and the first row of its content; a reader is returned as it is."""
     if isinstance(path, Reader):
         return path
-    place = found(Path(path).expanduser())
+    place = find_file(Path(path).expanduser())
     name = os.fspath(path) if place == Path(path).expanduser() else str(place)
     if not place.exists():
         advice = (
             "check the path, or give the reader as class_path and init_args (a data set on the hub needs DatasetRows)"
         )
         raise DataError(f"{place}: expected a file or folder, got nothing there: {advice}")
-    if not place.is_dir() and not place.is_file():
-        raise DataError(f"{place}: expected a file or folder, got a pipe or a device: write what it holds into a file")
+    check_plain(place)
     if place.is_dir():
         if _is_of_puzzles(place):
             return ArcFiles(name)
@@ -62,7 +62,7 @@ def reader_for(path: str | os.PathLike[str] | Reader) -> Reader:
 
 
 def _is_of_puzzles(folder: Path) -> bool:
-    """Puzzles of ARC beside fewer texts, as a repository has them."""
+    """Whether a folder holds puzzles of ARC and fewer texts, as repositories do."""
     if is_saved(folder):
         return False
     puzzles = sum(1 for _ in folder.rglob("*.json"))
@@ -70,7 +70,7 @@ def _is_of_puzzles(folder: Path) -> bool:
 
 
 def _is_of_rows(folder: Path) -> bool:
-    """A folder of `save_to_disk`, or files of rows and no texts but those about them."""
+    """Whether a folder was made by `save_to_disk`, or holds files of rows and no texts except about them."""
     return is_saved(folder) or (holds_rows(folder) and not _texts(folder))
 
 
@@ -84,12 +84,10 @@ def _reader_for_table(place: Path, name: str) -> Reader:
 
 
 def _texts(folder: Path) -> list[Path]:
-    """Documents that are written to be read, but for hidden ones (.gitattributes) and those about the other files."""
-    found = (file for file in folder.rglob("*") if kind_of(file.name) in PROSE and not _is_about(file))
-    seen = (file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts))
-    return [file for file in seen if file.is_file()]
-
-
-def _is_about(file: Path) -> bool:
-    """Whether a text is about the files beside it."""
-    return file.stem.lower().startswith(ABOUT)
+    """Documents written to be read, except hidden ones (.gitattributes) and those about the other files."""
+    texts = (file for file in folder.rglob("*") if kind_of(file.name) in PROSE)
+    return [
+        file
+        for file in texts
+        if not file.stem.lower().startswith(ABOUT) and not is_hidden(file, folder) and file.is_file()
+    ]

@@ -1,8 +1,8 @@
-"""Documents to adapt to: what `seal adapt` is given, cut into passages that a self-edit can be about.
+"""Documents to adapt to: the input of `seal adapt`, cut into passages that a self-edit can be about.
 
 A document is whatever a reader calls a context: a file, a row of JSON. A long one becomes several passages
-(`splitting`). Its queries belong to the document; a passage gets those whose answer stands in it, for its self-edits to
-be scored on.
+(`splitting`). Its queries belong to the document; each passage gets those whose answer it contains, to score its
+self-edits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from seal_lightning.data.detect import reader_for
 from seal_lightning.data.formats import kind_of
 from seal_lightning.data.json_forms import UnknownForm
 from seal_lightning.data.splitting import split
-from seal_lightning.data.text_folder import Reading, TextFolder
+from seal_lightning.data.text_folder import FilesRead, TextFolder
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.rows import Row, decode, describe, read_rows
@@ -29,12 +29,12 @@ from seal_lightning.types import Context, Query
 
 STDIN = "-"
 PAGE = re.compile(r"\s*(?:<\?xml[^<>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE)  # as curl pipes it
-TEXTS = ("text", "content", "document", "article", "body")  # what columns with a text to learn are called
+TEXTS = ("text", "content", "document", "article", "body")  # names of columns with a text to learn
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What one adapter may be about.
+    """A document that one adapter may be about.
 
     Attributes:
         context: The whole text with all of its queries.
@@ -54,28 +54,14 @@ class Documents:
     """All documents of a command.
 
     Attributes:
-        documents: In the order of the sources.
-        left_out: For each folder, a line with the counts of files that were left out, and one for each document that
-            cannot be used.
+        documents: The documents, in the order of the sources.
+        left_out: For each folder a line that counts the files left out, and a line for each unusable document.
         unread: How many files were left out.
     """
 
     documents: tuple[Document, ...]
     left_out: tuple[str, ...] = ()
     unread: int = 0
-
-
-def read_documents(
-    sources: Sequence[str],
-    *,
-    stdin: bytes = b"",
-    queries: str | None = None,
-    passage_chars: int = 2000,
-    strict: bool = False,
-) -> list[Document]:
-    """The documents of `read_sources`, whose arguments these are."""
-    read = read_sources(sources, stdin=stdin, queries=queries, passage_chars=passage_chars, strict=strict)
-    return list(read.documents)
 
 
 def read_sources(
@@ -90,10 +76,10 @@ def read_sources(
 
     Args:
         sources: Files and folders, read as `--data.train` is; `-` is `stdin`.
-        stdin: What came through it: a text, a web page, or JSON, one object or one a line.
-        queries: A file of rows `{"document": id or title, "question", "answer"}`, which go to the documents' own.
+        stdin: Content of standard input: a text, a web page, or JSON, one object or one per line.
+        queries: A file of rows `{"document": id or title, "question", "answer"}`, added to the documents' own queries.
         passage_chars: Longest passage in characters.
-        strict: A document of a folder that cannot be used is an error; else it is left out, with a warning.
+        strict: Whether an unusable document of a folder is an error; otherwise it is left out with a warning.
 
     Raises:
         ConfigError: `passage_chars` is too small.
@@ -104,33 +90,33 @@ def read_sources(
     about = Path(queries).expanduser() if queries is not None else None
     read = [_read(source, stdin, but=about, strict=strict) for source in sources]
     known: dict[str, Context] = {}
-    for context in scorable([context for one in read for context in one.contexts]):
+    for context in scorable([context for reading in read for context in reading.contexts]):
         if known.setdefault(context.id, context) != context:
             raise DataError(
-                f"{shortened(context.id, 60)}: expected an id of its own, got one of another document too: rename one"
+                f"{shortened(context.id, 60)}: expected a unique id, got one that another document has too: rename one"
             )
     if about is not None:
         known = _with_queries(known, about)
     documents = (Document(context, tuple(_passages(context, passage_chars))) for context in known.values())
-    left_out = tuple(line for one in read for line in one.left_out)
-    return Documents(tuple(documents), left_out, sum(one.unread for one in read))
+    left_out = tuple(line for reading in read for line in reading.left_out)
+    return Documents(tuple(documents), left_out, sum(reading.unread for reading in read))
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _read(source: str, stdin: bytes, *, but: Path | None, strict: bool) -> Reading:
-    """The contexts of a source; the file of queries is not among those of a folder."""
+def _read(source: str, stdin: bytes, *, but: Path | None, strict: bool) -> FilesRead:
+    """The contexts of a source; the file of queries does not count among those of a folder."""
     if source == STDIN:
-        return Reading(tuple(_read_stdin(stdin)))
+        return FilesRead(tuple(_read_stdin(stdin)))
     place = Path(source).expanduser()
     if place.is_dir() and not is_saved(place):
         return TextFolder(source, strict=strict).read_all(but=but)
-    return Reading(tuple(_reader(source, place).read()))
+    return FilesRead(tuple(_reader(source, place).read()))
 
 
 def _reader(source: str, place: Path) -> Reader:
-    """The reader for a file or a saved data set; beside the known forms, rows with a text each are documents."""
+    """The reader for a file or a saved data set; besides the known forms, rows with a text each are documents."""
     if is_saved(place) and (columns := _texts_of(place)):
         return DatasetRows(source, columns=columns)
     try:
@@ -144,7 +130,7 @@ def _reader(source: str, place: Path) -> Reader:
 
 
 def _texts_of(place: Path) -> dict[str, str] | None:
-    """The columns of rows with a text each, as in most data sets that models are trained on; None for other rows."""
+    """The columns of rows with a text each, as in most data sets for training models; None for other rows."""
     names, _ = peek(place)
     text = next((name for name in TEXTS if name in names), None)
     if text is None or knows(names):
@@ -170,7 +156,7 @@ def _read_stdin(stdin: bytes) -> list[Context]:
 
 
 def _suffix(text: str) -> str:
-    """Of a file with this content: JSON where it is JSON, one value or one a line, a web page, else Markdown."""
+    """The ending for a file with this content: JSON (one value, or one per line), a web page, or else Markdown."""
     for content, suffix in ((text, ".json"), (text.strip().splitlines()[0], ".jsonl")):
         try:
             if isinstance(parse_json(content), dict | list):
@@ -181,18 +167,18 @@ def _suffix(text: str) -> str:
 
 
 def _with_queries(contexts: Mapping[str, Context], path: Path) -> dict[str, Context]:
-    found = dict(contexts)
+    known = dict(contexts)
     titles: dict[str, list[str]] = {}
     for context in contexts.values():
         titles.setdefault(context.title, []).append(context.id)
     for row in read_rows(path):
-        name = _document(row, found, titles)
-        found[name] = replace(found[name], queries=(*found[name].queries, row.query("answer", "answers")))
-    return found
+        name = _document(row, known, titles)
+        known[name] = replace(known[name], queries=(*known[name].queries, row.query("answer", "answers")))
+    return known
 
 
 def _document(row: Row, contexts: Mapping[str, Context], titles: Mapping[str, Sequence[str]]) -> str:
-    """Which document a query is about; the only one need not be named."""
+    """The id of the document that a query is about; a single document need not be named."""
     value = row.values.get("document")
     if value is None and len(contexts) == 1:
         return next(iter(contexts))
@@ -204,7 +190,7 @@ def _document(row: Row, contexts: Mapping[str, Context], titles: Mapping[str, Se
     if named:
         expected, got = f"the id of one document ({_some(named)})", f"the title of {len(named)}"
     else:
-        expected, got = f"the title or id of a document ({_some([one for one in titles if one])})", describe(value)
+        expected, got = f"the title or id of a document ({_some([*filter(None, titles)])})", describe(value)
     raise row.error("document", expected=expected, got=got, advice="name one of them")
 
 
@@ -221,10 +207,10 @@ def _passages(document: Context, longest: int) -> Iterator[Context]:
         yield document
         return
     for number, piece in enumerate(pieces, start=1):
-        mine = tuple(query for query in document.queries if _answered_in(piece, query))
-        yield replace(document, id=f"{document.id}#{number}", passage=piece, queries=mine, edits=())
+        answered = tuple(query for query in document.queries if _is_answered_in(piece, query))
+        yield replace(document, id=f"{document.id}#{number}", passage=piece, queries=answered, edits=())
 
 
-def _answered_in(piece: str, query: Query) -> bool:
+def _is_answered_in(piece: str, query: Query) -> bool:
     text = " ".join(piece.lower().split())
     return any(" ".join(gold.lower().split()) in text for gold in query.golds)

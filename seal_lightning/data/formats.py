@@ -1,4 +1,4 @@
-"""What a document's file holds, by its name. Whether a text is one at all is seen when it is read."""
+"""The kind of a document, by its file's name. Whether the content is text at all shows when it is read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pygments.lexers import get_all_lexers
 
 from seal_lightning.files.rows import LINES
 
-Kind = Literal["markdown", "text", "code", "table", "rows", "notebook", "html", "pdf", "docx", "epub"]
+DocumentKind = Literal["markdown", "text", "code", "table", "rows", "notebook", "html", "pdf", "docx", "epub"]
 
 MARKDOWN = (".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd")
 TEXT = (".txt", ".text", ".rst", ".rest", ".org", ".adoc", ".asciidoc", ".tex", ".typ", ".log", ".srt", ".vtt")
 ROWS = (".json", *LINES)
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, DocumentKind] = {
     **dict.fromkeys(MARKDOWN, "markdown"),
     **dict.fromkeys(TEXT, "text"),
     **dict.fromkeys(ROWS, "rows"),
@@ -27,12 +27,12 @@ KINDS: dict[str, Kind] = {
     ".docx": "docx",
     ".epub": "epub",
 }
-# Pygments can colour these, but nobody means to learn them: keys, drawings, and JSON that is no rows.
+# Pygments can colour these, but they are not meant to be learnt: keys, drawings, and JSON without rows.
 NO_CODE = frozenset([".pem", ".svg", ".ps", ".eps", ".json5", ".jsonld", ".aux", ".toc", ".mo"])
 
 
 def ending(name: str) -> str:
-    """A name's ending in small letters, of "a.md.gz" the whole; "" where the last dot begins none ("notes v1.2")."""
+    """A name's ending in lower case, ".md.gz" for "a.md.gz"; "" if the last dot begins none ("notes v1.2")."""
     path = PurePath(name)
     packed = path.suffix.lower() == ".gz"
     suffix = PurePath(path.stem).suffix if packed else path.suffix
@@ -40,8 +40,8 @@ def ending(name: str) -> str:
     return suffix + ".gz" if packed else suffix
 
 
-def kind_of(name: str) -> Kind | None:
-    """The kind that a name tells: text where it has no ending (README), None where the ending is of no document."""
+def kind_of(name: str) -> DocumentKind | None:
+    """The kind that a name tells: text without an ending (README), None if the ending is not one of documents."""
     suffix = ending(name).removesuffix(".gz")
     if not suffix:
         return "text"

@@ -1,10 +1,9 @@
-"""Which reader rows of JSON need, by the fields of the first."""
+"""Finds the reader that rows of JSON need, by the fields of the first."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from seal_lightning.data.arc import ArcFiles
 from seal_lightning.data.arc_layouts import looks_like_puzzles
@@ -18,14 +17,14 @@ from seal_lightning.files.rows import read_rows
 
 
 class UnknownForm(DataError):
-    """Rows that none of the readers knows: a package.json, for example."""
+    """Rows that no reader knows: a package.json, for example."""
 
 
 def reader_for_json(place: Path, name: str) -> Reader:
     """The reader for a file of JSON or JSON Lines.
 
     Raises:
-        UnknownForm: The first row has the fields of none.
+        UnknownForm: No reader knows the fields of the first row.
         DataError: The file holds no rows.
     """
     first = read_rows(place)[0]
@@ -48,7 +47,7 @@ def reader_for_json(place: Path, name: str) -> Reader:
     raise UnknownForm(str(first.error("", expected=expected, got=got, advice=advice)))
 
 
-def has_squads_answers(values: Mapping[str, Any]) -> bool:
-    """Whether answers are as SQuAD has them: {text: [...]}, or a list of {text}."""
+def has_squads_answers(values: Mapping[str, object]) -> bool:
+    """Whether answers have SQuAD's form: {text: [...]}, or a list of {text}."""
     answers = values.get("answers")
     return isinstance(answers, Mapping) or (isinstance(answers, list) and all(isinstance(a, Mapping) for a in answers))

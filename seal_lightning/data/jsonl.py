@@ -12,7 +12,7 @@ from seal_lightning.types import Context
 class Jsonl(Reader):
     """Reads JSON Lines (or a JSON list) of contexts.
 
-    One object a context; only `passage` is required, and other fields are ignored:
+    One object per context; only `passage` is required, and other fields are ignored:
 
         {"id": "ada", "title": "Ada Lovelace", "passage": "Ada Lovelace was ...",
          "queries": [{"question": "Who ...?", "answers": ["Ada Lovelace", "Lovelace"]}],
@@ -21,7 +21,7 @@ class Jsonl(Reader):
     A query may have one `answer` instead of `answers`.
 
     Args:
-        path: The file: .jsonl with one object a line, or .json with a list.
+        path: The file: .jsonl with one object per line, or .json with a list.
     """
 
     def __init__(self, path: str) -> None:

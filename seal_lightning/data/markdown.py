@@ -1,4 +1,4 @@
-"""The title of a Markdown document, and what of it is to be learnt.
+"""The title of a Markdown document, and the passage to learn.
 
 Front matter (YAML between `---`, TOML between `+++`, or JSON) is data: its `title` is the title, and none of it stays
 in the passage. Without one, the title is the first heading. The passage is the text as written, without the heading
@@ -12,41 +12,39 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from itertools import pairwise, takewhile
-from typing import Any
 
 import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from seal_lightning.data.splitting import lines_of, without_blank_lines
+from seal_lightning.data.splitting import BLOCKS, lines_of, without_blank_lines
 from seal_lightning.files.bounded_yaml import load_yaml
 
 MOST_TOML = 10_000  # characters: tomllib takes time with the square of the dots of a key
-LONGEST_TITLE = 200  # characters; what is longer and looks like a heading is a paragraph above a rule
-# As in pandoc, the line after the opening marker must not be blank, else `---` is a rule. No regular expression that
-# searches for both markers at once: a text without the second one would be searched again from every line.
+LONGEST_TITLE = 200  # characters; anything longer that looks like a heading is a paragraph above a rule
+# As in pandoc, the line after the opening marker must not be blank, else `---` is a rule. The markers are searched one
+# by one: with both in one expression, a text without the second would be searched again from every line.
 OPENING = re.compile(r"(?:[^\S\n]*\n)*(---|\+\+\+)[^\S\n]*\n(?![^\S\n]*\n)")
 CLOSING = {"---": re.compile(r"^(?:---|\.\.\.)[^\S\n]*$", re.M), "+++": re.compile(r"^\+\+\+[^\S\n]*$", re.M)}
-# A line that YAML which cannot be parsed may hold, such as `title: The mill: a history`.
+# A line that invalid YAML may hold, such as `title: The mill: a history`.
 YAML_LINE = re.compile(r"""#.*|-(?:\s.*)?|["']?\w[\w .-]*+["']?\s*+:(?:\s.*)?|\s.*|""")
 TOML_LINE = re.compile(
     r"""#.*|\[.*\]\s*|["']?\w[\w .-]*+["']?\s*+=\s*+[^=\s].*|\s.*|"""
 )  # the same, such as `title = The mill`
 HEADING_ID = re.compile(r"(?<!\s)\s*+\{#[^{}]*\}\s*$")  # of pandoc and Docusaurus: # The mill {#mill}
 HTML_HEADING = re.compile(r"<h1\b[^<>]*>(.*?)</h1>", re.S | re.I)
-BLOCKS = MarkdownIt("commonmark").enable("table").disable("inline")
 INLINE = MarkdownIt("commonmark")
 
 
 def read_markdown(text: str) -> tuple[str, str]:
-    """The title ("" without one) and the passage ("" where nothing is left to learn)."""
+    """The title ("" without one) and the passage ("" if nothing is left to learn)."""
     front, text = front_matter(text)
     heading, text = _first_heading(text)
     return _title_of(front) or heading, without_blank_lines(text)
 
 
-def front_matter(text: str) -> tuple[Mapping[str, Any], str]:
-    """What stands before the text, and the text; nothing and the whole where there is no front matter."""
+def front_matter(text: str) -> tuple[Mapping[str, object], str]:
+    """The front matter and the text after it; without front matter, nothing and the whole text."""
     opening = OPENING.match(text)
     if opening and (closing := CLOSING[opening[1]].search(text, opening.end())):
         read = _yaml if opening[1] == "---" else _toml
@@ -58,8 +56,8 @@ def front_matter(text: str) -> tuple[Mapping[str, Any], str]:
     return {}, text
 
 
-def _yaml(text: str) -> Mapping[str, Any] | None:
-    """None where it is no mapping: the text between two rules, for example."""
+def _yaml(text: str) -> Mapping[str, object] | None:
+    """The values of YAML; None if it is not a mapping: the text between two rules, for example."""
     try:
         values = load_yaml(text, loader=yaml.BaseLoader)  # scalars stay texts: no date is wrong, and `no` is a title
     except yaml.YAMLError:
@@ -75,7 +73,7 @@ def _pairs(lines: Iterable[str], separator: str) -> Mapping[str, str]:
     return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
 
 
-def _toml(text: str) -> Mapping[str, Any] | None:
+def _toml(text: str) -> Mapping[str, object] | None:
     try:
         if len(text) > MOST_TOML:
             raise ValueError("too long to be front matter")
@@ -88,7 +86,7 @@ def _toml(text: str) -> Mapping[str, Any] | None:
         return _pairs((line for line in own if not line.startswith((" ", "#"))), "=")
 
 
-def _json(text: str) -> tuple[Mapping[str, Any], str]:
+def _json(text: str) -> tuple[Mapping[str, object], str]:
     try:
         values, end = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
@@ -96,7 +94,7 @@ def _json(text: str) -> tuple[Mapping[str, Any], str]:
     return (values, text[end:]) if any(key.lower() == "title" for key in values) else ({}, text)
 
 
-def _title_of(front: Mapping[str, Any]) -> str:
+def _title_of(front: Mapping[str, object]) -> str:
     for key, value in front.items():
         if key.lower() == "title" and isinstance(value, str) and value not in ("~", "null"):
             return " ".join(value.split())
@@ -104,7 +102,7 @@ def _title_of(front: Mapping[str, Any]) -> str:
 
 
 def _first_heading(text: str) -> tuple[str, str]:
-    """The text of the first heading that has one, and the document without it where it opens it."""
+    """The first heading with a text, and the document, without this heading if it opens the document."""
     tokens = BLOCKS.parse(text)
     in_comment = False  # %% ... %% of Obsidian, which may go over several blocks
     for token, inline in pairwise([*tokens, *tokens[-1:]]):
@@ -127,12 +125,12 @@ def _plain(inline: Token) -> str:
 
 
 def _title_of_html(block: str) -> str:
-    """What a README with a centred title has in place of a heading."""
+    """The title of a README that centres it in HTML instead of a heading."""
     last = block.lower().rfind("</h1>")  # behind it each <h1> would be searched for an end in vain
     if last < 0 or block.lstrip().startswith("<!--"):
         return ""
-    found = HTML_HEADING.search(block[: last + len("</h1>")])
-    return " ".join(re.sub(r"<[^<>]*>", "", found[1]).split()) if found else ""
+    heading = HTML_HEADING.search(block[: last + len("</h1>")])
+    return " ".join(re.sub(r"<[^<>]*>", "", heading[1]).split()) if heading else ""
 
 
 def _without(text: str, lines: list[int]) -> str:

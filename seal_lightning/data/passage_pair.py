@@ -19,9 +19,9 @@ class PassagePair(Reader):
     Questions: {"passage": "ada", "question": "Who ...?", "answer": "Ada Lovelace"}
     Self-edits: {"passage": "ada", "edit": "a self-edit written beforehand"}
 
-    `id` and `title` may be missing. `passage` of the other files is an id (a text), or a 0-based index into the
+    `id` and `title` may be missing. `passage` in the other files is an id (a text), or a 0-based index into the
     passages (a number). An answer is a text or a list of accepted texts, called `answer` or `answers`. The passages may
-    also be a .txt file, with blank lines between them: these have no ids or titles, so the index says which is meant.
+    also be a .txt file, with blank lines between them: these have no ids or titles, so they are named by their index.
 
     Args:
         passages: The file of passages.
@@ -58,7 +58,7 @@ def _passages(path: Path) -> list[Row]:
 
 
 def _index(row: Row, index_of: Mapping[str, int], passages: int) -> int:
-    """Which passage a question or an edit is about."""
+    """The index of the passage that a question or an edit is about."""
     value = row.values.get("passage")
     if isinstance(value, str) and value in index_of:
         return index_of[value]

@@ -15,7 +15,7 @@ class SealJson(Reader):
     An answer is a text or a list of accepted texts. Other fields are ignored.
 
     Args:
-        path: A JSON file, or the same objects one a line.
+        path: A JSON file, or the same objects one per line.
     """
 
     def __init__(self, path: str) -> None:

@@ -1,9 +1,9 @@
 """Cuts a long text into passages: between sections, blocks and lines where possible, else between sentences and words.
 
-The pieces are the text's own characters: only blank lines around a piece, and the white space at a cut within a line,
-are left out. `semantic-text-splitter` cuts; markdown-it finds the blocks that fit into no passage (code, a table, a
-paragraph), which are cut between their lines, as text. Any text may be given: where it is no Markdown, headings and
-code blocks are what looks like them.
+The pieces are the text's own characters: only blank lines around a piece, and white space at a cut within a line, are
+left out. `semantic-text-splitter` cuts; markdown-it finds the blocks that do not fit into a passage (code, a table, a
+paragraph), which are cut between their lines, as text. Any text may be given: if it is not Markdown, whatever looks
+like a heading or a code block counts as one.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _parts(text: str, longest: int) -> Iterator[tuple[str, bool]]:
 
 
 def _cut_leaf(block: str, longest: int, before: list[str]) -> list[str]:
-    """The pieces of a long block; what leads to it (a heading, "for example:") gets the first where it is short."""
+    """The pieces of a long block; the first joins what leads to it (a heading, "for example:") if that is short."""
     if len(without_blank_lines(block)) <= longest:
         return [block]
     if before and len(before[-1]) <= longest // 4:
@@ -103,7 +103,7 @@ def _within_line(before: str, after: str) -> bool:
 
 
 def _join_small(pieces: list[str], longest: int) -> list[str]:
-    """Pieces shorter than a quarter of a passage with a neighbour, where both fit into one."""
+    """Join pieces shorter than a quarter of a passage with a neighbour, if both fit into one."""
     joined: list[str] = []
     for piece in pieces:
         fits = bool(joined) and len(joined[-1]) + len(piece) <= longest

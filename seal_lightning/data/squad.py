@@ -1,21 +1,20 @@
 """SQuAD v1 and v2 from the Hugging Face hub or from a file, its questions gathered by passage.
 
-Local JSON is read here, which names rows and fields in its errors; the hub and Parquet files go through `datasets`.
 Questions without an answer (v2) cannot score an adaptation: they are skipped and counted.
 """
 
 from __future__ import annotations
 
-import glob
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from seal_lightning.data.base import Reader, check_path, unite
+from seal_lightning.data.dataset_sources import DatasetSource
 from seal_lightning.errors import ConfigError, DataError
-from seal_lightning.files.rows import LINES, Row, read_rows
+from seal_lightning.files.rows import Row
 from seal_lightning.types import Context, Query
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,8 @@ class Squad(Reader):
     Args:
         path_or_name: A .json, .jsonl or .parquet file, or a name on the hub such as rajpurkar/squad.
         split: Which split of a data set on the hub; a file is read as a whole.
-        version_2: auto and true skip and count questions without an answer (SQuAD v2); for false they are an error.
+        version_2: Whether there may be questions without an answer (SQuAD v2): auto and true skip and count them; for
+            false they are an error.
     """
 
     def __init__(self, path_or_name: str, split: str = "train", version_2: bool | Literal["auto"] = "auto") -> None:
@@ -55,28 +55,8 @@ class Squad(Reader):
         return contexts
 
     def _rows(self) -> Iterable[Row]:
-        path = Path(self.path).expanduser()
-        if path.suffix.lower() in (".json", *LINES):
-            return read_rows(path)
-        if path.suffix.lower() == ".parquet" or path.exists():
-            if not path.is_file():
-                raise DataError(f"{path}: expected a .json, .jsonl or .parquet file, got no such file: check the path")
-            return _numbered(
-                path, self._load("parquet", data_files=glob.escape(str(path)), split="train", streaming=True)
-            )
-        return _numbered(Path(self.path), self._load(self.path, split=self.split))
-
-    def _load(self, name: str, **options: Any) -> Iterator[Mapping[str, Any]]:
-        import datasets  # slow to import, and most data needs none of it
-
-        try:
-            yield from datasets.load_dataset(name, **options)  # pyright: ignore[reportReturnType]
-        except Exception as error:  # network, cache and file formats fail with errors of half a dozen libraries
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            expected = "a Parquet file" if name == "parquet" else f"split {self.split!r} of a data set on the hub"
-            raise DataError(
-                f"{self.path}: expected {expected}, got: {reason}: check name, split and network"
-            ) from error
+        is_file = Path(self.path).expanduser().is_file()
+        return DatasetSource(self.path, split=None if is_file else self.split).open().rows()
 
 
 @dataclass(slots=True)
@@ -85,9 +65,13 @@ class _Paragraph:
     queries: list[Query] = field(default_factory=list)
     unanswerable: int = 0
 
+    @property
+    def is_usable(self) -> bool:
+        return bool(self.queries) or not self.unanswerable
+
 
 class _Gathered:
-    """Paragraphs by (title, context), in the order of their first question."""
+    """Paragraphs by title and context, in the order of their first question."""
 
     def __init__(self, *, strict: bool) -> None:
         self.asked = 0
@@ -95,33 +79,28 @@ class _Gathered:
         self._paragraphs: dict[tuple[str, str], _Paragraph] = {}
 
     def add(self, row: Row) -> None:
-        found = self._paragraphs.setdefault((row.title(), row.text("context")), _Paragraph(row))
+        paragraph = self._paragraphs.setdefault((row.title(), row.text("context")), _Paragraph(row))
         for question in row.rows("qas") if "qas" in row.values else [row]:
             self.asked += 1
             if golds := _golds(question):
-                found.queries.append(Query(question.text("question"), golds))
+                paragraph.queries.append(Query(question.text("question"), golds))
             elif self._strict:
                 raise question.error(
                     "answers", expected="at least one answer", got="none", advice="remove it, or set version_2 to auto"
                 )
             else:
-                found.unanswerable += 1
+                paragraph.unanswerable += 1
 
     def contexts(self) -> Iterator[tuple[Row, Context]]:
-        """Each paragraph, but for those whose questions have all been skipped."""
-        skipped = sum(found.unanswerable for found in self._paragraphs.values())
-        empty = sum(bool(found.unanswerable and not found.queries) for found in self._paragraphs.values())
+        """Each paragraph, except those whose questions were all skipped."""
+        skipped = sum(paragraph.unanswerable for paragraph in self._paragraphs.values())
+        empty = sum(not paragraph.is_usable for paragraph in self._paragraphs.values())
         if skipped:
             left = f", and {empty} passages with no other" if empty else ""
             log.info("skipped %d unanswerable questions of %d%s", skipped, self.asked, left)
-        for (title, passage), found in self._paragraphs.items():
-            if found.queries or not found.unanswerable:
-                yield found.row, Context(id="", title=title, passage=passage, queries=tuple(found.queries))
-
-
-def _numbered(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
-    for number, values in enumerate(rows, start=1):
-        yield Row(path, f"row {number}", values)
+        for (title, passage), paragraph in self._paragraphs.items():
+            if paragraph.is_usable:
+                yield paragraph.row, Context(id="", title=title, passage=passage, queries=tuple(paragraph.queries))
 
 
 def _paragraphs(article: Row) -> Iterator[Row]:
@@ -132,7 +111,7 @@ def _paragraphs(article: Row) -> Iterator[Row]:
 
 
 def _golds(question: Row) -> tuple[str, ...]:
-    """The accepted answers: {text: [...]} as on the hub, or [{text}] as in the official files; none in v2's traps."""
+    """The accepted answers: {text: [...]} as on the hub, or [{text}] as in the official files; none for v2's traps."""
     if question.values.get("is_impossible") is True:
         return ()
     answers = question.values.get("answers")

@@ -1,4 +1,4 @@
-"""Synthetic puzzles as data: as many as one likes, of the difficulty one likes, each split with rules of its own."""
+"""Synthetic puzzles as data: any number, of a chosen difficulty, with different rules in each split."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from seal_lightning.tasks.arc.rules import FAMILIES, SPLITS, Shape, Split, draw_
 from seal_lightning.types import Context
 
 Difficulty = Literal["easy", "standard", "hard"]
-_TRIES = 50  # rules and puzzles to try for each puzzle before saying that there are too few
+_TRIES = 50  # rules and puzzles tried for each puzzle before giving up
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """What makes a puzzle hard: steps of its rule, and what its grids are like."""
+class PuzzleLevel:
+    """What makes a puzzle hard: the steps of its rule, and the shape of its grids."""
 
     steps: int
     shape: Shape
 
 
-LEVELS: Mapping[Difficulty, Level] = MappingProxyType(
+LEVELS: Mapping[Difficulty, PuzzleLevel] = MappingProxyType(
     {
-        "easy": Level(1, Shape(sides=(3, 3), square=True, colours=(2, 4), filled=0.8, demonstrations=(3, 3))),
-        "standard": Level(2, Shape(sides=(3, 5), square=True, colours=(2, 5), filled=0.7, demonstrations=(3, 4))),
-        "hard": Level(3, Shape(sides=(3, 9), square=False, colours=(3, 8), filled=0.6, demonstrations=(3, 5))),
+        "easy": PuzzleLevel(1, Shape(sides=(3, 3), square=True, colours=(2, 4), filled=0.8, demonstrations=(3, 3))),
+        "standard": PuzzleLevel(2, Shape(sides=(3, 5), square=True, colours=(2, 5), filled=0.7, demonstrations=(3, 4))),
+        "hard": PuzzleLevel(3, Shape(sides=(3, 9), square=False, colours=(3, 8), filled=0.6, demonstrations=(3, 5))),
     }
 )
 
@@ -40,13 +40,13 @@ class SyntheticArc(Reader):
     """Puzzles of grids made from rules; no rule is in two splits, and no two puzzles of a reader follow the same one.
 
     Args:
-        split: train, validation or test: another split has other rules.
+        split: train, validation or test, each with rules of its own.
         count: How many puzzles.
         difficulty: `easy` (a rule of one step, 3 x 3), `standard` (two steps, up to 5 x 5) or `hard` (three steps, any
             shape up to 9 x 9).
-        families: What the steps are taken from: symmetry, colours, translation, scaling, gravity, border, counting.
-        steps: Of a rule, each of another family, in place of the difficulty's.
-        seed: Another seed gives other rules and grids.
+        families: Where the steps are taken from: symmetry, colours, translation, scaling, gravity, border, counting.
+        steps: How many steps a rule has, each of another family; the difficulty's where unset.
+        seed: Seed of the rules and grids.
         edits: Self-edits written beforehand, for every puzzle.
     """
 

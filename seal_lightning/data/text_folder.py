@@ -1,7 +1,7 @@
 """Documents as contexts to learn from: text, Markdown, source code, HTML, PDF and more, one file or a folder of them.
 
-A folder may hold anything. What is no document is counted by its ending; a document that cannot be used (empty, broken,
-in another encoding) is named. Neither stops the rest, unless `strict` is set.
+A folder may hold anything. Files that are not documents are counted by their ending; a document that cannot be used
+(empty, broken, in another encoding) is named. Neither stops the rest, unless `strict` is set.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seal_lightning.data.base import Reader, check_path, unite
+from seal_lightning.data.base import Reader, check_path, is_hidden, some, unite
 from seal_lightning.data.conversion import MissingExtra, convert
 from seal_lightning.data.formats import ending, kind_of
 from seal_lightning.data.json_forms import UnknownForm, reader_for_json
 from seal_lightning.data.markdown import read_markdown
 from seal_lightning.data.splitting import without_blank_lines
 from seal_lightning.errors import ConfigError, DataError
-from seal_lightning.files.bounded import read_bytes
+from seal_lightning.files.bounded import check_plain, read_bytes
 from seal_lightning.files.contained import contained
 from seal_lightning.files.extras import install
 from seal_lightning.files.rows import BEGINNING, NoRows, Row, decode, read_text
@@ -30,11 +30,10 @@ from seal_lightning.types import Context
 log = logging.getLogger(__name__)
 
 INSTALLED = frozenset(["node_modules", "bower_components"])
-MARKS = frozenset(["CACHEDIR.TAG", "pyvenv.cfg"])  # by which a cache (Rust's target, too) and an environment are known
-SHOWN = 5  # names in a line; lines about single files that are warnings, the others being at level info
-# reStructuredText: a line that is underlined;
-# AsciiDoc: = Title; Org: #+title, or the first heading.
+MARKS = frozenset(["CACHEDIR.TAG", "pyvenv.cfg"])  # files that mark a cache (Rust's target, too) and an environment
+SHOWN = 5  # names in a line; also lines about single files that are warnings, the others being at level info
 SURROGATE = re.compile("[\ud800-\udfff]")
+# reStructuredText: a line that is underlined; AsciiDoc: = Title; Org: #+title, or the first heading.
 UNDERLINED = re.compile(r"^[^\S\n]?(?P<title>\w.*)\n([^\w\s])\2{2,}[^\S\n]*$", re.M)
 ASCIIDOC = re.compile(r"^=+[^\S\n]+(?P<title>\S.*)$", re.M)
 ORG = re.compile(r"^(?:#\+title:|\*+)[^\S\n]+(?P<title>\S.*)$", re.M | re.I)
@@ -42,12 +41,12 @@ HEADINGS = {".rst": UNDERLINED, ".rest": UNDERLINED, ".adoc": ASCIIDOC, ".asciid
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What came of a file or folder.
+class FilesRead:
+    """The result of reading a file or folder.
 
     Attributes:
-        contexts: In the order of the files.
-        left_out: A line with the counts of files that were left out, and one for each document that cannot be used.
+        contexts: The contexts, in the order of the files.
+        left_out: A line that counts the files left out, and a line for each unusable document.
         unread: How many files were left out.
     """
 
@@ -56,32 +55,32 @@ class Reading:
     unread: int = 0
 
 
-class NoDocument(DataError):
-    """A file that is no text and of no kind that can be made one."""
+class NotADocument(DataError):
+    """A file that is not text and cannot be converted to it."""
 
 
-class NoFile(NoDocument):
-    """A link to nothing, a pipe, a socket or a device."""
+class NotAFile(NotADocument):
+    """A broken link, a pipe, a socket or a device."""
 
 
 class TextFolder(Reader):
     """Reads documents, one context a file, in the order of their paths and without queries.
 
-    Text, Markdown, source code, tables (.csv, .tsv: a row a line, "name: value; ...") and notebooks; with the extra
+    Text, Markdown, source code, tables (.csv, .tsv: one row per line, "name: value; ...") and notebooks; with the extra
     `documents` also HTML, PDF, Word (.docx) and EPUB; any of them packed (.gz). In a folder, JSON and JSON Lines of a
     known form give their rows. The title is that of the front matter or of the page, else the first heading, else the
-    file's name without its ending (of source code, its path). Front matter is left out of the passage, and so is a
+    file's name without its ending (for source code, its path). Front matter is left out of the passage, and so is a
     Markdown heading that opens it.
 
-    In a folder, what cannot be read is counted by its ending or named in a warning, and left out. Hidden files and
-    folders are skipped, and so is what a program installed or built (node_modules, a virtual environment, a folder with
-    CACHEDIR.TAG); a document with the title and text of another counts once.
+    In a folder, files that cannot be read are counted by their ending or named in a warning, and left out. Hidden files
+    and folders are skipped, and so is what a program installed or built (node_modules, a virtual environment, a folder
+    with CACHEDIR.TAG); a document with the title and text of another counts once.
 
     Args:
         path: The folder, or one file.
         pattern: Which files of a folder, such as "*.md".
         recursive: Look for the pattern in sub-folders too.
-        strict: Stop at the first document of a folder that cannot be used. Files that are no documents stop nothing.
+        strict: Stop at the first document of a folder that cannot be used. Files that are not documents stop nothing.
     """
 
     def __init__(self, path: str, pattern: str = "*", recursive: bool = True, strict: bool = False) -> None:
@@ -97,19 +96,19 @@ class TextFolder(Reader):
     def read(self) -> list[Context]:
         return list(self.read_all().contexts)
 
-    def read_all(self, *, but: Path | None = None) -> Reading:
+    def read_all(self, *, but: Path | None = None) -> FilesRead:
         """The contexts, and what was left out (which is logged too).
 
         Args:
-            but: A file that is none of the documents.
+            but: A file that does not count as a document.
         """
         root = Path(self.path).expanduser()
         if root.is_file():
-            return Reading(tuple(unite([(Row(root, "the file", {}), _context(root, root.name))])))
+            return FilesRead(tuple(unite([(Row(root, "the file", {}), _context(root, root.name))])))
         if not root.is_dir():
-            got = "nothing there: check the path"
-            got = "a pipe or a device: write what it holds into a file" if root.exists() else got
-            raise DataError(f"{root}: expected a file or folder, got {got}")
+            if root.exists():
+                check_plain(root)
+            raise DataError(f"{root}: expected a file or folder, got nothing there: check the path")
         files, folders = self._files(root)
         files = [(name, file) for name, file in files if not (but and file.exists() and file.samefile(but))]
         read = _Folder(self.path, root, self.strict)
@@ -119,19 +118,19 @@ class TextFolder(Reader):
         for number, line in enumerate(left_out):  # the line of counts first
             log.log(logging.WARNING if number <= SHOWN else logging.INFO, "%s", line)
         if not rows:
-            found = "; ".join(_plain(line) for line in left_out) or f"no files under pattern {self.pattern!r}"
-            raise DataError(f"{self.path}: expected documents, got none: {found}")
-        return Reading(tuple(contexts), tuple(left_out), read.unread)
+            reason = "; ".join(left_out) or f"no files under pattern {self.pattern!r}"
+            raise DataError(f"{self.path}: expected documents, got none: {reason}")
+        return FilesRead(tuple(contexts), tuple(left_out), read.unread)
 
     def _files(self, root: Path) -> tuple[list[tuple[str, Path]], list[str]]:
-        """What the pattern matches and is not hidden, by path below the folder; and folders that were not entered."""
+        """Files that match the pattern and are not hidden, by path below the folder; and folders not entered."""
         try:
             matches = root.rglob(self.pattern) if self.recursive else root.glob(self.pattern)
-            found = sorted((file.relative_to(root).as_posix(), file) for file in matches)
+            matched = sorted((file.relative_to(root).as_posix(), file) for file in matches)
         except ValueError as error:
             raise ConfigError(f"pattern must be a file pattern, got {self.pattern!r}: {error}") from None
-        shown = [(name, file) for name, file in found if not any(part.startswith(".") for part in name.split("/"))]
-        if hidden := sum(file.is_file() for _, file in found) - sum(file.is_file() for _, file in shown):
+        shown = [(name, file) for name, file in matched if not is_hidden(file, root)]
+        if hidden := sum(file.is_file() for _, file in matched) - sum(file.is_file() for _, file in shown):
             log.info("%s: skipped %d hidden files", self.path, hidden)
         closed: list[str] = []
         if self.recursive:
@@ -143,8 +142,8 @@ class TextFolder(Reader):
 
 
 def _foreign(root: Path, closed: list[str]) -> set[Path]:
-    """Folders below `root` that a program filled, not the owner; what cannot be opened is added to `closed`."""
-    found = set()
+    """Folders below `root` that a program filled, not the owner; those that cannot be opened are added to `closed`."""
+    foreign = set()
 
     def failed(error: OSError) -> None:
         closed.append(f"{error.filename} ({error.strerror})")
@@ -153,13 +152,13 @@ def _foreign(root: Path, closed: list[str]) -> set[Path]:
         folder = Path(place)
         folders[:] = [name for name in folders if not name.startswith(".")]
         if folder != root and (folder.name in INSTALLED or not MARKS.isdisjoint(names)):
-            found.add(folder)
+            foreign.add(folder)
             folders.clear()
-    return found
+    return foreign
 
 
 class _Folder:
-    """Reads the files of one folder and keeps what was left out."""
+    """Reads the files of one folder and keeps the names of those left out, by reason."""
 
     def __init__(self, path: str, root: Path, strict: bool) -> None:
         self.path = path
@@ -172,15 +171,15 @@ class _Folder:
 
     @property
     def unread(self) -> int:
-        return len(self.not_read) + len(self.no_files) + len(self.needs_extra) + len(self.faults)
+        return sum(map(len, (self.not_read, self.no_files, self.needs_extra, self.faults)))
 
     def contexts(self, name: str, file: Path) -> Iterator[tuple[Row, Context]]:
         try:
             for context in _contexts(contained(self.root, name), name):
                 yield Row(file, "the file", {}), context
-        except NoFile:
+        except NotAFile:
             self.no_files.append(name)
-        except (UnknownForm, NoRows, NoDocument):
+        except (UnknownForm, NoRows, NotADocument):
             self.not_read.append(name)
         except DataError as error:
             if self.strict:
@@ -191,41 +190,39 @@ class _Folder:
                 self.faults.append(str(error))
 
     def left_out(self, files: int, folders: Sequence[str], *, repeated: int) -> list[str]:
-        lines, parts = [], []
-        if self.not_read:
-            parts.append(f"no documents: {_by_ending(self.not_read)}")
-        if self.no_files:
-            parts.append(f"no files (links to nothing, pipes, devices): {_some(self.no_files)}")
-        if self.needs_extra:
-            parts.append(f"not read without {install('documents')}: {_by_ending(self.needs_extra)}")
-        if self.faults:
-            parts.append(f"{len(self.faults)} cannot be used")
-        if parts:
+        counted = {
+            f"not documents: {_by_ending(self.not_read)}": self.not_read,
+            f"not files (broken links, pipes, devices): {some(self.no_files, SHOWN)}": self.no_files,
+            f"not read without {install('documents')}: {_by_ending(self.needs_extra)}": self.needs_extra,
+            f"{len(self.faults)} cannot be used": self.faults,
+        }
+        lines = []
+        if parts := [part for part, names in counted.items() if names]:
             lines.append(f"{self.path}: read {files - self.unread} of {files} files; {'; '.join(parts)}")
         if repeated:
             what = "document repeats" if repeated == 1 else "documents repeat"
             lines.append(f"{self.path}: {repeated} {what} the title and text of another: counted once")
         if folders:
-            lines.append(f"{self.path}: did not enter {_some(folders)}")
-        return [_plain(line) for line in (*lines, *(f"left out {fault}" for fault in self.faults))]
+            lines.append(f"{self.path}: did not enter {some(folders, SHOWN)}")
+        return [_decodable(line) for line in (*lines, *(f"left out {fault}" for fault in self.faults))]
 
 
 # -- one file ----------------------------------------------------------------------------------------------------------
 
 
 def _contexts(file: Path, name: str) -> list[Context]:
-    """A file of a folder: the rows of JSON, or the one document that any other is."""
+    """The contexts of a file in a folder: the rows of JSON, or the one document that any other file is."""
     if not file.is_file():
-        raise NoFile(f"{file}: expected a file, got a broken link, a pipe or a device: remove it")
+        raise NotAFile(f"{file}: expected a file, got a broken link, a pipe or a device: remove it")
     if kind_of(name) == "rows":
         return reader_for_json(file, str(file)).read()
     if kind_of(name) is None:
-        raise NoDocument(f"{file}: expected a document, got a file that ends in {ending(name)}")
+        raise NotADocument(f"{file}: expected a document, got a file that ends in {ending(name)}")
     return [_context(file, name)]
 
 
 def _context(file: Path, name: str) -> Context:
-    """The document that a file is; the kind of one with an unknown ending shows when it is read."""
+    """The document that a file is; whether one with an unknown ending is text shows when it is read."""
     kind = kind_of(name) or "text"
     if kind in ("markdown", "text", "code"):
         text = _text(file)
@@ -238,17 +235,17 @@ def _context(file: Path, name: str) -> Context:
     if SURROGATE.search(title) or SURROGATE.search(passage):  # an escape in JSON: the cells of a notebook, front matter
         got = "half of a surrogate pair (\\ud800 to \\udfff)"
         raise DataError(f"{file}: expected valid Unicode, got {got}: repair the escape")
-    return Context(id="", title=title or _plain(name if kind == "code" else _stem(name)), passage=passage)
+    return Context(id="", title=title or _decodable(name if kind == "code" else _stem(name)), passage=passage)
 
 
 def _text(file: Path) -> str:
-    """The text of a file that has one; what has no ending, or one that is unknown, may as well be no text."""
+    """The text of a file; one without an ending, or with an unknown one, may turn out not to be text."""
     data = read_bytes(file)
     if (kind_of(file.name) is None or not ending(file.name)) and _is_binary(data, file):
         expected = "a document (text, Markdown, HTML, PDF, Word or EPUB)"
-        raise NoDocument(f"{file}: expected {expected}, got a file that is no text: convert it to one of these")
+        raise NotADocument(f"{file}: expected {expected}, got a file that is not text: convert it to one of these")
     if not data[:BEGINNING].strip() and kind_of(file.name) == "code":  # as many an __init__.py is meant to be
-        raise NoDocument(f"{file}: expected a text, got an empty file")
+        raise NotADocument(f"{file}: expected a text, got an empty file")
     return read_text(file)
 
 
@@ -256,14 +253,14 @@ def _is_binary(data: bytes, file: Path) -> bool:
     try:
         return "\0" in decode(data)[:BEGINNING]
     except UnicodeDecodeError:
-        return kind_of(file.name) is None  # README in an old encoding is a text
+        return kind_of(file.name) is None  # a README in an old encoding is text
 
 
 def _title(text: str, suffix: str) -> str:
     """The first heading of a text in a language with headings, "" in any other."""
     pattern = HEADINGS.get(suffix.removesuffix(".gz"))
-    found = pattern.search(text) if pattern else None
-    return found["title"].strip() if found else ""
+    heading = pattern.search(text) if pattern else None
+    return heading["title"].strip() if heading else ""
 
 
 def _stem(name: str) -> str:
@@ -275,16 +272,11 @@ def _stem(name: str) -> str:
 
 
 def _by_ending(names: Sequence[str]) -> str:
-    """2 .png, 1 without an ending (photo.png, ...)"""
+    """Counts such as: 2 .png, 1 without an ending (photo.png, ...)."""
     counts = Counter(ending(name) or "without an ending" for name in names)
-    return f"{', '.join(f'{number} {what}' for what, number in counts.most_common())} ({_some(names)})"
+    return f"{', '.join(f'{number} {what}' for what, number in counts.most_common())} ({some(names, SHOWN)})"
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
-def _plain(text: str) -> str:
-    """Without what a file's name may hold that is no Unicode."""
+def _decodable(text: str) -> str:
+    """The text without bytes of a file's name that are not valid UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,13 +1,12 @@
-"""The openai client over our own transport: single attempts, and the body of what came back as bytes.
+"""The openai client over our own transport: single attempts, whose replies are handed back as bytes.
 
-The client knows the routes and the errors. It parses nothing: its parsers are not made for servers that mean harm.
-Imported only where an endpoint is asked, as its libraries are optional.
+The client knows the routes and the errors. It does not parse: its parsers are not made for hostile servers. This module
+is imported only where an endpoint is asked, as its libraries are optional.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import httpx2
 import openai
@@ -23,12 +22,12 @@ class Connection:
     Every method makes a single attempt, and raises errors of the openai client and `wire.Garbled`.
 
     Args:
-        url: With `/v1`.
-        key: Empty where there is none.
-        headers: To be sent along; one called Authorization replaces the key.
-        query: To be sent along.
+        url: Address, ending in `/v1`.
+        key: The key, or "" where there is none.
+        headers: Sent along; one called Authorization replaces the key.
+        query: Sent along.
         timeout: Seconds for a request, from its first byte to the last one of the reply.
-        largest: Bytes of a reply.
+        largest: Most bytes of a reply.
     """
 
     def __init__(
@@ -59,15 +58,15 @@ class Connection:
     def base_url(self) -> str:
         return str(self._client.base_url)
 
-    def post(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """What a route answers, or a whole URL at the endpoint's address."""
+    def post(self, path: str, body: Mapping[str, object]) -> bytes:
+        """The answer of a route, or of a whole URL at the endpoint's address."""
         return self._client.post(path, body=dict(body), cast_to=httpx2.Response).content
 
     def get(self, path: str) -> bytes:
         return self._client.get(path, cast_to=httpx2.Response).content
 
     def upload(self, content: bytes) -> bytes:
-        """Put a file of requests there for a batch job."""
+        """Upload a file of requests for a batch job."""
         files = self._client.files.with_raw_response
         file = ("requests.jsonl", content, "application/jsonl")
         return files.create(file=file, purpose="batch", timeout=_LONG * self._timeout).content
@@ -79,9 +78,3 @@ class Connection:
 
     def close(self) -> None:
         self._client.close()
-
-    def __enter__(self) -> Connection:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()

@@ -1,7 +1,7 @@
-"""Secrets come from the environment when a request is sent; options hold the names of variables and nothing else.
+"""Secrets come from the environment when a request is sent; options only hold the names of variables.
 
-What a header or a query holds may be a secret, whatever its name: `env:NAME` there stands for the variable NAME. Only
-some harmless names take a value as it is.
+The value of a header or a query parameter may be a secret, whatever its name: `env:NAME` there stands for the variable
+NAME. Only some harmless names take a value as it is.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from seal_lightning.endpoints.wire import BESIDE_BODY
 from seal_lightning.errors import ConfigError
@@ -24,30 +23,26 @@ _LONG = 6  # shorter keys are words such as "none"
 
 
 def held_in(variable: str) -> str:
-    """What a variable of the environment holds, "" where it is unset; a secret from here on, in every log.
+    """The value of an environment variable, "" where it is unset; from here on every log treats it as a secret.
 
-    The one way from a name in a configuration to a value of the environment.
+    Values of the environment are reached from a configuration in no other way.
     """
     remember(variable)
     return os.environ.get(variable, "")
 
 
 def key_in(variable: str) -> str:
-    """The key that a variable holds, "" where it is unset.
-
-    Raises:
-        ConfigError: It cannot be sent.
-    """
+    """The key that a variable holds, "" where it is unset. Raises `ConfigError` if it cannot be sent."""
     key = held_in(variable)
     if not re.fullmatch(r"[!-~]*", key):  # not shown, of course
-        raise ConfigError(f"the key in ${variable} has white space or characters outside ASCII: copy it once more")
+        raise ConfigError(f"the key in ${variable} has white space or characters outside ASCII: copy it again")
     return key
 
 
-def check_beside(option: str, values: Any) -> None:
+def check_beside(option: str, values: object) -> None:
     """Raise a `ConfigError` for headers or a query that may hold a secret."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"endpoint.request.{option}: expected names with their values")
+        raise ConfigError(f"endpoint.request.{option}: expected names and their values")
     for name, value in values.items():
         where = f"endpoint.request.{option}.{name}"
         if is_reference(value):
@@ -55,27 +50,29 @@ def check_beside(option: str, values: Any) -> None:
         if not _HARMLESS.fullmatch(str(name)) or str(value).startswith(REFERENCE):
             raise ConfigError(
                 f"{where}: expected env:NAME, for the value of the environment variable NAME; a value given here would "
-                "be saved with the configuration, and it may be a secret"
+                "be saved with the configuration, and might be a secret"
             )
         if not isinstance(value, str):
-            raise ConfigError(f"{where}: expected a text, got {value!r}; put it in quotes")
+            raise ConfigError(f"{where}: expected text, got {value!r}; put it in quotes")
 
 
-def beside_body(request: Mapping[str, Any] | None) -> tuple[dict[str, str], dict[str, str]]:
+def beside_body(request: Mapping[str, object] | None) -> tuple[dict[str, str], dict[str, str]]:
     """Headers and query to be sent, with the values of variables.
 
     Raises:
-        ConfigError: A variable is unset, or holds what cannot be sent.
+        ConfigError: A variable is unset, or its value cannot be sent.
     """
     headers, query = (
-        {name: _value(f"{option}.{name}", value) for name, value in _given(request, option).items()}
+        {name: _value(f"{option}.{name}", value) for name, value in given_in(request, option).items()}
         for option in BESIDE_BODY[:2]
     )
     return headers, query
 
 
-def _given(request: Mapping[str, Any] | None, option: str) -> Mapping[str, Any]:
-    return (request or {}).get(option) or {}
+def given_in(request: Mapping[str, object] | None, option: str) -> dict[str, str]:
+    """The headers or the query parameters of a request, as they were given."""
+    values = (request or {}).get(option)
+    return {str(name): str(value) for name, value in values.items()} if isinstance(values, Mapping) else {}
 
 
 def _value(option: str, value: str) -> str:
@@ -87,20 +84,20 @@ def _value(option: str, value: str) -> str:
     if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", found):
         raise ConfigError(
             f"endpoint.request.{option}: ${variable_of(value)} has white space around it, several lines or characters "
-            "outside ASCII: set it once more"
+            "outside ASCII: set it again"
         )
     return found
 
 
-def unseen(request: Mapping[str, Any] | None, key_variable: str | None) -> list[str]:
+def unseen(request: Mapping[str, object] | None, key_variable: str | None) -> list[str]:
     """What nobody may see: the key, what variables put into headers and query, and all other secrets of the process."""
-    given = [value for option in BESIDE_BODY[:2] for value in _given(request, option).values()]
+    given = [value for option in BESIDE_BODY[:2] for value in given_in(request, option).values()]
     variables = [key_variable, *(variable_of(value) for value in given if is_reference(value))]
     sent = [value for variable in variables if variable and (value := held_in(variable))]
     return [*dict.fromkeys([*sent, *known_secrets()])]
 
 
-def keyless(options: Any, key: str, variable: str, path: str = "endpoint") -> None:
+def keyless(options: object, key: str, variable: str, path: str = "endpoint") -> None:
     """Raise a `ConfigError` if the key stands in the options, which are saved with the configuration."""
     if isinstance(options, Mapping):
         for name, value in options.items():

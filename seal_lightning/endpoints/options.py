@@ -1,4 +1,4 @@
-"""What an endpoint's options may be: no secrets, no values that cannot work."""
+"""Checks of an endpoint's options: they hold no secrets and no values that cannot work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from seal_lightning.endpoints.keys import check_beside
@@ -15,27 +14,17 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.text.redaction import secrets_in
 
 _LONGEST_URL = 2000
-OURS = ("messages", "model", "n", "prompt", "stream", "timeout")  # not for `request`
+_OURS = ("messages", "model", "n", "prompt", "stream", "timeout")  # not for `request`
 
 
 def check_options(
-    *,
-    model: str,
-    base_url: str | None,
-    api_key_env: str | None,
-    concurrency: int,
-    timeout: float,
-    retries: int,
-    max_reply_mb: float,
+    model: str, base_url: str | None, api_key_env: str | None, timeout: float, max_reply_mb: float
 ) -> None:
     """Raise a `ConfigError` for a value that cannot work."""
     if api_key_env is not None and not api_key_env.isidentifier():  # not shown: it may be the key itself
         raise ConfigError("endpoint.api_key_env: expected the name of an environment variable, such as OPENAI_API_KEY")
     if not model.strip():
         raise ConfigError("endpoint.model is empty: expected the model's name as the server calls it")
-    for name, value, least in (("concurrency", concurrency, 1), ("retries", retries, 0)):
-        if value < least:
-            raise ConfigError(f"endpoint.{name} must be at least {least}, got {value}")
     if not timeout > 0:
         raise ConfigError(f"endpoint.timeout must be above 0 seconds, got {timeout}")
     if not 0 < max_reply_mb < float("inf"):
@@ -62,35 +51,35 @@ def _is_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError:  # brackets without an address, a port that is no number
+    except ValueError:  # brackets without an address, a port that is not a number
         return False
     named = parts.scheme in ("http", "https") and re.fullmatch(r"[\w.:%-]+", parts.hostname or "") and port != 0
     return bool(named) and not parts.query and not parts.fragment and not re.search(r"\s", url)
 
 
 def _shown(url: str) -> str:
-    """On one line, without user, password and query."""
+    """The URL on one line, without user, password and query."""
     if "@" in url and "?" in url:
         return "[hidden]"  # who can tell where a password ends
     return " ".join(re.sub(r"//.*@", "//", url, flags=re.DOTALL).partition("?")[0].split())
 
 
-def check_request(request: Mapping[str, Any] | None) -> None:
-    """Raise a `ConfigError` for options that hold a secret, are not JSON, or not for the user to set."""
+def check_request(request: Mapping[str, object] | None) -> None:
+    """Raise a `ConfigError` for options that hold a secret, are not JSON, or are not for the user to set."""
     body = dict(request or {})
     for option in BESIDE_BODY[:2]:
         check_beside(option, body.pop(option, None) or {})
-    if found := secrets_in(body):
+    if (secret := next(secrets_in(body), None)) is not None:
         raise ConfigError(
-            f"endpoint.request.{found[0]}: expected no keys here, they would be saved with the configuration; put the "
-            "key into the environment and name the variable in api_key_env"
+            f"endpoint.request.{secret}: keys do not belong here, where they would be saved with the configuration; "
+            "put the key into the environment and name the variable in api_key_env"
         )
     further = body.get("extra_body") or {}
     if not isinstance(further, Mapping):
-        raise ConfigError("endpoint.request.extra_body: expected names with their values")
-    if clash := [*sorted({*body} & {*OURS}), *(f"extra_body.{name}" for name in sorted({*further} & {*OURS}))]:
+        raise ConfigError("endpoint.request.extra_body: expected names and their values")
+    if clash := [*sorted({*body} & {*_OURS}), *(f"extra_body.{name}" for name in sorted({*further} & {*_OURS}))]:
         raise ConfigError(
-            f"endpoint.request.{clash[0]} cannot be set here: it is an option of its own, or always the same"
+            f"endpoint.request.{clash[0]} cannot be set here: it has an option of its own, or never changes"
         )
     try:
         json.dumps(request, allow_nan=False)
@@ -99,7 +88,7 @@ def check_request(request: Mapping[str, Any] | None) -> None:
 
 
 def is_local(url: str) -> bool:
-    """Whether a URL leads to this machine."""
+    """Whether a URL points to this machine."""
     host = urlsplit(url).hostname or ""
     try:
         address = ipaddress.ip_address(host)

@@ -2,8 +2,8 @@
 
     gpt-4.1-mini: {input: 0.40, output: 1.60, cached_input: 0.10, batch: 0.5}
 
-`cached_input` is for prompt tokens that the server had in its own cache, `batch` the factor of its batch routes. Sums
-are exact: dollars are decimal until a usage is reported.
+`cached_input` is the price of prompt tokens that the server had in its own cache, `batch` the factor of its batch
+routes. Sums are exact: dollars are decimal until a usage is reported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -20,14 +19,14 @@ from seal_lightning.endpoints.wire import Reply
 from seal_lightning.errors import ConfigError
 from seal_lightning.files.bounded import read_bytes
 from seal_lightning.files.bounded_yaml import load_yaml
-from seal_lightning.files.shipped import found
+from seal_lightning.files.shipped import find_file
 
 _NEEDED, _OPTIONAL = ("input", "output"), ("cached_input", "batch")
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Of one model, in dollars per million tokens; `batch` multiplies them."""
+    """The prices of one model in dollars per million tokens; `batch` multiplies them."""
 
     input: Decimal
     output: Decimal
@@ -45,8 +44,8 @@ class Price:
         return millionths * (self.batch if batch else 1) / 1_000_000
 
 
-def find_price(prices: str | Mapping[str, Any] | None, model: str) -> Price | None:
-    """The price of a model in a table, None without a table.
+def find_price(prices: str | Mapping[str, object] | None, model: str) -> Price | None:
+    """The price of a model in a table, or None without a table.
 
     Raises:
         ConfigError: The table cannot be read, or the model is not in it.
@@ -63,19 +62,18 @@ def find_price(prices: str | Mapping[str, Any] | None, model: str) -> Price | No
     return _price(table[model], f"{source}, {model}")
 
 
-def _read(path: str) -> Any:
+def _read(path: str) -> object:
     try:
-        return load_yaml(read_bytes(found(Path(path).expanduser()), error=ConfigError).decode())
+        return load_yaml(read_bytes(find_file(Path(path).expanduser()), error=ConfigError).decode())
     except ConfigError as error:
         raise ConfigError(f"prices={error}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"prices={path}: no valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"prices={path}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _price(row: Any, where: str) -> Price:
-    names = {*row} if isinstance(row, Mapping) else set()
-    if not {*_NEEDED} <= names <= {*_NEEDED, *_OPTIONAL}:
-        raise ConfigError(f"{where}: expected input and output, and cached_input and batch if need be, got {row!r}")
+def _price(row: object, where: str) -> Price:
+    if not isinstance(row, Mapping) or not {*_NEEDED} <= {*row} <= {*_NEEDED, *_OPTIONAL}:
+        raise ConfigError(f"{where}: expected input, output and perhaps cached_input and batch, got {row!r}")
     for name, value in row.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise ConfigError(f"{where}: {name} must be a number of at least 0, got {value!r}")

@@ -1,19 +1,21 @@
 """How a request reaches its endpoint: at its own address and no other, within a deadline, for a reply of bounded size.
 
 A server is not trusted: it may send a byte a second for ever, gigabytes, or a gigabyte packed into a megabyte; it may
-redirect to another host, set cookies, and name any character set. So redirects are answers like any other, what comes
-back is read here to its end, and only the headers that somebody reads are handed on. Nothing is sent that was not set
-for this endpoint, whatever the environment has for the client's library. Imported only where an endpoint is asked, as
-its libraries are optional.
+redirect to another host, set cookies, and name any character set. So redirects are answers like any other, replies are
+read here to their end, and only the headers that somebody reads are handed on. Nothing is sent that was not set for
+this endpoint, whatever the environment has for the client's library: httpx's own time-outs are for single reads, and
+its client follows the environment. This module is imported only where an endpoint is asked, as its libraries are
+optional.
 """
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,8 +26,15 @@ from seal_lightning.endpoints.options import is_local
 from seal_lightning.endpoints.wire import Garbled
 from seal_lightning.errors import ConfigError
 
-_SENT = ("host", "content-type", "content-length", "transfer-encoding", "accept", "user-agent")  # of the client's own
-_READ = ("content-type", "retry-after", "retry-after-ms", "location")  # of the server's
+_SENT = (
+    "host",
+    "content-type",
+    "content-length",
+    "transfer-encoding",
+    "accept",
+    "user-agent",
+)  # of the client's own headers
+_READ = ("content-type", "retry-after", "retry-after-ms", "location")  # of the server's headers
 _REFUSAL = 1 << 20  # bytes of an error that are read: nobody is shown more
 _CHUNK = 1 << 16
 _CONNECT = 30.0  # seconds at most for an address to answer at all
@@ -41,9 +50,9 @@ class Transport(httpx2.BaseTransport):
     """Connections to one endpoint. The time-out that comes with a request is for all of it, to the last byte.
 
     Args:
-        url: Of the endpoint; only its scheme, host and port are ever asked.
+        url: The endpoint's address; only its scheme, host and port are ever asked.
         headers: What is sent beside the body, such as the key.
-        largest: Bytes of a reply, and of what is packed in it.
+        largest: Most bytes of a reply, packed and unpacked.
     """
 
     def __init__(self, url: str, *, headers: Mapping[str, str], largest: int) -> None:
@@ -54,7 +63,7 @@ class Transport(httpx2.BaseTransport):
         self._pool = _pool(url, _Backend(self._clock))
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Raises `Garbled` for a reply that is too large or packed in an unknown way, and errors of httpx2."""
+        """Raises `Garbled` for a reply that is too large or has an unknown encoding, and errors of httpx2."""
         if _origin(request.url) != self._origin:
             raise ConfigError(f"expected requests to {'://'.join(self._origin[:2])} only: check endpoint.base_url")
         sent = httpx2.Headers([(name, value) for name, value in request.headers.items() if name.lower() in _SENT])
@@ -93,9 +102,9 @@ class Transport(httpx2.BaseTransport):
         body, largest = bytearray(), _REFUSAL if refused else self._largest
         for part in _unpacked(answer.iter_stream(), headers.get("content-encoding", ""), largest):
             body += part
+            if len(body) > largest and refused:
+                break
             if len(body) > largest:
-                if refused:
-                    break
                 raise _too_large(largest)
         return bytes(body)
 
@@ -112,34 +121,28 @@ def _too_large(largest: int) -> Garbled:
 
 
 def _unpacked(chunks: Iterable[bytes], encoding: str, largest: int) -> Iterator[bytes]:
-    """A body in small parts, whatever is packed in it; `largest` bounds what comes over the wire."""
-    unpack = _unpacker(encoding)
+    """A body in small parts, unpacked; `largest` bounds what comes over the wire."""
+    encoding = encoding.strip().lower()
+    if encoding not in ("", "identity", "gzip", "x-gzip"):
+        raise Garbled(f"a reply packed as {encoding[:40]!r}, where gzip or nothing was asked for")
+    packed = zlib.decompressobj(zlib.MAX_WBITS | 16) if "gzip" in encoding else None
     received = 0
     for chunk in chunks:
         received += len(chunk)
-        yield from unpack(chunk)
+        yield from _parts(packed, chunk) if packed else (chunk,)
         if received > largest:
             raise _too_large(largest)
 
 
-def _unpacker(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
-    if encoding.strip().lower() in ("", "identity"):
-        return lambda chunk: iter((chunk,))
-    if encoding.strip().lower() not in ("gzip", "x-gzip"):
-        raise Garbled(f"a reply packed as {encoding[:40]!r}, where gzip or nothing was asked for")
-    packed = zlib.decompressobj(zlib.MAX_WBITS | 16)
-
-    def unpack(chunk: bytes) -> Iterator[bytes]:
-        part = b"" if packed.eof else chunk  # more may be to come out than went in, so it is asked until it is short
-        while part:
-            try:
-                part = packed.decompress(chunk, _CHUNK)
-            except zlib.error as error:
-                raise Garbled(f"a reply that is not the gzip it says: {error}") from None
-            yield part
-            chunk = packed.unconsumed_tail
-
-    return unpack
+def _parts(packed: zlib._Decompress, chunk: bytes) -> Iterator[bytes]:
+    part = b"" if packed.eof else chunk  # more may come out than went in, so it is asked until it is short
+    while part:
+        try:
+            part = packed.decompress(chunk, _CHUNK)
+        except zlib.error as error:
+            raise Garbled(f"a reply that is not the gzip it claims to be: {error}") from None
+        yield part
+        chunk = packed.unconsumed_tail
 
 
 # -- connections -------------------------------------------------------------------------------------------------------
@@ -157,9 +160,8 @@ def _pool(url: str, backend: httpcore2.NetworkBackend) -> httpcore2.ConnectionPo
         return httpcore2.ConnectionPool(**shared)
     try:
         proxy = httpx2.Proxy(named)
-        if proxy.url.scheme.startswith("socks"):
-            return httpcore2.SOCKSProxy(str(proxy.url), proxy_auth=proxy.raw_auth, **shared)
-        return httpcore2.HTTPProxy(str(proxy.url), proxy_auth=proxy.raw_auth, **shared)
+        kind = httpcore2.SOCKSProxy if proxy.url.scheme.startswith("socks") else httpcore2.HTTPProxy
+        return kind(str(proxy.url), proxy_auth=proxy.raw_auth, **shared)
     except (ValueError, httpx2.InvalidURL, RuntimeError):  # not shown: it may hold a password
         raise ConfigError(
             "the proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): expected a URL such as "
@@ -177,7 +179,7 @@ def _proxy_for(url: str) -> str | None:
 
 
 class _Clock(threading.local):
-    """When the request of this thread has to be over."""
+    """Tells when the request of this thread has to be over."""
 
     end = 0.0
 
@@ -185,7 +187,7 @@ class _Clock(threading.local):
         self.end = time.monotonic() + seconds
 
     def left(self, at_most: float = float("inf")) -> float:
-        """Seconds; raises `httpcore2.ReadTimeout` where there are none."""
+        """Seconds left; raises `httpcore2.ReadTimeout` where there are none."""
         left = min(self.end - time.monotonic(), at_most)
         if left <= 0:
             raise httpcore2.ReadTimeout("the time is up")
@@ -205,7 +207,7 @@ class _Backend(httpcore2.NetworkBackend):
         port: int,
         timeout: float | None = None,
         local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
         left = self._clock.left(_CONNECT)
         return _Stream(self._inner.connect_tcp(host, port, left, local_address, socket_options), self._clock)
@@ -227,9 +229,9 @@ class _Stream(httpcore2.NetworkStream):
         self._inner.close()
 
     def start_tls(
-        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
         return _Stream(self._inner.start_tls(ssl_context, server_hostname, self._clock.left(_CONNECT)), self._clock)
 
-    def get_extra_info(self, info: str) -> Any:
+    def get_extra_info(self, info: str) -> object:
         return self._inner.get_extra_info(info)

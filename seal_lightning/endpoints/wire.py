@@ -1,4 +1,4 @@
-"""What goes over the wire: requests with a key that names their content, and replies as read from the JSON that came.
+"""What goes over the wire: requests, each with a key that names its content, and replies as read from JSON.
 
 A key is a digest of everything that decides the reply: host, route, model, messages, options and seed.
 """
@@ -9,15 +9,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.text.foreign import sound
 from seal_lightning.text.redaction import QUOTED
-from seal_lightning.types import Prompt
+from seal_lightning.types import Json, JsonObject, Prompt
 
 CHAT, TEXT = "/chat/completions", "/completions"
-_MOST_TOKENS = 10**12  # of one reply: more is no count
+_MOST_TOKENS = 10**12  # a larger number cannot be the count of one reply
 _NAME = 40  # characters of a finish reason that are kept
 BESIDE_BODY = ("extra_headers", "extra_query", "extra_body")  # as the openai client calls them
 
@@ -27,7 +26,7 @@ class Request:
     """One request: its route below the base URL, its JSON body, and the digest that names its content."""
 
     route: str
-    body: Mapping[str, Any]
+    body: Mapping[str, Json]
     key: str
 
 
@@ -35,7 +34,7 @@ class Request:
 class Reply:
     """What a server wrote, why it stopped, and its own count of tokens (`counted` is False where it gave none).
 
-    `replaced` counts characters of the text that could not be kept.
+    `replaced` counts the characters of the text that could not be kept.
     """
 
     text: str
@@ -48,49 +47,49 @@ class Reply:
 
 
 class Garbled(ValueError):
-    """A body that is no reply."""
+    """A body that is not a reply."""
 
 
 def make_request(
-    host: str, route: str, body: Mapping[str, Any], *, options: Mapping[str, Any], seed: int | None
+    host: str, route: str, body: Mapping[str, Json], *, options: Mapping[str, Json], seed: int | None
 ) -> Request:
-    """The request with `options` over what `body` says; an option that is None is left out of the body.
+    """The request, with `options` replacing what `body` says; an option that is None is left out of the body.
 
     The seed enters the key even where the options leave it out, so that a second sample stays a second sample.
     """
     named = {name: value for name, value in options.items() if name not in BESIDE_BODY}
     seeded = {} if seed is None else {"seed": seed % 2**31}  # some servers take no more
-    merged = {**body, **seeded, **named, **(options.get("extra_body") or {})}
+    further = options.get("extra_body")
+    merged = {**body, **seeded, **named, **(further if isinstance(further, dict) else {})}
     sent = {name: value for name, value in merged.items() if value is not None}
     beside = {name: options[name] for name in BESIDE_BODY[:2] if name in options}
     content = json.dumps([host, route, sent, beside, seed], sort_keys=True)
     return Request(route, sent, hashlib.blake2b(content.encode(), digest_size=20).hexdigest())
 
 
-def messages(prompt: Prompt) -> list[dict[str, str]]:
+def messages(prompt: Prompt) -> list[Json]:
     """System and user message of a prompt; its lead is for base models only."""
-    system = [{"role": "system", "content": sound(prompt.system)[0]}] if prompt.system else []
-    return [*system, {"role": "user", "content": sound(prompt.user)[0]}]
+    given = {"system": prompt.system, "user": prompt.user}
+    return [{"role": role, "content": sound(text)[0]} for role, text in given.items() if text or role == "user"]
 
 
-def read_reply(body: Any) -> Reply:
+def read_reply(body: bytes | Json) -> Reply:
     """The first choice of a chat or text completion.
 
     Args:
-        body: Bytes as they came, or the JSON value in them.
+        body: The bytes as they came, or the JSON value in them.
 
     Raises:
-        Garbled: The body is none.
+        Garbled: The body is not one.
     """
-    body = parsed(body)
-    choices = body.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
-        raise Garbled(f"no choices in {_shown(body)}")
-    text, replaced = sound(_text(choices[0], body))
-    usage = body.get("usage")
-    counts = usage if isinstance(usage, Mapping) else {}
+    reply = parsed(body)
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choice := choices[0], dict):
+        raise Garbled(f"no choices in {_shown(reply)}")
+    text, replaced = sound(_text(choice, reply))
+    usage, finish = reply.get("usage"), choice.get("finish_reason")
+    counts = usage if isinstance(usage, dict) else {}
     prompt, completion = _count(counts, "prompt_tokens"), _count(counts, "completion_tokens")
-    finish = choices[0].get("finish_reason")
     return Reply(
         text=text,
         finish=sound(finish[:_NAME])[0] if isinstance(finish, str) else "",
@@ -102,45 +101,44 @@ def read_reply(body: Any) -> Reply:
     )
 
 
-def _text(choice: Mapping[str, Any], body: Any) -> str:
-    """What a choice says; null is what a model that only thought, or called a tool, has said: nothing."""
+def _text(choice: JsonObject, reply: JsonObject) -> str:
+    """The text of a choice; null means that a model only thought, or called a tool, and so said nothing."""
     message = choice.get("message")
-    holder, name = (message, "content") if isinstance(message, Mapping) else (choice, "text")
-    text = holder.get(name, body)
+    holder, name = (message, "content") if isinstance(message, dict) else (choice, "text")
+    text = holder.get(name, reply)
     if not isinstance(text, str | None):
-        raise Garbled(f"no text in {_shown(body)}")
+        raise Garbled(f"no text in {_shown(reply)}")
     return text or ""
 
 
-def parsed(body: Any) -> Mapping[str, Any]:
+def parsed(body: bytes | Json) -> JsonObject:
     """The JSON object that a body is.
 
     Args:
-        body: Bytes in UTF-8, of which broken ones become U+FFFD, whatever the server says of them; or a value.
+        body: Bytes, read as UTF-8 whatever the server says of them, with U+FFFD for broken ones; or a JSON value.
 
     Raises:
-        Garbled: It is none.
+        Garbled: The body is not an object.
     """
-    if isinstance(body, bytes):
-        body = body.decode("utf-8-sig", errors="replace")
-    if isinstance(body, str):
+    value = body.decode("utf-8-sig", errors="replace") if isinstance(body, bytes) else body
+    if isinstance(value, str):
         try:
-            body = parse_json(body)
+            value = parse_json(value)
         except ValueError:
-            raise Garbled(f"no JSON: {_shown(body)}") from None
-    if not isinstance(body, Mapping):
-        raise Garbled(f"no JSON object: {_shown(body)}")
-    return body
+            raise Garbled(f"no JSON: {_shown(value)}") from None
+    if not isinstance(value, dict):
+        raise Garbled(f"no JSON object: {_shown(value)}")
+    return value
 
 
-def _count(counts: Any, name: str) -> int | None:
+def _count(counts: Json, name: str) -> int | None:
     """A number of tokens, None for anything else that a server gives for one."""
-    value = counts.get(name) if isinstance(counts, Mapping) else None
+    value = counts.get(name) if isinstance(counts, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_TOKENS:
         return None
     return int(value) if value == int(value) else None
 
 
-def _shown(body: Any, longest: int = 120) -> str:
+def _shown(body: Json, longest: int = 120) -> str:
     text = body[: 4 * QUOTED] if isinstance(body, str) else repr(body)[: 4 * QUOTED]
     return " ".join(text.split())[:longest] or "an empty body"

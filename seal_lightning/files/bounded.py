@@ -1,11 +1,11 @@
 """JSON, packed files and archives that somebody else wrote, read within bounds.
 
-A few bytes can ask for hours or for all memory: lists in lists a thousand deep, a number of a million digits, 10 MB of
-gzip that hold 10 GB. What no honest file needs is refused here, before anything else walks over it. Nothing is cut: a
-value is read whole or refused, with the place where it breaks the bound. YAML has its own module, `bounded_yaml`.
+A few bytes can take hours or all memory: lists in lists a thousand deep, a number of a million digits, 10 MB of gzip
+that hold 10 GB. What no honest file needs is refused here, before anything else walks over it. Nothing is cut: a value
+is read whole or refused, with the place where it breaks the bound. YAML has its own module, `bounded_yaml`.
 
-`parse_json` raises what `json.loads` raises, and nothing else; so whoever names a broken file in an error of its own
-needs no second branch. The bounds are the constants below; none of them is an option.
+`parse_json` raises what `json.loads` raises, and nothing else, so a caller that reports a broken file needs no second
+branch. The bounds are the constants below; none of them is an option.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,11 +30,12 @@ FREE = 64 << 20  # bytes up to which no ratio is looked at
 LARGEST_ARCHIVE = 1 << 30  # bytes in all the files of one Word or EPUB document
 MEMBERS = 20_000  # files in one such document
 _CHUNK = 1 << 20
+_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)  # the texts and brackets of JSON
 _ZIP_ADVICE = "write the document again, without what makes it so large"
 
 
 class PackedTooWell(ValueError):
-    """What is packed is larger than any honest file of this size."""
+    """The packed content is larger than that of any honest file of this size."""
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------
@@ -48,8 +49,8 @@ def parse_json(text: str | bytes) -> Any:
     json.decoder.JSONDecodeError: lists and objects nested more than 100 deep: line 1 column 101 (char 100)
 
     Raises:
-        json.JSONDecodeError: It is no JSON, is nested too deeply, has a whole number of too many digits, or is too
-            large for memory.
+        json.JSONDecodeError: The text is not JSON, is nested too deeply, has a whole number of too many digits, or is
+            too large for memory.
     """
     document = text if isinstance(text, str) else _decoded(text)
 
@@ -90,31 +91,18 @@ def _decoded(data: bytes) -> str:
     try:
         return data.decode(json.detect_encoding(data))
     except UnicodeDecodeError as error:
-        where = f"byte {error.object[error.start]:#04x} at offset {error.start} is no text"
+        where = f"byte {error.object[error.start]:#04x} at offset {error.start} is not text"
         raise json.JSONDecodeError(where, "", 0) from None
 
 
 def _too_deep(document: str) -> json.JSONDecodeError:
     """The error at the bracket that opens one level too many."""
     depth, place = 0, 0
-    for at, character in _structure(document):
-        depth, place = depth + (1 if character in "[{" else -1), at
+    for part in _STRUCTURE.finditer(document):
+        depth, place = depth + (part[0] in "[{") - (part[0] in "]}"), part.start()
         if depth > DEPTH:
             break
     return json.JSONDecodeError(f"lists and objects nested more than {DEPTH} deep", document, place)
-
-
-def _structure(document: str) -> Iterator[tuple[int, str]]:
-    """The brackets outside texts, with their places."""
-    within, escaped = False, False
-    for at, character in enumerate(document):
-        if within:
-            within = escaped or character != '"'
-            escaped = character == "\\" and not escaped
-        elif character == '"':
-            within = True
-        elif character in "[]{}":
-            yield at, character
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -124,7 +112,7 @@ def read_bytes(path: Path, *, error: type[SealError] = DataError) -> bytes:
     """The content of a file; of one that ends in .gz, what is packed in it.
 
     Args:
-        path: Of a file. A pipe or a device is refused: it may never end, and cannot be read twice.
+        path: The file. A pipe or a device is refused: it may never end, and cannot be read twice.
         error: What is raised, in one line that names the file.
     """
     try:
@@ -147,10 +135,10 @@ def read_bytes(path: Path, *, error: type[SealError] = DataError) -> bytes:
 
 
 def read_stdin(stream: BinaryIO) -> bytes:
-    """What comes through standard input, up to its end.
+    """The whole content of standard input.
 
     Raises:
-        DataError: It cannot be read, or has more than `LARGEST` bytes, which are not waited for.
+        DataError: Standard input cannot be read, or has more than `LARGEST` bytes, which are not waited for.
     """
     try:
         data = stream.read(LARGEST + 1)
@@ -176,19 +164,26 @@ def read_json(path: Path, *, error: type[SealError] = DataError) -> Any:
 
 def check_plain(path: Path, *, error: type[SealError] = DataError) -> None:
     """Raises `error` for a pipe, a device or more than `LARGEST` bytes; `OSError` as `stat` does. A folder passes."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-        raise error(f"{path}: expected a file, got {_kind(status.st_mode)}: save it as a file and name that")
-    if status.st_size > LARGEST:
-        raise error(f"{path}: expected at most {_size(LARGEST)}, got {_size(status.st_size)}: split the file")
+    if kind := special_kind(path):
+        raise error(f"{path}: expected a file, got {kind}: save it as a file and name that")
+    if (size := path.stat().st_size) > LARGEST:
+        raise error(f"{path}: expected at most {_size(LARGEST)}, got {_size(size)}: split the file")
+
+
+def special_kind(path: Path) -> str:
+    """ "a pipe", "a socket" or "a device", which have no end to wait for; "" for a file or a folder."""
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return ""
+    return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def unpack(file: io.BufferedIOBase | io.BufferedReader) -> bytes:
-    """What is packed in a gzip file of one member or several.
+    """The unpacked content of a gzip file of one member or several.
 
     Raises:
-        PackedTooWell: It is more than `LARGEST`, or than an honest file of its size holds.
-        gzip.BadGzipFile, EOFError, zlib.error: It is no gzip file, or ends too early.
+        PackedTooWell: The content is more than `LARGEST`, or than an honest file of this size holds.
+        gzip.BadGzipFile, EOFError, zlib.error: The file is not gzip, or ends too early.
     """
     chunks: list[bytes] = []
     total = 0
@@ -205,13 +200,13 @@ def unpack(file: io.BufferedIOBase | io.BufferedReader) -> bytes:
 
 
 def check_archive(data: bytes) -> None:
-    """Refuse a zip archive (Word, EPUB) that unpacks to much more than a document holds; read nothing of it.
+    """Refuse a zip archive (Word, EPUB) that unpacks to much more than a document holds, without unpacking it.
 
-    What the archive says of its sizes is enough: `zipfile` reads no more than that.
+    The sizes that the archive states are enough: `zipfile` reads no more than that.
 
     Raises:
-        DataError: It holds too much, without the file's name.
-        zipfile.BadZipFile: It is no archive.
+        DataError: The archive holds too much; the message does not name the file.
+        zipfile.BadZipFile: The data is not an archive.
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         sizes = [member.file_size for member in archive.infolist()]
@@ -225,7 +220,3 @@ def check_archive(data: bytes) -> None:
 
 def _size(count: int) -> str:
     return f"{count / (1 << 30):,.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):,.1f} MiB"
-
-
-def _kind(mode: int) -> str:
-    return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"

@@ -1,6 +1,6 @@
-"""Files of a folder that somebody else has made: a link or a name in it never leads out of it.
+"""Files of a folder that somebody else has made: no link and no name in it may lead out of it.
 
-The user names the folder and may well name a link to it; what lies within is not the user's.
+The user names the folder, perhaps by a link to it; what lies within is not the user's.
 """
 
 from __future__ import annotations
@@ -8,18 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from seal_lightning.errors import DataError, SealError
+from seal_lightning.files.bounded import special_kind
 
 
 def contained(folder: Path, name: str | Path, *, error: type[SealError] = DataError) -> Path:
     """The path of a file within a folder.
 
     Args:
-        folder: As the user named it. One of the hub's cache may link to the blobs beside its snapshots.
-        name: Of the file, relative to the folder.
+        folder: The folder as the user named it. One of the hub's cache may link to the blobs beside its snapshots.
+        name: The file's name, relative to the folder.
         error: What is raised.
 
     Raises:
-        SealError: It is not within the folder, in one line that names both ends.
+        SealError: The file is not within the folder; the message names both ends.
     """
     path = folder / name
     if not leads_out(path, folder):
@@ -33,12 +34,12 @@ def contained(folder: Path, name: str | Path, *, error: type[SealError] = DataEr
 def check_regular(folder: Path, *, error: type[SealError] = DataError) -> None:
     """Raises `error` where a folder holds a pipe, a socket or a device, which would be waited for without end."""
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if file.exists() and not file.is_file() and not file.is_dir():
-            raise error(f"{file}: expected a file, got a pipe or a device: move it away")
+        if file.exists() and (kind := special_kind(file)):
+            raise error(f"{file}: expected a file, got {kind}: move it away")
 
 
 def leads_out(path: Path, folder: Path) -> bool:
-    """Whether a path that begins with `folder` ends outside it; also one whose links go in a circle."""
+    """Whether a path that begins with `folder` ends outside it, or nowhere because its links go in a circle."""
     try:
         return not path.resolve().is_relative_to(_root(folder))
     except (OSError, RuntimeError):
@@ -46,6 +47,6 @@ def leads_out(path: Path, folder: Path) -> bool:
 
 
 def _root(folder: Path) -> Path:
-    """The folder itself, or the repository that it is a snapshot of in the hub's cache."""
+    """The folder itself, or in the hub's cache the repository that it is a snapshot of."""
     place = folder.resolve()
     return place.parent.parent if place.parent.name == "snapshots" else place

@@ -1,8 +1,8 @@
 """Digests of weights, written beside them, by which a file that was damaged later is found.
 
-Whoever finishes a folder with weights records them in its own result file (`adaptation.json`, `step.json`,
-`selection.json`) under `sha256`; whoever reads the weights compares. Folders of others have none, and are taken as they
-are. A digest finds bad luck, not malice: who can write the weights can write the record.
+Code that finishes a folder with weights records them in its own result file (`adaptation.json`, `step.json`,
+`selection.json`) under `sha256`, and code that reads the weights compares. Other people's folders have none, and are
+taken as they are. A digest finds bad luck, not malice: whoever can write the weights can also write the record.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from seal_lightning.errors import reason_of
 from seal_lightning.files.bounded import parse_json
@@ -25,7 +24,7 @@ def digests_of(folder: Path) -> dict[str, str]:
 
 
 def damage(folder: Path, recorded: Mapping[str, str]) -> str:
-    """What is wrong with the first file that is not as recorded, in a few words; empty where all are."""
+    """What is wrong with the first file that is not as recorded, in a few words; empty if all are."""
     for name, digest in sorted(recorded.items()):
         path = folder / Path(name).name
         try:
@@ -37,23 +36,23 @@ def damage(folder: Path, recorded: Mapping[str, str]) -> str:
 
 
 def recorded_in(folder: Path) -> dict[str, str]:
-    """The digests that a folder's result file holds; none where there is no such file, or an older one."""
+    """The digests in a folder's result file; empty without such a file, or for an older one."""
     for name in RECORDS:
         try:
             content = parse_json((folder / name).read_bytes())
         except (OSError, ValueError):
             continue
-        if found := read_record(content):
-            return found
+        if digests := read_record(content):
+            return digests
     return {}
 
 
-def read_record(content: Any) -> dict[str, str]:
-    """The digests in the content of a result file; none where it has none."""
-    found = content.get(KEY) if isinstance(content, dict) else None
-    if not isinstance(found, dict):
+def read_record(content: object) -> dict[str, str]:
+    """The digests in the content of a result file; empty if it has none."""
+    digests = content.get(KEY) if isinstance(content, dict) else None
+    if not isinstance(digests, dict):
         return {}
-    return {name: digest for name, digest in found.items() if isinstance(digest, str)}
+    return {name: digest for name, digest in digests.items() if isinstance(digest, str)}
 
 
 def _digest(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""One owner a folder: whoever writes into a folder of results holds its lock, and a second comer is told who does.
+"""One owner per folder: a process that writes into a folder of results holds its lock, and others are told who does.
 
 The lock is the kernel's (flock, by way of filelock): it ends with its process, however that ends, and forked children
-do not hold it. It is on a small file in the folder, which names the owner and is gone when the owner has finished; one
-that a killed process left behind is no obstacle. Where a command is refused, the folder is left as it was.
+do not hold it. It is on a small file in the folder, which names the owner and is removed when the owner has finished;
+one that a killed process left behind does not block anybody. If a command is refused, the folder stays as it was.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ OWNER = ".owner"  # the file's name
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONGEST = 2000  # characters of an owner's file that are read
-# Seconds to wait for the lock: of an owner at work; of one that was killed on this machine and is being cleared away;
-# of this job before SLURM requeued it, whose machine may have to be given up by the file server first.
+# Seconds to wait for the lock: while its owner works; while one that was killed on this machine is being cleared away;
+# and after SLURM requeued this job, when the file server may first have to give up the machine it ran on before.
 _AT_WORK, _ENDING, _REQUEUED = 1.0, 30.0, 180.0
-_TRIES = 10  # at a file that others remove and make
+_TRIES = 10  # at a file that others remove and make again
 
 
 class FolderInUse(ConfigError):
@@ -49,10 +49,10 @@ class Owner:
 
     Attributes:
         host: Name of the machine.
-        process: Its number there.
-        since: Date and time.
-        command: Without its options, which may hold keys.
-        job: SLURM's number, empty outside of it.
+        process: The process number there.
+        since: Date and time at which it took the folder.
+        command: Name of the command, without its options, which may hold keys.
+        job: SLURM's job number, empty outside SLURM.
     """
 
     host: str
@@ -68,7 +68,7 @@ class Owner:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its process is known to be gone, or has no memory any more and is about to go."""
+        """Whether its process is known to be gone, or has given up its memory and is about to go."""
         if self.host != socket.gethostname():
             return False
         try:
@@ -82,17 +82,17 @@ class Owner:
 
 @contextmanager
 def owning(folder: Path, *, option: str) -> Iterator[None]:
-    """Within the block, no other process (nor another thread of this one) can own `folder`; it is made when missing.
+    """Within the block, no other process (nor another thread of this one) can own `folder`; it is made if missing.
 
-    Blocks may be nested. On a file system without locks, a warning says so and the block runs all the same.
+    Blocks may be nested. On a file system without locks, a warning says so and the block runs anyway.
 
     Args:
         folder: Where results are written.
-        option: That named it and its value, for messages.
+        option: The option that named it, with its value, for messages.
 
     Raises:
-        FolderInUse: Somebody else owns it.
-        ConfigError: It cannot be written to.
+        FolderInUse: Somebody else owns the folder.
+        ConfigError: The folder cannot be written to.
         SavingError: The disk is full.
     """
     made: list[Path] = []
@@ -103,7 +103,7 @@ def owning(folder: Path, *, option: str) -> Iterator[None]:
         lock = FileLock(path, is_singleton=True, fallback_to_soft=False, on_acquired=_sign)
         nested, held = lock.is_locked, _acquire(lock, path, option)
     except OSError as error:
-        if before is None and _read(path) == b"":  # made, and not signed
+        if before is None and _read(path) == b"":  # made but not signed
             path.unlink()
         _remove(made)
         if error.errno in _FULL:
@@ -130,11 +130,11 @@ def owning(folder: Path, *, option: str) -> Iterator[None]:
 
 @contextmanager
 def taking_turns(path: Path, *, pause: Callable[[float], None]) -> Iterator[None]:
-    """Within the block, no other process is in one with the same `path`; they wait until it is left.
+    """Within the block, no other process is in one with the same `path`; they wait for their turn.
 
     Args:
-        path: Of a file that is there for nothing else, and gone afterwards.
-        pause: Waits for so many seconds; may raise where nobody waits any more.
+        path: A file that serves nothing else, and is gone afterwards.
+        pause: Waits for so many seconds; may raise if nobody waits any more.
     """
     lock = FileLock(path, fallback_to_soft=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def taking_turns(path: Path, *, pause: Callable[[float], None]) -> Iterator[None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            log.warning("%s: this file system has no locks (%s), so nobody waits here", path.parent, error.strerror)
+            log.warning("%s: this file system has no locks (%s), so turns are not taken", path.parent, error.strerror)
             break
     try:
         yield
@@ -162,7 +162,7 @@ def taking_turns(path: Path, *, pause: Callable[[float], None]) -> Iterator[None
 
 
 def _acquire(lock: FileLock, path: Path, option: str) -> bool:
-    """Whether the lock is held now; False where there are none on this file system."""
+    """Whether the lock is held now; False if this file system has no locks."""
     try:
         _wait(lock, path, _AT_WORK)
     except Timeout:
@@ -178,7 +178,7 @@ def _acquire(lock: FileLock, path: Path, option: str) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
         log.warning(
-            "%s: this file system has no locks (%s), so nothing keeps a second run out of this folder: see to it "
+            "%s: this file system has no locks (%s), so nothing keeps a second run out of this folder: make sure "
             "yourself that none is started", option, error.strerror,
         )  # fmt: skip
         return False
@@ -186,14 +186,14 @@ def _acquire(lock: FileLock, path: Path, option: str) -> bool:
 
 
 def _wait(lock: FileLock, path: Path, seconds: float) -> None:
-    """Raises `Timeout` where the lock is not free after so many seconds."""
+    """Raises `Timeout` if the lock is not free after so many seconds."""
     until = time.monotonic() + seconds
     for _ in range(_TRIES):
         lock.acquire(timeout=max(0.0, until - time.monotonic()))
         owner = read_owner(path)
         if owner is not None and owner.is_here:
             return
-        lock.release()  # what was locked is a file that its owner has removed meanwhile
+        lock.release()  # the locked file is one that its owner has removed in the meantime
     raise Timeout(str(path))
 
 
@@ -206,11 +206,11 @@ def _patience(owner: Owner | None) -> float:
 
 
 def _warn_of(before: bytes | None, option: str) -> None:
-    """Of an owner on another machine that did not say that it has finished: was it killed, or is it still at work?"""
+    """Warn of an owner on another machine that did not sign off: it may have been killed, or still be at work."""
     owner = _parse(before)
     if owner is not None and owner.host != socket.gethostname():
         log.warning(
-            "%s: was left by %s; if that is still at work, this file system keeps no locks between machines: stop it",
+            "%s: was left by %s; if that is still running, locks do not work between these machines: stop it",
             option, owner,
         )  # fmt: skip
 
@@ -219,7 +219,7 @@ def _warn_of(before: bytes | None, option: str) -> None:
 
 
 def read_owner(path: Path) -> Owner | None:
-    """Whoever signed the file last; None where nobody did, or it cannot be read."""
+    """Whoever signed the file last; None if nobody did, or it cannot be read."""
     return _parse(_read(path))
 
 
@@ -247,7 +247,7 @@ def _command() -> str:
 
 
 def _read(path: Path) -> bytes | None:
-    """What is in the file; None where there is none."""
+    """The content of the file; None if there is none."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -270,7 +270,7 @@ def _parse(content: bytes | None) -> Owner | None:
 
 
 def _leave(path: Path, before: bytes | None) -> None:
-    """Put back what was there before, or nothing; what somebody else has put in its place meanwhile stays."""
+    """Restore the content from before, or remove the file; one that somebody else has put in its place stays."""
     owner = read_owner(path)
     if _read(path) and (owner is None or not owner.is_here):
         return

@@ -1,7 +1,7 @@
 """Rows of JSON and JSON Lines files, read so that every mistake is named by file, row and field.
 
-A file is a JSON list of objects, one object, or one object a line. A `Row` hands out checked fields; nested objects are
-rows too, and remember how they were reached ("questions[2].answer").
+A file holds a JSON list of objects, one object, or one object per line. A `Row` hands out checked fields; nested
+objects are rows too, and remember how they were reached ("questions[2].answer").
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 
 from seal_lightning.errors import DataError
 from seal_lightning.files.bounded import parse_json, read_bytes
-from seal_lightning.types import Query
+from seal_lightning.types import Json, Query
 
 LINES = (".jsonl", ".ndjson")
-BEGINNING = 8192  # characters in which a file shows that it is no text, as git has it
+BEGINNING = 8192  # characters that show whether a file is text, as in git
 
 
 class NoRows(DataError):
-    """Valid JSON that holds no objects: a list of names, for example."""
+    """Valid JSON without objects: a list of names, for example."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One object of a file. `place` is "row 3" or "line 3" (1-based); `within` leads to a nested one."""
+    """One object of a file. `place` is "row 3" or "line 3" (1-based); `within` is the path to a nested one."""
 
     file: Path
     place: str
@@ -39,33 +39,34 @@ class Row:
         return DataError(f"{self.file}, {self.place}: {where} must be {expected}, got {got}: {advice}")
 
     def text(self, field: str, *, may_be_blank: bool = False) -> str:
-        """A text with something else than white space in it, unless it may be blank."""
+        """A text that is not only white space, unless it may be blank."""
         return self._check_text(field, self.values.get(field), may_be_blank=may_be_blank)
 
     def title(self, *, required: bool = False) -> str:
-        """The title, which may be empty, and missing unless it is required."""
+        """The title, which may be empty, and may be missing unless it is required."""
         title = self.values.get("title")
         if title is None and not required:
             return ""
         return self._check_text("title", title, may_be_blank=True)
 
     def id(self) -> str:
-        """The given id, or "" where there is none."""
+        """The given id, or "" if there is none."""
         return "" if self.values.get("id") is None else self.text("id")
 
     def texts(self, field: str) -> tuple[str, ...]:
-        """A list of texts, empty where the field is missing."""
+        """A list of texts, empty if the field is missing."""
         return tuple(self._check_text(f"{field}[{at}]", item) for at, item in enumerate(self.list(field, default=[])))
 
     def rows(self, field: str, *, required: bool = True) -> list[Row]:
-        """A list of objects; an optional one is empty where it is missing."""
-        items = self.list(field, default=None if required else [])
-        for at, item in enumerate(items):
+        """A list of objects; an optional one is empty if it is missing."""
+        rows = []
+        for at, item in enumerate(self.list(field, default=None if required else [])):
             if not isinstance(item, Mapping):
                 raise self.error(f"{field}[{at}]", expected="an object", got=describe(item), advice="write it in {...}")
-        return [Row(self.file, self.place, item, f"{self.within}{field}[{at}].") for at, item in enumerate(items)]
+            rows.append(Row(self.file, self.place, item, f"{self.within}{field}[{at}]."))
+        return rows
 
-    def list(self, field: str, *, default: list[Any] | None = None) -> list[Any]:
+    def list(self, field: str, *, default: list[Json] | None = None) -> list[Json]:
         value = self.values.get(field)
         if value is None and default is not None:
             return default
@@ -74,7 +75,7 @@ class Row:
         return value
 
     def golds(self, *fields: str) -> tuple[str, ...]:
-        """The accepted answers without repeats: a text or a list of texts, under the one of `fields` that is there."""
+        """The distinct accepted answers: a text or a list of texts, under the one of `fields` that is there."""
         given = [field for field in fields if self.values.get(field) is not None]
         if len(given) != 1:
             names = " or ".join(fields)
@@ -123,7 +124,7 @@ def describe(value: object) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, or of a UTF-16 or UTF-32 one that begins with a byte order mark."""
+    """The text of a UTF-8 file, or of a UTF-16 or UTF-32 file that begins with a byte order mark."""
     try:
         text = decode(read_bytes(path))
     except UnicodeDecodeError as error:
@@ -146,7 +147,7 @@ def decode(data: bytes) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The objects of a file; for an official SQuAD file the entries of its `data`."""
+    """The objects of a file; of an official SQuAD file, the entries of its `data`."""
     text = read_text(path)
     if path.name.lower().removesuffix(".gz").endswith(LINES) and not text.lstrip().startswith("["):
         return _lines(path, text)

@@ -1,12 +1,12 @@
 """Files that are whole or absent: written aside, synced, and renamed to their place in one step.
 
-A run may end at any moment (kill -9, a full disk, a failure of power). Whatever a user or a resume relies on is written
-through here, so that under its name stands what was there before, or all of the new content. Journals only grow, and
-keep to a rule of their own (`journal.py`).
+A run may end at any moment (kill -9, a full disk, a power failure). Everything that a user or a resume relies on is
+written through here, so that a name stands for the old content or for all of the new. Journals only grow, and have a
+rule of their own (`records/journal.py`).
 
 What is being written lies in a folder `.saving-HOST-PROCESS-RANDOM` beside its place, on the same file system. A
 process that is killed leaves it there; `tidy` recognises it by its name and removes it. A folder cannot be renamed over
-another, so between two renames its name is missing; `tidy` then puts it there.
+another, so its name is missing between two renames; if a process dies there, `tidy` restores the name.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES
 
 
 class SavingError(SealError, OSError):
-    """A file cannot be written; under its name stands what was there before.
+    """A file cannot be written; what was there before is still there.
 
     Attributes:
-        cause: What the system said.
+        cause: The system's own error.
     """
 
     def __init__(self, message: str, cause: OSError) -> None:
@@ -73,11 +73,11 @@ class SavingError(SealError, OSError):
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A new name to write a file or a folder under, which takes the place of `path` at the end of the block.
 
-    Where the block fails, what it has written is removed and `path` is as it was. A file keeps the permissions of the
-    one before. A link makes way: what it leads to is not touched. Folders above `path` are made.
+    If the block fails, what it has written is removed and `path` is as it was. A file keeps the permissions of the one
+    before. A link is replaced; what it leads to is not touched. Folders above `path` are made.
 
     Raises:
-        SavingError: It cannot be written; the message names the file and a remedy.
+        SavingError: Writing failed; the message names the file and a remedy.
     """
     path = Path(path)
     with _explained(path), _aside(path.parent) as holder:
@@ -93,7 +93,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """A folder to write files into, each of which takes its place in `folder` at the end of the block.
 
-    What else is in `folder` stays. Raises as `whole`.
+    Other files in `folder` stay. Raises as `whole`.
     """
     folder = Path(folder)
     with _explained(folder), _aside(folder) as holder:
@@ -106,67 +106,59 @@ def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def save_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text in UTF-8, whole or not at all; halves of surrogate pairs become question marks.
-
-    Raises:
-        SavingError: It cannot be written.
-    """
+    """Write a text in UTF-8, whole or not at all; half a surrogate pair becomes a question mark. Raises as `whole`."""
     save_bytes(path, text.encode(errors="replace"))
 
 
 def save_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write bytes, whole or not at all. Raises as `save_text`."""
+    """Write bytes, whole or not at all. Raises as `whole`."""
     with whole(path) as aside:
         aside.write_bytes(content)
 
 
 def move(path: Path, to: Path) -> None:
-    """Give a file or a folder another name on the same file system; what has that name makes way.
-
-    Raises:
-        SavingError: It cannot be renamed.
-    """
+    """Give a file or a folder another name on the same file system, replacing what has that name. Raises as `whole`."""
     with _explained(to), _aside(to.parent) as holder:
         _put(path, to, old=holder / "old" / to.name)
         _sync(to.parent)
 
 
 def tidy(folder: str | os.PathLike[str]) -> None:
-    """Remove what killed processes have left half written in a folder and below, and finish what was all but in place.
+    """Remove what killed processes left half written in a folder and below, and finish what was almost in place.
 
-    What a living process is writing, or another machine has begun within a day, is left alone.
+    What a living process is writing, or another machine began less than a day ago, is left alone.
     """
     for place, names, _ in os.walk(folder):
         for name in [name for name in names if _HOLDER.fullmatch(name)]:
             names.remove(name)
             holder = Path(place) / name
             if not holder.is_symlink() and _is_left_behind(holder):
-                with suppress(OSError):  # another rank is at it, too
+                with suppress(OSError):  # another rank may be doing the same
                     _restore(holder)
                 shutil.rmtree(holder, ignore_errors=True)
 
 
 def is_used(folder: Path, *, besides: str = "") -> bool:
-    """Whether there is anything in a folder but what was only being written, and a file of the name `besides`."""
+    """Whether a folder holds anything but half-written files and a file of the name `besides`."""
     return any(path.name != besides and not _HOLDER.fullmatch(path.name) for path in folder.iterdir())
 
 
 def cannot_save(path: str | os.PathLike[str], error: OSError) -> SavingError:
-    """The one line about a file that cannot be written."""
+    """The error, in one line, about a file that cannot be written."""
     remedy = _REMEDIES.get(error.errno or 0, "check the folder")
     return SavingError(f"{path}: {reason_of(error)}: {remedy} and start again; what was there before is kept", error)
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """What the system said about a disk, in an error or behind one that a library has made of it; None for others."""
+    """The system's error about a disk, perhaps behind one that a library has made of it; None for other errors."""
     if isinstance(error, SavingError):
         return error.cause
     if isinstance(error, OSError):
         return error if error.errno in _REMEDIES else None
     if isinstance(error, SealError):
         return None
-    if found := re.search(r"\(os error (\d{1,4})\)", str(error)):  # as Rust tells it: safetensors, tokenizers
-        return OSError(int(found[1]), os.strerror(int(found[1])))
+    if number := re.search(r"\(os error (\d{1,4})\)", str(error)):  # Rust's wording: safetensors, tokenizers
+        return OSError(int(number[1]), os.strerror(int(number[1])))
     return disk_error(error.__cause__) if error.__cause__ else None
 
 
@@ -175,7 +167,7 @@ def disk_error(error: BaseException) -> OSError | None:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Name the file that cannot be written, whatever class of exception a library makes of that; others pass."""
+    """Name the file that cannot be written, whatever exception a library raises for that; other errors pass."""
     try:
         yield
     except Exception as error:
@@ -186,7 +178,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _is_of_another(error: OSError, path: Path) -> bool:
-    """Whether an error is about a file that was read meanwhile, and not about `path` or a folder above it."""
+    """Whether an error is about a file read in the meantime, and not about `path` or a folder above it."""
     if error.filename is None or error.errno in NO_ROOM:
         return False
     name = os.fsdecode(error.filename)
@@ -209,7 +201,7 @@ def _put(new: Path, path: Path, *, old: Path) -> None:
     if not (new.is_dir() and os.path.lexists(path)):
         new.replace(path)
         return
-    try:  # a folder cannot be renamed over anything that is there: that makes way first
+    try:  # a folder cannot be renamed over anything, so what is there is moved first
         old.parent.mkdir(exist_ok=True)
         path.rename(old)
         new.rename(path)
@@ -220,11 +212,7 @@ def _put(new: Path, path: Path, *, old: Path) -> None:
 
 
 def _keep_mode(path: Path, new: Path) -> None:
-    """Permissions stay those of the file before; one that is write-protected is not written over.
-
-    Raises:
-        PermissionError: It is.
-    """
+    """Keep the permissions of the file before. Raises `PermissionError` if that is write-protected."""
     if path.is_symlink() or not path.is_file():
         return
     if not os.access(path, os.W_OK):
@@ -239,7 +227,7 @@ def _sync_all(new: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Onto the disk, with a folder's list of names, too."""
+    """Flush a file, or a folder's list of names, to the disk."""
     if path.is_symlink():
         return
     is_folder = path.is_dir()
@@ -262,11 +250,11 @@ def _host() -> str:
 
 
 def _is_left_behind(holder: Path) -> bool:
-    """Whether nobody writes there any more: its process is gone, or was on another machine and long ago."""
-    found = _HOLDER.fullmatch(holder.name)
-    assert found is not None, "the caller has looked"
-    if found[1] == _host():
-        return int(found[2]) == os.getpid() or not _is_alive(int(found[2]))
+    """Whether nobody writes there any more: its process is gone, or ran long ago on another machine."""
+    name = _HOLDER.fullmatch(holder.name)
+    assert name is not None, "the caller has looked"
+    if name[1] == _host():
+        return int(name[2]) == os.getpid() or not _is_alive(int(name[2]))
     try:
         return time.time() - holder.stat().st_mtime > _ABANDONED
     except OSError:
@@ -284,11 +272,11 @@ def _is_alive(process: int) -> bool:
 
 
 def _restore(holder: Path) -> None:
-    """Put a folder in place whose name is missing: the new one, which is whole once the old one has made way."""
+    """Put a folder in place whose name is missing: the new one, which is whole once the old one was moved."""
     if any((holder / name).is_symlink() for name in ("old", "new")):
         return  # not ours: what lies elsewhere stays there
     for old in (holder / "old").glob("*"):
         place, new = holder.parent / old.name, holder / "new" / old.name
         if not os.path.lexists(place):
             (new if os.path.lexists(new) else old).rename(place)
-            log.warning("%s is in its place again: a process was killed while it was being replaced", place)
+            log.warning("%s is back in its place: a process was killed while replacing it", place)

@@ -1,7 +1,7 @@
 """What comes with the package, by name: the configurations of `configs/` and the data and tables beside them.
 
-`--config knowledge/smollm2` and `configs/prices.yaml` are found in an installed package as in a checkout. What lies
-under the same name in the working folder comes first, and nothing is looked for inside of files.
+`--config knowledge/smollm2` and `configs/prices.yaml` are found in an installed package as in a checkout. A file of the
+same name in the working folder comes first; names inside of files are not looked up.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _FLAGS = ("-c", "--config")
 
 def names() -> list[str]:
     """The configurations, as `--config` takes them: `knowledge/smollm2`."""
-    found = {path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.yaml")}
-    return sorted(found.difference(NO_CONFIGURATIONS))
+    known = {path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.yaml")}
+    return sorted(known.difference(NO_CONFIGURATIONS))
 
 
-def found(path: Path) -> Path:
-    """The path itself; where nothing lies there and it names a file of `configs/`, that file of the package.
+def find_file(path: Path) -> Path:
+    """The path itself, or the package's file if there is nothing at the path and it names a file of `configs/`.
 
-    >>> found(Path("configs/prices.yaml")).is_file(), found(Path("other/prices.yaml")).as_posix()
+    >>> find_file(Path("configs/prices.yaml")).is_file(), find_file(Path("other/prices.yaml")).as_posix()
     (True, 'other/prices.yaml')
     """
     name = path.as_posix()
@@ -40,7 +40,7 @@ def found(path: Path) -> Path:
 
 
 def with_shipped_configs(args: Sequence[str]) -> list[str]:
-    """A command line whose `--config NAME` is the path of that configuration, where no such file lies here.
+    """A command line in which every `--config NAME` without such a file here is the path of that configuration.
 
     Raises:
         ConfigError: There is neither a file nor a configuration of that name.
@@ -57,24 +57,20 @@ def with_shipped_configs(args: Sequence[str]) -> list[str]:
 
 
 def shipped_text(name: str) -> str:
-    """What is in a file of the package, whatever lies in the working folder.
-
-    Raises:
-        ConfigError: There is none of that name.
-    """
+    """The content of a file of the package, not of the working folder. Raises `ConfigError` if there is none."""
     if path := _file(name.removeprefix(PREFIX), ENDINGS):
         return path.read_text(encoding="utf-8")
-    raise ConfigError(f"seal configs {name}: there is none of that name; {_advice(name)}")
+    raise ConfigError(f"seal configs {name}: nothing of that name comes with seal-lightning; {_advice(name)}")
 
 
 def find_config(name: str) -> str:
-    """The path of a configuration: of the file itself, else of that which comes with the package.
+    """The path of a configuration: that of the file itself, or of the one that comes with the package.
 
     Args:
         name: A path, or a name with or without its ending: `knowledge/smollm2`, `configs/debug/random.yaml`.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is neither.
     """
     path = Path(name).expanduser()
     if (path.exists() and not path.is_dir()) or name.startswith("-"):
@@ -82,30 +78,25 @@ def find_config(name: str) -> str:
     if shipped := _file(name.removeprefix(PREFIX), ENDINGS):
         return str(shipped)
     if path.is_dir():
-        return name  # which is said of it
+        return name  # the error will say that it is a folder
     raise ConfigError(f"--config {name}: cannot be read (No such file or directory); {_advice(name)}")
 
 
 def _advice(name: str) -> str:
-    """The names that are meant, perhaps."""
+    """The names that may be meant."""
     wanted, every = Path(name.removeprefix(PREFIX)).with_suffix("").as_posix(), names()
     last = wanted.rpartition("/")[2]
-    near = [other for other in every if last in other.split("/")]
+    alike = [other for other in every if difflib.get_close_matches(last, other.split("/"), cutoff=0.8)]
+    near = [other for other in alike if last in other.split("/")] or alike
+    near = near[:6] or difflib.get_close_matches(wanted, every, cutoff=0.8)
     if not near:
-        ends = difflib.get_close_matches(last, {other.rpartition("/")[2] for other in every}, n=3, cutoff=0.8)
-        near = [other for other in every if other.rpartition("/")[2] in ends]
-    near = near[:6] or difflib.get_close_matches(wanted, every, n=3, cutoff=0.8)
-    if near:
-        return f"did you mean {_or(near)}? (seal configs lists what comes with seal-lightning)"
-    return "check the path (seal configs lists what comes with seal-lightning)"
-
-
-def _or(words: Sequence[str]) -> str:
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+        return "check the path (seal configs lists what comes with seal-lightning)"
+    listed = " or ".join(filter(None, (", ".join(near[:-1]), near[-1])))
+    return f"did you mean {listed}? (seal configs lists what comes with seal-lightning)"
 
 
 def _file(name: str, endings: Sequence[str]) -> Path | None:
-    """A file below the folder of configurations; nothing outside of it."""
+    """A file below the folder of configurations, and never one outside it."""
     parts = Path(name).parts
     if not parts or ".." in parts or Path(name).is_absolute():
         return None

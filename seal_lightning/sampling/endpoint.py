@@ -74,9 +74,6 @@ class EndpointSampler(Sampler):
         if self.constrained and requests:  # of one task, which has one schema
             schema = {"name": "self_edit", "strict": True, "schema": dict(needed_schema(requests[0]))}
             endpoint = endpoint.asking(response_format={"type": "json_schema", "json_schema": schema})
-        if self._batch:
-            texts = endpoint.write_batch(prompts, **options, poll_seconds=self._poll_seconds)
-        else:
-            texts = endpoint.write(prompts, **options)
+        texts = endpoint.write(prompts, **options, batch=self._batch, poll_seconds=self._poll_seconds)
         stripped = [replace(written, text=written.text.strip()) for written in texts]
         return [written_sample(policy, request, text) for request, text in zip(requests, stripped, strict=True)]

@@ -92,7 +92,7 @@ class AdapterServer(Remembers):
         Raises:
             ConfigError: Says what the server lacks, and how to start it.
         """
-        held = [row["id"] for row in self.endpoint.models(on_wait=on_wait)]
+        held = [str(row["id"]) for row in self.endpoint.models(on_wait=on_wait)]
         if self.endpoint.model not in held:
             names = quoted(", ".join(held)) or "none"
             raise ConfigError(f"{self.endpoint.where}: the server holds {names}; set endpoint.model to that")

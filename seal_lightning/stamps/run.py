@@ -1,9 +1,9 @@
 """The stamp of a run: what all its figures depend on, written before the first of them and compared by every resume.
 
-The journals' own stamps tell one phase from another; this one tells runs apart, also between rounds, when no journal is
-open. It lies in the run folder as `run.json`, and in the checkpoints of a fit, so that neither goes on with settings
-of another run. A difference is refused by name. What may differ on purpose (`Rules`) is written down with the
-round from which on it holds, for the report. Which settings may change: docs/resuming.md.
+The journals' own stamps tell one phase from another; this one tells runs apart, even between rounds, when no journal is
+open. It lies in the run folder as `run.json`, and in the checkpoints of a fit, so that neither continues with the
+settings of another run. A difference is refused by name. What may differ on purpose (`Rules`) is recorded with the
+round from which it applies, for the report. Which settings may change: docs/resuming.md.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from seal_lightning.errors import JournalError, StaleJournalError
 from seal_lightning.files.bounded import read_json
 from seal_lightning.files.saving import save_text
 from seal_lightning.stamps.values import VERSIONS, changed_keys, show_differences
+from seal_lightning.types import Json
 
 FILE = "run.json"
 _OURS = f"{VERSIONS}seal-lightning"
@@ -25,19 +25,19 @@ _OURS = f"{VERSIONS}seal-lightning"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A setting that became another one in the middle of a run.
+    """A setting that changed in the middle of a run.
 
     Attributes:
-        round: From which round on, counted from 0; of a stream or documents, 0.
-        key: Of the stamp.
-        was: Its value before; None where it had none.
+        round: First round with the new value, counted from 0; always 0 for a stream or documents.
+        key: The setting's key in the stamp.
+        was: Its value before; None if it had none.
         now: Its value since.
     """
 
     round: int
     key: str
-    was: Any
-    now: Any
+    was: Json
+    now: Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ class Record:
     """The stamp of a run as it is now, and what changed on the way.
 
     Attributes:
-        finished: Whether the run has reached its end; None where nothing says so.
+        finished: Whether the run has reached its end; None if that is not recorded.
     """
 
-    stamp: Mapping[str, Any]
+    stamp: Mapping[str, Json]
     changes: tuple[Change, ...] = ()
     finished: bool | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         end = {} if self.finished is None else {"finished": self.finished}
         return {**end, "stamp": dict(self.stamp), "changes": [asdict(change) for change in self.changes]}
 
@@ -62,10 +62,10 @@ class Rules:
     """What a resume may differ in.
 
     Attributes:
-        folder_option: What the user chose the folder with, for messages.
-        versions_option: What allows other versions, for messages.
-        other_versions: Whether it was given.
-        noted: Whether a key may differ on purpose; that is written down.
+        folder_option: The option that chose the folder, for messages.
+        versions_option: The option that allows other versions, for messages.
+        other_versions: Whether that option was given.
+        noted: Tells whether a key may differ on purpose, which is then recorded.
     """
 
     folder_option: str
@@ -74,18 +74,18 @@ class Rules:
     noted: Callable[[str], bool] = lambda key: False
 
     def may_differ(self, key: str) -> bool:
-        """Whether a key of a journal's stamp may be another than in its file."""
+        """Whether a key of a journal's stamp may differ from the one in its file."""
         return self.noted(key) or (self.other_versions and key.startswith(VERSIONS))
 
 
-def compare(record: Record, stamp: Mapping[str, Any], *, where: str, round: int, rules: Rules) -> Record:
-    """The record of a run that goes on with a stamp, with what has changed.
+def compare(record: Record, stamp: Mapping[str, Json], *, where: str, round: int, rules: Rules) -> Record:
+    """The record of a run that continues with a stamp, including what has changed.
 
     Args:
-        record: Of the run so far.
-        stamp: Of the run from now on, JSON values by name.
-        where: The record comes from, for messages.
-        round: From which the stamp holds.
+        record: The run so far.
+        stamp: The stamp from now on, JSON values by name.
+        where: Where the record comes from, for messages.
+        round: First round to which the stamp applies.
         rules: What may differ.
 
     Raises:
@@ -108,18 +108,18 @@ def compare(record: Record, stamp: Mapping[str, Any], *, where: str, round: int,
         )
     if refused:
         raise StaleJournalError(
-            f"{where}: written with other versions ({show_differences(before, stamp, refused)}); install those, or go "
-            f"on with these by {rules.versions_option}, which is written down in the run. {kept}"
+            f"{where}: written with other versions ({show_differences(before, stamp, refused)}); install those, or "
+            f"continue with these by {rules.versions_option}, which is recorded in the run. {kept}"
         )
     changes = tuple(Change(round, key, before.get(key), stamp.get(key)) for key in changed)
     return Record(stamp, record.changes + changes)
 
 
 def without_record(folder: Path, *, rules: Rules) -> StaleJournalError:
-    """The error of a run that was begun, and has no stamp."""
+    """The error for a run that was begun but has no stamp."""
     return StaleJournalError(
-        f"{folder}: expected the settings of this run in {FILE}, got no such file, as of an earlier version: "
-        f"bring it back, finish the run with that version, or go on without comparing by {rules.versions_option}. "
+        f"{folder}: expected the settings of this run in {FILE}, got no such file, as from an earlier version: "
+        f"restore it, finish the run with that version, or continue without comparing by {rules.versions_option}. "
         "Nothing was overwritten"
     )
 
@@ -128,40 +128,31 @@ def without_record(folder: Path, *, rules: Rules) -> StaleJournalError:
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record in a folder; None where there is none.
-
-    Raises:
-        JournalError: It cannot be read.
-    """
+    """The record in a folder; None if there is none. Raises `JournalError` if it cannot be read."""
     path = folder / FILE
     if not path.exists():
         return None
     return to_record(read_json(path, error=JournalError), where=str(path))
 
 
-def to_record(content: Any, *, where: str) -> Record:
-    """The record of a JSON value.
-
-    Raises:
-        JournalError: It is none.
-    """
+def to_record(content: object, *, where: str) -> Record:
+    """The record that a JSON value holds. Raises `JournalError` if it holds none."""
     try:
-        stamp, changes, finished = content["stamp"], content["changes"], content.get("finished")
-        if not isinstance(stamp, dict) or not isinstance(changes, list):
-            raise TypeError("other types")
-        if finished not in (True, False, None):
-            raise TypeError("another type")
-        found = tuple(Change(int(one["round"]), str(one["key"]), one["was"], one["now"]) for one in changes)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise JournalError(
-            f"{where}: expected the settings of a run (stamp and changes), got other fields: bring it back from a "
-            "copy, or remove it and go on with other versions allowed, which compares nothing"
-        ) from error
-    return Record(stamp, found, finished)
+        match content:
+            case {"stamp": dict() as stamp, "changes": list() as listed, **more}:
+                changes = tuple(Change(int(row["round"]), str(row["key"]), row["was"], row["now"]) for row in listed)
+                if (finished := more.get("finished")) in (True, False, None):
+                    return Record(stamp, changes, finished)
+    except (KeyError, TypeError, ValueError):
+        pass  # a change without its fields is as bad as no list of changes
+    raise JournalError(
+        f"{where}: expected the settings of a run (stamp and changes), got other fields: restore it from a copy, or "
+        "remove it and continue with other versions allowed, which compares nothing"
+    )
 
 
 def save_record(folder: Path, record: Record) -> None:
-    """Write the record. Raises `SavingError` where it cannot be."""
+    """Write the record. Raises `SavingError` if that fails."""
     folder.mkdir(parents=True, exist_ok=True)
     save_text(folder / FILE, json.dumps(record.to_dict(), ensure_ascii=False, indent=1) + "\n")
 

@@ -1,8 +1,9 @@
 """Python objects as the plain values that stand for them in a configuration: `class_path` with `init_args`.
 
-An object of ours remembers what it was made from (`remembering.py`). Of others the arguments are read from attributes
-of the same name; one of Lightning's is made again from them and compared, since its attributes may say something else.
-What cannot be written down is refused with the reason, for whoever names it to the user.
+These values make the object again; those of `values.describe` only tell whether two objects differ. An object of ours
+remembers what it was made from (`arguments.py`). For others the arguments are read from attributes of the same name;
+one of Lightning's is made again from them and compared, since its attributes may say something else. What cannot be
+written down is refused with a reason, for the caller to report.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from enum import Enum
 from typing import Any
 
 from seal_lightning.stamps.arguments import Remembers, given_arguments
+from seal_lightning.types import JsonObject
 
 _PACKAGE = __name__.partition(".")[0]
 _MISSING = object()
-_OTHERWISE = {"save_dir": "_root_dir"}  # names of arguments of Lightning's that are kept under another one
+_OTHERWISE = {"save_dir": "_root_dir"}  # arguments that Lightning keeps under another name
 _COMPARED = ("lightning", "lightning_fabric", "pytorch_lightning")
 
 
@@ -27,12 +29,8 @@ class NotPlain(Exception):
     """A value that no configuration can hold; the message says why."""
 
 
-def plain(value: Any) -> Any:
-    """A value as YAML can hold it.
-
-    Raises:
-        NotPlain: It cannot.
-    """
+def plain(value: object) -> Any:
+    """A value as YAML can hold it. Raises `NotPlain` if that cannot be done."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Enum):
@@ -45,13 +43,20 @@ def plain(value: Any) -> Any:
         return [plain(inner) for inner in value]
     if inspect.isclass(value) or inspect.isfunction(value):
         return class_path(value)
-    if is_dataclass(value) and not isinstance(value, Remembers) and _is_ours(type(value)):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value) if field.init}
-    arguments = _arguments(value)
-    found: dict[str, Any] = {"class_path": class_path(type(value))}
-    if init_args := plain_arguments(arguments, of=type(value)):
-        found["init_args"] = init_args
-    return found
+    kind = type(value)
+    is_record = is_dataclass(value) and not isinstance(value, Remembers) and _is_ours(kind)
+    path: JsonObject = {} if is_record else {"class_path": class_path(kind)}
+    arguments: JsonObject = {}
+    for name, argument in _arguments(value, kind).items():
+        try:
+            arguments[name] = plain(argument)
+        except NotPlain as error:
+            raise NotPlain(f"{name} of {kind.__qualname__}: {error}") from None
+    if is_record:
+        return arguments
+    if arguments:
+        path["init_args"] = arguments
+    return path
 
 
 def _key(key: object) -> str:
@@ -62,22 +67,11 @@ def _key(key: object) -> str:
     return str(written)
 
 
-def plain_arguments(arguments: Mapping[str, Any], *, of: type) -> dict[str, Any]:
-    """The arguments of a constructor. Raises `NotPlain` with the name of the first that cannot be written."""
-    found = {}
-    for name, argument in arguments.items():
-        try:
-            found[name] = plain(argument)
-        except NotPlain as error:
-            raise NotPlain(f"{name} of {of.__qualname__}: {error}") from None
-    return found
-
-
-def class_path(owner: Any) -> str:
+def class_path(owner: Callable[..., object]) -> str:
     """Where a class or function is imported from, by the shortest path below its package.
 
     Raises:
-        NotPlain: It is defined in a script, a notebook or a function, where nothing can import it from.
+        NotPlain: The owner is defined in a script, a notebook or a function, where nothing can import it from.
     """
     module, name = owner.__module__, owner.__qualname__
     if module == "__main__" or "<" in name:
@@ -90,46 +84,50 @@ def class_path(owner: Any) -> str:
     raise NotPlain(f"{module}.{name} cannot be imported by that name")
 
 
-def _is_ours(kind: Any) -> bool:
-    return kind.__module__.partition(".")[0] == _PACKAGE
+def _is_ours(owner: Callable[..., object]) -> bool:
+    return owner.__module__.partition(".")[0] == _PACKAGE
 
 
-def _arguments(value: Any) -> dict[str, Any]:
+def _arguments(value: object, kind: type) -> Mapping[str, object]:
     """The arguments that an object was made from, or could have been."""
-    kind = type(value)
-    if isinstance(value, Remembers):
+    if isinstance(value, Remembers) or is_dataclass(value):
         try:
             return given_arguments(value)
         except ValueError as error:
             raise NotPlain(f"{kind.__qualname__} has {error}") from None
-    if is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in fields(value) if field.init}
     if not hasattr(value, "__dict__"):
-        raise NotPlain(f"{kind.__qualname__} is of a kind that YAML does not know")
-    return _from_attributes(value, kind)
-
-
-def _from_attributes(value: Any, kind: type) -> dict[str, Any]:
-    """The arguments of an object that does not remember them, from attributes of the same name."""
+        raise NotPlain(f"{kind.__qualname__} is not a type that YAML can hold")
     compared = kind.__module__.partition(".")[0] in _COMPARED
-    found: dict[str, Any] = {}
+    arguments = _from_attributes(value, kind, complete=not compared)
+    if compared and not _can_be_made(value, kind, arguments):
+        raise NotPlain(f"{kind.__qualname__} does not keep all of its arguments")
+    return arguments
+
+
+def _from_attributes(value: object, kind: type, *, complete: bool) -> dict[str, object]:
+    """The arguments of an object that does not remember them, from attributes of the same name.
+
+    Args:
+        value: The object.
+        kind: Its class.
+        complete: Whether arguments that have a default must be kept, too.
+    """
+    arguments: dict[str, object] = {}
     for name, parameter in list(inspect.signature(kind.__init__).parameters.items())[1:]:
         if parameter.kind is parameter.VAR_POSITIONAL:
             continue
         if parameter.kind is parameter.VAR_KEYWORD:
-            found |= next((held for key, held in vars(value).items() if key.endswith("kwargs")), None) or {}
+            arguments |= next((held for key, held in vars(value).items() if key.endswith("kwargs")), None) or {}
             continue
         held = _held(value, name)
-        if held is _MISSING and (not compared or parameter.default is parameter.empty):
+        if held is _MISSING and (complete or parameter.default is parameter.empty):
             raise NotPlain(f"{kind.__qualname__} does not keep its argument {name}")
         if held is not _MISSING and held is not parameter.default:
-            found[name] = held
-    if compared and not _is_alike(value, _made(kind, found)):
-        raise NotPlain(f"{kind.__qualname__} does not keep all of its arguments")
-    return found
+            arguments[name] = held
+    return arguments
 
 
-def _held(value: Any, name: str) -> Any:
+def _held(value: object, name: str) -> object:
     """What an object holds under the name of an argument, by itself or among options that it passes on."""
     own = vars(value)
     for key in (name, f"_{name}", _OTHERWISE.get(name, "")):
@@ -139,23 +137,20 @@ def _held(value: Any, name: str) -> Any:
     return next((held[name] for held in passed if name in held), _MISSING)
 
 
-def _made(kind: type, arguments: dict[str, Any]) -> Any:
+def _can_be_made(value: object, kind: type, arguments: Mapping[str, object]) -> bool:
+    """Whether the arguments give an object with the same plain attributes."""
     try:
-        return kind(**arguments)
-    except Exception as error:  # whatever a constructor of another package makes of them
-        raise NotPlain(f"{kind.__qualname__} does not keep all of its arguments") from error
+        made = kind(**arguments)
+    except Exception:  # whatever a constructor of another package makes of them
+        return False
+    return _plain_attributes(value) == _plain_attributes(made)
 
 
-def _is_alike(one: Any, other: Any) -> bool:
-    """Whether two objects have the same plain attributes."""
-    return _plain_attributes(one) == _plain_attributes(other)
-
-
-def _plain_attributes(value: Any) -> dict[str, Any]:
+def _plain_attributes(value: object) -> dict[str, object]:
     return {name: held for name, held in vars(value).items() if _is_simple(held) and name != "start_time"}
 
 
-def _is_simple(value: Any) -> bool:
+def _is_simple(value: object) -> bool:
     if isinstance(value, Mapping):
         return all(map(_is_simple, value.values()))
     if isinstance(value, list | tuple | set):

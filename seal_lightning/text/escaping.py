@@ -1,7 +1,8 @@
 """Texts of models, servers and files, made harmless for what people read: terminals, logs, reports and tables.
 
-HTML is escaped by its template engine; here are what that leaves over (characters that are not seen but act), and
-Markdown and terminals, which have no such engine. What a command prints passes through here in `streams.py`.
+HTML is escaped by its template engine. This module deals with what that leaves (characters that act without being seen)
+and with Markdown and terminals, which have no such engine. Everything a command prints passes through here in
+`processes/streams.py`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ def visible(text: str) -> str:
     >>> visible("an\x00d\r\nabc\u202edef")
     'an⟨U+0000⟩d\nabc⟨U+202E⟩def'
     """
-    return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n"))
+    return _UNSEEN.sub(lambda unseen: f"⟨U+{ord(unseen[0]):04X}⟩", text.replace("\r\n", "\n"))
 
 
 def single_line(text: str) -> str:
-    """As `visible`, with a name in place of line breaks too, so that no text adds a line of its own to a log.
+    """As `visible`, with a name in place of line breaks too, so that no text can add a line to a log.
 
     >>> single_line("not found\\nseal: done")
     'not found⟨U+000A⟩seal: done'
@@ -37,16 +38,16 @@ def single_line(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    r"""JSON that means the same, with its own escapes in place of what acts without being seen.
+    r"""The same JSON value, with escapes in place of characters that act without being seen.
 
     >>> visible_json('{"an\u202edef": "\x9b"}')
     '{"an\\u202edef": "\\u009b"}'
     """
-    return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1] if found[0] not in "\r" else found[0], text)
+    return _UNSEEN.sub(lambda unseen: json.dumps(unseen[0])[1:-1] if unseen[0] != "\r" else "\r", text)
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text, or as many of its characters as fit with an ellipsis behind them."""
+    """The text, cut to `longest` characters with an ellipsis at the end."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

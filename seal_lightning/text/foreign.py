@@ -1,7 +1,7 @@
-"""Text that a server or a model wrote, made fit to be kept: it is data, whatever stands in it.
+"""Text that a server or a model wrote, made fit to be kept: it is data, whatever it contains.
 
-JSON can carry halves of surrogate pairs and NUL characters. No file in UTF-8 holds the former, and many programs end a
-text at the latter, so both become U+FFFD where a text enters, once, instead of failing wherever it is written down.
+JSON can carry halves of surrogate pairs and NUL characters. No UTF-8 file can hold the former, and many programs end a
+text at the latter, so both become U+FFFD once, where a text enters, instead of failing wherever it is written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ REPLACED = "\N{REPLACEMENT CHARACTER}"
 
 
 def sound(text: str) -> tuple[str, int]:
-    """A text without what cannot be kept, and how many characters were replaced.
+    """A text without the characters that cannot be kept, and how many were replaced.
 
     >>> sound("a" + chr(0xD83D) + "b")
     ('a\\ufffdb', 1)

@@ -1,7 +1,7 @@
-"""The secrets of this process, masked in whatever it prints, logs of libraries and tracebacks among it.
+"""The secrets of this process, masked in everything it prints, including tracebacks and the logs of libraries.
 
-A variable of the environment is a secret if it is called like one, or if an endpoint reads a key or a header from it.
-Values are looked up when something is printed, so that none is kept here.
+An environment variable is a secret if its name says so, or if an endpoint reads a key or a header from it. Values are
+looked up when something is printed, so that none is kept here.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from seal_lightning.text.redaction import HIDDEN, is_secret, without, without_se
 
 _SHORTEST = 8  # characters; shorter values are words such as "none"
 _PIECE = 12  # characters in a row: with fewer, a key such as my-development-key would hide words of everyday logs
-_PLACES = ("PWD", "OLDPWD")  # called like a password
+_PLACES = ("PWD", "OLDPWD")  # folders, though they are named like a password
 _IN_URL = re.compile(r"\w://[^/@\s:]*:([^/@\s]+)@")  # the password of a proxy or a database, whatever names it
 _LIKE_KEY = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[/.~][A-Za-z0-9+/=_-]{19,}")  # base64 may begin as a path does
 _NAMED: set[str] = set()  # variables that endpoints read, whatever they are called
 
 
 def remember(variable: str) -> None:
-    """Treat what a variable of the environment holds as a secret from now on."""
+    """Treat the value of an environment variable as a secret from now on."""
     _NAMED.add(variable)
 
 
 def known_secrets(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """What the variables hold that are secrets, and passwords within URLs; paths are none, whatever names them."""
-    found = (secret for name, value in environment.items() for secret in _secrets_of(name, value))
-    return tuple(secret for secret in found if len(secret) >= _SHORTEST)
+    """The values of secret variables, and passwords within URLs; paths do not count, whatever they are called."""
+    values = (secret for name, value in environment.items() for secret in _secrets_of(name, value))
+    return tuple(secret for secret in values if len(secret) >= _SHORTEST)
 
 
 def _secrets_of(name: str, value: str) -> Iterator[str]:
@@ -45,19 +45,19 @@ def _is_path(value: str) -> bool:
 
 
 def masked(text: str) -> str:
-    """A text without the secrets of this process, for whatever is shown or written down."""
+    """A text without the secrets of this process, fit to be shown or written."""
     return without(text, known_secrets(), piece=_PIECE)
 
 
-def safe_to_save(content: Any) -> Any:
-    """JSON values as they may be written down: nothing that is called like a secret, and no secret of this process.
+def safe_to_save(content: object) -> Any:
+    """JSON values fit to be saved: nothing whose name says that it is a secret, and no secret of this process.
 
-    Known secrets are hidden where they stand as a whole; a part may be a word that a path or a name needs.
+    Known secrets are hidden only as a whole; a part may be a word that a path or a name needs.
     """
     return _hide(without_secrets(content), [secret for secret in known_secrets() if len(secret) >= _PIECE])
 
 
-def _hide(content: Any, secrets: list[str]) -> Any:
+def _hide(content: object, secrets: list[str]) -> object:
     if isinstance(content, dict):
         return {key: _hide(value, secrets) for key, value in content.items()}
     if isinstance(content, list):

@@ -1,7 +1,7 @@
-"""Keys and passwords stay out of whatever is written down: saved configurations, messages, logs.
+"""Keys and passwords stay out of everything that is written: saved configurations, messages, logs.
 
-What is called like a secret is known by its name, what is a secret by its value, which a server may echo in part. Every
-function here takes time in proportion to the text, whatever stands in it. `masking.py` knows the process's own secrets.
+Some secrets are recognised by the name of their option, others by their value, which a server may echo in part. Every
+function here takes time in proportion to the text, whatever it contains. `masking.py` knows the process's own secrets.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote, quote_plus
 
 HIDDEN = "[hidden]"
 QUOTED = 300  # characters at most of what a server said, in a message
-REFERENCE = "env:"  # before the name of an environment variable, in place of the secret that it holds
+REFERENCE = "env:"  # precedes the name of the environment variable that holds a secret
 _SECRET = re.compile(
     r"(key|api_?keys|token|secrets?|passw(or)?ds?|passphrase|passcode|pwd|credentials?|auth|authorization|cookies?|bearer"
     r"|signature|connection_?string|webhook(_ur[il])?|(^|_)(sig|pass|jwt|pat|otp)"
     r"|((api|private|access)_?key|token|secret|password)_(value|pem|text|data))$"
 )
-_PASSWORD = re.compile(r"(?i)(passw|passcode|pwd|(^|_)pin$)")  # which may consist of digits
+_PASSWORD = re.compile(r"(?i)(passw|passcode|pwd|(^|_)pin$)")  # may consist of digits
 _HARMLESS = re.compile(r"(^|_)(cache_key|(bos|eos|pad|unk|sep|cls|mask|stop|image)_token)$")
 _USER = re.compile(r"(\w://)[^/@\s]+@")
 _QUERY = re.compile(r"([?&;]([\w.-]+)=)[^&;#\s'\"]+")  # a parameter of a URL
-_WITHIN_URLS = ("code", "sv", "sig")  # parameters that admit whoever has the URL
-_STARS = re.compile(r"\*{3,}")  # as in sk-ab****yz, in refusals of a wrong key
+_WITHIN_URLS = ("code", "sv", "sig")  # parameters that let in whoever has the URL
+_STARS = re.compile(r"\*{3,}")  # as in sk-ab****yz, where a wrong key is refused
 _EDGE = re.compile(r"[\s'\"]")  # of a word, which is hidden as a whole
 _PIECE = 6  # so many characters in a row of a secret give it away
-_WORTH_ENCODING = 8  # characters of a secret that is looked for in other encodings as well
+_WORTH_ENCODING = 8  # characters from which a secret is also searched for in other encodings
 _SIGHT = 20 * QUOTED  # characters of a server's words that are looked at
 
 
 @lru_cache(maxsize=4096)
 def is_secret(name: str) -> bool:
-    """Whether an option or a header is called like a secret.
+    """Whether the name of an option or a header says that it is a secret.
 
     >>> [is_secret(name) for name in ("api_key", "X-Auth-Token", "clientSecret", "max_tokens", "api_key_env")]
     [True, True, True, False, False]
@@ -46,8 +46,8 @@ def is_secret(name: str) -> bool:
     return bool(_SECRET.search(words)) and not _HARMLESS.search(words)
 
 
-def is_reference(value: Any) -> bool:
-    """Whether a value names the environment variable that holds the value proper, as in `env:MY_KEY`."""
+def is_reference(value: object) -> TypeGuard[str]:
+    """Whether a value names the environment variable that holds the real one, as in `env:MY_KEY`."""
     return isinstance(value, str) and value.startswith(REFERENCE) and variable_of(value).isidentifier()
 
 
@@ -56,24 +56,23 @@ def variable_of(reference: str) -> str:
     return reference.removeprefix(REFERENCE)
 
 
-def secrets_in(content: Any, path: str = "") -> list[str]:
-    """Dotted paths of what is called like a secret, at any depth of a JSON value."""
+def secrets_in(content: object, path: str = "") -> Iterator[str]:
+    """Dotted paths of everything that is named like a secret, at any depth of a JSON value."""
     if isinstance(content, dict):
-        inside = [(f"{path}.{key}".lstrip("."), key, value) for key, value in content.items()]
-        return [
-            found for at, key, value in inside for found in ([at] if is_secret(str(key)) else secrets_in(value, at))
-        ]
-    if isinstance(content, list | tuple):
-        return [found for index, item in enumerate(content) for found in secrets_in(item, f"{path}[{index}]")]
-    return []
+        for key, value in content.items():
+            inner = f"{path}.{key}".lstrip(".")
+            yield from [inner] if is_secret(str(key)) else secrets_in(value, inner)
+    elif isinstance(content, list | tuple):
+        for index, item in enumerate(content):
+            yield from secrets_in(item, f"{path}[{index}]")
 
 
-def without_secrets(content: Any, *, secret: bool = False) -> Any:
-    """A configuration without what is called like a secret, at any depth, and URLs without users, passwords and keys.
+def without_secrets(content: object, *, secret: bool = False) -> Any:
+    """A configuration without what is named like a secret, at any depth, and with no user, password or key in URLs.
 
     Args:
         content: JSON values.
-        secret: Whether it stands below a name of a secret; references to the environment stay there, too.
+        secret: Whether they are below the name of a secret; references to the environment stay there, too.
     """
     if isinstance(content, dict):
         below = {key: secret or is_secret(str(key)) for key in content}
@@ -88,12 +87,12 @@ def without_secrets(content: Any, *, secret: bool = False) -> Any:
     return without_user(content) if isinstance(content, str) else content
 
 
-def _tells(value: Any) -> bool:
+def _tells(value: object) -> bool:
     return isinstance(value, str) and not is_reference(value)
 
 
 def without_user(text: str) -> str:
-    """A text in which URLs have no user and password, and no key among their parameters.
+    """A text in which URLs have no user, no password, and no key among their parameters.
 
     >>> without_user("see https://me:pw@host/v1?api_key=abc&page=2")
     'see https://host/v1?api_key=[hidden]&page=2'
@@ -101,15 +100,16 @@ def without_user(text: str) -> str:
     return _QUERY.sub(_without_value, _USER.sub(r"\1", text))
 
 
-def _without_value(found: re.Match[str]) -> str:
-    return f"{found[1]}{HIDDEN}" if is_secret(found[2]) or found[2] in _WITHIN_URLS else found[0]
+def _without_value(parameter: re.Match[str]) -> str:
+    hidden = is_secret(parameter[2]) or parameter[2] in _WITHIN_URLS
+    return f"{parameter[1]}{HIDDEN}" if hidden else parameter[0]
 
 
 # -- by value ----------------------------------------------------------------------------------------------------------
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """A text that shows neither a secret nor a part of one; words with `***` in them are taken for parts.
+    """A text without secrets and parts of them; words that contain `***` are taken for parts.
 
     >>> redact("wrong key: sk-123456789.", ["sk-123456789"])
     'wrong key: [hidden].'
@@ -122,7 +122,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def quoted(text: str, secrets: Iterable[str] = (), *, longest: int = QUOTED) -> str:
-    """What may be shown of a server's words: one line of bounded length, without secrets.
+    """A server's words, fit to be shown: one line of bounded length, without secrets.
 
     >>> quoted("slow  down,\\nsk-123456789", ["sk-123456789"])
     'slow down, [hidden]'
@@ -132,29 +132,29 @@ def quoted(text: str, secrets: Iterable[str] = (), *, longest: int = QUOTED) -> 
 
 
 def without(text: str, secrets: Iterable[str], *, piece: int) -> str:
-    """A text in which secrets are hidden, also where they are encoded (base64, percent signs, JSON, HTML, hexadecimal).
+    """A text in which secrets are hidden, encoded ones too (base64, percent signs, JSON, HTML, hexadecimal).
 
     Args:
-        text: Any.
-        secrets: Their values.
-        piece: A word with so many characters in a row of a secret is hidden.
+        text: Any text.
+        secrets: Values to hide.
+        piece: How many characters of a secret in a row make a word that is hidden.
     """
     whole, pieces = _looked_for(tuple(secrets), piece)
     for form in whole:
         text = text.replace(form, HIDDEN)
     if not pieces or len(text) < piece:
         return text
-    found = [(start, start + piece) for start in range(len(text) - piece + 1) if text[start : start + piece] in pieces]
-    return _hide_words(text, found)
+    spans = [(start, start + piece) for start in range(len(text) - piece + 1) if text[start : start + piece] in pieces]
+    return _hide_words(text, spans)
 
 
 def _hide_words(text: str, spans: list[tuple[int, int]]) -> str:
-    """Hide the words that spans touch, which are in order of their starts."""
+    """Hide the words that spans touch; the spans are ordered by their starts."""
     shown: list[str] = []
     done = 0
     for start, stop in spans:
         if start < done:
-            if stop > done:  # it goes on in the next word
+            if stop > done:  # it continues in the next word
                 done = _end_of_word(text, stop)
             continue
         left = start
@@ -172,7 +172,7 @@ def _end_of_word(text: str, position: int) -> int:
 
 @lru_cache(maxsize=64)
 def _looked_for(secrets: tuple[str, ...], piece: int) -> tuple[tuple[str, ...], frozenset[str]]:
-    """What is hidden wherever it stands, longest first, and the pieces whose whole word is."""
+    """What is hidden wherever it occurs, longest first, and the pieces whose whole word is hidden."""
     known = [secret for secret in secrets if secret]
     whole = {form for secret in known for form in (secret, *_encoded(secret))}
     parts = {part for secret in known for form in (secret, *_in_base64(secret)) for part in _pieces(form, piece)}
@@ -184,7 +184,7 @@ def _pieces(text: str, size: int) -> Iterator[str]:
 
 
 def _encoded(secret: str) -> Iterator[str]:
-    """The ways in which libraries and servers write a secret down."""
+    """The ways in which libraries and servers write a secret."""
     if len(secret) < _WORTH_ENCODING:
         return
     data = secret.encode(errors="surrogateescape")
@@ -195,7 +195,7 @@ def _encoded(secret: str) -> Iterator[str]:
 
 
 def _in_base64(secret: str) -> Iterator[str]:
-    """The characters that a secret has in base64 whatever stands before and after it, as in `user:key`."""
+    """The characters that a secret has in base64 whatever precedes and follows it, as in `user:key`."""
     if len(secret) < _WORTH_ENCODING:
         return
     data = secret.encode(errors="surrogateescape")

@@ -1,7 +1,7 @@
 """What a model says without what it thinks: thoughts are cut out of every text that a model wrote.
 
-Models that reason first write their thoughts between two marks and then the text that was asked for. Nothing is trained
-on thoughts, asked from them or graded by them. Only texts of models are cut; a document may mention a mark.
+Models that reason first write their thoughts between two marks and then the text that was asked for. Thoughts are not
+used for training, queries or grading. Only texts of models are cut; a document may mention a mark.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-HARMONY = "<|channel|>"  # in every thought of gpt-oss; its other marks mean nothing without it
+HARMONY = "<|channel|>"  # in every thought of gpt-oss, whose other marks mean nothing without it
 UNFINISHED = "unfinished thought: raise max_new_tokens or switch thinking off (model.source.template_args)"
 
 # <think>, <thinking>, <thought>, <reasoning>, with a prefix (<seed:think>, <longcat_think>) or bars (<|think|>)
@@ -35,7 +35,7 @@ _QUOTES = "`\"'“‘«„"  # before a mark that is only mentioned
 
 # gpt-oss writes messages on channels, of which `final` is for the reader (OpenAI's harmony format)
 _CHANNEL = re.compile(r"<\|(start|channel|constrain|message|end|return|call)\|>")
-_FLAT = re.compile(r"\A\s*(?:analysis|commentary)(?=[^\s.,:;])", re.IGNORECASE)  # the same with its control tokens lost
+_FLAT = re.compile(r"\A\s*(?:analysis|commentary)(?=[^\s.,:;])", re.IGNORECASE)  # the same without its control tokens
 _FLAT_FINAL = "assistantfinal"
 
 _WRAPPERS = (
@@ -52,8 +52,8 @@ class Said:
     """What a model said.
 
     Attributes:
-        text: Without thoughts; unchanged where there were none, empty where the last one is unfinished.
-        thoughts: How many were cut out.
+        text: The text without thoughts; unchanged if there were none, empty if the last one is unfinished.
+        thoughts: How many thoughts were cut out.
         unfinished: Whether the text ends within a thought.
     """
 
@@ -65,8 +65,8 @@ class Said:
 def cut_thoughts(text: str) -> Said:
     """Cut thoughts out of a text that a model wrote, in time proportional to its length.
 
-    A text may begin within a thought, which the prompt has opened: then only the closing mark is there. A mark in
-    quotation marks or backticks is a mention, and so is an opening one within a line that is never closed, where no
+    A text may begin within a thought that the prompt has opened: then only the closing mark is there. A mark in
+    quotation marks or backticks is only mentioned, and so is an opening one within a line that is never closed, if no
     thought came before.
 
     >>> cut_thoughts("<think>\\nWho was it?\\n</think>\\n\\nIda Kolm")
@@ -96,7 +96,7 @@ def cut_thoughts(text: str) -> Said:
 
 
 def opened_by(prompt: str) -> str:
-    """The end of a prompt with which it opens a thought for the model to go on with; empty where it opens none.
+    """The end of a prompt that opens a thought for the model to continue; empty if it opens none.
 
     >>> opened_by("<|im_start|>assistant\\n<think>\\n")
     '<think>\\n'
@@ -119,7 +119,7 @@ def closing_of(opening: str) -> str:
 
 
 def is_marker(token: str) -> bool:
-    """Whether a token of a vocabulary marks thoughts, so that decoding may not leave it out."""
+    """Whether a token of a vocabulary marks thoughts, so that decoding must keep it."""
     return token.casefold() in _MARKERS or _MARK.fullmatch(token) is not None or is_channel(token)
 
 
@@ -145,11 +145,11 @@ def _read(match: re.Match[str]) -> tuple[str | int, bool]:
 
 
 def _marks(text: str) -> Iterator[_Mark]:
-    """The marks of a text that are no mentions."""
-    found = [_Mark(match.start(), match.end(), *_read(match)) for match in _MARK.finditer(text)]
-    last = {mark.kind: mark.start for mark in found if mark.closes}
+    """The marks of a text that are not only mentioned."""
+    marks = [_Mark(match.start(), match.end(), *_read(match)) for match in _MARK.finditer(text)]
+    last = {mark.kind: mark.start for mark in marks if mark.closes}
     thinks = False
-    for mark in found:
+    for mark in marks:
         before = text[max(0, mark.start - 40) : mark.start].rstrip(" \t")
         begins_line = mark.start == 0 or not before or before[-1] in "\r\n"
         quoted = before[-1:] in _QUOTES and text[mark.start - 1] in _QUOTES if before else False
@@ -176,7 +176,7 @@ def _final_channel(text: str) -> Said:
 
 
 def _unwrapped(text: str) -> str:
-    """Without a mark around all that was said after thinking."""
+    """The text without a pair of marks around all that was said after thinking."""
     folded = text[:40].casefold()
     for opening, closing in _WRAPPERS:
         if folded.startswith(opening.casefold()):

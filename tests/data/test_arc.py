@@ -122,7 +122,7 @@ def test_puzzles_by_id_and_by_size(tmp_path, caplog):
     assert message(ArcFiles(path, ids=["x", "b", "y"])) == (
         f"{path}: expected the puzzles of ids, got 3 without 'x', 'y': check ids"
     )
-    assert "got 3 without '1', '2', '3', ...: check" in message(ArcFiles(path, ids=list("1234")))
+    assert "got 3 without '1', '2', '3', and 1 more: check" in message(ArcFiles(path, ids=list("1234")))
 
 
 def test_the_reader_is_found_by_path_and_content(tmp_path):
@@ -178,7 +178,7 @@ def test_a_puzzle_that_cannot_be_used(tmp_path, puzzle, words):
         ("[]", "expected rows, got an empty list"),
         ("{}", "expected one object, a puzzle or some by id, got an empty object"),
         ([FLIP, {"x": 1}], "expected one object, a puzzle or some by id, got 2 rows: write them in one {...}"),
-        ([{"id": "a", **FLIP}] * 2, "row 2: field id must be an id of its own, got 'a' again: rename one"),
+        ([{"id": "a", **FLIP}] * 2, "row 2: field id must be a unique id, got 'a' again: rename one"),
         ({"a": [[[1]]]}, "top level: field a must be an object, got a list: see seal_lightning.data.ArcFiles"),
         ({" ": FLIP}, "top level: the row must be puzzles by id, got an empty id"),
     ],

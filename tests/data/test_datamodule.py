@@ -110,7 +110,7 @@ def test_queries_that_nobody_knows_the_answer_to(stage, name):
 def test_a_leak_is_refused_unless_it_is_allowed(held_out):
     leaked = [Context(id="other-id", title=" A", passage="About\na. ", queries=(Query("B?", ("y",)),))]
     splits = {"train": contexts("a", "b"), held_out: contexts("c") + leaked}
-    words = rf"^data\.{held_out} must hold other contexts than data\.train, got 1 of 2 that are in both \(first: ' A'\)"
+    words = rf"^data\.{held_out} must not share contexts with data\.train, but 1 of 2 are in both \(first: ' A'\)"
     with pytest.raises(DataError, match=words):
         module(**splits).setup("fit")
     module(**splits, allow_overlap=True).setup("fit")

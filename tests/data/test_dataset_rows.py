@@ -8,7 +8,7 @@ import pytest
 
 from seal_lightning.data import DatasetRows, Jsonl, SealJson, Squad, TextFolder, read_contexts
 from seal_lightning.data.detect import reader_for
-from seal_lightning.data.documents import read_documents
+from seal_lightning.data.documents import read_sources
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.types import Context, Query
 
@@ -227,13 +227,13 @@ def test_folders_of_rows_and_their_splits(tmp_path):
 
 def test_documents_come_from_data_sets_too(tmp_path, caplog):
     place = saved(tmp_path / "saved", [{"passage": "P", "question": "A?", "answer": "x"}])
-    (document,) = read_documents([str(place)])
+    (document,) = read_sources([str(place)]).documents
     assert (document.context.passage, document.context.queries) == ("P", (Query("A?", ("x",)),))
     puzzle = {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}]}
     (tmp_path / "a.json").write_text(json.dumps(puzzle))
-    (document,) = read_documents([str(tmp_path / "a.json")])
+    (document,) = read_sources([str(tmp_path / "a.json")]).documents
     assert document.context.queries == ()
-    assert caplog.messages == ["left out 1 of 1 queries, to which the data has no answer"]
+    assert caplog.messages == ["left out 1 of 1 queries, for which the data has no answer"]
 
 
 def test_the_known_forms_in_parquet(tmp_path):

@@ -100,7 +100,7 @@ def test_one_id_for_two_passages(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"id": "a", "passage": "P"}\n{"id": "a", "passage": "P"}\n{"id": "a", "passage": "Q"}')
     found = message(Jsonl(str(path)).read)
-    assert found == f"{path}, line 3: field id must be an id of its own, got 'a' of line 1 again: rename one"
+    assert found == f"{path}, line 3: field id must be a unique id, got 'a' of line 1 again: rename one"
 
 
 @pytest.mark.parametrize("reader", [SealJson, Jsonl, TextFolder, lambda path: PassagePair(path, path)])
@@ -115,7 +115,7 @@ def test_paths_that_no_reader_takes(tmp_path):
     (tmp_path / "a.jsonl").mkdir()
     assert "expected a file or folder, got nothing there: check the path" in message(read_contexts, tmp_path / "none")
     assert (
-        "a.png: expected a document (text, Markdown, HTML, PDF, Word or EPUB), got a file that is no text"
+        "a.png: expected a document (text, Markdown, HTML, PDF, Word or EPUB), got a file that is not text"
         in message(read_contexts, tmp_path / "a.png")
     )
     assert message(read_contexts, tmp_path / "a.csv") == (
@@ -206,11 +206,11 @@ def test_an_unanswerable_question_is_an_error_where_version_2_is_false(tmp_path,
 
 def test_squad_that_cannot_be_loaded(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"not Parquet")
-    assert "expected a Parquet file, got: " in message(Squad(str(tmp_path / "a.parquet")).read)
-    assert "got no such file" in message(Squad(str(tmp_path / "none.parquet")).read)
-    assert "got no such file" in message(Squad(str(tmp_path)).read)
+    assert "expected a data set, got: " in message(Squad(str(tmp_path / "a.parquet")).read)
+    assert "got nothing there" in message(Squad(str(tmp_path / "none.parquet")).read)
+    assert "expected a data set, got: " in message(Squad(str(tmp_path)).read)
     found = message(Squad("nobody/such-a-data-set", split="dev").read)  # tests/conftest.py keeps the hub offline
-    assert found.startswith("nobody/such-a-data-set: expected split 'dev' of a data set on the hub, got: ")
+    assert found.startswith("nobody/such-a-data-set: expected split 'dev' of a data set, got: ")
 
 
 def test_options_that_cannot_work():

@@ -11,7 +11,7 @@ import pypdf
 import pytest
 
 from seal_lightning.data import TextFolder, read_contexts
-from seal_lightning.data.documents import read_documents, read_sources
+from seal_lightning.data.documents import read_sources
 from seal_lightning.data.formats import ending, kind_of
 from seal_lightning.errors import DataError
 
@@ -125,7 +125,7 @@ def word(*paragraphs):
 def test_texts(tmp_path, name, content, title, passage):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert texts(tmp_path) == {title: passage}
-    assert [document.context.title for document in read_documents([str(tmp_path / name)])] == [title]
+    assert [document.context.title for document in read_sources([str(tmp_path / name)]).documents] == [title]
 
 
 def test_html(tmp_path):
@@ -225,9 +225,9 @@ def test_what_is_no_document_is_counted_and_named(tmp_path, caplog):
     os.mkfifo(folder / "pipe" / "p")
     assert texts(folder) == {"a": "Alpha."}
     assert caplog.messages == [
-        f"{folder}: read 1 of 8 files; no documents: 2 .png, 1 .json, 1 .zip, 1 .unknown, 1 without an ending "
+        f"{folder}: read 1 of 8 files; not documents: 2 .png, 1 .json, 1 .zip, 1 .unknown, 1 without an ending "
         "(_category.json, b.png, c.PNG, d.zip, e.unknown, and 1 more); "
-        "no files (links to nothing, pipes, devices): pipe/p"
+        "not files (broken links, pipes, devices): pipe/p"
     ]
     assert texts(folder, strict=True) == {"a": "Alpha."}
 
@@ -235,7 +235,7 @@ def test_what_is_no_document_is_counted_and_named(tmp_path, caplog):
 def test_valid_json_without_rows_is_no_document(tmp_path, caplog):
     folder = fill(tmp_path / "d", a__md="Alpha.", sidebars__json='["intro"]', version__json="3")
     assert texts(folder, strict=True) == {"a": "Alpha."}
-    assert caplog.messages == [f"{folder}: read 1 of 3 files; no documents: 2 .json (sidebars.json, version.json)"]
+    assert caplog.messages == [f"{folder}: read 1 of 3 files; not documents: 2 .json (sidebars.json, version.json)"]
 
 
 def test_what_a_program_made_is_not_entered(tmp_path, caplog):
@@ -263,20 +263,19 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
     os.mkfifo(tmp_path / name)
     with pytest.raises(DataError) as caught:
         read_contexts(tmp_path / name)
-    got = "got a pipe or a device: write what it holds into a file"
-    assert str(caught.value) == f"{tmp_path}/{name}: expected a file or folder, {got}"
+    assert str(caught.value) == f"{tmp_path}/{name}: expected a file, got a pipe: save it as a file and name that"
 
 
 def test_an_unknown_file_that_is_no_text_is_to_be_converted(tmp_path):
     fill(tmp_path, letter__doc=b"\xd0\xcf\x11\xe0")
-    with pytest.raises(DataError, match=r"got a file that is no text: convert it to one of these$"):
+    with pytest.raises(DataError, match=r"got a file that is not text: convert it to one of these$"):
         read_contexts(tmp_path / "letter.doc")
 
 
 def test_an_empty_module_is_no_fault(tmp_path, caplog):
     folder = fill(tmp_path / "d", a__md="Alpha.", module__py="\n")
     assert texts(folder, strict=True) == {"a": "Alpha."}
-    assert caplog.messages == [f"{folder}: read 1 of 2 files; no documents: 1 .py (module.py)"]
+    assert caplog.messages == [f"{folder}: read 1 of 2 files; not documents: 1 .py (module.py)"]
 
 
 BAD = {
@@ -326,7 +325,7 @@ def test_a_folder_without_documents_says_what_it_holds(tmp_path):
     with pytest.raises(DataError) as caught:
         read_contexts(folder)
     assert str(caught.value) == (
-        f"{folder}: expected documents, got none: {folder}: read 0 of 2 files; no documents: 1 .png (b.png); 1 cannot "
+        f"{folder}: expected documents, got none: {folder}: read 0 of 2 files; not documents: 1 .png (b.png); 1 cannot "
         f"be used; left out {folder}/empty.md: expected data, got an empty file: write it again"
     )
 
@@ -353,7 +352,7 @@ def test_rows_of_a_folder_are_read_packed_or_not(tmp_path):
     )  # fmt: skip
     assert texts(folder) == {"a": "Alpha.", "B": "Beta.", "C": "Gamma.", "D": "Delta."}
     assert [context.title for context in read_contexts(folder / "c.jsonl.gz")] == ["C", "D"]
-    assert read_contexts(folder) == [document.context for document in read_documents([str(folder)])]
+    assert read_contexts(folder) == [document.context for document in read_sources([str(folder)]).documents]
 
 
 def test_hidden_files_links_and_odd_names(tmp_path, caplog):
@@ -367,7 +366,7 @@ def test_hidden_files_links_and_odd_names(tmp_path, caplog):
     assert texts(folder) == {"a": "Alpha.", "caf\ufffd": "Coffee."}
     assert caplog.messages == [
         f"{folder}: skipped 2 hidden files",
-        f"{folder}: read 2 of 3 files; no files (links to nothing, pipes, devices): gone.md",
+        f"{folder}: read 2 of 3 files; not files (broken links, pipes, devices): gone.md",
         f"{folder}: did not enter loop (a link to a folder)",
     ]
 
@@ -383,4 +382,4 @@ def test_half_of_a_surrogate_pair_is_named(tmp_path):
     path = tmp_path / "a.ipynb"
     path.write_text(r'{"cells": [{"cell_type": "markdown", "source": "Ida \ud800 built it."}]}')
     with pytest.raises(DataError, match=r"a\.ipynb: expected valid Unicode, got half of a surrogate pair"):
-        read_documents([str(path)])
+        read_sources([str(path)])

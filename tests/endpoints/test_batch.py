@@ -17,8 +17,10 @@ import pytest
 from endpoints import prompts_of
 
 from seal_lightning.endpoints import Endpoint
+from seal_lightning.endpoints.asking import Insistence
 from seal_lightning.endpoints.batch import job_key
 from seal_lightning.endpoints.cache import Cache
+from seal_lightning.endpoints.wire import CHAT
 from seal_lightning.errors import ConfigError, EndpointError
 from seal_lightning.types import Prompt, Usage
 
@@ -143,12 +145,16 @@ def jobs_on_disk(tmp_path):
 PRICES = {"input": 2.0, "output": 8.0, "batch": 0.5}
 
 
+def requests_of(endpoint, prompts, max_tokens):
+    return endpoint._requests(CHAT, endpoint._bodies(prompts, max_tokens), 0.0, None, None)
+
+
 def test_a_job_gives_what_single_requests_give(batches, chat_server, make, tmp_path):
     prompts, done = prompts_of(6), []
     routes, endpoint = batches(options={"prices": {chat_server.model: PRICES}})
     single = make(chat_server, cache=None, prices={chat_server.model: PRICES}).write(prompts, max_tokens=4)
     assert endpoint.write(prompts[:2], max_tokens=4)[0].text == single[0].text
-    written = endpoint.write_batch([*prompts, prompts[5]], max_tokens=4, poll_seconds=0.01, on_done=done.append)
+    written = endpoint.write([*prompts, prompts[5]], batch=True, max_tokens=4, poll_seconds=0.01, on_done=done.append)
     assert texts(written) == [*texts(single), single[5].text]
     assert (routes.submitted(), routes.singly, routes.polls) == ([4], 2, 2)
     assert sum(done) == 7
@@ -156,7 +162,7 @@ def test_a_job_gives_what_single_requests_give(batches, chat_server, make, tmp_p
     assert [row.usage.dollars for row in written[2:6]] == [row.usage.dollars / 2 for row in single[2:]]
     assert jobs_on_disk(tmp_path) == []
     assert total(endpoint.write(prompts, max_tokens=4)) == Usage(cached=6)
-    assert total(endpoint.write_batch(prompts, max_tokens=4)) == Usage(cached=6)
+    assert total(endpoint.write(prompts, batch=True, max_tokens=4)) == Usage(cached=6)
     assert len(routes.jobs) == 1
 
 
@@ -168,7 +174,7 @@ def test_a_long_wait_between_polls_is_cut_short(batches, threads_end, tmp_path):
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        endpoint.write_batch(prompts_of(1), max_tokens=4, poll_seconds=10**6, on_done=stop)
+        endpoint.write(prompts_of(1), batch=True, max_tokens=4, poll_seconds=10**6, on_done=stop)
     threads_end()
     assert len(jobs_on_disk(tmp_path)) == routes.polls == 1
 
@@ -189,7 +195,7 @@ def test_a_stop_during_the_upload_submits_no_job(batches, threads_end, tmp_path)
 
     routes.add_file = slow
     with pytest.raises(Interrupted):
-        endpoint.write_batch(prompts_of(1), max_tokens=4, on_done=stop)
+        endpoint.write(prompts_of(1), batch=True, max_tokens=4, on_done=stop)
     go_on.set()
     threads_end()
     assert (len(routes.files), routes.jobs, jobs_on_disk(tmp_path)) == (1, {}, [])
@@ -199,10 +205,10 @@ def test_what_a_job_cost_that_ended_early_is_logged(batches, chat_server, caplog
     _, endpoint = batches(ends="expired", fails=(1,), options={"prices": {chat_server.model: PRICES}})
     direct = batches()[1].write(prompts_of(1), max_tokens=4)[0].usage
     with pytest.raises(EndpointError):
-        endpoint.write_batch(prompts_of(2), max_tokens=4, poll_seconds=0.01)
+        endpoint.write(prompts_of(2), batch=True, max_tokens=4, poll_seconds=0.01)
     dollars = (2 * direct.prompt_tokens + 8 * direct.completion_tokens) / 2e6
-    (line,) = [record.getMessage() for record in caplog.records if "has failed" in record.getMessage()]
-    assert f"in no sum: 1 requests and 0 from the cache, {direct.prompt_tokens} prompt" in line
+    (line,) = [record.getMessage() for record in caplog.records if "call failed" in record.getMessage()]
+    assert f"no total includes its cost: 1 requests and 0 from the cache, {direct.prompt_tokens} prompt" in line
     assert f"${dollars:.6f}; answered requests are in the cache" in line
 
 
@@ -217,13 +223,13 @@ def test_an_interrupted_run_picks_its_job_up(batches, threads_end, tmp_path, cap
             raise Interrupted
 
     with pytest.raises(Interrupted) as caught:
-        endpoint.write_batch(prompts, max_tokens=4, poll_seconds=0.01, on_done=interrupt)
+        endpoint.write(prompts, batch=True, max_tokens=4, poll_seconds=0.01, on_done=interrupt)
     assert caught.value.__context__ is None
     assert len(jobs_on_disk(tmp_path)) == 1
     threads_end()
     routes.states = 0
     twin = Endpoint(endpoint.model, base_url=endpoint.base_url, cache=str(tmp_path / "cache"))
-    written = twin.write_batch(prompts, max_tokens=4, poll_seconds=0.01)
+    written = twin.write(prompts, batch=True, max_tokens=4, poll_seconds=0.01)
     assert total(written).requests == 3
     assert routes.submitted() == [3]
     assert "going on with batch job batch_0" in caplog.text
@@ -234,10 +240,10 @@ def test_a_job_is_found_though_some_of_it_is_answered_by_now(batches, monkeypatc
     routes, endpoint = batches()
     prompts = prompts_of(3)
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(type(endpoint), "_once", interrupted_after(type(endpoint)._once, calls=2))
-        endpoint.write_batch(prompts, max_tokens=4)
+        patch.setattr(Insistence, "_attempt", interrupted_after(Insistence._attempt, calls=2))
+        endpoint.write(prompts, batch=True, max_tokens=4)
     endpoint.write(prompts[:1], max_tokens=4)
-    written = endpoint.write_batch(prompts, max_tokens=4, poll_seconds=0.01)
+    written = endpoint.write(prompts, batch=True, max_tokens=4, poll_seconds=0.01)
     assert (total(written).requests, total(written).cached) == (2, 1)
     assert routes.submitted() == [3]
 
@@ -256,15 +262,15 @@ def interrupted_after(method, *, calls):
 
 def test_other_requests_are_another_job(batches):
     _, endpoint = batches()
-    requests = endpoint._chat(prompts_of(3), 4, 0.0, None, None)
+    requests = requests_of(endpoint, prompts_of(3), 4)
     assert job_key(requests) == job_key([*reversed(requests), requests[0]])
     assert job_key(requests) != job_key(requests[:2])
-    assert job_key(requests) != job_key(endpoint._chat(prompts_of(3), 5, 0.0, None, None))
+    assert job_key(requests) != job_key(requests_of(endpoint, prompts_of(3), 5))
 
 
 def test_what_failed_within_a_job_is_asked_singly(batches):
     routes, endpoint = batches(fails=(0, 2))
-    written = endpoint.write_batch(prompts_of(4), max_tokens=4, poll_seconds=0.01)
+    written = endpoint.write(prompts_of(4), batch=True, max_tokens=4, poll_seconds=0.01)
     assert total(written).requests == 4 and all(texts(written))
     assert (routes.submitted(), routes.singly) == ([4], 2)
 
@@ -273,12 +279,12 @@ def test_what_failed_within_a_job_is_asked_singly(batches):
 def test_a_job_that_ended_early_keeps_what_it_answered(batches, tmp_path, status):
     routes, endpoint = batches(ends=status, fails=(1,))
     with pytest.raises(EndpointError) as caught:
-        endpoint.write_batch(prompts_of(3), max_tokens=4, poll_seconds=0.01)
+        endpoint.write(prompts_of(3), batch=True, max_tokens=4, poll_seconds=0.01)
     words = f"batch job batch_0 ended as {status}; 2 of 3 requests are answered and kept, run the command again"
     assert words in str(caught.value)
     assert jobs_on_disk(tmp_path) == []
     routes.ends, routes.fails = "completed", ()
-    written = endpoint.write_batch(prompts_of(3), max_tokens=4, poll_seconds=0.01)
+    written = endpoint.write(prompts_of(3), batch=True, max_tokens=4, poll_seconds=0.01)
     assert (total(written).requests, total(written).cached) == (1, 2)
     assert routes.submitted() == [3, 1]
 
@@ -286,16 +292,16 @@ def test_a_job_that_ended_early_keeps_what_it_answered(batches, tmp_path, status
 def test_a_job_that_failed_says_why(batches):
     _, endpoint = batches(ends="failed")
     with pytest.raises(EndpointError, match=r"ended as failed \(line 1: no such model\); 0 of 2 requests"):
-        endpoint.write_batch(prompts_of(2), max_tokens=4, poll_seconds=0.01)
+        endpoint.write(prompts_of(2), batch=True, max_tokens=4, poll_seconds=0.01)
 
 
 def test_a_job_that_is_gone_is_submitted_anew(batches, tmp_path):
     routes, endpoint = batches()
-    requests = endpoint._chat(prompts_of(2), 4, 0.0, None, None)
+    requests = requests_of(endpoint, prompts_of(2), 4)
     endpoint._open_cache().write(job_key(requests), {"job": "batch_99"})
     with pytest.raises(EndpointError, match=r"batch_99 ended as gone; 0 of 2 requests .* run the command again"):
-        endpoint.write_batch(prompts_of(2), max_tokens=4, poll_seconds=0.01)
-    assert total(endpoint.write_batch(prompts_of(2), max_tokens=4, poll_seconds=0.01)).requests == 2
+        endpoint.write(prompts_of(2), batch=True, max_tokens=4, poll_seconds=0.01)
+    assert total(endpoint.write(prompts_of(2), batch=True, max_tokens=4, poll_seconds=0.01)).requests == 2
     assert routes.submitted() == [2]
 
 
@@ -305,9 +311,9 @@ def test_faults_on_the_way(batches):
     routes.broken = {"files": [busy, down], "batches": [busy]}
     with pytest.raises(EndpointError, match="after 2 attempts, the last one: status 503"):
         routes.broken["batches"] += [down]  # after that nobody knows whether there is a job
-        endpoint.write_batch(prompts_of(2), max_tokens=4, poll_seconds=0.01)
+        endpoint.write(prompts_of(2), batch=True, max_tokens=4, poll_seconds=0.01)
     assert routes.jobs == {}
-    written = endpoint.write_batch(prompts_of(2), max_tokens=4, poll_seconds=0.01)
+    written = endpoint.write(prompts_of(2), batch=True, max_tokens=4, poll_seconds=0.01)
     assert total(written).requests == 2
     routes.polls, routes.states = 0, 2
 
@@ -317,19 +323,19 @@ def test_faults_on_the_way(batches):
         return poll(job)
 
     routes.poll = poll
-    assert total(endpoint.write_batch(prompts_of(3), max_tokens=4, poll_seconds=0.01)).requests == 1
+    assert total(endpoint.write(prompts_of(3), batch=True, max_tokens=4, poll_seconds=0.01)).requests == 1
 
 
 def test_an_endpoint_without_batch_routes(chat_server, make):
     with pytest.raises(
         ConfigError, match=r"^model \S+ at http://127\S+: the endpoint has no batch routes; leave .*off$"
     ):
-        make(chat_server).write_batch([Prompt("u")], max_tokens=4)
+        make(chat_server).write([Prompt("u")], batch=True, max_tokens=4)
 
 
 def test_a_wrong_key_is_no_missing_route(scripted_status, make):
     with pytest.raises(ConfigError, match=r"status 401: no; name the environment variable .* in endpoint\.api_key_env"):
-        make(scripted_status(401)).write_batch([Prompt("u")], max_tokens=4)
+        make(scripted_status(401)).write([Prompt("u")], batch=True, max_tokens=4)
 
 
 @pytest.fixture
@@ -339,14 +345,14 @@ def scripted_status(listen):
 
 def test_batch_mode_needs_a_cache(chat_server, make):
     with pytest.raises(ConfigError, match="cache=null: batch mode keeps its job there"):
-        make(chat_server, cache=None).write_batch([Prompt("u")], max_tokens=4)
+        make(chat_server, cache=None).write([Prompt("u")], batch=True, max_tokens=4)
 
 
 def test_what_is_not_accepted_is_not_kept(batches):
     routes, endpoint = batches()
     options = {"max_tokens": 4, "poll_seconds": 0.01, "accept": lambda text: False}
-    assert total(endpoint.write_batch(prompts_of(1), **options)).requests == 1
-    assert total(endpoint.write_batch(prompts_of(1), **options)).requests == 1
+    assert total(endpoint.write(prompts_of(1), batch=True, **options)).requests == 1
+    assert total(endpoint.write(prompts_of(1), batch=True, **options)).requests == 1
     assert routes.submitted() == [1, 1]
 
 
@@ -392,7 +398,7 @@ def test_results_of_every_wrong_kind_are_asked_for_again(listen, make, said):
         return b"\n".join([b"\xff\xfe", deep, text.encode("utf-8", "surrogatepass"), b'{"custom_id": "cut'])
 
     routes = Scripted(said, results=results)
-    written = make(listen(routes.answer)).write_batch(prompts_of(4), max_tokens=4, poll_seconds=0.01)
+    written = make(listen(routes.answer)).write(prompts_of(4), batch=True, max_tokens=4, poll_seconds=0.01)
     assert texts(written) == ["a\u2028b\x85c", "singly", "singly", "d \ufffd\ufffd\ufffd"]
     assert routes.asked.count("POST /v1/chat/completions") == 2
 
@@ -407,10 +413,10 @@ def test_ids_of_a_server_that_are_no_names_are_put_into_no_path(listen, make, sa
         with pytest.raises(
             EndpointError, match=r"no answer after [12] attempts, the last one: garbage: no id in \{'id': "
         ):
-            make(listen(routes.answer), retries=1).write_batch([Prompt("u")], max_tokens=4, poll_seconds=0.01)
+            make(listen(routes.answer), retries=1).write([Prompt("u")], batch=True, max_tokens=4, poll_seconds=0.01)
         assert {*routes.asked} <= {"POST /v1/files", "POST /v1/batches"}
     routes = Scripted(said, output=name)
-    written = make(listen(routes.answer)).write_batch([Prompt("u")], max_tokens=4, poll_seconds=0.01)
+    written = make(listen(routes.answer)).write([Prompt("u")], batch=True, max_tokens=4, poll_seconds=0.01)
     assert texts(written) == ["singly"]
     assert not any(path.endswith("/content") for path in routes.asked)
 
@@ -418,9 +424,9 @@ def test_ids_of_a_server_that_are_no_names_are_put_into_no_path(listen, make, sa
 def test_a_job_in_somebody_elses_cache_is_no_path_either(listen, make, said, tmp_path):
     routes = Scripted(said)
     endpoint = make(listen(routes.answer))
-    key = job_key(endpoint._chat([Prompt("u")], 4, 0.0, None, None))
+    key = job_key(requests_of(endpoint, [Prompt("u")], 4))
     endpoint._open_cache().write(key, {"job": "../files"})
-    endpoint.write_batch([Prompt("u")], max_tokens=4, poll_seconds=0.01)
+    endpoint.write([Prompt("u")], batch=True, max_tokens=4, poll_seconds=0.01)
     assert "GET /v1/batches/batch_1" in routes.asked and not any(".." in path for path in routes.asked)
 
 
@@ -428,14 +434,14 @@ def test_a_job_that_never_ends_is_given_up(listen, make, said, monkeypatch):
     monkeypatch.setattr("seal_lightning.endpoints.batch._LONGEST", 0.0)
     routes = Scripted(said, status="in_progress " * 100)
     with pytest.raises(EndpointError, match=r"batch job batch_1 is still in_progress .{80,100} after 0 hours; run the"):
-        make(listen(routes.answer)).write_batch([Prompt("u")], max_tokens=4, poll_seconds=0.01)
+        make(listen(routes.answer)).write([Prompt("u")], batch=True, max_tokens=4, poll_seconds=0.01)
 
 
 @pytest.mark.parametrize("errors", [5, [], {"data": 5}, {"data": [5, {"message": ["no"] * 1000}]}])
 def test_why_a_job_failed_may_be_anything(listen, make, said, errors):
     routes = Scripted(said, status="failed", errors=errors, output=None)
     with pytest.raises(EndpointError, match=r"batch job batch_1 ended as failed") as caught:
-        make(listen(routes.answer)).write_batch([Prompt("u")], max_tokens=4, poll_seconds=0.01)
+        make(listen(routes.answer)).write([Prompt("u")], batch=True, max_tokens=4, poll_seconds=0.01)
     assert len(str(caught.value)) < 600
 
 
@@ -473,5 +479,5 @@ def test_a_job_is_submitted_by_one_at_a_time(scripted, tmp_path, monkeypatch):
     monkeypatch.setattr(Cache, "alone", alone)
     endpoint = Endpoint(model="m", base_url=scripted().base_url, cache=str(tmp_path))
     with pytest.raises(Interrupted):
-        endpoint.write_batch([Prompt("u")], max_tokens=2)
+        endpoint.write([Prompt("u")], batch=True, max_tokens=2)
     assert len(entered) == 1

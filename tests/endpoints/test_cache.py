@@ -119,7 +119,7 @@ def test_fields_of_another_kind_count_as_missing_and_are_said(tmp_path, caplog, 
     cache = Cache(tmp_path)
     cache.write(KEY, {**WHOLE, **wrong})
     assert cache.get(KEY) is None
-    assert caplog.messages == [f"{tmp_path}/ab/{KEY}.json: no reply, so it is asked for again"]
+    assert caplog.messages == [f"{tmp_path}/ab/{KEY}.json: not a reply, so the request is sent again"]
     cache.write(KEY, WHOLE)
     assert cache.get(KEY) == Reply("so", "stop", prompt_tokens=1, completion_tokens=1)
 
@@ -129,7 +129,7 @@ def test_fields_of_another_kind_count_as_missing_and_are_said(tmp_path, caplog, 
     [
         (b"[" * 100_000, "lists and objects nested more than 100 deep"),
         (b'{"key": ' + b"9" * 10_000 + b"}", "a number of more than 300 digits"),
-        (b"\xff", "no text"),
+        (b"\xff", "not text"),
         (json.dumps({"key": "cd" * 20, "content": {}}).encode(), "it belongs to another request"),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_damaged_file_is_said(tmp_path, caplog, content, why):
     file_of(tmp_path).write_bytes(content)
     assert cache.get(KEY) is None
     (line,) = caplog.messages
-    assert why in line and line.endswith(", so it is asked for again")
+    assert why in line and line.endswith(", so the request is sent again")
 
 
 def test_a_pipe_in_the_place_of_a_reply_holds_nobody_up(tmp_path):
@@ -189,13 +189,13 @@ def full(*arguments):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("ask", ["write", "write_batch"])
-def test_a_full_disk_is_one_line_before_the_first_request(scripted, make, said, tmp_path, monkeypatch, ask):
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_full_disk_is_one_line_before_the_first_request(scripted, make, said, tmp_path, monkeypatch, batch):
     server = scripted((200, said()))
     endpoint = make(server)
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ConfigError, match=rf"^cache={tmp_path}/cache: No space left on device; choose a folder"):
-        getattr(endpoint, ask)([Prompt("u")], max_tokens=4)
+        endpoint.write([Prompt("u")], max_tokens=4, batch=batch)
     assert server.bodies == []
 
 
@@ -214,13 +214,13 @@ def test_replies_that_cannot_be_kept_are_used_and_counted(scripted, make, said, 
     done = endpoint.write([Prompt("a"), Prompt("b")], max_tokens=4)
     assert [row.text for row in done] == ["so", "so"]
     assert caplog.messages == [
-        f"cache={tmp_path}/cache: No space left on device; replies that cannot be written are used where they were "
-        "asked for, and asked for again if that is repeated"
+        f"cache={tmp_path}/cache: No space left on device; replies that cannot be written are still used here, "
+        "but will be paid for again"
     ]
     with pytest.raises(EndpointError, match="status 400"):
         endpoint.write([Prompt("c"), Prompt("d")], max_tokens=4)
     server = scripted((200, said("so")), (503, {}))
-    with pytest.raises(EndpointError, match=r"answered requests are in the cache, but 1 that could not be written$"):
+    with pytest.raises(EndpointError, match=r"answered requests are in the cache, except 1 that could not be written$"):
         make(server, concurrency=1, retries=1).write([Prompt("e"), Prompt("f")], max_tokens=4)
 
 

@@ -6,6 +6,7 @@ import logging
 import pickle
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from endpoints import prompts_of
@@ -13,6 +14,7 @@ from endpoints import prompts_of
 from seal_lightning.cli import main
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.endpoints.options import host_of
+from seal_lightning.endpoints.wire import CHAT
 from seal_lightning.errors import ConfigError
 from seal_lightning.fit.units import describe
 from seal_lightning.types import Prompt, Usage, Written
@@ -24,6 +26,10 @@ def total(written):
 
 def texts(written):
     return [row.text for row in written]
+
+
+def requests_of(endpoint, prompts, max_tokens):
+    return endpoint._requests(CHAT, endpoint._bodies(prompts, max_tokens), 0.0, None, None)
 
 
 def test_it_writes_and_counts_and_keeps(chat_server, fault_proxy, make):
@@ -148,7 +154,7 @@ def test_a_server_that_comes_back_on_another_port_is_not_paid_again(scripted, ma
     assert after.bodies == []
     elsewhere = make(after, base_url="https://example.org:8443/v1")
     assert elsewhere.host == "example.org"
-    keys = {one._chat([Prompt("u")], 4, 0.0, None, None)[0].key for one in (here, there, elsewhere)}
+    keys = {requests_of(one, [Prompt("u")], 4)[0].key for one in (here, there, elsewhere)}
     assert len(keys) == 2
 
 
@@ -280,9 +286,9 @@ def test_the_openai_endpoint_is_the_default_whatever_the_environment_says(monkey
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere/v1")
     endpoint = Endpoint("gpt-4.1")
-    with endpoint._client() as client:
+    with closing(endpoint._address.connect()) as client:
         assert str(client.base_url) == "https://api.openai.com/v1/"
-    (request,) = endpoint._chat([Prompt("u")], 7, 0.0, None, None)
+    (request,) = requests_of(endpoint, [Prompt("u")], 7)
     assert request.body == {
         "model": "gpt-4.1",
         "messages": [{"role": "user", "content": "u"}],

@@ -147,7 +147,7 @@ def test_many_failures_are_two_lines(scripted, make, said, caplog):
     make(server, concurrency=1).write(prompts_of(4), max_tokens=4)
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("seal_lightning")]
     assert len(lines) == 2
-    assert "attempt 4 failed, trying on: status 503" in lines[0]
+    assert "attempt 4 failed, trying again: status 503" in lines[0]
     assert "4 requests answered, failed attempts: 503 5x, 429 1x" in lines[1]
 
 

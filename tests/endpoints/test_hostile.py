@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 
@@ -149,7 +149,7 @@ TOO_LARGE = "garbage: a reply of more than 2 MB (endpoint.max_reply_mb)"
         (whole(gzip.compress(BOMB), PACKED), "garbage: no JSON: "),
         (whole(BOMB, "Content-Encoding: gzip, gzip"), "garbage: a reply packed as 'gzip, gzip', where gzip or nothing"),
         (whole(b"\x1b\x00", "Content-Encoding: br"), "garbage: a reply packed as 'br', where gzip or nothing was"),
-        (whole(b"{}", PACKED), "garbage: a reply that is not the gzip it says: "),
+        (whole(b"{}", PACKED), "garbage: a reply that is not the gzip it claims to be: "),
         (whole(BOMB[:20], PACKED), "garbage: no JSON: "),
         (whole(b"[" * 1_000_000), "garbage: no JSON: [[["),
         (whole(b'{"a":' * 300_000), 'garbage: no JSON: {"a":{"a":'),
@@ -276,7 +276,8 @@ def test_the_key_of_openai_goes_elsewhere_where_it_is_named(scripted, make, said
 def test_a_connection_asks_no_other_host(listen):
     seen = []
     other = listen(lambda *request: seen.append(request) or (200, {}, {}))
-    with Connection("http://127.0.0.1:9/v1", key=KEY, headers={}, query={}, timeout=1, largest=100) as connection:
+    made = Connection("http://127.0.0.1:9/v1", key=KEY, headers={}, query={}, timeout=1, largest=100)
+    with closing(made) as connection:
         for ask in (connection.get, lambda url: connection.post(url, {})):
             with pytest.raises(ConfigError, match=r"expected requests to http://127\.0\.0\.1 only"):
                 ask(f"{other.base_url}/models")
@@ -329,7 +330,7 @@ def test_what_no_file_can_hold_is_replaced_and_said(scripted, make, caplog):
     endpoint = make(server)
     (row,) = endpoint.write([Prompt("u")], max_tokens=4)
     assert row.text == "a \ufffd b \ufffd\ufffd c \U0001f600"
-    assert "1 answers with halves of surrogate pairs or NUL characters, which became U+FFFD" in caplog.text
+    assert "1 answers held halves of surrogate pairs or NUL characters, now U+FFFD" in caplog.text
     assert endpoint.write([Prompt("u")], max_tokens=4) == [Written(row.text, Usage(cached=1))]
 
 
@@ -402,7 +403,7 @@ def test_a_server_is_left_alone_ten_minutes_at_most(scripted, make, said, monkey
     monkeypatch.setattr("seal_lightning.endpoints.asking.Insistence._sleep", lambda self, wait: slept.append(wait))
     make(scripted((429, {}, {"Retry-After": wait}), (200, said()))).write([Prompt("u")], max_tokens=4)
     assert len(slept) == 1 and 0 <= slept[0] <= 600
-    assert ("attempt 1 failed, trying on: status 429: {}; the next one in 600 seconds" in caplog.text) == (
+    assert ("attempt 1 failed, trying again: status 429: {}; the next one in 600 seconds" in caplog.text) == (
         slept[0] == 600
     )
 

@@ -16,8 +16,8 @@ from seal_lightning.types import Prompt
     ("options", "words"),
     [
         ({"model": " "}, ["endpoint.model is empty"]),
-        ({"concurrency": 0}, ["endpoint.concurrency must be at least 1, got 0"]),
-        ({"retries": -1}, ["endpoint.retries must be at least 0"]),
+        ({"concurrency": 0}, ["endpoint.concurrency must be a whole number of at least 1, got 0"]),
+        ({"retries": -1}, ["endpoint.retries must be a whole number of at least 0"]),
         ({"timeout": 0}, ["endpoint.timeout must be above 0"]),
         ({"base_url": "localhost:8000/v1"}, ["endpoint.base_url=localhost:8000/v1", "http://localhost:8000/v1"]),
         ({"base_url": "http://me:planted@host/v1"}, ["base_url=http://host/v1", "api_key_env"]),
@@ -28,14 +28,14 @@ from seal_lightning.types import Prompt
         ({"request": {"extra_body": {"a": [{"X-Api-Key": "planted"}]}}}, ["request.extra_body.a[0].X-Api-Key"]),
         ({"request": {"messages": []}}, ["endpoint.request.messages cannot be set here"]),
         ({"request": {"extra_body": {"stream": True}}}, ["endpoint.request.extra_body.stream cannot be set here"]),
-        ({"request": {"extra_body": 3}}, ["endpoint.request.extra_body: expected names with their values"]),
-        ({"request": {"extra_query": "planted"}}, ["endpoint.request.extra_query: expected names with their values"]),
+        ({"request": {"extra_body": 3}}, ["endpoint.request.extra_body: expected names and their values"]),
+        ({"request": {"extra_query": "planted"}}, ["endpoint.request.extra_query: expected names and their values"]),
         ({"request": {"extra_query": {"key": "planted"}}}, ["endpoint.request.extra_query.key: expected env:NAME"]),
         ({"request": {"extra_headers": {"X-Team": "planted"}}}, ["extra_headers.X-Team: expected env:NAME"]),
         ({"request": {"extra_headers": {"X-Team": "env:sk-planted"}}}, ["extra_headers.X-Team: expected env:NAME"]),
         ({"request": {"extra_headers": {"Ocp-Apim-Subscription-Key": "planted"}}}, ["-Key: expected env:NAME"]),
         ({"request": {"extra_headers": {"X-Team": "env:SEAL_NOT_SET"}}}, ["SEAL_NOT_SET is not set"]),
-        ({"request": {"extra_query": {"api-version": 3}}}, ["extra_query.api-version: expected a text, got 3"]),
+        ({"request": {"extra_query": {"api-version": 3}}}, ["extra_query.api-version: expected text, got 3"]),
         ({"request": {"accessToken": "planted"}}, ["endpoint.request.accessToken", "environment"]),
         ({"request": {"user": "env:SEAL_NOT_SET", "auth": "env:SEAL_NOT_SET"}}, ["endpoint.request.auth"]),
         ({"base_url": "http://[bad/v1"}, ["endpoint.base_url=http://[bad/v1: expected a URL such as"]),
@@ -96,9 +96,7 @@ def test_secrets_in_headers_and_query_come_from_the_environment(listen, make, sa
 @pytest.mark.parametrize("value", ["sk-planted\n", " sk-planted", "sk planted", "sk-plantéd", "sk-planted\u200b"])
 def test_a_key_that_cannot_be_sent_is_refused_at_the_start(monkeypatch, value):
     monkeypatch.setenv("SEAL_TEST_KEY", value)
-    with pytest.raises(
-        ConfigError, match=r"^the key in \$SEAL_TEST_KEY has white space or .* ASCII: copy it once more$"
-    ):
+    with pytest.raises(ConfigError, match=r"^the key in \$SEAL_TEST_KEY has white space or .* ASCII: copy it again$"):
         Endpoint("m", base_url="http://h/v1", api_key_env="SEAL_TEST_KEY")
 
 

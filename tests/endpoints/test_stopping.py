@@ -102,7 +102,11 @@ def test_what_a_failed_call_cost_is_logged(scripted, make, said, caplog, options
     with pytest.raises(EndpointError, match="status 400"):
         endpoint.write(prompts_of(3), max_tokens=4)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "in no sum: 2 requests and 0 from the cache, 20 prompt and 4 completion tokens, $0.000060; " + kept in line
+    assert (
+        "no total includes its cost: 2 requests and 0 from the cache, 20 prompt and 4 completion tokens, $0.000060; "
+        + kept
+        in line
+    )
 
 
 def test_a_failed_call_that_cost_nothing_says_so_by_its_error_alone(scripted, make, caplog):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from seal_lightning.data.documents import read_documents
+from seal_lightning.data.documents import read_sources
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.files.bounded import (
     PackedTooWell,
@@ -47,7 +47,7 @@ def test_honest_json_is_read():
         ('["[[{\\"",\n' + '{"a":' * 100 + "1" + "}" * 100 + "]", "more than 100 deep: line 2 column 496 (char 505)"),
         ('{"a": ' + "9" * 301 + "}", "a number of more than 300 digits: line 1 column 7 (char 6)"),
         ("9" * 1_000_000, "a number of more than 300 digits: line 1 column 1 (char 0)"),
-        (b'["\xff"]', "byte 0xff at offset 2 is no text: line 1 column 1 (char 0)"),
+        (b'["\xff"]', "byte 0xff at offset 2 is not text: line 1 column 1 (char 0)"),
         ("[1", "Expecting ',' delimiter: line 1 column 3 (char 2)"),
     ],
 )
@@ -146,13 +146,13 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path):
     for name in ("a.docx", "a.epub"):
         (tmp_path / name).write_bytes(bomb)
         with pytest.raises(DataError, match=f"{name}: expected at most 64.0 MiB of unpacked content"):
-            read_documents([str(tmp_path / name)])
+            read_sources([str(tmp_path / name)])
 
 
 def test_html_nested_too_deeply_is_named(tmp_path):
     (tmp_path / "a.html").write_text("<html><body>" + "<blockquote>" * 20_000 + "x")
     with pytest.raises(DataError, match=r"a\.html: expected a HTML document, got parts nested too deeply: flatten it"):
-        read_documents([str(tmp_path / "a.html")])
+        read_sources([str(tmp_path / "a.html")])
 
 
 # -- YAML --------------------------------------------------------------------------------------------------------------
@@ -168,9 +168,9 @@ def test_honest_yaml_is_read():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (BOMB, "more than 200,000 values, those that aliases repeat counted each time"),
-        ("a: &a " + "x" * 100_000 + "\nb: [" + "*a," * 100 + "]", "more than 4,000,000 characters, those that"),
-        ("a: &a [*a]", "the alias *a stands for nothing, or for what it is in itself"),
+        (BOMB, "more than 200,000 values, counting what aliases repeat each time"),
+        ("a: &a " + "x" * 100_000 + "\nb: [" + "*a," * 100 + "]", "more than 4,000,000 characters, counting"),
+        ("a: &a [*a]", "an alias stands for what it is in itself"),
         ("[" * 101 + "]" * 101, "lists and mappings nested more than 100 deep"),
         ("- " * 100_000, "lists and mappings nested more than 100 deep"),
         ("".join(f"a{n}: &a{n} [{f'*a{n - 1}' if n else ''}]\n" for n in range(200)), "nested more than 100 deep"),

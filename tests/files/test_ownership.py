@@ -190,7 +190,7 @@ def test_a_file_system_without_locks_is_said_in_one_line(tmp_path, monkeypatch, 
     (line,) = caplog.messages
     assert line == (
         f"--output run: this file system has no locks ({os.strerror(number)}), so nothing keeps a second run out of "
-        "this folder: see to it yourself that none is started"
+        "this folder: make sure yourself that none is started"
     )
     assert contents(tmp_path) == {"result": b"1"}
 
@@ -201,8 +201,8 @@ def test_an_owner_on_another_machine_that_did_not_finish_is_said(tmp_path, caplo
     with caplog.at_level(logging.WARNING, "seal_lightning"), owning(tmp_path, option="--output run"):
         pass
     assert caplog.messages == [
-        "--output run: was left by seal fit, process 7 on n12, since 2026-01-01 00:00:00+00:00; if that is still at "
-        "work, this file system keeps no locks between machines: stop it"
+        "--output run: was left by seal fit, process 7 on n12, since 2026-01-01 00:00:00+00:00; if that is still "
+        "running, locks do not work between these machines: stop it"
     ]
 
 

@@ -40,7 +40,7 @@ def test_other_versions_are_refused_or_written_down():
         going_on(versions__torch="2.11.0")
     assert str(caught.value) == (
         'journal run.json: written with other versions (versions.torch: was "2.10.0", is "2.11.0"); install those, or '
-        "go on with these by --allow_other_versions, which is written down in the run. Nothing was overwritten"
+        "continue with these by --allow_other_versions, which is recorded in the run. Nothing was overwritten"
     )
     allowed = Rules("--output", "--allow_other_versions", other_versions=True, noted=is_noted)
     record = going_on(allowed, versions__torch="2.11.0")
@@ -228,7 +228,7 @@ def test_a_run_of_an_earlier_version_is_resumed_only_on_purpose(two_rounds, tmp_
     del checkpoint["seal"]["run"]
     torch.save(checkpoint, run / "checkpoints" / "last.ckpt")
     said = resumed(run, code=2)
-    assert "expected the settings of this run in run.json, got no such file, as of an earlier version" in said
+    assert "expected the settings of this run in run.json, got no such file, as from an earlier version" in said
     resumed(run, "--trainer.allow_other_versions", "true", code=0)
     assert json.loads((run / FILE).read_text())["changes"] == []
 

@@ -274,7 +274,7 @@ def test_what_a_folder_held_besides_is_written_down(vault, capsys):
     output = adapt_folder(vault)
     assert "1 document, 1 passage; 2 files left out" in capsys.readouterr().err
     assert (output / "adapt.md").read_text().splitlines()[2:] == [
-        f"- {vault}: read 1 of 3 files; no documents: 1 .png (photo.png); 1 cannot be used",
+        f"- {vault}: read 1 of 3 files; not documents: 1 .png (photo.png); 1 cannot be used",
         f"- left out {vault}/empty.md: expected data, got an empty file: write it again",
     ]
     adapter = output / "adapters" / "all"
