@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from seal_lightning.endpoints import Endpoint
-from seal_lightning.errors import ConfigError, GradingError
-from seal_lightning.grading.asking import decide
+from seal_lightning.errors import GradingError
+from seal_lightning.grading.asking import AsksModel
 from seal_lightning.grading.base import Answer, Grader, Verdict
 from seal_lightning.types import Chooser, Prompt
 
@@ -34,22 +33,8 @@ def judge_prompt(answer: Answer) -> Prompt:
     )
 
 
-class Judge(Grader):
-    """1 where a language model finds the answer right, else 0. An empty answer is wrong without asking.
-
-    Args:
-        endpoint: The model that judges; null takes the policy itself, whose probability of "yes" decides.
-        attempts: How often the endpoint is asked for one verdict, until its reply is yes or no.
-        max_tokens: Longest reply of the endpoint; a model that thinks first needs more.
-    """
-
-    def __init__(self, *, endpoint: Endpoint | None = None, attempts: int = 3, max_tokens: int = 16) -> None:
-        for name, value in (("attempts", attempts), ("max_tokens", max_tokens)):
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
-        self.endpoint = endpoint
-        self.attempts = attempts
-        self.max_tokens = max_tokens
+class Judge(AsksModel, Grader):
+    """1 where a language model finds the answer right, else 0. An empty answer is wrong without asking."""
 
     def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:
         return self.verdicts([Answer(question, tuple(golds), answer)])[0].score
@@ -67,15 +52,8 @@ class Judge(Grader):
         said = [row for row, answer in enumerate(answers) if answer.text.strip()]
         if len(said) < len(answers):
             on_done(len(answers) - len(said))
-        decisions = decide(
-            [judge_prompt(answers[row]) for row in said],
-            OPTIONS,
-            endpoint=self.endpoint,
-            policy=policy,
-            attempts=self.attempts,
-            max_tokens=self.max_tokens,
-            on_done=on_done,
-        )
+        prompts = [judge_prompt(answers[row]) for row in said]
+        decisions = self.decide(prompts, OPTIONS, policy=policy, on_done=on_done)
         verdicts = [Verdict(0.0, probability=0.0)] * len(answers)
         for row, decision in zip(said, decisions, strict=True):
             yes = decision.probabilities[OPTIONS.index("yes")]

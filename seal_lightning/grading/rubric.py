@@ -12,9 +12,8 @@ from types import MappingProxyType
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
-from seal_lightning.grading.asking import decide
+from seal_lightning.grading.asking import AsksModel, Decision
 from seal_lightning.grading.base import Verdict
-from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Chooser, Context, Prompt, Usage
 
 MARKS = ("1", "2", "3", "4", "5")
@@ -28,12 +27,12 @@ CRITERIA: Mapping[str, str] = MappingProxyType(
 )
 
 
-class Rubric(Remembers):
+class Rubric(AsksModel):
     """Marks a self-edit from 0 to 1: the mean over criteria, each marked from 1 to 5.
 
     Args:
-        endpoint: The model that marks; null takes the policy itself, whose expected mark counts.
         criteria: What is marked, by name: a sentence about "the notes" (the edit) and "the passage".
+        endpoint: The model that marks; null asks the policy itself, whose expected mark counts.
         attempts: How often the endpoint is asked for one mark, until its reply is a number from 1 to 5.
         max_tokens: Longest reply of the endpoint; a model that thinks first needs more.
     """
@@ -41,20 +40,15 @@ class Rubric(Remembers):
     def __init__(
         self,
         *,
-        endpoint: Endpoint | None = None,
         criteria: dict[str, str] | None = None,
+        endpoint: Endpoint | None = None,
         attempts: int = 3,
         max_tokens: int = 16,
     ) -> None:
-        self.endpoint = endpoint
+        super().__init__(endpoint=endpoint, attempts=attempts, max_tokens=max_tokens)
         self.criteria = dict(CRITERIA if criteria is None else criteria)
         if not self.criteria:
             raise ConfigError("criteria must name at least one, got none: leave it out for the built-in ones")
-        for name, value in (("attempts", attempts), ("max_tokens", max_tokens)):
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
-        self.attempts = attempts
-        self.max_tokens = max_tokens
 
     def verdicts(
         self,
@@ -79,19 +73,10 @@ class Rubric(Remembers):
                 left += len(self.criteria)
                 on_done(1)
 
-        decisions = decide(
-            prompts,
-            MARKS,
-            endpoint=self.endpoint,
-            policy=policy,
-            attempts=self.attempts,
-            max_tokens=self.max_tokens,
-            on_done=count,
-        )
-        made = iter(decisions)
+        made = iter(self.decide(prompts, MARKS, policy=policy, on_done=count))
         return [self._verdict([next(made) for _ in self.criteria]) for _ in edits]
 
-    def _verdict(self, decisions: Sequence) -> Verdict:
+    def _verdict(self, decisions: Sequence[Decision]) -> Verdict:
         steps = len(MARKS) - 1
         marks = {
             name: sum(share * place / steps for place, share in enumerate(decision.probabilities))

@@ -56,79 +56,59 @@ class Attribute:
     values: tuple[str, ...]
 
 
+def _attribute(name: str, clause: str, question: str, values: str) -> Attribute:
+    return Attribute(name, clause, question, tuple(values.split()))
+
+
 ATTRIBUTES = (
-    Attribute(
+    _attribute(
         "founder",
         "was founded by {value}",
         "Who founded {town}?",
-        tuple(
-            (
-                "Adela Bruno Cecil Doran Edith Fabian Gilda Hector Ingrid Jasper Katrin Lorenz Matilda Nestor Odette "
-                "Pascal Quentin Rosalind Silas Tamsin Ulric Verena Wilfred Xenia Yorick Zelda Ansel Beatrix Conrad "
-                "Dorothea Emeric Freya Gideon Hedwig Isidor Judith Klemens Leonora Magnus Norbert"
-            ).split()
-        ),
+        "Adela Bruno Cecil Doran Edith Fabian Gilda Hector Ingrid Jasper Katrin Lorenz Matilda Nestor Odette "
+        "Pascal Quentin Rosalind Silas Tamsin Ulric Verena Wilfred Xenia Yorick Zelda Ansel Beatrix Conrad "
+        "Dorothea Emeric Freya Gideon Hedwig Isidor Judith Klemens Leonora Magnus Norbert",
     ),
-    Attribute(
+    _attribute(
         "river",
         "lies on the {value}",
         "Which river runs by {town}?",
-        tuple(
-            (
-                "Velda Orm Tarn Isk Brenn Lodra Suvi Marr Kell Dwin Ruva Neth Alda Posk Tiva Gorn Hesla Ulm Varn Zira "
-                "Eddra Fjell Jorla Khem Laska Mirn Nidda Olva Prut Quell Ravna Sorn Tessa Umber Vistra Wend Yarrow "
-                "Zorn Aske Birsa"
-            ).split()
-        ),
+        "Velda Orm Tarn Isk Brenn Lodra Suvi Marr Kell Dwin Ruva Neth Alda Posk Tiva Gorn Hesla Ulm Varn Zira "
+        "Eddra Fjell Jorla Khem Laska Mirn Nidda Olva Prut Quell Ravna Sorn Tessa Umber Vistra Wend Yarrow Zorn "
+        "Aske Birsa",
     ),
-    Attribute(
+    _attribute(
         "trade",
         "sells {value}",
         "What does {town} sell?",
-        tuple(
-            (
-                "salt wool cheese rope glass paper silk leather wine beer bread tea coffee sugar pepper ink soap "
-                "candles nails bricks tiles pottery baskets carpets lace felt oil vinegar mustard hops flax hemp tar "
-                "coal tin lead dye wax parchment saddles"
-            ).split()
-        ),
+        "salt wool cheese rope glass paper silk leather wine beer bread tea coffee sugar pepper ink soap candles "
+        "nails bricks tiles pottery baskets carpets lace felt oil vinegar mustard hops flax hemp tar coal tin "
+        "lead dye wax parchment saddles",
     ),
-    Attribute(
+    _attribute(
         "emblem",
         "bears a {value} on its flag",
         "What is on the flag of {town}?",
-        tuple(
-            (
-                "wolf bear lion stag boar horse bull goat ram swan eagle goose rooster pigeon salmon pike trout eel "
-                "crab whale seal beaver hare mole mouse rat cat dog lynx weasel ferret hedgehog toad frog snake lizard "
-                "bee wasp beetle moth"
-            ).split()
-        ),
+        "wolf bear lion stag boar horse bull goat ram swan eagle goose rooster pigeon salmon pike trout eel crab "
+        "whale seal beaver hare mole mouse rat cat dog lynx weasel ferret hedgehog toad frog snake lizard bee "
+        "wasp beetle moth",
     ),
-    Attribute(
+    _attribute(
         "mayor",
         "is led by {value}",
         "Who leads {town}?",
-        tuple(
-            (
-                "Abbott Barker Cooper Draper Ellis Foster Gibson Harper Irving Jensen Kepler Larkin Mercer Norton "
-                "Osborne Palmer Quincy Ritter Sawyer Tanner Upton Vogler Walker Xander Yates Zimmer Archer Baxter "
-                "Carver Dalton Easton Fisher Garner Hunter Ingram Judson Keller Lawson Miller Nolan"
-            ).split()
-        ),
+        "Abbott Barker Cooper Draper Ellis Foster Gibson Harper Irving Jensen Kepler Larkin Mercer Norton Osborne "
+        "Palmer Quincy Ritter Sawyer Tanner Upton Vogler Walker Xander Yates Zimmer Archer Baxter Carver Dalton "
+        "Easton Fisher Garner Hunter Ingram Judson Keller Lawson Miller Nolan",
     ),
-    Attribute(
+    _attribute(
         "feast",
         "celebrates {value}",
         "What does {town} celebrate?",
-        tuple(
-            (
-                "harvest lanterns snowfall thaw blossom midsummer midwinter kites masks bonfires apples pumpkins "
-                "chestnuts mushrooms shearing ploughing sowing vintage fishing sailing rowing archery wrestling "
-                "dancing singing drumming poetry fireworks bells banners wreaths garlands ribbons eggs pancakes soup "
-                "cider plums cherries walnuts"
-            ).split()
-        ),
+        "harvest lanterns snowfall thaw blossom midsummer midwinter kites masks bonfires apples pumpkins "
+        "chestnuts mushrooms shearing ploughing sowing vintage fishing sailing rowing archery wrestling dancing "
+        "singing drumming poetry fireworks bells banners wreaths garlands ribbons eggs pancakes soup cider plums "
+        "cherries walnuts",
     ),
 )
 BY_NAME = {attribute.name: attribute for attribute in ATTRIBUTES}

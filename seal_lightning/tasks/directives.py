@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.types import Directives
+from seal_lightning.types import Directives, Json, JsonObject
 
 NAMES = ("epochs", "learning_rate", "batch_size")
 _TAIL = 4000  # characters at the end of an edit that are searched: more than any such object needs
@@ -50,7 +50,7 @@ class DirectiveLimits:
             f'{ranges}. For example: {{"epochs": 5, "learning_rate": 0.001, "batch_size": 1}}'
         )
 
-    def apply(self, asked: Mapping[str, Any]) -> Directives:
+    def apply(self, asked: Mapping[str, object]) -> Directives:
         """The asked directives within the limits; one of the wrong type is not applied."""
         return Directives(
             epochs=whole_within(asked.get("epochs"), self.epochs),
@@ -66,21 +66,21 @@ def check_limits(name: str, limits: tuple[float, float]) -> None:
         raise ConfigError(f"{name} must be two positive numbers, lowest first, got {limits!r}: try [1, 8]")
 
 
-def within(value: Any, limits: tuple[float, float]) -> float | None:
+def within(value: object, limits: tuple[float, float]) -> float | None:
     """The number moved to the nearest limit; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return None
     return float(min(max(value, limits[0]), limits[1]))  # clamped first: a huge int does not fit into a float
 
 
-def whole_within(value: Any, limits: tuple[int, int]) -> int | None:
+def whole_within(value: object, limits: tuple[int, int]) -> int | None:
     """The whole number (2.0 is one) moved to the nearest limit; None for anything else."""
     moved = within(value, limits)
     is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     return int(moved) if moved is not None and is_whole else None
 
 
-def split_directives(text: str) -> tuple[str, dict[str, Any]]:
+def split_directives(text: str) -> tuple[str, JsonObject]:
     """The edit without its directives, and the directives as asked (empty if there are none or they are malformed).
 
     The last JSON object near the end that names a directive counts, fenced or bare. A malformed one is cut out as well,
@@ -100,7 +100,7 @@ def split_directives(text: str) -> tuple[str, dict[str, Any]]:
     return f"{head}{before.rstrip()}\n{after.strip()}".strip(), asked
 
 
-def _last_object(text: str) -> tuple[int, int, dict[str, Any]] | None:
+def _last_object(text: str) -> tuple[int, int, JsonObject] | None:
     """Start, end and content of the last JSON object that names a directive."""
     found, position = None, text.find("{")
     while position >= 0:
@@ -117,25 +117,25 @@ def _last_object(text: str) -> tuple[int, int, dict[str, Any]] | None:
     return found
 
 
-def _last_shard(text: str) -> tuple[int, int, dict[str, Any]] | None:
+def _last_shard(text: str) -> tuple[int, int, JsonObject] | None:
     """Start and end of the last thing that was to become such an object."""
     shards = list(_SHARD.finditer(text))
     return (shards[-1].start(), shards[-1].end(), {}) if shards else None
 
 
-def recordable(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def recordable(fields: Iterable[tuple[str, object]]) -> JsonObject:
     """The fields of an object as a journal can write them: nested junk, which is never applied, as text."""
-    return {_writable(name): _writable(value) for name, value in fields}
+    return {str(_writable(name)): _writable(value) for name, value in fields}
 
 
-def _writable(value: Any) -> Any:
+def _writable(value: object) -> Json:
     if value is None or isinstance(value, bool | int | float):
         return value
     text = value if isinstance(value, str) else _repr(value)
     return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair cannot be written
 
 
-def _repr(value: Any) -> str:
+def _repr(value: object) -> str:
     try:
         return repr(value)
     except RecursionError:  # it was just not too deep to be read

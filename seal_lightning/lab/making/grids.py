@@ -1,4 +1,4 @@
-"""Make the lab's grid model from nothing: one command, one run, two one-thread processes.
+"""Make the lab's grid model from scratch: one command, one run, two one-thread processes.
 
     python -m seal_lightning.lab.making.grids --out DIR
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from seal_lightning.lab.making.grid_corpus import (
     COPY,
@@ -27,7 +27,7 @@ from seal_lightning.lab.making.grid_corpus import (
     pieces_of,
     symmetry,
 )
-from seal_lightning.lab.making.training import Batch, Row, begin, launch, save, train
+from seal_lightning.lab.making.training import Batch, Recipe, Row, begin, launch, save, train
 from seal_lightning.lab.tokenizer import END, build_tokenizer
 from seal_lightning.seeding import derive_seed
 
@@ -42,8 +42,8 @@ class Part:
 
     Attributes:
         steps: Optimizer steps.
-        pair_documents: A step and process.
-        edit_documents: The same.
+        pair_documents: Number in each step and process.
+        edit_documents: Number in each step and process.
     """
 
     steps: int
@@ -52,28 +52,22 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Settings of the pre-training; the defaults made the weights in this folder.
+class GridsRecipe(Recipe):
+    """Settings of the pre-training; the defaults made the weights in `lab/grids/weights`.
 
     Attributes:
         grids: Grids, with some self-edits among them.
         edits: Self-edits, with some grids among them: each field once and in its place takes a while to learn.
-        peak: Learning rate after the warm-up; it falls to a twentieth as a cosine.
-        warmup: Steps over which it rises.
-        seed: Of everything random.
     """
 
     grids: Part = Part(steps=1300, pair_documents=32, edit_documents=1)
     edits: Part = Part(steps=300, pair_documents=8, edit_documents=12)
-    peak: float = 3e-3
-    warmup: int = 100
-    seed: int = 0
 
 
-def pretrain(fabric: Fabric, recipe: Recipe, out: Path) -> None:
+def pretrain(fabric: Fabric, recipe: GridsRecipe, out: Path) -> None:
     """Train and write everything to `out`."""
     tokenizer = build_tokenizer(GridCorpus().texts(), pieces=SEAMS)
-    model, log = begin(fabric, tokenizer, out, recipe=recipe, seed=recipe.seed, rope_theta=ROPE_THETA)
+    model, log = begin(fabric, tokenizer, out, recipe, rope_theta=ROPE_THETA)
     for part in (recipe.grids, recipe.edits):
         learn(part, fabric=fabric, model=model, tokenizer=tokenizer, recipe=recipe, log=log)
     log(f"in the end: {solved(model, tokenizer, count=100)}")
@@ -81,7 +75,13 @@ def pretrain(fabric: Fabric, recipe: Recipe, out: Path) -> None:
 
 
 def learn(
-    part: Part, *, fabric: Fabric, model: Any, tokenizer: Any, recipe: Recipe, log: Callable[[str], None]
+    part: Part,
+    *,
+    fabric: Fabric,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: GridsRecipe,
+    log: Callable[[str], None],
 ) -> None:
     """Train the model in place, with documents of this part's own."""
     pairs, edits = part.pair_documents, part.edit_documents
@@ -98,19 +98,8 @@ def learn(
         ]
         return [Batch(name, [row_of(one, tokenizer) for one in some], share) for name, some, share in documents]
 
-    def examine() -> str:
-        return solved(model, tokenizer)
-
-    train(
-        fabric,
-        model,
-        make_batches,
-        steps=part.steps,
-        peak=recipe.peak,
-        warmup=recipe.warmup,
-        log=log,
-        examine=examine,
-    )
+    examine = partial(solved, model, tokenizer)
+    train(fabric, model, make_batches, steps=part.steps, recipe=recipe, log=log, examine=examine)
 
 
 def row_of(pieces: Pieces, tokenizer: PreTrainedTokenizerFast) -> Row:
@@ -125,7 +114,7 @@ def row_of(pieces: Pieces, tokenizer: PreTrainedTokenizerFast) -> Row:
 
 
 @torch.no_grad()
-def solved(model: Any, tokenizer: PreTrainedTokenizerFast, *, count: int = 25) -> str:
+def solved(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, count: int = 25) -> str:
     """Share of last outputs that are wholly right: of copies, and of each symmetry with its name."""
     draw = random.Random(1)
     rules = {"copy": COPY, **{str(number): symmetry(number) for number in SYMMETRIES}}
@@ -141,8 +130,8 @@ def solved(model: Any, tokenizer: PreTrainedTokenizerFast, *, count: int = 25) -
 
 
 def main() -> None:
-    fabric, options = launch(__doc__ or "", steps=Recipe.grids.steps, seed=Recipe.seed)
-    pretrain(fabric, Recipe(grids=replace(Recipe.grids, steps=options.steps), seed=options.seed), options.out)
+    fabric, options = launch(__doc__ or "", steps=GridsRecipe.grids.steps, seed=GridsRecipe.seed)
+    pretrain(fabric, GridsRecipe(grids=replace(GridsRecipe.grids, steps=options.steps), seed=options.seed), options.out)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""The training of the lab's models from nothing: weighted next-token loss, one-thread processes, a log to read.
+"""The training of the lab's models from scratch: weighted next-token loss, one-thread processes, a log to read.
 
-What they are trained on is the business of each `pretrain.py`.
+What the two models are trained on: `towns.py` and `grids.py`.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -30,9 +32,9 @@ class Batch:
     """Rows that go through the model together.
 
     Attributes:
-        name: In the log.
+        name: The name in the log.
         rows: The rows.
-        share: Of the step's loss.
+        share: Share of the step's loss.
     """
 
     name: str
@@ -40,12 +42,33 @@ class Batch:
     share: float
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of every pre-training.
+
+    Attributes:
+        peak: Learning rate after the warm-up; it falls to a twentieth as a cosine.
+        warmup: Steps over which it rises.
+        seed: Seed of everything random.
+    """
+
+    peak: float = 3e-3
+    warmup: int = 100
+    seed: int = 0
+
+
 def begin(
-    fabric: Fabric, tokenizer: Any, out: Path, *, recipe: object, seed: int, rope_theta: float = 10_000.0
+    fabric: Fabric, tokenizer: PreTrainedTokenizerFast, out: Path, recipe: Recipe, *, rope_theta: float = 10_000.0
 ) -> tuple[LlamaForCausalLM, Callable[[str], None]]:
     """A new model, and the log of its pre-training in `out`, which opens with the recipe and the sizes."""
-    log = Log(out / "pretraining.log") if fabric.is_global_zero else print_nothing
-    torch.manual_seed(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    file = (out / "pretraining.log").open("w", encoding="utf-8") if fabric.is_global_zero else None
+
+    def log(text: str) -> None:
+        for stream in (sys.stdout, file) if file else ():
+            print(text, file=stream, flush=True)
+
+    torch.manual_seed(recipe.seed)
     model = make_model(tokenizer, rope_theta=rope_theta)
     size = sum(parameter.numel() for parameter in model.parameters())
     log(f"{recipe}")
@@ -82,32 +105,30 @@ def train(
     make_batches: Callable[[int], Sequence[Batch]],
     *,
     steps: int,
-    peak: float,
-    warmup: int,
+    recipe: Recipe,
     log: Callable[[str], None],
     examine: Callable[[], str],
 ) -> None:
     """Train a model in place.
 
     Args:
-        fabric: Its processes.
+        fabric: The processes.
         plain: The model.
-        make_batches: The batches of a step of this process, whose shares need not add up to 1.
+        make_batches: Gives this process's batches of a step; their shares need not add up to 1.
         steps: Optimizer steps.
-        peak: Learning rate after the warm-up; it falls to a twentieth as a cosine.
-        warmup: Steps over which it rises.
+        recipe: The learning rate.
         log: Prints a line.
-        examine: What the model can do by now, in words; asked every 500 steps.
+        examine: Says every 500 steps what the model can do by now.
     """
-    optimizer = torch.optim.AdamW(plain.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=recipe.peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     model, optimizer = fabric.setup(plain, optimizer)
     padding = plain.config.pad_token_id
     assert padding is not None, "make_model sets it"
     started, tokens, losses = time.monotonic(), 0, dict[str, list[float]]()
     for step in range(steps):
-        factor = learning_rate_factor("cosine", step, steps, warmup=warmup)
+        factor = learning_rate_factor("cosine", step, steps, warmup=recipe.warmup)
         for group in optimizer.param_groups:
-            group["lr"] = peak * (factor if step < warmup else 0.05 + 0.95 * factor)
+            group["lr"] = recipe.peak * (factor if step < recipe.warmup else 0.05 + 0.95 * factor)
         batches = make_batches(step)
         for number, batch in enumerate(batches):
             ids, labels, weights = _tensors(batch.rows, pad=padding)
@@ -121,7 +142,7 @@ def train(
         optimizer.zero_grad()
         if (step + 1) % 100 == 0:
             spent = time.monotonic() - started
-            means = ", ".join(f"{name} {sum(found) / len(found):.3f}" for name, found in losses.items())
+            means = ", ".join(f"{name} {fmean(values):.3f}" for name, values in losses.items())
             log(f"step {step + 1}/{steps}, {spent / 60:.1f} min, loss on {means}, "
                 f"{tokens * fabric.world_size / spent:.0f} tokens/s")  # fmt: skip
             losses.clear()
@@ -129,7 +150,7 @@ def train(
             log(f"  {examine()}")
 
 
-def save(fabric: Fabric, model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+def save(fabric: Fabric, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Write weights in float16, once; the config says float32, so that they are loaded as such."""
     if not fabric.is_global_zero:
         return
@@ -156,22 +177,6 @@ def _loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> 
     losses = functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets, ignore_index=IGNORED, reduction="none")
     whole = weights >= 1.0
     return (losses * weights).sum() / weights.sum(), float((losses.detach() * whole).sum() / whole.sum())
-
-
-class Log:
-    """Prints lines and keeps them in a file."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = path.open("w", encoding="utf-8")
-
-    def __call__(self, text: str) -> None:
-        print(text, flush=True)
-        print(text, file=self.file, flush=True)
-
-
-def print_nothing(text: str) -> None:
-    """The log of every process but the first."""
 
 
 def launch(description: str, *, steps: int, seed: int) -> tuple[Fabric, argparse.Namespace]:

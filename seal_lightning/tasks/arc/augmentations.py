@@ -70,20 +70,10 @@ def augment_pair(pair: Pair, augmentation: Augmentation) -> Pair:
 
 def augment(puzzle: Puzzle, augmentation: Augmentation) -> Puzzle:
     """The puzzle of the images of all grids; GridError where one is too large."""
-    return _of_grids(puzzle, augmentation.apply)
-
-
-def restore(puzzle: Puzzle, augmentation: Augmentation) -> Puzzle:
-    """The puzzle that `augment` made this one of; GridError where there is none."""
-    return _of_grids(puzzle, augmentation.undo)
-
-
-def _of_grids(puzzle: Puzzle, change: Callable[[Grid], Grid]) -> Puzzle:
     shown, tests = (
-        tuple(Pair(change(pair.input), change(pair.output)) for pair in pairs)
-        for pairs in (puzzle.demonstrations, puzzle.tests)
+        tuple(augment_pair(pair, augmentation) for pair in pairs) for pairs in (puzzle.demonstrations, puzzle.tests)
     )
-    return Puzzle(shown, tests, tuple(map(change, puzzle.asked)))
+    return Puzzle(shown, tests, tuple(map(augmentation.apply, puzzle.asked)))
 
 
 def rotation(degrees: Literal[90, 180, 270]) -> Augmentation:
@@ -161,11 +151,6 @@ def reorder(puzzle: Puzzle, order: Sequence[int]) -> Puzzle:
     return replace(puzzle, demonstrations=tuple(puzzle.demonstrations[number] for number in order))
 
 
-def restore_order(puzzle: Puzzle, order: Sequence[int]) -> Puzzle:
-    """The puzzle that `reorder` made this one of."""
-    return reorder(puzzle, inverse_order(order, len(puzzle.demonstrations)))
-
-
 def inverse_order(order: Sequence[int], count: int) -> tuple[int, ...]:
     """Where each of `count` things went.
 
@@ -217,23 +202,15 @@ def _mirror_columns(grid: Grid) -> Grid:
 
 
 def _reflect(grid: Grid, side: Side) -> Grid:
-    if side == "above":
-        return grid[::-1] + grid
-    if side == "below":
-        return grid + grid[::-1]
-    if side == "left":
-        return tuple(row[::-1] + row for row in grid)
-    return tuple(row + row[::-1] for row in grid)
+    if side in ("left", "right"):
+        return _transpose(_reflect(_transpose(grid), "above" if side == "left" else "below"))
+    return grid[::-1] + grid if side == "above" else grid + grid[::-1]
 
 
 def _half_without(grid: Grid, side: Side) -> Grid:
-    if side == "above":
-        return grid[len(grid) // 2 :]
-    if side == "below":
-        return grid[: len(grid) // 2]
-    if side == "left":
-        return tuple(row[len(row) // 2 :] for row in grid)
-    return tuple(row[: len(row) // 2] for row in grid)
+    if side in ("left", "right"):
+        return _transpose(_half_without(_transpose(grid), "above" if side == "left" else "below"))
+    return grid[len(grid) // 2 :] if side == "above" else grid[: len(grid) // 2]
 
 
 def _move(grid: Grid, rows: int, columns: int) -> Grid:

@@ -51,21 +51,12 @@ class _Recipe(NamedTuple):
     split: _Split
 
 
-def leave_one_out(demonstrations: Sequence[Pair]) -> tuple[Puzzle, ...]:
-    """Each demonstration once as the test of the others.
+def _splits(count: int, size: int) -> list[_Split]:
+    """Each `size` of `count` demonstrations left out, each of them once as the test of the rest.
 
     The puzzles of ARC-AGI-1 and 2 have 2 to 10 demonstrations. A single one leaves nothing to learn from but itself: it
-    becomes the test of a puzzle without demonstrations.
+    becomes the test of a puzzle without demonstrations. Two are left out only where others remain.
     """
-    return tuple(_puzzle(dict(enumerate(demonstrations)), split) for split in _splits(len(demonstrations), 1))
-
-
-def leave_two_out(demonstrations: Sequence[Pair]) -> tuple[Puzzle, ...]:
-    """Each two demonstrations left out, either of them once as the test of the rest; none where nothing would rest."""
-    return tuple(_puzzle(dict(enumerate(demonstrations)), split) for split in _splits(len(demonstrations), 2))
-
-
-def _splits(count: int, size: int) -> list[_Split]:
     if size > 1 and count <= size:
         return []
     return [
@@ -91,8 +82,8 @@ def training_puzzles(
 ) -> tuple[Puzzle, ...]:
     """The puzzles of test-time training, each with one test, no two alike.
 
-    First come the puzzles of `leave_one_out` and `leave_two_out`, then those under each augmentation, then copies of
-    all of them. Where there are more than `limit`, a draw decides which stay, and takes an augmented puzzle or a copy
+    First come the puzzles with one demonstration left out as the test, those with two left out, then all of these under
+    each augmentation, then copies of everything. Where there are more than `limit`, a draw decides which stay, and takes an augmented puzzle or a copy
     only when all plain ones are in; a larger limit keeps whatever a smaller one does. Equal arguments give equal
     puzzles.
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from seal_lightning.tasks.arc.augmentations import FAMILIES
 from seal_lightning.tasks.directives import PAIRS_DECODER, check_limits, recordable, whole_within, within
+from seal_lightning.types import JsonObject
 
 Loss = Literal["outputs", "all"]
 Reason = Literal[
@@ -65,7 +66,7 @@ class ArcLimits:
         check_limits("learning_rate", self.learning_rate)
         check_limits("epochs", self.epochs)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> JsonObject:
         """`SCHEMA` with these limits, for a sampler that keeps to it: nothing that it lets through is moved.
 
         A learning rate gets at most two digits more than the lowest one needs: a model can write zeros for ever.
@@ -111,7 +112,7 @@ def write_edit(edit: ArcEdit) -> str:
     return json.dumps({**chosen, "loss": edit.loss, "learning_rate": edit.learning_rate, "epochs": edit.epochs})
 
 
-def read_edit(text: str, limits: ArcLimits) -> tuple[ArcEdit | None, dict[str, Any], Reason | Literal[""]]:
+def read_edit(text: str, limits: ArcLimits) -> tuple[ArcEdit | None, JsonObject, Reason | Literal[""]]:
     """Read what the policy wrote: the edit within the limits, the fields as asked, and why there is no edit.
 
     Fences, words around the object and objects around it do not matter. Of several objects that name a field the last
@@ -169,6 +170,6 @@ def _fault(values: Mapping[str, Any]) -> Reason | Literal[""]:
     return ""
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     """The decoder leaves what is too large or no number at all as text."""
     return isinstance(value, int | float) and not isinstance(value, bool)

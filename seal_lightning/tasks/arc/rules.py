@@ -74,22 +74,6 @@ _TURNS = (chain(), rotation(90), rotation(180), rotation(270))
 _SYMMETRIES = (*_TURNS, *(chain(transposition(), turn) for turn in _TURNS))
 
 
-def _symmetry(grid: Grid, number: int) -> Grid:
-    return _SYMMETRIES[number].forward(grid)
-
-
-def _colour_map(grid: Grid, *colours: int) -> Grid:
-    return colour_permutation(colours).forward(grid)
-
-
-def _translation(grid: Grid, down: int, right: int) -> Grid:
-    return translation(down, right).forward(grid)
-
-
-def _scaling(grid: Grid, factor: int) -> Grid:
-    return scaling(factor, factor).forward(grid)
-
-
 def _gravity(grid: Grid, turns: int) -> Grid:
     """Cells that are not 0 fall down, after so many quarter turns that are taken back."""
     columns = []
@@ -130,10 +114,14 @@ def _draw_translation(draw: random.Random) -> Numbers:
 
 _FAMILIES: Mapping[str, _Family] = MappingProxyType(
     {
-        "symmetry": _Family(_symmetry, lambda draw: (draw.randrange(1, 8),)),
-        "colours": _Family(_colour_map, _draw_colours),
-        "translation": _Family(_translation, _draw_translation),
-        "scaling": _Family(_scaling, lambda draw: (draw.choice((2, 3)),)),
+        "symmetry": _Family(
+            lambda grid, number: _SYMMETRIES[number].forward(grid), lambda draw: (draw.randrange(1, 8),)
+        ),
+        "colours": _Family(lambda grid, *colours: colour_permutation(colours).forward(grid), _draw_colours),
+        "translation": _Family(lambda grid, *steps: translation(*steps).forward(grid), _draw_translation),
+        "scaling": _Family(
+            lambda grid, factor: scaling(factor, factor).forward(grid), lambda draw: (draw.choice((2, 3)),)
+        ),
         "gravity": _Family(_gravity, lambda draw: (draw.randrange(4),)),
         "border": _Family(_border, lambda draw: (draw.randrange(1, COLOURS),)),
         "counting": _Family(_counting, lambda draw: (draw.randrange(1, COLOURS),)),

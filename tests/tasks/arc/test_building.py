@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.tasks.arc.augmentations import FAMILIES, augment, rotation
-from seal_lightning.tasks.arc.building import leave_one_out, leave_two_out, training_puzzles
+from seal_lightning.tasks.arc.building import _puzzle, _splits, training_puzzles
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle
 
 ALL = tuple(FAMILIES)
@@ -34,6 +34,19 @@ def build(demonstrations, *families, colours=0, orders=0, limit=100_000, seed=0,
         seed=seed,
         **others,
     )
+
+
+def leave_out(demonstrations, size):
+    splits = _splits(len(demonstrations), size)
+    return tuple(_puzzle(dict(enumerate(demonstrations)), split) for split in splits)
+
+
+def leave_one_out(demonstrations):
+    return leave_out(demonstrations, 1)
+
+
+def leave_two_out(demonstrations):
+    return leave_out(demonstrations, 2)
 
 
 def test_one_left_out():

@@ -1,6 +1,6 @@
-"""Make the lab's model from nothing: one command, one run, two one-thread processes, under half an hour on two cores.
+"""Make the lab's model from scratch: one command, one run, two one-thread processes, under half an hour on two cores.
 
-    python -m seal_lightning.lab.making.pretrain --out DIR
+    python -m seal_lightning.lab.making.towns --out DIR
 
 Writes the tokenizer, the weights (float16, safetensors) and the log of the run. It begins with bare documents: no
 instruction, true lines only, and several about the same fact. What there is to learn in them is mostly to copy names
@@ -13,15 +13,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from seal_lightning.lab.corpus import Corpus, Document, known_queries
 from seal_lightning.lab.lines import QUESTION
-from seal_lightning.lab.making.training import Batch, Row, begin, launch, save, train
+from seal_lightning.lab.making.training import Batch, Recipe, Row, begin, launch, save, train
 from seal_lightning.lab.tokenizer import END, build_tokenizer
 from seal_lightning.lab.world import ATTRIBUTES, passages
 from seal_lightning.policy.policy import Policy
@@ -29,40 +28,34 @@ from seal_lightning.seeding import derive_seed
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Settings of the pre-training; the defaults made the weights in this folder.
+class TownsRecipe(Recipe):
+    """Settings of the pre-training; the defaults made the weights in `lab/weights`.
 
     Attributes:
         steps: Optimizer steps.
         bare: Share of the steps with bare documents.
-        peak: Learning rate after the warm-up; it falls to a twentieth as a cosine.
-        warmup: Steps over which it rises.
-        edit_documents: A step and process.
-        short_documents: A step and process.
-        short_weight: Of the short documents' loss beside the edit documents'.
-        prompt_weight: Of a prompt token's loss beside a target token's.
-        value_weight: The same of a value within a target: reading the passage is to get these right.
-        seed: Of everything random.
+        edit_documents: Number in each step and process.
+        short_documents: Number in each step and process.
+        short_weight: Weight of the short documents' loss beside the edit documents'.
+        prompt_weight: Weight of a prompt token's loss beside a target token's.
+        value_weight: Weight of a value within a target: reading the passage is to get these right.
     """
 
     steps: int = 2600
     bare: float = 0.4
-    peak: float = 3e-3
-    warmup: int = 100
     edit_documents: int = 10
     short_documents: int = 8
     short_weight: float = 0.7
     prompt_weight: float = 0.1
     value_weight: float = 3.0
-    seed: int = 0
 
 
-def pretrain(fabric: Fabric, recipe: Recipe, out: Path) -> None:
+def pretrain(fabric: Fabric, recipe: TownsRecipe, out: Path) -> None:
     """Train and write everything to `out`."""
     corpus = Corpus(seed=recipe.seed)
     tokenizer = build_tokenizer(corpus.texts())
     values = {token for a in ATTRIBUTES for value in a.values for token in tokenizer.encode(f" {value}")}
-    model, log = begin(fabric, tokenizer, out, recipe=recipe, seed=recipe.seed)
+    model, log = begin(fabric, tokenizer, out, recipe)
     draw = random.Random(derive_seed("lab pretraining", recipe.seed, fabric.global_rank))
 
     def make_batches(step: int) -> list[Batch]:
@@ -80,23 +73,14 @@ def pretrain(fabric: Fabric, recipe: Recipe, out: Path) -> None:
     def examine() -> str:
         return f"known facts {known(model, tokenizer, corpus):.2f}, reading {reading(model, tokenizer, corpus):.2f}"
 
-    train(
-        fabric,
-        model,
-        make_batches,
-        steps=recipe.steps,
-        peak=recipe.peak,
-        warmup=recipe.warmup,
-        log=log,
-        examine=examine,
-    )
+    train(fabric, model, make_batches, steps=recipe.steps, recipe=recipe, log=log, examine=examine)
     log(f"in the end: known facts {known(model, tokenizer, corpus, count=960):.3f}, new facts "
         f"{unknown(model, tokenizer, corpus):.3f} (chance 0.025), reading "
         f"{reading(model, tokenizer, corpus, count=100):.3f}")  # fmt: skip
     save(fabric, model, tokenizer, out)
 
 
-def _row(document: Document, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, values: set[int]) -> Row:
+def _row(document: Document, tokenizer: PreTrainedTokenizerFast, recipe: TownsRecipe, values: set[int]) -> Row:
     prompt = tokenizer.encode(document.prompt)
     text = tokenizer.encode(document.text + END)
     weights = [recipe.value_weight if token in values else 1.0 for token in text]
@@ -104,22 +88,21 @@ def _row(document: Document, tokenizer: PreTrainedTokenizerFast, recipe: Recipe,
 
 
 @torch.no_grad()
-def known(model: Any, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, *, count: int = 200) -> float:
+def known(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, *, count: int = 200) -> float:
     """Share of closed-book queries about known facts that are answered."""
     return _answered(model, tokenizer, known_queries(corpus, count=count, seed=1))
 
 
 @torch.no_grad()
-def unknown(model: Any, tokenizer: PreTrainedTokenizerFast, corpus: Corpus) -> float:
+def unknown(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, corpus: Corpus) -> float:
     """The same about towns that no document was about: chance."""
-    found = passages("validation", count=60, towns=1, attributes=6, seed=99)
-    return _answered(
-        model, tokenizer, [corpus.question(fact, passage.title, "ask") for passage in found for fact in passage.facts]
-    )
+    fresh = passages("validation", count=60, towns=1, attributes=6, seed=99)
+    queries = [corpus.question(fact, passage.title, "ask") for passage in fresh for fact in passage.facts]
+    return _answered(model, tokenizer, queries)
 
 
 @torch.no_grad()
-def reading(model: Any, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, *, count: int = 25) -> float:
+def reading(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, *, count: int = 25) -> float:
     """Share of question lines after passages about fresh towns that the model ends with the right value."""
     documents = []
     for number in range(count):
@@ -131,7 +114,7 @@ def reading(model: Any, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, *, c
     return _answered(model, tokenizer, documents)
 
 
-def _answered(model: Any, tokenizer: PreTrainedTokenizerFast, queries: Sequence[Document]) -> float:
+def _answered(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, queries: Sequence[Document]) -> float:
     right = 0
     for query in queries:
         ids = torch.tensor([tokenizer.encode(query.prompt)])
@@ -141,8 +124,8 @@ def _answered(model: Any, tokenizer: PreTrainedTokenizerFast, queries: Sequence[
 
 
 def main() -> None:
-    fabric, options = launch(__doc__ or "", steps=Recipe.steps, seed=Recipe.seed)
-    pretrain(fabric, Recipe(steps=options.steps, seed=options.seed), options.out)
+    fabric, options = launch(__doc__ or "", steps=TownsRecipe.steps, seed=TownsRecipe.seed)
+    pretrain(fabric, TownsRecipe(steps=options.steps, seed=options.seed), options.out)
 
 
 if __name__ == "__main__":
