@@ -27,7 +27,8 @@ from seal_lightning.data import SEALDataModule
 from seal_lightning.e_step.predictions import predict
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.files.saving import SavingError, disk_error, save_text
-from seal_lightning.fit.ending_words import dev_run_said, early_end_said, limits_said
+from seal_lightning.fit.ending import dev_run_said, early_end_said
+from seal_lightning.fit.limits import limits_said
 from seal_lightning.fit.model_class import chosen_class
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.parser import Arguments, LogLevel, OptionsCLI
@@ -182,7 +183,7 @@ class SEALCLI(OptionsCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         try:
             trainer: Any = super().instantiate_trainer(**kwargs)
-            trainer.follows_first = self.command == "fit" and self._numbers_folder
+            trainer.folder.follows_first = self.command == "fit" and self._numbers_folder
             return trainer
         except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             if isinstance(error, SealError):
@@ -195,7 +196,7 @@ class SEALCLI(OptionsCLI):
 
     def run(self) -> None:
         """The command, with the run folder in one hand until the last table is written."""
-        with self.trainer.owning_folder():
+        with self.trainer.folder.owned():
             super().run()
 
     def validate(self, **options: Any) -> None:
@@ -211,7 +212,7 @@ class SEALCLI(OptionsCLI):
         try:
             self.trainer.predict(**options, return_predictions=False)
         except (SealError, Stopped):
-            self._say_so_far(self.model.predicted())
+            self._say_so_far(self.model.phases.predicted_so_far())
             raise
         edits = [rollout for rollout in self.model.evaluated if not rollout.repeat]
         if limited := limits_said(self.model.limits):

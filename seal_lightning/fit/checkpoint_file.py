@@ -6,6 +6,7 @@ flipped bits. What a checkpoint is about (settings, base model) is compared late
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 
+from seal_lightning.files.saving import whole
 from seal_lightning.models.finite import all_finite
 
 _FIELDS: dict[tuple[str, ...], type] = {
@@ -32,6 +35,18 @@ _FIELDS: dict[tuple[str, ...], type] = {
     ("loops", "fit_loop", "state_dict", "ranks"): int,
 }
 _STAGES = ("round_end", "m_step", "validation")
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or absent. Lightning's own take the way over the folder for temporary files."""
+
+    def save_checkpoint(
+        self, checkpoint: Mapping[str, object], path: str | Path, storage_options: object = None
+    ) -> None:
+        content = io.BytesIO()  # torch's own writing to a file forgets why it failed
+        torch.save(checkpoint, content)
+        with whole(path) as aside, aside.open("wb") as file:
+            file.write(content.getbuffer())
 
 
 def fault_of(path: Path) -> str:

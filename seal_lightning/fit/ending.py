@@ -1,15 +1,18 @@
-"""The table of a fit, validation or test, as a run folder keeps it: `fit.md` and `fit.json`, and so on.
+"""What is left of a fit, validation or test when it ends: its table in the run folder, and why it was shorter.
 
-Commands and runs from Python write the same files; the commands also print the table.
+The table is `fit.md` and `fit.json`, and so on. Commands and runs from Python write the same files; the commands also
+print the table, and the sentences about what the trainer's flags left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from seal_lightning.fit.ending_words import limits_said
+from seal_lightning.fit.base import FitTrainer
+from seal_lightning.fit.limits import PHASES, Limit, limits_said
+from seal_lightning.fit.loop import SEALFitLoop
+from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.stamp import told_changes
 from seal_lightning.records.journal import read_fit, read_validations
 from seal_lightning.results.accuracy import accuracy_table, rounds_table
@@ -21,12 +24,12 @@ from seal_lightning.types import Rollout
 FILES = {"fit": "fit", "validate": "validation", "test": "test"}
 
 
-def save_table(trainer: Any, module: Any, command: str) -> str:
+def save_table(trainer: FitTrainer, module: SEALModule, command: str) -> str:
     """Write the table of what a command has measured; by the first process alone.
 
     Args:
-        trainer: Its `default_root_dir` is the run folder.
-        module: The `SEALModule`, whose `evaluated` are the rollouts of a validation or test.
+        trainer: The trainer, whose `default_root_dir` is the run folder.
+        module: The module, whose `evaluated` are the rollouts of a validation or test.
         command: fit, validate or test.
 
     Returns:
@@ -49,3 +52,48 @@ def save_table(trainer: Any, module: Any, command: str) -> str:
     results = ResultFile(rows, module.e_step.task.tables(validations), [note for note in notes if note])
     results.save(run / FILES[command])
     return results.markdown()
+
+
+def dev_run_said(limits: Mapping[str, Limit], *, trained: int) -> str:
+    """What a `fast_dev_run` has tried; a phase may have fewer units than the flag allows."""
+    done = [f"{PHASES[phase]} {limit.units} of {limit.total} units" for phase, limit in limits.items() if limit.total]
+    if "train" in limits:
+        done.insert(1, f"M-step {trained} {'batch' if trained == 1 else 'batches'}")
+    return f"fast_dev_run: {', '.join(done)}; nothing was saved"
+
+
+def early_end_said(trainer: FitTrainer) -> str:
+    """Why a fit ended before its rounds were over, and how to go on; empty where they are over."""
+    loop, run = trainer.fit_loop, Path(trainer.default_root_dir)
+    assert isinstance(loop, SEALFitLoop)
+    rounds = loop.rounds_done
+    if not rounds and not loop.ended_early and (why := _nothing_to_do(trainer)):
+        return f"no round was run: {why}"
+    if loop.ended_early:
+        where = f"within round {rounds + 1}, of which everything that was finished is kept"
+    elif trainer.should_stop and rounds != loop.max_epochs:
+        where = f"after round {rounds}"
+    else:
+        return ""
+    why = "trainer.max_time is over" if trainer.processes.time_is_up else _asked(trainer)
+    longer = " --trainer.max_time LONGER" if trainer.processes.time_is_up else ""
+    said = f"ended early, {where}: {why}"
+    if not (trainer.checkpoints / "last.ckpt").exists():
+        return said
+    return f"{said}; go on: seal fit --config {run / 'config.yaml'} --ckpt_path last{longer}"
+
+
+def _nothing_to_do(trainer: FitTrainer) -> str:
+    flags = {
+        "max_epochs": trainer.max_epochs,
+        "max_steps": trainer.max_steps,
+        "limit_train_batches": trainer.limit_train_batches,
+    }
+    return next((f"trainer.{name}={value}" for name, value in flags.items() if value == 0), "")
+
+
+def _asked(trainer: FitTrainer) -> str:
+    """What stopped the fit, in the words of the callback that did where it has any."""
+    reasons = [getattr(callback, "stopping_reason_message", None) for callback in trainer.callbacks]
+    named = next((" ".join(str(reason).split()) for reason in reasons if reason), "")
+    return named.rstrip(".") or "a callback set trainer.should_stop"

@@ -7,10 +7,11 @@ The M-step trains on everything that was kept of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.hooks import RunTrainer
 
 OPTIONS = {
     "train": "limit_train_batches",
@@ -18,6 +19,7 @@ OPTIONS = {
     "test": "limit_test_batches",
     "predict": "limit_predict_batches",
 }
+PHASES = {"train": "E-step", "validation": "validation", "test": "test", "predict": "prediction"}  # for readers
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,8 @@ class Limit:
     """The first `units` of `total` units are done.
 
     Attributes:
-        option: The trainer's, which says so.
-        value: Of the option.
+        option: The trainer's option that says so.
+        value: The value of that option.
     """
 
     units: int
@@ -42,7 +44,7 @@ class Limit:
         return f"{self.units} of {self.total} units ({self.option}={self.value})"
 
 
-def limit_of(trainer: Any, phase: str, total: int) -> Limit:
+def limit_of(trainer: RunTrainer, phase: str, total: int) -> Limit:
     """What a trainer's flags leave of a phase with `total` units.
 
     A whole number is a count and 1.0 is everything, as in Lightning.
@@ -63,10 +65,16 @@ def limit_of(trainer: Any, phase: str, total: int) -> Limit:
     return Limit(units, total, option, value)
 
 
-def _option(trainer: Any, phase: str) -> str:
-    """The option that a user set."""
+def _option(trainer: RunTrainer, phase: str) -> str:
+    """The name of the option that a user set."""
     if trainer.fast_dev_run:
         return "trainer.fast_dev_run"
     if trainer.overfit_batches and phase in ("train", "validation"):
         return "trainer.overfit_batches"
     return f"trainer.{OPTIONS[phase]}"
+
+
+def limits_said(limits: Mapping[str, Limit]) -> str:
+    """`Limited: validation 3 of 8 units (trainer.limit_val_batches=3).`; empty where everything is done."""
+    partial = [f"{PHASES[phase]} {limit}" for phase, limit in limits.items() if limit.is_partial]
+    return f"Limited: {', '.join(partial)}." if partial else ""

@@ -6,7 +6,7 @@ The E-step is a loop of its own (`RolloutLoop`, one unit of work an advance). Th
 from the kept edits; a round that keeps nothing trains nothing and goes on. Crash safety rests on two things: the
 journal holds every finished unit, and a checkpoint says where in the round it was taken: at its end (or before its
 M-step, which is the same), within the M-step, or before the validation that follows it.
-This is the only file that touches Lightning's private loop classes.
+No other file touches Lightning's private loop classes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from statistics import fmean
 from typing import Any, Literal, NoReturn
 
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
@@ -28,16 +28,15 @@ from lightning.pytorch.trainer import call
 
 from seal_lightning.data.units import units as units_of
 from seal_lightning.errors import CheckpointError, JournalError, NoMemoryError, SealError, Stopped
+from seal_lightning.fit.base import FitModule, FitTrainer
+from seal_lightning.fit.metrics import e_step_metrics
 from seal_lightning.fit.strategies import restart_optimizer, restart_schedule
 from seal_lightning.fit.units import UnitRunner
 from seal_lightning.hooks import EditFilter, notify, the_filter
 from seal_lightning.m_step.selection import group_rollouts, without_merit
 from seal_lightning.models.memory import MAYBE, is_out_of_memory
 from seal_lightning.processes.stopping import EARLY
-from seal_lightning.results.diversity import diversity_of
-from seal_lightning.results.edits import NEARLY, diverged_edits, rewards_of, share_spent, terms_of, total_thoughts
-from seal_lightning.results.left_out import QUERIES, tell_left_out, total_left_out
-from seal_lightning.results.usage import total_usage
+from seal_lightning.results.left_out import tell_left_out
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 log = logging.getLogger(__name__)
@@ -48,14 +47,12 @@ Stage = Literal["round_end", "m_step", "validation"]
 class RolloutLoop(_Loop):
     """The E-step of one round over all training contexts; each advance is one unit of work by this rank."""
 
-    def __init__(self, trainer: Any) -> None:
-        super().__init__(trainer)
-        self.seal_trainer: Any = trainer
-        self.runner: UnitRunner | None = None
+    trainer: FitTrainer
+    runner: UnitRunner | None = None
 
     def run(self, *, round: int, policy_digest: str, must_be_finished: bool) -> list[Rollout]:
         """Roll out every unit of `round`; with `must_be_finished`, the journal has to hold them all already."""
-        self.runner = UnitRunner(**self._phase(round=round, policy_digest=policy_digest))
+        self.runner = self._runner(policy_digest=policy_digest)
         if must_be_finished and self.runner.pending:
             raise JournalError(
                 f"journal {self.runner.journal.path}: round {round} is incomplete, but the checkpoint was taken in its "
@@ -65,22 +62,21 @@ class RolloutLoop(_Loop):
             pass
         return self.runner.finish()
 
-    def check(self, *, round: int, policy_digest: str) -> None:
+    def check(self, *, policy_digest: str) -> None:
         """Raise what `run` would raise at the journal, before anything of the run is written."""
-        UnitRunner(**self._phase(round=round, policy_digest=policy_digest), check_only=True)
+        self._runner(policy_digest=policy_digest, check_only=True)
 
-    def _phase(self, *, round: int, policy_digest: str) -> dict[str, Any]:
-        """The arguments of a `UnitRunner`."""
-        module, data = self.seal_trainer.lightning_module, self.seal_trainer.datamodule
-        return {
-            "trainer": self.seal_trainer,
-            "module": module,
-            "phase": "train",
-            "e_step": module.e_step,
-            "units": units_of(data.train_contexts, data.contexts_per_unit),
-            "round": round,
-            "policy_digest": policy_digest,
-        }
+    def _runner(self, *, policy_digest: str, check_only: bool = False) -> UnitRunner:
+        module, data = self.trainer.lightning_module, self.trainer.datamodule
+        return UnitRunner(
+            self.trainer,
+            module,
+            phase="train",
+            e_step=module.e_step,
+            units=units_of(data.train_contexts, data.contexts_per_unit),
+            policy_digest=policy_digest,
+            check_only=check_only,
+        )
 
     def advance(self) -> bool:
         assert self.runner is not None
@@ -90,7 +86,7 @@ class RolloutLoop(_Loop):
 class MStepLoop(_TrainingEpochLoop):
     """Lightning's training loop without validation inside: that comes after the merge, in `SEALFitLoop`."""
 
-    def advance(self, data_fetcher: Any) -> None:
+    def advance(self, data_fetcher: _DataFetcher) -> None:
         try:
             super().advance(data_fetcher)
         except MAYBE as error:
@@ -102,7 +98,7 @@ class MStepLoop(_TrainingEpochLoop):
                 "result stays the same) or max_length, or set model.tuning.gradient_checkpointing=true"
             ) from error
 
-    def _should_check_val_fx(self, data_fetcher: Any) -> bool:
+    def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
         return False
 
     def reset(self) -> None:
@@ -115,17 +111,16 @@ class SEALFitLoop(_FitLoop):
     """The rounds.
 
     Args:
-        trainer: Its trainer.
+        trainer: The trainer of the rounds.
         min_epochs: Fewest rounds, as in Lightning.
         max_epochs: Rounds.
-        validate_first: Validate the untrained policy before the first round.
     """
 
-    def __init__(self, trainer: Any, min_epochs: int | None, max_epochs: int | None, *, validate_first: bool) -> None:
+    trainer: FitTrainer
+
+    def __init__(self, trainer: FitTrainer, min_epochs: int | None, max_epochs: int | None) -> None:
         super().__init__(trainer, min_epochs=min_epochs, max_epochs=max_epochs)
-        self.seal_trainer: Any = trainer  # Lightning's own type does not know callbacks, datamodule and module
         self.rollout_loop = RolloutLoop(trainer)
-        self.validate_first = validate_first
         self.kept: list[EditOutcome] = []
         self.policy_digest = ""  # of the policy that this round's E-step sampled from
         self._stage: Stage = "round_end"  # where a checkpoint taken now would go on
@@ -133,17 +128,23 @@ class SEALFitLoop(_FitLoop):
         self.ended_early = False  # within a round
         self._to_train = False  # whether this round's M-step is still to be done
 
+    @property
+    def rounds_done(self) -> int:
+        """Rounds that are over."""
+        progress: Any = self.epoch_progress.current
+        return progress.processed
+
     # -- resume ------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self) -> dict:
-        own = {"stage": self._stage, "policy_digest": self.policy_digest, "ranks": self.seal_trainer.world_size}
+        own = {"stage": self._stage, "policy_digest": self.policy_digest, "ranks": self.trainer.world_size}
         return {**super().on_save_checkpoint(), **own}
 
     def on_load_checkpoint(self, state_dict: dict) -> None:
         super().on_load_checkpoint(state_dict)
         self._stage, self.policy_digest = state_dict["stage"], state_dict["policy_digest"]
         self._resumed = self._stage != "round_end"
-        ranks = self.seal_trainer.world_size
+        ranks = self.trainer.world_size
         if self._stage == "m_step" and state_dict["ranks"] != ranks:
             raise CheckpointError(
                 f"the checkpoint was taken within an M-step on {state_dict['ranks']} ranks, now there are {ranks}, and "
@@ -170,7 +171,7 @@ class SEALFitLoop(_FitLoop):
 
         Limits are those of the E-step, and what was kept there is trained on as a whole, but in a `fast_dev_run`.
         """
-        trainer = self.seal_trainer
+        trainer = self.trainer
         self._data_source.instance = trainer.lightning_module  # it makes the loader, not the data module
         if not self.kept:
             return
@@ -182,28 +183,28 @@ class SEALFitLoop(_FitLoop):
             trainer.limit_train_batches, trainer.overfit_batches = given
 
     def on_advance_start(self) -> None:
-        module = self.seal_trainer.lightning_module
-        round, resumed = self.seal_trainer.current_epoch, self._resumed
+        module = self.trainer.lightning_module
+        round, resumed = self.trainer.current_epoch, self._resumed
         module.rounds_done = round
         try:
             if not resumed:
                 self.policy_digest = module.policy.digest()
-            if round == 0 and not resumed and self.validate_first:
-                self.rollout_loop.check(round=round, policy_digest=self.policy_digest)
-                with _without_metrics_of_a_round(self.seal_trainer):
+            if round == 0 and not resumed and self.trainer.validate_first:
+                self.rollout_loop.check(policy_digest=self.policy_digest)
+                with _without_metrics_of_a_round(self.trainer):
                     self._validate()
             self._e_step(round, must_be_finished=resumed)
         except Stopped as stop:
-            notify(self.seal_trainer, module, "on_stop")  # a checkpoint of the round's start
+            notify(self.trainer, module, "on_stop")  # a checkpoint of the round's start
             self._end_early(stop)
         module.kept = self.kept
         self._to_train = bool(self.kept) and self._stage != "validation"
         # where the checkpoint was taken, `completed` is one behind
         position: Any = self.epoch_loop.batch_progress.current
         module.batch_start = position.processed if resumed and self._to_train else 0
-        module.optimizer_steps = max(1, module.shares.steps(module.m_step_plan()))
+        module.optimizer_steps = max(1, self.trainer.shares.steps(module.m_step_plan()))
         if not module.batch_start:
-            restart_schedule(self.seal_trainer)
+            restart_schedule(self.trainer)
         self._combined_loader = None
         self.setup_data()
         self._resumed = False
@@ -215,20 +216,22 @@ class SEALFitLoop(_FitLoop):
             self.epoch_progress.increment_started()
 
     def _e_step(self, round: int, *, must_be_finished: bool) -> None:
-        trainer, module = self.seal_trainer, self.seal_trainer.lightning_module
+        trainer, module = self.trainer, self.trainer.lightning_module
         started = time.perf_counter()
         rollouts = self.rollout_loop.run(
             round=round, policy_digest=self.policy_digest, must_be_finished=must_be_finished
         )
         groups = group_rollouts(rollouts)
-        self.kept = trainer.ranks.gather(self._filter().select(groups))[0]  # rank 0's choice, whatever a filter draws
+        self.kept = trainer.processes.ranks.gather(self._filter().select(groups))[
+            0
+        ]  # rank 0's choice, whatever a filter draws
         if trainer.fast_dev_run and not self.kept and (scored := _scored(groups)):
             log.warning("fast_dev_run: no self-edit was kept, the M-step is tried on one all the same")
             self.kept = scored[:1]
         tell_left_out(f"round {round + 1}", rollouts, only=trainer.is_global_zero)
         _tell_merit(round, self.kept, only=trainer.is_global_zero)
         module.e_step_metrics = e_step_metrics(rollouts, groups, self.kept, time.perf_counter() - started)
-        trainer._logger_connector.log_metrics(module.e_step_metrics)
+        _log(trainer, module.e_step_metrics)
         if not trainer.barebones:
             # for who monitors them at the end of the validation, before Lightning's epoch is over
             now = {name: torch.tensor(value) for name, value in module.e_step_metrics.items()}
@@ -237,7 +240,7 @@ class SEALFitLoop(_FitLoop):
             notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
 
     def _filter(self) -> EditFilter:
-        return the_filter(self.seal_trainer.callbacks)
+        return the_filter(self.trainer.callbacks)
 
     def advance(self) -> None:
         if self._to_train:
@@ -247,21 +250,21 @@ class SEALFitLoop(_FitLoop):
             except Stopped as stop:
                 self._end_early(stop)
             metrics = {"m_step/seconds": time.perf_counter() - started}
-            if truncated := self.seal_trainer.lightning_module.m_step_truncated:
+            if truncated := self.trainer.lightning_module.m_step_truncated:
                 metrics["m_step/truncated"] = float(truncated)
-            self.seal_trainer._logger_connector.log_metrics(metrics)
+            _log(self.trainer, metrics)
             return
         if not self.kept:
-            log.info("round %d: no self-edit was kept, the policy stays as it is", self.seal_trainer.current_epoch)
+            log.info("round %d: no self-edit was kept, the policy stays as it is", self.trainer.current_epoch)
         self.epoch_loop.batch_progress.reset_on_run()
         self.max_batches = float("inf")  # Lightning takes 0 batches for the end of the fit
 
     def on_advance_end(self) -> None:
-        trainer, module = self.seal_trainer, self.seal_trainer.lightning_module
-        module.rounds_done = self.seal_trainer.current_epoch + 1
+        trainer, module = self.trainer, self.trainer.lightning_module
+        module.rounds_done = self.trainer.current_epoch + 1
         self._stage = "validation"
         if self._to_train:
-            if module.policy.end_round(self.seal_trainer.current_epoch):
+            if module.policy.end_round(self.trainer.current_epoch):
                 restart_optimizer(trainer)
             module.check_policy()
             notify(trainer, module, "on_m_step_end")
@@ -281,7 +284,7 @@ class SEALFitLoop(_FitLoop):
     def _validate(self) -> None:
         if not self.trainer.enable_validation:
             return
-        trainer = self.seal_trainer
+        trainer = self.trainer
         trainer.validating = True
         first_iteration = trainer._logger_connector._first_loop_iter
         call._call_lightning_module_hook(trainer, "on_validation_model_zero_grad")
@@ -291,12 +294,18 @@ class SEALFitLoop(_FitLoop):
         torch.set_grad_enabled(True)
 
 
+def _log(trainer: FitTrainer, metrics: Mapping[str, float]) -> None:
+    """Hand figures of a round to the loggers at once, past Lightning's own collecting."""
+    figures: dict[str, Any] = dict(metrics)
+    trainer._logger_connector.log_metrics(figures)
+
+
 def _scored(groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
     return [outcome for group in groups for outcome in group.outcomes if outcome.reward is not None]
 
 
 @contextmanager
-def _without_metrics_of_a_round(trainer: Any) -> Iterator[None]:
+def _without_metrics_of_a_round(trainer: FitTrainer) -> Iterator[None]:
     """Before the first round there is no reward to stop at: who monitors one looks at what there is."""
     strict = [one for one in trainer.callbacks if isinstance(one, EarlyStopping) and one.strict]
     for callback in strict:
@@ -309,41 +318,13 @@ def _without_metrics_of_a_round(trainer: Any) -> Iterator[None]:
 
 
 @contextmanager
-def logging_in_round(module: Any) -> Iterator[None]:
+def logging_in_round(module: FitModule) -> Iterator[None]:
     """Within it `module.log` works as in `on_train_epoch_start`: loggers and whoever monitors see it with the round."""
     before, module._current_fx_name = module._current_fx_name, "on_train_epoch_start"
     try:
         yield
     finally:
         module._current_fx_name = before
-
-
-def e_step_metrics(
-    rollouts: Sequence[Rollout], groups: Sequence[RolloutGroup], kept: Sequence[EditOutcome], seconds: float
-) -> dict[str, float]:
-    """What a round's E-step logs; rewards are over usable edits with their repeats averaged."""
-    rewards = rewards_of(groups)
-    inner = sum(rollout.seconds.get("inner loop", 0.0) for rollout in rollouts)
-    steps = sum(rollout.steps for rollout in rollouts)
-    usage = total_usage(rollouts)
-    return {
-        "round": float(rollouts[0].round if rollouts else 0),
-        "reward/mean": rewards.mean,
-        "reward/best": rewards.best,
-        "reward/std_within_context": rewards.within,
-        "e_step/rejected_frac": fmean(one.status == "rejected" for one in rollouts if one.repeat == 0),
-        **_diverged(rollouts),
-        "e_step/kept": float(len(kept)),
-        "e_step/kept_without_merit": float(len(without_merit(kept))),
-        **edit_metrics(rollouts, groups, kept),
-        "e_step/seconds": seconds,
-        "e_step/adapter_steps_per_s": steps / inner if inner else 0.0,
-        **thought_metrics(rollouts),
-        **({"racing/spent_frac": spent} if (spent := share_spent(rollouts)) is not None else {}),
-        **term_metrics(rollouts),
-        **{f"left_out/{name}": float(count) for name, count in _without_reasons(total_left_out(rollouts)).items()},
-        **({f"endpoint/{name}": value for name, value in usage.as_dict().items()}),
-    }
 
 
 def _tell_merit(round: int, kept: Sequence[EditOutcome], *, only: bool) -> None:
@@ -355,57 +336,3 @@ def _tell_merit(round: int, kept: Sequence[EditOutcome], *, only: bool) -> None:
             len(poor),
             len(kept),
         )
-
-
-def edit_metrics(
-    rollouts: Sequence[Rollout], groups: Sequence[RolloutGroup], kept: Sequence[EditOutcome]
-) -> dict[str, float]:
-    """Shares of a round's self-edits, how different those of a context are, and how long they are.
-
-    A success is an edit whose mean gain is above 0, among all edits, rejected ones too; it is left out where no query
-    tells. Diversity is that of `seal_lightning.results.diversity`, of usable edits. Lengths are means over edits, in
-    characters and in the policy's tokens.
-    """
-    outcomes = [outcome for group in groups for outcome in group.outcomes]
-    first = [one for one in rollouts if one.kind == "edit" and one.repeat == 0]
-    metrics: dict[str, float] = {}
-    if outcomes:
-        metrics["e_step/kept_frac"] = len(kept) / len(outcomes)
-    if outcomes and any(one.questions for one in rollouts):
-        won = [one for one in outcomes if one.reward is not None and one.gain > NEARLY]
-        metrics["e_step/success_frac"] = len(won) / len(outcomes)
-    if (found := diversity_of(groups)) is not None:
-        metrics["edits/diversity"] = found
-    if first:
-        metrics["edits/characters"] = fmean(len(one.text) for one in first)
-        metrics["edits/tokens"] = fmean(one.tokens.get("edit", 0) for one in first)
-    return metrics
-
-
-def _diverged(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """The share of edits that diverged, where some did."""
-    edits = {(one.context_id, one.edit_index) for one in rollouts if one.kind == "edit"}
-    diverged = diverged_edits(rollouts)
-    return {"e_step/diverged_frac": diverged / len(edits)} if diverged else {}
-
-
-def thought_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """How many texts thoughts were cut out of, and how many answers ended within one; empty where no model thinks."""
-    return {f"thoughts/{name}": float(count) for name, count in total_thoughts(rollouts).items()}
-
-
-def _without_reasons(counts: Mapping[str, int]) -> dict[str, int]:
-    """Own queries that were dropped as one figure."""
-    queries = sum(count for name, count in counts.items() if name.startswith(QUERIES))
-    rest = {name: count for name, count in counts.items() if not name.startswith(QUERIES)}
-    return {**rest, "queries": queries} if queries else rest
-
-
-def term_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Mean and spread of each of the reward's terms, where it has several."""
-    terms = terms_of([rollout for rollout in rollouts if rollout.kind == "edit"])
-    return {
-        name: value
-        for term, (mean, spread) in (terms.items() if len(terms) > 1 else ())
-        for name, value in ((f"reward_terms/{term}", mean), (f"reward_terms/{term}_std", spread))
-    }

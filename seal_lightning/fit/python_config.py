@@ -13,8 +13,10 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.fit.module import SEALModule, written_arguments
+from seal_lightning.fit.base import FitTrainer
+from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.parser import parse_settings
+from seal_lightning.fit.restoring import written_arguments
 from seal_lightning.fit.run_callbacks import SINGLE
 from seal_lightning.fit.run_config import SaveConfigBesideRun
 from seal_lightning.stamps.arguments import given_arguments
@@ -51,8 +53,8 @@ class Settings:
             self.values.setdefault(section, {})[name] = kept
 
 
-def trainer_settings(trainer: Any) -> Settings:
-    """Of a trainer that was just made; later, callbacks of Lightning hold what a run has made of their arguments."""
+def trainer_settings(trainer: FitTrainer) -> Settings:
+    """Settings of a trainer just made; later, Lightning's callbacks hold what a run has made of their arguments."""
     settings = Settings()
     arguments = given_arguments(trainer)
     given = arguments.pop("callbacks", None) or []
@@ -79,21 +81,21 @@ def _has_group(callback: Callback) -> bool:
 
 
 def config_of(
-    trainer: Any, module: SEALModule, data: Any, command: str, *, ckpt_path: str | None, options_of: type[Trainer]
+    trainer: FitTrainer, module: SEALModule, given: Settings, *, options_of: type[Trainer], ckpt_path: str | None
 ) -> SaveConfigBesideRun:
     """What writes the configuration of a run; `left_out` names what is missing from it.
 
     Args:
-        trainer: The `SEALTrainer`, with `given_settings`.
-        module: Of the run.
-        data: Its data module.
-        command: fit, validate, test or predict.
-        ckpt_path: As it was given.
+        trainer: The trainer within the run.
+        module: The module of the run.
+        given: The settings of the trainer when it was made.
         options_of: The class of the trainer that the command has, whose options are written.
+        ckpt_path: The checkpoint as it was given.
     """
+    data, command = trainer.datamodule, str(getattr(trainer.state.fn, "value", ""))
     settings = Settings()
-    settings.values = {name: dict(section) for name, section in trainer.given_settings.values.items()}
-    settings.left_out = dict(trainer.given_settings.left_out)
+    settings.values = {name: dict(section) for name, section in given.values.items()}
+    settings.left_out = dict(given.left_out)
     settings.values.setdefault("trainer", {})["default_root_dir"] = str(trainer.default_root_dir)
     kind = type(module)
     try:

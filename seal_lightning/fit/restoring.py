@@ -8,16 +8,71 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from seal_lightning.errors import ConfigError, ModelError, SealError
+from seal_lightning.fit.base import FitModule
 from seal_lightning.fit.checkpoint_file import fault_of
+from seal_lightning.grading.reward import writable
+from seal_lightning.models.finite import check_finite
 from seal_lightning.options.mistakes import explain, located, one_line
 from seal_lightning.options.parser import Parser, ParserError
 from seal_lightning.options.trust import wishes
-from seal_lightning.stamps.settings import NotPlain, class_path
+from seal_lightning.stamps.arguments import given_arguments
+from seal_lightning.stamps.settings import NotPlain, class_path, plain
+from seal_lightning.text.masking import safe_to_save
+from seal_lightning.types import JsonObject
+
+Checkpoint: TypeAlias = dict[str, Any]  # what Lightning saves: tensors and plain values, of any depth
+
+
+def saved_state(checkpoint: Checkpoint, module: FitModule) -> dict[str, Any]:
+    """What SEAL has in a checkpoint, once it is known to fit the module's base model and to be finite.
+
+    Raises:
+        ModelError: It is another base model's, or of another program.
+        DivergedError: It is not finite.
+    """
+    saved = checkpoint.get("seal")
+    if saved is None:
+        raise ModelError("the checkpoint was not written by seal fit; give one of a run's checkpoints/*.ckpt")
+    if saved["base"] != module.base_fingerprint:
+        raise ModelError(
+            f"the checkpoint belongs to another base model than model.source.name={module.source.name}; use the config "
+            "saved beside the run"
+        )
+    for number, weights in enumerate([*saved["merged"], checkpoint["state_dict"]], start=1):
+        check_finite(
+            weights,
+            f"the checkpoint, round {number}",
+            advice="give an earlier one, such as checkpoints/best.ckpt, or start again in another folder with a lower "
+            "model.m_step.learning_rate",
+        )
+    return saved
+
+
+def written_arguments(module: FitModule) -> dict[str, Any]:
+    """The arguments that a module was made from, in the form that a configuration has for them."""
+    arguments = given_arguments(module)
+    return {**arguments, "reward": writable(arguments["reward"])} if "reward" in arguments else arguments
+
+
+def settings_of_module(module: FitModule) -> JsonObject:
+    """What a module was made from, as plain values without secrets: its class, arguments, and those left out."""
+    arguments: JsonObject = {}
+    left_out: dict[str, str] = {}
+    for name, value in written_arguments(module).items():
+        try:
+            arguments[name] = plain(value)
+        except NotPlain as error:
+            left_out[name] = str(error)
+    try:
+        kind = class_path(type(module))
+    except NotPlain:
+        kind = type(module).__qualname__
+    return safe_to_save({"class": kind, "model": arguments, "left_out": left_out})
 
 
 def restored(kind: type, path: str | Path, *, map_location: Any, trusted: bool, given: Mapping[str, Any]) -> Any:

@@ -1,21 +1,22 @@
-"""The groups `filter`, `checkpoint`, `table`, `progress` and `trackers`: callbacks that a run of a command has anyway.
+"""The callbacks that a run has anyway: the groups `filter`, `checkpoint`, `table`, `progress` and `trackers`.
 
-Each can be replaced by another class of its kind (`class_path`), and left out with null, but for the filter.
+On the command line each can be replaced by another class of its kind (`class_path`), and left out with null, but for
+the filter. From Python a `SEALTrainer` adds those whose kind its user did not pass, as Lightning adds its own, so that
+both leave the same in the run folder: checkpoints, `policy/` and tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
-from seal_lightning.callbacks import CheckpointSelection, RolloutTable, Trackers
+from seal_lightning.callbacks import CheckpointSelection, EStepProgress, ReSTEMFilter, RolloutTable, Trackers
 from seal_lightning.errors import ConfigError
-from seal_lightning.hooks import EditFilter
+from seal_lightning.hooks import EditFilter, check_one_filter
 
 GROUPS: dict[str, type[Callback]] = {
     "filter": EditFilter,
@@ -24,7 +25,8 @@ GROUPS: dict[str, type[Callback]] = {
     "progress": ProgressBar,
     "trackers": Callback,
 }
-# Of which a run has one, so that a user's own in `trainer.callbacks` takes the place of the group's.
+# The kinds of which a run has one: a user's own among `trainer.callbacks` takes the place of the group's. Lightning's
+# `ModelCheckpoint` goes beside `CheckpointSelection`, since it writes no policy.
 SINGLE: dict[str, type[Callback]] = {
     "filter": EditFilter,
     "checkpoint": CheckpointSelection,
@@ -32,6 +34,7 @@ SINGLE: dict[str, type[Callback]] = {
     "progress": ProgressBar,
     "trackers": Trackers,
 }
+DEFAULTS: dict[str, type[Callback]] = {**SINGLE, "filter": ReSTEMFilter, "progress": EStepProgress}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,53 +42,75 @@ class Chosen:
     """The groups' callbacks that a run has, and what its trainer is told about those that it lacks."""
 
     callbacks: list[Callback]
-    flags: dict[str, Any]
+    flags: dict[str, bool]
+
+
+def switched_off(flags: Mapping[str, object]) -> set[str]:
+    """The groups that a trainer's flags leave out; a flag that is missing or null is on."""
+    off = {
+        "checkpoint": flags.get("enable_checkpointing") is False,
+        "progress": flags.get("enable_progress_bar") is False,
+        "table": flags.get("enable_rollout_table") is False,
+        "trackers": flags.get("enable_trackers") is False,
+    }
+    return {name for name in off if off[name] or (flags.get("barebones") and name != "table")}
+
+
+def with_defaults(callbacks: Callback | Iterable[Callback] | None, **flags: object) -> list[Callback]:
+    """A user's callbacks, and ours of the kinds that are not among them.
+
+    Args:
+        callbacks: The user's callbacks; the list itself stays as it is.
+        flags: Flags of the trainer, such as `enable_rollout_table`.
+
+    Raises:
+        ConfigError: Several filters are among the user's.
+    """
+    given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
+    check_one_filter(given)
+    off = switched_off(flags) | (set() if flags.get("enable_checkpoint_selection", True) else {"checkpoint"})
+    missing = [name for name, kind in SINGLE.items() if not any(isinstance(callback, kind) for callback in given)]
+    return [*given, *(DEFAULTS[name]() for name in missing if name not in off)]
 
 
 def choose(
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
     given: Sequence[Callback],
     groups: Mapping[str, Callback | None],
     *,
     untouched: AbstractSet[str],
 ) -> Chosen:
-    """Which groups a run has.
+    """Which groups a run of a command has.
 
     Args:
-        options: Of the trainer. Its flags outrank the groups: without checkpointing there is no `checkpoint`.
+        options: Options of the trainer. Its flags outrank the groups: without checkpointing there is no `checkpoint`.
         given: The user's own callbacks; one of a group's kind takes the place of a group that nobody set.
-        groups: By name; None where the user wrote null.
+        groups: The groups' callbacks by name; None where the user wrote null.
         untouched: Groups that are as they are by default.
 
     Raises:
         ConfigError: There is no filter.
     """
-    off = options["barebones"]
-    without = {
-        "checkpoint": off or options["enable_checkpointing"] is False,
-        "progress": off or options["enable_progress_bar"] is False,
-        "table": not options["enable_rollout_table"],
-        "trackers": off or not options["enable_trackers"],
-    }
+    off = switched_off(options)
     kept = {
         name: callback
         for name, callback in groups.items()
         if callback is not None
-        and not without.get(name)
-        and not (name in untouched and any(isinstance(one, SINGLE[name]) for one in given))
+        and name not in off
+        and not (name in untouched and any(isinstance(own, SINGLE[name]) for own in given))
     }
     run = [*given, *kept.values()]
-    if not any(isinstance(one, EditFilter) for one in run):
+
+    def lacks(kind: type[Callback]) -> bool:
+        return not any(isinstance(callback, kind) for callback in run)
+
+    if lacks(EditFilter):
         raise ConfigError("filter: expected a filter, got null: a run needs one, for example --filter ReSTEMFilter")
-    flags: dict[str, Any] = {}
-    if not any(isinstance(one, RolloutTable) for one in run):
-        flags["enable_rollout_table"] = False
-    if not any(isinstance(one, Trackers) for one in run):
-        flags["enable_trackers"] = False
-    if not any(isinstance(one, CheckpointSelection) for one in run):
-        flags["enable_checkpoint_selection"] = False
-    if groups["checkpoint"] is None and not any(isinstance(one, Checkpoint) for one in run):
-        flags["enable_checkpointing"] = False
-    if groups["progress"] is None and not any(isinstance(one, ProgressBar) for one in run):
-        flags["enable_progress_bar"] = False
-    return Chosen(list(kept.values()), flags)
+    lacking = {
+        "enable_rollout_table": lacks(RolloutTable),
+        "enable_trackers": lacks(Trackers),
+        "enable_checkpoint_selection": lacks(CheckpointSelection),
+        "enable_checkpointing": groups["checkpoint"] is None and lacks(Checkpoint),
+        "enable_progress_bar": groups["progress"] is None and lacks(ProgressBar),
+    }
+    return Chosen(list(kept.values()), {flag: False for flag, is_lacking in lacking.items() if is_lacking})

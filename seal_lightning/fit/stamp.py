@@ -12,12 +12,13 @@ import logging
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import SealError
+from seal_lightning.fit.base import FitModule, FitTrainer
 from seal_lightning.hooks import the_filter
 from seal_lightning.records.journal import is_begun
 from seal_lightning.stamps.arguments import given_arguments
@@ -33,6 +34,7 @@ from seal_lightning.stamps.run import (
     without_record,
 )
 from seal_lightning.stamps.values import code_of, describe, digest, flat, versions
+from seal_lightning.types import JsonObject
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ def is_noted(key: str) -> bool:
     return any(key == name or key.endswith(f".{name}") for name in NOTED)
 
 
-def rules_of(trainer: Any) -> Rules:
+def rules_of(trainer: FitTrainer) -> Rules:
     return Rules(
         folder_option="--trainer.default_root_dir",
         versions_option="--trainer.allow_other_versions true",
@@ -61,7 +63,7 @@ def rules_of(trainer: Any) -> Rules:
     )
 
 
-def fit_stamp(trainer: Any, module: Any) -> dict[str, Any]:
+def fit_stamp(trainer: FitTrainer, module: FitModule) -> JsonObject:
     """The stamp of a fit whose model is loaded and whose data is read."""
     chosen = the_filter(trainer.callbacks)
     selection = {
@@ -84,7 +86,7 @@ def fit_stamp(trainer: Any, module: Any) -> dict[str, Any]:
         **{name: getattr(trainer, name) for name in TRAINER},
         **{name: str(getattr(trainer, name)) for name in LIMITS},
         "accumulate_grad_batches": trainer.given_accumulation,
-        "validate_first": trainer.fit_loop.validate_first,
+        "validate_first": trainer.validate_first,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "ranks": trainer.world_size,
     }
@@ -101,8 +103,8 @@ def fit_stamp(trainer: Any, module: Any) -> dict[str, Any]:
     }
 
 
-def _own_settings(module: Any) -> dict[str, Any]:
-    """Of a module of the user's own: its class, and the arguments that ours does not have."""
+def _own_settings(module: FitModule) -> dict[str, object]:
+    """Settings of a module of the user's own: its class, and the arguments that ours does not have."""
     if type(module).__module__ == "seal_lightning.fit.module":
         return {}
     ours = {name for kind in type(module).__mro__ if kind.__name__ == "SEALModule" for name in _parameters(kind)}
@@ -114,14 +116,14 @@ def _parameters(kind: type) -> list[str]:
     return list(inspect.signature(kind.__init__).parameters)
 
 
-def _data(data: SEALDataModule) -> dict[str, Any]:
+def _data(data: SEALDataModule) -> JsonObject:
     splits = {"train": data.train_contexts, "validation": data.validation_contexts, "test": data.test_contexts}
     found = {name: digest([asdict(one) for one in contexts]) if contexts else None for name, contexts in splits.items()}
     return {**found, "contexts_per_unit": data.contexts_per_unit}
 
 
-def tokenizer_digest(tokenizer: Any) -> str:
-    """Of its vocabulary, rules and special tokens; how it cuts and pads is set by every call."""
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Digest of the vocabulary, rules and special tokens; how texts are cut and padded is set by every call."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     content = json.loads(fast.to_str()) if fast is not None else tokenizer.get_vocab()
     rest = {name: value for name, value in content.items() if name not in ("truncation", "padding")}
@@ -131,12 +133,12 @@ def tokenizer_digest(tokenizer: Any) -> str:
 # -- a start -----------------------------------------------------------------------------------------------------------
 
 
-def begin_run(trainer: Any, module: Any, *, checkpoint: dict[str, Any] | None) -> Record:
+def begin_run(trainer: FitTrainer, module: FitModule, *, checkpoint: JsonObject | None) -> Record:
     """The record that this fit goes on with; `save_run` writes it. A collective.
 
     Args:
-        trainer: Its `default_root_dir` is the run folder.
-        module: With its model.
+        trainer: The trainer, whose `default_root_dir` is the run folder.
+        module: The module with its model.
         checkpoint: The record in the checkpoint that the fit resumes from, where it does.
 
     Raises:
@@ -161,7 +163,7 @@ def begin_run(trainer: Any, module: Any, *, checkpoint: dict[str, Any] | None) -
             result = result if found is not None else going_on
     except SealError as error:
         result = error
-    first = trainer.ranks.gather(result)[0]
+    first = trainer.processes.ranks.gather(result)[0]
     if isinstance(first, SealError):
         raise first
     module.record_saved = False
@@ -171,7 +173,7 @@ def begin_run(trainer: Any, module: Any, *, checkpoint: dict[str, Any] | None) -
     return first
 
 
-def save_run(trainer: Any, module: Any) -> None:
+def save_run(trainer: FitTrainer, module: FitModule) -> None:
     """Write the record of a fit before the first line of a journal, once. A collective."""
     if module.record_saved:
         return
@@ -181,7 +183,7 @@ def save_run(trainer: Any, module: Any) -> None:
             save_record(_folder(trainer), replace(module.record, finished=False))
         except SealError as caught:
             error = caught
-    if error := trainer.ranks.gather(error)[0]:
+    if error := trainer.processes.ranks.gather(error)[0]:
         raise error
     module.record_saved = True
 
@@ -205,11 +207,11 @@ def told_changes(run: Path) -> str:
     return f"Settings that changed: {'; '.join(lines)}." if lines else ""
 
 
-def _folder(trainer: Any) -> Path:
+def _folder(trainer: FitTrainer) -> Path:
     return Path(trainer.default_root_dir)
 
 
-def _was_begun(trainer: Any) -> bool:
+def _was_begun(trainer: FitTrainer) -> bool:
     """Whether the folder holds anything of a fit, which other settings would be mixed with."""
     phases = [f"{phase}-[0-9][0-9][0-9].rank-*.jsonl" for phase in ("train", "validation")]
     checkpoint = trainer.checkpoints / "last.ckpt"

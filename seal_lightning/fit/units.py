@@ -15,11 +15,12 @@ from seal_lightning.e_step.race import Race
 from seal_lightning.e_step.step import EStep
 from seal_lightning.e_step.trials import AllTrials
 from seal_lightning.errors import JournalError, SealError
+from seal_lightning.fit.base import FitModule, FitTrainer
 from seal_lightning.fit.executors import UnitWork
-from seal_lightning.fit.limits import Limit, limit_of
+from seal_lightning.fit.limits import limit_of
 from seal_lightning.fit.stamp import rules_of, save_run
 from seal_lightning.hooks import notify
-from seal_lightning.processes.ranks import Ranks, one_line
+from seal_lightning.processes.ranks import one_line
 from seal_lightning.records.journal import Journal
 from seal_lightning.stamps.values import code_of, describe, digest, flat, versions
 from seal_lightning.types import Context, Rollout
@@ -31,14 +32,12 @@ class UnitRunner:
     All ranks make one at the same time and run it to the end.
 
     Args:
-        trainer: Its `default_root_dir` is the run folder.
-        module: The `SEALModule`.
-        phase: The journal is named after it.
+        trainer: The trainer, whose `default_root_dir` is the run folder.
+        module: The module, whose `rounds_done` is the round, counted from 0.
+        phase: The phase, after which the journal is named.
         e_step: What is done with a unit.
         units: All units of the phase; the journal is about them, whatever the limit.
-        limit: How many of them are done, the first ones; by default what the trainer's flags leave.
-        round: Counted from 0.
-        policy_digest: Of the policy that rolls out.
+        policy_digest: Digest of the policy that rolls out.
         by_stamp: Name the journal after its stamp, so that other settings get another file instead of a refusal
             (`seal test` and `seal validate`).
         folder: Where the journal lies in the run folder; what is not scored stays out of the way of those who count.
@@ -47,24 +46,23 @@ class UnitRunner:
 
     def __init__(
         self,
-        trainer: Any,
-        module: Any,
+        trainer: FitTrainer,
+        module: FitModule,
         *,
         phase: str,
         e_step: EStep,
         units: Sequence[Sequence[Context]],
-        round: int,
         policy_digest: str,
         by_stamp: bool = False,
         folder: str = "journal",
         check_only: bool = False,
-        limit: Limit | None = None,
     ) -> None:
         self.trainer = trainer
         self.module = module
         self.phase = phase
-        self.limit = limit or limit_of(trainer, phase, len(units))
-        self.ranks: Ranks = trainer.ranks
+        self.limit = limit_of(trainer, phase, len(units))
+        self.ranks = trainer.processes.ranks
+        round = module.rounds_done
         stamp = make_stamp(
             e_step,
             units,
@@ -151,13 +149,14 @@ class UnitRunner:
         return rollouts
 
     def _stop(self) -> int:
-        """Why this process is to stop, or 0; an evaluation is finished though time is up."""
-        return self.trainer.stop_wanted() if self.phase == "train" else self.trainer.stop_signals.received
+        """Why this process is to stop, or 0; an evaluation is finished even when time is up."""
+        processes = self.trainer.processes
+        return processes.stop_wanted() if self.phase == "train" else processes.signals.received
 
     def _report(self, finished: int) -> None:
         self._notify("on_units_progress", finished=len(self.finished) + finished)
 
-    def _notify(self, hook: str, **what: Any) -> None:
+    def _notify(self, hook: str, **what: object) -> None:
         notify(self.trainer, self.module, hook, phase=self.phase, **what)
 
 

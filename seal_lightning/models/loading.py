@@ -1,7 +1,7 @@
 """Load the policy's base model and tokenizer: a hub name, a local folder, or a tiny model with random weights.
 
-`random/<family>` builds a model of a few thousand parameters on the spot (see `tiny.py`), for trying configurations
-without a download. Safe by default: safetensors only, no remote code unless asked for.
+`random/<family>` builds a model of a few thousand parameters on the spot (see `random_models.py`), for trying
+configurations without a download. Safe by default: safetensors only, no remote code unless asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -50,12 +50,12 @@ def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, 
     where transformers puts them, on a GPU if there is one.
 
     Args:
-        source: What to load.
-        adapter: Off to leave out the adapter of a PEFT folder and take its base and tokenizer alone.
+        source: The model to load.
+        adapter: Whether to load the adapter of a PEFT folder, or only its base and tokenizer.
 
     Raises:
         ModelError: The name is neither a folder nor on the hub (or cache), weights or tokenizer are missing, the chat
-            template was asked for where there is none, or it cannot be used.
+            template was asked for but is missing, or it cannot be used.
     """
     model, tokenizer = _read(source, adapter)
     check_finite(
@@ -87,8 +87,8 @@ def check_source(source: ModelSource) -> None:
         read_model_config(_with_file(source))
 
 
-def _chat(source: ModelSource, model: Any, tokenizer: Any) -> ChatTemplate | None:
-    """The chat template where prompts go through it."""
+def _chat(source: ModelSource, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
+    """The chat template, if prompts go through it."""
     has_template = getattr(tokenizer, "chat_template", None) is not None
     if source.chat is True and not has_template:
         raise ModelError(
@@ -109,7 +109,9 @@ def _chat(source: ModelSource, model: Any, tokenizer: Any) -> ChatTemplate | Non
     return template
 
 
-def _read(source: ModelSource, adapter: bool, met: tuple[Path, ...] = ()) -> tuple[Any, Any]:
+def _read(
+    source: ModelSource, adapter: bool, met: tuple[Path, ...] = ()
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer; `met` are the PEFT folders that stand on it."""
     if source.name.startswith("random/"):
         return _random(source)
@@ -120,7 +122,7 @@ def _read(source: ModelSource, adapter: bool, met: tuple[Path, ...] = ()) -> tup
     return model, tokenizer
 
 
-def _random(source: ModelSource) -> tuple[Any, Any]:
+def _random(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     for option in ("quantization", "gguf_file"):
         if getattr(source, option) is not None:
             raise ConfigError(
@@ -138,7 +140,9 @@ def _dtype(name: Dtype) -> torch.dtype:
     return torch.float32 if name == "auto" else getattr(torch, name)
 
 
-def _pretrained(source: ModelSource, adapter: bool, met: tuple[Path, ...]) -> tuple[Any, Any]:
+def _pretrained(
+    source: ModelSource, adapter: bool, met: tuple[Path, ...]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     source = _with_file(source)
     peft = None if source.gguf_file else adapter_folder(source.name, source.revision)
     return read_checkpoint(source) if peft is None else _adapted(source, peft, adapter, met)
@@ -155,7 +159,7 @@ def _with_file(source: ModelSource) -> ModelSource:
 
 
 def adapter_folder(name: str, revision: str | None) -> Path | None:
-    """Where the adapter lies that a name stands for; None where the name is a whole model's."""
+    """The folder of the adapter that a name stands for; None if the name is a whole model's."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         whole = (folder / "config.json").is_file()
@@ -172,8 +176,10 @@ def adapter_folder(name: str, revision: str | None) -> Path | None:
         return Path(str(cached_file(name, WEIGHTS, revision=revision))).parent
 
 
-def _adapted(source: ModelSource, folder: Path, adapter: bool, met: tuple[Path, ...]) -> tuple[Any, Any]:
-    """The base of a PEFT folder with its adapter, and the folder's own tokenizer where it has one."""
+def _adapted(
+    source: ModelSource, folder: Path, adapter: bool, met: tuple[Path, ...]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base of a PEFT folder with its adapter, and the folder's own tokenizer if it has one."""
     lora = read_lora(folder)
     base = _base_of(source, folder, met)
     if source.trust_remote_code:
@@ -186,7 +192,7 @@ def _adapted(source: ModelSource, folder: Path, adapter: bool, met: tuple[Path, 
     if own:
         with explained(source, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    known = model.get_input_embeddings().weight.shape[0]
+    known = model.get_input_embeddings().get_parameter("weight").shape[0]
     if len(tokenizer) > known:
         raise ModelError(
             f"model.source.name={source.name}: its tokenizer has {len(tokenizer)} tokens and {base.name} knows "
@@ -225,7 +231,7 @@ def _base_of(source: ModelSource, folder: Path, met: tuple[Path, ...]) -> ModelS
 
 
 def _trained_on(folder: Path, name: str) -> str | None:
-    """The local folder of the base that a run was made on, where the adapter names that as the hub does.
+    """The local folder of the base that a run was made on, if the adapter names the base as the hub does.
 
     The run's `config.yaml` says where it lies: beside `policy/`, or above `adapters/NAME/`.
     """
@@ -243,7 +249,7 @@ def _trained_on(folder: Path, name: str) -> str | None:
 
 
 def base_name(source: ModelSource, met: tuple[Path, ...] = ()) -> str:
-    """What adapters that are made on this source are for: its name, or that of the base where it is a PEFT folder."""
+    """The base that adapters made on this source are for: its own name, or its base's if it is a PEFT folder."""
     source = _with_file(source)
     if source.name in SHIPPED or source.name.startswith("random/") or source.gguf_file:
         return source.name
@@ -251,7 +257,7 @@ def base_name(source: ModelSource, met: tuple[Path, ...] = ()) -> str:
     return source.name if peft is None else base_name(_base_of(source, peft, met), (*met, peft.resolve()))
 
 
-def fingerprint(model: torch.nn.Module) -> str:
+def fingerprint(model: PreTrainedModel) -> str:
     """A digest of architecture and a sample of every weight: tells base models apart in an instant."""
     digest = hashlib.blake2b(json.dumps(type(model).__name__).encode(), digest_size=12)
     for name, parameter in model.named_parameters():

@@ -11,7 +11,7 @@ from samples import BARE
 
 from seal_lightning.callbacks import EStepProgress
 from seal_lightning.errors import ConfigError
-from seal_lightning.fit.loop import term_metrics
+from seal_lightning.fit.metrics import term_metrics
 from seal_lightning.m_step.batches import MStep, Shares
 from seal_lightning.progress.clock import Progress
 from seal_lightning.types import Rollout

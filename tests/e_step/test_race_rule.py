@@ -18,7 +18,7 @@ from seal_lightning.e_step.race_rule import Racing, _chances, _rivals, _totals, 
 from seal_lightning.e_step.step import EStep
 from seal_lightning.e_step.variants import step_for
 from seal_lightning.errors import ConfigError, DataError
-from seal_lightning.fit.loop import e_step_metrics
+from seal_lightning.fit.metrics import e_step_metrics
 from seal_lightning.fit.module import SEALModule, check_filter
 from seal_lightning.fit.units import make_stamp
 from seal_lightning.grading import Contains, Reward

@@ -6,7 +6,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from seal_lightning.callbacks import CheckpointSelection, ReSTEMFilter
 from seal_lightning.errors import ConfigError
-from seal_lightning.fit.monitored import check_monitors
+from seal_lightning.fit.checks import check_monitors
 
 
 @pytest.mark.parametrize(
@@ -15,17 +15,17 @@ from seal_lightning.fit.monitored import check_monitors
         (
             EarlyStopping("val/edit"),
             True,
-            "EarlyStopping: monitor='val/edit' is logged by nothing in this run: did you mean 'val/edits'?",
+            "EarlyStopping: nothing in this run logs monitor='val/edit': did you mean 'val/edits'?",
         ),
         (
             ModelCheckpoint(monitor="reward/men"),
             True,
-            "ModelCheckpoint: monitor='reward/men' is logged by nothing in this run: did you mean 'reward/mean'?",
+            "ModelCheckpoint: nothing in this run logs monitor='reward/men': did you mean 'reward/mean'?",
         ),
         (
             CheckpointSelection(monitor="val_edits"),
             False,
-            "CheckpointSelection: monitor='val_edits' is logged by nothing in this run: did you mean 'val/edits'?",
+            "CheckpointSelection: nothing in this run logs monitor='val_edits': did you mean 'val/edits'?",
         ),
         (
             EarlyStopping("val/edits"),

@@ -16,7 +16,7 @@ from seal_lightning.e_step.race_rule import Racing
 from seal_lightning.e_step.step import EStep
 from seal_lightning.e_step.variants import step_for
 from seal_lightning.errors import GradingError, ModelError
-from seal_lightning.fit.loop import e_step_metrics
+from seal_lightning.fit.metrics import e_step_metrics
 from seal_lightning.grading import Contains, Grader, Reward
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.selection import best_of, group_rollouts

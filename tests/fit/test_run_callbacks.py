@@ -6,7 +6,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from seal_lightning.callbacks import CheckpointSelection, RandomFilter, ReSTEMFilter, RolloutTable
 from seal_lightning.errors import ConfigError
-from seal_lightning.fit.default_callbacks import with_defaults
+from seal_lightning.fit.run_callbacks import with_defaults
 from seal_lightning.fit.trainer import SEALTrainer
 
 

@@ -10,7 +10,7 @@ from seal_lightning.commands.grade import main as grade
 from seal_lightning.e_step.own_queries import QueryWriter
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
-from seal_lightning.fit.loop import e_step_metrics
+from seal_lightning.fit.metrics import e_step_metrics
 from seal_lightning.grading import Contains, Reward
 from seal_lightning.grading.asking import read_option
 from seal_lightning.inner_loop.loop import InnerLoop

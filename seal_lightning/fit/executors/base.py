@@ -5,11 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from lightning.pytorch import Trainer
 
 from seal_lightning.e_step.step import EStep
+from seal_lightning.hooks import RunModule, RunTrainer
 from seal_lightning.processes.ranks import UnitQueue
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Context, Rollout
@@ -21,15 +19,15 @@ class UnitWork:
 
     Attributes:
         trainer: The trainer.
-        module: The `SEALModule`; its policy is the one that rolls out.
-        phase: For callbacks.
+        module: The module, whose policy rolls out.
+        phase: The name of the phase, for callbacks.
         e_step: What is done; another one samples in evaluation where the edits of training come from outside.
         round: Counted from 0.
         units: All units of the phase; a number stands for one of them.
     """
 
-    trainer: Trainer
-    module: Any
+    trainer: RunTrainer
+    module: RunModule
     phase: str
     e_step: EStep
     round: int

@@ -1,0 +1,98 @@
+"""What a round's E-step logs: rewards, shares of edits, how different and how long edits are, what was spent.
+
+Rewards are over usable edits with their repeats averaged; what a metric does not apply to leaves it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from seal_lightning.m_step.selection import without_merit
+from seal_lightning.results.diversity import diversity_of
+from seal_lightning.results.edits import NEARLY, diverged_edits, rewards_of, share_spent, terms_of, total_thoughts
+from seal_lightning.results.left_out import QUERIES, total_left_out
+from seal_lightning.results.usage import total_usage
+from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
+
+
+def e_step_metrics(
+    rollouts: Sequence[Rollout], groups: Sequence[RolloutGroup], kept: Sequence[EditOutcome], seconds: float
+) -> dict[str, float]:
+    """What a round's E-step logs; rewards are over usable edits with their repeats averaged."""
+    rewards = rewards_of(groups)
+    inner = sum(rollout.seconds.get("inner loop", 0.0) for rollout in rollouts)
+    steps = sum(rollout.steps for rollout in rollouts)
+    usage = total_usage(rollouts)
+    return {
+        "round": float(rollouts[0].round if rollouts else 0),
+        "reward/mean": rewards.mean,
+        "reward/best": rewards.best,
+        "reward/std_within_context": rewards.within,
+        "e_step/rejected_frac": fmean(one.status == "rejected" for one in rollouts if one.repeat == 0),
+        **_diverged(rollouts),
+        "e_step/kept": float(len(kept)),
+        "e_step/kept_without_merit": float(len(without_merit(kept))),
+        **edit_metrics(rollouts, groups, kept),
+        "e_step/seconds": seconds,
+        "e_step/adapter_steps_per_s": steps / inner if inner else 0.0,
+        **thought_metrics(rollouts),
+        **({"racing/spent_frac": spent} if (spent := share_spent(rollouts)) is not None else {}),
+        **term_metrics(rollouts),
+        **{f"left_out/{name}": float(count) for name, count in _without_reasons(total_left_out(rollouts)).items()},
+        **({f"endpoint/{name}": value for name, value in usage.as_dict().items()}),
+    }
+
+
+def edit_metrics(
+    rollouts: Sequence[Rollout], groups: Sequence[RolloutGroup], kept: Sequence[EditOutcome]
+) -> dict[str, float]:
+    """Shares of a round's self-edits, how different those of a context are, and how long they are.
+
+    A success is an edit whose mean gain is above 0, among all edits, rejected ones too; it is left out where no query
+    tells. Diversity is that of `seal_lightning.results.diversity`, of usable edits. Lengths are means over edits, in
+    characters and in the policy's tokens.
+    """
+    outcomes = [outcome for group in groups for outcome in group.outcomes]
+    first = [one for one in rollouts if one.kind == "edit" and one.repeat == 0]
+    metrics: dict[str, float] = {}
+    if outcomes:
+        metrics["e_step/kept_frac"] = len(kept) / len(outcomes)
+    if outcomes and any(one.questions for one in rollouts):
+        won = [one for one in outcomes if one.reward is not None and one.gain > NEARLY]
+        metrics["e_step/success_frac"] = len(won) / len(outcomes)
+    if (found := diversity_of(groups)) is not None:
+        metrics["edits/diversity"] = found
+    if first:
+        metrics["edits/characters"] = fmean(len(one.text) for one in first)
+        metrics["edits/tokens"] = fmean(one.tokens.get("edit", 0) for one in first)
+    return metrics
+
+
+def _diverged(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """The share of edits that diverged, where some did."""
+    edits = {(one.context_id, one.edit_index) for one in rollouts if one.kind == "edit"}
+    diverged = diverged_edits(rollouts)
+    return {"e_step/diverged_frac": diverged / len(edits)} if diverged else {}
+
+
+def thought_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """How many texts thoughts were cut out of, and how many answers ended within one; empty where no model thinks."""
+    return {f"thoughts/{name}": float(count) for name, count in total_thoughts(rollouts).items()}
+
+
+def _without_reasons(counts: Mapping[str, int]) -> dict[str, int]:
+    """Own queries that were dropped as one figure."""
+    queries = sum(count for name, count in counts.items() if name.startswith(QUERIES))
+    rest = {name: count for name, count in counts.items() if not name.startswith(QUERIES)}
+    return {**rest, "queries": queries} if queries else rest
+
+
+def term_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Mean and spread of each of the reward's terms, where it has several."""
+    terms = terms_of([rollout for rollout in rollouts if rollout.kind == "edit"])
+    return {
+        name: value
+        for term, (mean, spread) in (terms.items() if len(terms) > 1 else ())
+        for name, value in ((f"reward_terms/{term}", mean), (f"reward_terms/{term}_std", spread))
+    }
