@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -21,12 +21,11 @@ from seal_lightning.files.rows import read_rows
 from seal_lightning.grading import Answer, Grader, Reward, Verdict, checked
 from seal_lightning.grading.agreement import RIGHT, kappa
 from seal_lightning.m_step.selection import best_of, group_rollouts
-from seal_lightning.records.journal import read_units
-from seal_lightning.records.lines import add_units
+from seal_lightning.records.lines import Edits, add_units, read_content
 from seal_lightning.records.official import OfficialRun, read_run
 from seal_lightning.results.averages import Bounds, interval
 from seal_lightning.text.thoughts import cut_thoughts
-from seal_lightning.types import EditOutcome, Rollout, Usage
+from seal_lightning.types import EditOutcome, Rollout, RolloutGroup, Usage
 
 JOURNAL = re.compile(r"(.*?)(\.rank-\d+)?\.(jsonl|ndjson)(\.gz)?")
 UNKNOWN = "a prompt that is in none of the files"
@@ -49,6 +48,7 @@ class Entry:
         files: What was read.
         teaches: Whether a fit learns from such rollouts: never from those of validation and test.
         run: The official run, where it is one.
+        kept: The edits that the filter has kept; None where that is not written down, as before a round's end.
     """
 
     source: str
@@ -57,6 +57,13 @@ class Entry:
     files: tuple[Path, ...]
     teaches: bool = True
     run: OfficialRun | None = None
+    kept: Edits | None = None
+
+    def outcomes(self) -> list[EditOutcome] | None:
+        """The edits that were kept, each with its repeats averaged; None where that is not written down."""
+        if self.kept is None:
+            return None
+        return chosen(group_rollouts(self.rollouts), self.kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,12 @@ class Comparison:
     differing: tuple[str, ...]
 
 
+def chosen(groups: Iterable[RolloutGroup], kept: Edits) -> list[EditOutcome]:
+    """The outcomes of the edits that were kept, in the order in which the filter gave them."""
+    outcomes = {(one.context_id, one.edit_index): one for group in groups for one in group.outcomes}
+    return [outcomes[edit] for edit in kept if edit in outcomes]
+
+
 def read_entries(source: str) -> list[Entry]:
     """Read a run folder, its journal folder, one journal in it (`RUN/journal/train-000`), a file of one, or a run file.
 
@@ -166,9 +179,12 @@ def _name(path: Path) -> str:
 
 def _journal_entries(source: str, name: str, files: Sequence[Path]) -> list[Entry]:
     units: dict[int, list[Rollout]] = {}
+    kept: dict[int, Edits] = {}
     for file in files:
         try:
-            add_units(units, file, read_units(file, read_bytes(file)))
+            content = read_content(file, read_bytes(file))
+            add_units(units, file, content.units)
+            kept = {**content.kept, **kept}  # the first rank's line counts
         except JournalError as error:
             raise DataError(str(error)) from error  # the user's file, not a run of ours
     rollouts = [rollout for unit in sorted(units) for rollout in units[unit]]
@@ -187,6 +203,7 @@ def _journal_entries(source: str, name: str, files: Sequence[Path]) -> list[Entr
             tuple(found),
             tuple(files),
             teaches=not name.startswith(("validation-", "test-")),
+            kept=kept.get(number),
         )
         for number, found in sorted(by_round.items())
     ]

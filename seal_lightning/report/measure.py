@@ -1,9 +1,7 @@
 """What a report says of a run, computed from its rollouts: figures by round, what was kept, lengths, costs, examples.
 
-Accuracies and their intervals are those of `seal fit` and `seal test` (evaluation.py), shares and rewards those of
-`seal replay` (figures.py). What a filter kept is not written down by a run, so it is chosen again here, with the
-filter that the configuration names: `ReSTEMFilter` and `RandomFilter` give the same every time. A filter of the user's
-own is not imported, and what it kept is not shown.
+Accuracies and their intervals are those of `seal fit` and `seal test` (accuracy.py), shares and rewards those of
+`seal replay` (edits.py).
 """
 
 from __future__ import annotations
@@ -13,9 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, quantiles
-from typing import Any, Literal
+from typing import Literal
 
-from seal_lightning.m_step.selection import ABOVE, best_of, group_rollouts, lot_of, without_merit
+from seal_lightning.m_step.selection import group_rollouts, without_merit
+from seal_lightning.records.entries import chosen
 from seal_lightning.report.read import Run
 from seal_lightning.report.settings import lookup
 from seal_lightning.results.accuracy import AccuracyRow, accuracy_table, rounds_table
@@ -30,7 +29,6 @@ from seal_lightning.types import EditOutcome, Rollout, RolloutGroup, Usage
 
 Change = Literal["won", "lost", "right", "wrong"]
 State = Literal["finished", "unfinished", "begun", "published"]
-FILTERS = {"ReSTEMFilter": best_of, "RandomFilter": lot_of}
 PAIRS = 3  # of a best and a worst edit
 RIGHT = 0.5  # a score from which an answer counts as right where it is marked as such
 DIRECTIVES = 8  # values shown of one directive
@@ -56,7 +54,7 @@ class RoundFigures:
         rewards: Of usable edits.
         interval: 95 % of the mean reward; the bootstrap draws contexts.
         groups: Its edits by context.
-        kept: The edits that the filter keeps; None where that is not known.
+        kept: The edits that the filter has kept; None where that is not written down.
         reasons: How many edits were rejected, by reason, most frequent first.
         tokens: Of an edit; None where they were not counted.
         lines: That are not blank, of an edit.
@@ -338,33 +336,12 @@ def _round(number: int, rollouts: Sequence[Rollout], run: Run) -> RoundFigures:
         rewards=rewards_of(groups),
         interval=interval(means),
         groups=groups,
-        kept=kept_of(groups, run.config, published=run.recorded),
+        kept=chosen(groups, run.kept[number]) if number in run.kept else None,
         reasons=dict(Counter(r.reason or "no reason given" for r in once if r.status == "rejected").most_common()),
         tokens=quartiles([rollout.tokens["edit"] for rollout in once if "edit" in rollout.tokens]),
         lines=quartiles([len(_lines(rollout.text)) for rollout in once]),
         asking=sum("?" in line for line in lines) / len(lines) if lines else 0.0,
     )
-
-
-def kept_of(
-    groups: Sequence[RolloutGroup], config: Mapping[str, Any], *, published: bool = False
-) -> list[EditOutcome] | None:
-    """The edits that the configuration's filter keeps; None where it is not one of ours.
-
-    Without a configuration: the best of each context, of a published file whatever it got, of a journal as `seal fit`
-    does unless told otherwise.
-    """
-    path = lookup(config, "filter.class_path") or "ReSTEMFilter"
-    module, _, name = str(path).rpartition(".")
-    if name not in FILTERS or not (module == "" or module.partition(".")[0] == "seal_lightning"):
-        return None
-    options = lookup(config, "filter.init_args")
-    if name == "ReSTEMFilter" and options is None:
-        options = {"above": None if published else ABOVE}  # else written down, but by earlier versions, which had none
-    try:
-        return [outcome for group in groups for outcome in FILTERS[name](group, **(options or {}))]
-    except TypeError:  # options of another version
-        return None
 
 
 def _lines(text: str) -> list[str]:

@@ -21,8 +21,10 @@ from seal_lightning.errors import DataError
 from seal_lightning.files.bounded import check_plain, parse_json, read_bytes
 from seal_lightning.files.bounded_yaml import load_yaml, place_of
 from seal_lightning.files.contained import contained
+from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.records.entries import Entry, NothingFinished, read_entries
 from seal_lightning.records.journal import unfinished_units
+from seal_lightning.records.lines import Edits
 from seal_lightning.report.adapted import Adapter, read_adapter
 from seal_lightning.results.result_file import ResultFile, read_results
 from seal_lightning.results.retention import FILE as RETENTION
@@ -54,6 +56,7 @@ class Run:
         name: In the report; the last part of what the user named, or all of it where several runs end in the same.
         source: As the user named it.
         rounds: The rollouts of every E-step, by the number of rounds before it; those of `seal adapt` are one, too.
+        kept: The edits that the filter has kept of each round; without the rounds that say nothing of it.
         validations: Those of every validation of a fit, by the number of rounds before it.
         others: Those of `seal test` and the like, by the journal's name.
         config: The whole configuration; empty where there is none.
@@ -73,6 +76,7 @@ class Run:
     name: str
     source: str
     rounds: Mapping[int, Sequence[Rollout]] = field(default_factory=dict)
+    kept: Mapping[int, Edits] = field(default_factory=dict)
     validations: Mapping[int, Sequence[Rollout]] = field(default_factory=dict)
     others: Mapping[str, Sequence[Rollout]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -113,13 +117,15 @@ def read(source: str) -> Run:
         if not (config or matrices or (place / "journal").is_dir()):
             raise
         entries = []
+    trained = _of_a_fit("train", entries)
     files = [file for entry in entries for file in entry.files]
     tables = [place / f"{command}.json" for command in TABLES]
     return Run(
         name=name,
         source=source,
-        rounds=_of_a_fit("train", entries),
-        validations=_of_a_fit("validation", entries),
+        rounds={number: entry.rollouts for number, entry in trained.items()},
+        kept={number: kept for number, entry in trained.items() if (kept := _kept(entry)) is not None},
+        validations={number: entry.rollouts for number, entry in _of_a_fit("validation", entries).items()},
         others={e.name: e.rollouts for e in entries if not e.teaches and not OF_A_FIT.fullmatch(e.name)},
         config=config or next((_header(entry) for entry in entries if entry.run), {}),
         settings=settings,
@@ -145,16 +151,24 @@ def _check_files(run: Path) -> None:
 # -- journals ----------------------------------------------------------------------------------------------------------
 
 
-def _of_a_fit(phase: str, entries: Sequence[Entry]) -> dict[int, Sequence[Rollout]]:
+def _of_a_fit(phase: str, entries: Sequence[Entry]) -> dict[int, Entry]:
     """By round; a published file is one E-step, and so is what `seal adapt` and `seal continual` sample."""
-    found: dict[int, Sequence[Rollout]] = {}
+    found: dict[int, Entry] = {}
     for entry in entries:
         match = OF_A_FIT.fullmatch(entry.name)
         if match and match[1] == phase:
-            found[int(match[2])] = entry.rollouts
+            found[int(match[2])] = entry
         elif not match and entry.teaches and phase == "train":
-            found[entry.rollouts[0].round] = entry.rollouts
+            found[entry.rollouts[0].round] = entry
     return dict(sorted(found.items()))
+
+
+def _kept(entry: Entry) -> Edits | None:
+    """As the journal says; of a published file, which says nothing, by its authors' rule."""
+    if not entry.run:
+        return entry.kept
+    best = (outcome for group in group_rollouts(entry.rollouts) for outcome in best_of(group))
+    return tuple((outcome.context_id, outcome.edit_index) for outcome in best)
 
 
 def _header(entry: Entry) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from seal_lightning.cli import main
 from seal_lightning.options.parser import save_settings
 from seal_lightning.processes.streams import Stream, standard_streams
 from seal_lightning.progress.screen import Screen, progress_bars
+from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.escaping import single_line, visible_json
 
 ROOT = Path(__file__).resolve().parents[2]
