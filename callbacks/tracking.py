@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 from lightning.pytorch import Trainer
 
-from seal_lightning.commands import report
 from seal_lightning.errors import ConfigError, SealError
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.records.journal import read_validations
+from seal_lightning.report.writing import write_report
 from seal_lightning.results.accuracy import accuracy_table, rounds_table
 from seal_lightning.results.rollout_tables import accuracies_table, answers_table, best_and_worst, edits_table
 from seal_lightning.results.table import Table
@@ -170,7 +170,7 @@ def _artifacts(run: Path) -> Iterator[tuple[str, list[Path], str, Mapping[str, A
         if (run / name).is_dir():
             yield name, [run / name], "model", _selection(run / name / "selection.json")
     try:
-        report.main([str(run)])
+        write_report([str(run)])
     except SealError as error:
         log.warning("no report for the trackers: %s", error)
     names = ("report.html", "report.md", "config.yaml")

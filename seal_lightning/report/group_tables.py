@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seal_lightning.report.charts import GroupsFigure, groups_figure
-from seal_lightning.report.groups import Contrast, Group, Level, contrast
+from seal_lightning.report.contrasts import Contrast, contrast
+from seal_lightning.report.groups import Group, Level
 from seal_lightning.results.averages import say_interval
 from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.plural import counted

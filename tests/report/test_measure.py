@@ -3,17 +3,13 @@
 import pytest
 
 from seal_lightning.records.journal import Journal
-from seal_lightning.report.charts import Dot, Tick, intervals, level, scale_over, strips_of, trend_of
-from seal_lightning.report.measure import (
-    DirectiveValue,
-    Quartiles,
-    changes_of,
-    measure,
-    quartiles,
-)
+from seal_lightning.report.charts import Dot, Tick, intervals, scale_over, strips_of, trend_of
+from seal_lightning.report.costs import DirectiveValue
+from seal_lightning.report.examples import changes_of
+from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
+from seal_lightning.report.rounds import Quartiles, quartiles
 from seal_lightning.report.settings import flat, plain
-from seal_lightning.results.retention import RetentionMatrix
 
 
 @pytest.fixture
@@ -201,9 +197,3 @@ def test_a_trend(runs, tmp_path):
     assert [tick.at for tick in trend.rounds] == ["16.67%", "50.00%", "83.33%"]
     assert [point.y for point in trend.series[1].points] == [190.0, 95.0, 0.0]
     assert [line.name for line in trend_of([run, run]).series] == [run.run.name] * 2
-
-
-def test_levels_of_a_heat_map():
-    matrix = RetentionMatrix("m", mean=((0.2, 0.4), (0.6, None)), std=(), sequences=1)
-    assert [level(value, matrix) for value in (0.2, 0.4, 0.6)] == [0, 5, 10]
-    assert level(0.3, RetentionMatrix("m", mean=((0.3,),), std=(), sequences=1)) == 0
