@@ -152,7 +152,7 @@ class Trackers(SEALCallback):
                 name = f"checkpoint-round-{module.rounds_done:03d}"
                 self._send(tracker, name, [path], "model", {"round": module.rounds_done})
 
-    def _send(self, tracker: Tracker, name: str, paths: Sequence[Path], kind: str, about: Mapping[str, Any]) -> None:
+    def _send(self, tracker: Tracker, name: str, paths: Sequence[Path], kind: str, about: Mapping[str, object]) -> None:
         if not is_lost(tracker.logger):
             with surviving(tracker.logger):
                 tracker.files(name, paths, kind=kind, about=about)
@@ -164,7 +164,7 @@ def _together(*tables: Table) -> Table:
     return Table("", ("", *tables[0].header), tuple(rows))
 
 
-def _artifacts(run: Path) -> Iterator[tuple[str, list[Path], str, Mapping[str, Any]]]:
+def _artifacts(run: Path) -> Iterator[tuple[str, list[Path], str, Mapping[str, object]]]:
     """Name, files, kind and facts of what is worth keeping of a fit; the report is written for it."""
     for name in ("policy", "policy-merged"):
         if (run / name).is_dir():
@@ -178,7 +178,7 @@ def _artifacts(run: Path) -> Iterator[tuple[str, list[Path], str, Mapping[str, A
         yield "report", paths, "report", {}
 
 
-def _selection(path: Path) -> Mapping[str, Any]:
+def _selection(path: Path) -> Mapping[str, object]:
     """Which round's policy it is, and by what; digests stay where they are checked."""
     if not path.is_file():
         return {}

@@ -205,7 +205,7 @@ class Rollout:
     what the reward is made of, before weights; `retention` is the change of accuracy on other contexts' queries, where
     it was asked for. `dropped` says why a race gave the edit up, where it did: nothing keeps such an edit, and its
     score is no measure. `title` and `passage_digest` (`seal_lightning.results.pairing`) say which context it was, where
-    it has them; journals of earlier versions have neither.
+    it has them.
 
     One rule for costs and counts: each stands once, at the first rollout that it was spent for, so that sums over
     rollouts are totals. `steps` are the adapter's optimizer steps. `tokens` counts `prompt`, `edit`, `trained` (over

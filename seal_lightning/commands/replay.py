@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from jsonargparse import Namespace
 from rich.progress import TextColumn, TimeElapsedColumn
 
 from seal_lightning.data.detect import read_contexts
@@ -121,7 +122,7 @@ def main(args: Sequence[str]) -> None:
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
-def _options(args: Sequence[str]) -> Any:
+def _options(args: Sequence[str]) -> Namespace:
     parser = Parser(
         "replay", description=DESCRIPTION, usage="seal replay FILE ... [--config FILE ...] [--KEY VALUE ...]"
     )
@@ -185,7 +186,7 @@ def _add_filter(parser: Parser) -> None:
     parser.set_defaults({"filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"}})
 
 
-def _scorers(options: Any) -> tuple[Grader | None, Reward | None]:
+def _scorers(options: Namespace) -> tuple[Grader | None, Reward | None]:
     grader = None if options.grader is None else resolve(options.grader)
     reward = None if options.reward is None else Reward(options.reward)
     return grader, reward or (Reward() if grader else None)
@@ -245,7 +246,7 @@ def _figures(entries: Sequence[Entry], kept: Kept) -> dict[str, Figures]:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _write_kept(options: Any, entries: Sequence[Entry], kept: Kept) -> Iterator[str]:
+def _write_kept(options: Namespace, entries: Sequence[Entry], kept: Kept) -> Iterator[str]:
     if not options.sft:
         return
     if unknown := [entry.name for entry in entries if entry.teaches and entry.name not in kept]:
@@ -258,7 +259,7 @@ def _write_kept(options: Any, entries: Sequence[Entry], kept: Kept) -> Iterator[
     yield f"{options.sft}: {len(rows)} kept edits"
 
 
-def _write_official(options: Any, entries: Sequence[Entry]) -> Iterator[str]:
+def _write_official(options: Namespace, entries: Sequence[Entry]) -> Iterator[str]:
     if not options.to_official:
         return
     entry = _only(entries)
@@ -286,7 +287,7 @@ def _only(entries: Sequence[Entry]) -> Entry:
     return found[0]
 
 
-def _sources(options: Any, entries: Sequence[Entry]) -> list[Path]:
+def _sources(options: Namespace, entries: Sequence[Entry]) -> list[Path]:
     """Everything that was read."""
     named = [Path(name).expanduser() for name in (options.compare, options.contexts) if name]
     return named + [path for entry in entries for path in entry.files]

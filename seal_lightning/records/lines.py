@@ -132,7 +132,7 @@ def kept_row(kept: Iterable[EditOutcome | Rollout], *, round: int) -> dict[str, 
 
 
 def _kept_edits(path: Path, number: int, row: Mapping[str, Any]) -> dict[int, Edits]:
-    edits, round = row[KEPT], row.get("round")
+    edits, round = row[KEPT], row.get("round", "")
     if not _is_whole(round) or not isinstance(edits, list) or not all(map(_is_edit, edits)):
         raise JournalError(
             f"journal {path}, line {number}: expected kept edits as pairs of a context's id and a number, got "

@@ -6,7 +6,6 @@ A difference in these is not forbidden (an experiment may be about it), but it n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from seal_lightning.report.measure import MeasuredRun
 from seal_lightning.report.settings import flat, plain
@@ -46,7 +45,7 @@ def _settings(runs: Sequence[MeasuredRun]) -> Iterator[str]:
             yield f"The {what} differ, so {meaning}: {_by_value(values)}."
 
 
-def _values(config: Mapping[str, Any], prefix: str) -> str:
+def _values(config: Mapping[str, object], prefix: str) -> str:
     """The settings below a key as one text; without a name for the first of them, which says most."""
     found = {
         key.removeprefix(prefix).lstrip("."): plain(value)

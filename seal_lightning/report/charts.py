@@ -13,6 +13,7 @@ from seal_lightning.report.groups import Level
 from seal_lightning.report.measure import MeasuredRun
 from seal_lightning.report.rounds import Quartiles, RoundFigures
 from seal_lightning.results.accuracy import AccuracyRow
+from seal_lightning.results.averages import Bounds
 from seal_lightning.types import RolloutGroup
 
 HEIGHT = 190  # of a chart over rounds, pixels
@@ -178,21 +179,22 @@ def trend_of(runs: Sequence[MeasuredRun]) -> Trend | None:
     numbers = sorted({found.number for run in runs for found in run.rounds})
     if len(numbers) < 2:
         return None
-    lines: list[tuple[str, str, list[tuple[int, float, float | None, float | None]]]] = []
+    lines: list[tuple[str, str, list[tuple[int, float, Bounds]]]] = []
     for place, run in enumerate(runs):
-        means = [(found.number, found.rewards.mean, *found.interval) for found in run.rounds]
+        means = [(found.number, found.rewards.mean, found.interval) for found in run.rounds]
         name = "mean" if len(runs) == 1 else run.run.name
         lines.append((name, SHAPES[place % len(SHAPES)], means))
     if len(runs) == 1:
         tops = [(found.number, found.rewards.best) for found in runs[0].rounds]
-        lines.append(("best of each context", "diamond", [(number, top, None, None) for number, top in tops]))
-    scale = scale_over(v for _, _, points in lines for _, *values in points for v in values if v is not None)
+        lines.append(("best of each context", "diamond", [(number, top, (None, None)) for number, top in tops]))
+    values = (value for _, _, points in lines for _, mean, bounds in points for value in (mean, *bounds))
+    scale = scale_over(value for value in values if value is not None)
     across = {number: percent((place + 0.5) / len(numbers)) for place, number in enumerate(numbers)}
     series = [
         Series(
             name,
             shape,
-            tuple(_point(across[at], *values, scale) for at, *values in points),
+            tuple(_point(across[at], mean, *bounds, scale) for at, mean, bounds in points),
         )
         for name, shape, points in lines
         if points

@@ -14,7 +14,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 from seal_lightning.report.read import Run
 from seal_lightning.report.settings import flat, plain
@@ -128,7 +128,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     return [group if names[group.name] == 1 else _group(group.runs, group.settings, by_runs=True) for group in groups]
 
 
-def seeds_of(run: Run) -> dict[str, Any]:
+def seeds_of(run: Run) -> dict[str, object]:
     """All seeds of a run's configuration, by their keys."""
     return {key: value for key, value in flat(run.config).items() if _is_seed(key)}
 
@@ -136,7 +136,7 @@ def seeds_of(run: Run) -> dict[str, Any]:
 # -- which runs belong together ----------------------------------------------------------------------------------------
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _settings(run: Run) -> dict[str, object]:
     return {key: value for key, value in flat(run.config).items() if not (_is_seed(key) or _is_place(key))}
 
 
@@ -149,7 +149,7 @@ def _is_place(key: str) -> bool:
     return any(key == place or key.startswith(f"{place}.") for place in PLACES)
 
 
-def _differing(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def _differing(settings: Sequence[Mapping[str, object]]) -> list[dict[str, str]]:
     """Of each group the settings in which groups differ, by their shortest names that no other setting has."""
     known = [values for values in settings if values]
     keys = dict.fromkeys(key for values in known for key in values)

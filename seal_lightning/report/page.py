@@ -10,12 +10,11 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.resources import files
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -81,7 +80,7 @@ def _title(runs: Sequence[MeasuredRun]) -> str:
 
 
 @cache
-def _environment(finalize: Any) -> Environment:
+def _environment(finalize: Callable[[object], str]) -> Environment:
     environment = Environment(
         loader=PackageLoader("seal_lightning.report"),
         autoescape=True,
@@ -119,12 +118,12 @@ def _environment(finalize: Any) -> Environment:
     return environment
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: object) -> str:
     """What an expression of the HTML template prints; autoescape does the rest."""
     return value if isinstance(value, Markup) else visible(str(value))
 
 
-def _flat(value: Any) -> Any:
+def _flat(value: object) -> str:
     """What an expression of the Markdown template prints."""
     return value if isinstance(value, Markup) else Markup(markdown_cell(visible(str(value)), CELL))
 

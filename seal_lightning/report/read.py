@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -79,8 +78,8 @@ class Run:
     kept: Mapping[int, Edits] = field(default_factory=dict)
     validations: Mapping[int, Sequence[Rollout]] = field(default_factory=dict)
     others: Mapping[str, Sequence[Rollout]] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] | None = None
+    config: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] | None = None
     metrics: Sequence[Mapping[str, float]] = ()
     results: ResultFile | None = None
     matrices: Sequence[RetentionMatrix] = ()
@@ -171,7 +170,7 @@ def _kept(entry: Entry) -> Edits | None:
     return tuple((outcome.context_id, outcome.edit_index) for outcome in best)
 
 
-def _header(entry: Entry) -> Mapping[str, Any]:
+def _header(entry: Entry) -> Mapping[str, object]:
     """The settings of a published file: what stands at its top and is no figure."""
     header = entry.run.header if entry.run else {}
     return {name: value for name, value in header.items() if isinstance(value, str | int | float)}
@@ -194,7 +193,7 @@ def _holds_matrices(path: Path) -> bool:
     return isinstance(content, dict) and bool({"matrices", "mean_over_sequences"} & content.keys())
 
 
-def _configuration(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+def _configuration(folder: Path) -> tuple[Mapping[str, object], Mapping[str, object] | None]:
     """The whole configuration, and what of it was changed; a fit's before another command's."""
     for path in (folder / "config.yaml", *sorted(folder.glob("config-*.yaml"))):
         if path.is_file():
@@ -202,7 +201,7 @@ def _configuration(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] |
     return {}, None
 
 
-def _yaml(path: Path) -> Mapping[str, Any] | None:
+def _yaml(path: Path) -> Mapping[str, object] | None:
     """A mapping without secrets; None where there is none.
 
     Raises:

@@ -46,8 +46,9 @@ def _planned(run: Run) -> int:
 def _streams(run: Run) -> int:
     """Streams that the configuration of `seal continual` asks for; 0 where it is not one."""
     orders, seeds, measures = (lookup(run.config, name) for name in ("orders", "seeds", "countermeasures"))
-    whole = isinstance(orders, int) and isinstance(seeds, int) and isinstance(measures, list)
-    return orders * seeds * (len(measures) + 1) if whole else 0
+    if not (isinstance(orders, int) and isinstance(seeds, int) and isinstance(measures, list)):
+        return 0
+    return orders * seeds * (len(measures) + 1)
 
 
 def progress_of(run: Run, state: State) -> str:

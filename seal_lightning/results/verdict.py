@@ -111,7 +111,7 @@ class Selection:
 # -- on disk -----------------------------------------------------------------------------------------------------------
 
 
-def to_dict(selection: Selection) -> dict[str, Any]:
+def to_dict(selection: Selection) -> dict[str, object]:
     """As JSON and checkpoints hold it, with the verdict for readers."""
     return {**asdict(selection), "verdict": selection.verdict}
 
@@ -147,7 +147,7 @@ def save(run: Path, selection: Selection) -> None:
     save_text(run / FILE, json.dumps(_finite(to_dict(selection)), indent=1) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """JSON has no nan: such a value is a text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)

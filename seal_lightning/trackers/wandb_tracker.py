@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import WandbLogger
@@ -63,7 +62,7 @@ class WandbTracker(Tracker):
         content = wandb.Table(columns=list(table.header), data=[list(row) for row in table.rows])
         self.logger.log_metrics({name: content, "round": round}, step=step)
 
-    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, Any]) -> None:
+    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, object]) -> None:
         import wandb
 
         run = self.logger.experiment
