@@ -75,8 +75,8 @@ class Chapter:
         notes: What was changed or limited.
         retained: Retention matrices in a table, where there are several.
         documents: What `seal adapt` asked about them, without an adapter and with it.
-        settings: That differ from the defaults.
-        config: All of them, as YAML.
+        settings: Settings that differ from the defaults.
+        config: All settings, as YAML.
     """
 
     id: str

@@ -23,15 +23,15 @@ class Contrast:
 
     Attributes:
         mean: Its accuracy minus the other's; None where the two cannot be compared.
-        low: End of the 95 % interval; None where there is none.
-        high: Its other end.
+        low: Lower end of the 95 % interval; None where there is none.
+        high: Its upper end.
         unit: What the interval is over.
-        count: How many pairs, or seeds of the smaller group where nothing is paired.
+        count: Number of pairs, or of the smaller group's seeds where nothing is paired.
         paired: Whether the same contexts (and, over seeds, the same seeds) were compared one by one.
-        contexts: In common, at the least where seeds have different ones.
+        contexts: Contexts in common; the fewest, where seeds have different ones.
         of: Contexts of the group that has more.
-        where: The places in the two, which differ where the two were to run for different numbers of rounds.
-        reason: Why there is no difference or no interval, in a few words.
+        where: Places in the two; they differ where the two were to run for different numbers of rounds.
+        reason: Why the difference or its interval is missing, in a few words.
     """
 
     mean: float | None

@@ -122,14 +122,14 @@ def say_unit(levels: Sequence[Level]) -> str:
 
 
 def short_contrast(found: Contrast) -> str:
-    """In a cell: points with the interval, or why there are none."""
+    """A difference for a cell: points with their interval, or why there are none."""
     if found.mean is None:
         return f"not compared: {found.reason}"
     return f"{_points(found.mean)}{_range(found)}{'' if found.paired else ', unpaired'}"
 
 
 def say_contrast(found: Contrast) -> str:
-    """In a sentence, without its stop: the difference, what was paired and what the interval is over."""
+    """A difference as a sentence without its full stop, with what was paired and what the interval is over."""
     if found.mean is None:
         return f"no difference is shown, since the runs have {found.reason}" if found.of else found.reason
     text = f"{_points(found.mean)} points{_range(found)}"

@@ -54,13 +54,13 @@ class Level:
     """Accuracy with own edits (or without an adapter) of a group at one place.
 
     Attributes:
-        round: Rounds before it; None where no round was: a test, or a published file.
-        where: In words.
-        mean: Over seeds, each a mean over contexts.
+        round: Number of rounds before it; None for a test or a published file.
+        where: The place in words.
+        mean: Mean over seeds, each a mean over contexts.
         low: Lower end of the 95 % interval; None where there are too few contexts for one.
         high: Its upper end.
         unit: What the interval is over.
-        count: How many of those there are.
+        count: Number of those.
     """
 
     round: int | None
@@ -74,15 +74,15 @@ class Level:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ only in what is no setting.
+    """Runs that have the same settings, but for what does not count as one.
 
     Attributes:
-        name: The settings by which it differs from other groups, or the names of its runs where it differs by none.
-        settings: Those settings and their values, all of them.
-        runs: In the order in which they were named.
-        base: Without an adapter; None where nothing was asked.
-        levels: With own edits, at the places that all of its runs have reached.
-        behind: Rounds that some of its runs, but not all, have been validated after.
+        name: The settings in which it differs from other groups, or the names of its runs where there are none.
+        settings: All of those settings, with their values.
+        runs: The runs, in the order in which they were named.
+        base: Accuracy without an adapter; None where nothing was asked.
+        levels: Accuracy with own edits, at the places that all of its runs have reached.
+        behind: Rounds after which some of its runs were validated, but not all.
     """
 
     name: str
@@ -150,7 +150,7 @@ def _is_place(key: str) -> bool:
 
 
 def _differing(settings: Sequence[Mapping[str, object]]) -> list[dict[str, str]]:
-    """Of each group the settings in which groups differ, by their shortest names that no other setting has."""
+    """The settings in which groups differ, for each group, by their shortest unique names."""
     known = [values for values in settings if values]
     keys = dict.fromkeys(key for values in known for key in values)
     differing = [key for key in keys if len({json.dumps(values.get(key), default=str) for values in known}) > 1]

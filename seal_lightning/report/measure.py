@@ -35,9 +35,9 @@ class MeasuredRun:
     """A run with everything that a report says of it.
 
     Attributes:
-        run: As it lies on disk.
-        state: Whether it has come to its end.
-        progress: Where it is, in words.
+        run: The run as it lies on disk.
+        state: Whether it has finished.
+        progress: How far it has come, in words.
         accuracy: The table over rounds; empty where nothing was validated.
         other_tables: The accuracy tables of tests, by the journal's name.
         rounds: The E-steps.
@@ -45,8 +45,8 @@ class MeasuredRun:
         typical: A held-out context before and after training.
         directives: What edits asked for, by directive.
         phases: Seconds of computing by phase.
-        tokens: Used, by purpose, in all.
-        losses: Of the M-steps by round: mean of the first and the last tenth of the batches, and their number.
+        tokens: Tokens used, by purpose.
+        losses: Losses of the M-steps by round: mean of the first and last tenth of the batches, and their number.
         usage: What endpoints were asked for, by purpose.
         titles: What contexts are called, by their ids.
         left_out: What was cut, skipped or dropped, as a line, by phase.

@@ -52,24 +52,24 @@ class Run:
     """A run as it lies on disk.
 
     Attributes:
-        name: In the report; the last part of what the user named, or all of it where several runs end in the same.
-        source: As the user named it.
-        rounds: The rollouts of every E-step, by the number of rounds before it; those of `seal adapt` are one, too.
-        kept: The edits that the filter has kept of each round; without the rounds that say nothing of it.
-        validations: Those of every validation of a fit, by the number of rounds before it.
-        others: Those of `seal test` and the like, by the journal's name.
+        name: Name in the report: the last part of what the user named, or all of it where several runs end alike.
+        source: What the user named.
+        rounds: Rollouts of every E-step, by the number of rounds before it; `seal adapt` counts as one.
+        kept: Edits that the filter kept in each round; rounds that do not say are missing.
+        validations: Rollouts of every validation of a fit, by the number of rounds before it.
+        others: Rollouts of `seal test` and the like, by the journal's name.
         config: The whole configuration; empty where there is none.
-        settings: What of it differs from the defaults; None where that was not written down.
+        settings: Settings that differ from the defaults; None where they were not written down.
         metrics: Rows that the CSV logger wrote, oldest first.
-        results: What a finished fit, test or validation saved; None where none is finished.
-        matrices: Of retention.
-        unfinished: Units that a crash left torn.
-        adapters: That `seal adapt` has finished.
-        concluded: Whether `seal adapt` has come to its end, where it writes a table.
-        exported: The round of the policy that a fit has exported last; 0 where it has none.
-        selection: What a fit could choose the best policy from; None where that was not written down.
-        written: When the last unit was, seconds since the epoch; None where there is none.
-        recorded: Whether it is a published file, which is nobody's run any more.
+        results: What a finished fit, test or validation saved; None where none has finished.
+        matrices: Retention matrices.
+        unfinished: Number of units that a crash left torn.
+        adapters: Adapters that `seal adapt` has finished.
+        concluded: Whether `seal adapt` has finished, when it writes its table.
+        exported: Round of the policy that a fit exported last; 0 where there is none.
+        selection: Policies that a fit chose the best from; None where they were not written down.
+        written: When the last unit was written, in seconds since the epoch; None where there is none.
+        recorded: Whether it is a published file rather than a run.
     """
 
     name: str
@@ -142,7 +142,7 @@ def read(source: str) -> Run:
 
 
 def _check_files(run: Path) -> None:
-    """Raises `DataError` where a file of the run is a link to one elsewhere, or none that ends."""
+    """Raises `DataError` where a file of the run is a link to one elsewhere, or one that never ends."""
     for path in (path for pattern in FILES for path in sorted(run.glob(pattern))):
         check_plain(contained(run, path.relative_to(run)))
 
@@ -151,7 +151,7 @@ def _check_files(run: Path) -> None:
 
 
 def _of_a_fit(phase: str, entries: Sequence[Entry]) -> dict[int, Entry]:
-    """By round; a published file is one E-step, and so is what `seal adapt` and `seal continual` sample."""
+    """The entries by round; a published file is one E-step, and so is what `seal adapt` samples."""
     found: dict[int, Entry] = {}
     for entry in entries:
         match = OF_A_FIT.fullmatch(entry.name)
@@ -163,7 +163,7 @@ def _of_a_fit(phase: str, entries: Sequence[Entry]) -> dict[int, Entry]:
 
 
 def _kept(entry: Entry) -> Edits | None:
-    """As the journal says; of a published file, which says nothing, by its authors' rule."""
+    """The kept edits that the journal names; for a published file, which names none, those by its authors' rule."""
     if not entry.run:
         return entry.kept
     best = (outcome for group in group_rollouts(entry.rollouts) for outcome in best_of(group))
@@ -171,7 +171,7 @@ def _kept(entry: Entry) -> Edits | None:
 
 
 def _header(entry: Entry) -> Mapping[str, object]:
-    """The settings of a published file: what stands at its top and is no figure."""
+    """The settings of a published file: what stands at its top, without the figures."""
     header = entry.run.header if entry.run else {}
     return {name: value for name, value in header.items() if isinstance(value, str | int | float)}
 
@@ -205,7 +205,7 @@ def _yaml(path: Path) -> Mapping[str, object] | None:
     """A mapping without secrets; None where there is none.
 
     Raises:
-        DataError: It is no YAML.
+        DataError: The file is not YAML.
     """
     if not path.is_file():
         return None

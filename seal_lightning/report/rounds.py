@@ -17,7 +17,7 @@ from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 @dataclass(frozen=True, slots=True)
 class Quartiles:
-    """Of whole numbers: a quarter is below `low`, a quarter above `high`."""
+    """Quartiles of whole numbers: a quarter lies below `low`, a quarter above `high`."""
 
     low: float
     middle: float
@@ -27,20 +27,20 @@ class Quartiles:
 
 @dataclass(frozen=True, slots=True)
 class RoundFigures:
-    """An E-step.
+    """An E-step in figures.
 
     Attributes:
-        number: Of the round, from 1.
-        figures: Of its edits.
-        rewards: Of usable edits.
-        interval: 95 % of the mean reward; the bootstrap draws contexts.
+        number: Number of the round, from 1.
+        figures: Figures of its edits.
+        rewards: Rewards of usable edits.
+        interval: 95 % interval of the mean reward, over contexts.
         groups: Its edits by context.
-        kept: The edits that the filter has kept; None where that is not written down.
-        reasons: How many edits were rejected, by reason, most frequent first.
-        tokens: Of an edit; None where they were not counted.
-        lines: That are not blank, of an edit.
+        kept: Edits that the filter kept; None where that is not written down.
+        reasons: Number of rejected edits by reason, most frequent first.
+        tokens: Tokens of an edit; None where they were not counted.
+        lines: Lines of an edit that are not blank.
         asking: Share of lines with a question mark.
-        contexts: Whose units are finished.
+        contexts: Number of contexts whose units are finished.
     """
 
     number: int

@@ -20,7 +20,7 @@ Queries = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedContext:
     """A context as its rollouts tell of it.
 
     Attributes:
@@ -32,7 +32,7 @@ class Asked:
     queries: Queries
 
 
-NOTHING = Asked("", ())
+NOTHING = AskedContext("", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Pairing:
 
 
 def digest_of(passage: str) -> str:
-    """Of a passage, without the white space around it; "" of none."""
+    """The digest of a passage without the white space around it; "" where it is empty."""
     if not passage.strip():
         return ""
     return hashlib.sha256(passage.strip().encode("utf-8", "surrogatepass")).hexdigest()[:LENGTH]
@@ -67,7 +67,7 @@ def digest_of(passage: str) -> str:
 def pair_contexts(mine: Sequence[Rollout], others: Sequence[Rollout]) -> Pairing:
     """Pair the contexts of two sets of rollouts; of equal ones within a set, the first with the first."""
     one, other = contexts_of(mine), contexts_of(others)
-    free: dict[Asked, list[str]] = {}
+    free: dict[AskedContext, list[str]] = {}
     for name, asked in other.items():
         free.setdefault(asked, []).append(name)
     passages = {asked.digest for asked in other.values()}
@@ -80,13 +80,13 @@ def pair_contexts(mine: Sequence[Rollout], others: Sequence[Rollout]) -> Pairing
     return Pairing(tuple(pairs), len(one), len(other), reworded)
 
 
-def contexts_of(rollouts: Iterable[Rollout]) -> dict[str, Asked]:
+def contexts_of(rollouts: Iterable[Rollout]) -> dict[str, AskedContext]:
     """What each context was, by its id."""
-    contexts: dict[str, Asked] = {}
+    contexts: dict[str, AskedContext] = {}
     for rollout in rollouts:
         if not contexts.get(rollout.context_id, NOTHING).queries:  # a rejected edit may have asked none
             queries = tuple(sorted(zip(rollout.questions, rollout.golds, strict=True)))
-            contexts[rollout.context_id] = Asked(rollout.passage_digest, queries)
+            contexts[rollout.context_id] = AskedContext(rollout.passage_digest, queries)
     return contexts
 
 

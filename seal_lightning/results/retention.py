@@ -34,8 +34,8 @@ class Stream:
     """Contexts learnt one after another.
 
     Attributes:
-        name: Tells streams apart, for example `order 0, seed 0`; the same in every matrix that may be compared.
-        contexts: Their ids in the order of learning, n.
+        name: Name that tells streams apart, such as `order 0, seed 0`; the same in all matrices to be compared.
+        contexts: Ids of the n contexts, in the order of learning.
         rows: Accuracies, n + 1 rows at most (fewer while it runs); row 0 the base on all n, row i on the first i (or on
             all n).
         unrelated: Accuracy on queries that no context of the stream is about, one a row; empty where none were asked.
@@ -52,15 +52,15 @@ class RetentionMatrix:
     """Streams averaged.
 
     Attributes:
-        name: What was tried, for example the countermeasure.
+        name: What was tried, such as a countermeasure.
         mean: (rows, n) accuracies; None where nothing was asked.
-        std: Their spread over streams.
+        std: Spread of each over streams.
         intervals: 95 % intervals of the mean over streams, by place; () where there are too few streams, or single
             ones are not known.
-        streams: What it was made of; () in an official file.
-        sequences: How many streams.
-        dataset: Where the contexts come from.
-        base_model: What learnt.
+        streams: Streams it was made of; () for an official file.
+        sequences: Number of streams.
+        dataset: Source of the contexts.
+        base_model: Model that learnt.
     """
 
     name: str
@@ -249,7 +249,7 @@ def read_matrices(path: Path) -> list[RetentionMatrix]:
     """Read what `write_matrices` wrote, or a file in the authors' form.
 
     Raises:
-        DataError: There is no such file, or it has another form.
+        DataError: The file is missing, or has another form.
     """
     try:
         content = parse_json(path.read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ class Tracker:
     """A logger that takes settings as Lightning hands them over, and neither tables nor files.
 
     Args:
-        logger: Of Lightning.
+        logger: Logger of Lightning that it wraps.
 
     Attributes:
         logger_class: The loggers that a class of trackers is for.
@@ -46,20 +46,20 @@ class Tracker:
         """Log a table; later ones of the same name are of later rounds.
 
         Args:
-            name: Its key.
-            table: What is in it.
-            round: Rounds before it.
-            step: Optimizer steps before it.
+            name: Key of the table.
+            table: Its content.
+            round: Number of rounds before it.
+            step: Number of optimizer steps before it.
         """
 
     def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, object]) -> None:
         """Log files and folders under one name.
 
         Args:
-            name: What it is called there.
-            paths: Where they lie.
-            kind: `model`, or what else it is.
-            about: What is known of it, plain values.
+            name: Name that they get.
+            paths: Files and folders.
+            kind: Kind of artifact, such as `model`.
+            about: Facts about it, as plain values.
         """
 
     @property

@@ -18,7 +18,7 @@ SHOWN = 5  # changed parameters that a line names
 
 
 class MLflowTracker(Tracker):
-    """Of Lightning's `MLFlowLogger`."""
+    """Tracker for Lightning's `MLFlowLogger`."""
 
     logger_class = MLFlowLogger
     takes_files = True

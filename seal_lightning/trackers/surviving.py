@@ -23,12 +23,12 @@ CALLS = ("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_chec
 
 
 def protect(logger: Logger) -> None:
-    """Until `unprotect`, no call of Lightning's raises what goes wrong in the logger."""
+    """Keep what goes wrong in the logger from Lightning, which calls it, until `unprotect`."""
     logger.__class__ = _protected(type(logger))
 
 
 def unprotect(logger: Logger) -> None:
-    """It is as it was before."""
+    """Make the logger what it was before `protect`."""
     logger.__class__ = type(logger).__bases__[0]
     vars(logger).pop("_lost", None)
 
@@ -43,7 +43,7 @@ def surviving(logger: Logger) -> Iterator[None]:
     """A block of work for a logger; where that fails, a line says so, and nothing more is asked of it.
 
     Raises:
-        SealError: One of ours: it is no fault of the tracker's.
+        SealError: An error of this package, which is not the tracker's fault.
         OSError: The disk is full or broken.
     """
     try:

@@ -17,7 +17,7 @@ LONGEST = 300  # characters of a cell, as in the tables of the run folder
 
 
 class TensorBoardTracker(Tracker):
-    """Of Lightning's `TensorBoardLogger`."""
+    """Tracker for Lightning's `TensorBoardLogger`."""
 
     logger_class = TensorBoardLogger
 

@@ -25,10 +25,10 @@ class TrackioLogger(Logger):
     """Logs to Trackio.
 
     Args:
-        project: Of which the run is one.
-        run_name: Of the run; one that is there is continued. By default Trackio invents one.
-        space_id: A Space of the hub that the run is sent to; by default it stays on this machine.
-        group: Of runs that belong together.
+        project: Project that the run belongs to.
+        run_name: Name of the run; an existing run is continued. By default, Trackio invents a name.
+        space_id: Space on the hub that the run is sent to; by default, it stays on this machine.
+        group: Group of runs that belong together.
 
     Raises:
         ModuleNotFoundError: Trackio is not installed.
@@ -92,7 +92,7 @@ class TrackioLogger(Logger):
 
 
 class TrackioTracker(Tracker):
-    """Of `TrackioLogger`."""
+    """Tracker for `TrackioLogger`."""
 
     logger_class = TrackioLogger
     takes_files = True

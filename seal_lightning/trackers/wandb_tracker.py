@@ -20,7 +20,7 @@ BY_ROUND = ("val/*", "test/*", "reward/*", "reward_terms/*", "e_step/*", "edits/
 
 
 class WandbTracker(Tracker):
-    """Of Lightning's `WandbLogger`.
+    """Tracker for Lightning's `WandbLogger`.
 
     Settings keep their dotted names, since a W&B sweep gives them so to the command line, and into the config.
     """
