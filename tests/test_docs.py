@@ -34,6 +34,7 @@ from seal_lightning.fit.model_class import chosen_class
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.models.loading import ModelSource, load_model
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
+from seal_lightning.results.table import Table
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of
 from seal_lightning.types import Rollout, TrainingSequence
 
@@ -164,7 +165,9 @@ def test_the_examples_do_what_they_say(examples):
     assert len(examples.Readings().query_prompts(france.queries[0], france)) == 2
     assert examples.Readings().read_answers(["Lima", "Paris", "Paris"], france.queries[0], france) == "Paris"
     rollout = Rollout(0, "France", 0, 0, 0, "", edit.text, "ok", asked=edit.asked)
-    assert examples.Readings().tables({0: [], 1: [rollout, replace(rollout, asked={})]}) == "readings: {3: 1}"
+    assert examples.Readings().tables({0: [], 1: [rollout, replace(rollout, asked={})]}) == [
+        Table("readings", ("epochs", "edits"), ((3, 1),))
+    ]
 
 
 def test_the_task_of_ones_own_for_arc(examples):
