@@ -74,7 +74,8 @@ def test_runs_that_were_not_measured_alike_say_so(fitted, runs):
 
 
 def test_other_held_out_contexts_are_said(fitted, runs, tmp_path):
-    journals = {"validation-000": [[runs.scored(0.5, context_id="fen"), runs.scored(0.5, context_id="x", passage_digest="x")]]}
+    unit = [runs.scored(0.5, context_id="fen"), runs.scored(0.5, context_id="x", passage_digest="x")]
+    journals = {"validation-000": [unit]}
     other = runs.write(tmp_path / "other", journals, table=True)
     found = differences_of([measure(read(str(run))) for run in (fitted("one"), other)])
     assert found == ["The held-out contexts of other are not those of one: 1 are in both, of 2 and 2."]

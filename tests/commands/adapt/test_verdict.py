@@ -51,7 +51,8 @@ def test_accuracy_that_is_not_above_before_is_nothing_learnt():
     assert verdict.line() == (
         "learnt nothing: accuracy 0.167 before, 0.167 after; +0.0 points (+0.0 to +0.0), paired over 12 queries of 3 "
         "documents; why: the loss on the training text fell (2.000 to 0.500), but the queries ask for something else, "
-        "or for more of it; try: other or more self-edits (model.task, model.e_step.edits), more model.inner_loop.epochs"
+        "or for more of it; try: other or more self-edits (model.task, model.e_step.edits), more "
+        "model.inner_loop.epochs"
     )
 
 
