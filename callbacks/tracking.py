@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 from lightning.pytorch import Trainer
 
-from seal_lightning.commands import report
 from seal_lightning.errors import ConfigError, SealError
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.records.journal import read_validations
+from seal_lightning.report.writing import write_report
 from seal_lightning.results.accuracy import accuracy_table, rounds_table
 from seal_lightning.results.rollout_tables import accuracies_table, answers_table, best_and_worst, edits_table
 from seal_lightning.results.table import Table
@@ -152,7 +152,7 @@ class Trackers(SEALCallback):
                 name = f"checkpoint-round-{module.rounds_done:03d}"
                 self._send(tracker, name, [path], "model", {"round": module.rounds_done})
 
-    def _send(self, tracker: Tracker, name: str, paths: Sequence[Path], kind: str, about: Mapping[str, Any]) -> None:
+    def _send(self, tracker: Tracker, name: str, paths: Sequence[Path], kind: str, about: Mapping[str, object]) -> None:
         if not is_lost(tracker.logger):
             with surviving(tracker.logger):
                 tracker.files(name, paths, kind=kind, about=about)
@@ -164,13 +164,13 @@ def _together(*tables: Table) -> Table:
     return Table("", ("", *tables[0].header), tuple(rows))
 
 
-def _artifacts(run: Path) -> Iterator[tuple[str, list[Path], str, Mapping[str, Any]]]:
+def _artifacts(run: Path) -> Iterator[tuple[str, list[Path], str, Mapping[str, object]]]:
     """Name, files, kind and facts of what is worth keeping of a fit; the report is written for it."""
     for name in ("policy", "policy-merged"):
         if (run / name).is_dir():
             yield name, [run / name], "model", _selection(run / name / "selection.json")
     try:
-        report.main([str(run)])
+        write_report([str(run)])
     except SealError as error:
         log.warning("no report for the trackers: %s", error)
     names = ("report.html", "report.md", "config.yaml")
@@ -178,7 +178,7 @@ def _artifacts(run: Path) -> Iterator[tuple[str, list[Path], str, Mapping[str, A
         yield "report", paths, "report", {}
 
 
-def _selection(path: Path) -> Mapping[str, Any]:
+def _selection(path: Path) -> Mapping[str, object]:
     """Which round's policy it is, and by what; digests stay where they are checked."""
     if not path.is_file():
         return {}

@@ -168,7 +168,7 @@ def test_the_examples_do_what_they_say(examples):
     assert examples.Readings().read_answers(["Lima", "Paris", "Paris"], france.queries[0], france) == "Paris"
     rollout = Rollout(0, "France", 0, 0, 0, "", edit.text, "ok", asked=edit.asked)
     (table,) = examples.Readings().tables({0: [], 1: [rollout, replace(rollout, asked={})]})
-    assert table == Table("Readings", ("times", "edits"), (("3", "1"),))
+    assert table == Table("readings", ("epochs", "edits"), ((3, 1),))
 
 
 def test_the_task_of_ones_own_for_arc(examples):

@@ -7,16 +7,17 @@ policies and must not meet in one group. Grading, rewarding and racing anew: `an
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from seal_lightning.errors import DataError, JournalError
 from seal_lightning.files.bounded import read_bytes
 from seal_lightning.files.contained import contained
-from seal_lightning.records.lines import add_units, read_content
+from seal_lightning.m_step.selection import group_rollouts
+from seal_lightning.records.lines import Edits, add_units, read_content
 from seal_lightning.records.official import OfficialRun, read_run
-from seal_lightning.types import Rollout
+from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 JOURNAL = re.compile(r"(.*?)(\.rank-\d+)?\.(jsonl|ndjson)(\.gz)?")
 
@@ -36,6 +37,7 @@ class Entry:
         files: The files that were read.
         teaches: Whether a fit learns from such rollouts: never from those of validation and test.
         run: The official run, where it is one.
+        kept: The edits that the filter has kept; None where that is not written down, as before a round's end.
     """
 
     source: str
@@ -44,6 +46,19 @@ class Entry:
     files: tuple[Path, ...]
     teaches: bool = True
     run: OfficialRun | None = None
+    kept: Edits | None = None
+
+    def outcomes(self) -> list[EditOutcome] | None:
+        """The edits that were kept, each with its repeats averaged; None where that is not written down."""
+        if self.kept is None:
+            return None
+        return chosen(group_rollouts(self.rollouts), self.kept)
+
+
+def chosen(groups: Iterable[RolloutGroup], kept: Edits) -> list[EditOutcome]:
+    """The outcomes of the edits that were kept, in the order in which the filter gave them."""
+    outcomes = {(each.context_id, each.edit_index): each for group in groups for each in group.outcomes}
+    return [outcomes[edit] for edit in kept if edit in outcomes]
 
 
 def read_entries(source: str) -> list[Entry]:
@@ -92,9 +107,12 @@ def _name(path: Path) -> str:
 
 def _journal_entries(source: str, name: str, files: Sequence[Path]) -> list[Entry]:
     units: dict[int, list[Rollout]] = {}
+    kept: dict[int, Edits] = {}
     for file in files:
         try:
-            add_units(units, file, read_content(file, read_bytes(file)).units)
+            content = read_content(file, read_bytes(file))
+            add_units(units, file, content.units)
+            kept = {**content.kept, **kept}  # the first rank's line counts
         except JournalError as error:
             raise DataError(str(error)) from error  # the user's file, not a run of ours
     by_round: dict[int, list[Rollout]] = {}
@@ -113,6 +131,7 @@ def _journal_entries(source: str, name: str, files: Sequence[Path]) -> list[Entr
             tuple(rollouts),
             tuple(files),
             teaches=not name.startswith(("validation-", "test-")),
+            kept=kept.get(number),
         )
         for number, rollouts in sorted(by_round.items())
     ]

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from seal_lightning.report.groups import Level
-from seal_lightning.report.measure import Measured, Quartiles, RoundFigures
+from seal_lightning.report.measure import MeasuredRun
+from seal_lightning.report.rounds import Quartiles, RoundFigures
 from seal_lightning.results.accuracy import AccuracyRow
-from seal_lightning.results.retention import RetentionMatrix
+from seal_lightning.results.averages import Bounds
 from seal_lightning.types import RolloutGroup
 
 HEIGHT = 190  # of a chart over rounds, pixels
 CONTEXTS = 30  # rows of a chart of contexts
-LEVELS = 10  # of a heat map's colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def _whisker(low: float | None, mean: float, high: float | None, scale: Scale) -
     return scale.at(mean if low is None else low), scale.at(mean), scale.at(mean if high is None else high)
 
 
-def trend_of(runs: Sequence[Measured]) -> Trend | None:
+def trend_of(runs: Sequence[MeasuredRun]) -> Trend | None:
     """Rewards over rounds: mean and best of one run, the means of several; None before there are two rounds.
 
     Whiskers are the 95 % interval of the mean.
@@ -179,22 +179,22 @@ def trend_of(runs: Sequence[Measured]) -> Trend | None:
     numbers = sorted({found.number for run in runs for found in run.rounds})
     if len(numbers) < 2:
         return None
-    shapes = ("circle", "diamond", "square", "triangle")
-    lines: list[tuple[str, str, list[tuple[int, float, float | None, float | None]]]] = []
+    lines: list[tuple[str, str, list[tuple[int, float, Bounds]]]] = []
     for place, run in enumerate(runs):
-        means = [(found.number, found.rewards.mean, *found.interval) for found in run.rounds]
+        means = [(found.number, found.rewards.mean, found.interval) for found in run.rounds]
         name = "mean" if len(runs) == 1 else run.run.name
-        lines.append((name, shapes[place % len(shapes)], means))
+        lines.append((name, SHAPES[place % len(SHAPES)], means))
     if len(runs) == 1:
         tops = [(found.number, found.rewards.best) for found in runs[0].rounds]
-        lines.append(("best of each context", "diamond", [(number, top, None, None) for number, top in tops]))
-    scale = scale_over(v for _, _, points in lines for _, *values in points for v in values if v is not None)
+        lines.append(("best of each context", "diamond", [(number, top, (None, None)) for number, top in tops]))
+    values = (value for _, _, points in lines for _, mean, bounds in points for value in (mean, *bounds))
+    scale = scale_over(value for value in values if value is not None)
     across = {number: percent((place + 0.5) / len(numbers)) for place, number in enumerate(numbers)}
     series = [
         Series(
             name,
             shape,
-            tuple(_point(across[at], *values, scale) for at, *values in points),
+            tuple(_point(across[at], mean, *bounds, scale) for at, mean, bounds in points),
         )
         for name, shape, points in lines
         if points
@@ -251,13 +251,6 @@ def _dots(rewards: Sequence[tuple[float, bool]], scale: Scale) -> tuple[Dot, ...
 def box_of(found: Quartiles, scale: Scale) -> Box:
     left, right = scale.share(found.low), scale.share(found.high)
     return Box(percent(left), percent(max(right - left, 0.004)), scale.at(found.middle))
-
-
-def level(value: float, matrix: RetentionMatrix) -> int:
-    """Of an accuracy in a matrix's heat map: 0 is its least, `LEVELS` its greatest."""
-    cells = [cell for row in matrix.mean for cell in row if cell is not None]
-    low, high = min(cells), max(cells)
-    return round(LEVELS * min(1.0, max(0.0, (value - low) / (high - low)))) if high > low else 0
 
 
 # -- groups of runs ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seal_lightning.report.charts import GroupsFigure, groups_figure
-from seal_lightning.report.groups import Contrast, Group, Level, contrast
+from seal_lightning.report.contrasts import Contrast, contrast
+from seal_lightning.report.groups import Group, Level
 from seal_lightning.results.averages import say_interval
 from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.plural import counted
@@ -121,14 +122,14 @@ def say_unit(levels: Sequence[Level]) -> str:
 
 
 def short_contrast(found: Contrast) -> str:
-    """In a cell: points with the interval, or why there are none."""
+    """A difference for a cell: points with their interval, or why there are none."""
     if found.mean is None:
         return f"not compared: {found.reason}"
     return f"{_points(found.mean)}{_range(found)}{'' if found.paired else ', unpaired'}"
 
 
 def say_contrast(found: Contrast) -> str:
-    """In a sentence, without its stop: the difference, what was paired and what the interval is over."""
+    """A difference as a sentence without its full stop, with what was paired and what the interval is over."""
     if found.mean is None:
         return f"no difference is shown, since the runs have {found.reason}" if found.of else found.reason
     text = f"{_points(found.mean)} points{_range(found)}"

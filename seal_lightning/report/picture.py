@@ -1,7 +1,7 @@
 """One picture of a fit: a self-edit that changes over the rounds, above the accuracy on all held-out contexts.
 
 An SVG with sizes of its own and a white ground, so that it can stand in a README, light or dark. Texts come from a
-model and are escaped; every number in it is one of the run's tables (evaluation.py).
+model and are escaped; every number in it stands in the run's tables (`results/accuracy.py`).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ NAME = "picture.svg"
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class EditCard:
     """A self-edit of the context that is shown.
 
     Attributes:
-        left: Its left edge.
-        title: When it was written.
-        lines: Of the edit; the rest is counted in `more`.
-        more: Lines left out.
-        right: For each query, whether the adapter that was trained on it answered rightly.
+        left: The card's left edge.
+        title: When the edit was written.
+        lines: The edit's first lines.
+        more: Number of lines left out.
+        right: For each query, whether the adapter trained on the edit answered correctly.
     """
 
     left: int
@@ -62,7 +62,7 @@ def save_picture(run: Path, control: Path | None = None) -> Path | None:
 
     Args:
         run: The run folder.
-        control: Of a run to compare with, in grey.
+        control: Run folder to compare with, drawn in grey.
     """
     validations = read_validations(run)
     if len(validations) < 2:
@@ -75,8 +75,8 @@ def draw(validations: Mapping[int, Sequence[Rollout]], control: Mapping[int, Seq
     """The SVG.
 
     Args:
-        validations: Of a fit, by the number of rounds before; two or more.
-        control: Of another; may be empty.
+        validations: Two or more validations of a fit, by the number of rounds before each.
+        control: Validations of another fit; may be empty.
     """
     shown = _shown(sorted(validations))
     before, _ = typical_pair(validations[shown[0]], validations[shown[-1]])
@@ -120,11 +120,11 @@ def _lefts(cards: int) -> list[int]:
     return [GAP + place * (WIDTH - 2 * GAP - CARD) // (cards - 1) for place in range(cards)]
 
 
-def _card(left: int, number: int, rollouts: Sequence[Rollout], before: Rollout) -> Card:
+def _card(left: int, number: int, rollouts: Sequence[Rollout], before: Rollout) -> EditCard:
     edit = edits_by_context(rollouts)[before.context_id][0]
     lines = [part for line in visible(edit.text).splitlines() for part in wrap(line, LETTERS, subsequent_indent="  ")]
     kept = lines if len(lines) <= LINES else lines[: LINES - 1]
-    return Card(
+    return EditCard(
         left=left,
         title=_title(number),
         lines=kept,

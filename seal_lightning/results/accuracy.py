@@ -41,7 +41,7 @@ class AccuracyRow:
 
 
 def means_of(rollouts: Sequence[Rollout], name: str) -> dict[str, float]:
-    """By context, the values that a row of the table (a name of `KIND_OF`) is the mean of."""
+    """The values by context whose mean is a row of the table (a name of `KIND_OF`)."""
     wanted = [rollout for rollout in rollouts if rollout.kind == KIND_OF[name]]
     return context_means(wanted, baseline if name == "base" else score)
 

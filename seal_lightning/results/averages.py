@@ -37,7 +37,7 @@ def by_edit(rollouts: Iterable[Rollout]) -> list[Edit]:
 
 
 def edit_means(rollouts: Iterable[Rollout], value: Value) -> dict[str, list[float]]:
-    """By context, the mean of each edit's repeats; without edits and contexts that have no such value."""
+    """The means of each edit's repeats, by context; edits and contexts without such a value are missing."""
     means: dict[str, list[float]] = {}
     for repeats in by_edit(rollout for rollout in rollouts if not rollout.dropped):
         if values := [number for rollout in repeats if (number := value(rollout)) is not None]:
@@ -46,7 +46,7 @@ def edit_means(rollouts: Iterable[Rollout], value: Value) -> dict[str, list[floa
 
 
 def context_means(rollouts: Iterable[Rollout], value: Value) -> dict[str, float]:
-    """By context, the mean of its edits, each the mean of its repeats."""
+    """The mean of each context's edits, each the mean of its repeats."""
     return {context: fmean(values) for context, values in edit_means(rollouts, value).items()}
 
 

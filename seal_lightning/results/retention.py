@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Any, TypeVar
 
 from seal_lightning.errors import DataError, reason_of
 from seal_lightning.files.bounded import parse_json
@@ -24,6 +24,7 @@ from seal_lightning.results.averages import FEWEST, Bounds, interval, say_interv
 from seal_lightning.results.table import Table
 
 DIGITS = 4
+T = TypeVar("T")
 FILE = "retention.json"
 Cells = tuple[tuple[float | None, ...], ...]
 
@@ -33,8 +34,8 @@ class Stream:
     """Contexts learnt one after another.
 
     Attributes:
-        name: Tells streams apart, for example `order 0, seed 0`; the same in every matrix that may be compared.
-        contexts: Their ids in the order of learning, n.
+        name: Name that tells streams apart, such as `order 0, seed 0`; the same in all matrices to be compared.
+        contexts: Ids of the n contexts, in the order of learning.
         rows: Accuracies, n + 1 rows at most (fewer while it runs); row 0 the base on all n, row i on the first i (or on
             all n).
         unrelated: Accuracy on queries that no context of the stream is about, one a row; empty where none were asked.
@@ -51,15 +52,15 @@ class RetentionMatrix:
     """Streams averaged.
 
     Attributes:
-        name: What was tried, for example the countermeasure.
+        name: What was tried, such as a countermeasure.
         mean: (rows, n) accuracies; None where nothing was asked.
-        std: Their spread over streams.
+        std: Spread of each over streams.
         intervals: 95 % intervals of the mean over streams, by place; () where there are too few streams, or single
             ones are not known.
-        streams: What it was made of; () in an official file.
-        sequences: How many streams.
-        dataset: Where the contexts come from.
-        base_model: What learnt.
+        streams: Streams it was made of; () for an official file.
+        sequences: Number of streams.
+        dataset: Source of the contexts.
+        base_model: Model that learnt.
     """
 
     name: str
@@ -215,7 +216,7 @@ def _cell(value: float | None, bounds: Bounds = (None, None)) -> str:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def to_official(matrix: RetentionMatrix) -> dict[str, Any]:
+def to_official(matrix: RetentionMatrix) -> dict[str, object]:
     """The content of the authors' `continual_overall_results.json`."""
     return {
         "mean_over_sequences": _filled(matrix.mean),
@@ -248,7 +249,7 @@ def read_matrices(path: Path) -> list[RetentionMatrix]:
     """Read what `write_matrices` wrote, or a file in the authors' form.
 
     Raises:
-        DataError: There is no such file, or it has another form.
+        DataError: The file is missing, or has another form.
     """
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
@@ -263,22 +264,24 @@ def read_matrices(path: Path) -> list[RetentionMatrix]:
         raise DataError(f"{path}: expected {expected}, got {_reason(error)}: write the file again") from error
 
 
-def _matrix(found: Mapping[str, Any]) -> RetentionMatrix:
-    streams = [_stream(one) for one in _some("streams", found["streams"])]
-    return average(str(found["name"]), streams, dataset=str(found["dataset"]), base_model=str(found["base_model"]))
+def _matrix(content: Mapping[str, Any]) -> RetentionMatrix:
+    streams = [_stream(one) for one in _some("streams", content["streams"])]
+    return average(
+        str(content["name"]), streams, dataset=str(content["dataset"]), base_model=str(content["base_model"])
+    )
 
 
-def _stream(found: Mapping[str, Any]) -> Stream:
-    contexts = tuple(map(str, _some("contexts", found["contexts"])))
-    rows = tuple(_accuracies(row) for row in _some("rows", found["rows"]))
-    unrelated = _accuracies(found["unrelated"])
+def _stream(content: Mapping[str, Any]) -> Stream:
+    contexts = tuple(map(str, _some("contexts", content["contexts"])))
+    rows = tuple(_accuracies(row) for row in _some("rows", content["rows"]))
+    unrelated = _accuracies(content["unrelated"])
     for number, row in enumerate(rows):
         wanted = sorted({min(number or len(contexts), len(contexts)), len(contexts)})
         if len(row) not in wanted:
             raise ValueError(f"{len(row)} numbers in row {number}, not {' or '.join(map(str, wanted))}")
     if unrelated and len(unrelated) != len(rows):
         raise ValueError(f"{len(unrelated)} numbers in unrelated for {len(rows)} rows")
-    return Stream(str(found["name"]), contexts, rows, unrelated)
+    return Stream(str(content["name"]), contexts, rows, unrelated)
 
 
 def _official(content: Mapping[str, Any], path: Path) -> RetentionMatrix:
@@ -293,14 +296,14 @@ def _official(content: Mapping[str, Any], path: Path) -> RetentionMatrix:
     )
 
 
-def _some(name: str, found: Sequence[Any]) -> Sequence[Any]:
-    if not found:
+def _some(name: str, values: Sequence[T]) -> Sequence[T]:
+    if not values:
         raise ValueError(f"no {name}")
-    return found
+    return values
 
 
-def _accuracies(found: Sequence[Any]) -> tuple[float, ...]:
-    numbers = tuple(map(float, found))
+def _accuracies(values: Sequence[float]) -> tuple[float, ...]:
+    numbers = tuple(map(float, values))
     if wrong := [number for number in numbers if not 0 <= number <= 1]:
         raise ValueError(f"{wrong[0]} as an accuracy, which is 0 to 1")
     return numbers

@@ -34,10 +34,10 @@ class Candidate:
 
     Attributes:
         round: How many rounds it has learnt from; 0 is the untrained policy.
-        value: Of the monitored metric; None where that was not measured.
-        learnt: How many edits its last round has learnt from; where there are none, it is the policy before.
-        difference: To the untrained policy, in the metric, over the same contexts; None where it is no mean over
-            contexts, or one of both was not measured.
+        value: Value of the monitored metric; None where it was not measured.
+        learnt: Number of edits that its last round has learnt from; 0 where it is the policy before.
+        difference: Difference to the untrained policy in the metric, over the same contexts; None where the metric is
+            not a mean over contexts, or one of the two was not measured.
     """
 
     round: int
@@ -51,11 +51,11 @@ class Selection:
     """What a fit has to choose from so far, and what it has chosen.
 
     Attributes:
-        monitor: The metric.
-        mode: Whether it is better when larger or smaller.
+        monitor: Name of the metric.
+        mode: Whether larger or smaller is better.
         best: The round of the best policy, 0 where that is the untrained one; None where there is none.
-        candidates: In the order of their rounds.
-        left_out: Why the untrained policy is none of them; empty where it is one.
+        candidates: Policies in the order of their rounds.
+        left_out: Why the untrained policy is not among them; empty where it is.
     """
 
     monitor: str
@@ -111,13 +111,13 @@ class Selection:
 # -- on disk -----------------------------------------------------------------------------------------------------------
 
 
-def to_dict(selection: Selection) -> dict[str, Any]:
-    """As JSON and checkpoints hold it, with the verdict for readers."""
+def to_dict(selection: Selection) -> dict[str, object]:
+    """The selection as JSON and checkpoints hold it, with its verdict for readers."""
     return {**asdict(selection), "verdict": selection.verdict}
 
 
 def from_dict(content: Any) -> Selection:
-    """The selection in a JSON value. Raises `ValueError` where it is none."""
+    """The selection in a JSON value. Raises `ValueError` where there is none in it."""
     try:
         candidates = tuple(
             Candidate(
@@ -147,7 +147,7 @@ def save(run: Path, selection: Selection) -> None:
     save_text(run / FILE, json.dumps(_finite(to_dict(selection)), indent=1) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """JSON has no nan: such a value is a text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
@@ -177,7 +177,7 @@ def why_no_policy(folder: Path) -> str:
 
 
 def said(selection: Selection) -> tuple[str, str]:
-    """What became of a fit as a sentence without its full stop, and where it needs any, advice."""
+    """What became of a fit, as a sentence without its full stop, and advice where it needs any."""
     best, monitor = selection.chosen, selection.monitor
     match selection.verdict:
         case "nothing":

@@ -16,7 +16,7 @@ class Tracker:
     """A logger that takes settings as Lightning hands them over, and neither tables nor files.
 
     Args:
-        logger: Of Lightning.
+        logger: Logger of Lightning that it wraps.
 
     Attributes:
         logger_class: The loggers that a class of trackers is for.
@@ -33,7 +33,7 @@ class Tracker:
         """Start the logger: it may make files, or a run on its server. On every rank."""
         getattr(self.logger, "experiment", None)
 
-    def settings(self, settings: Mapping[str, Any], *, metrics: Sequence[str]) -> None:
+    def settings(self, settings: Mapping[str, object], *, metrics: Sequence[str]) -> None:
         """Log hyper-parameters.
 
         Args:
@@ -46,20 +46,20 @@ class Tracker:
         """Log a table; later ones of the same name are of later rounds.
 
         Args:
-            name: Its key.
-            table: What is in it.
-            round: Rounds before it.
-            step: Optimizer steps before it.
+            name: Key of the table.
+            table: Its content.
+            round: Number of rounds before it.
+            step: Number of optimizer steps before it.
         """
 
-    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, Any]) -> None:
+    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, object]) -> None:
         """Log files and folders under one name.
 
         Args:
-            name: What it is called there.
-            paths: Where they lie.
-            kind: `model`, or what else it is.
-            about: What is known of it, plain values.
+            name: Name that they get.
+            paths: Files and folders.
+            kind: Kind of artifact, such as `model`.
+            about: Facts about it, as plain values.
         """
 
     @property
@@ -68,7 +68,7 @@ class Tracker:
         return getattr(self.logger, "_log_model", False)  # no logger tells it in public
 
 
-def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+def flat(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings by the names that they have on the command line; lists of plain values become one text.
 
     >>> flat({"model": {"sampler": {"class_path": "a.B", "init_args": {"top_p": 0.9}}, "terms": ["q", "k"]}})
@@ -77,7 +77,7 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(_flat(settings, ""))
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _flat(value: object, name: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             if key != "init_args":

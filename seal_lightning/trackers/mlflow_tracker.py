@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.loggers import MLFlowLogger
 
@@ -19,12 +18,12 @@ SHOWN = 5  # changed parameters that a line names
 
 
 class MLflowTracker(Tracker):
-    """Of Lightning's `MLFlowLogger`."""
+    """Tracker for Lightning's `MLFlowLogger`."""
 
     logger_class = MLFlowLogger
     takes_files = True
 
-    def settings(self, settings: Mapping[str, Any], *, metrics: Sequence[str]) -> None:
+    def settings(self, settings: Mapping[str, object], *, metrics: Sequence[str]) -> None:
         """New ones as parameters, those that a resumed run has changed as tags `changed.NAME`."""
         from mlflow.entities import Param, RunTag
         from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
@@ -54,7 +53,7 @@ class MLflowTracker(Tracker):
         columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.header)
         client.log_table(run, {key: list(cells) for key, cells in zip(table.header, columns, strict=True)}, place)
 
-    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, Any]) -> None:
+    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, object]) -> None:
         client, run = self.logger.experiment, self.logger.run_id
         for path in paths:
             if path.is_dir():
@@ -68,7 +67,7 @@ def _key(name: str) -> str:
     return re.sub(r"[^\w.\- :/]", "_", name)[:250]
 
 
-def _value(value: Any, longest: int) -> str:
+def _value(value: object, longest: int) -> str:
     """A value as MLflow takes it; null by the name that it has in YAML."""
     text = "null" if value is None else str(value)
     return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -18,11 +17,11 @@ LONGEST = 300  # characters of a cell, as in the tables of the run folder
 
 
 class TensorBoardTracker(Tracker):
-    """Of Lightning's `TensorBoardLogger`."""
+    """Tracker for Lightning's `TensorBoardLogger`."""
 
     logger_class = TensorBoardLogger
 
-    def settings(self, settings: Mapping[str, Any], *, metrics: Sequence[str]) -> None:
+    def settings(self, settings: Mapping[str, object], *, metrics: Sequence[str]) -> None:
         """For the HPARAMS tab, whose columns of `metrics` get their values from the run's own scalars."""
         from torch.utils.tensorboard.summary import hparams
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import WandbLogger
@@ -17,7 +16,7 @@ BY_ROUND = ("val/*", "test/*", "reward/*", "reward_terms/*", "e_step/*", "edits/
 
 
 class WandbTracker(Tracker):
-    """Of Lightning's `WandbLogger`.
+    """Tracker for Lightning's `WandbLogger`.
 
     Settings keep their dotted names, since a W&B sweep gives them so to the command line, and into the config.
     """
@@ -39,7 +38,7 @@ class WandbTracker(Tracker):
         content = wandb.Table(columns=list(table.header), data=[list(row) for row in table.rows])
         self.logger.log_metrics({name: content, "round": round}, step=step)
 
-    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, Any]) -> None:
+    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, object]) -> None:
         import wandb
 
         run = self.logger.experiment

@@ -76,7 +76,7 @@ def test_the_best_policy_of_zero_3_is_tested_by_one_process_and_by_two(finished_
         )
         assert set(launch.wait()) == {0}, launch.log.read_text()
         tables.append(
-            [(row["name"], row["accuracy"]) for row in json.loads((tmp_path / name / "test.json").read_text())]
+            [(row["name"], row["accuracy"]) for row in json.loads((tmp_path / name / "test.json").read_text())["accuracy"]]
         )
     assert tables[0] == tables[1] and len(tables[0]) == 3
 

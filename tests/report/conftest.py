@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from seal_lightning.m_step.selection import ABOVE, best_of, group_rollouts
 from seal_lightning.records.journal import Journal
 from seal_lightning.results.accuracy import AccuracyRow
 from seal_lightning.results.result_file import ResultFile
@@ -58,13 +60,26 @@ def dropped(score: float, **changes) -> Rollout:
 
 
 def write_run(
-    folder: Path, journals: dict, *, config: dict | None = CONFIG, table: bool = False, tables=(), notes=()
+    folder: Path,
+    journals: dict,
+    *,
+    config: dict | None = CONFIG,
+    table: bool = False,
+    tables=(),
+    notes=(),
+    kept: bool = True,
 ) -> Path:
     """A run folder: journals by name, each a list of units; `table` is what a fit writes when it is over."""
     for name, units in journals.items():
         journal = Journal(folder / "journal", name, stamp={"name": name})
         for number, unit in enumerate(units):
             journal.append(number, unit)
+        if kept and name.startswith("train-"):
+            groups, k = (
+                group_rollouts(chain(*units)),
+                (config or CONFIG).get("filter", {}).get("init_args", {}).get("k", 1),
+            )
+            journal.keep([one for group in groups for one in best_of(group, k=k, above=ABOVE)], round=int(name[-3:]))
     if config is not None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(config))

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from seal_lightning.commands.adapt.edits import Learn, Lesson, Writing, lessons, raced_for, write_edits
+from seal_lightning.commands.adapt.edits import Learn, Lesson, Writing, kept_edits, lessons, raced_for, write_edits
 from seal_lightning.commands.adapt.estimate import estimate
 from seal_lightning.commands.adapt.making import (
     MERGED,
@@ -226,21 +226,23 @@ def _adapt(
     save_record(output, check_record(output, depends, begun=_was_begun(output), rules=allowed))
     if writing.learn == "edits":
         work = units(passages, options.contexts_per_unit)
+        journal = open_journal(
+            output / "journal",
+            "adapt",
+            stamp=seen,
+            may_differ=allowed.may_differ,
+            contexts=[[passage.id for passage in unit] for unit in work],
+        )
         rollouts = write_edits(
             policy,
             documents,
             writing,
             contexts_per_unit=options.contexts_per_unit,
-            journal=open_journal(
-                output / "journal",
-                "adapt",
-                stamp=seen,
-                may_differ=allowed.may_differ,
-                contexts=[[passage.id for passage in unit] for unit in work],
-            ),
+            journal=journal,
             screen=screen,
             check_stop=check_stop,
         )
+        journal.keep(kept_edits(documents, rollouts, writing), round=0)
     learnt = lessons(e_step.task, documents, rollouts, writing)
     _tell(screen, learnt, rollouts, writing)
     place = Workplace(

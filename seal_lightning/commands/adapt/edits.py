@@ -144,6 +144,13 @@ def lessons(task: Task, documents: Sequence[Document], rollouts: Sequence[Rollou
     return [_lesson(task, document, by_passage, writing) for document in documents]
 
 
+def kept_edits(documents: Sequence[Document], rollouts: Sequence[Rollout], writing: Writing) -> list[Rollout]:
+    """The first rollout of each edit that is trained on."""
+    by_passage = group_by_context([rollout for rollout in rollouts if rollout.kind == "edit"])
+    passages = (passage for document in documents for passage in document.passages)
+    return [one for passage in passages for one in _kept(by_passage.get(passage.id, ()), writing.keep)[0]]
+
+
 def _lesson(task: Task, document: Document, rollouts: Mapping[str, Sequence[Rollout]], writing: Writing) -> Lesson:
     sequences: list[TrainingSequence] = []
     directives: list[Directives] = []

@@ -13,8 +13,9 @@ from statistics import fmean
 from typing import Literal
 
 from seal_lightning.commands.adapt.scores import Measured
-from seal_lightning.results.averages import interval
+from seal_lightning.results.averages import FEWEST, interval
 from seal_lightning.results.left_out import ANSWERS, SKIPPED, TRUNCATED
+from seal_lightning.text.plural import counted
 
 Learnt = Literal["yes", "not certain", "no"]
 FEW = 10  # optimizer steps; the paper's adapters make tens
@@ -86,13 +87,13 @@ def judge(before: Measured, after: Measured, training: Training, writing: Writin
 
 def _by_answers(before: Measured, after: Measured, names: Sequence[str]) -> Verdict:
     first, last = (fmean(found[name].accuracy for name in names) for found in (before, after))
-    if len(names) > 1:
+    if len(names) >= FEWEST:
         gains = [after[name].accuracy - before[name].accuracy for name in names]
         over = f"{len(names)} documents"
-    else:
-        (name,) = names
-        gains = [late - early for early, late in zip(before[name].scores, after[name].scores, strict=True)]
-        over = f"the {len(gains)} queries of one document" if len(gains) > 1 else "a single query"
+    else:  # too few for an interval over documents
+        pairs = [pair for name in names for pair in zip(before[name].scores, after[name].scores, strict=True)]
+        gains = [late - early for early, late in pairs]
+        over = f"{counted(len(gains), 'query')} of {counted(len(names), 'document')}"
     low, high = interval(gains)
     around = "" if low is None or high is None else f" ({_points(low)} to {_points(high)})"
     how = f"accuracy {first:.3f} before, {last:.3f} after; {_points(last - first)} points{around}, paired over {over}"

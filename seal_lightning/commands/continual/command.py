@@ -11,7 +11,6 @@ from typing import Any
 
 from seal_lightning.commands.continual.countermeasure import Countermeasure
 from seal_lightning.commands.continual.countermeasures import SHORT
-from seal_lightning.commands.continual.heatmap import heat_map
 from seal_lightning.commands.continual.stream import Route, StreamRunner, check_queries, left_out_of
 from seal_lightning.commands.continual.updates import UPDATES, Combine
 from seal_lightning.commands.fit import set_log_level
@@ -28,6 +27,7 @@ from seal_lightning.options.parser import Parser, write_file
 from seal_lightning.processes.stopping import StopSignals, work_begins
 from seal_lightning.progress.clock import Interrupted, interruptible
 from seal_lightning.progress.screen import Screen
+from seal_lightning.report.heatmap import heat_map
 from seal_lightning.results.left_out import MISSING, added, render_left_out
 from seal_lightning.results.retention import (
     FILE,
