@@ -26,14 +26,6 @@ from seal_lightning.models.layers import Target, find_targets, parameters_of
 _ALIGNED = 4  # ranks are kept in multiples of it: grouped matrix products want rows of 16 bytes
 
 
-def _own_output(module: nn.Module) -> bool:
-    """Whether a layer's output may be added to in place: it is a fresh tensor, which its backward pass does not need.
-
-    Of torch's own product this is known; layers of quantised models return views or what they keep.
-    """
-    return is_torchs_product(base_layer(module))
-
-
 @dataclass(frozen=True, slots=True)
 class SlotState:
     """One adapter on its way out of a slot and back: its row of parameters, its rank, and AdamW's state."""
@@ -53,7 +45,6 @@ class AdapterBank:
         alpha: Their output is multiplied by alpha / rank.
         target_modules: See `find_targets`.
         betas: Decay rates of AdamW's moments.
-        eps: Term that AdamW adds to the denominator.
         weight_decay: Decoupled weight decay of AdamW.
         trainable: Whether there are gradients and optimizer states; a bank that only answers needs none.
 
@@ -74,7 +65,6 @@ class AdapterBank:
         alpha: float,
         target_modules: str | Sequence[str] | None = "default",
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
         weight_decay: float = 0.0,
         trainable: bool = True,
     ) -> None:
@@ -95,7 +85,7 @@ class AdapterBank:
         self._routing: Routing | None = None
         self._rows = [nn.Parameter(row) for row in self.parameters] if trainable else []
         groups: list[dict[str, Any]] = [{"params": [row]} for row in self._rows] or [{"params": []}]
-        self._optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+        self._optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
 
     def _cut_views(self) -> None:
         at = 0
@@ -158,12 +148,11 @@ class AdapterBank:
     @torch.no_grad()
     def take(self, slot: int) -> SlotState:
         """A copy of a slot's adapter with its optimizer state, on the CPU."""
-        optimizer = self._optimizer.state.get(self._rows[slot], {})
-        return SlotState(
-            parameters=self.parameters[slot].to("cpu", copy=True),
-            rank=self.ranks[slot],
-            optimizer={name: value.to("cpu", copy=True) for name, value in optimizer.items()},
-        )
+        return self._state(slot, self._optimizer.state.get(self._rows[slot], {}), copy=True)
+
+    def _state(self, slot: int, optimizer: dict[str, torch.Tensor], *, copy: bool) -> SlotState:
+        moved = {name: value.to("cpu", copy=copy) for name, value in optimizer.items()}
+        return SlotState(self.parameters[slot].to("cpu", copy=True), self.ranks[slot], moved)
 
     @torch.no_grad()
     def put(self, slot: int, state: SlotState) -> None:
@@ -183,17 +172,8 @@ class AdapterBank:
         self.gradients = None
         for leaf in (*self.A.values(), *self.B.values(), *self._rows):
             leaf.grad = None
-        found = []
-        for slot in range(slots):
-            optimizer = self._optimizer.state.pop(self._rows[slot], {})
-            found.append(
-                SlotState(
-                    parameters=self.parameters[slot].to("cpu", copy=True),
-                    rank=self.ranks[slot],
-                    optimizer={name: value.to("cpu") for name, value in optimizer.items()},
-                )
-            )
-        return found
+        states = self._optimizer.state
+        return [self._state(slot, states.pop(self._rows[slot], {}), copy=False) for slot in range(slots)]
 
     def clear_gradients(self) -> None:
         """Forget what an interrupted backward pass has gathered."""
@@ -226,7 +206,9 @@ class AdapterBank:
         self._routing = Routing(slots, self._scales)
 
     def _hook(self, target: Target) -> Callable[..., torch.Tensor]:
-        name, in_place = target.name, _own_output(target.module)
+        name = target.name
+        # torch's own product is a fresh tensor that its backward pass does not need; quantised layers return views
+        in_place = is_torchs_product(base_layer(target.module))
 
         def add_adapters(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             x = args[0]  # (B, T, inputs), or flat: (B * T, inputs)
