@@ -208,15 +208,13 @@ def _source_file(module: str) -> Path | None:
 
 def _file_to_be(module: str) -> str | None:
     """What a module would be loaded from, by the finders of this process."""
-    package = module.rpartition(".")[0]
+    package, places = module.rpartition(".")[0], None
     if package:
         above = _source_file(package)
         loaded = getattr(sys.modules.get(package), "__path__", None)
         places = list(loaded) if loaded else [str(above.parent)] if above and above.name == "__init__.py" else None
         if places is None:
             return None
-    else:
-        places = None
     for finder in sys.meta_path:
         try:
             spec = finder.find_spec(module, places)
