@@ -133,7 +133,7 @@ def _one_blank(run: re.Match[str]) -> str:
 
 
 def _word(data: bytes, file: Path) -> tuple[str, str]:
-    _check_archive(data, file)
+    check_archive(data, file)
     mammoth = importlib.import_module("mammoth")
     no_pictures = mammoth.images.img_element(lambda image: {"src": ""})
     result = mammoth.convert_to_html(io.BytesIO(data), convert_image=no_pictures, style_map=WORD_STYLES)
@@ -155,7 +155,7 @@ def _pdf(data: bytes, file: Path) -> tuple[str, str]:
 
 def _epub(data: bytes, file: Path) -> tuple[str, str]:
     """The chapters in the order in which they are read."""
-    _check_archive(data, file)
+    check_archive(data, file)
     with zipfile.ZipFile(io.BytesIO(data)) as book:
         container = ElementTree.fromstring(book.read("META-INF/container.xml"))
         package = next(e.attrib["full-path"] for e in container.iter() if e.tag.endswith("}rootfile"))
@@ -167,13 +167,6 @@ def _epub(data: bytes, file: Path) -> tuple[str, str]:
     titles = [e.text or "" for e in contents.iter() if e.tag.endswith("}title")]
     text = "\n\n".join(filter(None, (_markdown(_soup(page)).strip() for page in pages)))
     return " ".join(titles[0].split()) if titles else "", text
-
-
-def _check_archive(data: bytes, file: Path) -> None:
-    try:
-        check_archive(data)
-    except DataError as error:
-        raise DataError(f"{file}: {error}") from None
 
 
 # -- notebooks and tables ----------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class Patience:
     grace: float = 1.5  # for requests under way when it is told to stop: they are paid for
 
 
-class Stopped(Exception):
+class Abandoned(Exception):
     """Nobody waits for this answer any more."""
 
 
@@ -72,7 +72,7 @@ class Insistence:
 
         Raises:
             SealError: The failure is final, or there is still no answer after all attempts.
-            Stopped: Another thread has failed, or nobody waits.
+            Abandoned: Another thread has failed, or nobody waits.
         """
         import tenacity
 
@@ -123,9 +123,9 @@ class Insistence:
             self._stopped.set()
 
     def check(self) -> None:
-        """Raise `Stopped` once there are to be no more attempts."""
+        """Raise `Abandoned` once there are to be no more attempts."""
         if self._stopped.is_set():
-            raise Stopped
+            raise Abandoned
 
     def pause(self, seconds: float) -> None:
         """Sleep, but no longer than until everything is stopped."""

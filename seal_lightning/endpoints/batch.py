@@ -69,7 +69,7 @@ class BatchJob:
         Raises:
             ConfigError: The endpoint has no batch routes.
             EndpointError: The job ended without completing; what it answered is kept.
-            Stopped: Nobody waits any more; the job stays on disk.
+            Abandoned: Nobody waits any more; the job stays on disk.
         """
         with self.cache.alone(key, pause=self.insist.pause):  # two that ask for the same would get two bills
             name = self._job(requests, key)
@@ -92,7 +92,7 @@ class BatchJob:
             log.info("%s: going on with batch job %s", self.address.where, job)
             return job
         route = _PREFIX + requests[0].route
-        rows = ({"custom_id": one.key, "method": "POST", "url": route, "body": {**one.body}} for one in requests)
+        rows = ({"custom_id": r.key, "method": "POST", "url": route, "body": dict(r.body)} for r in requests)
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         file = self._created(lambda: self.client.upload(lines.encode()))
         body = {

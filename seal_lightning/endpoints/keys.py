@@ -78,15 +78,15 @@ def given_in(request: Mapping[str, object] | None, option: str) -> dict[str, str
 def _value(option: str, value: str) -> str:
     if not is_reference(value):
         return value
-    found = held_in(variable_of(value))
-    if not found:
+    held = held_in(variable_of(value))
+    if not held:
         raise ConfigError(f"endpoint.request.{option}: the environment variable {variable_of(value)} is not set")
-    if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", found):
+    if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", held):
         raise ConfigError(
             f"endpoint.request.{option}: ${variable_of(value)} has white space around it, several lines or characters "
             "outside ASCII: set it again"
         )
-    return found
+    return held
 
 
 def unseen(request: Mapping[str, object] | None, key_variable: str | None) -> list[str]:

@@ -199,13 +199,13 @@ def unpack(file: io.BufferedIOBase | io.BufferedReader) -> bytes:
     return b"".join(chunks)
 
 
-def check_archive(data: bytes) -> None:
+def check_archive(data: bytes, file: Path) -> None:
     """Refuse a zip archive (Word, EPUB) that unpacks to much more than a document holds, without unpacking it.
 
     The sizes that the archive states are enough: `zipfile` reads no more than that.
 
     Raises:
-        DataError: The archive holds too much; the message does not name the file.
+        DataError: The archive holds too much; the message names the file.
         zipfile.BadZipFile: The data is not an archive.
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -213,9 +213,13 @@ def check_archive(data: bytes) -> None:
     total = sum(sizes)
     if total > LARGEST_ARCHIVE or (total > FREE and total > RATIO * len(data)):
         most = min(LARGEST_ARCHIVE, max(FREE, RATIO * len(data)))
-        raise DataError(f"expected at most {_size(most)} of unpacked content, got {_size(total)}: {_ZIP_ADVICE}")
+        raise DataError(
+            f"{file}: expected at most {_size(most)} of unpacked content, got {_size(total)}: {_ZIP_ADVICE}"
+        )
     if len(sizes) > MEMBERS:
-        raise DataError(f"expected at most {MEMBERS:,} files in the document, got {len(sizes):,}: {_ZIP_ADVICE}")
+        raise DataError(
+            f"{file}: expected at most {MEMBERS:,} files in the document, got {len(sizes):,}: {_ZIP_ADVICE}"
+        )
 
 
 def _size(count: int) -> str:

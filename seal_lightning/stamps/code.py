@@ -31,9 +31,9 @@ _PACKAGE = __name__.partition(".")[0]
 _KNOWN = {_PACKAGE, "torch", "transformers", "peft", "lightning", "tokenizers", "numpy", *sys.stdlib_module_names}
 _INSTALLED = {"site-packages", "dist-packages"}
 _STDLIB = Path(json.__file__).resolve().parent.parent
-Owner: TypeAlias = type | FunctionType
+Definition: TypeAlias = type | FunctionType
 # The classes that objects of outside classes held privately when first seen: later, caches would be among them.
-_first_seen: dict[int, tuple[weakref.ref[object], tuple[Owner, ...]]] = {}
+_first_seen: dict[int, tuple[weakref.ref[object], tuple[Definition, ...]]] = {}
 # By module: what it and those beside it were loaded by when they were read, and their digests.
 _read: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {}
 
@@ -87,7 +87,7 @@ def is_plain(value: object) -> bool:
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
-def _owners(value: object, seen: set[int]) -> Iterator[Owner]:
+def _owners(value: object, seen: set[int]) -> Iterator[Definition]:
     """The classes and functions of an object and of everything that it is made of."""
     if id(value) in seen or value is None or isinstance(value, bool | int | float | str | bytes):
         return
@@ -130,7 +130,7 @@ def _is_own(value: object) -> bool:
     return not inspect.isclass(value) and is_outside(module) and not _is_installed(module)
 
 
-def _private_owners(value: object, seen: set[int]) -> tuple[Owner, ...]:
+def _private_owners(value: object, seen: set[int]) -> tuple[Definition, ...]:
     key = id(value)
     known = _first_seen.get(key)
     if known is not None and known[0]() is value:
@@ -151,7 +151,7 @@ def _private_owners(value: object, seen: set[int]) -> tuple[Owner, ...]:
 # -- sources -----------------------------------------------------------------------------------------------------------
 
 
-def _source_digest(owner: Owner) -> str:
+def _source_digest(owner: Definition) -> str:
     if owner.__module__ != "__main__" and (files := _files_of(owner.__module__)):
         return digest(files)
     used = _used_by(owner)
@@ -208,15 +208,13 @@ def _source_file(module: str) -> Path | None:
 
 def _file_to_be(module: str) -> str | None:
     """What a module would be loaded from, by the finders of this process."""
-    package = module.rpartition(".")[0]
+    package, places = module.rpartition(".")[0], None
     if package:
         above = _source_file(package)
         loaded = getattr(sys.modules.get(package), "__path__", None)
         places = list(loaded) if loaded else [str(above.parent)] if above and above.name == "__init__.py" else None
         if places is None:
             return None
-    else:
-        places = None
     for finder in sys.meta_path:
         try:
             spec = finder.find_spec(module, places)
@@ -265,7 +263,7 @@ def _package_of(module: str) -> str:
 # -- scripts and notebooks ---------------------------------------------------------------------------------------------
 
 
-def _used_by(owner: Owner) -> list[Json]:
+def _used_by(owner: Definition) -> list[Json]:
     """The source of a class or function, and of what it uses of its script: definitions, plain values, modules."""
     around = vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {}
     used: dict[str, Json] = {}

@@ -208,7 +208,7 @@ def test_squad_that_cannot_be_loaded(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"not Parquet")
     assert "expected a data set, got: " in message(Squad(str(tmp_path / "a.parquet")).read)
     assert "got nothing there" in message(Squad(str(tmp_path / "none.parquet")).read)
-    assert "expected a data set, got: " in message(Squad(str(tmp_path)).read)
+    assert "of a data set, got: " in message(Squad(str(tmp_path)).read)
     found = message(Squad("nobody/such-a-data-set", split="dev").read)  # tests/conftest.py keeps the hub offline
     assert found.startswith("nobody/such-a-data-set: expected split 'dev' of a data set, got: ")
 
