@@ -58,4 +58,3 @@ def _options(args: Sequence[str]) -> Any:
     if options.output and Path(options.output).suffix not in (".html", ".htm"):
         raise ConfigError(f"--output {options.output}: expected a name that ends in .html, got another: rename it")
     return options
-

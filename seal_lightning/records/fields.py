@@ -43,11 +43,11 @@ def _misaligned(length: Mapping[str, int]) -> str:
     return "" if length["answers"] == length["scores"] else "fields answers and scores must be equally long"
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -80,16 +80,16 @@ def _numbers_in(value: object) -> Iterator[float]:
 
 
 _Check = tuple[Callable[[object], bool], str]  # and what the value must be
-_TEXT: _Check = (_is_text, "a text")
+_TEXT: _Check = (is_text, "a text")
 _SCORES: _Check = (_list_of(_is_share), "a list of numbers from 0 to 1")
-_TEXTS: _Check = (_list_of(_is_text), "a list of texts")
+_TEXTS: _Check = (_list_of(is_text), "a list of texts")
 _BY_NAME: _Check = (_object_of(_is_number), "numbers by name")
 _OF_ALL: tuple[_Check, ...] = (
     (lambda value: all(not isinstance(each, float) or math.isfinite(each) for each in _numbers_in(value)), "finite"),
     (lambda value: all(abs(each) < _LARGEST for each in _numbers_in(value)), f"below {_LARGEST:g}"),
 )
 _CHECKS: dict[str, tuple[_Check, ...]] = {
-    "seed": ((_is_whole, "a whole number"),),
+    "seed": ((is_whole, "a whole number"),),
     **{
         name: ((_at_least(least), f"{least} or more"),)
         for name, least in dict(unit=0, of=1, part=0, round=0, repeat=0, edit_index=-1, steps=0).items()
@@ -103,7 +103,7 @@ _CHECKS: dict[str, tuple[_Check, ...]] = {
     "gain": ((_is_number, "a number"),),
     **dict.fromkeys(("reward", "retention"), ((lambda value: value is None or _is_number(value), "a number"),)),
     **{name: (_SCORES if name.endswith("scores") else _TEXTS,) for name in TUPLES},
-    "golds": ((_list_of(_list_of(_is_text)), "lists of texts"),),
+    "golds": ((_list_of(_list_of(is_text)), "lists of texts"),),
     **dict.fromkeys(("asked", "applied"), ((_object_of(lambda value: True), "an object"),)),
     **dict.fromkeys(("terms", "thoughts", "tokens", "seconds", "left_out"), (_BY_NAME,)),
     "usage": ((_object_of(_object_of(_is_number)), "counts"),),

@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 
 from seal_lightning.errors import JournalError
 from seal_lightning.files.bounded import parse_json
-from seal_lightning.records.fields import TUPLES, fault_of
+from seal_lightning.records.fields import TUPLES, fault_of, is_text, is_whole
+from seal_lightning.stamps.values import short
 from seal_lightning.types import EditOutcome, Json, JsonObject, Rollout
 
 KEPT = "kept"  # the first key of the line with the kept edits
@@ -122,7 +123,7 @@ def kept_row(kept: Iterable[EditOutcome | Rollout], *, round: int) -> dict[str, 
 
 def _kept_edits(path: Path, number: int, row: Mapping[str, Any]) -> dict[int, Edits]:
     edits, round = row[KEPT], row.get("round", "")
-    if not _is_whole(round) or not isinstance(edits, list) or not all(map(_is_edit, edits)):
+    if not is_whole(round) or not isinstance(edits, list) or not all(map(_is_edit, edits)):
         raise JournalError(
             f"journal {path}, line {number}: expected kept edits as pairs of a context's id and a number, got "
             f"{short(edits)}; remove the line, and what was kept is not known"
@@ -131,7 +132,7 @@ def _kept_edits(path: Path, number: int, row: Mapping[str, Any]) -> dict[int, Ed
 
 
 def _is_edit(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and _is_text(value[0]) and _is_whole(value[1])
+    return isinstance(value, list) and len(value) == 2 and is_text(value[0]) and is_whole(value[1])
 
 
 class _Block:

@@ -239,9 +239,7 @@ def test_kept_edits_are_those_that_the_journal_names(replay, run, tmp_path):
 def test_a_round_without_a_choice_says_so(replay, mistake, run, tmp_path):
     path = run / "journal" / "train-000.rank-0.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))  # killed before the filter
-    words = (
-        "what was kept of train-000 is not written down, as before a round's filter has chosen"
-    )
+    words = "what was kept of train-000 is not written down, as before a round's filter has chosen"
     assert words in replay(run) and json.loads(replay(run, "--json"))["unknown"] == ["train-000"]
     assert words in mistake(run, "--sft", tmp_path / "kept.jsonl")
     assert json.loads(replay(run, "--json", "--filter.k", "1"))["figures"]["train-000"]["kept"] == 2

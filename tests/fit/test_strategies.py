@@ -75,9 +75,8 @@ def test_the_best_policy_of_zero_3_is_tested_by_one_process_and_by_two(finished_
             log=tmp_path / f"{name}.log",
         )
         assert set(launch.wait()) == {0}, launch.log.read_text()
-        tables.append(
-            [(row["name"], row["accuracy"]) for row in json.loads((tmp_path / name / "test.json").read_text())["accuracy"]]
-        )
+        written = json.loads((tmp_path / name / "test.json").read_text())
+        tables.append([(row["name"], row["accuracy"]) for row in written["accuracy"]])
     assert tables[0] == tables[1] and len(tables[0]) == 3
 
 
