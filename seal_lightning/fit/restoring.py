@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeVar
 
 import torch
 
 from seal_lightning.errors import ConfigError, ModelError, SealError
 from seal_lightning.fit.base import FitModule
-from seal_lightning.fit.checkpoint_file import fault_of
+from seal_lightning.fit.checkpoint_file import Checkpoint, fault_of
 from seal_lightning.grading.reward import writable
 from seal_lightning.models.finite import check_finite
 from seal_lightning.options.mistakes import explain, located, one_line
@@ -23,12 +23,12 @@ from seal_lightning.options.trust import wishes
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.stamps.settings import NotPlain, class_path, plain
 from seal_lightning.text.masking import safe_to_save
-from seal_lightning.types import JsonObject
+from seal_lightning.types import Json, JsonObject
 
-Checkpoint: TypeAlias = dict[str, Any]  # what Lightning saves: tensors and plain values, of any depth
+_Module = TypeVar("_Module", bound=FitModule)
 
 
-def saved_state(checkpoint: Checkpoint, module: FitModule) -> dict[str, Any]:
+def saved_state(checkpoint: Checkpoint, module: FitModule) -> Checkpoint:
     """What SEAL has in a checkpoint, once it is known to fit the module's base model and to be finite.
 
     Raises:
@@ -53,7 +53,7 @@ def saved_state(checkpoint: Checkpoint, module: FitModule) -> dict[str, Any]:
     return saved
 
 
-def written_arguments(module: FitModule) -> dict[str, Any]:
+def written_arguments(module: FitModule) -> dict[str, object]:
     """The arguments that a module was made from, in the form that a configuration has for them."""
     arguments = given_arguments(module)
     return {**arguments, "reward": writable(arguments["reward"])} if "reward" in arguments else arguments
@@ -75,7 +75,14 @@ def settings_of_module(module: FitModule) -> JsonObject:
     return safe_to_save({"class": kind, "model": arguments, "left_out": left_out})
 
 
-def restored(kind: type, path: str | Path, *, map_location: Any, trusted: bool, given: Mapping[str, Any]) -> Any:
+def restored(
+    kind: type[_Module],
+    path: str | Path,
+    *,
+    map_location: torch.device | str | int | None,
+    trusted: bool,
+    given: Mapping[str, object],
+) -> _Module:
     """A module of a class with the settings and the policy of a checkpoint.
 
     Args:
@@ -111,7 +118,7 @@ def restored(kind: type, path: str | Path, *, map_location: Any, trusted: bool, 
     return module if map_location is None else module.to(map_location)
 
 
-def _settings(saved: Mapping[str, Any], kind: type, path: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(saved: Checkpoint, kind: type, path: str, given: Mapping[str, object]) -> JsonObject:
     """The arguments that the checkpoint has for a class, without those that are given.
 
     Raises:
@@ -139,7 +146,7 @@ def _settings(saved: Mapping[str, Any], kind: type, path: str, given: Mapping[st
     return {str(name): value for name, value in found["model"].items() if name not in given}
 
 
-def _refuse_wishes(settings: Mapping[str, Any], kind: type, file: Path, path: str) -> None:
+def _refuse_wishes(settings: Mapping[str, Json], kind: type, file: Path, path: str) -> None:
     run = file.resolve().parent
     found = wishes(settings, kind, run=run.parent if run.name == "checkpoints" else run)
     if found:
@@ -152,7 +159,7 @@ def _refuse_wishes(settings: Mapping[str, Any], kind: type, file: Path, path: st
         )
 
 
-def _made(kind: type, settings: Mapping[str, Any], path: str) -> dict[str, Any]:
+def _made(kind: type, settings: Mapping[str, Json], path: str) -> dict[str, object]:
     """The arguments as objects."""
     parser = Parser()
     parser.add_class_arguments(kind, "model", instantiate=False, fail_untyped=False)

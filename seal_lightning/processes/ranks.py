@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 import torch.distributed as dist
-from torch.distributed import HashStore, PrefixStore  # type: ignore[attr-defined]
+from torch.distributed import HashStore, PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import _get_default_store
 
 from seal_lightning.errors import RESUME, Stopped, UnitError
@@ -78,9 +78,9 @@ class Ranks:
         """Every rank's value, by rank; a collective."""
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def queue(self, units: Sequence[int], *, stop: Callable[[], int], on_wait: Callable[[int], None]) -> UnitQueue:
         """A queue of units that all ranks open with the same units.
@@ -102,7 +102,13 @@ class UnitQueue:
     """
 
     def __init__(
-        self, store: Any, units: Sequence[int], *, ranks: Ranks, stop: Callable[[], int], on_wait: Callable[[int], None]
+        self,
+        store: Store,
+        units: Sequence[int],
+        *,
+        ranks: Ranks,
+        stop: Callable[[], int],
+        on_wait: Callable[[int], None],
     ) -> None:
         self.store = store
         self.units = list(units)
@@ -136,13 +142,13 @@ class UnitQueue:
         """This rank has finished `unit`, and it is in the journal."""
         if unit in self._taken_at:
             self._seconds = max(self._seconds, time.monotonic() - self._taken_at.pop(unit))
-        self.store.set(f"at-work/{self.ranks.rank}", b"")
+        self.store.set(f"at-work/{self.ranks.rank}", "")
         self.store.add("finished", 1)
 
     def put_back(self, unit: int) -> None:
         """This rank gives `unit` up unfinished, because all are asked to stop."""
         self._taken_at.pop(unit, None)
-        self.store.set(f"at-work/{self.ranks.rank}", b"")
+        self.store.set(f"at-work/{self.ranks.rank}", "")
 
     def fail(self, unit: int, error: Exception, *, contexts: Sequence[str]) -> None:
         """`unit` failed here; another rank gets it, unless one has failed on it before.
@@ -154,7 +160,7 @@ class UnitQueue:
             UnitError: There is no other rank.
         """
         self._taken_at.pop(unit, None)
-        self.store.set(f"at-work/{self.ranks.rank}", b"")
+        self.store.set(f"at-work/{self.ranks.rank}", "")
         what = f"{unit_name(unit, contexts)} failed on rank {self.ranks.rank}: {one_line(error)}"
         if self.ranks.size == 1:
             raise UnitError(f"{what}; {RESUME}") from error

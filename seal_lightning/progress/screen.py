@@ -1,4 +1,4 @@
-"""What a long command shows outside a trainer: bars where somebody watches, else a status line from time to time.
+"""What a long command shows outside a trainer: progress bars on a terminal, periodic status lines elsewhere.
 
 Everything goes to stderr, so that stdout holds results only. This is the one module that draws with rich, whose colours
 and bars pass `streams` unchanged: foreign text is made visible here, before it is put into them.
@@ -38,8 +38,8 @@ class Screen:
     """Bars and lines.
 
     Args:
-        every_seconds: Between status lines where there is no terminal.
-        console: Where to; standard error.
+        every_seconds: Pause between status lines where there is no terminal.
+        console: Where to draw; standard error by default.
     """
 
     def __init__(self, *, every_seconds: float = 30.0, console: Console | None = None) -> None:
