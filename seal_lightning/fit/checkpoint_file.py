@@ -75,7 +75,7 @@ def _wrong_field(checkpoint: Checkpoint) -> str:
                 return f"field {'.'.join(path)} is missing"
             value = value[name]
         if not isinstance(value, kind) or isinstance(value, bool):
-            return f"field {'.'.join(path)} is not a {kind.__name__}"
+            return f"field {'.'.join(path)} is not of type {kind.__name__}"
         if kind is int and value < 0:
             return f"field {'.'.join(path)} is {value}"
     if (stage := checkpoint["loops"]["fit_loop"]["state_dict"]["stage"]) not in _STAGES:
