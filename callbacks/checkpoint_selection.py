@@ -25,7 +25,7 @@ from seal_lightning.files.digests import KEY, digests_of
 from seal_lightning.files.saving import SavingError, move, save_text, whole
 from seal_lightning.hooks import RunModule, RunTrainer, SEALCallback
 from seal_lightning.results import verdict
-from seal_lightning.results.accuracy import context_means, paired_difference
+from seal_lightning.results.accuracy import means_of, paired_difference
 from seal_lightning.results.verdict import ACCURACIES, Candidate, Mode, Selection
 from seal_lightning.sharing.policy_card import save_policy_card
 
@@ -155,7 +155,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
     def _by_context(self, pl_module: RunModule) -> dict[str, float]:
         """The accuracies that the metric is the mean of, by context; empty where it is another kind of metric."""
         name = ACCURACIES.get(self.monitor)
-        return context_means(pl_module.evaluated, name) if name else {}
+        return means_of(pl_module.evaluated, name) if name else {}
 
     def _why_left_out(self, trainer: RunTrainer) -> str:
         """Why the untrained policy is not a candidate."""
@@ -184,7 +184,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
 
     def _tell(self, candidate: Candidate) -> None:
         change = candidate.difference
-        worse = change is not None and self.selection.differs(change) and self.selection.is_better(0.0, change.mean)
+        worse = change is not None and change.is_clear and self.selection.is_better(0.0, change.mean)
         log.log(logging.WARNING if worse else logging.INFO, "%s", verdict.said_of_round(self.selection, candidate))
 
     # -- writing ---------------------------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ from seal_lightning.types import EditOutcome, RolloutGroup
 
 
 class RandomFilter(EditFilter):
-    """Keeps usable edits of every context by lot, whatever their reward.
+    """Keeps randomly drawn usable edits of every context, whatever their reward.
 
     Args:
-        k: Edits kept a context.
-        seed: Of the lot.
+        k: Number of edits kept of each context.
+        seed: Seed of the draw.
     """
 
     by_reward = False

@@ -62,6 +62,11 @@ class RolloutLoop(_Loop):
             pass
         return self.runner.finish()
 
+    def keep(self, kept: Sequence[EditOutcome], *, round: int) -> None:
+        """Write down what the filter has kept of the round."""
+        assert self.runner is not None
+        self.runner.journal.keep(kept, round=round)
+
     def check(self, *, policy_digest: str) -> None:
         """Raise what `run` would raise at the journal, before anything of the run is written."""
         self._runner(policy_digest=policy_digest, check_only=True)
@@ -220,9 +225,10 @@ class SEALFitLoop(_FitLoop):
             round=round, policy_digest=self.policy_digest, must_be_finished=must_be_finished
         )
         groups = group_rollouts(rollouts)
-        self.kept = trainer.processes.ranks.gather(self._filter().select(groups))[
-            0
-        ]  # rank 0's choice, whatever a filter draws
+        chosen = self._filter().select(groups)
+        if trainer.is_global_zero:
+            self.rollout_loop.keep(chosen, round=round)
+        self.kept = trainer.processes.ranks.gather(chosen)[0]  # rank 0's choice, whatever a filter draws
         if trainer.fast_dev_run and not self.kept and (scored := _scored(groups)):
             log.warning("fast_dev_run: no self-edit was kept, the M-step is tried on one all the same")
             self.kept = scored[:1]

@@ -6,13 +6,13 @@ Rewards are over usable edits with their repeats averaged; what a metric does no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, pstdev
+from statistics import fmean
 
 from seal_lightning.m_step.selection import without_merit
-from seal_lightning.results.accuracy import total_usage
 from seal_lightning.results.diversity import diversity_of
-from seal_lightning.results.edits import NEARLY, diverged_edits, rewards_of, share_spent, total_thoughts
+from seal_lightning.results.edits import NEARLY, diverged_edits, rewards_of, share_spent, terms_of, total_thoughts
 from seal_lightning.results.left_out import QUERIES, total_left_out
+from seal_lightning.results.usage import total_usage
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
@@ -89,10 +89,10 @@ def _without_reasons(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def term_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Mean and standard deviation of each of the reward's terms over scored rollouts, where it has several."""
-    scored = [rollout.terms for rollout in rollouts if rollout.kind == "edit" and rollout.terms]
-    metrics: dict[str, float] = {}
-    for name in scored[0] if scored and len(scored[0]) > 1 else ():
-        values = [terms[name] for terms in scored]
-        metrics |= {f"reward_terms/{name}": fmean(values), f"reward_terms/{name}_std": pstdev(values)}
-    return metrics
+    """Mean and spread of each of the reward's terms, where it has several."""
+    terms = terms_of([rollout for rollout in rollouts if rollout.kind == "edit"])
+    return {
+        name: value
+        for term, (mean, spread) in (terms.items() if len(terms) > 1 else ())
+        for name, value in ((f"reward_terms/{term}", mean), (f"reward_terms/{term}_std", spread))
+    }

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from seal_lightning.files.bounded import parse_json
 
@@ -14,7 +13,7 @@ ALL = "all"  # the folder of the adapter that learnt all documents
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedDocument:
     """A document and what was answered about it: accuracies without and with the adapter, in [0, 1]."""
 
     document: str
@@ -29,20 +28,20 @@ class Adapter:
     """One adapter.
 
     Attributes:
-        name: Of its folder.
-        asked: What it was asked; empty where there were no queries.
-        steps: Optimizer steps.
-        tokens: Trained, over all epochs.
-        loss: Mean of its last epoch; None where that is not known.
+        name: Name of its folder.
+        asked: Documents it was asked about; empty where there were no queries.
+        steps: Number of optimizer steps.
+        tokens: Tokens trained, over all epochs.
+        loss: Mean loss of the last epoch; None where it is not known.
         left_out: What was cut or skipped, counted as in `left_out`.
-        learnt: Whether it learnt anything: yes, not certain or no; empty in folders of earlier versions.
-        how: How that shows, and where it learnt nothing why, and what to try.
-        why: Empty where it learnt something.
-        advice: Empty where it learnt something.
+        learnt: Whether it learnt anything: yes, not certain or no; empty where it was not judged.
+        how: How that shows.
+        why: Why it learnt nothing; empty where it learnt something.
+        advice: What to try then.
     """
 
     name: str
-    asked: tuple[Asked, ...] = ()
+    asked: tuple[AskedDocument, ...] = ()
     steps: int = 0
     tokens: int = 0
     loss: float | None = None
@@ -54,7 +53,7 @@ class Adapter:
 
     @property
     def title(self) -> str:
-        """Of its document, or what it is."""
+        """Its document's title, or what it is."""
         if self.name == ALL:
             return "one for all documents"
         return self.asked[0].title if len(self.asked) == 1 else self.name
@@ -101,20 +100,20 @@ def read_adapter(path: Path) -> Adapter:
     )
 
 
-def _asked(rows: Any) -> Iterator[Asked]:
+def _asked(rows: object) -> Iterator[AskedDocument]:
     for row in rows if isinstance(rows, list) else []:
         scores = [_scores(row), _scores(row.get("before"))] if isinstance(row, dict) else [[], []]
         if scores[0] and scores[1]:
             name = str(row.get("document", ""))
-            yield Asked(name, str(row.get("title") or name), len(scores[0]), fmean(scores[1]), fmean(scores[0]))
+            yield AskedDocument(name, str(row.get("title") or name), len(scores[0]), fmean(scores[1]), fmean(scores[0]))
 
 
-def _scores(row: Any) -> list[float]:
+def _scores(row: object) -> list[float]:
     scores = row.get("scores") if isinstance(row, dict) else None
     return [float(one) for one in scores if isinstance(one, int | float)] if isinstance(scores, list) else []
 
 
-def _whole(value: Any) -> int:
+def _whole(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 

@@ -30,7 +30,7 @@ def read_all(sources: Sequence[str]) -> list[Run]:
             found.setdefault(place.resolve(), read(source))
         except DataError:
             if not inside or _is_run(place):
-                raise  # it is no folder of runs
+                raise  # not a folder of runs
         for folder in inside:
             found.setdefault(folder.resolve(), read(str(folder)))
     return list(found.values())
@@ -46,10 +46,10 @@ def _inside(place: Path) -> list[Path]:
 
 
 def _order(path: Path) -> list[str]:
-    """The names of a sweep's runs; none where there is no sweep, or it is damaged.
+    """The names of a sweep's runs; empty without a sweep, or where it is damaged.
 
     Raises:
-        DataError: It is a link to a file elsewhere, or a pipe.
+        DataError: The file is a link to one elsewhere, or a pipe.
     """
     if not path.exists():
         return []

@@ -1,7 +1,7 @@
 """One picture of a fit: a self-edit that changes over the rounds, above the accuracy on all held-out contexts.
 
 An SVG with sizes of its own and a white ground, so that it can stand in a README, light or dark. Texts come from a
-model and are escaped; every number in it is one of the run's tables (evaluation.py).
+model and are escaped; every number in it stands in the run's tables (`results/accuracy.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seal_lightning.files.saving import save_text
 from seal_lightning.records.journal import read_validations
-from seal_lightning.results.accuracy import Row, rounds_table
+from seal_lightning.results.accuracy import AccuracyRow, rounds_table
 from seal_lightning.results.typical import edits_by_context, passage_of, typical_pair
 from seal_lightning.text.escaping import visible
 from seal_lightning.types import Rollout
@@ -28,15 +28,15 @@ NAME = "picture.svg"
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class EditCard:
     """A self-edit of the context that is shown.
 
     Attributes:
-        left: Its left edge.
-        title: When it was written.
-        lines: Of the edit; the rest is counted in `more`.
-        more: Lines left out.
-        right: For each query, whether the adapter that was trained on it answered rightly.
+        left: The card's left edge.
+        title: When the edit was written.
+        lines: The edit's first lines.
+        more: Number of lines left out.
+        right: For each query, whether the adapter trained on the edit answered correctly.
     """
 
     left: int
@@ -62,7 +62,7 @@ def save_picture(run: Path, control: Path | None = None) -> Path | None:
 
     Args:
         run: The run folder.
-        control: Of a run to compare with, in grey.
+        control: Run folder to compare with, drawn in grey.
     """
     validations = read_validations(run)
     if len(validations) < 2:
@@ -75,14 +75,14 @@ def draw(validations: Mapping[int, Sequence[Rollout]], control: Mapping[int, Seq
     """The SVG.
 
     Args:
-        validations: Of a fit, by the number of rounds before; two or more.
-        control: Of another; may be empty.
+        validations: Two or more validations of a fit, by the number of rounds before each.
+        control: Validations of another fit; may be empty.
     """
     shown = _shown(sorted(validations))
     before, _ = typical_pair(validations[shown[0]], validations[shown[-1]])
     rows, others = _own(validations), _own(control)
     base = next(row for row in rounds_table(validations) if row.name == "base")
-    top = max(0.1, *(row.high for row in (*rows.values(), *others.values())))
+    top = max(0.1, *(row.high or row.accuracy for row in (*rows.values(), *others.values())))
     last = max(validations)
     places = zip(_lefts(len(shown)), shown, strict=True)
     environment = Environment(
@@ -105,7 +105,7 @@ def draw(validations: Mapping[int, Sequence[Rollout]], control: Mapping[int, Seq
     )
 
 
-def _own(validations: Mapping[int, Sequence[Rollout]]) -> dict[int, Row]:
+def _own(validations: Mapping[int, Sequence[Rollout]]) -> dict[int, AccuracyRow]:
     """Accuracy with own edits, by validation."""
     rows = [row for row in rounds_table(validations) if row.name.startswith("edits")] if validations else []
     return dict(zip(sorted(validations), rows, strict=True))
@@ -120,11 +120,11 @@ def _lefts(cards: int) -> list[int]:
     return [GAP + place * (WIDTH - 2 * GAP - CARD) // (cards - 1) for place in range(cards)]
 
 
-def _card(left: int, number: int, rollouts: Sequence[Rollout], before: Rollout) -> Card:
+def _card(left: int, number: int, rollouts: Sequence[Rollout], before: Rollout) -> EditCard:
     edit = edits_by_context(rollouts)[before.context_id][0]
     lines = [part for line in visible(edit.text).splitlines() for part in wrap(line, LETTERS, subsequent_indent="  ")]
     kept = lines if len(lines) <= LINES else lines[: LINES - 1]
-    return Card(
+    return EditCard(
         left=left,
         title=_title(number),
         lines=kept,
@@ -137,8 +137,9 @@ def _title(number: int) -> str:
     return f"after round {number}" if number else "before training"
 
 
-def _mark(row: Row, x: float, top: float) -> Mark:
-    return Mark(x, _down(row.accuracy, top), _down(row.low, top), _down(row.high, top), _percent(row.accuracy))
+def _mark(row: AccuracyRow, x: float, top: float) -> Mark:
+    low, high = (_down(row.accuracy if end is None else end, top) for end in (row.low, row.high))
+    return Mark(x, _down(row.accuracy, top), low, high, _percent(row.accuracy))
 
 
 def _across(number: int, last: int) -> float:

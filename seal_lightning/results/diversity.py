@@ -22,7 +22,7 @@ def diversity(texts: Sequence[str]) -> float | None:
 
 
 def diversity_of(groups: Iterable[RolloutGroup]) -> float | None:
-    """Of the usable edits of each context, averaged over the contexts that have two or more; None where none has."""
+    """The diversity of each context's usable edits, averaged over contexts with two or more; None without any."""
     usable = [[one.text for one in group.outcomes if one.reward is not None] for group in groups]
     found = [value for texts in usable if (value := diversity(texts)) is not None]
     return fmean(found) if found else None

@@ -16,7 +16,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from seal_lightning.files.saving import save_text
 from seal_lightning.models.loading import SHIPPED, ModelSource, base_name
 from seal_lightning.models.origins import CARD, Origin, is_hub_name, origin_of
-from seal_lightning.results.markdown import table
+from seal_lightning.results.averages import say_interval
+from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.escaping import markdown_cell
 from seal_lightning.text.masking import safe_to_save
 
@@ -42,8 +43,8 @@ class Result:
     Attributes:
         name: What was asked: `before`, `edits after round 2` ...
         accuracy: Mean over contexts.
-        low: Of the interval.
-        high: Of the interval.
+        low: Lower end of the interval; None where there are too few contexts for one.
+        high: Its upper end.
         contexts: How many.
         queries: How many, over all contexts.
         split: Of the data: `validation`, `test`, or `train` for what was learnt itself.
@@ -51,8 +52,8 @@ class Result:
 
     name: str
     accuracy: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     contexts: int
     queries: int
     split: str
@@ -122,7 +123,7 @@ def _text(data: ModelCardData, body: str) -> str:
 
 
 def _entry(result: Result, card: Card) -> EvalResult:
-    low, high = round(result.low, 4), round(result.high, 4)
+    bounds = None if result.low is None or result.high is None else [round(result.low, 4), round(result.high, 4)]
     return EvalResult(
         task_type="question-answering",
         task_name="Closed-book questions",
@@ -133,7 +134,7 @@ def _entry(result: Result, card: Card) -> EvalResult:
         metric_name=f"accuracy, {result.name}",
         metric_value=round(result.accuracy, 4),
         metric_args={
-            INTERVAL: [low, high],
+            **({INTERVAL: bounds} if bounds else {}),
             "contexts": result.contexts,
             "queries": result.queries,
             "grader": card.grader,
@@ -148,12 +149,12 @@ def scores_table(entries: Sequence[EvalResult]) -> str:
     rows = []
     for one in entries:
         args = one.metric_args or {}
-        low, high = args.get(INTERVAL, (one.metric_value, one.metric_value))
+        low, high = args.get(INTERVAL, (None, None))
         name = (one.metric_name or "").removeprefix("accuracy, ")
-        counts = [str(args.get("contexts", "")), str(args.get("queries", ""))]
-        interval = f"{low:.3f} – {high:.3f}"
-        rows.append([one.dataset_split or "", name, f"{one.metric_value:.3f}", interval, *counts])
-    shown = table(["split", "", "accuracy", INTERVAL, "contexts", "queries"], rows)
+        contexts, queries = str(args.get("contexts", "")), str(args.get("queries", ""))
+        interval = say_interval(low, high, args.get("contexts", 0))
+        rows.append((one.dataset_split or "", name, f"{one.metric_value:.3f}", interval, contexts, queries))
+    shown = to_markdown(Table("", ("split", "", "accuracy", INTERVAL, "contexts", "queries"), tuple(rows)))
     graders = sorted({str((one.metric_args or {}).get("grader", "")) for one in entries})
     names = sorted({markdown_cell(one.dataset_name, 80) for one in entries})
     return (
@@ -225,7 +226,8 @@ def settings_table(settings: Mapping[str, Any]) -> str:
         fields = asdict(value) if is_dataclass(value) and not isinstance(value, type) else None
         lead = f"{name}: " if name else ""
         rows |= {name: value} if fields is None else {f"{lead}{key}": inner for key, inner in fields.items()}
-    return table(["", ""], [[markdown_cell(key, 60), markdown_cell(str(value), 80)] for key, value in rows.items()])
+    cells = ((markdown_cell(key, 60), markdown_cell(str(value), 80)) for key, value in rows.items())
+    return to_markdown(Table("", ("", ""), tuple(cells)))
 
 
 def licence_of(base: Origin) -> str:

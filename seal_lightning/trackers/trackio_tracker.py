@@ -15,7 +15,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
-from seal_lightning.trackers.base import Table, Tracker
+from seal_lightning.results.table import Table
+from seal_lightning.trackers.base import Tracker
 
 _AVAILABLE = find_spec("trackio") is not None
 
@@ -24,10 +25,10 @@ class TrackioLogger(Logger):
     """Logs to Trackio.
 
     Args:
-        project: Of which the run is one.
-        run_name: Of the run; one that is there is continued. By default Trackio invents one.
-        space_id: A Space of the hub that the run is sent to; by default it stays on this machine.
-        group: Of runs that belong together.
+        project: Project that the run belongs to.
+        run_name: Name of the run; an existing run is continued. By default, Trackio invents a name.
+        space_id: Space on the hub that the run is sent to; by default, it stays on this machine.
+        group: Group of runs that belong together.
 
     Raises:
         ModuleNotFoundError: Trackio is not installed.
@@ -76,11 +77,11 @@ class TrackioLogger(Logger):
         return self._run
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
         self.experiment.log(dict(metrics), step=step)
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: Mapping[str, object], *args: object, **kwargs: object) -> None:
         self.experiment.config.update(params)
 
     @rank_zero_only
@@ -91,17 +92,17 @@ class TrackioLogger(Logger):
 
 
 class TrackioTracker(Tracker):
-    """Of `TrackioLogger`."""
+    """Tracker for `TrackioLogger`."""
 
     logger_class = TrackioLogger
     takes_files = True
 
     def table(self, name: str, table: Table, *, round: int, step: int) -> None:
         trackio: Any = import_module("trackio")
-        content = trackio.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
+        content = trackio.Table(columns=list(table.header), data=[list(row) for row in table.rows])
         self.logger.experiment.log({name: content, "round": round}, step=step)
 
-    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, Any]) -> None:
+    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, object]) -> None:
         trackio: Any = import_module("trackio")
         artifact = trackio.Artifact(name, type=kind, metadata=dict(about))
         for path in paths:

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from seal_lightning.commands.adapt.edits import Learn, Lesson, Writing, lessons, raced_for, write_edits
+from seal_lightning.commands.adapt.edits import Learn, Lesson, Writing, kept_edits, lessons, raced_for, write_edits
 from seal_lightning.commands.adapt.estimate import estimate
 from seal_lightning.commands.adapt.making import (
     MERGED,
@@ -57,9 +57,10 @@ from seal_lightning.policy.policy import Policy
 from seal_lightning.processes.stopping import StopSignals, work_begins
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import is_begun
-from seal_lightning.results.accuracy import render_usage, total_usage
+from seal_lightning.results.averages import say_interval
 from seal_lightning.results.left_out import DIVERGED, MISSING, render_left_out, total_left_out
-from seal_lightning.results.markdown import table
+from seal_lightning.results.table import Table, to_markdown
+from seal_lightning.results.usage import render_usage, total_usage
 from seal_lightning.sharing import base_of_source
 from seal_lightning.sharing.hub import Export, add_hub, destination_of, upload
 from seal_lightning.stamps.run import save_record
@@ -225,21 +226,23 @@ def _adapt(
     save_record(output, check_record(output, depends, begun=_was_begun(output), rules=allowed))
     if writing.learn == "edits":
         work = units(passages, options.contexts_per_unit)
+        journal = open_journal(
+            output / "journal",
+            "adapt",
+            stamp=seen,
+            may_differ=allowed.may_differ,
+            contexts=[[passage.id for passage in unit] for unit in work],
+        )
         rollouts = write_edits(
             policy,
             documents,
             writing,
             contexts_per_unit=options.contexts_per_unit,
-            journal=open_journal(
-                output / "journal",
-                "adapt",
-                stamp=seen,
-                may_differ=allowed.may_differ,
-                contexts=[[passage.id for passage in unit] for unit in work],
-            ),
+            journal=journal,
             screen=screen,
             check_stop=check_stop,
         )
+        journal.keep(kept_edits(documents, rollouts, writing), round=0)
     learnt = lessons(e_step.task, documents, rollouts, writing)
     _tell(screen, learnt, rollouts, writing)
     place = Workplace(
@@ -426,19 +429,19 @@ def _lessons(adapters: Sequence[Adapted]) -> list[Lesson]:
 
 def _table(documents: Sequence[Document], columns: dict[str, Measured]) -> str:
     rows = [
-        [
+        (
             markdown_cell(document.context.title or document.id, 60),
             str(len(document.context.queries)),
             *(_cell(found, document.id) for found in columns.values()),
-        ]
+        )
         for document in documents
     ]
     names = [document.id for document in documents]
     scores = [score_of({**columns["before"], **found}, names) for found in columns.values()]  # diverged: as before
     queries = sum(len(document.context.queries) for document in documents)
-    rows.append(["mean", str(queries), *(f"{one.mean:.3f}" for one in scores)])
-    rows.append(["95 % interval", "", *(f"{one.low:.3f} – {one.high:.3f}" for one in scores)])
-    return table(["document", "queries", *columns], rows)
+    rows.append(("mean", str(queries), *(f"{one.mean:.3f}" for one in scores)))
+    rows.append(("95 % interval", "", *(say_interval(one.low, one.high, one.documents) for one in scores)))
+    return to_markdown(Table("", ("document", "queries", *columns), tuple(rows)))
 
 
 def _cell(found: Measured, document: str) -> str:

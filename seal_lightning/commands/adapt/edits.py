@@ -24,7 +24,7 @@ from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Report
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import Journal
-from seal_lightning.results.accuracy import group_by_context
+from seal_lightning.results.averages import by_context as group_by_context
 from seal_lightning.tasks import Task
 from seal_lightning.types import Context, Directives, Rollout, TrainingSequence
 
@@ -142,6 +142,13 @@ def lessons(task: Task, documents: Sequence[Document], rollouts: Sequence[Rollou
     """What is to be learnt of each document."""
     by_passage = group_by_context([rollout for rollout in rollouts if rollout.kind == "edit"])
     return [_lesson(task, document, by_passage, writing) for document in documents]
+
+
+def kept_edits(documents: Sequence[Document], rollouts: Sequence[Rollout], writing: Writing) -> list[Rollout]:
+    """The first rollout of each edit that is trained on."""
+    by_passage = group_by_context([rollout for rollout in rollouts if rollout.kind == "edit"])
+    passages = (passage for document in documents for passage in document.passages)
+    return [one for passage in passages for one in _kept(by_passage.get(passage.id, ()), writing.keep)[0]]
 
 
 def _lesson(task: Task, document: Document, rollouts: Mapping[str, Sequence[Rollout]], writing: Writing) -> Lesson:

@@ -20,7 +20,7 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.screen import duration
-from seal_lightning.results.markdown import table
+from seal_lightning.results.table import Table, to_markdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +92,10 @@ def estimate(
         steps.append(Step("final adapters", amount, tokens, tokens * speeds[-1].per_token))
     if queries:
         steps.append(_asking("scores before and after", queries * (1 + len(loops)), trial))
-    rows = [[one.name, one.amount, f"{one.tokens:,.0f}", duration(one.seconds)] for one in steps]
+    rows = [(one.name, one.amount, f"{one.tokens:,.0f}", duration(one.seconds)) for one in steps]
     seconds = sum(one.seconds for one in steps)
-    rows.append(["together", "", f"{sum(one.tokens for one in steps):,.0f}", duration(seconds)])
-    text = table(["", "amount", "tokens", "time"], rows)
+    rows.append(("together", "", f"{sum(one.tokens for one in steps):,.0f}", duration(seconds)))
+    text = to_markdown(Table("", ("", "amount", "tokens", "time"), tuple(rows)))
     return f"{text}\n\n{_assumed(trial, speeds)}\n{_memory(e_step, policy)}"
 
 

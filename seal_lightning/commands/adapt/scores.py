@@ -7,21 +7,22 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from seal_lightning.e_step.closed_book import Answered
-from seal_lightning.results.accuracy import bootstrap_interval
+from seal_lightning.results.averages import interval
 
 Measured = Mapping[str, Answered]  # by document; those without queries are not in it
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Mean accuracy over documents, each of which counts alike, with its 95 % interval."""
+    """Mean accuracy over documents, each of which counts alike, with its 95 % interval where there are enough."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    documents: int
 
 
 def score_of(measured: Measured, documents: Sequence[str]) -> Score:
     """Over the documents of these ids, at least one."""
     means = [measured[name].accuracy for name in documents]
-    return Score(fmean(means), *bootstrap_interval(means))
+    return Score(fmean(means), *interval(means), len(means))

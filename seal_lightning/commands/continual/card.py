@@ -12,7 +12,7 @@ from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import name_of
 from seal_lightning.models.loading import ModelSource
 from seal_lightning.policy.policy import Policy
-from seal_lightning.results.accuracy import bootstrap_interval
+from seal_lightning.results.averages import interval
 from seal_lightning.sharing import (
     Asking,
     Card,
@@ -94,5 +94,4 @@ def stream_card(
 
 def _result(when: str, answered: Sequence[Answered], queries: int) -> Result:
     means = [one.accuracy for one in answered]
-    low, high = bootstrap_interval(means)
-    return Result(when, fmean(means), low, high, len(means), queries, "contexts")
+    return Result(when, fmean(means), *interval(means), len(means), queries, "contexts")
