@@ -57,14 +57,14 @@ def fault_of(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 return "its check sums are wrong"
-        found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):  # the last: flipped bits name a compression
         return "it is not a whole archive"
     except Exception as error:  # what is not a checkpoint fails in as many ways as there are files
         return f"it cannot be read ({type(error).__name__})"
-    if not isinstance(found, dict) or not isinstance(found.get("seal"), dict):
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("seal"), dict):
         return "it has no field seal"
-    return _wrong_field(found) or _not_finite(found)
+    return _wrong_field(checkpoint) or _not_finite(checkpoint)
 
 
 def _wrong_field(checkpoint: Checkpoint) -> str:
@@ -82,9 +82,9 @@ def _wrong_field(checkpoint: Checkpoint) -> str:
         return f"field loops.fit_loop.state_dict.stage is {stage!r}"
     lists = {name: checkpoint[name] for name in ("optimizer_states", "lr_schedulers")}
     for name, items in {**lists, "seal.merged": checkpoint["seal"]["merged"]}.items():
-        if not all(isinstance(one, dict) for one in items):
+        if not all(isinstance(item, dict) for item in items):
             return f"field {name} holds something else than dict"
-    if not all(isinstance(one, torch.Tensor) for one in checkpoint["state_dict"].values()):
+    if not all(isinstance(item, torch.Tensor) for item in checkpoint["state_dict"].values()):
         return "field state_dict holds something else than tensors"
     return ""
 

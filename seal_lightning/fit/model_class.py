@@ -47,8 +47,8 @@ def chosen_class(
         taken = 1 if equals else 2
         if name in ("-c", "--config") and waiting:
             path, content = waiting.pop(0)
-            if found := _class_in(content):
-                named = f"model.class_path in {path}", found
+            if path_of_class := _class_in(content):
+                named = f"model.class_path in {path}", path_of_class
         elif name == "--model.class_path" or (name == "--model" and _is_class(value)):
             named = name, value
             place += taken
@@ -98,7 +98,7 @@ def _imported(where: str, path: str) -> type[SEALModule]:
         raise ConfigError(
             f"{where}: expected a class_path such as my_module.MyModule, got {one_line(path, 80)!r}: add its module"
         )
-    found = imported(where, path)
-    if not isinstance(found, type) or not issubclass(found, SEALModule):
+    kind = imported(where, path)
+    if not isinstance(kind, type) or not issubclass(kind, SEALModule):
         raise ConfigError(f"{where}: expected a class below seal_lightning.SEALModule, got {path}: derive it from that")
-    return found
+    return kind

@@ -231,7 +231,7 @@ def parse_settings(
     Args:
         command: fit, validate, test or predict.
         model: The class whose options `model` are.
-        settings: As a config file has them.
+        settings: Options as a config file has them.
         trainer: The class whose options `trainer` are.
 
     Raises:

@@ -25,11 +25,11 @@ from seal_lightning.types import Json
 
 
 class Settings:
-    """Nested plain values, and what could not be among them.
+    """Nested plain values, and the options that could not be written as such.
 
     Attributes:
-        values: By section.
-        left_out: Full names of options with the reason why they are not there.
+        values: Settings by section.
+        left_out: Reasons why options are not there, by their full names.
     """
 
     def __init__(self) -> None:
@@ -59,9 +59,9 @@ def trainer_settings(trainer: FitTrainer) -> Settings:
     settings = Settings()
     arguments = given_arguments(trainer)
     given = arguments.pop("callbacks", None) or []
-    own = [one for one in ([given] if isinstance(given, Callback) else given) if not _has_group(one)]
+    own = [callback for callback in ([given] if isinstance(given, Callback) else given) if not _has_group(callback)]
     for name, value in arguments.items():
-        if isinstance(value, list | tuple) and not all(isinstance(one, int | float | str) for one in value):
+        if isinstance(value, list | tuple) and not all(isinstance(item, int | float | str) for item in value):
             settings.add_each("trainer", name, value)
         else:
             settings.add("trainer", name, value)

@@ -124,17 +124,17 @@ def _settings(saved: Checkpoint, kind: type, path: str, given: Mapping[str, obje
     Raises:
         ConfigError: It has none, is of another class, or could not hold one that is not given either.
     """
-    found = saved.get("settings")
-    if not isinstance(found, Mapping) or not isinstance(found.get("model"), Mapping):
+    settings = saved.get("settings")
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("model"), Mapping):
         raise ConfigError(
             f"{path}: it holds no settings, as of an earlier version: make the module yourself, and give the file as "
             "ckpt_path of SEALTrainer's methods"
         )
     own = _path(kind)
-    if (class_of_run := found.get("class")) != own:
+    if (class_of_run := settings.get("class")) != own:
         name = one_line(str(class_of_run), 100)
         raise ConfigError(f"{path}: it is of a {name}, got {own}: call load_from_checkpoint of that class")
-    left_out = found.get("left_out")
+    left_out = settings.get("left_out")
     lacking = (
         {name: why for name, why in left_out.items() if name not in given} if isinstance(left_out, Mapping) else {}
     )
@@ -143,14 +143,14 @@ def _settings(saved: Checkpoint, kind: type, path: str, given: Mapping[str, obje
         raise ConfigError(
             f"{path}: it could not hold {name} ({one_line(str(why), 200)}): give {name}=... as the run had it"
         )
-    return {str(name): value for name, value in found["model"].items() if name not in given}
+    return {str(name): value for name, value in settings["model"].items() if name not in given}
 
 
 def _refuse_wishes(settings: Mapping[str, Json], kind: type, file: Path, path: str) -> None:
     run = file.resolve().parent
-    found = wishes(settings, kind, run=run.parent if run.name == "checkpoints" else run)
-    if found:
-        first, others = found[0], [wish.option for wish in found[1:]]
+    asked = wishes(settings, kind, run=run.parent if run.name == "checkpoints" else run)
+    if asked:
+        first, others = asked[0], [wish.option for wish in asked[1:]]
         also = f" (so does {', '.join(others[:4])}{' and others' if len(others) > 4 else ''})" if others else ""
         name = first.option.split(".")[1]
         raise ConfigError(

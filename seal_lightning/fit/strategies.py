@@ -223,7 +223,7 @@ class ZeROStrategy(DeepSpeedStrategy, Remembers):
     # -- rounds --------------------------------------------------------------------------------------------------------
 
     def restart_optimizer(self) -> None:
-        """As new: no moments, step 0, the schedule at its start; the master weights follow what was written to them."""
+        """Start afresh: no moments, step 0, the schedule at its start, and master weights that are the weights."""
         self.zero_optimizer.refresh_fp32_params()
         inner = self.zero_optimizer.optimizer
         for state in inner.state.values():  # in place: DeepSpeed holds views of these tensors
@@ -257,7 +257,7 @@ def _set(parameter: nn.Parameter, value: torch.Tensor, key: str | None = None) -
         return
     size = safe_get_local_fp32_param(parameter).numel()  # rank r holds elements r * size to (r + 1) * size, then zeros
     start = torch.distributed.get_rank() * size
-    mine = torch.zeros(size, device=value.device)
+    own = torch.zeros(size, device=value.device)
     rest = value.flatten()[start : start + size]
-    mine[: rest.numel()] = rest
-    safe_set_local_optimizer_state(parameter, mine, key) if key else safe_set_local_fp32_param(parameter, mine)
+    own[: rest.numel()] = rest
+    safe_set_local_optimizer_state(parameter, own, key) if key else safe_set_local_fp32_param(parameter, own)

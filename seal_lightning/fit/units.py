@@ -104,10 +104,10 @@ class UnitRunner:
                 contexts=self._ids,
                 round=self._round,
             )
-            found: set[int] | JournalError = set(journal.units)
+            seen_here: set[int] | JournalError = set(journal.units)
         except JournalError as error:
-            journal, found = None, error
-        seen = self.ranks.gather(found)
+            journal, seen_here = None, error
+        seen = self.ranks.gather(seen_here)
         for error in seen:
             if isinstance(error, JournalError):
                 raise error
@@ -123,9 +123,9 @@ class UnitRunner:
         """
         started = time.perf_counter()
         try:
-            if (found := next(self._steps, None)) is None:
+            if (finished := next(self._steps, None)) is None:
                 return None
-            unit, rollouts = found
+            unit, rollouts = finished
             self.journal.append(unit, rollouts)
         except Exception as error:
             if not self._queue.failed():  # it would fail everywhere, or cannot be written down: the others leave too

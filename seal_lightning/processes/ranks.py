@@ -86,9 +86,9 @@ class Ranks:
         """A queue of units that all ranks open with the same units.
 
         Args:
-            units: In the order in which they are handed out.
+            units: Units in the order in which they are handed out.
             stop: The number of the signal that asked this process to stop, or 0.
-            on_wait: Told how many units are finished, by any rank.
+            on_wait: Called with the number of units that any ranks have finished.
         """
         store = PrefixStore(f"seal/run-{self._run}/queue-{next(self._queues)}", self._store)
         return UnitQueue(store, units, ranks=self, stop=stop, on_wait=on_wait)
@@ -154,7 +154,7 @@ class UnitQueue:
         """`unit` failed here; another rank gets it, unless one has failed on it before.
 
         Args:
-            contexts: Its contexts' ids, for the message.
+            contexts: Ids of its contexts, for the message.
 
         Raises:
             UnitError: There is no other rank.

@@ -40,7 +40,7 @@ class Ending:
     """The handler of a command outside of a run's work.
 
     Args:
-        last_words: Says what a command says that a signal ends, without an exception to carry it.
+        last_words: Says in one line that a signal has ended the command, without an exception to carry it.
 
     Attributes:
         may_leave: Whether the process may be left from within the handler.
