@@ -1,9 +1,8 @@
 """Keeps the last checkpoint for resuming and the best policy for use.
 
-In the run folder: `checkpoints/last.ckpt` after every M-step, every round and on a signal (and within the M-step where
-asked),
-`checkpoints/best.ckpt` and `policy/` for the best round by a validation metric. `policy/` is a PEFT folder against the
-original base model, and `policy-merged/` whole weights where asked, all in safetensors. Checkpoints hold the adapters
+The run folder gets `checkpoints/last.ckpt` after every M-step, every round and on a signal (and within the M-step on
+request), and `checkpoints/best.ckpt` and `policy/` for the best round by a validation metric. `policy/` is a PEFT
+folder against the original base model; `policy-merged/` holds whole weights on request. Checkpoints hold the adapters
 of all rounds, not the base: with LoRA their size is a few percent of the model's.
 
 The untrained policy is a candidate, too. Where no round beats it, `best.ckpt` is the untrained policy, and there is no
@@ -19,13 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from seal_lightning.errors import CheckpointError, ConfigError, reason_of
 from seal_lightning.files.digests import KEY, digests_of
 from seal_lightning.files.saving import SavingError, move, save_text, whole
-from seal_lightning.hooks import SEALCallback
+from seal_lightning.hooks import RunModule, RunTrainer, SEALCallback
 from seal_lightning.results import verdict
 from seal_lightning.results.accuracy import means_of, paired_difference
 from seal_lightning.results.verdict import ACCURACIES, Candidate, Mode, Selection
@@ -42,8 +40,8 @@ class CheckpointSelection(Checkpoint, SEALCallback):
     """Saves every round and remembers the best.
 
     Args:
-        monitor: Metric that decides; where nothing has it (no validation data), rounds count as best in turn. Rounds
-            without it are none where others have it, and rounds where it is nan or infinite never are.
+        monitor: Metric that decides. Without validation data nothing has it, and each round counts as the best so far.
+            Rounds without it do not count where others have it, and rounds where it is nan or infinite never do.
         mode: Whether the metric is better when larger (`max`) or smaller (`min`).
         include_untrained: Whether the policy before the first round can be the best one, as it is where no round beats
             it; needs `trainer.validate_first` and a metric of the validation. Else rounds are compared with each other.
@@ -83,32 +81,32 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         return chosen.value if chosen is not None else None
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: RunTrainer, pl_module: RunModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # the round's end saves a moment later
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # half a step's gradients are in no checkpoint
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if due and stepped and not last_batch:
-            pl_module.check_policy()  # type: ignore[operator]
+            pl_module.check_policy()
             self._save(trainer, "last")
 
-    def on_m_step_end(self, trainer: Trainer, module: Any) -> None:
-        self._save(trainer, "last")  # a crash during validation repeats no M-step
+    def on_m_step_end(self, trainer: RunTrainer, module: RunModule) -> None:
+        self._save(trainer, "last")  # a crash during validation does not repeat the M-step
 
-    def on_stop(self, trainer: Trainer, module: Any) -> None:
+    def on_stop(self, trainer: RunTrainer, module: RunModule) -> None:
         module.check_policy()
         self._save(trainer, "last")
 
     # -- choosing --------------------------------------------------------------------------------------------------
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: RunTrainer, pl_module: RunModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self._validated = pl_module.rounds_done
         if pl_module.rounds_done == 0 and self.include_untrained:
             self._consider_untrained(trainer, pl_module)
 
-    def _consider_untrained(self, trainer: Trainer, pl_module: Any) -> None:
+    def _consider_untrained(self, trainer: RunTrainer, pl_module: RunModule) -> None:
         value = self._value(trainer)
         if value is None or not math.isfinite(value):
             reason = f"{self.monitor} is not measured on it" if value is None else f"its {self.monitor} is {value}"
@@ -118,7 +116,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         self.selection = Selection(self.monitor, self.mode, 0, (Candidate(0, value),))
         self._save(trainer, UNTRAINED)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: RunTrainer, pl_module: RunModule) -> None:
         round = pl_module.rounds_done
         candidate = trainer.strategy.broadcast(self._candidate(trainer, pl_module))
         others = tuple(one for one in self.selection.candidates if one.round < round)
@@ -134,12 +132,12 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         if self.best_round == 0:
             self._keep_untrained(trainer)
         if trainer.is_global_zero:
-            (trainer.checkpoints / f"{UNTRAINED}.ckpt").unlink(missing_ok=True)  # type: ignore[attr-defined]
+            (trainer.checkpoints / f"{UNTRAINED}.ckpt").unlink(missing_ok=True)
             verdict.save(Path(trainer.default_root_dir), self.selection)
             self._tell(candidate)
         self._save(trainer, "last")  # after all that is of this round: a run that is killed before repeats its end
 
-    def _candidate(self, trainer: Trainer, pl_module: Any) -> Candidate:
+    def _candidate(self, trainer: RunTrainer, pl_module: RunModule) -> Candidate:
         """The policy after this round."""
         value = self._value(trainer)
         stale = self._validated != pl_module.rounds_done  # no validation in this round: its metrics are older
@@ -150,17 +148,17 @@ class CheckpointSelection(Checkpoint, SEALCallback):
             value = None
         return Candidate(pl_module.rounds_done, value, len(pl_module.kept), paired_difference(after, self._before))
 
-    def _value(self, trainer: Trainer) -> float | None:
+    def _value(self, trainer: RunTrainer) -> float | None:
         value = trainer.callback_metrics.get(self.monitor)
         return None if value is None else float(value)
 
-    def _by_context(self, pl_module: Any) -> dict[str, float]:
-        """What the metric is the mean of; nothing where it is none over contexts."""
+    def _by_context(self, pl_module: RunModule) -> dict[str, float]:
+        """The accuracies that the metric is the mean of, by context; empty where it is another kind of metric."""
         name = ACCURACIES.get(self.monitor)
         return means_of(pl_module.evaluated, name) if name else {}
 
-    def _why_left_out(self, trainer: Any) -> str:
-        """Why the untrained policy is no candidate."""
+    def _why_left_out(self, trainer: RunTrainer) -> str:
+        """Why the untrained policy is not a candidate."""
         if not self.include_untrained:
             return "checkpoint.include_untrained is false"
         if self.selection.untrained is not None or self.selection.left_out:
@@ -185,17 +183,17 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         return self.include_untrained and self.best_round is None and not any(o.learnt for o in self.selection.rounds)
 
     def _tell(self, candidate: Candidate) -> None:
-        found = candidate.difference
-        worse = found is not None and found.is_clear and self.selection.is_better(0.0, found.mean)
+        change = candidate.difference
+        worse = change is not None and change.is_clear and self.selection.is_better(0.0, change.mean)
         log.log(logging.WARNING if worse else logging.INFO, "%s", verdict.said_of_round(self.selection, candidate))
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def _keep_untrained(self, trainer: Trainer) -> None:
+    def _keep_untrained(self, trainer: RunTrainer) -> None:
         """No round is better so far: `best.ckpt` is the untrained policy, and one of an earlier start makes way."""
         if not trainer.is_global_zero:
             return
-        run, place = Path(trainer.default_root_dir), trainer.checkpoints  # type: ignore[attr-defined]
+        run, place = Path(trainer.default_root_dir), trainer.checkpoints
         if (untrained := place / f"{UNTRAINED}.ckpt").exists():
             move(untrained, place / "best.ckpt")
         for name in POLICIES:
@@ -208,12 +206,12 @@ class CheckpointSelection(Checkpoint, SEALCallback):
                     f"{name}{EARLIER}",
                 )
 
-    def _save(self, trainer: Trainer, name: str) -> None:
-        path = trainer.checkpoints / f"{name}.ckpt"  # type: ignore[attr-defined]
+    def _save(self, trainer: RunTrainer, name: str) -> None:
+        path = trainer.checkpoints / f"{name}.ckpt"
         with _written(path, trainer) as aside:
             trainer.save_checkpoint(aside, weights_only=False)  # optimizer and loops too
 
-    def _export(self, trainer: Trainer, pl_module: Any) -> None:
+    def _export(self, trainer: RunTrainer, pl_module: RunModule) -> None:
         run = Path(trainer.default_root_dir)
         wanted = [("policy", False)] + ([("policy-merged", True)] if self.merged else [])
         for name, merged in wanted:
@@ -224,7 +222,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
                     chosen = {"round": self.best_round, "monitor": self.monitor, "value": self.best}
                     save_text(aside / "selection.json", json.dumps({**chosen, KEY: digests_of(aside)}) + "\n")
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"selection": verdict.to_dict(self.selection), "before": dict(self._before)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -236,7 +234,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
 
 
 @contextmanager
-def _written(path: Path, trainer: Trainer) -> Iterator[Path]:
+def _written(path: Path, trainer: RunTrainer) -> Iterator[Path]:
     """A name to write `path` under, which is whole or what it was before; other ranks than the first write nothing.
 
     Raises:

@@ -16,7 +16,7 @@ from rich.progress import TaskID
 from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.progress.clock import Progress as UnitProgress
-from seal_lightning.progress.screen import Bars, duration, plain_console, print_line, progress_bars
+from seal_lightning.progress.screen import Bars, Pace, duration, plain_console, print_line, progress_bars
 from seal_lightning.results.accuracy import evaluation_means
 from seal_lightning.results.usage import render_usage, total_usage
 from seal_lightning.text.plural import counted
@@ -70,8 +70,7 @@ class EStepProgress(ProgressBar, SEALCallback):
 
     def on_units_start(self, trainer: Trainer, module: Any, *, phase: str, units: int, finished: int) -> None:
         self._round = _label(module.rounds_done, phase)
-        self._started, self._printed = time.monotonic(), time.monotonic()
-        self._seen, self._units, self._from_journal = finished, units, finished
+        self._pace = Pace(units, done=finished, every_seconds=self.every_seconds)
         self._latest: Sequence[Rollout] = ()
         if finished:
             self.line(f"{self._round}: {finished} of {units} units are in the journal already")
@@ -94,13 +93,9 @@ class EStepProgress(ProgressBar, SEALCallback):
         """One bar for all ranks; in a log, a line from time to time."""
         if self._live:
             self._live.update(self._unit_bar, completed=finished)
-        fresh = finished - self._from_journal
-        if self._live or fresh < 1 or finished == self._seen or time.monotonic() - self._printed < self.every_seconds:
-            return
-        self._printed, self._seen = time.monotonic(), finished
-        left = (self._units - finished) * (time.monotonic() - self._started) / fresh
-        scores = f"{_scores(self._latest)}, " if self._latest else ""
-        self.line(f"{self._round}: unit {finished}/{self._units}, {scores}about {duration(left)} left")
+        elif left := self._pace.left(finished):
+            scores = f"{_scores(self._latest)}, " if self._latest else ""
+            self.line(f"{self._round}: unit {finished}/{self._pace.total}, {scores}{left}")
 
     def on_units_end(
         self,
@@ -114,7 +109,7 @@ class EStepProgress(ProgressBar, SEALCallback):
         self._stop()
         if phase == "validation":
             contexts = len({rollout.context_id for rollout in rollouts})
-            spent = duration(time.monotonic() - self._started)
+            spent = duration(self._pace.spent)
             self.line(f"{self._round}: {_scores(rollouts)} ({contexts} contexts), {spent}")
         if len(seconds) > 1 and any(seconds):
             ranks = [f"rank {rank} {len(spent)} units{_each(spent)}" for rank, spent in enumerate(seconds)]

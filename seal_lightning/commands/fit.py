@@ -124,6 +124,7 @@ class SEALCLI(OptionsCLI):
     trainer: SEALTrainer
     model: SEALModule
     datamodule: SEALDataModule
+    arguments: Arguments
     destination: Destination | None = None  # of what a fit exports, on the hub
 
     def __init__(self, *args: Any, held: ExitStack, **options: Any) -> None:

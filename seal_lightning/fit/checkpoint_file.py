@@ -11,13 +11,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from seal_lightning.files.saving import whole
 from seal_lightning.models.finite import all_finite
+
+Checkpoint: TypeAlias = dict[str, Any]  # what Lightning saves: tensors and plain values, of any depth
 
 _FIELDS: dict[tuple[str, ...], type] = {
     ("state_dict",): dict,
@@ -38,7 +40,7 @@ _STAGES = ("round_end", "m_step", "validation")
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are whole or absent. Lightning's own take the way over the folder for temporary files."""
+    """Checkpoints that are whole or absent. Lightning's own go through the folder for temporary files."""
 
     def save_checkpoint(
         self, checkpoint: Mapping[str, object], path: str | Path, storage_options: object = None
@@ -55,17 +57,17 @@ def fault_of(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 return "its check sums are wrong"
-        found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):  # the last: flipped bits name a compression
-        return "it is no whole archive"
-    except Exception as error:  # what is no checkpoint fails in as many ways as there are files
+        return "it is not a whole archive"
+    except Exception as error:  # what is not a checkpoint fails in as many ways as there are files
         return f"it cannot be read ({type(error).__name__})"
-    if not isinstance(found, dict) or not isinstance(found.get("seal"), dict):
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("seal"), dict):
         return "it has no field seal"
-    return _wrong_field(found) or _not_finite(found)
+    return _wrong_field(checkpoint) or _not_finite(checkpoint)
 
 
-def _wrong_field(checkpoint: Mapping[str, Any]) -> str:
+def _wrong_field(checkpoint: Checkpoint) -> str:
     for path, kind in _FIELDS.items():
         value: Any = checkpoint
         for name in path:
@@ -73,21 +75,21 @@ def _wrong_field(checkpoint: Mapping[str, Any]) -> str:
                 return f"field {'.'.join(path)} is missing"
             value = value[name]
         if not isinstance(value, kind) or isinstance(value, bool):
-            return f"field {'.'.join(path)} is no {kind.__name__}"
+            return f"field {'.'.join(path)} is not of type {kind.__name__}"
         if kind is int and value < 0:
             return f"field {'.'.join(path)} is {value}"
     if (stage := checkpoint["loops"]["fit_loop"]["state_dict"]["stage"]) not in _STAGES:
         return f"field loops.fit_loop.state_dict.stage is {stage!r}"
     lists = {name: checkpoint[name] for name in ("optimizer_states", "lr_schedulers")}
     for name, items in {**lists, "seal.merged": checkpoint["seal"]["merged"]}.items():
-        if not all(isinstance(one, dict) for one in items):
+        if not all(isinstance(item, dict) for item in items):
             return f"field {name} holds something else than dict"
-    if not all(isinstance(one, torch.Tensor) for one in checkpoint["state_dict"].values()):
+    if not all(isinstance(item, torch.Tensor) for item in checkpoint["state_dict"].values()):
         return "field state_dict holds something else than tensors"
     return ""
 
 
-def _not_finite(checkpoint: Mapping[str, Any]) -> str:
+def _not_finite(checkpoint: Checkpoint) -> str:
     parts = {"state_dict": checkpoint["state_dict"], "seal.merged": checkpoint["seal"]["merged"]}
     for name, part in {**parts, "optimizer_states": checkpoint["optimizer_states"]}.items():
         if not all_finite(_tensors(part)):
@@ -95,7 +97,7 @@ def _not_finite(checkpoint: Mapping[str, Any]) -> str:
     return ""
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
+def _tensors(value: object) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping | list | tuple):

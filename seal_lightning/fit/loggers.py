@@ -22,7 +22,7 @@ class Loggers:
     """The loggers of one run, which wait until it begins.
 
     Args:
-        loggers: Of the trainer.
+        loggers: Loggers of the trainer.
     """
 
     def __init__(self, loggers: Sequence[Logger]) -> None:

@@ -313,7 +313,7 @@ def _scored(groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
 @contextmanager
 def _without_metrics_of_a_round(trainer: FitTrainer) -> Iterator[None]:
     """Before the first round there is no reward to stop at: who monitors one looks at what there is."""
-    strict = [one for one in trainer.callbacks if isinstance(one, EarlyStopping) and one.strict]
+    strict = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping) and callback.strict]
     for callback in strict:
         callback.strict = False
     try:

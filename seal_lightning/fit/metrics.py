@@ -29,7 +29,7 @@ def e_step_metrics(
         "reward/mean": rewards.mean,
         "reward/best": rewards.best,
         "reward/std_within_context": rewards.within,
-        "e_step/rejected_frac": fmean(one.status == "rejected" for one in rollouts if one.repeat == 0),
+        "e_step/rejected_frac": fmean(rollout.status == "rejected" for rollout in rollouts if rollout.repeat == 0),
         **_diverged(rollouts),
         "e_step/kept": float(len(kept)),
         "e_step/kept_without_merit": float(len(without_merit(kept))),
@@ -54,24 +54,24 @@ def edit_metrics(
     characters and in the policy's tokens.
     """
     outcomes = [outcome for group in groups for outcome in group.outcomes]
-    first = [one for one in rollouts if one.kind == "edit" and one.repeat == 0]
+    first = [rollout for rollout in rollouts if rollout.kind == "edit" and rollout.repeat == 0]
     metrics: dict[str, float] = {}
     if outcomes:
         metrics["e_step/kept_frac"] = len(kept) / len(outcomes)
-    if outcomes and any(one.questions for one in rollouts):
-        won = [one for one in outcomes if one.reward is not None and one.gain > NEARLY]
+    if outcomes and any(rollout.questions for rollout in rollouts):
+        won = [outcome for outcome in outcomes if outcome.reward is not None and outcome.gain > NEARLY]
         metrics["e_step/success_frac"] = len(won) / len(outcomes)
-    if (found := diversity_of(groups)) is not None:
-        metrics["edits/diversity"] = found
+    if (diversity := diversity_of(groups)) is not None:
+        metrics["edits/diversity"] = diversity
     if first:
-        metrics["edits/characters"] = fmean(len(one.text) for one in first)
-        metrics["edits/tokens"] = fmean(one.tokens.get("edit", 0) for one in first)
+        metrics["edits/characters"] = fmean(len(rollout.text) for rollout in first)
+        metrics["edits/tokens"] = fmean(rollout.tokens.get("edit", 0) for rollout in first)
     return metrics
 
 
 def _diverged(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """The share of edits that diverged, where some did."""
-    edits = {(one.context_id, one.edit_index) for one in rollouts if one.kind == "edit"}
+    edits = {(rollout.context_id, rollout.edit_index) for rollout in rollouts if rollout.kind == "edit"}
     diverged = diverged_edits(rollouts)
     return {"e_step/diverged_frac": diverged / len(edits)} if diverged else {}
 

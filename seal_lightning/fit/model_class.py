@@ -13,19 +13,19 @@ import importlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.options.mistakes import one_line
 from seal_lightning.stamps.settings import NotPlain, class_path
+from seal_lightning.types import Json, JsonObject
 
 _CLASS = re.compile(r"[A-Za-z_]\w{0,200}(\.[A-Za-z_]\w{0,200}){0,20}")
 _INNER = "--model.init_args."
 
 
 def chosen_class(
-    args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any]]]
+    args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Json]]]
 ) -> tuple[type[SEALModule], list[str]]:
     """The class of the module, and the arguments without what chose it.
 
@@ -47,8 +47,8 @@ def chosen_class(
         taken = 1 if equals else 2
         if name in ("-c", "--config") and waiting:
             path, content = waiting.pop(0)
-            if found := _class_in(content):
-                named = f"model.class_path in {path}", found
+            if path_of_class := _class_in(content):
+                named = f"model.class_path in {path}", path_of_class
         elif name == "--model.class_path" or (name == "--model" and _is_class(value)):
             named = name, value
             place += taken
@@ -58,7 +58,7 @@ def chosen_class(
     return (_imported(*named) if named[1] else SEALModule), left
 
 
-def imported(where: str, path: str) -> Any:
+def imported(where: str, path: str) -> object:
     """What a dotted path names. Raises `ConfigError`, with what was wrong in its module."""
     module, _, name = path.rpartition(".")
     try:
@@ -67,7 +67,7 @@ def imported(where: str, path: str) -> Any:
         raise ConfigError(f"{where}: class_path {path} cannot be used: {one_line(str(error), 200)}") from error
 
 
-def with_class(config: dict[str, Any], kind: type[SEALModule]) -> dict[str, Any]:
+def with_class(config: JsonObject, kind: type[SEALModule]) -> JsonObject:
     """A configuration that names the class of its `model`, where it is not ours."""
     if kind is SEALModule:
         return config
@@ -79,7 +79,7 @@ def with_class(config: dict[str, Any], kind: type[SEALModule]) -> dict[str, Any]
     return {**config, "model": {"class_path": path, **({"init_args": options} if options else {})}}
 
 
-def _class_in(content: Mapping[str, Any]) -> str:
+def _class_in(content: Mapping[str, Json]) -> str:
     model = content.get("model")
     if isinstance(model, Mapping):
         return str(model.get("class_path") or "")
@@ -98,7 +98,7 @@ def _imported(where: str, path: str) -> type[SEALModule]:
         raise ConfigError(
             f"{where}: expected a class_path such as my_module.MyModule, got {one_line(path, 80)!r}: add its module"
         )
-    found = imported(where, path)
-    if not isinstance(found, type) or not issubclass(found, SEALModule):
+    kind = imported(where, path)
+    if not isinstance(kind, type) or not issubclass(kind, SEALModule):
         raise ConfigError(f"{where}: expected a class below seal_lightning.SEALModule, got {path}: derive it from that")
-    return found
+    return kind

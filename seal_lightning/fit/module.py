@@ -25,10 +25,11 @@ from seal_lightning.e_step.step import EStep
 from seal_lightning.e_step.variants import step_for
 from seal_lightning.errors import ConfigError, DivergedError, Stopped, check_count
 from seal_lightning.fit.base import FitModule, FitTrainer
+from seal_lightning.fit.checkpoint_file import Checkpoint
 from seal_lightning.fit.checks import check_filter, measured_alike
 from seal_lightning.fit.divergence import Divergence
 from seal_lightning.fit.phases import Phases
-from seal_lightning.fit.restoring import Checkpoint, restored, saved_state, settings_of_module
+from seal_lightning.fit.restoring import restored, saved_state, settings_of_module
 from seal_lightning.fit.stamp import begin_run, tokenizer_digest
 from seal_lightning.grading import Grader, Reward, Rubric, resolve
 from seal_lightning.grading.reward import RewardOption

@@ -37,6 +37,7 @@ from seal_lightning.options.parser import (
 )
 from seal_lightning.options.texts_as_given import TextsAsGiven
 from seal_lightning.sharing.hub import add_hub
+from seal_lightning.types import Json
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -44,7 +45,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 class Arguments(list[str]):
     """The command line, with what is in its config files."""
 
-    def __init__(self, args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> None:
+    def __init__(self, args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Json]]] = ()) -> None:
         super().__init__(args)
         self.files = files
 
@@ -92,7 +93,7 @@ class OptionsCLI(LightningCLI):
         *,
         trainer: type[Trainer],
         command: str,
-        args: Any,
+        args: Sequence[str] | Mapping[str, Json],
         description: str = "",
     ) -> None:
         self.command, self.arguments = command, args
@@ -199,7 +200,7 @@ class OptionsCLI(LightningCLI):
 
 
 class _ParsedOnly(OptionsCLI):
-    """Reads settings that are no command line, and stops there."""
+    """Reads settings instead of a command line, and stops there."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         actions = self.command_parser._actions
@@ -223,14 +224,14 @@ class _ParsedOnly(OptionsCLI):
 
 
 def parse_settings(
-    command: str, model: type[SEALModule], settings: Mapping[str, Any], *, trainer: type[Trainer]
-) -> tuple[LightningArgumentParser, Any]:
+    command: str, model: type[SEALModule], settings: Mapping[str, Json], *, trainer: type[Trainer]
+) -> tuple[LightningArgumentParser, Namespace]:
     """A command's parser, and settings as it reads them: checked, with the defaults of what they leave out.
 
     Args:
         command: fit, validate, test or predict.
         model: The class whose options `model` are.
-        settings: As a config file has them.
+        settings: Options as a config file has them.
         trainer: The class whose options `trainer` are.
 
     Raises:

@@ -21,27 +21,28 @@ from seal_lightning.fit.run_callbacks import SINGLE
 from seal_lightning.fit.run_config import SaveConfigBesideRun
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.stamps.settings import NotPlain, class_path, plain
+from seal_lightning.types import Json
 
 
 class Settings:
-    """Nested plain values, and what could not be among them.
+    """Nested plain values, and the options that could not be written as such.
 
     Attributes:
-        values: By section.
-        left_out: Full names of options with the reason why they are not there.
+        values: Settings by section.
+        left_out: Reasons why options are not there, by their full names.
     """
 
     def __init__(self) -> None:
         self.values: dict[str, dict[str, Any]] = {}
         self.left_out: dict[str, str] = {}
 
-    def add(self, section: str, name: str, value: Any) -> None:
+    def add(self, section: str, name: str, value: object) -> None:
         try:
             self.values.setdefault(section, {})[name] = plain(value)
         except NotPlain as error:
             self.left_out[f"{section}.{name}"] = str(error)
 
-    def add_each(self, section: str, name: str, values: Sequence[Any]) -> None:
+    def add_each(self, section: str, name: str, values: Sequence[object]) -> None:
         """A list without those of its items that cannot be written."""
         kept = []
         for place, value in enumerate(values):
@@ -58,9 +59,9 @@ def trainer_settings(trainer: FitTrainer) -> Settings:
     settings = Settings()
     arguments = given_arguments(trainer)
     given = arguments.pop("callbacks", None) or []
-    own = [one for one in ([given] if isinstance(given, Callback) else given) if not _has_group(one)]
+    own = [callback for callback in ([given] if isinstance(given, Callback) else given) if not _has_group(callback)]
     for name, value in arguments.items():
-        if isinstance(value, list | tuple) and not all(isinstance(one, int | float | str) for one in value):
+        if isinstance(value, list | tuple) and not all(isinstance(item, int | float | str) for item in value):
             settings.add_each("trainer", name, value)
         else:
             settings.add("trainer", name, value)
@@ -118,11 +119,11 @@ def config_of(
 
 
 def accepted(
-    command: str, kind: type[SEALModule], settings: Settings, others: Mapping[str, Any], trainer: type[Trainer]
+    command: str, kind: type[SEALModule], settings: Settings, others: Mapping[str, Json], trainer: type[Trainer]
 ) -> SaveConfigBesideRun:
     """What the command's parser takes of the settings; one option after another where it does not take all."""
 
-    def parsed(values: Mapping[str, Any]) -> SaveConfigBesideRun:
+    def parsed(values: Mapping[str, Json]) -> SaveConfigBesideRun:
         return SaveConfigBesideRun(
             *parse_settings(command, kind, {**others, **values}, trainer=trainer), save_to_log_dir=False
         )

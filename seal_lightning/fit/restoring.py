@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeVar
 
 import torch
 
 from seal_lightning.errors import ConfigError, ModelError, SealError
 from seal_lightning.fit.base import FitModule
-from seal_lightning.fit.checkpoint_file import fault_of
+from seal_lightning.fit.checkpoint_file import Checkpoint, fault_of
 from seal_lightning.grading.reward import writable
 from seal_lightning.models.finite import check_finite
 from seal_lightning.options.mistakes import explain, located, one_line
@@ -23,12 +23,12 @@ from seal_lightning.options.trust import wishes
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.stamps.settings import NotPlain, class_path, plain
 from seal_lightning.text.masking import safe_to_save
-from seal_lightning.types import JsonObject
+from seal_lightning.types import Json, JsonObject
 
-Checkpoint: TypeAlias = dict[str, Any]  # what Lightning saves: tensors and plain values, of any depth
+_Module = TypeVar("_Module", bound=FitModule)
 
 
-def saved_state(checkpoint: Checkpoint, module: FitModule) -> dict[str, Any]:
+def saved_state(checkpoint: Checkpoint, module: FitModule) -> Checkpoint:
     """What SEAL has in a checkpoint, once it is known to fit the module's base model and to be finite.
 
     Raises:
@@ -53,7 +53,7 @@ def saved_state(checkpoint: Checkpoint, module: FitModule) -> dict[str, Any]:
     return saved
 
 
-def written_arguments(module: FitModule) -> dict[str, Any]:
+def written_arguments(module: FitModule) -> dict[str, object]:
     """The arguments that a module was made from, in the form that a configuration has for them."""
     arguments = given_arguments(module)
     return {**arguments, "reward": writable(arguments["reward"])} if "reward" in arguments else arguments
@@ -75,7 +75,14 @@ def settings_of_module(module: FitModule) -> JsonObject:
     return safe_to_save({"class": kind, "model": arguments, "left_out": left_out})
 
 
-def restored(kind: type, path: str | Path, *, map_location: Any, trusted: bool, given: Mapping[str, Any]) -> Any:
+def restored(
+    kind: type[_Module],
+    path: str | Path,
+    *,
+    map_location: torch.device | str | int | None,
+    trusted: bool,
+    given: Mapping[str, object],
+) -> _Module:
     """A module of a class with the settings and the policy of a checkpoint.
 
     Args:
@@ -111,23 +118,23 @@ def restored(kind: type, path: str | Path, *, map_location: Any, trusted: bool, 
     return module if map_location is None else module.to(map_location)
 
 
-def _settings(saved: Mapping[str, Any], kind: type, path: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(saved: Checkpoint, kind: type, path: str, given: Mapping[str, object]) -> JsonObject:
     """The arguments that the checkpoint has for a class, without those that are given.
 
     Raises:
         ConfigError: It has none, is of another class, or could not hold one that is not given either.
     """
-    found = saved.get("settings")
-    if not isinstance(found, Mapping) or not isinstance(found.get("model"), Mapping):
+    settings = saved.get("settings")
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("model"), Mapping):
         raise ConfigError(
             f"{path}: it holds no settings, as of an earlier version: make the module yourself, and give the file as "
             "ckpt_path of SEALTrainer's methods"
         )
     own = _path(kind)
-    if (class_of_run := found.get("class")) != own:
+    if (class_of_run := settings.get("class")) != own:
         name = one_line(str(class_of_run), 100)
         raise ConfigError(f"{path}: it is of a {name}, got {own}: call load_from_checkpoint of that class")
-    left_out = found.get("left_out")
+    left_out = settings.get("left_out")
     lacking = (
         {name: why for name, why in left_out.items() if name not in given} if isinstance(left_out, Mapping) else {}
     )
@@ -136,14 +143,14 @@ def _settings(saved: Mapping[str, Any], kind: type, path: str, given: Mapping[st
         raise ConfigError(
             f"{path}: it could not hold {name} ({one_line(str(why), 200)}): give {name}=... as the run had it"
         )
-    return {str(name): value for name, value in found["model"].items() if name not in given}
+    return {str(name): value for name, value in settings["model"].items() if name not in given}
 
 
-def _refuse_wishes(settings: Mapping[str, Any], kind: type, file: Path, path: str) -> None:
+def _refuse_wishes(settings: Mapping[str, Json], kind: type, file: Path, path: str) -> None:
     run = file.resolve().parent
-    found = wishes(settings, kind, run=run.parent if run.name == "checkpoints" else run)
-    if found:
-        first, others = found[0], [wish.option for wish in found[1:]]
+    asked = wishes(settings, kind, run=run.parent if run.name == "checkpoints" else run)
+    if asked:
+        first, others = asked[0], [wish.option for wish in asked[1:]]
         also = f" (so does {', '.join(others[:4])}{' and others' if len(others) > 4 else ''})" if others else ""
         name = first.option.split(".")[1]
         raise ConfigError(
@@ -152,7 +159,7 @@ def _refuse_wishes(settings: Mapping[str, Any], kind: type, file: Path, path: st
         )
 
 
-def _made(kind: type, settings: Mapping[str, Any], path: str) -> dict[str, Any]:
+def _made(kind: type, settings: Mapping[str, Json], path: str) -> dict[str, object]:
     """The arguments as objects."""
     parser = Parser()
     parser.add_class_arguments(kind, "model", instantiate=False, fail_untyped=False)

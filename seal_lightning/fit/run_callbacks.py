@@ -92,12 +92,13 @@ def choose(
         ConfigError: There is no filter.
     """
     off = switched_off(options)
+    replaced = {name for name in untouched if any(isinstance(own, SINGLE[name]) for own in given)}
+    if options.get("enable_checkpoint_selection") is False:
+        replaced |= untouched & {"checkpoint"}  # by Lightning's own checkpoints
     kept = {
         name: callback
         for name, callback in groups.items()
-        if callback is not None
-        and name not in off
-        and not (name in untouched and any(isinstance(own, SINGLE[name]) for own in given))
+        if callback is not None and name not in off and name not in replaced
     }
     run = [*given, *kept.values()]
 

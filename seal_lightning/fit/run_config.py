@@ -1,15 +1,15 @@
-"""The settings that a run folder keeps, so that the run can be resumed, tested and read about with what it had.
+"""The settings that a run folder keeps, so that the run can be resumed, tested and read about.
 
-The whole is `config.yaml`, what was changed is `settings.yaml`; of other commands than fit, `config-<command>.yaml` and
-`settings-<command>.yaml`.
+`config.yaml` has all of them, `settings.yaml` what differs from the defaults; those of commands other than fit are in
+`config-<command>.yaml` and `settings-<command>.yaml`.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
@@ -17,20 +17,21 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.options.parser import save_settings
 from seal_lightning.text.masking import safe_to_save
+from seal_lightning.types import JsonObject
 
 CHANGED = "what differs from the defaults in"
 OTHERS = ("adapt", "continual")  # commands with folders of their own
 
 
 class SaveConfigBesideRun(SaveConfigCallback, SEALCallback):
-    """Writes them when the run begins: one that is refused before leaves those of the run that was there."""
+    """Writes the settings when the run begins: a run that is refused before leaves those that were there."""
 
     left_out: Mapping[str, str] = MappingProxyType({})  # options that cannot be written, with the reason
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Too early: nothing is checked yet."""
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> JsonObject:
         """What `config.yaml` holds, as plain values without secrets."""
         return plain_settings(self.parser, self.config)
 
@@ -52,13 +53,13 @@ class SaveConfigBesideRun(SaveConfigCallback, SEALCallback):
         return self.parser.dump(self.config, skip_unset=False, skip_default=skip_default, format="yaml")
 
 
-def plain_settings(parser: Any, config: Any) -> dict[str, Any]:
+def plain_settings(parser: ArgumentParser, config: Namespace) -> JsonObject:
     """The options of a command as `config.yaml` has them."""
     return safe_to_save(yaml.safe_load(parser.dump(config, skip_unset=False, format="yaml")))
 
 
 def check_folder(run: Path, command: str) -> None:
-    """Whether a run folder holds no settings of anybody else, which would be overwritten or belong to other results.
+    """Refuse a run folder with the settings of anybody else, which would be overwritten or belong to other results.
 
     Raises:
         ConfigError: It is another command's folder, or a file has the name of ours and is not.

@@ -67,9 +67,9 @@ def fit_stamp(trainer: FitTrainer, module: FitModule) -> JsonObject:
     """The stamp of a fit whose model is loaded and whose data is read."""
     chosen = the_filter(trainer.callbacks)
     selection = {
-        name: getattr(one, name)
-        for one in trainer.callbacks
-        if hasattr(one, "best_round")
+        name: getattr(callback, name)
+        for callback in trainer.callbacks
+        if hasattr(callback, "best_round")
         for name in ("monitor", "mode", "include_untrained")
     }
     model = {
@@ -118,8 +118,11 @@ def _parameters(kind: type) -> list[str]:
 
 def _data(data: SEALDataModule) -> JsonObject:
     splits = {"train": data.train_contexts, "validation": data.validation_contexts, "test": data.test_contexts}
-    found = {name: digest([asdict(one) for one in contexts]) if contexts else None for name, contexts in splits.items()}
-    return {**found, "contexts_per_unit": data.contexts_per_unit}
+    digests = {
+        name: digest([asdict(context) for context in contexts]) if contexts else None
+        for name, contexts in splits.items()
+    }
+    return {**digests, "contexts_per_unit": data.contexts_per_unit}
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -146,28 +149,28 @@ def begin_run(trainer: FitTrainer, module: FitModule, *, checkpoint: JsonObject 
         JournalError: The record of the folder is damaged.
     """
     stamp, rules, round = json.loads(json.dumps(fit_stamp(trainer, module))), rules_of(trainer), module.rounds_done
-    found: Record | None = None
+    earlier: Record | None = None
     try:
         if trainer.is_global_zero:  # the folder may be on the first rank's node alone
-            found = read_record(_folder(trainer)) if checkpoint or _was_begun(trainer) else None
+            earlier = read_record(_folder(trainer)) if checkpoint or _was_begun(trainer) else None
         begun = checkpoint is not None or (trainer.is_global_zero and _was_begun(trainer))
         result: Record | SealError = Record(stamp)
-        if found is not None:
+        if earlier is not None:
             where = str(_folder(trainer) / FILE)
-            result = compare(found, stamp, where=where, round=round, rules=rules)
+            result = compare(earlier, stamp, where=where, round=round, rules=rules)
         elif begun and not checkpoint and not rules.other_versions:
             result = without_record(_folder(trainer), rules=rules)
         if checkpoint:
             of_checkpoint = to_record(checkpoint, where="--ckpt_path")
             going_on = compare(of_checkpoint, stamp, where="the checkpoint", round=round, rules=rules)
-            result = result if found is not None else going_on
+            result = result if earlier is not None else going_on
     except SealError as error:
         result = error
     first = trainer.processes.ranks.gather(result)[0]
     if isinstance(first, SealError):
         raise first
     module.record_saved = False
-    before = len(found.changes) if found else 0
+    before = len(earlier.changes) if earlier else 0
     if trainer.is_global_zero and (new := first.changes[before:]):
         log.warning("this run goes on with other settings, which are written down: %s", show_changes(new))
     return first
@@ -203,7 +206,9 @@ def save_finished(run: Path) -> None:
 def told_changes(run: Path) -> str:
     """What changed in the middle of a run, a line of Markdown; empty where nothing did."""
     record = read_record(run)
-    lines = [f"from round {one.round + 1} on, {show_changes([one])}" for one in (record.changes if record else ())]
+    lines = [
+        f"from round {change.round + 1} on, {show_changes([change])}" for change in (record.changes if record else ())
+    ]
     return f"Settings that changed: {'; '.join(lines)}." if lines else ""
 
 

@@ -11,18 +11,22 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators.cpu import CPUAccelerator
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.fit.checkpoint_file import Checkpoint
 from seal_lightning.models.beside import is_quantised
 from seal_lightning.models.partitioned import is_partitioned, whole
 from seal_lightning.stamps.arguments import Remembers
@@ -110,7 +114,9 @@ class ZeROStrategy(DeepSpeedStrategy, Remembers):
     def model_sharded_context(self) -> Iterator[None]:  # type: ignore[override]
         yield  # transformers cannot build every model in pieces; DeepSpeed partitions the whole one
 
-    def _setup_model_and_optimizer(self, model: Any, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
+    def _setup_model_and_optimizer(
+        self, model: nn.Module, optimizer: Optimizer | None, lr_scheduler: Any = None
+    ) -> tuple[object, object]:
         import deepspeed
 
         if self.zero_stage_3 and is_quantised(model):
@@ -130,24 +136,26 @@ class ZeROStrategy(DeepSpeedStrategy, Remembers):
         )
         return engine, zero_optimizer
 
-    def _initialize_deepspeed_inference(self, model: Any) -> None:
+    def _initialize_deepspeed_inference(self, model: nn.Module) -> None:
         self.model_to_device()  # nothing is trained: every rank answers with the whole policy
 
-    def backward(self, closure_loss: torch.Tensor, optimizer: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def backward(
+        self, closure_loss: torch.Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
         # Lightning has divided the loss by the accumulation already; DeepSpeed would do it once more
         return super().backward(closure_loss, optimizer, *args, **kwargs, scale_wrt_gas=False)
 
     # Units of work run beside the engine: its forward pass would fetch weights that only the M-step needs.
 
-    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+    def validation_step(self, *args: object, **kwargs: object) -> STEP_OUTPUT:
         assert self.lightning_module is not None
         return self.lightning_module.validation_step(*args, **kwargs)
 
-    def test_step(self, *args: Any, **kwargs: Any) -> Any:
+    def test_step(self, *args: object, **kwargs: object) -> STEP_OUTPUT:
         assert self.lightning_module is not None
         return self.lightning_module.test_step(*args, **kwargs)
 
-    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
+    def predict_step(self, *args: object, **kwargs: object) -> STEP_OUTPUT:
         assert self.lightning_module is not None
         return self.lightning_module.predict_step(*args, **kwargs)
 
@@ -158,18 +166,18 @@ class ZeROStrategy(DeepSpeedStrategy, Remembers):
         """DeepSpeed's optimizer around torch's."""
         return self.optimizers[0]
 
-    def trained(self) -> dict[str, torch.nn.Parameter]:
+    def trained(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name, in the optimizer's order."""
         assert self.lightning_module is not None
         return {name: value for name, value in self.lightning_module.named_parameters() if value.requires_grad}
 
-    def lightning_module_state_dict(self) -> dict[str, Any]:
+    def lightning_module_state_dict(self) -> dict[str, torch.Tensor]:
         """The trained parameters, whole and in full precision; a collective."""
         from deepspeed.utils import safe_get_full_fp32_param
 
         return {name: _cpu(safe_get_full_fp32_param(value)) for name, value in self.trained().items()}
 
-    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, object]:
         """As torch's AdamW would give it; a collective."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -184,10 +192,10 @@ class ZeROStrategy(DeepSpeedStrategy, Remembers):
         options = {key: value for key, value in inner.param_groups[0].items() if key != "params"}
         return {"state": state, "param_groups": [{**options, "params": list(range(len(trained)))}]}
 
-    def save_checkpoint(self, checkpoint: dict, filepath: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict, filepath: str | Path, storage_options: object = None) -> None:
         DDPStrategy.save_checkpoint(self, checkpoint, filepath, storage_options)  # type: ignore[arg-type]
 
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> Checkpoint:
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only=True)
 
     @property
@@ -195,7 +203,7 @@ class ZeROStrategy(DeepSpeedStrategy, Remembers):
         return True
 
     @torch.no_grad()
-    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+    def load_model_state_dict(self, checkpoint: Checkpoint, strict: bool = True) -> None:
         assert self.lightning_module is not None
         saved = checkpoint["state_dict"]
         for name, parameter in self.lightning_module.named_parameters():
@@ -206,7 +214,7 @@ class ZeROStrategy(DeepSpeedStrategy, Remembers):
                     _set(parameter, saved[name].float())
 
     @torch.no_grad()
-    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+    def load_optimizer_state_dict(self, checkpoint: Checkpoint) -> None:
         (saved,) = checkpoint["optimizer_states"]
         inner = self.zero_optimizer.optimizer
         for group in inner.param_groups:
@@ -227,7 +235,7 @@ class ZeROStrategy(DeepSpeedStrategy, Remembers):
     # -- rounds --------------------------------------------------------------------------------------------------------
 
     def restart_optimizer(self) -> None:
-        """As new: no moments, step 0, the schedule at its start; the master weights follow what was written to them."""
+        """Start afresh: no moments, step 0, the schedule at its start, and master weights that are the weights."""
         self.zero_optimizer.refresh_fp32_params()
         inner = self.zero_optimizer.optimizer
         for state in inner.state.values():  # in place: DeepSpeed holds views of these tensors
@@ -245,7 +253,7 @@ def _cpu(tensor: torch.Tensor | None) -> torch.Tensor:
     return tensor.detach().cpu()
 
 
-def _set(parameter: Any, value: torch.Tensor, key: str | None = None) -> None:
+def _set(parameter: nn.Parameter, value: torch.Tensor, key: str | None = None) -> None:
     """Write the master weights of a parameter, or a moment of its optimizer state, where this rank holds them."""
     from deepspeed.utils import (
         safe_get_local_fp32_param,
@@ -261,7 +269,7 @@ def _set(parameter: Any, value: torch.Tensor, key: str | None = None) -> None:
         return
     size = safe_get_local_fp32_param(parameter).numel()  # rank r holds elements r * size to (r + 1) * size, then zeros
     start = torch.distributed.get_rank() * size
-    mine = torch.zeros(size, device=value.device)
+    own = torch.zeros(size, device=value.device)
     rest = value.flatten()[start : start + size]
-    mine[: rest.numel()] = rest
-    safe_set_local_optimizer_state(parameter, mine, key) if key else safe_set_local_fp32_param(parameter, mine)
+    own[: rest.numel()] = rest
+    safe_set_local_optimizer_state(parameter, own, key) if key else safe_set_local_fp32_param(parameter, own)

@@ -6,10 +6,9 @@ The journal's stamp is what the rollouts depend on: every setting of the E-step,
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from seal_lightning.e_step.race import Race
 from seal_lightning.e_step.step import EStep
@@ -23,7 +22,7 @@ from seal_lightning.hooks import notify
 from seal_lightning.processes.ranks import one_line
 from seal_lightning.records.journal import Journal
 from seal_lightning.stamps.values import code_of, describe, digest, flat, versions
-from seal_lightning.types import Context, Rollout
+from seal_lightning.types import Context, JsonObject, Rollout
 
 
 class UnitRunner:
@@ -93,7 +92,7 @@ class UnitRunner:
         work = UnitWork(trainer, module, phase=phase, e_step=e_step, round=round, units=units)
         self._steps = trainer.executor.run(work, self._queue)
 
-    def _open_journal(self, folder: Path, name: str, stamp: Mapping[str, Any]) -> tuple[Journal, list[set[int]]]:
+    def _open_journal(self, folder: Path, name: str, stamp: JsonObject) -> tuple[Journal, list[set[int]]]:
         """The journal and the finished units that each rank has seen; one rank's error is raised on all."""
         try:
             journal = Journal(
@@ -105,10 +104,10 @@ class UnitRunner:
                 contexts=self._ids,
                 round=self._round,
             )
-            found: set[int] | JournalError = set(journal.units)
+            seen_here: set[int] | JournalError = set(journal.units)
         except JournalError as error:
-            journal, found = None, error
-        seen = self.ranks.gather(found)
+            journal, seen_here = None, error
+        seen = self.ranks.gather(seen_here)
         for error in seen:
             if isinstance(error, JournalError):
                 raise error
@@ -124,9 +123,9 @@ class UnitRunner:
         """
         started = time.perf_counter()
         try:
-            if (found := next(self._steps, None)) is None:
+            if (finished := next(self._steps, None)) is None:
                 return None
-            unit, rollouts = found
+            unit, rollouts = finished
             self.journal.append(unit, rollouts)
         except Exception as error:
             if not self._queue.failed():  # it would fail everywhere, or cannot be written down: the others leave too
@@ -168,7 +167,7 @@ def make_stamp(
     base: str,
     policy: str,
     code: type | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """What rollouts depend on, as flat JSON values: the E-step's settings, the units' contents, base, policy, and the
     code and versions that all of it runs with.
 

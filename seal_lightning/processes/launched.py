@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from seal_lightning.errors import RESUME, Ended
 from seal_lightning.processes.stopping import Ending, current_ending, stopped_on_leaving
@@ -37,14 +36,14 @@ class Launched:
         self.working = False
         self._over = threading.Event()
 
-    def watch(self, launcher: Any) -> None:
+    def watch(self, launcher: object) -> None:
         """Watch them in place of Lightning, once its launcher has started them; but not in a process of others."""
         if (ending := current_ending()) and ending.may_leave and self._take(launcher):
             self._over.clear()
             threading.Thread(target=self._watch, args=(ending,), name="seal-ranks", daemon=True).start()
 
     @contextmanager
-    def ending_together(self, launcher: Any) -> Iterator[None]:
+    def ending_together(self, launcher: object) -> Iterator[None]:
         """After a failure in this block let them end by themselves, and kill those that hang."""
         try:
             with stopped_on_leaving(self.kill):
@@ -65,13 +64,13 @@ class Launched:
         finally:
             self._over.set()
 
-    def _take(self, launcher: Any) -> bool:
+    def _take(self, launcher: object) -> bool:
         """Whether there are new ones, which are out of Lightning's hands now."""
         launched = getattr(launcher, "procs", [])
         self.processes += launched
-        found = bool(launched)
+        are_new = bool(launched)
         launched.clear()
-        return found
+        return are_new
 
     def kill(self) -> None:
         """End them at once, also those that stand still."""

@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 import torch.distributed as dist
-from torch.distributed import HashStore, PrefixStore  # type: ignore[attr-defined]
+from torch.distributed import HashStore, PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import _get_default_store
 
 from seal_lightning.errors import RESUME, Stopped, UnitError
@@ -78,17 +78,17 @@ class Ranks:
         """Every rank's value, by rank; a collective."""
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def queue(self, units: Sequence[int], *, stop: Callable[[], int], on_wait: Callable[[int], None]) -> UnitQueue:
         """A queue of units that all ranks open with the same units.
 
         Args:
-            units: In the order in which they are handed out.
+            units: Units in the order in which they are handed out.
             stop: The number of the signal that asked this process to stop, or 0.
-            on_wait: Told how many units are finished, by any rank.
+            on_wait: Called with the number of units that any ranks have finished.
         """
         store = PrefixStore(f"seal/run-{self._run}/queue-{next(self._queues)}", self._store)
         return UnitQueue(store, units, ranks=self, stop=stop, on_wait=on_wait)
@@ -102,7 +102,13 @@ class UnitQueue:
     """
 
     def __init__(
-        self, store: Any, units: Sequence[int], *, ranks: Ranks, stop: Callable[[], int], on_wait: Callable[[int], None]
+        self,
+        store: Store,
+        units: Sequence[int],
+        *,
+        ranks: Ranks,
+        stop: Callable[[], int],
+        on_wait: Callable[[int], None],
     ) -> None:
         self.store = store
         self.units = list(units)
@@ -136,25 +142,25 @@ class UnitQueue:
         """This rank has finished `unit`, and it is in the journal."""
         if unit in self._taken_at:
             self._seconds = max(self._seconds, time.monotonic() - self._taken_at.pop(unit))
-        self.store.set(f"at-work/{self.ranks.rank}", b"")
+        self.store.set(f"at-work/{self.ranks.rank}", "")
         self.store.add("finished", 1)
 
     def put_back(self, unit: int) -> None:
         """This rank gives `unit` up unfinished, because all are asked to stop."""
         self._taken_at.pop(unit, None)
-        self.store.set(f"at-work/{self.ranks.rank}", b"")
+        self.store.set(f"at-work/{self.ranks.rank}", "")
 
     def fail(self, unit: int, error: Exception, *, contexts: Sequence[str]) -> None:
         """`unit` failed here; another rank gets it, unless one has failed on it before.
 
         Args:
-            contexts: Its contexts' ids, for the message.
+            contexts: Ids of its contexts, for the message.
 
         Raises:
             UnitError: There is no other rank.
         """
         self._taken_at.pop(unit, None)
-        self.store.set(f"at-work/{self.ranks.rank}", b"")
+        self.store.set(f"at-work/{self.ranks.rank}", "")
         what = f"{unit_name(unit, contexts)} failed on rank {self.ranks.rank}: {one_line(error)}"
         if self.ranks.size == 1:
             raise UnitError(f"{what}; {RESUME}") from error

@@ -23,7 +23,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
+from typing import TypeAlias
 
 from seal_lightning.errors import Ended, Stopped
 
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 HANDLED_WITHIN = 3.0  # seconds after which the main thread counts as stuck
+Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None  # what Python's signal.signal takes
 AGAIN = 2.0  # seconds after which a signal counts as another one: ranks get it from the terminal and from each other
 
 
@@ -38,7 +40,7 @@ class Ending:
     """The handler of a command outside of a run's work.
 
     Args:
-        last_words: Says what a command says that a signal ends, without an exception to carry it.
+        last_words: Says in one line that a signal has ended the command, without an exception to carry it.
 
     Attributes:
         may_leave: Whether the process may be left from within the handler.
@@ -63,7 +65,7 @@ class Ending:
         self.last_words(number)
         os._exit(128 + number)
 
-    def __call__(self, number: int, frame: Any) -> None:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         number = _meant(number)
         again = bool(self.received) and time.monotonic() - self.at > AGAIN
         if self.may_leave and (self.nothing_to_lose or again):
@@ -160,7 +162,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received = 0
         self._at = 0.0
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Handler] = {}
         self._preemption: int | None = None
 
     @contextmanager
@@ -190,7 +192,7 @@ class StopSignals:
         if self.received:
             raise Stopped(self.received)
 
-    def _note(self, number: int, frame: Any) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         meant = number if number == self._preemption else _meant(number)
         if self.received:
             self._again(number, meant, frame)
@@ -199,7 +201,7 @@ class StopSignals:
         again = "; Ctrl-C again stops at once" if meant == signal.SIGINT else "; again, it stops at once"
         log.warning("%s: stopping at the end of this unit or step%s", signal.Signals(number).name, again)
 
-    def _again(self, number: int, meant: int, frame: Any) -> None:
+    def _again(self, number: int, meant: int, frame: FrameType | None) -> None:
         """Stop at once, as the handler from before does; but the same signal from two sides is one."""
         if meant == self._preemption or (meant != signal.SIGINT and time.monotonic() - self._at < AGAIN):
             return
@@ -209,7 +211,7 @@ class StopSignals:
         raise KeyboardInterrupt if meant == signal.SIGINT else Ended(meant)
 
 
-def _handle(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> dict[int, Any]:
+def _handle(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> dict[int, Handler]:
     """Handle those signals that are not ignored; returns the handlers from before."""
     handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in handled}
@@ -219,7 +221,7 @@ def _meant(number: int) -> int:
     return signal.SIGTERM if number == signal.SIGHUP else number
 
 
-def _put_back(handlers: Mapping[int, Any]) -> None:
+def _put_back(handlers: Mapping[int, Handler]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 

@@ -13,9 +13,8 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
 
-from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from seal_lightning.errors import RESUME
 
@@ -30,13 +29,13 @@ class Watch:
     """Watches the other ranks of a run.
 
     Args:
-        store: That all ranks share; lives in rank 0.
-        run: Its number, the same on all ranks: the store outlives a trainer.
-        rank: This one.
-        size: How many there are.
+        store: The store that all ranks share; lives in rank 0.
+        run: The number of the run, the same on all ranks: the store outlives a trainer.
+        rank: This rank.
+        size: The number of ranks.
         patience: Seconds without a sign of life after which a rank is given up.
         on_end: Called with the reason before this process is ended from outside of its main thread.
-        end: Ends it.
+        end: Ends this process.
 
     Attributes:
         lost: Which rank was given up, and why; "" while all are there.
@@ -44,16 +43,16 @@ class Watch:
 
     def __init__(
         self,
-        store: Any,
+        store: Store,
         *,
         run: int,
         rank: int,
         size: int,
         patience: float,
         on_end: Callable[[str], None] = lambda reason: None,
-        end: Callable[[int], Any] = os._exit,
+        end: Callable[[int], object] = os._exit,
     ) -> None:
-        clone = store.clone() if hasattr(store, "clone") else store  # the main thread may wait within its own
+        clone = getattr(store, "clone", lambda: store)()  # the main thread may wait within its own
         self._store = PrefixStore(f"seal/run-{run}/signs-of-life", clone)
         self.rank, self.size, self.patience = rank, size, patience
         self.lost = ""

@@ -14,8 +14,8 @@ class Progress:
     """Where a unit is: `done` of `total` in `phase`.
 
     Phases: questions (written by a model), baseline, sampling, inner loop, answering, grading, rubric. `waiting` is
-    True while an endpoint is waited for: who is told may raise then, what it has answered is kept. `event` says where
-    the phase itself is; an end is also told where it fails.
+    True while an endpoint is waited for: the listener may raise then, and answers already received are kept. `event`
+    says where the phase itself is; an end is also reported where it fails.
     """
 
     phase: str

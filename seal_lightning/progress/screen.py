@@ -1,4 +1,4 @@
-"""What a long command shows outside a trainer: bars where somebody watches, else a status line from time to time.
+"""What a long command shows outside a trainer: progress bars on a terminal, periodic status lines elsewhere.
 
 Everything goes to stderr, so that stdout holds results only. This is the one module that draws with rich, whose colours
 and bars pass `streams` unchanged: foreign text is made visible here, before it is put into them.
@@ -38,8 +38,8 @@ class Screen:
     """Bars and lines.
 
     Args:
-        every_seconds: Between status lines where there is no terminal.
-        console: Where to; standard error.
+        every_seconds: Pause between status lines where there is no terminal.
+        console: Where to draw; standard error by default.
     """
 
     def __init__(self, *, every_seconds: float = 30.0, console: Console | None = None) -> None:
@@ -64,19 +64,16 @@ class Screen:
             self._bars.start()
         assert self._bars is not None
         task = self._bars.add_task(label, total=total, completed=done)
-        started = printed = time.monotonic()
-        fresh = 0
+        pace = Pace(total, done=done, every_seconds=self.every_seconds)
+        finished = done
 
         def advance(count: int) -> None:
-            nonlocal fresh, printed
+            nonlocal finished
             assert self._bars is not None
-            fresh += count
-            self._bars.update(task, completed=done + fresh)
-            now = time.monotonic()
-            if outermost and not self.console.is_terminal and fresh and now - printed >= self.every_seconds:
-                printed = now
-                left = (total - done - fresh) * (now - started) / fresh
-                self.line(f"{label}: {done + fresh} of {total}, about {duration(left)} left")
+            finished += count
+            self._bars.update(task, completed=finished)
+            if outermost and not self.console.is_terminal and (left := pace.left(finished)):
+                self.line(f"{label}: {finished} of {total}, {left}")
 
         try:
             yield advance
@@ -111,6 +108,35 @@ class Screen:
             yield report
         finally:
             self._bars.remove_task(task)
+
+
+class Pace:
+    """When to say again how far some work is, and how long the rest of it takes.
+
+    Args:
+        total: Parts of the work.
+        done: Parts that were finished before, which do not count for the speed.
+        every_seconds: Pause between two status lines.
+    """
+
+    def __init__(self, total: int, *, done: int, every_seconds: float) -> None:
+        self.total, self.done, self.every_seconds = total, done, every_seconds
+        self._started = self._said_at = time.monotonic()
+        self._said = done
+
+    def left(self, finished: int) -> str:
+        """`about 3 min 05 s left`, where it is time for a line and there is something new to say; else empty."""
+        now = time.monotonic()
+        if finished <= self._said or now - self._said_at < self.every_seconds:
+            return ""
+        self._said, self._said_at = finished, now
+        seconds = (self.total - finished) * (now - self._started) / (finished - self.done)
+        return f"about {duration(seconds)} left"
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the work began."""
+        return time.monotonic() - self._started
 
 
 class Bars(Progress):

@@ -6,7 +6,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from seal_lightning.callbacks import CheckpointSelection, RandomFilter, ReSTEMFilter, RolloutTable
 from seal_lightning.errors import ConfigError
-from seal_lightning.fit.run_callbacks import with_defaults
+from seal_lightning.fit.run_callbacks import choose, with_defaults
 from seal_lightning.fit.trainer import SEALTrainer
 
 
@@ -66,3 +66,19 @@ def test_a_trainer_has_them(tmp_path):
     small = SEALTrainer(default_root_dir=str(tmp_path), accelerator="cpu", logger=False, enable_checkpointing=False)
     assert "CheckpointSelection" not in names(small.callbacks)  # type: ignore[attr-defined]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "untouched", "expected"),
+    [
+        ({}, {"checkpoint"}, ["ReSTEMFilter", "CheckpointSelection"]),
+        ({"enable_checkpoint_selection": False}, {"checkpoint"}, ["ReSTEMFilter"]),
+        ({"enable_checkpoint_selection": False}, set(), ["ReSTEMFilter", "CheckpointSelection"]),  # it was asked for
+        ({"enable_checkpointing": False}, set(), ["ReSTEMFilter"]),
+    ],
+)
+def test_a_command_leaves_checkpoints_to_lightning_where_the_flag_says_so(flags, untouched, expected):
+    groups = {"filter": ReSTEMFilter(), "checkpoint": CheckpointSelection(), "progress": None}
+    chosen = choose(flags, [], groups, untouched=untouched)
+    assert names(chosen.callbacks) == expected
+    assert ("enable_checkpoint_selection" in chosen.flags) == ("CheckpointSelection" not in expected)

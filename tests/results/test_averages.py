@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from seal_lightning.callbacks.progress import _scores
-from seal_lightning.fit.loop import e_step_metrics
+from seal_lightning.fit.metrics import e_step_metrics
 from seal_lightning.m_step.selection import group_rollouts
 from seal_lightning.results.accuracy import accuracy_table, paired_difference
 from seal_lightning.results.edits import figures_of, rewards_of

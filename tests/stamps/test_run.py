@@ -155,8 +155,8 @@ def test_a_checkpoint_is_checked_before_it_is_used(two_rounds, tmp_path):
     data, path = whole.read_bytes(), tmp_path / "bad.ckpt"
     middle = len(data) // 2
     for content, fault in (
-        (data[:-1], "it is no whole archive"),
-        (b"", "it is no whole archive"),
+        (data[:-1], "it is not a whole archive"),
+        (b"", "it is not a whole archive"),
         (data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :], "its check sums are wrong"),
     ):
         path.write_bytes(content)
@@ -168,7 +168,7 @@ def test_a_checkpoint_is_checked_before_it_is_used(two_rounds, tmp_path):
     [
         (lambda found: found.pop("seal"), "it has no field seal"),
         (lambda found: found["seal"].pop("rounds_done"), "field seal.rounds_done is missing"),
-        (lambda found: found["seal"].update(rounds_done="2"), "field seal.rounds_done is no int"),
+        (lambda found: found["seal"].update(rounds_done="2"), "field seal.rounds_done is not of type int"),
         (lambda found: found["seal"].update(optimizer_steps=-1), "field seal.optimizer_steps is -1"),
         (lambda found: found["seal"].update(merged=[3]), "field seal.merged holds something else than dict"),
         (lambda found: found["loops"].pop("fit_loop"), "field loops.fit_loop.state_dict.stage is missing"),

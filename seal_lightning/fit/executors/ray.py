@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.precision import Precision
 
 from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import RESUME, ConfigError, RetryableError, SealError, UnitError
@@ -41,11 +42,11 @@ class UnitWorker:
 
     Args:
         source: The base model.
-        tuning: Of the policy.
-        seed: Of the run.
+        tuning: How the policy is tuned.
+        seed: Seed of the run.
         precision: The trainer's precision plugin.
-        device: Where the replica lies.
-        threads: Of torch.
+        device: Device of the replica.
+        threads: Threads of torch.
         paths: Where this process finds a user's own graders and samplers, if the node has these folders.
     """
 
@@ -54,7 +55,7 @@ class UnitWorker:
         source: ModelSource,
         tuning: PolicyTuning,
         seed: int,
-        precision: Any,
+        precision: Precision,
         device: str,
         threads: int,
         paths: Sequence[str] = (),
@@ -83,10 +84,10 @@ class RayExecutor(Executor):
     """The E-step on the workers of a Ray cluster.
 
     Args:
-        address: Of a running cluster: `auto` or `ray://host:10001`; null starts one on this machine.
-        workers: At most so many at the same time; null as many as the cluster has room for, also when it grows.
-        cpus: Of a worker, which are also its threads.
-        gpus: Of a worker; a fraction shares a device.
+        address: Address of a running cluster: `auto` or `ray://host:10001`; null starts one on this machine.
+        workers: Most workers at the same time; null is as many as the cluster has room for, also when it grows.
+        cpus: CPUs of a worker, which are also its threads.
+        gpus: GPUs of a worker; a fraction shares a device.
     """
 
     def __init__(
@@ -213,7 +214,7 @@ class _Pool:
         fits = [room.get("CPU", 0) // self.cpus] + ([room.get("GPU", 0) // self.gpus] if self.gpus else [])
         return max(1, int(min(fits)))
 
-    def start(self, worker: Any, unit: int, contexts: Any) -> None:
+    def start(self, worker: Any, unit: int, contexts: Sequence[Context]) -> None:
         self.idle.remove(worker)
         self.busy[worker.run.remote(tuple(contexts))] = worker, unit
 
@@ -303,12 +304,12 @@ def _try_again(what: str, again: bool, unit: int, waiting: deque[int], queue: Un
         queue.give_up(f"{what}; {RESUME}")
 
 
-def _raise_if_hopeless(error: Any) -> None:
-    """The configuration or the data: no other worker would do better."""
+def _raise_if_hopeless(error: Exception) -> None:
+    """Raise an error of the configuration or the data: no other worker would do better."""
     cause = _cause(error)
     if isinstance(cause, SealError) and not isinstance(cause, RetryableError):
         raise cause from error
 
 
-def _cause(error: Any) -> BaseException:
+def _cause(error: Exception) -> BaseException:
     return getattr(error, "cause", None) or error
