@@ -33,7 +33,7 @@ def main() -> None:
     model.generation_config.eos_token_id = None
     policy = Policy(model, SimpleNamespace(pad_token_id=0, eos_token_id=None), chat=False)
     jobs = draw_jobs(options.adapters, vocabulary=model.config.vocab_size, epochs=1, seed=options.seed)
-    trained = settings_of(options, None).adapt(model, Digits(), jobs)
+    trained = settings_of(options, None).adapt(Policy(model, Digits(), chat=False), jobs)
     draw = random.Random(options.seed)
     owners = [job for job in range(options.adapters) for _ in range(options.queries)]
     prompts = [[draw.randrange(3, model.config.vocab_size) for _ in range(draw.randint(16, 28))] for _ in owners]

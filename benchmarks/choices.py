@@ -32,6 +32,7 @@ from inner_loop import Digits, add_options, draw_jobs, machine, make_model, sett
 from seal_lightning.inner_loop.isolation import training
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.inner_loop.packing import PackedSequence, TrainingBatch, pack
+from seal_lightning.policy.policy import Policy
 from seal_lightning.processes import allocator
 from seal_lightning.types import AdapterJob
 
@@ -39,7 +40,7 @@ Adapt = Callable[[Any, Sequence[AdapterJob], InnerLoop], None]
 
 
 def adapt(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop) -> None:
-    settings.adapt(model, Digits(), jobs)
+    settings.adapt(Policy(model, Digits(), chat=False), jobs)
 
 
 def in_waves(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop) -> None:

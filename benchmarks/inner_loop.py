@@ -38,6 +38,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Trainer
 
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import find_targets
+from seal_lightning.policy.policy import Policy
 from seal_lightning.processes.allocator import keep_freed_memory
 from seal_lightning.types import AdapterJob, Directives, TrainingSequence
 
@@ -222,7 +223,7 @@ def official(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop, steps:
 def bank(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop, measured: Measured) -> None:
     """(c)."""
     with watched(measured, next(model.parameters()).device.type):
-        trained = settings.adapt(model, Digits(), jobs)
+        trained = settings.adapt(Policy(model, Digits(), chat=False), jobs)
     measured.steps = sum(stats.steps for stats in trained.stats)
     measured.tokens = sum(stats.trained_tokens for stats in trained.stats)
 
@@ -262,7 +263,7 @@ _work: tuple[Any, InnerLoop, list[AdapterJob]]
 
 def _run_share(share: Sequence[int]) -> tuple[int, int]:
     model, settings, jobs = _work
-    stats = settings.adapt(model, Digits(), [jobs[number] for number in share]).stats
+    stats = settings.adapt(Policy(model, Digits(), chat=False), [jobs[number] for number in share]).stats
     return sum(each.steps for each in stats), sum(each.trained_tokens for each in stats)
 
 
@@ -334,7 +335,9 @@ def main() -> None:
     jobs = draw_jobs(options.jobs, vocabulary=model.config.vocab_size, epochs=options.epochs, seed=options.seed)
     found = {"sequential": Measured(), "official": Measured(), "bank": Measured(), "processes": Measured()}
     processes = BankProcesses(options.processes, options, settings) if options.processes else None
-    settings.adapt(model, Digits(), jobs[:2])  # first calls are slow: thread pools, kernels, allocations
+    settings.adapt(
+        Policy(model, Digits(), chat=False), jobs[:2]
+    )  # first calls are slow: thread pools, kernels, allocations
     rates = []
     for _ in range(options.repeats):
         rates.append(gemm_rate(dtype, options.device))

@@ -18,6 +18,7 @@ import matplotlib
 import torch
 from inner_loop import Digits, Measured, add_options, bank, draw_jobs, machine, make_model, settings_of
 
+from seal_lightning.policy.policy import Policy
 from seal_lightning.processes.allocator import keep_freed_memory
 
 matplotlib.use("Agg")
@@ -29,7 +30,9 @@ def measure(options: argparse.Namespace, slots: int) -> dict[str, float]:
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     model = make_model(options.model, getattr(torch, options.dtype), options.device)
-    settings_of(options, 1).adapt(model, Digits(), draw_jobs(1, vocabulary=model.config.vocab_size, epochs=1, seed=1))
+    settings_of(options, 1).adapt(
+        Policy(model, Digits(), chat=False), draw_jobs(1, vocabulary=model.config.vocab_size, epochs=1, seed=1)
+    )
     ctypes.CDLL(None).malloc_trim(0)  # or the run would partly live on what the warm-up has left
     jobs = draw_jobs(2 * slots, vocabulary=model.config.vocab_size, epochs=options.epochs, seed=options.seed)
     measured = Measured()

@@ -100,7 +100,7 @@ def train(policy: Policy, contexts: Sequence[Context], options: argparse.Namespa
     task = Knowledge()
     jobs = [AdapterJob(task.passage_sequences(context), seed=number) for number, context in enumerate(contexts)]
     started = time.perf_counter()
-    trained = inner_loop.adapt(policy.model, policy.tokenizer, jobs)
+    trained = inner_loop.adapt(policy, jobs)
     print(f"{len(jobs)} adapters trained in {time.perf_counter() - started:.0f} s")
     return trained
 

@@ -54,7 +54,7 @@ class Retention(SEALCallback):
         validation = pl_module.datamodule.validation_contexts
         self._source, self._asked = self._read("contexts", self.contexts, otherwise=validation)
         _, self._beside = self._read("unrelated", self.unrelated, otherwise=[])
-        pl_module.e_step.check_fits(pl_module.policy.policy, [*self._asked, *self._beside])
+        pl_module.e_step.check_fits(pl_module.policy.view, [*self._asked, *self._beside])
         self._rows, self._beside_rows = [], []
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:

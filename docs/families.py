@@ -90,7 +90,7 @@ def measure(family: str) -> Outcome:
     model.requires_grad_(False)
     outcome = Outcome(type(model).__name__, "", "", "not trained")
     try:
-        trained = LOOP.adapt(model, tokenizer, jobs())
+        trained = LOOP.adapt(Policy(model, tokenizer, chat=False), jobs())
     except ModelError as error:
         return replace(outcome, training=_refused(error), answering=_answering(family, model, None, []))
     names = [target.name for target in trained.bank.targets]
@@ -103,7 +103,9 @@ def measure(family: str) -> Outcome:
     wrong = _training_differs(family, LOOP, trained)
     if not wrong and _has_default(model):
         loop = replace(LOOP, target_modules="default")
-        wrong = _training_differs(family, loop, loop.adapt(model, tokenizer, jobs()), which="default layers: ")
+        wrong = _training_differs(
+            family, loop, loop.adapt(Policy(model, tokenizer, chat=False), jobs()), which="default layers: "
+        )
     return replace(
         outcome,
         training=wrong or str(training_way(model, names, longest=41)),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from seal_lightning.inner_loop.loop import InnerLoop
     from seal_lightning.m_step.batches import MStep
     from seal_lightning.models.loading import ModelSource
-    from seal_lightning.policy.policy import PolicyTuning
+    from seal_lightning.policy.tuned import PolicyTuning
     from seal_lightning.sampling import LocalSampler, Sampler
     from seal_lightning.tasks import Knowledge, Task
     from seal_lightning.tasks.arc import ArcTask
@@ -44,7 +44,7 @@ _HOMES = {
     "m_step.batches": ("MStep",),
     "models.loading": ("ModelSource",),
     "fit.module": ("SEALModule",),
-    "policy.policy": ("PolicyTuning",),
+    "policy.tuned": ("PolicyTuning",),
     "sampling": ("LocalSampler", "Sampler"),
     "tasks": ("Knowledge", "Task"),
     "tasks.arc": ("ArcTask",),

@@ -11,7 +11,7 @@ from seal_lightning.cli import main
 from seal_lightning.fit.strategies import ZeROStrategy
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import find_targets
-from seal_lightning.policy.policy import PolicyTuning
+from seal_lightning.policy.tuned import PolicyTuning
 from seal_lightning.tasks.arc.edit import ArcLimits, read_edit
 
 ROOT = Path(__file__).resolve().parent.parent

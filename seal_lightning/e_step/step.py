@@ -494,9 +494,7 @@ class EStep:
     ) -> tuple[list[Trial], States]:
         jobs = [_job(attempt) for attempt in attempts]
         with clock.phase("inner loop", self.inner_loop.total_steps(jobs)) as advance:
-            trained = self.inner_loop.adapt(
-                policy.model, policy.encoder, jobs, on_step=advance, start=start, until=until
-            )
+            trained = self.inner_loop.adapt(policy, jobs, on_step=advance, start=start, until=until)
         sound = [job for job, stats in enumerate(trained.stats) if not stats.diverged]
         queries = [
             [*own_queries(context), *others.get(context.id, ())] for context in (attempts[job].context for job in sound)
@@ -512,7 +510,7 @@ class EStep:
         missing = {
             TRUNCATED: stats.truncated,
             SKIPPED: stats.skipped,
-            LONGEST: self.inner_loop.longest(policy.encoder, _job(attempt)) if stats.truncated else 0,
+            LONGEST: self.inner_loop.longest(policy, _job(attempt)) if stats.truncated else 0,
         }
         if replies is None or not replies.finite:
             return Trial(
@@ -546,7 +544,7 @@ class EStep:
             plan.repeats,
             adapt=lambda some, start, until: self._try(policy, some, others, clock, start=start, until=until),
             grade=lambda some, trials: grade_own(self.grader, some, trials, policy=PolicyWriter(policy), clock=clock),
-            tokens=lambda one: self.inner_loop.trained_tokens(policy.model, policy.encoder, _job(one)),
+            tokens=lambda one: self.inner_loop.trained_tokens(policy, _job(one)),
             steps=lambda one: self.inner_loop.total_steps([_job(one)]),
         )
         return run_race(attempts, work)

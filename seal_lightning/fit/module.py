@@ -36,7 +36,7 @@ from seal_lightning.models.layers import find_targets
 from seal_lightning.models.loading import ModelSource, fingerprint, load_model
 from seal_lightning.models.partitioned import is_partitioned
 from seal_lightning.policy.at_work import policy_at_work
-from seal_lightning.policy.policy import PolicyTuning, TunedPolicy
+from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.records.journal import read_rollouts
 from seal_lightning.results.accuracy import evaluation_means
 from seal_lightning.results.left_out import tell_left_out
@@ -193,7 +193,7 @@ class SEALModule(LightningModule, Remembers):
             self.tuned = TunedPolicy(
                 model, tokenizer, chat, self.tuning, seed=self.seed, reload=lambda: load_model(self.source)[0]
             )
-            chatting = self.tuned.policy.chat_stamp
+            chatting = self.tuned.view.chat_stamp
             self.base_stamp = {"base": self.base_fingerprint, "tokenizer": tokens, "chat": chatting}
             self.model = self.tuned.module.train()
             if self._trainer is not None:  # before a checkpoint's rounds are merged, as it was when they ended
@@ -212,7 +212,7 @@ class SEALModule(LightningModule, Remembers):
 
     def train_dataloader(self) -> Any:
         loader = make_loader(
-            self.policy.policy,
+            self.policy.view,
             self.kept,
             settings=self.m_step,
             seed=self.seed,
@@ -378,7 +378,7 @@ class SEALModule(LightningModule, Remembers):
     def _check_servers(self, *, rounds: int) -> None:
         """A server that is to hold the policy must load what becomes of it after `rounds`, with an inner adapter."""
         rank = self.tuning.rank * (min(rounds, 1) if self.tuning.round_start == "continue" else rounds)
-        loop, learned, policy = self.e_step.inner_loop, self.policy.layers, self.policy.policy
+        loop, learned, policy = self.e_step.inner_loop, self.policy.layers, self.policy.view
         signals = getattr(self.trainer, "stop_signals", None)  # of ours; plain Lightning has none
         on_wait = signals.check if signals else lambda: None
         for sampler in {self.e_step.sampler, self.evaluation_step.sampler}:
@@ -394,7 +394,7 @@ class SEALModule(LightningModule, Remembers):
         if not any(map(is_partitioned, self.policy.module.parameters())):  # else probed with the replica's first unit
             with adapters_can_train(), self.policy.frozen() as policy:
                 self.e_step.check_model(policy, adapts=adapts)
-        self.e_step.check_fits(self.policy.policy, contexts)
+        self.e_step.check_fits(self.policy.view, contexts)
 
     def _units(self, phase: str) -> list[Unit]:
         """All units of a phase, whatever its limit."""

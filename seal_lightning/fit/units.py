@@ -69,7 +69,7 @@ class UnitRunner:
             e_step,
             plan,
             units,
-            chat=module.policy.policy.chat_stamp,
+            chat=module.policy.view.chat_stamp,
             base=module.base_fingerprint,
             policy=policy_digest,
             code=type(module),

@@ -21,10 +21,10 @@ from seal_lightning.errors import ConfigError, NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.inner_loop.export import save_adapter
 from seal_lightning.inner_loop.slots import AdapterPlan, AdapterState, BankTraining, JobStats, Regulariser
-from seal_lightning.models.encoding import TextEncoder
 from seal_lightning.models.finite import rows_finite
 from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.models.memory import attempt, free_memory
+from seal_lightning.policy.policy import Policy
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
 
 LOOKED_AT = 8  # training sequences of which the loss is taken
@@ -143,49 +143,46 @@ class InnerLoop:
             )
 
     @torch.no_grad()
-    def is_sound(self, model: Any, tokenizer: Any, trained: TrainedBank, job: int, learnt: AdapterJob) -> bool:
+    def is_sound(self, policy: Policy, trained: TrainedBank, job: int, learnt: AdapterJob) -> bool:
         """Whether an adapter that is to stay is finite, and makes finite logits of the first thing that it learnt."""
         if trained.stats[job].diverged:
             return False
-        sequences = self._plan(learnt, model, tokenizer).sequences
+        sequences = self._plan(policy, learnt).sequences
         if not sequences:
             return True
         ids = torch.tensor([sequences[0][0]], device=trained.bank.device)
         with trained.answering([job]):
-            return bool(rows_finite(model(input_ids=ids, use_cache=False).logits[0]).all())
+            return bool(rows_finite(policy.model(input_ids=ids, use_cache=False).logits[0]).all())
 
     @torch.no_grad()
-    def losses(
-        self, model: Any, tokenizer: Any, trained: TrainedBank, job: int, learnt: AdapterJob
-    ) -> tuple[float, float] | None:
+    def losses(self, policy: Policy, trained: TrainedBank, job: int, learnt: AdapterJob) -> tuple[float, float] | None:
         """Mean loss of a token of what an adapter learnt, without it and with it; None where it learnt nothing.
 
         Of many training sequences some are looked at, from the first to the last.
         """
-        sequences = self._plan(learnt, model, tokenizer).sequences
+        sequences = self._plan(policy, learnt).sequences
         if not sequences:
             return None
         chosen = sequences[:: -(-len(sequences) // LOOKED_AT)]
-        before = _mean_loss(model, chosen, trained.bank.device)
+        before = _mean_loss(policy, chosen)
         with trained.answering([job]):
-            return before, _mean_loss(model, chosen, trained.bank.device)
+            return before, _mean_loss(policy, chosen)
 
     def total_steps(self, jobs: Sequence[AdapterJob]) -> int:
         """Optimizer steps of all jobs together, for progress; fewer are made where sequences have to be skipped."""
         return sum(self._steps(job) for job in jobs)
 
-    def trained_tokens(self, model: Any, tokenizer: Any, job: AdapterJob) -> int:
+    def trained_tokens(self, policy: Policy, job: AdapterJob) -> int:
         """Tokens that training one adapter takes, over all epochs: its cost."""
-        return self._plan(job, model, tokenizer).stats.trained_tokens
+        return self._plan(policy, job).stats.trained_tokens
 
-    def longest(self, tokenizer: Any, job: AdapterJob) -> int:
+    def longest(self, policy: Policy, job: AdapterJob) -> int:
         """Tokens of a job's longest training sequence, before it is cut."""
-        return max((len(self._encode(sequence, tokenizer)[0]) for sequence in job.training_sequences), default=0)
+        return max((len(self._encode(policy, sequence)[0]) for sequence in job.training_sequences), default=0)
 
     def adapt(
         self,
-        model: Any,
-        tokenizer: Any,
+        policy: Policy,
         jobs: Sequence[AdapterJob],
         *,
         on_step: Callable[[int], None] = lambda count: None,
@@ -199,8 +196,7 @@ class InnerLoop:
         to float tolerance where fewer or other adapters train beside it.
 
         Args:
-            model: Frozen causal language model in evaluation mode.
-            tokenizer: Its tokenizer, or the policy's encoder.
+            policy: Frozen, and its model in evaluation mode.
             jobs: One without anything to train on leaves its adapter as it was drawn, which changes nothing in the
                 model.
             on_step: Told how many optimizer steps were made since the last call.
@@ -216,9 +212,9 @@ class InnerLoop:
             ConfigError: `target_modules` does not fit the model.
             NoMemoryError: All adapters together do not fit, or not even one at work with one sequence at a time.
         """
+        model = policy.model
         assert not model.training, "the policy has to be in evaluation mode: dropout would differ from row to row"
-        encoder = TextEncoder.of(tokenizer)
-        plans = [self._plan(job, model, encoder) for job in jobs]
+        plans = [self._plan(policy, job) for job in jobs]
         trained, reason = attempt(lambda: self._bank(model, jobs, slots=len(jobs), trainable=False))
         if trained is None:
             raise NoMemoryError(
@@ -269,11 +265,9 @@ class InnerLoop:
             len(job.training_sequences) / _given(job.directives.batch_size, self.batch_size)
         )
 
-    def _plan(self, job: AdapterJob, model: Any, tokenizer: Any) -> AdapterPlan:
-        window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or self.max_length
-        limit = min(self.max_length, window)
-        encoder = TextEncoder.of(tokenizer)
-        whole = [self._encode(sequence, encoder) for sequence in job.training_sequences]
+    def _plan(self, policy: Policy, job: AdapterJob) -> AdapterPlan:
+        limit = min(self.max_length, policy.window)
+        whole = [self._encode(policy, sequence) for sequence in job.training_sequences]
         # A sequence without a target (empty, or cut within its prompt) would make a step that learns nothing.
         sequences = [(tokens[:limit], prompt) for tokens, prompt in whole if min(len(tokens), limit) > max(1, prompt)]
         epochs = _given(job.directives.epochs, self.epochs)
@@ -303,22 +297,21 @@ class InnerLoop:
             stats=stats,
         )
 
-    def _encode(self, sequence: TrainingSequence, tokenizer: Any) -> tuple[list[int], int]:
-        encoder = TextEncoder.of(tokenizer)
-        tokens, prompt = encoder.sequence(sequence.text, prompt=sequence.prompt, ended=self.append_eos)
+    def _encode(self, policy: Policy, sequence: TrainingSequence) -> tuple[list[int], int]:
+        tokens, prompt = policy.encoder.sequence(sequence.text, prompt=sequence.prompt, ended=self.append_eos)
         if self.pad_to is not None:
-            plain = encoder.tokenizer
+            plain = policy.tokenizer
             fill = plain.pad_token_id if plain.eos_token_id is None else plain.eos_token_id
             tokens += [fill] * (self.pad_to - len(tokens))
         return tokens, prompt
 
 
-def _mean_loss(model: Any, sequences: Sequence[tuple[list[int], int]], device: torch.device) -> float:
+def _mean_loss(policy: Policy, sequences: Sequence[tuple[list[int], int]]) -> float:
     """Over the tokens behind each sequence's prompt."""
     total, count = 0.0, 0
     for tokens, prompt in sequences:
-        ids = torch.tensor([tokens], device=device)
-        logits = model(input_ids=ids, use_cache=False).logits[0, max(prompt, 1) - 1 : -1].float()
+        ids = torch.tensor([tokens], device=policy.device)
+        logits = policy.model(input_ids=ids, use_cache=False).logits[0, max(prompt, 1) - 1 : -1].float()
         targets = ids[0, max(prompt, 1) :]
         total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
         count += len(targets)

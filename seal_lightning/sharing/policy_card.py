@@ -62,7 +62,7 @@ def policy_card(module: Any, *, place: str, merged: bool) -> str:
         merged: Whether they are whole because the user wanted them merged.
     """
     run = Path(module.trainer.default_root_dir)
-    policy, source = module.policy.policy, module.source
+    policy, source = module.policy.view, module.source
     base = base_of_source(source)
     relation: Relation = "merge" if merged and module.tuning.method == "lora" else "adapter"
     relation = "finetune" if module.tuning.method == "full" else relation

@@ -21,7 +21,7 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.lab.data import LabPassages
 from seal_lightning.models.loading import ModelSource, load_model
 from seal_lightning.models.lora import LoRA, stack
-from seal_lightning.policy.policy import PolicyTuning, TunedPolicy
+from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.sampling import AdapterServer, Asked, LocalAnswerer, SampleRequest, ServerAnswerer, ServerSampler
 from seal_lightning.tasks import Knowledge
 from seal_lightning.types import AdapterJob, Prompt
@@ -118,7 +118,7 @@ def test_adapters_answer_on_a_server_as_they_do_here(server, tmp_path):
     jobs = [AdapterJob(task.parse(c.edits[0], c).training_sequences, seed=7) for c in contexts]
     inner_loop = InnerLoop(rank=4, alpha=8.0, target_modules=["v_proj", "down_proj"], epochs=4, learning_rate=5e-3)
     with policy.frozen() as frozen:
-        trained = inner_loop.adapt(frozen.model, frozen.tokenizer, jobs)
+        trained = inner_loop.adapt(frozen, jobs)
         prompts = [tuple(task.query_prompt(query, context) for query in context.queries) for context in contexts]
         asked = [Asked(job, prompts[job]) for job in (0, 1)]
         here = LocalAnswerer().answer(frozen, asked, trained, max_new_tokens=6)
@@ -162,7 +162,7 @@ def test_a_fully_tuned_policy_cannot_be_held_by_a_server(server, tmp_path):
 def checked(server, folder, *, rank: int = 8, model: str | None = None) -> None:
     policy = tuned(server)
     endpoint = Endpoint(model or server.base, base_url=server.base_url, cache=None)
-    AdapterServer(endpoint, folder=str(folder)).check(policy.policy, rank=rank, layers=policy.layers)
+    AdapterServer(endpoint, folder=str(folder)).check(policy.view, rank=rank, layers=policy.layers)
 
 
 def test_a_server_that_fits_is_sent_one_small_adapter_and_keeps_none(server, tmp_path):
@@ -226,7 +226,7 @@ def test_adapters_are_where_another_user_can_read_them(server, tmp_path):
     policy = taught(tuned(server), 0)
     old = os.umask(0o022)
     try:
-        with adapters(server, tmp_path / "sent").holding(policy.policy, [policy.learned()]) as (name,):
+        with adapters(server, tmp_path / "sent").holding(policy.view, [policy.learned()]) as (name,):
             (folder,) = (tmp_path / "sent").iterdir()
             modes = {path.stat().st_mode & 0o777 for path in (folder, folder / name)}
     finally:

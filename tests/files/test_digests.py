@@ -11,7 +11,7 @@ from seal_lightning.files.digests import damage, digests_of, read_record, record
 from seal_lightning.models.lora import LoRA, save_lora
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.random_models import build_tiny
-from seal_lightning.policy.policy import PolicyTuning, TunedPolicy
+from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 

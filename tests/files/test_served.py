@@ -13,7 +13,7 @@ from seal_lightning.commands.adapt.training import _save as save_training
 from seal_lightning.files.served import save_model, save_tensors
 from seal_lightning.models.lora import LoRA, save_lora
 from seal_lightning.models.random_models import build_tiny
-from seal_lightning.policy.policy import PolicyTuning, TunedPolicy
+from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 
 ROOT = Path(__file__).resolve().parents[2]
 UMASKS = {0o022: 0o644, 0o027: 0o640, 0o077: 0o600}

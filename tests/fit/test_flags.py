@@ -24,7 +24,7 @@ from seal_lightning.hooks import SEALCallback
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep
 from seal_lightning.models.loading import ModelSource
-from seal_lightning.policy.policy import PolicyTuning
+from seal_lightning.policy.tuned import PolicyTuning
 from seal_lightning.sampling import LocalSampler
 
 DEBUG = Path(__file__).resolve().parents[2] / "configs" / "debug"

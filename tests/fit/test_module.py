@@ -8,7 +8,7 @@ from seal_lightning.e_step.step import Plan
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
 from seal_lightning.fit.module import SEALModule
-from seal_lightning.policy.policy import PolicyTuning
+from seal_lightning.policy.tuned import PolicyTuning
 from seal_lightning.sampling import (
     AdapterServer,
     EndpointSampler,

@@ -60,7 +60,7 @@ def test_together_equals_alone(family):
     model, tokenizer = build_tiny(family)
     model.requires_grad_(False)
     work = jobs()
-    trained = LOOP.adapt(model, tokenizer, work)
+    trained = LOOP.adapt(Policy(model, tokenizer, chat=False), work)
     probe = torch.tensor([tokenizer(PROBE)["input_ids"]])
     for number, job in enumerate(work):
         alone = train_alone(family, job, [target.name for target in trained.bank.targets])
@@ -77,7 +77,7 @@ def test_together_equals_alone(family):
 def test_answers_of_many_adapters_in_one_batch(family):
     model, tokenizer = build_tiny(family)
     model.requires_grad_(False)
-    trained = LOOP.adapt(model, tokenizer, jobs())
+    trained = LOOP.adapt(Policy(model, tokenizer, chat=False), jobs())
     policy = Policy(model, tokenizer, chat=False)
     prompts = [policy.encode(prompt) for prompt in ("The tarn", "A lamp", "Copper and kelp", "Dawn")]
     asked = [2, None, 0, 2]

@@ -5,6 +5,7 @@ import torch
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.inner_loop.slots import Regulariser
 from seal_lightning.models.random_models import build_tiny
+from seal_lightning.policy.policy import Policy
 from seal_lightning.types import AdapterJob, TrainingSequence
 
 MODEL, TOKENIZER = build_tiny("llama", seed=0)
@@ -17,7 +18,7 @@ JOBS = [
 
 def adapt(regulariser=None, **settings):
     loop = InnerLoop(rank=2, alpha=4, epochs=2, learning_rate=1e-2, **settings)
-    return loop.adapt(MODEL, TOKENIZER, JOBS, regulariser=regulariser).bank
+    return loop.adapt(Policy(MODEL, TOKENIZER, chat=False), JOBS, regulariser=regulariser).bank
 
 
 class Noted(Regulariser):

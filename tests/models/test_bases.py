@@ -20,7 +20,8 @@ from seal_lightning.models.coverage import fused, unreached
 from seal_lightning.models.layers import find_targets
 from seal_lightning.models.loading import ModelSource, base_name, fingerprint, load_model
 from seal_lightning.models.random_models import build_tiny, byte_tokenizer
-from seal_lightning.policy.policy import PolicyTuning, TunedPolicy
+from seal_lightning.policy.policy import Policy
+from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.types import AdapterJob, TrainingSequence
 
 PROBE = "The lamp of Vessel burns oil."
@@ -118,7 +119,7 @@ def test_text_layers_alone_are_adapted(multimodal, family, tmp_path):
     assert len(names) == 14 and not [name for name in names if name.startswith(tuple(aside))]
 
     tuned = TunedPolicy(model, tokenizer, False, PolicyTuning(rank=2, alpha=4.0), seed=0)
-    assert tuned.policy.window == 512
+    assert tuned.view.window == 512
     assert {name.removeprefix("base_model.model.") for name in tuned._layers()} == set(names)
     with torch.no_grad():
         for parameter in tuned.trainable_state().values():
@@ -134,7 +135,7 @@ def test_adapters_of_a_multimodal_model_are_exported_as_trained(multimodal, fami
     model, tokenizer, _ = load_model(ModelSource(multimodal(family)))
     loop = InnerLoop(rank=2, alpha=4.0, epochs=2, learning_rate=0.01, target_modules="all-linear")
     job = AdapterJob((TrainingSequence("copper and kelp"), TrainingSequence("a tarn")), seed=3)
-    trained = loop.adapt(model.requires_grad_(False), tokenizer, [job])
+    trained = loop.adapt(Policy(model.requires_grad_(False), tokenizer, chat=False), [job])
     trained.save(0, tmp_path)
     state = load_file(tmp_path / "adapter_model.safetensors")
     assert len(state) == 28 and all(value.any() for name, value in state.items() if "lora_B" in name)

@@ -9,6 +9,7 @@ import families
 import pytest
 
 from seal_lightning.models.random_models import FAMILIES, build_tiny
+from seal_lightning.policy.policy import Policy
 
 PACKED = """
     llama qwen2 olmo olmo2 smollm3 phi nemotron apertus arcee qwen3 gemma glm glm4 helium seed_oss ernie4_5
@@ -78,11 +79,11 @@ def test_a_difference_is_found():
     """The comparison itself: with adapters whose learning rate was one per cent higher, and with another model."""
     model, tokenizer = build_tiny("llama")
     model.requires_grad_(False)
-    trained = families.LOOP.adapt(model, tokenizer, families.jobs())
+    trained = families.LOOP.adapt(Policy(model, tokenizer, chat=False), families.jobs())
     assert families._training_differs("llama", families.LOOP, trained) == ""
     assert families._answers_differ("llama", model, trained) == ""
     assert families._export_differs("llama", trained) == ""
-    other = replace(families.LOOP, learning_rate=1.01e-2).adapt(model, tokenizer, families.jobs())
+    other = replace(families.LOOP, learning_rate=1.01e-2).adapt(Policy(model, tokenizer, chat=False), families.jobs())
     assert families._training_differs("llama", families.LOOP, other).startswith("differs: by 0.0")
     stranger = build_tiny("llama", seed=1)[0]
     assert families._answers_differ("llama", stranger, None) == "differs: 6 of 6 answers without adapters"

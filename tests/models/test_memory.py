@@ -218,11 +218,12 @@ def test_a_run_under_ulimit_ends_as_without(tmp_path):
         "import os, sys, resource, psutil, torch, seal_lightning.fit.module, seal_lightning.fit.trainer, transformers;"
         "from seal_lightning.models.random_models import build_tiny;"
         "from seal_lightning.inner_loop.loop import InnerLoop;"
+        "from seal_lightning.policy.policy import Policy;"
         "from seal_lightning.types import AdapterJob, TrainingSequence;"
         "model, tokenizer = build_tiny('llama'); model.requires_grad_(False);"
         "loop = InnerLoop(rank=512, target_modules='all-linear', epochs=1, max_adapters=16, learning_rate=1e-3);"
         "jobs = [AdapterJob((TrainingSequence('a lamp of copper ' + str(n)),), seed=n) for n in range(16)];"
-        "loop.adapt(model, tokenizer, jobs[:1]);"
+        "loop.adapt(Policy(model, tokenizer, chat=False), jobs[:1]);"
         "used = psutil.Process().memory_info().vms;"
         "each = 4 * loop._bank(model, jobs, slots=1, trainable=False).parameters.numel();"
         "print(chr(10) + 'ready', file=sys.stderr, flush=True);"
@@ -230,7 +231,7 @@ def test_a_run_under_ulimit_ends_as_without(tmp_path):
         "child or resource.setrlimit(resource.RLIMIT_AS, (used + 45 * each, -1));"
         "ended = int(child and os.waitpid(child, 0)[1] != 0);"
         "child and print(chr(10) + 'without', file=sys.stderr, flush=True);"
-        "trained = loop.adapt(model, tokenizer, jobs);"
+        "trained = loop.adapt(Policy(model, tokenizer, chat=False), jobs);"
         "print([round(stats.loss, 4) for stats in trained.stats], flush=True); sys.exit(ended)"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -21,7 +21,8 @@ from seal_lightning.inner_loop.export import adapter_state
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.loading import ModelSource, fingerprint, load_model
 from seal_lightning.models.random_models import build_tiny, byte_tokenizer
-from seal_lightning.policy.policy import Policy, PolicyTuning, TunedPolicy
+from seal_lightning.policy.policy import Policy
+from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.sampling.generation import generate
 from seal_lightning.types import AdapterJob, TrainingSequence
 
@@ -133,7 +134,7 @@ def test_adapters_together_equal_plain_peft_on_the_quantised_base(saved, kind):
     model, tokenizer = load(saved(kind))
     generate(Policy(model, tokenizer, chat=False), [[5, 6, 7]], max_new_tokens=2)  # answering must not cost gradients
     work = jobs(3)
-    trained = LOOP.adapt(model, tokenizer, work)
+    trained = LOOP.adapt(Policy(model, tokenizer, chat=False), work)
     assert len(trained.bank.targets) == 14
     for number, job in enumerate(work):
         alone = trained_alone(saved(kind), job)
@@ -169,7 +170,7 @@ def after_two_rounds(name):
 @pytest.mark.parametrize("kind", KINDS)
 def test_rounds_stay_beside_quantised_weights(saved, kind, tmp_path):
     tuned = policy_of(saved(kind))
-    packed = {name: value.clone() for name, value in tuned.policy.model.named_parameters() if ".lora_" not in name}
+    packed = {name: value.clone() for name, value in tuned.view.model.named_parameters() if ".lora_" not in name}
     tuned.module.eval()
     start = logits(tuned.module)
     for round in range(2):
@@ -179,7 +180,7 @@ def test_rounds_stay_beside_quantised_weights(saved, kind, tmp_path):
         assert difference(logits(tuned.module), before) <= TOLERANCE[kind]
     assert difference(before, start) > 0.1
     assert all(
-        torch.equal(value, packed[name]) for name, value in tuned.policy.model.named_parameters() if name in packed
+        torch.equal(value, packed[name]) for name, value in tuned.view.model.named_parameters() if name in packed
     )
 
     resumed = policy_of(saved(kind))

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.models.random_models import build_tiny
-from seal_lightning.policy.policy import PolicyTuning, TunedPolicy
+from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 
 PROBE = "The lamp of Vessel burns oil.\n"
 LORA = PolicyTuning(rank=4, alpha=6.0)
@@ -35,11 +35,11 @@ def logits(model, tokenizer) -> torch.Tensor:
 
 
 def tuned_logits(tuned: TunedPolicy) -> torch.Tensor:
-    return logits(tuned.module, tuned.policy.tokenizer)
+    return logits(tuned.module, tuned.view.tokenizer)
 
 
 def base_weights(tuned: TunedPolicy) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in tuned.policy.model.state_dict().items() if ".lora_" not in name}
+    return {name: value for name, value in tuned.view.model.state_dict().items() if ".lora_" not in name}
 
 
 # -- merging -----------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_continue_keeps_the_adapter():
 
 def test_full_tuning_trains_all_weights_and_merges_nothing():
     tuned = tuned_policy(tuning=PolicyTuning(method="full"))
-    assert tuned.module is tuned.policy.model
+    assert tuned.module is tuned.view.model
     assert all(parameter.requires_grad for parameter in tuned.module.parameters())
     train(tuned, seed=1)
     before = tuned_logits(tuned)
@@ -205,7 +205,7 @@ def flags(tuned: TunedPolicy) -> tuple:
     return (
         {name: parameter.requires_grad for name, parameter in tuned.module.named_parameters()},
         {name: module.training for name, module in tuned.module.named_modules()},
-        tuned.policy.model.config.use_cache,
+        tuned.view.model.config.use_cache,
     )
 
 
@@ -216,11 +216,11 @@ def test_frozen_restores_every_flag(method, trained):
     if trained:
         train(tuned, seed=1)
     tuned.module.train()
-    tuned.policy.model.transformer.h[0].eval()
+    tuned.view.model.transformer.h[0].eval()
     before = flags(tuned)
     assert before[2] is False
     with tuned.frozen() as policy:
-        assert policy is tuned.policy
+        assert policy is tuned.view
         assert not any(parameter.requires_grad for parameter in tuned.module.parameters())
         assert not any(module.training for module in tuned.module.modules())
         assert policy.model.config.use_cache is True
@@ -257,7 +257,7 @@ def test_training_goes_on_after_frozen():
     tuned = tuned_policy()
     with tuned.frozen():
         pass
-    ids = torch.tensor([tuned.policy.tokenizer(PROBE)["input_ids"]])
+    ids = torch.tensor([tuned.view.tokenizer(PROBE)["input_ids"]])
     tuned.module(input_ids=ids, labels=ids).loss.backward()
     gradients = {name for name, parameter in tuned.module.named_parameters() if parameter.grad is not None}
     assert gradients == set(tuned.trainable_state())
@@ -269,7 +269,7 @@ def test_gradient_checkpointing_changes_no_gradient():
         tuned = tuned_policy(tuning=PolicyTuning(rank=4, gradient_checkpointing=checkpointing))
         train(tuned, seed=1)
         tuned.module.train()
-        ids = torch.tensor([tuned.policy.tokenizer(PROBE)["input_ids"]])
+        ids = torch.tensor([tuned.view.tokenizer(PROBE)["input_ids"]])
         tuned.module(input_ids=ids, labels=ids).loss.backward()
         gradients.append({name: parameter.grad for name, parameter in tuned.trainable_state().items()})
     for name, wanted in gradients[0].items():
@@ -353,7 +353,7 @@ def test_tied_embeddings_survive(family, tmp_path):
     assert base.get_output_embeddings().weight is base.get_input_embeddings().weight
     embeddings = base.get_input_embeddings().weight.clone()
     tuned = two_rounds(family)
-    model = tuned.policy.model
+    model = tuned.view.model
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     tuned.export(tmp_path, merged=True)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -368,7 +368,7 @@ def test_full_tuning_exports_whole_weights(tmp_path):
     tuned.export(tmp_path)
     assert "model.safetensors" in written(tmp_path) and "adapter_config.json" not in written(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert torch.equal(logits(loaded, tuned.policy.tokenizer), tuned_logits(tuned))
+    assert torch.equal(logits(loaded, tuned.view.tokenizer), tuned_logits(tuned))
 
 
 # -- options -----------------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def write(
 
 
 def _left_out(place: Workplace, adapter: Adapter, stats: JobStats, after: Answers) -> dict[str, int]:
-    longest = adapter.inner_loop.longest(place.policy.tokenizer, adapter.job) if stats.truncated else 0
+    longest = adapter.inner_loop.longest(place.policy, adapter.job) if stats.truncated else 0
     answers = sum(answered.cut for answered in after.values())
     return added([{TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest, ANSWERS: answers}])
 

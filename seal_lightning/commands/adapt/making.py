@@ -90,7 +90,7 @@ def _train_and_measure(place: Workplace, group: Sequence[Adapter], before: Answe
                 f"{adapter.option}.learning_rate and start again in another --output"
             )
             continue
-        losses = adapter.inner_loop.losses(place.policy.model, place.policy.tokenizer, trained, number, adapter.job)
+        losses = adapter.inner_loop.losses(place.policy, trained, number, adapter.job)
         lora = bank_lora(trained.bank, number)
         write(place, adapter, lora, trained.stats[number], before, answers[number], losses=losses)
     state.unlink(missing_ok=True)
@@ -103,7 +103,7 @@ def _steps(group: Sequence[Adapter]) -> int:
 
 def _diverged(place: Workplace, trained: TrainedBank, group: Sequence[Adapter]) -> dict[int, str]:
     """Why adapters must not be written, by their number in the group."""
-    sound = partial(group[0].inner_loop.is_sound, place.policy.model, place.policy.tokenizer, trained)
+    sound = partial(group[0].inner_loop.is_sound, place.policy, trained)
     return {
         number: trained.stats[number].diverged or "its outputs on its own training text are not finite"
         for number, adapter in enumerate(group)

@@ -60,7 +60,7 @@ def train(
     while True:
         stop = done + every_steps
         stops = [0 if job in diverged else stop for job in range(len(jobs))]
-        trained = inner_loop.adapt(policy.model, policy.tokenizer, jobs, on_step=on_step, start=states, until=stops)
+        trained = inner_loop.adapt(policy, jobs, on_step=on_step, start=states, until=stops)
         diverged |= {job: stats for job, stats in enumerate(trained.stats) if stats.diverged}
         if all(reached is None or reached.step < stop for reached in trained.states):
             return replace(trained, stats=tuple(diverged.get(job, stats) for job, stats in enumerate(trained.stats)))

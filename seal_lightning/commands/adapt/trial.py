@@ -131,9 +131,7 @@ def training_speed(
         moments.append(time.perf_counter())
 
     started = time.perf_counter()
-    trained = replace(loop, epochs=1).adapt(
-        policy.model, policy.tokenizer, jobs, on_step=note, until=[STEPS] * together
-    )
+    trained = replace(loop, epochs=1).adapt(policy, jobs, on_step=note, until=[STEPS] * together)
     return TrainingSpeed(_per_token(trained, moments, started), together, batch)
 
 

@@ -226,11 +226,11 @@ class _Run:
         sequences = self.countermeasure.sequences(edit.training_sequences, self.learnt, seed=seed)
         regulariser = self.countermeasure.regulariser(self.policy, self.learnt, seed=seed)
         loop, job = self.e_step.inner_loop, AdapterJob(sequences, seed=rollout.seed, directives=edit.applied)
-        trained = loop.adapt(self.policy.model, self.policy.tokenizer, [job], regulariser=regulariser)
+        trained = loop.adapt(self.policy, [job], regulariser=regulariser)
         (stats,) = trained.stats
-        longest = loop.longest(self.policy.tokenizer, job) if stats.truncated else 0
+        longest = loop.longest(self.policy, job) if stats.truncated else 0
         missing = {TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest}
-        if loop.is_sound(self.policy.model, self.policy.tokenizer, trained, 0, job):
+        if loop.is_sound(self.policy, trained, 0, job):
             lora = self.countermeasure.finish(bank_lora(trained.bank, 0), self.learnt, policy=self.policy)
             if all_finite(lora.state.values()):
                 return lora, missing

@@ -24,7 +24,7 @@ from seal_lightning.files.extras import install
 from seal_lightning.fit.executors.base import Executor, UnitWork
 from seal_lightning.models.loading import ModelSource, fingerprint, load_model
 from seal_lightning.policy.at_work import precise
-from seal_lightning.policy.policy import PolicyState, PolicyTuning, TunedPolicy
+from seal_lightning.policy.tuned import PolicyState, PolicyTuning, TunedPolicy
 from seal_lightning.processes.ranks import UnitQueue, one_line, unit_name
 from seal_lightning.types import Context, Rollout
 

@@ -46,7 +46,7 @@ class Blanks(Reader):
 
 def train(sequences, regulariser=None, seed=1):
     job = AdapterJob(sequences, seed=seed)
-    return LOOP.adapt(MODEL, TOKENIZER, [job], regulariser=regulariser)
+    return LOOP.adapt(Policy(MODEL, TOKENIZER, chat=False), [job], regulariser=regulariser)
 
 
 def learnt(sequences, seed=1):
