@@ -31,10 +31,10 @@ grading/stems grading/words questions tasks/arc/edit tasks/directives tasks/edit
 # Patterns that see no text of a model, server or document, or such a text cut to a length before.
 ELSEWHERE = {
     "adapters/reading": "expressions of an adapter, of at most 300 characters and of a plain form",
-    "adapt/adapters": "names of adapters on the command line, documents' titles",
+    "adapt/jobs": "names of adapters on the command line, documents' titles",
     "chat": "the source of a chat template",
     "checkpoints": "messages of libraries",
-    "continual/base": "labels from the configuration",
+    "continual/countermeasure": "labels from the configuration",
     "data/dataset_cards": "the card of a data set on the hub",
     "encoding": "built from the control tokens of a tokenizer, each of a known length",
     "endpoints/batch": "ids of a server, of at most 200 characters",

@@ -224,7 +224,7 @@ def index_card(name: str, folders: Sequence[tuple[str, Path]]) -> str:
         languages=tuple(data.language or ()),
     )
     listed = [f"- [{markdown_cell(inside, 80)}](./{inside}/{CARD})" for inside, _ in folders]
-    relation: Relation = "merge" if data.base_model_relation == "merge" else "adapter"
+    relation: Relation = "merge" if data.to_dict().get("base_model_relation") == "merge" else "adapter"
     what = "adapters for" if relation == "adapter" else "models from"
     made = f"{len(folders)} {what} `{base.name}`, each in a folder with a card of its own."
     title, sections = name.rpartition("/")[2], {"Folders": "\n".join(listed)}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_lightning.data import SEALDataModule
+from seal_lightning.data.datamodule import Split
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.saving import save_text
 from seal_lightning.grading import name_of
@@ -118,7 +119,7 @@ def results_of(rows: Sequence[Row], split: str) -> list[Result]:
     ]
 
 
-def data_of(data: SEALDataModule, *, split: str = "validation") -> tuple[list[CardData], CardData]:
+def data_of(data: SEALDataModule, *, split: Split = "validation") -> tuple[list[CardData], CardData]:
     """The training data and the data that was asked about, by names without folders."""
     train, asked = data.sources.get("train"), data.sources.get(split)
     fallback = CardData(type(data).__name__)  # a data module that reads its data in its own way
@@ -159,8 +160,8 @@ def _trained_on(trained: Sequence[CardData], module: Any, written: Sequence[Roll
     rounds = "1 round" if module.rounds_done == 1 else f"{module.rounds_done} rounds"
     return (
         f"{len(module.datamodule.train_contexts):,} contexts of {names}. In {rounds}, {len(written):,} self-edits were "
-        f"written about them; {rejected:,} were not usable, and {len(module.kept):,} were kept and imitated in the last "
-        "round."
+        f"written about them; {rejected:,} were not usable, and {len(module.kept):,} were kept and imitated in the "
+        "last round."
     )
 
 

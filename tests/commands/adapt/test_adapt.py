@@ -372,9 +372,9 @@ def blow_up(monkeypatch, chosen):
     """Train what is chosen at a rate that no model stands."""
     plan = InnerLoop._plan
 
-    def shaky(self, job, model, tokenizer):
-        found = plan(self, job, model, tokenizer)
-        return replace(found, rates=[3e38] * len(found.rates)) if chosen(job) else found
+    def shaky(self, policy, job):
+        planned = plan(self, policy, job)
+        return replace(planned, rates=[3e38] * len(planned.rates)) if chosen(job) else planned
 
     monkeypatch.setattr(InnerLoop, "_plan", shaky)
 

@@ -72,8 +72,8 @@ def test_without_queries_the_loss_on_the_training_text_is_the_measure():
     [
         (TrainingFacts(40, 2.0, 1.99, "together", {}), f"{LOST} hardly fell (2.000 to 1.990)", f"a higher {RATE}"),
         (TrainingFacts(2, 2.0, 1.0, "together", {}), "an adapter made 2 optimizer steps", "more together.epochs"),
-        (TrainingFacts(40, 2.0, 1.0, "together", {"answers": 3}), "3 answers were cut", "a higher model.max_answer_tokens"),
-        (TrainingFacts(40, 2.0, 1.0, "together", {"truncated": 1}), "1 training sequences were", "a higher together.max_length"),
+        (TrainingFacts(40, 2.0, 1.0, "together", {"answers": 3}), "3 answers were", "a higher model.max_answer_tokens"),
+        (TrainingFacts(40, 2.0, 1.0, "together", {"truncated": 1}), "1 training seq", "a higher together.max_length"),
     ],
 )  # fmt: skip
 def test_reasons(training, why, advice):

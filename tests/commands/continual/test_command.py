@@ -7,8 +7,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from seal_lightning.cli import main
-from seal_lightning.commands.continual.command import _plan, spelled
+from seal_lightning.commands.continual.command import _plan
 from seal_lightning.commands.continual.heatmap import heat_map
+from seal_lightning.commands.continual.options import spelled
 from seal_lightning.e_step.race_rule import Racing
 from seal_lightning.e_step.step import Plan
 from seal_lightning.report.measure import measure
@@ -135,8 +136,11 @@ def test_heat_map():
         (["--data", "data.jsonl", "--contexts", "1"], "seal: contexts must be a whole number of at least 2, got 1"),
         (["--data", "data.jsonl", "--contexts", "9"], "seal: --contexts 9: expected 9 contexts in the data, got 3"),
         (["--data", "data.jsonl", "--countermeasures", "magic"], "seal: countermeasures: expected some of replay, kl"),
-        (["--data", "data.jsonl", "--countermeasures", "norm,norm"], "seal: countermeasures: expected different ones"),
-        (["--data", "bare.jsonl"], "seal: --data bare.jsonl: expected contexts with queries, got 2 of 2 without"),
+        (
+            ["--data", "data.jsonl", "--countermeasures", "norm,norm"],
+            "seal: countermeasures: expected different labels",
+        ),
+        (["--data", "bare.jsonl"], "seal: --data bare.jsonl: expected contexts with queries, but 2 of 2 lack"),
         (["--show", "data.jsonl"], "seal: data.jsonl: expected a retention matrix as JSON, got"),
         (
             ["--data", "data.jsonl", "--heatmap", "map.png"],

@@ -13,8 +13,8 @@ from seal_lightning.commands.continual import (
     Orthogonal,
     Replay,
 )
-from seal_lightning.commands.continual.command import resolve
 from seal_lightning.commands.continual.countermeasures import truncated
+from seal_lightning.commands.continual.options import resolve
 from seal_lightning.commands.continual.regularisers import inputs_of, log_probabilities, main_directions
 from seal_lightning.data import Reader
 from seal_lightning.errors import ConfigError, DataError
