@@ -1,4 +1,4 @@
-"""`seal continual`: contexts are learnt one after another; what is left of the earlier ones, and what helps (section 5).
+"""`seal continual`: contexts are learnt one after another; what is left of earlier ones, and what helps (section 5).
 
     data -> orders and seeds -> streams, plain and with each countermeasure -> retention matrices -> one table
 

@@ -135,7 +135,7 @@ def test_generic_texts_are_read_at_once(tmp_path):
         KLToBase(texts=str(tmp_path / "none"))
     measure = KLToBase(texts=Sayings())
     measure._read = []  # a tokenizer that makes nothing of the texts
-    with pytest.raises(ConfigError, match="kl: expected generic text, got no token of any: name other texts"):
+    with pytest.raises(ConfigError, match="kl: expected generic text, got texts without a token: name others"):
         measure.begin(POLICY, seed=0)
 
 
