@@ -1,4 +1,4 @@
-"""The order of `seal COMMAND --help`: what SEAL adds comes first, the options of Lightning's trainer last.
+"""The order of `seal COMMAND --help`: SEAL's options first, those of Lightning's trainer last.
 
 LightningCLI lists the trainer first, fifty options before the first of ours.
 """
@@ -8,22 +8,17 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from seal_lightning.fit.trainer import SEALTrainer
 
 RUN = "The run: rounds, folder, what is logged, and where the work is done"
 LIGHTNING = "Lightning's own options of the trainer"
 _TRAINER = "trainer"
-_LATE = ("seed_everything",)  # an option of Lightning's among those at the top
+_LATE = ("seed_everything",)  # Lightning's, though it stands among the options at the top
 
 
 def order_groups(parser: argparse.ArgumentParser) -> None:
-    """Put the groups of a parser of LightningCLI in our order; each option stays as it is.
-
-    Args:
-        parser: With all options of a command.
-    """
+    """Put the groups of a LightningCLI parser, which has all options of a command, into our order."""
     groups = list(parser._action_groups)
     trainer = next(group for group in groups if any(map(_of_trainer, group._group_actions)))
     run, lightning = parser.add_argument_group(RUN), parser.add_argument_group(LIGHTNING)
@@ -38,7 +33,7 @@ def order_groups(parser: argparse.ArgumentParser) -> None:
 
 
 def _own() -> set[str]:
-    """The trainer's options that are described as ours."""
+    """The trainer's options that our docstring describes."""
     described = inspect.getdoc(SEALTrainer) or ""
     names = inspect.signature(SEALTrainer.__init__).parameters
     return {f"{_TRAINER}.{name}" for name in names if f"\n    {name}: " in described}
@@ -54,11 +49,15 @@ def _name(action: argparse.Action) -> str:
     return (named[0] if named else action.dest).removeprefix("--").removesuffix(".help")
 
 
-def _names(group: Any) -> set[str]:
+def _names(group: argparse._ArgumentGroup) -> set[str]:
     return {_name(action) for action in group._group_actions}
 
 
-def _move(sources: Iterable[Any], target: Any, chosen: Callable[[argparse.Action], bool]) -> None:
+def _move(
+    sources: Iterable[argparse._ArgumentGroup],
+    target: argparse._ArgumentGroup,
+    chosen: Callable[[argparse.Action], bool],
+) -> None:
     for source in sources:
         moved = [action for action in source._group_actions if chosen(action)]
         target._group_actions.extend(moved)

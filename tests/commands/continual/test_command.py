@@ -80,7 +80,9 @@ def test_a_table_of_the_plain_stream_and_a_countermeasure(seal, tmp_path):
     # the folder is not written over; with --resume it is added to, and with other settings refused
     code, _, err = seal("--output", "run")
     assert code == 2
-    assert err.startswith("seal: --output run: expected a new folder, got one with files: add --resume to go on")
+    assert err.startswith(
+        "seal: --output run: expected a new folder, got one with files: add --resume, or choose another"
+    )
     step = tmp_path / "run" / "streams" / "plain" / "order-1-seed-1" / "step-001" / "step.json"
     before = step.stat().st_mtime_ns
     code, out, _ = seal("--countermeasures", "replay", "--unrelated", "data.jsonl", "--output", "run", "--resume")
