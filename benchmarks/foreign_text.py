@@ -23,7 +23,7 @@ from seal_lightning.data.dataset_sources import HUB_NAME
 from seal_lightning.data.formats import kind_of
 from seal_lightning.data.text_folder import HEADINGS
 from seal_lightning.data.text_folder import _title as text_title
-from seal_lightning.e_step.own_queries import Questioner
+from seal_lightning.e_step.own_queries import QueryWriter
 from seal_lightning.errors import SealError
 from seal_lightning.files import rows
 from seal_lightning.grading import F1, Calibrated, Contains, ExactMatch, Recall
@@ -248,7 +248,7 @@ def _notebook(path: Path) -> object:
 
 
 def _queries(text: str) -> object:
-    return Questioner()._filtered(text, CONTEXT)
+    return QueryWriter()._filtered(text, CONTEXT)
 
 
 def _cell(text: str) -> object:

@@ -30,7 +30,7 @@ from mutation import changed, changed_json
 
 from seal_lightning.data.detect import read_contexts
 from seal_lightning.data.documents import read_documents
-from seal_lightning.e_step.own_queries import Questioner
+from seal_lightning.e_step.own_queries import QueryWriter
 from seal_lightning.endpoints.wire import Garbled, read_reply
 from seal_lightning.errors import SealError
 from seal_lightning.grading import Calibrated, Contains, Recall
@@ -246,7 +246,7 @@ def _reply(chance: random.Random) -> tuple[bytes, str]:
 
 _KINDS = [Knowledge(edit=EditKind("{passage}", parser=parser)) for parser in ("lines", "blocks", "questions", "whole")]
 _GRADERS = (Recall(), Calibrated(), Contains())
-_QUESTIONER = Questioner()
+_QUERY_WRITER = QueryWriter()
 ARC_TASK, ARC_GRADER = ArcTask(), GridMatch()
 
 
@@ -257,7 +257,7 @@ def read_edit_text(path: Path) -> None:
         assert edit.training_sequences or edit.reason, "an edit without sequences has a reason"
     read_edit(text, ArcLimits())
     ARC_GRADER.grade(question="", golds=[GRID], answer=ARC_TASK.read_answer(text))
-    _QUESTIONER._filtered(text, CONTEXT)
+    _QUERY_WRITER._filtered(text, CONTEXT)
     answer = _KINDS[0].read_answer(text)
     for grader in _GRADERS:
         assert 0 <= grader.grade(question="Who built it?", golds=["Ida Kolm", "李明"], answer=answer) <= 1

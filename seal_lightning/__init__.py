@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RandomFilter, ReSTEMFilter, RolloutTable
     from seal_lightning.data import Reader, SEALDataModule
-    from seal_lightning.e_step.step import Plan
+    from seal_lightning.e_step.plan import Plan
     from seal_lightning.errors import SealError
     from seal_lightning.fit.module import SEALModule
     from seal_lightning.fit.trainer import SEALTrainer
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "callbacks": ("CheckpointSelection", "EStepProgress", "RandomFilter", "ReSTEMFilter", "RolloutTable"),
     "data": ("Reader", "SEALDataModule"),
-    "e_step.step": ("Plan",),
+    "e_step.plan": ("Plan",),
     "errors": ("SealError",),
     "grading": ("Calibrated", "Contains", "ExactMatch", "F1", "Grader", "Judge", "Recall"),
     "hooks": ("EditFilter", "SEALCallback"),

@@ -308,11 +308,12 @@ def test_each_program_runs(folder, monkeypatch, program):
     adapters = re.findall(r'PeftModel\.from_pretrained\(base, "(.+)"\)', program)
     if "adapted/adapters/all" in adapters:
         (command,) = (one for one in seal_commands(WRITTEN["docs/adapt.md"]) if "configs/adapt/lab.yaml" in one)
-        assert main([*command, "--model.sampler.max_new_tokens", "16", "--model.questioner.max_tokens", "16"]) == 0
+        assert main([*command, "--model.sampler.max_new_tokens", "16", "--model.query_writer.max_tokens", "16"]) == 0
     elif adapters:
         TunedPolicy(*load_model(ModelSource("lab")), PolicyTuning(rank=2), seed=0).export(folder / adapters[0])
-    base, _, _ = load_model(ModelSource("lab"))
-    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda name, **options: base)
+    if "from_pretrained" in program:
+        base, _, _ = load_model(ModelSource("lab"))
+        monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda name, **options: base)
     names = {}
     exec(compile(program, "docs", "exec"), names)
     assert len([value for value in names.values() if isinstance(value, PeftModel)]) == len(adapters)

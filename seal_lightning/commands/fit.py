@@ -1,25 +1,21 @@
-"""The commands behind `seal`, on LightningCLI: the parser, what is built from it, and what is said at the end.
+"""`seal fit`, `validate`, `test` and `predict`: what is built from their options, run, and said in the end.
 
-Each command takes the same groups: `trainer`, `model`, `data`, `filter`, `checkpoint`, `table`, `progress`. They are
-kept apart from `cli.py` because everything here needs Lightning, torch and transformers.
+The options themselves are in `fit/parser.py`. All of this is kept apart from `cli.py` because it needs Lightning, torch
+and transformers.
 """
 
 import json
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
-from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch import Trainer
 from transformers.utils import logging as transformers_logging
 
 from seal_lightning.callbacks import CheckpointSelection
@@ -31,25 +27,14 @@ from seal_lightning.data import SEALDataModule
 from seal_lightning.e_step.predictions import predict
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.files.saving import SavingError, disk_error, save_text
-from seal_lightning.fit.callback_groups import GROUPS, choose
 from seal_lightning.fit.ending_words import dev_run_said, early_end_said, limits_said
-from seal_lightning.fit.model_class import chosen_class, imported, with_class
+from seal_lightning.fit.model_class import chosen_class
 from seal_lightning.fit.module import SEALModule
-from seal_lightning.fit.run_config import SaveConfigBesideRun, plain_settings
+from seal_lightning.fit.parser import Arguments, LogLevel, OptionsCLI
+from seal_lightning.fit.run_config import plain_settings
 from seal_lightning.fit.trainer import SEALTrainer
-from seal_lightning.options.config_files import naming_files, sections_of
-from seal_lightning.options.help_order import order_groups
-from seal_lightning.options.logger_options import need_no_folder, place_loggers
-from seal_lightning.options.mistakes import Given, explain, located, one_line
-from seal_lightning.options.parser import (
-    Parser,
-    ParserError,
-    named_options,
-    plain_options,
-    refuse_nulls,
-    without_backspaces,
-)
-from seal_lightning.options.texts_as_given import TextsAsGiven
+from seal_lightning.options.logger_options import place_loggers
+from seal_lightning.options.mistakes import located, one_line
 from seal_lightning.options.working_folder import find_modules_here
 from seal_lightning.processes.stopping import work_begins
 from seal_lightning.progress.screen import Screen
@@ -59,12 +44,11 @@ from seal_lightning.results.left_out import render_left_out, total_left_out
 from seal_lightning.results.verdict import Selection
 from seal_lightning.results.verdict import read as read_selection
 from seal_lightning.results.verdict import said as said_of
-from seal_lightning.sharing.hub import Destination, Export, add_hub, destination_of, upload
+from seal_lightning.sharing.hub import Destination, Export, destination_of, upload
 from seal_lightning.sharing.policy_card import EXPORTS, add_test_results
 from seal_lightning.text.escaping import visible
 from seal_lightning.types import Rollout
 
-LogLevel = Literal["debug", "info", "warning", "error"]
 log = logging.getLogger(__name__)
 
 
@@ -88,25 +72,10 @@ def run_command(
     find_modules_here(args, files)
     model, args = chosen_class(args, files)
     with quiet_threads(), ExitStack() as held:
-        return (kind or SEALCLI)(model, args=Arguments(args, files), held=held, **_of_command(args[0]))
-
-
-def _of_command(command: str) -> dict[str, Any]:
-    """The arguments of `SEALCLI` that are the same whatever is on the command line."""
-    usage = f"seal {command} [--config FILE ...] [--KEY VALUE ...]"
-    return {
-        "datamodule_class": SEALDataModule,
-        "subclass_mode_data": True,
-        "trainer_class": SEALTrainer,
-        "parser_class": SEALParser,
-        "parser_kwargs": {command: {"description": COMMANDS[command].about, "usage": usage}},
-        "save_config_callback": SaveConfigBesideRun,
-        "save_config_kwargs": {"save_to_log_dir": False},
-        "seed_everything_default": False,
-        "auto_configure_optimizers": False,
-        "load_from_checkpoint_support": False,
-        "command": command,
-    }
+        arguments = Arguments(args, files)
+        return (kind or SEALCLI)(
+            model, trainer=SEALTrainer, command=args[0], args=arguments, description=COMMANDS[args[0]].about, held=held
+        )
 
 
 LIBRARIES = "lightning lightning.pytorch lightning.fabric transformers peft huggingface_hub bitsandbytes".split()
@@ -148,125 +117,31 @@ def quiet_threads() -> Iterator[None]:
         threading.excepthook = before
 
 
-class Arguments(list[str]):
-    """The command line, with what is in its config files."""
-
-    def __init__(self, args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> None:
-        super().__init__(args)
-        self.files = files
-
-
-class SEALParser(LightningArgumentParser, TextsAsGiven):
-    """Raises instead of printing its usage, and takes options by their full names only."""
-
-    error = Parser.error
-    _get_option_tuples = Parser._get_option_tuples
-    model_class: type[SEALModule] = SEALModule
-
-    def format_help(self) -> str:
-        return without_backspaces(super().format_help())
-
-    def dump(self, namespace: Namespace, format: str = "parser_mode", **options: Any) -> str:
-        """As jsonargparse's, with the class of the module where it is not ours."""
-        text = super().dump(namespace, format=format, **options)
-        if self.model_class is SEALModule:
-            return text
-        config = with_class(yaml.safe_load(text) or {}, self.model_class)
-        return json.dumps(config) if format.startswith("json") else yaml.safe_dump(config, sort_keys=False)
-
-    def add_class_arguments(self, theclass: Any, *args: Any, **options: Any) -> Any:
-        """As jsonargparse's; a logger that is told no folder writes into the run's."""
-        added = super().add_class_arguments(theclass, *args, **options)
-        if isinstance(theclass, type) and issubclass(theclass, Logger):
-            need_no_folder(self._actions)
-        return added
-
-
-class SEALCLI(LightningCLI):
-    """LightningCLI with SEAL's groups of options and its own last words."""
+class SEALCLI(OptionsCLI):
+    """What a command builds from its options, runs, and says in the end."""
 
     trainer: SEALTrainer
     model: SEALModule
     datamodule: SEALDataModule
     destination: Destination | None = None  # of what a fit exports, on the hub
 
-    # -- options ---------------------------------------------------------------------------------------------------
-
-    def __init__(self, *args: Any, command: str, held: ExitStack, **kwargs: Any) -> None:
-        self.command, self.held, self.arguments = command, held, kwargs["args"]
-        super().__init__(*args, **kwargs)  # which does everything
-
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """The command and what of the trainer's method is none of its options; other commands would take time only."""
-        everywhere = {"model", "datamodule", "weights_only"}
-        skipped = {
-            "fit": everywhere | {"train_dataloaders", "val_dataloaders"},
-            "validate": everywhere | {"dataloaders", "verbose"},
-            "test": everywhere | {"dataloaders", "verbose"},
-            "predict": everywhere | {"dataloaders", "return_predictions"},
-        }
-        return {self.command: skipped[self.command]}
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        if isinstance(parser, SEALParser):
-            kind: Any = self._model_class
-            parser.model_class = kind
-        parser.add_argument(
-            "--log_level", type=LogLevel, default="warning", help="Detail of the log; debug shows tracebacks."
-        )
-        for name, kind in GROUPS.items():
-            parser.add_lightning_class_args(kind, name, subclass_mode=True, required=False)
-        add_hub(parser)
-        defaults = {  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
-            "data": {"class_path": "seal_lightning.data.SEALDataModule"},
-            "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"},
-            "checkpoint": {"class_path": "seal_lightning.callbacks.CheckpointSelection"},
-            "table": {"class_path": "seal_lightning.callbacks.RolloutTable"},
-            "progress": {"class_path": "seal_lightning.callbacks.EStepProgress"},
-            "trackers": {"class_path": "seal_lightning.callbacks.Trackers"},
-            "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
-            "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
-        }
-        options = {action.dest for action in parser._actions}  # a module of one's own may have fewer
-        parser.set_defaults({name: default for name, default in defaults.items() if name in options})
-
-    def _prepare_subcommand_parser(self, *args: Any, **options: Any) -> LightningArgumentParser:
-        parser = super()._prepare_subcommand_parser(*args, **options)
-        order_groups(parser)
-        return parser
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        actions = self._subcommand_parsers[args[0]]._actions
-        with naming_files(args, args.files):
-            try:
-                with sections_of(plain_options(actions)):
-                    self.config = parser.parse_args(args)
-            except ParserError as error:
-                raise ConfigError(explain(str(error), self._given(args))) from error
-        refuse_nulls(actions, self.config[args[0]], self._given(args))
-        grader = self.config[args[0]].get("model.grader")
-        if isinstance(grader, str) and "." in grader:  # the parser takes a class that it cannot import for a name
-            imported(self._given(args).where("model.grader"), grader)
-
-    def _given(self, args: Any) -> Given:
-        return Given(args[0], args, args.files, *named_options(self._subcommand_parsers[args[0]]._actions))
-
-    def _parse_ckpt_path(self) -> None:
-        """The command line outranks a checkpoint's hyper-parameters, which ours do not carry anyway."""
+    def __init__(self, *args: Any, held: ExitStack, **options: Any) -> None:
+        self.held = held
+        super().__init__(*args, **options)
 
     # -- building --------------------------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
         work_begins()
-        options = self._get(self.config, "trainer")
+        options = self.options.trainer
         run = str(options.default_root_dir)
-        set_log_level(self._get(self.config, "log_level"))
+        set_log_level(self.options.log_level)
         if visible(run) != run:  # TensorBoard writes no names that are not Unicode; others would act in what is shown
             raise ConfigError(f"trainer.default_root_dir={run}: expected a name of visible characters: choose another")
         if self.command == "fit":
             if self._numbers_folder:
                 run = self._choose_folder(Path(run))
-            self.destination = destination_of(self.config["fit"], folder=run, ask=is_first_process())
+            self.destination = destination_of(self.options, folder=run, ask=is_first_process())
         elif self._numbers_folder and is_first_process():
             self._say_newer(Path(run))
         place_loggers(options, run)
@@ -275,12 +150,12 @@ class SEALCLI(LightningCLI):
     def _numbers_folder(self) -> bool:
         """Whether the run folder gets a number where it must: it is from a configuration, or nobody named it."""
         named = any(arg.partition("=")[0] == "--trainer.default_root_dir" for arg in self.arguments)
-        return not named and not self._get(self.config, "trainer").fast_dev_run
+        return not named and not self.options.trainer.fast_dev_run
 
     def _choose_folder(self, named: Path) -> str:
         """Take a folder of its own for the fit, or that of the run that goes on."""
-        options, first = self.config[self.command], is_first_process()
-        settings = plain_settings(self._parser(self.command), options)
+        options, first = self.options, is_first_process()
+        settings = plain_settings(self.command_parser, options)
         chosen = requeued(named, settings) if os.environ.get("SLURM_RESTART_COUNT") else None
         if checkpoint := options.get("ckpt_path"):
             chosen = resumed(named, settings, checkpoint=checkpoint)
@@ -301,7 +176,7 @@ class SEALCLI(LightningCLI):
             )
 
     def instantiate_classes(self) -> None:
-        with located(self.config[str(self.subcommand)].as_dict()):
+        with located(self.options.as_dict()):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -312,29 +187,16 @@ class SEALCLI(LightningCLI):
         except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             if isinstance(error, SealError):
                 raise
-            options = self._get(self.config, "trainer")
+            options = self.options.trainer
             device = ", ".join(f"{name}={options[name]}" for name in ("accelerator", "devices", "strategy"))
             raise ConfigError(f"trainer: {one_line(str(error))} ({device})") from error
 
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
-        """The groups are callbacks as a user's own are: null leaves one out, and so do flags and others of its kind."""
-        groups = dict(zip(self._parser(self.subcommand).callback_keys, callbacks, strict=True))
-        listed = config["callbacks"] or []
-        given = [listed] if isinstance(listed, Callback) else list(listed)
-        chosen = choose(config, given, groups, untouched=self._untouched(groups))
-        return super()._instantiate_trainer({**config, **chosen.flags, "callbacks": given}, chosen.callbacks)
-
-    def _untouched(self, groups: Iterable[str]) -> set[str]:
-        """The groups that are as the parser has them by default."""
-        defaults = self._parser(self.subcommand).get_defaults()
-        return {name for name in groups if self._get(self.config, name) == defaults[name]}
-
     # -- running ---------------------------------------------------------------------------------------------------
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """As Lightning's, with the run folder in one hand until the last table is written."""
+    def run(self) -> None:
+        """The command, with the run folder in one hand until the last table is written."""
         with self.trainer.owning_folder():
-            super()._run_subcommand(subcommand)
+            super().run()
 
     def validate(self, **options: Any) -> None:
         """As the trainer's, without Lightning's table of metrics above ours."""
@@ -452,7 +314,7 @@ class SEALCLI(LightningCLI):
 
     def _say_if_untrained(self) -> None:
         """That the best policy is the untrained one, whose figures these are."""
-        run, asked = Path(self.trainer.default_root_dir), self.config[self.command].get("ckpt_path")
+        run, asked = Path(self.trainer.default_root_dir), self.options.get("ckpt_path")
         if asked == "best" and self.model.rounds_done == 0 and (found := read_selection(run)):
             self._say(f"these are figures of the untrained policy: {said_of(found)[0]}")
 
@@ -496,45 +358,3 @@ class SEALCLI(LightningCLI):
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero:
             print(text, flush=True)
-
-
-class _ParsedOnly(SEALCLI):
-    """Reads settings that are no command line, and stops there."""
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        actions = self._subcommand_parsers[self.command]._actions
-        try:
-            with sections_of(plain_options(actions)):
-                self.config = parser.parse_object({"subcommand": self.command, self.command: dict(args)})
-        except (ParserError, TypeError, ValueError) as error:
-            raise ConfigError(explain(str(error))) from error
-
-    def _set_seed(self) -> None:
-        """Nothing runs."""
-
-    def before_instantiate_classes(self) -> None:
-        """Nothing runs."""
-
-    def instantiate_classes(self) -> None:
-        """Nothing is made."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing runs."""
-
-
-def parse_settings(
-    command: str, model: type[SEALModule], settings: Mapping[str, Any]
-) -> tuple[LightningArgumentParser, Any]:
-    """A command's parser, and settings as it reads them: checked, with the defaults of what they leave out.
-
-    Args:
-        command: fit, validate, test or predict.
-        model: The class whose options `model` are.
-        settings: As a config file has them.
-
-    Raises:
-        ConfigError: The command would not take them.
-    """
-    with ExitStack() as held:
-        cli = _ParsedOnly(model, args=settings, held=held, **_of_command(command))
-    return cli._parser(command), cli.config[command]

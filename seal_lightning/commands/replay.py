@@ -23,6 +23,7 @@ from seal_lightning.data.detect import read_contexts
 from seal_lightning.e_step.race_rule import Racing
 from seal_lightning.errors import ConfigError
 from seal_lightning.grading import Grader, Reward, resolve
+from seal_lightning.grading.reward import RewardOption
 from seal_lightning.m_step.selection import ABOVE, best_of, group_rollouts
 from seal_lightning.options.mistakes import read_config_files
 from seal_lightning.options.parser import Parser, write_file
@@ -125,7 +126,7 @@ def _options(args: Sequence[str]) -> Any:
     )
     parser.add_argument(
         "--reward",
-        type=str | dict[str, float] | None,
+        type=RewardOption | None,
         default=None,
         help="Reward anew; by score where only graded anew.",
     )
@@ -177,10 +178,7 @@ def _add_filter(parser: Parser) -> None:
 
 def _scorers(options: Any) -> tuple[Grader | None, Reward | None]:
     grader = None if options.grader is None else resolve(options.grader)
-    try:
-        reward = None if options.reward is None else Reward(options.reward)
-    except ConfigError as error:
-        raise ConfigError(f"reward: {error}") from error
+    reward = None if options.reward is None else Reward(options.reward)
     return grader, reward or (Reward() if grader else None)
 
 

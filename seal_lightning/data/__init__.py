@@ -12,9 +12,10 @@ from seal_lightning.data.seal_json import SealJson
 from seal_lightning.data.squad import Squad
 from seal_lightning.data.synthetic_arc import SyntheticArc
 from seal_lightning.data.text_folder import TextFolder
+from seal_lightning.data.units import units
 
 if TYPE_CHECKING:
-    from seal_lightning.data.datamodule import SEALDataModule, units
+    from seal_lightning.data.datamodule import SEALDataModule
 
 __all__ = [
     "ArcFiles",
@@ -35,8 +36,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """The data module brings Lightning, which takes seconds: only for those who ask for it."""
-    if name in ("SEALDataModule", "units"):
-        from seal_lightning.data import datamodule
+    if name == "SEALDataModule":
+        from seal_lightning.data.datamodule import SEALDataModule
 
-        return getattr(datamodule, name)
+        return SEALDataModule
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 
 from seal_lightning.data.base import Reader
 from seal_lightning.data.detect import reader_for
+from seal_lightning.data.units import units
 from seal_lightning.errors import ConfigError, DataError, check_count
 from seal_lightning.seeding import derive_seed
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Context
 
 Split = Literal["train", "validation", "test", "predict"]
-Unit = tuple[Context, ...]
 
 NEEDED: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train",),
@@ -37,11 +37,6 @@ ALSO_READ: dict[str | None, tuple[Split, ...]] = {
     "fit": ("validation", "test"),
     None: ("train", "validation", "test", "predict"),
 }
-
-
-def units(contexts: Sequence[Context], per_unit: int) -> list[Unit]:
-    """The contexts in order, `per_unit` at a time; the last unit has what is left."""
-    return [tuple(contexts[start : start + per_unit]) for start in range(0, len(contexts), per_unit)]
 
 
 class SEALDataModule(LightningDataModule, Remembers):

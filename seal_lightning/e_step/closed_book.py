@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from seal_lightning.e_step.scoring import own_queries
+from seal_lightning.e_step.carriers import queries_of
 from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import Answer, checked
 from seal_lightning.inner_loop.loop import TrainedBank
@@ -77,7 +77,7 @@ def ask_closed_book(
         RetryableError: The grader or an endpoint failed.
     """
     clock = Clock(report)
-    queries = [own_queries(context) for context in contexts]
+    queries = [queries_of(context) for context in contexts]
     replies = e_step.ask(policy, queries, jobs=jobs, trained=trained, clock=clock)
     for place, one in enumerate(replies):
         if not one.finite:

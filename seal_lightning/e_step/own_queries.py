@@ -1,4 +1,4 @@
-"""Unsupervised mode: the queries of a training context are written by a model, from the passage alone.
+"""Unsupervised mode: a model writes the queries of the training contexts, from the passages alone.
 
 No human question and no gold answer is needed then; those of the validation data still measure what was learnt. What a
 model writes is filtered: a query has to be a question with a short answer out of the passage, understandable without
@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from seal_lightning.e_step.carriers import Attempt, Grades
+from seal_lightning.e_step.rollouts import to_rollout
+from seal_lightning.e_step.step import EStep
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
 from seal_lightning.grading import Answer, Grader, checked, new_content_recall
 from seal_lightning.grading.scripts import asks, count_words
 from seal_lightning.grading.words import content_words, words
+from seal_lightning.policy.policy import Policy
+from seal_lightning.progress.clock import Clock, Report
+from seal_lightning.results.left_out import QUERIES, added
+from seal_lightning.sampling import PolicyWriter
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.tasks import EditKind
 from seal_lightning.tasks.base import first_line
 from seal_lightning.tasks.edit_kinds import resolve_kind
 from seal_lightning.tasks.edit_parsers import questions
 from seal_lightning.text.thoughts import UNFINISHED, cut_thoughts
-from seal_lightning.types import Chooser, Context, Prompt, Query, Usage, Written
+from seal_lightning.types import Chooser, Context, Prompt, Query, Rollout, SelfEdit, Usage, Written
 
 _PAIR = re.compile(r"Question: (.*?)\nAnswer: (.*)", re.DOTALL)
 _POINTS_AT_PASSAGE = re.compile(
@@ -33,11 +40,12 @@ _POINTS_AT_PASSAGE = re.compile(
     re.I,
 )
 MOST = 200  # pairs of one text that are looked at: each is compared with all that were kept before it
-CUT = "cut at questioner.max_tokens"
+NO_OWN_QUERY = "no own query passed the filters"
+CUT = "cut at query_writer.max_tokens"
 
 
 @dataclass(frozen=True, slots=True)
-class OwnQueries:
+class WrittenQueries:
     """The queries that a model wrote for a context and that passed the filters; `dropped` counts others by reason."""
 
     queries: tuple[Query, ...]
@@ -45,7 +53,7 @@ class OwnQueries:
     usage: Usage = Usage()
 
 
-class Questioner(Remembers):
+class QueryWriter(Remembers):
     """Writes queries with gold answers from a passage.
 
     Args:
@@ -84,14 +92,14 @@ class Questioner(Remembers):
         self.similarity = similarity
         self.check = check
 
-    def make(
+    def write(
         self,
         contexts: Sequence[Context],
         *,
         policy: Chooser,
         grader: Grader,
         on_wait: Callable[[], None] = lambda: None,
-    ) -> list[OwnQueries]:
+    ) -> list[WrittenQueries]:
         """Queries for each context, in order; none where nothing that was written can be used.
 
         Args:
@@ -107,16 +115,16 @@ class Questioner(Remembers):
             if text.cut:
                 dropped[CUT] = 1
         made = [
-            OwnQueries(tuple(kept), dropped, text.usage) for (kept, dropped), text in zip(found, texts, strict=True)
+            WrittenQueries(tuple(kept), dropped, text.usage) for (kept, dropped), text in zip(found, texts, strict=True)
         ]
         if self.check:
             made = self._checked(made, contexts, policy, grader, on_wait)
         return [self._first(one) for one in made]
 
-    def _first(self, made: OwnQueries) -> OwnQueries:
+    def _first(self, made: WrittenQueries) -> WrittenQueries:
         more = len(made.queries) - self.count
         dropped = {**made.dropped, **({"beyond the first " + str(self.count): more} if more > 0 else {})}
-        return OwnQueries(made.queries[: self.count], dropped, made.usage)
+        return WrittenQueries(made.queries[: self.count], dropped, made.usage)
 
     def _written(
         self, prompts: Sequence[Prompt], max_tokens: int, policy: Chooser, on_wait: Callable[[], None]
@@ -163,12 +171,12 @@ class Questioner(Remembers):
 
     def _checked(
         self,
-        made: Sequence[OwnQueries],
+        made: Sequence[WrittenQueries],
         contexts: Sequence[Context],
         policy: Chooser,
         grader: Grader,
         on_wait: Callable[[], None],
-    ) -> list[OwnQueries]:
+    ) -> list[WrittenQueries]:
         """Without the queries that the model answers otherwise when it sees the passage."""
         asked = [(number, query) for number, one in enumerate(made) for query in one.queries]
         if not asked:
@@ -186,7 +194,9 @@ class Questioner(Remembers):
             right = tuple(asked[row][1] for row in rows if verdicts[row].score >= 0.5)
             usage = sum((replies[row].usage + verdicts[row].usage for row in rows), one.usage)
             wrong = {"answered otherwise with the passage in view": len(rows) - len(right)}
-            right_ones.append(OwnQueries(right, {**one.dropped, **{why: n for why, n in wrong.items() if n}}, usage))
+            right_ones.append(
+                WrittenQueries(right, {**one.dropped, **{why: n for why, n in wrong.items() if n}}, usage)
+            )
         return right_ones
 
 
@@ -195,4 +205,71 @@ def _open_book(query: Query, context: Context) -> Prompt:
         system="Answer the question from the passage in a few words.",
         user=f"Title: {context.title.strip()}\nPassage: {context.passage.strip()}\n\nQuestion: {query.question}",
         lead="\nAnswer:",
+    )
+
+
+@dataclass(frozen=True)
+class OwnQueryStep(EStep):
+    """An E-step on queries that a model writes from the passages, in place of those of the data.
+
+    Attributes:
+        query_writer: Writes them.
+    """
+
+    query_writer: QueryWriter = field(default_factory=QueryWriter)
+
+    def run(
+        self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = lambda progress: None
+    ) -> list[Rollout]:
+        """Write queries, and roll out those contexts of which any passed the filters; the others' edits are rejected.
+
+        Nothing is written about those others: no query could score it.
+        """
+        clock = Clock(report)
+        with clock.phase("questions", len(contexts)) as advance:
+            written = self.query_writer.write(
+                contexts, policy=PolicyWriter(policy), grader=self.grader, on_wait=lambda: advance(0)
+            )
+            advance(len(contexts))
+        asked = [replace(context, queries=own.queries) for context, own in zip(contexts, written, strict=True)]
+        able = [context for context in asked if context.queries]
+        by_context = {context.id: self._unasked(context, round) for context in asked if not context.queries}
+        for rollout in super().run(policy, able, round=round, report=report) if able else ():
+            by_context.setdefault(rollout.context_id, []).append(rollout)
+        count = sum(map(len, by_context.values()))
+        share = {phase: spent / max(1, count) for phase, spent in clock.seconds.items()}
+        return [
+            _with_writing(rollout, own if number == 0 else WrittenQueries(()), share)
+            for context, own in zip(contexts, written, strict=True)
+            for number, rollout in enumerate(by_context[context.id])
+        ]
+
+    def _unasked(self, context: Context, round: int) -> list[Rollout]:
+        """The rollouts of a context of which no query is left."""
+        repeats = 1 if self.plan.racing else self.plan.repeats
+        edit = SelfEdit(text="", reason=NO_OWN_QUERY)
+        return [
+            to_rollout(
+                Attempt(context, "edit", index, repeat, 0, "", edit),
+                None,
+                Grades(),
+                baseline=None,
+                round=round,
+                first=False,
+                seconds={},
+            )
+            for index in range(self.plan.edits)
+            for repeat in range(repeats)
+        ]
+
+
+def _with_writing(rollout: Rollout, own: WrittenQueries, seconds: Mapping[str, float]) -> Rollout:
+    """The rollout with what writing its context's queries cost, and how many of them were dropped."""
+    usage = {"questions": own.usage.as_dict()} if own.usage.as_dict() else {}
+    dropped = {f"{QUERIES}{reason}": count for reason, count in own.dropped.items()}
+    return replace(
+        rollout,
+        seconds={**seconds, **rollout.seconds},
+        usage={**rollout.usage, **usage},
+        left_out=added([dropped, rollout.left_out]),
     )

@@ -11,10 +11,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from seal_lightning.e_step.scoring import Grades, count_thoughts, to_rollout, usage_by_purpose
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.carriers import Grades
+from seal_lightning.e_step.rollouts import rollouts_of
+from seal_lightning.e_step.step import EStep
 from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Clock, Report
+from seal_lightning.progress.clock import Report
 from seal_lightning.tasks import Task
 from seal_lightning.types import Context, Prediction, Rollout
 
@@ -30,37 +31,24 @@ class WritingStep(EStep):
     predict: str = "edits"
 
     def run(
-        self, policy: Policy, contexts: Sequence[Context], *, plan: Plan, round: int, report: Report = lambda p: None
+        self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = lambda progress: None
     ) -> list[Rollout]:
         """Sample and parse self-edits; the rollouts have no answers and no reward."""
-        return self.write_edits(policy, contexts, plan=plan, round=round, report=report)
+        return self.write_edits(policy, contexts, round=round, report=report)
 
 
 class AnsweringStep(EStep):
     """An E-step that answers and scores nothing, so its queries need no golds."""
 
     def run(
-        self, policy: Policy, contexts: Sequence[Context], *, plan: Plan, round: int, report: Report = lambda p: None
+        self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = lambda progress: None
     ) -> list[Rollout]:
         """Adapt to self-edits and answer; the rollouts have answers with and without an adapter, and no reward."""
-        clock = Clock(report)
-        baselines = self._baselines(policy, contexts, clock)
-        attempts = self._attempts(policy, contexts, plan, round, clock)
-        trials, _ = self._try(policy, attempts, {}, clock)
-        seconds = {phase: spent / max(1, len(attempts)) for phase, spent in clock.seconds.items()}
-        return [
-            to_rollout(
-                attempt,
-                trial,
-                Grades(),
-                baseline_answers=baselines[attempt.context.id][1].answers,
-                round=round,
-                seconds=seconds,
-                usage=usage_by_purpose(attempt, Grades(), first=False),
-                thoughts=count_thoughts(attempt, trial, baseline=None),
-            )
-            for attempt, trial in zip(attempts, trials, strict=True)
-        ]
+        unit = self.begin(policy, contexts, round, report)
+        baselines = self.baselines(unit)
+        attempts = self.attempts(unit)
+        tried = self.trials.run(self, unit, attempts)
+        return rollouts_of(unit, tried, [Grades()] * len(attempts), self.reward, baselines=baselines)
 
 
 class UnitRows:

@@ -10,16 +10,14 @@ answers to that query by other edits of the context, its strength comes from how
 follows exactly how probable each total of an edit is, and each edit among the best. A training is worth what it is
 expected to add to the sum of the largest of these probabilities (the knowledge gradient of Frazier, Powell and Dayanik,
 2008, for the choice of a subset), per token. Choices use nothing that was not observed. Edits without a chance get no
-further repeat, and contexts that are decided none at all. Where there is but one repeat, epochs are raced for by plain
-successive halving. Left out: races across units, and one over both repeats and epochs.
+further repeat, and contexts that are decided none at all. Left out: races across units, and over epochs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, comb, exp, lgamma
-from statistics import fmean
 
 import numpy as np
 
@@ -35,7 +33,7 @@ UNLIKELY = 1e-7
 
 @dataclass(frozen=True)
 class Racing:
-    """Spend repeats, or epochs, where they decide which edits are kept; the others are dropped.
+    """Spend repeats where they decide which edits are kept; the others are dropped.
 
     Args:
         budget: Share of the full E-step's inner loop, in trained tokens, that is spent at most; a few more trainings
@@ -43,15 +41,11 @@ class Racing:
         keep: How many edits of a context remain, as many as the filter keeps (`filter.k`).
         together: Share of a unit's contexts that train an adapter at the same time: with less, every choice knows more;
             with more, a GPU is better filled.
-        rungs: For a single repeat, in place of a budget: shares of an adapter's steps after which it is tested on the
-            queries and the worse half of a context's edits is given up. Worth it where scores tell early what comes
-            of an edit.
     """
 
     budget: float = 0.5
     keep: int = 1
     together: float = 0.25
-    rungs: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.budget <= 1:
@@ -60,8 +54,6 @@ class Racing:
             raise ConfigError(f"racing.together must be above 0 and at most 1, got {self.together}")
         if self.keep < 1:
             raise ConfigError(f"racing.keep must be at least 1, got {self.keep}")
-        if list(self.rungs) != sorted({rung for rung in self.rungs if 0 < rung < 1}):
-            raise ConfigError(f"racing.rungs must be rising shares between 0 and 1, got {list(self.rungs)}")
 
     def check(self, *, edits: int, repeats: int) -> None:
         """Whether there is something to race for.
@@ -69,14 +61,8 @@ class Racing:
         Raises:
             ConfigError: The budget does not suffice for one training of what is kept, or there is but one repeat.
         """
-        if self.rungs:
-            if repeats > 1:
-                raise ConfigError(f"racing.rungs are for a single repeat, got {repeats} repeats: leave rungs out")
-            return
         if repeats < 2:
-            raise ConfigError(
-                f"racing needs 2 or more repeats, or racing.rungs, to save anything, got {repeats} repeat"
-            )
+            raise ConfigError(f"racing needs 2 or more repeats to save anything, got {repeats}: set racing to null")
         if self.keep > self.budget * edits * repeats:
             raise ConfigError(
                 f"racing.budget must allow one training of each of the {self.keep} edits that are kept, got "
@@ -119,12 +105,6 @@ class Heat:
     def _best(self, edits: Iterable[int], keep: int) -> list[int]:
         live = [edit for edit in edits if edit not in self.out]
         return sorted(live, key=lambda edit: (-round(float(self.chances[edit]), 9), edit))[:keep]
-
-
-def halved(scores: Mapping[int, Sequence[float]], keep: int) -> list[int]:
-    """The better half of a context's edits by mean score, ties to the first, in their order; at least `keep`."""
-    order = sorted(scores, key=lambda edit: (-round(fmean(scores[edit] or [0.0]), 9), edit))
-    return sorted(order[: max(keep, ceil(len(order) / 2))])
 
 
 def race(

@@ -26,9 +26,9 @@ from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer import call
 
-from seal_lightning.data import units as units_of
+from seal_lightning.data.units import units as units_of
 from seal_lightning.errors import CheckpointError, JournalError, NoMemoryError, SealError, Stopped
-from seal_lightning.fit.strategies import restart_optimizer
+from seal_lightning.fit.strategies import restart_optimizer, restart_schedule
 from seal_lightning.fit.units import UnitRunner
 from seal_lightning.hooks import EditFilter, notify, the_filter
 from seal_lightning.m_step.selection import group_rollouts, without_merit
@@ -77,7 +77,6 @@ class RolloutLoop(_Loop):
             "module": module,
             "phase": "train",
             "e_step": module.e_step,
-            "plan": module.plan,
             "units": units_of(data.train_contexts, data.contexts_per_unit),
             "round": round,
             "policy_digest": policy_digest,
@@ -203,6 +202,8 @@ class SEALFitLoop(_FitLoop):
         position: Any = self.epoch_loop.batch_progress.current
         module.batch_start = position.processed if resumed and self._to_train else 0
         module.optimizer_steps = max(1, module.shares.steps(module.m_step_plan()))
+        if not module.batch_start:
+            restart_schedule(self.seal_trainer)
         self._combined_loader = None
         self.setup_data()
         self._resumed = False

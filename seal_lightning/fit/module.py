@@ -6,7 +6,6 @@ fine-tuning on the kept edits; validation and test adapt to held-out contexts an
 """
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,20 +16,24 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch.optim.lr_scheduler import LambdaLR
 
-from seal_lightning.data import SEALDataModule, units
-from seal_lightning.data.datamodule import Unit
-from seal_lightning.e_step.own_queries import Questioner
+from seal_lightning.data import SEALDataModule
+from seal_lightning.data.units import Unit, units
+from seal_lightning.e_step.own_queries import QueryWriter
+from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.predictions import AnsweringStep, UnitRows, WritingStep, predict
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.step import EStep
+from seal_lightning.e_step.variants import step_for
 from seal_lightning.errors import ConfigError, DivergedError, ModelError, Stopped
 from seal_lightning.fit.limits import Limit, limit_of
 from seal_lightning.fit.loop import SEALFitLoop
 from seal_lightning.fit.stamp import begin_run, tokenizer_digest
 from seal_lightning.fit.units import UnitRunner
 from seal_lightning.grading import Grader, Reward, Rubric, resolve
+from seal_lightning.grading.reward import RewardOption, writable
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep, Shares, encode_example, make_loader, tell_truncated
+from seal_lightning.m_step.training import batch_loss, make_optimizer, seed_batch
 from seal_lightning.models.finite import all_finite, check_finite, rows_finite
 from seal_lightning.models.layers import find_targets
 from seal_lightning.models.loading import ModelSource, fingerprint, load_model
@@ -41,7 +44,6 @@ from seal_lightning.records.journal import read_rollouts
 from seal_lightning.results.accuracy import evaluation_means
 from seal_lightning.results.left_out import tell_left_out
 from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, Sampler, ServerAnswerer, ServerSampler
-from seal_lightning.seeding import derive_seed
 from seal_lightning.stamps.arguments import Remembers, given_arguments
 from seal_lightning.stamps.run import Record
 from seal_lightning.stamps.settings import NotPlain, class_path, plain
@@ -70,10 +72,11 @@ class SEALModule(LightningModule, Remembers):
         inner_loop: How the temporary adapters are trained.
         grader: Scores one answer in [0, 1]: `calibrated`, `recall`, `contains`, `exact_match`, `f1`, `judge` (the
             policy itself), or a class of your own.
-        reward: One of the terms `score`, `gain`, `improved`, `precision`, `length`, `format`, `retention`, or weights
-            of several, for example `{score: 1.0, length: -0.1}`.
+        reward: One of the terms `score`, `gain`, `improved`, `precision`, `length`, `format`, `carry_over`, or a
+            function or `RewardTerm` of your own (`my_module.my_term`), or weights of several, for example
+            `{score: 1.0, length: -0.1}`, or a list of `{term: ..., weight: ...}`.
         rubric: How edits are marked where `e_step.score_by` is `rubric`.
-        questioner: How queries are written where `e_step.queries` is `own`.
+        query_writer: Writes queries where `e_step.queries` is `own`.
         e_step: Edits and repeats a training context, and how they are scored.
         evaluation: Edits and repeats a validation or test context.
         m_step: How the policy is fine-tuned on the kept edits.
@@ -94,9 +97,9 @@ class SEALModule(LightningModule, Remembers):
         evaluation_sampler: Sampler | None = None,
         inner_loop: InnerLoop = InnerLoop(),
         grader: Grader | str = "calibrated",
-        reward: str | dict[str, float] = "score",
+        reward: RewardOption = "score",
         rubric: Rubric | None = None,
-        questioner: Questioner | None = None,
+        query_writer: QueryWriter | None = None,
         e_step: Plan = Plan(),
         evaluation: Plan = Plan(edits=1, repeats=1, passage_only=True),
         m_step: MStep = MStep(),
@@ -112,15 +115,14 @@ class SEALModule(LightningModule, Remembers):
         self.answers_queries = predict == "answers"
         self.source = source
         self.tuning = tuning
-        self.plan = e_step
         weighed = Reward(reward)
-        self.evaluation = _measured_alike(evaluation, e_step, weighed)
+        evaluation = _measured_alike(evaluation, e_step, weighed)
         self.m_step = m_step
         self.seed = seed
         for name, value in {"max_answer_tokens": max_answer_tokens, "answer_batch": answer_batch}.items():
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
-        self.e_step = EStep(
+        self._parts = EStep(
             task=task or Knowledge(),
             sampler=sampler or LocalSampler(),
             inner_loop=inner_loop,
@@ -129,12 +131,13 @@ class SEALModule(LightningModule, Remembers):
             seed=seed,
             max_answer_tokens=max_answer_tokens,
             answerer=answerer or LocalAnswerer(answer_batch),
-            rubric=rubric or Rubric(),
-            questioner=questioner or Questioner(),
         )
+        self.rubric = rubric or Rubric()
+        self.query_writer = query_writer or QueryWriter()
+        self.e_step = self.step_for(e_step)
         if evaluation_sampler is None:
             evaluation_sampler = LocalSampler() if self.e_step.sampler.from_outside else self.e_step.sampler
-        self.evaluation_step = replace(self.e_step, sampler=evaluation_sampler)
+        self.evaluation = replace(self._parts, plan=evaluation, sampler=evaluation_sampler)
         parts = (self.e_step.sampler, self.e_step.answerer, evaluation_sampler)
         if tuning.method == "full" and any(isinstance(part, ServerSampler | ServerAnswerer) for part in parts):
             raise ConfigError("tuning.method must be lora where a server holds the base model, got full")
@@ -156,6 +159,10 @@ class SEALModule(LightningModule, Remembers):
         self.record = Record({})  # what the fit depends on, once it has begun
         self.record_saved = True  # or nothing is to be saved, as by other commands
         self._compared = False  # with a checkpoint's
+
+    def step_for(self, plan: Plan) -> EStep:
+        """The E-step of a plan, with this module's parts."""
+        return step_for(plan, self._parts, rubric=self.rubric, query_writer=self.query_writer)
 
     # -- the policy ------------------------------------------------------------------------------------------------
 
@@ -232,21 +239,17 @@ class SEALModule(LightningModule, Remembers):
 
     def m_step_plan(self) -> int:
         """Batches of all ranks in this round's M-step."""
-        return self.m_step.epochs * math.ceil(len(self.kept) / self.m_step.batch_size)
+        return self.m_step.batches(len(self.kept))
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         place = batch_idx * self.trainer.world_size + self.global_rank  # in the round, over all ranks
         number = self.shares.number(place, self.m_step_plan())
-        # dropout (GPT-2 has some of its own) must be the same after a resume, and on any rank
-        seed = derive_seed("m-step", self.seed, self.current_epoch, -1 if number is None else number)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every back end, which takes 5 ms a batch
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        loss = self.model(**batch, use_cache=False).loss  # mean over the edits' tokens
+        seed_batch(self.seed, self.current_epoch, number, device=self.device)
+        loss = batch_loss(self.model, batch)
         self._losses.append(loss.detach())
         if not self.trainer.barebones:  # which would warn, though it is not the user who logs
             self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=len(batch["input_ids"]))
-        return loss * (0.0 if number is None else self.shares.scale)
+        return loss * self.shares.weight(number)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Remember the gradient's norm, unless a loss scaler looks at gradients itself and skips what overflows."""
@@ -316,26 +319,10 @@ class SEALModule(LightningModule, Remembers):
             raise Stopped(number)
 
     def configure_optimizers(self) -> Any:
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trained, lr=self.m_step.learning_rate, weight_decay=self.m_step.weight_decay, betas=(0.9, 0.999)
-        )
-        scheduler = LambdaLR(optimizer, self._learning_rate_factor)
+        optimizer = make_optimizer(self.parameters(), self.m_step)
+        # the number of steps is known when a round's M-step starts, which restarts the schedule
+        scheduler = LambdaLR(optimizer, lambda step: self.m_step.rate_factor(step, self.optimizer_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _learning_rate_factor(self, step: int) -> float:
-        """Of the peak at optimizer step `step` of the round; the round's number of steps is known when it starts."""
-        total, warmup = self.optimizer_steps, round(self.m_step.warmup * self.optimizer_steps)
-        if step < warmup:
-            return (step + 1) / warmup
-        progress = min(1.0, (step - warmup) / max(1, total - warmup))
-        match self.m_step.schedule:
-            case "linear":
-                return 1.0 - progress
-            case "cosine":
-                return 0.5 * (1.0 + math.cos(math.pi * progress))
-            case _:
-                return 1.0
 
     def on_train_epoch_start(self) -> None:
         if not self.trainer.barebones:  # for callbacks that monitor; logged in loop.py
@@ -346,18 +333,18 @@ class SEALModule(LightningModule, Remembers):
     def on_fit_start(self) -> None:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EditFilter):
-                check_filter(self.plan, callback, self.e_step.reward)
+                check_filter(self.e_step.plan, callback, self.e_step.reward)
         if not self._compared:
             self.record = begin_run(self.trainer, self, checkpoint=None)
         trained = self._contexts("train")
-        if not self.plan.needs_queries:  # those of the data are not looked at
+        if not self.e_step.plan.needs_queries:  # those of the data are not looked at
             trained = [replace(context, queries=()) for context in trained]
         self._check_servers(rounds=max(0, self.trainer.max_epochs or 0))
         self._check_fits([*trained, *self._contexts("validation")])
-        if self.plan.retention_queries and self.datamodule.contexts_per_unit == 1:
+        if self.e_step.plan.carry_over_queries and self.datamodule.contexts_per_unit == 1:
             raise ConfigError(
-                "data.contexts_per_unit must be at least 2 where e_step.retention_queries asks about other contexts of "
-                "the unit, got 1: try 4"
+                "data.contexts_per_unit must be at least 2 where e_step.carry_over_queries asks about other contexts "
+                "of the unit, got 1: try 4"
             )
 
     def on_validation_start(self) -> None:
@@ -381,7 +368,7 @@ class SEALModule(LightningModule, Remembers):
         loop, learned, policy = self.e_step.inner_loop, self.policy.layers, self.policy.view
         signals = getattr(self.trainer, "stop_signals", None)  # of ours; plain Lightning has none
         on_wait = signals.check if signals else lambda: None
-        for sampler in {self.e_step.sampler, self.evaluation_step.sampler}:
+        for sampler in {self.e_step.sampler, self.evaluation.sampler}:
             if isinstance(sampler, ServerSampler):
                 sampler.server.check(policy, rank=rank, layers=learned, on_wait=on_wait)
         if isinstance(self.e_step.answerer, ServerAnswerer):
@@ -422,14 +409,13 @@ class SEALModule(LightningModule, Remembers):
     def on_predict_epoch_start(self) -> None:
         """As a test, with a journal of its own; nothing is scored, so nothing is compared either."""
         self.evaluated = []
-        answering = self.evaluation_step, self.evaluation.repeats, self.evaluation.edits
-        step, repeats, edits = answering if self.answers_queries else (self.e_step, 1, self.plan.edits)
+        kind, step = (AnsweringStep, self.evaluation) if self.answers_queries else (WritingStep, self.e_step)
+        plan = Plan(edits=step.plan.edits, repeats=step.plan.repeats if self.answers_queries else 1)
         self.runner = UnitRunner(
             self.trainer,
             self,
             phase="predict",
-            e_step=(AnsweringStep if self.answers_queries else WritingStep)(**vars(step)),
-            plan=Plan(edits=edits, repeats=repeats),
+            e_step=kind(**{**vars(self._parts), "plan": plan, "sampler": step.sampler}),
             units=self._units("predict"),
             round=self.rounds_done,
             policy_digest=self.policy.digest(),
@@ -478,14 +464,13 @@ class SEALModule(LightningModule, Remembers):
     def _open_units(self, phase: str) -> None:
         self.evaluated = []
         trainer: Any = self.trainer
-        later = trainer.state.fn == "fit" and self.rounds_done > 0
+        later, plan = trainer.state.fn == "fit" and self.rounds_done > 0, self.evaluation.plan
         first = not self.rounds_done and trainer.fit_loop.validate_first  # which is about to come as a whole
         self.runner = UnitRunner(
             self.trainer,
             self,
             phase=phase,
-            e_step=self.evaluation_step,
-            plan=replace(self.evaluation, written=False) if later else self.evaluation,
+            e_step=replace(self.evaluation, plan=replace(plan, written=False)) if later else self.evaluation,
             units=self._units(phase),
             round=self.rounds_done,
             policy_digest=self.policy.digest(),
@@ -589,11 +574,17 @@ class SEALModule(LightningModule, Remembers):
         return self._trainer is not None and self._trainer.strategy.restore_checkpoint_after_setup
 
 
+def written_arguments(module: SEALModule) -> dict[str, Any]:
+    """The arguments that a module was made from, in the form that a configuration has for them."""
+    arguments = given_arguments(module)
+    return {**arguments, "reward": writable(arguments["reward"])} if "reward" in arguments else arguments
+
+
 def settings_of_module(module: SEALModule) -> dict[str, Any]:
     """What a module was made from, as plain values without secrets: its class, arguments, and those left out."""
     arguments: dict[str, Any] = {}
     left_out: dict[str, str] = {}
-    for name, value in given_arguments(module).items():
+    for name, value in written_arguments(module).items():
         try:
             arguments[name] = plain(value)
         except NotPlain as error:
@@ -652,17 +643,27 @@ def _measured_alike(evaluation: Plan, e_step: Plan, reward: Reward) -> Plan:
         raise ConfigError(
             "evaluation.racing must be null, got a race: what is dropped would not be measured; set e_step's"
         )
-    if e_step.racing and (wrong := sorted(set(reward.terms) - {"score", "gain"}) or sum(reward.terms.values()) <= 0):
-        got = wrong[0] if isinstance(wrong, list) else "weights that do not add up to more than 0"
-        raise ConfigError(f"reward must be made of score and gain where e_step.racing is set, got {got}")
-    if e_step.score_by == "rubric" and (wrong := sorted(set(reward.terms) - {"score", "length", "format"})):
+    if e_step.racing:
+        if others := reward.names(lambda term: not term.follows_score):
+            raise ConfigError(
+                "reward must be made of terms that follow the score, such as score and gain, where e_step.racing is "
+                f"set, got {others[0]}: remove it, or set e_step.racing to null"
+            )
+        if sum(reward.weights.values()) <= 0:
+            raise ConfigError(
+                "reward must have weights that add up to more than 0 where e_step.racing is set, got "
+                f"{sum(reward.weights.values()):g}: raise them"
+            )
+    if e_step.score_by == "rubric" and (reading := reward.names(lambda term: term.needs_answers)):
         raise ConfigError(
-            f"reward must be made of score, length and format where e_step.score_by is rubric, got {wrong[0]}"
+            "reward must be made of terms that need no answers, such as score, length and format, where "
+            f"e_step.score_by is rubric, got {reading[0]}: remove it, or set e_step.score_by to queries"
         )
-    if "retention" not in reward.terms:
+    others = reward.names(lambda term: term.needs_carry_over)
+    if not others:
         return evaluation
-    if not e_step.retention_queries:
+    if not e_step.carry_over_queries:
         raise ConfigError(
-            "e_step.retention_queries must be at least 1 where the reward has a retention term, got 0: try 4"
+            f"e_step.carry_over_queries must be at least 1 where the reward has a {others[0]} term, got 0: try 4"
         )
-    return replace(evaluation, retention_queries=evaluation.retention_queries or e_step.retention_queries)
+    return replace(evaluation, carry_over_queries=evaluation.carry_over_queries or e_step.carry_over_queries)

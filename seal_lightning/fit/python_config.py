@@ -10,11 +10,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.fit.callback_groups import SINGLE
-from seal_lightning.fit.module import SEALModule
+from seal_lightning.fit.module import SEALModule, written_arguments
+from seal_lightning.fit.parser import parse_settings
+from seal_lightning.fit.run_callbacks import SINGLE
 from seal_lightning.fit.run_config import SaveConfigBesideRun
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.stamps.settings import NotPlain, class_path, plain
@@ -78,7 +79,7 @@ def _has_group(callback: Callback) -> bool:
 
 
 def config_of(
-    trainer: Any, module: SEALModule, data: Any, command: str, *, ckpt_path: str | None
+    trainer: Any, module: SEALModule, data: Any, command: str, *, ckpt_path: str | None, options_of: type[Trainer]
 ) -> SaveConfigBesideRun:
     """What writes the configuration of a run; `left_out` names what is missing from it.
 
@@ -88,6 +89,7 @@ def config_of(
         data: Its data module.
         command: fit, validate, test or predict.
         ckpt_path: As it was given.
+        options_of: The class of the trainer that the command has, whose options are written.
     """
     settings = Settings()
     settings.values = {name: dict(section) for name, section in trainer.given_settings.values.items()}
@@ -98,7 +100,7 @@ def config_of(
         class_path(kind)
     except NotPlain as error:
         settings.left_out["model.class_path"], kind = str(error), SEALModule
-    for name, value in given_arguments(module).items():
+    for name, value in written_arguments(module).items():
         settings.add("model", name, value)
     for name, value in given_arguments(data).items():
         settings.add("data", name, value)
@@ -110,17 +112,18 @@ def config_of(
     others: dict[str, Any] = {"ckpt_path": ckpt_path}
     if (seed := os.environ.get("PL_GLOBAL_SEED", "")).isdigit():
         others["seed_everything"] = int(seed)
-    return accepted(command, kind, settings, others)
+    return accepted(command, kind, settings, others, options_of)
 
 
 def accepted(
-    command: str, kind: type[SEALModule], settings: Settings, others: Mapping[str, Any]
+    command: str, kind: type[SEALModule], settings: Settings, others: Mapping[str, Any], trainer: type[Trainer]
 ) -> SaveConfigBesideRun:
     """What the command's parser takes of the settings; one option after another where it does not take all."""
-    from seal_lightning.commands.fit import parse_settings  # which imports the trainer, which imports this
 
     def parsed(values: Mapping[str, Any]) -> SaveConfigBesideRun:
-        return SaveConfigBesideRun(*parse_settings(command, kind, {**others, **values}), save_to_log_dir=False)
+        return SaveConfigBesideRun(
+            *parse_settings(command, kind, {**others, **values}, trainer=trainer), save_to_log_dir=False
+        )
 
     try:
         writer = parsed(settings.values)

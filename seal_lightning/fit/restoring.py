@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from seal_lightning.errors import ConfigError, ModelError, SealError
-from seal_lightning.fit.training_checkpoint import fault_of
+from seal_lightning.fit.checkpoint_file import fault_of
 from seal_lightning.options.mistakes import explain, located, one_line
 from seal_lightning.options.parser import Parser, ParserError
 from seal_lightning.options.trust import wishes

@@ -43,8 +43,8 @@ TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "fast_de
 TRAINER += ("use_distributed_sampler",)
 # As texts: 1 batch is not 1.0, all of them.
 LIMITS = ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval")
-MODULE = ("tuning", "m_step", "evaluation")
-PARTS = ("task", "inner_loop", "grader", "reward", "rubric", "questioner", "max_answer_tokens", "answerer", "seed")
+MODULE = ("tuning", "m_step", "rubric", "query_writer")
+PARTS = ("task", "inner_loop", "grader", "reward", "max_answer_tokens", "answerer", "seed")
 
 
 def is_noted(key: str) -> bool:
@@ -73,9 +73,10 @@ def fit_stamp(trainer: Any, module: Any) -> dict[str, Any]:
     model = {
         **{name: getattr(module, name) for name in MODULE},
         **{name: getattr(module.e_step, name) for name in PARTS},
-        "e_step": module.plan,
+        "e_step": module.e_step.plan,
+        "evaluation": module.evaluation.plan,
         "sampler": module.e_step.sampler,
-        "evaluation_sampler": module.evaluation_step.sampler,
+        "evaluation_sampler": module.evaluation.sampler,
         "attention": module.source.attention,
         **_own_settings(module),
     }

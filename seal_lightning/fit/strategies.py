@@ -20,6 +20,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators.cpu import CPUAccelerator
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.models.beside import is_quantised
@@ -35,6 +36,17 @@ def restart_optimizer(trainer: Trainer) -> None:
         trainer.strategy.restart_optimizer()
     else:
         trainer.strategy.setup_optimizers(trainer)
+
+
+def restart_schedule(trainer: Trainer) -> None:
+    """Begin the learning rates of a round's M-step, whose number of steps is known only now."""
+    for config in trainer.strategy.lr_scheduler_configs:
+        if not isinstance(scheduler := config.scheduler, LambdaLR):  # of a module of the user's own
+            continue
+        scheduler.last_epoch = 0
+        groups = scheduler.optimizer.param_groups
+        for group, peak, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            group["lr"] = peak * factor(0)
 
 
 class ZeROStrategy(DeepSpeedStrategy, Remembers):

@@ -30,19 +30,19 @@ from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.files.ownership import owning
 from seal_lightning.files.saving import cannot_save, disk_error, tidy, whole
-from seal_lightning.fit.beginning import Loggers
+from seal_lightning.fit.checkpoint_file import fault_of
+from seal_lightning.fit.checks import check_flags
 from seal_lightning.fit.default_callbacks import with_defaults
+from seal_lightning.fit.ending import save_table
 from seal_lightning.fit.executors import Executor, LocalExecutor
-from seal_lightning.fit.flags import check_flags
 from seal_lightning.fit.given_objects import checked
+from seal_lightning.fit.loggers import Loggers
 from seal_lightning.fit.loop import MStepLoop, SEALFitLoop
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.python_config import config_of, trainer_settings
-from seal_lightning.fit.result_tables import save_table
 from seal_lightning.fit.run_config import SaveConfigBesideRun, check_folder
 from seal_lightning.fit.stamp import save_finished
 from seal_lightning.fit.strategies import ZeROStrategy
-from seal_lightning.fit.training_checkpoint import fault_of
 from seal_lightning.hooks import notify
 from seal_lightning.m_step.batches import Shares
 from seal_lightning.processes.launched import Launched
@@ -369,7 +369,7 @@ class SEALTrainer(Trainer, Remembers):
             if isinstance(callback, SaveConfigBesideRun):
                 return callback
         command, data = str(getattr(self.state.fn, "value", "")), self.datamodule  # type: ignore[attr-defined]
-        writer = config_of(self, module, data, command, ckpt_path=self._given_ckpt_path)
+        writer = config_of(self, module, data, command, ckpt_path=self._given_ckpt_path, options_of=SEALTrainer)
         if writer.left_out:
             why = "; ".join(f"{name} ({reason})" for name, reason in writer.left_out.items())
             log.warning("%s: the saved configuration is without %s", self.default_root_dir, why)

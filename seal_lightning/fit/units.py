@@ -11,7 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.race import Race
+from seal_lightning.e_step.step import EStep
+from seal_lightning.e_step.trials import AllTrials
 from seal_lightning.errors import JournalError, SealError
 from seal_lightning.fit.executors import UnitWork
 from seal_lightning.fit.limits import Limit, limit_of
@@ -33,7 +35,6 @@ class UnitRunner:
         module: The `SEALModule`.
         phase: The journal is named after it.
         e_step: What is done with a unit.
-        plan: Edits and repeats.
         units: All units of the phase; the journal is about them, whatever the limit.
         limit: How many of them are done, the first ones; by default what the trainer's flags leave.
         round: Counted from 0.
@@ -51,7 +52,6 @@ class UnitRunner:
         *,
         phase: str,
         e_step: EStep,
-        plan: Plan,
         units: Sequence[Sequence[Context]],
         round: int,
         policy_digest: str,
@@ -67,7 +67,6 @@ class UnitRunner:
         self.ranks: Ranks = trainer.ranks
         stamp = make_stamp(
             e_step,
-            plan,
             units,
             chat=module.policy.view.chat_stamp,
             base=module.base_fingerprint,
@@ -93,7 +92,7 @@ class UnitRunner:
         trainer.begin()
         self._notify("on_units_start", units=self.limit.units, finished=len(self.finished))
         self._queue = self.ranks.queue(self.pending, stop=self._stop, on_wait=self._report)
-        work = UnitWork(trainer, module, phase=phase, e_step=e_step, plan=plan, round=round, units=units)
+        work = UnitWork(trainer, module, phase=phase, e_step=e_step, round=round, units=units)
         self._steps = trainer.executor.run(work, self._queue)
 
     def _open_journal(self, folder: Path, name: str, stamp: Mapping[str, Any]) -> tuple[Journal, list[set[int]]]:
@@ -164,7 +163,6 @@ class UnitRunner:
 
 def make_stamp(
     e_step: EStep,
-    plan: Plan,
     units: Sequence[Sequence[Context]],
     *,
     chat: bool | str,
@@ -177,19 +175,20 @@ def make_stamp(
 
     Args:
         e_step: What is done with a unit.
-        plan: Edits and repeats.
         units: All units.
         chat: Whether prompts go through the chat template, and how (`Policy.chat_stamp`).
         base: The base model's fingerprint.
         policy: Digest of what was learnt on top of it.
         code: The class that runs the units, where it may be a user's.
     """
-    idle = {"rubric": plan.score_by != "rubric", "questioner": plan.queries != "own"}
-    settings = {name: part for name, part in vars(e_step).items() if not idle.get(name)}
+    settings = {name: part for name, part in vars(e_step).items() if name != "plan"}
+    if isinstance(e_step.trials, AllTrials | Race):  # which follow from the plan
+        del settings["trials"]
+    plan = {name: value for name, value in asdict(e_step.plan).items() if name != "racing" or value}
     contexts = [[asdict(context) for context in unit] for unit in units]
     return {
         **flat("", describe(settings)),
-        **flat("plan.", describe({name: value for name, value in asdict(plan).items() if name != "racing" or value})),
+        **flat("plan.", describe(plan)),
         "contexts": digest(contexts),
         "chat": chat,
         "base": base,

@@ -9,9 +9,10 @@ from seal_lightning.grading.calibrated.grader import Calibrated
 from seal_lightning.grading.contains import Contains
 from seal_lightning.grading.judge import Judge
 from seal_lightning.grading.recall import Recall, new_content_recall
-from seal_lightning.grading.reward import Reward
+from seal_lightning.grading.reward import Reward, Weighted
 from seal_lightning.grading.rubric import Rubric
 from seal_lightning.grading.squad import F1, ExactMatch
+from seal_lightning.grading.terms import RewardTerm
 
 GRADERS: dict[str, type[Grader]] = {
     "calibrated": Calibrated,
@@ -49,8 +50,10 @@ __all__ = [
     "Judge",
     "Recall",
     "Reward",
+    "RewardTerm",
     "Rubric",
     "Verdict",
+    "Weighted",
     "checked",
     "name_of",
     "new_content_recall",

@@ -1,63 +1,90 @@
-"""From a rollout to its reward: a weighted sum of named terms (arXiv 2506.10943, section 3.1).
+"""From a rollout to its reward: a weighted sum of terms (arXiv 2506.10943, section 3.1).
 
 The paper rewards the mean score after adapting. Other terms make contexts comparable (gain), keep edits short and
-answers to the point, or protect what other contexts taught. Every term is a function of the rollout alone, so that a
-journal can be rewarded anew (`seal replay --reward`). A new term is one more line in `TERMS`.
+answers to the point, or protect what other contexts taught. What the terms are: `terms.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from statistics import fmean
-from types import MappingProxyType
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, TypeAlias
 
-from seal_lightning.errors import ConfigError, DataError
-from seal_lightning.grading.scripts import count_words
-from seal_lightning.grading.words import content_words
+from seal_lightning.errors import ConfigError, GradingError
+from seal_lightning.grading.terms import RewardTerm, as_term
 from seal_lightning.types import Rollout
 
 _LARGEST = 1e9  # weight: sums and means of rewards have to be finite
 
 
-class Reward:
-    """Weighted sum of named terms of one rollout.
+if TYPE_CHECKING:
+    Term: TypeAlias = str | Callable[[Rollout], float]
+else:  # what jsonargparse can read
+    Term = RewardTerm | str
 
-    Args:
-        terms: Weights by term. `score`: mean score after adapting. `gain`: score minus baseline. `improved`: 1 if the
-            score is above the baseline. `precision`: share of an answer's content words that question or gold answer
-            have, which reciting the passage lowers. `length`: hundreds of words of the edit (give it a negative
-            weight). `format`: share of the edit's lines that say something not said before. `retention`: change of
-            accuracy on other contexts' queries (set `e_step.retention_queries`). One name alone has weight 1.
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """A term of the reward with its weight.
+
+    Attributes:
+        term: A built-in term's name, a function or a `RewardTerm`, or the import path of either.
+        weight: The factor of the term.
     """
 
-    def __init__(self, terms: dict[str, float] | str = "score") -> None:
-        weights = {terms: 1.0} if isinstance(terms, str) else dict(terms)
-        allowed = ", ".join(TERMS)
-        if not weights:
-            raise ConfigError(f"terms must name at least one of {allowed}, got none: try score")
-        for name, weight in weights.items():
-            if name not in TERMS:
-                raise ConfigError(f"terms must be among {allowed}, got {name!r}: rename or remove it")
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-                raise ConfigError(f"terms must have finite numbers as weights, got {name}: {weight!r}: give a number")
-            if abs(weight) > _LARGEST:
+    term: Term
+    weight: float = 1.0
+
+
+if TYPE_CHECKING:
+    RewardOption: TypeAlias = Term | Mapping[str, float] | Mapping[Term, float] | Sequence[Weighted | Term]
+else:
+    RewardOption = str | dict[str, float] | RewardTerm | list[Weighted | RewardTerm | str]
+
+
+class Reward:
+    """Weighted sum of terms of one rollout.
+
+    Args:
+        terms: One term of weight 1, weights by term, or a list of terms and `Weighted` ones.
+
+    Attributes:
+        terms: The terms by name.
+        weights: Their weights.
+    """
+
+    def __init__(self, terms: RewardOption = "score") -> None:
+        self.terms: dict[str, RewardTerm] = {}
+        self.weights: dict[str, float] = {}
+        for given, weight in _pairs(terms):
+            term = as_term(given)
+            if term.name in self.terms:
                 raise ConfigError(
-                    f"terms must have weights up to {_LARGEST:g}, got {name}: {weight!r}: scale them down"
+                    f"reward must have each term once, got {term.name} twice: set the name attribute of one of them"
                 )
-        self.terms = {name: float(weight) for name, weight in weights.items()}
+            self.terms[term.name] = term
+            self.weights[term.name] = _checked_weight(term.name, weight)
+        if not self.terms:
+            raise ConfigError("reward must name at least one term, got none: try score")
+
+    def names(self, asked: Callable[[RewardTerm], bool]) -> list[str]:
+        """The names of the terms of which something is true."""
+        return [name for name, term in sorted(self.terms.items()) if asked(term)]
 
     def measure(self, rollout: Rollout) -> dict[str, float]:
         """The terms of a scored rollout, before weights.
 
         Raises:
             DataError: The rollout lacks what a term is made of.
+            GradingError: A term is not a finite number.
         """
-        return {name: TERMS[name](rollout) for name in self.terms}
+        return {name: _measured(term, rollout) for name, term in self.terms.items()}
 
     def total(self, measured: Mapping[str, float]) -> float:
         """The reward from measured terms."""
-        return math.fsum(weight * measured[name] for name, weight in self.terms.items())
+        return math.fsum(weight * measured[name] for name, weight in self.weights.items())
 
     def check_above(self, above: float | None) -> None:
         """Whether a filter that keeps rewards above a limit can keep anything.
@@ -66,7 +93,7 @@ class Reward:
             ConfigError: No reward can be as high.
         """
         if above is not None and self.highest <= above:
-            terms = ", ".join(f"{name}: {weight:g}" for name, weight in self.terms.items())
+            terms = ", ".join(f"{name}: {weight:g}" for name, weight in self.weights.items())
             raise ConfigError(
                 f"filter.above must be below the highest reward that there can be, which is {self.highest:g} for "
                 f"{{{terms}}}, got {above:g}: set filter.above to null"
@@ -75,44 +102,39 @@ class Reward:
     @property
     def highest(self) -> float:
         """No reward is larger."""
-        ranges = {"gain": (-1.0, 1.0), "retention": (-1.0, 1.0), "length": (0.0, math.inf)}
-        bounds = ((weight, ranges.get(name, (0.0, 1.0))) for name, weight in self.terms.items() if weight)
+        bounds = ((weight, self.terms[name].bounds) for name, weight in self.weights.items() if weight)
         return math.fsum(max(weight * low, weight * high) for weight, (low, high) in bounds)
 
 
-def _precision(rollout: Rollout) -> float:
-    """Mean over queries; an empty answer says nothing wrong, and scores 0 anyway."""
-    shares = []
-    for question, golds, answer in zip(rollout.questions, rollout.golds, rollout.answers, strict=True):
-        said = content_words(answer)
-        supported = content_words(question).union(*map(content_words, golds))
-        shares.append(len(said & supported) / len(said) if said else 1.0)
-    return fmean(shares) if shares else 1.0
+def writable(terms: RewardOption) -> RewardOption:
+    """The same reward as a configuration can hold it: there, a term with options is no key of a mapping."""
+    if isinstance(terms, Mapping) and any(isinstance(term, RewardTerm) for term in terms):
+        return [Weighted(term, weight) for term, weight in terms.items()]
+    return terms
 
 
-def _format(rollout: Rollout) -> float:
-    """Distinct among the lines that are not blank; 0 for an edit without any."""
-    lines = [" ".join(line.split()).casefold() for line in rollout.text.splitlines() if line.strip()]
-    return len(set(lines)) / len(lines) if lines else 0.0
+def _pairs(terms: RewardOption) -> list[tuple[object, object]]:
+    """Each term with its weight."""
+    if isinstance(terms, Mapping):
+        return list(terms.items())
+    if isinstance(terms, list | tuple):
+        return [(each.term, each.weight) if isinstance(each, Weighted) else (each, 1.0) for each in terms]
+    return [(terms, 1.0)]
 
 
-def _retention(rollout: Rollout) -> float:
-    if rollout.retention is None:
-        raise DataError(
-            f"retention of context {rollout.context_id!r} was not measured: set model.e_step.retention_queries before "
-            "the run, or leave the term out"
-        )
-    return rollout.retention
+def _checked_weight(name: str, weight: object) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        raise ConfigError(f"reward must have finite numbers as weights, got {name}: {weight!r}: give a number")
+    if abs(weight) > _LARGEST:
+        raise ConfigError(f"reward must have weights up to {_LARGEST:g}, got {name}: {weight!r}: scale them down")
+    return float(weight)
 
 
-TERMS: Mapping[str, Callable[[Rollout], float]] = MappingProxyType(
-    {
-        "score": lambda rollout: rollout.score,
-        "gain": lambda rollout: rollout.score - rollout.baseline,
-        "improved": lambda rollout: float(rollout.score > rollout.baseline),
-        "precision": _precision,
-        "length": lambda rollout: count_words(rollout.text) / 100,
-        "format": _format,
-        "retention": _retention,
-    }
-)
+def _measured(term: RewardTerm, rollout: Rollout) -> float:
+    value: object = term(rollout)
+    if isinstance(value, Real) and math.isfinite(value):
+        return float(value)
+    raise GradingError(
+        f"reward term {term.name} must be a finite number, got {value!r} for context {rollout.context_id!r}: correct "
+        "the term, and resume"
+    )

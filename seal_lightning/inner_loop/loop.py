@@ -24,6 +24,7 @@ from seal_lightning.inner_loop.slots import AdapterPlan, AdapterState, BankTrain
 from seal_lightning.models.finite import rows_finite
 from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.models.memory import attempt, free_memory
+from seal_lightning.models.schedule import learning_rate_factor
 from seal_lightning.policy.policy import Policy
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
 
@@ -316,17 +317,6 @@ def _mean_loss(policy: Policy, sequences: Sequence[tuple[list[int], int]]) -> fl
         total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
         count += len(targets)
     return total / max(count, 1)
-
-
-def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """Share of the peak at `step` (from 0) of `steps`, as transformers' schedules without warm-up."""
-    match schedule:
-        case "linear":
-            return 1.0 - step / steps
-        case "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * step / steps))
-        case "constant":
-            return 1.0
 
 
 def _given(directive: _Value | None, setting: _Value) -> _Value:

@@ -11,15 +11,15 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.models.schedule import learning_rate_factor
 from seal_lightning.policy.policy import Policy
 from seal_lightning.seeding import derive_seed
-from seal_lightning.types import EditOutcome
+from seal_lightning.types import EditOutcome, Schedule
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class MStep:
     epochs: int = 2
     batch_size: int = 1
     effective_batch: int | None = None
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Schedule = "linear"
     warmup: float = 0.0
     weight_decay: float = 0.0
     max_length: int = 4096
@@ -68,6 +68,14 @@ class MStep:
                 f"model.m_step.effective_batch must be a multiple of batch_size {self.batch_size}, got "
                 f"{self.effective_batch}"
             )
+
+    def batches(self, kept: int) -> int:
+        """Batches of a round that has kept so many edits."""
+        return self.epochs * math.ceil(kept / self.batch_size)
+
+    def rate_factor(self, step: int, steps: int) -> float:
+        """Share of the peak learning rate at optimizer step `step` (from 0) of a round's `steps`."""
+        return learning_rate_factor(self.schedule, step, steps, warmup=round(self.warmup * steps))
 
     def shares(self, ranks: int, *, accumulation: int) -> Shares:
         """How an optimizer step's batches are shared out.
@@ -115,10 +123,9 @@ class Shares:
         steps = [plan[at : at + self.batches] for at in range(0, len(plan), self.batches)]
         return [batch for step in steps for batch in [*step, *[filler] * (self.places - len(step))]]
 
-    @property
-    def scale(self) -> float:
-        """Of the loss of a batch that counts: Lightning and the ranks average over places."""
-        return self.places / self.batches
+    def weight(self, number: int | None) -> float:
+        """Factor for the loss of a batch, since Lightning and the ranks average over places; 0 for filler."""
+        return 0.0 if number is None else self.places / self.batches
 
     def number(self, place: int, plan: int) -> int | None:
         """Which of the plan's batches is in `place` of the round, counted over all steps and ranks; None for filler."""

@@ -126,7 +126,7 @@ def texts_in(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
+        for inner in [*value, *value.values()] if isinstance(value, dict) else value:  # a key may name a class, too
             yield from texts_in(inner)
 
 

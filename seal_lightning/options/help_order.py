@@ -9,22 +9,26 @@ import argparse
 import inspect
 from collections.abc import Callable, Iterable
 
-from seal_lightning.fit.trainer import SEALTrainer
-
 RUN = "The run: rounds, folder, what is logged, and where the work is done"
 LIGHTNING = "Lightning's own options of the trainer"
 _TRAINER = "trainer"
 _LATE = ("seed_everything",)  # Lightning's, though it stands among the options at the top
 
 
-def order_groups(parser: argparse.ArgumentParser) -> None:
-    """Put the groups of a LightningCLI parser, which has all options of a command, into our order."""
+def order_groups(parser: argparse.ArgumentParser, trainer_class: Callable[..., object]) -> None:
+    """Put the groups of a LightningCLI parser into our order.
+
+    Args:
+        parser: A parser with all options of a command.
+        trainer_class: The class of the trainer, whose docstring describes the options that are ours.
+    """
     groups = list(parser._action_groups)
     trainer = next(group for group in groups if any(map(_of_trainer, group._group_actions)))
     run, lightning = parser.add_argument_group(RUN), parser.add_argument_group(LIGHTNING)
     positional, options, *_ = groups
     of_command = [group for group in groups if _names(group) == {"ckpt_path"}]
-    _move([trainer], run, lambda action: _name(action) in _own())
+    own = _own(trainer_class)
+    _move([trainer], run, lambda action: _name(action) in own)
     _move(of_command, options, lambda action: True)
     _move([trainer], lightning, lambda action: True)
     _move([options], lightning, lambda action: _name(action) in _LATE)
@@ -32,10 +36,10 @@ def order_groups(parser: argparse.ArgumentParser) -> None:
     parser._action_groups[:] = [positional, options, *others, run, lightning]
 
 
-def _own() -> set[str]:
-    """The trainer's options that our docstring describes."""
-    described = inspect.getdoc(SEALTrainer) or ""
-    names = inspect.signature(SEALTrainer.__init__).parameters
+def _own(trainer_class: Callable[..., object]) -> set[str]:
+    """The trainer's options that its docstring describes as ours."""
+    described = inspect.getdoc(trainer_class) or ""
+    names = inspect.signature(trainer_class).parameters
     return {f"{_TRAINER}.{name}" for name in names if f"\n    {name}: " in described}
 
 

@@ -37,8 +37,9 @@ TEXTS = {
 NAMES = {
     ("SEALModule", "grader"),
     ("SEALModule", "reward"),
+    ("Weighted", "term"),
     ("Knowledge", "edit"),
-    ("Questioner", "edit"),
+    ("QueryWriter", "edit"),
     ("ArcTask", "grids"),
     ("InnerLoop", "target_modules"),
     ("PolicyTuning", "target_modules"),
@@ -161,16 +162,17 @@ def _of_value(option: str, value: object, owner: tuple[type, str], hint: object,
         kinds = _classes(hint)
         if "class_path" in value:
             yield from _of_chosen(option, value, kinds, run)
-        elif kinds:
+        elif kinds and dict not in map(get_origin, get_args(hint)):
             yield from _of_class(option, value, kinds[0], run)
         else:
             for key, inner in value.items():
-                if not _is_harmless(str(key), owner, None):
-                    yield Wish(option, _shown(value), OTHER)
+                if not _is_harmless(str(key), owner, hint if kinds else None):
+                    yield Wish(option, _shown(value), CODE if kinds else OTHER)
                 yield from _of_value(f"{option}.{key}", inner, owner, None, run)
     elif isinstance(value, list | tuple):
+        of_items = next((get_args(inner)[0] for inner in get_args(hint) if get_origin(inner) is list), hint)
         for inner in value:
-            yield from _of_value(option, inner, owner, hint, run)
+            yield from _of_value(option, inner, owner, of_items, run)
     elif isinstance(value, str) and not _is_harmless(value, owner, hint):
         yield Wish(option, _shown(value), _reason(value, owner[0], hint))
     elif isinstance(value, int | float) and owner[1] != "seed" and not abs(value) <= MOST:

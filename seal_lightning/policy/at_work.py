@@ -11,7 +11,8 @@ import torch
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-    from seal_lightning.policy.policy import Policy, TunedPolicy
+    from seal_lightning.policy.policy import Policy
+    from seal_lightning.policy.tuned import TunedPolicy
 
 
 class Precision(Protocol):

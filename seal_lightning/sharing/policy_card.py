@@ -82,7 +82,7 @@ def policy_card(module: Any, *, place: str, merged: bool) -> str:
         licence=LICENCE,
         results=results_of(rows, "validation"),
         asked_of=asked_of,
-        grader=name_of(module.evaluation_step.grader),
+        grader=name_of(module.evaluation.grader),
         datasets=[data.name for data in trained if data.on_hub],
         usage=_usage(policy, source, base, module.e_step.task, module.e_step.sampler, place, relation),
     )
@@ -99,7 +99,7 @@ def add_test_results(run: Path, module: Any) -> None:
     _, asked_of = data_of(module.datamodule, split="test")
     for name in EXPORTS:
         if _round_of(run / name) == module.rounds_done:
-            add_results(run / name, results, asked_of=asked_of, grader=name_of(module.evaluation_step.grader))
+            add_results(run / name, results, asked_of=asked_of, grader=name_of(module.evaluation.grader))
 
 
 def _round_of(folder: Path) -> int | None:
@@ -173,9 +173,9 @@ def _settings(module: Any) -> dict[str, object]:
         "task": type(module.e_step.task).__name__,
         "sampler": type(module.e_step.sampler).__name__,
         "filter": ", ".join(type(callback).__name__ for callback in chosen),
-        "reward": module.e_step.reward.terms,
+        "reward": module.e_step.reward.weights,
         "grader": name_of(module.e_step.grader),
-        "E-step": module.plan,
+        "E-step": module.e_step.plan,
         "inner loop": module.e_step.inner_loop,
         "M-step": module.m_step,
         "tuning": module.tuning,

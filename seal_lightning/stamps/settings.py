@@ -40,7 +40,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, str | os.PathLike):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {_key(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(inner) for inner in value]
     if inspect.isclass(value) or inspect.isfunction(value):
@@ -52,6 +52,14 @@ def plain(value: Any) -> Any:
     if init_args := plain_arguments(arguments, of=type(value)):
         found["init_args"] = init_args
     return found
+
+
+def _key(key: object) -> str:
+    """The key of a mapping; that of a class or function is where it is imported from."""
+    written = plain(key)
+    if isinstance(written, Mapping | list):
+        raise NotPlain(f"a {type(key).__qualname__} is the key of a mapping")
+    return str(written)
 
 
 def plain_arguments(arguments: Mapping[str, Any], *, of: type) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from seal_lightning.e_step.own_queries import Questioner
+from seal_lightning.e_step.own_queries import QueryWriter
 from seal_lightning.errors import ConfigError
 from seal_lightning.grading import Recall
 from seal_lightning.types import Context, Usage, Written
@@ -35,7 +35,7 @@ def pairs(*rows: tuple[str, str]) -> str:
 
 def made(*rows, answers=(), **options):
     writer = Scripted(pairs(*rows), *answers)
-    (one,) = Questioner(**{"check": bool(answers), **options}).make([TARN], policy=writer, grader=Recall())
+    (one,) = QueryWriter(**{"check": bool(answers), **options}).write([TARN], policy=writer, grader=Recall())
     return one, writer
 
 
@@ -89,4 +89,4 @@ def test_at_most_count_and_none_from_text_without_questions():
 )
 def test_options_are_checked(options, said):
     with pytest.raises(ConfigError, match=said):
-        Questioner(**options)
+        QueryWriter(**options)

@@ -13,8 +13,10 @@ import pytest
 from seal_lightning.callbacks import RandomFilter, ReSTEMFilter
 from seal_lightning.commands.adapt.edits import raced_for
 from seal_lightning.commands.replay import main as replay
-from seal_lightning.e_step.race_rule import Racing, _chances, _rivals, _totals, halved, race
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.race_rule import Racing, _chances, _rivals, _totals, race
+from seal_lightning.e_step.step import EStep
+from seal_lightning.e_step.variants import step_for
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.fit.loop import e_step_metrics
 from seal_lightning.fit.module import SEALModule, check_filter
@@ -39,8 +41,6 @@ from seal_lightning.types import Context, Query, Rollout, Usage
         ({"budget": 1.5}, r"racing.budget must be above 0 and at most 1, got 1.5"),
         ({"together": 0}, r"racing.together must be above 0 and at most 1, got 0"),
         ({"keep": 0}, r"racing.keep must be at least 1, got 0"),
-        ({"rungs": (0.5, 0.25)}, r"racing.rungs must be rising shares between 0 and 1, got \[0.5, 0.25\]"),
-        ({"rungs": (0.5, 1.0)}, r"racing.rungs must be rising shares between 0 and 1"),
     ],
 )
 def test_races_that_cannot_work_are_refused(options, said):
@@ -49,10 +49,10 @@ def test_races_that_cannot_work_are_refused(options, said):
 
 
 def test_plans_and_rewards_that_do_not_fit_a_race_are_refused():
-    with pytest.raises(ConfigError, match=r"racing needs 2 or more repeats, or racing\.rungs, to save anything, got 1"):
+    with pytest.raises(
+        ConfigError, match=r"racing needs 2 or more repeats to save anything, got 1: set racing to null"
+    ):
         Plan(repeats=1, racing=Racing())
-    with pytest.raises(ConfigError, match=r"racing\.rungs are for a single repeat, got 3 repeats: leave rungs out"):
-        Plan(repeats=3, racing=Racing(rungs=(0.5,)))
     with pytest.raises(ConfigError, match=r"racing.budget must allow one training of each of the 2 edits"):
         Plan(edits=2, repeats=2, racing=Racing(budget=0.3, keep=2))
     with pytest.raises(ConfigError, match="racing must be None where score_by is rubric"):
@@ -222,8 +222,8 @@ def policy():
 
 def test_the_e_step_trains_what_the_race_asks_for_and_says_what_was_dropped():
     grader = Counting()
-    rollouts = e_step(grader=grader).run(policy(), PLACES, plan=RACE, round=0)
-    full = e_step().run(policy(), PLACES, plan=replace(RACE, racing=None), round=0)
+    rollouts = step_for(RACE, e_step(grader=grader)).run(policy(), PLACES, round=0)
+    full = e_step(plan=replace(RACE, racing=None)).run(policy(), PLACES, round=0)
     by_place = {(r.context_id, r.kind, r.edit_index, r.repeat): r for r in full}
     edits = [r for r in rollouts if r.kind == "edit" and r.status == "ok"]
     trained = [r for r in edits if r.answers]
@@ -250,43 +250,6 @@ def test_the_e_step_trains_what_the_race_asks_for_and_says_what_was_dropped():
     assert share_spent(rollouts) == spent / (spent + saved) <= 0.6
 
 
-class Worded(Sampler):
-    def sample(self, policy, requests, *, on_done=lambda count: None):
-        texts = ("It burns oil.", "It is a big lake.", " ", "A lamp.\nA big lamp.", "Lakes.")
-        return [Sample(texts[r.index], 5, 7) for r in requests]
-
-
-def test_epochs_are_raced_for_by_halves_and_the_last_adapters_are_those_of_a_full_e_step():
-    loop = InnerLoop(rank=2, alpha=4.0, epochs=4, learning_rate=0.02)
-    grader = Counting()
-    step = e_step(inner_loop=loop, sampler=Worded(), grader=grader)
-    plan = Plan(edits=5, repeats=1, written=False, racing=Racing(rungs=(0.25, 0.5)))
-    rollouts = step.run(policy(), PLACES, plan=plan, round=0)
-    full = e_step(inner_loop=loop, sampler=Worded()).run(policy(), PLACES, plan=replace(plan, racing=None), round=0)
-    assert [(r.context_id, r.edit_index) for r in rollouts] == [(r.context_id, r.edit_index) for r in full]
-    assert grader.asked == 2 + 8 + 4 + 2  # baselines; four usable edits a context, then two, then one
-    for rollout, other in zip(rollouts, full, strict=True):
-        if rollout.status == "rejected":
-            continue
-        if not rollout.dropped:
-            assert (rollout.steps, rollout.answers, rollout.reward) == (other.steps, other.answers, other.reward)
-            assert (rollout.tokens["saved"], rollout.tokens["trained"]) == (0, other.tokens["trained"])
-            continue
-        assert rollout.reward is None and rollout.steps in (other.steps / 4, other.steps / 2)
-        assert rollout.dropped == f"racing: {rollout.steps} of {other.steps} steps trained"
-        assert rollout.tokens["saved"] + rollout.tokens["trained"] == other.tokens["trained"]
-    assert sum(not r.dropped for r in rollouts if r.status == "ok") == 2
-    # who was asked several times has answered and was graded as often; the first of a context also has the baseline's
-    asked = [r.usage.get("grading", {}).get("requests", 0) - (r.edit_index == 0) for r in rollouts]
-    assert sorted(asked) == [0, 0, 1, 1, 1, 1, 2, 2, 3, 3]
-    assert [r.tokens.get("answers", 0) > e_step().max_answer_tokens for r in rollouts] == [n > 1 for n in asked]
-
-
-def test_halves_keep_the_better_edits_and_ties_to_the_first():
-    scores = {3: [1.0, 0.0], 5: [0.5, 0.5], 8: [0.0, 0.0], 9: [1.0, 1.0], 11: [0.4, 0.6]}
-    assert halved(scores, 1) == [3, 5, 9] and halved(scores, 4) == [3, 5, 9, 11] and halved({}, 1) == []
-
-
 def test_a_dropped_edit_is_kept_by_no_filter_and_in_no_score():
     scored = Rollout(0, "lamp", 0, 0, 1, "p", "a", "ok", score=0.5, scores=(0.5,), reward=0.5, tokens={"trained": 6})
     lost = replace(scored, edit_index=1, text="b", score=1.0, scores=(1.0,), reward=None, dropped="racing: 1 of 2")
@@ -307,14 +270,13 @@ def test_without_a_race_journals_and_stamps_are_as_before():
     lost = replace(rollout, dropped="racing: 0 of 2 repeats trained")
     assert rollout_from_dict(json.loads(json.dumps(rollout_to_dict(lost)))) == lost
     stamps = [
-        make_stamp(e_step(), Plan(racing=racing), [PLACES], chat=False, base="", policy="")
+        make_stamp(step_for(Plan(racing=racing), e_step()), [PLACES], chat=False, base="", policy="")
         for racing in (None, Racing())
     ]
     assert set(stamps[1]) - set(stamps[0]) == {
         "plan.racing.budget",
         "plan.racing.keep",
         "plan.racing.together",
-        "plan.racing.rungs",
     }
     assert not any("racing" in name for name in stamps[0] if not name.startswith("code."))  # its grader is this file's
     assert json.loads(json.dumps(stamps[1])) == stamps[1]  # as a journal gives it back

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seal_lightning.e_step.own_queries import Questioner
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.own_queries import QueryWriter
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
+from seal_lightning.e_step.variants import step_for
 from seal_lightning.errors import ConfigError, GradingError, ModelError
 from seal_lightning.grading import Answer, Contains, Judge, Reward, Rubric
 from seal_lightning.inner_loop.loop import InnerLoop
@@ -69,7 +71,7 @@ def e_step(**parts) -> EStep:
 
 
 def run(step: EStep, contexts=(LAMP, TARN), *, plan=Plan(edits=2, repeats=2), round=0, policy=None, **options):
-    return step.run(policy or tiny(), contexts, plan=plan, round=round, **options)
+    return replace(step, plan=plan).run(policy or tiny(), contexts, round=round, **options)
 
 
 def without_seconds(rollouts):
@@ -231,7 +233,7 @@ def test_directives_are_recorded_as_asked_and_as_applied():
 def test_writing_edits_adapts_nothing():
     policy = tiny()
     before = {name: value.clone() for name, value in policy.model.state_dict().items()}
-    rollouts = e_step().write_edits(policy, (LAMP, TARN), plan=Plan(edits=2, repeats=1), round=1)
+    rollouts = replace(e_step(), plan=Plan(edits=2, repeats=1)).write_edits(policy, (LAMP, TARN), round=1)
     assert [(r.context_id, r.edit_index, r.status, r.text) for r in rollouts] == [
         ("lamp", 0, "ok", "Oil burns in it.\nIt stands in a tower."),
         ("lamp", 1, "rejected", " \n"),
@@ -330,28 +332,29 @@ def test_retention_is_the_change_on_other_contexts_queries():
         def grade(self, *, question, golds, answer):
             return sum(map(ord, answer)) % 97 / 97
 
-    plan = Plan(edits=2, repeats=1, retention_queries=5)
+    plan = Plan(edits=2, repeats=1, carry_over_queries=5)
     task = Counting()
-    rollouts = run(e_step(task=task, grader=Erratic(), reward=Reward("retention")), plan=plan)
+    rollouts = run(e_step(task=task, grader=Erratic(), reward=Reward("carry_over")), plan=plan)
     trained = {"lamp": 1, "tarn": 2}
     assert task.asked.count("What is a tarn?") == 1 + trained["tarn"] + trained["lamp"]  # baseline, own, others'
     assert task.asked.count("What burns?") == 1 + trained["lamp"] + trained["tarn"]
     of_lamp, rejected, *of_tarn = rollouts
     assert (rejected.status, rejected.retention, rejected.reward) == ("rejected", None, None)
     for rollout in (of_lamp, *of_tarn):
-        assert rollout.reward == rollout.terms["retention"] == rollout.retention
+        assert rollout.reward == rollout.terms["carry_over"] == rollout.retention
         assert len(rollout.answers) == len(rollout.questions)
     assert any(rollout.retention for rollout in (of_lamp, *of_tarn))
 
 
 def test_a_lone_context_forgets_nothing():
-    plan = Plan(edits=1, repeats=1, retention_queries=2)
-    (rollout,) = run(e_step(reward=Reward({"score": 1.0, "retention": 1.0})), (TARN,), plan=plan)
-    assert rollout.terms["retention"] == rollout.retention == 0.0
+    plan = Plan(edits=1, repeats=1, carry_over_queries=2)
+    (rollout,) = run(e_step(reward=Reward({"score": 1.0, "carry_over": 1.0})), (TARN,), plan=plan)
+    assert rollout.terms["carry_over"] == rollout.retention == 0.0
 
 
 @pytest.mark.parametrize(
-    "options", [{"repeats": 3}, {"passage_only": True}, {"written": True}, {"queries": "own"}, {"retention_queries": 1}]
+    "options",
+    [{"repeats": 3}, {"passage_only": True}, {"written": True}, {"queries": "own"}, {"carry_over_queries": 1}],
 )
 def test_a_rubric_asks_and_adapts_nothing(options):
     with pytest.raises(ConfigError, match=f"{next(iter(options))} must be .* where score_by is rubric"):
@@ -360,9 +363,10 @@ def test_a_rubric_asks_and_adapts_nothing(options):
 
 def test_a_rubric_marks_edits_without_adapting():
     task = Counting()
-    step = e_step(task=task, rubric=Rubric(criteria={"faithful": "all is true", "short": "it is short"}))
+    rubric = Rubric(criteria={"faithful": "all is true", "short": "it is short"})
+    step = step_for(Plan(edits=2, repeats=1, score_by="rubric"), e_step(task=task), rubric=rubric)
     seen: list[Progress] = []
-    rollouts = run(step, plan=Plan(edits=2, repeats=1, score_by="rubric"), report=seen.append)
+    rollouts = run(step, plan=step.plan, report=seen.append)
     assert task.asked == []
     ok = [rollout for rollout in rollouts if rollout.status == "ok"]
     assert len(ok) == 3
@@ -372,7 +376,7 @@ def test_a_rubric_marks_edits_without_adapting():
         assert 0 < rollout.score < 1 and rollout.steps == 0 and rollout.answers == rollout.questions == ()
     assert [rollout.reward for rollout in rollouts if rollout.status == "rejected"] == [None]
     assert seen[-1] == Progress("rubric", 3, 3, event="end")
-    assert run(step, plan=Plan(edits=2, repeats=1, score_by="rubric"))[0].terms == rollouts[0].terms
+    assert run(step, plan=step.plan)[0].terms == rollouts[0].terms
 
 
 def test_own_queries_take_the_place_of_those_of_the_data(monkeypatch):
@@ -383,8 +387,9 @@ def test_own_queries_take_the_place_of_those_of_the_data(monkeypatch):
 
     monkeypatch.setattr(PolicyWriter, "write", write)
     task = Counting()
-    step = e_step(task=task, questioner=Questioner(check=False))
-    rollouts = run(step, plan=Plan(edits=1, repeats=1, queries="own"))
+    own = Plan(edits=1, repeats=1, queries="own")
+    step = step_for(own, e_step(task=task), query_writer=QueryWriter(check=False))
+    rollouts = run(step, plan=own)
     lamp, tarn = rollouts
     assert (lamp.questions, lamp.golds, lamp.status) == (("What does the lamp burn?",), (("oil",),), "ok")
     assert len(lamp.answers) == len(lamp.scores) == 1 and lamp.reward is not None

@@ -1,4 +1,4 @@
-"""Judge, rubric, questioner and sampler through a real server: what they ask, and that no fault becomes a verdict."""
+"""Judge, rubric, query writer and sampler through a real server: what they ask, and that no fault becomes a verdict."""
 
 import re
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from endpoints import NAMES, FaultProxy, only
 
-from seal_lightning.e_step.own_queries import Questioner
+from seal_lightning.e_step.own_queries import QueryWriter
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, EndpointError, GradingError
 from seal_lightning.grading import Answer, Judge, Rubric
@@ -127,8 +127,8 @@ def test_a_constrained_sampler_sends_the_schema(scripted, make, said):
     assert asked.request == {"seed": 1}
 
 
-def test_a_questioner_writes_through_the_endpoint(chat_server):
+def test_a_query_writer_writes_through_the_endpoint(chat_server):
     contexts = LabPassages("train", count=2).read()
-    questioner = Questioner(endpoint=endpoint(chat_server, timeout=20), max_tokens=48, check=False)
-    made = questioner.make(contexts, policy=None, grader=None)
+    query_writer = QueryWriter(endpoint=endpoint(chat_server, timeout=20), max_tokens=48, check=False)
+    made = query_writer.write(contexts, policy=None, grader=None)
     assert [one.usage.requests for one in made] == [1, 1]

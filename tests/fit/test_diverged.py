@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from seal_lightning.callbacks import CheckpointSelection, RolloutTable
 from seal_lightning.cli import main
+from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.race_rule import Racing
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.step import EStep
+from seal_lightning.e_step.variants import step_for
 from seal_lightning.errors import GradingError, ModelError
 from seal_lightning.fit.loop import e_step_metrics
 from seal_lightning.grading import Contains, Grader, Reward
@@ -80,7 +82,8 @@ def e_step(*texts, loop=LOOP, grader=None):
 
 def roll(*texts, loop=LOOP, repeats=1, contexts=(TARN,), grader=None, **plan):
     step = e_step(*texts, loop=loop, grader=grader)
-    return step.run(policy(), contexts, plan=Plan(edits=len(texts), repeats=repeats, **plan), round=0)
+    chosen = Plan(edits=len(texts), repeats=repeats, **plan)
+    return step_for(chosen, step).run(policy(), contexts, round=0)
 
 
 # -- an adapter --------------------------------------------------------------------------------------------------------
@@ -157,14 +160,6 @@ def test_a_race_gives_the_place_to_another_edit():
     assert {one.status for one in mine if one.steps} == {"diverged"} and {one.dropped for one in mine} == {""}
     (group,) = group_rollouts(rollouts)
     assert [outcome.edit_index for outcome in best_of(group)] in ([0], [2])
-
-
-def test_a_race_of_halves_goes_on_without_it():
-    loop = replace(LOOP, epochs=4)
-    rollouts = roll(*EDITS, loop=loop, racing=Racing(keep=1, rungs=(0.5,)))
-    assert [one.status for one in rollouts] == ["ok", "diverged", "ok"]
-    (group,) = group_rollouts(rollouts)
-    assert len(best_of(group, k=3)) >= 1 and group.outcomes[1].reward is None
 
 
 # -- graders and the policy itself -------------------------------------------------------------------------------------

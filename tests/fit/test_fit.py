@@ -53,8 +53,8 @@ def logged(run):
         ["--model.reward", "{gain: 1.0, improved: 0.5}", "--model.grader", "f1"],
         [
             "--model.reward",
-            "{score: 1, retention: 0.5}",
-            "--model.e_step.retention_queries",
+            "{score: 1, carry_over: 0.5}",
+            "--model.e_step.carry_over_queries",
             "2",
             "--data.contexts_per_unit",
             "2",

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, EarlyStopping, Mod
 from seal_lightning.callbacks import ReSTEMFilter
 from seal_lightning.cli import main
 from seal_lightning.data import SEALDataModule
-from seal_lightning.e_step.step import Plan
+from seal_lightning.e_step.plan import Plan
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.trainer import SEALTrainer
 from seal_lightning.hooks import SEALCallback

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from seal_lightning.e_step.step import Plan
+from seal_lightning.e_step.plan import Plan
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
 from seal_lightning.fit.module import SEALModule
@@ -27,7 +27,7 @@ def endpoint() -> Endpoint:
 @pytest.mark.parametrize("sampler", [LocalSampler(temperature=0.5), WrittenEdits(), None])
 def test_an_evaluation_takes_the_samplers_edits(sampler):
     module = SEALModule(sampler=sampler)
-    assert module.evaluation_step.sampler is module.e_step.sampler
+    assert module.evaluation.sampler is module.e_step.sampler
     assert sampler is None or module.e_step.sampler is sampler
 
 
@@ -36,13 +36,13 @@ def test_edits_from_outside_train_the_policy_and_its_own_are_evaluated(tmp_path)
     for outside in (EndpointSampler(endpoint()), ImportedEdits(str(tmp_path / "edits.jsonl"))):
         module = SEALModule(sampler=outside)
         assert module.e_step.sampler is outside
-        assert isinstance(module.evaluation_step.sampler, LocalSampler)
-        assert SEALModule(sampler=outside, evaluation_sampler=outside).evaluation_step.sampler is outside
+        assert isinstance(module.evaluation.sampler, LocalSampler)
+        assert SEALModule(sampler=outside, evaluation_sampler=outside).evaluation.sampler is outside
 
 
 def test_a_server_that_holds_the_policy_is_the_policy():
     held = ServerSampler(AdapterServer(endpoint()))
-    assert SEALModule(sampler=held).evaluation_step.sampler is held
+    assert SEALModule(sampler=held).evaluation.sampler is held
 
 
 @pytest.mark.parametrize("parts", [{"sampler": ServerSampler}, {"answerer": ServerAnswerer}])
@@ -52,12 +52,12 @@ def test_a_server_holds_a_base_model(parts):
         SEALModule(tuning=PolicyTuning(method="full"), **made)
 
 
-def test_retention_is_evaluated_where_it_is_rewarded():
-    plan = Plan(retention_queries=3)
-    assert SEALModule(e_step=plan, reward="retention").evaluation.retention_queries == 3
-    assert SEALModule(e_step=plan).evaluation.retention_queries == 0
-    own = Plan(retention_queries=1)
-    assert SEALModule(e_step=plan, evaluation=own, reward="retention").evaluation.retention_queries == 1
+def test_carry_over_is_evaluated_where_it_is_rewarded():
+    plan = Plan(carry_over_queries=3)
+    assert SEALModule(e_step=plan, reward="carry_over").evaluation.plan.carry_over_queries == 3
+    assert SEALModule(e_step=plan).evaluation.plan.carry_over_queries == 0
+    own = Plan(carry_over_queries=1)
+    assert SEALModule(e_step=plan, evaluation=own, reward="carry_over").evaluation.plan.carry_over_queries == 1
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,11 @@ def test_retention_is_evaluated_where_it_is_rewarded():
         ({"evaluation": Plan(repeats=1, score_by="rubric")}, "must be data, got rubric and data"),
         ({"max_answer_tokens": -1}, "max_answer_tokens must be at least 1, got -1"),
         ({"answer_batch": 0}, "answer_batch must be at least 1, got 0"),
-        ({"reward": "retention"}, "e_step.retention_queries must be at least 1 where the reward has a retention term"),
+        ({"reward": "carry_over"}, "e_step.carry_over_queries must be at least 1"),
         (
             {"reward": {"score": 1.0, "precision": 0.5}, "e_step": Plan(repeats=1, score_by="rubric")},
-            "reward must be made of score, length and format where e_step.score_by is rubric, got precision",
+            "reward must be made of terms that need no answers, such as score, length and format, where "
+            "e_step.score_by is rubric, got precision: remove it",
         ),
     ],
 )

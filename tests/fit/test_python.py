@@ -308,9 +308,9 @@ def test_a_checkpoint_brings_settings_and_policy(fitted, tmp_path):
     path = run / "checkpoints" / "last.ckpt"
     loaded = SEALModule.load_from_checkpoint(path)
     assert loaded.policy.digest() == module.policy.digest() and loaded.rounds_done == 1
-    assert (loaded.e_step.inner_loop, loaded.plan, loaded.tuning) == (
+    assert (loaded.e_step.inner_loop, loaded.e_step.plan, loaded.tuning) == (
         module.e_step.inner_loop,
-        module.plan,
+        module.e_step.plan,
         module.tuning,
     )
     assert loaded.e_step.sampler.max_new_tokens == 8

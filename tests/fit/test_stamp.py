@@ -68,20 +68,20 @@ STAMPED = {
     "model.grader": "f1",
     "model.reward": "gain",
     "model.rubric": '{"class_path": "seal_lightning.grading.Rubric", "init_args": {"attempts": 7}}',
-    "model.questioner": '{"class_path": "seal_lightning.e_step.own_queries.Questioner", "init_args": {"count": 7}}',
+    "model.query_writer": '{"class_path": "seal_lightning.e_step.own_queries.QueryWriter", "init_args": {"count": 7}}',
     "model.e_step.edits": "7",
     "model.e_step.repeats": "7",
     "model.e_step.passage_only": "true",
     "model.e_step.written": "true",
     "model.e_step.score_by": "rubric",
     "model.e_step.queries": "own",
-    "model.e_step.retention_queries": "2",
+    "model.e_step.carry_over_queries": "2",
     "model.e_step.racing": "{}",
     "model.evaluation.edits": "7",
     "model.evaluation.repeats": "7",
     "model.evaluation.passage_only": "false",
     "model.evaluation.written": "true",
-    "model.evaluation.retention_queries": "2",
+    "model.evaluation.carry_over_queries": "2",
     "model.m_step.learning_rate": "0.5",
     "model.m_step.epochs": "7",
     "model.m_step.batch_size": "3",
@@ -194,7 +194,7 @@ def begun(monkeypatch, tmp_path):
     (tmp_path / "shouting.py").write_text(SHOUTING)
     monkeypatch.syspath_prepend(tmp_path)
     made = []
-    monkeypatch.setattr(command_line.SEALCLI, "_run_subcommand", lambda cli, name: made.append(cli))
+    monkeypatch.setattr(command_line.SEALCLI, "run", lambda cli: made.append(cli))
 
     def of(*args, load=False):
         args = ["fit", "--config", "configs/debug/random.yaml", "--trainer.default_root_dir", str(tmp_path), *args]

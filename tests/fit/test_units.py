@@ -10,8 +10,10 @@ from types import MappingProxyType
 import pytest
 import torch
 
-from seal_lightning.e_step.own_queries import Questioner
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.own_queries import QueryWriter
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
+from seal_lightning.e_step.variants import step_for
 from seal_lightning.fit.units import make_stamp
 from seal_lightning.grading import F1, Contains, Recall, Reward, Rubric
 from seal_lightning.inner_loop.loop import InnerLoop
@@ -35,9 +37,10 @@ def e_step(**parts) -> EStep:
     return EStep(**{**chosen, **parts})
 
 
-def stamp(step: EStep | None = None, *, plan=PLAN, units=((LAMP,),), policy="p", base="b", chat=False) -> str:
+def stamp(step: EStep | None = None, *, plan=PLAN, units=((LAMP,),), policy="p", base="b", chat=False, **parts) -> str:
     """As text: what is compared when a journal is opened again."""
-    made = make_stamp(step or e_step(), plan, units, chat=chat, base=base, policy=policy)
+    planned = step_for(plan, step or e_step(), **parts)
+    made = make_stamp(planned, units, chat=chat, base=base, policy=policy)
     return json.dumps(made, sort_keys=True)
 
 
@@ -92,12 +95,32 @@ def test_every_setting_of_the_e_step_changes_the_stamp():
     assert {field.name for field in fields(InnerLoop)} == set(OTHER_LOOPS)  # a new option needs a line here
 
 
-def test_rubric_and_questioner_count_only_where_they_are_used():
-    rubric, questioner = e_step(rubric=Rubric(attempts=9)), e_step(questioner=Questioner(count=2))
-    assert stamp(rubric) == stamp(questioner) == stamp()
-    by_rubric, own = replace(PLAN, score_by="rubric"), replace(PLAN, queries="own")
-    assert stamp(plan=by_rubric) != stamp(rubric, plan=by_rubric)
-    assert stamp(plan=own) != stamp(questioner, plan=own)
+def test_rubric_and_query_writer_count_only_where_they_are_used():
+    parts = {"rubric": Rubric(attempts=9)}, {"query_writer": QueryWriter(count=2)}
+    assert {stamp(**part) for part in parts} == {stamp()}
+    for plan, part in zip((replace(PLAN, score_by="rubric"), replace(PLAN, queries="own")), parts, strict=True):
+        assert stamp(plan=plan) != stamp(plan=plan, **part)
+
+
+class Half:
+    """Trials of a user's own."""
+
+    def __init__(self, share=0.5) -> None:
+        self.share = share
+
+    def run(self, parts, unit, attempts):
+        raise NotImplementedError
+
+
+def test_trials_of_a_users_own_are_in_the_stamp():
+    step = replace(e_step(), plan=PLAN)
+    stamps = [
+        make_stamp(replace(step, trials=trials), ((LAMP,),), chat=False, base="b", policy="p")
+        for trials in (step.trials, Half(), Half(0.25))
+    ]
+    assert not any(key.startswith("trials") for key in stamps[0])
+    assert [made["trials.share"] for made in stamps[1:]] == [0.5, 0.25]
+    assert any(key.startswith("code.") and key not in stamps[0] for key in stamps[1])
 
 
 def test_plan_contexts_base_and_policy_change_the_stamp():

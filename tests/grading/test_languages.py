@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from seal_lightning.e_step.own_queries import Questioner
+from seal_lightning.e_step.own_queries import QueryWriter
 from seal_lightning.grading import F1, Answer, Calibrated, Contains, ExactMatch, Recall
 from seal_lightning.grading.scripts import asks, count_words, has_other_letters, with_plain_marks
 from seal_lightning.grading.words import content_words, words
@@ -192,14 +192,14 @@ def test_every_question_mark_of_unicode():
 )
 def test_own_queries(passage, text, kept, dropped):
     context = Context(id="a", title="", passage=passage)
-    found, reasons = Questioner()._filtered(text, context)
+    found, reasons = QueryWriter()._filtered(text, context)
     assert [(query.question, query.golds[0]) for query in found] == kept
     assert reasons == dropped
 
 
 def test_a_query_that_repeats_another_without_blanks():
     text = "Q: 谁建造了水车？\nA: 李明\nQ: 谁建造了这水车？\nA: 李明\nQ: 水车在哪年建造？\nA: 1803"
-    found, reasons = Questioner()._filtered(text, Context(id="a", title="", passage="水车由李明在1803年建造。"))
+    found, reasons = QueryWriter()._filtered(text, Context(id="a", title="", passage="水车由李明在1803年建造。"))
     assert [query.question for query in found] == ["谁建造了水车？", "水车在哪年建造？"]
     assert reasons == {"repeats another": 1}
 

@@ -33,7 +33,7 @@ def test_value(terms, score, baseline, value):
 
 
 def test_default_is_the_score_of_the_paper():
-    assert Reward().terms == {"score": 1.0}
+    assert Reward().weights == {"score": 1.0}
 
 
 def test_measured_terms_are_before_weights():
@@ -66,10 +66,10 @@ def test_precision_does_not_pay_for_recitation(answer, value):
     assert reward_of("precision", **asked) == pytest.approx(value)
 
 
-def test_retention_has_to_have_been_measured():
-    assert reward_of("retention", retention=-0.25) == -0.25
-    with pytest.raises(DataError, match=r"retention of context 'lamp' was not measured: set model.e_step.reten"):
-        reward_of("retention")
+def test_carry_over_has_to_have_been_measured():
+    assert reward_of("carry_over", retention=-0.25) == -0.25
+    with pytest.raises(DataError, match=r"carry_over of context 'lamp' was not measured: set model.e_step.carry_"):
+        reward_of("carry_over")
 
 
 @pytest.mark.parametrize(
@@ -98,19 +98,19 @@ def test_a_limit_that_no_reward_can_pass_is_refused():
 
 
 def test_survives_pickling():
-    assert pickle.loads(pickle.dumps(Reward({"gain": 2}))).terms == {"gain": 2.0}
+    assert pickle.loads(pickle.dumps(Reward({"gain": 2}))).weights == {"gain": 2.0}
 
 
-@pytest.mark.parametrize("terms", ["gains", {"gains": 1.0}, {}])
-def test_unknown_or_no_terms_name_the_allowed_ones(terms):
-    with pytest.raises(ConfigError, match="score, gain, improved"):
+@pytest.mark.parametrize("terms", ["gains", {"gains": 1.0}, ["gains"]])
+def test_an_unknown_term_names_the_nearest(terms):
+    with pytest.raises(ConfigError, match=r"score, gain, improved, .* got 'gains': did you mean gain\?"):
         Reward(terms)
 
 
 def test_a_weight_leaves_room_for_sums_and_means():
     with pytest.raises(ConfigError) as caught:
         Reward({"score": 1e308})
-    assert str(caught.value) == "terms must have weights up to 1e+09, got score: 1e+308: scale them down"
+    assert str(caught.value) == "reward must have weights up to 1e+09, got score: 1e+308: scale them down"
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), "much", None, True])

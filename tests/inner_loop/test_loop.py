@@ -11,7 +11,7 @@ from torch.nn import functional
 from seal_lightning.errors import ConfigError, NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank, SlotState
 from seal_lightning.inner_loop.export import adapter_state
-from seal_lightning.inner_loop.loop import InnerLoop, learning_rate_factor
+from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.inner_loop.loss import HeadLoss
 from seal_lightning.inner_loop.slots import AdapterState
 from seal_lightning.models.random_models import build_tiny
@@ -54,14 +54,6 @@ def job(*texts, seed=1, prompt="", **directives):
 def test_settings_that_cannot_work_are_refused(options, said):
     with pytest.raises(ConfigError, match=rf"^model\.inner_loop\.{said}"):
         InnerLoop(**options)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [("linear", [1.0, 0.75, 0.5, 0.25]), ("cosine", [1.0, 0.853553, 0.5, 0.146447]), ("constant", [1.0] * 4)],
-)
-def test_schedules_fall_to_zero_after_the_last_step(schedule, expected):
-    assert [learning_rate_factor(schedule, step, 4) for step in range(4)] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])

@@ -8,7 +8,8 @@ import yaml
 
 from seal_lightning.cli import main
 from seal_lightning.data import SyntheticArc
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import Reward
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.lab.making.grid_corpus import SEAMS, GridCorpus
@@ -71,7 +72,7 @@ def test_test_time_training_solves_what_the_model_does_not_solve_in_context(ship
     contexts = SyntheticArc(**{**data, "count": 6}).read()
     task = ArcTask(max_puzzles=24, colour_permutations=0, example_permutations=0)
     inner_loop = InnerLoop(**yaml.safe_load(CONFIG.read_text())["model"]["inner_loop"])
-    step = EStep(task, WrittenEdits(), inner_loop, GridMatch(), Reward(), max_answer_tokens=16)
-    rollouts = step.run(Policy(model.eval(), tokenizer, chat), contexts, plan=Plan(edits=1, repeats=1), round=0)
+    step = EStep(task, WrittenEdits(), inner_loop, GridMatch(), Reward(), Plan(1, 1), max_answer_tokens=16)
+    rollouts = step.run(Policy(model.eval(), tokenizer, chat), contexts, round=0)
     assert [rollout.baseline for rollout in rollouts] == [0] * 6
     assert sum(rollout.score for rollout in rollouts) >= 2

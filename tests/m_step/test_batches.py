@@ -186,7 +186,7 @@ def test_ranks_share_the_plan_and_fill_up_the_last_step():
 )
 def test_the_effective_batch_is_the_same_on_any_number_of_ranks(ranks, accumulation, scale, numbers):
     shares = MStep(effective_batch=6, batch_size=2).shares(ranks, accumulation=1)
-    assert (shares.ranks, shares.accumulation, shares.batches, shares.scale) == (ranks, accumulation, 3, scale)
+    assert (shares.ranks, shares.accumulation, shares.batches, shares.weight(0)) == (ranks, accumulation, 3, scale)
     assert [shares.number(place, 4) for place in range(len(numbers))] == numbers  # four batches: three and one
     filled = shares.fill([[0], [1], [2], [3]], filler=[9])
     assert filled == [[9] if number is None else [number] for number in numbers]

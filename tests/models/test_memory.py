@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from seal_lightning.cli import main
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import NoMemoryError
 from seal_lightning.grading import Contains, Reward
 from seal_lightning.inner_loop.loop import InnerLoop
@@ -182,9 +183,9 @@ def test_an_e_step_without_room_for_all_adapters_takes_them_by_turns(monkeypatch
     loop = InnerLoop(rank=2, alpha=4.0, epochs=2, learning_rate=0.01)
     step = EStep(
         task=Knowledge(), sampler=LocalSampler(max_new_tokens=12), inner_loop=loop, grader=Contains(), reward=Reward(),
-        max_answer_tokens=6,
+        max_answer_tokens=6, plan=Plan(edits=4, repeats=1),
     )  # fmt: skip
-    expected = step.run(policy(), [tarn], plan=Plan(edits=4, repeats=1), round=0)
+    expected = step.run(policy(), [tarn], round=0)
     plain = InnerLoop._bank
 
     def small(self, model, jobs, *, slots, trainable):
@@ -194,7 +195,7 @@ def test_an_e_step_without_room_for_all_adapters_takes_them_by_turns(monkeypatch
 
     monkeypatch.setattr(InnerLoop, "_bank", small)
     with caplog.at_level(logging.WARNING):
-        found = step.run(policy(), [tarn], plan=Plan(edits=4, repeats=1), round=0)
+        found = step.run(policy(), [tarn], round=0)
     assert [(one.text, one.answers, one.score) for one in found] == [(o.text, o.answers, o.score) for o in expected]
     assert "out of memory: the adapters of 2 and 2 self-edits by turns" in caplog.text
 

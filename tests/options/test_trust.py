@@ -113,6 +113,15 @@ def test_the_flag_is_for_one_command_line(tmp_path, marker, capsys):
         ({"grader": {"class_path": "code_of_the_run.Mine"}}, "model.grader", "names code"),
         ({"grader": "code_of_the_run.Mine"}, "model.grader", "names code"),
         ({"task": "code_of_the_run.Tasked"}, "model.task", "names code"),
+        ({"reward": "code_of_the_run.brief"}, "model.reward", "names code"),
+        ({"reward": {"score": 1.0, "code_of_the_run.brief": 0.1}}, "model.reward", "names code"),
+        ({"reward": {"class_path": "code_of_the_run.Brief"}}, "model.reward", "names code"),
+        ({"reward": ["score", "code_of_the_run.brief"]}, "model.reward", "names code"),
+        ({"reward": [{"class_path": "code_of_the_run.Brief"}]}, "model.reward", "names code"),
+        ({"reward": [{"term": "code_of_the_run.brief"}]}, "model.reward.term", "names code"),
+        ({"reward": [{"term": {"class_path": "code_of_the_run.Brief"}}]}, "model.reward.term", "names code"),
+        ({"reward": {"class_path": "seal_lightning.grading.terms._FunctionTerm", "init_args": {
+            "function": "os.system"}}}, "model.reward.function", "names a path on this machine"),
         ({"task": {"class_path": "seal_lightning.commands.quickstart.subprocess.Popen"}}, "model.task", "names code"),
         ({"task": {"class_path": "seal_lightning.__main__.X"}}, "model.task", "names code"),
         ({"task": {"class_path": "seal_lightning.grading.Contains"}}, "model.task", "names code"),
@@ -124,15 +133,15 @@ def test_the_flag_is_for_one_command_line(tmp_path, marker, capsys):
          "model.rubric.endpoint.model", "names a server or a key"),
         ({"grader": {"class_path": "seal_lightning.grading.Judge", "init_args": {"endpoint": ENDPOINT}}},
          "model.grader.endpoint.model", "names a server or a key"),
-        ({"questioner": {"endpoint": ENDPOINT}}, "model.questioner.endpoint.model", "names a server or a key"),
-        ({"questioner": {"endpoint": {"class_path": "seal_lightning.endpoints.Endpoint", "init_args": ENDPOINT}}},
-         "model.questioner.endpoint", "names a server or a key"),
+        ({"query_writer": {"endpoint": ENDPOINT}}, "model.query_writer.endpoint.model", "names a server or a key"),
+        ({"query_writer": {"endpoint": {"class_path": "seal_lightning.endpoints.Endpoint", "init_args": ENDPOINT}}},
+         "model.query_writer.endpoint", "names a server or a key"),
         ({"sampler": {"class_path": "seal_lightning.sampling.EndpointSampler", "init_args": {"endpoint": ENDPOINT}}},
          "model.sampler.endpoint.model", "names a server or a key"),
         ({"answerer": {"class_path": "seal_lightning.sampling.ServerAnswerer", "init_args": {"server": {
             "endpoint": ENDPOINT}}}}, "model.answerer.server.endpoint.model", "names a server or a key"),
-        ({"questioner": {"endpoint": {"request": {"extra_headers": {"X": "env:HOME"}}}}},
-         "model.questioner.endpoint.request", "names a server or a key"),
+        ({"query_writer": {"endpoint": {"request": {"extra_headers": {"X": "env:HOME"}}}}},
+         "model.query_writer.endpoint.request", "names a server or a key"),
         ({"task": {"class_path": "seal_lightning.tasks.Knowledge", "init_args": {"edit": "env:HOME"}}},
          "model.task.edit", "names a server or a key"),
         ({"sampler": {"class_path": "seal_lightning.sampling.ImportedEdits", "init_args": {"path": "/etc/passwd"}}},
@@ -182,12 +191,15 @@ def test_numbers_names_of_ours_and_prompts_are_taken(tmp_path):
         "grader": "recall",
         "reward": {"score": 1.0, "length": -0.1},
         "rubric": {"class_path": "seal_lightning.grading.Rubric", "init_args": {"criteria": {"clear": "Is it clear?"}}},
-        "questioner": {"edit": "self-qa", "max_tokens": 32},
+        "query_writer": {"edit": "self-qa", "max_tokens": 32},
         "e_step": {"edits": 2, "score_by": "queries", "racing": None},
         "answerer": None,
         "seed": 3,
     }  # fmt: skip
     assert wishes(settings, SEALModule, run=tmp_path) == []
+    length = {"class_path": "seal_lightning.grading.terms.Length"}
+    for reward in ("gain", length, ["score", length, {"term": length, "weight": -0.1}, {"term": "gain"}]):
+        assert wishes({"reward": reward}, SEALModule, run=tmp_path) == []
     assert allowed_settings(settings, SEALModule, run=tmp_path, given=[], trusted=False) == settings
 
 
@@ -202,15 +214,15 @@ def test_a_model_within_the_run_is_the_runs_own(tmp_path):
 
 def test_part_of_an_endpoint_does_not_bring_the_rest_of_it(tmp_path):
     """Whoever sets another server gets no key variable of the run's with it."""
-    run = a_run(tmp_path, questioner={"endpoint": ENDPOINT})
-    with pytest.raises(ConfigError, match=r"model\.questioner\.endpoint\.api_key_env: AWS_SECRET_ACCESS_KEY in"):
-        mine = ["--model.questioner.endpoint.model", "m", "--model.questioner.endpoint.base_url", "http://x/v1"]
+    run = a_run(tmp_path, query_writer={"endpoint": ENDPOINT})
+    with pytest.raises(ConfigError, match=r"model\.query_writer\.endpoint\.api_key_env: AWS_SECRET_ACCESS_KEY in"):
+        mine = ["--model.query_writer.endpoint.model", "m", "--model.query_writer.endpoint.base_url", "http://x/v1"]
         adapt.main([*commands(tmp_path, run, *mine)["a"][1:]])
-    settings = {"questioner": {"endpoint": ENDPOINT, "count": 3}}
-    given = ["model.questioner.endpoint.model", "model.questioner.endpoint.base_url"]
-    given += ["model.questioner.init_args.endpoint.api_key_env"]
+    settings = {"query_writer": {"endpoint": ENDPOINT, "count": 3}}
+    given = ["model.query_writer.endpoint.model", "model.query_writer.endpoint.base_url"]
+    given += ["model.query_writer.init_args.endpoint.api_key_env"]
     taken = allowed_settings(settings, SEALModule, run=run, given=given, trusted=False)
-    assert taken == {"questioner": {"endpoint": {}, "count": 3}}
+    assert taken == {"query_writer": {"endpoint": {}, "count": 3}}
 
 
 def text_options() -> set[tuple[str, str]]:
@@ -280,7 +292,7 @@ def test_a_file_of_data_names_no_class(tmp_path, marker, monkeypatch, capsys, be
 
 def test_no_variable_is_set_by_a_run(tmp_path, marker):
     before = dict(os.environ)
-    run = a_run(tmp_path, questioner={"endpoint": ENDPOINT})
+    run = a_run(tmp_path, query_writer={"endpoint": ENDPOINT})
     with pytest.raises(ConfigError):
         adapt.main(commands(tmp_path, run)["a"][1:])
     assert dict(os.environ) == before

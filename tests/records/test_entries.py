@@ -155,8 +155,8 @@ def test_another_reward(run):
 
 
 def test_a_term_that_was_not_measured(run):
-    with pytest.raises(DataError, match="retention of context 'lamp' was not measured"):
-        reward_anew(read_entries(str(run))[0], Reward("retention"))
+    with pytest.raises(DataError, match="carry_over of context 'lamp' was not measured"):
+        reward_anew(read_entries(str(run))[0], Reward("carry_over"))
 
 
 def test_official_runs_are_entries_too(tmp_path):

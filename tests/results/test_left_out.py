@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from seal_lightning.commands.adapt import command as adapt
-from seal_lightning.e_step.own_queries import Questioner
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.own_queries import QueryWriter
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import Contains, Reward
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep, make_loader, tell_truncated
@@ -101,7 +102,7 @@ def test_journals_without_counts_are_read_and_written_as_before():
 
 def test_an_e_step_counts_all_of_it(policy):
     step = e_step(inner_loop=InnerLoop(rank=2, epochs=1, max_length=12), task=Knowledge(append_passage=True))
-    found = step.run(policy, [TARN], plan=Plan(edits=1, repeats=2), round=0)
+    found = replace(step, plan=Plan(edits=1, repeats=2)).run(policy, [TARN], round=0)
     counts = total_left_out(found)
     assert counts["edits"] == 1  # eight random tokens, and no end
     assert counts["truncated"] >= 1 and counts["longest"] == 45  # title, passage and EOS
@@ -152,9 +153,9 @@ def test_own_queries_say_what_was_dropped():
             text = "Question: Who founded Tarn?\nAnswer: Ada\nQuestion: When?\nAnswer: 1204\nQuestion: A\nAnswer: B"
             return [Written(text, cut=True) for _ in prompts]
 
-    (one,) = Questioner(count=1, check=False).make([TARN], policy=Cut(), grader=Contains())  # type: ignore[arg-type]
+    (one,) = QueryWriter(count=1, check=False).write([TARN], policy=Cut(), grader=Contains())  # type: ignore[arg-type]
     assert one.dropped == {
-        "no question of its own": 1, "cut at questioner.max_tokens": 1, "beyond the first 1": 1,
+        "no question of its own": 1, "cut at query_writer.max_tokens": 1, "beyond the first 1": 1,
     }  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError
 from seal_lightning.grading import Contains, Reward
 from seal_lightning.inner_loop.loop import InnerLoop
@@ -224,8 +225,8 @@ class Settings(Knowledge):
 
 
 def written(task) -> list[str]:
-    step = EStep(task, LocalSampler(constrained=True), InnerLoop(), Contains(), Reward())
-    return [rollout.text for rollout in step.write_edits(policy(), [LAMP], plan=Plan(edits=3), round=0)]
+    step = EStep(task, LocalSampler(constrained=True), InnerLoop(), Contains(), Reward(), Plan(edits=3))
+    return [rollout.text for rollout in step.write_edits(policy(), [LAMP], round=0)]
 
 
 def test_the_schema_is_that_of_the_task():

@@ -10,8 +10,8 @@ import torch
 from fault_injection import finished, fit
 
 from seal_lightning.errors import JournalError, StaleJournalError
+from seal_lightning.fit.checkpoint_file import fault_of
 from seal_lightning.fit.stamp import is_noted, told_changes
-from seal_lightning.fit.training_checkpoint import fault_of
 from seal_lightning.stamps import code as outside_code
 from seal_lightning.stamps.run import FILE, Change, Record, Rules, compare, read_record, save_record
 from seal_lightning.stamps.values import changed_keys, code_of, describe, show_differences

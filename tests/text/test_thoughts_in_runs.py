@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from seal_lightning.commands.grade import main as grade
-from seal_lightning.e_step.own_queries import Questioner
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.own_queries import QueryWriter
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.fit.loop import e_step_metrics
 from seal_lightning.grading import Contains, Reward
 from seal_lightning.grading.asking import read_option
@@ -147,7 +148,7 @@ def run(*texts, answer, task=None):
         Reward(),
         answerer=Says(answer),
     )
-    return step.run(policy(), (LAMP,), plan=Plan(edits=len(texts), repeats=2), round=0)
+    return replace(step, plan=Plan(edits=len(texts), repeats=2)).run(policy(), (LAMP,), round=0)
 
 
 @pytest.mark.parametrize("task", [Knowledge(), Mine()])
@@ -179,7 +180,7 @@ def test_unfinished_answers_are_empty_and_told(caplog):
     assert rollouts[0].answers == ("", "") and rollouts[0].score == 0.0
     assert rollouts[0].thoughts == {"answers": 4, "unfinished": 4}
     assert caplog.messages[0] == (
-        "2 of 2 answers are empty, since they end within a thought: raise model.max_answer_tokens, or switch thinking "
+        "2 of 2 answers are empty because they end within a thought: raise model.max_answer_tokens, or switch thinking "
         "off (model.source.template_args)"
     )
     assert "| unfinished answers |" in render_figures({"edits": figures_of(rollouts)})
@@ -198,9 +199,9 @@ class Replies:
 def test_own_queries_are_not_thoughts():
     asked = "<think>\nQuestion: Is it?\nAnswer: oil\n</think>\nQuestion: What does the lamp burn?\nAnswer: oil"
     replies = Replies(asked, "<think>\nThe lamp?\n</think>\noil")
-    (made,) = Questioner().make([LAMP], policy=replies, grader=Contains())
+    (made,) = QueryWriter().write([LAMP], policy=replies, grader=Contains())
     assert [query.question for query in made.queries] == ["What does the lamp burn?"]
-    (made,) = Questioner().make([LAMP], policy=Replies("<think>\nQuestion: What?\nAnswer: oil"), grader=Contains())
+    (made,) = QueryWriter().write([LAMP], policy=Replies("<think>\nQuestion: What?\nAnswer: oil"), grader=Contains())
     assert (made.queries, made.dropped) == ((), {UNFINISHED: 1})
 
 

@@ -17,7 +17,7 @@ from seal_lightning.callbacks import Trackers
 from seal_lightning.cli import main
 from seal_lightning.errors import ConfigError
 from seal_lightning.files.extras import install
-from seal_lightning.fit.beginning import Loggers
+from seal_lightning.fit.loggers import Loggers
 from seal_lightning.options.logger_options import place_loggers
 from seal_lightning.trackers import Table, TrackioLogger, tracker_of
 from seal_lightning.trackers.base import flat

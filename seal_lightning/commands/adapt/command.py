@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -27,8 +28,9 @@ from seal_lightning.commands.standalone import (
     rules,
     write_settings,
 )
-from seal_lightning.data import units
 from seal_lightning.data.documents import STDIN, Documents, read_sources
+from seal_lightning.data.units import units
+from seal_lightning.e_step.own_queries import OwnQueryStep
 from seal_lightning.errors import DivergedError
 from seal_lightning.files.bounded import read_stdin
 from seal_lightning.files.saving import tidy
@@ -65,7 +67,7 @@ def main(args: Sequence[str]) -> None:
     output = Path(options.output).expanduser()
     destination = None if options.dry_run else destination_of(options, folder=output)
     read = _read(options)
-    choice = EditChoice(options.learn, raced_for(options.model.plan, options.keep), options.keep)
+    choice = _choice(options)
     with nullcontext() if options.dry_run else open_folder(output, "adapt", resume=options.resume):
         policy = _checked_policy(options, read)
         if options.dry_run:
@@ -92,6 +94,13 @@ def _read(options: Namespace) -> Documents:
         passage_chars=options.passage_chars,
         strict=options.strict,
     )
+
+
+def _choice(options: Namespace) -> EditChoice:
+    plan = raced_for(options.model.e_step.plan, options.keep)
+    own = options.model.step_for(replace(plan, queries="own")) if plan.score_by == "queries" else None
+    assert own is None or isinstance(own, OwnQueryStep)
+    return EditChoice(options.learn, options.model.step_for(plan), own, options.keep)
 
 
 def _checked_policy(options: Namespace, read: Documents) -> Policy:
@@ -189,7 +198,7 @@ def _write(options: Namespace, place: Workplace, read: Documents, choice: EditCh
     """The self-edits, from the journal or anew; none where passages are learnt themselves."""
     passages, policy = _passages(read), place.policy
     allowed = rules(other_versions=options.allow_other_versions)
-    seen = make_stamp(place.e_step, choice.plan, [passages], chat=policy.chat_stamp, base=place.stamp, policy="")
+    seen = make_stamp(choice.e_step, [passages], chat=policy.chat_stamp, base=place.stamp, policy="")
     seen |= {"rewarded": choice.rewarded, "contexts_per_unit": options.contexts_per_unit}
     depends = _depends(options, seen, tokenizer_digest(policy.tokenizer))
     save_record(place.output, check_record(place.output, depends, begun=_was_begun(place.output), rules=allowed))
@@ -203,7 +212,6 @@ def _write(options: Namespace, place: Workplace, read: Documents, choice: EditCh
         contexts=[[passage.id for passage in unit] for unit in units(passages, options.contexts_per_unit)],
     )
     return write_edits(
-        place.e_step,
         policy,
         passages,
         choice,

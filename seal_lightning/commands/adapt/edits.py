@@ -13,9 +13,11 @@ from itertools import chain
 from statistics import fmean
 from typing import Literal
 
-from seal_lightning.data import units
 from seal_lightning.data.documents import Document
-from seal_lightning.e_step.step import NO_OWN_QUERY, EStep, Plan
+from seal_lightning.data.units import units
+from seal_lightning.e_step.own_queries import NO_OWN_QUERY, OwnQueryStep
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Report
@@ -34,13 +36,20 @@ class EditChoice:
 
     Attributes:
         learn: `edits`, or `passage` alone, for which nothing is written.
-        plan: Edits and repeats for each passage.
+        e_step: Writes the edits, and rewards them by the passages' queries or by a rubric.
+        own: Rewards them by queries that a model writes, if a passage has none; None with a rubric.
         keep: Edits of each passage to train on; None takes all, so none needs a reward.
     """
 
     learn: Learn
-    plan: Plan
+    e_step: EStep
+    own: OwnQueryStep | None
     keep: int | None
+
+    @property
+    def plan(self) -> Plan:
+        """Edits and repeats for each passage."""
+        return self.e_step.plan
 
     @property
     def rewarded(self) -> bool:
@@ -86,7 +95,6 @@ def raced_for(plan: Plan, keep: int | None) -> Plan:
 
 
 def write_edits(
-    e_step: EStep,
     policy: Policy,
     passages: Sequence[Context],
     choice: EditChoice,
@@ -107,25 +115,24 @@ def write_edits(
         for unit in left:
             check_stop()
             with screen.phases() as report:
-                journal.append(unit, _unit(e_step, policy, work[unit], choice, report))
+                journal.append(unit, _unit(policy, work[unit], choice, report))
             advance(1)
     return list(chain.from_iterable(journal.units[unit] for unit in range(len(work))))
 
 
-def _unit(e_step: EStep, policy: Policy, unit: Sequence[Context], choice: EditChoice, report: Report) -> list[Rollout]:
+def _unit(policy: Policy, unit: Sequence[Context], choice: EditChoice, report: Report) -> list[Rollout]:
+    e_step = choice.e_step
     if not choice.rewarded:
-        return e_step.write_edits(policy, unit, plan=choice.plan, round=0, report=report)
-    if choice.plan.score_by == "rubric":
-        return e_step.run(policy, unit, plan=choice.plan, round=0, report=report)
+        return e_step.write_edits(policy, unit, round=0, report=report)
+    if choice.own is None:
+        return e_step.run(policy, unit, round=0, report=report)
     known = [context for context in unit if context.queries and choice.plan.queries == "data"]
     others = [context for context in unit if context not in known]
-    rollouts = e_step.run(policy, known, plan=choice.plan, round=0, report=report) if known else []
-    own = replace(choice.plan, queries="own")
-    rollouts += e_step.run(policy, others, plan=own, round=0, report=report) if others else []
+    rollouts = e_step.run(policy, known, round=0, report=report) if known else []
+    rollouts += choice.own.run(policy, others, round=0, report=report) if others else []
     by_context = group_by_context(rollouts)
     unasked = [c for c in unit if all(rollout.reason == NO_OWN_QUERY for rollout in by_context[c.id])]
-    plain = e_step.write_edits(policy, unasked, plan=choice.plan, round=0, report=report) if unasked else []
-    by_context |= group_by_context(plain)
+    by_context |= group_by_context(e_step.write_edits(policy, unasked, round=0, report=report) if unasked else [])
     return [rollout for context in unit for rollout in by_context[context.id]]
 
 

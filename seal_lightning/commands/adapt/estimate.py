@@ -99,7 +99,8 @@ class Estimate:
         """Answers that the rewards of the edits take."""
         if not self.choice.rewarded or self.choice.plan.score_by != "queries":
             return 0
-        queries = sum(len(passage.queries) or self.e_step.questioner.count for passage in self._passages)
+        own = self.choice.own.query_writer.count if self.choice.own else 0
+        queries = sum(len(passage.queries) or own for passage in self._passages)
         return queries * (self._adapters_a_passage + 1)
 
     def _writing(self, trial: Speeds) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from seal_lightning.commands.adapt.edits import EditChoice
 from seal_lightning.data.documents import Document
+from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
 from seal_lightning.policy.policy import Policy
@@ -85,9 +86,9 @@ def try_out(
     edit_tokens, per_written, texts, sequences = 0.0, 0.0, 0, e_step.task.passage_sequences(passages[0])
     if choice.learn == "edits":
         here = isinstance(e_step.sampler, LocalSampler)
-        plan = choice.plan if here else replace(choice.plan, edits=min(OUTSIDE_EDITS, choice.plan.edits))
+        few = replace(e_step, plan=Plan(edits=min(OUTSIDE_EDITS, choice.plan.edits), repeats=1))
         some = passages[:unit] if here else passages[:1]
-        edits, seconds = _timed(lambda: e_step.write_edits(policy, some, plan=plan, round=0))
+        edits, seconds = _timed(lambda: (e_step if here else few).write_edits(policy, some, round=0))
         counts = [edit.tokens.get("edit", 0) for edit in edits]
         edit_tokens, per_written, texts = fmean(counts), seconds / max(1, sum(counts)), len(counts)
         parsed = e_step.task.parse(edits[0].text, passages[0]).training_sequences

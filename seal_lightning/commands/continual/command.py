@@ -18,7 +18,7 @@ from seal_lightning.commands.continual.updates import UPDATES
 from seal_lightning.commands.fit import set_log_level
 from seal_lightning.commands.standalone import load_policy, open_folder, rules, write_settings
 from seal_lightning.data.detect import reader_for
-from seal_lightning.e_step.step import Plan
+from seal_lightning.e_step.plan import Plan
 from seal_lightning.errors import ConfigError, Stopped
 from seal_lightning.files.saving import save_text, tidy
 from seal_lightning.fit.module import SEALModule
@@ -106,7 +106,7 @@ def _data(options: Namespace) -> StreamData:
 
 def _plan(options: Namespace) -> Plan:
     """How an edit is chosen; a single one has no race to run."""
-    plan: Plan = options.model.plan
+    plan: Plan = options.model.e_step.plan
     racing = plan.racing if options.best_of > 1 else None
     return replace(plan, edits=options.best_of, passage_only=False, written=False, racing=racing)
 
@@ -157,8 +157,7 @@ def _run(
     origin = {"base": fingerprint(policy.model), "tokenizer": tokenizer_digest(policy.tokenizer)}
     screen, signals = Screen(), StopSignals()
     runner = StreamRunner(
-        e_step=module.e_step,
-        plan=plan,
+        e_step=module.step_for(plan),
         updates=UPDATES[options.combine](policy),
         unrelated=data.unrelated,
         origin=origin,

@@ -20,7 +20,7 @@ from seal_lightning.commands.continual.steps import RECORD, StreamStep, read_ste
 from seal_lightning.commands.continual.updates import Updates
 from seal_lightning.commands.standalone import check_record, open_journal, rules
 from seal_lightning.e_step.closed_book import ask_closed_book
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError, JournalError, ModelError
 from seal_lightning.files.digests import recorded_in
 from seal_lightning.files.saving import save_text, whole
@@ -65,8 +65,7 @@ class StreamRunner:
     """Runs streams with the same settings.
 
     Attributes:
-        e_step: Writes, trains and asks.
-        plan: Self-edits for each context, and their repeats if one of several is chosen.
+        e_step: Writes, trains and asks; its plan has the self-edits for each context, and the repeats to choose by.
         updates: The policy, and how it grows.
         unrelated: Contexts whose queries are asked after every step.
         origin: What else the result depends on, such as the base model, as JSON values.
@@ -77,7 +76,6 @@ class StreamRunner:
     """
 
     e_step: EStep
-    plan: Plan
     updates: Updates
     unrelated: Sequence[Context]
     origin: Mapping[str, object] = field(default_factory=dict)
@@ -110,7 +108,7 @@ class StreamRunner:
         policy = self.updates.policy
         units = [route.contexts, self.unrelated]
         e_step = replace(self.e_step, seed=route.seed)
-        stamp = make_stamp(e_step, self.plan, units, chat=policy.chat_stamp, base="", policy="")
+        stamp = make_stamp(e_step, units, chat=policy.chat_stamp, base="", policy="")
         measure = {"countermeasure": describe(countermeasure), **code_of(countermeasure)}
         return {**stamp, **self.origin, "combine": type(self.updates).__name__, **measure}
 
@@ -187,9 +185,8 @@ class _Run:
     def _rollouts(self, number: int, context: Context) -> Sequence[Rollout]:
         """The step's self-edits, from the journal or anew; scored if there are several."""
         if number not in self.journal.units:
-            plan = self.runner.plan
-            verb = self.e_step.run if plan.edits > 1 else self.e_step.write_edits
-            rollouts = verb(self.policy, [context], plan=plan, round=number, report=self.runner.report)
+            verb = self.e_step.run if self.e_step.plan.edits > 1 else self.e_step.write_edits
+            rollouts = verb(self.policy, [context], round=number, report=self.runner.report)
             self.journal.append(number, rollouts)
         return self.journal.units[number]
 

@@ -39,18 +39,18 @@ FOUND_BY_CONTENT = "model.source."  # a fit's stamp identifies a model by its we
 class SettingsCLI(SEALCLI):
     """`seal fit` up to the point where the run would begin."""
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run(self) -> None:
         """Nothing: the objects are made."""
 
     @property
     def settings(self) -> dict[str, object]:
         """The settings as `config.yaml` would have them."""
-        return plain_settings(self._parser(self.subcommand), self.config.get(str(self.subcommand)))
+        return plain_settings(self.command_parser, self.options)
 
     @property
     def gpus(self) -> int:
         """How many GPUs of its own a run needs; 0 if it uses none, or names them."""
-        devices = self._get(self.config, "trainer").devices
+        devices = self.options.trainer.devices
         if not isinstance(self.trainer.accelerator, CUDAAccelerator) or isinstance(devices, list):
             return 0
         count = str(devices)
@@ -89,7 +89,7 @@ def _made(command: Sequence[str]) -> SettingsCLI:
 
 def _look(cli: SettingsCLI, settings: Mapping[str, object], seen: set[str]) -> None:
     """Find the model and read the data, unless another run has the same; missing ones raise an error."""
-    source, needs = cli.model.source, cli.model.plan.needs_queries
+    source, needs = cli.model.source, cli.model.e_step.plan.needs_queries
     for sought in (repr(source), json.dumps([settings["data"], needs], default=str)):
         if sought in seen:
             continue

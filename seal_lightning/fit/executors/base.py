@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.processes.ranks import UnitQueue
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Context, Rollout
@@ -24,7 +24,6 @@ class UnitWork:
         module: The `SEALModule`; its policy is the one that rolls out.
         phase: For callbacks.
         e_step: What is done; another one samples in evaluation where the edits of training come from outside.
-        plan: Edits and repeats.
         round: Counted from 0.
         units: All units of the phase; a number stands for one of them.
     """
@@ -33,7 +32,6 @@ class UnitWork:
     module: Any
     phase: str
     e_step: EStep
-    plan: Plan
     round: int
     units: Sequence[Sequence[Context]]
 

@@ -43,4 +43,4 @@ class LocalExecutor(Executor):
 
         with policy_at_work(work.trainer, work.module) as policy:
             told = interruptible(report, stopping=queue.stopping)
-            return work.e_step.run(policy, work.units[unit], plan=work.plan, round=work.round, report=told)
+            return work.e_step.run(policy, work.units[unit], round=work.round, report=told)

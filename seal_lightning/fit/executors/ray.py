@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import RESUME, ConfigError, RetryableError, SealError, UnitError
 from seal_lightning.files.extras import install
 from seal_lightning.fit.executors.base import Executor, UnitWork
@@ -66,16 +66,16 @@ class UnitWorker:
         self.policy.module = precision.convert_module(self.policy.module)
         self.precision = precision
 
-    def refresh(self, state: PolicyState, e_step: EStep, plan: Plan, round: int) -> str:
+    def refresh(self, state: PolicyState, e_step: EStep, round: int) -> str:
         """Take the policy of this phase; returns the fingerprint of its base."""
         self.policy.load_state(state)
-        self.e_step, self.plan, self.round = e_step, plan, round
+        self.e_step, self.round = e_step, round
         return self.base
 
     def run(self, contexts: tuple[Context, ...]) -> list[Rollout]:
         """One unit."""
         with precise(self.precision), self.policy.frozen() as policy:
-            return self.e_step.run(policy, contexts, plan=self.plan, round=self.round)
+            return self.e_step.run(policy, contexts, round=self.round)
 
 
 class RayExecutor(Executor):
@@ -177,7 +177,7 @@ class _Pool:
         """Give every worker, now and later, the policy of this phase."""
         import ray
 
-        self._phase = ray.put(state), ray.put(work.e_step), work.plan, work.round
+        self._phase = ray.put(state), ray.put(work.e_step), work.round
         known, self.idle, self.starting = [*self.idle, *self.starting.values()], [], {}
         for worker in known:
             self._refresh(worker)

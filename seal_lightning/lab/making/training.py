@@ -6,7 +6,6 @@ What they are trained on is the business of each `pretrain.py`.
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from seal_lightning.files.saving import whole_files
 from seal_lightning.files.served import save_model
+from seal_lightning.models.schedule import learning_rate_factor
 
 IGNORED = -100
 Row = tuple[list[int], list[float]]  # token ids, and the weight of each one's loss
@@ -105,8 +105,9 @@ def train(
     assert padding is not None, "make_model sets it"
     started, tokens, losses = time.monotonic(), 0, dict[str, list[float]]()
     for step in range(steps):
+        factor = learning_rate_factor("cosine", step, steps, warmup=warmup)
         for group in optimizer.param_groups:
-            group["lr"] = peak * _rate(step, steps, warmup)
+            group["lr"] = peak * (factor if step < warmup else 0.05 + 0.95 * factor)
         batches = make_batches(step)
         for number, batch in enumerate(batches):
             ids, labels, weights = _tensors(batch.rows, pad=padding)
@@ -137,13 +138,6 @@ def save(fabric: Fabric, model: Any, tokenizer: PreTrainedTokenizerFast, out: Pa
         model.config.dtype = torch.float32
         model.config.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
-
-
-def _rate(step: int, steps: int, warmup: int) -> float:
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / (steps - warmup)
-    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def _tensors(rows: Sequence[Row], *, pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -29,7 +29,7 @@ model:
   grader: exact_match
   max_answer_tokens: 2
   e_step: {edits: 2}
-  questioner: {max_tokens: 32}
+  query_writer: {max_tokens: 32}
 together: {rank: 8, alpha: 16, target_modules: all-linear, learning_rate: 2.5e-3, epochs: 2, batch_size: 4}
 adapters: both
 contexts_per_unit: 2

@@ -10,8 +10,8 @@ from seal_lightning.cli import main
 from seal_lightning.commands.continual.command import _plan
 from seal_lightning.commands.continual.heatmap import heat_map
 from seal_lightning.commands.continual.options import spelled
+from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.race_rule import Racing
-from seal_lightning.e_step.step import Plan
 from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
 from seal_lightning.results.retention import Stream, average, read_matrices, write_matrices
@@ -162,6 +162,7 @@ def test_one_line_says_what_is_wrong(seal, tmp_path, args, complaint):
 
 def test_a_single_edit_needs_no_budget_for_a_race():
     plan = Plan(edits=8, repeats=2, passage_only=True, racing=Racing(budget=0.2))
-    found = _plan(SimpleNamespace(model=SimpleNamespace(plan=plan), best_of=1))
+    model = SimpleNamespace(e_step=SimpleNamespace(plan=plan))
+    found = _plan(SimpleNamespace(model=model, best_of=1))
     assert found == Plan(edits=1, repeats=2)
-    assert _plan(SimpleNamespace(model=SimpleNamespace(plan=plan), best_of=3)).racing == plan.racing
+    assert _plan(SimpleNamespace(model=model, best_of=3)).racing == plan.racing

@@ -14,7 +14,8 @@ from seal_lightning.commands.continual.steps import StreamStep, read_step, write
 from seal_lightning.commands.continual.stream import Route, StreamRunner, choose
 from seal_lightning.commands.continual.updates import Merged, Stacked
 from seal_lightning.e_step.closed_book import Answered
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError, JournalError, StaleJournalError
 from seal_lightning.grading import Reward
 from seal_lightning.grading.contains import Contains
@@ -42,9 +43,8 @@ def runner(kind=Merged, **options):
     model, tokenizer = build_tiny("llama", seed=0)
     policy = Policy(model.eval().requires_grad_(False), tokenizer, chat=False)
     loop = InnerLoop(rank=4, alpha=8, epochs=2, learning_rate=1e-2)
-    e_step = EStep(Knowledge(), WrittenEdits(), loop, Contains(), Reward("score"), max_answer_tokens=4)
-    plan = Plan(edits=1, repeats=1)
-    return StreamRunner(e_step, plan, kind(policy), (CONTEXTS[2],), origin={"base": "tiny"}, **options)
+    e_step = EStep(Knowledge(), WrittenEdits(), loop, Contains(), Reward("score"), Plan(1, 1), max_answer_tokens=4)
+    return StreamRunner(e_step, kind(policy), (CONTEXTS[2],), origin={"base": "tiny"}, **options)
 
 
 def logits(at_work):
@@ -121,7 +121,7 @@ def test_other_settings_are_refused(whole):
 
 
 def test_several_edits_are_scored_and_the_best_is_learnt(tmp_path):
-    at_work = replace(runner(), plan=Plan(edits=2, repeats=1))
+    at_work = replace(runner(), e_step=replace(runner().e_step, plan=Plan(edits=2, repeats=1)))
     at_work.run(replace(ROUTE, contexts=CONTEXTS[:2]), Countermeasure(), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "self-edits.rank-0.jsonl").read_text().splitlines()[1:]]
     assert [(row["unit"], row["edit_index"], row["reward"] is None) for row in rows] == [

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from seal_lightning.e_step.step import EStep, Plan
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError, DataError, ModelError
 from seal_lightning.grading import Reward
 from seal_lightning.inner_loop.loop import InnerLoop
@@ -299,7 +300,7 @@ LEARN, HARDLY = text(learning_rate=0.01, epochs=10), text(learning_rate=1e-5, lo
 def test_adapters_of_different_puzzles_and_directives_in_one_bank():
     step = e_step(sevens=[LEARN, "no edit"], eights=[HARDLY, text(learning_rate=1, epochs=9)])
     plan = Plan(edits=2, repeats=1, passage_only=True, written=True)
-    rollouts = step.run(policy_with(), (SEVENS, EIGHTS), plan=plan, round=0)
+    rollouts = replace(step, plan=plan).run(policy_with(), (SEVENS, EIGHTS), round=0)
     assert [(r.context_id, r.kind, r.status, r.reason, r.steps) for r in rollouts] == [
         ("sevens", "passage", "ok", "", 2 * 9),  # the inner loop's own settings
         ("sevens", "written", "rejected", "no JSON object", 0),
@@ -328,9 +329,10 @@ def test_adapters_of_different_puzzles_and_directives_in_one_bank():
 
 def test_a_bank_of_two_puzzles_equals_each_alone():
     step = e_step(sevens=[LEARN], eights=[HARDLY])
-    together = step.run(policy_with(), (SEVENS, EIGHTS), plan=Plan(edits=1, repeats=1), round=0)
+    step = replace(step, plan=Plan(edits=1, repeats=1))
+    together = step.run(policy_with(), (SEVENS, EIGHTS), round=0)
     for rollout, context in zip(together, (SEVENS, EIGHTS), strict=True):
-        (alone,) = step.run(policy_with(), (context,), plan=Plan(edits=1, repeats=1), round=0)
+        (alone,) = step.run(policy_with(), (context,), round=0)
         assert replace(rollout, seconds={}) == replace(alone, seconds={})
 
 

@@ -6,7 +6,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 
-from seal_lightning.fit.beginning import Loggers
+from seal_lightning.fit.loggers import Loggers
 
 
 def test_waiting_loggers_write_nothing_and_miss_nothing(tmp_path):

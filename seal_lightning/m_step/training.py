@@ -1,0 +1,109 @@
+"""The M-step in one process: plain supervised fine-tuning on prompt -> kept edit (arXiv 2506.10943, section 3.1).
+
+`seal fit` leaves the loop over batches to Lightning, which adds devices, ranks and checkpoints; the parts of a step are
+these same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from seal_lightning.errors import DivergedError
+from seal_lightning.m_step.batches import MStep, make_loader
+from seal_lightning.models.finite import all_finite
+from seal_lightning.policy.tuned import TunedPolicy
+from seal_lightning.seeding import derive_seed
+from seal_lightning.types import EditOutcome
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], settings: MStep) -> torch.optim.AdamW:
+    """The optimizer of a round."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    rate, decay = settings.learning_rate, settings.weight_decay
+    return torch.optim.AdamW(trained, lr=rate, weight_decay=decay, betas=(0.9, 0.999))
+
+
+def seed_batch(seed: int, round: int, number: int | None, *, device: torch.device) -> None:
+    """Seed torch for a batch: dropout (GPT-2 has some of its own) must be the same after a resume, and on any rank.
+
+    Args:
+        seed: The run's seed.
+        round: Counted from 0.
+        number: Of the batch in the round; None for one that counts for nothing.
+        device: Where the policy is.
+    """
+    drawn = derive_seed("m-step", seed, round, -1 if number is None else number)
+    torch.default_generator.manual_seed(drawn)  # torch.manual_seed asks every back end, which takes 5 ms a batch
+    if device.type == "cuda":
+        torch.cuda.manual_seed(drawn)
+
+
+def batch_loss(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Mean loss of the edits' tokens."""
+    return model(**batch, use_cache=False).loss
+
+
+class FineTuning:
+    """Fine-tunes a policy on the kept edits of a round, as `seal fit` does on one process.
+
+    Args:
+        settings: Learning rate, epochs and batch size.
+        accumulate_grad_batches: Batches an optimizer step, where the settings have no effective batch.
+        gradient_clip_val: Largest norm of the gradient; None for any.
+    """
+
+    def __init__(
+        self,
+        settings: MStep = MStep(),
+        *,
+        accumulate_grad_batches: int = 1,
+        gradient_clip_val: float | None = None,
+    ) -> None:
+        self.settings = settings
+        self.shares = settings.shares(1, accumulation=accumulate_grad_batches)
+        self.gradient_clip_val = gradient_clip_val
+        self._optimizer: torch.optim.AdamW | None = None
+
+    def train(self, policy: TunedPolicy, kept: Sequence[EditOutcome], *, round: int) -> list[float]:
+        """Fine-tune the policy in place; returns the loss of each batch.
+
+        Raises:
+            ConfigError: A prompt leaves no room for its edit.
+            DivergedError: A loss or the policy's weights are not finite any more.
+        """
+        module, device, shares = policy.module.train(), policy.view.device, self.shares
+        batches = self.settings.batches(len(kept))
+        loader = make_loader(policy.view, kept, settings=self.settings, seed=policy.seed, round=round, shares=shares)
+        optimizer = self._optimizer_for(policy)
+        losses: list[float] = []
+        for place, batch in enumerate(loader):
+            number = shares.number(place, batches)
+            seed_batch(policy.seed, round, number, device=device)
+            loss = batch_loss(module, {name: tensor.to(device) for name, tensor in batch.items()})
+            (loss * shares.weight(number) / shares.accumulation).backward()
+            losses += [] if number is None else [loss.item()]
+            if (place + 1) % shares.accumulation == 0:
+                self._step(optimizer, place // shares.accumulation, shares.steps(batches))
+        if not all_finite([torch.tensor(losses), *policy.trainable_state().values()]):
+            raise DivergedError(
+                f"round {round + 1}, M-step: the policy is not finite after {len(losses)} batches: lower the learning "
+                f"rate, which is {self.settings.learning_rate:g}"
+            )
+        return losses
+
+    def _optimizer_for(self, policy: TunedPolicy) -> torch.optim.AdamW:
+        """A new optimizer each round, unless the policy goes on with its adapter."""
+        if self._optimizer is None or policy.tuning.round_start == "fresh":
+            self._optimizer = make_optimizer(policy.module.parameters(), self.settings)
+        return self._optimizer
+
+    def _step(self, optimizer: torch.optim.AdamW, step: int, steps: int) -> None:
+        for group in optimizer.param_groups:
+            if self.gradient_clip_val:
+                nn.utils.clip_grad_norm_(group["params"], self.gradient_clip_val)
+            group["lr"] = self.settings.learning_rate * self.settings.rate_factor(step, steps)
+        optimizer.step()
+        optimizer.zero_grad()
