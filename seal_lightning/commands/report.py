@@ -3,7 +3,7 @@
     read (journals, configuration, tables) -> measure -> advise -> charts -> page (templates) -> two files
 
 A run may be going on, killed or only begun. Several runs are compared on one page. Nothing that a run wrote is trusted:
-its texts are escaped, and nothing it names is imported or used as a path.
+its texts are escaped, and nothing that it names is imported or used as a path.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from jsonargparse import Namespace
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.files.extras import install
 from seal_lightning.options.parser import Parser, write_file
 from seal_lightning.report.nested import read_all
 
-OURS = re.compile(rb"Written \d{4}-\d\d-\d\d \d\d:\d\d UTC by seal-lightning ")  # in the last line of both files
+OURS = re.compile(rb"Written \d{4}-\d\d-\d\d \d\d:\d\d UTC by seal-lightning ")  # part of the last line of both files
 DESCRIPTION = """\
 Writes one HTML file that needs nothing else, and a Markdown file beside it, about a run: accuracy over rounds with
 intervals, rewards, lengths, costs, retention, the best and worst self-edits with the queries they won and lost,
@@ -41,7 +42,7 @@ def main(args: Sequence[str]) -> None:
     runs = read_all(options.runs)
     try:
         from seal_lightning.report.page import render
-    except ImportError as error:  # torch brings it, but need not for ever
+    except ImportError as error:  # torch brings it along, but need not always
         raise ConfigError(f"seal report needs {error.name}, which is not installed: {install('report')}") from error
     place = options.output or _place(Path(options.runs[0]).expanduser())
     beside = str(Path(place).with_suffix(".md"))
@@ -52,7 +53,7 @@ def main(args: Sequence[str]) -> None:
     print(f"report: {place} ({len(html.encode()) / 1000:,.0f} kB) and {beside}")
 
 
-def _options(args: Sequence[str]) -> Any:
+def _options(args: Sequence[str]) -> Namespace:
     parser = Parser("report", description=DESCRIPTION, usage="seal report RUN [RUN ...] [--output FILE.html]")
     parser.add_argument("runs", nargs="*", metavar="RUN", type=str, help="Run folders, or single files of a run.")
     parser.add_argument(
@@ -65,17 +66,17 @@ def _options(args: Sequence[str]) -> Any:
     if not options.runs:
         raise ConfigError("RUN is not set: name a run folder, such as runs/quickstart (seal report --help)")
     if options.output and Path(options.output).suffix not in (".html", ".htm"):
-        raise ConfigError(f"--output {options.output}: expected a name that ends in .html, got another: rename it")
+        raise ConfigError(f"--output {options.output}: expected a name that ends in .html: rename it")
     return options
 
 
 def _place(source: Path) -> str:
-    """Of the report about a run: in its folder, or beside the file."""
+    """The place of the report about a run: in its folder, or beside its file."""
     return str(source / "report.html" if source.is_dir() else source.with_name(f"{source.name}.report.html"))
 
 
 def _check_free(*names: str) -> None:
-    """Only an earlier report is written over: `fit.html` would have `fit.md`, a run's table, beside it."""
+    """Only an earlier report is overwritten: beside `fit.html`, `fit.md` would be a run's table."""
     for name in names:
         path = Path(name).expanduser()
         if path.is_symlink() or (path.exists() and not (path.is_file() and OURS.search(path.read_bytes()))):

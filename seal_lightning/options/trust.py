@@ -162,7 +162,7 @@ def _of_value(option: str, value: object, owner: tuple[type, str], hint: object,
         kinds = _classes(hint)
         if "class_path" in value:
             yield from _of_chosen(option, value, kinds, run)
-        elif kinds and dict not in map(get_origin, get_args(hint)):
+        elif kinds and not any(get_origin(choice) is dict for choice in get_args(hint)):
             yield from _of_class(option, value, kinds[0], run)
         else:
             for key, inner in value.items():

@@ -105,7 +105,7 @@ def test_output_has_every_row_with_its_verdict(write, capsys, tmp_path, name):
         (["{answers}", "--examples", "-1"], "examples must be at least 0"),
         (["{answers}", "--output", "{answers}"], "expected a file of its own"),
         (["{folder}/nowhere.jsonl"], "nowhere.jsonl: expected a file"),
-        (["{mixed}"], "field correct must be in every row or in none, got it in 1 of 2"),
+        (["{mixed}"], "field correct must be in every row or in none, but is in 1 of 2"),
         (["{broken}"], "line 2: field answer must be text, got the number 3"),
         (["{answers}", "--colour", "red"], "--colour"),
     ],

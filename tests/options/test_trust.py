@@ -163,7 +163,7 @@ def test_the_flag_is_for_one_command_line(tmp_path, marker, capsys):
          "is not known here"),
         ({"unknown": "text"}, "model.unknown", "is not known here"),
         ({"e_step": {"edits": 10**9}}, "model.e_step.edits", "is not a number up to 1,000,000"),
-        ({"inner_loop": {"learning_rate": float("nan")}}, "model.inner_loop.learning_rate", "is no number"),
+        ({"inner_loop": {"learning_rate": float("nan")}}, "model.inner_loop.learning_rate", "is not a number"),
     ],
 )  # fmt: skip
 def test_what_only_the_user_may_choose(tmp_path, marker, monkeypatch, settings, option, reason):

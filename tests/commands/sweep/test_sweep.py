@@ -150,10 +150,10 @@ def test_a_dry_run_checks_and_lists(started, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "--over is not set: name what to sweep, as --over model.inner_loop.rank=2,8, or give --seeds N"),
+        ([], "--over is not set: name what to sweep, as in --over model.inner_loop.rank=2,8, or give --seeds N"),
         (["--seeds", "0"], "--seeds 0: expected how many seeds, such as 3, or a list of them, such as 300,301"),
         (["--seeds", "2", "--jobs", "0"], "--jobs 0: expected 1 or more; leave it out for one at a time"),
-        (["--seeds", "2000"], "--over and --seeds: expected at most 1,000 runs, got 2,000: sweep less at once"),
+        (["--seeds", "2000"], "--over and --seeds: expected at most 1,000 runs, got 2,000: sweep fewer values at once"),
         (["--over", "model.inner_lop.rank=1"], "--over model.inner_lop.rank=1: unknown option; did you mean"),
         (["--over", "model.seed=x,1"], "--seeds [x,1]: expected how many seeds, such as 3, or a list of them"),
         (
