@@ -114,7 +114,10 @@ class Command:
 
 def _table(path: Path) -> list[dict[str, Any]]:
     """The rows of a table without what a clock said."""
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in json.loads(path.read_text())]
+    return [
+        {name: value for name, value in row.items() if name != "seconds"}
+        for row in json.loads(path.read_text())["accuracy"]
+    ]
 
 
 # -- what befalls a run ------------------------------------------------------------------------------------------------

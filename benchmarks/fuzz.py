@@ -41,7 +41,8 @@ from seal_lightning.records.entries import read_entries
 from seal_lightning.records.journal import Journal, rollout_to_dict, unfinished_units
 from seal_lightning.records.official import published_figures, read_run, to_official
 from seal_lightning.report.read import _configuration
-from seal_lightning.results.accuracy import accuracy_table, render_table
+from seal_lightning.results.accuracy import accuracy_table, to_table
+from seal_lightning.results.table import to_markdown
 from seal_lightning.tasks import EditKind, Knowledge
 from seal_lightning.tasks.arc import ArcTask
 from seal_lightning.tasks.arc.answers import GridMatch
@@ -275,7 +276,7 @@ def read_directives(path: Path) -> None:
 def read_journal(path: Path) -> None:
     unfinished_units(path, path.read_bytes())
     for entry in read_entries(str(path)):
-        render_table(accuracy_table(entry.rollouts))
+        to_markdown(to_table(accuracy_table(entry.rollouts)))
     name = path.name.partition(".")[0]
     Journal(path.parent, name, stamp=_journal_rows()[0]["stamp"])
 

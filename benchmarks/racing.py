@@ -27,7 +27,7 @@ from seal_lightning.e_step.race_rule import Racing
 from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.records.entries import Entry, race_anew, read_entries
 from seal_lightning.records.journal import read_rollouts
-from seal_lightning.results.accuracy import bootstrap_interval
+from seal_lightning.results.averages import interval, say_interval
 from seal_lightning.results.edits import share_spent
 from seal_lightning.types import Rollout
 
@@ -70,7 +70,7 @@ def compare_lab(folder: Path, seeds: Sequence[int], *, racing: Racing, jobs: int
     spent = [share_spent(raced) or 1.0 for _, raced in pairs]
     seconds = [[sum(r.seconds["inner loop"] for r in rollouts) for rollouts in pair] for pair in pairs]
     every = [share for mine in shares for share in mine]
-    low, high = bootstrap_interval(every)
+    low, high = interval(every)
     print(
         f"lab, {len(pairs)} seeds x {len(shares[0])} contexts, 8 edits x 3 repeats, {KEPT} kept, at {racing.budget:.0%}"
     )
@@ -78,7 +78,8 @@ def compare_lab(folder: Path, seeds: Sequence[int], *, racing: Racing, jobs: int
     print("|---|---|---|---|---|")
     for seed, mine, share, (full, raced) in zip(seeds, shares, spent, seconds, strict=True):
         print(f"| {seed} | {fmean(mine):.1%} | {share:.1%} | {full:.1f} s | {raced:.1f} s |")
-    print(f"all: {fmean(every):.1%} the same ({low:.1%} to {high:.1%}) at {fmean(spent):.1%} of the trained tokens\n")
+    around = say_interval(low, high, len(every), form=".1%")
+    print(f"all: {fmean(every):.1%} the same ({around}) at {fmean(spent):.1%} of the trained tokens\n")
     return {"same": fmean(every), "low": low, "high": high, "spent": spent, "seconds": seconds}
 
 
@@ -104,9 +105,9 @@ def compare_recorded(entry: Entry, racing: Racing, *, orders: int) -> dict[str, 
     others = [race_anew(reordered(entry, draw), racing) for _ in range(orders)]
     reruns = [[kept(reordered(entry, draw, again=True).rollouts, racing.keep) for _ in range(2)] for _ in range(100)]
     rerun = fmean(fmean(overlap(one, other)) for one, other in reruns)
-    low, high = found.interval
+    around = say_interval(*found.interval, found.kept, form=".1%")
     print(f"{entry.name}, budget {racing.budget:.0%}: {found.trainings} of {found.of} trainings, {found.spent:.1%}")
-    print(f"  as recorded: {found.same / found.kept:.1%} the same ({low:.1%} to {high:.1%}), ", end="")
+    print(f"  as recorded: {found.same / found.kept:.1%} the same ({around}), ", end="")
     print(f"{found.as_good / found.kept:.1%} as good")
     result = {**asdict(found), "rerun": rerun}
     if orders > 1:

@@ -27,7 +27,7 @@ from seal_lightning.files.digests import KEY, digests_of
 from seal_lightning.files.saving import SavingError, move, save_text, whole
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.results import verdict
-from seal_lightning.results.accuracy import context_means, paired_difference
+from seal_lightning.results.accuracy import means_of, paired_difference
 from seal_lightning.results.verdict import ACCURACIES, Candidate, Mode, Selection
 from seal_lightning.sharing.policy_card import save_policy_card
 
@@ -157,7 +157,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
     def _by_context(self, pl_module: Any) -> dict[str, float]:
         """What the metric is the mean of; nothing where it is none over contexts."""
         name = ACCURACIES.get(self.monitor)
-        return context_means(pl_module.evaluated, name) if name else {}
+        return means_of(pl_module.evaluated, name) if name else {}
 
     def _why_left_out(self, trainer: Any) -> str:
         """Why the untrained policy is no candidate."""
@@ -186,7 +186,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
 
     def _tell(self, candidate: Candidate) -> None:
         found = candidate.difference
-        worse = found is not None and self.selection.differs(found) and self.selection.is_better(0.0, found.mean)
+        worse = found is not None and found.is_clear and self.selection.is_better(0.0, found.mean)
         log.log(logging.WARNING if worse else logging.INFO, "%s", verdict.said_of_round(self.selection, candidate))
 
     # -- writing ---------------------------------------------------------------------------------------------------

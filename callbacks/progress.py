@@ -9,14 +9,17 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from rich.progress import TaskID
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.progress.clock import Progress as UnitProgress
 from seal_lightning.progress.screen import Bars, duration, plain_console, print_line, progress_bars
-from seal_lightning.results.accuracy import render_usage, total_usage
+from seal_lightning.results.accuracy import evaluation_means
+from seal_lightning.results.usage import render_usage, total_usage
+from seal_lightning.text.plural import counted
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
@@ -47,15 +50,15 @@ class EStepProgress(ProgressBar, SEALCallback):
     def disable(self) -> None:
         self._enabled = False
 
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if not trainer.is_global_zero:
             self.disable()
 
-    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._stop()
 
-    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()
 
     def line(self, text: str) -> None:
@@ -66,7 +69,7 @@ class EStepProgress(ProgressBar, SEALCallback):
     # -- units of the E-step, validation and test ------------------------------------------------------------------
 
     def on_units_start(self, trainer: Trainer, module: Any, *, phase: str, units: int, finished: int) -> None:
-        self._round = _label(trainer, module, phase)
+        self._round = _label(module.rounds_done, phase)
         self._started, self._printed = time.monotonic(), time.monotonic()
         self._seen, self._units, self._from_journal = finished, units, finished
         self._latest: Sequence[Rollout] = ()
@@ -76,16 +79,18 @@ class EStepProgress(ProgressBar, SEALCallback):
         self._unit_bar = self._bar(self._round, units)
         self._phase_bar = self._bar("", None)
 
-    def on_unit_progress(self, trainer: Trainer, module: Any, *, phase: str, progress: UnitProgress) -> None:
+    def on_unit_progress(self, trainer: Trainer, module: object, *, phase: str, progress: UnitProgress) -> None:
         if self._live:
             self._live.update(
                 self._phase_bar, description=f"  {progress.phase}", completed=progress.done, total=progress.total
             )
 
-    def on_unit_end(self, trainer: Trainer, module: Any, *, phase: str, unit: int, rollouts: Sequence[Rollout]) -> None:
+    def on_unit_end(
+        self, trainer: Trainer, module: object, *, phase: str, unit: int, rollouts: Sequence[Rollout]
+    ) -> None:
         self._latest = rollouts if phase != "predict" else ()  # which scores nothing
 
-    def on_units_progress(self, trainer: Trainer, module: Any, *, phase: str, finished: int) -> None:
+    def on_units_progress(self, trainer: Trainer, module: object, *, phase: str, finished: int) -> None:
         """One bar for all ranks; in a log, a line from time to time."""
         if self._live:
             self._live.update(self._unit_bar, completed=finished)
@@ -100,7 +105,7 @@ class EStepProgress(ProgressBar, SEALCallback):
     def on_units_end(
         self,
         trainer: Trainer,
-        module: Any,
+        module: object,
         *,
         phase: str,
         rollouts: Sequence[Rollout],
@@ -128,11 +133,11 @@ class EStepProgress(ProgressBar, SEALCallback):
         self.line(
             f"{self._round}: reward {metrics['reward/mean']:.3f} on average, {metrics['reward/best']:.3f} for "
             f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected{_diverged(metrics)}, "
-            f"{_count(len(kept), 'edit')} kept{_without_merit(metrics)}, {duration(metrics['e_step/seconds'])}"
+            f"{counted(len(kept), 'edit')} kept{_without_merit(metrics)}, {duration(metrics['e_step/seconds'])}"
         )
         if (spent := metrics.get("racing/spent_frac")) is not None:
             dropped = len({(one.context_id, one.edit_index) for one in rollouts if one.dropped})
-            gone = _count(dropped, "edit")
+            gone = counted(dropped, "edit")
             self.line(f"{self._round}: raced with {spent:.0%} of the full inner loop, {gone} dropped")
         if terms := _terms(metrics):
             self.line(f"{self._round}: {terms}")
@@ -145,13 +150,15 @@ class EStepProgress(ProgressBar, SEALCallback):
         if not pl_module.kept:
             self.line(f"round {trainer.current_epoch + 1}: no self-edit was kept, the M-step is skipped")
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: object, batch_idx: int) -> None:
         if self._m_step_started is None:  # the first batch, also of an M-step that is resumed half way
             self._m_step_started, self._losses = time.monotonic(), []
             self._start()
             self._batch_bar = self._bar(f"round {trainer.current_epoch + 1} M-step", int(trainer.num_training_batches))
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: object, batch: object, batch_idx: int
+    ) -> None:
         self._losses.append(float(trainer.callback_metrics.get("m_step/loss", float("nan"))))
         if self._live:
             self._live.update(self._batch_bar, completed=batch_idx + 1)
@@ -161,7 +168,7 @@ class EStepProgress(ProgressBar, SEALCallback):
             epoch = max(1, len(self._losses) // pl_module.m_step.epochs)
             self.line(
                 f"round {trainer.current_epoch + 1} M-step: loss {fmean(self._losses[:epoch]):.3f} in the first epoch, "
-                f"{fmean(self._losses[-epoch:]):.3f} in the last, {_count(len(self._losses), 'batch')}"
+                f"{fmean(self._losses[-epoch:]):.3f} in the last, {counted(len(self._losses), 'batch')}"
                 f"{_effective_batch(trainer, pl_module)}, {duration(spent)}"
             )
 
@@ -173,17 +180,13 @@ class EStepProgress(ProgressBar, SEALCallback):
             self._live = progress_bars(self.console)
             self._live.start()
 
-    def _bar(self, label: str, total: int | None) -> Any:
-        return self._live.add_task(label, total=total) if self._live else None
+    def _bar(self, label: str, total: int | None) -> TaskID:
+        return self._live.add_task(label, total=total) if self._live else TaskID(0)
 
     def _stop(self) -> None:
         if self._live:
             self._live.stop()
             self._live = None
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number} {name}" if number == 1 else f"{number} {name}{'es' if name.endswith('ch') else 's'}"
 
 
 def _without_merit(metrics: Mapping[str, float]) -> str:
@@ -202,25 +205,19 @@ def _effective_batch(trainer: Any, module: Any) -> str:
     return "" if trainer.shares.places == 1 else f" of each rank, effective batch {sequences}"
 
 
-def _label(trainer: Trainer, module: Any, phase: str) -> str:
+def _label(rounds: int, phase: str) -> str:
     if phase == "train":
-        return f"round {module.rounds_done + 1} E-step"
+        return f"round {rounds + 1} E-step"
     if phase == "validation":
-        return f"validation after round {module.rounds_done}" if module.rounds_done else "validation before training"
+        return f"validation after round {rounds}" if rounds else "validation before training"
     return phase
 
 
 def _scores(rollouts: Sequence[Rollout]) -> str:
     """Accuracies of some rollouts, in the order base, passage, edits, written."""
-    edits = [rollout for rollout in rollouts if rollout.kind == "edit" and not rollout.dropped]
-    passages = [rollout for rollout in rollouts if rollout.kind == "passage"]
-    written = [rollout for rollout in rollouts if rollout.kind == "written"]
-    asked = [rollout for rollout in edits if rollout.baseline_scores or not rollout.terms]  # a rubric asks nothing
-    parts = [f"base {fmean(rollout.baseline for rollout in asked):.3f}"] if asked else []
-    parts += [f"passage {fmean(rollout.score for rollout in passages):.3f}"] if passages else []
-    parts += [f"edits {fmean(rollout.score for rollout in edits):.3f}"] if edits else []
-    parts += [f"written {fmean(rollout.score for rollout in written):.3f}"] if written else []
-    return " · ".join(parts)
+    marked = all(rollout.terms and not rollout.baseline_scores for rollout in rollouts)  # a rubric asks nothing
+    means = {name: mean for name, mean in evaluation_means(rollouts).items() if not (marked and name == "base")}
+    return " · ".join(f"{name} {mean:.3f}" for name, mean in means.items())
 
 
 def _terms(metrics: Mapping[str, float]) -> str:

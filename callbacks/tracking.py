@@ -11,17 +11,18 @@ from typing import Any, ClassVar
 
 from lightning.pytorch import Trainer
 
-from seal_lightning.commands import report
 from seal_lightning.errors import ConfigError, SealError
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.records.journal import read_validations
+from seal_lightning.report.writing import write_report
 from seal_lightning.results.accuracy import accuracy_table, rounds_table
+from seal_lightning.results.rollout_tables import accuracies_table, answers_table, best_and_worst, edits_table
+from seal_lightning.results.table import Table
 from seal_lightning.text.masking import safe_to_save
-from seal_lightning.trackers import TRACKERS, Table, Tracker, tracker_of
+from seal_lightning.trackers import TRACKERS, Tracker, tracker_of
 from seal_lightning.trackers.base import flat
 from seal_lightning.trackers.surviving import is_lost, surviving
-from seal_lightning.trackers.tables import accuracies, answers, best_and_worst, edits
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 log = logging.getLogger(__name__)
@@ -80,9 +81,9 @@ class Trackers(SEALCallback):
             trainer,
             module,
             {
-                "best_and_worst": best_and_worst(groups, kept, count=self.best),
-                "edits": edits(rollouts, kept),
-                "answers": answers(rollouts),
+                "best_and_worst": _together(*best_and_worst(groups, kept, count=self.best)),
+                "edits": edits_table(rollouts, kept),
+                "answers": answers_table(rollouts),
             },
         )
 
@@ -95,14 +96,16 @@ class Trackers(SEALCallback):
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         rollouts = pl_module.evaluated
-        self._log(trainer, pl_module, {"predict_edits": edits(rollouts), "predict_answers": answers(rollouts)})
+        self._log(
+            trainer, pl_module, {"predict_edits": edits_table(rollouts), "predict_answers": answers_table(rollouts)}
+        )
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         run = Path(trainer.default_root_dir)
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
         if validations := read_validations(run):
-            self._log(trainer, pl_module, {"accuracy_fit": accuracies(rounds_table(validations))})
+            self._log(trainer, pl_module, {"accuracy_fit": accuracies_table(rounds_table(validations))})
         takers = [tracker for tracker in self._working(trainer) if tracker.takes_files]
         for name, paths, kind, about in _artifacts(run) if takers and self.artifacts else ():
             for tracker in takers:
@@ -128,15 +131,16 @@ class Trackers(SEALCallback):
                 if table.rows and not is_lost(tracker.logger):
                     with surviving(tracker.logger):
                         content = table.first(self.max_rows)
-                        safe = Table(content.columns, safe_to_save([list(row) for row in content.rows]))
+                        rows = safe_to_save([list(row) for row in content.rows])
+                        safe = Table(content.title, content.header, tuple(map(tuple, rows)))
                         tracker.table(f"tables/{name}", safe, round=module.rounds_done, step=trainer.global_step)
 
     def _log_evaluation(self, trainer: Any, module: Any, command: str) -> None:
         rollouts = module.evaluated
         tables = {
-            f"accuracy_{command}": accuracies(accuracy_table(rollouts)),
-            f"{command}_edits": edits(rollouts),
-            f"{command}_answers": answers(rollouts),
+            f"accuracy_{command}": accuracies_table(accuracy_table(rollouts)),
+            f"{command}_edits": edits_table(rollouts),
+            f"{command}_answers": answers_table(rollouts),
         }
         self._log(trainer, module, tables)
 
@@ -148,19 +152,25 @@ class Trackers(SEALCallback):
                 name = f"checkpoint-round-{module.rounds_done:03d}"
                 self._send(tracker, name, [path], "model", {"round": module.rounds_done})
 
-    def _send(self, tracker: Tracker, name: str, paths: Sequence[Path], kind: str, about: Mapping[str, Any]) -> None:
+    def _send(self, tracker: Tracker, name: str, paths: Sequence[Path], kind: str, about: Mapping[str, object]) -> None:
         if not is_lost(tracker.logger):
             with surviving(tracker.logger):
                 tracker.files(name, paths, kind=kind, about=about)
 
 
-def _artifacts(run: Path) -> Iterator[tuple[str, list[Path], str, Mapping[str, Any]]]:
+def _together(*tables: Table) -> Table:
+    """Tables with the same header as one, with their titles in its first column."""
+    rows = ((table.title.lower(), *row) for table in tables for row in table.rows)
+    return Table("", ("", *tables[0].header), tuple(rows))
+
+
+def _artifacts(run: Path) -> Iterator[tuple[str, list[Path], str, Mapping[str, object]]]:
     """Name, files, kind and facts of what is worth keeping of a fit; the report is written for it."""
     for name in ("policy", "policy-merged"):
         if (run / name).is_dir():
             yield name, [run / name], "model", _selection(run / name / "selection.json")
     try:
-        report.main([str(run)])
+        write_report([str(run)])
     except SealError as error:
         log.warning("no report for the trackers: %s", error)
     names = ("report.html", "report.md", "config.yaml")
@@ -168,7 +178,7 @@ def _artifacts(run: Path) -> Iterator[tuple[str, list[Path], str, Mapping[str, A
         yield "report", paths, "report", {}
 
 
-def _selection(path: Path) -> Mapping[str, Any]:
+def _selection(path: Path) -> Mapping[str, object]:
     """Which round's policy it is, and by what; digests stay where they are checked."""
     if not path.is_file():
         return {}

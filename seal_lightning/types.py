@@ -203,15 +203,18 @@ class Rollout:
     carries: baselines that sample nothing.
     `baseline_answers`, `answers`, `questions` and `golds` are aligned by query. `scores` are in [0, 1]. `terms` are
     what the reward is made of, before weights; `retention` is the change of accuracy on other contexts' queries, where
-    it was asked for. `usage` is what endpoints were asked for, by purpose (`Usage.as_dict`); over rollouts it adds up.
-    `dropped` says why a race gave the edit up, where it did: nothing keeps such an edit, and its score is no measure.
-    `thoughts` counts texts: `edit` (at the first repeat) and `answers` (the baseline's at the context's first rollout)
-    are those that thoughts were cut out of, `unfinished` the answers that are empty, since they end within one.
-    `steps` are the adapter's optimizer steps; `tokens` counts `prompt`, `edit`, `trained` (sum over all epochs),
-    `answers`, and at an edit's first repeat what a race `saved` of those it did not train;
-    `seconds` is wall-clock time by phase. `left_out` counts what was cut, skipped or dropped
-    (`seal_lightning.results.left_out`). `title` and `passage_digest` (`seal_lightning.results.pairing`) say which
-    context it was, where it has them; journals of earlier versions have neither.
+    it was asked for. `dropped` says why a race gave the edit up, where it did: nothing keeps such an edit, and its
+    score is no measure. `title` and `passage_digest` (`seal_lightning.results.pairing`) say which context it was, where
+    it has them.
+
+    One rule for costs and counts: each stands once, at the first rollout that it was spent for, so that sums over
+    rollouts are totals. `steps` are the adapter's optimizer steps. `tokens` counts `prompt`, `edit`, `trained` (over
+    all epochs), `answers`, and what a race `saved`. `seconds` are wall-clock time by phase, `usage` what endpoints were
+    asked for, by purpose (`Usage.as_dict`). `thoughts` counts texts: `edit` and `answers` are those that thoughts were
+    cut out of, `unfinished` the answers that are empty, since they end within one. `left_out` counts what was cut,
+    skipped or dropped. Two do not follow the rule, since the rollout of every repeat states them again: `prompt` and
+    `edit` of `tokens` (sum them with `seal_lightning.results.usage.total_tokens`), and what `left_out` says of an edit
+    (`seal_lightning.results.left_out.total_left_out`).
     """
 
     round: int

@@ -39,8 +39,8 @@ from seal_lightning.options.working_folder import find_modules_here
 from seal_lightning.processes.stopping import work_begins
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import read_fit
-from seal_lightning.results.accuracy import render_usage, total_usage
 from seal_lightning.results.left_out import render_left_out, total_left_out
+from seal_lightning.results.usage import render_usage, total_usage
 from seal_lightning.results.verdict import Selection
 from seal_lightning.results.verdict import read as read_selection
 from seal_lightning.results.verdict import said as said_of

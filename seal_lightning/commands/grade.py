@@ -19,7 +19,7 @@ from seal_lightning.grading.agreement import RIGHT, Agreement, compare
 from seal_lightning.options.parser import Parser, write_file
 from seal_lightning.progress.screen import watched
 from seal_lightning.records.judged import Judged, read_judged
-from seal_lightning.results.accuracy import render_usage
+from seal_lightning.results.usage import render_usage
 from seal_lightning.text.escaping import visible, visible_json
 from seal_lightning.types import Chooser, JsonObject, Usage
 

@@ -26,7 +26,7 @@ from seal_lightning.processes.stopping import stopped_on_leaving
 from seal_lightning.progress.screen import plain_console
 from seal_lightning.records.journal import read_validations
 from seal_lightning.report.picture import save_picture
-from seal_lightning.results.accuracy import Row, rounds_table
+from seal_lightning.results.accuracy import AccuracyRow, rounds_table
 from seal_lightning.results.typical import passage_of, typical_pair
 from seal_lightning.text.escaping import visible
 from seal_lightning.types import Rollout
@@ -104,7 +104,7 @@ def start_fit(
         )
 
 
-def last_row(run: Path) -> Row:
+def last_row(run: Path) -> AccuracyRow:
     """Accuracy with own edits after the last round of a run."""
     return next(row for row in reversed(rounds_table(read_validations(run))) if row.name.startswith("edits"))
 

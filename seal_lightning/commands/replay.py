@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from jsonargparse import Namespace
 from rich.progress import TextColumn, TimeElapsedColumn
 
 from seal_lightning.data.detect import read_contexts
@@ -34,6 +35,7 @@ from seal_lightning.records.entries import (
     Kept,
     RaceFigures,
     Regrading,
+    chosen,
     compare,
     race_anew,
     read_entries,
@@ -43,6 +45,10 @@ from seal_lightning.records.entries import (
 from seal_lightning.records.official import DIGITS, published_figures, to_official
 from seal_lightning.results.edits import Figures, figures_of, render_figures
 from seal_lightning.text.escaping import visible_json
+from seal_lightning.types import EditOutcome
+
+if TYPE_CHECKING:
+    from seal_lightning.hooks import EditFilter
 
 DESCRIPTION = """\
 Tables, rewards and kept edits from journals and published runs, without a model. A FILE is a run folder, its journal
@@ -52,6 +58,7 @@ packed (.gz). Repeats of an edit are averaged first, then edits of a context, th
 "solved" the share that answer everything right; a rejected edit does neither and scores as the baseline.
 """
 SHOWN = 5  # of many names
+UNKNOWN = "what was kept of {name} is not written down, as before a round's filter has chosen: choose with --filter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,7 @@ class Report:
     Attributes:
         figures: The rows of the tables, by name.
         published: For official runs that carry figures: each beside what the answers give.
+        unknown: Entries that a fit learns from, but of which it is not written down what was kept.
         regrading: Where a grader was given.
         comparison: Where a golden file was given.
         racing: Where a race was asked for: of each entry that a fit learns from.
@@ -69,6 +77,7 @@ class Report:
 
     figures: Mapping[str, Figures]
     published: Mapping[str, Mapping[str, tuple[float, float]]]
+    unknown: Sequence[str]
     regrading: Regrading | None
     comparison: Comparison | None
     racing: Sequence[RaceFigures]
@@ -96,10 +105,11 @@ def main(args: Sequence[str]) -> None:
     if reward and any(entry.teaches for entry in entries):
         usual = None if all(entry.run for entry in entries) else ABOVE
         reward.check_above(usual if chooser is None else getattr(chooser, "above", None))
-    kept = _kept(entries, chooser)
+    kept = _kept(entries, chooser, anew=reward is not None)
     report = Report(
         figures=_figures(entries, kept),
         published={name: figures for name, figures in published.items() if figures},
+        unknown=[entry.name for entry in entries if entry.teaches and entry.name not in kept],
         regrading=regrading,
         comparison=compare(options.compare, entries, kept) if options.compare else None,
         racing=[race_anew(entry, options.racing) for entry in entries if entry.teaches] if options.racing else [],
@@ -112,7 +122,7 @@ def main(args: Sequence[str]) -> None:
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
-def _options(args: Sequence[str]) -> Any:
+def _options(args: Sequence[str]) -> Namespace:
     parser = Parser(
         "replay", description=DESCRIPTION, usage="seal replay FILE ... [--config FILE ...] [--KEY VALUE ...]"
     )
@@ -176,7 +186,7 @@ def _add_filter(parser: Parser) -> None:
     parser.set_defaults({"filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"}})
 
 
-def _scorers(options: Any) -> tuple[Grader | None, Reward | None]:
+def _scorers(options: Namespace) -> tuple[Grader | None, Reward | None]:
     grader = None if options.grader is None else resolve(options.grader)
     reward = None if options.reward is None else Reward(options.reward)
     return grader, reward or (Reward() if grader else None)
@@ -200,15 +210,24 @@ def _regraded(entries: Sequence[Entry], grader: Grader) -> tuple[list[Entry], Re
         return regrade(entries, grader, on_done=advance)
 
 
-def _kept(entries: Sequence[Entry], chooser: Any) -> Kept:
-    groups = {entry.name: group_rollouts(entry.rollouts) for entry in entries if entry.teaches}
-    if chooser is None:
-        above = {entry.name: None if entry.run else ABOVE for entry in entries}  # the authors' runs by their own rule
-        return {
-            name: [outcome for group in found for outcome in best_of(group, above=above[name])]
-            for name, found in groups.items()
-        }
-    return {name: chooser.select(found) for name, found in groups.items()}
+def _kept(entries: Sequence[Entry], chooser: EditFilter | None, *, anew: bool) -> Kept:
+    """The edits that each round keeps: those that the filter asked for chooses, else what the journal says.
+
+    Scores that were made anew ask for a choice too, and so do published files, which say nothing of it.
+    """
+    kept: dict[str, Sequence[EditOutcome]] = {}
+    for entry in entries:
+        groups = group_rollouts(entry.rollouts) if entry.teaches else []
+        if not entry.teaches:
+            continue
+        if chooser is not None:
+            kept[entry.name] = chooser.select(groups)
+        elif entry.run or anew:
+            above = None if entry.run else ABOVE  # the authors' runs by their own rule
+            kept[entry.name] = [outcome for group in groups for outcome in best_of(group, above=above)]
+        elif entry.kept is not None:
+            kept[entry.name] = chosen(groups, entry.kept)
+    return kept
 
 
 def _figures(entries: Sequence[Entry], kept: Kept) -> dict[str, Figures]:
@@ -220,16 +239,18 @@ def _figures(entries: Sequence[Entry], kept: Kept) -> dict[str, Figures]:
             if kind != "edit":
                 rows[f"{entry.name}, {kind}"] = row
             else:
-                rows[entry.name] = replace(row, kept=len(kept[entry.name])) if entry.teaches else row
+                rows[entry.name] = replace(row, kept=len(kept[entry.name])) if entry.name in kept else row
     return rows
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _write_kept(options: Any, entries: Sequence[Entry], kept: Kept) -> Iterator[str]:
+def _write_kept(options: Namespace, entries: Sequence[Entry], kept: Kept) -> Iterator[str]:
     if not options.sft:
         return
+    if unknown := [entry.name for entry in entries if entry.teaches and entry.name not in kept]:
+        raise ConfigError(f"--sft {options.sft}: {UNKNOWN.format(name=', '.join(unknown))}")
     if not kept:
         raise ConfigError(f"--sft {options.sft}: expected rollouts to learn from, got validation and test only")
     rows = [{"prompt": edit.prompt, "completion": edit.text} for found in kept.values() for edit in found]
@@ -238,7 +259,7 @@ def _write_kept(options: Any, entries: Sequence[Entry], kept: Kept) -> Iterator[
     yield f"{options.sft}: {len(rows)} kept edits"
 
 
-def _write_official(options: Any, entries: Sequence[Entry]) -> Iterator[str]:
+def _write_official(options: Namespace, entries: Sequence[Entry]) -> Iterator[str]:
     if not options.to_official:
         return
     entry = _only(entries)
@@ -266,7 +287,7 @@ def _only(entries: Sequence[Entry]) -> Entry:
     return found[0]
 
 
-def _sources(options: Any, entries: Sequence[Entry]) -> list[Path]:
+def _sources(options: Namespace, entries: Sequence[Entry]) -> list[Path]:
     """Everything that was read."""
     named = [Path(name).expanduser() for name in (options.compare, options.contexts) if name]
     return named + [path for entry in entries for path in entry.files]
@@ -278,6 +299,7 @@ def _sources(options: Any, entries: Sequence[Entry]) -> list[Path]:
 def _sections(report: Report) -> Iterator[str]:
     yield render_figures(report.figures)
     lines = [_published_line(name, figures) for name, figures in report.published.items()]
+    lines += [UNKNOWN.format(name=", ".join(report.unknown))] if report.unknown else []
     if report.regrading:
         lines.append(_regrading_line(report.regrading))
     if report.comparison:
@@ -306,9 +328,10 @@ def _regrading_line(regrading: Regrading) -> str:
 
 def _racing_line(found: RaceFigures) -> str:
     low, high = found.interval
+    around = "" if low is None or high is None else f", 95 % interval {low:.1%} to {high:.1%}"
     return (
         f"{found.name}, raced: {found.same} of {found.kept} kept edits are the same "
-        f"({found.same / found.kept:.1%}, 95 % interval {low:.1%} to {high:.1%}), {found.as_good} are as good, "
+        f"({found.same / found.kept:.1%}{around}), {found.as_good} are as good, "
         f"{found.trainings} of {found.of} trainings, {found.spent:.1%} of the compute"
     )
 

@@ -8,19 +8,15 @@ its texts are escaped, and nothing that it names is imported or used as a path.
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.files.extras import install
 from seal_lightning.options.parser import Parser, write_file
-from seal_lightning.report.nested import read_all
+from seal_lightning.report.writing import write_report
 
-OURS = re.compile(rb"Written \d{4}-\d\d-\d\d \d\d:\d\d UTC by seal-lightning ")  # part of the last line of both files
 DESCRIPTION = """\
 Writes one HTML file that needs nothing else, and a Markdown file beside it, about a run: accuracy over rounds with
 intervals, rewards, lengths, costs, retention, the best and worst self-edits with the queries they won and lost,
@@ -39,18 +35,13 @@ def main(args: Sequence[str]) -> None:
         DataError: A run cannot be used.
     """
     options = _options(args)
-    runs = read_all(options.runs)
-    try:
-        from seal_lightning.report.page import render
-    except ImportError as error:  # torch brings it along, but need not always
-        raise ConfigError(f"seal report needs {error.name}, which is not installed: {install('report')}") from error
-    place = options.output or _place(Path(options.runs[0]).expanduser())
-    beside = str(Path(place).with_suffix(".md"))
-    _check_free(place, beside)
-    html, markdown = render(runs, now=time.time())
-    for name, text in ((place, html), (beside, markdown)):
-        write_file("--output", name, text, unlike=[Path(source).expanduser() for source in options.runs])
-    print(f"report: {place} ({len(html.encode()) / 1000:,.0f} kB) and {beside}")
+    sources = [Path(source).expanduser() for source in options.runs]
+
+    def save(path: Path, text: str) -> None:
+        write_file("--output", str(path), text, unlike=sources)
+
+    html, markdown = write_report(options.runs, Path(options.output) if options.output else None, save=save)
+    print(f"report: {html} ({html.expanduser().stat().st_size / 1000:,.0f} kB) and {markdown}")
 
 
 def _options(args: Sequence[str]) -> Namespace:
@@ -68,20 +59,3 @@ def _options(args: Sequence[str]) -> Namespace:
     if options.output and Path(options.output).suffix not in (".html", ".htm"):
         raise ConfigError(f"--output {options.output}: expected a name that ends in .html: rename it")
     return options
-
-
-def _place(source: Path) -> str:
-    """The place of the report about a run: in its folder, or beside its file."""
-    return str(source / "report.html" if source.is_dir() else source.with_name(f"{source.name}.report.html"))
-
-
-def _check_free(*names: str) -> None:
-    """Only an earlier report is overwritten: beside `fit.html`, `fit.md` would be a run's table."""
-    for name in names:
-        path = Path(name).expanduser()
-        if path.is_symlink() or (path.exists() and not (path.is_file() and OURS.search(path.read_bytes()))):
-            got = "a link" if path.is_symlink() else "another file or a folder"  # a run's link may lead anywhere
-            raise ConfigError(
-                f"{name}: expected a new file or an earlier report, got {got}: choose another name with --output (the "
-                "Markdown file gets the same name with .md)"
-            )

@@ -22,6 +22,7 @@ from seal_lightning.grading.words import content_words, words
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Clock, Report
 from seal_lightning.results.left_out import QUERIES, added
+from seal_lightning.results.usage import share_seconds
 from seal_lightning.sampling import PolicyWriter
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.tasks import EditKind
@@ -236,13 +237,12 @@ class OwnQueryStep(EStep):
         by_context = {context.id: self._unasked(context, round) for context in asked if not context.queries}
         for rollout in super().run(policy, able, round=round, report=report) if able else ():
             by_context.setdefault(rollout.context_id, []).append(rollout)
-        count = sum(map(len, by_context.values()))
-        share = {phase: spent / max(1, count) for phase, spent in clock.seconds.items()}
-        return [
-            _with_writing(rollout, own if number == 0 else WrittenQueries(()), share)
+        rollouts = [
+            _with_writing(rollout, own) if number == 0 else rollout
             for context, own in zip(contexts, written, strict=True)
             for number, rollout in enumerate(by_context[context.id])
         ]
+        return share_seconds(rollouts, clock.seconds)
 
     def _unasked(self, context: Context, round: int) -> list[Rollout]:
         """The rollouts of a context of which no query is left."""
@@ -256,20 +256,18 @@ class OwnQueryStep(EStep):
                 baseline=None,
                 round=round,
                 first=False,
-                seconds={},
             )
             for index in range(self.plan.edits)
             for repeat in range(repeats)
         ]
 
 
-def _with_writing(rollout: Rollout, own: WrittenQueries, seconds: Mapping[str, float]) -> Rollout:
+def _with_writing(rollout: Rollout, own: WrittenQueries) -> Rollout:
     """The rollout with what writing its context's queries cost, and how many of them were dropped."""
     usage = {"questions": own.usage.as_dict()} if own.usage.as_dict() else {}
     dropped = {f"{QUERIES}{reason}": count for reason, count in own.dropped.items()}
     return replace(
         rollout,
-        seconds={**seconds, **rollout.seconds},
         usage={**rollout.usage, **usage},
         left_out=added([dropped, rollout.left_out]),
     )

@@ -11,6 +11,7 @@ from seal_lightning.e_step.carriers import Attempt, Grades, Replies, Trial, Trie
 from seal_lightning.grading import Reward, Verdict
 from seal_lightning.results.left_out import ANSWERS, EDITS, PIECES, added
 from seal_lightning.results.pairing import digest_of
+from seal_lightning.results.usage import share_seconds
 from seal_lightning.types import Directives, Json, Rollout, Usage
 
 NOTHING: Mapping[str, Replies] = MappingProxyType({})
@@ -33,8 +34,6 @@ def rollouts_of(
         reward: Turns a scored rollout into its reward.
         baselines: What the policy answered without an adapter, by context id; empty where it was not asked.
     """
-    # seconds are shared evenly: adapters of a unit train together
-    seconds = {phase: spent / max(1, len(tried.attempts)) for phase, spent in unit.clock.seconds.items()}
     rollouts: list[Rollout] = []
     for number, (attempt, trial, graded) in enumerate(zip(tried.attempts, tried.trials, grades, strict=True)):
         first = not rollouts or rollouts[-1].context_id != attempt.context.id
@@ -45,11 +44,10 @@ def rollouts_of(
             baseline=baselines.get(attempt.context.id),
             round=unit.round,
             first=first,
-            seconds=seconds,
             dropped=tried.dropped.get(number, ""),
         )
         rollouts.append(_rewarded(rollout, graded, reward))
-    return rollouts
+    return share_seconds(rollouts, unit.clock.seconds)
 
 
 def to_rollout(
@@ -60,7 +58,6 @@ def to_rollout(
     baseline: Replies | None,
     round: int,
     first: bool,
-    seconds: Mapping[str, float],
     dropped: str = "",
 ) -> Rollout:
     """Everything that is known about an attempt, but for its reward.
@@ -72,7 +69,6 @@ def to_rollout(
         baseline: What the policy answered without an adapter, where it was asked.
         round: Counted from 0.
         first: Whether it is its context's first rollout, at which the cost of the baseline stands.
-        seconds: Its share of each phase.
         dropped: Why a race gave the edit up, where it did.
     """
     queries = attempt.context.queries if baseline else ()
@@ -112,7 +108,6 @@ def to_rollout(
         thoughts=_count_thoughts(attempt, trial, asked_here),
         steps=trial.steps if trial else 0,
         tokens={**attempt.tokens, **counts},
-        seconds=seconds,
         usage=_usage(attempt, grades, first=first),
         left_out=added(
             [

@@ -12,7 +12,7 @@ from seal_lightning.endpoints.asking import Answered
 from seal_lightning.endpoints.cache import Cache
 from seal_lightning.endpoints.prices import Price
 from seal_lightning.endpoints.wire import Reply, Request
-from seal_lightning.results.accuracy import render_usage
+from seal_lightning.results.usage import render_usage
 from seal_lightning.types import Usage, Written
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -34,10 +34,10 @@ from seal_lightning.hooks import EditFilter, notify, the_filter
 from seal_lightning.m_step.selection import group_rollouts, without_merit
 from seal_lightning.models.memory import MAYBE, is_out_of_memory
 from seal_lightning.processes.stopping import EARLY
-from seal_lightning.results.accuracy import total_usage
 from seal_lightning.results.diversity import diversity_of
-from seal_lightning.results.edits import NEARLY, diverged_edits, rewards_of, share_spent, total_thoughts
+from seal_lightning.results.edits import NEARLY, diverged_edits, rewards_of, share_spent, terms_of, total_thoughts
 from seal_lightning.results.left_out import QUERIES, tell_left_out, total_left_out
+from seal_lightning.results.usage import total_usage
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,11 @@ class RolloutLoop(_Loop):
         while self.advance():
             pass
         return self.runner.finish()
+
+    def keep(self, kept: Sequence[EditOutcome], *, round: int) -> None:
+        """Write down what the filter has kept of the round."""
+        assert self.runner is not None
+        self.runner.journal.keep(kept, round=round)
 
     def check(self, *, round: int, policy_digest: str) -> None:
         """Raise what `run` would raise at the journal, before anything of the run is written."""
@@ -221,7 +226,10 @@ class SEALFitLoop(_FitLoop):
             round=round, policy_digest=self.policy_digest, must_be_finished=must_be_finished
         )
         groups = group_rollouts(rollouts)
-        self.kept = trainer.ranks.gather(self._filter().select(groups))[0]  # rank 0's choice, whatever a filter draws
+        chosen = self._filter().select(groups)
+        if trainer.is_global_zero:
+            self.rollout_loop.keep(chosen, round=round)
+        self.kept = trainer.ranks.gather(chosen)[0]  # rank 0's choice, whatever a filter draws
         if trainer.fast_dev_run and not self.kept and (scored := _scored(groups)):
             log.warning("fast_dev_run: no self-edit was kept, the M-step is tried on one all the same")
             self.kept = scored[:1]
@@ -402,10 +410,10 @@ def _without_reasons(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def term_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Mean and standard deviation of each of the reward's terms over scored rollouts, where it has several."""
-    scored = [rollout.terms for rollout in rollouts if rollout.kind == "edit" and rollout.terms]
-    metrics: dict[str, float] = {}
-    for name in scored[0] if scored and len(scored[0]) > 1 else ():
-        values = [terms[name] for terms in scored]
-        metrics |= {f"reward_terms/{name}": fmean(values), f"reward_terms/{name}_std": pstdev(values)}
-    return metrics
+    """Mean and spread of each of the reward's terms, where it has several."""
+    terms = terms_of([rollout for rollout in rollouts if rollout.kind == "edit"])
+    return {
+        name: value
+        for term, (mean, spread) in (terms.items() if len(terms) > 1 else ())
+        for name, value in ((f"reward_terms/{term}", mean), (f"reward_terms/{term}_std", spread))
+    }

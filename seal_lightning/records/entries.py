@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -21,12 +21,11 @@ from seal_lightning.files.rows import read_rows
 from seal_lightning.grading import Answer, Grader, Reward, Verdict, checked
 from seal_lightning.grading.agreement import RIGHT, kappa
 from seal_lightning.m_step.selection import best_of, group_rollouts
-from seal_lightning.records.journal import read_units
-from seal_lightning.records.lines import add_units
+from seal_lightning.records.lines import Edits, add_units, read_content
 from seal_lightning.records.official import OfficialRun, read_run
-from seal_lightning.results.accuracy import bootstrap_interval
+from seal_lightning.results.averages import Bounds, interval
 from seal_lightning.text.thoughts import cut_thoughts
-from seal_lightning.types import EditOutcome, Rollout, Usage
+from seal_lightning.types import EditOutcome, Rollout, RolloutGroup, Usage
 
 JOURNAL = re.compile(r"(.*?)(\.rank-\d+)?\.(jsonl|ndjson)(\.gz)?")
 UNKNOWN = "a prompt that is in none of the files"
@@ -49,6 +48,7 @@ class Entry:
         files: What was read.
         teaches: Whether a fit learns from such rollouts: never from those of validation and test.
         run: The official run, where it is one.
+        kept: The edits that the filter has kept; None where that is not written down, as before a round's end.
     """
 
     source: str
@@ -57,6 +57,13 @@ class Entry:
     files: tuple[Path, ...]
     teaches: bool = True
     run: OfficialRun | None = None
+    kept: Edits | None = None
+
+    def outcomes(self) -> list[EditOutcome] | None:
+        """The edits that were kept, each with its repeats averaged; None where that is not written down."""
+        if self.kept is None:
+            return None
+        return chosen(group_rollouts(self.rollouts), self.kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ class RaceFigures:
         name: Of the entry.
         kept: Edits that the full E-step keeps.
         same: How many of them the race keeps too.
-        interval: Of the share of the same: 95 %, over contexts.
+        interval: Bounds of the 95 % interval of the share of the same, over contexts.
         as_good: How many kept by the race have the score of the last one that the full E-step keeps, or a better one.
         trainings: That the race made.
         of: Those of the full E-step.
@@ -94,7 +101,7 @@ class RaceFigures:
     name: str
     kept: int
     same: int
-    interval: tuple[float, float]
+    interval: Bounds
     as_good: int
     trainings: int
     of: int
@@ -118,6 +125,12 @@ class Comparison:
     same: int
     more: int
     differing: tuple[str, ...]
+
+
+def chosen(groups: Iterable[RolloutGroup], kept: Edits) -> list[EditOutcome]:
+    """The outcomes of the edits that were kept, in the order in which the filter gave them."""
+    outcomes = {(one.context_id, one.edit_index): one for group in groups for one in group.outcomes}
+    return [outcomes[edit] for edit in kept if edit in outcomes]
 
 
 def read_entries(source: str) -> list[Entry]:
@@ -166,9 +179,12 @@ def _name(path: Path) -> str:
 
 def _journal_entries(source: str, name: str, files: Sequence[Path]) -> list[Entry]:
     units: dict[int, list[Rollout]] = {}
+    kept: dict[int, Edits] = {}
     for file in files:
         try:
-            add_units(units, file, read_units(file, read_bytes(file)))
+            content = read_content(file, read_bytes(file))
+            add_units(units, file, content.units)
+            kept = {**content.kept, **kept}  # the first rank's line counts
         except JournalError as error:
             raise DataError(str(error)) from error  # the user's file, not a run of ours
     rollouts = [rollout for unit in sorted(units) for rollout in units[unit]]
@@ -187,6 +203,7 @@ def _journal_entries(source: str, name: str, files: Sequence[Path]) -> list[Entr
             tuple(found),
             tuple(files),
             teaches=not name.startswith(("validation-", "test-")),
+            kept=kept.get(number),
         )
         for number, found in sorted(by_round.items())
     ]
@@ -307,9 +324,9 @@ def race_anew(entry: Entry, racing: Racing) -> RaceFigures:
         score = {edit[0].edit_index: round(fmean(one.score for one in edit), 9) for edit in of_context}
         as_good += sum(score[edit[0].edit_index] >= min(score[index] for index in best) for edit in chosen)
     spent = sum(float(heat.seen @ heat.costs) for heat in heats) / (repeats * sum(map(sum, costs)))
-    interval = bootstrap_interval([one / of for one, of in zip(same, kept, strict=True)])
+    bounds = interval([one / of for one, of in zip(same, kept, strict=True)])
     of = repeats * sum(map(len, costs))
-    return RaceFigures(entry.name, sum(kept), sum(same), interval, as_good, trainings, of, spent)
+    return RaceFigures(entry.name, sum(kept), sum(same), bounds, as_good, trainings, of, spent)
 
 
 def compare(golden: str, entries: Sequence[Entry], kept: Kept) -> Comparison:

@@ -2,8 +2,9 @@
 
 One JSON Lines file per phase, round and rank. The first line is a stamp of what produced it (configuration and policy);
 each further line is one rollout with its unit's number and size, and a unit is written and fsynced as a whole. A unit
-counts only when all its lines can be read, so a torn tail costs one unit. A journal with another stamp is refused:
-rollouts of another policy or configuration must never be mixed in. How its lines are checked: `journal_lines.py`.
+counts only when all its lines can be read, so a torn tail costs one unit. Once the filter has chosen, rank 0 adds a
+line with the kept edits. A journal with another stamp is refused: rollouts of another policy or configuration must
+never be mixed in. How its lines are checked: `lines.py`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from seal_lightning.files.saving import NOT_HERE
 from seal_lightning.records.lines import (
     RESTORE,
     Content,
+    Edits,
     add_units,
+    kept_row,
     read_content,
     rollout_to_dict,
 )
 from seal_lightning.stamps.values import changed_keys, show_differences
-from seal_lightning.types import Rollout
+from seal_lightning.types import EditOutcome, Rollout
 
 
 class Journal:
@@ -70,6 +73,7 @@ class Journal:
         self.stamp = json.loads(json.dumps(stamp))
         self.path = self.folder / f"{name}.rank-{rank}.jsonl"
         self._units: dict[int, list[Rollout]] = {}
+        self._kept: dict[int, Edits] = {}  # in this rank's own file
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(self.folder.glob(f"{name}.rank-*.jsonl")):
@@ -86,17 +90,25 @@ class Journal:
 
     def append(self, unit: int, rollouts: Sequence[Rollout]) -> None:
         """Write a finished unit and return once it is on disk."""
-        rows: list[dict[str, Any]] = [
+        rows = [
             {"unit": unit, "of": len(rollouts), "part": part, **rollout_to_dict(rollout)}
             for part, rollout in enumerate(rollouts)
         ]
-        size = self.path.stat().st_size if self.path.exists() else 0
-        if not size:  # also where a crash left an empty file
-            rows.insert(0, {"stamp": self.stamp})
-        self._write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode(), size)
+        self._write(rows)
         self._units[unit] = list(rollouts)
+        self._kept.pop(rollouts[0].round if rollouts else -1, None)
 
-    def _write(self, data: bytes, size: int) -> None:
+    def keep(self, kept: Sequence[EditOutcome | Rollout], *, round: int) -> None:
+        """Write which edits of a round's units the filter has kept, once all units are there."""
+        edits = tuple((edit.context_id, edit.edit_index) for edit in kept)
+        if self._kept.get(round) != edits:  # else written before a resume
+            self._write([kept_row(kept, round=round)])
+            self._kept[round] = edits
+
+    def _write(self, rows: Sequence[Mapping[str, object]]) -> None:
+        size = self.path.stat().st_size if self.path.exists() else 0
+        rows = rows if size else [{"stamp": self.stamp}, *rows]  # also where a crash left an empty file
+        data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
         try:
             with self.path.open("ab") as file:
                 file.write(data)
@@ -125,6 +137,8 @@ class Journal:
             self._check_stamp(path, content.stamp)
             self._check_plan(path, content)
             add_units(self._units, path, content.units)
+        if path == self.path:
+            self._kept = dict(content.kept)
         end = data.rfind(b"\n") + 1
         if end < len(data) and path == self.path:
             self._cut(end)
@@ -188,6 +202,18 @@ def read_rollouts(folder: str | os.PathLike[str], name: str) -> list[Rollout]:
     for path in sorted(Path(folder).glob(f"{name}.rank-*.jsonl")):
         add_units(units, path, read_content(path, _bytes_of(path)).units)
     return [rollout for unit in sorted(units) for rollout in units[unit]]
+
+
+def read_kept(folder: str | os.PathLike[str], name: str) -> dict[int, Edits]:
+    """The edits that the filter has kept, by round, whatever the journal's stamp; a round without any has no line yet.
+
+    Raises:
+        JournalError: A file cannot be read or is damaged.
+    """
+    kept: dict[int, Edits] = {}
+    for path in sorted(Path(folder).glob(f"{name}.rank-*.jsonl")):
+        kept = {**read_content(path, _bytes_of(path)).kept, **kept}  # the first rank's line counts
+    return kept
 
 
 def read_units(path: Path, data: bytes) -> Mapping[int, list[Rollout]]:

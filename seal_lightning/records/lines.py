@@ -1,4 +1,4 @@
-"""The lines of a journal, checked: a stamp, then rollouts by unit, every field of the type that it is computed with.
+"""The lines of a journal, checked: a stamp, rollouts by unit, and which edits were kept; every field has its type.
 
 A resume, a report and a replay read through here, and say the same one line about the same damage. A unit counts only
 when all its lines stand together: `unit` its number, `of` how many there are, `part` which of them (from 0; journals
@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 from seal_lightning.errors import JournalError
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.stamps.values import short
-from seal_lightning.types import Kind, Rollout, Status
+from seal_lightning.types import EditOutcome, Kind, Rollout, Status
 
+KEPT = "kept"  # the first key of the line with the kept edits
 LONGEST = 64 << 20  # bytes of a line
 REPAIR = "repair the line, or remove all lines of its unit, which is then run again"
 RESTORE = "bring it back from a copy, or move the file away and run its units again"
@@ -36,6 +37,9 @@ _NEEDED = ("unit", "of", "round", "edit_index", "repeat", "seed", "context_id", 
 _NEEDED += ("baseline", "score", "gain", "reward", *_TUPLES, "golds")
 
 
+Edits: TypeAlias = tuple[tuple[str, int], ...]  # by their context's id and their index
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """What a journal file holds.
@@ -45,12 +49,14 @@ class Content:
         units: The whole units by number.
         lines: The line on which each of them begins.
         torn: How many units were begun and are not whole.
+        kept: The edits that the filter has kept, by round; without the rounds that have not come so far.
     """
 
     stamp: Mapping[str, Any] | None = None
     units: Mapping[int, list[Rollout]] = field(default_factory=dict)
     lines: Mapping[int, int] = field(default_factory=dict)
     torn: int = 0
+    kept: Mapping[int, Edits] = field(default_factory=dict)
 
 
 def rollout_to_dict(rollout: Rollout) -> dict[str, Any]:
@@ -91,10 +97,15 @@ def read_content(path: Path, data: bytes) -> Content:
     if not isinstance(first, dict) or not isinstance(first.get("stamp"), dict):
         raise JournalError(f"journal {path}, line 1: expected the stamp of a journal, got none; {RESTORE}")
     blocks: list[_Block] = []
+    kept: dict[int, Edits] = {}
     for number, line in enumerate(lines[1:], start=2):
         row = _json(path, number, line)
+        if isinstance(row, dict) and KEPT in row:
+            kept |= _kept_edits(path, number, row)
+            continue
         if reason := _fault(row):
             raise JournalError(f"journal {path}, line {number}: {reason}; {REPAIR}")
+        kept.pop(row["round"], None)  # chosen before this unit was there
         if not blocks or not blocks[-1].take(row):
             blocks.append(_Block(path, number, row))
     units: dict[int, list[Rollout]] = {}
@@ -110,8 +121,28 @@ def read_content(path: Path, data: bytes) -> Content:
         units.setdefault(block.unit, block.rollouts)
         starts.setdefault(block.unit, block.line)
     torn = {block.unit for block in blocks} - units.keys()
-    new = end < len(data) and (not blocks or blocks[-1].is_whole)  # the torn line is the first of its unit
-    return Content(first["stamp"], units, starts, len(torn) + new)
+    tail = data[end:]
+    new = bool(tail) and (not blocks or blocks[-1].is_whole) and not tail.startswith(f'{{"{KEPT}'.encode())
+    return Content(first["stamp"], units, starts, len(torn) + new, kept)  # new: the torn line is the first of its unit
+
+
+def kept_row(kept: Iterable[EditOutcome | Rollout], *, round: int) -> dict[str, object]:
+    """The line that says which edits a round's filter has kept."""
+    return {KEPT: [[edit.context_id, edit.edit_index] for edit in kept], "round": round}
+
+
+def _kept_edits(path: Path, number: int, row: Mapping[str, Any]) -> dict[int, Edits]:
+    edits, round = row[KEPT], row.get("round", "")
+    if not _is_whole(round) or not isinstance(edits, list) or not all(map(_is_edit, edits)):
+        raise JournalError(
+            f"journal {path}, line {number}: expected kept edits as pairs of a context's id and a number, got "
+            f"{short(edits)}; remove the line, and what was kept is not known"
+        )
+    return {round: tuple((context, index) for context, index in edits)}
+
+
+def _is_edit(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and _is_text(value[0]) and _is_whole(value[1])
 
 
 class _Block:

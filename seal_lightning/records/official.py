@@ -19,8 +19,7 @@ from typing import Any
 
 from seal_lightning.data.base import context_id
 from seal_lightning.files.rows import Row, read_rows
-from seal_lightning.results.accuracy import group_by_context
-from seal_lightning.results.edits import spread
+from seal_lightning.results.averages import by_context, spread
 from seal_lightning.results.pairing import digest_of
 from seal_lightning.types import Context, Rollout
 
@@ -75,7 +74,7 @@ def to_official(
         header: What else to write at the top.
     """
     known = {context.id: context for context in contexts}
-    groups = group_by_context([one for one in rollouts if one.kind == "edit" and not one.dropped])
+    groups = by_context([one for one in rollouts if one.kind == "edit" and not one.dropped])
     articles = [_article(group, known.get(name, Context(name, name, ""))) for name, group in groups.items()]
     edits = [edit for article in articles for edit in article["completions"]]
     counts = {

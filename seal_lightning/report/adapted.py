@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from seal_lightning.files.bounded import parse_json
 
@@ -101,7 +100,7 @@ def read_adapter(path: Path) -> Adapter:
     )
 
 
-def _asked(rows: Any) -> Iterator[Asked]:
+def _asked(rows: object) -> Iterator[Asked]:
     for row in rows if isinstance(rows, list) else []:
         scores = [_scores(row), _scores(row.get("before"))] if isinstance(row, dict) else [[], []]
         if scores[0] and scores[1]:
@@ -109,12 +108,12 @@ def _asked(rows: Any) -> Iterator[Asked]:
             yield Asked(name, str(row.get("title") or name), len(scores[0]), fmean(scores[1]), fmean(scores[0]))
 
 
-def _scores(row: Any) -> list[float]:
+def _scores(row: object) -> list[float]:
     scores = row.get("scores") if isinstance(row, dict) else None
     return [float(one) for one in scores if isinstance(one, int | float)] if isinstance(scores, list) else []
 
 
-def _whole(value: Any) -> int:
+def _whole(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 

@@ -13,9 +13,10 @@ from rapidfuzz import fuzz, process
 
 from seal_lightning.errors import RESUME
 from seal_lightning.m_step.selection import group_rollouts
-from seal_lightning.report.measure import Measured
+from seal_lightning.report.measure import MeasuredRun
 from seal_lightning.report.settings import lookup, plain
 from seal_lightning.results.verdict import said
+from seal_lightning.text.plural import counted
 from seal_lightning.types import EditOutcome, Rollout
 
 FLAT = 0.5  # share of contexts without spread from which choosing is mostly by chance
@@ -39,15 +40,15 @@ class Advice:
     action: str
 
 
-def advise(run: Measured) -> list[Advice]:
+def advise(run: MeasuredRun) -> list[Advice]:
     """The warnings about a run, the gravest first."""
     return [advice for check in CHECKS for advice in check(run)]
 
 
-def _is_not_over(run: Measured) -> Iterator[Advice]:
+def _is_not_over(run: MeasuredRun) -> Iterator[Advice]:
     if run.state != "unfinished":
         return
-    units = _count(run.run.unfinished, "unit")
+    units = counted(run.run.unfinished, "unit")
     torn = f" A crash left {units} torn, to be done again." if run.run.unfinished else ""
     fit = f"{RESUME}, as in: seal fit --config {run.run.source}/config.yaml --ckpt_path last"
     again = (
@@ -60,7 +61,7 @@ def _is_not_over(run: Measured) -> Iterator[Advice]:
     )
 
 
-def _rewards_have_no_spread(run: Measured) -> Iterator[Advice]:
+def _rewards_have_no_spread(run: MeasuredRun) -> Iterator[Advice]:
     for found in run.rounds[-1:]:
         if found.figures.dropped:  # a race leaves the best edits of a context, which are alike in reward
             return
@@ -69,15 +70,15 @@ def _rewards_have_no_spread(run: Measured) -> Iterator[Advice]:
         if groups and flat / len(groups) >= FLAT:
             yield Advice(
                 "Rewards without spread",
-                f"In round {found.number} all edits of {flat} of {_count(len(groups), 'context')} got the same reward: "
-                "to choose the best of them is to choose by chance.",
+                f"In round {found.number} all edits of {flat} of {counted(len(groups), 'context')} got the same "
+                "reward: to choose the best of them is to choose by chance.",
                 "Give every context more queries or edits (--model.e_step.edits), average more repeats "
                 "(--model.e_step.repeats), sample with more temperature, or let answers be graded by "
                 "probability where the task allows it (--model.grader calibrated).",
             )
 
 
-def _edits_are_rejected(run: Measured) -> Iterator[Advice]:
+def _edits_are_rejected(run: MeasuredRun) -> Iterator[Advice]:
     for found in run.rounds[-1:]:
         if found.figures.rejected >= REJECTED:
             reason = next(iter(found.reasons), "")
@@ -90,33 +91,33 @@ def _edits_are_rejected(run: Measured) -> Iterator[Advice]:
             )
 
 
-def _answers_are_unfinished(run: Measured) -> Iterator[Advice]:
+def _answers_are_unfinished(run: MeasuredRun) -> Iterator[Advice]:
     for found in run.rounds[-1:]:
         if unfinished := found.figures.thoughts.get("unfinished", 0):
             yield Advice(
                 "Answers end within a thought",
-                f"{_count(unfinished, 'answer')} of round {found.number} ended before the model had thought it out: "
+                f"{counted(unfinished, 'answer')} of round {found.number} ended before the model had thought it out: "
                 "they count as empty.",
                 "Switch thinking off (model.source.template_args), or give answers more tokens "
                 "(--model.max_answer_tokens).",
             )
 
 
-def _kept_edits_repeat(run: Measured) -> Iterator[Advice]:
+def _kept_edits_repeat(run: MeasuredRun) -> Iterator[Advice]:
     for found in run.rounds[-1:]:
         texts = [edit.text for edit in found.kept or ()]
         share = repeated(texts)
         if not _only_directives(run) and share >= REPEATED:
             yield Advice(
                 "Kept edits repeat each other",
-                f"{100 * share:.0f}\u00a0% of the {_count(len(texts), 'edit')} that round {found.number} keeps have a "
+                f"{100 * share:.0f}\u00a0% of the {counted(len(texts), 'edit')} that round {found.number} keeps have a "
                 "near-identical twin among them: the policy is taught one text several times.",
                 "Keep fewer edits of a context (--filter.k), set a minimum (--filter.min_gain), or check that edits "
                 "are about their passage and not a phrase that fits all.",
             )
 
 
-def _nothing_was_kept(run: Measured) -> Iterator[Advice]:
+def _nothing_was_kept(run: MeasuredRun) -> Iterator[Advice]:
     empty = [str(found.number) for found in run.rounds if found.kept is not None and not found.kept]
     if empty and not run.run.adapters:  # seal adapt filters nothing, and its policy stays as it was anyway
         yield Advice(
@@ -127,14 +128,14 @@ def _nothing_was_kept(run: Measured) -> Iterator[Advice]:
         )
 
 
-def _training_contexts_are_overfit(run: Measured) -> Iterator[Advice]:
+def _training_contexts_are_overfit(run: MeasuredRun) -> Iterator[Advice]:
     edits = run.edits
     if len(run.rounds) < 2 or len(edits) < 2:
         return
     before, after = (_scores(run.run.rounds[found.number - 1]) for found in (run.rounds[0], run.rounds[-1]))
     both = [name for name in after if name in before]  # all but in a round that is not over
     learnt = fmean(after[name] - before[name] for name in both) if both else 0.0
-    if learnt >= LEARNT and edits[-1].high < edits[0].accuracy + learnt:
+    if learnt >= LEARNT and edits[-1].high is not None and edits[-1].high < edits[0].accuracy + learnt:
         yield Advice(
             "Better on the training contexts only",
             f"From the first to the last round the score of edits rose by {learnt:.3f} on the training contexts. On "
@@ -145,7 +146,7 @@ def _training_contexts_are_overfit(run: Measured) -> Iterator[Advice]:
         )
 
 
-def _no_round_is_better(run: Measured) -> Iterator[Advice]:
+def _no_round_is_better(run: MeasuredRun) -> Iterator[Advice]:
     found = run.run.selection
     if found is None or not found.rounds:
         return
@@ -168,28 +169,30 @@ def _no_round_is_better(run: Measured) -> Iterator[Advice]:
         )
 
 
-def _here(run: Measured, key: str) -> str:
+def _here(run: MeasuredRun, key: str) -> str:
     value = lookup(run.run.config, key)
     return "" if value is None else f", here {plain(value)}"
 
 
-def _kept_edits_lack_merit(run: Measured) -> Iterator[Advice]:
+def _kept_edits_lack_merit(run: MeasuredRun) -> Iterator[Advice]:
     for found in run.rounds[-1:]:
         kept = len(found.kept or ())
         if kept and not run.run.adapters and found.without_merit / kept >= POOR:
             yield Advice(
                 "Kept edits without merit",
-                f"{found.without_merit:,} of the {_count(kept, 'edit')} that round {found.number} keeps earned no "
+                f"{found.without_merit:,} of the {counted(kept, 'edit')} that round {found.number} keeps earned no "
                 "reward above 0, or answer no better than the model by itself: the policy is taught what did not help.",
                 "Keep only edits that helped (--filter.above 0, --filter.min_gain), fewer of a context (--filter.k), "
                 "or sample more to choose from (--model.e_step.edits).",
             )
 
 
-def _training_made_it_worse(run: Measured) -> Iterator[Advice]:
+def _training_made_it_worse(run: MeasuredRun) -> Iterator[Advice]:
     exported = run.run.selection is None or run.run.selection.verdict not in ("untrained", "nothing")
-    if exported and len(run.edits) > 1 and run.edits[-1].high < run.edits[0].accuracy:
-        first, last = run.edits[0], run.edits[-1]
+    if not exported or len(run.edits) < 2:
+        return
+    first, last = run.edits[0], run.edits[-1]
+    if last.high is not None and last.high < first.accuracy:
         yield Advice(
             "Edits got worse",
             f"Accuracy with own edits fell from {first.accuracy:.3f} to {last.accuracy:.3f} ({last.low:.3f} – "
@@ -198,7 +201,7 @@ def _training_made_it_worse(run: Measured) -> Iterator[Advice]:
         )
 
 
-def _passage_alone_does_as_well(run: Measured) -> Iterator[Advice]:
+def _passage_alone_does_as_well(run: MeasuredRun) -> Iterator[Advice]:
     passage = next((row for row in run.accuracy if row.name == "passage"), None)
     if passage and run.edits and run.base and passage.accuracy > max(run.base.accuracy, run.edits[-1].accuracy):
         yield Advice(
@@ -209,7 +212,7 @@ def _passage_alone_does_as_well(run: Measured) -> Iterator[Advice]:
         )
 
 
-def _queries_are_few(run: Measured) -> Iterator[Advice]:
+def _queries_are_few(run: MeasuredRun) -> Iterator[Advice]:
     for found in run.rounds[-1:]:
         queries = found.figures.queries / found.contexts
         if 0 < queries < QUERIES:
@@ -223,15 +226,15 @@ def _queries_are_few(run: Measured) -> Iterator[Advice]:
     if run.accuracy and 0 < run.accuracy[0].contexts < CONTEXTS:
         yield Advice(
             "Few held-out contexts",
-            f"Accuracies rest on {_count(run.accuracy[0].contexts, 'context')}; their intervals are wide.",
+            f"Accuracies rest on {counted(run.accuracy[0].contexts, 'context')}; their intervals are wide.",
             "Validate on more contexts before drawing conclusions.",
         )
 
 
-def _adapters_learnt_nothing(run: Measured) -> Iterator[Advice]:
+def _adapters_learnt_nothing(run: MeasuredRun) -> Iterator[Advice]:
     idle = [adapter for adapter in run.run.adapters if adapter.learnt == "no"]
     if idle:
-        first, all_of_them = idle[0], f"{len(idle):,} of {_count(len(run.run.adapters), 'adapter')}"
+        first, all_of_them = idle[0], f"{len(idle):,} of {counted(len(run.run.adapters), 'adapter')}"
         yield Advice(
             "Adapters learnt nothing",
             f"{all_of_them} learnt nothing, such as {first.title}: {first.how}. Why: {first.why}.",
@@ -239,7 +242,7 @@ def _adapters_learnt_nothing(run: Measured) -> Iterator[Advice]:
         )
 
 
-CHECKS: Sequence[Callable[[Measured], Iterator[Advice]]] = (
+CHECKS: Sequence[Callable[[MeasuredRun], Iterator[Advice]]] = (
     _is_not_over,
     _adapters_learnt_nothing,
     _no_round_is_better,
@@ -266,7 +269,7 @@ def repeated(texts: Sequence[str]) -> float:
     return fmean(float((row > 0).sum() > 1) for row in alike)  # each is its own twin
 
 
-def _only_directives(run: Measured) -> bool:
+def _only_directives(run: MeasuredRun) -> bool:
     """Whether edits are choices among a few values, as in ARC: those repeat by their nature."""
     return bool(run.directives) and all(found.lines is not None and found.lines.middle <= 1 for found in run.rounds)
 
@@ -279,7 +282,3 @@ def _scores(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """Mean score of a context's edits, of those that a race did not drop."""
     groups = group_rollouts(rollout for rollout in rollouts if not rollout.dropped)
     return {group.context_id: fmean(outcome.score for outcome in group.outcomes) for group in groups}
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}{'' if number == 1 else 's'}"

@@ -6,9 +6,8 @@ A difference in these is not forbidden (an experiment may be about it), but it n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from seal_lightning.report.measure import Measured
+from seal_lightning.report.measure import MeasuredRun
 from seal_lightning.report.settings import flat, plain
 from seal_lightning.results.pairing import pair_contexts
 from seal_lightning.types import Rollout
@@ -28,14 +27,14 @@ ABOUT = {  # settings by the start of their keys, what they are called, and what
 UNTOLD = ("model.source.seed",)  # of random weights, as other seeds
 
 
-def differences_of(runs: Sequence[Measured]) -> list[str]:
+def differences_of(runs: Sequence[MeasuredRun]) -> list[str]:
     """One sentence for each thing in which runs that are compared differ; none for a single run."""
     if len(runs) < 2:
         return []
     return [*_states(runs), *_validations(runs), *_settings(runs)]
 
 
-def _settings(runs: Sequence[Measured]) -> Iterator[str]:
+def _settings(runs: Sequence[MeasuredRun]) -> Iterator[str]:
     unknown = [run.run.name for run in runs if not run.run.config]
     if unknown:
         yield f"Settings are not known of {_listed(unknown)}: model, grader and data may differ."
@@ -46,7 +45,7 @@ def _settings(runs: Sequence[Measured]) -> Iterator[str]:
             yield f"The {what} differ, so {meaning}: {_by_value(values)}."
 
 
-def _values(config: Mapping[str, Any], prefix: str) -> str:
+def _values(config: Mapping[str, object], prefix: str) -> str:
     """The settings below a key as one text; without a name for the first of them, which says most."""
     found = {
         key.removeprefix(prefix).lstrip("."): plain(value)
@@ -66,13 +65,13 @@ def _by_value(values: Mapping[str, str]) -> str:
     return "; ".join(f"{text[:160]} ({_listed(found)})" for text, found in names.items())
 
 
-def _states(runs: Sequence[Measured]) -> Iterator[str]:
+def _states(runs: Sequence[MeasuredRun]) -> Iterator[str]:
     going = [f"{run.run.name} ({run.progress})" for run in runs if run.state in ("unfinished", "begun")]
     if going:
         yield f"Not all runs have come to their end: {_listed(going)}."
 
 
-def _validations(runs: Sequence[Measured]) -> Iterator[str]:
+def _validations(runs: Sequence[MeasuredRun]) -> Iterator[str]:
     """Contexts that were not the same for all."""
     first, *others = [(run.run.name, found) for run in runs if (found := _asked(run))] or [("", ())]
     for name, found in others:
@@ -86,7 +85,7 @@ def _validations(runs: Sequence[Measured]) -> Iterator[str]:
         )
 
 
-def _asked(run: Measured) -> Sequence[Rollout]:
+def _asked(run: MeasuredRun) -> Sequence[Rollout]:
     phases = [*run.run.validations.values(), *run.run.others.values()]
     return max(phases, key=len, default=())
 

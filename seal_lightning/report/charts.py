@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from seal_lightning.report.groups import Level
-from seal_lightning.report.measure import Measured, Quartiles, RoundFigures
-from seal_lightning.results.accuracy import Row
-from seal_lightning.results.retention import RetentionMatrix
+from seal_lightning.report.measure import MeasuredRun
+from seal_lightning.report.rounds import Quartiles, RoundFigures
+from seal_lightning.results.accuracy import AccuracyRow
+from seal_lightning.results.averages import Bounds
 from seal_lightning.types import RolloutGroup
 
 HEIGHT = 190  # of a chart over rounds, pixels
 CONTEXTS = 30  # rows of a chart of contexts
-LEVELS = 10  # of a heat map's colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Scale:
 class Interval:
     """A row of the accuracy chart."""
 
-    row: Row | Level
+    row: AccuracyRow | Level
     tone: str
     left: str
     middle: str
@@ -153,20 +153,25 @@ def in_percent(scale: Scale) -> Scale:
     return Scale(scale.low, scale.high, tuple(labels))
 
 
-def intervals(rows: Sequence[Row], scale: Scale) -> list[Interval]:
+def intervals(rows: Sequence[AccuracyRow], scale: Scale) -> list[Interval]:
     """The rows of an accuracy table; own edits stand out, the last of them most."""
     last = max((place for place, row in enumerate(rows) if row.name.startswith("edits")), default=-1)
     return [
         Interval(
             row,
             "last" if place == last else "edits" if row.name.startswith("edits") else "other",
-            *map(scale.at, (row.low, row.accuracy, row.high)),
+            *_whisker(row.low, row.accuracy, row.high, scale),
         )
         for place, row in enumerate(rows)
     ]
 
 
-def trend_of(runs: Sequence[Measured]) -> Trend | None:
+def _whisker(low: float | None, mean: float, high: float | None, scale: Scale) -> tuple[str, str, str]:
+    """Where the ends and the middle of an interval lie; without an interval, all at the mean."""
+    return scale.at(mean if low is None else low), scale.at(mean), scale.at(mean if high is None else high)
+
+
+def trend_of(runs: Sequence[MeasuredRun]) -> Trend | None:
     """Rewards over rounds: mean and best of one run, the means of several; None before there are two rounds.
 
     Whiskers are the 95 % interval of the mean.
@@ -174,28 +179,33 @@ def trend_of(runs: Sequence[Measured]) -> Trend | None:
     numbers = sorted({found.number for run in runs for found in run.rounds})
     if len(numbers) < 2:
         return None
-    shapes = ("circle", "diamond", "square", "triangle")
-    lines: list[tuple[str, str, list[tuple[int, float, float, float]]]] = []
+    lines: list[tuple[str, str, list[tuple[int, float, Bounds]]]] = []
     for place, run in enumerate(runs):
-        means = [(found.number, found.rewards.mean, *found.interval) for found in run.rounds]
+        means = [(found.number, found.rewards.mean, found.interval) for found in run.rounds]
         name = "mean" if len(runs) == 1 else run.run.name
-        lines.append((name, shapes[place % len(shapes)], means))
+        lines.append((name, SHAPES[place % len(SHAPES)], means))
     if len(runs) == 1:
         tops = [(found.number, found.rewards.best) for found in runs[0].rounds]
-        lines.append(("best of each context", "diamond", [(number, top, top, top) for number, top in tops]))
-    scale = scale_over(value for _, _, points in lines for _, *values in points for value in values)
+        lines.append(("best of each context", "diamond", [(number, top, (None, None)) for number, top in tops]))
+    values = (value for _, _, points in lines for _, mean, bounds in points for value in (mean, *bounds))
+    scale = scale_over(value for value in values if value is not None)
     across = {number: percent((place + 0.5) / len(numbers)) for place, number in enumerate(numbers)}
     series = [
         Series(
             name,
             shape,
-            tuple(Point(across[at], scale.down(v), scale.down(up), scale.down(low), v) for at, v, low, up in points),
+            tuple(_point(across[at], mean, *bounds, scale) for at, mean, bounds in points),
         )
         for name, shape, points in lines
         if points
     ]
     ticks = tuple((round(HEIGHT * (1 - float(tick.at[:-1]) / 100), 1), tick.label) for tick in scale.ticks)
     return Trend(tuple(series), tuple(Tick(across[n], f"round {n}") for n in numbers), ticks)
+
+
+def _point(at: str, mean: float, low: float | None, high: float | None, scale: Scale) -> Point:
+    top, bottom = (scale.down(mean if end is None else end) for end in (high, low))
+    return Point(at, scale.down(mean), top, bottom, mean)
 
 
 def strips_of(rounds: Sequence[RoundFigures], titles: Mapping[str, str]) -> Strips | None:
@@ -243,13 +253,6 @@ def box_of(found: Quartiles, scale: Scale) -> Box:
     return Box(percent(left), percent(max(right - left, 0.004)), scale.at(found.middle))
 
 
-def level(value: float, matrix: RetentionMatrix) -> int:
-    """Of an accuracy in a matrix's heat map: 0 is its least, `LEVELS` its greatest."""
-    cells = [cell for row in matrix.mean for cell in row if cell is not None]
-    low, high = min(cells), max(cells)
-    return round(LEVELS * min(1.0, max(0.0, (value - low) / (high - low)))) if high > low else 0
-
-
 # -- groups of runs ----------------------------------------------------------------------------------------------------
 
 TONES = ("#0b6a5a", "#a2440c", "#57606b", "#a32a21")  # of series in a file of its own; a page has its style sheet's
@@ -259,7 +262,7 @@ APART = 0.5  # of the width of a round, over which groups are spread
 
 def level_interval(level: Level, scale: Scale) -> Interval:
     """The end of a group in the chart of groups."""
-    return Interval(level, "edits", scale.at(level.low), scale.at(level.mean), scale.at(level.high))
+    return Interval(level, "edits", *_whisker(level.low, level.mean, level.high, scale))
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +278,8 @@ def groups_figure(levels: Mapping[str, Sequence[Level]], caption: str) -> Groups
     numbers = sorted({(level.round or 0, level.where) for found in levels.values() for level in found})
     if not numbers:
         return None
-    scale = in_percent(scale_over(value for found in levels.values() for one in found for value in (one.low, one.high)))
+    ends = (end for found in levels.values() for level in found for end in (level.low, level.mean, level.high))
+    scale = in_percent(scale_over(end for end in ends if end is not None))
     places = {where: (place + 0.5) / len(numbers) for place, (_, where) in enumerate(numbers)}
     width = APART / len(numbers)
     series = tuple(
@@ -283,12 +287,12 @@ def groups_figure(levels: Mapping[str, Sequence[Level]], caption: str) -> Groups
             name,
             SHAPES[(number + number // len(SHAPES)) % len(SHAPES)],
             tuple(
-                Point(
+                _point(
                     percent(places[one.where] + width * ((number + 0.5) / len(levels) - 0.5)),
-                    scale.down(one.mean),
-                    scale.down(one.high),
-                    scale.down(one.low),
                     one.mean,
+                    one.low,
+                    one.high,
+                    scale,
                 )
                 for one in found
             ),

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seal_lightning.report.charts import GroupsFigure, groups_figure
-from seal_lightning.report.groups import Contrast, Group, Level, contrast
-from seal_lightning.results.markdown import table
+from seal_lightning.report.contrasts import Contrast, contrast
+from seal_lightning.report.groups import Group, Level
+from seal_lightning.results.averages import say_interval
+from seal_lightning.results.table import Table, to_markdown
+from seal_lightning.text.plural import counted
 
-HEAD = ("setting", "runs", "by itself", "before training", "own edits", "where", "95 % interval", "against the first")
+HEADER = ("setting", "runs", "by itself", "before training", "own edits", "where", "95 % interval", "against the first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +48,25 @@ def rows_of(groups: Sequence[Group]) -> list[GroupRow]:
 def render_groups(groups: Sequence[Group]) -> str:
     """The table as Markdown, and below it what its intervals are over."""
     rows = rows_of(groups)
-    cells = [
-        [
+    return "\n\n".join([to_markdown(to_table(rows)), *notes_of(rows)])
+
+
+def to_table(rows: Sequence[GroupRow]) -> Table:
+    """The groups for a reader."""
+    cells = (
+        (
             row.group.name,
             say_runs(row.group),
             f"{row.group.base.mean:.3f}" if row.group.base else "",
             f"{row.first.mean:.3f}" if row.first else "",
             f"{row.last.mean:.3f}" if row.last else "no results yet",
             row.last.where if row.last else "",
-            f"{row.last.low:.3f} – {row.last.high:.3f}" if row.last and row.last.bounded else "",
+            say_interval(row.last.low, row.last.high, row.last.count) if row.last else "",
             short_contrast(row.against) if row.against else "",
-        ]
+        )
         for row in rows
-    ]
-    return "\n\n".join([table(HEAD, cells), *notes_of(rows)])
+    )
+    return Table("", HEADER, tuple(cells))
 
 
 def render_figure(groups: Sequence[Group]) -> str:
@@ -71,13 +79,13 @@ def render_figure(groups: Sequence[Group]) -> str:
 def figure_of(groups: Sequence[Group]) -> GroupsFigure | None:
     """None where no group has results."""
     levels = {label_of(group): group.levels for group in groups if group.levels}
-    return groups_figure(levels, say_interval([level for found in levels.values() for level in found]))
+    return groups_figure(levels, say_unit([level for found in levels.values() for level in found]))
 
 
 def notes_of(rows: Sequence[GroupRow]) -> list[str]:
     """What the intervals of a table are over, and what of it is not whole, one sentence each."""
     last = [row.last for row in rows if row.last]
-    notes = [f"{say_interval(last)}."] if last else []
+    notes = [f"{unit}."] if (unit := say_unit(last)) else []
     notes += [f"{label_of(row.group)} against the first: {say_contrast(row.against)}." for row in rows if row.against]
     for row in rows:
         if row.group.behind:
@@ -97,9 +105,11 @@ def label_of(group: Group) -> str:
     return f"{group.runs[0].name}: {group.name}" if single else group.name
 
 
-def say_interval(levels: Sequence[Level]) -> str:
-    """What the intervals of some levels are over."""
-    over = {level.unit for level in levels}
+def say_unit(levels: Sequence[Level]) -> str:
+    """What the intervals of some levels are over; "" where none has one."""
+    over = {level.unit for level in levels if level.low is not None}
+    if not over:
+        return ""
     seeds = sorted({level.count for level in levels if level.unit == "seeds"})
     named = " or ".join(map(str, seeds))
     texts = {
@@ -132,7 +142,7 @@ def say_contrast(found: Contrast) -> str:
     if found.unit == "seeds":
         return f"{text}{where}, paired over {found.count} seeds and {contexts} contexts; 95 % over seeds (Student's t)"
     if found.low is None:
-        return f"{text}{where}, on the only context of {found.of} that both have, so without an interval"
+        return f"{text}{where}, paired over {counted(found.count, 'context')}, too few for an interval"
     over = f"the same {found.count}" if found.contexts == found.of else f"{found.contexts} of {found.of}"
     unsaid = "95 % over contexts (bootstrap), which says nothing about other seeds"
     return f"{text}{where}, paired over {over} contexts; {unsaid}"

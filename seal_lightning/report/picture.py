@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seal_lightning.files.saving import save_text
 from seal_lightning.records.journal import read_validations
-from seal_lightning.results.accuracy import Row, rounds_table
+from seal_lightning.results.accuracy import AccuracyRow, rounds_table
 from seal_lightning.results.typical import edits_by_context, passage_of, typical_pair
 from seal_lightning.text.escaping import visible
 from seal_lightning.types import Rollout
@@ -82,7 +82,7 @@ def draw(validations: Mapping[int, Sequence[Rollout]], control: Mapping[int, Seq
     before, _ = typical_pair(validations[shown[0]], validations[shown[-1]])
     rows, others = _own(validations), _own(control)
     base = next(row for row in rounds_table(validations) if row.name == "base")
-    top = max(0.1, *(row.high for row in (*rows.values(), *others.values())))
+    top = max(0.1, *(row.high or row.accuracy for row in (*rows.values(), *others.values())))
     last = max(validations)
     places = zip(_lefts(len(shown)), shown, strict=True)
     environment = Environment(
@@ -105,7 +105,7 @@ def draw(validations: Mapping[int, Sequence[Rollout]], control: Mapping[int, Seq
     )
 
 
-def _own(validations: Mapping[int, Sequence[Rollout]]) -> dict[int, Row]:
+def _own(validations: Mapping[int, Sequence[Rollout]]) -> dict[int, AccuracyRow]:
     """Accuracy with own edits, by validation."""
     rows = [row for row in rounds_table(validations) if row.name.startswith("edits")] if validations else []
     return dict(zip(sorted(validations), rows, strict=True))
@@ -137,8 +137,9 @@ def _title(number: int) -> str:
     return f"after round {number}" if number else "before training"
 
 
-def _mark(row: Row, x: float, top: float) -> Mark:
-    return Mark(x, _down(row.accuracy, top), _down(row.low, top), _down(row.high, top), _percent(row.accuracy))
+def _mark(row: AccuracyRow, x: float, top: float) -> Mark:
+    low, high = (_down(row.accuracy if end is None else end, top) for end in (row.low, row.high))
+    return Mark(x, _down(row.accuracy, top), low, high, _percent(row.accuracy))
 
 
 def _across(number: int, last: int) -> float:

@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -21,10 +20,12 @@ from seal_lightning.errors import DataError
 from seal_lightning.files.bounded import check_plain, parse_json, read_bytes
 from seal_lightning.files.bounded_yaml import load_yaml, place_of
 from seal_lightning.files.contained import contained
+from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.records.entries import Entry, NothingFinished, read_entries
 from seal_lightning.records.journal import unfinished_units
+from seal_lightning.records.lines import Edits
 from seal_lightning.report.adapted import Adapter, read_adapter
-from seal_lightning.results.left_out import MISSING
+from seal_lightning.results.result_file import ResultFile, read_results
 from seal_lightning.results.retention import FILE as RETENTION
 from seal_lightning.results.retention import RetentionMatrix, read_matrices
 from seal_lightning.results.verdict import FILE as SELECTION
@@ -54,13 +55,13 @@ class Run:
         name: In the report; the last part of what the user named, or all of it where several runs end in the same.
         source: As the user named it.
         rounds: The rollouts of every E-step, by the number of rounds before it; those of `seal adapt` are one, too.
+        kept: The edits that the filter has kept of each round; without the rounds that say nothing of it.
         validations: Those of every validation of a fit, by the number of rounds before it.
         others: Those of `seal test` and the like, by the journal's name.
         config: The whole configuration; empty where there is none.
         settings: What of it differs from the defaults; None where that was not written down.
         metrics: Rows that the CSV logger wrote, oldest first.
-        table: The rows that a finished fit, test or validation saved as JSON.
-        more: What its task added below the accuracy table, Markdown.
+        results: What a finished fit, test or validation saved; None where none is finished.
         matrices: Of retention.
         unfinished: Units that a crash left torn.
         adapters: That `seal adapt` has finished.
@@ -74,13 +75,13 @@ class Run:
     name: str
     source: str
     rounds: Mapping[int, Sequence[Rollout]] = field(default_factory=dict)
+    kept: Mapping[int, Edits] = field(default_factory=dict)
     validations: Mapping[int, Sequence[Rollout]] = field(default_factory=dict)
     others: Mapping[str, Sequence[Rollout]] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] | None = None
+    config: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] | None = None
     metrics: Sequence[Mapping[str, float]] = ()
-    table: Sequence[Mapping[str, Any]] = ()
-    more: str = ""
+    results: ResultFile | None = None
     matrices: Sequence[RetentionMatrix] = ()
     unfinished: int = 0
     adapters: Sequence[Adapter] = ()
@@ -115,19 +116,20 @@ def read(source: str) -> Run:
         if not (config or matrices or (place / "journal").is_dir()):
             raise
         entries = []
+    trained = _of_a_fit("train", entries)
     files = [file for entry in entries for file in entry.files]
     tables = [place / f"{command}.json" for command in TABLES]
     return Run(
         name=name,
         source=source,
-        rounds=_of_a_fit("train", entries),
-        validations=_of_a_fit("validation", entries),
+        rounds={number: entry.rollouts for number, entry in trained.items()},
+        kept={number: kept for number, entry in trained.items() if (kept := _kept(entry)) is not None},
+        validations={number: entry.rollouts for number, entry in _of_a_fit("validation", entries).items()},
         others={e.name: e.rollouts for e in entries if not e.teaches and not OF_A_FIT.fullmatch(e.name)},
         config=config or next((_header(entry) for entry in entries if entry.run), {}),
         settings=settings,
         metrics=list(_metrics(place)),
-        table=next((rows for path in tables if (rows := _rows(path))), ()),
-        more=next((more for path in tables if (more := _below(path.with_suffix(".md")))), ""),
+        results=next((results for path in tables if (results := read_results(path))), None),
         matrices=matrices,
         unfinished=sum(_unfinished(file) for entry in entries if not entry.run for file in set(entry.files)),
         adapters=[read_adapter(path) for path in sorted((place / "adapters").glob("*/adaptation.json"))],
@@ -148,19 +150,27 @@ def _check_files(run: Path) -> None:
 # -- journals ----------------------------------------------------------------------------------------------------------
 
 
-def _of_a_fit(phase: str, entries: Sequence[Entry]) -> dict[int, Sequence[Rollout]]:
+def _of_a_fit(phase: str, entries: Sequence[Entry]) -> dict[int, Entry]:
     """By round; a published file is one E-step, and so is what `seal adapt` and `seal continual` sample."""
-    found: dict[int, Sequence[Rollout]] = {}
+    found: dict[int, Entry] = {}
     for entry in entries:
         match = OF_A_FIT.fullmatch(entry.name)
         if match and match[1] == phase:
-            found[int(match[2])] = entry.rollouts
+            found[int(match[2])] = entry
         elif not match and entry.teaches and phase == "train":
-            found[entry.rollouts[0].round] = entry.rollouts
+            found[entry.rollouts[0].round] = entry
     return dict(sorted(found.items()))
 
 
-def _header(entry: Entry) -> Mapping[str, Any]:
+def _kept(entry: Entry) -> Edits | None:
+    """As the journal says; of a published file, which says nothing, by its authors' rule."""
+    if not entry.run:
+        return entry.kept
+    best = (outcome for group in group_rollouts(entry.rollouts) for outcome in best_of(group))
+    return tuple((outcome.context_id, outcome.edit_index) for outcome in best)
+
+
+def _header(entry: Entry) -> Mapping[str, object]:
     """The settings of a published file: what stands at its top and is no figure."""
     header = entry.run.header if entry.run else {}
     return {name: value for name, value in header.items() if isinstance(value, str | int | float)}
@@ -183,7 +193,7 @@ def _holds_matrices(path: Path) -> bool:
     return isinstance(content, dict) and bool({"matrices", "mean_over_sequences"} & content.keys())
 
 
-def _configuration(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+def _configuration(folder: Path) -> tuple[Mapping[str, object], Mapping[str, object] | None]:
     """The whole configuration, and what of it was changed; a fit's before another command's."""
     for path in (folder / "config.yaml", *sorted(folder.glob("config-*.yaml"))):
         if path.is_file():
@@ -191,7 +201,7 @@ def _configuration(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] |
     return {}, None
 
 
-def _yaml(path: Path) -> Mapping[str, Any] | None:
+def _yaml(path: Path) -> Mapping[str, object] | None:
     """A mapping without secrets; None where there is none.
 
     Raises:
@@ -234,15 +244,6 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _rows(path: Path) -> list[Mapping[str, Any]]:
-    """A table that a command saved; none where it is not there yet, or only half."""
-    try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return [row for row in content if isinstance(row, dict)] if isinstance(content, list) else []
-
-
 def _exported(path: Path) -> int:
     try:
         chosen = parse_json(path.read_text(encoding="utf-8"))
@@ -250,9 +251,3 @@ def _exported(path: Path) -> int:
         return 0
     number = chosen.get("round") if isinstance(chosen, dict) else 0
     return number if isinstance(number, int) else 0
-
-
-def _below(path: Path) -> str:
-    """What stands below the first table of a Markdown file, but for what is counted from the journals anyway."""
-    parts = _text(path).partition("\n\n")[2].split("\n\n") if path.is_file() else []
-    return "\n\n".join(part for part in parts if not part.startswith(MISSING)).strip()

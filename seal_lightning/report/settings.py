@@ -5,29 +5,28 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 
-def lookup(config: Mapping[str, Any], key: str) -> Any:
+def lookup(config: Mapping[str, object], key: str) -> object:
     """The value of a dotted key; None where there is none."""
-    value: Any = config
+    value: object = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
 
 
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+def flat(config: object, prefix: str = "") -> dict[str, object]:
     """The values of a configuration by dotted keys; `class_path` and `init_args` are no keys of their own."""
     if not isinstance(config, Mapping):
         return {prefix: config}
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in config.items():
         inner = prefix if name in ("class_path", "init_args") else f"{prefix}.{name}".lstrip(".")
         found |= flat(value, inner or str(name))
     return found
 
 
-def plain(value: Any) -> str:
+def plain(value: object) -> str:
     """A value of a configuration as it is written on the command line."""
     if isinstance(value, list):
         return ", ".join(map(plain, value))

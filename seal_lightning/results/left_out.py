@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
+from seal_lightning.results.averages import by_edit
+from seal_lightning.text.plural import counted, plural
 from seal_lightning.types import Rollout
 
 log = logging.getLogger(__name__)
@@ -35,18 +37,13 @@ _SAY = {
 
 def total_left_out(rollouts: Iterable[Rollout]) -> dict[str, int]:
     """The counts of some rollouts together; what belongs to an edit counts once, however often it is trained."""
-    total: dict[str, int] = {}
-    of_edits: dict[tuple[object, ...], dict[str, int]] = {}
-    for rollout in rollouts:
-        edit = of_edits.setdefault((rollout.round, rollout.context_id, rollout.kind, rollout.edit_index), {})
-        for name, count in rollout.left_out.items():
-            if name == LONGEST:
-                total[name] = max(total.get(name, 0), count)
-            elif name in (ANSWERS, DIVERGED) or name.startswith(QUERIES):
-                total[name] = total.get(name, 0) + count
-            else:
-                edit[name] = max(edit.get(name, 0), count)
-    return added([total, *of_edits.values()])
+    parts: list[Mapping[str, int]] = []
+    for repeats in by_edit(rollouts):
+        for name in dict.fromkeys(name for rollout in repeats for name in rollout.left_out):
+            counts = [rollout.left_out.get(name, 0) for rollout in repeats]
+            each = name in (ANSWERS, DIVERGED) or name.startswith(QUERIES)  # what every repeat has of its own
+            parts.append({name: sum(counts) if each else max(counts)})
+    return added(parts)
 
 
 def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -66,12 +63,11 @@ def render_left_out(counts: Mapping[str, int]) -> str:
     >>> render_left_out({"answers": 2, "queries: answer too long": 3, "queries: repeats another": 1})
     '2 answers cut at max_answer_tokens; 4 own queries dropped (3 answer too long, 1 repeats another)'
     """
-    parts = [f"{counts[name]:,} {_said(name, counts)}" for name in _SAY if counts.get(name)]
+    parts = [f"{counts[name]:,} {_say(name, counts)}" for name in _SAY if counts.get(name)]
     reasons = {name.removeprefix(QUERIES): count for name, count in counts.items() if name.startswith(QUERIES)}
     if reasons:
         listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda one: -one[1]))
-        noun = "query" if sum(reasons.values()) == 1 else "queries"
-        parts.append(f"{sum(reasons.values()):,} own {noun} dropped ({listed})")
+        parts.append(f"{counted(sum(reasons.values()), 'own query')} dropped ({listed})")
     return "; ".join(parts)
 
 
@@ -95,16 +91,11 @@ def is_training_data(counts: Mapping[str, int]) -> bool:
     return any(counts.get(name) for name in (TRUNCATED, SKIPPED, DIVERGED))
 
 
-def _said(name: str, counts: Mapping[str, int]) -> str:
+def _say(name: str, counts: Mapping[str, int]) -> str:
     one = counts[name] == 1
-    words = {
-        "sequences": "sequence" if one else "sequences",
-        "self-edits": "self-edit" if one else "self-edits",
-        "pieces": "piece" if one else "pieces",
-        "answers": "answer" if one else "answers",
-        "adapters": "adapter" if one else "adapters",
-        "count": "counts" if one else "count",
-        "them": "it" if one else "them",
-        "longest": f" (the longest has {counts[LONGEST]:,} tokens)" if counts.get(LONGEST) else "",
-    }
-    return _SAY[name].format_map(words)
+    nouns = ("sequence", "self-edit", "piece", "answer", "adapter")
+    words = {plural(noun): noun if one else plural(noun) for noun in nouns}
+    longest = f" (the longest has {counts[LONGEST]:,} tokens)" if counts.get(LONGEST) else ""
+    return _SAY[name].format_map(
+        {**words, "count": "counts" if one else "count", "them": "it" if one else "them", "longest": longest}
+    )

@@ -14,15 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Any, TypeVar
 
 from seal_lightning.errors import DataError, reason_of
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.saving import save_text
-from seal_lightning.results.accuracy import bootstrap_interval
-from seal_lightning.results.markdown import table
+from seal_lightning.results.accuracy import Difference, difference_of
+from seal_lightning.results.averages import FEWEST, Bounds, interval, say_interval
+from seal_lightning.results.table import Table
 
 DIGITS = 4
+T = TypeVar("T")
 FILE = "retention.json"
 Cells = tuple[tuple[float | None, ...], ...]
 
@@ -53,8 +55,8 @@ class RetentionMatrix:
         name: What was tried, for example the countermeasure.
         mean: (rows, n) accuracies; None where nothing was asked.
         std: Their spread over streams.
-        intervals: 95 % of the mean over streams by place (low, high); () of one stream, or where single streams are not
-            known.
+        intervals: 95 % intervals of the mean over streams, by place; () where there are too few streams, or single
+            ones are not known.
         streams: What it was made of; () in an official file.
         sequences: How many streams.
         dataset: Where the contexts come from.
@@ -65,7 +67,7 @@ class RetentionMatrix:
     mean: Cells
     std: Cells
     sequences: int
-    intervals: tuple[tuple[tuple[float, float] | None, ...], ...] = ()
+    intervals: tuple[tuple[Bounds, ...], ...] = ()
     streams: tuple[Stream, ...] = ()
     dataset: str = ""
     base_model: str = ""
@@ -101,15 +103,6 @@ class RetentionMatrix:
         return self.learnt - self.last_row
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The last row against another matrix's, context by context: mean difference and its 95 % interval."""
-
-    difference: float
-    low: float
-    high: float
-
-
 def average(
     name: str, streams: Sequence[Stream], *, dataset: str = "", base_model: str = "", resamples: int = 2000
 ) -> RetentionMatrix:
@@ -125,18 +118,16 @@ def average(
         mean=tuple(tuple(fmean(cell) if cell else None for cell in row) for row in cells),
         std=tuple(tuple(pstdev(cell) if cell else None for cell in row) for row in cells),
         sequences=len(streams),
-        intervals=()
-        if len(streams) == 1
-        else tuple(
-            tuple(bootstrap_interval(cell, resamples=resamples) if cell else None for cell in row) for row in cells
-        ),
+        intervals=tuple(tuple(interval(cell, resamples=resamples) for cell in row) for row in cells)
+        if len(streams) >= FEWEST
+        else (),
         streams=tuple(streams),
         dataset=dataset,
         base_model=base_model,
     )
 
 
-def compare_last_rows(matrix: RetentionMatrix, other: RetentionMatrix, *, resamples: int = 2000) -> Comparison:
+def compare_last_rows(matrix: RetentionMatrix, other: RetentionMatrix) -> Difference:
     """What `matrix` keeps more than `other` at the end, over the streams that both have.
 
     The bootstrap draws contexts, each with all of its streams: the answers on one context rise and fall together.
@@ -155,9 +146,7 @@ def compare_last_rows(matrix: RetentionMatrix, other: RetentionMatrix, *, resamp
             f"{matrix.name} and {other.name}: expected a finished stream in both, got none in common: use the same "
             "contexts, orders and seeds"
         )
-    values = [fmean(found) for found in gains.values()]
-    low, high = bootstrap_interval(values, resamples=resamples)
-    return Comparison(fmean(values), low, high)
+    return difference_of([fmean(values) for values in gains.values()])
 
 
 def _last(stream: Stream) -> dict[str, float]:
@@ -173,54 +162,61 @@ def _asked(cells: Sequence[float | None]) -> list[float]:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def render_matrix(matrix: RetentionMatrix) -> str:
-    """One matrix in Markdown, aligned for a terminal: percent, and how far the interval reaches where it is known."""
+def matrix_table(matrix: RetentionMatrix) -> Table:
+    """One matrix in percent, and how far the intervals reach where they are known."""
     width = max(map(len, matrix.mean))
-    head = ["", *(str(place + 1) for place in range(width)), *(["unrelated"] if matrix.unrelated else [])]
+    header = ["", *(str(place + 1) for place in range(width)), *(["unrelated"] if matrix.unrelated else [])]
     rows = []
-    for number, row in enumerate(matrix.mean):
-        cells = [_cell(value, matrix.intervals[number][place] if matrix.intervals else None)
-                 for place, value in enumerate(row)]  # fmt: skip
-        extra = [f"{100 * matrix.unrelated[number]:.1f}"] if matrix.unrelated else []
-        rows.append(["base" if number == 0 else f"after {number}", *cells, *extra])
-    return table(head, rows)
+    for number, (head, means) in enumerate(zip(heads(matrix), matrix.mean, strict=True)):
+        bounds = matrix.intervals[number] if matrix.intervals else ((None, None),) * len(means)
+        cells = [_cell(*pair) for pair in zip(means, bounds, strict=True)]
+        cells += [""] * (width - len(cells))
+        rows.append((head, *cells, *([_cell(matrix.unrelated[number])] if matrix.unrelated else [])))
+    return Table("", tuple(header), tuple(rows))
 
 
-def render_summary(matrices: Sequence[RetentionMatrix]) -> str:
+def heads(matrix: RetentionMatrix) -> list[str]:
+    """What the rows of a matrix are called."""
+    return ["base", *(f"after {number}" for number in range(1, len(matrix.mean)))]
+
+
+def summary_table(matrices: Sequence[RetentionMatrix]) -> Table:
     """One line a matrix: learnt, left at the end, lost, and the last row against the first matrix's.
 
     Empty where it says nothing: what a fit's rounds learnt and lost, and the last without a finished stream in both.
     """
-    head = ["", "base", "learnt", "left", "lost", "unrelated", "left, against the first"]
+    header = ("", "base", "learnt", "left", "lost", "unrelated", "left, against the first")
     rows = []
     for matrix in matrices:
         unrelated = f"{100 * matrix.unrelated[0]:.1f} -> {100 * matrix.unrelated[-1]:.1f}" if matrix.unrelated else ""
         learnt, lost = (matrix.learnt, matrix.forgetting) if matrix.one_by_one else (None, None)
         numbers = (fmean(_asked(matrix.mean[0])), learnt, matrix.last_row, lost)
         against = "" if matrix is matrices[0] else _against(matrix, matrices[0])
-        rows.append([matrix.name, *(_cell(number, None) for number in numbers), unrelated, against])
-    return table(head, rows)
+        rows.append((matrix.name, *map(_cell, numbers), unrelated, against))
+    return Table("", header, tuple(rows))
 
 
 def _against(matrix: RetentionMatrix, first: RetentionMatrix) -> str:
     try:
-        found = compare_last_rows(matrix, first)
+        difference = compare_last_rows(matrix, first)
     except DataError:  # other streams, or none that is finished
         return ""
-    return f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    around = say_interval(difference.low, difference.high, difference.contexts, form="+.1f", factor=100)
+    return f"{100 * difference.mean:+.1f} ({around})"
 
 
-def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
+def _cell(value: float | None, bounds: Bounds = (None, None)) -> str:
     if value is None:
         return ""
-    around = f" ({100 * interval[0]:.0f}-{100 * interval[1]:.0f})" if interval else ""
+    low, high = bounds
+    around = "" if low is None or high is None else f" ({100 * low:.0f}-{100 * high:.0f})"
     return f"{100 * value:.1f}{around}"
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def to_official(matrix: RetentionMatrix) -> dict[str, Any]:
+def to_official(matrix: RetentionMatrix) -> dict[str, object]:
     """The content of the authors' `continual_overall_results.json`."""
     return {
         "mean_over_sequences": _filled(matrix.mean),
@@ -268,22 +264,24 @@ def read_matrices(path: Path) -> list[RetentionMatrix]:
         raise DataError(f"{path}: expected {expected}, got {_reason(error)}: write the file again") from error
 
 
-def _matrix(found: Mapping[str, Any]) -> RetentionMatrix:
-    streams = [_stream(one) for one in _some("streams", found["streams"])]
-    return average(str(found["name"]), streams, dataset=str(found["dataset"]), base_model=str(found["base_model"]))
+def _matrix(content: Mapping[str, Any]) -> RetentionMatrix:
+    streams = [_stream(one) for one in _some("streams", content["streams"])]
+    return average(
+        str(content["name"]), streams, dataset=str(content["dataset"]), base_model=str(content["base_model"])
+    )
 
 
-def _stream(found: Mapping[str, Any]) -> Stream:
-    contexts = tuple(map(str, _some("contexts", found["contexts"])))
-    rows = tuple(_accuracies(row) for row in _some("rows", found["rows"]))
-    unrelated = _accuracies(found["unrelated"])
+def _stream(content: Mapping[str, Any]) -> Stream:
+    contexts = tuple(map(str, _some("contexts", content["contexts"])))
+    rows = tuple(_accuracies(row) for row in _some("rows", content["rows"]))
+    unrelated = _accuracies(content["unrelated"])
     for number, row in enumerate(rows):
         wanted = sorted({min(number or len(contexts), len(contexts)), len(contexts)})
         if len(row) not in wanted:
             raise ValueError(f"{len(row)} numbers in row {number}, not {' or '.join(map(str, wanted))}")
     if unrelated and len(unrelated) != len(rows):
         raise ValueError(f"{len(unrelated)} numbers in unrelated for {len(rows)} rows")
-    return Stream(str(found["name"]), contexts, rows, unrelated)
+    return Stream(str(content["name"]), contexts, rows, unrelated)
 
 
 def _official(content: Mapping[str, Any], path: Path) -> RetentionMatrix:
@@ -298,14 +296,14 @@ def _official(content: Mapping[str, Any], path: Path) -> RetentionMatrix:
     )
 
 
-def _some(name: str, found: Sequence[Any]) -> Sequence[Any]:
-    if not found:
+def _some(name: str, values: Sequence[T]) -> Sequence[T]:
+    if not values:
         raise ValueError(f"no {name}")
-    return found
+    return values
 
 
-def _accuracies(found: Sequence[Any]) -> tuple[float, ...]:
-    numbers = tuple(map(float, found))
+def _accuracies(values: Sequence[float]) -> tuple[float, ...]:
+    numbers = tuple(map(float, values))
     if wrong := [number for number in numbers if not 0 <= number <= 1]:
         raise ValueError(f"{wrong[0]} as an accuracy, which is 0 to 1")
     return numbers

@@ -19,11 +19,11 @@ from seal_lightning.errors import DataError
 from seal_lightning.files.bounded import read_json
 from seal_lightning.files.saving import save_text
 from seal_lightning.results.accuracy import KIND_OF, Difference
+from seal_lightning.results.averages import FEWEST
+from seal_lightning.text.plural import counted
 
 FILE = "selection.json"
 ACCURACIES = {f"val/{name}": name for name in KIND_OF}  # metrics that are means over contexts
-# Of fewer contexts all may rise by chance more often than one time in twenty (2 / 2 ** 5), whatever an interval says.
-FEWEST = 6
 Mode = Literal["max", "min"]
 Verdict = Literal["nothing", "not compared", "untrained", "beats", "noise", "by value"]
 
@@ -105,17 +105,13 @@ class Selection:
         difference = self.chosen.difference
         if difference is None:
             return "by value"
-        return "beats" if self.differs(difference) else "noise"
-
-    def differs(self, difference: Difference) -> bool:
-        """Whether a difference is more than noise."""
-        return difference.contexts >= FEWEST and (difference.low > 0 or difference.high < 0)
+        return "beats" if difference.is_clear else "noise"
 
 
 # -- on disk -----------------------------------------------------------------------------------------------------------
 
 
-def to_dict(selection: Selection) -> dict[str, Any]:
+def to_dict(selection: Selection) -> dict[str, object]:
     """As JSON and checkpoints hold it, with the verdict for readers."""
     return {**asdict(selection), "verdict": selection.verdict}
 
@@ -141,9 +137,9 @@ def from_dict(content: Any) -> Selection:
         raise ValueError("expected what a fit has chosen from, got other fields") from error
 
 
-def _difference(found: Mapping[str, Any]) -> Difference:
-    mean, low, high = (float(found[name]) for name in ("mean", "low", "high"))
-    return Difference(mean, low, high, int(found["contexts"]))
+def _difference(content: Mapping[str, float | None]) -> Difference:
+    low, high = (None if (end := content[name]) is None else float(end) for name in ("low", "high"))
+    return Difference(float(content["mean"] or 0.0), low, high, int(content["contexts"] or 0))
 
 
 def save(run: Path, selection: Selection) -> None:
@@ -151,7 +147,7 @@ def save(run: Path, selection: Selection) -> None:
     save_text(run / FILE, json.dumps(_finite(to_dict(selection)), indent=1) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """JSON has no nan: such a value is a text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
@@ -244,6 +240,7 @@ def _step(selection: Selection, candidate: Candidate) -> str:
         before = selection.untrained
         assert before is not None and before.value is not None and candidate.value is not None
         return f"{candidate.value - before.value:+.3f}"
-    few = f", too few to tell from noise: {FEWEST} would be needed" if found.contexts < FEWEST else ""
-    contexts = f"{found.contexts} context{'' if found.contexts == 1 else 's'}"
-    return f"{found.mean:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f}, paired over {contexts}{few}"
+    contexts = counted(found.contexts, "context")
+    if found.low is None:
+        return f"{found.mean:+.3f}, paired over {contexts}, too few to tell from noise: {FEWEST} are needed"
+    return f"{found.mean:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f}, paired over {contexts}"

@@ -11,9 +11,10 @@ from seal_lightning.data.base import check_path, context_id
 from seal_lightning.errors import DataError
 from seal_lightning.files.rows import Row, read_rows
 from seal_lightning.policy.policy import Policy
-from seal_lightning.results.pairing import MARK
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, written_sample
 from seal_lightning.text.foreign import sound
+
+MARK = "Passage: "  # before the passage in the prompts of the package
 
 
 class ImportedEdits(Sampler):

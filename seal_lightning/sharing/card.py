@@ -18,8 +18,8 @@ from seal_lightning import __version__
 from seal_lightning.files.saving import save_text
 from seal_lightning.models.loading import SHIPPED, ModelSource, base_name
 from seal_lightning.models.origins import CARD, Origin, is_hub_name, origin_of
-from seal_lightning.results.accuracy import bootstrap_interval
-from seal_lightning.results.markdown import table
+from seal_lightning.results.averages import interval, say_interval
+from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.escaping import markdown_cell
 from seal_lightning.text.masking import safe_to_save
 from seal_lightning.types import Context
@@ -49,7 +49,7 @@ class Result:
     Attributes:
         name: What was asked: `before`, `edits after round 2` ...
         accuracy: Mean over contexts.
-        low: Lower end of the interval.
+        low: Lower end of the interval; None if there are too few contexts for one.
         high: Upper end of the interval.
         contexts: Number of contexts.
         queries: Number of queries over all contexts.
@@ -58,8 +58,8 @@ class Result:
 
     name: str
     accuracy: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     contexts: int
     queries: int
     split: str
@@ -141,7 +141,7 @@ def _text(data: ModelCardData, body: str) -> str:
 
 
 def _entry(result: Result, card: WeightsCard) -> EvalResult:
-    low, high = round(result.low, 4), round(result.high, 4)
+    bounds = None if result.low is None or result.high is None else [round(result.low, 4), round(result.high, 4)]
     return EvalResult(
         task_type="question-answering",
         task_name="Closed-book questions",
@@ -152,7 +152,7 @@ def _entry(result: Result, card: WeightsCard) -> EvalResult:
         metric_name=f"accuracy, {result.name}",
         metric_value=round(result.accuracy, 4),
         metric_args={
-            INTERVAL: [low, high],
+            **({INTERVAL: bounds} if bounds else {}),
             "contexts": result.contexts,
             "queries": result.queries,
             "grader": card.grader,
@@ -167,12 +167,12 @@ def scores_table(entries: Sequence[EvalResult]) -> str:
     rows = []
     for entry in entries:
         args = entry.metric_args or {}
-        low, high = args.get(INTERVAL, (entry.metric_value, entry.metric_value))
+        low, high = args.get(INTERVAL, (None, None))
         name = (entry.metric_name or "").removeprefix("accuracy, ")
-        counts = [str(args.get("contexts", "")), str(args.get("queries", ""))]
-        interval = f"{low:.3f} – {high:.3f}"
-        rows.append([entry.dataset_split or "", name, f"{entry.metric_value:.3f}", interval, *counts])
-    shown = table(["split", "", "accuracy", INTERVAL, "contexts", "queries"], rows)
+        contexts, queries = str(args.get("contexts", "")), str(args.get("queries", ""))
+        shown_interval = say_interval(low, high, args.get("contexts", 0))
+        rows.append((entry.dataset_split or "", name, f"{entry.metric_value:.3f}", shown_interval, contexts, queries))
+    shown = to_markdown(Table("", ("split", "", "accuracy", INTERVAL, "contexts", "queries"), tuple(rows)))
     graders = sorted({str((entry.metric_args or {}).get("grader", "")) for entry in entries})
     names = sorted({markdown_cell(entry.dataset_name, 80) for entry in entries})
     return (
@@ -245,7 +245,7 @@ def _with_section(body: str, heading: str, text: str) -> str:
 
 def result_of(name: str, accuracies: Sequence[float], *, queries: int, split: str) -> Result:
     """A result from the accuracy of each context, at least one."""
-    return Result(name, fmean(accuracies), *bootstrap_interval(accuracies), len(accuracies), queries, split)
+    return Result(name, fmean(accuracies), *interval(accuracies), len(accuracies), queries, split)
 
 
 def titles_of(contexts: Sequence[Context], *, bullet: str) -> str:
@@ -261,7 +261,8 @@ def settings_table(settings: Mapping[str, object]) -> str:
         fields = asdict(value) if is_dataclass(value) and not isinstance(value, type) else None
         lead = f"{name}: " if name else ""
         rows |= {name: value} if fields is None else {f"{lead}{key}": inner for key, inner in fields.items()}
-    return table(["", ""], [[markdown_cell(key, 60), markdown_cell(str(value), 80)] for key, value in rows.items()])
+    cells = ((markdown_cell(key, 60), markdown_cell(str(value), 80)) for key, value in rows.items())
+    return to_markdown(Table("", ("", ""), tuple(cells)))
 
 
 def licence_of(base: Origin) -> str:

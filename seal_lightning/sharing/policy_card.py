@@ -16,7 +16,7 @@ from seal_lightning.models.loading import ModelSource
 from seal_lightning.models.origins import CARD, Origin
 from seal_lightning.policy.policy import Policy
 from seal_lightning.records.journal import read_rollouts, read_validations
-from seal_lightning.results.accuracy import Row, accuracy_table, rounds_table
+from seal_lightning.results.accuracy import AccuracyRow, accuracy_table, rounds_table
 from seal_lightning.sampling import LocalSampler, Sampler
 from seal_lightning.sharing.card import (
     CardData,
@@ -110,7 +110,7 @@ def _round_of(folder: Path) -> int | None:
         return None
 
 
-def results_of(rows: Sequence[Row], split: str) -> list[Result]:
+def results_of(rows: Sequence[AccuracyRow], split: str) -> list[Result]:
     """Rows of the accuracy table as results."""
     names = {"base": "before an edit (base)", "passage": "after training on the passage alone (passage)"}
     return [

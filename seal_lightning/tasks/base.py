@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from seal_lightning.results.table import Table
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.text.thoughts import UNFINISHED, cut_thoughts
 from seal_lightning.types import Context, Prediction, Prompt, Query, Rollout, SelfEdit, TrainingSequence
@@ -124,15 +125,15 @@ class Task(Remembers, ABC):
         del predictions
         return None
 
-    def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> str:
-        """What else a run's rollouts tell, as Markdown; empty where the task has nothing to add.
+    def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> Sequence[Table]:
+        """What else a run's rollouts tell; empty where the task has nothing to add.
 
         Args:
             validations: The rollouts of each validation by the number of rounds before it; one where `seal validate` or
                 `seal test` asks.
         """
         del validations
-        return ""
+        return ()
 
 
 def without_thoughts(text: str, parse: Callable[[str], SelfEdit]) -> SelfEdit:

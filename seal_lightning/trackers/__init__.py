@@ -4,7 +4,7 @@
 tracker, and when, is up to `callbacks/tracking.py`; `surviving.py` sees to it that none of them ends a run.
 """
 
-from seal_lightning.trackers.base import Table, Tracker
+from seal_lightning.trackers.base import Tracker
 from seal_lightning.trackers.mlflow_tracker import MLflowTracker
 from seal_lightning.trackers.tensorboard_tracker import TensorBoardTracker
 from seal_lightning.trackers.trackio_tracker import TrackioLogger, TrackioTracker
@@ -21,7 +21,6 @@ def tracker_of(logger: object, kinds: tuple[type[Tracker], ...] = TRACKERS) -> T
 __all__ = [
     "TRACKERS",
     "MLflowTracker",
-    "Table",
     "TensorBoardTracker",
     "Tracker",
     "TrackioLogger",

@@ -1,36 +1,15 @@
-"""The base of all trackers, and the plain data that they are given."""
+"""The base of all trackers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch.loggers import Logger
 
-Cell = str | int | float | bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table: names of columns, and rows with a cell for each of them; the cells of a column are of one type or None.
-
-    Texts are those of models and data, not yet escaped for anything.
-    """
-
-    columns: tuple[str, ...]
-    rows: Sequence[Sequence[Cell]]
-
-    def first(self, count: int) -> Table:
-        """The first rows, and where there are more, a last one whose first text says how many."""
-        if len(self.rows) <= count:
-            return self
-        more = f"… and {len(self.rows) - count} more, in the journal"
-        place = next(number for number, cell in enumerate(self.rows[0]) if isinstance(cell, str))
-        last: list[Cell] = [more if number == place else None for number in range(len(self.columns))]
-        return Table(self.columns, [*self.rows[:count], last])
+from seal_lightning.results.table import Table
 
 
 class Tracker:
@@ -54,7 +33,7 @@ class Tracker:
         """Start the logger: it may make files, or a run on its server. On every rank."""
         getattr(self.logger, "experiment", None)
 
-    def settings(self, settings: Mapping[str, Any], *, metrics: Sequence[str]) -> None:
+    def settings(self, settings: Mapping[str, object], *, metrics: Sequence[str]) -> None:
         """Log hyper-parameters.
 
         Args:
@@ -73,7 +52,7 @@ class Tracker:
             step: Optimizer steps before it.
         """
 
-    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, Any]) -> None:
+    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, object]) -> None:
         """Log files and folders under one name.
 
         Args:
@@ -89,7 +68,7 @@ class Tracker:
         return getattr(self.logger, "_log_model", False)  # no logger tells it in public
 
 
-def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+def flat(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings by the names that they have on the command line; lists of plain values become one text.
 
     >>> flat({"model": {"sampler": {"class_path": "a.B", "init_args": {"top_p": 0.9}}, "terms": ["q", "k"]}})
@@ -98,7 +77,7 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(_flat(settings, ""))
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _flat(value: object, name: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             if key != "init_args":

@@ -6,11 +6,11 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.loggers import MLFlowLogger
 
-from seal_lightning.trackers.base import Table, Tracker
+from seal_lightning.results.table import Table
+from seal_lightning.trackers.base import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class MLflowTracker(Tracker):
     logger_class = MLFlowLogger
     takes_files = True
 
-    def settings(self, settings: Mapping[str, Any], *, metrics: Sequence[str]) -> None:
+    def settings(self, settings: Mapping[str, object], *, metrics: Sequence[str]) -> None:
         """New ones as parameters, those that a resumed run has changed as tags `changed.NAME`."""
         from mlflow.entities import Param, RunTag
         from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
@@ -50,10 +50,10 @@ class MLflowTracker(Tracker):
         place = f"{name}-round-{round:03d}.json"
         if place in {file.path for file in client.list_artifacts(run, str(Path(place).parent))}:
             return
-        columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
-        client.log_table(run, {key: list(cells) for key, cells in zip(table.columns, columns, strict=True)}, place)
+        columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.header)
+        client.log_table(run, {key: list(cells) for key, cells in zip(table.header, columns, strict=True)}, place)
 
-    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, Any]) -> None:
+    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, object]) -> None:
         client, run = self.logger.experiment, self.logger.run_id
         for path in paths:
             if path.is_dir():
@@ -67,7 +67,7 @@ def _key(name: str) -> str:
     return re.sub(r"[^\w.\- :/]", "_", name)[:250]
 
 
-def _value(value: Any, longest: int) -> str:
+def _value(value: object, longest: int) -> str:
     """A value as MLflow takes it; null by the name that it has in YAML."""
     text = "null" if value is None else str(value)
     return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
@@ -23,24 +22,24 @@ log = logging.getLogger(__name__)
 CALLS = ("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_checkpoint", "finalize")
 
 
-def protect(logger: Any) -> None:
+def protect(logger: Logger) -> None:
     """Until `unprotect`, no call of Lightning's raises what goes wrong in the logger."""
     logger.__class__ = _protected(type(logger))
 
 
-def unprotect(logger: Any) -> None:
+def unprotect(logger: Logger) -> None:
     """It is as it was before."""
     logger.__class__ = type(logger).__bases__[0]
     vars(logger).pop("_lost", None)
 
 
-def is_lost(logger: Any) -> bool:
+def is_lost(logger: Logger) -> bool:
     """Whether a logger has failed in this run."""
     return getattr(logger, "_lost", False)
 
 
 @contextmanager
-def surviving(logger: Any) -> Iterator[None]:
+def surviving(logger: Logger) -> Iterator[None]:
     """A block of work for a logger; where that fails, a line says so, and nothing more is asked of it.
 
     Raises:
@@ -52,7 +51,7 @@ def surviving(logger: Any) -> Iterator[None]:
     except Exception as error:  # of any library, and of any logger of a user's
         if isinstance(error, SealError) or disk_error(error) is not None:
             raise
-        logger._lost = True
+        vars(logger)["_lost"] = True
         reason = masked(shortened(f"{type(error).__name__}: {reason_of(error)}", 300))
         log.debug("the tracker's traceback", exc_info=error)
         log.warning(
@@ -60,7 +59,7 @@ def surviving(logger: Any) -> Iterator[None]:
         )
 
 
-def _protected(kind: Any) -> type[Logger]:
+def _protected(kind: type[Logger]) -> type[Logger]:
     """A class of loggers, as they are during a run."""
 
     class Protected(kind):  # within a function, so that the command line does not take it for another logger
@@ -72,8 +71,8 @@ def _protected(kind: Any) -> type[Logger]:
     return Protected
 
 
-def _surviving_call(kind: Any, name: str) -> Callable[..., Any]:
-    def call(self: Any, *args: Any, **options: Any) -> Any:
+def _surviving_call(kind: type[Logger], name: str) -> Callable[..., object]:
+    def call(self: Logger, *args: object, **options: object) -> object:
         if is_lost(self):
             return None
         with surviving(self):

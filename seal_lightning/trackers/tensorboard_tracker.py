@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
 
 from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.escaping import markdown_cell
-from seal_lightning.trackers.base import Cell, Table, Tracker
+from seal_lightning.trackers.base import Tracker
 
 LONGEST = 300  # characters of a cell, as in the tables of the run folder
 
@@ -20,7 +21,7 @@ class TensorBoardTracker(Tracker):
 
     logger_class = TensorBoardLogger
 
-    def settings(self, settings: Mapping[str, Any], *, metrics: Sequence[str]) -> None:
+    def settings(self, settings: Mapping[str, object], *, metrics: Sequence[str]) -> None:
         """For the HPARAMS tab, whose columns of `metrics` get their values from the run's own scalars."""
         from torch.utils.tensorboard.summary import hparams
 
@@ -34,16 +35,5 @@ class TensorBoardTracker(Tracker):
         self.logger.experiment.flush()
 
     def table(self, name: str, table: Table, *, round: int, step: int) -> None:
-        self.logger.experiment.add_text(name, to_markdown(table), global_step=step)
-
-
-def to_markdown(table: Table) -> str:
-    """The table; nothing in its texts acts."""
-    lines = [table.columns, ["---"] * len(table.columns), *([_text(cell) for cell in row] for row in table.rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _text(cell: Cell) -> str:
-    if isinstance(cell, float):
-        return f"{cell:.3f}"
-    return "" if cell is None else markdown_cell(str(cell), LONGEST)
+        text = to_markdown(table, cell=partial(markdown_cell, longest=LONGEST))
+        self.logger.experiment.add_text(name, text, global_step=step)

@@ -15,7 +15,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
-from seal_lightning.trackers.base import Table, Tracker
+from seal_lightning.results.table import Table
+from seal_lightning.trackers.base import Tracker
 
 _AVAILABLE = find_spec("trackio") is not None
 
@@ -76,11 +77,11 @@ class TrackioLogger(Logger):
         return self._run
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
         self.experiment.log(dict(metrics), step=step)
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: Mapping[str, object], *args: object, **kwargs: object) -> None:
         self.experiment.config.update(params)
 
     @rank_zero_only
@@ -98,10 +99,10 @@ class TrackioTracker(Tracker):
 
     def table(self, name: str, table: Table, *, round: int, step: int) -> None:
         trackio: Any = import_module("trackio")
-        content = trackio.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
+        content = trackio.Table(columns=list(table.header), data=[list(row) for row in table.rows])
         self.logger.experiment.log({name: content, "round": round}, step=step)
 
-    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, Any]) -> None:
+    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, object]) -> None:
         trackio: Any = import_module("trackio")
         artifact = trackio.Artifact(name, type=kind, metadata=dict(about))
         for path in paths:

@@ -6,13 +6,13 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import WandbLogger
 
 from seal_lightning.errors import reason_of
-from seal_lightning.trackers.base import Table, Tracker
+from seal_lightning.results.table import Table
+from seal_lightning.trackers.base import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +59,10 @@ class WandbTracker(Tracker):
     def table(self, name: str, table: Table, *, round: int, step: int) -> None:
         import wandb
 
-        content = wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
+        content = wandb.Table(columns=list(table.header), data=[list(row) for row in table.rows])
         self.logger.log_metrics({name: content, "round": round}, step=step)
 
-    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, Any]) -> None:
+    def files(self, name: str, paths: Sequence[Path], *, kind: str, about: Mapping[str, object]) -> None:
         import wandb
 
         run = self.logger.experiment

@@ -214,8 +214,8 @@ def test_a_real_fit_that_no_round_makes_better(tmp_path, capfd):
     assert main(["fit", *options, "--trainer.max_epochs", "1"]) == 0
     said = capfd.readouterr()
     words = (
-        "no round beat the untrained policy (val/edits 0.000): the best of them is round 1 with 0.000 (+0.000, 95 % "
-        "interval +0.000 to +0.000, paired over 2 contexts, too few to tell from noise: 6 would be needed)"
+        "no round beat the untrained policy (val/edits 0.000): the best of them is round 1 with 0.000 (+0.000, "
+        "paired over 2 contexts, too few to tell from noise: 6 are needed)"
     )
     assert f"{words}; nothing was exported as the best policy\n" in said.out
     assert "checkpoints/best.ckpt is the untrained policy\n" in said.out

@@ -118,13 +118,14 @@ def test_the_end_of_an_e_step(capsys):
 
 def test_terms_and_cost_of_an_e_step(capsys):
     progress, one = plain(every_seconds=1000.0), module()
-    one.e_step_metrics |= term_metrics([replace(rollout(), terms={"score": s, "length": 0.5}) for s in (0.0, 1.0)])
+    scored = [replace(rollout(context=name), terms={"score": s, "length": 0.5}) for name, s in (("a", 0.0), ("b", 1.0))]
+    one.e_step_metrics |= term_metrics(scored)
     used = {"requests": 2, "prompt_tokens": 30, "completion_tokens": 4, "dollars": 0.0125}
     rollouts = [replace(rollout(), usage={"sampling": used, "grading": {"cached": 3}})]
     units(progress)
     progress.on_e_step_end(trainer(), one, rollouts=rollouts, groups=[], kept=[])
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "round 1 E-step: score 0.500 ± 0.500 · length 0.500 ± 0.000",
+        "round 1 E-step: score 0.500 ± 0.707 · length 0.500 ± 0.000",
         "round 1 E-step: endpoints: 2 requests and 3 from the cache, 30 prompt and 4 completion tokens, $0.012500",
     ]
 

@@ -30,7 +30,7 @@ def render(outcomes, rollouts=(), kept=(), *, round=0, **options) -> str:
 def cell(text: str, **options) -> str:
     """How one edit's text appears."""
     (row,) = [line for line in render([outcome(0, 0.5, text)], **options).split("\n") if line.startswith("| lamp")]
-    return row.removeprefix("| lamp | 0 | 0.500 | 0.500 | +0.250 |  | ").removesuffix(" |")
+    return row.removeprefix("| lamp    | 0    | 0.500  | 0.500 | 0.250 |").removesuffix("|").strip()
 
 
 def test_a_small_table():
@@ -42,15 +42,15 @@ def test_a_small_table():
             "",
             "## Best",
             "",
-            "| context | edit | reward | score | gain | kept | text |",
-            "|---|---|---|---|---|---|---|",
-            "| lamp | 1 | 1.000 | 1.000 | +0.750 | yes | Oil burns. |",
+            "| context | edit | reward | score | gain  | kept | text       |",
+            "| ------- | ---- | ------ | ----- | ----- | ---- | ---------- |",
+            "| lamp    | 1    | 1.000  | 1.000 | 0.750 | yes  | Oil burns. |",
             "",
             "## Worst",
             "",
-            "| context | edit | reward | score | gain | kept | text |",
-            "|---|---|---|---|---|---|---|",
-            "| lamp | 0 | 0.000 | 0.000 | -0.250 |  | Oil burns. |",
+            "| context | edit | reward | score | gain   | text       |",
+            "| ------- | ---- | ------ | ----- | ------ | ---------- |",
+            "| lamp    | 0    | 0.000  | 0.000 | -0.250 | Oil burns. |",
             "",
             "## Rejected",
             "",
@@ -82,7 +82,7 @@ def test_equal_rewards_keep_their_order():
 def test_a_round_without_any_usable_edit():
     text = render([outcome(0, None), outcome(1, None)], [rejected(0), rejected(1)])
     assert text.startswith("# Round 1: 0 scored edits, 2 rejected, 0 kept\n")
-    assert shown(text, "Best") == []
+    assert "## Best" not in text
     assert text.endswith("## Rejected\n\n- lamp, edit 0: empty text\n- lamp, edit 1: empty text\n")
 
 
@@ -121,7 +121,7 @@ def test_names_and_reasons_are_escaped_too():
         [],
         round=0,
     )
-    assert "| a&#124;b | 1 | 0.500 |" in text
+    assert "| a&#124;b | 1    | 0.500  |" in text
     assert "- a&#124;b, edit 0: bad &#124; &#60;b&#62; / reason" in text
 
 
@@ -152,7 +152,7 @@ def test_the_file_of_a_round(tmp_path):
     assert path == tmp_path / "tables" / "round-003.md"
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# Round 4: 1 scored edits, 0 rejected, 1 kept\n")
-    assert "| lamp | 0 | 0.500 | 0.500 | +0.250 | yes | Zürich 東京 ⟨U+D800⟩ |" in text
+    assert "| lamp    | 0    | 0.500  | 0.500 | 0.250 | yes  | Zürich 東京 ⟨U+D800⟩ |" in text
 
 
 def test_only_the_first_process_writes(tmp_path):

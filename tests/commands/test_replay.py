@@ -86,7 +86,9 @@ def mistake(capfd):
 @pytest.fixture
 def run(tmp_path):
     """A run folder with one round and a validation."""
-    Journal(tmp_path / "run" / "journal", "train-000", stamp={}).append(0, ROLLOUTS)
+    journal = Journal(tmp_path / "run" / "journal", "train-000", stamp={})
+    journal.append(0, ROLLOUTS)
+    journal.keep(ROLLOUTS[1:3], round=0)
     passage = replace(ROLLOUT, kind="passage", edit_index=-1, prompt="", text="")
     Journal(tmp_path / "run" / "journal", "validation-000", stamp={}).append(0, [passage, ROLLOUT])
     return tmp_path / "run"
@@ -213,13 +215,34 @@ def test_a_fit_kept_what_replay_keeps(replay, once, tmp_path):
     for number in (0, 1):
         name = f"train-{number:03d}"
         replay(folder / "journal" / name, "--sft", tmp_path / name)
-        rows = [json.loads(line) for line in (folder / "journal" / f"{name}.rank-0.jsonl").read_text().splitlines()[1:]]
+        rows = lines(folder / "journal" / f"{name}.rank-0.jsonl")[1:-1]
         texts = {(row["context_id"], str(row["edit_index"])): (row["prompt"], row["text"]) for row in rows}
         table = (folder / "tables" / f"round-{number:03d}.md").read_text().splitlines()
-        cells = [[cell.strip() for cell in line.split("|")] for line in table if " | yes | " in line]
+        cells = [[cell.strip() for cell in line.split("|")] for line in table if " | yes " in line]
         chosen = [texts[cell[1], cell[2]] for cell in cells]
         assert len(chosen) == 4
         assert sorted((row["prompt"], row["completion"]) for row in lines(tmp_path / name)) == sorted(chosen)
+
+
+def test_kept_edits_are_those_that_the_journal_names(replay, run, tmp_path):
+    """And not those that a filter would choose again."""
+    Journal(run / "journal", "train-000", stamp={}).keep([ROLLOUTS[0]], round=0)
+    assert json.loads(replay(run, "--json"))["figures"]["train-000"]["kept"] == 1
+    replay(run, "--sft", tmp_path / "kept.jsonl")
+    assert [row["completion"] for row in lines(tmp_path / "kept.jsonl")] == ["It is."]
+    assert (
+        json.loads(replay(run, "--json", "--filter.k", "2", "--filter.above", "null"))["figures"]["train-000"]["kept"]
+        == 4
+    )
+
+
+def test_a_round_without_a_choice_says_so(replay, mistake, run, tmp_path):
+    path = run / "journal" / "train-000.rank-0.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))  # killed before the filter
+    words = "what was kept of train-000 is not written down, as before a round's filter has chosen"
+    assert words in replay(run) and json.loads(replay(run, "--json"))["unknown"] == ["train-000"]
+    assert words in mistake(run, "--sft", tmp_path / "kept.jsonl")
+    assert json.loads(replay(run, "--json", "--filter.k", "1"))["figures"]["train-000"]["kept"] == 2
 
 
 # -- official runs -----------------------------------------------------------------------------------------------------
@@ -342,7 +365,7 @@ def test_mistakes(mistake, run, tmp_path, args, words):
 def test_a_journal_is_never_written_over(mistake, run):
     path = run / "journal" / "train-000.rank-0.jsonl"
     assert "expected another file than the one that was read" in mistake(run, "--sft", path)
-    assert len(lines(path)) == 5
+    assert len(lines(path)) == 6
 
 
 def test_help_names_every_option(capfd):

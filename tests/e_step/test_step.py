@@ -93,6 +93,16 @@ def test_one_rollout_for_every_context_edit_and_repeat():
     assert len({r.seed for r in rollouts}) == 12
 
 
+def test_seconds_are_shared_by_the_tokens_that_they_were_spent_on():
+    rollouts = run(e_step(), plan=Plan(edits=2, repeats=1, passage_only=True))
+    for phase, purpose in (("inner loop", "trained"), ("answering", "answers"), ("sampling", "edit")):
+        counts = [rollout.tokens.get(purpose, 0) for rollout in rollouts]
+        seconds = [rollout.seconds[phase] for rollout in rollouts]
+        assert len(set(counts)) > 1 and min(counts) == 0  # the rejected edit, and the passage
+        assert seconds == pytest.approx([sum(seconds) * count / sum(counts) for count in counts])
+    assert len({rollout.seconds["baseline"] for rollout in rollouts}) == 1
+
+
 def test_what_a_rollout_records():
     step = e_step(reward=Reward("gain"), seed=5)
     policy = tiny()

@@ -78,7 +78,7 @@ def test_two_rounds_log_validation_three_times_and_every_unit_once(two_rounds):
     assert [row["e_step/kept"] for row in logged(two_rounds) if "e_step/kept" in row] == [4.0, 4.0]
     for name in ("train-000", "train-001"):
         rows = (two_rounds / "journal" / f"{name}.rank-0.jsonl").read_text().splitlines()
-        assert len(rows) == 1 + 4 * 2 * 2
+        assert len(rows) == 1 + 4 * 2 * 2 + 1  # a stamp, rollouts, and what was kept
     assert (two_rounds / "tables" / "round-001.md").read_text().startswith("# Round 2: 7 scored edits, 1 rejected")
 
 
@@ -156,8 +156,8 @@ def test_test_and_predict_from_the_best_checkpoint(tmp_path, capfd):
     config = ["--config", str(run / "config.yaml"), "--ckpt_path", "best"]
     assert main(["test", *config, "--data.test", data]) == 0
     printed = capfd.readouterr().out
-    assert [line.split(" | ")[0] for line in printed.splitlines()[2:5]] == ["| base", "| passage", "| edits"]
-    rows = json.loads((run / "test.json").read_text())
+    assert [line.split()[1] for line in printed.splitlines()[2:5]] == ["base", "passage", "edits"]
+    rows = json.loads((run / "test.json").read_text())["accuracy"]
     assert [(row["contexts"], row["queries"]) for row in rows] == [(2, 4)] * 3
     # the validation of the same contexts by the same policy, but with seeds of its own round
     assert rows[0]["accuracy"] == pytest.approx([row["val/base"] for row in logged(run) if "val/base" in row][-1])

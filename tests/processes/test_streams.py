@@ -20,7 +20,7 @@ from seal_lightning.cli import main
 from seal_lightning.options.parser import save_settings
 from seal_lightning.processes.streams import Stream, standard_streams
 from seal_lightning.progress.screen import Screen, progress_bars
-from seal_lightning.results.markdown import table
+from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.escaping import single_line, visible_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -226,7 +226,7 @@ def test_a_settings_file_begins_with_one_line_of_comment(tmp_path):
 
 
 def test_no_cell_breaks_a_table():
-    assert table(["a\nb", "c"], [["\x1b[2J", "d\r\n| e |"]]) == (
+    assert to_markdown(Table("", ("a\nb", "c"), (("\x1b[2J", "d\r\n| e |"),))) == (
         "| a⟨U+000A⟩b  | c              |\n| ----------- | -------------- |\n| ⟨U+001B⟩[2J | d⟨U+000A⟩| e | |"
     )
 

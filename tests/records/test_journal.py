@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from seal_lightning.errors import JournalError
-from seal_lightning.records.journal import Journal, read_units
+from seal_lightning.records.journal import Journal, read_kept, read_units, unfinished_units
 from seal_lightning.records.lines import rollout_from_dict, rollout_to_dict
 from seal_lightning.types import Rollout
 
@@ -120,6 +120,74 @@ def test_garbage_names_the_line(tmp_path):
     journal.append(0, unit(0))
     journal.path.write_bytes(journal.path.read_bytes() + b"not json\n")
     with pytest.raises(JournalError, match="line 3: not JSON"):
+        Journal(tmp_path, "train-000", stamp={})
+
+
+# -- what a filter has kept --------------------------------------------------------------------------------------------
+
+
+def kept(tmp_path, **options):
+    return read_kept(tmp_path, "train-000", **options)
+
+
+def test_what_was_kept_is_one_line(tmp_path):
+    journal = Journal(tmp_path, "train-000", stamp={})
+    journal.append(0, unit(0, 1))
+    before = journal.path.read_bytes()
+    assert kept(tmp_path) == {}
+    journal.keep(unit(1), round=0)
+    assert journal.path.read_bytes() == before + b'{"kept": [["tarn", 1]], "round": 0}\n'
+    assert kept(tmp_path) == {0: (("tarn", 1),)}
+    assert Journal(tmp_path, "train-000", stamp={}).units == {0: unit(0, 1)}
+
+
+def test_a_resume_writes_what_was_kept_once_unless_it_is_another_choice(tmp_path):
+    for chosen, rows in ((unit(1), 3), (unit(1), 3), (unit(0), 4), ([], 5)):
+        journal = Journal(tmp_path, "train-000", stamp={})
+        if 0 not in journal.units:
+            journal.append(0, unit(0))
+        journal.keep(chosen, round=0)
+        assert len(journal.path.read_text().splitlines()) == rows
+    assert kept(tmp_path) == {0: ()}
+
+
+def test_a_unit_that_is_run_again_makes_the_choice_unknown(tmp_path):
+    journal = Journal(tmp_path, "train-000", stamp={})
+    journal.append(0, unit(0))
+    journal.keep(unit(0), round=0)
+    journal.append(1, unit(1))
+    assert kept(tmp_path) == {}
+    journal.keep(unit(0), round=0)
+    assert kept(tmp_path) == {0: (("tarn", 0),)}
+
+
+def test_the_first_rank_says_what_was_kept_even_without_a_unit_of_its_own(tmp_path):
+    Journal(tmp_path, "train-000", stamp={}, rank=1).append(0, unit(0))
+    Journal(tmp_path, "train-000", stamp={}).keep(unit(0), round=0)
+    assert kept(tmp_path) == {0: (("tarn", 0),)}
+    assert Journal(tmp_path, "train-000", stamp={}).units == {0: unit(0)}
+
+
+@pytest.mark.parametrize("lost", [1, 20, 26])
+def test_a_torn_line_of_kept_edits_costs_nothing_else(tmp_path, lost):
+    journal = Journal(tmp_path, "train-000", stamp={})
+    journal.append(0, unit(0))
+    journal.keep(unit(0), round=0)
+    data = journal.path.read_bytes()[:-lost]
+    journal.path.write_bytes(data)
+    assert kept(tmp_path) == {} and unfinished_units(journal.path, data) == 0
+    again = Journal(tmp_path, "train-000", stamp={})
+    again.keep(unit(0), round=0)
+    assert kept(tmp_path) == {0: (("tarn", 0),)} and again.units == {0: unit(0)}
+
+
+@pytest.mark.parametrize("row", [{"kept": 3, "round": 0}, {"kept": [["a"]], "round": 0}, {"kept": [[1, 2]], "round": 0},
+                                 {"kept": []}])  # fmt: skip
+def test_damaged_kept_edits_are_refused(tmp_path, row):
+    journal = Journal(tmp_path, "train-000", stamp={})
+    journal.append(0, unit(0))
+    journal.path.write_bytes(journal.path.read_bytes() + json.dumps(row).encode() + b"\n")
+    with pytest.raises(JournalError, match="line 3: expected kept edits as pairs of a context's id and a number, got"):
         Journal(tmp_path, "train-000", stamp={})
 
 

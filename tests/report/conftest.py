@@ -1,15 +1,18 @@
 """Runs for reports, made of a few rollouts whose figures can be told by heart."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from seal_lightning.m_step.selection import ABOVE, best_of, group_rollouts
 from seal_lightning.records.journal import Journal
+from seal_lightning.results.accuracy import AccuracyRow
+from seal_lightning.results.result_file import ResultFile
 from seal_lightning.types import Rollout
 
 PLAIN = Rollout(
@@ -56,18 +59,34 @@ def dropped(score: float, **changes) -> Rollout:
     return replace(scored(score, **changes), reward=None, dropped="racing: 1 of 2 repeats trained")
 
 
-def write_run(folder: Path, journals: dict, *, config: dict | None = CONFIG, table: bool = False) -> Path:
+def write_run(
+    folder: Path,
+    journals: dict,
+    *,
+    config: dict | None = CONFIG,
+    table: bool = False,
+    tables=(),
+    notes=(),
+    kept: bool = True,
+) -> Path:
     """A run folder: journals by name, each a list of units; `table` is what a fit writes when it is over."""
     for name, units in journals.items():
         journal = Journal(folder / "journal", name, stamp={"name": name})
         for number, unit in enumerate(units):
             journal.append(number, unit)
+        if kept and name.startswith("train-"):
+            groups, k = (
+                group_rollouts(chain(*units)),
+                (config or CONFIG).get("filter", {}).get("init_args", {}).get("k", 1),
+            )
+            journal.keep([one for group in groups for one in best_of(group, k=k, above=ABOVE)], round=int(name[-3:]))
     if config is not None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
     if table:
         rows = ["base", *(f"edits {name}" for name in journals if name.startswith("validation-"))]
-        (folder / "fit.json").write_text(json.dumps([{"name": name} for name in rows]))
+        accuracy = [AccuracyRow(name, 0.5, None, None, 1, 2, 0, 0.0) for name in rows]
+        ResultFile(accuracy, tables, notes).save(folder / "fit.json")
     return folder
 
 

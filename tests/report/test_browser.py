@@ -11,6 +11,8 @@ from playwright import sync_api as playwright
 
 from seal_lightning.report.page import render
 from seal_lightning.report.read import read
+from seal_lightning.results.result_file import ResultFile
+from seal_lightning.results.table import Table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs an installed Chromium (apt-get install chromium)")
@@ -91,7 +93,7 @@ def evil_run(runs, folder):
     names = {"train-000": [unit], "train-001": [unit], "validation-000": [held_out], "validation-001": [held_out]}
     runs.write(folder, names, config=config)
     (folder / "settings.yaml").write_bytes((folder / "config.yaml").read_bytes())
-    (folder / "fit.md").write_text(f"| a |\n|---|\n\n| {EVIL} | b |\n|---|---|\n| {EVIL} | 1 |\n\n{EVIL}\n")
+    ResultFile([], [Table(EVIL, (EVIL, "b"), ((EVIL, 1),))], [EVIL]).save(folder / "fit.json")
     return folder
 
 

@@ -10,7 +10,7 @@ from seal_lightning.report.alike import differences_of
 from seal_lightning.report.measure import measure
 from seal_lightning.report.nested import read_all
 from seal_lightning.report.read import read
-from seal_lightning.results.pairing import contexts_of, pair_contexts, titles_of
+from seal_lightning.results.pairing import contexts_of, digest_of, pair_contexts, titles_of
 
 
 def model(config, **changes):
@@ -74,7 +74,9 @@ def test_runs_that_were_not_measured_alike_say_so(fitted, runs):
 
 
 def test_other_held_out_contexts_are_said(fitted, runs, tmp_path):
-    journals = {"validation-000": [[runs.scored(0.5, context_id="fen"), runs.scored(0.5, context_id="x", prompt="X")]]}
+    journals = {
+        "validation-000": [[runs.scored(0.5, context_id="fen"), runs.scored(0.5, context_id="x", passage_digest="x")]]
+    }
     other = runs.write(tmp_path / "other", journals, table=True)
     found = differences_of([measure(read(str(run))) for run in (fitted("one"), other)])
     assert found == ["The held-out contexts of other are not those of one: 1 are in both, of 2 and 2."]
@@ -83,21 +85,18 @@ def test_other_held_out_contexts_are_said(fitted, runs, tmp_path):
 # -- which contexts are the same ---------------------------------------------------------------------------------------
 
 
-def asked(runs, name, passage, *, request="Read.", question="What?", **changes):
-    prompt = f"{request}\n\nTitle: {passage}\nPassage: {passage} stands.\n\nWhat follows:\n"
-    return runs.scored(0.5, context_id=name, prompt=prompt, questions=(question,), golds=(("a",),), **changes)
+def asked(runs, name, passage, *, question="What?", **changes):
+    digest = digest_of(f"{passage} stands.")
+    return runs.scored(
+        0.5, context_id=name, title=passage, passage_digest=digest, questions=(question,), golds=(("a",),), **changes
+    )
 
 
-def pairs(one, other):
-    return pair_contexts(one, other).pairs
-
-
-def test_contexts_of_earlier_versions_are_told_by_their_prompts(runs):
-    """Those have no digest; another wording of the request does not make another context."""
+def test_contexts_are_told_by_their_passages_and_not_by_their_ids(runs):
     one = [asked(runs, "0", "Fen"), asked(runs, "1", "Moor")]
-    other = [asked(runs, "0", "Moor", request="Study this."), asked(runs, "1", "Fen", request="Study this.")]
-    assert pairs(one, other) == (("0", "1"), ("1", "0"))
-    assert [text.text for text in contexts_of(one).values()] == ["Fen stands.", "Moor stands."]
+    other = [asked(runs, "0", "Moor"), asked(runs, "1", "Fen"), asked(runs, "2", "Tarn")]
+    found = pair_contexts(one, other)
+    assert (found.pairs, found.mine, found.others, found.whole) == ((("0", "1"), ("1", "0")), 2, 3, False)
 
 
 def test_the_same_passage_with_other_queries_is_not_the_same(runs):
@@ -105,14 +104,17 @@ def test_the_same_passage_with_other_queries_is_not_the_same(runs):
     assert (found.pairs, found.reworded) == ((), 1)
 
 
-def test_digests_count_where_all_have_them(runs):
-    one = [asked(runs, "0", "Fen", passage_digest="a"), asked(runs, "1", "Moor", passage_digest="b")]
-    other = [asked(runs, "0", "Fen", passage_digest="c"), asked(runs, "1", "Moor", passage_digest="a")]
-    assert pairs(one, other) == (("0", "1"),)
-    assert pairs(one, [asked(runs, "5", "Moor"), asked(runs, "6", "Fen")]) == (("0", "6"), ("1", "5"))
+def test_a_rejected_edit_leaves_the_queries_to_another_edit(runs):
+    (context,) = contexts_of([runs.rejected(questions=(), golds=()), runs.scored(0.5)]).values()
+    assert len(context.queries) == 2
+
+
+def test_white_space_around_a_passage_does_not_make_another(runs):
+    assert digest_of(" The fen. \n") == digest_of("The fen.") != digest_of("the fen.")
+    assert digest_of(" \n") == ""
 
 
 def test_contexts_are_called_by_their_titles(runs):
-    old = [asked(runs, "0", "Fen"), runs.scored(0.5, context_id="1", prompt="no title in it")]
-    new = [runs.scored(0.5, context_id=name, title="Moor") for name in ("2", "3")]
-    assert titles_of([*old, *new]) == {"0": "Fen", "1": "1", "2": "Moor (2)", "3": "Moor (3)"}
+    rollouts = [asked(runs, "0", "Fen"), runs.scored(0.5, context_id="1")]
+    rollouts += [runs.scored(0.5, context_id=name, title="Moor") for name in ("2", "3")]
+    assert titles_of(rollouts) == {"0": "Fen", "1": "1", "2": "Moor (2)", "3": "Moor (3)"}

@@ -6,9 +6,11 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from seal_lightning.report.contrasts import contrast
 from seal_lightning.report.group_tables import render_figure, render_groups
-from seal_lightning.report.groups import contrast, group_runs, t_interval, t_quantile
+from seal_lightning.report.groups import group_runs
 from seal_lightning.report.read import read
+from seal_lightning.report.students_t import t_interval, t_quantile
 from seal_lightning.results.pairing import digest_of
 
 
@@ -133,9 +135,18 @@ def test_one_run_each_is_paired_over_contexts_and_says_so(fit):
     assert [group.name for group in groups] == ["lr 1", "lr 2"]
     assert groups[0].last is not None and (groups[0].last.unit, groups[0].last.count) == ("contexts", 4)
     found = contrast(groups[1], groups[0])
-    assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert (found.mean, found.low, found.high) == (0.5, None, None)
     assert (found.unit, found.count, found.paired) == ("contexts", 4, True)
-    assert "paired over the same 4 contexts; 95 % over contexts (bootstrap), which says nothing about other seeds" in (
+    assert "paired over 4 contexts, too few for an interval" in render_groups(groups)
+
+
+def test_one_run_each_has_an_interval_over_six_contexts(fit):
+    first = fit("first", [0] * 6, [0.5, 0.5, 0, 0, 0, 0], passages="abcdef", model__lr=1)
+    second = fit("second", [0] * 6, [1, 1, 0.5, 0.5, 0.5, 0.5], passages="abcdef", model__lr=2)
+    groups = group_runs([first, second])
+    found = contrast(groups[1], groups[0])
+    assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert "paired over the same 6 contexts; 95 % over contexts (bootstrap), which says nothing about other seeds" in (
         render_groups(groups)
     )
 
@@ -157,9 +168,9 @@ def test_contexts_in_other_rows_are_paired_by_what_they_say(fit):
         ]
     )
     found = contrast(groups[1], groups[0])
-    assert (found.mean, found.low, found.high) == (0.0, 0.0, 0.0)  # d, c and a are as before
+    assert (found.mean, found.low, found.high) == (0.0, None, None)  # d, c and a are as before
     assert (found.count, found.contexts, found.of) == (3, 3, 4)
-    assert "paired over 3 of 4 contexts" in render_groups(groups)
+    assert "paired over 3 contexts, too few" in render_groups(groups)
 
 
 def test_a_single_context_has_no_interval(fit):
@@ -168,7 +179,7 @@ def test_a_single_context_has_no_interval(fit):
     found = contrast(groups[1], groups[0])
     assert (found.mean, found.low, found.high, found.contexts, found.of) == (0.75, None, None, 1, 2)
     text = render_groups(groups)
-    assert "+75.0 points before training, on the only context of 2 that both have, so without an interval." in text
+    assert "+75.0 points before training, paired over 1 context, too few for an interval." in text
     assert "0.250 – 0.250" not in text
 
 

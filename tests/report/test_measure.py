@@ -2,19 +2,14 @@
 
 import pytest
 
-from seal_lightning.m_step.selection import group_rollouts
-from seal_lightning.report.charts import Dot, Tick, intervals, level, scale_over, strips_of, trend_of
-from seal_lightning.report.measure import (
-    DirectiveValue,
-    Quartiles,
-    changes_of,
-    kept_of,
-    measure,
-    quartiles,
-)
+from seal_lightning.records.journal import Journal
+from seal_lightning.report.charts import Dot, Tick, intervals, scale_over, strips_of, trend_of
+from seal_lightning.report.costs import DirectiveValue
+from seal_lightning.report.examples import changes_of
+from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
+from seal_lightning.report.rounds import Quartiles, quartiles
 from seal_lightning.report.settings import flat, plain
-from seal_lightning.results.retention import RetentionMatrix
 
 
 @pytest.fixture
@@ -25,7 +20,7 @@ def measured(fitted):
 def test_a_round(measured):
     (found,) = measured().rounds
     assert (found.number, found.contexts, found.rewards.mean, found.rewards.best, found.rewards.within) == (
-        1, 2, 0.5, 0.75, 0.25,
+        1, 2, 0.5, 0.75, pytest.approx(0.3535534),  # of (1, 0) and of (.5, .5)
     )  # fmt: skip
     assert (found.figures.improved, found.figures.solved, found.figures.rejected) == (0.25, 0.25, 0)
     assert found.tokens == Quartiles(10, 10, 10, 10)
@@ -94,38 +89,20 @@ def test_what_became_of_each_query(runs):
     assert [one.before for one in changes_of(runs.scored(1.0, baseline_answers=(), baseline_scores=()))] == ["", ""]
 
 
-@pytest.mark.parametrize(
-    ("chosen", "kept"),
-    [
-        ({}, [0]),
-        ({"class_path": "seal_lightning.callbacks.ReSTEMFilter", "init_args": {"k": 2}}, [0, 2]),
-        ({"class_path": "ReSTEMFilter", "init_args": {"min_reward": 2.0}}, []),
-        ({"class_path": "seal_lightning.callbacks.RandomFilter", "init_args": {"seed": 1}}, [1]),
-        ({"class_path": "mine.ReSTEMFilter"}, None),
-        ({"class_path": "seal_lightning.callbacks.Other"}, None),
-        ({"class_path": "ReSTEMFilter", "init_args": {"of_a_later_version": 1}}, None),
-        ({"class_path": "ReSTEMFilter", "init_args": {"k": 9, "above": 0.1}}, [0, 2]),
-    ],
-)
-def test_what_a_filter_keeps(runs, chosen, kept):
-    groups = group_rollouts([runs.scored(reward, edit_index=at) for at, reward in enumerate((0.9, 0.1, 0.5))])
-    found = kept_of(groups, {"filter": chosen} if chosen else {})
-    assert (None if found is None else [edit.edit_index for edit in found]) == kept
+def test_what_was_kept_is_what_the_run_wrote_down(runs, tmp_path):
+    """Whatever filter its configuration names: it may be the user's own, or draw lots."""
+    unit = [runs.scored(reward, edit_index=at) for at, reward in enumerate((0.9, 0.1, 0.5))]
+    config = {"filter": {"class_path": "mine.Filter"}}
+    folder = runs.write(tmp_path, {"train-000": [unit]}, config=config, kept=False)
+    Journal(folder / "journal", "train-000", stamp={"name": "train-000"}).keep(unit[1:], round=0)
+    (found,) = measure(read(str(folder))).rounds
+    assert [edit.edit_index for edit in found.kept] == [1, 2]
 
 
-@pytest.mark.parametrize(
-    ("config", "published", "kept"),
-    [
-        ({}, False, 0),
-        ({}, True, 1),  # the authors kept the best edit whatever it got
-        ({"filter": {"class_path": "ReSTEMFilter", "init_args": {"k": 1}}}, False, 1),  # of an earlier version
-        ({"filter": {"class_path": "ReSTEMFilter", "init_args": {"above": None}}}, False, 1),
-        ({"filter": {"class_path": "ReSTEMFilter", "init_args": {"above": 0.0}}}, False, 0),
-    ],
-)
-def test_whether_an_edit_of_reward_0_was_kept(runs, config, published, kept):
-    groups = group_rollouts([runs.scored(0.0), runs.scored(0.0, edit_index=1)])
-    assert len(kept_of(groups, config, published=published) or ()) == kept
+def test_what_was_kept_is_not_guessed(runs, tmp_path):
+    folder = runs.write(tmp_path, {"train-000": [[runs.scored(0.9)]]}, kept=False)  # killed before the filter
+    (found,) = measure(read(str(folder))).rounds
+    assert (found.kept, found.without_merit) == (None, 0)
 
 
 def test_directives(runs, tmp_path):
@@ -220,9 +197,3 @@ def test_a_trend(runs, tmp_path):
     assert [tick.at for tick in trend.rounds] == ["16.67%", "50.00%", "83.33%"]
     assert [point.y for point in trend.series[1].points] == [190.0, 95.0, 0.0]
     assert [line.name for line in trend_of([run, run]).series] == [run.run.name] * 2
-
-
-def test_levels_of_a_heat_map():
-    matrix = RetentionMatrix("m", mean=((0.2, 0.4), (0.6, None)), std=(), sequences=1)
-    assert [level(value, matrix) for value in (0.2, 0.4, 0.6)] == [0, 5, 10]
-    assert level(0.3, RetentionMatrix("m", mean=((0.3,),), std=(), sequences=1)) == 0

@@ -8,6 +8,8 @@ import pytest
 from seal_lightning.errors import DataError
 from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
+from seal_lightning.results.result_file import ResultFile
+from seal_lightning.results.table import Table
 
 
 def state(folder):
@@ -79,12 +81,13 @@ def test_settings_metrics_and_what_a_task_adds(fitted):
     for version, losses in (("version_0", "0,0.5\n0,0.3\n"), ("version_1", "0,0.1\n1,0")):  # a row is being written
         (folder / "csv" / version).mkdir(parents=True)
         (folder / "csv" / version / "metrics.csv").write_text(f"epoch,m_step/loss\n{losses}")
-    (folder / "fit.md").write_text("| | accuracy |\n|---|---|\n| base | 0.5 |\n\n| x | y |\n|---|---|\n| 1 | 2 |\n")
+    added = Table("", ("x", "y"), ((1, 2),))
+    ResultFile([], [added]).save(folder / "fit.json")
     run = read(str(folder))
     assert run.settings == {"model": {"source": {"name": "lab"}}}
     assert [row["m_step/loss"] for row in run.metrics] == [0.5, 0.3, 0.1]
     assert measure(run).losses == {1: (0.5, 0.1, 3)}
-    assert run.more == "| x | y |\n|---|---|\n| 1 | 2 |"
+    assert run.results == ResultFile((), (added,))
 
 
 def test_published_files(tmp_path, shared):

@@ -2,13 +2,9 @@
 
 from dataclasses import replace
 
-from seal_lightning.results.accuracy import (
-    accuracy_table,
-    bootstrap_interval,
-    evaluation_means,
-    render_table,
-    rounds_table,
-)
+from seal_lightning.results.accuracy import accuracy_table, evaluation_means, rounds_table, to_table
+from seal_lightning.results.averages import interval
+from seal_lightning.results.table import to_markdown
 from seal_lightning.types import Rollout
 
 EDIT = Rollout(
@@ -41,9 +37,11 @@ def test_edits_are_averaged_within_contexts_first():
 
 def test_rows_count_contexts_queries_tokens_and_seconds():
     base, passage, edits = accuracy_table(ROLLOUTS)
-    assert (base.contexts, base.queries, base.tokens, base.seconds) == (2, 4, 0, 3.0)
+    assert (base.contexts, base.queries, base.tokens, base.seconds) == (2, 4, 0, 5.0)
     assert (passage.tokens, edits.tokens, edits.seconds) == (20, 30, 6.0)
-    assert render_table([base]).splitlines()[2] == "| base | 0.250 | 0.000 – 0.500 | 2 | 4 | 0 | 3 |"
+    assert to_markdown(to_table([base])).splitlines()[2] == (
+        "| base | 0.250    | n = 2         | 2        | 4       | 0              | 5       |"
+    )
 
 
 def test_a_run_s_table_has_the_edits_of_every_round():
@@ -66,10 +64,10 @@ def test_a_run_without_usable_rows_has_a_table_all_the_same():
 
 def test_the_interval_is_reproducible_and_holds_the_mean():
     values = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    low, high = bootstrap_interval(values)
-    assert (low, high) == bootstrap_interval(values)
+    low, high = interval(values)
+    assert (low, high) == interval(values)
     assert 0.15 < low < 0.35 and 0.65 < high < 0.85
 
 
 def test_equal_values_leave_no_width():
-    assert bootstrap_interval([0.3] * 5) == (0.3, 0.3)
+    assert interval([0.3] * 6) == (0.3, 0.3)

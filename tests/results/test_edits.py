@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from seal_lightning.results.edits import figures_of, render_figures
-from seal_lightning.types import Rollout
+from seal_lightning.types import Rollout, Usage
 
 BASE = Rollout(
     round=0, context_id="lamp", edit_index=0, repeat=0, seed=0, prompt="p", text="t", status="ok", questions=("a", "b")
@@ -40,16 +40,16 @@ def test_figures_by_hand():
     assert row.improved == 0.5  # an edit that ends where the baseline is has won nothing
     assert row.solved == 0.25
     assert row.best == 0.75
-    assert row.reward == pytest.approx(4.0 / 6)
-    assert row.terms == {"score": (pytest.approx(2 / 3), pytest.approx(0.5773503))}
+    assert row.reward == 0.625  # of .75 and .5
+    assert row.terms == {"score": (0.5, 0.0)}  # of one context, its edits 1 and 0
     assert row.tokens == {"edit": 7, "trained": 200}
-    assert row.usage == {"grading": {"requests": 3, "dollars": 0.25}, "sampling": {"dollars": 0.5}}
-    assert (row.requests, row.dollars, row.kept) == (3, 0.75, None)
+    assert row.usage == {"grading": Usage(3, dollars=0.25), "sampling": Usage(dollars=0.5)}
+    assert (row.total.requests, row.total.dollars, row.kept) == (3, 0.75, None)
 
 
 def test_one_of_everything_has_no_spread():
     row = figures_of([rollout("lamp", 0, 0, 0.0, 1.0)])
-    assert (row.score, row.over_edits, row.within_edits, row.dollars) == ((1.0, 0.0), 0.0, 0.0, None)
+    assert (row.score, row.over_edits, row.within_edits, row.total.dollars) == ((1.0, 0.0), 0.0, 0.0, None)
 
 
 def test_tables_leave_out_what_there_is_not():
@@ -69,4 +69,4 @@ def test_tables_leave_out_what_there_is_not():
     both = render_figures({"run": plain, "all": replace(figures_of(ROLLOUTS), kept=3)})
     assert "| kept | tokens trained | requests | dollars |" in both
     assert "| 3    | 200            | 3        | 0.7500  |" in both
-    assert "| all | 0.6667 ± 0.5774 |" in both
+    assert "| all | 0.5000 ± 0.0000 |" in both

@@ -9,12 +9,13 @@ from seal_lightning.results.retention import (
     Stream,
     average,
     compare_last_rows,
+    matrix_table,
     read_matrices,
-    render_matrix,
-    render_summary,
+    summary_table,
     to_official,
     write_matrices,
 )
+from seal_lightning.results.table import to_markdown
 
 FIRST = Stream("order 1", ("a", "b"), ((0.0, 0.2), (0.8,), (0.4, 1.0)), (0.9, 0.7, 0.5))
 SECOND = Stream("order 2", ("b", "a"), ((0.2, 0.0), (1.0,), (0.2, 0.6)), (0.9, 0.9, 0.7))
@@ -28,15 +29,17 @@ def test_streams_are_averaged_by_place():
     matrix = average("plain", [FIRST, SECOND])
     assert [[cell and round(cell, 9) for cell in row] for row in matrix.mean] == [[0.1, 0.1], [0.9, None], [0.3, 0.8]]
     assert [[cell and round(cell, 9) for cell in row] for row in matrix.std] == [[0.1, 0.1], [0.1, None], [0.1, 0.2]]
-    assert matrix.intervals[2] == ((0.2, 0.4), (0.6, 1.0))
-    assert matrix.intervals[1][1] is None
+    many = average("plain", [FIRST, SECOND] * 3)  # six streams
+    assert many.intervals[1][1] == (None, None)  # where nothing was asked
+    low, high = many.intervals[2][0]
+    assert (low, high) == (pytest.approx(0.23333333), pytest.approx(0.36666666))
     assert [round(value, 9) for value in matrix.unrelated] == [0.9, 0.8, 0.6]
     assert (matrix.last_row, matrix.learnt, matrix.sequences) == (pytest.approx(0.55), pytest.approx(0.85), 2)
     assert matrix.forgetting == pytest.approx(0.3)
 
 
-def test_a_single_stream_has_no_intervals():
-    assert average("plain", [FIRST]).intervals == ()
+def test_few_streams_have_no_intervals():
+    assert average("plain", [FIRST]).intervals == average("plain", [FIRST, SECOND] * 2).intervals == ()
 
 
 def test_streams_that_run_give_the_rows_that_all_have():
@@ -50,36 +53,38 @@ def test_streams_that_run_give_the_rows_that_all_have():
 def test_last_rows_are_compared_by_context():
     found = compare_last_rows(average("replay", BETTER), average("plain", [FIRST, SECOND]))
     # a: .7 and .8 after .4 and .6; b: 1.0 and .6 after 1.0 and .2
-    assert (found.difference, found.low, found.high) == (pytest.approx(0.225), pytest.approx(0.2), pytest.approx(0.25))
+    assert (found.mean, found.low, found.high, found.contexts) == (pytest.approx(0.225), None, None, 2)
 
 
 def test_tables():
     plain, replay = average("plain", [FIRST, SECOND]), average("replay", BETTER)
-    assert render_matrix(plain).splitlines() == [
-        "|         | 1             | 2             | unrelated |",
-        "| ------- | ------------- | ------------- | --------- |",
-        "| base    | 10.0 (0-20)   | 10.0 (0-20)   | 90.0      |",
-        "| after 1 | 90.0 (80-100) |               | 80.0      |",
-        "| after 2 | 30.0 (20-40)  | 80.0 (60-100) | 60.0      |",
+    assert to_markdown(matrix_table(plain)).splitlines() == [
+        "|         | 1    | 2    | unrelated |",
+        "| ------- | ---- | ---- | --------- |",
+        "| base    | 10.0 | 10.0 | 90.0      |",
+        "| after 1 | 90.0 |      | 80.0      |",
+        "| after 2 | 30.0 | 80.0 | 60.0      |",
     ]
-    assert render_summary([plain, replay]).splitlines() == [
+    many = average("plain", [FIRST, SECOND] * 3)
+    assert to_markdown(matrix_table(many)).splitlines()[2] == "| base    | 10.0 (3-17)  | 10.0 (3-17)  | 90.0      |"
+    assert to_markdown(summary_table([plain, replay])).splitlines() == [
         "|        | base | learnt | left | lost | unrelated    | left, against the first |",
         "| ------ | ---- | ------ | ---- | ---- | ------------ | ----------------------- |",
         "| plain  | 10.0 | 85.0   | 55.0 | 30.0 | 90.0 -> 60.0 |                         |",
-        "| replay | 10.0 | 90.0   | 77.5 | 12.5 |              | +22.5 (+20.0 to +25.0)  |",
+        "| replay | 10.0 | 90.0   | 77.5 | 12.5 |              | +22.5 (n = 2)           |",
     ]
 
 
 def test_the_summary_leaves_out_what_says_nothing():
     elsewhere = average("elsewhere", [Stream("order 9", ("a", "b"), ((0.0, 0.2), (0.8,), (0.4, 1.0)))])
     rounds = average("rounds", [Stream("fit", ("a", "b"), ((0.0, 0.2), (0.5, 0.5)))])
-    assert render_summary([average("plain", [FIRST]), elsewhere, rounds]).splitlines()[2:] == [
+    assert to_markdown(summary_table([average("plain", [FIRST]), elsewhere, rounds])).splitlines()[2:] == [
         "| plain     | 10.0 | 90.0   | 70.0 | 20.0 | 90.0 -> 50.0 |",
         "| elsewhere | 10.0 | 90.0   | 70.0 | 20.0 |              |",
         "| rounds    | 10.0 |        | 50.0 |      |              |",
     ]
     more_rounds = Stream("fit", ("a", "b"), ((0.0, 0.2), (0.5, 0.5), (0.5, 0.7), (0.6, 0.8)))
-    assert render_summary([average("rounds", [more_rounds])]).splitlines()[0] == "|        | base | left |"
+    assert to_markdown(summary_table([average("rounds", [more_rounds])])).splitlines()[0] == "|        | base | left |"
 
 
 def test_our_file_gives_the_matrices_back(tmp_path):

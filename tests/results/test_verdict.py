@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from seal_lightning.results.accuracy import Difference, context_means, paired_difference
+from seal_lightning.results.accuracy import Difference, means_of, paired_difference
 from seal_lightning.results.verdict import (
     FILE,
     Candidate,
@@ -48,10 +48,10 @@ def after(value, low=None, high=None, *, round=1, contexts=12, learnt=4):
             "-0.100 to +0.300, paired over 12 contexts)",
         ),
         (
-            chosen(1, after(0.6, 0.1, 0.3, contexts=5)),
+            chosen(1, Candidate(1, 0.6, 4, Difference(0.2, None, None, 5))),
             "noise",
-            "better than the untrained policy within noise: val/edits 0.600 against 0.400 (+0.200, 95 % interval "
-            "+0.100 to +0.300, paired over 5 contexts, too few to tell from noise: 6 would be needed)",
+            "better than the untrained policy within noise: val/edits 0.600 against 0.400 (+0.200, paired over 5 "
+            "contexts, too few to tell from noise: 6 are needed)",
         ),
         (
             chosen(1, after(0.3, -0.2, -0.05), mode="min"),
@@ -137,10 +137,10 @@ def test_contexts_are_paired_by_their_names():
             {"score": 0.25, "kind": "passage"},
         )
     ]
-    assert context_means(rows, "edits") == {"a": 0.5, "b": 0.75}
-    assert context_means(rows, "base") == {"a": 0.5, "b": 0.0}
-    assert context_means(rows, "passage") == {"a": 0.25}
-    assert paired_difference({"a": 0.5, "c": 1.0}, {"b": 0.0, "a": 0.25}) == Difference(0.25, 0.25, 0.25, 1)
+    assert means_of(rows, "edits") == {"a": 0.5, "b": 0.75}
+    assert means_of(rows, "base") == {"a": 0.5, "b": 0.0}
+    assert means_of(rows, "passage") == {"a": 0.25}
+    assert paired_difference({"a": 0.5, "c": 1.0}, {"b": 0.0, "a": 0.25}) == Difference(0.25, None, None, 1)
     assert paired_difference({"a": 0.5}, {"b": 0.5}) is None
     # every context rises by the same, so that the interval is narrow however much contexts differ from each other
     hard = {f"{n}": n / 20 for n in range(12)}

@@ -4,6 +4,7 @@ import json
 import struct
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,9 +20,10 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.files.extras import install
 from seal_lightning.fit.loggers import Loggers
 from seal_lightning.options.logger_options import place_loggers
-from seal_lightning.trackers import Table, TrackioLogger, tracker_of
+from seal_lightning.results.table import Table, to_markdown
+from seal_lightning.text.escaping import markdown_cell
+from seal_lightning.trackers import TrackioLogger, tracker_of
 from seal_lightning.trackers.base import flat
-from seal_lightning.trackers.tensorboard_tracker import to_markdown
 
 DEBUG = str(Path(__file__).resolve().parents[2] / "configs" / "debug" / "random.yaml")
 SHORT = ["--model.e_step.repeats", "1", "--model.sampler.max_new_tokens", "8", "--model.max_answer_tokens", "4"]
@@ -135,7 +137,7 @@ def test_tensorboard(run):
     assert [event.value for event in events.Scalars("round")] == [0, 0, 1, 1, 2]
     texts = events.Tensors("tables/edits/text_summary")
     assert len(texts) == 2
-    assert texts[0].tensor_proto.string_val[0].startswith(b"| context | round | edit | repeat | kind | prompt |")
+    assert texts[0].tensor_proto.string_val[0].startswith(b"| context ")
 
 
 def test_plain_files(run):
@@ -168,8 +170,8 @@ def test_mlflow_keeps_parameters_and_tags_what_changed(run, caplog):
         f"MLFlowLogger: the parameters of run {logger.run_id} cannot change: trainer.max_epochs=4 (was 2) are in its "
         "tags changed.*"
     )
-    tracker.table("tables/a", Table(("name", "x"), [("one", 1.0)]), round=0, step=0)
-    tracker.table("tables/a", Table(("name", "x"), [("one", 1.0)]), round=0, step=0)  # the round is done again
+    tracker.table("tables/a", Table("", ("name", "x"), (("one", 1.0),)), round=0, step=0)
+    tracker.table("tables/a", Table("", ("name", "x"), (("one", 1.0),)), round=0, step=0)  # the round is done again
     place = Path(logger.experiment.get_run(logger.run_id).info.artifact_uri.removeprefix("file://"))
     assert json.loads((place / "tables/a-round-000.json").read_text())["data"] == [["one", 1.0]]
 
@@ -307,17 +309,19 @@ def test_dotted_names_are_those_of_the_command_line():
 
 
 def test_a_long_table_says_what_it_leaves_out():
-    table = Table(("n", "context", "x"), [(number, f"c{number}", 0.5) for number in range(5)])
+    table = Table("", ("n", "context", "x"), tuple((number, f"c{number}", 0.5) for number in range(5)))
     assert table.first(5) is table
-    assert table.first(2).rows == [(0, "c0", 0.5), (1, "c1", 0.5), [None, "… and 3 more, in the journal", None]]
+    assert table.first(2).rows == ((0, "c0", 0.5), (1, "c1", 0.5), (None, "… and 3 more, in the journal", None))
 
 
 def test_markdown_shows_texts_and_lets_none_act():
-    table = Table(("text", "x", "n"), [("a|b\n<script>", 0.25, 3), ("", None, 0)])
-    assert (
-        to_markdown(table)
-        == "| text | x | n |\n| --- | --- | --- |\n| a&#124;b / &#60;script&#62; | 0.250 | 3 |\n|  |  | 0 |"
-    )
+    table = Table("", ("text", "x", "n"), (("a|b\n<script>", 0.25, 3), ("", None, 0)))
+    assert to_markdown(table, cell=partial(markdown_cell, longest=300)).splitlines() == [
+        "| text                        | x     | n |",
+        "| --------------------------- | ----- | - |",
+        "| a&#124;b / &#60;script&#62; | 0.250 | 3 |",
+        "|                             |       | 0 |",
+    ]
 
 
 @pytest.mark.parametrize("options", [{"best": 0}, {"max_rows": 0}])
@@ -363,7 +367,7 @@ def test_trackio(tmp_path, monkeypatch):
     tracker = tracker_of(logger)
     tracker.settings({"model.inner_loop.rank": 4}, metrics=())
     logger.log_metrics({"val/edits": 0.5, "round": 1.0}, step=12)
-    tracker.table("tables/edits", Table(("context", "x"), [("c", 1.0)]), round=1, step=12)
+    tracker.table("tables/edits", Table("", ("context", "x"), (("c", 1.0),)), round=1, step=12)
     tracker.files("policy", [tmp_path], kind="model", about={"round": 1})
     logger.finalize("success")
     (run,) = trackio.runs

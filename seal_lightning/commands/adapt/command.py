@@ -11,7 +11,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from seal_lightning.commands.adapt.baseline import BASELINE, Answers, ask_before
-from seal_lightning.commands.adapt.edits import EditChoice, Lesson, counted, lessons, raced_for, write_edits
+from seal_lightning.commands.adapt.edits import EditChoice, Lesson, counted, kept_edits, lessons, raced_for, write_edits
 from seal_lightning.commands.adapt.estimate import Estimate
 from seal_lightning.commands.adapt.folders import RESULT, check
 from seal_lightning.commands.adapt.jobs import Adapter, one_each, one_for_all
@@ -41,8 +41,8 @@ from seal_lightning.policy.policy import Policy
 from seal_lightning.processes.stopping import StopSignals, work_begins
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import is_begun
-from seal_lightning.results.accuracy import render_usage, total_usage
 from seal_lightning.results.left_out import render_left_out, total_left_out
+from seal_lightning.results.usage import render_usage, total_usage
 from seal_lightning.sharing.card import base_of_source
 from seal_lightning.sharing.hub import Export, destination_of, upload
 from seal_lightning.stamps.run import save_record
@@ -211,7 +211,7 @@ def _write(options: Namespace, place: Workplace, read: Documents, choice: EditCh
         may_differ=allowed.may_differ,
         contexts=[[passage.id for passage in unit] for unit in units(passages, options.contexts_per_unit)],
     )
-    return write_edits(
+    rollouts = write_edits(
         policy,
         passages,
         choice,
@@ -220,6 +220,8 @@ def _write(options: Namespace, place: Workplace, read: Documents, choice: EditCh
         screen=place.screen,
         check_stop=place.check_stop,
     )
+    journal.keep(kept_edits(passages, rollouts, choice), round=0)
+    return rollouts
 
 
 def _depends(options: Namespace, seen: Mapping[str, object], tokenizer: str) -> dict[str, object]:

@@ -23,7 +23,7 @@ from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Report
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import Journal
-from seal_lightning.results.accuracy import group_by_context
+from seal_lightning.results.averages import by_context
 from seal_lightning.tasks import Task
 from seal_lightning.types import Context, Directives, Rollout, TrainingSequence
 
@@ -130,16 +130,22 @@ def _unit(policy: Policy, unit: Sequence[Context], choice: EditChoice, report: R
     others = [context for context in unit if context not in known]
     rollouts = e_step.run(policy, known, round=0, report=report) if known else []
     rollouts += choice.own.run(policy, others, round=0, report=report) if others else []
-    by_context = group_by_context(rollouts)
-    unasked = [c for c in unit if all(rollout.reason == NO_OWN_QUERY for rollout in by_context[c.id])]
-    by_context |= group_by_context(e_step.write_edits(policy, unasked, round=0, report=report) if unasked else [])
-    return [rollout for context in unit for rollout in by_context[context.id]]
+    groups = by_context(rollouts)
+    unasked = [c for c in unit if all(rollout.reason == NO_OWN_QUERY for rollout in groups[c.id])]
+    groups |= by_context(e_step.write_edits(policy, unasked, round=0, report=report) if unasked else [])
+    return [rollout for context in unit for rollout in groups[context.id]]
 
 
 def lessons(task: Task, documents: Sequence[Document], rollouts: Sequence[Rollout], choice: EditChoice) -> list[Lesson]:
     """What is to be learnt from each document."""
-    by_passage = group_by_context([rollout for rollout in rollouts if rollout.kind == "edit"])
+    by_passage = by_context([rollout for rollout in rollouts if rollout.kind == "edit"])
     return [_lesson(task, document, by_passage, choice) for document in documents]
+
+
+def kept_edits(passages: Sequence[Context], rollouts: Sequence[Rollout], choice: EditChoice) -> list[Rollout]:
+    """The first rollout of each edit to train on."""
+    by_passage = by_context(rollout for rollout in rollouts if rollout.kind == "edit")
+    return [edit for passage in passages for edit in _kept(by_passage.get(passage.id, ()), choice.keep)[0]]
 
 
 def _lesson(task: Task, document: Document, rollouts: Mapping[str, Sequence[Rollout]], choice: EditChoice) -> Lesson:

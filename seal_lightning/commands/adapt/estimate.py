@@ -20,7 +20,7 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.screen import duration
-from seal_lightning.results.markdown import table
+from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.types import Context
 
 
@@ -76,10 +76,10 @@ class Estimate:
             self._final_adapters(trial, loop)
         if queries:
             self._add_answers("scores before and after", answers, trial)
-        rows = [[row.name, row.amount, f"{row.tokens:,.0f}", duration(row.seconds)] for row in self.rows]
+        rows = [(row.name, row.amount, f"{row.tokens:,.0f}", duration(row.seconds)) for row in self.rows]
         tokens, seconds = sum(row.tokens for row in self.rows), sum(row.seconds for row in self.rows)
-        rows.append(["together", "", f"{tokens:,.0f}", duration(seconds)])
-        text = table(["", "amount", "tokens", "time"], rows)
+        rows.append(("together", "", f"{tokens:,.0f}", duration(seconds)))
+        text = to_markdown(Table("", ("", "amount", "tokens", "time"), tuple(rows)))
         return f"{text}\n\n{_assumed(trial, self.speeds)}\n{_memory(self.e_step, self.policy)}"
 
     @property

@@ -16,9 +16,9 @@ from seal_lightning.commands.adapt.workplace import Workplace
 from seal_lightning.data.documents import Document, Documents
 from seal_lightning.files.saving import save_text
 from seal_lightning.progress.screen import Screen
-from seal_lightning.results.accuracy import bootstrap_interval
+from seal_lightning.results.averages import interval, say_interval
 from seal_lightning.results.left_out import DIVERGED, MISSING, added, render_left_out
-from seal_lightning.results.markdown import table
+from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.escaping import markdown_cell
 
 
@@ -92,20 +92,20 @@ def _last_words(screen: Screen, folder: Path, made: Sequence[Made], verdicts: Ma
 def _table(documents: Sequence[Document], before: Answers, made: Sequence[Made]) -> str:
     columns = {"before": before} | {kind.kind: kind.answers for kind in made}
     rows = [
-        [
+        (
             markdown_cell(document.context.title or document.id, 60),
             str(len(document.context.queries)),
             *(
                 f"{answers[document.id].accuracy:.3f}" if document.id in answers else "diverged"
                 for answers in columns.values()
             ),
-        ]
+        )
         for document in documents
     ]
     queries = sum(len(document.context.queries) for document in documents)
     known = [{**before, **answers} for answers in columns.values()]  # one that diverged counts as before
     scores = [[answers[document.id].accuracy for document in documents] for answers in known]
-    rows.append(["mean", str(queries), *(f"{fmean(accuracies):.3f}" for accuracies in scores)])
-    intervals = map(bootstrap_interval, scores)
-    rows.append(["95 % interval", "", *(f"{low:.3f} – {high:.3f}" for low, high in intervals)])
-    return table(["document", "queries", *columns], rows)
+    rows.append(("mean", str(queries), *(f"{fmean(accuracies):.3f}" for accuracies in scores)))
+    intervals = [say_interval(*interval(accuracies), len(accuracies)) for accuracies in scores]
+    rows.append(("95 % interval", "", *intervals))
+    return to_markdown(Table("", ("document", "queries", *columns), tuple(rows)))

@@ -15,7 +15,7 @@ from typing import Literal
 
 from seal_lightning.commands.adapt.baseline import Answers
 from seal_lightning.commands.adapt.edits import Lesson
-from seal_lightning.results.accuracy import bootstrap_interval
+from seal_lightning.results.averages import interval
 from seal_lightning.results.left_out import ANSWERS, SKIPPED, TRUNCATED, added
 
 Learnt = Literal["yes", "not certain", "no"]
@@ -112,12 +112,12 @@ def _by_answers(before: Answers, after: Answers, names: Sequence[str]) -> Learni
         (name,) = names
         gains = [late - early for early, late in zip(before[name].scores, after[name].scores, strict=True)]
         over = f"the {len(gains)} queries of one document" if len(gains) > 1 else "a single query"
-    low, high = bootstrap_interval(gains)
-    how = f"accuracy {first:.3f} before, {last:.3f} after; {_points(last - first)} points ({_points(low)} to "
-    how += f"{_points(high)}), paired over {over}"
+    low, high = interval(gains)
+    around = "" if low is None or high is None else f" ({_points(low)} to {_points(high)})"
+    how = f"accuracy {first:.3f} before, {last:.3f} after; {_points(last - first)} points{around}, paired over {over}"
     if last <= first + 1e-9:
         return LearningVerdict("no", how)
-    return LearningVerdict("yes" if low > 0 and len(gains) > 1 else "not certain", how)
+    return LearningVerdict("yes" if low is not None and low > 0 else "not certain", how)
 
 
 def _by_loss(training: TrainingFacts) -> LearningVerdict:

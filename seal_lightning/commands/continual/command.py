@@ -11,7 +11,6 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from seal_lightning.commands.continual.countermeasure import Countermeasure
-from seal_lightning.commands.continual.heatmap import heat_map
 from seal_lightning.commands.continual.options import read_options, resolve
 from seal_lightning.commands.continual.stream import Route, StreamRunner, check_queries, left_out_of
 from seal_lightning.commands.continual.updates import UPDATES
@@ -28,18 +27,20 @@ from seal_lightning.options.parser import write_file
 from seal_lightning.processes.stopping import StopSignals, work_begins
 from seal_lightning.progress.clock import Interrupted, interruptible
 from seal_lightning.progress.screen import Screen
+from seal_lightning.report.heatmap import heat_map
 from seal_lightning.results.left_out import MISSING, added, render_left_out
 from seal_lightning.results.retention import (
     FILE,
     RetentionMatrix,
     Stream,
     average,
+    matrix_table,
     read_matrices,
-    render_matrix,
-    render_summary,
+    summary_table,
     to_official,
     write_matrices,
 )
+from seal_lightning.results.table import to_markdown
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import Context
 
@@ -226,14 +227,14 @@ def _finish(matrices: Sequence[RetentionMatrix], output: Path, heatmap: str | No
     for matrix in matrices:
         text = json.dumps(to_official(matrix), indent=2) + "\n"
         save_text(output / "official" / f"{matrix.name}.json", text)
-    sections = [f"## {matrix.name}\n\n{render_matrix(matrix)}\n" for matrix in matrices]
-    summary = render_summary(matrices)
+    sections = [f"## {matrix.name}\n\n{to_markdown(matrix_table(matrix))}\n" for matrix in matrices]
+    summary = to_markdown(summary_table(matrices))
     text = f"# Retention\n\nAccuracies in percent.\n\n{summary}\n\n" + "\n".join(sections)
     text += f"\n{MISSING} {missing}.\n" if missing else ""
     save_text(output / "retention.md", text)
     drawn = heatmap or str(output / "retention.svg")
     write_file("--heatmap", drawn, heat_map(matrices), unlike=[])
-    print(f"{render_matrix(matrices[0])}\n\n{summary}", flush=True)
+    print(f"{to_markdown(matrix_table(matrices[0]))}\n\n{summary}", flush=True)
     print(f"saved: {output / FILE}, retention.md, {drawn}, official/ (the authors' form), streams/ (every adapter)")
     print(f"next: seal report {output}")
 
@@ -241,8 +242,8 @@ def _finish(matrices: Sequence[RetentionMatrix], output: Path, heatmap: str | No
 def _show(options: Namespace) -> None:
     path = Path(options.show).expanduser()
     matrices = read_matrices(path)
-    parts = [f"{matrix.name}\n\n{render_matrix(matrix)}" for matrix in matrices]
-    print("\n\n".join([*parts, render_summary(matrices)]))
+    parts = [f"{matrix.name}\n\n{to_markdown(matrix_table(matrix))}" for matrix in matrices]
+    print("\n\n".join([*parts, to_markdown(summary_table(matrices))]))
     if options.heatmap:
         write_file("--heatmap", options.heatmap, heat_map(matrices), unlike=[path])
         print(f"saved: {options.heatmap}")

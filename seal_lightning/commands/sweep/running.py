@@ -22,7 +22,7 @@ from seal_lightning.errors import Ended
 from seal_lightning.files.ownership import FolderInUse, owning
 from seal_lightning.processes.stopping import stopped_on_leaving
 from seal_lightning.records.journal import read_validations
-from seal_lightning.results.accuracy import Row, rounds_table
+from seal_lightning.results.accuracy import AccuracyRow, rounds_table
 
 State = Literal["waiting", "running", "elsewhere", "finished", "failed"]
 PAUSE = 0.5  # seconds between two looks at the runs
@@ -76,7 +76,7 @@ class SweepRun:
     def ended(self) -> bool:
         return self.state in ("finished", "failed")
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[AccuracyRow]:
         """Its accuracy with own edits, before training and after each round; empty without a validation."""
         validations = read_validations(self.folder)
         rows = rounds_table(validations, resamples=0) if validations else []

@@ -19,7 +19,7 @@ from seal_lightning.progress.screen import duration
 from seal_lightning.report.group_tables import GroupRow, render_figure, render_groups, rows_of
 from seal_lightning.report.groups import Group, group_runs
 from seal_lightning.report.read import read
-from seal_lightning.results.markdown import table
+from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.escaping import markdown_cell
 from seal_lightning.types import JsonObject
 
@@ -81,8 +81,8 @@ def _runs_table(runs: Sequence[SweepRun]) -> str:
     for run in runs:
         rows = run.rows() if run.state == "finished" else []
         first, last = (f"{rows[0].accuracy:.3f}", f"{rows[-1].accuracy:.3f}") if rows else ("", "")
-        cells.append([run.name, run.state, first, last, duration(run.seconds_in_all) if run.seconds_in_all else ""])
-    return table(head, cells)
+        cells.append((run.name, run.state, first, last, duration(run.seconds_in_all) if run.seconds_in_all else ""))
+    return to_markdown(Table("", head, tuple(cells)))
 
 
 # -- the file of the state ---------------------------------------------------------------------------------------------

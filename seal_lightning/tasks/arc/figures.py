@@ -1,6 +1,6 @@
 """What the rollouts of ARC tell beyond accuracy: success rates of (context, edit) pairs (SEAL, section 4.1), and more.
 
-    validations -> the rollouts of each row -> rows -> Markdown
+    validations -> the rollouts of each row -> rows -> tables
 
 Right is a grid with every cell right; a rejected edit fails. As in `evaluation.py`, values are averaged within contexts
 first, and the bootstrap draws contexts. Contexts without tests say nothing and are left out.
@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from seal_lightning.results.accuracy import bootstrap_interval, group_by_context
+from seal_lightning.results.averages import by_context, context_means, interval, say_interval
+from seal_lightning.results.table import Table
 from seal_lightning.tasks.arc.answers import TRIES, candidates, ranking, reason_of, right_answers
 from seal_lightning.tasks.arc.augmentations import FAMILIES
 from seal_lightning.tasks.arc.edit import LOSSES, SCHEMA
@@ -47,8 +48,8 @@ class ArcRow:
 
     name: str
     success: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     solved: tuple[float, ...]
     cells: float
     malformed: float | None
@@ -74,8 +75,8 @@ class ConfigurationRow:
 
     edit: str
     success: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     contexts: int
 
 
@@ -104,7 +105,7 @@ def _by_row(validations: Validations) -> dict[str, list[Rollout]]:
 
 def _without_adapter(rollouts: Sequence[Rollout]) -> list[Rollout]:
     """One rollout for each context, with what the policy answered as it was; whatever came of its edit."""
-    firsts = [group[0] for group in group_by_context(rollouts).values()]
+    firsts = [group[0] for group in by_context(rollouts).values()]
     return [
         replace(one, answers=one.baseline_answers, status="ok", reason="")
         for one in firsts
@@ -124,9 +125,9 @@ def _when(number: int, validations: Validations) -> str:
 
 
 def _row(name: str, rollouts: Sequence[Rollout], resamples: int) -> ArcRow:
-    groups = list(group_by_context(rollouts).values())
-    successes = [fmean(map(_success, group)) for group in groups]
-    low, high = bootstrap_interval(successes, resamples=resamples)
+    groups = list(by_context(rollouts).values())
+    successes = list(context_means(rollouts, _success).values())
+    low, high = interval(successes, resamples=resamples)
     malformed = [bool(reason_of(answer)) for rollout in rollouts for answer in rollout.answers]
     return ArcRow(
         name=name,
@@ -134,7 +135,7 @@ def _row(name: str, rollouts: Sequence[Rollout], resamples: int) -> ArcRow:
         low=low,
         high=high,
         solved=tuple(fmean(_solved(group, tries) for group in groups) for tries in range(1, TRIES + 1)),
-        cells=fmean(fmean(map(_cells, group)) for group in groups),
+        cells=fmean(context_means(rollouts, _cells).values()),
         malformed=fmean(malformed) if malformed else None,
         valid=fmean(rollout.status == "ok" for rollout in rollouts) if name not in NO_EDITS else None,
         contexts=len(groups),
@@ -236,63 +237,56 @@ def configuration_rows(
 
 
 def _configuration_row(edit: str, rollouts: Sequence[Rollout], resamples: int) -> ConfigurationRow:
-    successes = [fmean(map(_success, group)) for group in group_by_context(rollouts).values()]
-    low, high = bootstrap_interval(successes, resamples=resamples)
+    successes = list(context_means(rollouts, _success).values())
+    low, high = interval(successes, resamples=resamples)
     return ConfigurationRow(edit, fmean(successes), low, high, len(successes))
 
 
-# -- Markdown ----------------------------------------------------------------------------------------------------------
+# -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def arc_tables(validations: Validations) -> str:
-    """All of it as Markdown: rows, choices, and why edits were rejected and answers malformed; "" without rollouts."""
+def arc_tables(validations: Validations) -> tuple[Table, ...]:
+    """Rows, choices, configurations, and why edits were rejected and answers malformed; those that have any rows."""
     by_row = _by_row(validations)
-    parts = (
-        _rendered_rows(arc_rows(validations)),
-        _rendered_choices(choice_rows(validations)),
-        _rendered_configurations(configuration_rows(validations)),
-        _counted("rejected edits", (r.reason for rows in by_row.values() for (r, *_) in _edits(rows))),
-        _counted("malformed answers", (reason_of(a) for rows in by_row.values() for r in rows for a in r.answers)),
+    answers = (answer for rollouts in by_row.values() for rollout in rollouts for answer in rollout.answers)
+    tables = (
+        _rows_table(arc_rows(validations)),
+        _choices_table(choice_rows(validations)),
+        _configurations_table(configuration_rows(validations)),
+        _reasons_table("rejected edits", (r.reason for rows in by_row.values() for (r, *_) in _edits(rows))),
+        _reasons_table("malformed answers", map(reason_of, answers)),
     )
-    return "\n\n".join(part for part in parts if part)
+    return tuple(table for table in tables if table.rows)
 
 
-def _rendered_rows(rows: Sequence[ArcRow]) -> str:
-    lines = [
-        "| | success of pairs | 95 % interval | solved at 1 try | at 2 tries | cells right | malformed answers "
-        "| valid edits | contexts | pairs |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        solved = " | ".join(map(_share, row.solved))
-        lines.append(
-            f"| {row.name} | {row.success:.3f} | {row.low:.3f} – {row.high:.3f} | {solved} | {row.cells:.3f} | "
-            f"{_share(row.malformed)} | {_share(row.valid)} | {row.contexts} | {row.pairs} |"
-        )
-    return "\n".join(lines) if rows else ""
+def _rows_table(rows: Sequence[ArcRow]) -> Table:
+    header = ("", "success of pairs", "95 % interval", "solved at 1 try", "at 2 tries", "cells right",
+              "malformed answers", "valid edits", "contexts", "pairs")  # fmt: skip
+    cells = (
+        (row.name, row.success, say_interval(row.low, row.high, row.contexts), *row.solved, row.cells,
+         _share(row.malformed), _share(row.valid), row.contexts, row.pairs)
+        for row in rows
+    )  # fmt: skip
+    return Table("", header, tuple(cells))
 
 
-def _rendered_choices(rows: Sequence[ChoiceRow]) -> str:
-    lines = ["| augmentations | edits with it | success | edits without it | success |", "|---|---|---|---|---|"]
-    for row in rows:
-        lines.append(
-            f"| {row.name} | {row.edits} | {_share(row.success)} | {row.others} | {_share(row.others_success)} |"
-        )
-    return "\n".join(lines) if rows else ""
+def _choices_table(rows: Sequence[ChoiceRow]) -> Table:
+    header = ("augmentations", "edits with it", "success", "edits without it", "success without it")
+    cells = ((row.name, row.edits, _share(row.success), row.others, _share(row.others_success)) for row in rows)
+    return Table("", header, tuple(cells))
 
 
-def _rendered_configurations(rows: Sequence[ConfigurationRow]) -> str:
-    lines = ["| configurations on several contexts | success | 95 % interval | contexts |", "|---|---|---|---|"]
-    for row in rows:
-        lines.append(f"| `{row.edit}` | {row.success:.3f} | {row.low:.3f} – {row.high:.3f} | {row.contexts} |")
-    return "\n".join(lines) if rows else ""
+def _configurations_table(rows: Sequence[ConfigurationRow]) -> Table:
+    header = ("configurations on several contexts", "success", "95 % interval", "contexts")
+    cells = ((row.edit, row.success, say_interval(row.low, row.high, row.contexts), row.contexts) for row in rows)
+    return Table("", header, tuple(cells))
+
+
+def _reasons_table(name: str, reasons: Iterable[str]) -> Table:
+    """Each reason with how often it was given, the most frequent first."""
+    counts = Counter(reason for reason in reasons if reason)
+    return Table("", (name, "number"), tuple(counts.most_common()))
 
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _counted(name: str, reasons: Iterable[str]) -> str:
-    """One line: each reason with how often it was given, the most frequent first."""
-    counts = Counter(reason for reason in reasons if reason)
-    return f"{name}: {', '.join(f'{reason} {count}' for reason, count in counts.most_common())}" if counts else ""

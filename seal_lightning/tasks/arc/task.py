@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from seal_lightning.errors import ConfigError, check_count
+from seal_lightning.results.table import Table
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks.arc.answers import best_tries, read_votes
 from seal_lightning.tasks.arc.augmentations import SYMMETRIES, Augmentation, augment_pair
@@ -147,7 +148,7 @@ class ArcTask(Task):
     def answer_file(self, predictions: Sequence[Prediction]) -> AnswerFile:
         return submission(predictions)
 
-    def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> str:
+    def tables(self, validations: Mapping[int, Sequence[Rollout]]) -> tuple[Table, ...]:
         return arc_tables(validations)
 
     def _request(self, demonstrations: Sequence[Pair], test: Grid, way: Augmentation) -> str:

@@ -8,10 +8,10 @@ from huggingface_hub import ModelCard
 
 from seal_lightning.cli import main
 from seal_lightning.commands.continual.command import _plan
-from seal_lightning.commands.continual.heatmap import heat_map
 from seal_lightning.commands.continual.options import spelled
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.race_rule import Racing
+from seal_lightning.report.heatmap import heat_map
 from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
 from seal_lightning.results.retention import Stream, average, read_matrices, write_matrices
@@ -124,7 +124,9 @@ def test_an_existing_matrix_is_shown_and_drawn(seal, shared, tmp_path):
 def test_heat_map():
     matrix = average("<plain>", [Stream("one", ("a", "b"), ((0.0, 1.0), (0.5,), (0.25, 0.75)), (1.0, 0.5, 0.0))])
     drawn = heat_map([matrix, matrix, matrix])
-    assert drawn.startswith('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ') and drawn.count("<g ") == 3
+    assert (
+        drawn.startswith('<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 ') and drawn.count("<g ") == 3
+    )
     assert "&lt;plain&gt;" in drawn and "<plain>" not in drawn
     assert drawn.count("<rect ") == 1 + 3 * (5 + 3)
     assert 'fill="#f7fbff"/><text' in drawn and 'fill="#084081"/><text' in drawn  # 0 and 1

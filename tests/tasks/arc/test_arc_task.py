@@ -322,9 +322,9 @@ def test_adapters_of_different_puzzles_and_directives_in_one_bank():
     for rollout in rollouts:
         assert all(answer.startswith("malformed grid, ") for answer in rollout.baseline_answers)
         assert (rollout.baseline_scores, rollout.baseline) == ((0.0, 0.0), 0.0)
-    table = step.task.tables({0: rollouts}).splitlines()
-    assert table[2] == "| in-context | 0.000 | 0.000 – 0.000 | 0.000 | 0.000 | 0.000 | 1.000 | – | 2 | 2 |"
-    assert table[4] == "| self-edits | 0.500 | 0.500 – 0.500 | 1.000 | 1.000 | 0.500 | 0.333 | 0.750 | 2 | 4 |"
+    rows = step.task.tables({0: rollouts})[0].rows
+    assert rows[0] == ("in-context", 0.0, "n = 2", 0.0, 0.0, 0.0, "1.000", "–", 2, 2)
+    assert rows[2] == ("self-edits", 0.5, "n = 2", 1.0, 1.0, 0.5, "0.333", "0.750", 2, 4)
 
 
 def test_a_bank_of_two_puzzles_equals_each_alone():

@@ -1,0 +1,162 @@
+"""What the templates are given: a chapter for each run, and the comparison of several."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from seal_lightning.report import charts
+from seal_lightning.report.adapted import DocumentRow, documents_of
+from seal_lightning.report.advice import Advice, advise
+from seal_lightning.report.alike import differences_of
+from seal_lightning.report.group_tables import GroupRow, figure_of, notes_of, rows_of
+from seal_lightning.report.groups import group_runs
+from seal_lightning.report.measure import MeasuredRun
+from seal_lightning.report.settings import flat, lookup, plain
+from seal_lightning.report.words import sentence_of
+from seal_lightning.results.accuracy import AccuracyRow
+from seal_lightning.results.left_out import MISSING
+from seal_lightning.results.retention import summary_table
+from seal_lightning.results.table import Table
+from seal_lightning.text.escaping import shortened
+from seal_lightning.text.plural import counted
+
+VALUE = 200  # of a setting
+CONFIG = 60_000  # characters of a configuration that are shown
+CELL = 300  # of a text in a Markdown table
+DIFFERING = 3  # settings in which runs differ, in the first sentence; the table of them has all
+ABOUT = {  # what a run is, at a glance
+    "model": "model.source.name",
+    "task": "model.task.class_path",
+    "edits": "model.task.init_args.edit",
+    "grader": "model.grader",
+    "filter": "filter.class_path",
+    "seed": "model.seed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsCompared:
+    """Several runs in groups, as the templates take them.
+
+    Attributes:
+        sentence: What is compared.
+        rows: A group each, with where its interval lies.
+        notes: What the intervals are over, and the differences in words.
+        unlike: What else the runs differ in.
+        figure: Groups side by side over rounds.
+    """
+
+    sentence: str
+    rows: Sequence[tuple[GroupRow, charts.Interval | None]]
+    notes: Sequence[str]
+    unlike: Sequence[str]
+    figure: charts.GroupsFigure | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A run as the templates take it.
+
+    Attributes:
+        id: Its anchor.
+        run: What was measured.
+        sentence: What came out.
+        about: Settings at a glance, by name.
+        advice: Warnings.
+        chart: Its accuracy; over rounds, or of its first test.
+        others: The charts of further tests, by the journal's name.
+        trend: Rewards over rounds.
+        strips: Rewards within contexts.
+        more: What its task adds below the accuracy table.
+        notes: What was changed or limited.
+        retained: Retention matrices in a table, where there are several.
+        documents: What `seal adapt` asked about them, without an adapter and with it.
+        settings: That differ from the defaults.
+        config: All of them, as YAML.
+    """
+
+    id: str
+    run: MeasuredRun
+    sentence: str
+    about: Mapping[str, str]
+    advice: Sequence[Advice]
+    chart: Sequence[charts.Interval]
+    others: Mapping[str, Sequence[charts.Interval]]
+    trend: charts.Trend | None
+    strips: charts.Strips | None
+    more: Sequence[Table]
+    notes: Sequence[str]
+    retained: Table | None
+    documents: Sequence[DocumentRow]
+    settings: Mapping[str, str]
+    config: str
+
+
+def compare(runs: Sequence[MeasuredRun], scale: charts.Scale) -> GroupsCompared:
+    groups = group_runs([run.run for run in runs])
+    rows = rows_of(groups)
+    keys = list(groups[0].settings)
+    more = f" and {len(keys) - DIFFERING} more" if len(keys) > DIFFERING else ""
+    by = f", which differ in {shortened(', '.join(keys[:DIFFERING]), VALUE)}{more}" if keys else ""
+    several = f" in {counted(len(groups), 'group')}{by}. Runs of a group differ only in their seed"
+    return GroupsCompared(
+        sentence=f"{counted(len(runs), 'run')}{several if len(groups) < len(runs) else by}.",
+        rows=[(row, charts.level_interval(row.last, scale) if row.last else None) for row in rows],
+        notes=notes_of(rows),
+        unlike=differences_of(runs),
+        figure=figure_of(groups),
+    )
+
+
+def chapter_of(anchor: str, run: MeasuredRun, scale: charts.Scale) -> Chapter:
+    settings, shown = run.run.settings or {}, main_table(run)
+    return Chapter(
+        id=anchor,
+        run=run,
+        sentence=sentence_of(run),
+        about=_about(run),
+        advice=advise(run),
+        chart=charts.intervals(shown, scale),
+        others={n: charts.intervals(rows, scale) for n, rows in run.other_tables.items() if rows is not shown},
+        trend=charts.trend_of([run]),
+        strips=charts.strips_of(run.rounds, run.titles),
+        more=run.run.results.tables if run.run.results else (),
+        notes=[note for note in run.run.results.notes if not note.startswith(MISSING)] if run.run.results else (),
+        retained=summary_table(run.run.matrices) if len(run.run.matrices) > 1 else None,
+        documents=documents_of(run.run.adapters),
+        settings={key: shortened(plain(value), VALUE) for key, value in flat(settings).items()},
+        config=shortened(yaml.safe_dump(dict(run.run.config), sort_keys=False, allow_unicode=True), CONFIG)
+        if run.run.config
+        else "",
+    )
+
+
+def _about(run: MeasuredRun) -> dict[str, str]:
+    """The best policy, and settings at a glance."""
+    found = {name: plain(value) for name, key in ABOUT.items() if (value := lookup(run.run.config, key)) is not None}
+    return {**({"best policy": shortened(run.best, CELL)} if run.best else {}), **found}
+
+
+def tables_of(run: MeasuredRun) -> list[Sequence[AccuracyRow]]:
+    return [run.accuracy, *run.other_tables.values()]
+
+
+def main_table(run: MeasuredRun) -> Sequence[AccuracyRow]:
+    """The accuracy that a run is about: over its rounds, else of its first test."""
+    return next((rows for rows in tables_of(run) if rows), [])
+
+
+def differing(runs: Sequence[MeasuredRun]) -> list[tuple[str, list[str]]]:
+    """The settings in which runs differ, with each one's value; places on disk are no settings."""
+    found = [flat(run.run.config) for run in runs]
+    keys = dict.fromkeys(key for config in found for key in config)
+    return [
+        (key, [shortened(plain(config[key]), VALUE) if key in config else "–" for config in found])
+        for key in keys
+        if len({json.dumps(config.get(key), default=str) for config in found}) > 1
+        and not key.endswith("default_root_dir")
+    ]
