@@ -56,11 +56,11 @@ def main(args: Sequence[str]) -> None:
     if not judged:
         print("\n".join(_each(rows, verdicts, as_json=options.json)) + spent)
         return
-    found = compare(
+    agreement = compare(
         _probabilities(verdicts), [each.score >= RIGHT for each in verdicts], [bool(row.correct) for row in rows]
     )
     asked = {"usage": usage.as_dict()} if usage.as_dict() else {}
-    print(json.dumps({**asdict(found), **asked}) if options.json else _summary(found) + spent)
+    print(json.dumps({**asdict(agreement), **asked}) if options.json else _summary(agreement) + spent)
     if options.examples and not options.json:
         print("\n".join(["", *_worst(rows, verdicts, options.examples)]))
 
@@ -188,19 +188,19 @@ def _short(text: str, longest: int = 160) -> str:
     return flat if len(flat) <= longest else f"{flat[: longest - 3]}..."
 
 
-def _summary(found: Agreement) -> str:
+def _summary(agreement: Agreement) -> str:
     def share(value: float | None) -> str:
         return "none" if value is None else f"{value:.1%}"
 
     rows = {
-        "n": f"{found.n:,}",
-        "agreement": share(found.agreement),
-        "kappa": "none" if found.kappa is None else f"{found.kappa:.3f}",
-        "calibration error": f"{found.calibration_error:.3f}",
-        "precision": share(found.precision),
-        "recall": share(found.recall),
-        "right by the judge": share(found.right),
-        "right by the grader": share(found.graded_right),
+        "n": f"{agreement.n:,}",
+        "agreement": share(agreement.agreement),
+        "kappa": "none" if agreement.kappa is None else f"{agreement.kappa:.3f}",
+        "calibration error": f"{agreement.calibration_error:.3f}",
+        "precision": share(agreement.precision),
+        "recall": share(agreement.recall),
+        "right by the judge": share(agreement.right),
+        "right by the grader": share(agreement.graded_right),
     }
     return "\n".join(f"{name:<20}{value:>10}" for name, value in rows.items())
 

@@ -1,6 +1,6 @@
 """The last words of `seal fit` about the best policy: which it is, how it compares, and what to try if there is none.
 
-They go to standard output, in red if no policy is better than the untrained one.
+They go to standard output, in red if no round beat the untrained policy.
 """
 
 from __future__ import annotations

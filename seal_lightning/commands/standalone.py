@@ -159,7 +159,7 @@ def open_folder(output: Path, command: str, *, resume: bool) -> Iterator[None]:
 
     Raises:
         FolderInUse: Another process owns it.
-        ConfigError: It holds files of another command, or of this one without `--resume`.
+        ConfigError: The folder holds files of another command, or of this one without `--resume`.
     """
     with owning(output, option=f"--output {output}"):
         used = is_used(output, besides=OWNER)

@@ -97,7 +97,7 @@ def naming_files(args: Sequence[str], files: Sequence[tuple[str, object]]) -> It
     jsonargparse gives its loader a text without its origin.
 
     Raises:
-        ConfigError: The block raised one, which names the file if there is such a file.
+        ConfigError: The block raised one, which then names that file.
     """
     try:
         yield

@@ -114,7 +114,7 @@ def destination_of(options: Namespace, *, folder: str | Path, ask: bool = True) 
         ask: Whether this process asks the hub for the token's account.
 
     Raises:
-        ConfigError: Nothing can be uploaded there: the name is wrong, there is no token, or the hub is switched off.
+        ConfigError: Nothing can be uploaded there: the name is wrong, the token is missing, or the hub is switched off.
     """
     wanted, name = options.push_to_hub, options.hub_model_id
     if not wanted:

@@ -34,7 +34,7 @@ from seal_lightning.types import Rollout
 
 EXPORTS = {"policy": "", "policy-merged": "-merged"}  # folders of a run, and the suffix of the repository's name
 LIMITS = """\
-- It writes self-edits, on which a base model is then trained. By itself it is no better at answering questions.
+- It writes self-edits, on which a base model is then trained. By itself it does not answer questions any better.
 - What it writes about a passage may be wrong: it was rewarded for what helped with its training queries.
 - It was trained and measured with the settings above and may do worse with other passages, graders or inner loops."""
 LICENCE = "The data that it was trained on may have a licence of its own."

@@ -132,7 +132,7 @@ def check(place: Workplace, adapters: list[Adapter]) -> None:
     """Refuse folders with adapters that were trained with other settings, before anything is written.
 
     Raises:
-        ConfigError: There is such a folder.
+        ConfigError: A folder holds such an adapter.
     """
     for adapter in adapters:
         try:
@@ -155,7 +155,7 @@ def finished(place: Workplace, adapter: Adapter) -> Answers | None:
     """What a finished adapter answers; None where some of it is missing or damaged, or other things are asked now.
 
     Raises:
-        ConfigError: It was trained with other settings.
+        ConfigError: The folder holds an adapter that was trained with other settings.
     """
     path = place.folder(adapter) / RESULT
     if not path.parent.is_dir():

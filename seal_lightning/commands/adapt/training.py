@@ -82,7 +82,7 @@ def _save(path: Path, stamp: str, states: Sequence[AdapterState | None]) -> None
 
 
 def _load(path: Path, stamp: str, count: int) -> list[AdapterState | None]:
-    """The states of all jobs of a training with this stamp; empty if there is no such checkpoint."""
+    """The states of all jobs of a training with this stamp; empty without such a checkpoint."""
     if not path.is_file():
         return []
     try:

@@ -104,7 +104,7 @@ def judge(
 
 
 def _by_answers(before: Answers, after: Answers, names: Sequence[str]) -> LearningVerdict:
-    first, last = (fmean(found[name].accuracy for name in names) for found in (before, after))
+    first, last = (fmean(answers[name].accuracy for name in names) for answers in (before, after))
     if len(names) > 1:
         gains = [after[name].accuracy - before[name].accuracy for name in names]
         over = f"{len(names)} documents"

@@ -135,7 +135,7 @@ class KLToBase(Countermeasure):
 class Orthogonal(Countermeasure):
     """Keeps A's rows orthogonal to those of earlier updates: it learns in input directions that none of them reads.
 
-    O-LoRA's penalty (arXiv 2310.14152) tends to this as its weight grows; here there is no weight to choose.
+    O-LoRA's penalty (arXiv 2310.14152) tends to this as its weight grows; here no weight has to be chosen.
 
     Args:
         most: Share of a layer's input directions that may be closed; if earlier updates read more, the weakest are

@@ -91,7 +91,7 @@ def resolve(wanted: str | Sequence[object]) -> list[Countermeasure]:
     """The countermeasures, made where they are given by short name.
 
     Raises:
-        ConfigError: There is no countermeasure of that name.
+        ConfigError: No countermeasure has that name.
     """
     measures: list[Countermeasure] = []
     for measure in spelled(wanted):

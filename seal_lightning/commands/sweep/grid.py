@@ -64,7 +64,7 @@ def read_axis(text: str) -> Axis:
     ('[0.9,0.95]', '[0.9,0.99]')
 
     Raises:
-        ConfigError: There is no key or no value, or a value appears twice.
+        ConfigError: A key or a value is missing, or a value appears twice.
     """
     key, equals, listed = text.partition("=")
     key = key.strip().removeprefix("--")

@@ -163,7 +163,7 @@ class Workers:
             return
         environment = self.environments[run.slot % len(self.environments)]
         run.state, run.error = "running", ""
-        options = (*run.planned.options, "--ckpt_path", "last")  # which starts a run if there is no checkpoint
+        options = (*run.planned.options, "--ckpt_path", "last")  # which starts a run without a checkpoint
         run.fit = start_fit(run.folder, *options, config=None, quiet=True, environment=environment)
         self.on_change(run)
 

@@ -422,6 +422,10 @@ def test_a_command_all_of_whose_adapters_diverged_fails(tmp_path, monkeypatch, c
         ("flipped", r"adapters/all: damaged \(adapter_model.safetensors is not the file that was written there\)"),
         ("missing", r"adapters/all: damaged \(adapter_model.safetensors: No such file or directory\)"),
         ("result", r"adapters/all/adaptation.json: cannot be read \("),
+        (
+            "lacking",
+            r"adapters/all/adaptation.json: cannot be read \(policy is missing\), so its adapter is trained again",
+        ),
         ("merged", r"adapters/all: damaged \(model.safetensors is not the file that was written there\)"),
     ],
 )
@@ -429,10 +433,12 @@ def test_a_damaged_adapter_is_trained_again(whole, tmp_path, caplog, damage, sai
     shutil.copytree(whole / "whole", tmp_path / "whole")
     write_inputs(tmp_path)
     folder = tmp_path / "whole" / ("merged" if damage == "merged" else "adapters") / "all"
-    path = next(folder.glob("adaptation.json" if damage == "result" else "*.safetensors"))
+    path = next(folder.glob("adaptation.json" if damage in ("result", "lacking") else "*.safetensors"))
     content = path.read_bytes()
     path.unlink()
-    if damage != "missing":
+    if damage == "lacking":
+        path.write_text("{}")
+    elif damage != "missing":
         flipped = content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
         path.write_bytes(flipped if damage in ("flipped", "merged") else content[: len(content) // 2])
     run(tmp_path, "whole", "--resume", *(["--merged"] if damage == "merged" else []))
