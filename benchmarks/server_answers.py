@@ -23,9 +23,10 @@ import torch
 from seal_lightning.data.detect import read_contexts
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
 from seal_lightning.models.lora import LoRA, merge_lora
 from seal_lightning.models.lora_files import read_lora
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import AdapterServer, Answerer, Asked, LocalAnswerer, ServerAnswerer
 from seal_lightning.tasks import Knowledge

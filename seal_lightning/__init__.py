@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from seal_lightning.hooks import EditFilter, SEALCallback
     from seal_lightning.inner_loop.loop import InnerLoop
     from seal_lightning.m_step.batches import MStep
-    from seal_lightning.models.loading import ModelSource
+    from seal_lightning.models.source import ModelSource
     from seal_lightning.policy.tuned import PolicyTuning
     from seal_lightning.sampling import LocalSampler, Sampler
     from seal_lightning.tasks import Knowledge, Task
@@ -42,7 +42,7 @@ _HOMES = {
     "hooks": ("EditFilter", "SEALCallback"),
     "inner_loop.loop": ("InnerLoop",),
     "m_step.batches": ("MStep",),
-    "models.loading": ("ModelSource",),
+    "models.source": ("ModelSource",),
     "fit.module": ("SEALModule",),
     "policy.tuned": ("PolicyTuning",),
     "sampling": ("LocalSampler", "Sampler"),

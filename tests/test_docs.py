@@ -32,7 +32,8 @@ from seal_lightning.cli import main
 from seal_lightning.commands.names import COMMANDS
 from seal_lightning.fit.model_class import chosen_class
 from seal_lightning.fit.module import SEALModule
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.tasks.arc.puzzles import Pair, Puzzle, context_of
 from seal_lightning.types import Rollout, TrainingSequence

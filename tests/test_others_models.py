@@ -10,8 +10,9 @@ import torch
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.fit.trainer import SEALTrainer
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
 from seal_lightning.models.random_models import build_tiny
+from seal_lightning.models.source import ModelSource
 
 CODE = """\
 from pathlib import Path

@@ -124,7 +124,8 @@ def _policy(name: str | None) -> Chooser | None:
     """A model that is asked like the policy in a run."""
     if name is None:
         return None
-    from seal_lightning.models.loading import ModelSource, load_model  # torch and transformers take seconds
+    from seal_lightning.models.loading import load_model  # torch and transformers take seconds
+    from seal_lightning.models.source import ModelSource
     from seal_lightning.policy.policy import Policy
     from seal_lightning.sampling import PolicyWriter
 

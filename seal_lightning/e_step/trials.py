@@ -15,7 +15,7 @@ from seal_lightning.e_step.plan import Plan
 from seal_lightning.errors import NoMemoryError
 from seal_lightning.grading import Grader
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
-from seal_lightning.inner_loop.slots import JobStats
+from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Clock
 from seal_lightning.results.left_out import ANSWERS, DIVERGED, LONGEST, SKIPPED, TRUNCATED

@@ -36,8 +36,9 @@ from seal_lightning.m_step.batches import MStep, Shares, encode_example, make_lo
 from seal_lightning.m_step.training import batch_loss, make_optimizer, seed_batch
 from seal_lightning.models.finite import all_finite, check_finite, rows_finite
 from seal_lightning.models.layers import find_targets
-from seal_lightning.models.loading import ModelSource, fingerprint, load_model
+from seal_lightning.models.loading import fingerprint, load_model
 from seal_lightning.models.partitioned import is_partitioned
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.at_work import policy_at_work
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.records.journal import read_rollouts

@@ -1,13 +1,12 @@
-"""Train many adapters in the slots of one bank: what each of them does, step by step, and which slot it has.
+"""Train many adapters in the slots of one bank: which of them is in which slot, and what one step does.
 
-One step takes the next minibatch of every adapter in the bank; their sequences share forward passes in the fastest way
+One step takes the next minibatch of every adapter in the bank. Their sequences share forward passes in the fastest way
 that keeps them apart on this model (`isolation/`). The loss is the sum over adapters of each one's mean token loss, so
-the adapters do not influence each other. When one is finished, the
-next job takes its slot. When the memory does not suffice, forward passes get smaller, then slots fewer, and nothing
-that was trained is lost. An adapter whose loss, gradient or weights are not finite leaves before it can touch the
-others: a pass that they share would mix nan into all of them, so that step is made again with each adapter's passes by
-themselves. A training can stop before its end and go on later from where it stood. A `Regulariser` may have a say in
-every step.
+the adapters do not influence each other. When one is finished, the next job takes its slot.
+
+If memory does not suffice, forward passes get smaller, then slots fewer, and nothing that was trained is lost. An
+adapter whose loss, gradient or weights are not finite leaves before it can harm the others: a pass that they share
+would mix nan into all of them, so that step is made again with separate passes for each adapter.
 """
 
 from __future__ import annotations
@@ -16,16 +15,18 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import torch
+from transformers import PreTrainedModel
 
 from seal_lightning.errors import NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank, SlotState
-from seal_lightning.inner_loop.isolation import TrainingWay, training_way
+from seal_lightning.inner_loop.isolation import training_way
 from seal_lightning.inner_loop.loss import HeadLoss
 from seal_lightning.inner_loop.packing import PackedSequence
+from seal_lightning.inner_loop.plans import AdapterPlan, JobStats
 from seal_lightning.models.finite import all_finite
 from seal_lightning.models.memory import attempt, make_room
 
@@ -33,32 +34,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class JobStats:
-    """What training one adapter came to.
-
-    Attributes:
-        steps: Optimizer steps, from the first to where it stands.
-        trained_tokens: Tokens of the sequences in these steps, prompts included.
-        truncated: Sequences that lost their end to the longest length.
-        skipped: Sequences left out because no token of them carries loss.
-        loss: Mean of the last epoch's step losses; nan where that epoch was not finished or nothing was trained.
-        diverged: What was not finite, where the training ended for that; its adapter is one that changes nothing.
-    """
-
-    steps: int
-    trained_tokens: int
-    truncated: int
-    skipped: int
-    loss: float = math.nan
-    diverged: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class AdapterState:
-    """Where the training of one adapter stands, with all that it takes to go on exactly.
+    """Where the training of one adapter stands, with everything needed to continue it exactly.
 
     Attributes:
-        step: Optimizer steps made so far.
+        step: The next step.
         slot: The adapter and its optimizer state, on the CPU.
         loss: Sum of the step losses of the last epoch so far.
     """
@@ -68,44 +48,14 @@ class AdapterState:
     loss: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterPlan:
-    """One adapter's training, fixed before it starts.
-
-    Attributes:
-        seed: Of its first weights.
-        rank: Of it.
-        sequences: Tokens, and how many of them are the prompt.
-        batches: Numbers of sequences, step by step.
-        rates: Learning rates by step.
-        epoch_steps: Steps of one epoch.
-        stats: Of the whole training; all but the loss.
-    """
-
-    seed: int
-    rank: int
-    sequences: list[tuple[list[int], int]]
-    batches: list[list[int]]
-    rates: list[float]
-    epoch_steps: int
-    stats: JobStats
-
-    def stats_at(self, step: int, loss: float) -> JobStats:
-        """What the training came to when it stands before `step`; `loss` is the sum over the last epoch."""
-        tokens = sum(len(self.sequences[index][0]) for batch in self.batches[:step] for index in batch)
-        finished = 0 < self.stats.steps <= step
-        mean = loss / self.epoch_steps if finished else math.nan
-        return replace(self.stats, steps=step, trained_tokens=tokens, loss=mean)
-
-
 class Regulariser:
-    """Has a say in every optimizer step; this one says nothing. It keeps no state from one step to the next."""
+    """Hook called at every optimizer step; the base class does nothing. It keeps no state between steps."""
 
     def add_gradients(self, bank: AdapterBank, steps: Sequence[int]) -> None:
         """Add the gradients of a penalty to those of the first slots of the bank, before they are clipped.
 
-        The bank is attached; a forward pass of its own takes one row of one adapter (`bank.routing`), as any model can
-        be run. Called again for the same step where the memory did not suffice.
+        The bank is attached. A forward pass made here takes one row of one adapter (`bank.routing`), which any model
+        can run. If memory did not suffice, this is called again for the same step.
 
         Args:
             bank: Holds the adapters and their gradients.
@@ -113,18 +63,19 @@ class Regulariser:
         """
 
     def project(self, bank: AdapterBank, slots: Sequence[int]) -> None:
-        """Change adapters in place when they have been drawn, and after each of their steps."""
+        """Change adapters in place after they have been drawn, and after each of their steps."""
 
 
 @dataclass(slots=True)
-class _Running:
-    """A job in a slot, its next step, and the one before which it stops."""
+class _Job:
+    """An adapter to train, its next step, and the step before which it stops."""
 
-    job: int
+    number: int
     plan: AdapterPlan
     stop: int
     step: int = 0
-    saved: SlotState | None = None  # while it waits for its slot to come back
+    saved: SlotState | None = None  # while it has no slot
+    diverged: str = ""
 
     @property
     def in_last_epoch(self) -> bool:
@@ -137,19 +88,19 @@ class BankTraining:
     Args:
         model: Frozen causal language model in evaluation mode.
         plans: One for each job.
-        make_bank: Makes a bank of so many slots.
-        slots: How many at first.
-        max_tokens: Of one forward pass; a single longer sequence goes over.
-        max_norm: Of an adapter's gradient; None for any.
-        on_step: Told how many optimizer steps were made since the last call.
-        start: Where each job's training stands; None for one that was not begun.
-        until: Stop each job before this step; None trains all to their ends.
+        make_bank: Makes a bank of the given number of slots.
+        slots: Number of slots to begin with.
+        max_tokens: Tokens of one forward pass; a single longer sequence exceeds it.
+        max_norm: Largest norm of an adapter's gradient; None for any.
+        on_step: Called with the number of optimizer steps made since the last call.
+        start: Where each job's training stands; None for one that has not begun.
+        until: Stop each job before this step; None trains all of them to their ends.
         regulariser: Acts on all jobs.
     """
 
     def __init__(
         self,
-        model: Any,
+        model: PreTrainedModel,
         plans: Sequence[AdapterPlan],
         *,
         make_bank: Callable[[int], AdapterBank],
@@ -161,67 +112,59 @@ class BankTraining:
         until: Sequence[int] | None = None,
         regulariser: Regulariser | None = None,
     ) -> None:
+        self.make_bank, self.max_norm, self.on_step = make_bank, max_norm, on_step
         self.regulariser = regulariser or Regulariser()
-        self.model, self.plans, self.make_bank, self.on_step = model, plans, make_bank, on_step
-        self.max_norm = max_norm
-        self.states = list(start) or [None] * len(plans)
         self.pausing = until is not None
-        stops = [plan.stats.steps for plan in plans]
-        if until is not None:
-            stops = [min(steps, stop) for steps, stop in zip(stops, until, strict=True)]
-        jobs = [
-            _Running(job, plan, stop, state.step, state.slot) if state else _Running(job, plan, stop)
-            for job, (plan, stop, state) in enumerate(zip(plans, stops, self.states, strict=True))
-        ]
+        states = list(start) or [None] * len(plans)
+        self.jobs = [_Job(number, plan, plan.stats.steps) for number, plan in enumerate(plans)]
+        for job, state, stop in zip(self.jobs, states, until or [job.stop for job in self.jobs], strict=True):
+            job.stop = min(job.stop, stop)
+            if state is not None:
+                job.step, job.saved = state.step, state.slot
         # Longest first: the short ones fill the slots that become free, and none is left to train alone at the end.
-        jobs.sort(key=lambda job: (job.step - job.stop, job.job))
-        self.waiting = deque(job for job in jobs if job.step < job.stop)
-        self.standing = [job for job in jobs if job.step >= job.stop]
+        ordered = sorted(self.jobs, key=lambda job: (job.step - job.stop, job.number))
+        self.waiting = deque(job for job in ordered if job.step < job.stop)
+        self.running: list[_Job] = []  # by slot
         self.bank = self._make_bank(slots)
-        self.diverged: dict[int, tuple[str, int]] = {}  # by job, what was not finite, and the steps made before
         self.gathered = (torch.empty(0), torch.empty(0))  # losses and gradient norms of the running jobs
-        self.running: list[_Running] = []  # by slot
-        sums = [state.loss if state else 0.0 for state in self.states]  # over each job's last epoch
+        sums = [state.loss if state else 0.0 for state in states]  # over each job's last epoch
         self.losses = torch.tensor(sums, device=self.bank.device)
         self.head_loss = HeadLoss(model, adapted=set(self.bank.A))
-        self.way = self._choose_way()
+        longest = max((len(tokens) for plan in plans for tokens, _ in plan.sequences), default=0)
+        self.way = training_way(model, list(self.bank.A), longest=longest)
         self.max_tokens = self.way.room(model, max_tokens)
-
-    def _choose_way(self) -> TrainingWay:
-        longest = max((len(tokens) for plan in self.plans for tokens, _ in plan.sequences), default=0)
-        return training_way(self.model, list(self.bank.A), longest=longest)
 
     def run(self, trained: AdapterBank) -> tuple[list[JobStats], list[AdapterState | None]]:
         """Train every job and put its adapter into its slot of `trained`.
 
         Returns:
-            What every job came to, and where it stands: None for one that nothing was trained of, and for all of them
-            where they went to their ends.
+            What every job came to, and where it stands if the training was to stop `until` a step; None for a job that
+            was not trained at all.
         """
-        for job in self.standing:
-            if job.saved is None:
-                trained.reset(job.job, seed=job.plan.seed, rank=job.plan.rank)
-            else:
-                trained.fill(job.job, job.saved.parameters, rank=job.saved.rank)
-        made = {job.job: job.step for job in self.standing} | {job.job: job.stop for job in self.waiting}
+        self._put_back(trained, [job for job in self.jobs if job.step >= job.stop])
         with torch.enable_grad():
             while self.waiting or self.running:
-                if self._within_memory(self._start):
-                    self._step()
-                    self._finish(trained)
-        for job, (_, step) in self.diverged.items():
-            trained.reset(job, seed=self.plans[job].seed, rank=self.plans[job].rank)
-            made[job] = step
-        losses = self.losses.tolist()
-        stats = [self._stats(job, made[job], losses[job]) for job in range(len(self.plans))]
-        states = [state and replace(state, loss=loss) for state, loss in zip(self.states, losses, strict=True)]
-        return stats, states if self.pausing else [None] * len(states)
+                if not (self._within_memory(self._fill_slots) and self._within_memory(self._gather)):
+                    continue  # nothing was stepped, and there is more room now: the same minibatches come again
+                if not all_finite(self.gathered) and not self._finite_apart():
+                    continue
+                losses, norms = self.gathered
+                self._note_losses(losses)
+                rates = [job.plan.rates[job.step] for job in self.running]
+                self.bank.step(rates, max_norm=self.max_norm, norms=norms)
+                self._end_step(trained)
+        self._put_back(trained, [job for job in self.jobs if job.diverged])
+        return self._outcome()
 
-    def _stats(self, job: int, step: int, loss: float) -> JobStats:
-        stats = self.plans[job].stats_at(step, loss)
-        return replace(stats, loss=math.nan, diverged=self.diverged[job][0]) if job in self.diverged else stats
+    def _put_back(self, trained: AdapterBank, jobs: Sequence[_Job]) -> None:
+        """Put adapters that are not to be trained, or no further, where the others go."""
+        for job in jobs:
+            if job.saved is None:
+                trained.reset(job.number, seed=job.plan.seed, rank=job.plan.rank)
+            else:
+                trained.fill(job.number, job.saved.parameters, rank=job.saved.rank)
 
-    def _start(self) -> None:
+    def _fill_slots(self) -> None:
         while self.waiting and len(self.running) < len(self.bank.ranks):
             slot, job = len(self.running), self.waiting[0]
             if job.saved is not None:
@@ -232,36 +175,21 @@ class BankTraining:
                 self._project([slot])
             self.running.append(self.waiting.popleft())
 
-    def _step(self) -> None:
-        """The next minibatch of every running job, and one optimizer step; only once all of it is known to be good."""
-        if not self._within_memory(self._gather):
-            return  # nothing was stepped: the same minibatches come again
-        losses, norms = self.gathered
-        if not all_finite([losses, norms]):
-            if not self._within_memory(lambda: self._gather(apart=True)) or self._give_up_diverged():
-                return
-            losses, norms = self.gathered  # what was not finite was so in company alone
-        device = self.bank.device
-        last = [(slot, job.job) for slot, job in enumerate(self.running) if job.in_last_epoch]
-        if last:
-            slots, jobs = (torch.tensor(numbers, device=device) for numbers in zip(*last, strict=True))
-            self.losses.index_add_(0, jobs, losses[slots])
-        self.bank.step([job.plan.rates[job.step] for job in self.running], max_norm=self.max_norm, norms=norms)
-        self._project(range(len(self.running)))
-        for job in self.running:
-            job.step += 1
-        self.on_step(len(self.running))
+    def _minibatches(self) -> list[list[PackedSequence]]:
+        """The sequences of each running job's next step."""
+        return [job.plan.minibatch(job.step, slot=slot) for slot, job in enumerate(self.running)]
 
     def _gather(self, *, apart: bool = False) -> None:
         """Put the gradients of every running job's next minibatch into the bank, and keep their losses and norms.
 
         Args:
-            apart: With passes of each job's own.
+            apart: Whether each job gets passes of its own.
         """
         self.bank.clear_gradients()
         self.bank.prepare(len(self.running))
         losses = torch.zeros(len(self.running), device=self.bank.device)
-        groups = self._by_job() if apart else [[one for part in self._by_job() for one in part]]
+        by_job = self._minibatches()
+        groups = by_job if apart else [[sequence for sequences in by_job for sequence in sequences]]
         with self.bank.attached():
             for sequences in groups:
                 for batch in self.way.passes(sequences, max_tokens=self.max_tokens):
@@ -270,34 +198,69 @@ class BankTraining:
             self.regulariser.add_gradients(self.bank, [job.step for job in self.running])
         self.gathered = losses, self.bank.gradient_norms(len(self.running))
 
-    def _give_up_diverged(self) -> bool:
-        """Let those jobs leave whose own losses or gradients are not finite; False where there are none."""
-        losses, norms = (values.tolist() for values in self.gathered)
-        for slot in reversed(range(len(self.running))):
-            if not math.isfinite(losses[slot]):
-                self._give_up(slot, f"the loss is {losses[slot]:g}")
-            elif not math.isfinite(norms[slot]):
-                self._give_up(slot, f"the gradient's norm is {norms[slot]:g}")
-        return len(self.running) < len(losses)
-
-    def _give_up(self, slot: int, what: str) -> None:
-        job = self.running[slot]
-        self.diverged[job.job] = f"{what} at step {job.step + 1} of {job.plan.stats.steps}", job.step
-        self.states[job.job] = None
-        self._free(slot)
+    def _note_losses(self, losses: torch.Tensor) -> None:
+        """Add a step's losses to the sums over each job's last epoch."""
+        last = [(slot, job.number) for slot, job in enumerate(self.running) if job.in_last_epoch]
+        if last:
+            slots, jobs = (torch.tensor(numbers, device=self.bank.device) for numbers in zip(*last, strict=True))
+            self.losses.index_add_(0, jobs, losses[slots])
 
     @torch.no_grad()
     def _project(self, slots: Sequence[int]) -> None:
         self.regulariser.project(self.bank, slots)
 
-    def _by_job(self) -> list[list[PackedSequence]]:
-        """The sequences of each running job's next step."""
-        return [_minibatch(job.plan, slot, job.step) for slot, job in enumerate(self.running)]
+    def _end_step(self, trained: AdapterBank) -> None:
+        """Count the step, and take finished jobs out of their slots."""
+        self._project(range(len(self.running)))
+        for job in self.running:
+            job.step += 1
+        self.on_step(len(self.running))
+        for slot in reversed(range(len(self.running))):
+            job = self.running[slot]
+            if job.step < job.stop:
+                continue
+            if not all_finite([self.bank.parameters[slot]]):
+                job.diverged = f"the weights are not finite after step {job.step}"
+            else:
+                job.saved = self.bank.take(slot) if self.pausing else None
+                trained.fill(job.number, self.bank.parameters[slot], rank=self.bank.ranks[slot])
+            self._free(slot)
+
+    def _finite_apart(self) -> bool:
+        """Whether everything is finite if each job has passes of its own; the jobs that diverged leave."""
+        return self._within_memory(partial(self._gather, apart=True)) and not self._give_up_diverged()
+
+    def _give_up_diverged(self) -> bool:
+        """Remove the jobs whose own losses or gradients are not finite; False if there are none."""
+        losses, norms = (values.tolist() for values in self.gathered)
+        for slot in reversed(range(len(self.running))):
+            job = self.running[slot]
+            if not math.isfinite(losses[slot]):
+                what = f"the loss is {losses[slot]:g}"
+            elif not math.isfinite(norms[slot]):
+                what = f"the gradient's norm is {norms[slot]:g}"
+            else:
+                continue
+            job.diverged = f"{what} at step {job.step + 1} of {job.plan.stats.steps}"
+            self._free(slot)
+        return len(self.running) < len(losses)
+
+    def _free(self, slot: int) -> None:
+        """A job leaves its slot; the last running one moves there, so that slots stay without gaps."""
+        last = self.running.pop()
+        if slot < len(self.running):
+            self.bank.move(len(self.running), slot)
+            self.running[slot] = last
+
+    def _outcome(self) -> tuple[list[JobStats], list[AdapterState | None]]:
+        jobs = list(zip(self.jobs, self.losses.tolist(), strict=True))
+        stats = [job.plan.stats_at(job.step, loss, job.diverged) for job, loss in jobs]
+        return stats, [AdapterState(job.step, job.saved, loss) if job.saved else None for job, loss in jobs]
 
     # -- memory ----------------------------------------------------------------------------------------------------
 
     def _make_bank(self, slots: int) -> AdapterBank:
-        """A bank of so many slots, or of as many as there is memory for."""
+        """A bank of that many slots, or of as many as there is memory for."""
         bank, reason = attempt(lambda: self.make_bank(slots))
         if bank is not None:
             return bank
@@ -307,16 +270,16 @@ class BankTraining:
         return self._make_bank(slots // 2)
 
     def _within_memory(self, work: Callable[[], None]) -> bool:
-        """Whether the work could be done; else there is more room now, and it has to be done again."""
+        """Whether the work could be done; if not, there is more room now, and it has to be done again."""
         _, reason = attempt(work)
         if reason:
             self._make_room(reason)
         return not reason
 
     def _make_room(self, reason: str) -> None:
-        """After running out of memory: smaller forward passes, and where that is not possible, half the slots."""
+        """After running out of memory: make forward passes smaller, or if that is not possible, halve the slots."""
         make_room(self.bank.device)
-        lengths = [len(sequence.tokens) for part in self._by_job() for sequence in part] or [0]
+        lengths = [len(sequence.tokens) for sequences in self._minibatches() for sequence in sequences] or [0]
         if (tokens := min(self.max_tokens, sum(lengths))) > max(lengths):
             self.max_tokens = max(max(lengths), tokens // 2)
             log.warning(
@@ -334,7 +297,7 @@ class BankTraining:
         slots = max(1, (len(self.running) or len(self.bank.ranks)) // 2)
         states, reason = attempt(lambda: self.bank.dissolve(len(self.running)))
         del self.bank
-        if states is None:  # not even what the adapters have learnt fits beside them: whoever has several does fewer
+        if states is None:  # no memory even for a copy of the adapters beside them: the caller halves the jobs
             raise NoMemoryError(f"the inner loop has no memory to set {len(self.running)} adapters aside ({reason})")
         for job, state in zip(self.running, states, strict=True):
             job.saved = state
@@ -342,32 +305,3 @@ class BankTraining:
         self.running = []
         log.warning("out of memory in the inner loop: %d adapters at a time from now on", slots)
         self.bank = self._make_bank(slots)
-
-    def _finish(self, trained: AdapterBank) -> None:
-        """Take finished jobs out of their slots."""
-        for slot in reversed(range(len(self.running))):
-            job = self.running[slot]
-            if job.step < job.stop:
-                continue
-            if not all_finite([self.bank.parameters[slot]]):
-                self.diverged[job.job] = f"the weights are not finite after step {job.step}", job.step
-                self.states[job.job] = None
-            else:
-                if self.pausing:
-                    self.states[job.job] = AdapterState(job.step, self.bank.take(slot))
-                trained.fill(job.job, self.bank.parameters[slot], rank=self.bank.ranks[slot])
-            self._free(slot)
-
-    def _free(self, slot: int) -> None:
-        """A job leaves its slot; the last running one moves there, so that slots stay without gaps."""
-        last = self.running.pop()
-        if slot < len(self.running):
-            self.bank.move(len(self.running), slot)
-            self.running[slot] = last
-
-
-def _minibatch(plan: AdapterPlan, slot: int, step: int) -> list[PackedSequence]:
-    """The sequences of one adapter's step; together their targets weigh 1."""
-    chosen = [plan.sequences[index] for index in plan.batches[step]]
-    targets = sum(len(tokens) - max(1, prompt) for tokens, prompt in chosen)
-    return [PackedSequence(slot=slot, tokens=tokens, prompt=prompt, weight=1.0 / targets) for tokens, prompt in chosen]

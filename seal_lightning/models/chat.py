@@ -1,8 +1,8 @@
-"""Chat templates: how an instruct model's prompts look, found out by rendering its template, never by its name.
+"""Chat templates: what an instruct model's prompts look like, found out by rendering its template, never by name.
 
-A template is tried when its model is loaded. Where it takes no system text, that goes before the user's; thoughts are
-switched off where it has a switch; the date is a fixed one; and the token with which it ends an assistant's turn tells
-an instruct model, which stops there, from a base model that merely carries the template.
+A template is tried when its model is loaded. If it takes no system text, that goes before the user's. Thoughts are
+switched off if it has a switch, and the date is fixed. The token that ends an assistant's turn tells an instruct model,
+which stops there, from a base model that merely carries the template.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import jinja2
 import jinja2.meta
 import jinja2.nodes
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from seal_lightning.errors import ModelError
@@ -54,12 +55,12 @@ class ChatTemplate:
     Attributes:
         tokenizer: Renders it.
         source: The template with its date fixed.
-        args: What it is given beside the messages.
+        args: Arguments it gets besides the messages.
         takes_system: Whether it has a place for the system text.
         takes_parts: Whether a message's content is a list of parts.
-        end: The token that ends an assistant's turn; None where there is no such token.
-        end_text: How the template ends it, for messages.
-        reply: What the template writes between a prompt and the reply, such as the channel of gpt-oss.
+        end: The token that ends an assistant's turn; None if no token does.
+        end_text: The text that ends it, for messages.
+        reply: Text that the template writes between a prompt and the reply, such as the channel of gpt-oss.
         opens: The end of a prompt that opens a thought for the model to go on with.
     """
 
@@ -120,18 +121,22 @@ def _parts(text: str) -> list[dict[str, str]]:
 
 
 def read_template(
-    tokenizer: Any, *, name: str = "the model", args: Mapping[str, Any] | None = None, date: str = DATE
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    name: str = "the model",
+    args: Mapping[str, object] | None = None,
+    date: str = DATE,
 ) -> ChatTemplate:
     """Find out how a tokenizer's chat template is used.
 
     Args:
-        tokenizer: Has a chat template, or several of which one is the default.
-        name: Of the model, for messages.
-        args: What the user wants it to be given.
+        tokenizer: A tokenizer with a chat template, or with several of which one is the default.
+        name: Name of the model, for messages.
+        args: Arguments that the user sets.
         date: "Today", as YYYY-MM-DD.
 
     Raises:
-        ModelError: It cannot render a request, or does not know one of `args`.
+        ModelError: The template cannot render a request, or does not know one of `args`.
     """
     try:
         source = _fixed_date(_source(tokenizer), datetime.date.fromisoformat(date))
@@ -147,8 +152,8 @@ def read_template(
     return _with_turns(_silenced(template, known))
 
 
-def _source(tokenizer: Any) -> str:
-    """The template's text. Raises `ValueError` where there are several and none is the default."""
+def _source(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The template's text. Raises `ValueError` if there are several without a default."""
     return tokenizer.get_chat_template()
 
 
@@ -173,7 +178,7 @@ def _variables(source: str) -> frozenset[str]:
         return frozenset(jinja2.meta.find_undeclared_variables(environment.parse(source))) - OURS
 
 
-def _checked(args: Mapping[str, Any], *, known: frozenset[str], name: str) -> dict[str, Any]:
+def _checked(args: Mapping[str, object], *, known: frozenset[str], name: str) -> dict[str, object]:
     if unknown := sorted(set(args) - known):
         knows = f"it knows {', '.join(sorted(known))}" if known else "it knows none"
         raise ModelError(f"model.source.template_args: the chat template of {name} does not know {unknown[0]}; {knows}")
@@ -181,7 +186,7 @@ def _checked(args: Mapping[str, Any], *, known: frozenset[str], name: str) -> di
 
 
 def _shaped(template: ChatTemplate) -> ChatTemplate:
-    """With what its messages have to look like. Raises one of `FAILURES` where it renders none."""
+    """The template with the shape that its messages need. Raises one of `FAILURES` if it renders none."""
     failure: Exception = ValueError("it leaves out what the user says")
     for parts in (False, True):
         tried = replace(template, takes_parts=parts)
@@ -208,7 +213,7 @@ def _holds(text: str, part: str) -> bool:
 
 
 def _silenced(template: ChatTemplate, known: frozenset[str]) -> ChatTemplate:
-    """With thoughts switched off, where the template has a switch that the user has not set."""
+    """The template with thoughts switched off, if it has a switch that the user has not set."""
     free = [switch for switch in SWITCHES if switch in known and switch not in template.args]
     wanted = {switch: SWITCHES[switch] for switch in free}
     if EFFORT in known and EFFORT not in template.args:
@@ -231,7 +236,7 @@ def _words(source: str) -> set[str]:
 
 
 def _with_turns(template: ChatTemplate) -> ChatTemplate:
-    """With how the template begins and ends an assistant's turn."""
+    """The template with how it begins and ends an assistant's turn."""
     prompt = template.render(Prompt(_USER))
     opens = opened_by(prompt)
     said = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _REPLY}]
@@ -251,7 +256,7 @@ def _with_turns(template: ChatTemplate) -> ChatTemplate:
     return replace(template, end=_control_at_start(template.tokenizer, after), end_text=after.strip())
 
 
-def _control_at_start(tokenizer: Any, text: str) -> int | None:
+def _control_at_start(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
     """The control token that a text begins with."""
     control = TextEncoder.of(tokenizer).control
     begins = [token for token in control if text.lstrip().startswith(token)]
@@ -265,7 +270,7 @@ def _line(error: Exception) -> str:
 # -- instruct model or base model -------------------------------------------------------------------------------------
 
 
-def stop_ids(model: Any, tokenizer: Any) -> list[int]:
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end a text of a model, as its configurations and its tokenizer say."""
     configs = [getattr(model, "generation_config", None), model.config, model.config.get_text_config()]
     shipped = [*(getattr(config, "eos_token_id", None) for config in configs), tokenizer.eos_token_id]
@@ -273,7 +278,7 @@ def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     return [token for ids in listed for token in ids if token is not None]
 
 
-def ends_turns(template: ChatTemplate, model: Any) -> bool:
+def ends_turns(template: ChatTemplate, model: PreTrainedModel) -> bool:
     """Whether the model stops where the template ends a turn: an instruct model does, a base model was never taught to.
 
     A template that ends turns with nothing says nothing about that; it is taken to be the model's.
@@ -283,7 +288,7 @@ def ends_turns(template: ChatTemplate, model: Any) -> bool:
     return template.end in stop_ids(model, template.tokenizer)
 
 
-def chosen_template(template: ChatTemplate, model: Any, *, name: str) -> ChatTemplate | None:
+def chosen_template(template: ChatTemplate, model: PreTrainedModel, *, name: str) -> ChatTemplate | None:
     """The template for an instruct model, None for a base model; says which in the log."""
     end = repr(template.end_text) if template.end_text else "no token"
     if ends_turns(template, model):

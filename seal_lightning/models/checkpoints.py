@@ -1,8 +1,8 @@
 """Read a checkpoint as people have it: plain, quantised, for text and images, or in one GGUF file.
 
 transformers does the reading; here it is told which class, which file and which quantisation, and what it raises
-becomes one line. Weights that gradients cannot pass through are dequantised while loading where transformers can do
-that, and refused by name where it cannot.
+becomes one line. Weights that gradients cannot pass through are dequantised while loading if transformers can do
+that, and refused by name if it cannot.
 """
 
 from __future__ import annotations
@@ -13,17 +13,23 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto import modeling_auto
 from transformers.quantizers.auto import AutoQuantizationConfig
 
@@ -33,6 +39,7 @@ from seal_lightning.files.contained import check_regular
 from seal_lightning.files.extras import install
 from seal_lightning.models.beside import is_quantised
 from seal_lightning.models.lora import check_undamaged
+from seal_lightning.models.source import ModelSource
 from seal_lightning.results.verdict import why_no_policy
 
 log = logging.getLogger(__name__)
@@ -51,73 +58,49 @@ LONGEST = 512 << 20  # bytes
 PACKED = 16  # weights in one stored number, at most
 SMALL = 10_000_000  # weights that may be missing: that is said later, by their names
 _SHARD = re.compile(r"[\w.-]+\.safetensors")
-Bits = Literal["4bit", "8bit"]
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """What is to be read; the fields are those of `ModelSource`."""
-
-    name: str
-    dtype: str
-    revision: str | None
-    attention: str | None
-    trust_remote_code: bool
-    gguf_file: str | None
-    quantization: Bits | Mapping[str, Any] | None
-
-    @property
-    def where(self) -> str:
-        file = f", model.source.gguf_file={self.gguf_file}" if self.gguf_file else ""
-        return f"model.source.name={self.name}{file}"
-
-    @property
-    def hub_options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
-        return options | ({"gguf_file": self.gguf_file} if self.gguf_file else {})
-
-
-def read_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:
+def read_checkpoint(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model, on the CPU or where its quantisation wants it, and its tokenizer.
 
     Raises:
-        ModelError: It is not there, is no causal language model, or cannot be loaded or trained here.
-        ConfigError: The quantisation that was asked for does not fit the checkpoint.
+        ModelError: It is missing, not a causal language model, or cannot be loaded or trained here.
+        ConfigError: The quantisation that was asked for does not fit the source.
     """
-    config = read_model_config(checkpoint)
-    loader = _loader(checkpoint, config)
-    with explained(checkpoint, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.hub_options)
-    options = _quantisation(checkpoint, config)
-    _check_size(checkpoint, config, loader)
-    with explained(checkpoint, "weights", attentions=attentions_of(_class_of(loader, config))):
+    config = read_model_config(source)
+    loader = _loader(source, config)
+    with explained(source, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(source.name, **source.hub_options)
+    options = _quantisation(source, config)
+    _check_size(source, config, loader)
+    with explained(source, "weights", attentions=attentions_of(_class_of(loader, config))):
         loaded: Any = loader.from_pretrained(
-            checkpoint.name, config=config, dtype=checkpoint.dtype, attn_implementation=checkpoint.attention,
-            use_safetensors=None if checkpoint.gguf_file else True, output_loading_info=True, **options,
-            **checkpoint.hub_options,
+            source.name, config=config, dtype=source.dtype, attn_implementation=source.attention,
+            use_safetensors=None if source.gguf_file else True, output_loading_info=True, **options,
+            **source.hub_options,
         )  # fmt: skip
     model, report = loaded
     if missing := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
         raise ModelError(
-            f"{checkpoint.where}: {len(missing)} weights are missing (first: {missing[0]}); download or "
+            f"{source.where}: {len(missing)} weights are missing (first: {missing[0]}); download or "
             "save the model again"
         )
-    _check_trainable(checkpoint, model)
+    _check_trainable(source, model)
     _use_differentiable_kernels(model)
     return model, tokenizer
 
 
-def read_model_config(checkpoint: Checkpoint) -> PretrainedConfig:
+def read_model_config(source: ModelSource) -> PretrainedConfig:
     """Its configuration; raises as `read_checkpoint`."""
-    _check_folder(checkpoint)
-    with explained(checkpoint, "gguf_file" if checkpoint.gguf_file else "config.json"):
-        return AutoConfig.from_pretrained(checkpoint.name, **checkpoint.hub_options)
+    _check_folder(source)
+    with explained(source, "gguf_file" if source.gguf_file else "config.json"):
+        return AutoConfig.from_pretrained(source.name, **source.hub_options)
 
 
 # -- which class -------------------------------------------------------------------------------------------------------
 
 
-def _loader(checkpoint: Checkpoint, config: PretrainedConfig) -> Any:
+def _loader(source: ModelSource, config: PretrainedConfig) -> Any:
     """transformers' class for models that continue text, or that do so besides looking and listening."""
     kind = config.model_type
     if kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or hasattr(config, "auto_map"):
@@ -129,7 +112,7 @@ def _loader(checkpoint: Checkpoint, config: PretrainedConfig) -> Any:
         if kind in getattr(modeling_auto, table, {}) and not getattr(config, "is_encoder_decoder", False):
             return getattr(transformers, loader)
     raise ModelError(
-        f"{checkpoint.where}: expected a causal language model, got {kind}; give a model that continues text, such as "
+        f"{source.where}: expected a causal language model, got {kind}; give a model that continues text, such as "
         "HuggingFaceTB/SmolLM2-135M-Instruct"
     )
 
@@ -137,41 +120,41 @@ def _loader(checkpoint: Checkpoint, config: PretrainedConfig) -> Any:
 # -- quantisation ------------------------------------------------------------------------------------------------------
 
 
-def _quantisation(checkpoint: Checkpoint, config: PretrainedConfig) -> dict[str, Any]:
-    """How the weights are to be loaded where they are packed, or are to be."""
+def _quantisation(source: ModelSource, config: PretrainedConfig) -> dict[str, object]:
+    """Options for loading weights that are packed, or are to be."""
     stored = getattr(config, "quantization_config", None)
-    if checkpoint.gguf_file:
-        if checkpoint.quantization is not None:
+    if source.gguf_file:
+        if source.quantization is not None:
             raise ConfigError(
-                f"model.source.quantization={_shown(checkpoint)}: weights of a GGUF file are dequantised; leave it out"
+                f"model.source.quantization={_shown(source)}: weights of a GGUF file are dequantised; leave it out"
             )
         packed = getattr(transformers, "GgufConfig", None)  # older ones always unpack
         return {"quantization_config": packed(dequantize=True)} if packed else {}
-    if stored is not None and checkpoint.quantization is not None:
+    if stored is not None and source.quantization is not None:
         raise ConfigError(
-            f"model.source.quantization={_shown(checkpoint)}: {checkpoint.name} is quantised already "
+            f"model.source.quantization={_shown(source)}: {source.name} is quantised already "
             f"({_method(stored)}); leave it out"
         )
     if stored is not None:
-        _dequantise_while_loading(checkpoint, config, stored)
+        _dequantise_while_loading(source, config, stored)
         return {}
-    if checkpoint.quantization is None:
+    if source.quantization is None:
         return {}
-    return {"quantization_config": _wanted(checkpoint, config)}
+    return {"quantization_config": _wanted(source, config)}
 
 
-def _dequantise_while_loading(checkpoint: Checkpoint, config: PretrainedConfig, stored: Any) -> None:
+def _dequantise_while_loading(source: ModelSource, config: PretrainedConfig, stored: Any) -> None:
     """Where transformers can: its kernels for such weights have no backward pass, or do not run on every device."""
     as_dict = stored if isinstance(stored, dict) else stored.to_dict()
-    with explained(checkpoint, f"{_method(stored)} weights"):
+    with explained(source, f"{_method(stored)} weights"):
         known = AutoQuantizationConfig.from_dict(dict(as_dict))
     if hasattr(known, "dequantize"):
-        log.warning("%s: its %s weights are dequantised while they are loaded", checkpoint.where, _method(stored))
+        log.warning("%s: its %s weights are dequantised while they are loaded", source.where, _method(stored))
         config.quantization_config = {**as_dict, "dequantize": True}
 
 
-def _wanted(checkpoint: Checkpoint, config: PretrainedConfig) -> Any:
-    asked = checkpoint.quantization
+def _wanted(source: ModelSource, config: PretrainedConfig) -> object:
+    asked = source.quantization
     if asked == "8bit":
         options: dict[str, Any] = {"load_in_8bit": True}
     elif asked == "4bit":  # as QLoRA has it (arXiv 2305.14314); products in the dtype of the other weights
@@ -179,7 +162,7 @@ def _wanted(checkpoint: Checkpoint, config: PretrainedConfig) -> Any:
             "load_in_4bit": True,
             "bnb_4bit_quant_type": "nf4",
             "bnb_4bit_use_double_quant": True,
-            "bnb_4bit_compute_dtype": _dtype_of(checkpoint, config),
+            "bnb_4bit_compute_dtype": _dtype_of(source, config),
         }
     else:
         options = dict(asked or {})
@@ -187,15 +170,15 @@ def _wanted(checkpoint: Checkpoint, config: PretrainedConfig) -> Any:
         return AutoQuantizationConfig.from_dict(options)
     except (ValueError, TypeError, ImportError, AttributeError) as error:
         raise ConfigError(
-            f"model.source.quantization={_shown(checkpoint)}: {first_sentence(' '.join(str(error).split()))}; expected "
+            f"model.source.quantization={_shown(source)}: {first_sentence(' '.join(str(error).split()))}; expected "
             "4bit, 8bit, or the options of one of transformers' quantisation configs, such as "
             "{load_in_4bit: true, bnb_4bit_quant_type: nf4}"
         ) from error
 
 
-def _dtype_of(checkpoint: Checkpoint, config: PretrainedConfig) -> torch.dtype:
+def _dtype_of(source: ModelSource, config: PretrainedConfig) -> torch.dtype:
     stored = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None) or torch.float32
-    return stored if checkpoint.dtype == "auto" else getattr(torch, checkpoint.dtype)
+    return stored if source.dtype == "auto" else getattr(torch, source.dtype)
 
 
 def _method(stored: Any) -> str:
@@ -203,16 +186,16 @@ def _method(stored: Any) -> str:
     return str(getattr(method, "value", method) or "bitsandbytes")
 
 
-def _shown(checkpoint: Checkpoint) -> str:
-    asked = checkpoint.quantization
+def _shown(source: ModelSource) -> str:
+    asked = source.quantization
     return asked if isinstance(asked, str) else json.dumps(asked, default=str)
 
 
-def _check_trainable(checkpoint: Checkpoint, model: Any) -> None:
+def _check_trainable(source: ModelSource, model: PreTrainedModel) -> None:
     quantizer = getattr(model, "hf_quantizer", None)
     if quantizer is not None and is_quantised(model) and not quantizer.is_trainable:
         raise ModelError(
-            f"{checkpoint.where}: no gradient passes through weights quantised with "
+            f"{source.where}: no gradient passes through weights quantised with "
             f"{_method(quantizer.quantization_config)}, so nothing can be trained on them; expected plain weights, or "
             "those of bitsandbytes"
         )
@@ -231,26 +214,25 @@ def _use_differentiable_kernels(model: nn.Module) -> None:
 # -- what can go wrong -------------------------------------------------------------------------------------------------
 
 
-def _check_folder(checkpoint: Checkpoint) -> None:
+def _check_folder(source: ModelSource) -> None:
     """What can be told about a local folder without loading it."""
-    name, folder = checkpoint.name, Path(checkpoint.name)
+    name, folder = source.name, Path(source.name)
     if not folder.exists() and (reason := why_no_policy(folder)):
         raise ModelError(f"model.source.name={name}: {reason}: name the base model instead")
     if not name.strip() or folder.is_file() or (name.startswith((".", "/", "~")) and not folder.is_dir()):
         raise ModelError(f"model.source.name={name}: there is no such folder; expected {EXPECTED}")
-    if checkpoint.gguf_file and find_spec("gguf") is None:
+    if source.gguf_file and find_spec("gguf") is None:
         raise ModelError(
-            f"model.source.gguf_file={checkpoint.gguf_file}: reading it needs the package gguf: {install('gguf')}"
+            f"model.source.gguf_file={source.gguf_file}: reading it needs the package gguf: {install('gguf')}"
         )
     if folder.is_dir():
         check_regular(folder, error=ModelError)
         _check_texts(folder)
-    if folder.is_dir() and checkpoint.gguf_file:
-        if not (folder / checkpoint.gguf_file).is_file():
+    if folder.is_dir() and source.gguf_file:
+        if not (folder / source.gguf_file).is_file():
             there = ", ".join(sorted(path.name for path in folder.glob("*.gguf"))) or "none"
             raise ModelError(
-                f"model.source.gguf_file={checkpoint.gguf_file}: there is no such file in {name}; GGUF files there: "
-                f"{there}"
+                f"model.source.gguf_file={source.gguf_file}: there is no such file in {name}; GGUF files there: {there}"
             )
     elif folder.is_dir():
         _check_files(name, folder)
@@ -280,13 +262,13 @@ def _check_files(name: str, folder: Path) -> None:
         _check_index(index)
 
 
-def _check_size(checkpoint: Checkpoint, config: PretrainedConfig, loader: Any) -> None:
+def _check_size(source: ModelSource, config: PretrainedConfig, loader: Any) -> None:
     """Refuse a configuration of many more weights than a folder holds: transformers would draw the rest, in memory."""
-    folder = Path(checkpoint.name)
-    if not folder.is_dir() or checkpoint.gguf_file or checkpoint.trust_remote_code:
+    folder = Path(source.name)
+    if not folder.is_dir() or source.gguf_file or source.trust_remote_code:
         return
     tensors, numbers = 0, 0
-    with explained(checkpoint, "weights"):
+    with explained(source, "weights"):
         for file in sorted(folder.glob("*.safetensors")):
             with safe_open(file, framework="pt") as stored:
                 shapes = [stored.get_slice(name).get_shape() for name in stored.keys()]  # noqa: SIM118 - no mapping
@@ -294,12 +276,12 @@ def _check_size(checkpoint: Checkpoint, config: PretrainedConfig, loader: Any) -
     layers = getattr(config.get_text_config(), "num_hidden_layers", 0) or 0
     expected = math.inf
     if layers <= tensors:
-        with explained(checkpoint, "config.json"), torch.device("meta"):
+        with explained(source, "config.json"), torch.device("meta"):
             expected = sum(parameter.numel() for parameter in loader.from_config(config).parameters())
     if expected > PACKED * numbers + SMALL:
         claimed = f"{layers:,} layers" if expected == math.inf else f"{expected:,} weights"
         raise ModelError(
-            f"{checkpoint.where}: config.json speaks of {claimed}, and the folder holds {numbers:,} numbers in "
+            f"{source.where}: config.json speaks of {claimed}, and the folder holds {numbers:,} numbers in "
             f"{tensors:,} tensors; download or save the model again"
         )
 
@@ -313,54 +295,54 @@ def _check_index(index: Path) -> None:
         raise ModelError(f"{index}: expected *.safetensors files of that folder, got {str(wrong[0])[:60]!r}: repair it")
 
 
-def _class_of(loader: Any, config: PretrainedConfig) -> Any:
+def _class_of(loader: Any, config: PretrainedConfig) -> type | None:
     """The model class that is going to be made; None for code from a hub repository."""
     return loader._model_mapping.get(type(config), None)
 
 
-def attentions_of(model_class: Any) -> list[str]:
+def attentions_of(model_class: type | None) -> list[str]:
     """The attention implementations of transformers that a model has without further packages."""
     return [*(["sdpa"] if getattr(model_class, "_supports_sdpa", False) else []), "eager"]
 
 
 @contextmanager
-def explained(checkpoint: Checkpoint, part: str, *, attentions: Sequence[str] = ("eager",)) -> Iterator[None]:
+def explained(source: ModelSource, part: str, *, attentions: Sequence[str] = ("eager",)) -> Iterator[None]:
     """Turn what transformers, tokenizers, safetensors and the hub raise into one line about `part`.
 
     Args:
-        checkpoint: What is being read.
-        part: Of it.
-        attentions: What to advise where the attention that was asked for is what does not work.
+        source: The model that is being read.
+        part: The part of it that is being read.
+        attentions: Advice if the attention that was asked for is what does not work.
     """
     try:
         yield
     except FAILURES as error:
         text = " ".join(str(error).split())
-        if checkpoint.attention is not None and re.search("attn_impl|attention", text, re.IGNORECASE):
-            others = " or ".join(other for other in attentions if other != checkpoint.attention)
+        if source.attention is not None and re.search("attn_impl|attention", text, re.IGNORECASE):
+            others = " or ".join(other for other in attentions if other != source.attention)
             raise ModelError(
-                f"model.source.attention={checkpoint.attention}: cannot be used for this model: "
+                f"model.source.attention={source.attention}: cannot be used for this model: "
                 f"{first_sentence(text)}; leave it out{f', or try {others}' if others else ''}"
             ) from error
         if "connect to" in text or "not a valid model identifier" in text:
             raise ModelError(
-                f"{checkpoint.where}: there is no such folder, and the hub has no such model or cannot be "
+                f"{source.where}: there is no such folder, and the hub has no such model or cannot be "
                 f"reached (and it is not in the cache); expected {EXPECTED}"
             ) from error
         if "contains custom code" in text:
             raise ModelError(
-                f"{checkpoint.where}: {part} needs Python code that comes with the model, which is not run; read it, "
+                f"{source.where}: {part} needs Python code that comes with the model, which is not run; read it, "
                 "and set model.source.trust_remote_code=true if you trust it"
             ) from error
         if isinstance(error, ImportError):
             raise ModelError(
-                f"{checkpoint.where}: {part} cannot be loaded here: {first_sentence(text)}; install what is missing, "
+                f"{source.where}: {part} cannot be loaded here: {first_sentence(text)}; install what is missing, "
                 "or choose other weights of the model"
             ) from error
         if "mismatched" in text:
             text = "they have other sizes than config.json says"
         raise ModelError(
-            f"{checkpoint.where}: {part} cannot be loaded: {first_sentence(text)}; expected {EXPECTED}"
+            f"{source.where}: {part} cannot be loaded: {first_sentence(text)}; expected {EXPECTED}"
         ) from error
 
 

@@ -1,14 +1,14 @@
-"""The linear layers of a model that adapters act on: which there are, which are meant by a setting, and their sizes."""
+"""The linear layers of a model that adapters act on: all of them, or those that a setting names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from peft.tuners.lora import LoraLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.errors import ConfigError, ModelError
@@ -16,7 +16,7 @@ from seal_lightning.models.beside import base_layer
 from seal_lightning.models.coverage import is_below, unreached, without_adapter
 from seal_lightning.models.unusable import unusable
 
-PAPERS = ("q_proj", "v_proj")  # what LoRA, and SEAL with it, adapts in attention
+PAPERS = ("q_proj", "v_proj")  # the layers that the LoRA and SEAL papers adapt
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Target:
         return isinstance(base_layer(self.module), Conv1D)
 
 
-def linear_layers(model: Any) -> list[Target]:
+def linear_layers(model: PreTrainedModel) -> list[Target]:
     """Every linear layer that text reaches (also GPT-2's Conv1D, quantised ones, and layers that carry a peft adapter).
 
     The output embedding is not among them, nor are layers that cannot carry an adapter (`unusable.py`).
@@ -44,13 +44,16 @@ def linear_layers(model: Any) -> list[Target]:
     return [layer for layer in layers if layer.name not in left_out]
 
 
-def _look_linear(model: Any) -> list[Target]:
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    yield from model.named_modules()
+
+
+def _look_linear(model: PreTrainedModel) -> list[Target]:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     aside = unreached(model)
     targets: list[Target] = []
     inside: tuple[str, ...] = ()  # names below a peft layer are its own parts
-    modules: Iterator[tuple[str, nn.Module]] = model.named_modules()
-    for name, module in modules:
+    for name, module in _modules(model):
         if name.startswith(inside):
             continue
         if isinstance(module, LoraLayer):
@@ -65,18 +68,18 @@ def _look_linear(model: Any) -> list[Target]:
     return targets
 
 
-def parts_without_adapter(model: Any) -> dict[str, list[str]]:
-    """What no adapter acts on, by reason; empty where all weights but embeddings and norms are in linear layers."""
+def parts_without_adapter(model: PreTrainedModel) -> dict[str, list[str]]:
+    """Parts that no adapter acts on, by reason; empty if all weights but embeddings and norms are in linear layers."""
     reasons = dict(without_adapter(model))
     for name, reason in unusable(model, [layer.name for layer in _look_linear(model)]).items():
         reasons.setdefault(reason, []).append(name)
     return reasons
 
 
-def find_targets(model: Any, wanted: str | Sequence[str] | None) -> list[Target]:
+def find_targets(model: PreTrainedModel, wanted: str | Sequence[str] | None) -> list[Target]:
     """The layers to adapt: `all-linear`, `default` or None, or names' last parts.
 
-    The default is peft's choice for the architecture; where it has none, the q and v projections as in the paper.
+    The default is peft's choice for the architecture, or without one the q and v projections as in the paper.
 
     Raises:
         ConfigError: A name fits no linear layer, or there is no default for the architecture.
@@ -109,8 +112,8 @@ def find_targets(model: Any, wanted: str | Sequence[str] | None) -> list[Target]
     return [layer for layer in layers if any(_fits(layer.name, name) for name in names)]
 
 
-def _check_kinds(model: Any, layers: Sequence[Target], names: Sequence[str] | None) -> None:
-    """Refuse layers that are linear in all but their class, as some quantisation libraries bring them."""
+def _check_kinds(model: PreTrainedModel, layers: Sequence[Target], names: Sequence[str] | None) -> None:
+    """Refuse layers that are linear in all but their class, as some quantisation libraries have."""
     known, aside = {layer.name for layer in layers}, unreached(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D | LoraLayer) or name in known or is_below(name, aside):

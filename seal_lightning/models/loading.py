@@ -1,31 +1,29 @@
 """Load the policy's base model and tokenizer: a hub name, a local folder, or a tiny model with random weights.
 
-`random/<family>` builds a model of a few thousand parameters on the spot (see `tiny.py`), for trying configurations
-without a download. Safe by default: safetensors only, no remote code unless asked for.
+`random/<family>` builds a model of a few thousand parameters on the spot (see `random_models.py`), for trying
+configurations without a download. Safe by default: safetensors only, no remote code unless asked for.
 """
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.files.bounded_yaml import load_yaml
-from seal_lightning.models.chat import DATE, ChatTemplate, chosen_template, read_template, stop_ids
+from seal_lightning.models.chat import ChatTemplate, chosen_template, read_template, stop_ids
 from seal_lightning.models.checkpoints import (
     FOLDER,
-    Checkpoint,
     attentions_of,
     explained,
     read_checkpoint,
@@ -37,55 +35,12 @@ from seal_lightning.models.lora import CONFIG, WEIGHTS, carried, carry, note_bas
 from seal_lightning.models.lora_files import base_of, read_lora
 from seal_lightning.models.origins import hub_name, is_hub_name
 from seal_lightning.models.random_models import build_tiny
+from seal_lightning.models.source import Dtype, ModelSource
 
 log = logging.getLogger(__name__)
 
 LAB = Path(__file__).parents[1] / "lab" / "weights"
 SHIPPED = {"lab": LAB, "lab-grids": LAB.parent / "grids" / "weights"}
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Which causal language model to start from.
-
-    Args:
-        name: Hub name, local folder of a model or of a PEFT adapter (its base is loaded with it), GGUF file, `lab` or
-            `lab-grids` for the small models that come with this package (docs/lab.md, docs/arc.md), or `random/llama`
-            (or another of docs/reference/families.md) for random weights.
-        dtype: Of the base weights; `auto` takes the checkpoint's own. Adapters are float32 in any case.
-        chat: Whether prompts go through the tokenizer's chat template; `auto` uses it where the model stops at the
-            token with which the template ends a turn: instruct models do, base models that carry a template do not.
-        template_args: What the chat template is given beside the messages, by name, such as `enable_thinking: true`.
-            Switches for thinking are off where nothing is said here.
-        date: "Today" for chat templates that tell it, as YYYY-MM-DD; fixed, so that a run reads the same on any day.
-        revision: Branch, tag or commit of a hub model.
-        attention: Attention implementation of transformers (`sdpa`, `eager`, `flash_attention_2`, ...); its own choice
-            for the model where unset.
-        quantization: Quantise the weights while loading: `4bit` (NF4 as in QLoRA) or `8bit` by bitsandbytes, or the
-            options of one of transformers' quantisation configs; a checkpoint that is quantised needs none.
-        gguf_file: The file of that folder or hub repository that holds the weights, for GGUF checkpoints.
-        trust_remote_code: Run Python code that the repository carries. Leave off unless you have read that code.
-        seed: Of the random weights of `random/...`.
-    """
-
-    name: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    dtype: Dtype = "auto"
-    chat: bool | Literal["auto"] = "auto"
-    template_args: dict[str, Any] = field(default_factory=dict)
-    date: str = DATE
-    revision: str | None = None
-    attention: str | None = None
-    quantization: Literal["4bit", "8bit"] | dict[str, Any] | None = None
-    gguf_file: str | None = None
-    trust_remote_code: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        try:
-            datetime.date.fromisoformat(self.date)
-        except (TypeError, ValueError):
-            raise ConfigError(f"model.source.date must be a day as YYYY-MM-DD, got {self.date!r}: try {DATE}") from None
 
 
 def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, ChatTemplate | Literal[False]]:
@@ -95,12 +50,12 @@ def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, 
     where transformers puts them, on a GPU if there is one.
 
     Args:
-        source: What to load.
-        adapter: Off to leave out the adapter of a PEFT folder and take its base and tokenizer alone.
+        source: The model to load.
+        adapter: Whether to load the adapter of a PEFT folder, or only its base and tokenizer.
 
     Raises:
         ModelError: The name is neither a folder nor on the hub (or cache), weights or tokenizer are missing, the chat
-            template was asked for where there is none, or it cannot be used.
+            template was asked for but is missing, or it cannot be used.
     """
     model, tokenizer = _read(source, adapter)
     check_finite(
@@ -129,11 +84,11 @@ def check_source(source: ModelSource) -> None:
     if source.name.startswith("random/"):
         _random(source)
     elif source.name not in SHIPPED and adapter_folder(source.name, source.revision) is None:
-        read_model_config(_checkpoint(_with_file(source)))
+        read_model_config(_with_file(source))
 
 
-def _chat(source: ModelSource, model: Any, tokenizer: Any) -> ChatTemplate | None:
-    """The chat template where prompts go through it."""
+def _chat(source: ModelSource, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
+    """The chat template, if prompts go through it."""
     has_template = getattr(tokenizer, "chat_template", None) is not None
     if source.chat is True and not has_template:
         raise ModelError(
@@ -154,7 +109,9 @@ def _chat(source: ModelSource, model: Any, tokenizer: Any) -> ChatTemplate | Non
     return template
 
 
-def _read(source: ModelSource, adapter: bool, met: tuple[Path, ...] = ()) -> tuple[Any, Any]:
+def _read(
+    source: ModelSource, adapter: bool, met: tuple[Path, ...] = ()
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer; `met` are the PEFT folders that stand on it."""
     if source.name.startswith("random/"):
         return _random(source)
@@ -165,7 +122,7 @@ def _read(source: ModelSource, adapter: bool, met: tuple[Path, ...] = ()) -> tup
     return model, tokenizer
 
 
-def _random(source: ModelSource) -> tuple[Any, Any]:
+def _random(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     for option in ("quantization", "gguf_file"):
         if getattr(source, option) is not None:
             raise ConfigError(
@@ -174,7 +131,7 @@ def _random(source: ModelSource) -> tuple[Any, Any]:
             )
     model, tokenizer = build_tiny(source.name.removeprefix("random/"), seed=source.seed, chat=source.chat is True)
     if source.attention is not None:
-        with explained(_checkpoint(source), "weights", attentions=attentions_of(type(model))):
+        with explained(source, "weights", attentions=attentions_of(type(model))):
             model.set_attn_implementation(source.attention)
     return model.to(_dtype(source.dtype)), tokenizer
 
@@ -183,10 +140,12 @@ def _dtype(name: Dtype) -> torch.dtype:
     return torch.float32 if name == "auto" else getattr(torch, name)
 
 
-def _pretrained(source: ModelSource, adapter: bool, met: tuple[Path, ...]) -> tuple[Any, Any]:
+def _pretrained(
+    source: ModelSource, adapter: bool, met: tuple[Path, ...]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     source = _with_file(source)
     peft = None if source.gguf_file else adapter_folder(source.name, source.revision)
-    return read_checkpoint(_checkpoint(source)) if peft is None else _adapted(source, peft, adapter, met)
+    return read_checkpoint(source) if peft is None else _adapted(source, peft, adapter, met)
 
 
 def _with_file(source: ModelSource) -> ModelSource:
@@ -196,23 +155,11 @@ def _with_file(source: ModelSource) -> ModelSource:
     return replace(source, name=str(path.parent), gguf_file=path.name) if named else source
 
 
-def _checkpoint(source: ModelSource) -> Checkpoint:
-    return Checkpoint(
-        name=source.name,
-        dtype=source.dtype,
-        revision=source.revision,
-        attention=source.attention,
-        trust_remote_code=source.trust_remote_code,
-        gguf_file=source.gguf_file,
-        quantization=source.quantization,
-    )
-
-
 # -- PEFT folders ------------------------------------------------------------------------------------------------------
 
 
 def adapter_folder(name: str, revision: str | None) -> Path | None:
-    """Where the adapter lies that a name stands for; None where the name is a whole model's."""
+    """The folder of the adapter that a name stands for; None if the name is a whole model's."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         whole = (folder / "config.json").is_file()
@@ -225,12 +172,14 @@ def adapter_folder(name: str, revision: str | None) -> Path | None:
         return None  # loading the model says what is wrong
     if config is None:
         return None
-    with explained(_checkpoint(ModelSource(name=name, revision=revision)), "adapter"):
+    with explained(ModelSource(name=name, revision=revision), "adapter"):
         return Path(str(cached_file(name, WEIGHTS, revision=revision))).parent
 
 
-def _adapted(source: ModelSource, folder: Path, adapter: bool, met: tuple[Path, ...]) -> tuple[Any, Any]:
-    """The base of a PEFT folder with its adapter, and the folder's own tokenizer where it has one."""
+def _adapted(
+    source: ModelSource, folder: Path, adapter: bool, met: tuple[Path, ...]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base of a PEFT folder with its adapter, and the folder's own tokenizer if it has one."""
     lora = read_lora(folder)
     base = _base_of(source, folder, met)
     if source.trust_remote_code:
@@ -241,9 +190,9 @@ def _adapted(source: ModelSource, folder: Path, adapter: bool, met: tuple[Path, 
     model, tokenizer = _read(base, adapter, (*met, folder.resolve()))
     own = any(any(folder.glob(pattern)) for pattern in FOLDER["tokenizer"])
     if own:
-        with explained(_checkpoint(source), "tokenizer"):
+        with explained(source, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    known = model.get_input_embeddings().weight.shape[0]
+    known = model.get_input_embeddings().get_parameter("weight").shape[0]
     if len(tokenizer) > known:
         raise ModelError(
             f"model.source.name={source.name}: its tokenizer has {len(tokenizer)} tokens and {base.name} knows "
@@ -282,7 +231,7 @@ def _base_of(source: ModelSource, folder: Path, met: tuple[Path, ...]) -> ModelS
 
 
 def _trained_on(folder: Path, name: str) -> str | None:
-    """The local folder of the base that a run was made on, where the adapter names that as the hub does.
+    """The local folder of the base that a run was made on, if the adapter names the base as the hub does.
 
     The run's `config.yaml` says where it lies: beside `policy/`, or above `adapters/NAME/`.
     """
@@ -300,7 +249,7 @@ def _trained_on(folder: Path, name: str) -> str | None:
 
 
 def base_name(source: ModelSource, met: tuple[Path, ...] = ()) -> str:
-    """What adapters that are made on this source are for: its name, or that of the base where it is a PEFT folder."""
+    """The base that adapters made on this source are for: its own name, or its base's if it is a PEFT folder."""
     source = _with_file(source)
     if source.name in SHIPPED or source.name.startswith("random/") or source.gguf_file:
         return source.name
@@ -308,7 +257,7 @@ def base_name(source: ModelSource, met: tuple[Path, ...] = ()) -> str:
     return source.name if peft is None else base_name(_base_of(source, peft, met), (*met, peft.resolve()))
 
 
-def fingerprint(model: torch.nn.Module) -> str:
+def fingerprint(model: PreTrainedModel) -> str:
     """A digest of architecture and a sample of every weight: tells base models apart in an instant."""
     digest = hashlib.blake2b(json.dumps(type(model).__name__).encode(), digest_size=12)
     for name, parameter in model.named_parameters():

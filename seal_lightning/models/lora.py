@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.errors import ModelError
@@ -49,7 +49,7 @@ class LoRA:
 
     @property
     def rank(self) -> int:
-        """Of its first layer."""
+        """Rank of its first layer."""
         return next(tensor for name, tensor in self.state.items() if ".lora_A." in name).shape[0]
 
 
@@ -72,10 +72,10 @@ def stack(parts: Sequence[LoRA]) -> LoRA:
 
 
 def check_undamaged(folder: Path) -> None:
-    """Whether weights are those that were written, where a result file beside them records that.
+    """Check that weights are those that were written, if a result file beside them has recorded that.
 
     Raises:
-        ModelError: They are not.
+        ModelError: The weights are damaged.
     """
     if found := damage(folder, recorded_in(folder)):
         raise ModelError(
@@ -84,7 +84,7 @@ def check_undamaged(folder: Path) -> None:
         )
 
 
-def merge_lora(model: Any, lora: LoRA) -> None:
+def merge_lora(model: PreTrainedModel, lora: LoRA) -> None:
     """Make a plain model act with a LoRA that is for it: in its weights, or beside those that are quantised.
 
     Raises:
@@ -103,14 +103,14 @@ def merge_lora(model: Any, lora: LoRA) -> None:
         add_update(layers[name], *lora.matrices(name), scale=lora.scale)
 
 
-def _sizes(layer: Any) -> tuple[int, int] | None:
+def _sizes(layer: nn.Module | None) -> tuple[int, int] | None:
     """Outputs and inputs of a linear layer, whatever its weight is packed into."""
     if isinstance(layer, nn.Linear):
         return layer.out_features, layer.in_features
     return (layer.weight.shape[1], layer.weight.shape[0]) if isinstance(layer, Conv1D) else None
 
 
-def carry(model: Any, lora: LoRA) -> None:
+def carry(model: PreTrainedModel, lora: LoRA) -> None:
     """Merge the adapter that a base model was loaded with; exports are for the base without it, so they contain it.
 
     Raises:
@@ -121,33 +121,33 @@ def carry(model: Any, lora: LoRA) -> None:
     setattr(model, _CARRIED, stack([before, lora]) if before else lora)
 
 
-def carried(model: Any) -> LoRA | None:
+def carried(model: PreTrainedModel) -> LoRA | None:
     """The adapter that a model was loaded with, if its name was a PEFT folder's."""
     return getattr(model, _CARRIED, None)
 
 
-def note_base(model: Any, name: str, revision: str | None = None) -> None:
-    """Remember what a base model is called by those who load it elsewhere, unless that is known already."""
+def note_base(model: PreTrainedModel, name: str, revision: str | None = None) -> None:
+    """Remember the name by which others load a base model, unless it is known already."""
     if not hasattr(model, _BASE):
         setattr(model, _BASE, (name, revision))
 
 
-def transposed(model: Any) -> bool:
+def transposed(model: PreTrainedModel) -> bool:
     """Whether a model keeps its weights as (in, out), as GPT-2 does."""
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 
-def save_lora(lora: LoRA, folder: str | Path, *, model: Any, base_model_name: str | None = None) -> None:
+def save_lora(lora: LoRA, folder: str | Path, *, model: PreTrainedModel, base_model_name: str | None = None) -> None:
     """Write a LoRA with one rank in all layers as a PEFT folder.
 
     Args:
-        lora: What to write.
-        folder: Made if it is not there; each file is whole or as it was. `saving.whole` makes one of the two.
-        model: What it is for.
-        base_model_name: How its config calls that; where unset, as `note_base` says, or by the model's own name.
+        lora: The LoRA to write.
+        folder: Created if missing. Each file is written whole or not at all; `saving.whole` does the same for the pair.
+        model: The model that it is for.
+        base_model_name: Name of the base in the config; by default the one from `note_base`, or the model's own name.
 
     Raises:
-        SavingError: It cannot be written.
+        SavingError: The folder cannot be written.
     """
     noted, revision = getattr(model, _BASE, (None, None)) if base_model_name is None else (base_model_name, None)
     config = LoraConfig(

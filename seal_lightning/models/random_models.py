@@ -1,28 +1,74 @@
 """Tiny causal language models with random weights and a byte-level tokenizer, built on the spot.
 
-For trying a configuration without a download (`model.source.name: random/llama`) and for tests. They run the real
-`transformers` code of their family and learn nothing that anybody would call language. The families and their sizes are
-in `tiny_families.py`.
+They are for trying a configuration without a download (`model.source.name: random/llama`) and for tests. They run the
+real `transformers` code of their family and learn nothing that anybody would call language. The families and their
+sizes are listed in `random_families.yaml`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.models.random_families import FAMILIES, Family
+from seal_lightning.files.bounded_yaml import load_yaml
+from seal_lightning.types import Json, JsonObject
 
 _SPECIAL = ["<bos>", "<eos>", "<pad>"]
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>\n{{ message['content'] }}<eos>\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>\n{% endif %}"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How to make one tiny model.
+
+    Attributes:
+        model_type: Its name in transformers.
+        sizes: Settings of its configuration, or of its text model's if it has a vision tower.
+        whole: Settings of the whole configuration if it has a vision tower.
+    """
+
+    model_type: str
+    sizes: JsonObject
+    whole: JsonObject | None = None
+
+
+def _families() -> Iterator[tuple[str, Family]]:
+    table = load_yaml(Path(__file__).with_name("random_families.yaml").read_text(encoding="utf-8"))
+    for row in table["families"]:
+        sizes = _with_presets(row, table["presets"])
+        names, model_type, whole = (sizes.pop(key, None) for key in ("names", "is", "whole"))
+        for name in names.split():
+            yield name, Family(model_type or name, sizes, whole)
+
+
+def _with_presets(value: Json, presets: Mapping[str, JsonObject]) -> Any:
+    """A value with the presets that its mappings are `like` written out."""
+    if not isinstance(value, dict):
+        return value
+    like = [_with_presets(presets[name], presets) for name in str(value.get("like", "")).split()]
+    own = {key: _with_presets(setting, presets) for key, setting in value.items() if key != "like"}
+    return {key: setting for settings in (*like, own) for key, setting in settings.items()}
+
+
+FAMILIES: Mapping[str, Family] = dict(_families())
 
 
 def build_tiny(
@@ -32,7 +78,7 @@ def build_tiny(
 
     Args:
         family: One of `FAMILIES`.
-        seed: Of the weights; torch's global generator is left as it was.
+        seed: Seed of the weights; torch's global generator is left as it was.
         chat: Give the tokenizer a chat template.
         max_positions: The model's window in tokens (bytes).
 
@@ -56,7 +102,7 @@ def build_tiny(
     return model.eval(), tokenizer
 
 
-def _config(family: Family, tokenizer: PreTrainedTokenizerFast, max_positions: int) -> Any:
+def _config(family: Family, tokenizer: PreTrainedTokenizerFast, max_positions: int) -> PretrainedConfig:
     text = {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": max_positions,
@@ -66,9 +112,9 @@ def _config(family: Family, tokenizer: PreTrainedTokenizerFast, max_positions: i
         "initializer_range": 0.1,  # the usual 0.02 leaves so small a model nearly linear
         **family.sizes,
     }
-    if family.parts is None:
+    if family.whole is None:
         return AutoConfig.for_model(family.model_type, **text)
-    return AutoConfig.for_model(family.model_type, text_config=text, **family.parts)
+    return AutoConfig.for_model(family.model_type, text_config=text, **family.whole)
 
 
 def byte_tokenizer(*, chat: bool = False) -> PreTrainedTokenizerFast:

@@ -19,7 +19,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
-from seal_lightning.models.loading import SHIPPED, ModelSource
+from seal_lightning.models.loading import SHIPPED
+from seal_lightning.models.source import ModelSource
 from seal_lightning.options.mistakes import one_line
 from seal_lightning.text.redaction import REFERENCE
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -23,6 +23,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.files.saving import whole_files
@@ -45,9 +46,9 @@ class PolicyTuning:
 
     Args:
         method: `lora` or `full` (all weights).
-        rank: Of the LoRA.
+        rank: Rank of the LoRA.
         alpha: Scale of the LoRA; its output is multiplied by alpha / rank.
-        dropout: On the LoRA's input during the M-step.
+        dropout: Dropout on the LoRA's input during the M-step.
         target_modules: `all-linear` or a list of layer names.
         round_start: `fresh` merges the adapter at each round's end and starts a new one with a new optimizer (paper);
             `continue` keeps adapter and optimizer.
@@ -84,20 +85,20 @@ class TunedPolicy:
         model: Plain causal language model.
         tokenizer: Its tokenizer.
         chat: Whether prompts use the chat template.
-        tuning: How the M-step changes it.
+        tuning: Settings of how the M-step changes it.
         seed: Run seed; the adapter of round r is drawn from (seed, r).
         reload: Loads the base model once more, for the replica under ZeRO-3.
     """
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
         chat: bool | ChatTemplate,
         tuning: PolicyTuning,
         *,
         seed: int,
-        reload: Callable[[], Any] | None = None,
+        reload: Callable[[], PreTrainedModel] | None = None,
     ) -> None:
         self.tuning = tuning
         self.seed = seed
@@ -126,7 +127,7 @@ class TunedPolicy:
                     lora_B.zero_()
 
     def end_round(self, round: int) -> bool:
-        """Close the M-step of `round`; True where the adapter was merged and the optimizer has to start afresh."""
+        """Close the M-step of `round`; True if the adapter was merged and the optimizer has to start afresh."""
         if self.tuning.round_start == "continue":
             return False
         if self.tuning.method == "lora":
@@ -207,7 +208,7 @@ class TunedPolicy:
         return digest.hexdigest()
 
     def open_replica(self) -> None:
-        """Where weights are spread over the ranks: an ordinary copy of the policy for `frozen`; a collective."""
+        """If weights are spread over the ranks, make an ordinary copy of the policy for `frozen`; a collective."""
         if self._replica is None and any(is_partitioned(parameter) for parameter in self.module.parameters()):
             assert self._reload is not None, "a partitioned policy needs `reload`"
             policy = replace(self.view, model=self._reload())
@@ -249,7 +250,7 @@ class TunedPolicy:
                 parameter.requires_grad_(True)
             text.use_cache = use_cache
 
-    def _without_idle_adapter(self) -> Any:
+    def _without_idle_adapter(self) -> AbstractContextManager[None]:
         """A fresh adapter adds exactly nothing: skip its matrix products while it does."""
         idle = isinstance(self.module, PeftModel) and all(
             not layer.lora_B["default"].weight.any() for layer in self._layers().values()
@@ -260,10 +261,10 @@ class TunedPolicy:
         """What the M-steps have added to the base so far, as one LoRA; a collective under ZeRO-3.
 
         Raises:
-            ConfigError: All weights are trained, so there is no such thing.
+            ConfigError: All weights are trained, so the change is not a LoRA.
         """
         if self.tuning.method == "full":
-            raise ConfigError("model.tuning.method must be lora where a server holds the base model, got full")
+            raise ConfigError("model.tuning.method must be lora if a server holds the base model, got full")
         states = self._learned_states(self.adapter_state())
         parts = [part for part in (carried(self.view.model), self._lora(states) if states else None) if part]
         return stack(parts) if len(parts) > 1 else next(iter(parts), None)
@@ -272,7 +273,7 @@ class TunedPolicy:
         return LoRA(_concatenate(states), self.tuning.alpha / self.tuning.rank)
 
     def _learned_states(self, current: Weights) -> list[Weights]:
-        """The adapters of finished rounds, and the current one where it changes anything."""
+        """The adapters of finished rounds, and the current one if it changes anything."""
         in_use = any(bool(tensor.any()) for name, tensor in current.items() if ".lora_B." in name)
         return [*self.merged, current] if in_use else list(self.merged)
 
@@ -288,12 +289,12 @@ class TunedPolicy:
         """Write the policy: a PEFT folder against the original base, or whole weights (`merged`, or full tuning).
 
         Args:
-            folder: Made when missing; each file is whole or as it was. `saving.whole` makes one of them.
-            merged: Whole weights, the adapters added to them.
-            write: Off on all ranks but one: they take part in gathering what ZeRO-3 has spread.
+            folder: Created if missing. Each file is written whole or not at all; `saving.whole` does the same for all.
+            merged: Whether to write whole weights with the adapters added.
+            write: False on all ranks but one, which only help to gather what ZeRO-3 has spread.
 
         Raises:
-            SavingError: It cannot be written.
+            SavingError: The folder cannot be written.
         """
         if self.tuning.method == "full" or merged:
             current = self.adapter_state()
@@ -312,7 +313,7 @@ class TunedPolicy:
         save_lora(stack([before, lora]) if before else lora, folder, model=self.view.model)
 
 
-def _checkpoint_activations(model: Any) -> None:
+def _checkpoint_activations(model: PreTrainedModel) -> None:
     # transformers 5 has renamed it; the old name warns
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     try:
@@ -324,7 +325,7 @@ def _checkpoint_activations(model: Any) -> None:
     model.config.get_text_config().use_cache = False
 
 
-def _tuned(model: Any, tuning: PolicyTuning) -> nn.Module:
+def _tuned(model: PreTrainedModel, tuning: PolicyTuning) -> nn.Module:
     if tuning.method == "lora":
         return _with_lora(model, tuning)
     if is_quantised(model):
@@ -335,11 +336,12 @@ def _tuned(model: Any, tuning: PolicyTuning) -> nn.Module:
     return model.float()
 
 
-def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:
+def _with_lora(model: PreTrainedModel, tuning: PolicyTuning) -> nn.Module:
     wanted = f"model.tuning.target_modules={tuning.target_modules}"
-    head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), "")
+    output = model.get_output_embeddings()
+    head = next((name for name, module in model.named_modules() if module is output), "")
     named = [tuning.target_modules] if isinstance(tuning.target_modules, str) else tuning.target_modules
-    if head in named and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
+    if output is not None and head in named and output.weight is model.get_input_embeddings().weight:
         raise ConfigError(f"{wanted}: {head} shares its weight with the input embedding; leave it out")
     note_shared(model)
     usable = {layer.name for layer in linear_layers(model)} | {head}
@@ -355,7 +357,7 @@ def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:
     return wrapped  # type: ignore[return-value]
 
 
-def _lora_options(model: Any, tuning: PolicyTuning) -> Mapping[str, Any]:
+def _lora_options(model: PreTrainedModel, tuning: PolicyTuning) -> Mapping[str, Any]:
     return {
         "r": tuning.rank,
         "lora_alpha": tuning.alpha,
@@ -367,8 +369,8 @@ def _lora_options(model: Any, tuning: PolicyTuning) -> Mapping[str, Any]:
     }
 
 
-def _names(model: Any, wanted: str | Sequence[str]) -> str | list[str]:
-    """What peft is told: each layer by name, since its own `all-linear` takes layers that cannot carry an adapter."""
+def _names(model: PreTrainedModel, wanted: str | Sequence[str]) -> str | list[str]:
+    """Target modules for peft, by name: its own `all-linear` includes layers that cannot carry an adapter."""
     if wanted == "all-linear":
         return [layer.name for layer in linear_layers(model)]
     return wanted if isinstance(wanted, str) else list(wanted)

@@ -16,8 +16,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from seal_lightning import __version__
 from seal_lightning.files.saving import save_text
-from seal_lightning.models.loading import SHIPPED, ModelSource, base_name
+from seal_lightning.models.loading import SHIPPED, base_name
 from seal_lightning.models.origins import CARD, Origin, is_hub_name, origin_of
+from seal_lightning.models.source import ModelSource
 from seal_lightning.results.averages import interval, say_interval
 from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.escaping import markdown_cell

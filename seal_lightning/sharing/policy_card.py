@@ -12,8 +12,8 @@ from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.saving import save_text
 from seal_lightning.grading import name_of
 from seal_lightning.hooks import EditFilter
-from seal_lightning.models.loading import ModelSource
 from seal_lightning.models.origins import CARD, Origin
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.records.journal import read_rollouts, read_validations
 from seal_lightning.results.accuracy import AccuracyRow, accuracy_table, rounds_table

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from seal_lightning.e_step.step import EStep
 from seal_lightning.models.encoding import MARK
-from seal_lightning.models.loading import SHIPPED, ModelSource
+from seal_lightning.models.loading import SHIPPED
 from seal_lightning.models.origins import Origin
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import stop_tokens
 from seal_lightning.sharing.card import Relation
@@ -109,7 +110,8 @@ def _imports(source: ModelSource, base: Origin, relation: Relation) -> list[str]
     lines = ["from peft import PeftModel", f"from transformers import AutoModelForCausalLM, {names}"]
     if _needs_us(source):
         lines = [lines[0], f"from transformers import {names}", ""]
-        return [*lines, "from seal_lightning.models.loading import ModelSource, load_model"]
+        ours = ["from seal_lightning import ModelSource", "from seal_lightning.models.loading import load_model"]
+        return [*lines, *ours]
     return lines
 
 

@@ -32,9 +32,7 @@ def test_reasons_are_about_the_file_and_not_about_python():
 
 def test_a_folder_with_files_is_only_taken_to_resume(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="got one with files: add --resume, or choose another$"):
-        with open_folder(tmp_path, "adapt", resume=False):
-            pass
-    with pytest.raises(ConfigError, match="expected a folder of seal adapt, got another: choose a new folder$"):
-        with open_folder(tmp_path, "adapt", resume=True):
+    refusals = {False: r"got one with files: add --resume, or choose another$", True: r"of seal adapt, got another: "}
+    for resume, refusal in refusals.items():
+        with pytest.raises(ConfigError, match=refusal), open_folder(tmp_path, "adapt", resume=resume):
             pass

@@ -19,8 +19,9 @@ from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.lab.data import LabPassages
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
 from seal_lightning.models.lora import LoRA, stack
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.sampling import AdapterServer, Asked, LocalAnswerer, SampleRequest, ServerAnswerer, ServerSampler
 from seal_lightning.tasks import Knowledge

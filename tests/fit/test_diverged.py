@@ -20,9 +20,10 @@ from seal_lightning.fit.loop import e_step_metrics
 from seal_lightning.grading import Contains, Grader, Reward
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.selection import best_of, group_rollouts
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.random_models import build_tiny
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.results.accuracy import accuracy_table
 from seal_lightning.results.edits import figures_of, render_figures
@@ -46,8 +47,8 @@ class Shaky(InnerLoop):
     rate: float = 3e38
     seeds: tuple[int, ...] = ()
 
-    def _plan(self, job, model, tokenizer):
-        plan = super()._plan(job, model, tokenizer)
+    def _plan(self, policy, job):
+        plan = super()._plan(policy, job)
         chosen = any(BLOWS in sequence.text for sequence in job.training_sequences)
         if chosen and (not self.seeds or job.seed in self.seeds):
             return replace(plan, rates=[self.rate] * len(plan.rates))

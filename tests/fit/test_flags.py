@@ -23,7 +23,7 @@ from seal_lightning.fit.trainer import SEALTrainer
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep
-from seal_lightning.models.loading import ModelSource
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.tuned import PolicyTuning
 from seal_lightning.sampling import LocalSampler
 

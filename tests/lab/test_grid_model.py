@@ -15,7 +15,8 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.lab.making.grid_corpus import SEAMS, GridCorpus
 from seal_lightning.lab.making.grids import solved
 from seal_lightning.lab.tokenizer import build_tokenizer
-from seal_lightning.models.loading import SHIPPED, ModelSource, load_model
+from seal_lightning.models.loading import SHIPPED, load_model
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.records.journal import read_validations
 from seal_lightning.sampling import WrittenEdits

@@ -8,7 +8,8 @@ from seal_lightning.lab.lines import style_counts
 from seal_lightning.lab.making.pretrain import known, unknown
 from seal_lightning.lab.tokenizer import build_tokenizer
 from seal_lightning.lab.world import ATTRIBUTES, FIRST, SECOND, passages
-from seal_lightning.models.loading import LAB, ModelSource, load_model
+from seal_lightning.models.loading import LAB, load_model
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import LocalSampler, SampleRequest
 from seal_lightning.tasks import Knowledge

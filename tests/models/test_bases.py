@@ -18,8 +18,9 @@ from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.coverage import fused, unreached
 from seal_lightning.models.layers import find_targets
-from seal_lightning.models.loading import ModelSource, base_name, fingerprint, load_model
+from seal_lightning.models.loading import base_name, fingerprint, load_model
 from seal_lightning.models.random_models import build_tiny, byte_tokenizer
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.types import AdapterJob, TrainingSequence

@@ -7,8 +7,9 @@ import pytest
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.m_step.batches import encode_example
 from seal_lightning.models.chat import ChatTemplate, chosen_template, read_template
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
 from seal_lightning.models.random_models import build_tiny, byte_tokenizer
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import stop_tokens
 from seal_lightning.types import Prompt

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from seal_lightning.errors import ModelError
-from seal_lightning.models.loading import ModelSource, fingerprint, load_model
+from seal_lightning.models.loading import fingerprint, load_model
 from seal_lightning.models.random_models import build_tiny
+from seal_lightning.models.source import ModelSource
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from seal_lightning.errors import ModelError
-from seal_lightning.models.loading import ModelSource, base_name, load_model
+from seal_lightning.models.loading import base_name, load_model
 from seal_lightning.models.lora_files import base_of, read_lora
 from seal_lightning.models.random_models import build_tiny
+from seal_lightning.models.source import ModelSource
 
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
 

@@ -7,10 +7,11 @@ from huggingface_hub import ModelCard
 from peft import PeftConfig
 
 from seal_lightning.cli import main
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
 from seal_lightning.models.lora import LoRA, save_lora
 from seal_lightning.models.origins import Origin, hub_name, is_hub_name, origin_of
 from seal_lightning.models.random_models import build_tiny
+from seal_lightning.models.source import ModelSource
 from seal_lightning.sharing.card import base_of_source
 
 

@@ -19,8 +19,9 @@ from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.inner_loop.export import adapter_state
 from seal_lightning.inner_loop.loop import InnerLoop
-from seal_lightning.models.loading import ModelSource, fingerprint, load_model
+from seal_lightning.models.loading import fingerprint, load_model
 from seal_lightning.models.random_models import build_tiny, byte_tokenizer
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.sampling.generation import generate

@@ -15,8 +15,9 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.grading import Contains, Reward
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.lab.tokenizer import build_tokenizer
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
 from seal_lightning.models.random_models import build_tiny, byte_tokenizer
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import EndpointSampler, LocalSampler, SampleRequest
 from seal_lightning.sampling.constrained import SchemaMasks

@@ -9,10 +9,11 @@ import pytest
 from huggingface_hub import ModelCard
 
 from seal_lightning.data import DatasetRows
-from seal_lightning.models.loading import ModelSource, load_model
+from seal_lightning.models.loading import load_model
 from seal_lightning.models.lora import merge_lora
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.origins import Origin
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import LocalSampler
 from seal_lightning.sampling.sampler import SampleRequest

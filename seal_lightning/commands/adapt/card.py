@@ -13,7 +13,7 @@ from seal_lightning.commands.adapt.edits import counted
 from seal_lightning.commands.adapt.jobs import ALL, Adapter
 from seal_lightning.commands.adapt.workplace import Workplace
 from seal_lightning.grading import name_of
-from seal_lightning.inner_loop.slots import JobStats
+from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.models.layers import parts_without_adapter
 from seal_lightning.results.left_out import MISSING, render_left_out
 from seal_lightning.sampling import LocalSampler

@@ -24,7 +24,7 @@ from seal_lightning.errors import ConfigError, ModelError, misread
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.digests import KEY, damage, digests_of, read_record, recorded_in
 from seal_lightning.files.saving import save_text, whole
-from seal_lightning.inner_loop.slots import JobStats
+from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.models.layers import parts_without_adapter
 from seal_lightning.models.lora import LoRA, save_lora, stack
 from seal_lightning.models.lora_files import read_lora

@@ -20,7 +20,8 @@ from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.served import save_tensors
 from seal_lightning.inner_loop.bank import SlotState
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
-from seal_lightning.inner_loop.slots import AdapterState, JobStats
+from seal_lightning.inner_loop.plans import JobStats
+from seal_lightning.inner_loop.slots import AdapterState
 from seal_lightning.models.finite import all_finite
 from seal_lightning.policy.policy import Policy
 from seal_lightning.types import AdapterJob

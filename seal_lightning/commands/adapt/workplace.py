@@ -8,8 +8,8 @@ from pathlib import Path
 
 from seal_lightning.commands.adapt.jobs import Adapter
 from seal_lightning.e_step.step import EStep
-from seal_lightning.models.loading import ModelSource
 from seal_lightning.models.origins import Origin
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.screen import Screen
 

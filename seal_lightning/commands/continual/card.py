@@ -8,7 +8,7 @@ from pathlib import Path
 from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import name_of
-from seal_lightning.models.loading import ModelSource
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sharing.card import CardData, WeightsCard, base_of_source, render, result_of, titles_of
 from seal_lightning.sharing.usage import query_usage

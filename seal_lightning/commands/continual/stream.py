@@ -28,10 +28,10 @@ from seal_lightning.fit.units import make_stamp
 from seal_lightning.inner_loop.export import bank_lora
 from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.models.finite import all_finite
-from seal_lightning.models.loading import ModelSource
 from seal_lightning.models.lora import LoRA, save_lora
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.origins import CARD
+from seal_lightning.models.source import ModelSource
 from seal_lightning.progress.clock import Report
 from seal_lightning.records.journal import is_begun, read_rollouts
 from seal_lightning.results.left_out import ANSWERS, DIVERGED, LONGEST, SKIPPED, TRUNCATED, added, total_left_out

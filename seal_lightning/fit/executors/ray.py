@@ -22,7 +22,8 @@ from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import RESUME, ConfigError, RetryableError, SealError, UnitError
 from seal_lightning.files.extras import install
 from seal_lightning.fit.executors.base import Executor, UnitWork
-from seal_lightning.models.loading import ModelSource, fingerprint, load_model
+from seal_lightning.models.loading import fingerprint, load_model
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.at_work import precise
 from seal_lightning.policy.tuned import PolicyState, PolicyTuning, TunedPolicy
 from seal_lightning.processes.ranks import UnitQueue, one_line, unit_name
