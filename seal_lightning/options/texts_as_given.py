@@ -27,11 +27,12 @@ LARGEST = 100_000  # bytes in a file with the settings of one class
 class TextOption(ActionTypeHint):
     """An option that takes a text or a class."""
 
-    def _check_type(self, value: object, *args: Any, **options: Any) -> object:
+    def _check_type(self, value: object, append: bool = False, cfg: Any = None, mode: Any = None) -> object:
+        # jsonargparse looks at the names of these parameters
         before = self._enable_path
         self._enable_path = before and names_settings(value)
         try:
-            return super()._check_type(value, *args, **options)
+            return super()._check_type(value, append=append, cfg=cfg, mode=mode)
         finally:
             self._enable_path = before
 

@@ -103,7 +103,7 @@ def test_output_has_every_row_with_its_verdict(write, capsys, tmp_path, name):
         (["{answers}", "--grader", "rouge"], "grader must be one of"),
         (["{answers}", "--grader", "recall", "--grader.threshold", "2"], "threshold"),
         (["{answers}", "--examples", "-1"], "examples must be at least 0"),
-        (["{answers}", "--output", "{answers}"], "expected a file of its own"),
+        (["{answers}", "--output", "{answers}"], "expected another file than the one that was read"),
         (["{folder}/nowhere.jsonl"], "nowhere.jsonl: expected a file"),
         (["{mixed}"], "field correct must be in every row or in none, but is in 1 of 2"),
         (["{broken}"], "line 2: field answer must be text, got the number 3"),

@@ -14,8 +14,8 @@ from statistics import fmean
 from typing import Literal
 
 from seal_lightning.commands.adapt.baseline import Answers
-from seal_lightning.commands.adapt.edits import Lesson
-from seal_lightning.results.averages import interval
+from seal_lightning.commands.adapt.edits import Lesson, counted
+from seal_lightning.results.averages import FEWEST, interval
 from seal_lightning.results.left_out import ANSWERS, SKIPPED, TRUNCATED, added
 
 Learnt = Literal["yes", "not certain", "no"]
@@ -105,14 +105,16 @@ def judge(
 
 def _by_answers(before: Answers, after: Answers, names: Sequence[str]) -> LearningVerdict:
     first, last = (fmean(answers[name].accuracy for name in names) for answers in (before, after))
-    if len(names) > 1:
+    if len(names) >= FEWEST:
         gains = [after[name].accuracy - before[name].accuracy for name in names]
         over = f"{len(names)} documents"
-    else:
-        (name,) = names
-        gains = [late - early for early, late in zip(before[name].scores, after[name].scores, strict=True)]
-        over = f"the {len(gains)} queries of one document" if len(gains) > 1 else "a single query"
+    else:  # too few for an interval over documents
+        pairs = [pair for name in names for pair in zip(before[name].scores, after[name].scores, strict=True)]
+        gains = [late - early for early, late in pairs]
+        queries = f"{len(gains)} quer{'y' if len(gains) == 1 else 'ies'}"
+        over = f"{queries} of {counted(len(names), 'document')}"
     low, high = interval(gains)
+    around = "" if low is None or high is None else f" ({_points(low)} to {_points(high)})"
     around = "" if low is None or high is None else f" ({_points(low)} to {_points(high)})"
     how = f"accuracy {first:.3f} before, {last:.3f} after; {_points(last - first)} points{around}, paired over {over}"
     if last <= first + 1e-9:

@@ -61,7 +61,8 @@ def write_step(
     """
     with whole(place) as folder:
         folder.mkdir()
-        if lora is not None and model is not None:
+        if lora is not None:
+            assert model is not None, "an update is saved for its model"
             save_lora(lora, folder, model=model)
         content = {**asdict(step), "contexts": asked, KEY: digests_of(folder)}
         save_text(folder / RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")

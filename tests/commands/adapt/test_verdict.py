@@ -21,9 +21,18 @@ BEFORE = answers(fen=[0, 0, 1, 0], moor=[0, 0, 0, 0], tarn=[0, 1, 0, 0])
 
 
 def test_accuracy_that_rose_with_every_document_was_learnt():
-    after = answers(fen=[1, 0, 1, 0], moor=[1, 0, 0, 0], tarn=[1, 1, 0, 0])
+    names = [f"d{number}" for number in range(6)]
+    before, after = (answers(**dict.fromkeys(names, scores)) for scores in ([0, 0, 1, 0], [1, 0, 1, 0]))
+    assert judge(before, after, SOUND) == LearningVerdict(
+        "yes", "accuracy 0.250 before, 0.500 after; +25.0 points (+25.0 to +25.0), paired over 6 documents"
+    )
+
+
+def test_few_documents_are_paired_by_query():
+    after = answers(fen=[1, 1, 1, 0], moor=[1, 1, 0, 0], tarn=[1, 1, 0, 0])
     assert judge(BEFORE, after, SOUND) == LearningVerdict(
-        "yes", "accuracy 0.167 before, 0.417 after; +25.0 points (+25.0 to +25.0), paired over 3 documents"
+        "yes",
+        "accuracy 0.167 before, 0.583 after; +41.7 points (+16.7 to +66.7), paired over 12 queries of 3 documents",
     )
 
 
@@ -31,7 +40,8 @@ def test_a_rise_within_the_interval_is_not_certain():
     after = answers(fen=[1, 0, 1, 0], moor=[0, 0, 0, 0], tarn=[0, 1, 0, 0])
     verdict = judge(BEFORE, after, SOUND)
     assert (verdict.learnt, verdict.how) == (
-        "not certain", "accuracy 0.167 before, 0.250 after; +8.3 points (+0.0 to +25.0), paired over 3 documents",
+        "not certain",
+        "accuracy 0.167 before, 0.250 after; +8.3 points (+0.0 to +25.0), paired over 12 queries of 3 documents",
     )  # fmt: skip
     assert verdict.line("one each").startswith("not certain that anything was learnt (one each): accuracy 0.167 before")
 
@@ -39,20 +49,21 @@ def test_a_rise_within_the_interval_is_not_certain():
 def test_accuracy_that_is_not_above_before_is_nothing_learnt():
     verdict = judge(BEFORE, BEFORE, SOUND)
     assert verdict.line() == (
-        "learnt nothing: accuracy 0.167 before, 0.167 after; +0.0 points (+0.0 to +0.0), paired over 3 documents; why: "
-        "the loss on the training text fell (2.000 to 0.500), but the queries ask about other things, or in more "
-        "detail; try: other or more self-edits (model.task, model.e_step.edits), more model.inner_loop.epochs"
+        "learnt nothing: accuracy 0.167 before, 0.167 after; +0.0 points (+0.0 to +0.0), paired over 12 queries of 3 "
+        "documents; why: the loss on the training text fell (2.000 to 0.500), but the queries ask for something else, "
+        "or for more of it; try: other or more self-edits (model.task, model.e_step.edits), more "
+        "model.inner_loop.epochs"
     )
 
 
 def test_one_document_is_paired_by_query():
     verdict = judge(answers(fen=[0, 0, 1, 0]), answers(fen=[1, 1, 1, 0]), SOUND)
     assert verdict.how.startswith(
-        "accuracy 0.250 before, 0.750 after; +50.0 points (+0.0 to +100.0), paired over the 4 "
+        "accuracy 0.250 before, 0.750 after; +50.0 points, paired over 4 queries of 1 document"
     )
     assert verdict.learnt == "not certain"
     assert judge(answers(fen=[0]), answers(fen=[1]), SOUND).how.endswith(
-        "(+100.0 to +100.0), paired over a single query"
+        "; +100.0 points, paired over 1 query of 1 document"
     )
     assert judge(answers(fen=[0]), answers(fen=[1]), SOUND).learnt == "not certain"
 
@@ -72,8 +83,8 @@ def test_without_queries_the_loss_on_the_training_text_is_the_measure():
     [
         (TrainingFacts(40, 2.0, 1.99, "together", {}), f"{LOST} hardly fell (2.000 to 1.990)", f"a higher {RATE}"),
         (TrainingFacts(2, 2.0, 1.0, "together", {}), "an adapter made 2 optimizer steps", "more together.epochs"),
-        (TrainingFacts(40, 2.0, 1.0, "together", {"answers": 3}), "3 answers were", "a higher model.max_answer_tokens"),
-        (TrainingFacts(40, 2.0, 1.0, "together", {"truncated": 1}), "1 training seq", "a higher together.max_length"),
+        (TrainingFacts(40, 2.0, 1.0, "together", {"answers": 3}), "3 answers were cut", "a higher model.max_answer_tokens"),
+        (TrainingFacts(40, 2.0, 1.0, "together", {"truncated": 1}), "1 training sequences were", "a higher together.max_length"),
     ],
 )  # fmt: skip
 def test_reasons(training, why, advice):
@@ -87,11 +98,11 @@ def test_queries_that_were_all_known_before():
 
 
 def test_only_rejected_self_edits_are_nothing_learnt_whatever_passages_gave():
-    after = answers(fen=[1, 0, 1, 0], moor=[1, 0, 0, 0], tarn=[1, 1, 0, 0])
+    after = answers(fen=[1, 1, 1, 0], moor=[1, 1, 0, 0], tarn=[1, 1, 0, 0])
     verdict = judge(BEFORE, after, SOUND, EditCounts(edits=6, rejected=6, reason="empty text"))
     assert verdict.line().startswith(
         "learnt nothing: no self-edit was usable, so only the passages themselves were learnt (accuracy 0.167 "
-        "before, 0.417 after; "
+        "before, 0.583 after; "
     )
     assert verdict.why == "all 6 self-edits were rejected (most often: empty text)"
     assert judge(BEFORE, after, SOUND, EditCounts(edits=6, rejected=5, reason="empty text")).learnt == "yes"
