@@ -50,8 +50,8 @@ def test_accuracy_that_is_not_above_before_is_nothing_learnt():
     verdict = judge(BEFORE, BEFORE, SOUND)
     assert verdict.line() == (
         "learnt nothing: accuracy 0.167 before, 0.167 after; +0.0 points (+0.0 to +0.0), paired over 12 queries of 3 "
-        "documents; why: the loss on the training text fell (2.000 to 0.500), but the queries ask for something else, "
-        "or for more of it; try: other or more self-edits (model.task, model.e_step.edits), more "
+        "documents; why: the loss on the training text fell (2.000 to 0.500), but the queries ask about other things, "
+        "or in more detail; try: other or more self-edits (model.task, model.e_step.edits), more "
         "model.inner_loop.epochs"
     )
 
@@ -83,8 +83,8 @@ def test_without_queries_the_loss_on_the_training_text_is_the_measure():
     [
         (TrainingFacts(40, 2.0, 1.99, "together", {}), f"{LOST} hardly fell (2.000 to 1.990)", f"a higher {RATE}"),
         (TrainingFacts(2, 2.0, 1.0, "together", {}), "an adapter made 2 optimizer steps", "more together.epochs"),
-        (TrainingFacts(40, 2.0, 1.0, "together", {"answers": 3}), "3 answers were cut", "a higher model.max_answer_tokens"),
-        (TrainingFacts(40, 2.0, 1.0, "together", {"truncated": 1}), "1 training sequences were", "a higher together.max_length"),
+        (TrainingFacts(40, 2.0, 1.0, "together", {"answers": 3}), "3 answers were", "a higher model.max_answer_tokens"),
+        (TrainingFacts(40, 2.0, 1.0, "together", {"truncated": 1}), "1 training seq", "a higher together.max_length"),
     ],
 )  # fmt: skip
 def test_reasons(training, why, advice):
