@@ -100,6 +100,15 @@ def reason_of(error: BaseException) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
+def misread(error: BaseException) -> str:
+    """Why the content of a file cannot be used, in one line about the file instead of the code that read it."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    if isinstance(error, TypeError | AttributeError | IndexError | RecursionError):
+        return "its content has another form"
+    return reason_of(error)[:120]
+
+
 def check_count(name: str, value: object, *, least: int = 1, advice: str = "") -> int:
     """The value of an option that counts something.
 

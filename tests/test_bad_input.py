@@ -123,7 +123,14 @@ BAD = {
     "a switch of grade": (["grade", "x.jsonl", "--json", "yes"], "--json takes no value, got yes"),
     "a switch and a word": (["continual", "--resume", "later"], "--resume takes no value, got 'later'"),
     "unknown class": ([*FIT, "--model.sampler", "Nobody"], "--model.sampler:", "sampling.LocalSampler", "'Nobody'"),
-    "class of another kind": ([*FIT, "--filter", "seal_lightning.callbacks.RolloutTable"], "subclass of EditFilter"),
+    "class of another kind": (
+        [*FIT, "--filter", "seal_lightning.callbacks.RolloutTable"],
+        "--filter: expected a subclass of EditFilter, got 'seal_lightning.callbacks.RolloutTable'",
+    ),
+    "number not in a list": ([*FIT, "--trainer.precision", "11"], "precision: expected 64, 32, 16, ", "'11'"),
+    "reader that is not there": (
+        [*FIT, "--data.train", "{class_path: nope.X}"], "class_path nope.X cannot be used: No module named 'nope'\n",
+    ),
     "class that is not there": ([*FIT, "--model.task", "no.such.Task"], "--model.task: class_path no.such.Task"),
     "negative rate": ([*FIT, "--model.inner_loop.learning_rate", "-1"], "inner_loop.learning_rate must be above 0"),
     "zero edits": ([*FIT, "--model.evaluation.edits", "0"], "model.evaluation.edits must be at least 1"),
@@ -133,9 +140,9 @@ BAD = {
     "unknown strategy": ([*FIT, "--trainer.strategy", "luck"], "strategy=luck"),
     # config files
     "config missing": (["fit", "--config", "{bad}/none.yaml"], "--config", "none.yaml", "No such file"),
-    "config is broken": (["fit", "--config", "{bad}/broken.yaml"], "broken.yaml, line 3: no valid YAML"),
+    "config is broken": (["fit", "--config", "{bad}/broken.yaml"], "broken.yaml, line 3: not valid YAML"),
     "config is a list": (["fit", "--config", "{bad}/list.yaml"], "list.yaml: expected options", "got a list"),
-    "config has a key twice": (["fit", "--config", "{bad}/twice.yaml"], "twice.yaml, line 3: model stands there twice"),
+    "config has a key twice": (["fit", "--config", "{bad}/twice.yaml"], "twice.yaml, line 3: model appears twice"),
     "config is not UTF-8": (["fit", "--config", "{bad}/latin.yaml"], "latin.yaml: expected UTF-8"),
     "config with tabs": (["fit", "--config", "{bad}/tabs.json"], "tabs.json, line 2", "spaces, not tabs"),
     # data

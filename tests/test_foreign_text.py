@@ -32,10 +32,10 @@ e_step/own_queries tasks/arc/edit tasks/directives tasks/edit_kinds tasks/edit_p
 # Patterns that see no text of a model, server or document, or such a text cut to a length before.
 ELSEWHERE = {
     "models/lora_files": "expressions of an adapter, of at most 300 characters and of a plain form",
-    "commands/adapt/adapters": "names of adapters on the command line, documents' titles",
+    "commands/adapt/jobs": "names of adapters on the command line, documents' titles",
     "models/chat": "the source of a chat template",
     "models/checkpoints": "messages of libraries",
-    "commands/continual/base": "labels from the configuration",
+    "commands/continual/countermeasure": "labels from the configuration",
     "data/dataset_cards": "the card of a data set on the hub",
     "models/encoding": "built from the control tokens of a tokenizer, each of a known length",
     "endpoints/batch": "ids of a server, of at most 200 characters",

@@ -10,21 +10,21 @@ from shutil import get_terminal_size
 
 from seal_lightning.files.shipped import names, shipped_text
 
-COLUMN = 32  # where the text about a configuration begins
+COLUMN = 32  # the column where the text about a configuration begins
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the command.
 
     Raises:
-        ConfigError: There is no configuration of that name.
+        ConfigError: No configuration has that name.
     """
     parser = argparse.ArgumentParser(
         usage="seal configs [NAME]",
         description="The configurations that come with the package, by the names that --config takes.",
-        epilog="With a name, its content: seal configs knowledge/smollm2 > mine.yaml is where your own begins.",
+        epilog="With a name, prints its content; begin your own with seal configs knowledge/smollm2 > mine.yaml.",
     )
-    parser.add_argument("name", nargs="?", help="of one that is printed, such as knowledge/smollm2")
+    parser.add_argument("name", nargs="?", help="a configuration to print, such as knowledge/smollm2")
     wanted = parser.parse_args(argv).name
     if wanted:
         print(shipped_text(wanted), end="")
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def summary(name: str) -> str:
-    """The first sentence about a configuration, from the comment at its top, below the line that launches it."""
+    """The first sentence about a configuration, from the comment at its top, after the line that launches it."""
     lines = shipped_text(name).splitlines()
     comment = [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
     text = " ".join(line for line in comment[1:] if not line.startswith(("seal ", "torchrun ")))

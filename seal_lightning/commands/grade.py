@@ -1,6 +1,6 @@
-"""`seal grade FILE`: grade answers in a file, and report how a grader agrees with verdicts that the file carries.
+"""`seal grade FILE`: grade the answers in a file, and report how a grader agrees with the verdicts in the file.
 
-files -> answers -> a grader's verdicts -> each verdict with its reasons, or its agreement with `correct`
+files -> answers -> a grader's verdicts -> each verdict with its reasons, or their agreement with `correct`
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+from jsonargparse import Namespace
 
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.grading import Grader, Verdict, checked, resolve
@@ -20,15 +21,15 @@ from seal_lightning.progress.screen import watched
 from seal_lightning.records.judged import Judged, read_judged
 from seal_lightning.results.usage import render_usage
 from seal_lightning.text.escaping import visible, visible_json
-from seal_lightning.types import Chooser, Usage
+from seal_lightning.types import Chooser, JsonObject, Usage
 
 DESCRIPTION = """\
-Grade answers in files, and tell how the grader agrees with a judge's verdicts. A FILE has {question, gold, answer} a
-line, or a JSON list of them, and may be packed (.gz); gold (or golds) is a text or a list of texts, of which the best
-counts. Without "correct" every verdict is printed with its probability and its reasons in log-odds, strongest first
-(positive ones speak for the answer). With "correct": true or false in every row the agreement is printed: n, the share
-of equal verdicts, Cohen's kappa, and the calibration error over ten bins, where a grader that gives no probability is
-taken by its score. A score of at least a half counts as right. What an endpoint was asked and charged comes last.
+Grades the answers in files, and reports how the grader agrees with a judge's verdicts. A FILE has {question, gold,
+answer} on each line, or a JSON list of them, and may be packed (.gz); gold (or golds) is a text or a list of texts, of
+which the best counts. Without "correct", every verdict is printed with its probability and its reasons in log-odds,
+strongest first (positive ones speak for the answer). With "correct": true or false in every row, the agreement is
+printed: n, the share of equal verdicts, Cohen's kappa, and the calibration error over ten bins (of the score, if a
+grader gives no probability). A score of at least a half counts as right. The cost of endpoints comes last.
 """
 
 
@@ -55,11 +56,11 @@ def main(args: Sequence[str]) -> None:
     if not judged:
         print("\n".join(_each(rows, verdicts, as_json=options.json)) + spent)
         return
-    found = compare(
+    agreement = compare(
         _probabilities(verdicts), [each.score >= RIGHT for each in verdicts], [bool(row.correct) for row in rows]
     )
     asked = {"usage": usage.as_dict()} if usage.as_dict() else {}
-    print(json.dumps({**asdict(found), **asked}) if options.json else _summary(found) + spent)
+    print(json.dumps({**asdict(agreement), **asked}) if options.json else _summary(agreement) + spent)
     if options.examples and not options.json:
         print("\n".join(["", *_worst(rows, verdicts, options.examples)]))
 
@@ -67,18 +68,27 @@ def main(args: Sequence[str]) -> None:
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
-def _options(args: Sequence[str]) -> Any:
+def _options(args: Sequence[str]) -> Namespace:
     parser = Parser("grade", description=DESCRIPTION, usage="seal grade FILE ... [--config FILE ...] [--KEY VALUE ...]")
-    parser.add_argument("files", nargs="*", metavar="FILE", type=str, help="Questions, golds and answers.")
-    parser.add_argument("--config", action="config", help="YAML with these options, such as a grader with its own.")
+    parser.add_argument("files", nargs="*", metavar="FILE", type=str, help="Files with questions, golds and answers.")
+    parser.add_argument(
+        "--config", action="config", help="YAML file with these options, such as a grader with options of its own."
+    )
     parser.add_argument("--grader", type=Grader | str, default="calibrated", help="A short name or a class_path.")
     parser.add_argument(
-        "--output", type=str | None, default=None, help="Write a row with its verdict a line (.gz packs)."
+        "--output", type=str | None, default=None, help="Write each row with its verdict, one a line (.gz packs)."
     )
-    parser.add_argument("--json", action="store_true", help="Print JSON: one object, or one a line for each verdict.")
-    parser.add_argument("--examples", type=int, default=0, help="Print so many verdicts that differ most from correct.")
     parser.add_argument(
-        "--policy", type=str | None, default=None, help="Model that a grader asks which has no endpoint, such as judge."
+        "--json", action="store_true", help="Print JSON: one object, or one for each verdict, one a line."
+    )
+    parser.add_argument(
+        "--examples", type=int, default=0, help="Number of verdicts to print, those that differ most from correct."
+    )
+    parser.add_argument(
+        "--policy",
+        type=str | None,
+        default=None,
+        help="Model for a grader that asks one, such as judge, if it has no endpoint.",
     )
     options = parser.read(args)
     if not options.files:
@@ -93,7 +103,7 @@ def _is_judged(rows: Sequence[Judged]) -> bool:
     given = sum(row.correct is not None for row in rows)
     if 0 < given < len(rows):
         raise DataError(
-            f"field correct must be in every row or in none, got it in {given} of {len(rows)}: add it or drop it"
+            f"field correct must be in every row or in none, but is in {given} of {len(rows)}: add it or drop it"
         )
     return given > 0
 
@@ -102,16 +112,16 @@ def _is_judged(rows: Sequence[Judged]) -> bool:
 
 
 def _tell_thoughts(rows: Sequence[Judged]) -> None:
-    """How many answers are graded without what the file holds of them, on stderr."""
+    """Say on stderr from how many answers thoughts were removed before grading."""
     said = [row.said for row in rows if row.said and row.said.thoughts]
-    unfinished = sum(one.unfinished for one in said)
+    unfinished = sum(answer.unfinished for answer in said)
     if said:
-        ended = f"; {unfinished} of them end within one and count as empty" if unfinished else ""
-        print(f"grade: thoughts were cut out of {len(said)} of {len(rows)} answers{ended}", file=sys.stderr)
+        ended = f"; {unfinished} of them end in the middle of one and count as empty" if unfinished else ""
+        print(f"grade: thoughts were removed from {len(said)} of {len(rows)} answers{ended}", file=sys.stderr)
 
 
 def _policy(name: str | None) -> Chooser | None:
-    """A model that is asked as the policy is in a run."""
+    """A model that is asked like the policy in a run."""
     if name is None:
         return None
     from seal_lightning.models.loading import load_model  # torch and transformers take seconds
@@ -124,7 +134,7 @@ def _policy(name: str | None) -> Chooser | None:
 
 
 def _graded(grader: Grader, rows: Sequence[Judged], policy: Chooser | None) -> list[Verdict]:
-    """With a bar where somebody watches: a judge behind an endpoint takes its time."""
+    """The verdicts, with a progress bar on a terminal: a judge behind an endpoint takes its time."""
     with watched("grading", total=len(rows)) as advance:
         answers = [row.answer for row in rows]
         return list(checked(grader, grader.verdicts(answers, policy=policy, on_done=advance)))
@@ -137,7 +147,7 @@ def _probabilities(verdicts: Sequence[Verdict]) -> list[float]:
 # -- output ------------------------------------------------------------------------------------------------------------
 
 
-def _row(row: Judged, verdict: Verdict) -> dict[str, Any]:
+def _row(row: Judged, verdict: Verdict) -> JsonObject:
     golds = row.answer.golds
     fields = {
         "question": row.answer.question,
@@ -179,19 +189,19 @@ def _short(text: str, longest: int = 160) -> str:
     return flat if len(flat) <= longest else f"{flat[: longest - 3]}..."
 
 
-def _summary(found: Agreement) -> str:
+def _summary(agreement: Agreement) -> str:
     def share(value: float | None) -> str:
         return "none" if value is None else f"{value:.1%}"
 
     rows = {
-        "n": f"{found.n:,}",
-        "agreement": share(found.agreement),
-        "kappa": "none" if found.kappa is None else f"{found.kappa:.3f}",
-        "calibration error": f"{found.calibration_error:.3f}",
-        "precision": share(found.precision),
-        "recall": share(found.recall),
-        "right by the judge": share(found.right),
-        "right by the grader": share(found.graded_right),
+        "n": f"{agreement.n:,}",
+        "agreement": share(agreement.agreement),
+        "kappa": "none" if agreement.kappa is None else f"{agreement.kappa:.3f}",
+        "calibration error": f"{agreement.calibration_error:.3f}",
+        "precision": share(agreement.precision),
+        "recall": share(agreement.recall),
+        "right by the judge": share(agreement.right),
+        "right by the grader": share(agreement.graded_right),
     }
     return "\n".join(f"{name:<20}{value:>10}" for name, value in rows.items())
 

@@ -1,8 +1,8 @@
-"""`seal COMMAND --help` without the libraries that its options come from: at once, where it took five seconds.
+"""`seal COMMAND --help` at once: without the libraries that define the options, which take five seconds to import.
 
-The texts lie in `help.json`, which `docs/help_texts.py` writes from the parsers themselves; a test compares the two.
-They hold for the versions of the libraries that they were written with: with others, and where anything stands beside
-`--help`, the parser itself is asked.
+The texts are in `help.json`, which `docs/help_texts.py` writes from the parsers; a test compares the two. They are
+valid for the library versions that they were written with. With other versions, and with other options beside `--help`,
+the parser itself answers.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from importlib.resources import files
 from typing import Any
 
 FILE = "help.json"
-OF = ("lightning", "jsonargparse")  # whose versions decide what is said
+LIBRARIES = ("lightning", "jsonargparse")  # their versions determine the texts
 
 
 def help_text(command: str) -> str | None:
-    """What `--help` of a command says, for this terminal; None where only its parser knows."""
-    found = json.loads((files("seal_lightning.commands") / FILE).read_text(encoding="utf-8"))
-    if command not in found["commands"] or found["versions"] != versions():
+    """The help of a command, laid out for this terminal; None if only its parser knows it."""
+    texts = json.loads((files("seal_lightning.commands") / FILE).read_text(encoding="utf-8"))
+    if command not in texts["commands"] or texts["versions"] != versions():
         return None
-    return render(found["commands"][command])
+    return render(texts["commands"][command])
 
 
 def versions() -> dict[str, str]:
     try:
-        return {name: version(name) for name in OF}
+        return {name: version(name) for name in LIBRARIES}
     except PackageNotFoundError:
         return {}
 
 
 def render(text: dict[str, Any]) -> str:
-    """A help text from its parts, as argparse does it.
+    """A help text made from its parts, as argparse would.
 
     >>> print(render({"usage": "seal it", "about": "Does it.", "groups": [["options", "", [["--x X", "100%."]]]]}))
     usage: seal it

@@ -1,7 +1,7 @@
 """The files of `seal predict`, made from its journal: `edits.jsonl` with self-edits, `answers.jsonl` with answers.
 
-A run that is stopped writes the self-edits that it has, if nothing is lost by that: a file that has others, which may
-have been made with other settings, is replaced only by a run that came to its end.
+A run that is stopped writes the self-edits that it has, unless that would lose any: a file with other self-edits, which
+may come from other settings, is replaced only by a finished run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from seal_lightning.files.saving import cannot_save, save_text
 from seal_lightning.records.journal import rollout_to_dict
@@ -24,14 +23,14 @@ def save_edits(path: Path, rollouts: Sequence[Rollout], *, only_more: bool = Fal
 
     Args:
         path: The file.
-        rollouts: One of each self-edit.
-        only_more: Leave a file as it is that has a line which these have not.
+        rollouts: One rollout of each self-edit.
+        only_more: Whether to leave a file alone that has other lines.
 
     Returns:
         Whether they were written.
 
     Raises:
-        SavingError: They cannot be.
+        SavingError: The file cannot be written.
     """
     lines = [_line({key: row[key] for key in FIELDS}) for row in map(rollout_to_dict, rollouts)]
     if only_more and not _lines_of(path) <= set(lines):
@@ -41,11 +40,11 @@ def save_edits(path: Path, rollouts: Sequence[Rollout], *, only_more: bool = Fal
 
 
 def save_answers(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Write predictions, a line each, which `seal grade` reads where the golds are known. Raises as `save_edits`."""
+    """Write predictions, a line each; `seal grade` reads them if the golds are known. Raises as `save_edits`."""
     save_text(path, "".join(_line(_answer(prediction)) for prediction in predictions))
 
 
-def _answer(prediction: Prediction) -> Mapping[str, Any]:
+def _answer(prediction: Prediction) -> Mapping[str, object]:
     golds = {"golds": list(prediction.query.golds)} if prediction.query.golds else {}
     return {
         "context_id": prediction.context.id,
@@ -57,17 +56,17 @@ def _answer(prediction: Prediction) -> Mapping[str, Any]:
     }
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def _line(row: Mapping[str, object]) -> str:
     text = json.dumps(row, ensure_ascii=False)
-    return text.encode(errors="replace").decode() + "\n"  # as it is on disk
+    return text.encode(errors="replace").decode() + "\n"  # as on disk
 
 
 def _lines_of(path: Path) -> set[str]:
-    """The lines of a file that may be there."""
+    """The lines of a file; none if it does not exist."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return set()
     except OSError as error:
         raise cannot_save(path, error) from error
-    return {f"{line}\n" for line in text.split("\n") if line}  # other separators may stand within a text
+    return {f"{line}\n" for line in text.split("\n") if line}  # a text may contain other line separators

@@ -1,8 +1,7 @@
-"""`seal quickstart`: SEAL in the lab with its control beside it, and what changed, side by side.
+"""`seal quickstart`: SEAL in the lab beside its control, and what training changed, side by side.
 
-Two `seal fit` processes with one thread each, which is how tiny models use two cores best: the run itself, and one that
-keeps self-edits at random. Everything shown at the end is read from the two run folders; `benchmarks/lab.py` measures
-with the same functions over several seeds.
+It starts two `seal fit` processes with one thread each, which is how tiny models use two cores best: the run itself,
+and one that keeps self-edits at random. Everything shown at the end is read from the two run folders.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ from seal_lightning.results.typical import passage_of, typical_pair
 from seal_lightning.text.escaping import visible
 from seal_lightning.types import Rollout
 
-CONFIG = Path(str(files("seal_lightning.configs") / "quickstart.yaml"))  # configs/ of the repository
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # of variables of the environment
+CONFIG = Path(str(files("seal_lightning.configs") / "quickstart.yaml"))  # configs/ in the repository
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # environment variables
 # `python -m` looks in the working folder first, where a file called json.py would be taken for the library's.
 NO_MODULES_HERE = {"PYTHONSAFEPATH": "1"}
 CONTROL = ("--filter", "seal_lightning.callbacks.RandomFilter")
 INTRODUCTION = """\
 SEAL in the lab. A model of 0.9 million parameters reads passages about towns it has never heard of and writes its own
-training data; a temporary LoRA is trained on it and asked about the passage without seeing it. The best self-edits of
-each passage teach the model to write better ones. Beside it runs a control, which keeps self-edits at random.
+training data. A temporary LoRA is trained on that and asked about the passage without seeing it. The best self-edits of
+each passage teach the model to write better ones. A control that keeps self-edits at random runs beside it.
 """
 LAST_WORDS = """\
 {seconds:.0f} s in all; every edit and answer is in {run}/journal, the best of each round in {run}/tables
@@ -49,10 +48,10 @@ or an ablation:        seal quickstart --model.inner_loop.rank 2"""
 
 
 class RunFailed(SealError):
-    """A `seal fit` ended with an error; its own message came before, and its exit code is ours."""
+    """A `seal fit` failed. It has printed its own message, and its exit code becomes ours."""
 
     def __init__(self, run: Path, code: int) -> None:
-        super().__init__(f"seal fit in {run} ended with exit code {code}; what it said is above or in fit.log")
+        super().__init__(f"seal fit in {run} ended with exit code {code}; its message is above or in fit.log")
         self.exit_code = code
 
 
@@ -64,12 +63,12 @@ class Fit:
     process: subprocess.Popen[bytes]
 
     def wait(self) -> None:
-        """Raises `RunFailed` where the process fails."""
+        """Wait for its end; raises `RunFailed` if it failed."""
         if code := self.process.wait():
             raise RunFailed(self.run, code)
 
     def stop(self) -> None:
-        """End it at once, with the processes of its other ranks: what it has finished is in its journal."""
+        """Kill it and the processes of its other ranks; finished work is in its journal."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -84,17 +83,17 @@ def start_fit(
 ) -> Fit:
     """Start `seal fit` in the folder `run`.
 
-    Signals of the terminal reach this process alone, which stops what it has started.
+    Signals from the terminal reach only this process, which stops what it has started.
 
     Args:
         run: The run folder.
-        options: Of the fit.
-        config: Its first config file; None where the options name it.
-        quiet: What it says goes to the end of `fit.log` in the run folder.
-        environment: Variables beside those of this process.
+        options: Options of the fit.
+        config: Its first config file; None if the options name it.
+        quiet: Whether its output is appended to `fit.log` in the run folder.
+        environment: Variables besides those of this process.
     """
     command = [sys.executable, "-m", "seal_lightning", "fit", *(["--config", str(config)] if config else [])]
-    command += [*options, "--trainer.default_root_dir", str(run)]  # over what a config file says
+    command += [*options, "--trainer.default_root_dir", str(run)]  # outranks a config file
     environment = {**os.environ, **NO_MODULES_HERE, **environment}
     if not quiet:
         return Fit(run, subprocess.Popen(command, env=environment, process_group=0))
@@ -106,14 +105,14 @@ def start_fit(
 
 
 def last_row(run: Path) -> AccuracyRow:
-    """Accuracy with own edits after a run's last round."""
+    """Accuracy with own edits after the last round of a run."""
     return next(row for row in reversed(rounds_table(read_validations(run))) if row.name.startswith("edits"))
 
 
 def side_by_side(run: Path) -> Table:
-    """The self-edits of one held-out passage before and after training, with the queries that each won."""
-    found = read_validations(run)
-    pair = typical_pair(found[0], found[max(found)])
+    """The self-edits about one held-out passage before and after training, with the queries that each won."""
+    validations = read_validations(run)
+    pair = typical_pair(validations[0], validations[max(validations)])
     shown = Table(
         title=Text(f"A held-out passage: {visible(passage_of(pair[0]))}"), title_justify="left", title_style=""
     )
@@ -134,10 +133,10 @@ def _answers(rollout: Rollout) -> Text:
 
 
 def new_folder(wanted: Path) -> Path:
-    """Make `wanted`, or the same with the first free number behind it: a run is never written over.
+    """Make the folder `wanted`, or the same with the first free number: no run is ever overwritten.
 
     Raises:
-        ConfigError: It cannot be made.
+        ConfigError: The folder cannot be made.
     """
     for folder in [wanted, *(wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 10_000))]:
         try:
@@ -160,7 +159,7 @@ def main(argv: Sequence[str]) -> None:
     """Run the quickstart.
 
     Raises:
-        ConfigError: There is no such config.
+        ConfigError: The config file does not exist.
         RunFailed: One of the two runs failed.
     """
     parser = argparse.ArgumentParser(
@@ -168,11 +167,11 @@ def main(argv: Sequence[str]) -> None:
         description="SEAL in the lab beside its control, in a minute and a half on two cores.",
         epilog="Other options go to both runs, for example --trainer.max_epochs 1 or --data.difficulty hard.",
     )
-    parser.add_argument("--config", type=Path, default=CONFIG, help="default: the one of the lab")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="default: the lab's own")
     parser.add_argument("--run_dir", type=Path, default=Path("runs") / "quickstart", help="default: runs/quickstart")
     options, others = parser.parse_known_args(argv)
     if not options.config.is_file():
-        raise ConfigError(f"--config {options.config}: there is no such file; leave --config out for the lab's own")
+        raise ConfigError(f"--config {options.config}: no such file; leave --config out for the lab's own")
     run, started = new_folder(options.run_dir), time.monotonic()
     control = run / "control"
     print(INTRODUCTION, flush=True)
@@ -181,7 +180,7 @@ def main(argv: Sequence[str]) -> None:
     def stop() -> None:
         for fit in fits:
             fit.stop()
-        for child in psutil.Process().children():  # one that was being started when a signal came
+        for child in psutil.Process().children():  # a process that was just starting when a signal came
             child.kill()
 
     with stopped_on_leaving(stop):
@@ -195,7 +194,7 @@ def main(argv: Sequence[str]) -> None:
     best, random = last_row(run), last_row(control)
     print(
         f"\ncontrol: with edits kept at random instead of the best, {random.accuracy:.3f} ({random.low:.3f} – "
-        f"{random.high:.3f}) in place of {best.accuracy:.3f} ({best.low:.3f} – {best.high:.3f})\n"
+        f"{random.high:.3f}) instead of {best.accuracy:.3f} ({best.low:.3f} – {best.high:.3f})\n"
     )
     plain_console().print(side_by_side(run), soft_wrap=False)
     if picture := save_picture(run, control):

@@ -34,13 +34,12 @@ from seal_lightning.records.anew import (
     Kept,
     RaceFigures,
     Regrading,
-    chosen,
     compare,
     race_anew,
     regrade,
     reward_anew,
 )
-from seal_lightning.records.entries import Entry, read_entries
+from seal_lightning.records.entries import Entry, chosen, read_entries
 from seal_lightning.records.official import DIGITS, published_figures, to_official
 from seal_lightning.results.edits import Figures, figures_of, render_figures
 from seal_lightning.text.escaping import visible_json

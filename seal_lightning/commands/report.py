@@ -3,14 +3,15 @@
     read (journals, configuration, tables) -> measure -> advise -> charts -> page (templates) -> two files
 
 A run may be going on, killed or only begun. Several runs are compared on one page. Nothing that a run wrote is trusted:
-its texts are escaped, and nothing it names is imported or used as a path.
+its texts are escaped, and nothing that it names is imported or used as a path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from jsonargparse import Namespace
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.options.parser import Parser, write_file
@@ -43,7 +44,7 @@ def main(args: Sequence[str]) -> None:
     print(f"report: {html} ({html.expanduser().stat().st_size / 1000:,.0f} kB) and {markdown}")
 
 
-def _options(args: Sequence[str]) -> Any:
+def _options(args: Sequence[str]) -> Namespace:
     parser = Parser("report", description=DESCRIPTION, usage="seal report RUN [RUN ...] [--output FILE.html]")
     parser.add_argument("runs", nargs="*", metavar="RUN", type=str, help="Run folders, or single files of a run.")
     parser.add_argument(
@@ -56,5 +57,5 @@ def _options(args: Sequence[str]) -> Any:
     if not options.runs:
         raise ConfigError("RUN is not set: name a run folder, such as runs/quickstart (seal report --help)")
     if options.output and Path(options.output).suffix not in (".html", ".htm"):
-        raise ConfigError(f"--output {options.output}: expected a name that ends in .html, got another: rename it")
+        raise ConfigError(f"--output {options.output}: expected a name that ends in .html: rename it")
     return options

@@ -1,11 +1,12 @@
 """Which folder a fit takes: the one that its configuration names, or the same with a number, so that runs never mix.
 
-    not there, empty, or without a run   that one
-    a run that is not finished           that one, where the settings are the same: it goes on from its journal
-    anything else                        the next number: runs/smollm2, runs/smollm2-2, runs/smollm2-3
+    missing, empty, or without a run    that folder
+    an unfinished run                   that folder if the settings are the same, to resume from its journal
+    anything else                       the next number: runs/smollm2, runs/smollm2-2, runs/smollm2-3
 
-With `--ckpt_path`, and in a job that SLURM requeued, the newest of them with the same settings goes on. A folder that
-the command line names is taken as it is. Two fits that start at once take two folders, by the locks of `ownership`.
+With `--ckpt_path`, and in a job that SLURM requeued, the newest of them with the same settings resumes. A folder that
+the command line names is taken as it is. Two fits that start at once take two folders, by the locks of
+`files/ownership.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -30,7 +30,7 @@ from seal_lightning.stamps.run import read_record
 
 MOST = 10_000
 _HEADER = "# seal fit "
-# What belongs to a run besides model, data and filter; of the others, docs/resuming.md says that they may change.
+# Options that tell runs apart besides model, data and filter; docs/resuming.md says which others may change.
 _OF_TRAINER = {f"trainer.{name}" for name in (*TRAINER, *LIMITS, "accumulate_grad_batches", "validate_first")}
 _COUNTED = {*_OF_TRAINER, "trainer.deterministic", "seed_everything", "checkpoint.monitor", "checkpoint.mode"}
 _SECTIONS = ("model.", "data.", "filter.")
@@ -39,19 +39,19 @@ _NOT_COUNTED = {"model.predict", "model.answer_batch", "model.source.trust_remot
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The folder of a fit, and why it is not simply the one that is named; empty where it is."""
+    """The folder of a fit, and why it is not simply the named one; empty if it is."""
 
     folder: Path
     reason: str = ""
 
 
-def new_start(named: Path, settings: Mapping[str, Any], held: ExitStack | None) -> Choice:
-    """The folder of a fit that resumes from no checkpoint; nobody else has it until `held` is left.
+def new_start(named: Path, settings: Mapping[str, object], held: ExitStack | None) -> Choice:
+    """The folder of a fit that resumes from no checkpoint; no other process gets it until `held` closes.
 
     Args:
-        named: By the configuration.
-        settings: All options of the fit, as its `config.yaml` has them.
-        held: Gets the lock of the folder; None on other ranks than the first, which look only.
+        named: The folder that the configuration names.
+        settings: All options of the fit, as in its `config.yaml`.
+        held: Gets the lock of the folder; None on ranks other than the first, which only look.
 
     Raises:
         ConfigError: The folder cannot be made, or all of its numbers are taken.
@@ -63,7 +63,7 @@ def new_start(named: Path, settings: Mapping[str, Any], held: ExitStack | None) 
         if not why_not and held is not None:
             try:
                 held.enter_context(owning(folder, option=f"trainer.default_root_dir={folder}"))
-                why_not = _why_not(folder, settings)  # another fit may have begun there before the lock was ours
+                why_not = _why_not(folder, settings)  # another fit may have begun there before we had the lock
             except FolderInUse:
                 why_not = "is in use"
         if not why_not:
@@ -72,11 +72,11 @@ def new_start(named: Path, settings: Mapping[str, Any], held: ExitStack | None) 
     raise ConfigError(f"trainer.default_root_dir={named}: all of its numbers are taken; choose another folder")
 
 
-def resumed(named: Path, settings: Mapping[str, Any], *, checkpoint: str) -> Choice:
-    """The folder of a fit that resumes from a checkpoint. It looks only, so that every rank finds the same.
+def resumed(named: Path, settings: Mapping[str, object], *, checkpoint: str) -> Choice:
+    """The folder of a fit that resumes from a checkpoint. It only looks, so that every rank finds the same.
 
     Args:
-        named: By the configuration.
+        named: The folder that the configuration names.
         settings: All options of the fit.
         checkpoint: `last`, `best` or a file.
     """
@@ -84,33 +84,29 @@ def resumed(named: Path, settings: Mapping[str, Any], *, checkpoint: str) -> Cho
     same = [folder for folder in begun if _settings_of(folder) == counted(settings)]
     own = [folder for folder in begun if Path(checkpoint).resolve().is_relative_to(folder.resolve())]
     folder = [*(begun or [named]), *same, *own][-1]
-    return Choice(folder, f"going on in {folder}" if folder != named else "")
+    return Choice(folder, f"resuming in {folder}" if folder != named else "")
 
 
 def newest_after(named: Path) -> Path | None:
-    """The newest fit in the folders of other numbers, where it was started after that in the folder itself; else None.
-
-    Args:
-        named: The folder that an evaluation takes.
-    """
+    """The newest fit in the numbered folders, if it is newer than the one in the folder that an evaluation takes."""
     begun = _begun(named)
     return begun[-1] if begun and begun[-1] != named else None
 
 
-def requeued(named: Path, settings: Mapping[str, Any]) -> Choice | None:
-    """The folder of a fit whose job was stopped and started again; None where it had not begun. It looks only."""
-    same = [one for one in _begun(named) if _settings_of(one) == counted(settings) and not is_finished(one)]
-    return Choice(same[-1], f"going on in {same[-1]}") if same else None
+def requeued(named: Path, settings: Mapping[str, object]) -> Choice | None:
+    """The folder of a fit whose job was stopped and restarted; None if it had not begun. It only looks."""
+    same = [run for run in _begun(named) if _settings_of(run) == counted(settings) and not is_finished(run)]
+    return Choice(same[-1], f"resuming in {same[-1]}") if same else None
 
 
-def counted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that tell one run from another, by their full names: what may not change on a resume."""
+def counted(settings: Mapping[str, object]) -> dict[str, object]:
+    """The options that distinguish runs, by their full names: these may not change on a resume."""
     options = {name: value for name, value in flat_options(settings) if _counts(name)}
     return {name: value for name, value in options.items() if value is not None}
 
 
 def is_first_process() -> bool:
-    """Whether this is the first rank, as far as one can tell before the ranks have met."""
+    """Whether this is the first rank, as far as can be known before the ranks have met."""
     names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # as Lightning looks for it
     rank = next((os.environ[name] for name in names if os.environ.get(name)), "0")
     of_node = os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or "0"
@@ -121,15 +117,15 @@ def is_first_process() -> bool:
 
 
 def _candidates(named: Path) -> Iterator[Path]:
-    """The folder and those with the next numbers behind its name."""
+    """The folder, and those with the following numbers."""
     stem, number = _number(named)
     yield named
-    for one in range(number + 1, MOST):
-        yield named.with_name(f"{stem}-{one}")
+    for following in range(number + 1, MOST):
+        yield named.with_name(f"{stem}-{following}")
 
 
 def _begun(named: Path) -> list[Path]:
-    """The folder and those of other numbers that hold a fit, the last to be started last."""
+    """The folder and numbered ones that hold a fit, the most recently started last."""
     stem, number = _number(named)
     others = [named, *(path for path in named.parent.glob("*") if _number(path)[0] == stem)]
     begun = [path for path in dict.fromkeys(others) if _number(path)[1] >= number and _is_begun(path)]
@@ -137,17 +133,17 @@ def _begun(named: Path) -> list[Path]:
 
 
 def _number(folder: Path) -> tuple[str, int]:
-    """The name of a folder without its number, and that."""
-    found = re.fullmatch(r"(.+)-(\d{1,4})", folder.name)
-    if found and int(found[2]) > 1 and folder.with_name(found[1]).exists():
-        return found[1], int(found[2])
+    """The name of a folder without its number, and the number."""
+    match = re.fullmatch(r"(.+)-(\d{1,4})", folder.name)
+    if match and int(match[2]) > 1 and folder.with_name(match[1]).exists():
+        return match[1], int(match[2])
     return folder.name, 1
 
 
-def _why_not(folder: Path, settings: Mapping[str, Any]) -> str:
-    """Why a new start does not take a folder; empty where it can."""
+def _why_not(folder: Path, settings: Mapping[str, object]) -> str:
+    """Why a new start cannot take a folder; empty if it can."""
     if folder.is_symlink() and not folder.exists():
-        return "leads nowhere"
+        return "is a broken link"
     if not folder.exists() or (folder.is_dir() and not is_used(folder, besides=OWNER)):
         return ""
     if not folder.is_dir():
@@ -160,7 +156,7 @@ def _why_not(folder: Path, settings: Mapping[str, Any]) -> str:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run of a folder has reached its end, by its stamp; one of an earlier version, by its table."""
+    """Whether the run of a folder is finished, by its stamp, or by its table if the stamp does not say."""
     try:
         record = read_record(folder)
     except JournalError:
@@ -171,7 +167,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def _is_begun(folder: Path) -> bool:
-    """Whether a folder has the settings of a fit."""
+    """Whether a folder holds the settings of a fit."""
     try:
         with (folder / "config.yaml").open(encoding="utf-8") as file:
             return file.read(len(_HEADER)) == _HEADER
@@ -179,20 +175,20 @@ def _is_begun(folder: Path) -> bool:
         return False
 
 
-def _settings_of(folder: Path) -> dict[str, Any]:
-    """Of a run that was begun; empty where they cannot be read."""
+def _settings_of(folder: Path) -> dict[str, object]:
+    """The settings of a run that was begun; empty if they cannot be read."""
     try:
-        found = load_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
+        settings = load_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    return counted(found) if isinstance(found, Mapping) else {}
+    return counted(settings) if isinstance(settings, Mapping) else {}
 
 
 def _said(folder: Path, reasons: list[str]) -> str:
     more = f"; and {len(reasons) - 2} more" if len(reasons) > 2 else ""
     passed = f" ({'; '.join(reasons[:2])}{more})" if reasons else ""
     if _is_begun(folder):
-        return f"going on in {folder}, whose run is not finished{passed}"
+        return f"resuming in {folder}, whose run is not finished{passed}"
     return f"run folder: {folder}{passed}" if reasons else ""
 
 

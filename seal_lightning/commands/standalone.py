@@ -1,8 +1,8 @@
-"""What `seal adapt` and `seal continual` share: the options of `seal fit` under `model`, and the policy.
+"""What `seal adapt` and `seal continual` share: the options under `model`, the output folder, and the policy.
 
 Both run the E-step outside a trainer, in one process and on one device. Their options under `model` are those of
-`seal fit` without what only a fit needs, so a `model` section of one configuration is good for all three, and
-`--policy RUN` takes that of a finished run.
+`seal fit` without what only a fit needs, so one `model` section serves all three, and `--policy RUN` takes that of a
+finished run.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import inspect
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import yaml
+from jsonargparse import Namespace
 
-from seal_lightning.errors import ConfigError, ModelError, reason_of
+from seal_lightning.errors import ConfigError, ModelError, misread, reason_of
 from seal_lightning.files.bounded_yaml import load_yaml
 from seal_lightning.files.contained import contained
 from seal_lightning.files.ownership import OWNER, owning
@@ -41,7 +43,12 @@ from seal_lightning.stamps.run import FILE, Record, Rules, compare, read_record,
 log = logging.getLogger(__name__)
 
 FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
-ONE_RUN = ("resume", "dry_run", "allow_other_versions", "trust_policy")  # options of a single start, which are not kept
+ONE_RUN = (
+    "resume",
+    "dry_run",
+    "allow_other_versions",
+    "trust_policy",
+)  # options of a single start, which are not saved
 TINY = 5_000_000  # parameters
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -49,13 +56,13 @@ Device = Literal["auto", "cpu", "cuda"]
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
-def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, Any] | None = None) -> None:
-    """The options `model.*`, `policy`, `device` and `log_level`; with `--policy RUN`, that run's are the defaults.
+def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, object] | None = None) -> None:
+    """Add the options `model.*`, `policy`, `device` and `log_level`; with `--policy RUN`, that run has the defaults.
 
     Args:
-        parser: Gets the options.
+        parser: The parser that gets the options.
         args: The command line, which is searched for `--policy`.
-        defaults: Of this command, where they are not those of a fit, by option.
+        defaults: This command's defaults, by option, where they differ from those of a fit.
 
     Raises:
         ConfigError: The run's configuration cannot be read.
@@ -72,16 +79,16 @@ def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, Any
         "--policy",
         type=str | None,
         default=None,
-        help="A run of `seal fit`: its best policy writes and is adapted, with the run's settings of `model`. Or a "
+        help="A run of `seal fit`, whose best policy writes and is adapted, with the run's settings of `model`; or a "
         "PEFT folder for model.source.",
     )
     parser.add_argument(
         FLAG,
         action="store_true",
-        help="Let the run of --policy name classes, remote code, endpoints, keys and paths of its own; "
-        "they run here as you. Only on the command line.",
+        help="Let the run of --policy name classes, remote code, endpoints, keys and paths of its own; they run here "
+        "as you. Only on the command line.",
     )
-    parser.add_argument("--device", type=Device, default="auto", help="auto takes a GPU where there is one.")
+    parser.add_argument("--device", type=Device, default="auto", help="auto takes a GPU if there is one.")
     parser.add_argument(
         "--log_level",
         type=Literal["debug", "info", "warning", "error"],
@@ -91,7 +98,7 @@ def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, Any
     parser.add_argument(
         "--allow_other_versions",
         action="store_true",
-        help="Resume what other versions of seal-lightning or of its libraries began; run.json says so then.",
+        help="Resume what other versions of seal-lightning or its libraries began; run.json records that.",
     )
     policy = _given(args, "policy")
     if settings := _settings_of(policy, args):
@@ -100,24 +107,24 @@ def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, Any
         except KeyError as error:  # of another version, say
             option = re.search(r'"([^"]*)"', str(error))
             raise ConfigError(
-                f"--policy {policy}: {one_line(option[1] if option else str(error))} in its config.yaml is no option "
-                "here: remove it there"
+                f"--policy {policy}: {one_line(option[1] if option else str(error))} in its config.yaml is not an "
+                "option here: remove it there"
             ) from error
 
 
 def _given(args: Sequence[str], option: str) -> str | None:
-    """The last value of an option on the command line, else in the config files that it names."""
+    """The last value of an option on the command line, or else in its config files."""
     for place in reversed(range(len(args))):
         if args[place].startswith(f"--{option}="):
             return args[place].partition("=")[2]
         if args[place] == f"--{option}" and place + 1 < len(args):
             return args[place + 1]
-    found = [content[option] for _, content in read_config_files(args) if option in content]
-    return found[-1] if found and isinstance(found[-1], str) else None
+    values = [content[option] for _, content in read_config_files(args) if option in content]
+    return values[-1] if values and isinstance(values[-1], str) else None
 
 
-def _settings_of(policy: str | None, args: Sequence[str]) -> dict[str, Any]:
-    """The `model` section of a run's configuration, without what only a fit needs, and what only the user may name."""
+def _settings_of(policy: str | None, args: Sequence[str]) -> dict[str, object]:
+    """The `model` section of a run's configuration, without what only a fit needs and what only the user may choose."""
     run = Path(policy).expanduser() if policy else None
     files = read_config_files(args)
     if named := [path for path, content in files if FLAG[2:] in content]:
@@ -127,49 +134,51 @@ def _settings_of(policy: str | None, args: Sequence[str]) -> dict[str, Any]:
     path = contained(run, "config.yaml", error=ConfigError)
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
-        settings = _of_ours(content["model"], without_class(content)["model"], str(path))
+        options = without_class(content)
+        settings = _of_ours(content["model"], options["model"], str(path))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
-        reason = "another file" if isinstance(error, LookupError | TypeError | AttributeError) else one_line(str(error))
         raise ConfigError(
-            f"--policy {policy}: expected a run's config.yaml with model, got {reason}: check the path"
+            f"--policy {policy}: expected a run, got an unusable config.yaml ({misread(error)}): check the path"
         ) from error
-    return allowed_settings(settings, SEALModule, run=run, given=given_options(args, files), trusted=FLAG in args)
+    trusted, given = FLAG in args, given_options(args, files)
+    return allowed_settings(settings, SEALModule, run=run, given=given, trusted=trusted)
 
 
-def _of_ours(model: Mapping[str, Any], options: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The options without what only a fit needs, and without those of a module of the run's own, which is not used."""
+def _of_ours(model: Mapping[str, object], options: Mapping[str, object], path: str) -> dict[str, object]:
+    """The options without those that only a fit needs, and those of a module class of the run's own."""
     kind = str(model.get("class_path") or "")
     known = inspect.signature(SEALModule.__init__).parameters
     if own := [name for name in options if kind and name not in known]:
-        log.warning("%s: of %s, the options %s are left out here", one_line(path), one_line(kind), ", ".join(own))
+        log.warning("%s: options of %s are ignored here: %s", one_line(path), one_line(kind), ", ".join(own))
     return {name: value for name, value in options.items() if name not in FIT_ONLY and name not in own}
 
 
 @contextmanager
 def open_folder(output: Path, command: str, *, resume: bool) -> Iterator[None]:
-    """Make the folder of `--output`, which no other process owns within the block.
+    """Make the folder of `--output` and own it within the block.
 
     Raises:
         FolderInUse: Another process owns it.
-        ConfigError: There are files in it, and they are not of this command or nothing is to be resumed.
+        ConfigError: The folder holds files of another command, or of this one without `--resume`.
     """
     with owning(output, option=f"--output {output}"):
         used = is_used(output, besides=OWNER)
         if used and not resume:
             raise ConfigError(
-                f"--output {output}: expected a new folder, got one with files: add --resume to go on, or choose "
-                "another"
+                f"--output {output}: expected a new folder, got one with files: add --resume, or choose another"
             )
         config = output / "config.yaml"
         if used and not (config.is_file() and config.read_text(encoding="utf-8").startswith(_header(command))):
-            raise ConfigError(f"--output {output}: expected a folder of seal {command}, got another: choose a new one")
+            raise ConfigError(
+                f"--output {output}: expected a folder of seal {command}, got another: choose a new folder"
+            )
         yield
 
 
-def write_settings(parser: Parser, settings: Any, output: Path, *, finished: bool = False) -> None:
-    """Write `config.yaml`: of the settings that a folder was begun with, and at the end of those that finished it.
+def write_settings(parser: Parser, settings: Namespace, output: Path, *, finished: bool = False) -> None:
+    """Write `config.yaml` with the settings that began a folder, and at the end with those that finished it.
 
-    Others may be refused in between, and leave no trace then. How it was started is left out.
+    Settings that are refused in between leave no trace. Options of a single start are left out.
 
     Raises:
         ConfigError: Nothing can be written there.
@@ -200,48 +209,31 @@ def _writable(output: Path) -> Iterator[None]:
 
 
 def rules(*, other_versions: bool = False) -> Rules:
-    """What a resume with `--resume` may differ in."""
+    """What may differ on a resume with `--resume`."""
     return Rules("--output", "--allow_other_versions", other_versions, is_noted)
 
 
-def open_journal(
-    folder: Path,
-    name: str,
-    *,
-    stamp: Mapping[str, Any],
-    may_differ: Callable[[str], bool] = lambda key: False,
-    contexts: Sequence[Sequence[str]] | None = None,
-) -> Journal:
-    """A journal below `--output`. Raises as `Journal`."""
-    return Journal(
-        folder,
-        name,
-        stamp=stamp,
-        folder_option="--output",
-        resume_option="--resume",
-        may_differ=may_differ,
-        contexts=contexts,
-    )
+open_journal = partial(Journal, folder_option="--output", resume_option="--resume")  # a journal below `--output`
 
 
-def check_record(folder: Path, stamp: Mapping[str, Any], *, begun: bool, rules: Rules) -> Record:
-    """The record that a run in this folder goes on with; nothing is written.
+def check_record(folder: Path, stamp: Mapping[str, object], *, begun: bool, rules: Rules) -> Record:
+    """The record with which a run in this folder starts or resumes; nothing is written.
 
     Args:
-        folder: With `run.json`, where the run was begun.
+        folder: The output folder, with `run.json` if a run was begun there.
         stamp: What the run depends on from now on.
-        begun: Whether the folder holds results already.
+        begun: Whether the folder already holds results.
         rules: What may differ.
 
     Raises:
-        StaleJournalError: It was begun with other settings.
+        StaleJournalError: The run was begun with other settings.
         JournalError: `run.json` is damaged.
     """
-    stamp, found = json.loads(json.dumps(stamp)), read_record(folder) if begun else None
-    if found is not None:
-        record = compare(found, stamp, where=str(folder / FILE), round=0, rules=rules)
-        if new := record.changes[len(found.changes) :]:
-            log.warning("this run goes on with other settings, which are written down: %s", show_changes(new))
+    stamp, known = json.loads(json.dumps(stamp)), read_record(folder) if begun else None
+    if known is not None:
+        record = compare(known, stamp, where=str(folder / FILE), round=0, rules=rules)
+        if new := record.changes[len(known.changes) :]:
+            log.warning("this run resumes with other settings, which run.json records: %s", show_changes(new))
         return record
     if begun and not rules.other_versions:
         raise without_record(folder, rules=rules)
@@ -252,18 +244,18 @@ def check_record(folder: Path, stamp: Mapping[str, Any], *, begun: bool, rules: 
 
 
 def load_policy(module: SEALModule, policy: str | None, device: Device) -> Policy:
-    """The frozen policy on its device: the base of `module`, with what a PEFT folder or a run's policy adds merged.
+    """The frozen policy on its device: the base of `module`, with a PEFT folder or a run's policy merged in.
 
-    A tiny one gets a single thread on a CPU: more only get into each other's way.
+    A tiny one gets a single CPU thread, because several only get in each other's way.
 
     Raises:
-        ConfigError: There is no such folder or no such device.
-        ModelError: Base and adapter cannot be loaded, or do not fit.
+        ConfigError: The folder or the device does not exist.
+        ModelError: Base and adapter cannot be loaded, or do not fit together.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: expected a GPU that torch can use, got none: use cpu or auto")
     folder = _policy_folder(policy) if policy else None
-    # a policy is for its base alone, and holds what the run's own source has added to that, unless it says otherwise
+    # unless it says otherwise, a policy belongs to the bare base and contains what the run's source added to that
     above = folder is None or base_of(folder)[0] == module.source.name
     model, tokenizer, chat = load_model(module.source, adapter=above)
     learned = carried(model)
@@ -282,14 +274,14 @@ def load_policy(module: SEALModule, policy: str | None, device: Device) -> Polic
 
 def _policy_folder(policy: str) -> Path:
     folder = Path(policy).expanduser()
-    found = [place for place in (folder, folder / "policy") if (place / "adapter_config.json").is_file()]
-    if not found and (reason := why_no_policy(folder)):
+    places = [place for place in (folder, folder / "policy") if (place / "adapter_config.json").is_file()]
+    if not places and (reason := why_no_policy(folder)):
         raise ConfigError(
-            f"--policy {policy}: {reason}: name a run whose policy got better, or leave --policy out for the base model"
+            f"--policy {policy}: {reason}: name a run with a better policy, or leave --policy out for the base model"
         )
-    if not found:
+    if not places:
         raise ConfigError(
             f"--policy {policy}: expected a run of seal fit with a policy, or a PEFT folder, got none: name the run's "
             "folder, or give whole weights as model.source.name"
         )
-    return found[0] if found[0] == folder else contained(folder, "policy", error=ConfigError)
+    return places[0] if places[0] == folder else contained(folder, "policy", error=ConfigError)

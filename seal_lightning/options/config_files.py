@@ -1,14 +1,15 @@
-"""Configuration in YAML or JSON as it is read: within bounds, no key twice, and a section that is empty is not there.
+"""Reads configuration in YAML or JSON: within bounds, without repeated keys, and without empty sections.
 
-`model:` with nothing behind it, because all below it is a comment, means that this file says nothing of the model; YAML
-reads it as null, which would take the place of the section of the file before. A null that is written out stays what it
-is, but for a section, which cannot be null and keeps what it was. All of it holds for files, for files that files refer
-to, and for values on the command line: jsonargparse loads each of them with what `loader_of_options` makes.
+`model:` with nothing behind it, because everything below is a comment, means that the file says nothing about the
+model; YAML reads it as null, which would replace the section of an earlier file. A null that is written out stays,
+except for a section, which cannot be null and keeps its value. This holds for files, for files that they refer to, and
+for values on the command line: jsonargparse loads them all with the loader of `loader_of_options`.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,19 +23,19 @@ from seal_lightning.files.bounded import check_plain
 from seal_lightning.files.bounded_yaml import CHARACTERS, SAFE, BeyondBounds, Key, guarded, load_yaml, place_of, survey
 
 log = logging.getLogger(__name__)
-SHORT = 100_000  # characters that are also read by PyYAML's own parser, slower and stricter (of tabs) than libyaml
+SHORT = 100_000  # characters up to which PyYAML's own parser reads, slower than libyaml and stricter about tabs
 _sections: ContextVar[frozenset[str]] = ContextVar("sections", default=frozenset())
 
 
-def read_config(option: str, path: str) -> Any:
-    """What is in a config file, without its empty sections.
+def read_config(option: str, path: str) -> object:
+    """The content of a config file, without its empty sections.
 
     Args:
-        option: That named the file, for messages.
-        path: As it was given.
+        option: The option that named the file, for messages.
+        path: The path as the user gave it.
 
     Raises:
-        ConfigError: It is missing or unreadable, no YAML or JSON, breaks a bound, or has a key twice.
+        ConfigError: The file cannot be read, is neither YAML nor JSON, breaks a bound, or repeats a key.
     """
     name = f"{option} {path}"
     text = _text(name, Path(path).expanduser())
@@ -42,34 +43,34 @@ def read_config(option: str, path: str) -> Any:
         surveyed = survey(text)
         if surveyed.repeated:
             key = surveyed.repeated[0]
-            raise ConfigError(f"{name}, line {key.line}: {key.name} stands there twice; merge the two")
+            raise ConfigError(f"{name}, line {key.line}: {key.name} appears twice; merge the two")
         loader = yaml.SafeLoader if len(text) <= SHORT else SAFE
         return without_empty(load_yaml(text, loader=loader), surveyed.empty)
     except yaml.YAMLError as error:
         line, problem = place_of(error)
         advice = "indent with spaces, not tabs" if _tab(text, line) else "repair it"
         raise ConfigError(
-            f"{name}{f', line {line}' if line else ''}: no valid YAML or JSON ({problem}); {advice}"
+            f"{name}{f', line {line}' if line else ''}: not valid YAML or JSON ({problem}); {advice}"
         ) from None
 
 
-def loader_of_options(load: Callable[[str], Any]) -> Callable[..., Any]:
-    """jsonargparse's own loader of YAML with our bounds around it, for `jsonargparse.set_loader`.
+def loader_of_options(load: Callable[[str], object]) -> Callable[..., object]:
+    """jsonargparse's own YAML loader within our bounds, for `jsonargparse.set_loader`.
 
-    What is no YAML stays an error of YAML, because many values are just texts. What breaks a bound is refused, and what
-    is empty in a mapping is taken out of it.
+    Text that is not YAML stays an error of YAML, because many values are just texts. Text that breaks a bound is
+    refused, and empty keys are removed from mappings.
     """
 
-    def bounded(text: str, path: object = "") -> Any:
+    def bounded(text: str, path: object = "") -> object:
         try:
             surveyed = survey(text)
         except BeyondBounds as error:
             line, problem = place_of(error)
             where = f"{path}, line {line}" if path else f"line {line}"
-            raise ConfigError(f"{where}: no valid YAML or JSON ({problem}); repair it") from None
+            raise ConfigError(f"{where}: not valid YAML or JSON ({problem}); repair it") from None
         value = guarded(lambda: load(text))
         if isinstance(value, str) and surveyed.sections and (path or text.endswith("\n")):
-            return {}  # a file with nothing but `model:` is no text "model:"
+            return {}  # a file with nothing but `model:` is not the text "model:"
         value = without_empty(value, surveyed.empty)
         if path:
             value = without_class(value)
@@ -80,7 +81,7 @@ def loader_of_options(load: Callable[[str], Any]) -> Callable[..., Any]:
 
 @contextmanager
 def sections_of(options: Iterable[str]) -> Iterator[None]:
-    """Within it, what is above others of these options (`model` of `model.seed`) is a section, and is never null."""
+    """Within it, the parents of these options (`model` of `model.seed`) are sections, which are never null."""
     parts = (option.split(".") for option in options)
     token = _sections.set(frozenset(".".join(names[:most]) for names in parts for most in range(1, len(names))))
     try:
@@ -90,19 +91,19 @@ def sections_of(options: Iterable[str]) -> Iterator[None]:
 
 
 @contextmanager
-def naming_files(args: Sequence[str], files: Sequence[tuple[str, Any]]) -> Iterator[None]:
-    """Name the file that breaks a bound, where an option on the command line or in a config file names it.
+def naming_files(args: Sequence[str], files: Sequence[tuple[str, object]]) -> Iterator[None]:
+    """Name the file that breaks a bound, if the command line or a config file names it.
 
-    jsonargparse hands its loader a text, and not where it is from.
+    jsonargparse gives its loader a text without its origin.
 
     Raises:
-        ConfigError: In place of any that is raised while there is such a file.
+        ConfigError: The block raised one, which then names that file.
     """
     try:
         yield
     except ConfigError as error:
         named = [(Path(), arg.partition("=")[2] if arg.startswith("--") else arg) for arg in args]
-        named += [(Path(path).parent, text) for path, content in files for text in _texts(content)]
+        named += [(Path(path).parent, text) for path, content in files for text in texts_in(content)]
         for folder, text in named:
             for path in (Path(text), folder / text):
                 _refuse_beyond(path, error)
@@ -115,21 +116,22 @@ def _refuse_beyond(path: Path, error: ConfigError) -> None:
             survey(path.read_text(encoding="utf-8-sig", errors="replace"))
     except BeyondBounds as reason:
         line, problem = place_of(reason)
-        raise ConfigError(f"{path}, line {line}: no valid YAML or JSON ({problem}); repair it") from error
+        raise ConfigError(f"{path}, line {line}: not valid YAML or JSON ({problem}); repair it") from error
     except (OSError, ValueError, yaml.YAMLError):
-        return  # it names no file, or one of another kind
+        return  # it does not name a config file
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_in(value: object) -> Iterator[str]:
+    """Every text in a configuration."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
+        for inner in [*value, *value.values()] if isinstance(value, dict) else value:  # a key may name a class, too
+            yield from texts_in(inner)
 
 
-def without_empty(value: Any, empty: Sequence[Key]) -> Any:
-    """The value without the keys that have nothing behind them."""
+def without_empty(value: object, empty: Sequence[Key]) -> object:
+    """The value without its empty keys."""
     for key in empty:
         holder = value
         for part in key.path[:-1]:
@@ -139,38 +141,39 @@ def without_empty(value: Any, empty: Sequence[Key]) -> Any:
     return value
 
 
-def _without_null_sections(value: Any, file: str, above: tuple[str, ...]) -> Any:
+def _without_null_sections(value: object, file: str, above: tuple[str, ...]) -> object:
     if not isinstance(value, dict):
         return value
     kept = {}
     for name, inner in value.items():
-        path = above if name == "init_args" else (*above, str(name))  # it is no part of an option's name
+        path = above if name == "init_args" else (*above, str(name))  # options are named without it
         is_section = name == "init_args" or ".".join(path) in _sections.get()
         place = ".".join((*above, str(name)))
-        if is_section and not isinstance(inner, dict | str | None):  # a text names a file with the section
+        if is_section and not isinstance(inner, dict | str | None):  # a text is the name of a file with the section
             got = "a list" if isinstance(inner, list) else str(inner)[:40]
             raise ConfigError(f"{place} in {file}: expected a mapping, got {got}; write its options below it")
         if is_section and inner is None:
-            log.warning("%s: the section %s is null and changes nothing", file, place)
+            log.warning("%s: the section %s is null, which changes nothing", file, place)
         else:
             kept[name] = _without_null_sections(inner, file, path)
     return kept
 
 
 def without_class(config: Any) -> Any:
-    """A configuration whose `model` are the options of its class, which is chosen elsewhere (`model_class.py`).
+    """The configuration with the options of `model` directly below it; `model_class.py` chooses the class.
 
     >>> without_class({"model": {"class_path": "my.Module", "init_args": {"seed": 1}}})
     {'model': {'seed': 1}}
     """
-    model = config.get("model") if isinstance(config, dict) else None
-    if not isinstance(model, dict) or not {"class_path", "init_args"} & model.keys():
+    if not isinstance(config, dict) or not isinstance(model := config.get("model"), dict):
+        return config
+    if not {"class_path", "init_args"} & model.keys():
         return config
     options = {name: value for name, value in model.items() if name not in ("class_path", "init_args")}
     return {**config, "model": {**options, **(model.get("init_args") or {})}}
 
 
-def _inner(holder: Any, part: str | int) -> Any:
+def _inner(holder: object, part: str | int) -> object:
     if isinstance(holder, dict):
         return holder.get(part)
     return holder[part] if isinstance(holder, list) and isinstance(part, int) and part < len(holder) else None
@@ -190,5 +193,4 @@ def _text(name: str, path: Path) -> str:
 
 def _tab(text: str, line: int) -> bool:
     """Whether a line is indented with a tab."""
-    lines = text.splitlines()
-    return 0 < line <= len(lines) and "\t" in lines[line - 1][: len(lines[line - 1]) - len(lines[line - 1].lstrip())]
+    return bool(re.match(r"\s*\t", "".join(text.splitlines()[line - 1 : line]))) if line else False

@@ -1,4 +1,4 @@
-"""The order of `seal COMMAND --help`: what SEAL adds comes first, the options of Lightning's trainer last.
+"""The order of `seal COMMAND --help`: SEAL's options first, those of Lightning's trainer last.
 
 LightningCLI lists the trainer first, fifty options before the first of ours.
 """
@@ -8,16 +8,15 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
 
 RUN = "The run: rounds, folder, what is logged, and where the work is done"
 LIGHTNING = "Lightning's own options of the trainer"
 _TRAINER = "trainer"
-_LATE = ("seed_everything",)  # an option of Lightning's among those at the top
+_LATE = ("seed_everything",)  # Lightning's, though it stands among the options at the top
 
 
 def order_groups(parser: argparse.ArgumentParser, trainer_class: Callable[..., object]) -> None:
-    """Put the groups of a parser of LightningCLI in our order; each option stays as it is.
+    """Put the groups of a LightningCLI parser into our order.
 
     Args:
         parser: A parser with all options of a command.
@@ -38,7 +37,7 @@ def order_groups(parser: argparse.ArgumentParser, trainer_class: Callable[..., o
 
 
 def _own(trainer_class: Callable[..., object]) -> set[str]:
-    """The trainer's options that are described as ours."""
+    """The trainer's options that its docstring describes as ours."""
     described = inspect.getdoc(trainer_class) or ""
     names = inspect.signature(trainer_class).parameters
     return {f"{_TRAINER}.{name}" for name in names if f"\n    {name}: " in described}
@@ -54,11 +53,15 @@ def _name(action: argparse.Action) -> str:
     return (named[0] if named else action.dest).removeprefix("--").removesuffix(".help")
 
 
-def _names(group: Any) -> set[str]:
+def _names(group: argparse._ArgumentGroup) -> set[str]:
     return {_name(action) for action in group._group_actions}
 
 
-def _move(sources: Iterable[Any], target: Any, chosen: Callable[[argparse.Action], bool]) -> None:
+def _move(
+    sources: Iterable[argparse._ArgumentGroup],
+    target: argparse._ArgumentGroup,
+    chosen: Callable[[argparse.Action], bool],
+) -> None:
     for source in sources:
         moved = [action for action in source._group_actions if chosen(action)]
         target._group_actions.extend(moved)

@@ -1,36 +1,38 @@
-"""Where loggers of the command line write that were told no place: into the run folder, as everything of a run."""
+"""Loggers from the command line write into the run folder, like the run itself, unless they are told another place."""
 
 from __future__ import annotations
 
 import os
+from argparse import Action
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+
+from jsonargparse import Namespace
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.files.extras import install
 
-RUN_FOLDER = ""  # in place of a logger's `save_dir`, until the run folder is known
+RUN_FOLDER = ""  # stands for a logger's `save_dir` until the run folder is known
 
 
-def need_no_folder(actions: Iterable[Any]) -> None:
-    """Make `save_dir`, of the options of a logger's class, one that may be left out."""
+def need_no_folder(actions: Iterable[Action]) -> None:
+    """Make `save_dir` optional among the options of a logger's class."""
     for action in actions:
         if action.dest == "save_dir":
             action.required, action.default = False, RUN_FOLDER
 
 
-def place_loggers(trainer: Any, run: str) -> None:
-    """Fill in what loggers were not told.
+def place_loggers(trainer: Namespace, run: str) -> None:
+    """Fill in the places that loggers were not told.
 
     Args:
-        trainer: Its options, in which `logger` may be one with `class_path` and `init_args`, several, or neither.
+        trainer: Options of the trainer; `logger` may be one with `class_path` and `init_args`, several, or neither.
         run: The run folder.
 
     Raises:
-        ConfigError: What a logger needs is not installed.
+        ConfigError: A package that a logger needs is not installed.
     """
     given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
     for logger in given:
@@ -42,13 +44,13 @@ def place_loggers(trainer: Any, run: str) -> None:
             options.save_dir = run
         if logger.class_path.rpartition(".")[2] == "MLFlowLogger":
             if find_spec("mlflow"):
-                import_module("mlflow")  # before levels of logs are set, since it sets its own
+                import_module("mlflow")  # before log levels are set, because it sets its own
             if not options.tracking_uri:
                 _place_mlflow(options, Path(str(options.save_dir if told else run)))
 
 
-def _place_mlflow(options: Any, folder: Path) -> None:
-    """A database in the folder: MLflow has given up its runs in plain files, which Lightning takes by default."""
+def _place_mlflow(options: Namespace, folder: Path) -> None:
+    """Use a database in the folder: MLflow has dropped the plain files that Lightning would use."""
     if os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() == "true":
         options.save_dir = str(folder / "mlruns")
         return

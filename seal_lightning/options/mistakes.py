@@ -14,8 +14,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from seal_lightning.errors import ConfigError, SealError
 from seal_lightning.options.config_files import read_config
@@ -40,19 +39,24 @@ _NOISE = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Parser ke
 
 @dataclass(frozen=True)
 class Given:
-    """What the user gave: the command, its arguments, its config files' contents, and the options that it has.
+    """What the user gave.
 
-    `switches` are those of the options that take no value.
+    Attributes:
+        command: The command.
+        args: Its arguments.
+        files: Its config files, by name and with their contents.
+        options: The options that it has.
+        switches: The options that take no value.
     """
 
     command: str = ""
     args: Sequence[str] = ()
-    files: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    files: Sequence[tuple[str, Mapping[str, object]]] = ()
     options: Sequence[str] = ()
     switches: Sequence[str] = ()
 
     def where(self, key: str) -> str:
-        """How to call an option: `--key` from the command line, `key in FILE` from a file, else `key`."""
+        """An option as the user gave it: `--key` on the command line, `key in FILE` in a file, else `key`."""
         names = (f"--{key}", f"--{key}.class_path")
         if any(arg == name or arg.startswith((f"{name}=", f"{name}+=")) for arg in self.args for name in names):
             return f"--{key}"
@@ -61,17 +65,17 @@ class Given:
         return f"{key} in {holders[-1]}" if holders else key
 
 
-def read_config_files(args: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The config files that `args` name and what is in them.
+def read_config_files(args: Sequence[str]) -> list[tuple[str, Mapping[str, object]]]:
+    """The config files that `args` name, with their contents.
 
     Raises:
-        ConfigError: A file is missing or unreadable, no YAML or JSON, no mapping, or has a key twice.
+        ConfigError: A file cannot be read, is neither YAML nor JSON, is not a mapping, or repeats a key.
     """
     return [(path, _read(path)) for path in _config_paths(args)]
 
 
-def given_options(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """The options that a command line and its config files set, by their full names.
+def given_options(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, object]]]) -> list[str]:
+    """The full names of the options that a command line and its config files set.
 
     >>> given_options(["--keep=2", "--model.seed", "1"], [("a.yaml", {"model": {"grader": {"class_path": "x.Y"}}})])
     ['keep', 'model.seed', 'model.grader.class_path']
@@ -81,7 +85,7 @@ def given_options(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, A
 
 
 def check_switches(given: Given) -> None:
-    """Raises `ConfigError` where a switch is followed by true or false, which else would be taken for a file.
+    """Raises `ConfigError` where a switch is followed by true or false, which would be taken for a file.
 
     >>> check_switches(Given(args=["notes.md", "--merged", "true"], switches=["merged"]))
     Traceback (most recent call last):
@@ -97,24 +101,24 @@ def check_switches(given: Given) -> None:
 
 def explain(message: str, given: Given = Given()) -> str:
     """A message of jsonargparse as one line."""
-    message = visible(message)  # a carriage return in a value is no end of a line
-    if found := re.match(r"unrecognized arguments: (.*)", message, re.DOTALL):
-        return _unknown_argument(found[1].split(), given)
-    if found := re.search(r"argument (?:-\w/)?(--\S+): expected one argument", message):
-        return f"{found[1]}: expected a value, got none; write {found[1]} VALUE"
-    if found := re.match(r"Subcommand '\w+' does not accept option '([^']+)'", message):
-        return _unknown_option(found[1], given)
+    message = visible(message)  # so that a carriage return in a value does not end a line
+    if match := re.match(r"unrecognized arguments: (.*)", message, re.DOTALL):
+        return _unknown_argument(match[1].split(), given)
+    if match := re.search(r"argument (?:-\w/)?(--\S+): expected one argument", message):
+        return f"{match[1]}: expected a value, got none; write {match[1]} VALUE"
+    if match := re.match(r"Subcommand '\w+' does not accept option '([^']+)'", message):
+        return _unknown_option(match[1], given)
     body = message.split("Given value type:")[0]
     key, got = _got(message, _join(re.findall(r'Parser key "([\w.]+)"', body)))
     return _option_error(key, got, _innermost(body), given)
 
 
-def locate(text: str, config: Mapping[str, Any]) -> str:
-    """`edits must be ..., got 0` with the full name of the option, where just one option of `config` can be meant."""
-    found = re.match(r"([\w.]+) (?:and [\w.]+ )?must .*?\bgot ([^:;,]+)", text)
-    if not found:
+def locate(text: str, config: Mapping[str, object]) -> str:
+    """`edits must be ..., got 0` with the option's full name, if only one option of `config` can be meant."""
+    match = re.match(r"([\w.]+) (?:and [\w.]+ )?must .*?\bgot ([^:;,]+)", text)
+    if not match:
         return text
-    name, got = found.groups()
+    name, got = match.groups()
     full = [
         key
         for key, value in flat_options(config)
@@ -124,11 +128,11 @@ def locate(text: str, config: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def located(config: Mapping[str, Any]) -> Iterator[None]:
-    """Name the option of `config` whose value an object could not be made from.
+def located(config: Mapping[str, object]) -> Iterator[None]:
+    """Name the option of `config` from whose value an object could not be made.
 
     Raises:
-        ConfigError: In place of what a constructor raised; other errors of ours stay as they are.
+        ConfigError: A constructor raised an error; other errors of ours pass unchanged.
     """
     try:
         yield
@@ -140,7 +144,7 @@ def located(config: Mapping[str, Any]) -> Iterator[None]:
 
 
 def one_line(text: str, longest: int = 600) -> str:
-    """The text without line breaks, and not too long."""
+    """The text on one line, shortened if it is too long."""
     flat = re.sub(r"\s+", " ", text).strip()
     return flat if len(flat) <= longest else flat[: longest - 3] + "..."
 
@@ -156,7 +160,7 @@ def _config_paths(args: Sequence[str]) -> Iterator[str]:
             yield arg.partition("=")[2]
 
 
-def _read(path: str) -> Mapping[str, Any]:
+def _read(path: str) -> Mapping[str, object]:
     content = read_config("--config", path)
     if not isinstance(content, Mapping):
         got = "an empty file" if content is None else TYPE_NAMES.get(type(content).__name__, "something else")
@@ -168,29 +172,31 @@ def _read(path: str) -> Mapping[str, Any]:
 
 
 def _option_error(key: str, got: str, body: str, given: Given) -> str:
+    """The message about an option, from what jsonargparse says about its value."""
     where = given.where(key) if key else "configuration"
-    statements = [line.strip().removeprefix("- ") for line in body.splitlines()]
-    statements = [line for line in statements if line and not line.startswith(_NOISE)]
-    types = list(dict.fromkeys(word for line in statements for word in _types(line)))
-    if any(word.isdigit() for word in types):
-        types.remove("a whole number")  # said of the list of numbers that follows
     bases = [base for base in re.findall(r"<class '([\w.]+)'>", _subtypes(body)) if _known_classes(base)]
-    for line in statements:
-        if found := re.search(r"Option '([^']+)' is not accepted", line):
-            nested = f"{key}.{found[1]}".removeprefix(".")
-            choices = [f"{key}.{name}" for base in bases for name in _class_options(base)]
-            return _unknown_option(nested, Given(given.command, given.args, given.files, choices or given.options))
-        if found := re.search(r"instantiatable class, but ([\w.]+) is abstract", line):
-            if inner := [word for other in statements if "Got value" in other for word in _types(other)]:
-                return f"{where}: expected {_or(inner)}, got {got}"  # of a mapping's values
-            return f"{where}: expected a class_path {_which(bases)}, got none; set {key}.class_path first"
-        if re.match(r"(Expected a dot import path string|Unexpected import path format)", line):
-            return f"{where}: expected a class_path {_which(bases)}, got {got}"
-        if found := re.match(r"Problem with given class_path '([^']+)'", line):
-            reason = one_line(body.partition(found[0])[2].split("\n  - ")[0].split("\n    - ")[0].lstrip(":"), 200)
-            return f"{where}: class_path {found[1]} cannot be used: {reason}"
-        if not _TYPE.search(line):
-            return line if re.match(r"[\w.]+ must ", line) or not key else f"{where}: {one_line(line)}"
+    if match := re.search(r"Option '([^']+)' is not accepted", body):
+        choices = [f"{key}.{name}" for base in bases for name in _class_options(base)]
+        return _unknown_option(f"{key}.{match[1]}".removeprefix("."), replace(given, options=choices or given.options))
+    if re.search(r"instantiatable class, but [\w.]+ is abstract", body):
+        statements = [line.strip() for line in body.splitlines()]
+        if inner := [word for line in statements if "Got value" in line for word in _types(line)]:
+            return f"{where}: expected {_or(inner)}, got {got}"  # a mapping's values
+        return f"{where}: expected a class_path {_which(bases)}, got none; set {key}.class_path first"
+    if re.search(r"Expected a dot import path string|Unexpected import path format", body):
+        return f"{where}: expected a class_path {_which(bases)}, got {got}"
+    if match := re.search(r"Problem with given class_path '([^']+)':(.*?)(?=\n\s*- |\Z)", body, re.DOTALL):
+        return f"{where}: class_path {match[1]} cannot be used: {one_line(match[2], 200)}"
+    if match := re.search(r"does not correspond to (a subclass of \w+)", body):
+        return f"{where}: expected {match[1]}, got {got}"
+    lines = [line.strip().removeprefix("- ") for line in body.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(_NOISE)]
+    if others := [line for line in lines if not _TYPE.search(line)]:
+        is_ours = not key or re.match(r"[\w.]+ must ", others[0])
+        return others[0] if is_ours else f"{where}: {one_line(others[0])}"
+    types = list(dict.fromkeys(word for line in lines for word in _types(line)))
+    if any(word.isdigit() for word in types):  # a list of numbers, which says more
+        types = [word for word in types if word != "a whole number"]
     if types:
         return f"{where}: expected {_or(types)}, got {got}"
     if "Unable to load config" in body:
@@ -210,11 +216,9 @@ def _unknown_argument(words: Sequence[str], given: Given) -> str:
 
 
 def _unknown_option(key: str, given: Given) -> str:
-    """Names the option and the nearest one: by its whole name, else by its last part in the same group."""
-    if key in given.options:  # of another class of its kind
-        return (
-            f"{given.where(key)}: the class that was chosen has no such option (seal {given.command} --help has more)"
-        )
+    """Names the option and the nearest one, by its whole name or else by its last part."""
+    if key in given.options:  # another class has it
+        return f"{given.where(key)}: the chosen class has no such option (see seal {given.command} --help)"
     near = difflib.get_close_matches(key, given.options, n=1, cutoff=0.75)
     if not near:
         last = key.rpartition(".")[2]
@@ -226,20 +230,20 @@ def _unknown_option(key: str, given: Given) -> str:
 
 
 def _got(message: str, key: str) -> tuple[str, str]:
-    """The value that was given, and the key with the part that a nested argument adds."""
-    if found := re.search(r"NestedArg\(key='([^']*)', val=(.*)\)\s*$", message, re.DOTALL):
-        nested = found[1].removeprefix("init_args.")
+    """The option, with the part that a nested argument adds, and the value that was given."""
+    if match := re.search(r"NestedArg\(key='([^']*)', val=(.*)\)\s*$", message, re.DOTALL):
+        nested = match[1].removeprefix("init_args.")
         if nested != "class_path" and not f".{key}".endswith(f".{nested}") and "is not accepted" not in message:
             key = f"{key}.{nested}"
-        return key, one_line(found[2], 80)
+        return key, one_line(match[2], 80)
     values = re.findall(r"Got value: (.*)", message) or re.findall(r"Given value: (.*)", message)
     values = values or re.findall(r"load config ['\"](.*)['\"]", message)
     return key, (repr(values[-1].strip()[:80]) if values else "something else")
 
 
 def _types(line: str) -> Iterator[str]:
-    if found := _TYPE.search(line):
-        name, literals, words = found.groups()
+    if match := _TYPE.search(line):
+        name, literals, words = match.groups()
         if literals is not None:
             yield from (str(value) for value in ast.literal_eval(f"[{literals}]"))
         else:
@@ -251,7 +255,7 @@ def _subtypes(body: str) -> str:
 
 
 def _join(keys: Sequence[str]) -> str:
-    """The full name from the outer to the inner key; an inner key may be a full name already."""
+    """The full name from outer and inner keys, where an inner key may be a full name already."""
     full = ""
     for key in keys:
         full = key if f"{key}.".startswith(f"{full}.") or not full else f"{full}.{key}"
@@ -259,18 +263,13 @@ def _join(keys: Sequence[str]) -> str:
 
 
 def _innermost(body: str) -> str:
-    """What is said about the last key: the lines below it that are indented further."""
-    lines = body.splitlines()
-    starts = [number for number, line in enumerate(lines) if 'Parser key "' in line]
-    if len(starts) < 2:
+    """The part about the last key: the lines below it that are indented further."""
+    if body.count('Parser key "') < 2:
         return body
-    depth = _depth(lines[starts[-1]])
-    inner = list(itertools.takewhile(lambda line: _depth(line) > depth, lines[starts[-1] + 1 :]))
+    before, _, after = body.rpartition('Parser key "')
+    indent = len(before) - before.rfind("\n")  # of the lines below, with their line break
+    inner = itertools.takewhile(lambda line: not line[:indent].strip(" -"), after.splitlines()[1:])
     return "\n".join(inner) or body
-
-
-def _depth(line: str) -> int:
-    return len(line) - len(line.lstrip())
 
 
 def _or(words: Sequence[str]) -> str:
@@ -278,7 +277,7 @@ def _or(words: Sequence[str]) -> str:
 
 
 def _known_classes(base: str) -> list[type]:
-    """The concrete classes that are imported below a base class."""
+    """The imported concrete classes below a base class."""
     module, _, name = base.rpartition(".")
     kind = getattr(sys.modules.get(module), name, None)
     if not isinstance(kind, type) or kind.__module__ == "builtins":
@@ -288,12 +287,12 @@ def _known_classes(base: str) -> list[type]:
 
 
 def _is_abstract(kind: type) -> bool:
-    """Also where the metaclass does not mind."""
+    """Whether it has abstract methods, even without the metaclass that enforces them."""
     return any(getattr(getattr(kind, name, None), "__isabstractmethod__", False) for name in dir(kind))
 
 
 def _which(bases: Sequence[str]) -> str:
-    """`such as seal_lightning.tasks.Knowledge` (as short as it can be written), or `of a Callback` if none is ours."""
+    """`such as seal_lightning.tasks.Knowledge` (its shortest spelling), or `of a Callback` if no class is ours."""
     ours = [_path(kind) for base in bases if base.startswith("seal_lightning.") for kind in _known_classes(base)]
     if ours:
         return "such as " + _or([_short(path) for path in ours])
@@ -314,7 +313,7 @@ def _class_options(base: str) -> list[str]:
     return [name for kind in _known_classes(base) for name in inspect.signature(kind).parameters if name != "kwargs"]
 
 
-def _holds(content: Any, parts: Sequence[str]) -> bool:
+def _holds(content: object, parts: Sequence[str]) -> bool:
     if not parts:
         return True
     if not isinstance(content, Mapping):
@@ -322,10 +321,10 @@ def _holds(content: Any, parts: Sequence[str]) -> bool:
     return _holds(content.get("init_args"), parts) or (parts[0] in content and _holds(content[parts[0]], parts[1:]))
 
 
-def flat_options(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat_options(config: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     """(option, value) of a nested configuration; `init_args` is not part of an option's name."""
-    if isinstance(config, Mapping):
-        for key, value in config.items():
-            yield from flat_options(value, prefix if key == "init_args" else f"{prefix}.{key}".lstrip("."))
-    else:
+    if not isinstance(config, Mapping):
         yield prefix, config
+        return
+    for key, value in config.items():
+        yield from flat_options(value, prefix if key == "init_args" else f"{prefix}.{key}".lstrip("."))

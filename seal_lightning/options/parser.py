@@ -1,18 +1,19 @@
-"""What the commands outside LightningCLI (`seal grade`, `seal adapt` ...) share: a parser with mistakes in one line.
+"""The parser of the commands outside LightningCLI (`seal grade`, `seal adapt` ...), with mistakes in one line.
 
-Their options are those of `seal fit` where they mean the same: names, class paths, YAML files with `--config`.
+Options that mean the same as in `seal fit` have the same names, class paths and YAML files.
 """
 
 from __future__ import annotations
 
 import gzip
+from argparse import Action
 from collections.abc import Iterable, Sequence
 from os.path import realpath
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 import yaml
-from jsonargparse import get_loader, set_loader
+from jsonargparse import Namespace, get_loader, set_loader
 
 from seal_lightning.errors import ConfigError, reason_of
 from seal_lightning.files.saving import NOT_HERE, SavingError, save_bytes, save_text
@@ -23,7 +24,7 @@ from seal_lightning.options.working_folder import find_modules_here
 from seal_lightning.text.escaping import single_line
 from seal_lightning.text.masking import safe_to_save
 
-set_loader("yaml", loader_of_options(get_loader("yaml")), (yaml.YAMLError,))  # of every parser that loads YAML
+set_loader("yaml", loader_of_options(get_loader("yaml")), (yaml.YAMLError,))  # for every parser that loads YAML
 
 
 class ParserError(ConfigError):
@@ -34,7 +35,7 @@ class Parser(TextsAsGiven):
     """Raises instead of printing its usage, and takes options by their full names only.
 
     Args:
-        command: Of `seal`, whose options these are.
+        command: The command of `seal` whose options these are.
         description: What the command does.
     """
 
@@ -45,22 +46,22 @@ class Parser(TextsAsGiven):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
         raise ParserError(message) from ex
 
-    def _get_option_tuples(self, option_string: str) -> list:
+    def _get_option_tuples(self, option_string: str) -> list[tuple[Action, str, str | None]]:
         return []
 
     def format_help(self) -> str:
         return without_backspaces(super().format_help())
 
-    def read(self, args: Sequence[str]) -> Any:
-        """The options with their objects made.
+    def read(self, args: Sequence[str]) -> Namespace:
+        """The options, with objects made from them.
 
         Raises:
             ConfigError: An option is unknown, or has a value that cannot work.
         """
         return self.make(self.settings(args))
 
-    def settings(self, args: Sequence[str]) -> Any:
-        """The options as they are written in YAML, checked; objects are made of them by `make`. Raises as `read`."""
+    def settings(self, args: Sequence[str]) -> Namespace:
+        """The options as written in YAML, checked; `make` makes objects from them. Raises as `read`."""
         files = read_config_files(args)
         find_modules_here(args, files)
         given = Given(self.command, args, files, *named_options(self._actions))
@@ -74,32 +75,32 @@ class Parser(TextsAsGiven):
         refuse_nulls(self._actions, settings, given)
         return settings
 
-    def make(self, settings: Any) -> Any:
-        """The options with their objects made. Raises `ConfigError` where an object cannot be."""
+    def make(self, settings: Namespace) -> Namespace:
+        """The options, with objects made from them. Raises `ConfigError` where an object cannot be made."""
         with located(settings.as_dict()):
             return self.instantiate(settings)
 
 
 def without_backspaces(text: str) -> str:
-    """A help text without the characters by which jsonargparse takes a blank back: here they would be shown by name."""
+    """A help text without jsonargparse's backspaces after a blank, which our streams would show by name."""
     return text.replace(" \b", "")
 
 
-def named_options(actions: Iterable[Any]) -> tuple[list[str], list[str]]:
-    """The options of a parser's actions by their full names, and those of them that take no value."""
+def named_options(actions: Iterable[Action]) -> tuple[list[str], list[str]]:
+    """The full names of a parser's options, and of those that take no value."""
     names = [
         (name.removeprefix("--"), action.nargs) for action in actions for name in action.option_strings if "--" in name
     ]
     return [name for name, _ in names], [name for name, nargs in names if nargs == 0]
 
 
-def plain_options(actions: Iterable[Any]) -> list[str]:
-    """The options of a parser's actions that have a type of their own, by their full names: no sections."""
+def plain_options(actions: Iterable[Action]) -> list[str]:
+    """The full names of a parser's options with a type of their own, so without sections."""
     return [action.dest for action in actions if getattr(action, "_typehint", None) is not None and _is_option(action)]
 
 
-def refuse_nulls(actions: Iterable[Any], settings: Any, given: Given) -> None:
-    """Raises `ConfigError` where an option is null whose type says nothing of null; jsonargparse lets it be."""
+def refuse_nulls(actions: Iterable[Action], settings: Namespace, given: Given) -> None:
+    """Raises `ConfigError` for an option that is null though its type excludes null; jsonargparse allows it."""
     for action in actions:
         kind = getattr(action, "_typehint", None)
         if kind is None or kind is Any or not _is_option(action) or {None, type(None)} & set(get_args(kind)):
@@ -108,38 +109,38 @@ def refuse_nulls(actions: Iterable[Any], settings: Any, given: Given) -> None:
             raise ConfigError(f"{given.where(action.dest)}: expected a value, got null; leave it out or give one")
 
 
-def _is_option(action: Any) -> bool:
+def _is_option(action: Action) -> bool:
     return f"--{action.dest}" in action.option_strings and not action.dest.endswith(".help")
 
 
 def save_settings(path: Path, text: str, *, header: str) -> None:
-    """Write a configuration, dumped as YAML, without secrets; `header` is a comment on its first line.
+    """Write a configuration, dumped as YAML, without secrets; `header` becomes a comment on the first line.
 
     Raises:
-        SavingError: It cannot be written.
+        SavingError: The file cannot be written.
     """
     content = safe_to_save(yaml.safe_load(text))
     save_text(path, f"# {single_line(header)}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def write_file(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> None:
-    """Write a file, packed if its name ends in .gz; its folder may be missing. A link is followed: a user named it.
+    """Write a file that the user named, packed if its name ends in .gz; its folder is made, and a link is followed.
 
     Args:
-        option: That named it, for messages.
-        name: Of the file.
+        option: The option that named it, for messages.
+        name: Name of the file.
         text: Its content.
-        unlike: Files that were read, which it must not take the place of.
+        unlike: Files that were read, which it must not replace.
 
     Raises:
         ConfigError: Nothing can be written there.
-        SavingError: There is no room for it.
+        SavingError: The disk has no room for it.
     """
     path = Path(name).expanduser()
     if path.exists() and not path.is_file():
         raise ConfigError(f"{option} {name}: expected a file or a new name, got a folder or device; choose another")
     if any(realpath(path) == realpath(other) for other in unlike):
-        raise ConfigError(f"{option} {name}: expected a file of its own, got one that was read; choose another")
+        raise ConfigError(f"{option} {name}: expected another file than the one that was read; choose another")
     content = text.encode(errors="replace")
     try:
         save_bytes(path.resolve(), gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)

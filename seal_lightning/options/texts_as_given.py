@@ -1,12 +1,13 @@
-"""An option that takes a text takes it as it is given, also where a file has that name.
+"""An option that takes a text takes it as given, even if a file has that name.
 
-jsonargparse reads the file that a value names where an option may be a class, for the settings of that class; if what
-it finds is a text too (a prompt, words, a number), it would take that for the value: a file `contains` in the working
-folder would be the grader of `--model.grader contains`. Here only YAML or JSON with settings is read, and data never.
+If an option may be a class, jsonargparse reads the file that a value names for the settings of that class. If the file
+holds just a text (a prompt, words, a number), it takes that for the value: a file `contains` in the working folder
+would become the grader of `--model.grader contains`. Here only YAML or JSON with settings is read, and never data.
 """
 
 from __future__ import annotations
 
+from argparse import Action
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
@@ -20,13 +21,14 @@ from jsonargparse._typehints import ActionTypeHint
 from seal_lightning.files.bounded_yaml import load_yaml
 
 SETTINGS = (".yaml", ".yml", ".json")
-LARGEST = 100_000  # bytes of a file with the settings of one class
+LARGEST = 100_000  # bytes in a file with the settings of one class
 
 
 class TextOption(ActionTypeHint):
     """An option that takes a text or a class."""
 
-    def _check_type(self, value: Any, append: bool = False, cfg: Any = None, mode: Any = None) -> Any:
+    def _check_type(self, value: object, append: bool = False, cfg: Any = None, mode: Any = None) -> object:
+        # jsonargparse looks at the names of these parameters
         before = self._enable_path
         self._enable_path = before and names_settings(value)
         try:
@@ -35,33 +37,33 @@ class TextOption(ActionTypeHint):
             self._enable_path = before
 
 
-class Group(ArgumentGroup):
-    """A group of options, of which texts are taken as they are given."""
+class OptionGroup(ArgumentGroup):
+    """A group of options that takes texts as given."""
 
-    def _add_action(self, action: Any) -> Any:
+    def _add_action(self, action: Action) -> Action:
         return super()._add_action(as_given(action))
 
 
 class TextsAsGiven(ArgumentParser):
-    """A parser that takes texts as they are given."""
+    """A parser that takes texts as given."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._group_class = Group
+        self._group_class = OptionGroup
 
-    def _add_action(self, action: Any) -> Any:
+    def _add_action(self, action: Action) -> Action:
         return super()._add_action(as_given(action))
 
 
-def as_given(action: Any) -> Any:
-    """The action of an option; where that may be a text, it is not read from the file that it names."""
+def as_given(action: Action) -> Action:
+    """The action of an option, which takes a text as given if it may be a text."""
     if type(action) is ActionTypeHint and _takes_text(action._typehint):
         action.__class__ = TextOption
     return action
 
 
-def names_settings(value: Any) -> bool:
-    """Whether a value names a file with the settings of a class: a small one of YAML or JSON that holds a mapping."""
+def names_settings(value: object) -> bool:
+    """Whether a value names a file with the settings of a class: a small YAML or JSON file with a mapping."""
     if not isinstance(value, str) or not value.lower().endswith(SETTINGS):
         return False
     path = Path(value).expanduser()
@@ -73,5 +75,5 @@ def names_settings(value: Any) -> bool:
         return False
 
 
-def _takes_text(hint: Any) -> bool:
+def _takes_text(hint: object) -> bool:
     return get_origin(hint) in (Union, UnionType) and str in get_args(hint)

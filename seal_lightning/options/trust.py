@@ -1,9 +1,9 @@
-"""What the settings of a given run may choose on this machine: numbers, names of our own classes, prompts.
+"""What a given run's settings may choose on this machine: numbers, names of our own classes, prompts.
 
-The command line and the files of `--config` are the user's own and may name any class. The run that `--policy` names
-may be anybody's, so what it says is data: no code, no server, no environment variable and no path of its choosing,
-unless this command line says `--trust_policy`. Decided before the settings reach a parser, which imports what they
-name. What is not known to be harmless is refused: a new option that takes a text has to be added to `TEXTS` or `NAMES`.
+The command line and the files of `--config` are the user's own and may name any class. The run of `--policy` may be
+anybody's, so its settings are data: they choose no code, server, environment variable or path, unless the command line
+says `--trust_policy`. This is decided before the settings reach a parser, which imports what they name. Whatever is not
+known to be harmless is refused: a new option that takes a text has to be added to `TEXTS` or `NAMES`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError
@@ -25,7 +25,7 @@ from seal_lightning.options.mistakes import one_line
 from seal_lightning.text.redaction import REFERENCE
 
 FLAG = "--trust_policy"
-# Options of ours that take a text which a model reads and nothing else does.
+# Our options with a text that only a model reads.
 TEXTS = {
     ("EditKind", "instruction"),
     ("EditKind", "lead"),
@@ -34,7 +34,7 @@ TEXTS = {
     ("Rubric", "criteria"),
     ("ModelSource", "template_args"),
 }
-# Options of ours that take one of the names which they list or know.
+# Our options with one of the names that they list or know.
 NAMES = {
     ("SEALModule", "grader"),
     ("SEALModule", "reward"),
@@ -49,29 +49,29 @@ NAMES = {
 }
 ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")  # others come from the hub
 _NAME = re.compile(r"[\w.-]{0,100}")
-_PLAIN = re.compile(r"[\w-]{0,100}")  # where a name with points would be a class
+_PLAIN = re.compile(r"[\w-]{0,100}")  # a name with dots would be a class
 _REVISION = re.compile(r"[\w./-]{0,200}")
 _HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-_OURS = re.compile(r"seal_lightning(\.(tasks|sampling|grading|questions|e_step|inner_loop|racing|model)(\.[a-z]\w*)*)?")
+_OURS = re.compile(r"seal_lightning(\.(tasks|sampling|grading|e_step|inner_loop|models)(\.[a-z]\w*)*)?")
 
-MOST = 1_000_000  # of anything but a seed: with more, a run of theirs would hold this machine
+MOST = 1_000_000  # of anything but a seed: larger numbers would let a stranger's run block this machine
 CODE, PLACE, SERVER, OTHER, HUGE = (
     "names code",
     "names a path on this machine",
     "names a server or a key",
     "is not known here",
-    f"is no number up to {MOST:,}",
+    f"is not a number up to {MOST:,}",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Something that a run's settings ask for and that is not theirs to choose.
+    """A value in a run's settings that only the user may choose.
 
     Attributes:
-        option: Its full name, such as `model.grader`.
-        value: As the run has it, for messages.
-        reason: Why it is not.
+        option: Full name of the option, such as `model.grader`.
+        value: Value in the run, for messages.
+        reason: Why the run may not choose it.
     """
 
     option: str
@@ -79,20 +79,20 @@ class Wish:
     reason: str
 
     def is_given(self, options: Iterable[str]) -> bool:
-        """Whether the user has set it, with one of these options, and so replaced it."""
+        """Whether the user has replaced it by setting one of these options."""
         return any(f"{self.option}.".startswith(f"{option.removesuffix('.class_path')}.") for option in options)
 
 
 def allowed_settings(
-    settings: Mapping[str, Any], kind: type, *, run: Path, given: Iterable[str], trusted: bool
-) -> dict[str, Any]:
-    """The settings of a run without what the user has set in its place.
+    settings: Mapping[str, object], kind: type, *, run: Path, given: Iterable[str], trusted: bool
+) -> dict[str, object]:
+    """The settings of a run without the wishes that the user has replaced.
 
     Args:
-        settings: The run's options of `model`, as its `config.yaml` has them.
+        settings: The run's options of `model`, as in its `config.yaml`.
         kind: The class whose options these are: `SEALModule`.
-        run: Its folder.
-        given: Options that the user has set, by their full names.
+        run: The run's folder.
+        given: Full names of the options that the user has set.
         trusted: Whether this command line allows whatever the run names.
 
     Raises:
@@ -113,8 +113,8 @@ def allowed_settings(
     return kept
 
 
-def _refusal(found: list[Wish], run: Path) -> str:
-    first, others = found[0], [wish.option for wish in found[1:]]
+def _refusal(refused: list[Wish], run: Path) -> str:
+    first, others = refused[0], [wish.option for wish in refused[1:]]
     also = f" (so does {', '.join(others[:4])}{' and others' if len(others) > 4 else ''})" if others else ""
     return (
         f"--policy {run}: {first.option}: {first.value} in {run / 'config.yaml'} {first.reason}, which a run may not "
@@ -122,28 +122,27 @@ def _refusal(found: list[Wish], run: Path) -> str:
     )
 
 
-def _without(settings: Mapping[str, Any], parts: list[str]) -> dict[str, Any]:
-    """The settings without an option; `init_args` is no part of its name."""
-    kept = dict(settings)
-    if isinstance(kept.get("init_args"), Mapping) and parts[0] not in kept:
-        return kept | {"init_args": _without(kept["init_args"], parts)}
-    if len(parts) == 1:
-        kept.pop(parts[0], None)
-    elif isinstance(kept.get(parts[0]), Mapping):
-        kept[parts[0]] = _without(kept[parts[0]], parts[1:])
+def _without(settings: Mapping[str, object], parts: list[str]) -> dict[str, object]:
+    """The settings without an option, which is named without `init_args`."""
+    kept, inner = dict(settings), settings.get("init_args")
+    if isinstance(inner, Mapping) and parts[0] not in kept:
+        return kept | {"init_args": _without(inner, parts)}
+    section = kept.pop(parts[0], None)
+    if len(parts) > 1 and section is not None:
+        kept[parts[0]] = _without(section, parts[1:]) if isinstance(section, Mapping) else section
     return kept
 
 
 # -- what is asked for -------------------------------------------------------------------------------------------------
 
 
-def wishes(settings: Mapping[str, Any], kind: type, *, run: Path) -> list[Wish]:
-    """What a run's options of `model`, which are those of the class `kind`, ask for that only the user may choose."""
+def wishes(settings: Mapping[str, object], kind: type, *, run: Path) -> list[Wish]:
+    """What a run's options of `model`, an object of the class `kind`, ask for that only the user may choose."""
     return list(_of_class("model", settings, kind, run))
 
 
-def _of_class(option: str, values: Any, kind: type, run: Path) -> Iterator[Wish]:
-    """Of the options of one of our classes."""
+def _of_class(option: str, values: object, kind: type, run: Path) -> Iterator[Wish]:
+    """Wishes among the options of one of our classes."""
     if not isinstance(values, Mapping):
         if values is not None:
             yield Wish(option, _shown(values), OTHER)
@@ -158,13 +157,13 @@ def _of_class(option: str, values: Any, kind: type, run: Path) -> Iterator[Wish]
             yield from _of_value(inner, value, (kind, str(name)), hints.get(str(name)), run)
 
 
-def _of_value(option: str, value: Any, owner: tuple[type, str], hint: Any, run: Path) -> Iterator[Wish]:
-    """Of an option's value, by its declared type."""
+def _of_value(option: str, value: object, owner: tuple[type, str], hint: object, run: Path) -> Iterator[Wish]:
+    """Wishes in the value of an option, judged by its declared type."""
     if isinstance(value, Mapping):
         kinds = _classes(hint)
         if "class_path" in value:
             yield from _of_chosen(option, value, kinds, run)
-        elif kinds and dict not in [get_origin(inner) for inner in get_args(hint)]:
+        elif kinds and not any(get_origin(choice) is dict for choice in get_args(hint)):
             yield from _of_class(option, value, kinds[0], run)
         else:
             for key, inner in value.items():
@@ -183,11 +182,11 @@ def _of_value(option: str, value: Any, owner: tuple[type, str], hint: Any, run: 
         yield Wish(option, _shown(value), OTHER)
 
 
-def _of_chosen(option: str, value: Mapping[str, Any], kinds: list[type], run: Path) -> Iterator[Wish]:
-    """Of a `class_path` with its `init_args`."""
+def _of_chosen(option: str, value: Mapping[str, object], kinds: list[type], run: Path) -> Iterator[Wish]:
+    """Wishes in a `class_path` and its `init_args`."""
     path = value["class_path"]
     if (chosen := _our_class(path, kinds)) is None:
-        reason = SERVER if path == "seal_lightning.endpoints.Endpoint" else CODE  # as a fit writes it down
+        reason = SERVER if path == "seal_lightning.endpoints.Endpoint" else CODE  # the path that a fit saves
         yield Wish(option, f"class_path {one_line(str(path), 100)}", reason)
         return
     for name in sorted(map(str, value.keys() - {"class_path", "init_args"})):
@@ -195,8 +194,8 @@ def _of_chosen(option: str, value: Mapping[str, Any], kinds: list[type], run: Pa
     yield from _of_class(option, value.get("init_args"), chosen, run)
 
 
-def _our_class(path: Any, kinds: list[type]) -> type | None:
-    """A class of this package that the option can be; nothing else is looked for, let alone imported."""
+def _our_class(path: object, kinds: list[type]) -> type | None:
+    """The class of this package that the option may be; nothing else is looked for, let alone imported."""
     module, _, name = str(path).rpartition(".")
     if not _OURS.fullmatch(module):
         return None
@@ -209,18 +208,21 @@ def _our_class(path: Any, kinds: list[type]) -> type | None:
     return chosen if issubclass(chosen, tuple(kinds)) else None
 
 
-def _classes(hint: Any) -> list[type]:
+def _classes(hint: object) -> list[type]:
     """The classes of this package that a declared type allows."""
-    every = [hint, *get_args(hint)]
-    return [kind for kind in every if inspect.isclass(kind) and kind.__module__.startswith("seal_lightning.")]
+    return [
+        kind
+        for kind in (hint, *get_args(hint))
+        if inspect.isclass(kind) and kind.__module__.startswith("seal_lightning.")
+    ]
 
 
 _SOURCE = ("name", "gguf_file", "attention", "quantization", "trust_remote_code")
 _QUANTIZATION = re.compile(r"4bit|8bit|(load_in|bnb_4bit|llm_int8)_\w+")
 
 
-def _of_source(option: str, name: str, value: Any, run: Path) -> Iterator[Wish]:
-    """Of an option of the base model that has a rule of its own."""
+def _of_source(option: str, name: str, value: object, run: Path) -> Iterator[Wish]:
+    """Wishes in an option of the base model that has a rule of its own."""
     if name == "trust_remote_code" and value not in (False, None):
         yield Wish(option, _shown(value), "runs code of the model's repository")
     elif name == "attention" and value is not None and value not in ATTENTIONS:
@@ -233,13 +235,13 @@ def _of_source(option: str, name: str, value: Any, run: Path) -> Iterator[Wish]:
         yield Wish(option, _shown(value), PLACE)
 
 
-def _words(value: Any) -> list[str]:
-    """The keys of a mapping, or the text in place of one."""
+def _words(value: object) -> list[str]:
+    """The keys of a mapping, or the text instead of one."""
     return [str(key) for key in value] if isinstance(value, Mapping) else [] if value is None else [str(value)]
 
 
-def _is_model_name(name: Any, run: Path) -> bool:
-    """A model of ours, one of the hub, or a folder within the run."""
+def _is_model_name(name: object, run: Path) -> bool:
+    """Whether it is a model of ours, one on the hub, or a folder within the run."""
     text = str(name)
     if text in SHIPPED or re.fullmatch(r"random/\w+", text):
         return True
@@ -249,7 +251,7 @@ def _is_model_name(name: Any, run: Path) -> bool:
     return bool(_HUB.fullmatch(text)) and not text.endswith((".gguf", ".bin", ".pt"))
 
 
-def _is_harmless(value: str, owner: tuple[type, str], hint: Any) -> bool:
+def _is_harmless(value: str, owner: tuple[type, str], hint: object) -> bool:
     key = (owner[0].__name__, owner[1])
     if value.startswith(REFERENCE):
         return False
@@ -259,14 +261,14 @@ def _is_harmless(value: str, owner: tuple[type, str], hint: Any) -> bool:
     return key in NAMES and bool(pattern.fullmatch(value))
 
 
-def _literals(hint: Any) -> list[Any]:
-    """The values that a declared type lists."""
+def _literals(hint: object) -> list[object]:
+    """The literal values that a declared type allows."""
     if get_origin(hint) is Literal:
         return list(get_args(hint))
     return [value for inner in get_args(hint) for value in _literals(inner)]
 
 
-def _reason(value: str, kind: type, hint: Any) -> str:
+def _reason(value: str, kind: type, hint: object) -> str:
     if kind is Endpoint or value.startswith(REFERENCE):
         return SERVER
     if hint is None:
@@ -274,5 +276,5 @@ def _reason(value: str, kind: type, hint: Any) -> str:
     return CODE if _classes(hint) else PLACE
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return one_line(value if isinstance(value, str) else json.dumps(value, default=str), 100)

@@ -1,7 +1,7 @@
-"""What `seal fit` and `seal adapt` made, on the Hugging Face hub: refused before any work, uploaded after all of it.
+"""Uploads of what `seal fit` and `seal adapt` made to the Hugging Face hub: checked before any work, done after it.
 
-The token comes from the environment (`HF_TOKEN`) or a login (`hf auth login`), and is written nowhere. An upload that
-fails loses nothing: the folder is whole, and the message has the command that uploads it.
+The token comes from the environment (`HF_TOKEN`) or a login (`hf auth login`) and is never written down. A failed
+upload loses nothing: the folder is whole, and the message has the command that uploads it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token, is_offline_mode
 from huggingface_hub.errors import (
@@ -25,13 +24,15 @@ from huggingface_hub.errors import (
     HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of the client that this version uses
 )
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, validate_repo_id
+from jsonargparse import ArgumentParser, Namespace
 
 from seal_lightning import __version__
 from seal_lightning.errors import ConfigError, HubError
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.contained import leads_out
 from seal_lightning.models.origins import CARD, hub_name
-from seal_lightning.sharing import at, index_card
+from seal_lightning.sharing.card import index_card
+from seal_lightning.sharing.usage import at
 from seal_lightning.text.escaping import shortened, single_line
 from seal_lightning.text.masking import masked
 from seal_lightning.text.redaction import HIDDEN
@@ -39,13 +40,13 @@ from seal_lightning.text.redaction import HIDDEN
 log = logging.getLogger(__name__)
 
 CONFIG = "adapter_config.json"
-# What an export consists of; anything else in its folder stays here.
+# The files of an export; anything else in its folder stays here.
 OURS = (CARD, CONFIG, "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
 OURS += ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt")
 OURS += ("spiece.model", "chat_template*", "additional_chat_templates", "selection.json")
 NO_ACCESS = (401, 403)
 FAILURES = (OSError, ValueError, RuntimeError, LookupError, HTTPError)
-LONGEST = 96  # characters of a repository's name, with that of its account
+LONGEST = 96  # characters of a repository's name with its account
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Destination:
 
     Attributes:
         repo: Its name, with the account where that is known.
-        private: Whether it is made private, where it is not there yet.
+        private: Whether a new repository is private.
         revision: The branch; None for the main one.
     """
 
@@ -68,9 +69,9 @@ class Export:
     """A folder to upload.
 
     Attributes:
-        folder: With weights and a card.
-        inside: Where in the repository; empty for its root.
-        suffix: Of the repository's name, such as `-merged`.
+        folder: The folder, with weights and a card.
+        inside: Its place in the repository; empty for the root.
+        suffix: Suffix of the repository's name, such as `-merged`.
     """
 
     folder: Path
@@ -81,48 +82,50 @@ class Export:
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
-def add_hub(parser: Any) -> None:
-    """The options by which a result is uploaded; named as those of transformers and TRL."""
+def add_hub(parser: ArgumentParser) -> None:
+    """Add the options for uploading a result, named as in transformers and TRL."""
     parser.add_argument(
         "--push_to_hub",
         type=bool | str,
         default=False,
         nargs="?",
         const=True,
-        help="Upload the result to the Hugging Face hub when it is finished: true, or the repository's name, such as "
-        "me/towns. Needs a token in HF_TOKEN or of `hf auth login`.",
+        help="Upload the finished result to the Hugging Face hub: true, or the repository's name, such as me/towns. "
+        "Needs a token: HF_TOKEN or `hf auth login`.",
     )
     parser.add_argument(
         "--hub_model_id",
         type=str | None,
         default=None,
-        help="The repository's name; null takes that of the output folder, under the token's account.",
+        help="Name of the repository; null takes that of the output folder, under the token's account.",
     )
+    parser.add_argument("--hub_private_repo", type=bool, default=True, help="Whether a new repository is private.")
     parser.add_argument(
-        "--hub_private_repo", type=bool, default=True, help="Make the repository private, if it is a new one."
+        "--hub_revision", type=str | None, default=None, help="Branch to upload to; null for the main one."
     )
-    parser.add_argument("--hub_revision", type=str | None, default=None, help="Branch; null is the main one.")
 
 
-def destination_of(options: Any, *, folder: str | Path, ask: bool = True) -> Destination | None:
-    """Where the options want a result uploaded; None where they do not.
+def destination_of(options: Namespace, *, folder: str | Path, ask: bool = True) -> Destination | None:
+    """Where the options want a result uploaded; None if they do not.
 
     Args:
-        options: Has the attributes of `add_hub`.
-        folder: Of the output, whose name the repository gets where none is given.
-        ask: Whether the hub is asked for the token's account; one of several processes does.
+        options: The options of `add_hub`.
+        folder: The output folder, which names the repository if no option does.
+        ask: Whether this process asks the hub for the token's account.
 
     Raises:
-        ConfigError: It cannot be uploaded there: no name, no token, or no network is wanted.
+        ConfigError: Nothing can be uploaded there: the name is wrong, the token is missing, or the hub is switched off.
     """
     wanted, name = options.push_to_hub, options.hub_model_id
     if not wanted:
         for option, value in (("hub_model_id", name), ("hub_revision", options.hub_revision)):
             if value is not None:
-                raise ConfigError(f"{option} is set and push_to_hub is not: add --push_to_hub true, or leave it out")
+                raise ConfigError(
+                    f"{option} is set but push_to_hub is not: add --push_to_hub true, or leave {option} out"
+                )
         return None
     if isinstance(wanted, str) and name not in (None, wanted):
-        raise ConfigError(f"push_to_hub names {wanted} and hub_model_id {name}: give one of them")
+        raise ConfigError(f"push_to_hub names {wanted}, but hub_model_id names {name}: give only one")
     repo = wanted if isinstance(wanted, str) else name or _slug(Path(folder).expanduser().resolve().name)
     _check_name(repo)
     if is_offline_mode():
@@ -157,10 +160,10 @@ def _slug(name: str) -> str:
 
 
 def _account() -> str | None:
-    """The account of the token; None where the hub does not answer now, which it may when the work is done.
+    """The account of the token; None if the hub does not answer now, as it may once the work is done.
 
     Raises:
-        ConfigError: The hub does not accept the token, or that may only read.
+        ConfigError: The hub does not accept the token, or the token may only read.
     """
     try:
         known = _api().whoami()
@@ -171,46 +174,49 @@ def _account() -> str | None:
                 f"push_to_hub: the hub does not accept the token ({status}): set HF_TOKEN to a valid one, or run `hf "
                 "auth login --force`"
             ) from error
-        log.warning("push_to_hub: the hub does not answer (%s); it is asked again when the work is done", _why(error))
+        log.warning(
+            "push_to_hub: the hub does not answer (%s); it will be asked again when the work is done", _why(error)
+        )
         return None
     if (known.get("auth") or {}).get("accessToken", {}).get("role") == "read":
-        raise ConfigError("push_to_hub: expected a token that may write, got one that may only read: make another")
+        raise ConfigError("push_to_hub: expected a token that may write, got one that may only read: create another")
     return known.get("name")
 
 
 def _api() -> HfApi:
-    endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT  # the library reads it when it is imported
-    return HfApi(endpoint=endpoint.rstrip("/"), token=get_token(), library_name="seal-lightning",
-                 library_version=__version__)  # fmt: skip
+    endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT  # the library reads it only on import
+    url, token = endpoint.rstrip("/"), get_token()
+    return HfApi(endpoint=url, token=token, library_name="seal-lightning", library_version=__version__)
 
 
 # -- upload ------------------------------------------------------------------------------------------------------------
 
 
 def upload(destination: Destination, exports: Sequence[Export]) -> list[str]:
-    """Upload folders, each repository in one commit; their addresses.
+    """Upload folders, each repository in one commit; returns the addresses.
 
     Args:
         destination: The repository.
-        exports: Several without a suffix become folders of it.
+        exports: The folders; several with the same suffix become folders of one repository.
 
     Raises:
-        HubError: It failed; the folders are as they were, and the message says how to repeat it.
+        HubError: The upload failed; the folders are untouched, and the message says how to repeat it.
     """
     done = []
     for suffix in dict.fromkeys(export.suffix for export in exports):
-        mine = [export for export in exports if export.suffix == suffix]
+        together = [export for export in exports if export.suffix == suffix]
         repo = f"{destination.repo}{suffix}"
         try:
             with _quiet():
-                done.append(_commit(repo, destination, mine))
+                done.append(_commit(repo, destination, together))
         except FAILURES as error:
             where = f" --revision {shlex.quote(destination.revision)}" if destination.revision else ""
             again = " && ".join(
-                f"hf upload {repo} {shlex.quote(str(export.folder))} {export.inside or '.'}{where}" for export in mine
+                f"hf upload {repo} {shlex.quote(str(export.folder))} {export.inside or '.'}{where}"
+                for export in together
             )
             raise HubError(
-                f"upload to {repo} failed ({_why(error)}); nothing is lost, {mine[0].folder} is whole: add "
+                f"upload to {repo} failed ({_why(error)}); nothing is lost, {together[0].folder} is whole: add "
                 f"--push_to_hub to the command that resumes, or repeat with {again}"
             ) from error
     return done
@@ -221,7 +227,7 @@ def _commit(repo: str, destination: Destination, exports: Sequence[Export]) -> s
     made = api.create_repo(repo, private=destination.private, exist_ok=True)
     if destination.revision:
         api.create_branch(made.repo_id, branch=destination.revision, exist_ok=True)
-    operations = [one for export in exports for one in _files(export, made.repo_id)]
+    operations = [file for export in exports for file in _files(export, made.repo_id)]
     if exports[0].inside:
         text = index_card(made.repo_id, [(export.inside, export.folder) for export in exports])
         operations.append(CommitOperationAdd(CARD, text.encode()))
@@ -235,7 +241,7 @@ def _commit(repo: str, destination: Destination, exports: Sequence[Export]) -> s
 
 
 def _files(export: Export, repo: str) -> Iterator[CommitOperationAdd]:
-    """The files of an export; cards and configurations without paths of this machine."""
+    """The files of an export, with cards and configurations freed from paths of this machine."""
     left = []
     for path in sorted(export.folder.iterdir()):
         if path.name.startswith("."):
@@ -252,11 +258,11 @@ def _files(export: Export, repo: str) -> Iterator[CommitOperationAdd]:
                 content = _without_paths(file)
             yield CommitOperationAdd(name, content)
     if left:
-        log.info("%s: not uploaded, since they are no part of the weights: %s", export.folder, ", ".join(left))
+        log.info("%s: not uploaded, because they do not belong to the weights: %s", export.folder, ", ".join(left))
 
 
 def _without_paths(path: Path) -> bytes:
-    """An adapter's configuration whose base is a name that means something elsewhere."""
+    """An adapter's configuration with a name for its base that other machines understand."""
     config = parse_json(path.read_bytes())
     base = config.get("base_model_name_or_path")
     if isinstance(base, str) and (Path(base).expanduser().exists() or base.startswith(("/", "~", "."))):
@@ -267,7 +273,7 @@ def _without_paths(path: Path) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Progress bars are for a terminal."""
+    """Progress bars of the library only on a terminal."""
     if sys.stderr.isatty():
         yield
         return

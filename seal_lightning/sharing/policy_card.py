@@ -6,52 +6,50 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seal_lightning import __version__
+from seal_lightning.data import SEALDataModule
+from seal_lightning.data.datamodule import Split
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.saving import save_text
 from seal_lightning.grading import name_of
 from seal_lightning.hooks import EditFilter
-from seal_lightning.models.origins import CARD
+from seal_lightning.models.origins import CARD, Origin
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.records.journal import read_rollouts, read_validations
 from seal_lightning.results.accuracy import AccuracyRow, accuracy_table, rounds_table
 from seal_lightning.sampling import LocalSampler, Sampler
 from seal_lightning.sharing.card import (
-    Card,
+    CardData,
     Relation,
     Result,
-    Source,
+    WeightsCard,
     add_results,
     base_of_source,
-    licence_of,
+    data_named,
     render,
-    settings_table,
-    source_of,
 )
 from seal_lightning.sharing.usage import Asking, usage
 from seal_lightning.tasks import Task
 from seal_lightning.types import Rollout
 
-EXPORTS = {"policy": "", "policy-merged": "-merged"}  # folders of a run, and what a repository's name gets
+EXPORTS = {"policy": "", "policy-merged": "-merged"}  # folders of a run, and the suffix of the repository's name
 LIMITS = """\
-- It writes self-edits, which a base model is then trained on. It is not better at answering questions by itself.
-- What it writes about a passage may be wrong: it was rewarded for what helped with the queries of its training data.
-- It was trained and measured with the settings above; other kinds of passages, graders or inner loops may behave \
-otherwise."""
-LICENCE = "The data that it was trained on may be under a licence of its own."
+- It writes self-edits, on which a base model is then trained. By itself it does not answer questions any better.
+- What it writes about a passage may be wrong: it was rewarded for what helped with its training queries.
+- It was trained and measured with the settings above and may do worse with other passages, graders or inner loops."""
+LICENCE = "The data that it was trained on may have a licence of its own."
 
 
 def save_policy_card(folder: Path, module: Any, *, merged: bool) -> None:
     """Write the card of a policy that a fit exports into its folder.
 
     Args:
-        folder: Where the weights are, in the run's folder or on the way there.
+        folder: The folder of the weights, in the run's folder or on its way there.
         module: The `SEALModule`, within a fit.
-        merged: Whether the weights are whole because that was asked for.
+        merged: Whether the weights are whole because the user wanted them merged.
 
     Raises:
-        SavingError: It cannot be written.
+        SavingError: The card cannot be written.
     """
     save_text(folder / CARD, policy_card(module, place=folder.name, merged=merged))
 
@@ -62,9 +60,9 @@ def policy_card(module: Any, *, place: str, merged: bool) -> str:
     Args:
         module: The `SEALModule`, within a fit.
         place: The name of the weights' folder.
-        merged: Whether they are whole because that was asked for.
+        merged: Whether they are whole because the user wanted them merged.
     """
-    trainer, run = module.trainer, Path(module.trainer.default_root_dir)
+    run = Path(module.trainer.default_root_dir)
     policy, source = module.policy.view, module.source
     base = base_of_source(source)
     relation: Relation = "merge" if merged and module.tuning.method == "lora" else "adapter"
@@ -73,30 +71,26 @@ def policy_card(module: Any, *, place: str, merged: bool) -> str:
     trained, asked_of = data_of(module.datamodule)
     validations = {number: some for number, some in read_validations(run).items() if number <= module.rounds_done}
     rows = rounds_table(validations) if validations else []
-    card = Card(
+    card = WeightsCard(
         title=f"{run.resolve().name}, policy" if run.resolve().name else "policy",
         relation=relation,
         base=base,
-        made=f"{what} `{base.name}` that writes self-edits: training data about a passage, from which a model learns "
-        f"it. Trained by `seal fit` of seal-lightning {__version__} with "
-        "SEAL (arXiv:2506.10943).",
+        made=f"{what} `{base.name}` that writes self-edits: training data from which a model learns a passage.",
+        sections={"Trained on": _trained_on(trained, module, _written(run, module.rounds_done))},
+        settings=_settings(module),
+        limits=LIMITS,
+        licence=LICENCE,
         results=results_of(rows, "validation"),
         asked_of=asked_of,
         grader=name_of(module.evaluation.grader),
-        datasets=[one.name for one in trained if one.on_hub],
+        datasets=[data.name for data in trained if data.on_hub],
         usage=_usage(policy, source, base, module.e_step.task, module.e_step.sampler, place, relation),
-        sections={
-            "Trained on": _trained_on(trained, module, _written(run, module.rounds_done)),
-            "Settings": settings_table(_settings(trainer, module)),
-            "Limitations": LIMITS,
-            "Licence": f"{licence_of(base)} {LICENCE}",
-        },
     )
     return render(card)
 
 
 def add_test_results(run: Path, module: Any) -> None:
-    """Write the scores of `seal test` into the cards of a run, where it is the exported policy that was tested.
+    """Write the scores of `seal test` into the cards of a run, if the exported policy was the one tested.
 
     Raises:
         SavingError: A card cannot be written.
@@ -109,7 +103,7 @@ def add_test_results(run: Path, module: Any) -> None:
 
 
 def _round_of(folder: Path) -> int | None:
-    """After which round a policy was exported."""
+    """The round after which a policy was exported."""
     try:
         return parse_json((folder / "selection.json").read_bytes())["round"]
     except (OSError, ValueError, LookupError, TypeError):
@@ -117,29 +111,29 @@ def _round_of(folder: Path) -> int | None:
 
 
 def results_of(rows: Sequence[AccuracyRow], split: str) -> list[Result]:
-    """Rows of the accuracy table as results; `base` is before anything was learnt of a context."""
-    said = {"base": "before an edit (base)", "passage": "after training on the passage alone (passage)"}
+    """Rows of the accuracy table as results."""
+    names = {"base": "before an edit (base)", "passage": "after training on the passage alone (passage)"}
     return [
-        Result(said.get(row.name, row.name), row.accuracy, row.low, row.high, row.contexts, row.queries, split)
+        Result(names.get(row.name, row.name), row.accuracy, row.low, row.high, row.contexts, row.queries, split)
         for row in rows
     ]
 
 
-def data_of(data: Any, *, split: str = "validation") -> tuple[list[Source], Source]:
-    """What was trained on, and what was asked of, by names without folders."""
+def data_of(data: SEALDataModule, *, split: Split = "validation") -> tuple[list[CardData], CardData]:
+    """The training data and the data that was asked about, by names without folders."""
     train, asked = data.sources.get("train"), data.sources.get(split)
-    fallback = Source(type(data).__name__)  # a data module that has its own way
-    return [source_of(train) if train is not None else fallback], source_of(asked) if asked is not None else fallback
+    fallback = CardData(type(data).__name__)  # a data module that reads its data in its own way
+    return [data_named(train) if train is not None else fallback], data_named(asked) if asked is not None else fallback
 
 
 def _usage(
-    policy: Policy, source: ModelSource, base: Any, task: Task, sampler: Sampler, place: str, relation: Relation
+    policy: Policy, source: ModelSource, base: Origin, task: Task, sampler: Sampler, place: str, relation: Relation
 ) -> str:
     example = task.example()
     if example is None:
         return (
-            f"Its prompts are made by `{type(task).__module__}.{type(task).__qualname__}`, the task that it was trained"
-            " on: `policy.format(task.prompt(context))`, with `policy` as "
+            f"Its task, `{type(task).__module__}.{type(task).__qualname__}`, makes its prompts: "
+            "`policy.format(task.prompt(context))`, with `policy` as "
             "`seal_lightning.commands.standalone.load_policy` loads it."
         )
     texts = {"title": example.title.strip(), "passage": example.passage.strip()}
@@ -151,36 +145,38 @@ def _usage(
 
 
 def _written(run: Path, rounds: int) -> list[Rollout]:
-    """The self-edits of so many rounds about the training data, once each."""
-    rollouts = [one for round in range(rounds) for one in read_rollouts(run / "journal", f"train-{round:03d}")]
-    return [one for one in rollouts if one.repeat == 0 and one.kind == "edit"]
+    """The self-edits about the training data that the first rounds wrote, once each."""
+    journal = run / "journal"
+    rollouts = [rollout for round in range(rounds) for rollout in read_rollouts(journal, f"train-{round:03d}")]
+    return [rollout for rollout in rollouts if rollout.repeat == 0 and rollout.kind == "edit"]
 
 
-def _trained_on(trained: Sequence[Source], module: Any, written: Sequence[Rollout]) -> str:
-    names = ", ".join(f"[{one.name}](https://huggingface.co/datasets/{one.name})" if one.on_hub else f"`{one.name}`"
-                      for one in trained)  # fmt: skip
-    rejected = sum(one.status != "ok" for one in written)
+def _trained_on(trained: Sequence[CardData], module: Any, written: Sequence[Rollout]) -> str:
+    names = ", ".join(
+        f"[{data.name}](https://huggingface.co/datasets/{data.name})" if data.on_hub else f"`{data.name}`"
+        for data in trained
+    )
+    rejected = sum(rollout.status != "ok" for rollout in written)
     rounds = "1 round" if module.rounds_done == 1 else f"{module.rounds_done} rounds"
     return (
-        f"{len(module.datamodule.train_contexts):,} contexts of {names}. In {rounds} {len(written):,} self-edits were "
-        f"written about them, {rejected:,} of which could not be used; {len(module.kept):,} were kept and imitated in "
-        "the last round."
+        f"{len(module.datamodule.train_contexts):,} contexts of {names}. In {rounds}, {len(written):,} self-edits were "
+        f"written about them; {rejected:,} were not usable, and {len(module.kept):,} were kept and imitated in the "
+        "last round."
     )
 
 
-def _settings(trainer: Any, module: Any) -> dict[str, Any]:
-    chosen = [callback for callback in trainer.callbacks if isinstance(callback, EditFilter)]
+def _settings(module: Any) -> dict[str, object]:
+    chosen = [callback for callback in module.trainer.callbacks if isinstance(callback, EditFilter)]
     return {
         "rounds": module.rounds_done,
         "seed": module.seed,
         "task": type(module.e_step.task).__name__,
         "sampler": type(module.e_step.sampler).__name__,
-        "filter": ", ".join(type(one).__name__ for one in chosen),
+        "filter": ", ".join(type(callback).__name__ for callback in chosen),
         "reward": module.e_step.reward.weights,
         "grader": name_of(module.e_step.grader),
         "E-step": module.e_step.plan,
         "inner loop": module.e_step.inner_loop,
         "M-step": module.m_step,
         "tuning": module.tuning,
-        "seal-lightning": __version__,
     }

@@ -1,7 +1,7 @@
-"""Code for a card that loads weights and asks them with the very prompt that is used here.
+"""Code for a card that loads the weights and asks them with exactly the prompt that is used here.
 
-The prompt is rendered by the policy's own functions, chat template and all, and stands in the code as text: so the code
-gives the same tokens, whatever a library makes of the template later.
+The policy's own functions render the prompt, chat template and all, and the code contains it as text. So the code gives
+the same tokens, whatever a library makes of the template later.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from seal_lightning.e_step.step import EStep
 from seal_lightning.models.encoding import MARK
 from seal_lightning.models.loading import SHIPPED
 from seal_lightning.models.origins import Origin
@@ -18,9 +18,10 @@ from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import stop_tokens
 from seal_lightning.sharing.card import Relation
-from seal_lightning.types import Prompt
+from seal_lightning.tasks import Knowledge
+from seal_lightning.types import Context, Prompt
 
-WEIGHTS = "WEIGHTS = "  # how the line begins that says where the weights are
+WEIGHTS = "WEIGHTS = "  # the beginning of the line that says where the weights are
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +30,18 @@ class Asking:
 
     Attributes:
         prompt: The request.
-        texts: Texts of the request that a reader puts in, by the variable that holds each.
+        texts: Parts of the request that a reader replaces, by the variable that holds each.
         max_new_tokens: Longest text that is written.
-        first_line: Whether what is written ends with its first line.
-        sampled: How it was sampled, as options of transformers; empty where the most likely text was taken.
-        tokenizer_beside: Whether the weights have a tokenizer beside them.
+        first_line: Whether only the first line of the text counts.
+        sampled: Sampling options of transformers; empty where the most likely text was taken.
+        tokenizer_beside: Whether a tokenizer lies beside the weights.
     """
 
     prompt: Prompt
     texts: Mapping[str, str]
     max_new_tokens: int
     first_line: bool = False
-    sampled: Mapping[str, Any] | None = None
+    sampled: Mapping[str, float] | None = None
     tokenizer_beside: bool = True
 
 
@@ -48,11 +49,11 @@ def usage(policy: Policy, source: ModelSource, base: Origin, *, place: str, rela
     """Markdown with a block of Python.
 
     Args:
-        policy: Has the tokenizer and the chat template.
-        source: How the base was loaded.
-        base: What it is called.
-        place: Of the weights, from the folder of the run.
-        relation: Of the weights to their base.
+        policy: The policy, with its tokenizer and chat template.
+        source: The base model as it was loaded.
+        base: The base model as cards name it.
+        place: Path of the weights from the run's folder.
+        relation: What the weights are to their base.
         asking: What they are asked.
     """
     code = "\n".join(
@@ -70,13 +71,36 @@ def usage(policy: Policy, source: ModelSource, base: Origin, *, place: str, rela
     return f"```python\n{code}\n```" + _remarks(policy, source, base, relation, asking)
 
 
+def query_usage(
+    policy: Policy,
+    source: ModelSource,
+    base: Origin,
+    e_step: EStep,
+    context: Context,
+    *,
+    place: str,
+    relation: Relation,
+    tokenizer_beside: bool = True,
+) -> str:
+    """Markdown with code that asks a context's first query as the E-step does. The arguments are those of `usage`."""
+    query = context.queries[0]
+    asking = Asking(
+        e_step.task.query_prompt(query, context),
+        {"question": query.question.strip()},
+        max_new_tokens=e_step.max_answer_tokens,
+        first_line=isinstance(e_step.task, Knowledge),
+        tokenizer_beside=tokenizer_beside,
+    )
+    return usage(policy, source, base, place=place, relation=relation, asking=asking)
+
+
 def at(text: str, place: str, *, inside: str = "") -> str:
-    """A card whose code loads the weights from another place: a repository on the hub, or a folder inside of it."""
+    """The card with code that loads the weights from another place: a repository on the hub, or a folder inside it."""
     lines = [f"{WEIGHTS}{_text(place)}" if line.startswith(WEIGHTS) else line for line in text.splitlines()]
-    found = "\n".join(lines) + "\n"
+    moved = "\n".join(lines) + "\n"
     for call in ("from_pretrained(base, WEIGHTS", "from_pretrained(WEIGHTS") if inside else ():
-        found = found.replace(call, f"{call}, subfolder={_text(inside)}")
-    return found
+        moved = moved.replace(call, f"{call}, subfolder={_text(inside)}")
+    return moved
 
 
 def _imports(source: ModelSource, base: Origin, relation: Relation) -> list[str]:
@@ -92,7 +116,7 @@ def _imports(source: ModelSource, base: Origin, relation: Relation) -> list[str]
 
 
 def _needs_us(source: ModelSource) -> bool:
-    """Whether the base is made or read by this package: one that it brings, random weights, GGUF."""
+    """Whether it takes this package to load the base: a model that it ships, random or quantised weights, GGUF."""
     made = source.name in SHIPPED or source.name.startswith("random/")
     return made or source.gguf_file is not None or source.name.endswith(".gguf") or source.quantization is not None
 
@@ -121,7 +145,9 @@ def _loading(source: ModelSource, base: Origin, relation: Relation, *, beside: b
 
 
 def _plain(model: str) -> str:
-    return f"{model}.generation_config = GenerationConfig()  # without penalties and the like that a model may bring"
+    return (
+        f"{model}.generation_config = GenerationConfig()  # drops penalties and other defaults that come with a model"
+    )
 
 
 def _source(source: ModelSource, base: Origin) -> str:
@@ -138,7 +164,7 @@ def _source(source: ModelSource, base: Origin) -> str:
 
 
 def _prompt(policy: Policy, asking: Asking) -> list[str]:
-    """The texts that a reader puts in, and the prompt as it is read with variables where they stand."""
+    """The texts that a reader replaces, and the prompt with their variables in it."""
     pieces: list[tuple[str, str]] = [("", policy.format(asking.prompt).replace(MARK, ""))]  # variable, literal after it
     for name in sorted(asking.texts, key=lambda name: -len(asking.texts[name])):  # a title may stand in its passage
         pieces = _split(pieces, name, asking.texts[name])
@@ -154,20 +180,20 @@ def _prompt(policy: Policy, asking: Asking) -> list[str]:
 
 
 def _split(pieces: list[tuple[str, str]], name: str, value: str) -> list[tuple[str, str]]:
-    """The pieces with a variable in place of a text that stands in them once."""
+    """The pieces with a variable in place of a text that occurs in them exactly once."""
     if not value or sum(literal.count(value) for _, literal in pieces) != 1:
         return pieces
     split: list[tuple[str, str]] = []
     for variable, literal in pieces:
-        before, found, after = literal.partition(value)
-        split += [(variable, before), (name, after)] if found else [(variable, literal)]
+        before, separator, after = literal.partition(value)
+        split += [(variable, before), (name, after)] if separator else [(variable, literal)]
     return split
 
 
 def _encoding(policy: Policy, prompt: Prompt) -> list[str]:
     opening, closing = policy.encoder.opening, policy.encoder.closing
     if policy.template is not None or not opening:
-        special = ", add_special_tokens=False"  # the text says itself how it begins
+        special = ", add_special_tokens=False"  # the prompt's text already has them
     elif not closing:
         special = ""
     else:
@@ -197,13 +223,15 @@ def _remarks(policy: Policy, source: ModelSource, base: Origin, relation: Relati
     remarks = []
     if asking.sampled:
         options = ", ".join(f"{name}={value!r}" for name, value in asking.sampled.items())
-        remarks.append(f"This writes the most likely text; in training it was sampled: `do_sample=True, {options}`.")
+        remarks.append(
+            f"This takes the most likely text; in training, texts were sampled: `do_sample=True, {options}`."
+        )
     if relation == "adapter" and _needs_us(source):
-        remarks.append("The base model is made by the Python package `seal-lightning`, which has to be installed.")
+        remarks.append("The base model needs the Python package `seal-lightning` to be installed.")
     elif relation == "adapter" and not base.on_hub:
-        remarks.append(f"`{base.name}` was a local folder; its name on the hub, if it has one, is not known.")
+        remarks.append(f"`{base.name}` was a local folder; its name on the hub, if any, is unknown.")
     if policy.template is not None:
-        remarks.append("The prompt has gone through the model's chat template already.")
+        remarks.append("The model's chat template has already been applied to the prompt.")
     return "".join(f"\n\n{remark}" for remark in remarks)
 
 

@@ -64,7 +64,7 @@ def test_a_missing_config_is_one_line(tmp_path, monkeypatch, capsys):
     said = "cannot be read (No such file or directory); check the path"
     assert capsys.readouterr().err.startswith(f"seal: --config other.yaml: {said}")
     assert main(["quickstart", "--config", str(tmp_path)]) == 2
-    said = "there is no such file; leave --config out for the lab's own"
+    said = "no such file; leave --config out for the lab's own"
     assert capsys.readouterr().err == f"seal: --config {tmp_path}: {said}\n"
 
 

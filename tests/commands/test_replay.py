@@ -338,7 +338,7 @@ def test_the_authors_choices(replay, shared):
         (["{at}/run", "--sft", "{at}"], "--sft {at}: expected a file or a new name, got a folder or device"),
         (["{at}/run", "--sft", "/dev/null"], "--sft /dev/null: expected a file or a new name, got a folder or device"),
         (["{at}/run", "--sft", "{at}/broken.json/kept.jsonl"], "kept.jsonl: File exists; choose a place where"),
-        (["{at}/run", "--compare", "{at}/kept.jsonl", "--sft", "{at}/kept.jsonl"], "got one that was read; choose"),
+        (["{at}/run", "--compare", "{at}/kept.jsonl", "--sft", "{at}/kept.jsonl"], "than the one that was read"),
         (["{journal}/validation-000", "--sft", "{at}/x"], "expected rollouts to learn from, got validation and test"),
         (
             ["{at}/run", "{at}/two", "--to-official", "{at}/x"],
@@ -364,7 +364,7 @@ def test_mistakes(mistake, run, tmp_path, args, words):
 
 def test_a_journal_is_never_written_over(mistake, run):
     path = run / "journal" / "train-000.rank-0.jsonl"
-    assert "expected a file of its own, got one that was read" in mistake(run, "--sft", path)
+    assert "expected another file than the one that was read" in mistake(run, "--sft", path)
     assert len(lines(path)) == 6
 
 

@@ -81,7 +81,7 @@ def test_a_finished_run_stays_as_it_is():
 def test_a_run_that_is_not_finished_goes_on_if_its_settings_are_the_same():
     begin(RUN, finished=True)
     begin(Path("runs/run-2"), finished=False)
-    said = "going on in runs/run-2, whose run is not finished (runs/run holds a finished run)"
+    said = "resuming in runs/run-2, whose run is not finished (runs/run holds a finished run)"
     assert new() == ("runs/run-2", said)
     longer = {**SETTINGS, "trainer": {"max_epochs": 9}, "log_level": "debug"}  # what may change on a resume
     assert new(longer) == ("runs/run-2", said)
@@ -172,7 +172,7 @@ def test_the_command_numbers_its_folders_and_goes_on_after_a_kill(capfd):
     units = journal.read_text()
     said, out = fit(capfd, "--data.limit_train=null")
     passed = "(runs/debug-random holds a finished run)"
-    assert said == [f"fit: going on in runs/debug-random-2, whose run is not finished {passed}"]
+    assert said == [f"fit: resuming in runs/debug-random-2, whose run is not finished {passed}"]
     assert "next: seal test --config runs/debug-random-2/config.yaml" in out
     assert journal.read_text() == units != ""
     assert yaml.safe_load(Path("runs/debug-random-2/config.yaml").read_text())["trainer"]["default_root_dir"] == (
@@ -180,7 +180,7 @@ def test_the_command_numbers_its_folders_and_goes_on_after_a_kill(capfd):
     )
 
     said, out = fit(capfd, "--data.limit_train=null", "--ckpt_path", "last", "--trainer.max_epochs=2")
-    assert said == ["fit: going on in runs/debug-random-2"]
+    assert said == ["fit: resuming in runs/debug-random-2"]
     assert {path: path.read_bytes() for path in before} == before
     assert sorted(path.name for path in Path("runs").iterdir()) == ["debug-random", "debug-random-2"]
 

@@ -12,7 +12,7 @@ from seal_lightning.models.lora import LoRA, save_lora
 from seal_lightning.models.origins import Origin, hub_name, is_hub_name, origin_of
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.models.source import ModelSource
-from seal_lightning.sharing import base_of_source
+from seal_lightning.sharing.card import base_of_source
 
 
 def a_model(folder, *, config=None, card=None):

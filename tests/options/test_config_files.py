@@ -12,7 +12,7 @@ from seal_lightning.report.read import read
 from seal_lightning.tasks import EditKind
 
 BOMB = "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}' if n else 'x'] * 9)}]\n" for n in range(10))
-TOO_MANY = "no valid YAML or JSON (more than 200,000 values, counting what aliases repeat each time); repair it"
+TOO_MANY = "not valid YAML or JSON (more than 200,000 values, those that aliases repeat counted each time); repair it"
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_null_that_is_written_out_stays(parser, file):
 
 def test_a_section_that_is_null_is_told(parser, file, caplog):
     parser.settings(["--config", file("inner: null")])
-    assert caplog.messages == ["overlay.yaml: the section inner is null and changes nothing"]
+    assert caplog.messages == ["overlay.yaml: the section inner is null, which changes nothing"]
 
 
 def test_what_cannot_be_null_is_refused(parser, file):
@@ -105,7 +105,7 @@ def test_a_pipe_and_a_folder_are_no_config_file(file, tmp_path):
 
 def test_a_key_that_stands_twice_is_refused(file):
     path = file("a:\n  b: 1\n  b: 2\n")
-    with pytest.raises(ConfigError, match=r"overlay\.yaml, line 3: b stands there twice; merge the two"):
+    with pytest.raises(ConfigError, match=r"overlay\.yaml, line 3: b appears twice; merge the two"):
         read_config("--config", path)
 
 

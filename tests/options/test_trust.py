@@ -78,7 +78,7 @@ def test_an_option_that_is_none_is_named(tmp_path, capsys, settings):
     assert main([*commands(tmp_path, run, "--dry_run")["a"]]) == 2
     name = "model.of_old" if "of_old" in settings else f"model.inner_loop.{next(iter(settings['inner_loop']))}"
     assert capsys.readouterr().err == (
-        f"seal: --policy {run}: {name} in its config.yaml is no option here: remove it there\n"
+        f"seal: --policy {run}: {name} in its config.yaml is not an option here: remove it there\n"
     )
 
 
@@ -162,8 +162,8 @@ def test_the_flag_is_for_one_command_line(tmp_path, marker, capsys):
         ({"source": {"quantization": {"quant_method": "x", "tokenizer": "/etc"}}}, "model.source.quantization",
          "is not known here"),
         ({"unknown": "text"}, "model.unknown", "is not known here"),
-        ({"e_step": {"edits": 10**9}}, "model.e_step.edits", "is no number up to 1,000,000"),
-        ({"inner_loop": {"learning_rate": float("nan")}}, "model.inner_loop.learning_rate", "is no number"),
+        ({"e_step": {"edits": 10**9}}, "model.e_step.edits", "is not a number up to 1,000,000"),
+        ({"inner_loop": {"learning_rate": float("nan")}}, "model.inner_loop.learning_rate", "is not a number"),
     ],
 )  # fmt: skip
 def test_what_only_the_user_may_choose(tmp_path, marker, monkeypatch, settings, option, reason):

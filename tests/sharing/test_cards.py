@@ -17,8 +17,17 @@ from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import LocalSampler
 from seal_lightning.sampling.sampler import SampleRequest
-from seal_lightning.sharing import Card, Result, Source, add_results, at, index_card, render, source_of
-from seal_lightning.sharing.usage import Asking, usage
+from seal_lightning.sharing.card import (
+    CardData,
+    Result,
+    WeightsCard,
+    add_results,
+    data_named,
+    index_card,
+    licence_of,
+    render,
+)
+from seal_lightning.sharing.usage import Asking, at, usage
 from seal_lightning.tasks import Knowledge
 from seal_lightning.tasks.arc import ArcTask
 
@@ -114,7 +123,7 @@ def test_the_code_asks_through_a_chat_template_as_it_is_rendered_here():
     names = {"tokenizer": tokenizer}
     exec("\n".join(lines[start : end + 1]), names)
     assert names["inputs"]["input_ids"][0].tolist() == policy.encode(policy.format(task.prompt(context)))
-    assert "chat=True" in text and "has gone through the model's chat template" in text
+    assert "chat=True" in text and "The model's chat template has already been applied" in text
 
 
 def test_a_puzzle_is_asked_about_too():
@@ -127,50 +136,52 @@ def test_a_puzzle_is_asked_about_too():
 
 
 def test_scores_of_a_split_take_the_place_of_those_before(tmp_path):
-    card = Card("x", "adapter", BASE, "made", {"More": "text"}, [Result("after", 0.5, 0.25, 0.75, 3, 9, "validation")])
+    results = [Result("after", 0.5, 0.25, 0.75, 3, 9, "validation")]
+    card = WeightsCard("x", "adapter", BASE, "made", sections={"More": "text"}, limits="- few", results=results)
     (tmp_path / "README.md").write_text(render(card))
     for value in (0.1, 0.2):
         results = [Result("edits", value, 0.0, 0.3, 2, 8, "test")]
-        assert add_results(tmp_path, results, asked_of=Source("squad", on_hub=True), grader="f1")
+        assert add_results(tmp_path, results, asked_of=CardData("squad", on_hub=True), grader="f1")
     found = card_of(tmp_path)
     assert [(one.dataset_split, one.metric_value) for one in found.data.eval_results] == [
         ("validation", 0.5), ("test", 0.2),
     ]  # fmt: skip
     assert "| test       | edits | 0.200    | 0.000 – 0.300 | 2        | 8       |" in found.text
-    assert found.text.count("## Closed-book accuracy") == 1 and found.text.rstrip().endswith("## More\n\ntext")
-    assert not add_results(tmp_path / "none", results, asked_of=Source("squad"), grader="f1")
+    assert (
+        found.text.count("## Closed-book accuracy") == 1
+        and "## More\n\ntext\n\n## Limitations\n\n- few\n\n## Licence\n\n" in found.text
+    )
+    assert not add_results(tmp_path / "none", results, asked_of=CardData("squad"), grader="f1")
 
 
 def test_titles_do_no_harm_and_secrets_do_not_show(monkeypatch):
     monkeypatch.setenv("SEAL_TEST_KEY", "planted-value-1234")
-    text = render(Card("<b>|x\n## y", "adapter", BASE, "planted-value-1234", {}))
-    assert "# &#60;b&#62;&#124;x / ## y\n\n[hidden]\n" in text
+    text = render(WeightsCard("<b>|x\n## y", "adapter", BASE, "planted-value-1234"))
+    assert "# &#60;b&#62;&#124;x / ## y\n\n[hidden] Made by `seal fit` of" in text
 
 
 def test_a_licence_that_is_not_known_is_said(tmp_path):
-    from seal_lightning.sharing import licence_of
-
     assert licence_of(Origin("towns-7b", on_hub=False)) == (
         "The licence of `towns-7b` is not known here: look it up before you pass this on."
     )
-    assert ModelCard(render(Card("x", "adapter", Origin("t", on_hub=False), "m", {}))).data.license is None
+    assert ModelCard(render(WeightsCard("x", "adapter", Origin("t", on_hub=False), "m"))).data.license is None
 
 
 @pytest.mark.parametrize(
     ("reader", "expected"),
     [
-        (DatasetRows("rajpurkar/squad"), Source("rajpurkar/squad", on_hub=True)),
-        (DatasetRows("squad"), Source("squad", on_hub=True)),
-        ("/somewhere/else/passages.jsonl", Source("passages.jsonl")),
-        (object(), Source("object")),
+        (DatasetRows("rajpurkar/squad"), CardData("rajpurkar/squad", on_hub=True)),
+        (DatasetRows("squad"), CardData("squad", on_hub=True)),
+        ("/somewhere/else/passages.jsonl", CardData("passages.jsonl")),
+        (object(), CardData("object")),
     ],
 )
 def test_data_is_named_without_its_folder(reader, expected):
-    assert source_of(reader) == expected
+    assert data_named(reader) == expected
 
 
 def test_data_of_the_hub_is_in_the_metadata():
-    text = render(Card("x", "adapter", BASE, "m", {}, datasets=["rajpurkar/squad"]))
+    text = render(WeightsCard("x", "adapter", BASE, "m", datasets=["rajpurkar/squad"]))
     assert ModelCard(text).data.datasets == ["rajpurkar/squad"]
 
 

@@ -77,9 +77,12 @@ def test_nothing_is_asked_where_nothing_is_wanted():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"push_to_hub": False, "hub_model_id": "me/x"}, "hub_model_id is set and push_to_hub is not: add --push"),
-        ({"push_to_hub": False, "hub_revision": "v1"}, "hub_revision is set and push_to_hub is not: add --push"),
-        ({"push_to_hub": "me/x", "hub_model_id": "me/y"}, "push_to_hub names me/x and hub_model_id me/y: give one"),
+        ({"push_to_hub": False, "hub_model_id": "me/x"}, "hub_model_id is set but push_to_hub is not: add --push"),
+        ({"push_to_hub": False, "hub_revision": "v1"}, "hub_revision is set but push_to_hub is not: add --push"),
+        (
+            {"push_to_hub": "me/x", "hub_model_id": "me/y"},
+            "push_to_hub names me/x, but hub_model_id names me/y: give only",
+        ),
         ({"push_to_hub": "me/to wns"}, "expected a repository's name such as me/towns, got 'me/to wns'"),
         ({"hub_model_id": "a/b/c"}, "expected a repository's name such as me/towns, got 'a/b/c'"),
         ({"push_to_hub": "me/x"}, "expected a token of the Hugging Face hub, got none: set HF_TOKEN, or run `hf auth"),
@@ -153,7 +156,7 @@ def test_only_ours_arrives_and_no_place_of_this_machine(a_hub, export, tmp_path,
     assert arrived["README.md"].decode() == '---\nlicense: mit\n---\n\nWEIGHTS = "me/towns"\n'
     assert server.private == {"me/towns": True} and server.commits == ["me/towns@main"]
     assert (
-        "not uploaded, since they are no part of the weights: adaptation.json, notes.txt, rollouts.jsonl, tokeni"
+        "not uploaded, because they do not belong to the weights: adaptation.json, notes.txt, rollouts.jsonl, tokeni"
         in (caplog.text)
     )
     assert TOKEN not in caplog.text

@@ -222,7 +222,10 @@ def test_seal_grade_grades_what_was_said(tmp_path, capsys):
     grade([str(tmp_path / "a.jsonl"), "--grader", "contains", "--json"])
     out, err = capsys.readouterr()
     assert [json.loads(line)["score"] for line in out.splitlines()] == [0.0, 1.0, 0.0, 1.0]
-    assert err == "grade: thoughts were cut out of 3 of 4 answers; 1 of them end within one and count as empty\n"
+    assert (
+        err
+        == "grade: thoughts were removed from 3 of 4 answers; 1 of them end in the middle of one and count as empty\n"
+    )
 
 
 def test_recorded_answers_are_graded_without_thoughts():

@@ -262,7 +262,7 @@ def test_an_option_of_another_logger_is_not_proposed_again(tmp_path, capfd):
     options = ["--trainer.logger", "WandbLogger", "--trainer.logger.api_key", "sk-1"]
     assert main(["fit", "--config", DEBUG, f"--trainer.default_root_dir={tmp_path}", *options]) == 2
     assert capfd.readouterr().err.strip() == (
-        "seal: --trainer.logger.api_key: the class that was chosen has no such option (seal fit --help has more)"
+        "seal: --trainer.logger.api_key: the chosen class has no such option (see seal fit --help)"
     )
 
 

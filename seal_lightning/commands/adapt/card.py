@@ -1,162 +1,129 @@
-"""The card of an adapter of `seal adapt`, or of whole weights with it: what it learnt, how, and how well.
+"""The card of an adapter of `seal adapt`, or of whole weights with it merged: what it learnt, how, and how well.
 
-Titles come from the data and are escaped. Of paths of this machine nothing is written down.
+Titles come from the data and are escaped. No path of this machine is written down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping
+from dataclasses import replace
 
-from seal_lightning import __version__
-from seal_lightning.commands.adapt.edits import Lesson
-from seal_lightning.commands.adapt.scores import Score
-from seal_lightning.e_step.step import EStep
-from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.commands.adapt.baseline import Answers
+from seal_lightning.commands.adapt.edits import counted
+from seal_lightning.commands.adapt.jobs import ALL, Adapter
+from seal_lightning.commands.adapt.workplace import Workplace
+from seal_lightning.grading import name_of
 from seal_lightning.inner_loop.plans import JobStats
-from seal_lightning.models.origins import Origin
-from seal_lightning.models.source import ModelSource
-from seal_lightning.policy.policy import Policy
+from seal_lightning.models.layers import parts_without_adapter
 from seal_lightning.results.left_out import MISSING, render_left_out
-from seal_lightning.sharing import Asking, Card, Result, Source, licence_of, render, settings_table, usage
+from seal_lightning.sampling import LocalSampler
+from seal_lightning.sharing.card import CardData, Relation, WeightsCard, render, result_of, titles_of
+from seal_lightning.sharing.usage import query_usage
 from seal_lightning.tasks import Knowledge
-from seal_lightning.text.escaping import markdown_cell
 from seal_lightning.types import Query
 
-SHOWN = 50  # documents by name
-DOCUMENTS = Source("the documents")
-CHOSEN = """\
-The same queries may have chosen the self-edits, so that the accuracy after is somewhat too good."""
 LIMITS = """\
-- It answers about the documents above, closed-book: ask as the code does. What else it knew may have changed.
-- It can be wrong, about the documents, too; the accuracy says how often it was."""
+- It answers about the documents above, without seeing them: ask as the code does. What else it knew may have changed.
+- It can be wrong, even about the documents; the accuracy says how often it was."""
+CHOSEN = "- The same queries may have chosen the self-edits, so the accuracy after is somewhat too good."
 LICENCE = """\
-The adapter changes its base model and is of no use without it: the base model's licence holds for both together. What
-it learnt comes from the documents above, and it may give parts of them back word for word: make sure that their licence
-lets you pass it on."""
+Without its base model the adapter is of no use, so the base model's licence holds for both together. What it learnt
+comes from the documents above, and it may repeat parts of them word for word: make sure that their licence lets you
+pass it on.
+
+Licence of the documents: {licence}."""
 
 
-def model_card(
-    name: str,
-    *,
-    base: Origin,
-    lessons: Sequence[Lesson],
-    editor: str,
-    policy_rank: int | None,
-    chosen: bool,
-    sequences: int,
-    inner_loop: InnerLoop,
+def adapter_card(
+    place: Workplace,
+    adapter: Adapter,
     stats: JobStats,
-    missing: Mapping[str, int],
-    scores: Mapping[str, Score],
+    left_out: Mapping[str, int],
+    before: Answers,
+    after: Answers,
+    *,
     merged: bool,
-    data_licence: str | None,
-    seed: int = 0,
-    grader: str = "",
-    usage: str = "",
-    unread: int = 0,
-    without: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> str:
     """The text of a README.md.
 
     Args:
-        name: Of the adapter.
-        base: The base model.
-        lessons: What it learnt.
-        editor: Who wrote the self-edits.
-        policy_rank: Of the policy that is part of the adapter, where that was more than the base.
-        chosen: Whether rewards decided which self-edits were learnt.
-        sequences: How many training sequences these are.
-        inner_loop: How.
+        place: What the adapter was made with.
+        adapter: What was trained.
         stats: What its training came to.
-        missing: What was cut or skipped in it, counted as `seal_lightning.results.left_out` does.
-        scores: Mean accuracy by when; empty where nothing was asked.
-        merged: Whether it lies beside whole weights instead of an adapter's.
-        data_licence: Of the documents, as the user put it.
-        seed: Of its training.
-        grader: Who scored the answers.
-        usage: Code, as `usage_of` gives it.
-        unread: Files that were given too and could not be read.
-        without: Parts of the model that no adapter acts on, by reason.
+        left_out: Counts of what was cut or skipped in it.
+        before: What the policy answers without an adapter.
+        after: What it answers with this one.
+        merged: Whether the card is for whole weights instead of an adapter's.
     """
-    asked = [lesson.document.context for lesson in lessons if lesson.document.context.queries]
+    relation: Relation = "merge" if merged else "adapter"
+    asked = [lesson.document.context for lesson in adapter.lessons if lesson.document.id in after]
     queries = sum(len(context.queries) for context in asked)
-    settings = {
-        "": inner_loop,
-        "optimizer steps": stats.steps,
-        "tokens trained": stats.trained_tokens,
-        "seed": seed,
-        "seal-lightning": __version__,
-    }
-    card = Card(
-        title=name,
-        relation="merge" if merged else "adapter",
-        base=base,
-        made=f"{'Weights' if merged else 'A LoRA'} for `{base.name}`, made by `seal adapt` of seal-lightning "
-        f"{__version__} (SEAL, arXiv:2506.10943).",
-        results=[
-            Result(when, score.mean, score.low, score.high, len(asked), queries, "documents")
-            for when, score in scores.items()
-        ],
-        asked_of=DOCUMENTS,
-        grader=grader,
-        usage=usage,
-        sections={
-            "Learnt from": _learnt_from(lessons, editor, policy_rank, sequences, missing, unread, without),
-            "Settings": settings_table(settings),
-            "Limitations": LIMITS + (f"\n- {CHOSEN}" if scores and chosen else ""),
-            "Licence": f"{licence_of(base)} {LICENCE}\n\nLicence of the documents: {data_licence or 'not stated'}.",
-        },
+    results = [
+        result_of(when, [answers[context.id].accuracy for context in asked], queries=queries, split="documents")
+        for when, answers in (("before", before), ("after", after))
+        if asked
+    ]
+    chosen = results and any(lesson.rewards for lesson in adapter.lessons)
+    settings = {"optimizer steps": stats.steps, "tokens trained": stats.trained_tokens, "seed": adapter.job.seed}
+    card = WeightsCard(
+        title=adapter.name,
+        relation=relation,
+        base=place.base,
+        made=f"{'Weights' if merged else 'A LoRA'} for `{place.base.name}`.",
+        command="adapt",
+        sections={"Learnt from": _learnt_from(place, adapter, left_out)},
+        settings={"": adapter.inner_loop, **settings},
+        limits="\n".join([LIMITS, *([CHOSEN] if chosen else [])]),
+        licence=LICENCE.format(licence=place.data_licence or "not stated"),
+        results=results,
+        asked_of=CardData("the documents"),
+        grader=name_of(place.e_step.grader),
+        usage=_usage(place, adapter, relation),
     )
     return render(card)
 
 
-def usage_of(
-    policy: Policy, source: ModelSource, base: Origin, e_step: EStep, lesson: Lesson, *, place: str, merged: bool
-) -> str:
-    """Code that asks the first query of a document, or one of ours where it has none."""
-    context = lesson.document.context
-    query = context.queries[0] if context.queries else Query("What is it about?", ())
-    if not context.queries and not isinstance(e_step.task, Knowledge):
-        return ""
-    asking = Asking(
-        e_step.task.query_prompt(query, context),
-        {"question": query.question.strip()},
-        max_new_tokens=e_step.max_answer_tokens,
-        first_line=isinstance(e_step.task, Knowledge),
-        tokenizer_beside=merged,
+def _usage(place: Workplace, adapter: Adapter, relation: Relation) -> str:
+    """Code that asks the first query of the documents, or a query of ours where they have none."""
+    contexts = [lesson.document.context for lesson in adapter.lessons]
+    context = next((context for context in contexts if context.queries), contexts[0])
+    if not context.queries:
+        if not isinstance(place.e_step.task, Knowledge):
+            return ""
+        context = replace(context, queries=(Query("What is it about?", ()),))
+    folder = place.merged_folder(adapter) if relation == "merge" else place.folder(adapter)
+    return query_usage(
+        place.policy,
+        place.source,
+        place.base,
+        place.e_step,
+        context,
+        place=folder.relative_to(place.output).as_posix(),
+        relation=relation,
+        tokenizer_beside=relation == "merge",
     )
-    return usage(policy, source, base, place=place, relation="merge" if merged else "adapter", asking=asking)
 
 
-def _learnt_from(
-    lessons: Sequence[Lesson],
-    editor: str,
-    policy_rank: int | None,
-    sequences: int,
-    missing: Mapping[str, int],
-    unread: int,
-    without: Mapping[str, Sequence[str]],
-) -> str:
-    titles = [markdown_cell(lesson.document.context.title or lesson.document.id, 100) for lesson in lessons]
-    more = f"\n- and {len(titles) - SHOWN} more" if len(titles) > SHOWN else ""
-    passages = sum(len(lesson.document.passages) for lesson in lessons)
+def _learnt_from(place: Workplace, adapter: Adapter, left_out: Mapping[str, int]) -> str:
+    lessons, sampler, learned = adapter.lessons, place.e_step.sampler, place.policy.learned()
+    editor = "the model itself" if isinstance(sampler, LocalSampler) else type(sampler).__name__
     edits = sum(lesson.edits for lesson in lessons)
-    written = f", {_count(edits, 'self-edit')} by {editor}" if edits else ""
-    learnt = f"{_count(passages, 'passage')}{written}, {_count(sequences, 'training sequence')}."
-    if unread:
-        learnt += f"\n\nOf what was given, {_count(unread, 'file')} could not be read and taught it nothing."
-    if missing:
-        learnt += f"\n\n{MISSING} {render_left_out(missing)}."
-    if without:
-        found = [f"{_count(len(names), 'part')}, {why} (first: {names[0]})" for why, names in without.items()]
-        learnt += f"\n\nNo adapter acts on {'; '.join(found)}."
-    if policy_rank:
-        learnt += (
-            f"\n\nThe policy that wrote and was adapted (rank {policy_rank}) is part of it; before is its accuracy."
+    parts = [
+        counted(sum(len(lesson.document.passages) for lesson in lessons), "passage"),
+        *([f"{counted(edits, 'self-edit')} by {editor}"] if edits else []),
+        counted(len(adapter.job.training_sequences), "training sequence"),
+    ]
+    paragraphs = [titles_of([lesson.document.context for lesson in lessons], bullet="-"), f"{', '.join(parts)}."]
+    if place.unread and adapter.name == ALL:
+        paragraphs.append(f"Besides, {counted(place.unread, 'file')} could not be read and taught it nothing.")
+    if left_out:
+        paragraphs.append(f"{MISSING} {render_left_out(left_out)}.")
+    if without := parts_without_adapter(place.policy.model):
+        listed = [f"{counted(len(names), 'part')}, {why} (first: {names[0]})" for why, names in without.items()]
+        paragraphs.append(f"No adapter acts on {'; '.join(listed)}.")
+    if learned:
+        paragraphs.append(
+            f"It includes the trained policy (rank {learned.rank}) that wrote the self-edits and was adapted; the "
+            "accuracy before is that policy's."
         )
-    return "\n".join(f"- {title}" for title in titles[:SHOWN]) + more + f"\n\n{learnt}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    return "\n\n".join(paragraphs)

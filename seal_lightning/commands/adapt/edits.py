@@ -1,8 +1,7 @@
-"""From passages to training sequences: self-edits are written, the best of each passage kept, and read once more.
+"""From passages to training sequences: self-edits are written, and the best of each passage become what is learnt.
 
-Edits are rewarded as in the E-step of a fit: each trains an adapter, which is asked the passage's queries. Where the
-data has none for a passage, a model writes them from the passage; where none of those can be used, the first edits are
-taken as they come.
+Edits are rewarded as in the E-step of a fit: each trains an adapter, which is asked the passage's queries. If the data
+has none for a passage, a model writes them; if none of those is usable, the first edits are taken as they come.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Report
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import Journal
-from seal_lightning.results.averages import by_context as group_by_context
+from seal_lightning.results.averages import by_context
 from seal_lightning.tasks import Task
 from seal_lightning.types import Context, Directives, Rollout, TrainingSequence
 
@@ -32,14 +31,14 @@ Learn = Literal["edits", "passage"]
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
-    """How edits are made.
+class EditChoice:
+    """How many edits are written, and which of them are learnt.
 
     Attributes:
         learn: `edits`, or `passage` alone, for which nothing is written.
-        e_step: Writes them, and rewards them by the passages' queries or by a rubric.
-        own: Rewards them by queries that a model writes, where a passage has none; None with a rubric.
-        keep: Edits of each passage that are trained on; None takes all of them, so that none needs a reward.
+        e_step: Writes the edits, and rewards them by the passages' queries or by a rubric.
+        own: Rewards them by queries that a model writes, if a passage has none; None with a rubric.
+        keep: Edits of each passage to train on; None takes all, so none needs a reward.
     """
 
     learn: Learn
@@ -49,7 +48,7 @@ class Writing:
 
     @property
     def plan(self) -> Plan:
-        """Edits and repeats a passage."""
+        """Edits and repeats for each passage."""
         return self.e_step.plan
 
     @property
@@ -59,18 +58,18 @@ class Writing:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What is to be learnt of one document.
+    """What is to be learnt from one document.
 
     Attributes:
-        document: It.
-        training_sequences: Of all passages; no sequence of a passage twice.
-        directives: Of the only edit, where there is only one.
-        seed: Of the adapter that earned the only edit its reward, so that this adapter is made again.
-        edits: How many edits they come from.
-        rewards: Mean reward of the kept edits of each passage, where they have one.
-        unwritten: Passages without a usable edit, which are learnt as they stand.
-        sampled: Edits that were written.
-        rejected: How many of them could not be used, by reason.
+        document: The document.
+        training_sequences: Sequences of all passages, without repetitions within a passage.
+        directives: Directives of the edit, if there is a single one.
+        seed: If there is a single edit, the seed of the adapter that earned its reward, so that it is made again.
+        edits: Number of edits that the sequences come from.
+        rewards: Mean reward of each passage's kept edits, where they have one.
+        unwritten: Number of passages without a usable edit, which are learnt themselves.
+        sampled: Number of edits that were written.
+        rejected: How many of those were not usable, by reason.
     """
 
     document: Document
@@ -85,88 +84,88 @@ class Lesson:
 
 
 def raced_for(plan: Plan, keep: int | None) -> Plan:
-    """The plan, where it races with at least as many edits left as are trained on.
+    """The plan, with a race that leaves at least as many edits as are kept.
 
     Raises:
-        ConfigError: The race's budget does not suffice for them.
+        ConfigError: The race's budget is too small for that.
     """
-    if plan.racing is None or keep is None or keep >= plan.edits:  # nothing has to be chosen
+    if plan.racing is None or keep is None or keep >= plan.edits:  # there is nothing to choose
         return plan
     return replace(plan, racing=replace(plan.racing, keep=max(plan.racing.keep, keep)))
 
 
 def write_edits(
     policy: Policy,
-    documents: Sequence[Document],
-    writing: Writing,
+    passages: Sequence[Context],
+    choice: EditChoice,
     *,
     contexts_per_unit: int,
     journal: Journal,
     screen: Screen,
     check_stop: Callable[[], None],
 ) -> list[Rollout]:
-    """The rollouts of all passages, unit by unit; those that the journal has are not made again.
+    """The rollouts of all passages, unit by unit; units in the journal are not made again.
 
     Raises:
         RetryableError: A grader or an endpoint failed; finished units are in the journal.
     """
-    work = units([passage for document in documents for passage in document.passages], contexts_per_unit)
+    work = units(passages, contexts_per_unit)
     left = [unit for unit in range(len(work)) if unit not in journal.units]
     with screen.bar("self-edits, units of passages", len(work), done=len(work) - len(left)) as advance:
         for unit in left:
             check_stop()
             with screen.phases() as report:
-                journal.append(unit, _unit(policy, work[unit], writing, report))
+                journal.append(unit, _unit(policy, work[unit], choice, report))
             advance(1)
     return list(chain.from_iterable(journal.units[unit] for unit in range(len(work))))
 
 
-def _unit(policy: Policy, unit: Sequence[Context], writing: Writing, report: Report) -> list[Rollout]:
-    e_step = writing.e_step
-    if not writing.rewarded:
+def _unit(policy: Policy, unit: Sequence[Context], choice: EditChoice, report: Report) -> list[Rollout]:
+    e_step = choice.e_step
+    if not choice.rewarded:
         return e_step.write_edits(policy, unit, round=0, report=report)
-    if writing.own is None:
+    if choice.own is None:
         return e_step.run(policy, unit, round=0, report=report)
-    known = [context for context in unit if context.queries and writing.plan.queries == "data"]
+    known = [context for context in unit if context.queries and choice.plan.queries == "data"]
     others = [context for context in unit if context not in known]
-    found = e_step.run(policy, known, round=0, report=report) if known else []
-    found += writing.own.run(policy, others, round=0, report=report) if others else []
-    by_context = group_by_context(found)
-    unasked = [c for c in unit if all(rollout.reason == NO_OWN_QUERY for rollout in by_context[c.id])]
-    plain = e_step.write_edits(policy, unasked, round=0, report=report) if unasked else []
-    by_context |= group_by_context(plain)
-    return [rollout for context in unit for rollout in by_context[context.id]]
+    rollouts = e_step.run(policy, known, round=0, report=report) if known else []
+    rollouts += choice.own.run(policy, others, round=0, report=report) if others else []
+    groups = by_context(rollouts)
+    unasked = [c for c in unit if all(rollout.reason == NO_OWN_QUERY for rollout in groups[c.id])]
+    groups |= by_context(e_step.write_edits(policy, unasked, round=0, report=report) if unasked else [])
+    return [rollout for context in unit for rollout in groups[context.id]]
 
 
-def lessons(task: Task, documents: Sequence[Document], rollouts: Sequence[Rollout], writing: Writing) -> list[Lesson]:
-    """What is to be learnt of each document."""
-    by_passage = group_by_context([rollout for rollout in rollouts if rollout.kind == "edit"])
-    return [_lesson(task, document, by_passage, writing) for document in documents]
+def lessons(task: Task, documents: Sequence[Document], rollouts: Sequence[Rollout], choice: EditChoice) -> list[Lesson]:
+    """What is to be learnt from each document."""
+    by_passage = by_context([rollout for rollout in rollouts if rollout.kind == "edit"])
+    return [_lesson(task, document, by_passage, choice) for document in documents]
 
 
-def kept_edits(documents: Sequence[Document], rollouts: Sequence[Rollout], writing: Writing) -> list[Rollout]:
-    """The first rollout of each edit that is trained on."""
-    by_passage = group_by_context([rollout for rollout in rollouts if rollout.kind == "edit"])
-    passages = (passage for document in documents for passage in document.passages)
-    return [one for passage in passages for one in _kept(by_passage.get(passage.id, ()), writing.keep)[0]]
+def kept_edits(passages: Sequence[Context], rollouts: Sequence[Rollout], choice: EditChoice) -> list[Rollout]:
+    """The first rollout of each edit to train on."""
+    by_passage = by_context(rollout for rollout in rollouts if rollout.kind == "edit")
+    return [edit for passage in passages for edit in _kept(by_passage.get(passage.id, ()), choice.keep)[0]]
 
 
-def _lesson(task: Task, document: Document, rollouts: Mapping[str, Sequence[Rollout]], writing: Writing) -> Lesson:
+def _lesson(task: Task, document: Document, rollouts: Mapping[str, Sequence[Rollout]], choice: EditChoice) -> Lesson:
     sequences: list[TrainingSequence] = []
     directives: list[Directives] = []
     rewards: list[float] = []
     seeds: list[int] = []
     unwritten = 0
     for passage in document.passages:
-        chosen, reward = _kept(rollouts.get(passage.id, ()), writing.keep)
+        chosen, reward = _kept(rollouts.get(passage.id, ()), choice.keep)
         edits = [task.parse(rollout.text, passage) for rollout in chosen]
-        mine = [sequence for edit in edits for sequence in edit.training_sequences]
-        sequences += dict.fromkeys(mine) if mine else task.passage_sequences(passage)
+        written = [sequence for edit in edits for sequence in edit.training_sequences]
+        sequences += dict.fromkeys(written) if written else task.passage_sequences(passage)
         directives += [edit.applied for edit in edits]
         rewards += [] if reward is None else [reward]
         seeds += [rollout.seed for rollout in chosen]
-        unwritten += not mine
-    written = [one for passage in document.passages for one in rollouts.get(passage.id, ()) if one.repeat == 0]
+        unwritten += not written
+    sampled = [
+        rollout for passage in document.passages for rollout in rollouts.get(passage.id, ()) if rollout.repeat == 0
+    ]
     single = len(directives) == 1 == len(document.passages)
     return Lesson(
         document=document,
@@ -176,18 +175,23 @@ def _lesson(task: Task, document: Document, rollouts: Mapping[str, Sequence[Roll
         edits=len(directives),
         rewards=tuple(rewards),
         unwritten=unwritten,
-        sampled=len(written),
-        rejected=Counter(one.reason for one in written if one.status == "rejected"),
+        sampled=len(sampled),
+        rejected=Counter(rollout.reason for rollout in sampled if rollout.status == "rejected"),
     )
 
 
 def _kept(rollouts: Sequence[Rollout], keep: int | None) -> tuple[list[Rollout], float | None]:
-    """The first rollout of each edit that is trained on, and their mean reward."""
+    """The first rollout of each edit to train on, and their mean reward."""
     first = {rollout.edit_index: rollout for rollout in reversed(rollouts)}
     for group in group_rollouts(rollouts):
         if chosen := best_of(group, k=len(group.outcomes) if keep is None else keep):
-            return [first[outcome.edit_index] for outcome in chosen], fmean(one.reward or 0.0 for one in chosen)
+            return [first[outcome.edit_index] for outcome in chosen], fmean(outcome.reward or 0.0 for outcome in chosen)
     diverged = {rollout.edit_index for rollout in rollouts if rollout.status == "diverged"}
-    sound = [one for one in first.values() if one.status == "ok" and one.edit_index not in diverged]
+    sound = [edit for edit in first.values() if edit.status == "ok" and edit.edit_index not in diverged]
     usable = {rollout.text: rollout for rollout in reversed(sound)}
     return sorted(usable.values(), key=lambda rollout: rollout.edit_index)[:keep], None
+
+
+def counted(number: int, what: str) -> str:
+    """`1 passage`, `2,000 passages`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,8 +1,7 @@
-"""A short trial of what adapting will do, in batches as large as the real ones: how fast texts are written, learnt and
-answered.
+"""A short trial of what `seal adapt` will do: how fast edits are written, learnt and answered about.
 
-A single sequence or question takes nearly as long as a batch of them, so what is timed here is what the work consists
-of: the edits of one unit, a few optimizer steps of as many adapters as train side by side, one batch of answers.
+A single sequence or question takes nearly as long as a batch, so the trial uses batches as large as the real ones: the
+edits of one unit, a few optimizer steps of as many adapters as train side by side, and one batch of answers.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TypeVar
 
 import torch
 
-from seal_lightning.commands.adapt.edits import Writing
+from seal_lightning.commands.adapt.edits import EditChoice
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
@@ -28,31 +27,37 @@ from seal_lightning.seeding import derive_seed
 from seal_lightning.types import AdapterJob, Context, Query, TrainingSequence
 
 _Value = TypeVar("_Value")
-STEPS = 3  # of which the first sets things up and is not timed
-OUTSIDE_EDITS = 2  # asked of an editor that is not here, and may charge for them
+STEPS = 3  # the first sets things up and is not timed
+OUTSIDE_EDITS = 2  # from an editor elsewhere, which may charge for them
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """Seconds a token of training, and what was trained side by side to find that."""
+class TrainingSpeed:
+    """How fast training was.
+
+    Attributes:
+        per_token: Seconds a token.
+        adapters: Adapters that trained side by side.
+        batch: Sequences in a step of each adapter.
+    """
 
     per_token: float
     adapters: int
-    batch: int  # sequences a step of each adapter
+    batch: int
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """What the trial found.
+class Speeds:
+    """How fast writing and answering were.
 
     Attributes:
-        edit_tokens: Of an edit.
-        per_written: Seconds a token.
-        texts: Written at the same time.
+        edit_tokens: Mean tokens of an edit.
+        per_written: Seconds a written token.
+        texts: Edits written at the same time.
         per_answer: Seconds an answer.
-        answer_tokens: Of an answer.
-        answers: Given at the same time.
-        sequences: Of an edit, or of a passage that is learnt as it stands.
+        answer_tokens: Mean tokens of an answer.
+        answers: Answers given at the same time.
+        sequences: Training sequences of an edit, or of a passage if passages are learnt themselves.
     """
 
     edit_tokens: float
@@ -65,23 +70,23 @@ class Trial:
 
 
 def try_out(
-    e_step: EStep, policy: Policy, documents: Sequence[Document], writing: Writing, *, unit: int, answers: int
-) -> Trial:
-    """Write about the first passages, and answer.
+    e_step: EStep, policy: Policy, documents: Sequence[Document], choice: EditChoice, *, unit: int, answers: int
+) -> Speeds:
+    """Write about the first passages, and answer questions.
 
     Args:
-        e_step: Writes and asks.
-        policy: Frozen.
-        documents: All of them.
-        writing: How edits are made.
+        e_step: The E-step that writes and asks.
+        policy: The frozen policy.
+        documents: All documents.
+        choice: How edits are made.
         unit: Passages that are written about together.
-        answers: How many are to be given in all.
+        answers: Answers that the run will take in all.
     """
     passages = [passage for document in documents for passage in document.passages]
     edit_tokens, per_written, texts, sequences = 0.0, 0.0, 0, e_step.task.passage_sequences(passages[0])
-    if writing.learn == "edits":
+    if choice.learn == "edits":
         here = isinstance(e_step.sampler, LocalSampler)
-        few = replace(e_step, plan=Plan(edits=min(OUTSIDE_EDITS, writing.plan.edits), repeats=1))
+        few = replace(e_step, plan=Plan(edits=min(OUTSIDE_EDITS, choice.plan.edits), repeats=1))
         some = passages[:unit] if here else passages[:1]
         edits, seconds = _timed(lambda: (e_step if here else few).write_edits(policy, some, round=0))
         counts = [edit.tokens.get("edit", 0) for edit in edits]
@@ -91,9 +96,9 @@ def try_out(
     size = e_step.answerer.batch_size if isinstance(e_step.answerer, LocalAnswerer) else 1
     asked = list(islice(cycle(_queries(documents)), min(size, answers)))
     replies, answering = _timed(
-        lambda: e_step.ask(policy, [[one] for one in asked], clock=Clock(lambda progress: None)) if asked else []
+        lambda: e_step.ask(policy, [[query] for query in asked], clock=Clock(lambda progress: None)) if asked else []
     )
-    return Trial(
+    return Speeds(
         edit_tokens=edit_tokens,
         per_written=per_written,
         texts=texts,
@@ -106,15 +111,15 @@ def try_out(
 
 def training_speed(
     loop: InnerLoop, policy: Policy, sequences: Sequence[TrainingSequence], *, adapters: int, per_adapter: int
-) -> Speed:
+) -> TrainingSpeed:
     """Train a few steps.
 
     Args:
-        loop: Its settings.
-        policy: Frozen.
-        sequences: What is learnt, over and over.
-        adapters: How many there are to be in all; as many train together as do in the run.
-        per_adapter: Sequences of each in all, which a batch cannot exceed.
+        loop: Settings of the training.
+        policy: The frozen policy.
+        sequences: Training sequences, used over and over.
+        adapters: Adapters that the run will make in all; the trial trains as many side by side as the run.
+        per_adapter: Sequences of one adapter, which its batch cannot exceed.
     """
     together = max(1, min(adapters, loop.slots(policy.model)))
     batch = max(1, min(loop.batch_size, per_adapter))
@@ -128,11 +133,11 @@ def training_speed(
 
     started = time.perf_counter()
     trained = replace(loop, epochs=1).adapt(policy, jobs, on_step=note, until=[STEPS] * together)
-    return Speed(_per_token(trained, moments, started), together, batch)
+    return TrainingSpeed(_per_token(trained, moments, started), together, batch)
 
 
 def _per_token(trained: TrainedBank, moments: Sequence[float], started: float) -> float:
-    """Of all steps but the first, where there are others."""
+    """Seconds a token, without the first step if there are others."""
     tokens = sum(stats.trained_tokens for stats in trained.stats)
     if len(moments) < 2:
         return (time.perf_counter() - started) / max(1, tokens)
@@ -141,10 +146,10 @@ def _per_token(trained: TrainedBank, moments: Sequence[float], started: float) -
 
 
 def _queries(documents: Sequence[Document]) -> list[tuple[Context, Query]]:
-    """Those of the documents, else a stand-in."""
-    found = [(document.context, query) for document in documents for query in document.context.queries]
+    """The queries of the documents, or a stand-in if they have none."""
+    queries = [(document.context, query) for document in documents for query in document.context.queries]
     first = documents[0]
-    return found or [(first.passages[0], Query(f"What is {first.context.title or 'this'}?", ("",)))]
+    return queries or [(first.passages[0], Query(f"What is {first.context.title or 'this'}?", ("",)))]
 
 
 def _timed(work: Callable[[], _Value]) -> tuple[_Value, float]:

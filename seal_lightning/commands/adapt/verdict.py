@@ -1,4 +1,4 @@
-"""Whether adapters learnt anything, how that is judged, and where nothing was learnt why and what to try.
+"""Whether adapters learnt anything, and if they did not, why and what to try.
 
 With queries: accuracy with the adapter minus accuracy without it, paired by document (by query where there is one
 document), with a 95 % bootstrap interval. Without: the loss on the training text, with the adapter and without it.
@@ -7,14 +7,16 @@ document), with a 95 % bootstrap interval. Without: the loss on the training tex
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from seal_lightning.commands.adapt.scores import Measured
+from seal_lightning.commands.adapt.baseline import Answers
+from seal_lightning.commands.adapt.edits import Lesson
 from seal_lightning.results.averages import FEWEST, interval
-from seal_lightning.results.left_out import ANSWERS, SKIPPED, TRUNCATED
+from seal_lightning.results.left_out import ANSWERS, SKIPPED, TRUNCATED, added
 from seal_lightning.text.plural import counted
 
 Learnt = Literal["yes", "not certain", "no"]
@@ -23,27 +25,35 @@ FELL = 0.05  # share of the loss on its own text that an adapter takes off, wher
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingFacts:
     """What is known of the training of adapters.
 
     Attributes:
-        steps: Optimizer steps of an adapter, at the least.
+        steps: Optimizer steps of the adapter that made the fewest.
         before: Mean loss of a token of the training text without the adapters; None where it was not measured.
-        after: With them.
-        option: Whose settings it has: `model.inner_loop` or `together`.
-        counts: What was cut and skipped, as `left_out` counts.
+        after: The same with the adapters.
+        option: The option with the settings: `model.inner_loop` or `together`.
+        left_out: Counts of what was cut and skipped, as in `results/left_out.py`.
     """
 
     steps: int
     before: float | None
     after: float | None
     option: str
-    counts: Mapping[str, int]
+    left_out: Mapping[str, int]
+
+
+def joined(trainings: Sequence[TrainingFacts]) -> TrainingFacts:
+    """Several trainings as one: the fewest steps, mean losses, everything that was cut."""
+    pairs = [(facts.before, facts.after) for facts in trainings if facts.before is not None and facts.after is not None]
+    before, after = (fmean(losses) for losses in zip(*pairs, strict=True)) if pairs else (None, None)
+    steps, left_out = min(facts.steps for facts in trainings), added([facts.left_out for facts in trainings])
+    return TrainingFacts(steps, before, after, trainings[0].option, left_out)
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
-    """What came of the self-edits: how many, how many of them were rejected, and the most frequent reason."""
+class EditCounts:
+    """How many self-edits were written, how many of them were rejected, and the most frequent reason."""
 
     edits: int = 0
     rejected: int = 0
@@ -54,9 +64,16 @@ class Writing:
         return 0 < self.edits == self.rejected
 
 
+def count_edits(lessons: Sequence[Lesson]) -> EditCounts:
+    """The self-edits about some documents."""
+    reasons = sum((Counter(lesson.rejected) for lesson in lessons), Counter[str]())
+    most = next((reason for reason, _ in reasons.most_common(1)), "")
+    return EditCounts(sum(lesson.sampled for lesson in lessons), reasons.total(), most)
+
+
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether something was learnt; `how` is how that shows, `why` and `advice` are empty where it was."""
+class LearningVerdict:
+    """Whether something was learnt and `how` that shows; if nothing was, also `why` and what to try (`advice`)."""
 
     learnt: Learnt
     how: str
@@ -73,20 +90,22 @@ class Verdict:
         return f"learnt nothing{of}: {self.how}; why: {self.why}; try: {self.advice}"
 
 
-def judge(before: Measured, after: Measured, training: Training, writing: Writing = Writing()) -> Verdict:
-    """Judge adapters by the documents that they were asked about, or by their training text where they were not."""
+def judge(
+    before: Answers, after: Answers, training: TrainingFacts, counts: EditCounts = EditCounts()
+) -> LearningVerdict:
+    """Judge adapters by their answers about documents, or by their training text where nothing was asked."""
     names = [name for name in after if name in before]
     verdict = _by_answers(before, after, names) if names else _by_loss(training)
-    if writing.none_usable:
-        how = f"no self-edit could be used, so only passages as they stand were learnt ({verdict.how})"
-        return Verdict("no", how, *_why(before, training, writing, names))
+    if counts.none_usable:
+        how = f"no self-edit was usable, so only the passages themselves were learnt ({verdict.how})"
+        return LearningVerdict("no", how, *_why(before, training, counts, names))
     if verdict.learnt == "no":
-        return Verdict("no", verdict.how, *_why(before, training, writing, names))
+        return LearningVerdict("no", verdict.how, *_why(before, training, counts, names))
     return verdict
 
 
-def _by_answers(before: Measured, after: Measured, names: Sequence[str]) -> Verdict:
-    first, last = (fmean(found[name].accuracy for name in names) for found in (before, after))
+def _by_answers(before: Answers, after: Answers, names: Sequence[str]) -> LearningVerdict:
+    first, last = (fmean(answers[name].accuracy for name in names) for answers in (before, after))
     if len(names) >= FEWEST:
         gains = [after[name].accuracy - before[name].accuracy for name in names]
         over = f"{len(names)} documents"
@@ -96,77 +115,80 @@ def _by_answers(before: Measured, after: Measured, names: Sequence[str]) -> Verd
         over = f"{counted(len(gains), 'query')} of {counted(len(names), 'document')}"
     low, high = interval(gains)
     around = "" if low is None or high is None else f" ({_points(low)} to {_points(high)})"
+    around = "" if low is None or high is None else f" ({_points(low)} to {_points(high)})"
     how = f"accuracy {first:.3f} before, {last:.3f} after; {_points(last - first)} points{around}, paired over {over}"
     if last <= first + 1e-9:
-        return Verdict("no", how)
-    return Verdict("yes" if low is not None and low > 0 else "not certain", how)
+        return LearningVerdict("no", how)
+    return LearningVerdict("yes" if low is not None and low > 0 else "not certain", how)
 
 
-def _by_loss(training: Training) -> Verdict:
+def _by_loss(training: TrainingFacts) -> LearningVerdict:
     before, after = training.before, training.after
     if before is None or after is None:
-        return Verdict("no", "no queries were asked, and there was no text to train on")
-    how = f"no queries were asked; the loss on the training text is {before:.3f} without and {after:.3f} with adapter"
-    return Verdict("yes" if after < before else "no", how)
+        return LearningVerdict("no", "no queries were asked, and there was nothing to train on")
+    how = (
+        f"no queries were asked; the loss on the training text is {before:.3f} without and {after:.3f} with the adapter"
+    )
+    return LearningVerdict("yes" if after < before else "no", how)
 
 
-def _why(before: Measured, training: Training, writing: Writing, names: Sequence[str]) -> tuple[str, str]:
-    """The reasons that can be seen, and what helps against each; at least one of both."""
-    found = [*_of_writing(writing), *_of_answers(before, training, names), *_of_training(training)]
-    if not found:
-        found = [_text_of_no_use(training)]
-    whys, advice = zip(*found, strict=True)
+def _why(before: Answers, training: TrainingFacts, counts: EditCounts, names: Sequence[str]) -> tuple[str, str]:
+    """The visible reasons, and what helps against each; at least one of both."""
+    reasons = [*_of_edits(counts), *_of_answers(before, training, names), *_of_training(training)]
+    if not reasons:
+        reasons = [_text_of_no_use(training)]
+    whys, advice = zip(*reasons, strict=True)
     return ", ".join(whys), ", ".join(dict.fromkeys(advice))
 
 
-def _text_of_no_use(training: Training) -> tuple[str, str]:
-    """Where nothing else is the matter."""
+def _text_of_no_use(training: TrainingFacts) -> tuple[str, str]:
+    """The reason where no other can be seen."""
     loss = f" ({training.before:.3f} to {training.after:.3f})" if training.before and training.after else ""
     return (
-        f"the loss on the training text fell{loss}, but the queries ask for something else, or for more of it",
+        f"the loss on the training text fell{loss}, but the queries ask about other things, or in more detail",
         f"other or more self-edits (model.task, model.e_step.edits), more {training.option}.epochs",
     )
 
 
-def _of_writing(writing: Writing) -> list[tuple[str, str]]:
-    if not writing.none_usable:
+def _of_edits(counts: EditCounts) -> list[tuple[str, str]]:
+    if not counts.none_usable:
         return []
-    most = f", most often for this reason: {writing.reason}" if writing.reason else ""
+    most = f" (most often: {counts.reason})" if counts.reason else ""
     return [
         (
-            f"all {writing.edits} self-edits were rejected{most}",
+            f"all {counts.edits} self-edits were rejected{most}",
             "a clearer edit prompt, a stronger model, or more max_new_tokens of the sampler",
         )
     ]
 
 
-def _of_answers(before: Measured, training: Training, names: Sequence[str]) -> list[tuple[str, str]]:
-    found = []
+def _of_answers(before: Answers, training: TrainingFacts, names: Sequence[str]) -> list[tuple[str, str]]:
+    reasons = []
     if names and all(before[name].accuracy >= 1 for name in names):
-        found.append(("all queries were answered right before", "documents that the model does not know"))
-    if cut := training.counts.get(ANSWERS, 0):
-        found.append((f"{cut} answers were cut at their limit", "more model.max_answer_tokens"))
-    return found
+        reasons.append(("all queries were answered right before", "documents that the model does not know yet"))
+    if cut := training.left_out.get(ANSWERS, 0):
+        reasons.append((f"{cut} answers were cut at their limit", "a higher model.max_answer_tokens"))
+    return reasons
 
 
-def _of_training(training: Training) -> list[tuple[str, str]]:
+def _of_training(training: TrainingFacts) -> list[tuple[str, str]]:
     rate, epochs = f"{training.option}.learning_rate", f"{training.option}.epochs"
-    found = []
-    if cut := training.counts.get(TRUNCATED, 0) + training.counts.get(SKIPPED, 0):
-        found.append((f"{cut} training sequences were cut or skipped", f"more {training.option}.max_length"))
+    reasons = []
+    if cut := training.left_out.get(TRUNCATED, 0) + training.left_out.get(SKIPPED, 0):
+        reasons.append((f"{cut} training sequences were cut or skipped", f"a higher {training.option}.max_length"))
     before, after = training.before, training.after
     if before is not None and after is not None and not math.isclose(before, 0.0):
         if after >= before:
-            found.append(
+            reasons.append(
                 (f"the loss on the training text did not fall ({before:.3f} to {after:.3f})", f"another {rate}")
             )
         elif after > (1 - FELL) * before:
-            found.append(
+            reasons.append(
                 (f"the loss on the training text hardly fell ({before:.3f} to {after:.3f})", f"a higher {rate}")
             )
     if training.steps < FEW:
-        found.append((f"an adapter made {training.steps} optimizer steps", f"more {epochs}"))
-    return found
+        reasons.append((f"an adapter made {training.steps} optimizer steps", f"more {epochs}"))
+    return reasons
 
 
 def _points(share: float) -> str:

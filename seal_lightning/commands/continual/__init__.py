@@ -1,8 +1,8 @@
-"""`seal continual`: contexts learnt one after another, what is left of the earlier ones, and what helps (section 5).
+"""`seal continual`: contexts are learnt one after another; what is left of earlier ones, and what helps (section 5).
 
     data -> orders and seeds -> streams, plain and with each countermeasure -> retention matrices -> one table
 
-A countermeasure of your own subclasses `Countermeasure`. Left out: streams side by side on several devices.
+Your own countermeasure subclasses `Countermeasure`. Left out: streams side by side on several devices.
 """
 
 from seal_lightning.commands.continual.countermeasure import Countermeasure, Learnt, Sequences

@@ -4,35 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
-from seal_lightning import __version__
 from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import name_of
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
-from seal_lightning.results.averages import interval
-from seal_lightning.sharing import (
-    Asking,
-    Card,
-    Result,
-    Source,
-    base_of_source,
-    licence_of,
-    render,
-    settings_table,
-    usage,
-)
-from seal_lightning.tasks import Knowledge
-from seal_lightning.text.escaping import markdown_cell
+from seal_lightning.sharing.card import CardData, WeightsCard, base_of_source, render, result_of, titles_of
+from seal_lightning.sharing.usage import query_usage
 from seal_lightning.types import Context
 
-SHOWN = 50  # contexts by name
 LIMITS = """\
-- The contexts were learnt one after another: what was learnt early may be forgotten in part; the accuracy counts it.
-- It can be wrong, about what it learnt, too."""
-LICENCE = "What it learnt comes from the contexts above, whose licence has to let you pass it on."
+- The contexts were learnt one after another. What was learnt early may be partly forgotten; the accuracy counts that.
+- It can be wrong, even about what it learnt."""
 
 
 def stream_card(
@@ -51,47 +35,32 @@ def stream_card(
 
     Args:
         source: The base model as it was loaded.
-        policy: What the stream began with.
-        e_step: Asks and grades.
-        contexts: In the order in which they were learnt.
-        place: Of the adapter, from the folder of the run.
-        before: What was answered of each context before the first was learnt.
-        after: The same after the last.
+        policy: The policy that the stream began with.
+        e_step: The E-step that asked and graded.
+        contexts: The contexts in the order in which they were learnt.
+        place: Path of the adapter from the folder of the run.
+        before: Answers on each context before the first was learnt.
+        after: Answers after the last was learnt.
         measure: The countermeasure.
-        seed: Of the stream.
+        seed: The stream's seed.
     """
-    base, first = base_of_source(source), contexts[0]
-    asking = Asking(
-        e_step.task.query_prompt(first.queries[0], first),
-        {"question": first.queries[0].question.strip()},
-        max_new_tokens=e_step.max_answer_tokens,
-        first_line=isinstance(e_step.task, Knowledge),
-    )
-    titles = [f"1. {markdown_cell(context.title or context.id, 100)}" for context in contexts[:SHOWN]]
-    more = f"\n\nand {len(contexts) - SHOWN} more" if len(contexts) > SHOWN else ""
-    queries = sum(len(context.queries) for context in contexts)
-    card = Card(
+    base, queries = base_of_source(source), sum(len(context.queries) for context in contexts)
+    card = WeightsCard(
         title=", ".join(Path(place).parts[-3:-1]),
         relation="adapter",
         base=base,
-        made=f"A LoRA for `{base.name}` that has learnt {len(contexts)} contexts one after another, made by `seal "
-        f"continual` of seal-lightning {__version__} (SEAL, arXiv:2506.10943).",
-        results=[_result(when, answered, queries) for when, answered in (("before", before), ("after", after))],
-        asked_of=Source("the contexts"),
+        made=f"A LoRA for `{base.name}` that has learnt {len(contexts)} contexts one after another.",
+        command="continual",
+        sections={"Learnt, in this order": titles_of(contexts, bullet="1.")},
+        settings={"": e_step.inner_loop, "countermeasure": measure, "seed": seed},
+        limits=LIMITS,
+        licence="What it learnt comes from the contexts above, whose licence has to let you pass it on.",
+        results=[
+            result_of(when, [context.accuracy for context in answered], queries=queries, split="contexts")
+            for when, answered in (("before", before), ("after", after))
+        ],
+        asked_of=CardData("the contexts"),
         grader=name_of(e_step.grader),
-        usage=usage(policy, source, base, place=place, relation="adapter", asking=asking),
-        sections={
-            "Learnt, in this order": "\n".join(titles) + more,
-            "Settings": settings_table(
-                {"": e_step.inner_loop, "countermeasure": measure, "seed": seed, "seal-lightning": __version__}
-            ),
-            "Limitations": LIMITS,
-            "Licence": f"{licence_of(base)} {LICENCE}",
-        },
+        usage=query_usage(policy, source, base, e_step, contexts[0], place=place, relation="adapter"),
     )
     return render(card)
-
-
-def _result(when: str, answered: Sequence[Answered], queries: int) -> Result:
-    means = [one.accuracy for one in answered]
-    return Result(when, fmean(means), *interval(means), len(means), queries, "contexts")

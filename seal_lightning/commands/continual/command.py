@@ -1,4 +1,4 @@
-"""The command: its options, the streams it runs, and what it prints and writes."""
+"""The command `seal continual`: read data, run the streams with and without countermeasures, write the results."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from jsonargparse import Namespace
 
 from seal_lightning.commands.continual.countermeasure import Countermeasure
-from seal_lightning.commands.continual.countermeasures import SHORT
+from seal_lightning.commands.continual.options import read_options, resolve
 from seal_lightning.commands.continual.stream import Route, StreamRunner, check_queries, left_out_of
-from seal_lightning.commands.continual.updates import UPDATES, Combine
+from seal_lightning.commands.continual.updates import UPDATES
 from seal_lightning.commands.fit import set_log_level
-from seal_lightning.commands.standalone import add_model, load_policy, open_folder, rules, write_settings
-from seal_lightning.data import Reader
+from seal_lightning.commands.standalone import load_policy, open_folder, rules, write_settings
 from seal_lightning.data.detect import reader_for
 from seal_lightning.e_step.plan import Plan
-from seal_lightning.errors import ConfigError, Stopped, check_count
+from seal_lightning.errors import ConfigError, Stopped
 from seal_lightning.files.saving import save_text, tidy
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.stamp import tokenizer_digest
 from seal_lightning.models.loading import fingerprint
-from seal_lightning.options.parser import Parser, write_file
+from seal_lightning.options.parser import write_file
 from seal_lightning.processes.stopping import StopSignals, work_begins
 from seal_lightning.progress.clock import Interrupted, interruptible
 from seal_lightning.progress.screen import Screen
@@ -44,18 +44,10 @@ from seal_lightning.results.table import to_markdown
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import Context
 
-DESCRIPTION = """\
-Contexts learnt one after another: for each, a self-edit is written, its adapter trained and added to the policy, then
-the queries of all earlier contexts are asked again. The retention matrix is averaged over orders and seeds, for the
-plain stream and for every countermeasure against forgetting, on the same orders and seeds. The options under model are
-those of seal fit. With --show FILE, an existing matrix (ours or the authors' form) is printed instead.
-"""
-NUMBERS = {"contexts": 2, "orders": 1, "seeds": 1, "best_of": 1}  # at least
-
 
 @dataclass(frozen=True, slots=True)
-class Data:
-    """What is learnt and asked."""
+class StreamData:
+    """The contexts to learn, unrelated ones that are only asked about, and what the data is called."""
 
     contexts: list[Context]
     unrelated: list[Context]
@@ -70,11 +62,11 @@ def main(args: Sequence[str]) -> None:
         DataError: Data or a matrix cannot be read.
         ModelError: The model cannot be loaded.
         JournalError: A step belongs to other settings.
-        SavingError: There is no room for a result; finished steps are kept.
+        SavingError: A result cannot be written; finished steps are kept.
         RetryableError: A grader or an endpoint failed; finished steps are kept.
         Stopped: A signal asked the command to stop; finished steps are kept.
     """
-    parser, settings = _settings(args)
+    parser, settings = read_options(args)
     work_begins()
     options = parser.make(settings)
     set_log_level(options.log_level)
@@ -82,8 +74,10 @@ def main(args: Sequence[str]) -> None:
         _show(options)
         return
     measures = [Countermeasure(), *resolve(options.countermeasures)]
-    if (labels := [one.label for one in measures]) != list(dict.fromkeys(labels)):
-        raise ConfigError(f"countermeasures: expected different ones, got {', '.join(labels[1:])}: give each a label")
+    if (labels := [measure.label for measure in measures]) != list(dict.fromkeys(labels)):
+        raise ConfigError(
+            f"countermeasures: expected different labels, got {', '.join(labels[1:])}: give each a label of its own"
+        )
     data = _data(options)
     routes = make_routes(
         data.contexts,
@@ -103,91 +97,16 @@ def main(args: Sequence[str]) -> None:
         write_settings(parser, settings, output, finished=True)
 
 
-# -- options -----------------------------------------------------------------------------------------------------------
-
-
-def _settings(args: Sequence[str]) -> tuple[Parser, Any]:
-    parser = Parser("continual", description=DESCRIPTION, usage="seal continual --data PATH [--KEY VALUE ...]")
-    parser.add_argument("--config", action="config", help="YAML with these options.")
-    parser.add_argument(
-        "--data", type=str | Reader | None, default=None, help="Contexts with queries: a file, a folder or a reader."
-    )
-    parser.add_argument("--contexts", type=int, default=8, help="In a stream; the first ones of the data.")
-    parser.add_argument(
-        "--orders", type=int, default=3, help="Streams that differ in the order; the first has the data's."
-    )
-    parser.add_argument("--seeds", type=int, default=1, help="Streams in each order, with different random choices.")
-    parser.add_argument(
-        "--own_contexts", action="store_true", help="Each order gets contexts of its own from the data, as the paper's."
-    )
-    parser.add_argument(
-        "--unrelated", type=str | Reader | None, default=None, help="Contexts whose queries are asked at every step."
-    )
-    parser.add_argument(
-        "--combine", type=Combine, default="merge", help="Merge updates into the weights, or stack them beside."
-    )
-    parser.add_argument(
-        "--best_of", type=int, default=1, help="Self-edits a context, of which the best by reward is learnt."
-    )
-    parser.add_argument(
-        "--countermeasures",
-        type=str | list[str | Countermeasure],
-        default=[],
-        help=f"Tried beside the plain stream: {', '.join(list(SHORT)[1:])}, separated by commas, or a list with "
-        "class_path and init_args; all takes all of these.",
-    )
-    parser.add_argument("--output", type=str, default="continual", help="Folder for matrices, adapters and self-edits.")
-    parser.add_argument("--resume", action="store_true", help="Go on in a folder, or add streams to it.")
-    parser.add_argument("--show", type=str | None, default=None, help="Print the matrices of this file, and stop.")
-    parser.add_argument("--heatmap", type=str | None, default=None, help="Draw them as SVG into this file.")
-    one = {"model.e_step.edits": 1, "model.e_step.repeats": 1}
-    add_model(parser, args, defaults=one)
-    settings = parser.settings(args)
-    for name, least in NUMBERS.items():
-        check_count(name, settings[name], least=least)
-    if settings.heatmap and not settings.heatmap.endswith(".svg"):
-        raise ConfigError(f"--heatmap {settings.heatmap}: expected a name that ends in .svg: rename it")
-    settings.countermeasures = spelled(settings.countermeasures)
-    if not settings.show and settings.data is None:
-        raise ConfigError("--data is not set: name a file or folder with contexts and queries (seal continual --help)")
-    return parser, settings
-
-
-def spelled(wanted: str | Sequence[Any]) -> list[Any]:
-    """A list of countermeasures, with every name in place of `all`."""
-    listed = wanted.split(",") if isinstance(wanted, str) else wanted
-    names = list(SHORT)[1:]
-    return [name for one in listed for name in (names if isinstance(one, str) and one.strip() == "all" else [one])]
-
-
-def resolve(wanted: str | Sequence[str | Countermeasure]) -> list[Countermeasure]:
-    """Countermeasures by short name or as they are.
-
-    Raises:
-        ConfigError: There is none of that name.
-    """
-    names = list(SHORT)[1:]
-    found: list[Countermeasure] = []
-    for one in spelled(wanted):
-        if isinstance(one, Countermeasure):
-            found.append(one)
-        elif one.strip() in names:
-            found.append(SHORT[one.strip()]())
-        else:
-            raise ConfigError(f"countermeasures: expected some of {', '.join(names)} or all, got {one!r}")
-    return found
-
-
-def _data(options: Any) -> Data:
+def _data(options: Namespace) -> StreamData:
     reader, beside = (None if source is None else reader_for(source) for source in (options.data, options.unrelated))
     assert reader is not None, "checked with the options"
     contexts, unrelated = reader.read(), beside.read() if beside else []
     check_queries(unrelated, name=f"--unrelated {beside.source if beside else ''}")
-    return Data(contexts, unrelated, reader.source)
+    return StreamData(contexts, unrelated, reader.source)
 
 
-def _plan(options: Any) -> Plan:
-    """How an edit is chosen; a single one races against none."""
+def _plan(options: Namespace) -> Plan:
+    """How an edit is chosen; a single one has no race to run."""
     plan: Plan = options.model.e_step.plan
     racing = plan.racing if options.best_of > 1 else None
     return replace(plan, edits=options.best_of, passage_only=False, written=False, racing=racing)
@@ -196,7 +115,7 @@ def _plan(options: Any) -> Plan:
 def make_routes(
     contexts: Sequence[Context], *, count: int, orders: int, seeds: int, seed: int, own_contexts: bool
 ) -> list[Route]:
-    """The streams: the same contexts in several orders, or others in each.
+    """The streams: the same contexts in several orders, or other contexts in each order.
 
     Raises:
         ConfigError: There are too few contexts.
@@ -204,7 +123,7 @@ def make_routes(
     needed = count * orders if own_contexts else count
     if len(contexts) < needed:
         raise ConfigError(
-            f"--contexts {count}: expected {needed} contexts in the data, got {len(contexts)}: ask for fewer"
+            f"--contexts {count}: expected {needed} contexts in the data, got {len(contexts)}: lower --contexts"
         )
     routes = []
     for order in range(orders):
@@ -222,16 +141,16 @@ def make_routes(
 
 
 def _run(
-    options: Any,
+    options: Namespace,
     plan: Plan,
-    data: Data,
+    data: StreamData,
     routes: Sequence[Route],
     measures: Sequence[Countermeasure],
     output: Path,
     *,
     begin: Callable[[], None],
 ) -> None:
-    """Run the streams; `begin` is called once every check has passed, before anything else is written."""
+    """Run the streams; `begin` is called when every check has passed, before anything else is written."""
     module: SEALModule = options.model
     policy = load_policy(module, options.policy, options.device)
     module.e_step.check_model(policy)
@@ -283,10 +202,10 @@ def _matrices(
     measures: Sequence[Countermeasure],
     output: Path,
     screen: Screen,
-    data: Data,
+    data: StreamData,
     base_model: str,
 ) -> list[RetentionMatrix]:
-    """One for each measure; what is finished of them is written after every stream."""
+    """The matrix of each measure; finished streams are written after each of them."""
     finished: list[RetentionMatrix] = []
     for measure in measures:
         streams: list[Stream] = []
@@ -320,7 +239,7 @@ def _finish(matrices: Sequence[RetentionMatrix], output: Path, heatmap: str | No
     print(f"next: seal report {output}")
 
 
-def _show(options: Any) -> None:
+def _show(options: Namespace) -> None:
     path = Path(options.show).expanduser()
     matrices = read_matrices(path)
     parts = [f"{matrix.name}\n\n{to_markdown(matrix_table(matrix))}" for matrix in matrices]

@@ -1,8 +1,8 @@
-"""What a countermeasure against forgetting may do: three places in every step of a stream.
+"""What a countermeasure against forgetting may do: it has three hooks in every step of a stream.
 
-A step learns one context after others. A countermeasure can add to what the adapter is trained on, have a say in its
-training, and change what was learnt before that is added to the policy. One of your own subclasses `Countermeasure` and
-is named in YAML by `class_path`.
+A step learns one context after others. A countermeasure can add to the adapter's training data, regularise its
+training, and change the result before it is added to the policy. Your own subclasses `Countermeasure` and is named in
+YAML by its `class_path`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Learnt:
     """A context that the stream has learnt.
 
     Attributes:
-        context: What it was.
-        sequences: Its own training sequences, as its self-edit gave them; () for an edit that could not be used.
-        lora: What was added to the policy; None where nothing could be trained.
+        context: The context.
+        sequences: Training sequences of its self-edit; () if the edit was not usable.
+        lora: What was added to the policy; None if nothing could be trained.
     """
 
     context: Context
@@ -37,10 +37,10 @@ class Learnt:
 
 
 class Countermeasure:
-    """Against forgetting; this one does nothing, which is the plain stream.
+    """Base class of countermeasures against forgetting; it does nothing, which gives the plain stream.
 
-    What it does must follow from its arguments and options alone, so that a stream that was stopped goes on as if it
-    had not been. For example, learning every context twice as long:
+    What a countermeasure does must follow from its arguments and options alone, so that a stopped stream resumes as if
+    it had never been stopped. For example, this one learns every context twice as long:
 
     >>> class Twice(Countermeasure):
     ...     short = "twice"
@@ -50,7 +50,7 @@ class Countermeasure:
     'twice'
 
     Args:
-        label: What tables and folders call it; needed where one kind is used twice with other options.
+        label: Name in tables and folders; needed if one kind is used twice with different options.
     """
 
     short: ClassVar[str] = "plain"
@@ -66,13 +66,13 @@ class Countermeasure:
         """Look at the policy before the stream's first step; called again when a stopped stream goes on."""
 
     def sequences(self, own: Sequences, earlier: Sequence[Learnt], *, seed: int) -> Sequences:
-        """What the adapter is trained on; its own training sequences first."""
+        """What the adapter is trained on, its own training sequences first."""
         return own
 
     def regulariser(self, policy: Policy, earlier: Sequence[Learnt], *, seed: int) -> Regulariser | None:
-        """What has a say in the adapter's training; `policy` has learnt what is `earlier`."""
+        """What regularises the adapter's training; `policy` has learnt what is `earlier`."""
         return None
 
     def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
-        """What is added to the policy for the adapter `new`."""
+        """What is added to the policy in place of the adapter `new`."""
         return new

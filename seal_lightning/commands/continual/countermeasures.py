@@ -1,4 +1,4 @@
-"""The countermeasures that come with `seal continual`; the defaults were chosen on other streams than those shown.
+"""The countermeasures that come with `seal continual`; their defaults were chosen on streams other than those shown.
 
 By what they act on: the training data (replay), the training (KL to the base, orthogonal and null-space updates), or
 the update at its end (bounded norm, consolidation).
@@ -40,9 +40,9 @@ class Replay(Countermeasure):
     """Trains on earlier self-edits again, beside the new one (experience replay, arXiv 1902.10486).
 
     Args:
-        share: Earlier training sequences for each new one, drawn anew at every step; all where there are fewer. As many
-            as new ones is what the source takes.
-        label: What tables and folders call it.
+        share: Earlier training sequences for each new one, drawn anew at every step; all if there are fewer. The source
+            takes as many as there are new ones.
+        label: Name in tables and folders.
     """
 
     short = "replay"
@@ -54,24 +54,24 @@ class Replay(Countermeasure):
         self.share = share
 
     def sequences(self, own: Sequences, earlier: Sequence[Learnt], *, seed: int) -> Sequences:
-        known = list(chain.from_iterable(one.sequences for one in earlier))
+        known = list(chain.from_iterable(learnt.sequences for learnt in earlier))
         count = min(len(known), round(self.share * len(own)))
         return (*own, *random.Random(derive_seed("replay", seed)).sample(known, count))
 
 
 class KLToBase(Countermeasure):
-    """Penalises drift of the predictions on generic text from those of the policy before the stream.
+    """Penalises predictions on generic text that drift from those of the policy before the stream.
 
-    The learning-without-forgetting idea (arXiv 1606.09282) on text that no context is about.
+    The idea is learning without forgetting (arXiv 1606.09282), on text that no context is about.
 
     Args:
-        weight: Of the mean divergence a token (nats), beside the loss.
-        texts: Generic text: a file, a folder or a reader, whose passages count. null has the policy write it before the
+        weight: Weight of the mean divergence per token (nats), beside the loss.
+        texts: Generic text: the passages of a file, a folder or a reader. null has the policy write it before the
             stream, from nothing (pseudo-rehearsal).
-        count: Texts at most.
-        tokens: Of a text at most.
-        batch: Texts in a step.
-        label: What tables and folders call it.
+        count: Largest number of texts.
+        tokens: Longest text in tokens.
+        batch: Texts in each step.
+        label: Name in tables and folders.
 
     Raises:
         DataError: The texts cannot be read, or all are empty.
@@ -97,24 +97,24 @@ class KLToBase(Countermeasure):
         self.count = check_count("kl: count", count)
         self.tokens = check_count("kl: tokens", tokens)
         self.batch = check_count("kl: batch", batch)
-        found = [] if texts is None else passages_of(texts)
-        self._read = found[: self.count]
-        if len(found) > self.count:
-            log.info("kl: the first %d of %d generic texts are taken (count)", self.count, len(found))
+        passages = [] if texts is None else passages_of(texts)
+        self._read = passages[: self.count]
+        if len(passages) > self.count:
+            log.info("kl: takes the first %d of %d generic texts (count)", self.count, len(passages))
         self._encoded: list[list[int]] = []
         self._before: list[torch.Tensor] = []
 
     def begin(self, policy: Policy, *, seed: int) -> None:
         self._encoded = [text for text in self._generic(policy, seed) if text]
         if not self._encoded:
-            raise ConfigError("kl: expected generic text, got no token of any: name other texts")
+            raise ConfigError("kl: expected generic text, got texts without a token: name others")
         self._before = predictions(policy, self._encoded)
 
     def _generic(self, policy: Policy, seed: int) -> list[list[int]]:
         """Token ids of the generic texts."""
         texts = self._read
         if self.texts is None:
-            # nothing, as a text begins; a tokenizer that puts nothing there needs one token to go on from
+            # an empty prompt, as at the beginning of a text; some tokenizers need one token to start from
             start = "" if policy.encode("") else policy.tokenizer.bos_token or policy.tokenizer.eos_token
             nothing = Context(id="", title="", passage="")
             requests = [
@@ -125,7 +125,7 @@ class KLToBase(Countermeasure):
             texts = [sample.text for sample in sampler.sample(policy, requests)]
         encoded = [policy.encoder.sequence(text, ended=False)[0] for text in texts]
         if self.texts is not None and (longer := sum(len(ids) > self.tokens for ids in encoded)):
-            log.info("kl: %d of %d generic texts are cut after %d tokens (tokens)", longer, len(texts), self.tokens)
+            log.info("kl: cut %d of %d generic texts after %d tokens (tokens)", longer, len(texts), self.tokens)
         return [ids[: self.tokens] for ids in encoded]
 
     def regulariser(self, policy: Policy, earlier: Sequence[Learnt], *, seed: int) -> Regulariser:
@@ -133,14 +133,14 @@ class KLToBase(Countermeasure):
 
 
 class Orthogonal(Countermeasure):
-    """Learns in directions of each layer's input that no earlier update reads: A's rows are kept orthogonal to theirs.
+    """Keeps A's rows orthogonal to those of earlier updates: it learns in input directions that none of them reads.
 
-    What O-LoRA's penalty (arXiv 2310.14152) tends to as its weight grows, and so without a weight to choose.
+    O-LoRA's penalty (arXiv 2310.14152) tends to this as its weight grows; here no weight has to be chosen.
 
     Args:
-        most: Share of a layer's input directions that may be closed; where earlier updates read more, the weakest are
-            open again.
-        label: What tables and folders call it.
+        most: Share of a layer's input directions that may be closed; if earlier updates read more, the weakest are
+            reopened.
+        label: Name in tables and folders.
     """
 
     short = "orthogonal"
@@ -150,30 +150,30 @@ class Orthogonal(Countermeasure):
         self.most = check_share("orthogonal: most", most)
 
     def regulariser(self, policy: Policy, earlier: Sequence[Learnt], *, seed: int) -> Regulariser | None:
-        loras = [one.lora for one in earlier if one.lora]
+        loras = [learnt.lora for learnt in earlier if learnt.lora]
         if not loras:
             return None
         state = stack(loras).state
-        found = {}
+        closed = {}
         for name, lora_A in state.items():
             if ".lora_A." in name:
                 layer = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
                 limit = max(1, int(self.most * lora_A.shape[1]))
-                found[layer] = main_directions(lora_A.to(policy.device), energy=1.0, most=limit)
-        return Protection(found)
+                closed[layer] = main_directions(lora_A.to(policy.device), energy=1.0, most=limit)
+        return Protection(closed)
 
 
 class NullSpace(Countermeasure):
-    """Learns nothing that acts on what the layers see in earlier self-edits: A's rows stay off its main directions.
+    """Keeps A's rows off the main directions of what the layers see in earlier self-edits.
 
-    As gradient projection memory (arXiv 2103.09762) and AlphaEdit (arXiv 2410.02355) do, on the inputs of each adapted
-    layer under the policy as it is now.
+    It works like gradient projection memory (arXiv 2103.09762) and AlphaEdit (arXiv 2410.02355), on the inputs of each
+    adapted layer under the policy as it is now.
 
     Args:
-        energy: Share of the squared norm of these inputs that the closed directions hold.
+        energy: Share of these inputs' squared norm that the closed directions hold.
         most: Share of a layer's input directions that may be closed.
-        tokens: Tokens of earlier self-edits that are looked at, at most; a sample where there are more.
-        label: What tables and folders call it.
+        tokens: Largest number of tokens of earlier self-edits to look at; a sample if there are more.
+        label: Name in tables and folders.
     """
 
     short = "null-space"
@@ -187,14 +187,14 @@ class NullSpace(Countermeasure):
         self.tokens = check_count("null-space: tokens", tokens)
 
     def regulariser(self, policy: Policy, earlier: Sequence[Learnt], *, seed: int) -> Regulariser | None:
-        layers = {layer for one in earlier if one.lora for layer in one.lora.layers}
+        layers = {layer for learnt in earlier if learnt.lora for layer in learnt.lora.layers}
         if not layers:
             return None
         targets = [target for target in find_targets(policy.model, "all-linear") if target.name in layers]
         texts = [
             policy.encoder.sequence(sequence.text, prompt=sequence.prompt, ended=False)[0]
-            for one in earlier
-            for sequence in one.sequences
+            for learnt in earlier
+            for sequence in learnt.sequences
         ]
         random.Random(derive_seed("null space", seed)).shuffle(texts)
         chosen, left = [], self.tokens
@@ -211,11 +211,11 @@ class NullSpace(Countermeasure):
 
 
 class BoundedNorm(Countermeasure):
-    """Makes updates smaller: in no layer larger than a share of the weight that they are added to.
+    """Shrinks updates: in no layer may they exceed a share of the weight that they are added to.
 
     Args:
-        largest: That share, of Frobenius norms.
-        label: What tables and folders call it.
+        largest: The largest share, a ratio of Frobenius norms.
+        label: Name in tables and folders.
     """
 
     short = "norm"
@@ -238,11 +238,11 @@ class BoundedNorm(Countermeasure):
 
 
 class Consolidation(Countermeasure):
-    """Keeps the sum of all updates at a low rank: after every step its strongest directions, the rest is dropped.
+    """Keeps the sum of all updates at a low rank: after every step, only its strongest directions stay.
 
     Args:
-        rank: Of the sum in each layer; null takes that of one adapter.
-        label: What tables and folders call it.
+        rank: Rank of the sum in each layer; null takes the rank of one adapter.
+        label: Name in tables and folders.
     """
 
     short = "consolidation"
@@ -252,12 +252,12 @@ class Consolidation(Countermeasure):
         self.rank = rank if rank is None else check_count("consolidation: rank", rank)
 
     def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
-        known = [one.lora for one in earlier if one.lora]
+        known = [learnt.lora for learnt in earlier if learnt.lora]
         rank = self.rank or rank_of(new)
         wanted = truncated(stack([*known, new]), rank)
         if not known:
             return wanted
-        before = truncated(stack(known), rank)  # of that rank already, but written with more
+        before = truncated(stack(known), rank)  # its rank is that low already, but it is stored with a higher one
         return stack([wanted, LoRA(before.state, -before.scale)])
 
 
@@ -270,13 +270,14 @@ def passages_of(texts: str | Reader | Path) -> list[str]:
     """Titles and passages of contexts, without empty ones.
 
     Raises:
-        DataError: They cannot be read, or all are empty.
+        DataError: The texts cannot be read, or all are empty.
     """
     reader = reader_for(texts)
-    read = reader.read()
-    if not (found := [text for one in read if (text := f"{one.title}\n{one.passage}".strip())]):
-        raise DataError(f"kl: texts: expected passages in {reader.source}, got {len(read)} empty ones: name others")
-    return found
+    contexts = reader.read()
+    passages = [text for context in contexts if (text := f"{context.title}\n{context.passage}".strip())]
+    if not passages:
+        raise DataError(f"kl: texts: expected passages in {reader.source}, got {len(contexts)} empty ones: name others")
+    return passages
 
 
 def truncated(lora: LoRA, rank: int) -> LoRA:
@@ -295,19 +296,19 @@ def truncated(lora: LoRA, rank: int) -> LoRA:
 
 
 def rank_of(lora: LoRA) -> int:
-    """The rank that all its layers have."""
+    """The rank, which all layers share."""
     return next(tensor.shape[0] for name, tensor in lora.state.items() if ".lora_A." in name)
 
 
 def _padded(tensor: torch.Tensor, size: int, *, dim: int) -> torch.Tensor:
-    """With zeros up to a size: one rank in all layers."""
+    """The tensor padded with zeros to a size, so that all layers have one rank."""
     shape = list(tensor.shape)
     shape[dim] = size - shape[dim]
     return torch.cat([tensor, tensor.new_zeros(shape)], dim=dim).contiguous()
 
 
 def check_share(name: str, value: float) -> float:
-    """The value, if it is a share of something."""
+    """The value, if it is a share. Raises `ConfigError`."""
     if not 0 < value <= 1:
         raise ConfigError(f"{name} must be above 0 and at most 1, got {value}: try 0.9")
     return value

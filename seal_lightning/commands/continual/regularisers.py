@@ -1,10 +1,9 @@
-"""Regularisers of the inner loop against forgetting: a penalty on drift, and updates that leave directions alone."""
+"""Regularisers of the inner loop against forgetting: a penalty on drift, and protected directions."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -21,12 +20,12 @@ class DriftPenalty(Regulariser):
     """KL divergence of the adapted policy from remembered predictions, a mean over tokens.
 
     Args:
-        policy: That is adapted.
+        policy: The policy that is adapted.
         texts: Token ids.
         before: Log-probabilities of each text's next tokens, (T, V) each, on the CPU.
-        weight: Of the penalty beside the loss.
-        batch: Texts drawn for a step.
-        seed: Of the draws.
+        weight: Weight of the penalty beside the loss.
+        batch: Texts drawn for each step.
+        seed: Seed of the draws.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Protection(Regulariser):
 
 
 def log_probabilities(policy: Policy, **inputs: torch.Tensor) -> torch.Tensor:
-    """Of the tokens after each position of one row, (T, V), float32."""
+    """Log-probabilities of the token after each position of one row, (T, V), float32."""
     return policy.model(**inputs, use_cache=False).logits[0].float().log_softmax(dim=-1)
 
 
@@ -87,10 +86,10 @@ def predictions(policy: Policy, texts: Tokens) -> list[torch.Tensor]:
 
 @torch.no_grad()
 def inputs_of(policy: Policy, targets: Sequence[Target], texts: Tokens) -> dict[str, torch.Tensor]:
-    """What each target layer gets as input for the texts' tokens, by its name, (tokens, inputs)."""
+    """The inputs of each target layer for the texts' tokens, by its name, (tokens, inputs)."""
     seen: dict[str, list[torch.Tensor]] = {target.name: [] for target in targets}
 
-    def note(name: str) -> Any:
+    def note(name: str) -> Callable[[object, tuple[torch.Tensor, ...]], None]:
         return lambda module, args: seen[name].append(args[0].flatten(0, -2).float())
 
     handles = [target.module.register_forward_pre_hook(note(target.name)) for target in targets]

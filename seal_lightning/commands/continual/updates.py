@@ -17,14 +17,14 @@ Combine = Literal["merge", "stack"]
 
 
 class Updates(ABC):
-    """A policy that grows by LoRAs, and can be taken back to where it began.
+    """A policy that grows by LoRAs and can be reset to where it began.
 
     Args:
-        policy: Plain model; its `learned` is what was merged into it before.
+        policy: The policy at the beginning; its `learned` is what was merged into it before.
 
     Attributes:
         policy: The same model with the updates so far.
-        added: They, in order.
+        added: The updates, in order.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -36,7 +36,7 @@ class Updates(ABC):
         self._apply(lora)
 
     def clear(self) -> None:
-        """Take all updates back, to the last bit."""
+        """Undo all updates, to the last bit."""
         self.added = []
         self._restore()
 
@@ -52,7 +52,7 @@ class Updates(ABC):
 
 
 class Merged(Updates):
-    """Adds every update to the weights, as the paper does; keeps a copy of the layers that it changes, on the CPU.
+    """Adds every update to the weights, as in the paper, and keeps a copy of the changed layers on the CPU.
 
     Updates of quantised layers act beside them.
     """
@@ -92,7 +92,7 @@ class Stacked(Updates):
             beside(self.policy.model.get_submodule(name)).append(lora_A, lora.scale * lora_B.float())
 
     def remember(self, name: str) -> None:
-        """Take back, in the end, what is going to be put beside this layer."""
+        """Note what acts beside this layer now, so that what comes later can be undone."""
         self._before.setdefault(name, len(beside(self.policy.model.get_submodule(name)).parts))
 
     def _restore(self) -> None:

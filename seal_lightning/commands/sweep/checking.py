@@ -1,6 +1,6 @@
-"""What is said before the first run starts: a mistake in one of the settings, or runs that are others by now.
+"""Checks before the first run starts: a mistake in one of the settings, or a folder that holds another run.
 
-`settings.py` finds it in a process of its own; here it is put into one line that names the `--over`.
+`settings.py` finds them in a process of its own; here they become one line that names the `--over`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from seal_lightning.errors import ConfigError, SealError
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What is known of a sweep whose runs can all be started.
+    """What is known about a sweep whose runs can all start.
 
     Attributes:
-        unchanged: Names of the runs whose folders were written with the same settings, or are not there yet.
-        gpus: To share out among the runs; none where they use none.
-        gpus_each: How many a run needs.
+        unchanged: Names of the runs whose folders are new or were written with the same settings.
+        gpus: GPUs to share out among the runs; empty if they use none.
+        gpus_each: How many of them a run needs.
     """
 
     unchanged: frozenset[str]
@@ -38,21 +38,21 @@ def check(runs: Sequence[Planned], folder: Path) -> Checked:
     """Check the settings of all runs, and what their folders hold.
 
     Raises:
-        ConfigError: One of them cannot run, or its folder has another run.
+        ConfigError: One of them cannot run, or its folder holds another run.
     """
     commands = [["fit", *run.options, "--trainer.default_root_dir", str(folder / run.name)] for run in runs]
-    found = _asked(commands)
-    rows: list[Mapping[str, Any]] = found["runs"]
+    findings = _asked(commands)
+    rows = findings["runs"]
     if wrong := [(run, row) for run, row in zip(runs, rows, strict=True) if "error" in row]:
         raise ConfigError(_mistake(wrong, len(runs)))
     for run, row in zip(runs, rows, strict=True):
         if row["other"]:
             raise ConfigError(_another(folder / run.name, row))
     unchanged = frozenset(run.name for run, row in zip(runs, rows, strict=True) if not row["changed"])
-    return Checked(unchanged, tuple(found["gpus"]), found["gpus_each"])
+    return Checked(unchanged, tuple(findings["gpus"]), findings["gpus_each"])
 
 
-def _asked(commands: Sequence[Sequence[str]]) -> Mapping[str, Any]:
+def _asked(commands: Sequence[Sequence[str]]) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "seal_lightning.commands.sweep.settings"],
         input=json.dumps(commands), capture_output=True,
@@ -61,12 +61,12 @@ def _asked(commands: Sequence[Sequence[str]]) -> Mapping[str, Any]:
     try:
         return json.loads(done.stdout)
     except ValueError:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["nothing was said"]
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
         raise SealError(f"the settings cannot be checked: {said[-1]}; try one of them with seal fit") from None
 
 
 def _mistake(wrong: Sequence[tuple[Planned, Mapping[str, Any]]], count: int) -> str:
-    """Of the first run that cannot start; what all have in common is no mistake of what is swept."""
+    """The message about the first run that cannot start; a mistake that all share is not blamed on the sweep."""
     run, text = wrong[0][0], str(wrong[0][1]["error"])
     named = {key: value for key, value in run.values.items() if _is_about(text, key)}
     everywhere = len(wrong) == count and len({row["error"] for _, row in wrong}) == 1
@@ -82,7 +82,7 @@ def _mistake(wrong: Sequence[tuple[Planned, Mapping[str, Any]]], count: int) -> 
 
 
 def _is_about(text: str, key: str) -> bool:
-    """Whether a message names an option, in full or by its last parts, or its file."""
+    """Whether a message names an option, in full or by its last parts."""
     parts = key.removesuffix(".class_path").split(".")
     return any(".".join(parts[start:]) in text for start in range(len(parts)))
 
@@ -92,10 +92,10 @@ def _another(run: Path, row: Mapping[str, Any]) -> str:
     was, now = row["changed"][first]
     more = f" and {len(others)} more settings" if others else ""
     return (
-        f"{run}: is a run with {first} {_shown(was)}, now it is {_shown(now)}{more}: choose another --output, or go "
-        "back to those settings. Nothing was overwritten"
+        f"{run}: holds a run with {first} {_shown(was)}, but now it is {_shown(now)}{more}: choose another --output, "
+        "or return to those settings. Nothing was overwritten"
     )
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)[:60]

@@ -10,23 +10,23 @@ from pathlib import Path
 from seal_lightning.commands.sweep.checking import Checked, check
 from seal_lightning.commands.sweep.display import Display
 from seal_lightning.commands.sweep.grid import SEED_OPTION, Planned, plan, read_axis, read_seeds
-from seal_lightning.commands.sweep.running import Run, Workers, environments, is_finished
+from seal_lightning.commands.sweep.running import SweepRun, Workers, environments, is_finished
 from seal_lightning.commands.sweep.summary import known_seconds, save_state, summarise
 from seal_lightning.errors import ConfigError, SealError
 from seal_lightning.files.ownership import owning
 
-MOST = 1000  # runs: of more, somebody has mistaken a range for a list
+MOST = 1000  # runs; whoever asks for more has mistaken a range for a list
 
 
 class SweepFailed(SealError):
-    """Runs of a sweep failed; the others have been run all the same."""
+    """Runs of a sweep failed; the others have been run nevertheless."""
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the sweep.
 
     Raises:
-        ConfigError: An option, or one of the settings, cannot work; nothing was started.
+        ConfigError: An option or one of the settings cannot work; nothing was started.
         SweepFailed: A run failed.
     """
     options, others = _parser().parse_known_args(argv)
@@ -43,10 +43,10 @@ def main(argv: Sequence[str]) -> None:
         _work(_runs(planned, folder, checked), folder, checked, display, jobs=options.jobs)
 
 
-def _work(runs: Sequence[Run], folder: Path, checked: Checked, display: Display, *, jobs: int | None) -> None:
+def _work(runs: Sequence[SweepRun], folder: Path, checked: Checked, display: Display, *, jobs: int | None) -> None:
     jobs = jobs or (len(checked.gpus) // checked.gpus_each if checked.gpus else 1) or 1
 
-    def on_change(run: Run) -> None:
+    def on_change(run: SweepRun) -> None:
         display.tell(run)
         if run.ended:
             save_state(folder, runs)
@@ -57,24 +57,24 @@ def _work(runs: Sequence[Run], folder: Path, checked: Checked, display: Display,
     if failed := [run for run in runs if run.state == "failed"]:
         names = ", ".join(run.name for run in failed[:3]) + (", ..." if len(failed) > 3 else "")
         raise SweepFailed(
-            f"{len(failed)} of {len(runs)} runs failed ({names}); what each said is in fit.log in its folder, the same "
-            "command tries them again"
+            f"{len(failed)} of {len(runs)} runs failed ({names}); see fit.log in their folders, and run the same "
+            "command to try them again"
         )
 
 
-def _runs(planned: Sequence[Planned], folder: Path, checked: Checked) -> list[Run]:
+def _runs(planned: Sequence[Planned], folder: Path, checked: Checked) -> list[SweepRun]:
     seconds = known_seconds(folder)
-    runs = [Run(one, folder / one.name, seconds_before=seconds.get(one.name, 0.0)) for one in planned]
+    runs = [SweepRun(run, folder / run.name, seconds_before=seconds.get(run.name, 0.0)) for run in planned]
     for run in runs:
         if is_finished(run, checked):
             run.state, run.kept = "finished", True
     return runs
 
 
-def _list(runs: Sequence[Run]) -> None:
+def _list(runs: Sequence[SweepRun]) -> None:
     for run in runs:
         begun = (run.folder / "config.yaml").is_file()
-        state = "finished" if run.kept else "to go on" if begun else "new"
+        state = "finished" if run.kept else "to resume" if begun else "new"
         command = ["seal", "fit", *run.planned.options, "--trainer.default_root_dir", str(run.folder)]
         print(f"{run.name}  ({state})\n  {shlex.join(command)}")
     print(f"{len(runs)} runs, {sum(run.kept for run in runs)} of them finished; nothing was started")
@@ -87,14 +87,14 @@ def _planned(options: argparse.Namespace, others: Sequence[str]) -> list[Planned
     axes = [read_axis(text) for texts in options.over for text in texts]
     if not axes and options.seeds is None:
         raise ConfigError(
-            "--over is not set: name what to sweep, as --over model.inner_loop.rank=2,8, or give --seeds N"
+            "--over is not set: name what to sweep, as in --over model.inner_loop.rank=2,8, or give --seeds N"
         )
     seeded = [key.strip() for key in options.seeded.split(",") if key.strip()]
     seeds = [] if options.seeds is None else read_seeds(options.seeds)
     planned = plan(axes, seeds, options=others, seeded=seeded)
     if len(planned) > MOST:
         raise ConfigError(
-            f"--over and --seeds: expected at most {MOST:,} runs, got {len(planned):,}: sweep less at once"
+            f"--over and --seeds: expected at most {MOST:,} runs, got {len(planned):,}: sweep fewer values at once"
         )
     return planned
 
@@ -105,30 +105,30 @@ def _parser() -> argparse.ArgumentParser:
         usage="seal sweep [--config FILE] --over KEY=VALUE,VALUE ... [--seeds N] [--jobs N] [--output FOLDER] "
         "[--KEY VALUE ...]",
         description="Runs seal fit with every combination of the values of --over and every seed, and compares them: "
-        "one table with intervals over seeds, and one figure. The same command goes on with a sweep that was stopped.",
+        "one table with intervals over seeds, and one figure. The same command resumes a sweep that was stopped.",
         epilog="Other options go to every run, for example --trainer.max_epochs 1. docs/sweep.md has more.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "--over", action="append", nargs="+", default=[], metavar="KEY=VALUE,VALUE",
-        help="an option of seal fit and its values, also as [1, 2]; may be given several times, for all combinations",
+        help="an option of seal fit and its values, also as [1, 2]; several of them give all combinations",
     )  # fmt: skip
     parser.add_argument(
         "--seeds",
         metavar="N",
-        help="how many seeds, from 0, or which, as 300,301; by default that of the configuration",
+        help="how many seeds, from 0, or a list such as 300,301; default: the seed of the configuration",
     )
     parser.add_argument(
         "--seeded", default=SEED_OPTION, metavar="KEY,KEY",
-        help="the options that get the seed, such as model.seed,data.seed; default: model.seed, so that all have the "
-        "same data",
+        help="the options that get the seed, such as model.seed,data.seed; default: model.seed, so that all runs have "
+        "the same data",
     )  # fmt: skip
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="runs at a time; default: 1, or as many as there are GPUs for"
     )
     parser.add_argument(
         "--output", type=Path, default=Path("runs") / "sweep", metavar="FOLDER",
-        help="where the folders of the runs and the table lie; default: runs/sweep",
+        help="folder for the runs and the table; default: runs/sweep",
     )  # fmt: skip
     parser.add_argument("--dry_run", action="store_true", help="check the settings and list the runs")
     return parser

@@ -1,4 +1,4 @@
-"""What is seen of a sweep at work: on a terminal a table that follows it, and everywhere a line for each run's end."""
+"""What a sweep shows at work: a line at each run's end, and on a terminal a table that follows it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import fmean
 from rich.table import Table
 from rich.text import Text
 
-from seal_lightning.commands.sweep.running import Run, time_left
+from seal_lightning.commands.sweep.running import SweepRun, time_left
 from seal_lightning.progress.screen import Screen, duration
 from seal_lightning.text.escaping import visible
 
@@ -26,25 +26,25 @@ class Display:
     def __init__(self, title: str) -> None:
         self.screen = Screen()
         self.screen.line(title)
-        self._runs: Sequence[Run] = ()
-        self._accuracy: dict[str, float] = {}  # of the runs that are finished
+        self._runs: Sequence[SweepRun] = ()
+        self._accuracy: dict[str, float] = {}  # by name of a finished run
         self._jobs = 1
         self.refresh = lambda: None
 
     @contextmanager
-    def watching(self, runs: Sequence[Run], jobs: int) -> Iterator[None]:
-        """Within it, the table is there."""
+    def watching(self, runs: Sequence[SweepRun], jobs: int) -> Iterator[None]:
+        """Show the table within the block."""
         self._runs, self._jobs = runs, jobs
         for run in runs:
             if run.kept:
                 self._note(run)
         if kept := sum(run.kept for run in runs):
-            self.screen.line(f"{kept} of {len(runs)} runs are finished already, and kept")
+            self.screen.line(f"{kept} of {len(runs)} runs are already finished and kept")
         with self.screen.following(self._table) as self.refresh:
             yield
 
-    def tell(self, run: Run) -> None:
-        """Of a run that has ended, or that another process is at."""
+    def tell(self, run: SweepRun) -> None:
+        """Say that a run has ended, or that another process works on it."""
         if run.state == "elsewhere":
             self.screen.line(f"{run.name}: waits for another process to end ({run.error.partition(': ')[2]})")
         if run.state == "finished":
@@ -55,7 +55,7 @@ class Display:
             self.screen.line(f"{run.name}: {said}; {self._so_far()}")
         self.refresh()
 
-    def _note(self, run: Run) -> None:
+    def _note(self, run: SweepRun) -> None:
         if rows := run.rows():
             self._accuracy[run.name] = rows[-1].accuracy
 
@@ -65,11 +65,11 @@ class Display:
         return f"{ended} of {len(self._runs)}{rest}"
 
     def _table(self) -> Table:
-        """A line for each setting, with a mark for each of its runs."""
+        """A row for each setting, with a mark for each of its runs."""
         table = Table(title=Text(f"runs: {self._so_far()}"), title_justify="left", title_style="")
         for name in ("setting", "runs", "own edits so far", "at work"):
             table.add_column(name)
-        settings: dict[str, list[Run]] = {}
+        settings: dict[str, list[SweepRun]] = {}
         for run in self._runs:
             settings.setdefault(setting_of(run), []).append(run)
         for setting, runs in settings.items():
@@ -81,13 +81,13 @@ class Display:
         return table
 
 
-def setting_of(run: Run) -> str:
-    """A run's setting as its name has it, without the seed."""
+def setting_of(run: SweepRun) -> str:
+    """A run's name without the seed."""
     return run.planned.setting or "all"
 
 
-def _figures(run: Run) -> str:
-    """Its accuracy with own edits at the end, and before training."""
+def _figures(run: SweepRun) -> str:
+    """Its accuracy with own edits, at the end and before training."""
     rows = run.rows()
     if not rows:
         return "finished, without a validation"

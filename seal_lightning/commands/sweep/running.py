@@ -1,7 +1,7 @@
 """The runs of a sweep at work: some at a time, each a `seal fit` of its own, until all have ended.
 
-A run that was interrupted goes on from its last checkpoint and journal; one that is finished is not started. A failure
-ends no other run. Where the sweep itself is killed, its runs go on by themselves: the next sweep waits for them.
+An interrupted run resumes from its last checkpoint and journal; a finished one is not started. A failure ends no other
+run. If the sweep itself is killed, its runs continue by themselves, and the next sweep waits for them.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from seal_lightning.results.accuracy import AccuracyRow, rounds_table
 
 State = Literal["waiting", "running", "elsewhere", "finished", "failed"]
 PAUSE = 0.5  # seconds between two looks at the runs
-LOOK = 5.0  # the same at a run that another process is at
-STOPPED_WITHIN = 30.0  # seconds that runs have to end after the sweep was asked to
+LOOK = 5.0  # seconds between two looks at a run of another process
+STOPPED_WITHIN = 30.0  # seconds that runs have to end once the sweep was asked to
 
 
 @dataclass(slots=True)
-class Run:
-    """A run of the sweep and how it fares.
+class SweepRun:
+    """A run of the sweep, and how far it is.
 
     Attributes:
-        planned: What is to be run.
-        folder: Where.
-        state: `elsewhere` where another process works in its folder.
+        planned: What is run.
+        folder: The run folder.
+        state: State of the run; `elsewhere` if another process works in its folder.
         kept: Whether an earlier sweep has finished it.
-        seconds: It has taken in this sweep.
-        seconds_before: It had taken in earlier ones that were stopped or had failed, or that finished it.
-        exit_code: Of its process; None where none has ended.
-        error: What it said last, where it failed.
-        began: When its process was started, or looked for, by the monotonic clock.
+        seconds: Seconds that it has taken in this sweep.
+        seconds_before: Seconds that it had taken in earlier sweeps.
+        exit_code: Exit code of its process; None before its end.
+        error: Its last message, if it failed.
+        began: When its process was started, or last looked for, by the monotonic clock.
         fit: Its process.
         slot: Which of the places for runs it has.
     """
@@ -77,14 +77,14 @@ class Run:
         return self.state in ("finished", "failed")
 
     def rows(self) -> list[AccuracyRow]:
-        """Its accuracy with own edits, before training and after each round; none without a validation."""
+        """Its accuracy with own edits, before training and after each round; empty without a validation."""
         validations = read_validations(self.folder)
         rows = rounds_table(validations, resamples=0) if validations else []
         return [row for row in rows if row.name.startswith("edits")]
 
 
-def is_finished(run: Run, checked: Checked) -> bool:
-    """Whether its folder has the last table of a fit with these settings; `config.yaml` is written at a fit's start."""
+def is_finished(run: SweepRun, checked: Checked) -> bool:
+    """Whether its folder has the table of a finished fit with these settings, written after its `config.yaml`."""
     table, settings = run.folder / "fit.json", run.folder / "config.yaml"
     if run.name not in checked.unchanged or not (table.is_file() and settings.is_file()):
         return False
@@ -96,21 +96,21 @@ class Workers:
     """Starts the runs and watches them.
 
     Attributes:
-        runs: In the order in which they are started.
-        jobs: How many at a time.
-        environments: Variables of the environment, by place for a run.
-        on_change: Called after each run that was started or has ended, with it.
+        runs: The runs in the order in which they are started.
+        jobs: Runs at a time.
+        environments: Environment variables for each place for a run.
+        on_change: Called with a run that was started or has ended.
         on_pause: Called from time to time.
     """
 
-    runs: Sequence[Run]
+    runs: Sequence[SweepRun]
     jobs: int
     environments: Sequence[Mapping[str, str]]
-    on_change: Callable[[Run], None]
+    on_change: Callable[[SweepRun], None]
     on_pause: Callable[[], None] = field(default=lambda: None)
 
     def work(self) -> None:
-        """Run all that are waiting; returns when each has ended. A signal stops them before it goes on its way."""
+        """Run all that are waiting until each has ended. A signal stops them before it passes on."""
         with stopped_on_leaving(self.kill):
             try:
                 while not all(run.ended for run in self.runs):
@@ -126,12 +126,12 @@ class Workers:
                 self.kill()
 
     def kill(self) -> None:
-        """End what is still at work, at once."""
+        """Kill the runs that are still at work."""
         for fit in self._fits():
             fit.stop()
 
     def _terminate(self) -> None:
-        """Let the runs end by themselves, with everything kept; those that take too long are killed."""
+        """Let the runs stop by themselves, with everything kept; those that take too long are killed."""
         for fit in self._fits():
             fit.process.terminate()
         deadline = time.monotonic() + STOPPED_WITHIN
@@ -151,7 +151,7 @@ class Workers:
             run.slot = slot
             self._start(run)
 
-    def _start(self, run: Run) -> None:
+    def _start(self, run: SweepRun) -> None:
         run.began = time.monotonic()
         try:
             with owning(run.folder, option=f"{run.folder}"):
@@ -163,11 +163,11 @@ class Workers:
             return
         environment = self.environments[run.slot % len(self.environments)]
         run.state, run.error = "running", ""
-        options = (*run.planned.options, "--ckpt_path", "last")  # which begins where there is none
+        options = (*run.planned.options, "--ckpt_path", "last")  # which starts a run without a checkpoint
         run.fit = start_fit(run.folder, *options, config=None, quiet=True, environment=environment)
         self.on_change(run)
 
-    def _look_at(self, run: Run) -> None:
+    def _look_at(self, run: SweepRun) -> None:
         if run.state == "elsewhere":
             if time.monotonic() - run.began > LOOK:
                 self._start(run)
@@ -182,7 +182,7 @@ class Workers:
 
 
 def environments(jobs: int, checked: Checked) -> list[dict[str, str]]:
-    """Variables of each place for a run: one thread where several run at a time on CPUs, GPUs of its own on GPUs."""
+    """Environment variables of each place: a single thread if several runs share the CPUs, or GPUs of its own."""
     if jobs == 1:
         return [{}]
     if not checked.gpus:
@@ -192,8 +192,8 @@ def environments(jobs: int, checked: Checked) -> list[dict[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares] or [{}]
 
 
-def time_left(runs: Iterable[Run], jobs: int) -> float | None:
-    """Seconds until all have ended, by those that this sweep has run; None where it has run none."""
+def time_left(runs: Iterable[SweepRun], jobs: int) -> float | None:
+    """Seconds until all have ended, estimated from finished runs of this sweep; None without any."""
     runs = list(runs)
     done = [run.seconds for run in runs if run.state == "finished" and not run.kept]
     if not done:
@@ -204,7 +204,7 @@ def time_left(runs: Iterable[Run], jobs: int) -> float | None:
 
 
 def last_line(log: Path, code: int) -> str:
-    """What a run that failed said last."""
+    """The last message of a failed run."""
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     with log.open("rb") as file:

@@ -1,10 +1,10 @@
-"""The settings of all runs of a sweep, checked in one process before the first of them starts.
+"""Checks the settings of all runs of a sweep in one process, before the first of them starts.
 
     python -m seal_lightning.commands.sweep.settings < command lines of seal fit > findings, both JSON
 
-It is a process of its own because this takes torch and Lightning, which the sweep itself does without. Each command
-line goes the way of `seal fit` up to the point where the run would begin: options are parsed, objects made, data is
-read, and the model is looked for. What a run folder holds already is compared with its settings. Nothing is written.
+It has a process of its own because it takes torch and Lightning, which the sweep does without. Each command line goes
+the way of `seal fit` up to the point where the run would begin: options are parsed, objects made, data read, and the
+model looked for. Run folders that exist are compared with their settings. Nothing is written.
 """
 
 import json
@@ -29,27 +29,27 @@ from seal_lightning.models.loading import check_source
 from seal_lightning.options.mistakes import one_line, read_config_files
 from seal_lightning.stamps.values import flat
 
-# Where and how a run goes on, and what is said of it: no other run.
+# Options that say where and how a run goes on, and do not make it another run.
 NO_SETTING = ("ckpt_path", "config", "log_level", "trainer.default_root_dir", "weights_only")
-# What makes another run, whose figures must not be mixed with these; of the rest `seal fit` knows more.
+# Options that make another run, whose figures must not be mixed with these; `seal fit` judges the others.
 OF_FIGURES = ("model.", "data.", "filter.", "seed_everything")
-FOUND_BY_CONTENT = "model.source."  # the stamp of a fit knows a model by its weights, wherever they lie
+FOUND_BY_CONTENT = "model.source."  # a fit's stamp identifies a model by its weights, wherever they are
 
 
 class SettingsCLI(SEALCLI):
-    """As `seal fit`, and it stops where the run would begin."""
+    """`seal fit` up to the point where the run would begin."""
 
     def run(self) -> None:
         """Nothing: the objects are made."""
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """As the run folder would have them, in `config.yaml`."""
+    def settings(self) -> dict[str, object]:
+        """The settings as `config.yaml` would have them."""
         return plain_settings(self.command_parser, self.options)
 
     @property
     def gpus(self) -> int:
-        """How many a run needs that is to have its own; 0 where it uses none, or names them."""
+        """How many GPUs of its own a run needs; 0 if it uses none, or names them."""
         devices = self.options.trainer.devices
         if not isinstance(self.trainer.accelerator, CUDAAccelerator) or isinstance(devices, list):
             return 0
@@ -58,12 +58,12 @@ class SettingsCLI(SEALCLI):
 
 
 def find(commands: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """What there is to say of each command line of `seal fit`.
+    """The findings about each command line of `seal fit`.
 
     Returns:
-        Under `runs` for each of them the `error` and `exit_code` where it cannot run, else `changed`: what differs from
-        the settings in its run folder, [was, now] by name; and `other`, those names that make it another run. Under
-        `gpus` the names of the GPUs to share out, none where the runs use none; under `gpus_each` how many a run needs.
+        `runs`, with the `error` and `exit_code` of each that cannot start, or else what has `changed` against its run
+        folder ([was, now] by name) and which `other` names make it another run; `gpus` to share out (empty if the runs
+        use none); and `gpus_each`, how many a run needs.
     """
     runs: list[dict[str, Any]] = []
     gpus, seen = 0, set()
@@ -87,8 +87,8 @@ def _made(command: Sequence[str]) -> SettingsCLI:
     return cli
 
 
-def _look(cli: SettingsCLI, settings: Mapping[str, Any], seen: set[str]) -> None:
-    """Find the model and read the data, unless they are those of another run; what is missing is an error."""
+def _look(cli: SettingsCLI, settings: Mapping[str, object], seen: set[str]) -> None:
+    """Find the model and read the data, unless another run has the same; missing ones raise an error."""
     source, needs = cli.model.source, cli.model.e_step.plan.needs_queries
     for sought in (repr(source), json.dumps([settings["data"], needs], default=str)):
         if sought in seen:
@@ -102,8 +102,8 @@ def _look(cli: SettingsCLI, settings: Mapping[str, Any], seen: set[str]) -> None
         seen.add(sought)
 
 
-def _compared(run: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run beside those that its folder was written with."""
+def _compared(run: Path, settings: Mapping[str, object]) -> dict[str, Any]:
+    """The settings of a run compared with those that its folder was written with."""
     path = run / "config.yaml"
     if not path.is_file():
         return {"changed": {}, "other": []}
@@ -117,20 +117,20 @@ def _compared(run: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"changed": changed, "other": other}
 
 
-def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """By the names of options, which have no `init_args`."""
+def _named(settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings by the names of options, without `init_args`."""
     named = {key.replace(".init_args.", "."): value for key, value in flat("", dict(settings)).items()}
     return {key: value for key, value in named.items() if key not in NO_SETTING}
 
 
-def _makes_another(key: str, values: Sequence[Any]) -> bool:
+def _makes_another(key: str, values: Sequence[object]) -> bool:
     if not key.startswith(OF_FIGURES) or key.startswith(FOUND_BY_CONTENT) or is_noted(key.removeprefix("model.")):
         return False
     return not all(isinstance(value, str) and Path(value).exists() for value in values)  # a file may have moved
 
 
 def _visible_gpus() -> list[str]:
-    """The GPUs of this process, by the names that `CUDA_VISIBLE_DEVICES` has for them."""
+    """The GPUs of this process, as `CUDA_VISIBLE_DEVICES` names them."""
     given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     count = torch.cuda.device_count()
     return given[:count] if given else [str(number) for number in range(count)]

@@ -1,7 +1,7 @@
-"""What a sweep comes to: one table, printed and saved as `sweep.md` and `sweep.json`, and one figure, `sweep.svg`.
+"""The result of a sweep: one table, printed and saved as `sweep.md` and `sweep.json`, and one figure, `sweep.svg`.
 
-Means, intervals and differences are those of `seal report`. The state of the runs is saved in `sweep.json` whenever one
-of them has ended.
+Means, intervals and differences are those of `seal report`. `sweep.json` holds the state of the runs and is saved
+whenever one of them has ended.
 """
 
 from __future__ import annotations
@@ -11,24 +11,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from seal_lightning.commands.sweep.running import Run
+from seal_lightning.commands.sweep.running import SweepRun
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.saving import save_text
 from seal_lightning.progress.screen import duration
-from seal_lightning.report.group_tables import render_figure, render_groups, rows_of
+from seal_lightning.report.group_tables import GroupRow, render_figure, render_groups, rows_of
 from seal_lightning.report.groups import Group, group_runs
 from seal_lightning.report.read import read
 from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.escaping import markdown_cell
+from seal_lightning.types import JsonObject
 
 STATE = "sweep.json"
-WRITTEN = (STATE, "sweep.md", "sweep.svg")  # in the folder of a sweep, beside the runs
 
 
-def summarise(folder: Path, runs: Sequence[Run]) -> None:
-    """Save and print the table and the figure of the runs that are finished; those that failed are named."""
+def summarise(folder: Path, runs: Sequence[SweepRun]) -> None:
+    """Save and print the table and figure of the finished runs, and name those that failed."""
     groups = groups_of(runs)
     parts = [render_groups(groups)] if groups else []
     parts += [_times(runs)] if groups else []
@@ -45,15 +44,15 @@ def summarise(folder: Path, runs: Sequence[Run]) -> None:
     print(f"next: seal report {folder}", flush=True)
 
 
-def groups_of(runs: Sequence[Run]) -> list[Group]:
-    """The finished runs by setting, in the order of the sweep, called as their folders are."""
+def groups_of(runs: Sequence[SweepRun]) -> list[Group]:
+    """The finished runs by setting, in the order of the sweep, named like their folders."""
     finished = {str(run.folder): run for run in runs if run.state == "finished"}
     groups = group_runs([read(folder) for folder in finished]) if finished else []
     return [_named(group, {finished[run.source].planned.setting for run in group.runs}) for group in groups]
 
 
 def _named(group: Group, settings: set[str]) -> Group:
-    """Values that mean the same are one setting, which keeps the name that `seal report` has for it."""
+    """The group under its setting's name; settings that mean the same keep the name that `seal report` gives them."""
     (name, *others) = settings
     return group if others or not name else replace(group, name=name)
 
@@ -61,22 +60,22 @@ def _named(group: Group, settings: set[str]) -> Group:
 # -- parts of the table ------------------------------------------------------------------------------------------------
 
 
-def _times(runs: Sequence[Run]) -> str:
-    """How long the runs of each setting have taken."""
+def _times(runs: Sequence[SweepRun]) -> str:
+    """How long the runs of each setting took."""
     by_setting: dict[str, list[float]] = {}
     for run in runs:
         if run.state == "finished" and run.seconds_in_all:
             by_setting.setdefault(run.planned.setting or "all", []).append(run.seconds_in_all)
     listed = "; ".join(f"{setting} {duration(fmean(seconds))}" for setting, seconds in by_setting.items())
-    return f"Time of a run: {listed}." if listed else "Time of a run: not known, all were kept."
+    return f"Time of a run: {listed}." if listed else "Time of a run: unknown, because all were kept."
 
 
-def _failures(runs: Sequence[Run]) -> str:
+def _failures(runs: Sequence[SweepRun]) -> str:
     lines = [f"- {run.name}: {markdown_cell(run.error, 300)}" for run in runs if run.state == "failed"]
-    return "\n".join([f"Not in the table, since they failed: {len(lines)} of {len(runs)} runs.", "", *lines])
+    return "\n".join([f"Not in the table, because they failed: {len(lines)} of {len(runs)} runs.", "", *lines])
 
 
-def _runs_table(runs: Sequence[Run]) -> str:
+def _runs_table(runs: Sequence[SweepRun]) -> str:
     head = ("run", "state", "before training", "own edits", "time")
     cells = []
     for run in runs:
@@ -89,11 +88,11 @@ def _runs_table(runs: Sequence[Run]) -> str:
 # -- the file of the state ---------------------------------------------------------------------------------------------
 
 
-def save_state(folder: Path, runs: Sequence[Run], groups: Sequence[Group] = ()) -> None:
+def save_state(folder: Path, runs: Sequence[SweepRun], groups: Sequence[Group] = ()) -> None:
     """Write `sweep.json`; runs of an earlier, larger grid stay in it.
 
     Raises:
-        SavingError: It cannot be written.
+        SavingError: The file cannot be written.
     """
     names = {run.name for run in runs}
     rows = [_row(run) for run in runs] + [row for row in _known(folder) if row["name"] not in names]
@@ -102,12 +101,12 @@ def save_state(folder: Path, runs: Sequence[Run], groups: Sequence[Group] = ()) 
 
 
 def known_seconds(folder: Path) -> dict[str, float]:
-    """What the runs of a sweep took, as far as it has written that down."""
-    return {row["name"]: float(row["seconds"]) for row in _known(folder)}
+    """Seconds that the runs of a sweep took, as far as `sweep.json` has them."""
+    return {str(row["name"]): float(str(row["seconds"])) for row in _known(folder)}
 
 
-def _known(folder: Path) -> list[dict[str, Any]]:
-    """The rows of an earlier `sweep.json`; none where it is none of ours, which costs the times only."""
+def _known(folder: Path) -> list[JsonObject]:
+    """The rows of an earlier `sweep.json`; empty if it is not ours, which loses only the times."""
     try:
         rows = parse_json((folder / STATE).read_bytes())["runs"]
         return [row for row in rows if isinstance(row["name"], str) and isinstance(row["seconds"], int | float)]
@@ -115,7 +114,7 @@ def _known(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: SweepRun) -> JsonObject:
     rows = run.rows() if run.state == "finished" else []
     return {
         "name": run.name,
@@ -130,7 +129,7 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _group_row(row: Any) -> Mapping[str, Any]:
+def _group_row(row: GroupRow) -> Mapping[str, object]:
     group = row.group
     return {
         "setting": group.name,

@@ -14,14 +14,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from seal_lightning.commands.adapt import command as adapt
-from seal_lightning.commands.adapt import making
-from seal_lightning.commands.adapt.card import model_card
+from seal_lightning.commands.adapt import folders, making
 from seal_lightning.errors import ConfigError, DataError, DivergedError, ModelError, StaleJournalError, Stopped
 from seal_lightning.inner_loop.loop import InnerLoop
-from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.lab import LabPassages
 from seal_lightning.models.loading import LAB
-from seal_lightning.models.origins import Origin
 from seal_lightning.processes.stopping import StopSignals
 
 CONFIG = """\
@@ -96,7 +93,7 @@ def test_scores_before_and_after_stand_in_the_table(whole):
     head = [cell.strip() for cell in lines[0].strip("|").split("|")]
     assert head == ["document", "queries", "before", "one each", "one for all"]
     assert len(lines) == 2 + 3 + 2 + 1 + 3  # and, after an empty line, whether each kind of adapters learnt anything
-    result = json.loads((whole / "whole" / "adapters" / "first" / making.RESULT).read_text())
+    result = json.loads((whole / "whole" / "adapters" / "first" / folders.RESULT).read_text())
     (row,) = result["measured"]
     first = [cell.strip() for cell in lines[2].strip("|").split("|")]
     assert first[1:4] == ["6", f"{sum(row['before']['scores']) / 6:.3f}", f"{sum(row['scores']) / 6:.3f}"]
@@ -133,14 +130,11 @@ def test_a_card_says_what_an_adapter_is(whole):
     assert (whole / "whole" / "merged" / "all" / "README.md").read_text().count("library_name: transformers") == 1
 
 
-def test_a_card_holds_no_secret_of_the_process(monkeypatch):
+def test_a_card_holds_no_secret_of_the_process(tmp_path, monkeypatch):
     monkeypatch.setenv("SEAL_TEST_KEY", "planted-value-1234")
-    card = model_card(
-        "x", base=Origin("lab", on_hub=False), lessons=[], editor="the model itself", policy_rank=None,
-        chosen=False, sequences=0, inner_loop=InnerLoop(),
-        stats=JobStats(steps=1, trained_tokens=1, truncated=0, skipped=0), missing={},
-        scores={}, merged=False, data_licence="planted-value-1234",
-    )  # fmt: skip
+    write_inputs(tmp_path)
+    run(tmp_path, "out", "--learn", "passage", "--adapters", "all", "--data_licence", "planted-value-1234")
+    card = (tmp_path / "out" / "adapters" / "all" / "README.md").read_text()
     assert card.endswith("Licence of the documents: [hidden].\n")
 
 
@@ -245,7 +239,7 @@ def test_without_queries_all_edits_are_taken_or_the_first(whole, tmp_path, capsy
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "documents.jsonl").write_text('{"passage": "They say that Dry Ferry is led by Irving."}\n')
     run(tmp_path, "best", "--adapters", "each")
-    assert "1 edits, none rewarded" in (said := capsys.readouterr().err) and "no answers were measured" in said
+    assert "1 edit, none rewarded" in (said := capsys.readouterr().err) and "no answers were measured" in said
     run(tmp_path, "every", "--adapters", "each", "--keep", "null")
     assert "2 edits, none rewarded" in capsys.readouterr().err
 
@@ -278,9 +272,9 @@ def test_what_a_folder_held_besides_is_written_down(vault, capsys):
         f"- left out {vault}/empty.md: expected data, got an empty file: write it again",
     ]
     adapter = output / "adapters" / "all"
-    assert json.loads((adapter / making.RESULT).read_text())["files_left_out"] == 2
+    assert json.loads((adapter / folders.RESULT).read_text())["files_left_out"] == 2
     card = (adapter / "README.md").read_text()
-    assert "Of what was given, 2 files could not be read and taught it nothing." in card
+    assert "Besides, 2 files could not be read and taught it nothing." in card
     assert "- A note" in card and str(vault) not in card
 
 
@@ -378,9 +372,9 @@ def blow_up(monkeypatch, chosen):
     """Train what is chosen at a rate that no model stands."""
     plan = InnerLoop._plan
 
-    def shaky(self, job, model, tokenizer):
-        found = plan(self, job, model, tokenizer)
-        return replace(found, rates=[3e38] * len(found.rates)) if chosen(job) else found
+    def shaky(self, policy, job):
+        planned = plan(self, policy, job)
+        return replace(planned, rates=[3e38] * len(planned.rates)) if chosen(job) else planned
 
     monkeypatch.setattr(InnerLoop, "_plan", shaky)
 
@@ -395,10 +389,10 @@ def test_an_adapter_that_diverged_is_not_written_and_the_others_are(tmp_path, mo
     run(tmp_path, "out", *options)
     said = capsys.readouterr()
     assert names(tmp_path / "out") == [name for name in names(tmp_path / "whole") if name != "first"]
-    expected = r"^first: not written, since its training diverged \(the .* at step \d+ of \d+\): lower "
+    expected = r"^first: not written, because its training diverged \(the .* at step \d+ of \d+\): lower "
     assert re.search(expected, said.err, re.MULTILINE)
     *_, written, last = said.err.splitlines()
-    assert written == f"written, though of no use: 2 adapters in {tmp_path / 'out' / 'adapters'}"
+    assert written == f"written, but of no use: 2 adapters in {tmp_path / 'out' / 'adapters'}"
     assert re.fullmatch(
         r"learnt nothing \(one each\): accuracy 0\.\d+ before, .*; why: .*2 optimizer steps; try: .*", last
     )
@@ -416,9 +410,9 @@ def test_an_adapter_that_diverged_is_not_written_and_the_others_are(tmp_path, mo
 def test_a_command_all_of_whose_adapters_diverged_fails(tmp_path, monkeypatch, capsys):
     write_inputs(tmp_path)
     blow_up(monkeypatch, lambda job: True)
-    with pytest.raises(DivergedError, match=r"^no adapter was written, since all of their trainings diverged: lower "):
+    with pytest.raises(DivergedError, match=r"^no adapter was written, because all trainings diverged: lower "):
         run(tmp_path, "out", "--learn", "passage")
-    assert not (tmp_path / "out" / "adapters").exists() and capsys.readouterr().err.count("not written, since") == 4
+    assert not (tmp_path / "out" / "adapters").exists() and capsys.readouterr().err.count("not written, because") == 4
 
 
 @pytest.mark.parametrize(
@@ -428,6 +422,10 @@ def test_a_command_all_of_whose_adapters_diverged_fails(tmp_path, monkeypatch, c
         ("flipped", r"adapters/all: damaged \(adapter_model.safetensors is not the file that was written there\)"),
         ("missing", r"adapters/all: damaged \(adapter_model.safetensors: No such file or directory\)"),
         ("result", r"adapters/all/adaptation.json: cannot be read \("),
+        (
+            "lacking",
+            r"adapters/all/adaptation.json: cannot be read \(policy is missing\), so its adapter is trained again",
+        ),
         ("merged", r"adapters/all: damaged \(model.safetensors is not the file that was written there\)"),
     ],
 )
@@ -435,10 +433,12 @@ def test_a_damaged_adapter_is_trained_again(whole, tmp_path, caplog, damage, sai
     shutil.copytree(whole / "whole", tmp_path / "whole")
     write_inputs(tmp_path)
     folder = tmp_path / "whole" / ("merged" if damage == "merged" else "adapters") / "all"
-    path = next(folder.glob("adaptation.json" if damage == "result" else "*.safetensors"))
+    path = next(folder.glob("adaptation.json" if damage in ("result", "lacking") else "*.safetensors"))
     content = path.read_bytes()
     path.unlink()
-    if damage != "missing":
+    if damage == "lacking":
+        path.write_text("{}")
+    elif damage != "missing":
         flipped = content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
         path.write_bytes(flipped if damage in ("flipped", "merged") else content[: len(content) // 2])
     run(tmp_path, "whole", "--resume", *(["--merged"] if damage == "merged" else []))

@@ -5,11 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
-from seal_lightning.commands.adapt.verdict import Training, Verdict, Writing, judge
+from seal_lightning.commands.adapt.verdict import EditCounts, LearningVerdict, TrainingFacts, judge
 from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.progress.screen import Screen
 
-SOUND = Training(steps=40, before=2.0, after=0.5, option="model.inner_loop", counts={})
+SOUND = TrainingFacts(steps=40, before=2.0, after=0.5, option="model.inner_loop", left_out={})
 LOST, RATE = "the loss on the training text", "together.learning_rate"
 
 
@@ -23,14 +23,14 @@ BEFORE = answers(fen=[0, 0, 1, 0], moor=[0, 0, 0, 0], tarn=[0, 1, 0, 0])
 def test_accuracy_that_rose_with_every_document_was_learnt():
     names = [f"d{number}" for number in range(6)]
     before, after = (answers(**dict.fromkeys(names, scores)) for scores in ([0, 0, 1, 0], [1, 0, 1, 0]))
-    assert judge(before, after, SOUND) == Verdict(
+    assert judge(before, after, SOUND) == LearningVerdict(
         "yes", "accuracy 0.250 before, 0.500 after; +25.0 points (+25.0 to +25.0), paired over 6 documents"
     )
 
 
 def test_few_documents_are_paired_by_query():
     after = answers(fen=[1, 1, 1, 0], moor=[1, 1, 0, 0], tarn=[1, 1, 0, 0])
-    assert judge(BEFORE, after, SOUND) == Verdict(
+    assert judge(BEFORE, after, SOUND) == LearningVerdict(
         "yes",
         "accuracy 0.167 before, 0.583 after; +41.7 points (+16.7 to +66.7), paired over 12 queries of 3 documents",
     )
@@ -50,8 +50,8 @@ def test_accuracy_that_is_not_above_before_is_nothing_learnt():
     verdict = judge(BEFORE, BEFORE, SOUND)
     assert verdict.line() == (
         "learnt nothing: accuracy 0.167 before, 0.167 after; +0.0 points (+0.0 to +0.0), paired over 12 queries of 3 "
-        "documents; why: the loss on the training text fell (2.000 to 0.500), but the queries ask for something else, "
-        "or for more of it; try: other or more self-edits (model.task, model.e_step.edits), more "
+        "documents; why: the loss on the training text fell (2.000 to 0.500), but the queries ask about other things, "
+        "or in more detail; try: other or more self-edits (model.task, model.e_step.edits), more "
         "model.inner_loop.epochs"
     )
 
@@ -69,22 +69,22 @@ def test_one_document_is_paired_by_query():
 
 
 def test_without_queries_the_loss_on_the_training_text_is_the_measure():
-    assert judge({}, {}, SOUND) == Verdict(
-        "yes", "no queries were asked; the loss on the training text is 2.000 without and 0.500 with adapter"
+    assert judge({}, {}, SOUND) == LearningVerdict(
+        "yes", "no queries were asked; the loss on the training text is 2.000 without and 0.500 with the adapter"
     )
-    verdict = judge({}, {}, Training(40, 2.0, 2.25, "together", {}))
+    verdict = judge({}, {}, TrainingFacts(40, 2.0, 2.25, "together", {}))
     assert (verdict.learnt, verdict.why) == ("no", "the loss on the training text did not fall (2.000 to 2.250)")
     assert verdict.advice == "another together.learning_rate"
-    assert judge({}, {}, Training(0, None, None, "together", {})).learnt == "no"
+    assert judge({}, {}, TrainingFacts(0, None, None, "together", {})).learnt == "no"
 
 
 @pytest.mark.parametrize(
     ("training", "why", "advice"),
     [
-        (Training(40, 2.0, 1.99, "together", {}), f"{LOST} hardly fell (2.000 to 1.990)", f"a higher {RATE}"),
-        (Training(2, 2.0, 1.0, "together", {}), "an adapter made 2 optimizer steps", "more together.epochs"),
-        (Training(40, 2.0, 1.0, "together", {"answers": 3}), "3 answers were cut", "more model.max_answer_tokens"),
-        (Training(40, 2.0, 1.0, "together", {"truncated": 1}), "1 training sequences were", "more together.max_length"),
+        (TrainingFacts(40, 2.0, 1.99, "together", {}), f"{LOST} hardly fell (2.000 to 1.990)", f"a higher {RATE}"),
+        (TrainingFacts(2, 2.0, 1.0, "together", {}), "an adapter made 2 optimizer steps", "more together.epochs"),
+        (TrainingFacts(40, 2.0, 1.0, "together", {"answers": 3}), "3 answers were", "a higher model.max_answer_tokens"),
+        (TrainingFacts(40, 2.0, 1.0, "together", {"truncated": 1}), "1 training seq", "a higher together.max_length"),
     ],
 )  # fmt: skip
 def test_reasons(training, why, advice):
@@ -99,13 +99,13 @@ def test_queries_that_were_all_known_before():
 
 def test_only_rejected_self_edits_are_nothing_learnt_whatever_passages_gave():
     after = answers(fen=[1, 1, 1, 0], moor=[1, 1, 0, 0], tarn=[1, 1, 0, 0])
-    verdict = judge(BEFORE, after, SOUND, Writing(edits=6, rejected=6, reason="empty text"))
+    verdict = judge(BEFORE, after, SOUND, EditCounts(edits=6, rejected=6, reason="empty text"))
     assert verdict.line().startswith(
-        "learnt nothing: no self-edit could be used, so only passages as they stand were learnt (accuracy 0.167 "
+        "learnt nothing: no self-edit was usable, so only the passages themselves were learnt (accuracy 0.167 "
         "before, 0.583 after; "
     )
-    assert verdict.why == "all 6 self-edits were rejected, most often for this reason: empty text"
-    assert judge(BEFORE, after, SOUND, Writing(edits=6, rejected=5, reason="empty text")).learnt == "yes"
+    assert verdict.why == "all 6 self-edits were rejected (most often: empty text)"
+    assert judge(BEFORE, after, SOUND, EditCounts(edits=6, rejected=5, reason="empty text")).learnt == "yes"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from seal_lightning.cli import main
-from seal_lightning.commands.continual.command import _plan, spelled
+from seal_lightning.commands.continual.command import _plan
+from seal_lightning.commands.continual.options import spelled
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.race_rule import Racing
 from seal_lightning.report.heatmap import heat_map
@@ -79,7 +80,9 @@ def test_a_table_of_the_plain_stream_and_a_countermeasure(seal, tmp_path):
     # the folder is not written over; with --resume it is added to, and with other settings refused
     code, _, err = seal("--output", "run")
     assert code == 2
-    assert err.startswith("seal: --output run: expected a new folder, got one with files: add --resume to go on")
+    assert err.startswith(
+        "seal: --output run: expected a new folder, got one with files: add --resume, or choose another"
+    )
     step = tmp_path / "run" / "streams" / "plain" / "order-1-seed-1" / "step-001" / "step.json"
     before = step.stat().st_mtime_ns
     code, out, _ = seal("--countermeasures", "replay", "--unrelated", "data.jsonl", "--output", "run", "--resume")
@@ -136,8 +139,11 @@ def test_heat_map():
         (["--data", "data.jsonl", "--contexts", "1"], "seal: contexts must be a whole number of at least 2, got 1"),
         (["--data", "data.jsonl", "--contexts", "9"], "seal: --contexts 9: expected 9 contexts in the data, got 3"),
         (["--data", "data.jsonl", "--countermeasures", "magic"], "seal: countermeasures: expected some of replay, kl"),
-        (["--data", "data.jsonl", "--countermeasures", "norm,norm"], "seal: countermeasures: expected different ones"),
-        (["--data", "bare.jsonl"], "seal: --data bare.jsonl: expected contexts with queries, got 2 of 2 without"),
+        (
+            ["--data", "data.jsonl", "--countermeasures", "norm,norm"],
+            "seal: countermeasures: expected different labels",
+        ),
+        (["--data", "bare.jsonl"], "seal: --data bare.jsonl: expected contexts with queries, but 2 of 2 lack"),
         (["--show", "data.jsonl"], "seal: data.jsonl: expected a retention matrix as JSON, got"),
         (
             ["--data", "data.jsonl", "--heatmap", "map.png"],

@@ -13,8 +13,8 @@ from seal_lightning.commands.continual import (
     Orthogonal,
     Replay,
 )
-from seal_lightning.commands.continual.command import resolve
 from seal_lightning.commands.continual.countermeasures import truncated
+from seal_lightning.commands.continual.options import resolve
 from seal_lightning.commands.continual.regularisers import inputs_of, log_probabilities, main_directions
 from seal_lightning.data import Reader
 from seal_lightning.errors import ConfigError, DataError
@@ -135,7 +135,7 @@ def test_generic_texts_are_read_at_once(tmp_path):
         KLToBase(texts=str(tmp_path / "none"))
     measure = KLToBase(texts=Sayings())
     measure._read = []  # a tokenizer that makes nothing of the texts
-    with pytest.raises(ConfigError, match="kl: expected generic text, got no token of any: name other texts"):
+    with pytest.raises(ConfigError, match="kl: expected generic text, got texts without a token: name others"):
         measure.begin(POLICY, seed=0)
 
 

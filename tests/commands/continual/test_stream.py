@@ -10,7 +10,8 @@ from peft import PeftModel
 
 from seal_lightning.commands.continual import Countermeasure, NullSpace, Replay
 from seal_lightning.commands.continual.command import make_routes
-from seal_lightning.commands.continual.stream import Route, Step, StreamRunner, choose, read_step, write_step
+from seal_lightning.commands.continual.steps import StreamStep, read_step, write_step
+from seal_lightning.commands.continual.stream import Route, StreamRunner, choose
 from seal_lightning.commands.continual.updates import Merged, Stacked
 from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.e_step.plan import Plan
@@ -152,7 +153,7 @@ def test_an_adapter_that_diverges_is_not_added(tmp_path, caplog):
     assert [path.name for path in (tmp_path / "step-001").iterdir()] == ["step.json"]
     step = json.loads((tmp_path / "step-001" / "step.json").read_text())
     assert step["chosen"] is None and step["left_out"]["diverged"] == 1
-    assert "order 1, seed 1, tarn: its adapter diverged (the " in caplog.text
+    assert "order 1, seed 1, tarn: nothing is learnt from it, because its adapter diverged (the " in caplog.text
 
 
 def test_an_edit_that_cannot_be_used_leaves_the_policy_as_it_is(tmp_path):
@@ -165,12 +166,15 @@ def test_an_edit_that_cannot_be_used_leaves_the_policy_as_it_is(tmp_path):
 
 
 def test_steps_on_disk(tmp_path):
-    step = Step(0, (Answered(("oil", ""), (1.0, 0.0)),), ())
+    step = StreamStep(0, (Answered(("oil", ""), (1.0, 0.0)),), ())
     assert read_step(tmp_path / "step-001") is None
     write_step(tmp_path / "step-001", step, ["lamp"])
     assert read_step(tmp_path / "step-001") == step
     (tmp_path / "step-001" / "step.json").write_text('{"chosen": 0}')
-    with pytest.raises(JournalError, match=r"step.json: expected a step of seal continual, got 'answered': remove"):
+    with pytest.raises(
+        JournalError,
+        match=r"step.json: expected a step of seal continual, got another file \(answered is missing\): remove",
+    ):
         read_step(tmp_path / "step-001")
 
 
@@ -182,7 +186,7 @@ def test_routes():
     assert [context.id for context in routes[0].contexts] == ["tarn", "lamp"]
     assert {context.id for context in routes[2].contexts} == {"tarn", "lamp"}
     assert make_routes(CONTEXTS, orders=3, **options)[:4] == routes  # more orders leave the first ones alone
-    with pytest.raises(ConfigError, match="--contexts 2: expected 4 contexts in the data, got 3: ask for fewer"):
+    with pytest.raises(ConfigError, match="--contexts 2: expected 4 contexts in the data, got 3: lower --contexts"):
         make_routes(CONTEXTS, orders=2, **{**options, "own_contexts": True})
 
 
@@ -199,7 +203,7 @@ def test_a_damaged_step_is_run_again_and_later_ones_stay_where_it_comes_to_the_s
         flip(tmp_path / damaged) if damaged.endswith("safetensors") else (tmp_path / damaged).write_text("{")
         assert runner().run(ROUTE, Countermeasure(), tmp_path) == plain
         said = [record.getMessage() for record in caplog.records]
-        assert len(said) == 1 and said[0].startswith(f"{(tmp_path / damaged).parent}: damaged, it is run again (")
+        assert len(said) == 1 and said[0].startswith(f"{(tmp_path / damaged).parent}: damaged, so it is run again (")
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -209,5 +213,5 @@ def test_steps_after_one_that_has_other_weights_now_are_run_again(tmp_path, capl
     record.write_text(record.read_text().replace('"adapter_model.safetensors": "', '"adapter_model.safetensors": "0'))
     assert runner().run(ROUTE, Countermeasure(), tmp_path) == plain
     said = [record.getMessage() for record in caplog.records]
-    assert said[0].startswith(f"{record.parent}: damaged, it is run again (")
-    assert said[1:] == [f"{tmp_path / 'step-003'}: an earlier step has other weights now, it is run again"]
+    assert said[0].startswith(f"{record.parent}: damaged, so it is run again (")
+    assert said[1:] == [f"{tmp_path / 'step-003'}: run again, because an earlier step has other weights now"]

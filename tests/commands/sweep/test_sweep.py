@@ -84,7 +84,7 @@ def test_a_sweep_goes_on_grows_and_names_what_failed(started, tmp_path, capfd):
     assert sweep(*OVER, "--seeds", 2, "--output", folder) == 0
     assert [name for name, _ in started] == [names[1]] and (folder / names[1] / "fit.json").is_file()
     assert (folder / names[0] / "fit.json").stat().st_mtime_ns == before
-    assert "3 of 4 runs are finished already, and kept" in capfd.readouterr().err
+    assert "3 of 4 runs are already finished and kept" in capfd.readouterr().err
     started.clear()
     assert sweep("--over", "filter=ReSTEMFilter", "--seeds", 3, "--output", folder) == 0
     assert [name for name, _ in started] == ["filter=ReSTEMFilter_seed=2"]
@@ -104,7 +104,8 @@ def test_a_sweep_goes_on_grows_and_names_what_failed(started, tmp_path, capfd):
     capfd.readouterr()
     assert sweep(*OVER, "--seeds", 2, "--output", folder, "--model.inner_loop.epochs", 1) == 2
     assert (
-        f"seal: {folder}/{names[0]}: is a run with model.inner_loop.epochs 2, now it is 1: " in capfd.readouterr().err
+        f"seal: {folder}/{names[0]}: holds a run with model.inner_loop.epochs 2, but now it is 1: "
+        in capfd.readouterr().err
     )
     assert sweep("--over", "model.inner_loop.rank=2,4,eight", "--output", folder) == 2
     expected = "--over model.inner_loop.rank=eight: expected a whole number, got 'eight'"
@@ -119,7 +120,7 @@ def test_a_sweep_goes_on_grows_and_names_what_failed(started, tmp_path, capfd):
         assert sweep("--over", f"trainer.callbacks={failing},null", "--seeds", 1, "--output", tmp_path / "other") == 1
     out, err = capfd.readouterr()
     assert [name[:16] for name, _ in started] == ["callbacks=-class", "callbacks=null_s"]
-    assert "Not in the table, since they failed: 1 of 2 runs." in out and "RuntimeError: no more of this" in out
+    assert "Not in the table, because they failed: 1 of 2 runs." in out and "RuntimeError: no more of this" in out
     assert err.splitlines()[-1].startswith("seal: 1 of 2 runs failed (callbacks=-class_path-")
     assert [row["state"] for row in json.loads((tmp_path / "other/sweep.json").read_text())["runs"]] == [
         "failed", "finished",
@@ -149,10 +150,10 @@ def test_a_dry_run_checks_and_lists(started, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "--over is not set: name what to sweep, as --over model.inner_loop.rank=2,8, or give --seeds N"),
+        ([], "--over is not set: name what to sweep, as in --over model.inner_loop.rank=2,8, or give --seeds N"),
         (["--seeds", "0"], "--seeds 0: expected how many seeds, such as 3, or a list of them, such as 300,301"),
         (["--seeds", "2", "--jobs", "0"], "--jobs 0: expected 1 or more; leave it out for one at a time"),
-        (["--seeds", "2000"], "--over and --seeds: expected at most 1,000 runs, got 2,000: sweep less at once"),
+        (["--seeds", "2000"], "--over and --seeds: expected at most 1,000 runs, got 2,000: sweep fewer values at once"),
         (["--over", "model.inner_lop.rank=1"], "--over model.inner_lop.rank=1: unknown option; did you mean"),
         (["--over", "model.seed=x,1"], "--seeds [x,1]: expected how many seeds, such as 3, or a list of them"),
         (

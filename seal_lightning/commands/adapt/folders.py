@@ -1,0 +1,198 @@
+"""The folders of the adapters: complete or not there at all, and read again by a run that resumes.
+
+`adapters/NAME` is a PEFT folder with a card and `adaptation.json`: settings, answers, and digests of the weights.
+`merged/NAME`, if wanted, has the whole weights.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from dataclasses import asdict
+
+from seal_lightning.commands.adapt.baseline import Answers, asked_stamp
+from seal_lightning.commands.adapt.card import adapter_card
+from seal_lightning.commands.adapt.jobs import Adapter
+from seal_lightning.commands.adapt.verdict import TrainingFacts, count_edits, judge
+from seal_lightning.commands.adapt.workplace import Workplace
+from seal_lightning.e_step.closed_book import Answered
+from seal_lightning.errors import ConfigError, ModelError, misread
+from seal_lightning.files.bounded import parse_json
+from seal_lightning.files.digests import KEY, damage, digests_of, read_record, recorded_in
+from seal_lightning.files.saving import save_text, whole
+from seal_lightning.inner_loop.plans import JobStats
+from seal_lightning.models.layers import parts_without_adapter
+from seal_lightning.models.lora import LoRA, save_lora, stack
+from seal_lightning.models.lora_files import read_lora
+from seal_lightning.models.origins import CARD
+from seal_lightning.models.whole import save_whole, whole_state
+from seal_lightning.results.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added
+from seal_lightning.types import JsonObject
+
+log = logging.getLogger(__name__)
+
+RESULT = "adaptation.json"
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def write(
+    place: Workplace,
+    adapter: Adapter,
+    lora: LoRA,
+    stats: JobStats,
+    before: Answers,
+    after: Answers,
+    *,
+    losses: tuple[float, float] | None,
+) -> None:
+    """Write the folder of an adapter, with the digests of its weights.
+
+    Args:
+        place: Where, and what the adapter was made with.
+        adapter: What was trained.
+        lora: What came out.
+        stats: What its training came to.
+        before: What the policy answers without an adapter.
+        after: What it answers with this one.
+        losses: Mean loss of a token of the training text, before and after; None where it was not measured.
+    """
+    facts = TrainingFacts(
+        stats.steps, *(losses or (None, None)), adapter.option, _left_out(place, adapter, stats, after)
+    )
+    result = _result(place, adapter, stats, facts, before, after)
+    with redirect_stdout(sys.stderr):  # libraries print while they save
+        if place.merged:
+            with whole(place.merged_folder(adapter)) as folder:
+                save_whole(place.policy.model, folder, whole_state(place.policy.model, lora))
+                place.policy.tokenizer.save_pretrained(folder)
+                card = adapter_card(place, adapter, stats, facts.left_out, before, after, merged=True)
+                save_text(folder / CARD, card)
+                save_text(folder / RESULT, json.dumps({KEY: digests_of(folder)}, indent=1) + "\n")
+        with whole(place.folder(adapter)) as folder:  # last, since it says that everything is there
+            learned = place.policy.learned()
+            save_lora(stack([learned, lora]) if learned else lora, folder, model=place.policy.model)
+            card = adapter_card(place, adapter, stats, facts.left_out, before, after, merged=False)
+            save_text(folder / CARD, card)
+            result[KEY] = dict(digests_of(folder))
+            save_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+
+
+def _left_out(place: Workplace, adapter: Adapter, stats: JobStats, after: Answers) -> dict[str, int]:
+    longest = adapter.inner_loop.longest(place.policy, adapter.job) if stats.truncated else 0
+    answers = sum(answered.cut for answered in after.values())
+    return added([{TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest, ANSWERS: answers}])
+
+
+def _result(
+    place: Workplace, adapter: Adapter, stats: JobStats, facts: TrainingFacts, before: Answers, after: Answers
+) -> JsonObject:
+    """The content of `adaptation.json` but for the digests."""
+    verdict = judge(before, after, facts, count_edits(adapter.lessons))
+    own_text = {} if facts.before is None else {"before": facts.before, "after": facts.after}
+    return {
+        "policy": place.stamp,
+        "stamp": adapter.stamp,
+        "asked": asked_stamp(place.e_step, [lesson.document for lesson in adapter.lessons]),
+        "steps": stats.steps,
+        "trained_tokens": stats.trained_tokens,
+        "left_out": dict(facts.left_out),
+        "without_adapter": {why: list(names) for why, names in parts_without_adapter(place.policy.model).items()},
+        "loss": None if math.isnan(stats.loss) else stats.loss,
+        "own_text": own_text,  # mean loss of a token
+        "files_left_out": place.unread,
+        "measured": list(_rows(adapter, before, after)),
+        "learnt": asdict(verdict),
+    }
+
+
+def _rows(adapter: Adapter, before: Answers, after: Answers) -> Iterator[JsonObject]:
+    for lesson in adapter.lessons:
+        document = lesson.document
+        if document.id in after:
+            yield {
+                "document": document.id,
+                "title": document.context.title,
+                "questions": [query.question for query in document.context.queries],
+                "golds": [list(query.golds) for query in document.context.queries],
+                "before": asdict(before[document.id]),
+                **asdict(after[document.id]),
+            }
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def check(place: Workplace, adapters: list[Adapter]) -> None:
+    """Refuse folders with adapters that were trained with other settings, before anything is written.
+
+    Raises:
+        ConfigError: A folder holds such an adapter.
+    """
+    for adapter in adapters:
+        try:
+            content = parse_json((place.folder(adapter) / RESULT).read_text(encoding="utf-8"))
+            stamps = (content["policy"], content["stamp"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # missing or damaged, which `finished` deals with
+        _refuse_others(place, adapter, stamps)
+
+
+def _refuse_others(place: Workplace, adapter: Adapter, stamps: tuple[object, object]) -> None:
+    if stamps != (place.stamp, adapter.stamp):
+        raise ConfigError(
+            f"{place.folder(adapter)}: expected an adapter of these settings, got one of others: choose another "
+            "--output, or move it away"
+        )
+
+
+def finished(place: Workplace, adapter: Adapter) -> Answers | None:
+    """What a finished adapter answers; None where some of it is missing or damaged, or other things are asked now.
+
+    Raises:
+        ConfigError: The folder holds an adapter that was trained with other settings.
+    """
+    path = place.folder(adapter) / RESULT
+    if not path.parent.is_dir():
+        return None
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+        stamps = (content["policy"], content["stamp"])
+        answers = {row["document"]: Answered.from_dict(row) for row in content["measured"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        log.warning("%s: cannot be read (%s), so its adapter is trained again", path, misread(error))
+        return None
+    _refuse_others(place, adapter, stamps)
+    if fault := _damage(place, adapter, content):
+        log.warning("%s: damaged (%s), so it is trained again", path.parent, fault)
+        return None
+    if place.merged and not place.merged_folder(adapter).is_dir():
+        return None
+    asked = asked_stamp(place.e_step, [lesson.document for lesson in adapter.lessons])
+    return answers if content.get("asked") == asked else None
+
+
+def _damage(place: Workplace, adapter: Adapter, content: object) -> str:
+    """What is wrong with an adapter's weights, or with its merged model's if that is wanted; empty if nothing is."""
+    folder, merged = place.folder(adapter), place.merged_folder(adapter)
+    if fault := damage(folder, read_record(content)):
+        return fault
+    try:
+        read_lora(folder)  # it has to load, whether its digests are recorded or not
+    except ModelError as error:
+        return str(error)
+    return damage(merged, recorded_in(merged)) if place.merged and merged.is_dir() else ""
+
+
+def read_facts(place: Workplace, adapter: Adapter) -> TrainingFacts:
+    """What the training of a finished adapter came to."""
+    content = parse_json((place.folder(adapter) / RESULT).read_text(encoding="utf-8"))
+    losses = content.get("own_text") or {}
+    return TrainingFacts(
+        content["steps"], losses.get("before"), losses.get("after"), adapter.option, content.get("left_out", {})
+    )

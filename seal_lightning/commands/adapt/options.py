@@ -1,0 +1,75 @@
+"""The options of `seal adapt`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from jsonargparse import Namespace
+
+from seal_lightning.commands.adapt.edits import Learn
+from seal_lightning.commands.standalone import add_model
+from seal_lightning.errors import ConfigError
+from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.options.mistakes import read_config_files
+from seal_lightning.options.parser import Parser
+from seal_lightning.sharing.hub import add_hub
+
+Kinds = Literal["each", "all", "both"]
+DESCRIPTION = """\
+Documents in, adapters out. A DOCUMENT is a file or folder of texts or Markdown, JSON or JSON Lines with passages (and
+queries, if there are any), or - for standard input. The policy (or another editor: model.sampler) writes self-edits
+about every passage. The best are kept, by the document's queries or by queries that a model writes; adapters are
+trained on them and written as PEFT folders with a model card. The options under model are those of seal fit.
+"""
+
+
+def read_options(args: Sequence[str]) -> tuple[Parser, Namespace]:
+    """The parser, and the options as written, checked.
+
+    Raises:
+        ConfigError: An option is unknown, or has a value that cannot work.
+    """
+    parser = _parser(args)
+    settings = parser.settings(args)
+    if not settings.documents:  # the empty list of the command line outranks that of a config file
+        named = [content["documents"] for _, content in read_config_files(args) if content.get("documents")]
+        settings.documents = named[-1] if named else []
+    if not settings.documents:
+        raise ConfigError("DOCUMENT is not set: name files or folders, or - for standard input (seal adapt --help)")
+    for name in ("keep", "contexts_per_unit", "save_every"):
+        if settings[name] is not None and settings[name] < 1:
+            raise ConfigError(f"{name} must be at least 1, got {settings[name]}")
+    return parser, settings
+
+
+def _parser(args: Sequence[str]) -> Parser:
+    parser = Parser("adapt", description=DESCRIPTION, usage="seal adapt DOCUMENT ... --output FOLDER [--KEY VALUE ...]")
+    parser.add_argument("documents", nargs="*", metavar="DOCUMENT", type=str, help="Files and folders, or -.")
+    parser.add_argument("--config", action="config", help="YAML file with these options.")
+    parser.add_argument("--output", type=str, default="adapted", help="Folder for adapters, journal and table.")
+    parser.add_argument("--adapters", type=Kinds, default="each", help="One a document, one for all, or both.")
+    parser.add_argument("--learn", type=Learn, default="edits", help="Self-edits, or the passages themselves.")
+    parser.add_argument(
+        "--keep", type=int | None, default=1, help="Edits of a passage to train on, the best ones; null takes all."
+    )
+    parser.add_argument(
+        "--queries", type=str | None, default=None, help="JSON rows with document, question and answer, to score with."
+    )
+    parser.add_argument("--passage_chars", type=int, default=2000, help="Longest passage; longer documents are cut.")
+    parser.add_argument(
+        "--strict", action="store_true", help="Stop at an unusable document of a folder instead of leaving it out."
+    )
+    parser.add_argument("--contexts_per_unit", type=int, default=4, help="Passages that are worked on together.")
+    parser.add_argument("--save_every", type=int, default=50, help="Optimizer steps between two checkpoints.")
+    parser.add_argument("--merged", action="store_true", help="Also write whole weights with the adapter merged in.")
+    parser.add_argument(
+        "--data_licence", type=str | None, default=None, help="Licence of the documents, for the model cards."
+    )
+    parser.add_argument("--resume", action="store_true", help="Resume an interrupted run in its folder.")
+    parser.add_argument("--dry_run", action="store_true", help="Estimate tokens, time and memory, and write nothing.")
+    parser.add_class_arguments(InnerLoop, "together")
+    parser.set_defaults({"together.epochs": 3, "together.batch_size": 8})  # the paper's continued pre-training
+    add_hub(parser)
+    add_model(parser, args, defaults={"model.e_step.repeats": 1})
+    return parser

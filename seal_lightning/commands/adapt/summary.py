@@ -1,0 +1,111 @@
+"""What `seal adapt` ends with: a table of accuracies, whether anything was learnt, and where the adapters are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from seal_lightning.commands.adapt.baseline import Answers
+from seal_lightning.commands.adapt.edits import counted
+from seal_lightning.commands.adapt.folders import read_facts
+from seal_lightning.commands.adapt.jobs import Adapter
+from seal_lightning.commands.adapt.verdict import LearningVerdict, TrainingFacts, count_edits, joined, judge
+from seal_lightning.commands.adapt.workplace import Workplace
+from seal_lightning.data.documents import Document, Documents
+from seal_lightning.files.saving import save_text
+from seal_lightning.progress.screen import Screen
+from seal_lightning.results.averages import interval, say_interval
+from seal_lightning.results.left_out import DIVERGED, MISSING, added, render_left_out
+from seal_lightning.results.table import Table, to_markdown
+from seal_lightning.text.escaping import markdown_cell
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Adapters of one kind.
+
+    Attributes:
+        kind: `one each` or `one for all`, as tables call it.
+        adapters: Those that were written.
+        answers: What they answer, by document.
+        diverged: Number of adapters that were not written.
+    """
+
+    kind: str
+    adapters: Sequence[Adapter]
+    answers: Answers
+    diverged: int
+
+
+def summarise(place: Workplace, read: Documents, before: Answers, made: Sequence[Made]) -> None:
+    """Print the table and write it beside the adapters; say whether they learnt anything, and what to do with them."""
+    facts = {kind.kind: [read_facts(place, adapter) for adapter in kind.adapters] for kind in made if kind.adapters}
+    verdicts = {kind.kind: _verdict(before, kind, joined(facts[kind.kind])) for kind in made if kind.adapters}
+    missing = _missing(place.screen, facts, made)
+    asked = [document for document in read.documents if document.id in before]
+    parts = [_table(asked, before, made)] if asked else []
+    parts += [f"{MISSING} {missing}."] if missing else []
+    lines = [verdict.line(kind) for kind, verdict in verdicts.items()]
+    learnt = "\n\n".join(markdown_cell(f"{line[:1].upper()}{line[1:]}.", 1000) for line in lines)
+    left_out = "\n".join(f"- {markdown_cell(line, 400)}" for line in read.left_out)
+    save_text(place.output / "adapt.md", "\n\n".join(filter(None, (*parts, learnt, left_out))) + "\n")
+    if asked:
+        print("\n\n".join(parts), flush=True)
+    else:
+        place.screen.line("no queries, so no answers were measured: add some with --queries FILE")
+    _last_words(place.screen, place.output / "adapters", made, verdicts)
+
+
+def _verdict(before: Answers, made: Made, facts: TrainingFacts) -> LearningVerdict:
+    lessons = [lesson for adapter in made.adapters for lesson in adapter.lessons]
+    return judge(before, made.answers, facts, count_edits(lessons))
+
+
+def _missing(screen: Screen, facts: Mapping[str, Sequence[TrainingFacts]], made: Sequence[Made]) -> str:
+    trained = added([training.left_out for trainings in facts.values() for training in trainings])
+    diverged = {DIVERGED: sum(kind.diverged for kind in made)}
+    missing = "; ".join(part for part in (render_left_out(trained), render_left_out(diverged)) if part)
+    if missing:
+        screen.line(f"cut or left out in training the adapters: {missing}")
+    return missing
+
+
+def _last_words(screen: Screen, folder: Path, made: Sequence[Made], verdicts: Mapping[str, LearningVerdict]) -> None:
+    """Where the adapters are, and how to load one that learnt something; in red, at the end, which learnt nothing."""
+    written = counted(sum(len(kind.adapters) for kind in made), "adapter")
+    useful = [kind for kind in made if kind.kind in verdicts and verdicts[kind.kind].learnt != "no"]
+    for kind in useful:
+        screen.line(verdicts[kind.kind].line(kind.kind))
+    if useful:
+        example = useful[-1].adapters[-1].name
+        screen.line(f"saved: {written} in {folder}, for example {example}")
+        screen.line(f'next: PeftModel.from_pretrained(base, "{folder / example}")')
+    else:
+        screen.line(f"written, but of no use: {written} in {folder}")
+    for name, verdict in verdicts.items():
+        if verdict.learnt == "no":
+            screen.line(verdict.line(name), style="bold red")
+
+
+def _table(documents: Sequence[Document], before: Answers, made: Sequence[Made]) -> str:
+    columns = {"before": before} | {kind.kind: kind.answers for kind in made}
+    rows = [
+        (
+            markdown_cell(document.context.title or document.id, 60),
+            str(len(document.context.queries)),
+            *(
+                f"{answers[document.id].accuracy:.3f}" if document.id in answers else "diverged"
+                for answers in columns.values()
+            ),
+        )
+        for document in documents
+    ]
+    queries = sum(len(document.context.queries) for document in documents)
+    known = [{**before, **answers} for answers in columns.values()]  # one that diverged counts as before
+    scores = [[answers[document.id].accuracy for document in documents] for answers in known]
+    rows.append(("mean", str(queries), *(f"{fmean(accuracies):.3f}" for accuracies in scores)))
+    intervals = [say_interval(*interval(accuracies), len(accuracies)) for accuracies in scores]
+    rows.append(("95 % interval", "", *intervals))
+    return to_markdown(Table("", ("document", "queries", *columns), tuple(rows)))

@@ -1,0 +1,99 @@
+"""The steps of a stream on disk: each is a folder that is complete or not there at all.
+
+It holds the adapter that was added, as a PEFT folder, and `step.json` with what was answered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from seal_lightning.e_step.closed_book import Answered
+from seal_lightning.errors import JournalError, misread
+from seal_lightning.files.bounded import parse_json
+from seal_lightning.files.digests import KEY, digests_of
+from seal_lightning.files.saving import save_text, whole
+from seal_lightning.models.lora import LoRA, save_lora
+
+RECORD = "step.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStep:
+    """What was answered after a step; step 0 learns nothing.
+
+    Attributes:
+        chosen: Which of the step's rollouts was learnt, by its place; None where none could be.
+        answered: Answers on the contexts so far (at step 0 on all), in the stream's order.
+        unrelated: Answers on the unrelated contexts.
+        left_out: Counts of what was cut or skipped in training the update, and of cut answers.
+    """
+
+    chosen: int | None
+    answered: tuple[Answered, ...]
+    unrelated: tuple[Answered, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+def write_step(
+    place: Path,
+    step: StreamStep,
+    asked: Sequence[str],
+    *,
+    lora: LoRA | None = None,
+    model: PreTrainedModel | None = None,
+) -> None:
+    """Write a finished step; returns once it and its adapter are on disk.
+
+    Args:
+        place: The folder of the step.
+        step: What was answered.
+        asked: Ids of the contexts, for readers of the file.
+        lora: The update, if there is one.
+        model: The model that the update is for.
+
+    Raises:
+        SavingError: The step cannot be written.
+    """
+    with whole(place) as folder:
+        folder.mkdir()
+        if lora is not None:
+            assert model is not None, "an update is saved for its model"
+            save_lora(lora, folder, model=model)
+        content = {**asdict(step), "contexts": asked, KEY: digests_of(folder)}
+        save_text(folder / RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_step(place: Path) -> StreamStep | None:
+    """A finished step; None if there is none.
+
+    Raises:
+        JournalError: The step cannot be read.
+    """
+    path = place / RECORD
+    if not path.is_file():
+        return None
+    try:
+        content = parse_json(path.read_bytes())
+        answered, unrelated = (tuple(map(Answered.from_dict, content[name])) for name in ("answered", "unrelated"))
+        return StreamStep(_place(content["chosen"]), answered, unrelated, _counts(content.get("left_out", {})))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise JournalError(
+            f"{path}: expected a step of seal continual, got another file ({misread(error)}): remove its folder"
+        ) from error
+
+
+def _place(chosen: object) -> int | None:
+    if chosen is None or (isinstance(chosen, int) and not isinstance(chosen, bool) and chosen >= 0):
+        return chosen
+    raise ValueError(f"chosen must be a place or null, not {chosen!r}")
+
+
+def _counts(counts: object) -> dict[str, int]:
+    if not isinstance(counts, dict) or not all(isinstance(count, int) for count in counts.values()):
+        raise ValueError("left_out must be counts by name")
+    return counts
