@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "seal_packed"
 _SHORTEST = 0.6  # of a group's longest sequence
@@ -77,7 +78,7 @@ class _ToPlaces(torch.autograd.Function):
         return tokens.index_select(0, layout.there)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         return grad.index_select(0, ctx.layout.back), None
 
 
@@ -90,7 +91,7 @@ class _ToTokens(torch.autograd.Function):
         return places.index_select(0, layout.back)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         layout = ctx.layout
         return grad.new_zeros(len(layout.there), grad.shape[1]).index_copy_(0, layout.back, grad), None
 
@@ -100,14 +101,14 @@ class UnsuitedError(RuntimeError):
 
 
 def attend(
-    module: Any,
+    module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    **others: Any,
+    **others: object,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: query (1, H, T, D) -> (1, T, H, D), by the layout of the pass.
 
@@ -138,14 +139,14 @@ def attend(
 AttentionInterface.register(NAME, attend)
 
 
-def replaceable(model: Any) -> bool:
+def replaceable(model: PreTrainedModel) -> bool:
     """Whether the model's attention can be replaced; one that the user chose (`eager`, flash attention) stays."""
     chosen = model.config.get_text_config()._attn_implementation
     return chosen == "sdpa" and bool(getattr(model, "_supports_attention_backend", False))
 
 
 @contextmanager
-def packed_attention(model: Any, lengths: Sequence[int], device: torch.device) -> Iterator[None]:
+def packed_attention(model: PreTrainedModel, lengths: Sequence[int], device: torch.device) -> Iterator[None]:
     """Run the model with this attention on one row of sequences.
 
     Also its backward pass, where activations are made again.

@@ -9,13 +9,14 @@ dropout (the paper uses none) and biases.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop.routing import Routing, TokenIndex
@@ -66,7 +67,7 @@ class AdapterBank:
 
     def __init__(
         self,
-        model: Any,
+        model: PreTrainedModel,
         *,
         slots: int,
         rank: int,
@@ -223,10 +224,10 @@ class AdapterBank:
         """The same within a `routing`, when rows have left the batch."""
         self._routing = Routing(slots, self._scales)
 
-    def _hook(self, target: Target) -> Any:
+    def _hook(self, target: Target) -> Callable[..., torch.Tensor]:
         name, in_place = target.name, _own_output(target.module)
 
-        def add_adapters(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        def add_adapters(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             x = args[0]  # (B, T, inputs), or flat: (B * T, inputs)
             if self._routing is None or self._routing.nothing or not x.numel():  # an expert may get no token
                 return output
@@ -305,7 +306,7 @@ class StackedLoRA(torch.autograd.Function):
         return index.put(index.product(narrow, b))
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         x, a, b, narrow = ctx.saved_tensors
         index, (grad_a, grad_b) = ctx.index, ctx.gradients
         wide = index.take(grad)  # (M, out)

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import torch
+from transformers import PreTrainedModel
 
 from seal_lightning.errors import ConfigError, NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank
@@ -238,7 +239,7 @@ class InnerLoop:
             stats, states = training.run(trained)
         return TrainedBank(trained, tuple(stats), tuple(states))
 
-    def _bank(self, model: Any, jobs: Sequence[AdapterJob], *, slots: int, trainable: bool) -> AdapterBank:
+    def _bank(self, model: PreTrainedModel, jobs: Sequence[AdapterJob], *, slots: int, trainable: bool) -> AdapterBank:
         return AdapterBank(
             model,
             slots=slots,
@@ -250,7 +251,7 @@ class InnerLoop:
             trainable=trainable,
         )
 
-    def slots(self, model: Any) -> int:
+    def slots(self, model: PreTrainedModel) -> int:
         """How many adapters train at the same time on the model's device."""
         if self.max_adapters is not None:
             return self.max_adapters

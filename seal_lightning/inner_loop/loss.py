@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 CHUNK = 1 << 25  # logits at a time; every chunk reads the whole output layer again
 
@@ -40,7 +41,7 @@ class _HeadLoss(torch.autograd.Function):
         return losses
 
     @staticmethod
-    def backward(ctx: Any, grad_losses: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_losses: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         (grad,) = ctx.saved_tensors
         return grad * grad_losses[:, None].to(grad.dtype), None, None, None
 
@@ -54,7 +55,7 @@ class HeadLoss:
         whole: Take whole logits in any case.
     """
 
-    def __init__(self, model: Any, *, adapted: set[str], whole: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, *, adapted: set[str], whole: bool = False) -> None:
         self.model = model
         self.head = None if whole else _plain_head(model, adapted)
 
@@ -72,7 +73,7 @@ class HeadLoss:
 
 
 @torch.no_grad()
-def _plain_head(model: Any, adapted: set[str]) -> nn.Linear | None:
+def _plain_head(model: PreTrainedModel, adapted: set[str]) -> nn.Linear | None:
     """The output layer, where logits are that layer applied to the last hidden state and nothing else.
 
     Found out on a few tokens: what goes into the layer has to be the last hidden state, and what comes out of it the

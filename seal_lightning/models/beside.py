@@ -108,7 +108,7 @@ def is_torchs_product(layer: nn.Module) -> bool:
     return type(layer).forward in (nn.Linear.forward, Conv1D.forward)
 
 
-def _is_plain(weight: Any) -> bool:
+def _is_plain(weight: object) -> bool:
     """Floating-point numbers of 16 bits or more, in no tensor class of a quantisation library."""
     return type(weight) is nn.Parameter and weight.is_floating_point() and weight.element_size() >= 2
 

@@ -19,6 +19,7 @@ from typing import Any
 import jinja2
 import jinja2.meta
 import jinja2.nodes
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from seal_lightning.errors import ModelError
@@ -120,7 +121,11 @@ def _parts(text: str) -> list[dict[str, str]]:
 
 
 def read_template(
-    tokenizer: Any, *, name: str = "the model", args: Mapping[str, Any] | None = None, date: str = DATE
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    name: str = "the model",
+    args: Mapping[str, object] | None = None,
+    date: str = DATE,
 ) -> ChatTemplate:
     """Find out how a tokenizer's chat template is used.
 
@@ -147,7 +152,7 @@ def read_template(
     return _with_turns(_silenced(template, known))
 
 
-def _source(tokenizer: Any) -> str:
+def _source(tokenizer: PreTrainedTokenizerBase) -> str:
     """The template's text. Raises `ValueError` where there are several and none is the default."""
     return tokenizer.get_chat_template()
 
@@ -173,7 +178,7 @@ def _variables(source: str) -> frozenset[str]:
         return frozenset(jinja2.meta.find_undeclared_variables(environment.parse(source))) - OURS
 
 
-def _checked(args: Mapping[str, Any], *, known: frozenset[str], name: str) -> dict[str, Any]:
+def _checked(args: Mapping[str, object], *, known: frozenset[str], name: str) -> dict[str, object]:
     if unknown := sorted(set(args) - known):
         knows = f"it knows {', '.join(sorted(known))}" if known else "it knows none"
         raise ModelError(f"model.source.template_args: the chat template of {name} does not know {unknown[0]}; {knows}")
@@ -251,7 +256,7 @@ def _with_turns(template: ChatTemplate) -> ChatTemplate:
     return replace(template, end=_control_at_start(template.tokenizer, after), end_text=after.strip())
 
 
-def _control_at_start(tokenizer: Any, text: str) -> int | None:
+def _control_at_start(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
     """The control token that a text begins with."""
     control = TextEncoder.of(tokenizer).control
     begins = [token for token in control if text.lstrip().startswith(token)]
@@ -265,7 +270,7 @@ def _line(error: Exception) -> str:
 # -- instruct model or base model -------------------------------------------------------------------------------------
 
 
-def stop_ids(model: Any, tokenizer: Any) -> list[int]:
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end a text of a model, as its configurations and its tokenizer say."""
     configs = [getattr(model, "generation_config", None), model.config, model.config.get_text_config()]
     shipped = [*(getattr(config, "eos_token_id", None) for config in configs), tokenizer.eos_token_id]
@@ -273,7 +278,7 @@ def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     return [token for ids in listed for token in ids if token is not None]
 
 
-def ends_turns(template: ChatTemplate, model: Any) -> bool:
+def ends_turns(template: ChatTemplate, model: PreTrainedModel) -> bool:
     """Whether the model stops where the template ends a turn: an instruct model does, a base model was never taught to.
 
     A template that ends turns with nothing says nothing about that; it is taken to be the model's.
@@ -283,7 +288,7 @@ def ends_turns(template: ChatTemplate, model: Any) -> bool:
     return template.end in stop_ids(model, template.tokenizer)
 
 
-def chosen_template(template: ChatTemplate, model: Any, *, name: str) -> ChatTemplate | None:
+def chosen_template(template: ChatTemplate, model: PreTrainedModel, *, name: str) -> ChatTemplate | None:
     """The template for an instruct model, None for a base model; says which in the log."""
     end = repr(template.end_text) if template.end_text else "no token"
     if ends_turns(template, model):

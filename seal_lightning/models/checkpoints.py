@@ -22,7 +22,14 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto import modeling_auto
 from transformers.quantizers.auto import AutoQuantizationConfig
 
@@ -53,7 +60,7 @@ SMALL = 10_000_000  # weights that may be missing: that is said later, by their 
 _SHARD = re.compile(r"[\w.-]+\.safetensors")
 
 
-def read_checkpoint(source: ModelSource) -> tuple[Any, Any]:
+def read_checkpoint(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model, on the CPU or where its quantisation wants it, and its tokenizer.
 
     Raises:
@@ -113,7 +120,7 @@ def _loader(source: ModelSource, config: PretrainedConfig) -> Any:
 # -- quantisation ------------------------------------------------------------------------------------------------------
 
 
-def _quantisation(source: ModelSource, config: PretrainedConfig) -> dict[str, Any]:
+def _quantisation(source: ModelSource, config: PretrainedConfig) -> dict[str, object]:
     """How the weights are to be loaded where they are packed, or are to be."""
     stored = getattr(config, "quantization_config", None)
     if source.gguf_file:
@@ -146,7 +153,7 @@ def _dequantise_while_loading(source: ModelSource, config: PretrainedConfig, sto
         config.quantization_config = {**as_dict, "dequantize": True}
 
 
-def _wanted(source: ModelSource, config: PretrainedConfig) -> Any:
+def _wanted(source: ModelSource, config: PretrainedConfig) -> object:
     asked = source.quantization
     if asked == "8bit":
         options: dict[str, Any] = {"load_in_8bit": True}
@@ -184,7 +191,7 @@ def _shown(source: ModelSource) -> str:
     return asked if isinstance(asked, str) else json.dumps(asked, default=str)
 
 
-def _check_trainable(source: ModelSource, model: Any) -> None:
+def _check_trainable(source: ModelSource, model: PreTrainedModel) -> None:
     quantizer = getattr(model, "hf_quantizer", None)
     if quantizer is not None and is_quantised(model) and not quantizer.is_trainable:
         raise ModelError(
@@ -288,12 +295,12 @@ def _check_index(index: Path) -> None:
         raise ModelError(f"{index}: expected *.safetensors files of that folder, got {str(wrong[0])[:60]!r}: repair it")
 
 
-def _class_of(loader: Any, config: PretrainedConfig) -> Any:
+def _class_of(loader: Any, config: PretrainedConfig) -> type | None:
     """The model class that is going to be made; None for code from a hub repository."""
     return loader._model_mapping.get(type(config), None)
 
 
-def attentions_of(model_class: Any) -> list[str]:
+def attentions_of(model_class: type | None) -> list[str]:
     """The attention implementations of transformers that a model has without further packages."""
     return [*(["sdpa"] if getattr(model_class, "_supports_sdpa", False) else []), "eager"]
 

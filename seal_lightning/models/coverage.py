@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.errors import ModelError
@@ -37,7 +37,7 @@ class Seen:
     more: frozenset[str] = frozenset()
 
 
-def seen(model: Any) -> Seen:
+def seen(model: PreTrainedModel) -> Seen:
     """What a model does with a few tokens of text, found out once.
 
     Raises:
@@ -50,16 +50,16 @@ def seen(model: Any) -> Seen:
     return getattr(model, _FOUND)
 
 
-def unreached(model: Any) -> tuple[str, ...]:
+def unreached(model: PreTrainedModel) -> tuple[str, ...]:
     """Names of the parts with linear layers that a text never runs through, outermost only; raises as `seen`."""
     return seen(model).unreached
 
 
-def _look(model: Any) -> Seen:
+def _look(model: PreTrainedModel) -> Seen:
     ran: set[nn.Module] = set()
     more: set[nn.Module] = set()
 
-    def note(module: nn.Module, args: Any, output: Any) -> None:
+    def note(module: nn.Module, args: tuple[torch.Tensor, ...], output: object) -> None:
         ran.add(module)
         if not isinstance(output, torch.Tensor) or not _sizes_fit(module, args, output):
             more.add(module)
@@ -86,22 +86,22 @@ def _look(model: Any) -> Seen:
     )
 
 
-def _sizes_fit(module: nn.Module, args: Any, output: torch.Tensor) -> bool:
+def _sizes_fit(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> bool:
     """Whether a linear layer has made (..., out) of (..., in); true of any other module."""
     if not isinstance(module, nn.Linear):
         return True
     return bool(args) and (*args[0].shape[:-1], module.out_features) == output.shape
 
 
-def plain_tokens(model: Any) -> torch.Tensor:
+def plain_tokens(model: PreTrainedModel) -> torch.Tensor:
     """A few token ids (1, T) that stand for no image or sound."""
     special = set(special_ids(model.config.to_dict()))
     plain = (number for number in range(model.config.get_text_config().vocab_size) if number not in special)
     ids = [number for number, _ in zip(plain, range(_TOKENS), strict=False)]
-    return torch.tensor([ids], device=model.get_input_embeddings().weight.device)
+    return torch.tensor([ids], device=model.get_input_embeddings().get_parameter("weight").device)
 
 
-def special_ids(config: Mapping[str, Any]) -> Iterator[int]:
+def special_ids(config: Mapping[str, object]) -> Iterator[int]:
     """Token ids that a configuration, or one within it, gives a meaning: an end, the place of an image."""
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -133,7 +133,7 @@ def is_below(name: str, parts: tuple[str, ...]) -> bool:
     return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
-def fused(model: Any) -> list[str]:
+def fused(model: PreTrainedModel) -> list[str]:
     """Modules that text reaches and that keep the weights of several experts in one tensor."""
     aside = unreached(model)
     return [name for name, module in model.named_modules() if _is_fused(module) and not is_below(name, aside)]
@@ -146,7 +146,7 @@ def _is_fused(module: nn.Module) -> bool:
     return any(parameter.dim() >= least for parameter in module.parameters(recurse=False))
 
 
-def without_adapter(model: Any) -> dict[str, list[str]]:
+def without_adapter(model: PreTrainedModel) -> dict[str, list[str]]:
     """What no adapter acts on, by reason; empty for a plain text model."""
     reasons = {"text does not reach them": list(unreached(model)), "experts with fused weights": fused(model)}
     return {reason: names for reason, names in reasons.items() if names}

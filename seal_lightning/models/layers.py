@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from peft.tuners.lora import LoraLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.errors import ConfigError, ModelError
@@ -34,7 +34,7 @@ class Target:
         return isinstance(base_layer(self.module), Conv1D)
 
 
-def linear_layers(model: Any) -> list[Target]:
+def linear_layers(model: PreTrainedModel) -> list[Target]:
     """Every linear layer that text reaches (also GPT-2's Conv1D, quantised ones, and layers that carry a peft adapter).
 
     The output embedding is not among them, nor are layers that cannot carry an adapter (`unusable.py`).
@@ -44,13 +44,16 @@ def linear_layers(model: Any) -> list[Target]:
     return [layer for layer in layers if layer.name not in left_out]
 
 
-def _look_linear(model: Any) -> list[Target]:
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    yield from model.named_modules()
+
+
+def _look_linear(model: PreTrainedModel) -> list[Target]:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     aside = unreached(model)
     targets: list[Target] = []
     inside: tuple[str, ...] = ()  # names below a peft layer are its own parts
-    modules: Iterator[tuple[str, nn.Module]] = model.named_modules()
-    for name, module in modules:
+    for name, module in _modules(model):
         if name.startswith(inside):
             continue
         if isinstance(module, LoraLayer):
@@ -65,7 +68,7 @@ def _look_linear(model: Any) -> list[Target]:
     return targets
 
 
-def parts_without_adapter(model: Any) -> dict[str, list[str]]:
+def parts_without_adapter(model: PreTrainedModel) -> dict[str, list[str]]:
     """What no adapter acts on, by reason; empty where all weights but embeddings and norms are in linear layers."""
     reasons = dict(without_adapter(model))
     for name, reason in unusable(model, [layer.name for layer in _look_linear(model)]).items():
@@ -73,7 +76,7 @@ def parts_without_adapter(model: Any) -> dict[str, list[str]]:
     return reasons
 
 
-def find_targets(model: Any, wanted: str | Sequence[str] | None) -> list[Target]:
+def find_targets(model: PreTrainedModel, wanted: str | Sequence[str] | None) -> list[Target]:
     """The layers to adapt: `all-linear`, `default` or None, or names' last parts.
 
     The default is peft's choice for the architecture; where it has none, the q and v projections as in the paper.
@@ -109,7 +112,7 @@ def find_targets(model: Any, wanted: str | Sequence[str] | None) -> list[Target]
     return [layer for layer in layers if any(_fits(layer.name, name) for name in names)]
 
 
-def _check_kinds(model: Any, layers: Sequence[Target], names: Sequence[str] | None) -> None:
+def _check_kinds(model: PreTrainedModel, layers: Sequence[Target], names: Sequence[str] | None) -> None:
     """Refuse layers that are linear in all but their class, as some quantisation libraries bring them."""
     known, aside = {layer.name for layer in layers}, unreached(model)
     for name, module in model.named_modules():

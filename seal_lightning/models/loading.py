@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -87,7 +87,7 @@ def check_source(source: ModelSource) -> None:
         read_model_config(_with_file(source))
 
 
-def _chat(source: ModelSource, model: Any, tokenizer: Any) -> ChatTemplate | None:
+def _chat(source: ModelSource, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
     """The chat template where prompts go through it."""
     has_template = getattr(tokenizer, "chat_template", None) is not None
     if source.chat is True and not has_template:
@@ -109,7 +109,9 @@ def _chat(source: ModelSource, model: Any, tokenizer: Any) -> ChatTemplate | Non
     return template
 
 
-def _read(source: ModelSource, adapter: bool, met: tuple[Path, ...] = ()) -> tuple[Any, Any]:
+def _read(
+    source: ModelSource, adapter: bool, met: tuple[Path, ...] = ()
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer; `met` are the PEFT folders that stand on it."""
     if source.name.startswith("random/"):
         return _random(source)
@@ -120,7 +122,7 @@ def _read(source: ModelSource, adapter: bool, met: tuple[Path, ...] = ()) -> tup
     return model, tokenizer
 
 
-def _random(source: ModelSource) -> tuple[Any, Any]:
+def _random(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     for option in ("quantization", "gguf_file"):
         if getattr(source, option) is not None:
             raise ConfigError(
@@ -138,7 +140,9 @@ def _dtype(name: Dtype) -> torch.dtype:
     return torch.float32 if name == "auto" else getattr(torch, name)
 
 
-def _pretrained(source: ModelSource, adapter: bool, met: tuple[Path, ...]) -> tuple[Any, Any]:
+def _pretrained(
+    source: ModelSource, adapter: bool, met: tuple[Path, ...]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     source = _with_file(source)
     peft = None if source.gguf_file else adapter_folder(source.name, source.revision)
     return read_checkpoint(source) if peft is None else _adapted(source, peft, adapter, met)
@@ -172,7 +176,9 @@ def adapter_folder(name: str, revision: str | None) -> Path | None:
         return Path(str(cached_file(name, WEIGHTS, revision=revision))).parent
 
 
-def _adapted(source: ModelSource, folder: Path, adapter: bool, met: tuple[Path, ...]) -> tuple[Any, Any]:
+def _adapted(
+    source: ModelSource, folder: Path, adapter: bool, met: tuple[Path, ...]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The base of a PEFT folder with its adapter, and the folder's own tokenizer where it has one."""
     lora = read_lora(folder)
     base = _base_of(source, folder, met)
@@ -186,7 +192,7 @@ def _adapted(source: ModelSource, folder: Path, adapter: bool, met: tuple[Path, 
     if own:
         with explained(source, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    known = model.get_input_embeddings().weight.shape[0]
+    known = model.get_input_embeddings().get_parameter("weight").shape[0]
     if len(tokenizer) > known:
         raise ModelError(
             f"model.source.name={source.name}: its tokenizer has {len(tokenizer)} tokens and {base.name} knows "
@@ -251,7 +257,7 @@ def base_name(source: ModelSource, met: tuple[Path, ...] = ()) -> str:
     return source.name if peft is None else base_name(_base_of(source, peft, met), (*met, peft.resolve()))
 
 
-def fingerprint(model: torch.nn.Module) -> str:
+def fingerprint(model: PreTrainedModel) -> str:
     """A digest of architecture and a sample of every weight: tells base models apart in an instant."""
     digest = hashlib.blake2b(json.dumps(type(model).__name__).encode(), digest_size=12)
     for name, parameter in model.named_parameters():

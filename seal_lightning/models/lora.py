@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.errors import ModelError
@@ -84,7 +84,7 @@ def check_undamaged(folder: Path) -> None:
         )
 
 
-def merge_lora(model: Any, lora: LoRA) -> None:
+def merge_lora(model: PreTrainedModel, lora: LoRA) -> None:
     """Make a plain model act with a LoRA that is for it: in its weights, or beside those that are quantised.
 
     Raises:
@@ -103,14 +103,14 @@ def merge_lora(model: Any, lora: LoRA) -> None:
         add_update(layers[name], *lora.matrices(name), scale=lora.scale)
 
 
-def _sizes(layer: Any) -> tuple[int, int] | None:
+def _sizes(layer: nn.Module | None) -> tuple[int, int] | None:
     """Outputs and inputs of a linear layer, whatever its weight is packed into."""
     if isinstance(layer, nn.Linear):
         return layer.out_features, layer.in_features
     return (layer.weight.shape[1], layer.weight.shape[0]) if isinstance(layer, Conv1D) else None
 
 
-def carry(model: Any, lora: LoRA) -> None:
+def carry(model: PreTrainedModel, lora: LoRA) -> None:
     """Merge the adapter that a base model was loaded with; exports are for the base without it, so they contain it.
 
     Raises:
@@ -121,23 +121,23 @@ def carry(model: Any, lora: LoRA) -> None:
     setattr(model, _CARRIED, stack([before, lora]) if before else lora)
 
 
-def carried(model: Any) -> LoRA | None:
+def carried(model: PreTrainedModel) -> LoRA | None:
     """The adapter that a model was loaded with, if its name was a PEFT folder's."""
     return getattr(model, _CARRIED, None)
 
 
-def note_base(model: Any, name: str, revision: str | None = None) -> None:
+def note_base(model: PreTrainedModel, name: str, revision: str | None = None) -> None:
     """Remember what a base model is called by those who load it elsewhere, unless that is known already."""
     if not hasattr(model, _BASE):
         setattr(model, _BASE, (name, revision))
 
 
-def transposed(model: Any) -> bool:
+def transposed(model: PreTrainedModel) -> bool:
     """Whether a model keeps its weights as (in, out), as GPT-2 does."""
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 
-def save_lora(lora: LoRA, folder: str | Path, *, model: Any, base_model_name: str | None = None) -> None:
+def save_lora(lora: LoRA, folder: str | Path, *, model: PreTrainedModel, base_model_name: str | None = None) -> None:
     """Write a LoRA with one rank in all layers as a PEFT folder.
 
     Args:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -78,14 +77,17 @@ def base_of(folder: str | Path) -> tuple[str | None, str | None]:
         ModelError: There is no such configuration, or they are no texts.
     """
     config = _config(Path(folder))
-    found = config.get("base_model_name_or_path") or None, config.get("revision") or None
-    for name, value in zip(("base_model_name_or_path", "revision"), found, strict=True):
-        if not isinstance(value, str | None):
-            raise ModelError(f"{folder}: {name} in {CONFIG} must be a text, got {str(value)[:60]!r}: write it again")
-    return found
+
+    def text(name: str) -> str | None:
+        value = config.get(name) or None
+        if isinstance(value, str | None):
+            return value
+        raise ModelError(f"{folder}: {name} in {CONFIG} must be a text, got {str(value)[:60]!r}: write it again")
+
+    return text("base_model_name_or_path"), text("revision")
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
+def _config(folder: Path) -> Mapping[str, object]:
     """The configuration as it is written. Raises `ModelError`, and `OSError` where there is none."""
     config = read_json(contained(folder, CONFIG, error=ModelError), error=ModelError)
     if not isinstance(config, Mapping):
@@ -93,7 +95,7 @@ def _config(folder: Path) -> Mapping[str, Any]:
     return config
 
 
-def _other_kind(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> str | None:
+def _other_kind(config: Mapping[str, object], state: Mapping[str, torch.Tensor]) -> str | None:
     """What an adapter does besides adding a product of two matrices; None where that is all."""
     if (kind := config.get("peft_type", "LORA")) != "LORA":
         return f"peft_type={str(kind)[:40]}"
@@ -138,7 +140,7 @@ def _check_weights(folder: Path, state: Mapping[str, torch.Tensor]) -> None:
     check_finite(state, str(folder), advice="it has diverged in training or is damaged, take another one")
 
 
-def _scales(folder: Path, config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> dict[str, float]:
+def _scales(folder: Path, config: Mapping[str, object], state: Mapping[str, torch.Tensor]) -> dict[str, float]:
     """What the product of each layer's matrices counts."""
     patterns = config.get("alpha_pattern") or {}
     if not isinstance(patterns, Mapping):
@@ -154,7 +156,7 @@ def _scales(folder: Path, config: Mapping[str, Any], state: Mapping[str, torch.T
     return scales
 
 
-def _number(folder: Path, alpha: Any) -> float:
+def _number(folder: Path, alpha: object) -> float:
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < LARGEST:
         raise ModelError(f"{folder / CONFIG}: lora_alpha: expected a number, got {str(alpha)[:40]!r}: repair it")
     return float(alpha)

@@ -22,6 +22,7 @@ from seal_lightning.errors import NoMemoryError
 
 log = logging.getLogger(__name__)
 
+_Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
 # What may turn out to be a lack of memory; `is_out_of_memory` tells.
@@ -76,13 +77,13 @@ def attempt(work: Callable[[], _Value]) -> tuple[_Value | None, str]:
 
 
 def in_parts(
-    groups: Iterable[Sequence[int]],
-    work: Callable[[Sequence[int]], Any],
+    groups: Iterable[Sequence[_Item]],
+    work: Callable[[Sequence[_Item]], object],
     *,
     device: torch.device,
     doing: str,
     advice: str,
-) -> Iterator[tuple[Sequence[int], Any]]:
+) -> Iterator[tuple[Sequence[_Item], Any]]:
     """Work on groups of rows, with halves of them from where memory does not suffice on.
 
     Args:

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from huggingface_hub.errors import HFValidationError
@@ -137,7 +136,7 @@ def _was_trained(folder: Path) -> bool:
     return any((folder / name).exists() for name in TRAINED)
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
+def _config(folder: Path) -> Mapping[str, object]:
     path = folder / "config.json"
     try:
         content = {} if leads_out(path, folder) else parse_json(path.read_bytes())
@@ -146,12 +145,12 @@ def _config(folder: Path) -> Mapping[str, Any]:
     return content if isinstance(content, Mapping) else {}
 
 
-def _card_of(folder: Path) -> Mapping[str, Any]:
+def _card_of(folder: Path) -> Mapping[str, object]:
     """The metadata of the card in a folder; empty where there is none that can be read."""
     return {} if leads_out(folder / CARD, folder) else _metadata(folder / CARD)
 
 
-def _cached_card(name: str, revision: str | None) -> Mapping[str, Any]:
+def _cached_card(name: str, revision: str | None) -> Mapping[str, object]:
     """The metadata of a model's card, from the hub's cache, or from the hub where that may be asked."""
     try:
         path = cached_file(
@@ -168,7 +167,7 @@ def _cached_card(name: str, revision: str | None) -> Mapping[str, Any]:
     return _metadata(Path(path)) if path else {}
 
 
-def _metadata(card: Path) -> Mapping[str, Any]:
+def _metadata(card: Path) -> Mapping[str, object]:
     text = _text(card)
     try:
         found = _front_matter(text)
@@ -178,7 +177,7 @@ def _metadata(card: Path) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _front_matter(text: str) -> Any:
+def _front_matter(text: str) -> object:
     """What stands between two lines of three dashes at a text's beginning, read within bounds."""
     lines = text.lstrip("\ufeff\n ").split("\n")
     if lines[0].rstrip() != "---":
@@ -205,17 +204,17 @@ def _names_in(folder: Path) -> list[str]:
     return [name for word in words if is_hub_name(name := "/".join(word.split("/")[:2]).rstrip(".:"))]
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(value: object) -> list[str]:
     """A text or a list of texts as a list, without what is no text of a single line."""
     values = value if isinstance(value, list) else [value]
     return [one.strip() for one in values if isinstance(one, str) and one.strip().isprintable() and one.strip()]
 
 
-def _norwegian(value: Any) -> Any:
+def _norwegian(value: object) -> list[object]:
     """Languages as they were meant: to YAML `no`, which is Norwegian, is a truth value."""
     return ["no" if one is False else one for one in (value if isinstance(value, list) else [value])]
 
 
-def _link(value: Any) -> str | None:
+def _link(value: object) -> str | None:
     """An address; a file beside somebody's card means nothing beside another."""
     return next((one for one in _texts(value) if one.startswith("https://")), None)

@@ -15,7 +15,13 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from seal_lightning.errors import ConfigError
@@ -96,7 +102,7 @@ def build_tiny(
     return model.eval(), tokenizer
 
 
-def _config(family: Family, tokenizer: PreTrainedTokenizerFast, max_positions: int) -> Any:
+def _config(family: Family, tokenizer: PreTrainedTokenizerFast, max_positions: int) -> PretrainedConfig:
     text = {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": max_positions,

@@ -61,7 +61,7 @@ class ModelSource:
         return f"model.source.name={self.name}{file}"
 
     @property
-    def hub_options(self) -> dict[str, Any]:
+    def hub_options(self) -> dict[str, str | bool | None]:
         """What every `from_pretrained` is given beside the name."""
-        options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        options: dict[str, str | bool | None] = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         return options | ({"gguf_file": self.gguf_file} if self.gguf_file else {})

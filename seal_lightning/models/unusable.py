@@ -28,7 +28,7 @@ NOT_BY_PEFT = "peft cannot give them one that loads again"
 _FOUND = "_layers_without_adapters"  # on the model: its structure does not change
 
 
-def unusable(model: Any, layers: Sequence[str]) -> dict[str, str]:
+def unusable(model: PreTrainedModel, layers: Sequence[str]) -> dict[str, str]:
     """The reason for each of `layers`, by their names in the model, that cannot carry an adapter."""
     if not isinstance(model, PreTrainedModel):
         return {}
@@ -39,7 +39,7 @@ def unusable(model: Any, layers: Sequence[str]) -> dict[str, str]:
     return getattr(model, _FOUND)
 
 
-def _refused_by_peft(model: Any, names: Sequence[str]) -> list[str]:
+def _refused_by_peft(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
     """Those names that peft gives no adapter of their own."""
     refused = _not_adapted(model, names)
     if refused is None:  # it raises for some of them: find out for which
@@ -54,7 +54,7 @@ def _of_kind(names: Iterable[str], kind: str) -> list[str]:
     return [name for name in names if name.rpartition(".")[2] == kind]
 
 
-def _not_adapted(model: Any, names: Sequence[str]) -> list[str] | None:
+def _not_adapted(model: PreTrainedModel, names: Sequence[str]) -> list[str] | None:
     """The names without an adapter when peft is asked for all of them, on a copy without weights; None if it raises."""
     if not names:
         return []

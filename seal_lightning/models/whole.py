@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.files.served import save_model
@@ -17,7 +18,7 @@ from seal_lightning.models.partitioned import whole
 
 
 @torch.no_grad()
-def whole_state(model: Any, lora: LoRA | None = None, *, keep: bool = True) -> dict[str, torch.Tensor]:
+def whole_state(model: PreTrainedModel, lora: LoRA | None = None, *, keep: bool = True) -> dict[str, torch.Tensor]:
     """A model's weights by their names in the plain model, on the CPU; packed ones dequantised.
 
     Args:
@@ -51,17 +52,17 @@ def whole_state(model: Any, lora: LoRA | None = None, *, keep: bool = True) -> d
     return state | {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
-def save_whole(model: Any, folder: str | Path, state: dict[str, torch.Tensor]) -> None:
+def save_whole(model: PreTrainedModel, folder: str | Path, state: dict[str, torch.Tensor]) -> None:
     """Write weights of `whole_state` with the model's configuration, which says nothing of quantisation."""
     if is_quantised(model):
         model = _unquantised(model)
     save_model(model, folder, state=state)
 
 
-def _unquantised(model: Any) -> Any:
+def _unquantised(model: PreTrainedModel) -> PreTrainedModel:
     """A model of the same architecture without weights, to be written by."""
     config = copy.deepcopy(model.config)
-    del config.quantization_config
+    vars(config).pop("quantization_config")
     with torch.device("meta"):
         plain = type(model)(config)
     plain.generation_config = model.generation_config

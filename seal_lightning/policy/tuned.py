@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -23,6 +23,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.files.saving import whole_files
@@ -91,13 +92,13 @@ class TunedPolicy:
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
         chat: bool | ChatTemplate,
         tuning: PolicyTuning,
         *,
         seed: int,
-        reload: Callable[[], Any] | None = None,
+        reload: Callable[[], PreTrainedModel] | None = None,
     ) -> None:
         self.tuning = tuning
         self.seed = seed
@@ -249,7 +250,7 @@ class TunedPolicy:
                 parameter.requires_grad_(True)
             text.use_cache = use_cache
 
-    def _without_idle_adapter(self) -> Any:
+    def _without_idle_adapter(self) -> AbstractContextManager[None]:
         """A fresh adapter adds exactly nothing: skip its matrix products while it does."""
         idle = isinstance(self.module, PeftModel) and all(
             not layer.lora_B["default"].weight.any() for layer in self._layers().values()
@@ -312,7 +313,7 @@ class TunedPolicy:
         save_lora(stack([before, lora]) if before else lora, folder, model=self.view.model)
 
 
-def _checkpoint_activations(model: Any) -> None:
+def _checkpoint_activations(model: PreTrainedModel) -> None:
     # transformers 5 has renamed it; the old name warns
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     try:
@@ -324,7 +325,7 @@ def _checkpoint_activations(model: Any) -> None:
     model.config.get_text_config().use_cache = False
 
 
-def _tuned(model: Any, tuning: PolicyTuning) -> nn.Module:
+def _tuned(model: PreTrainedModel, tuning: PolicyTuning) -> nn.Module:
     if tuning.method == "lora":
         return _with_lora(model, tuning)
     if is_quantised(model):
@@ -335,11 +336,12 @@ def _tuned(model: Any, tuning: PolicyTuning) -> nn.Module:
     return model.float()
 
 
-def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:
+def _with_lora(model: PreTrainedModel, tuning: PolicyTuning) -> nn.Module:
     wanted = f"model.tuning.target_modules={tuning.target_modules}"
-    head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), "")
+    output = model.get_output_embeddings()
+    head = next((name for name, module in model.named_modules() if module is output), "")
     named = [tuning.target_modules] if isinstance(tuning.target_modules, str) else tuning.target_modules
-    if head in named and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
+    if output is not None and head in named and output.weight is model.get_input_embeddings().weight:
         raise ConfigError(f"{wanted}: {head} shares its weight with the input embedding; leave it out")
     note_shared(model)
     usable = {layer.name for layer in linear_layers(model)} | {head}
@@ -355,7 +357,7 @@ def _with_lora(model: Any, tuning: PolicyTuning) -> nn.Module:
     return wrapped  # type: ignore[return-value]
 
 
-def _lora_options(model: Any, tuning: PolicyTuning) -> Mapping[str, Any]:
+def _lora_options(model: PreTrainedModel, tuning: PolicyTuning) -> Mapping[str, Any]:
     return {
         "r": tuning.rank,
         "lora_alpha": tuning.alpha,
@@ -367,7 +369,7 @@ def _lora_options(model: Any, tuning: PolicyTuning) -> Mapping[str, Any]:
     }
 
 
-def _names(model: Any, wanted: str | Sequence[str]) -> str | list[str]:
+def _names(model: PreTrainedModel, wanted: str | Sequence[str]) -> str | list[str]:
     """What peft is told: each layer by name, since its own `all-linear` takes layers that cannot carry an adapter."""
     if wanted == "all-linear":
         return [layer.name for layer in linear_layers(model)]

@@ -10,9 +10,10 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from transformers import PreTrainedModel
 
 from seal_lightning.inner_loop.isolation.probing import (
     check_causal,
@@ -62,7 +63,7 @@ class AnsweringWay:
         """Whether every row is a batch of its own."""
         return "alone" in self.rows
 
-    def start(self, model: Any, prompts: Sequence[Sequence[int]]) -> Rows:
+    def start(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Rows:
         """Rows that continue the prompts."""
         return (RecomputedRows if "recomputed" in self.rows else CachedRows)(model, prompts)
 
@@ -103,7 +104,7 @@ WAYS = (
 )
 
 
-def answering_way(model: Any, targets: Sequence[str] = (), *, longest: int = 0) -> AnsweringWay:
+def answering_way(model: PreTrainedModel, targets: Sequence[str] = (), *, longest: int = 0) -> AnsweringWay:
     """The fastest way in which every row goes on as it would alone.
 
     Args:
@@ -124,7 +125,7 @@ def answering_way(model: Any, targets: Sequence[str] = (), *, longest: int = 0) 
     )
 
 
-def _in_reach(model: Any, way: AnsweringWay, longest: int) -> bool:
+def _in_reach(model: PreTrainedModel, way: AnsweringWay, longest: int) -> bool:
     """What a probe of a few tokens cannot tell."""
     config = text_config(model)
     if way.alone:
@@ -138,7 +139,7 @@ class _Probe:
     """Six rows of two adapters, and the logits of each one's next tokens alone."""
 
     @torch.no_grad()
-    def __init__(self, model: Any, targets: Sequence[str], *, seed: int = 0) -> None:
+    def __init__(self, model: PreTrainedModel, targets: Sequence[str], *, seed: int = 0) -> None:
         self.model = model
         self.tolerated = tolerance(model)
         self.bank = probe_bank(model, targets, trainable=False) if targets else None

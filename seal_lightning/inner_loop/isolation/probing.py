@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
+from transformers import PretrainedConfig, PreTrainedModel
 
 from seal_lightning.errors import ModelError
 from seal_lightning.inner_loop.bank import AdapterBank
@@ -36,13 +37,13 @@ _SEEN = 8  # tokens that all rows of the probes have more than
 _DRAWN = 0.1  # scale of the probe's adapters: clearly visible, and far from overflow
 
 
-def tolerance(model: Any) -> float:
+def tolerance(model: PreTrainedModel) -> float:
     """The largest difference between equal results in the model's precision, as a share of the largest value."""
     dtypes = {parameter.dtype for parameter in model.parameters()}
     return max(TOLERANCE.get(dtype, COARSE) for dtype in dtypes)
 
 
-def draws_of(model: Any) -> int:
+def draws_of(model: PreTrainedModel) -> int:
     """How many draws of tokens a way has to fail on; several where rounding may send a token to another expert."""
     return 1 if tolerance(model) < _COARSE_FROM else 3
 
@@ -52,12 +53,12 @@ def same(mine: torch.Tensor, reference: torch.Tensor, tolerated: float) -> bool:
     return bool((mine - reference).abs().max() <= tolerated * reference.abs().max())
 
 
-def text_config(model: Any) -> Any:
+def text_config(model: PreTrainedModel) -> PretrainedConfig:
     """The configuration of the language model, also where a vision tower stands beside it."""
     return model.config.get_text_config()
 
 
-def window_of(config: Any) -> int | None:
+def window_of(config: PretrainedConfig) -> int | None:
     """The smallest window of attention that a configuration names, in tokens; None without one."""
     values = config.to_dict()
     if values.get("use_sliding_window") is False:
@@ -66,7 +67,7 @@ def window_of(config: Any) -> int | None:
     return min(found, default=None)
 
 
-def sparse_from(config: Any) -> int | None:
+def sparse_from(config: PretrainedConfig) -> int | None:
     """The length from which attention sums tokens up, or chooses among them, where the probe's rows are too short.
 
     Both go by the place in the row as it lies in memory, whatever mask and position ids say.
@@ -75,13 +76,13 @@ def sparse_from(config: Any) -> int | None:
     return min((number for number in found if number > _SEEN), default=None)
 
 
-def _numbers(value: Any) -> Iterator[int]:
+def _numbers(value: object) -> Iterator[int]:
     for one in value.values() if isinstance(value, Mapping) else [value]:
         if type(one) is int:
             yield one
 
 
-def rotary_limit(config: Any) -> int | None:
+def rotary_limit(config: PretrainedConfig) -> int | None:
     """The length beyond which a row changes the positions of all rows beside it; None where none does.
 
     Rotary embeddings of the types `dynamic` and `longrope` choose their frequencies by the longest row.
@@ -89,7 +90,7 @@ def rotary_limit(config: Any) -> int | None:
     return min(_rotary_limits(getattr(config, "rope_parameters", None), config), default=None)
 
 
-def _rotary_limits(parameters: Any, config: Any) -> Iterator[int]:
+def _rotary_limits(parameters: object, config: PretrainedConfig) -> Iterator[int]:
     if not isinstance(parameters, Mapping):
         return
     if parameters.get("rope_type") in ("dynamic", "longrope"):
@@ -98,7 +99,7 @@ def _rotary_limits(parameters: Any, config: Any) -> Iterator[int]:
         yield from _rotary_limits(nested, config)
 
 
-def draw_rows(model: Any, lengths: Sequence[int], *, least: int = 2, seed: int = 0) -> list[list[int]]:
+def draw_rows(model: PreTrainedModel, lengths: Sequence[int], *, least: int = 2, seed: int = 0) -> list[list[int]]:
     """Random token ids, a row for each length; without ids that the configuration gives a meaning (an image's place).
 
     Rows are longer by a window of attention that is short enough for it. Where the model's own window is too short for
@@ -110,7 +111,7 @@ def draw_rows(model: Any, lengths: Sequence[int], *, least: int = 2, seed: int =
     limit = getattr(config, "max_position_embeddings", None) or 1 << 20
     room = limit - min(8, limit // 4)
     longest = max(lengths) + longer
-    size = min(model.get_input_embeddings().weight.shape[0], config.vocab_size)
+    size = min(model.get_input_embeddings().get_parameter("weight").shape[0], config.vocab_size)
     special = set(special_ids(model.config.to_dict()))
     plain = [token for token in range(min(size, 4096)) if token not in special] or [0]
     generator = torch.Generator().manual_seed(seed)
@@ -122,7 +123,7 @@ def draw_rows(model: Any, lengths: Sequence[int], *, least: int = 2, seed: int =
     return rows
 
 
-def probe_bank(model: Any, targets: Sequence[str], *, trainable: bool) -> AdapterBank:
+def probe_bank(model: PreTrainedModel, targets: Sequence[str], *, trainable: bool) -> AdapterBank:
     """Two adapters that both change what the model says, each in its own way."""
     bank = AdapterBank(model, slots=2, rank=4, alpha=4.0, target_modules=targets, trainable=trainable)
     generator = torch.Generator().manual_seed(0)
@@ -136,7 +137,7 @@ def probe_bank(model: Any, targets: Sequence[str], *, trainable: bool) -> Adapte
 
 
 @contextmanager
-def runnable(model: Any, *, doing: str) -> Iterator[None]:
+def runnable(model: PreTrainedModel, *, doing: str) -> Iterator[None]:
     """Turn what a model raises that cannot even be run a row at a time into a `ModelError`."""
     try:
         yield
@@ -146,7 +147,7 @@ def runnable(model: Any, *, doing: str) -> Iterator[None]:
         raise refused(model, doing, " ".join(str(error).split())[:200]) from error
 
 
-def check_causal(model: Any, row: Sequence[int], tolerated: float, *, doing: str) -> None:
+def check_causal(model: PreTrainedModel, row: Sequence[int], tolerated: float, *, doing: str) -> None:
     """Raises `ModelError` where what comes later in a row changes what the model said before."""
     device = next(model.parameters()).device
     with torch.no_grad():
@@ -159,7 +160,7 @@ def check_causal(model: Any, row: Sequence[int], tolerated: float, *, doing: str
 
 
 @contextmanager
-def undisturbed(model: Any) -> Iterator[None]:
+def undisturbed(model: PreTrainedModel) -> Iterator[None]:
     """Keep hooks out of a probe: a bank that is attached at this moment routes other rows."""
     hooks = {module: module._forward_hooks.copy() for module in model.modules() if module._forward_hooks}
     for module in hooks:
@@ -176,7 +177,7 @@ _found: WeakKeyDictionary[Any, dict[Any, dict[Any, str]]] = WeakKeyDictionary()
 
 
 def fastest_exact(
-    model: Any,
+    model: PreTrainedModel,
     ways: Sequence[Way],
     *,
     doing: str,
@@ -236,7 +237,7 @@ def _fault_of(attempt: Callable[[int], str], *, draws: int) -> str:
     return fault
 
 
-def refused(model: Any, doing: str, why: str) -> ModelError:
+def refused(model: PreTrainedModel, doing: str, why: str) -> ModelError:
     """The model by name, and what cannot be done with it."""
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
     precise = next(model.parameters()).dtype in (torch.float32, torch.float64)

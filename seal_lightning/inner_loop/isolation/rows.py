@@ -11,6 +11,7 @@ from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from seal_lightning.inner_loop.isolation.probing import rotary_limit, text_config
 
@@ -25,7 +26,7 @@ class Rows(ABC):
         going: Whether each row has not ended yet.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
         self.model = model
         self.device = next(model.parameters()).device
         self.rows = list(range(len(prompts)))
@@ -63,7 +64,7 @@ class CachedRows(Rows):
     Where a row gets so long that its rotary embeddings change, it is read anew once.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
         super().__init__(model, prompts)
         longest = max(map(len, prompts))
         self.ids, self.mask, self.positions = pad_left(prompts, device=self.device)
@@ -111,7 +112,7 @@ class CachedRows(Rows):
 class RecomputedRows(Rows):
     """Rows that are read anew for every token, padded on the right: slow, and right for every causal model."""
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
         super().__init__(model, prompts)
         self.tokens = [list(prompt) for prompt in prompts]
 
@@ -133,7 +134,7 @@ class RecomputedRows(Rows):
         self.tokens = [self.tokens[place] for place in places]
 
 
-def last_logits(model: Any, rows: Sequence[Sequence[int]], *, last: int) -> torch.Tensor:
+def last_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], *, last: int) -> torch.Tensor:
     """Of the tokens after each of the `last` positions of every row, (b, last, V); rows are padded on the left."""
     ids, mask, positions = pad_left(rows, device=next(model.parameters()).device)
     padded = {"attention_mask": mask} if len({len(row) for row in rows}) > 1 else {}
@@ -141,12 +142,12 @@ def last_logits(model: Any, rows: Sequence[Sequence[int]], *, last: int) -> torc
     return model(input_ids=ids, use_cache=False, **inputs).logits[:, -last:]
 
 
-def known_to(model: Any) -> frozenset[str]:
+def known_to(model: PreTrainedModel) -> frozenset[str]:
     """The names of the arguments of a model's forward pass."""
     return frozenset(inspect.signature(model.forward).parameters)
 
 
-def accepted(known: Set[str], **offered: Any) -> dict[str, Any]:
+def accepted(known: Set[str], **offered: object) -> dict[str, object]:
     """Those arguments that are known."""
     return {name: value for name, value in offered.items() if name in known}
 

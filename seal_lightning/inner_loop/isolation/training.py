@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from transformers import PreTrainedModel
 
 from seal_lightning.inner_loop.attention import packed_attention, replaceable
 from seal_lightning.inner_loop.bank import AdapterBank
@@ -65,7 +66,7 @@ class TrainingWay:
         shared = [list(sequences)] if self.mixed else adapters
         return [lay_out(part) for group in shared for part in deal(group, max_tokens=max_tokens)]
 
-    def room(self, model: Any, max_tokens: int) -> int:
+    def room(self, model: PreTrainedModel, max_tokens: int) -> int:
         """Tokens of a pass on this model: rows that transformers masks stay in its window, some masks end there."""
         window = getattr(text_config(model), "max_position_embeddings", None) or max_tokens
         return min(max_tokens, window) if self.rows == "packed by transformers" else max_tokens
@@ -93,7 +94,7 @@ WAYS = (
 )
 
 
-def training_way(model: Any, targets: Sequence[str], *, longest: int = 0) -> TrainingWay:
+def training_way(model: PreTrainedModel, targets: Sequence[str], *, longest: int = 0) -> TrainingWay:
     """The fastest way in which adapters on these layers become what each becomes alone.
 
     Args:
@@ -114,7 +115,7 @@ def training_way(model: Any, targets: Sequence[str], *, longest: int = 0) -> Tra
     )
 
 
-def _in_reach(model: Any, way: TrainingWay, longest: int) -> bool:
+def _in_reach(model: PreTrainedModel, way: TrainingWay, longest: int) -> bool:
     """What a probe of a few tokens cannot tell."""
     config = text_config(model)
     if way.rows == "alone":
@@ -130,7 +131,7 @@ class _Probe:
     """Three sequences of two adapters, and what each gives alone."""
 
     @torch.enable_grad()
-    def __init__(self, model: Any, targets: Sequence[str], *, seed: int = 0) -> None:
+    def __init__(self, model: PreTrainedModel, targets: Sequence[str], *, seed: int = 0) -> None:
         self.model = model
         self.tolerated = tolerance(model)
         rows = draw_rows(model, _LENGTHS, seed=seed)
