@@ -147,14 +147,12 @@ def replaceable(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def packed_attention(model: PreTrainedModel, lengths: Sequence[int], device: torch.device) -> Iterator[None]:
-    """Run the model with this attention on one row of sequences.
-
-    Also its backward pass, where activations are made again.
+    """Run the model with this attention on one row of sequences, and its backward pass if that recomputes activations.
 
     Args:
-        model: One whose attention is `replaceable`.
-        lengths: Of the sequences in the row, in order.
-        device: Of the row.
+        model: A model whose attention is `replaceable`.
+        lengths: Lengths of the sequences in the row, in order.
+        device: Device of the row.
     """
     config = model.config.get_text_config()  # a vision tower beside it keeps its own
     before = config._attn_implementation

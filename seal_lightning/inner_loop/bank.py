@@ -2,9 +2,9 @@
 
 This is SEAL's inner loop made cheap: the frozen layers run once over the tokens of all adapters, and only the small
 products with A and B tell them apart. Each adapter has its own AdamW state, learning rate, step count and clipping, so
-training N together equals training each alone. The bank attaches by forward hooks and changes nothing in the model;
-where a layer carries a peft adapter already (the policy's), it is part of what is frozen. What the bank leaves out:
-dropout (the paper uses none) and biases.
+training N together equals training each alone. The bank attaches by forward hooks and changes nothing in the model. If
+a layer already carries a peft adapter (the policy's), that is frozen too. The bank leaves out dropout (the paper uses
+none) and biases.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ class AdapterBank:
 
     Args:
         model: Frozen causal language model in evaluation mode.
-        slots: How many adapters, N.
+        slots: Number of adapters, N.
         rank: Largest rank of an adapter, r; a slot may have a smaller one (see `reset`).
         alpha: Their output is multiplied by alpha / rank.
         target_modules: See `find_targets`.
-        betas: Of AdamW.
-        eps: Of AdamW.
-        weight_decay: Of AdamW, decoupled.
+        betas: Decay rates of AdamW's moments.
+        eps: Term that AdamW adds to the denominator.
+        weight_decay: Decoupled weight decay of AdamW.
         trainable: Whether there are gradients and optimizer states; a bank that only answers needs none.
 
     Attributes:
         A: By layer name, (N, r, inputs), float32, r rounded up to a multiple of 4; as peft's `lora_A.weight`.
         B: By layer name, (N, r, outputs), peft's `lora_B.weight` transposed: products along the long side are fast.
             Both are leaves: views of `parameters`, with `.grad` a view of `gradients`.
-        ranks: Of each slot.
-        width: r.
+        ranks: Rank of the adapter in each slot.
+        width: The rounded r.
     """
 
     def __init__(
@@ -175,9 +175,10 @@ class AdapterBank:
 
     @torch.no_grad()
     def dissolve(self, slots: int) -> list[SlotState]:
-        """The adapters of the first slots with their optimizer states, on the CPU; the bank is of no use afterwards.
+        """The adapters of the first slots with their optimizer states, on the CPU; the bank cannot be used
+        afterwards.
 
-        Gradients are let go first: what is taken out needs no more memory than that.
+        Gradients are freed first, which makes room for the copies.
         """
         self.gradients = None
         for leaf in (*self.A.values(), *self.B.values(), *self._rows):
@@ -195,7 +196,7 @@ class AdapterBank:
         return found
 
     def clear_gradients(self) -> None:
-        """Forget what a broken-off backward pass has gathered."""
+        """Forget what an interrupted backward pass has gathered."""
         assert self.gradients is not None, "a bank that only answers has no gradients"
         self.gradients.zero_()
 
@@ -213,7 +214,7 @@ class AdapterBank:
 
     @contextmanager
     def routing(self, slots: torch.Tensor) -> Iterator[None]:
-        """Say which slot each row (B,) or token (B, T) belongs to; -1 means no adapter."""
+        """Set the slot of each row (B,) or token (B, T); -1 means no adapter."""
         self.route(slots)
         try:
             yield
@@ -221,7 +222,7 @@ class AdapterBank:
             self._routing = None
 
     def route(self, slots: torch.Tensor) -> None:
-        """The same within a `routing`, when rows have left the batch."""
+        """Change the slots within a `routing`, after rows have left the batch."""
         self._routing = Routing(slots, self._scales)
 
     def _hook(self, target: Target) -> Callable[..., torch.Tensor]:
@@ -244,7 +245,7 @@ class AdapterBank:
 
     @torch.no_grad()
     def prepare(self, n: int) -> None:
-        """Have the optimizer state of the first n slots ready, so that a step never runs out of memory half way."""
+        """Create the optimizer state of the first n slots, so that a step never runs out of memory half way."""
         for row in self._rows[:n]:
             if row not in self._optimizer.state:
                 step = torch.zeros((), dtype=torch.float32, device=self.device)
@@ -252,7 +253,7 @@ class AdapterBank:
                 self._optimizer.state[row] = {"step": step, **moments}
 
     def gradient_norms(self, n: int) -> torch.Tensor:
-        """Of the gradients gathered so far in the first n slots, (n,); one that overflows is infinite."""
+        """Norms of the gradients gathered so far in the first n slots, (n,); one that overflows is infinite."""
         assert self.gradients is not None, "a bank that only answers has no gradients"
         return torch.linalg.vector_norm(self.gradients[:n], dim=1)
 

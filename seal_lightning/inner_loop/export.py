@@ -23,10 +23,10 @@ def save_adapter(bank: AdapterBank, slot: int, folder: str | Path, *, base_model
     """Write `adapter_config.json` and `adapter_model.safetensors` of one adapter into `folder`.
 
     Args:
-        bank: Where the adapter lives.
-        slot: Which one.
-        folder: Made if it is not there.
-        base_model_name: What the adapter is for, as recorded in its config; the model's own name where unset.
+        bank: The bank that holds the adapter.
+        slot: Slot of the adapter.
+        folder: Created if missing.
+        base_model_name: Name of the base to record in its config; by default the model's own name.
     """
     lora, before = bank_lora(bank, slot), carried(bank.model)
     save_lora(stack([before, lora]) if before else lora, folder, model=bank.model, base_model_name=base_model_name)

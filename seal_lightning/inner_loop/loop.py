@@ -1,7 +1,7 @@
 """SEAL's inner loop: train one temporary LoRA for each self-edit, many at once (arXiv 2506.10943, section 3.2).
 
 Every adapter follows its own plan: its own data order, batch size, epochs, learning rate and schedule, set here and
-overridden by its edit's directives; `bank_training.py` carries them out. What is left out: dropout, warm-up, gradient
+overridden by its edit's directives; `slots.py` carries them out. The loop leaves out dropout, warm-up and gradient
 accumulation.
 """
 
@@ -28,7 +28,7 @@ from seal_lightning.models.memory import attempt, free_memory
 from seal_lightning.policy.policy import Policy
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
 
-LOOKED_AT = 8  # training sequences of which the loss is taken
+LOOKED_AT = 8  # training sequences whose loss is measured
 
 _Value = TypeVar("_Value")
 
@@ -53,7 +53,7 @@ class TrainedBank:
     Attributes:
         bank: Holds them, ready to answer.
         stats: What the training of each came to; an adapter that `diverged` changes nothing here.
-        states: Where each stands, to go on from, if `adapt` was to stop `until` a step; None where nothing was trained.
+        states: Where each stands, to continue from, if `adapt` was to stop `until` a step; None if nothing was trained.
     """
 
     bank: AdapterBank
@@ -82,23 +82,23 @@ class InnerLoop:
     """Settings of the inner loop; the defaults are the paper's for knowledge incorporation.
 
     Args:
-        rank: Of each LoRA.
-        alpha: Of each LoRA; its output is multiplied by alpha / rank.
+        rank: Rank of each LoRA.
+        alpha: Scale of each LoRA; its output is multiplied by alpha / rank.
         target_modules: `default` (peft's choice, for Llama and Qwen the q and v projections as in the paper),
             `all-linear`, or names of layers.
-        learning_rate: Peak of AdamW.
+        learning_rate: Peak learning rate of AdamW.
         schedule: `linear` and `cosine` fall to 0 at the last step.
         epochs: Passes over an edit's training sequences.
-        batch_size: Sequences a step.
+        batch_size: Sequences per step.
         gradient_clip: Largest norm of an adapter's gradient; 0 or null for none.
-        weight_decay: Of AdamW.
-        betas: Of AdamW.
+        weight_decay: Weight decay of AdamW.
+        betas: Decay rates of AdamW's moments.
         max_length: Longest training sequence in tokens; longer ones lose their end.
         append_eos: End each training sequence with the EOS token.
         max_adapters: Adapters trained at the same time, the slots of the bank; null takes what fits in two fifths of
-            the free memory, at most 16 on a CPU and 256 on a GPU. Halved when the memory does not suffice.
+            the free memory, at most 16 on a CPU and 256 on a GPU. Halved if memory does not suffice.
         max_tokens: Tokens of one forward pass; a step of all adapters is split to stay below, and only a single longer
-            sequence goes over. Halved when the memory does not suffice.
+            sequence goes over. Halved if memory does not suffice.
         pad_to: Pad every training sequence to this length with the EOS token and train on the padding too, as the
             official code does (with 2048): to reproduce its numbers, never otherwise.
     """
@@ -145,7 +145,7 @@ class InnerLoop:
 
     @torch.no_grad()
     def is_sound(self, policy: Policy, trained: TrainedBank, job: int, learnt: AdapterJob) -> bool:
-        """Whether an adapter that is to stay is finite, and makes finite logits of the first thing that it learnt."""
+        """Whether an adapter that is to be kept is finite, and gives finite logits for its first training sequence."""
         if trained.stats[job].diverged:
             return False
         sequences = self._plan(policy, learnt).sequences
@@ -157,9 +157,9 @@ class InnerLoop:
 
     @torch.no_grad()
     def losses(self, policy: Policy, trained: TrainedBank, job: int, learnt: AdapterJob) -> tuple[float, float] | None:
-        """Mean loss of a token of what an adapter learnt, without it and with it; None where it learnt nothing.
+        """Mean loss per token of an adapter's training text, without and with it; None if there is none.
 
-        Of many training sequences some are looked at, from the first to the last.
+        If there are many training sequences, a sample of them is measured.
         """
         sequences = self._plan(policy, learnt).sequences
         if not sequences:
@@ -170,7 +170,7 @@ class InnerLoop:
             return before, _mean_loss(policy, chosen)
 
     def total_steps(self, jobs: Sequence[AdapterJob]) -> int:
-        """Optimizer steps of all jobs together, for progress; fewer are made where sequences have to be skipped."""
+        """Optimizer steps of all jobs together, for progress; fewer are made if sequences have to be skipped."""
         return sum(self._steps(job) for job in jobs)
 
     def trained_tokens(self, policy: Policy, job: AdapterJob) -> int:
@@ -193,18 +193,17 @@ class InnerLoop:
     ) -> TrainedBank:
         """Train one adapter for each job, however many; jobs that wait take the slots of those that are finished.
 
-        A training that is stopped and goes on ends where one without a stop does: bit for bit in the same company, and
-        to float tolerance where fewer or other adapters train beside it.
+        A training that is stopped and continued ends where an uninterrupted one does: bit for bit among the same
+        adapters, and to float tolerance among others.
 
         Args:
             policy: Frozen, and its model in evaluation mode.
-            jobs: One without anything to train on leaves its adapter as it was drawn, which changes nothing in the
-                model.
-            on_step: Told how many optimizer steps were made since the last call.
-            start: The `states` of an earlier call from which to go on, one for each job; none begins anew. The largest
-                rank of the jobs has to be the same.
-            until: Stop each job's training when it has made so many optimizer steps, which may be more than it has.
-            regulariser: Has a say in every step of all jobs.
+            jobs: Adapters to train; one without training sequences stays as it was drawn and changes nothing.
+            on_step: Called with the number of optimizer steps made since the last call.
+            start: The `states` of an earlier call to continue from, one for each job, with the same largest rank of the
+                jobs; empty to begin anew.
+            until: Number of optimizer steps after which each job stops, if it has that many.
+            regulariser: Takes part in every step of all jobs.
 
         Returns:
             The bank; job i is what `answering` and `save` call i.

@@ -47,12 +47,12 @@ class _HeadLoss(torch.autograd.Function):
 
 
 class HeadLoss:
-    """The loss of one model; by chunks where its output layer is a plain frozen one, else from whole logits.
+    """The loss of one model: by chunks if its output layer is a plain frozen one, else from whole logits.
 
     Args:
         model: Causal language model.
         adapted: Names of the layers that carry adapters.
-        whole: Take whole logits in any case.
+        whole: Whether to take whole logits in any case.
     """
 
     def __init__(self, model: PreTrainedModel, *, adapted: set[str], whole: bool = False) -> None:

@@ -30,9 +30,9 @@ class TrainingBatch:
 
     Attributes:
         input_ids: (B, T).
-        position_ids: (1, T) of a packed row; None where every row is a sequence of its own.
+        position_ids: (1, T) of a packed row; None if every row is a sequence of its own.
         slots: (B, T), ascending; padding counts as its row's.
-        lengths: Of the sequences, in order.
+        lengths: Lengths of the sequences, in order.
         positions: Places of the flattened rows whose next token is a target, (S,).
         targets: Those tokens, (S,).
         weights: Their share in the loss, (S,).

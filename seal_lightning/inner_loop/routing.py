@@ -17,7 +17,7 @@ from torch.nn import functional
 
 
 class RoutingError(RuntimeError):
-    """It cannot be told which adapter a layer's tokens belong to."""
+    """The adapter that a layer's tokens belong to is unknown."""
 
 
 def grouped(*tensors: torch.Tensor) -> bool:
@@ -38,12 +38,12 @@ class TokenIndex:
     """One layout of M flat tokens.
 
     Attributes:
-        active: Slots that have tokens, ascending, (n,); a slice where they follow each other, which spares copies.
+        active: Slots that have tokens, ascending, (n,); a slice if they follow each other, which saves copies.
         counts: Tokens of each of them, (n,), on the CPU.
-        order: The tokens that have an adapter, by slot; None where that is all tokens as they are.
+        order: The tokens that have an adapter, by slot; None if that is all tokens as they are.
         scales: alpha / rank of each of those tokens, (m, 1).
         tokens: M.
-        device: Of the tokens.
+        device: Device of the tokens.
     """
 
     active: torch.Tensor | slice
@@ -102,7 +102,7 @@ def index_tokens(slots: torch.Tensor, scales: torch.Tensor) -> TokenIndex:
     """Compile the layout of flat tokens; at least one of them must have an adapter.
 
     Args:
-        slots: Of each token, (M,), -1 for tokens of no adapter; best on the CPU, where they are compiled.
+        slots: Slot of each token, (M,), -1 for tokens of no adapter; best on the CPU, where they are compiled.
         scales: alpha / rank of each slot, (N,), on the device of the tokens.
     """
     device, slots = scales.device, slots.cpu()
@@ -136,10 +136,10 @@ class Routing:
         self._by_tokens: dict[int, TokenIndex] = {}
 
     def index(self, shape: Sequence[int]) -> TokenIndex:
-        """For the input of a layer.
+        """The layout of a layer's input.
 
         Args:
-            shape: All of its dimensions but the features: (B, T), or (B * T,).
+            shape: Dimensions of the input without the features: (B, T), or (B * T,).
 
         Raises:
             RoutingError: The layer sees other tokens than the batch has, and they belong to several adapters.

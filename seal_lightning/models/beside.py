@@ -1,8 +1,8 @@
-"""Updates of frozen layers: added to the weights where those can hold them, else acting beside the layer.
+"""Updates of frozen layers: added to weights that can hold them, or else acting beside the layer.
 
 Quantised weights would round an update away, and a weight that several layers share cannot hold an update of one of
-them; there it stays a pair of small matrices whose product is added to the layer's output. Both ways give the same
-model; the policy's finished rounds and the adapter of a PEFT folder go through here.
+them. In such layers it stays a pair of small matrices whose product is added to the layer's output. Both ways give the
+same model. The policy's finished rounds and the adapter of a PEFT folder go through here.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def note_shared(model: nn.Module) -> None:
 
 
 def check_own(name: str, layer: nn.Module, *, updated: bool) -> None:
-    """Raises `ModelError` where a layer is updated and its weight is that of others too, so that no file can say so."""
+    """Raises `ModelError` if a layer is updated and shares its weight with others, which no file can express."""
     parts: Beside | None = getattr(layer, _PLACE, None)
     if hasattr(layer, _SHARED) and (updated or (parts and parts.parts)):
         raise ModelError(
@@ -142,7 +142,7 @@ def whole_weight(layer: nn.Module, delta: torch.Tensor | None = None) -> torch.T
     """A layer's weight with the updates beside it and one more, (out, in); dequantised where it is packed.
 
     Raises:
-        ModelError: There is no telling what its numbers stand for, or they are not all that its product is made of.
+        ModelError: The meaning of its numbers is unknown, or its product is made of more than them.
     """
     weight: Any = layer.weight
     parts: Beside | None = getattr(layer, _PLACE, None)

@@ -1,8 +1,8 @@
-"""Chat templates: how an instruct model's prompts look, found out by rendering its template, never by its name.
+"""Chat templates: what an instruct model's prompts look like, found out by rendering its template, never by name.
 
-A template is tried when its model is loaded. Where it takes no system text, that goes before the user's; thoughts are
-switched off where it has a switch; the date is a fixed one; and the token with which it ends an assistant's turn tells
-an instruct model, which stops there, from a base model that merely carries the template.
+A template is tried when its model is loaded. If it takes no system text, that goes before the user's. Thoughts are
+switched off if it has a switch, and the date is fixed. The token that ends an assistant's turn tells an instruct model,
+which stops there, from a base model that merely carries the template.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class ChatTemplate:
     Attributes:
         tokenizer: Renders it.
         source: The template with its date fixed.
-        args: What it is given beside the messages.
+        args: Arguments it gets besides the messages.
         takes_system: Whether it has a place for the system text.
         takes_parts: Whether a message's content is a list of parts.
-        end: The token that ends an assistant's turn; None where there is no such token.
-        end_text: How the template ends it, for messages.
-        reply: What the template writes between a prompt and the reply, such as the channel of gpt-oss.
+        end: The token that ends an assistant's turn; None if no token does.
+        end_text: The text that ends it, for messages.
+        reply: Text that the template writes between a prompt and the reply, such as the channel of gpt-oss.
         opens: The end of a prompt that opens a thought for the model to go on with.
     """
 
@@ -130,13 +130,13 @@ def read_template(
     """Find out how a tokenizer's chat template is used.
 
     Args:
-        tokenizer: Has a chat template, or several of which one is the default.
-        name: Of the model, for messages.
-        args: What the user wants it to be given.
+        tokenizer: A tokenizer with a chat template, or with several of which one is the default.
+        name: Name of the model, for messages.
+        args: Arguments that the user sets.
         date: "Today", as YYYY-MM-DD.
 
     Raises:
-        ModelError: It cannot render a request, or does not know one of `args`.
+        ModelError: The template cannot render a request, or does not know one of `args`.
     """
     try:
         source = _fixed_date(_source(tokenizer), datetime.date.fromisoformat(date))
@@ -153,7 +153,7 @@ def read_template(
 
 
 def _source(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template's text. Raises `ValueError` where there are several and none is the default."""
+    """The template's text. Raises `ValueError` if there are several without a default."""
     return tokenizer.get_chat_template()
 
 
@@ -186,7 +186,7 @@ def _checked(args: Mapping[str, object], *, known: frozenset[str], name: str) ->
 
 
 def _shaped(template: ChatTemplate) -> ChatTemplate:
-    """With what its messages have to look like. Raises one of `FAILURES` where it renders none."""
+    """The template with the shape that its messages need. Raises one of `FAILURES` if it renders none."""
     failure: Exception = ValueError("it leaves out what the user says")
     for parts in (False, True):
         tried = replace(template, takes_parts=parts)
@@ -213,7 +213,7 @@ def _holds(text: str, part: str) -> bool:
 
 
 def _silenced(template: ChatTemplate, known: frozenset[str]) -> ChatTemplate:
-    """With thoughts switched off, where the template has a switch that the user has not set."""
+    """The template with thoughts switched off, if it has a switch that the user has not set."""
     free = [switch for switch in SWITCHES if switch in known and switch not in template.args]
     wanted = {switch: SWITCHES[switch] for switch in free}
     if EFFORT in known and EFFORT not in template.args:
@@ -236,7 +236,7 @@ def _words(source: str) -> set[str]:
 
 
 def _with_turns(template: ChatTemplate) -> ChatTemplate:
-    """With how the template begins and ends an assistant's turn."""
+    """The template with how it begins and ends an assistant's turn."""
     prompt = template.render(Prompt(_USER))
     opens = opened_by(prompt)
     said = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _REPLY}]

@@ -1,8 +1,8 @@
 """Read a checkpoint as people have it: plain, quantised, for text and images, or in one GGUF file.
 
 transformers does the reading; here it is told which class, which file and which quantisation, and what it raises
-becomes one line. Weights that gradients cannot pass through are dequantised while loading where transformers can do
-that, and refused by name where it cannot.
+becomes one line. Weights that gradients cannot pass through are dequantised while loading if transformers can do
+that, and refused by name if it cannot.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def read_checkpoint(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTok
     """The model, on the CPU or where its quantisation wants it, and its tokenizer.
 
     Raises:
-        ModelError: It is not there, is no causal language model, or cannot be loaded or trained here.
+        ModelError: It is missing, not a causal language model, or cannot be loaded or trained here.
         ConfigError: The quantisation that was asked for does not fit the source.
     """
     config = read_model_config(source)
@@ -121,7 +121,7 @@ def _loader(source: ModelSource, config: PretrainedConfig) -> Any:
 
 
 def _quantisation(source: ModelSource, config: PretrainedConfig) -> dict[str, object]:
-    """How the weights are to be loaded where they are packed, or are to be."""
+    """Options for loading weights that are packed, or are to be."""
     stored = getattr(config, "quantization_config", None)
     if source.gguf_file:
         if source.quantization is not None:
@@ -310,9 +310,9 @@ def explained(source: ModelSource, part: str, *, attentions: Sequence[str] = ("e
     """Turn what transformers, tokenizers, safetensors and the hub raise into one line about `part`.
 
     Args:
-        source: What is being read.
-        part: Of it.
-        attentions: What to advise where the attention that was asked for is what does not work.
+        source: The model that is being read.
+        part: The part of it that is being read.
+        attentions: Advice if the attention that was asked for is what does not work.
     """
     try:
         yield

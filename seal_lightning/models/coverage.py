@@ -2,7 +2,7 @@
 
 A multimodal checkpoint carries towers for images or sound and what projects them into the text, and some models have
 layers that attend to images alone. No token of a text runs through them, so an adapter there would never be trained.
-They are found by running a few tokens, whatever they are called. Mixture-of-experts models keep their experts' weights
+They are found by running a few tokens, whatever their names. Mixture-of-experts models keep their experts' weights
 in one tensor for all experts, which is not a linear layer.
 """
 
@@ -29,8 +29,8 @@ class Seen:
 
     Attributes:
         unreached: Names of the parts with linear layers that the text never runs through, outermost only.
-        more: Names of the modules that give back something else than one product: more than one tensor, as routers do,
-            or of other sizes than a linear layer's.
+        more: Names of the modules that return something other than one product: several tensors, as routers do, or
+            other sizes than a linear layer's.
     """
 
     unreached: tuple[str, ...] = ()

@@ -128,8 +128,8 @@ class TextEncoder:
         """A training sequence, and how many of its tokens are the prompt: all of it is from outside.
 
         Args:
-            text: What is learnt.
-            prompt: What comes before it.
+            text: Text that is learnt.
+            prompt: Text before it.
             ended: Whether it gets an EOS.
         """
         start = [*self.opening, *self.data(prompt)] if prompt else []
@@ -141,7 +141,7 @@ class TextEncoder:
         ids = self._ids(text, first=first, split=True)
         if not set(self.control.values()).intersection(ids):
             return ids
-        # what is no special token to the tokenizer does not split: break it after its first character
+        # only special tokens are split by the tokenizer: break the others after their first character
         broken = self._pattern.sub(lambda match: f"{match[0][0]}{MARK}{match[0][1:]}", text.replace(MARK, "\ufffd"))
         ids = []
         for number, piece in enumerate(broken.split(MARK)):

@@ -1,4 +1,4 @@
-"""Whether numbers are numbers: weights and logits that are nan or infinite are no policy, no adapter and no score.
+"""Whether numbers are finite: weights and logits that are nan or infinite must not become a policy or a score.
 
 What diverged while adapting to one self-edit is data, a rollout with the status `diverged` and a reason; here is what
 is asked of tensors, and the one line about weights that were loaded.
@@ -18,11 +18,11 @@ def check_finite(tensors: Mapping[str, torch.Tensor], what: str, *, advice: str)
 
     Args:
         tensors: By name; those of whole numbers (packed weights) are taken as they are.
-        what: They are, for the message.
-        advice: What to do.
+        what: Name of what they belong to, for the message.
+        advice: Advice for the message.
 
     Raises:
-        ModelError: Names the first tensor that has other values, and the value.
+        ModelError: Some values are not finite; the message names the first such tensor and its value.
     """
     if all_finite(tensors.values()):
         return

@@ -1,4 +1,4 @@
-"""The linear layers of a model that adapters act on: which there are, which are meant by a setting, and their sizes."""
+"""The linear layers of a model that adapters act on: all of them, or those that a setting names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seal_lightning.models.beside import base_layer
 from seal_lightning.models.coverage import is_below, unreached, without_adapter
 from seal_lightning.models.unusable import unusable
 
-PAPERS = ("q_proj", "v_proj")  # what LoRA, and SEAL with it, adapts in attention
+PAPERS = ("q_proj", "v_proj")  # the layers that the LoRA and SEAL papers adapt
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _look_linear(model: PreTrainedModel) -> list[Target]:
 
 
 def parts_without_adapter(model: PreTrainedModel) -> dict[str, list[str]]:
-    """What no adapter acts on, by reason; empty where all weights but embeddings and norms are in linear layers."""
+    """Parts that no adapter acts on, by reason; empty if all weights but embeddings and norms are in linear layers."""
     reasons = dict(without_adapter(model))
     for name, reason in unusable(model, [layer.name for layer in _look_linear(model)]).items():
         reasons.setdefault(reason, []).append(name)
@@ -79,7 +79,7 @@ def parts_without_adapter(model: PreTrainedModel) -> dict[str, list[str]]:
 def find_targets(model: PreTrainedModel, wanted: str | Sequence[str] | None) -> list[Target]:
     """The layers to adapt: `all-linear`, `default` or None, or names' last parts.
 
-    The default is peft's choice for the architecture; where it has none, the q and v projections as in the paper.
+    The default is peft's choice for the architecture, or without one the q and v projections as in the paper.
 
     Raises:
         ConfigError: A name fits no linear layer, or there is no default for the architecture.
@@ -113,7 +113,7 @@ def find_targets(model: PreTrainedModel, wanted: str | Sequence[str] | None) -> 
 
 
 def _check_kinds(model: PreTrainedModel, layers: Sequence[Target], names: Sequence[str] | None) -> None:
-    """Refuse layers that are linear in all but their class, as some quantisation libraries bring them."""
+    """Refuse layers that are linear in all but their class, as some quantisation libraries have."""
     known, aside = {layer.name for layer in layers}, unreached(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D | LoraLayer) or name in known or is_below(name, aside):

@@ -1,7 +1,7 @@
 """Load the policy's base model and tokenizer: a hub name, a local folder, or a tiny model with random weights.
 
-`random/<family>` builds a model of a few thousand parameters on the spot (see `tiny.py`), for trying configurations
-without a download. Safe by default: safetensors only, no remote code unless asked for.
+`random/<family>` builds a model of a few thousand parameters on the spot (see `random_models.py`), for trying
+configurations without a download. Safe by default: safetensors only, no remote code unless asked for.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, 
     where transformers puts them, on a GPU if there is one.
 
     Args:
-        source: What to load.
-        adapter: Off to leave out the adapter of a PEFT folder and take its base and tokenizer alone.
+        source: The model to load.
+        adapter: Whether to load the adapter of a PEFT folder, or only its base and tokenizer.
 
     Raises:
         ModelError: The name is neither a folder nor on the hub (or cache), weights or tokenizer are missing, the chat
-            template was asked for where there is none, or it cannot be used.
+            template was asked for but is missing, or it cannot be used.
     """
     model, tokenizer = _read(source, adapter)
     check_finite(
@@ -88,7 +88,7 @@ def check_source(source: ModelSource) -> None:
 
 
 def _chat(source: ModelSource, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
-    """The chat template where prompts go through it."""
+    """The chat template, if prompts go through it."""
     has_template = getattr(tokenizer, "chat_template", None) is not None
     if source.chat is True and not has_template:
         raise ModelError(
@@ -159,7 +159,7 @@ def _with_file(source: ModelSource) -> ModelSource:
 
 
 def adapter_folder(name: str, revision: str | None) -> Path | None:
-    """Where the adapter lies that a name stands for; None where the name is a whole model's."""
+    """The folder of the adapter that a name stands for; None if the name is a whole model's."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         whole = (folder / "config.json").is_file()
@@ -179,7 +179,7 @@ def adapter_folder(name: str, revision: str | None) -> Path | None:
 def _adapted(
     source: ModelSource, folder: Path, adapter: bool, met: tuple[Path, ...]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base of a PEFT folder with its adapter, and the folder's own tokenizer where it has one."""
+    """The base of a PEFT folder with its adapter, and the folder's own tokenizer if it has one."""
     lora = read_lora(folder)
     base = _base_of(source, folder, met)
     if source.trust_remote_code:
@@ -231,7 +231,7 @@ def _base_of(source: ModelSource, folder: Path, met: tuple[Path, ...]) -> ModelS
 
 
 def _trained_on(folder: Path, name: str) -> str | None:
-    """The local folder of the base that a run was made on, where the adapter names that as the hub does.
+    """The local folder of the base that a run was made on, if the adapter names the base as the hub does.
 
     The run's `config.yaml` says where it lies: beside `policy/`, or above `adapters/NAME/`.
     """
@@ -249,7 +249,7 @@ def _trained_on(folder: Path, name: str) -> str | None:
 
 
 def base_name(source: ModelSource, met: tuple[Path, ...] = ()) -> str:
-    """What adapters that are made on this source are for: its name, or that of the base where it is a PEFT folder."""
+    """The base that adapters made on this source are for: its own name, or its base's if it is a PEFT folder."""
     source = _with_file(source)
     if source.name in SHIPPED or source.name.startswith("random/") or source.gguf_file:
         return source.name

@@ -49,7 +49,7 @@ class LoRA:
 
     @property
     def rank(self) -> int:
-        """Of its first layer."""
+        """Rank of its first layer."""
         return next(tensor for name, tensor in self.state.items() if ".lora_A." in name).shape[0]
 
 
@@ -72,10 +72,10 @@ def stack(parts: Sequence[LoRA]) -> LoRA:
 
 
 def check_undamaged(folder: Path) -> None:
-    """Whether weights are those that were written, where a result file beside them records that.
+    """Check that weights are those that were written, if a result file beside them has recorded that.
 
     Raises:
-        ModelError: They are not.
+        ModelError: The weights are damaged.
     """
     if found := damage(folder, recorded_in(folder)):
         raise ModelError(
@@ -127,7 +127,7 @@ def carried(model: PreTrainedModel) -> LoRA | None:
 
 
 def note_base(model: PreTrainedModel, name: str, revision: str | None = None) -> None:
-    """Remember what a base model is called by those who load it elsewhere, unless that is known already."""
+    """Remember the name by which others load a base model, unless it is known already."""
     if not hasattr(model, _BASE):
         setattr(model, _BASE, (name, revision))
 
@@ -141,13 +141,13 @@ def save_lora(lora: LoRA, folder: str | Path, *, model: PreTrainedModel, base_mo
     """Write a LoRA with one rank in all layers as a PEFT folder.
 
     Args:
-        lora: What to write.
-        folder: Made if it is not there; each file is whole or as it was. `saving.whole` makes one of the two.
-        model: What it is for.
-        base_model_name: How its config calls that; where unset, as `note_base` says, or by the model's own name.
+        lora: The LoRA to write.
+        folder: Created if missing. Each file is written whole or not at all; `saving.whole` does the same for the pair.
+        model: The model that it is for.
+        base_model_name: Name of the base in the config; by default the one from `note_base`, or the model's own name.
 
     Raises:
-        SavingError: It cannot be written.
+        SavingError: The folder cannot be written.
     """
     noted, revision = getattr(model, _BASE, (None, None)) if base_model_name is None else (base_model_name, None)
     config = LoraConfig(

@@ -1,4 +1,4 @@
-"""Read the LoRA of a PEFT folder that anybody may have made: numbers and names, checked, and nothing else.
+"""Read the LoRA of a PEFT folder from an unknown source: numbers and names, checked, and nothing else.
 
 peft's own loader builds what a configuration asks for, with ranks, classes and regular expressions of its choosing.
 Here the weights say what ranks there are, and of the configuration only scales are used. Weights are safetensors; the
@@ -47,8 +47,7 @@ def read_lora(folder: str | Path) -> LoRA:
     """The LoRA of a PEFT folder.
 
     Raises:
-        ModelError: There is none, it is damaged or not finite, or of a kind that adds something else than the product
-            of A and B.
+        ModelError: There is no LoRA, it is damaged or not finite, or it does more than add the product of A and B.
     """
     folder = Path(folder)
     check_regular(folder, error=ModelError)
@@ -74,7 +73,7 @@ def base_of(folder: str | Path) -> tuple[str | None, str | None]:
     """What the adapter of a PEFT folder is for, as its configuration calls that, and the base's revision.
 
     Raises:
-        ModelError: There is no such configuration, or they are no texts.
+        ModelError: There is no configuration, or they are not texts.
     """
     config = _config(Path(folder))
 
@@ -88,7 +87,7 @@ def base_of(folder: str | Path) -> tuple[str | None, str | None]:
 
 
 def _config(folder: Path) -> Mapping[str, object]:
-    """The configuration as it is written. Raises `ModelError`, and `OSError` where there is none."""
+    """The configuration as it is written. Raises `ModelError`, or `OSError` if it is missing."""
     config = read_json(contained(folder, CONFIG, error=ModelError), error=ModelError)
     if not isinstance(config, Mapping):
         raise ModelError(f"{folder / CONFIG}: expected a configuration of peft, got another JSON value: check the path")
@@ -96,7 +95,7 @@ def _config(folder: Path) -> Mapping[str, object]:
 
 
 def _other_kind(config: Mapping[str, object], state: Mapping[str, torch.Tensor]) -> str | None:
-    """What an adapter does besides adding a product of two matrices; None where that is all."""
+    """What an adapter does besides adding a product of two matrices; None if that is all."""
     if (kind := config.get("peft_type", "LORA")) != "LORA":
         return f"peft_type={str(kind)[:40]}"
     for option, kind in OTHER_KINDS.items():
@@ -114,7 +113,7 @@ def _layers(state: Mapping[str, torch.Tensor]) -> list[str]:
 
 
 def _check_weights(folder: Path, state: Mapping[str, torch.Tensor]) -> None:
-    """Raises `ModelError` where there are none, or they are not finite pairs of A (r, in) and B (out, r)."""
+    """Raises `ModelError` unless there are weights, all of them finite pairs of A (r, in) and B (out, r)."""
     if not state:
         raise ModelError(f"{folder / WEIGHTS}: expected the weights of a LoRA, got none: save the adapter again")
     for name in _layers(state):

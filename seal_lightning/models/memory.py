@@ -50,7 +50,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had: of the GPU, or on a CPU what machine, container and process limits leave."""
+    """Free bytes: of the GPU, or on a CPU what the machine, its container and the limits of the process leave."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return min([psutil.virtual_memory().available, *_left_by_container(_CGROUPS), *_left_to_process()])
@@ -64,7 +64,7 @@ def make_room(device: torch.device) -> None:
 
 
 def attempt(work: Callable[[], _Value]) -> tuple[_Value | None, str]:
-    """What the work returns, or None and the reason where memory did not suffice.
+    """What the work returns, or None and the reason why memory did not suffice.
 
     The error is gone by the time this returns, and with it the tensors that its traceback holds on to.
     """
@@ -84,14 +84,14 @@ def in_parts(
     doing: str,
     advice: str,
 ) -> Iterator[tuple[Sequence[_Item], Any]]:
-    """Work on groups of rows, with halves of them from where memory does not suffice on.
+    """Work on groups of rows, and on halves of them once memory does not suffice.
 
     Args:
-        groups: The rows that are worked on together, by their numbers.
-        work: On some of them; called again with fewer where it ran out of memory.
-        device: Whose memory it is.
+        groups: Rows that are worked on together.
+        work: Work on some of them; called again with fewer after running out of memory.
+        device: The device whose memory is short.
         doing: For the log: "out of memory while ...".
-        advice: What to lower where a single row does not fit.
+        advice: Advice for a single row that does not fit.
 
     Yields:
         Rows, and what the work on them returned.

@@ -34,14 +34,14 @@ class Origin:
     """A base model as a card names it.
 
     Attributes:
-        name: On the hub; where that is not known, what the model or its folder is called.
-        on_hub: Whether it is a name on the hub.
+        name: Name on the hub, or if that is unknown, of the model or its folder.
+        on_hub: Whether the name is one on the hub.
         revision: Commit, branch or tag, where it is known.
         licence: As its own card has it, by the identifiers of the hub; None where it is not known.
-        licence_name: Of a licence that is none of the hub's own.
-        licence_link: Where that can be read.
+        licence_name: Name of a licence that the hub does not list.
+        licence_link: Address of that licence.
         languages: As its own card has them.
-        made_from: What its own card names as its base models.
+        made_from: Base models that its own card names.
     """
 
     name: str
@@ -70,14 +70,14 @@ def is_hub_name(name: str) -> bool:
 
 
 def hub_name(model: str, revision: str | None = None) -> tuple[str, str | None] | None:
-    """The name on the hub, and the revision, of a model; None where they are not known.
+    """The name on the hub, and the revision, of a model; None if they are not known.
 
     A folder is known by its place in the hub's cache, by the name that its `config.json` carries, or where its card
     mentions a model on the hub that is called like the folder.
 
     Args:
         model: A name, or a local folder.
-        revision: Of a name.
+        revision: Revision, if `model` is a name.
     """
     folder = Path(model).expanduser()
     if not folder.exists():
@@ -100,7 +100,7 @@ def origin_of(model: str, revision: str | None = None) -> Origin:
 
     Args:
         model: A name on the hub, a local folder, or the name of a model that comes with this package.
-        revision: Of a name on the hub.
+        revision: Revision, if `model` is a name on the hub.
     """
     found = hub_name(model, revision)
     folder = Path(model).expanduser()
@@ -146,12 +146,12 @@ def _config(folder: Path) -> Mapping[str, object]:
 
 
 def _card_of(folder: Path) -> Mapping[str, object]:
-    """The metadata of the card in a folder; empty where there is none that can be read."""
+    """The metadata of the card in a folder; empty if there is none that can be read."""
     return {} if leads_out(folder / CARD, folder) else _metadata(folder / CARD)
 
 
 def _cached_card(name: str, revision: str | None) -> Mapping[str, object]:
-    """The metadata of a model's card, from the hub's cache, or from the hub where that may be asked."""
+    """The metadata of a model's card, from the hub's cache, or from the hub if it may be asked."""
     try:
         path = cached_file(
             name,
@@ -205,7 +205,7 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def _texts(value: object) -> list[str]:
-    """A text or a list of texts as a list, without what is no text of a single line."""
+    """A text or a list of texts as a list, without anything but single lines of text."""
     values = value if isinstance(value, list) else [value]
     return [one.strip() for one in values if isinstance(one, str) and one.strip().isprintable() and one.strip()]
 

@@ -78,7 +78,7 @@ def build_tiny(
 
     Args:
         family: One of `FAMILIES`.
-        seed: Of the weights; torch's global generator is left as it was.
+        seed: Seed of the weights; torch's global generator is left as it was.
         chat: Give the tokenizer a chat template.
         max_positions: The model's window in tokens (bytes).
 

@@ -20,20 +20,20 @@ class ModelSource:
         name: Hub name, local folder of a model or of a PEFT adapter (its base is loaded with it), GGUF file, `lab` or
             `lab-grids` for the small models that come with this package (docs/lab.md, docs/arc.md), or `random/llama`
             (or another of docs/reference/families.md) for random weights.
-        dtype: Of the base weights; `auto` takes the checkpoint's own. Adapters are float32 in any case.
-        chat: Whether prompts go through the tokenizer's chat template; `auto` uses it where the model stops at the
-            token with which the template ends a turn: instruct models do, base models that carry a template do not.
-        template_args: What the chat template is given beside the messages, by name, such as `enable_thinking: true`.
-            Switches for thinking are off where nothing is said here.
+        dtype: Type of the base weights; `auto` takes the checkpoint's own. Adapters are always float32.
+        chat: Whether prompts go through the tokenizer's chat template; `auto` uses it if the model stops at
+            the token that ends a turn in the template: instruct models do, base models that carry a template do not.
+        template_args: Arguments of the chat template besides the messages, such as `enable_thinking: true`. Switches
+            for thinking are off unless set here.
         date: "Today" for chat templates that tell it, as YYYY-MM-DD; fixed, so that a run reads the same on any day.
         revision: Branch, tag or commit of a hub model.
-        attention: Attention implementation of transformers (`sdpa`, `eager`, `flash_attention_2`, ...); its own choice
-            for the model where unset.
+        attention: Attention implementation of transformers (`sdpa`, `eager`, `flash_attention_2`, ...); by default
+            its own choice for the model.
         quantization: Quantise the weights while loading: `4bit` (NF4 as in QLoRA) or `8bit` by bitsandbytes, or the
             options of one of transformers' quantisation configs; a checkpoint that is quantised needs none.
         gguf_file: The file of that folder or hub repository that holds the weights, for GGUF checkpoints.
         trust_remote_code: Run Python code that the repository carries. Leave off unless you have read that code.
-        seed: Of the random weights of `random/...`.
+        seed: Seed of the random weights of `random/...`.
     """
 
     name: str = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -1,4 +1,4 @@
-"""Chat templates are programs of whoever made the model: they are run in a sandbox, and for a limited time.
+"""Chat templates are programs written by whoever made the model: they run in a sandbox and for a limited time.
 
 transformers' sandbox keeps a template from Python's internals and from files. Here it is kept from running on: what it
 is made of is checked before it is compiled (compiling already computes what is constant), and while it runs, its steps,
@@ -34,7 +34,7 @@ _SIMPLE = (nodes.Const, nodes.Name, nodes.Getattr, nodes.Getitem)
 
 
 class TemplateOverrun(SealError):
-    """A template ran on; nobody takes that for a template that cannot do something."""
+    """A template exceeded a limit, which must not be mistaken for one that lacks a feature."""
 
     exit_code = ModelError.exit_code
 
@@ -43,8 +43,8 @@ def check_source(source: str, environment: Environment) -> None:
     """Refuse a template that is too long, or could make something huge in one step.
 
     Raises:
-        ValueError: What it holds, without the model's name.
-        jinja2.TemplateError: It is no template.
+        ValueError: The template holds something too large; the message does not name the model.
+        jinja2.TemplateError: The source is not a template.
     """
     if len(source) > CHARACTERS:
         raise ValueError(f"expected at most {CHARACTERS:,} characters, got {len(source):,}")
@@ -80,7 +80,7 @@ def limited() -> Iterator[None]:
     """Let templates that are compiled or rendered in this block, on this thread, take limited time and memory.
 
     Raises:
-        TemplateOverrun: From within the template, which ends it.
+        TemplateOverrun: The template exceeded a limit; raised inside it, which ends it.
     """
     before = sys.gettrace()
     ends, most, steps = time.monotonic() + SECONDS, _peak() + MEMORY, 0

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from seal_lightning.models.coverage import seen
 
-MORE = "they give back something else than their product"
+MORE = "they return more than their product"
 NOT_BY_PEFT = "peft cannot give them one that loads again"
 
 _FOUND = "_layers_without_adapters"  # on the model: its structure does not change

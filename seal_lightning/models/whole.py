@@ -23,8 +23,8 @@ def whole_state(model: PreTrainedModel, lora: LoRA | None = None, *, keep: bool 
 
     Args:
         model: May carry peft adapters, which are left out.
-        lora: Is added.
-        keep: Off on ranks that only take part in gathering what ZeRO-3 has spread.
+        lora: A LoRA to add to them.
+        keep: False on ranks that only help to gather what ZeRO-3 has spread.
 
     Raises:
         ModelError: A quantised weight cannot be written, or one that several layers share has an update of one.
@@ -53,14 +53,14 @@ def whole_state(model: PreTrainedModel, lora: LoRA | None = None, *, keep: bool 
 
 
 def save_whole(model: PreTrainedModel, folder: str | Path, state: dict[str, torch.Tensor]) -> None:
-    """Write weights of `whole_state` with the model's configuration, which says nothing of quantisation."""
+    """Write the weights of `whole_state` with the model's configuration, without mention of quantisation."""
     if is_quantised(model):
         model = _unquantised(model)
     save_model(model, folder, state=state)
 
 
 def _unquantised(model: PreTrainedModel) -> PreTrainedModel:
-    """A model of the same architecture without weights, to be written by."""
+    """A model of the same architecture without weights, which writes the configuration."""
     config = copy.deepcopy(model.config)
     vars(config).pop("quantization_config")
     with torch.device("meta"):

@@ -23,9 +23,9 @@ class Policy:
         tokenizer: Its tokenizer.
         chat: Whether prompts go through the chat template: the template as `load_model` has tried it out, or True for
             the tokenizer's with its defaults.
-        learned: What M-steps have added to the base, for a server that holds the base; None where that is nothing.
+        learned: Returns what M-steps have added to the base, for a server that holds the base; None for nothing.
         encoder: Turns texts into token ids, and back.
-        template: The chat template; None for plain prompts.
+        template: The chat template; None if prompts are plain.
     """
 
     model: Any
@@ -89,7 +89,7 @@ class Policy:
         return opened + self.encoder.decode(ids)
 
     def opened(self, prompt: str) -> str:
-        """How a formatted prompt opens a thought for the model to go on with; empty where it does not."""
+        """How a formatted prompt opens a thought for the model to go on with; empty if it does not."""
         opens = self.template.opens if self.template else ""
         return opens if opens and prompt.endswith(opens) else ""
 

@@ -46,9 +46,9 @@ class PolicyTuning:
 
     Args:
         method: `lora` or `full` (all weights).
-        rank: Of the LoRA.
+        rank: Rank of the LoRA.
         alpha: Scale of the LoRA; its output is multiplied by alpha / rank.
-        dropout: On the LoRA's input during the M-step.
+        dropout: Dropout on the LoRA's input during the M-step.
         target_modules: `all-linear` or a list of layer names.
         round_start: `fresh` merges the adapter at each round's end and starts a new one with a new optimizer (paper);
             `continue` keeps adapter and optimizer.
@@ -85,7 +85,7 @@ class TunedPolicy:
         model: Plain causal language model.
         tokenizer: Its tokenizer.
         chat: Whether prompts use the chat template.
-        tuning: How the M-step changes it.
+        tuning: Settings of how the M-step changes it.
         seed: Run seed; the adapter of round r is drawn from (seed, r).
         reload: Loads the base model once more, for the replica under ZeRO-3.
     """
@@ -127,7 +127,7 @@ class TunedPolicy:
                     lora_B.zero_()
 
     def end_round(self, round: int) -> bool:
-        """Close the M-step of `round`; True where the adapter was merged and the optimizer has to start afresh."""
+        """Close the M-step of `round`; True if the adapter was merged and the optimizer has to start afresh."""
         if self.tuning.round_start == "continue":
             return False
         if self.tuning.method == "lora":
@@ -208,7 +208,7 @@ class TunedPolicy:
         return digest.hexdigest()
 
     def open_replica(self) -> None:
-        """Where weights are spread over the ranks: an ordinary copy of the policy for `frozen`; a collective."""
+        """If weights are spread over the ranks, make an ordinary copy of the policy for `frozen`; a collective."""
         if self._replica is None and any(is_partitioned(parameter) for parameter in self.module.parameters()):
             assert self._reload is not None, "a partitioned policy needs `reload`"
             policy = replace(self.view, model=self._reload())
@@ -261,10 +261,10 @@ class TunedPolicy:
         """What the M-steps have added to the base so far, as one LoRA; a collective under ZeRO-3.
 
         Raises:
-            ConfigError: All weights are trained, so there is no such thing.
+            ConfigError: All weights are trained, so the change is not a LoRA.
         """
         if self.tuning.method == "full":
-            raise ConfigError("model.tuning.method must be lora where a server holds the base model, got full")
+            raise ConfigError("model.tuning.method must be lora if a server holds the base model, got full")
         states = self._learned_states(self.adapter_state())
         parts = [part for part in (carried(self.view.model), self._lora(states) if states else None) if part]
         return stack(parts) if len(parts) > 1 else next(iter(parts), None)
@@ -273,7 +273,7 @@ class TunedPolicy:
         return LoRA(_concatenate(states), self.tuning.alpha / self.tuning.rank)
 
     def _learned_states(self, current: Weights) -> list[Weights]:
-        """The adapters of finished rounds, and the current one where it changes anything."""
+        """The adapters of finished rounds, and the current one if it changes anything."""
         in_use = any(bool(tensor.any()) for name, tensor in current.items() if ".lora_B." in name)
         return [*self.merged, current] if in_use else list(self.merged)
 
@@ -289,12 +289,12 @@ class TunedPolicy:
         """Write the policy: a PEFT folder against the original base, or whole weights (`merged`, or full tuning).
 
         Args:
-            folder: Made when missing; each file is whole or as it was. `saving.whole` makes one of them.
-            merged: Whole weights, the adapters added to them.
-            write: Off on all ranks but one: they take part in gathering what ZeRO-3 has spread.
+            folder: Created if missing. Each file is written whole or not at all; `saving.whole` does the same for all.
+            merged: Whether to write whole weights with the adapters added.
+            write: False on all ranks but one, which only help to gather what ZeRO-3 has spread.
 
         Raises:
-            SavingError: It cannot be written.
+            SavingError: The folder cannot be written.
         """
         if self.tuning.method == "full" or merged:
             current = self.adapter_state()
@@ -370,7 +370,7 @@ def _lora_options(model: PreTrainedModel, tuning: PolicyTuning) -> Mapping[str, 
 
 
 def _names(model: PreTrainedModel, wanted: str | Sequence[str]) -> str | list[str]:
-    """What peft is told: each layer by name, since its own `all-linear` takes layers that cannot carry an adapter."""
+    """Target modules for peft, by name: its own `all-linear` includes layers that cannot carry an adapter."""
     if wanted == "all-linear":
         return [layer.name for layer in linear_layers(model)]
     return wanted if isinstance(wanted, str) else list(wanted)

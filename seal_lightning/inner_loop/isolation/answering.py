@@ -41,7 +41,8 @@ class AnsweringWay:
     """How rows share the passes of generation.
 
     Attributes:
-        rows: With a cache `padded` on the left, of `equal` lengths, or each `alone`; or `recomputed` for every token.
+        rows: How rows are read: `padded` on the left, only of `equal` lengths, or each `alone`, all with a cache; or
+            `recomputed` for every token.
         mixed: Whether rows of different adapters share a batch.
     """
 
@@ -73,8 +74,8 @@ class AnsweringWay:
         """Those of `rows` that may share a batch, each group in the order given.
 
         Args:
-            prompts: All of them.
-            rows: Some of their numbers.
+            prompts: All prompts.
+            rows: Numbers of some of them.
             owners: The adapter of every prompt.
         """
         if self.alone:

@@ -138,7 +138,7 @@ def probe_bank(model: PreTrainedModel, targets: Sequence[str], *, trainable: boo
 
 @contextmanager
 def runnable(model: PreTrainedModel, *, doing: str) -> Iterator[None]:
-    """Turn what a model raises that cannot even be run a row at a time into a `ModelError`."""
+    """Turn what a model raises if it cannot even be run one row at a time into a `ModelError`."""
     try:
         yield
     except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
@@ -148,7 +148,7 @@ def runnable(model: PreTrainedModel, *, doing: str) -> Iterator[None]:
 
 
 def check_causal(model: PreTrainedModel, row: Sequence[int], tolerated: float, *, doing: str) -> None:
-    """Raises `ModelError` where what comes later in a row changes what the model said before."""
+    """Raises `ModelError` if what comes later in a row changes what the model said before."""
     device = next(model.parameters()).device
     with torch.no_grad():
         whole, start = (
@@ -188,15 +188,15 @@ def fastest_exact(
     """The first way without a fault; what is found out of each is remembered, and the way is said in the log.
 
     Args:
-        model: On its device and with its attention.
-        ways: From the fastest to the surest.
-        doing: What they are ways of doing, for the log and the error.
+        model: The model, on its device and with its attention.
+        ways: All ways, from the fastest to the surest.
+        doing: The task that they are ways of doing, for the log and the error.
         targets: Names of the layers with adapters.
-        probe: Makes, for a draw of tokens by its number, what tells the fault of a way, "" where it is exact.
-        slow: Which ways are worth a warning.
+        probe: For the number of a draw of tokens, a function that returns the fault of a way, "" if it is exact.
+        slow: Whether a way is worth a warning.
 
     Raises:
-        ModelError: There is none.
+        ModelError: No way is exact.
     """
     parameter = next(model.parameters())
     key = (doing, tuple(targets), parameter.device, parameter.dtype, text_config(model)._attn_implementation)
@@ -216,11 +216,11 @@ def fastest_exact(
 
 
 def _fault_of(attempt: Callable[[int], str], *, draws: int) -> str:
-    """What is wrong with a way, "" where nothing is; a way that fails is one that does not work.
+    """The fault of a way, "" if it has none; a way that raises does not work.
 
     Args:
-        attempt: Tries the way on the draw of this number, and says what is wrong.
-        draws: How many there are. What mixes rows up does so on each; a fault that one of them lacks was rounding.
+        attempt: Tries the way on the draw of this number, and returns the fault.
+        draws: Number of draws. A way that mixes rows up fails on each; a fault that one draw lacks was rounding.
     """
     fault = ""
     for number in range(draws):

@@ -148,7 +148,7 @@ class _Probe:
 
     @torch.enable_grad()
     def difference(self, way: TrainingWay) -> str:
-        """How a way differs from one sequence in a pass; empty where it does not."""
+        """How a way differs from one sequence per pass; empty if it does not."""
         losses, gradients = self._run(way, HeadLoss(self.model, adapted=set(self.bank.A)))
         if not same(losses, self.losses, self.tolerated):
             return f"losses differ by {float((losses - self.losses).abs().max()):.2g}"

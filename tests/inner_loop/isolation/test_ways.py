@@ -162,7 +162,7 @@ def test_attention_that_sums_tokens_up_shares_no_rows_also_where_the_probe_is_to
 
 def test_a_layer_that_is_linear_in_its_class_alone_gets_no_adapter():
     model = compressing()
-    assert parts_without_adapter(model)["they give back something else than their product"] == [
+    assert parts_without_adapter(model)["they return more than their product"] == [
         "model.layers.0.self_attn.o_a_proj",
         "model.layers.1.self_attn.o_a_proj",
     ]
