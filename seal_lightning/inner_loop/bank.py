@@ -53,7 +53,6 @@ class AdapterBank:
         alpha: Their output is multiplied by alpha / rank.
         target_modules: See `find_targets`.
         betas: Decay rates of AdamW's moments.
-        eps: Term that AdamW adds to the denominator.
         weight_decay: Decoupled weight decay of AdamW.
         trainable: Whether there are gradients and optimizer states; a bank that only answers needs none.
 
@@ -74,7 +73,6 @@ class AdapterBank:
         alpha: float,
         target_modules: str | Sequence[str] | None = "default",
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
         weight_decay: float = 0.0,
         trainable: bool = True,
     ) -> None:
@@ -95,7 +93,7 @@ class AdapterBank:
         self._routing: Routing | None = None
         self._rows = [nn.Parameter(row) for row in self.parameters] if trainable else []
         groups: list[dict[str, Any]] = [{"params": [row]} for row in self._rows] or [{"params": []}]
-        self._optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+        self._optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
 
     def _cut_views(self) -> None:
         at = 0
@@ -158,12 +156,11 @@ class AdapterBank:
     @torch.no_grad()
     def take(self, slot: int) -> SlotState:
         """A copy of a slot's adapter with its optimizer state, on the CPU."""
-        optimizer = self._optimizer.state.get(self._rows[slot], {})
-        return SlotState(
-            parameters=self.parameters[slot].to("cpu", copy=True),
-            rank=self.ranks[slot],
-            optimizer={name: value.to("cpu", copy=True) for name, value in optimizer.items()},
-        )
+        return self._state(slot, self._optimizer.state.get(self._rows[slot], {}), copy=True)
+
+    def _state(self, slot: int, optimizer: dict[str, torch.Tensor], *, copy: bool) -> SlotState:
+        moved = {name: value.to("cpu", copy=copy) for name, value in optimizer.items()}
+        return SlotState(self.parameters[slot].to("cpu", copy=True), self.ranks[slot], moved)
 
     @torch.no_grad()
     def put(self, slot: int, state: SlotState) -> None:
@@ -183,17 +180,8 @@ class AdapterBank:
         self.gradients = None
         for leaf in (*self.A.values(), *self.B.values(), *self._rows):
             leaf.grad = None
-        found = []
-        for slot in range(slots):
-            optimizer = self._optimizer.state.pop(self._rows[slot], {})
-            found.append(
-                SlotState(
-                    parameters=self.parameters[slot].to("cpu", copy=True),
-                    rank=self.ranks[slot],
-                    optimizer={name: value.to("cpu") for name, value in optimizer.items()},
-                )
-            )
-        return found
+        states = self._optimizer.state
+        return [self._state(slot, states.pop(self._rows[slot], {}), copy=False) for slot in range(slots)]
 
     def clear_gradients(self) -> None:
         """Forget what an interrupted backward pass has gathered."""

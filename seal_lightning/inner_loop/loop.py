@@ -33,7 +33,7 @@ LOOKED_AT = 8  # training sequences whose loss is measured
 _Value = TypeVar("_Value")
 
 
-class Answering:
+class AdaptersInUse:
     """The adapters at work on a batch; `keep` when rows leave it."""
 
     def __init__(self, bank: AdapterBank, slots: Sequence[int]) -> None:
@@ -66,11 +66,11 @@ class TrainedBank:
         return list(self.bank.A)
 
     @contextmanager
-    def answering(self, jobs: Sequence[int | None]) -> Iterator[Answering]:
+    def answering(self, jobs: Sequence[int | None]) -> Iterator[AdaptersInUse]:
         """Run the model with the adapter of job `jobs[b]` on row b (None: without one)."""
         rows = [-1 if job is None else job for job in jobs]
         with self.bank.attached(), self.bank.routing(torch.tensor(rows)):
-            yield Answering(self.bank, rows)
+            yield AdaptersInUse(self.bank, rows)
 
     def save(self, job: int, folder: str | Path) -> None:
         """Write the adapter of one job as a PEFT folder."""
@@ -120,11 +120,10 @@ class InnerLoop:
     pad_to: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rank", "epochs", "batch_size", "max_adapters", "max_tokens", "pad_to"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"model.inner_loop.{name} must be at least 1, got {getattr(self, name)}")
-        if self.max_length < 2:
-            raise ConfigError(f"model.inner_loop.max_length must be at least 2, got {self.max_length}")
+        least = dict.fromkeys(("rank", "epochs", "batch_size", "max_adapters", "max_tokens", "pad_to"), 1)
+        for name, bound in {**least, "max_length": 2}.items():
+            if getattr(self, name) is not None and getattr(self, name) < bound:
+                raise ConfigError(f"model.inner_loop.{name} must be at least {bound}, got {getattr(self, name)}")
         for name in ("alpha", "learning_rate"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ConfigError(f"model.inner_loop.{name} must be above 0 and finite, got {getattr(self, name)}")
@@ -255,9 +254,8 @@ class InnerLoop:
         if self.max_adapters is not None:
             return self.max_adapters
         device = next(model.parameters()).device
-        each = (
-            4 * 4 * parameters_of(find_targets(model, self.target_modules), self.rank)
-        )  # with gradient and two moments
+        parameters = parameters_of(find_targets(model, self.target_modules), self.rank)
+        each = 4 * 4 * parameters  # bytes, with gradient and two moments
         return max(1, min(256 if device.type == "cuda" else 16, int(0.4 * free_memory(device)) // each))
 
     def _steps(self, job: AdapterJob) -> int:

@@ -35,7 +35,7 @@ from seal_lightning.models.lora import CONFIG, WEIGHTS, carried, carry, note_bas
 from seal_lightning.models.lora_files import base_of, read_lora
 from seal_lightning.models.origins import hub_name, is_hub_name
 from seal_lightning.models.random_models import build_tiny
-from seal_lightning.models.source import Dtype, ModelSource
+from seal_lightning.models.source import ModelSource
 
 log = logging.getLogger(__name__)
 
@@ -133,11 +133,7 @@ def _random(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     if source.attention is not None:
         with explained(source, "weights", attentions=attentions_of(type(model))):
             model.set_attn_implementation(source.attention)
-    return model.to(_dtype(source.dtype)), tokenizer
-
-
-def _dtype(name: Dtype) -> torch.dtype:
-    return torch.float32 if name == "auto" else getattr(torch, name)
+    return model.to(torch.float32 if source.dtype == "auto" else getattr(torch, source.dtype)), tokenizer
 
 
 def _pretrained(

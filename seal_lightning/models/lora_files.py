@@ -8,7 +8,7 @@ pickled `adapter_model.bin` is not read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -177,15 +177,10 @@ def _of_one_rank(state: dict[str, torch.Tensor], scales: Mapping[str, float]) ->
     ranks = {layer: state[f"{layer}.lora_A.weight"].shape[0] for layer in scales}
     if len(set(ranks.values())) == 1 and len(set(scales.values())) == 1:
         return LoRA(state, next(iter(scales.values())))
-    return LoRA(dict(_filled(state, ranks, scales)), 1.0)
-
-
-def _filled(
-    state: Mapping[str, torch.Tensor], ranks: Mapping[str, int], scales: Mapping[str, float]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    widest = max(ranks.values())
+    filled: dict[str, torch.Tensor] = {}
     for layer, rank in ranks.items():
         lora_A, lora_B = (state[f"{layer}.lora_{part}.weight"].float() for part in "AB")
-        missing = widest - rank
-        yield f"{layer}.lora_A.weight", functional.pad(lora_A, (0, 0, 0, missing)).contiguous()
-        yield f"{layer}.lora_B.weight", functional.pad(scales[layer] * lora_B, (0, missing)).contiguous()
+        missing = max(ranks.values()) - rank
+        filled[f"{layer}.lora_A.weight"] = functional.pad(lora_A, (0, 0, 0, missing)).contiguous()
+        filled[f"{layer}.lora_B.weight"] = functional.pad(scales[layer] * lora_B, (0, missing)).contiguous()
+    return LoRA(filled, 1.0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,14 +44,11 @@ def _refused_by_peft(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
     refused = _not_adapted(model, names)
     if refused is None:  # it raises for some of them: find out for which
         kinds = {name.rpartition(".")[2] for name in names}
-        raising = {kind for kind in kinds if _not_adapted(model, _of_kind(names, kind)) is None}
+        by_kind = {kind: [name for name in names if name.rpartition(".")[2] == kind] for kind in kinds}
+        raising = {kind for kind, alike in by_kind.items() if _not_adapted(model, alike) is None}
         rest = [name for name in names if name.rpartition(".")[2] not in raising]
         refused = [name for name in names if name not in rest] + (_not_adapted(model, rest) or [])
     return refused
-
-
-def _of_kind(names: Iterable[str], kind: str) -> list[str]:
-    return [name for name in names if name.rpartition(".")[2] == kind]
 
 
 def _not_adapted(model: PreTrainedModel, names: Sequence[str]) -> list[str] | None:
@@ -77,11 +74,9 @@ def _not_adapted(model: PreTrainedModel, names: Sequence[str]) -> list[str] | No
 def _not_read_back(adapted: Any) -> set[str]:
     """The layers whose adapter peft writes into a file by a name under which it does not find it again."""
     result = set_peft_model_state_dict(adapted, get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    return {key.removeprefix("base_model.model.").partition(".lora_")[0] for key in _lora(result.missing_keys)}
-
-
-def _lora(keys: Iterable[str]) -> Iterator[str]:
-    return (key for key in keys if ".lora_" in key)
+    return {
+        key.removeprefix("base_model.model.").partition(".lora_")[0] for key in result.missing_keys if ".lora_" in key
+    }
 
 
 def _has_adapter(module: nn.Module) -> bool:

@@ -11,6 +11,7 @@ import torch
 from seal_lightning.models.chat import ChatTemplate, ends_turns, read_template
 from seal_lightning.models.encoding import TextEncoder
 from seal_lightning.models.lora import LoRA
+from seal_lightning.models.window import window
 from seal_lightning.types import Prompt
 
 
@@ -45,8 +46,8 @@ class Policy:
 
     @property
     def window(self) -> int:
-        """The most tokens the model can attend to (a large number where its config sets no limit)."""
-        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 20) or 1 << 20)
+        """The most tokens the model can attend to (a large number if its configuration sets no limit)."""
+        return window(self.model)
 
     @property
     def chat_stamp(self) -> bool | str:

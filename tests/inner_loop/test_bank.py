@@ -135,11 +135,11 @@ def test_a_half_precision_model_saves_its_inputs_as_they_are():
 def test_the_optimizer_is_torchs_adamw_with_clipping_for_each_slot(weight_decay, max_norm):
     """Slots take different rates and numbers of steps: slot 1 stops early, as finished adapters do."""
     model, _ = build_tiny("llama")
-    bank = AdapterBank(model, slots=2, rank=2, alpha=4, betas=(0.8, 0.95), eps=1e-6, weight_decay=weight_decay)
+    bank = AdapterBank(model, slots=2, rank=2, alpha=4, betas=(0.8, 0.95), weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(0)
     bank.parameters.copy_(torch.randn(bank.parameters.shape, generator=generator))
     alone = [nn.Parameter(row.clone()) for row in bank.parameters]
-    torchs = [torch.optim.AdamW([p], betas=(0.8, 0.95), eps=1e-6, weight_decay=weight_decay) for p in alone]
+    torchs = [torch.optim.AdamW([p], betas=(0.8, 0.95), weight_decay=weight_decay) for p in alone]
     for step in range(30):
         rates = [0.02 / (step + 1), 0.05] if step < 12 else [0.02 / (step + 1)]
         for slot, rate in enumerate(rates):

@@ -15,19 +15,7 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
-from seal_lightning.inner_loop.isolation.probing import (
-    check_causal,
-    draw_rows,
-    fastest_exact,
-    probe_bank,
-    refused,
-    rotary_limit,
-    runnable,
-    same,
-    sparse_from,
-    text_config,
-    tolerance,
-)
+from seal_lightning.inner_loop.isolation import probing
 from seal_lightning.inner_loop.isolation.rows import CachedRows, RecomputedRows, Rows
 
 _LENGTHS = (5, 17, 5, 17, 5, 17)
@@ -116,42 +104,42 @@ def answering_way(model: PreTrainedModel, targets: Sequence[str] = (), *, longes
     Raises:
         ModelError: The model is not causal, or cannot be run.
     """
-    return fastest_exact(
+    return probing.fastest_exact(
         model,
         [way for way in WAYS if _in_reach(model, way, longest) and (targets or way.mixed or way.alone)],
         doing="continue texts",
         targets=targets,
-        probe=lambda draw: _Probe(model, targets, seed=draw).difference,
+        probe=lambda draw: _AnsweringProbe(model, targets, seed=draw).difference,
         slow=lambda way: way.alone or "recomputed" in way.rows,
     )
 
 
 def _in_reach(model: PreTrainedModel, way: AnsweringWay, longest: int) -> bool:
     """What a probe of a few tokens cannot tell."""
-    config = text_config(model)
+    config = probing.text_config(model)
     if way.alone:
         return True
-    if way.rows == "padded" and longest >= (sparse_from(config) or longest + 1):
+    if way.rows == "padded" and longest >= (probing.sparse_from(config) or longest + 1):
         return False
-    return longest <= (rotary_limit(config) or longest)
+    return longest <= (probing.rotary_limit(config) or longest)
 
 
-class _Probe:
+class _AnsweringProbe:
     """Six rows of two adapters, and the logits of each one's next tokens alone."""
 
     @torch.no_grad()
     def __init__(self, model: PreTrainedModel, targets: Sequence[str], *, seed: int = 0) -> None:
         self.model = model
-        self.tolerated = tolerance(model)
-        self.bank = probe_bank(model, targets, trainable=False) if targets else None
-        whole = draw_rows(model, [length + _STEPS for length in _LENGTHS], least=_STEPS + 1, seed=seed)
+        self.tolerated = probing.tolerance(model)
+        self.bank = probing.probe_bank(model, targets, trainable=False) if targets else None
+        whole = probing.draw_rows(model, [length + _STEPS for length in _LENGTHS], least=_STEPS + 1, seed=seed)
         self.prompts = [row[:-_STEPS] for row in whole]
         self.forced = [row[-_STEPS:] for row in whole]
-        with runnable(model, doing="continue texts"), self._attached():
+        with probing.runnable(model, doing="continue texts"), self._attached():
             self.reference = [self._alone(number, row) for number, row in enumerate(whole)]
         if not all(bool(logits.isfinite().all()) for logits in self.reference):
-            raise refused(model, "continue texts", "its logits for a few random tokens are not finite numbers")
-        check_causal(model, whole[1], self.tolerated, doing="continue texts")
+            raise probing.refused(model, "continue texts", "its logits for a few random tokens are not finite numbers")
+        probing.check_causal(model, whole[1], self.tolerated, doing="continue texts")
 
     @torch.no_grad()
     def difference(self, way: AnsweringWay) -> str:
@@ -174,7 +162,7 @@ class _Probe:
             with self._routed(numbers):
                 logits = rows.logits()
             for place, number in enumerate(numbers):
-                if not same(logits[place], self.reference[number][step], self.tolerated):
+                if not probing.same(logits[place], self.reference[number][step], self.tolerated):
                     far = float((logits[place] - self.reference[number][step]).abs().max())
                     return f"the logits of token {step + 1} differ by {far:.2g}"
             rows.append(torch.tensor([self.forced[number][step] for number in numbers], device=logits.device))

@@ -17,6 +17,7 @@ from seal_lightning.errors import ModelError
 from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.models.coverage import special_ids
 from seal_lightning.models.memory import is_out_of_memory
+from seal_lightning.models.window import window
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +107,9 @@ def draw_rows(model: PreTrainedModel, lengths: Sequence[int], *, least: int = 2,
     the longest, all are shorter in proportion, but not below `least`: rows of one length would hide what padding does.
     """
     config = text_config(model)
-    window = window_of(config) or 0
-    longer = window if window <= _SHORT else 0
-    limit = getattr(config, "max_position_embeddings", None) or 1 << 20
+    attended = window_of(config) or 0
+    longer = attended if attended <= _SHORT else 0
+    limit = window(model)
     room = limit - min(8, limit // 4)
     longest = max(lengths) + longer
     size = min(model.get_input_embeddings().get_parameter("weight").shape[0], config.vocab_size)

@@ -17,22 +17,10 @@ from transformers import PreTrainedModel
 
 from seal_lightning.inner_loop.attention import packed_attention, replaceable
 from seal_lightning.inner_loop.bank import AdapterBank
-from seal_lightning.inner_loop.isolation.probing import (
-    check_causal,
-    draw_rows,
-    fastest_exact,
-    probe_bank,
-    refused,
-    rotary_limit,
-    runnable,
-    same,
-    sparse_from,
-    text_config,
-    tolerance,
-    window_of,
-)
+from seal_lightning.inner_loop.isolation import probing
 from seal_lightning.inner_loop.loss import HeadLoss
 from seal_lightning.inner_loop.packing import PackedSequence, TrainingBatch, pack, pad, split, split_padded
+from seal_lightning.models.window import window
 
 _LENGTHS = (9, 6, 14)
 _SLOTS = (0, 0, 1)
@@ -68,8 +56,7 @@ class TrainingWay:
 
     def room(self, model: PreTrainedModel, max_tokens: int) -> int:
         """Tokens of a pass on this model: rows that transformers masks stay in its window, some masks end there."""
-        window = getattr(text_config(model), "max_position_embeddings", None) or max_tokens
-        return min(max_tokens, window) if self.rows == "packed by transformers" else max_tokens
+        return min(max_tokens, window(model)) if self.rows == "packed by transformers" else max_tokens
 
     def backward(self, bank: AdapterBank, head_loss: HeadLoss, batch: TrainingBatch) -> torch.Tensor:
         """Add the gradients of one pass to the attached bank's; returns the weighted losses, (S,)."""
@@ -105,52 +92,52 @@ def training_way(model: PreTrainedModel, targets: Sequence[str], *, longest: int
     Raises:
         ModelError: No way is exact, or the model cannot be trained at all.
     """
-    return fastest_exact(
+    return probing.fastest_exact(
         model,
         [way for way in WAYS if _in_reach(model, way, longest)],
         doing="train adapters",
         targets=targets,
-        probe=lambda draw: _Probe(model, targets, seed=draw).difference,
+        probe=lambda draw: _TrainingProbe(model, targets, seed=draw).difference,
         slow=lambda way: way.rows == "alone",
     )
 
 
 def _in_reach(model: PreTrainedModel, way: TrainingWay, longest: int) -> bool:
     """What a probe of a few tokens cannot tell."""
-    config = text_config(model)
+    config = probing.text_config(model)
     if way.rows == "alone":
         return True
-    if longest > (rotary_limit(config) or longest):
+    if longest > (probing.rotary_limit(config) or longest):
         return False
-    if way.rows.startswith("packed") and sparse_from(config) is not None:
+    if way.rows.startswith("packed") and probing.sparse_from(config) is not None:
         return False
-    return way.rows != "packed" or (replaceable(model) and longest <= (window_of(config) or longest))
+    return way.rows != "packed" or (replaceable(model) and longest <= (probing.window_of(config) or longest))
 
 
-class _Probe:
+class _TrainingProbe:
     """Three sequences of two adapters, and what each gives alone."""
 
     @torch.enable_grad()
     def __init__(self, model: PreTrainedModel, targets: Sequence[str], *, seed: int = 0) -> None:
         self.model = model
-        self.tolerated = tolerance(model)
-        rows = draw_rows(model, _LENGTHS, seed=seed)
+        self.tolerated = probing.tolerance(model)
+        rows = probing.draw_rows(model, _LENGTHS, seed=seed)
         self.sequences = [
             PackedSequence(slot, tokens, prompt, 1.0)
             for slot, tokens, prompt in zip(_SLOTS, rows, (0, 3, 0), strict=True)
         ]
-        with runnable(model, doing="train adapters"):
-            self.bank = probe_bank(model, targets, trainable=True)
+        with probing.runnable(model, doing="train adapters"):
+            self.bank = probing.probe_bank(model, targets, trainable=True)
             self.losses, self.gradients = self._run(ALONE, HeadLoss(model, adapted=set(self.bank.A), whole=True))
         if not bool(self.losses.isfinite().all() and self.gradients.isfinite().all()):
-            raise refused(model, "train adapters", "the loss of a few random tokens is not a finite number")
-        check_causal(model, rows[2], self.tolerated, doing="train adapters")
+            raise probing.refused(model, "train adapters", "the loss of a few random tokens is not a finite number")
+        probing.check_causal(model, rows[2], self.tolerated, doing="train adapters")
 
     @torch.enable_grad()
     def difference(self, way: TrainingWay) -> str:
         """How a way differs from one sequence per pass; empty if it does not."""
         losses, gradients = self._run(way, HeadLoss(self.model, adapted=set(self.bank.A)))
-        if not same(losses, self.losses, self.tolerated):
+        if not probing.same(losses, self.losses, self.tolerated):
             return f"losses differ by {float((losses - self.losses).abs().max()):.2g}"
         largest = self.gradients.abs().amax(dim=1, keepdim=True)
         start = 0
