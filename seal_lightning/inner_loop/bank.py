@@ -26,14 +26,6 @@ from seal_lightning.models.layers import Target, find_targets, parameters_of
 _ALIGNED = 4  # ranks are kept in multiples of it: grouped matrix products want rows of 16 bytes
 
 
-def _own_output(module: nn.Module) -> bool:
-    """Whether a layer's output may be added to in place: it is a fresh tensor, which its backward pass does not need.
-
-    Of torch's own product this is known; layers of quantised models return views or what they keep.
-    """
-    return is_torchs_product(base_layer(module))
-
-
 @dataclass(frozen=True, slots=True)
 class SlotState:
     """One adapter on its way out of a slot and back: its row of parameters, its rank, and AdamW's state."""
@@ -214,7 +206,9 @@ class AdapterBank:
         self._routing = Routing(slots, self._scales)
 
     def _hook(self, target: Target) -> Callable[..., torch.Tensor]:
-        name, in_place = target.name, _own_output(target.module)
+        name = target.name
+        # torch's own product is a fresh tensor that its backward pass does not need; quantised layers return views
+        in_place = is_torchs_product(base_layer(target.module))
 
         def add_adapters(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             x = args[0]  # (B, T, inputs), or flat: (B * T, inputs)

@@ -282,9 +282,8 @@ class BankTraining:
         lengths = [len(sequence.tokens) for sequences in self._minibatches() for sequence in sequences] or [0]
         if (tokens := min(self.max_tokens, sum(lengths))) > max(lengths):
             self.max_tokens = max(max(lengths), tokens // 2)
-            log.warning(
-                "out of memory in the inner loop: at most %d tokens a forward pass from now on", self.max_tokens
-            )
+            message = "out of memory in the inner loop: at most %d tokens a forward pass from now on"
+            log.warning(message, self.max_tokens)
         elif len(self.bank.ranks) > 1:
             self._halve_slots()
         else:

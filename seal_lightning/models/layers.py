@@ -28,11 +28,6 @@ class Target:
     inputs: int
     outputs: int
 
-    @property
-    def transposed(self) -> bool:
-        """Whether the frozen weight is stored as (inputs, outputs), as in GPT-2."""
-        return isinstance(base_layer(self.module), Conv1D)
-
 
 def linear_layers(model: PreTrainedModel) -> list[Target]:
     """Every linear layer that text reaches (also GPT-2's Conv1D, quantised ones, and layers that carry a peft adapter).
