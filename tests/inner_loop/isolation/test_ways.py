@@ -121,7 +121,7 @@ def test_a_packed_row_is_no_longer_than_the_masks_that_a_model_keeps(family):
     for max_tokens in (4096, 1):
         model, tokenizer = frozen(family, max_positions=64)
         trained = replace(loop, max_tokens=max_tokens).adapt(Policy(model, tokenizer, chat=False), jobs)
-        assert training_way(model, list(trained.bank.A), longest=31).rows == "packed by transformers"
+        assert training_way(model, trained.layers, longest=31).rows == "packed by transformers"
         states.append([adapter_state(trained.bank, number) for number in range(2)])
     for together, alone in zip(*states, strict=True):
         largest = max(value.abs().max().item() for name, value in alone.items() if ".lora_B." in name)
