@@ -144,9 +144,3 @@ def _is_fused(module: nn.Module) -> bool:
         return False
     least = 2 if "expert" in type(module).__name__.lower() and not isinstance(module, nn.Linear) else 3
     return any(parameter.dim() >= least for parameter in module.parameters(recurse=False))
-
-
-def without_adapter(model: PreTrainedModel) -> dict[str, list[str]]:
-    """What no adapter acts on, by reason; empty for a plain text model."""
-    reasons = {"text does not reach them": list(unreached(model)), "experts with fused weights": fused(model)}
-    return {reason: names for reason, names in reasons.items() if names}

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.models.beside import base_layer
-from seal_lightning.models.coverage import is_below, unreached, without_adapter
+from seal_lightning.models.coverage import fused, is_below, unreached
 from seal_lightning.models.unusable import unusable
 
 PAPERS = ("q_proj", "v_proj")  # the layers that the LoRA and SEAL papers adapt
@@ -65,10 +65,10 @@ def _look_linear(model: PreTrainedModel) -> list[Target]:
 
 def parts_without_adapter(model: PreTrainedModel) -> dict[str, list[str]]:
     """Parts that no adapter acts on, by reason; empty if all weights but embeddings and norms are in linear layers."""
-    reasons = dict(without_adapter(model))
+    reasons = {"text does not reach them": list(unreached(model)), "experts with fused weights": fused(model)}
     for name, reason in unusable(model, [layer.name for layer in _look_linear(model)]).items():
         reasons.setdefault(reason, []).append(name)
-    return reasons
+    return {reason: names for reason, names in reasons.items() if names}
 
 
 def find_targets(model: PreTrainedModel, wanted: str | Sequence[str] | None) -> list[Target]:
