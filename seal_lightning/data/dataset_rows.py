@@ -83,7 +83,7 @@ class DatasetRows(Reader):
         self._where = DatasetSource(path, name, split, revision, data_files, streaming, limit)
 
     def read(self) -> list[Context]:
-        table = self._where.open()
+        table = self._where.table()
         head = list(islice(table.rows(), HEAD))
         if not head:
             raise DataError(f"{self.path}: expected rows, got none: check path, split and limit")

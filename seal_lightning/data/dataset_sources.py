@@ -48,7 +48,7 @@ class DatasetSource:
     streaming: bool = False
     limit: int | None = None
 
-    def open(self) -> DatasetTable:
+    def table(self) -> DatasetTable:
         """The rows of the split.
 
         Raises:
@@ -105,7 +105,7 @@ def is_saved(folder: Path) -> bool:
 
 def peek(file: Path) -> tuple[Sequence[str], Row]:
     """The columns of a local file, and its first row."""
-    table = DatasetSource(str(file)).open()
+    table = DatasetSource(str(file)).table()
     if (first := next(iter(table.rows()), None)) is None:
         raise DataError(f"{file}: expected rows, got none: write it again")
     return table.names, first

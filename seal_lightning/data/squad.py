@@ -56,7 +56,7 @@ class Squad(Reader):
 
     def _rows(self) -> Iterable[Row]:
         is_file = Path(self.path).expanduser().is_file()
-        return DatasetSource(self.path, split=None if is_file else self.split).open().rows()
+        return DatasetSource(self.path, split=None if is_file else self.split).table().rows()
 
 
 @dataclass(slots=True)
