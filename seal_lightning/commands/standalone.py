@@ -39,6 +39,7 @@ from seal_lightning.policy.policy import Policy
 from seal_lightning.records.journal import Journal
 from seal_lightning.results.verdict import why_no_policy
 from seal_lightning.stamps.run import FILE, Record, Rules, compare, read_record, show_changes, without_record
+from seal_lightning.types import Json
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +217,7 @@ def rules(*, other_versions: bool = False) -> Rules:
 open_journal = partial(Journal, folder_option="--output", resume_option="--resume")  # a journal below `--output`
 
 
-def check_record(folder: Path, stamp: Mapping[str, object], *, begun: bool, rules: Rules) -> Record:
+def check_record(folder: Path, stamp: Mapping[str, Json], *, begun: bool, rules: Rules) -> Record:
     """The record with which a run in this folder starts or resumes; nothing is written.
 
     Args:

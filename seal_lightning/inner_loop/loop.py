@@ -61,6 +61,11 @@ class TrainedBank:
     stats: tuple[JobStats, ...]
     states: tuple[AdapterState | None, ...] = ()
 
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers with adapters."""
+        return list(self.bank.A)
+
     @contextmanager
     def answering(self, jobs: Sequence[int | None]) -> Iterator[AdaptersInUse]:
         """Run the model with the adapter of job `jobs[b]` on row b (None: without one)."""

@@ -47,7 +47,7 @@ from seal_lightning.sharing.card import base_of_source
 from seal_lightning.sharing.hub import Export, destination_of, upload
 from seal_lightning.stamps.run import save_record
 from seal_lightning.stamps.values import CODE, VERSIONS, describe, flat
-from seal_lightning.types import Context, Rollout
+from seal_lightning.types import Context, Json, JsonObject, Rollout
 
 
 def main(args: Sequence[str]) -> None:
@@ -224,7 +224,7 @@ def _write(options: Namespace, place: Workplace, read: Documents, choice: EditCh
     return rollouts
 
 
-def _depends(options: Namespace, seen: Mapping[str, object], tokenizer: str) -> dict[str, object]:
+def _depends(options: Namespace, seen: Mapping[str, Json], tokenizer: str) -> JsonObject:
     """What all adapters of the folder depend on, and with self-edits all rollouts.
 
     Documents and queries are in the stamps of what is made of them; where passages are learnt themselves, more of both

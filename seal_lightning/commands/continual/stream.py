@@ -39,7 +39,7 @@ from seal_lightning.results.retention import Stream
 from seal_lightning.seeding import derive_seed
 from seal_lightning.stamps.run import Record, Rules, save_record
 from seal_lightning.stamps.values import code_of, describe
-from seal_lightning.types import AdapterJob, Context, Rollout
+from seal_lightning.types import AdapterJob, Context, JsonObject, Rollout
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class StreamRunner:
         """
         return _Run(self, route, countermeasure, folder).finish()
 
-    def stamp(self, route: Route, countermeasure: Countermeasure) -> dict[str, object]:
+    def stamp(self, route: Route, countermeasure: Countermeasure) -> JsonObject:
         """What a stream depends on."""
         policy = self.updates.policy
         units = [route.contexts, self.unrelated]

@@ -28,6 +28,7 @@ from seal_lightning.fit.stamp import is_noted
 from seal_lightning.models.loading import check_source
 from seal_lightning.options.mistakes import one_line, read_config_files
 from seal_lightning.stamps.values import flat
+from seal_lightning.types import Json, JsonObject
 
 # Options that say where and how a run goes on, and do not make it another run.
 NO_SETTING = ("ckpt_path", "config", "log_level", "trainer.default_root_dir", "weights_only")
@@ -43,7 +44,7 @@ class SettingsCLI(SEALCLI):
         """Nothing: the objects are made."""
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> JsonObject:
         """The settings as `config.yaml` would have them."""
         return plain_settings(self.command_parser, self.options)
 
@@ -87,7 +88,7 @@ def _made(command: Sequence[str]) -> SettingsCLI:
     return cli
 
 
-def _look(cli: SettingsCLI, settings: Mapping[str, object], seen: set[str]) -> None:
+def _look(cli: SettingsCLI, settings: Mapping[str, Json], seen: set[str]) -> None:
     """Find the model and read the data, unless another run has the same; missing ones raise an error."""
     source, needs = cli.model.source, cli.model.e_step.plan.needs_queries
     for sought in (repr(source), json.dumps([settings["data"], needs], default=str)):
@@ -102,7 +103,7 @@ def _look(cli: SettingsCLI, settings: Mapping[str, object], seen: set[str]) -> N
         seen.add(sought)
 
 
-def _compared(run: Path, settings: Mapping[str, object]) -> dict[str, Any]:
+def _compared(run: Path, settings: Mapping[str, Json]) -> dict[str, Any]:
     """The settings of a run compared with those that its folder was written with."""
     path = run / "config.yaml"
     if not path.is_file():
@@ -117,7 +118,7 @@ def _compared(run: Path, settings: Mapping[str, object]) -> dict[str, Any]:
     return {"changed": changed, "other": other}
 
 
-def _named(settings: Mapping[str, object]) -> dict[str, object]:
+def _named(settings: Mapping[str, Json]) -> JsonObject:
     """The settings by the names of options, without `init_args`."""
     named = {key.replace(".init_args.", "."): value for key, value in flat("", dict(settings)).items()}
     return {key: value for key, value in named.items() if key not in NO_SETTING}
