@@ -39,7 +39,7 @@ from seal_lightning.results.retention import Stream
 from seal_lightning.seeding import derive_seed
 from seal_lightning.stamps.run import Record, Rules, save_record
 from seal_lightning.stamps.values import code_of, describe
-from seal_lightning.types import AdapterJob, Context, JsonObject, Rollout
+from seal_lightning.types import AdapterJob, Context, Json, JsonObject, Rollout
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class StreamRunner:
     e_step: EStep
     updates: Updates
     unrelated: Sequence[Context]
-    origin: Mapping[str, object] = field(default_factory=dict)
+    origin: Mapping[str, Json] = field(default_factory=dict)
     advance: Callable[[int], None] = lambda count: None
     report: Report = lambda progress: None
     rules: Rules = field(default_factory=rules)
