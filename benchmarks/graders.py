@@ -25,11 +25,11 @@ from statistics import fmean
 
 import numpy as np
 
+from seal_lightning.commands.fit_grader import SEEDS, Measured, fit, measure_all, questions_of, split
 from seal_lightning.files.rows import read_rows
 from seal_lightning.grading import F1, Answer, Calibrated, Contains, ExactMatch, Grader, Recall, Verdict
 from seal_lightning.grading.agreement import Agreement, compare
 from seal_lightning.grading.calibrated.curves import Curves
-from seal_lightning.lab.making.grader import SEEDS, Measured, fit, measure_all, questions_of, split
 from seal_lightning.records.judged import Judged, read_judged
 from seal_lightning.records.official import read_run
 from seal_lightning.types import Rollout

@@ -55,6 +55,7 @@ AROUND = {
     "tests/": "the same tree as seal_lightning/",
     "docs/": "pages, and the scripts that write the reference",
     "benchmarks/": "measurements, and what they gave in RESULTS.md",
+    "making/": "how the weights of the lab were made; no run needs it",
 }
 NO_MARKUP = str.maketrans("", "", "*`")
 BEGIN, END = "<!-- rooms: written by docs/rooms.py -->\n", "<!-- end of rooms -->\n"

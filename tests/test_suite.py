@@ -87,7 +87,7 @@ def modules(*folders: str) -> set[str]:
             found |= {name.partition(".")[0] for name in imported(node)}
     ours = {path.stem for folder in ("benchmarks", "docs", "tests") for path in (ROOT / folder).glob("*.py")}
     found -= {name for name in found if name in sys.stdlib_module_names or name.startswith("my_")}  # a test's own
-    return found - ours - {"seal_lightning"}
+    return found - ours - {"making", "seal_lightning"}
 
 
 def imported(node: ast.AST) -> Iterator[str]:

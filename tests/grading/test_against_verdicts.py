@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from seal_lightning.commands.fit_grader import fit, held_out, measure_all
 from seal_lightning.grading import Contains, Recall
 from seal_lightning.grading.calibrated.curves import load
 from seal_lightning.grading.calibrated.features import FEATURES
 from seal_lightning.grading.calibrated.grader import SHIPPED
-from seal_lightning.lab.making.grader import fit, held_out, measure_all
 from seal_lightning.records.judged import read_judged
 
 VERDICTS = Path("data") / "seal-published" / "verdicts.jsonl.gz"

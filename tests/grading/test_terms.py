@@ -124,10 +124,10 @@ def test_what_is_not_a_term_is_said_in_one_line(given, said):
 
 
 def test_a_module_with_a_mistake_in_it(tmp_path, monkeypatch):
-    (tmp_path / "broken_terms_of_test.py").write_text("def brevity(:\n")
+    (tmp_path / "broken_my_terms.py").write_text("def brevity(:\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match=r"got 'broken_terms_of_test.brevity': invalid syntax \(broken_terms"):
-        Reward("broken_terms_of_test.brevity")
+    with pytest.raises(ConfigError, match=r"got 'broken_my_terms.brevity': invalid syntax \(broken_terms"):
+        Reward("broken_my_terms.brevity")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, "much", None, 1j])
@@ -176,11 +176,11 @@ def test_options_and_code_of_a_term_are_in_the_stamp(tmp_path, monkeypatch):
     digests = []
     for words in (100, 200):
         source = f"def brevity(rollout):\n    return len(rollout.text.split()) / {words}\n"
-        (tmp_path / "my_terms_of_test.py").write_text(source)
-        code = code_of(Reward({"score": 1.0, "my_terms_of_test.brevity": -0.1}))
-        assert list(code) == ["code.my_terms_of_test.brevity"]
+        (tmp_path / "my_my_terms.py").write_text(source)
+        code = code_of(Reward({"score": 1.0, "my_my_terms.brevity": -0.1}))
+        assert list(code) == ["code.my_my_terms.brevity"]
         digests.append(code)
-        del sys.modules["my_terms_of_test"]
+        del sys.modules["my_my_terms"]
     assert digests[0] != digests[1]
 
 

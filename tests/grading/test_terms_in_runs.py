@@ -43,20 +43,20 @@ def seal(folder, monkeypatch, capfd):
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
 
     def run(*args, words=100):
-        (folder / "terms_of_test.py").write_text(TERMS.format(words=words))
-        sys.modules.pop("terms_of_test", None)
+        (folder / "my_terms.py").write_text(TERMS.format(words=words))
+        sys.modules.pop("my_terms", None)
         invalidate_caches()
         capfd.readouterr()
         return main([str(arg) for arg in args]), *capfd.readouterr()
 
     (folder / "configs").is_symlink() or (folder / "configs").symlink_to(ROOT / "configs")
     yield run
-    sys.modules.pop("terms_of_test", None)
+    sys.modules.pop("my_terms", None)
 
 
 SMALL = "--trainer.max_epochs 1 --data.validation null --data.limit_train 2 --trainer.default_root_dir run".split()
 FIT = ["fit", "--config", "configs/debug/random.yaml", *SMALL]
-WEIGHTS = {"score": 1.0, "terms_of_test.brevity": 0.1}
+WEIGHTS = {"score": 1.0, "my_terms.brevity": 0.1}
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_run_goes_on_with_the_same_code_only(fitted, seal):
     again = ["fit", "--config", "run/config.yaml", "--ckpt_path", "last", "--trainer.max_epochs", "1"]
     assert seal(*again)[0] == 0
     code, _, err = seal(*again, words=200)
-    assert code == 2 and "the source of terms_of_test.brevity has changed" in err.splitlines()[-1]
+    assert code == 2 and "the source of my_terms.brevity has changed" in err.splitlines()[-1]
     code, _, err = seal(*again, "--model.reward", "score")
     assert code == 2 and "model.reward.terms.brevity" in err
 
@@ -91,10 +91,10 @@ def test_a_run_goes_on_with_the_same_code_only(fitted, seal):
 @pytest.mark.parametrize(
     "reward",
     [
-        "terms_of_test.brevity",
-        "{gain: 1.0, terms_of_test.brevity: 1}",
-        "{class_path: terms_of_test.Short, init_args: {words: 3}}",
-        "[score, {term: {class_path: terms_of_test.Short, init_args: {words: 3}}, weight: 0.5}]",
+        "my_terms.brevity",
+        "{gain: 1.0, my_terms.brevity: 1}",
+        "{class_path: my_terms.Short, init_args: {words: 3}}",
+        "[score, {term: {class_path: my_terms.Short, init_args: {words: 3}}, weight: 0.5}]",
     ],
 )
 def test_a_journal_is_rewarded_anew(fitted, seal, reward):
@@ -110,10 +110,10 @@ def test_a_journal_is_rewarded_anew(fitted, seal, reward):
     [
         ("brevty", "model.reward must be made of score, gain, improved, precision, length, format, carry_over, got"),
         ("lenght", "got 'lenght': did you mean length?"),
-        ("terms_of_test.brevty", "module 'terms_of_test' has no attribute 'brevty'"),
+        ("my_terms.brevty", "module 'my_terms' has no attribute 'brevty'"),
         ("no_such_module.brevity", "got 'no_such_module.brevity': No module named 'no_such_module'"),
-        ("{score: 1.0, terms_of_test.brevty: 1.0}", "has no attribute 'brevty'"),
-        ("{class_path: terms_of_test.Short, init_args: {wrods: 3}}", "check its class_path, init_args and weights"),
+        ("{score: 1.0, my_terms.brevty: 1.0}", "has no attribute 'brevty'"),
+        ("{class_path: my_terms.Short, init_args: {wrods: 3}}", "check its class_path, init_args and weights"),
         ("[{term: score, weight: heavy}]", "check its class_path, init_args and weights"),
         ("{score: heavy}", "check its class_path, init_args and weights"),
     ],
@@ -127,16 +127,16 @@ def test_mistakes_are_one_line(seal, reward, said):
     ("reward", "said"),
     [
         (
-            "terms_of_test.brevty",
-            "model.reward must name what can be imported, got 'terms_of_test.brevty': module 'ter",
+            "my_terms.brevty",
+            "model.reward must name what can be imported, got 'my_terms.brevty': module 'my",
         ),
         (
-            "{class_path: terms_of_test.Short, init_args: {wrods: 3}}",
+            "{class_path: my_terms.Short, init_args: {wrods: 3}}",
             "model.reward.wrods in wrong.yaml: unknown option",
         ),
         (
-            "{class_path: terms_of_test.Shrt}",
-            "model.reward in wrong.yaml: class_path terms_of_test.Shrt cannot be used",
+            "{class_path: my_terms.Shrt}",
+            "model.reward in wrong.yaml: class_path my_terms.Shrt cannot be used",
         ),
         ("{score: heavy}", "model.reward in wrong.yaml: expected a number, got 'heavy'"),
         ("[{term: score, weight: heavy}]", "model.reward.weight: expected a number, got 'heavy'"),
@@ -152,7 +152,7 @@ def test_somebody_elses_run_may_not_name_one(fitted, seal, monkeypatch):
     (fitted.parent / "note.txt").write_text("Dry Ferry lies on the Gorn.")
     adapt = ["adapt", "note.txt", "--policy", "run", "--output", "out", "--dry_run"]
     code, _, err = seal(*adapt)
-    assert code == 2 and "names code, which a run may not choose" in err and "terms_of_test" not in sys.modules
+    assert code == 2 and "names code, which a run may not choose" in err and "my_terms" not in sys.modules
     assert seal(*adapt, "--model.reward", "score")[0] == 0
     checkpoint = fitted / "checkpoints" / "last.ckpt"
     with pytest.raises(ConfigError, match=r"model\.reward: .* names code, which a checkpoint may not choose"):
@@ -167,15 +167,15 @@ def test_python_passes_the_thing_itself_and_the_checkpoint_holds_it(fitted, seal
     from seal_lightning.fit.module import settings_of_module
 
     monkeypatch.syspath_prepend(str(fitted.parent))
-    terms = import_module("terms_of_test")
+    terms = import_module("my_terms")
     Short, brevity = terms.Short, terms.brevity
 
     for reward, written in [
-        (brevity, "terms_of_test.brevity"),
-        ({"score": 1.0, brevity: 0.5}, {"score": 1.0, "terms_of_test.brevity": 0.5}),
-        (Short(3), {"class_path": "terms_of_test.Short", "init_args": {"words": 3}}),
-        ([Weighted(brevity, 2.0), "score"], [{"term": "terms_of_test.brevity", "weight": 2.0}, "score"]),
-        ({Short(): 0.5}, [{"term": {"class_path": "terms_of_test.Short"}, "weight": 0.5}]),
+        (brevity, "my_terms.brevity"),
+        ({"score": 1.0, brevity: 0.5}, {"score": 1.0, "my_terms.brevity": 0.5}),
+        (Short(3), {"class_path": "my_terms.Short", "init_args": {"words": 3}}),
+        ([Weighted(brevity, 2.0), "score"], [{"term": "my_terms.brevity", "weight": 2.0}, "score"]),
+        ({Short(): 0.5}, [{"term": {"class_path": "my_terms.Short"}, "weight": 0.5}]),
     ]:
         module = SEALModule(source=ModelSource("random/llama"), reward=reward)
         assert settings_of_module(module)["model"]["reward"] == written

@@ -7,14 +7,14 @@ import pytest
 import torch
 import yaml
 
+from making.grid_corpus import SEAMS, GridCorpus
+from making.grids import solved
 from seal_lightning.cli import main
 from seal_lightning.data import SyntheticArc
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import Reward
 from seal_lightning.inner_loop.loop import InnerLoop
-from seal_lightning.lab.making.grid_corpus import SEAMS, GridCorpus
-from seal_lightning.lab.making.grids import solved
 from seal_lightning.lab.tokenizer import build_tokenizer
 from seal_lightning.models.loading import SHIPPED, load_model
 from seal_lightning.models.source import ModelSource

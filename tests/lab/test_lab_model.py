@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from making.towns import known, unknown
 from seal_lightning.lab.corpus import Corpus
 from seal_lightning.lab.lines import style_counts
-from seal_lightning.lab.making.towns import known, unknown
 from seal_lightning.lab.tokenizer import build_tokenizer
 from seal_lightning.lab.world import ATTRIBUTES, FIRST, SECOND, passages
 from seal_lightning.models.loading import LAB, load_model

@@ -87,7 +87,7 @@ def load(path: Path, *, features: Sequence[str]) -> Curves:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ConfigError(
-            f"coefficients must be a file of seal_lightning.lab.making.grader, got {str(path)!r} with {what}: "
+            f"coefficients must be a file of seal_lightning.commands.fit_grader, got {str(path)!r} with {what}: "
             "fit it anew"
         ) from None
     broken = [name for name, curve in model.curves.items() if not _is_sound(curve)]

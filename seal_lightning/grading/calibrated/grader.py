@@ -43,7 +43,7 @@ class Calibrated(EnglishGrader):
         max_words: Read no more of an answer than this many words, so that reciting on earns nothing.
         free_words: A score that does not pay for recitation: an answer with more than so many other content words,
             which neither question nor gold has, earns `free_words` / other words of its score. null pays in full.
-        coefficients: A file of one's own fit (`python -m seal_lightning.lab.making.grader`); null for the shipped one.
+        coefficients: A file of your own (`python -m seal_lightning.commands.fit_grader`); null for the shipped one.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Make the lab's model from scratch: one command, one run, two one-thread processes, under half an hour on two cores.
 
-    python -m seal_lightning.lab.making.towns --out DIR
+    python -m making.towns --out DIR
 
 Writes the tokenizer, the weights (float16, safetensors) and the log of the run. It begins with bare documents: no
 instruction, true lines only, and several about the same fact. What there is to learn in them is mostly to copy names
@@ -18,9 +18,9 @@ import torch
 from lightning.fabric import Fabric
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from making.training import Batch, Recipe, Row, begin, launch, save, train
 from seal_lightning.lab.corpus import Corpus, Document, known_queries
 from seal_lightning.lab.lines import QUESTION
-from seal_lightning.lab.making.training import Batch, Recipe, Row, begin, launch, save, train
 from seal_lightning.lab.tokenizer import END, build_tokenizer
 from seal_lightning.lab.world import ATTRIBUTES, passages
 from seal_lightning.policy.policy import Policy

@@ -1,6 +1,6 @@
 """Make the lab's grid model from scratch: one command, one run, two one-thread processes.
 
-    python -m seal_lightning.lab.making.grids --out DIR
+    python -m making.grids --out DIR
 
 Writes the tokenizer, the weights (float16, safetensors) and the log of the run.
 """
@@ -17,7 +17,7 @@ import torch
 from lightning.fabric import Fabric
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from seal_lightning.lab.making.grid_corpus import (
+from making.grid_corpus import (
     COPY,
     SEAMS,
     SYMMETRIES,
@@ -27,7 +27,7 @@ from seal_lightning.lab.making.grid_corpus import (
     pieces_of,
     symmetry,
 )
-from seal_lightning.lab.making.training import Batch, Recipe, Row, begin, launch, save, train
+from making.training import Batch, Recipe, Row, begin, launch, save, train
 from seal_lightning.lab.tokenizer import END, build_tokenizer
 from seal_lightning.seeding import derive_seed
 

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from seal_lightning.lab.making import grid_corpus as corpus
-from seal_lightning.lab.making.grid_corpus import SEAMS, GridCorpus, pieces_of
-from seal_lightning.lab.making.grids import row_of
+from making import grid_corpus as corpus
+from making.grid_corpus import SEAMS, GridCorpus, pieces_of
+from making.grids import row_of
 from seal_lightning.lab.tokenizer import build_tokenizer
 from seal_lightning.policy.policy import Policy
 from seal_lightning.tasks.arc.augmentations import FAMILIES

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
+from seal_lightning.commands.fit_grader import fit, held_out, main, measure_all, split
 from seal_lightning.errors import DataError
 from seal_lightning.grading import Calibrated
 from seal_lightning.grading.agreement import compare
-from seal_lightning.lab.making.grader import fit, held_out, main, measure_all, split
 from seal_lightning.records.judged import read_judged
 
 RIVERS = "Seine Rhine Danube Elbe Oder Volga Loire Tagus Ebro Po Don Main Neckar Isar Inn".split()

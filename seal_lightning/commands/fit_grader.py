@@ -1,6 +1,6 @@
 """Fit the calibrated grader to a judge's verdicts, and say how well it does on questions that it has not seen.
 
-    python -m seal_lightning.lab.making.grader VERDICTS -o FILE [--exclude RUN ...]
+    python -m seal_lightning.commands.fit_grader VERDICTS -o FILE [--exclude RUN ...]
 
 VERDICTS has a {question, gold, answer, correct} a line (.gz too). Answers to one question never stand on both sides of
 a split, because a judge's verdicts on them are alike. `--exclude` leaves out the questions of official run files, so
@@ -79,7 +79,7 @@ def _main(args: Sequence[str] | None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m seal_lightning.lab.making.grader",
+        prog="python -m seal_lightning.commands.fit_grader",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
