@@ -198,13 +198,13 @@ class Rollout:
 
     `status` is "rejected" where nothing could be trained on, "diverged" where the adapter came out not finite, or made
     logits that are not; `reason` says what. Such an adapter is thrown away, so the policy answers as before: `score` is
-    the baseline's, and there is no reward.
+    the baseline's, without a reward.
     `kind` is "passage" where the adapter was trained on the passage alone, "written" where on a self-edit that the data
     carries: baselines that sample nothing.
     `baseline_answers`, `answers`, `questions` and `golds` are aligned by query. `scores` are in [0, 1]. `terms` are
     what the reward is made of, before weights; `retention` is the change of accuracy on other contexts' queries, where
     it was asked for. `dropped` says why a race gave the edit up, where it did: nothing keeps such an edit, and its
-    score is no measure. `title` and `passage_digest` (`seal_lightning.results.pairing`) say which context it was, where
+    score does not count. `title` and `passage_digest` (`seal_lightning.results.pairing`) say which context it was, where
     it has them.
 
     One rule for costs and counts: each stands once, at the first rollout that it was spent for, so that sums over

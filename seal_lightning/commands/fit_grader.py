@@ -42,9 +42,9 @@ class Measured:
     """Verdicts with the features of their answers. Answers without a word are not fitted: they are wrong.
 
     Attributes:
-        questions: Of each verdict.
+        questions: The question of each verdict.
         features: (verdicts, features).
-        has_words: Of each answer, (verdicts,).
+        has_words: Whether each answer has words, (verdicts,).
         correct: What the judge says, (verdicts,).
     """
 
