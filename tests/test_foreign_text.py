@@ -50,7 +50,7 @@ ELSEWHERE = {
     "models/memory": "messages of libraries",
     "records/entries": "names of files",
     "text/redaction": "tested with the redaction",
-    "commands/report": "the last line of a report's file",
+    "report/writing": "the last line of a report's file",
     "report/settings": "names of classes",
     "report/read": "names of journals",
     "sampling/server": "refusals of our own messages",
@@ -64,7 +64,8 @@ ELSEWHERE = {
     "options/trust": "values of a run's configuration, one character class",
     "trackers/mlflow_tracker": "names of options",
     "trackers/wandb_tracker": "names of ours",
-    "commands/model_class": "the name of a class in the user's own configuration, of a bounded form",
+    "fit/model_class": "the name of a class in the user's own configuration, of a bounded form",
+    "options/config_files": "a line of a configuration that is no YAML, one character class after another",
     "options/working_folder": "names of classes in the user's own configuration, of a bounded form",
 }
 

@@ -160,7 +160,7 @@ class SEALDataModule(LightningDataModule, Remembers):
         module = getattr(self.trainer, "lightning_module", None)
         if split == "predict":
             return getattr(module, "answers_queries", False)
-        plan = getattr(module, "plan", None)
+        plan = getattr(getattr(module, "e_step", None), "plan", None)
         return split != "train" or plan is None or plan.needs_queries
 
     def _check_overlap(self, split: Split) -> None:
