@@ -24,7 +24,7 @@ HALVED = {
 # Where patterns and parsers of foreign text stand, and which readers of the table go through them. A module with a
 # pattern is in one of the two lists: a new one gets a row in benchmarks/foreign_text.py first.
 COVERED = """
-options/mistakes data/base data/dataset_sources data/documents data/formats data/markdown data/passage_pair
+options/mistakes data/base data/dataset_sources data/documents data/formats data/json_files data/markdown
 data/separated data/splitting data/text_folder data/conversion text/escaping text/foreign
 grading/calibrated/expectation grading/calibrated/reading grading/scripts grading/stems grading/words
 e_step/own_queries tasks/arc/edit tasks/directives tasks/edit_kinds tasks/edit_parsers text/thoughts

@@ -87,7 +87,11 @@ def puzzles_at(path: Path, dealt: Dealt, *, split: str | None = None) -> tuple[d
         raise DataError(f"{path}: expected one file of puzzles by id, got {names}: name one of them, or set split")
     rows = _by_id(files)
     _say_left_out(path, list(rows.values()), dealt)
-    return {id: dealt.puzzle(row) for id, row in rows.items()}, _solutions_beside(many[0].path) if many else None
+    puzzles = {id: dealt.puzzle(row) for id, row in rows.items()}
+    if not many or "challenges" not in many[0].path.name:
+        return puzzles, None
+    beside = many[0].path.with_name(many[0].path.name.replace("challenges", "solutions"))
+    return puzzles, beside if beside.is_file() else None
 
 
 def holds_puzzles(folder: Path) -> bool:
@@ -191,13 +195,6 @@ def _say_left_out(path: Path, rows: Sequence[Row], dealt: Dealt) -> None:
             sum(counts) - used,
             sum(counts),
         )
-
-
-def _solutions_beside(file: Path) -> Path | None:
-    if "challenges" not in file.name:
-        return None
-    beside = file.with_name(file.name.replace("challenges", "solutions"))
-    return beside if beside.is_file() else None
 
 
 # -- folders -------------------------------------------------------------------------------------------------------

@@ -80,7 +80,11 @@ class Columns:
         """
         for part, column in self.named().items():
             if column not in names and not any(_has(row.values, column) for row in rows):
-                raise _no_column(part, column, names, rows, source)
+                nested = [name for row in rows[:1] for name in _paths(row.values)]
+                known = list(dict.fromkeys([*names, *nested]))
+                advice = did_you_mean(column, known, otherwise=f"set columns.{part} to one of them")
+                listed = some(known, 16) or "no columns"
+                raise DataError(f"{source}: expected a column {column!r} (columns.{part}), got {listed}: {advice}")
         if self.answers and not self.choices and (name := _options_beside(self, names, rows)):
             raise DataError(
                 f"{source}: expected answers as text in {self.answers}, got labels or numbers beside the column "
@@ -260,15 +264,6 @@ def _has(value: object, column: str) -> bool:
         return False
     head, dot, rest = column.partition(".")
     return column in value or bool(dot and head in value and _has(value[head], rest))
-
-
-def _no_column(part: str, column: str, names: Sequence[str], rows: Sequence[Row], source: str) -> DataError:
-    """The error for a column that is missing, which lists those that are there."""
-    nested = [name for row in rows[:1] for name in _paths(row.values)]
-    known = list(dict.fromkeys([*names, *nested]))
-    advice = did_you_mean(column, known, otherwise=f"set columns.{part} to one of them")
-    listed = some(known, 16) or "no columns"
-    return DataError(f"{source}: expected a column {column!r} (columns.{part}), got {listed}: {advice}")
 
 
 def _paths(value: object, before: str = "") -> Iterator[str]:

@@ -106,7 +106,7 @@ def _markdown(soup: BeautifulSoup) -> str:
         tag.decompose()
     for text in soup(string=BLANKS):  # markdownify joins them, in time with the square of their number
         if text.find_parent("pre") is None:
-            text.replace_with(BLANKS.sub(_one_blank, text))
+            text.replace_with(BLANKS.sub(lambda run: "\n" if {*run[0]} & {"\n", "\r"} else " ", text))
     for picture in soup("img"):
         picture.replace_with(str(picture.get("alt", "")))
     for link in soup("a"):  # links within the page or the site lead nowhere from here
@@ -123,10 +123,6 @@ def _markdown(soup: BeautifulSoup) -> str:
 
     options = {"heading_style": "atx", "bullets": "-", "table_infer_header": True, "strip_pre": None, **plain}
     return Converter(**options).convert_soup(soup)
-
-
-def _one_blank(run: re.Match[str]) -> str:
-    return "\n" if "\n" in run[0] or "\r" in run[0] else " "
 
 
 # -- Word, PDF, EPUB ---------------------------------------------------------------------------------------------------

@@ -154,7 +154,16 @@ def _of_folder(source: DatasetSource, folder: Path) -> DatasetTable:
 def _of_files(source: DatasetSource, files: Sequence[Path]) -> DatasetTable:
     """The rows of local files of one form, one file after another."""
     if builder := ARROW.get(ending(files[0])):
-        return _table(source, _asked(source, lambda: _streamed(builder, files)))
+        import datasets
+
+        escaped = [re.sub(r"([*?[])", r"[\1]", str(file)) for file in files]
+        return _table(
+            source,
+            _asked(
+                source,
+                lambda: datasets.load_dataset(builder, data_files={"train": escaped}, split="train", streaming=True),
+            ),
+        )
     readers = {**dict.fromkeys(TABLES, _csv_rows), **dict.fromkeys((".json", *LINES), read_rows)}
     if unknown := [file for file in files if ending(file) not in readers]:
         got = ending(unknown[0]) or "no ending"
@@ -162,13 +171,6 @@ def _of_files(source: DatasetSource, files: Sequence[Path]) -> DatasetTable:
     rows = list(chain.from_iterable(readers[ending(file)](file) for file in files))
     names = list(dict.fromkeys(name for row in rows for name in row.values))
     return DatasetTable(names, lambda columns=None: rows[: source.limit])
-
-
-def _streamed(builder: str, files: Sequence[Path]) -> IterableDataset:
-    import datasets
-
-    escaped = [re.sub(r"([*?[])", r"[\1]", str(file)) for file in files]
-    return datasets.load_dataset(builder, data_files={"train": escaped}, split="train", streaming=True)
 
 
 def _csv_rows(file: Path) -> list[Row]:

@@ -235,7 +235,9 @@ def _context(file: Path, name: str) -> Context:
     if SURROGATE.search(title) or SURROGATE.search(passage):  # an escape in JSON: the cells of a notebook, front matter
         got = "half of a surrogate pair (\\ud800 to \\udfff)"
         raise DataError(f"{file}: expected valid Unicode, got {got}: repair the escape")
-    return Context(id="", title=title or _decodable(name if kind == "code" else _stem(name)), passage=passage)
+    last = name.rpartition("/")[2]
+    stem = last[: len(last) - len(ending(last))]
+    return Context(id="", title=title or _decodable(name if kind == "code" else stem), passage=passage)
 
 
 def _text(file: Path) -> str:
@@ -261,11 +263,6 @@ def _title(text: str, suffix: str) -> str:
     pattern = HEADINGS.get(suffix.removesuffix(".gz"))
     heading = pattern.search(text) if pattern else None
     return heading["title"].strip() if heading else ""
-
-
-def _stem(name: str) -> str:
-    last = name.rpartition("/")[2]
-    return last[: len(last) - len(ending(last))]
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
