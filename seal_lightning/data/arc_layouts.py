@@ -129,9 +129,6 @@ def _looks_like_pair(value: object) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("input"), list) and "output" in value
 
 
-# -- files ---------------------------------------------------------------------------------------------------------
-
-
 def one_object(file: Path, rows: Sequence[Row] = ()) -> Row:
     """The one object of a file, whose rows may have been read already; a list of pairs is put under `pairs`.
 
@@ -195,9 +192,6 @@ def _say_left_out(path: Path, rows: Sequence[Row], dealt: Dealt) -> None:
             sum(counts) - used,
             sum(counts),
         )
-
-
-# -- folders -------------------------------------------------------------------------------------------------------
 
 
 def _json_files(folder: Path) -> Iterator[Path]:

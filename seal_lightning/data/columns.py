@@ -120,8 +120,6 @@ class RowReader:
             raise row.error(column, expected="text", got="nothing", advice="fill it in, or set missing to skip")
         self.skipped[what] += 1
 
-    # -- questions and answers -----------------------------------------------------------------------------------------
-
     def _queries(self, row: Row) -> Iterator[Query]:
         column = self.columns.question
         if column is None:
@@ -183,8 +181,6 @@ class RowReader:
         names = self.classes.get(column, ())
         return names[item] if isinstance(item, int) and 0 <= item < len(names) else item
 
-    # -- cells -------------------------------------------------------------------------------------------------------
-
     def _one(self, row: Row, part: str) -> str:
         column = getattr(self.columns, part)
         return "" if column is None else self._text(row, column, reach(row.values, column))
@@ -241,9 +237,6 @@ class _Options:
         raise row.error("answers", expected="a choice, its label or its number", got=got, advice="set columns.labels")
 
 
-# -- cells -----------------------------------------------------------------------------------------------------------
-
-
 def reach(value: object, column: str) -> object:
     """The content of a column, None if it has none; of a list, the content in each item."""
     if isinstance(value, list):
@@ -267,7 +260,6 @@ def _has(value: object, column: str) -> bool:
 
 
 def _paths(value: object, before: str = "") -> Iterator[str]:
-    """The names of nested columns, with dots."""
     if isinstance(value, list) and value:
         yield from _paths(value[0], before)
     elif isinstance(value, Mapping):

@@ -78,9 +78,6 @@ def convert(file: Path, kind: str) -> tuple[str, str]:
     return title, text
 
 
-# -- HTML --------------------------------------------------------------------------------------------------------------
-
-
 def _html(data: bytes, file: Path) -> tuple[str, str]:
     if b"\0" in data[:BEGINNING] and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{file}: expected HTML, got a binary file, or UTF-16 without a mark: save it as UTF-8")
@@ -125,9 +122,6 @@ def _markdown(soup: BeautifulSoup) -> str:
     return Converter(**options).convert_soup(soup)
 
 
-# -- Word, PDF, EPUB ---------------------------------------------------------------------------------------------------
-
-
 def _word(data: bytes, file: Path) -> tuple[str, str]:
     check_archive(data, file)
     mammoth = importlib.import_module("mammoth")
@@ -163,9 +157,6 @@ def _epub(data: bytes, file: Path) -> tuple[str, str]:
     titles = [e.text or "" for e in contents.iter() if e.tag.endswith("}title")]
     text = "\n\n".join(filter(None, (_markdown(_soup(page)).strip() for page in pages)))
     return " ".join(titles[0].split()) if titles else "", text
-
-
-# -- notebooks and tables ----------------------------------------------------------------------------------------------
 
 
 def _notebook(data: bytes, file: Path) -> tuple[str, str]:

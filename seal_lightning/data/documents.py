@@ -102,9 +102,6 @@ def read_sources(
     return Documents(tuple(documents), left_out, sum(reading.unread for reading in read))
 
 
-# -- reading -----------------------------------------------------------------------------------------------------------
-
-
 def _read(source: str, stdin: bytes, *, but: Path | None, strict: bool) -> FilesRead:
     """The contexts of a source; the file of queries does not count among those of a folder."""
     if source == STDIN:
@@ -196,9 +193,6 @@ def _document(row: Row, contexts: Mapping[str, Context], titles: Mapping[str, Se
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(repr(shortened(name, 60)) for name in names[:5]) or "without titles"
-
-
-# -- passages ----------------------------------------------------------------------------------------------------------
 
 
 def _passages(document: Context, longest: int) -> Iterator[Context]:

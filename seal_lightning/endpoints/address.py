@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from seal_lightning.endpoints.keys import beside_body, key_in, unseen
+from seal_lightning.endpoints.options import beside_body, key_in, unseen
 from seal_lightning.endpoints.wire import Reply, read_reply
 from seal_lightning.errors import ConfigError
 from seal_lightning.text.redaction import without, without_user

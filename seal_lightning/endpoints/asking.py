@@ -82,7 +82,7 @@ class Insistence:
             stop=tenacity.stop_after_attempt(self.patience.retries + 1),
             wait=lambda state: min(max(jitter(state), _failure(state).wait), self.patience.at_most),
             before_sleep=self._note,
-            sleep=self.pause,
+            sleep=self._sleep,
             reraise=True,
         )
         try:
@@ -148,6 +148,9 @@ class Insistence:
             reason = f"{failure.reason}; the next one in {seconds:.0f} seconds" if seconds >= 1 else failure.reason
             where = self._diagnosis.where
             log.warning("%s: attempt %d failed, trying again: %s", where, state.attempt_number, reason)
+
+    def _sleep(self, seconds: float) -> None:
+        self.pause(seconds)
 
 
 def _failure(state: RetryCallState) -> Again:
