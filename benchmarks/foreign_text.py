@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from seal_lightning.data import columns, conversion, documents, markdown, passage_pair, separated, splitting
+from seal_lightning.data import columns, conversion, documents, json_files, markdown, separated, splitting
 from seal_lightning.data.base import context_id
 from seal_lightning.data.dataset_sources import HUB_NAME
 from seal_lightning.data.formats import kind_of
@@ -305,7 +305,7 @@ READERS: Mapping[str, Read] = {
         documents.read_sources(["-"], stdin=text.encode("utf-8", "replace")).documents
     ),
     "data.documents.PAGE": documents.PAGE.match,
-    "data.passage_pair": _of_file(passage_pair._passages, ".txt"),
+    "data.json_files": _of_file(json_files._passages, ".txt"),
     "data.columns, cells": _cell,
     "data.base.context_id": lambda text: context_id(text.encode("utf-8", "replace").decode(), ""),
     "data.formats.kind_of": lambda text: kind_of(f"a.{text}"),

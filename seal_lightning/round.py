@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from seal_lightning.data.units import units
+from seal_lightning.data.base import units
 from seal_lightning.e_step.step import EStep
 from seal_lightning.m_step.selection import group_rollouts
 from seal_lightning.m_step.training import FineTuning

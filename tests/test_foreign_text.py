@@ -24,7 +24,7 @@ HALVED = {
 # Where patterns and parsers of foreign text stand, and which readers of the table go through them. A module with a
 # pattern is in one of the two lists: a new one gets a row in benchmarks/foreign_text.py first.
 COVERED = """
-options/mistakes data/base data/dataset_sources data/documents data/formats data/markdown data/passage_pair
+options/mistakes data/base data/dataset_sources data/documents data/formats data/json_files data/markdown
 data/separated data/splitting data/text_folder data/conversion text/escaping text/foreign
 grading/calibrated/expectation grading/calibrated/reading grading/scripts grading/stems grading/words
 e_step/own_queries tasks/arc/edit tasks/directives tasks/edit_kinds tasks/edit_parsers text/thoughts
@@ -36,12 +36,10 @@ ELSEWHERE = {
     "models/chat": "the source of a chat template",
     "models/checkpoints": "messages of libraries",
     "commands/continual/countermeasure": "labels from the configuration",
-    "data/dataset_cards": "the card of a data set on the hub",
     "models/encoding": "built from the control tokens of a tokenizer, each of a known length",
     "endpoints/batch": "ids of a server, of at most 200 characters",
     "endpoints/failures": "replies with an error, cut before",
-    "endpoints/keys": "keys and addresses from the configuration",
-    "endpoints/options": "addresses from the configuration",
+    "endpoints/options": "keys and addresses from the configuration",
     "grading/terms": "import paths of reward terms",
     "inner_loop/isolation/probing": "names in a model's configuration",
     "lab/lines": "lines of the lab's own world",
@@ -50,7 +48,7 @@ ELSEWHERE = {
     "models/memory": "messages of libraries",
     "records/entries": "names of files",
     "text/redaction": "tested with the redaction",
-    "commands/report": "the last line of a report's file",
+    "report/writing": "the last line of a report's file",
     "report/settings": "names of classes",
     "report/read": "names of journals",
     "sampling/server": "refusals of our own messages",
@@ -64,7 +62,8 @@ ELSEWHERE = {
     "options/trust": "values of a run's configuration, one character class",
     "trackers/mlflow_tracker": "names of options",
     "trackers/wandb_tracker": "names of ours",
-    "commands/model_class": "the name of a class in the user's own configuration, of a bounded form",
+    "fit/model_class": "the name of a class in the user's own configuration, of a bounded form",
+    "options/config_files": "a line of a configuration that is no YAML, one character class after another",
     "options/working_folder": "names of classes in the user's own configuration, of a bounded form",
 }
 

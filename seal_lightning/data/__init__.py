@@ -3,16 +3,13 @@
 from typing import TYPE_CHECKING
 
 from seal_lightning.data.arc import ArcFiles, ArcKit
-from seal_lightning.data.base import Reader
+from seal_lightning.data.base import Reader, units
 from seal_lightning.data.dataset_rows import DatasetRows
 from seal_lightning.data.detect import read_contexts
-from seal_lightning.data.jsonl import Jsonl
-from seal_lightning.data.passage_pair import PassagePair
-from seal_lightning.data.seal_json import SealJson
+from seal_lightning.data.json_files import Jsonl, PassagePair, SealJson
 from seal_lightning.data.squad import Squad
 from seal_lightning.data.synthetic_arc import SyntheticArc
 from seal_lightning.data.text_folder import TextFolder
-from seal_lightning.data.units import units
 
 if TYPE_CHECKING:
     from seal_lightning.data.datamodule import SEALDataModule

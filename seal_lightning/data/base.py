@@ -23,6 +23,14 @@ from seal_lightning.types import Context
 log = logging.getLogger(__name__)
 
 
+Unit = tuple[Context, ...]  # adapted to together, and kept or repeated together by the journal
+
+
+def units(contexts: Sequence[Context], per_unit: int) -> list[Unit]:
+    """The contexts in order, `per_unit` at a time; the last unit has what is left."""
+    return [tuple(contexts[start : start + per_unit]) for start in range(0, len(contexts), per_unit)]
+
+
 class Reader(Remembers, ABC):
     """Reads contexts, for example:
 
@@ -107,17 +115,12 @@ def unite(read: Iterable[tuple[Row, Context]]) -> list[Context]:
         known, first = owner.setdefault(name, (key, row))
         if known != key:
             raise row.error("id", expected="a unique id", got=f"{name!r} of {first.place} again", advice="rename one")
-        repeated += key in contexts
-        contexts[key] = _united(contexts[key], context) if key in contexts else replace(context, id=name)
+        if (same := contexts.get(key)) is None:
+            contexts[key] = replace(context, id=name)
+            continue
+        repeated += 1
+        queries, edits = dict.fromkeys(same.queries + context.queries), dict.fromkeys(same.edits + context.edits)
+        contexts[key] = replace(same, queries=tuple(queries), edits=tuple(edits))
     if repeated:
         log.info("merged %d rows that repeat the title and passage of another", repeated)
     return list(contexts.values())
-
-
-def _united(first: Context, second: Context) -> Context:
-    """The first context, with those queries and edits of the second that it does not have yet."""
-    return replace(
-        first,
-        queries=tuple(dict.fromkeys(first.queries + second.queries)),
-        edits=tuple(dict.fromkeys(first.edits + second.edits)),
-    )

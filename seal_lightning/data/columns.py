@@ -80,7 +80,11 @@ class Columns:
         """
         for part, column in self.named().items():
             if column not in names and not any(_has(row.values, column) for row in rows):
-                raise _no_column(part, column, names, rows, source)
+                nested = [name for row in rows[:1] for name in _paths(row.values)]
+                known = list(dict.fromkeys([*names, *nested]))
+                advice = did_you_mean(column, known, otherwise=f"set columns.{part} to one of them")
+                listed = some(known, 16) or "no columns"
+                raise DataError(f"{source}: expected a column {column!r} (columns.{part}), got {listed}: {advice}")
         if self.answers and not self.choices and (name := _options_beside(self, names, rows)):
             raise DataError(
                 f"{source}: expected answers as text in {self.answers}, got labels or numbers beside the column "
@@ -115,8 +119,6 @@ class RowReader:
         if self.strict:
             raise row.error(column, expected="text", got="nothing", advice="fill it in, or set missing to skip")
         self.skipped[what] += 1
-
-    # -- questions and answers -----------------------------------------------------------------------------------------
 
     def _queries(self, row: Row) -> Iterator[Query]:
         column = self.columns.question
@@ -179,8 +181,6 @@ class RowReader:
         names = self.classes.get(column, ())
         return names[item] if isinstance(item, int) and 0 <= item < len(names) else item
 
-    # -- cells -------------------------------------------------------------------------------------------------------
-
     def _one(self, row: Row, part: str) -> str:
         column = getattr(self.columns, part)
         return "" if column is None else self._text(row, column, reach(row.values, column))
@@ -237,9 +237,6 @@ class _Options:
         raise row.error("answers", expected="a choice, its label or its number", got=got, advice="set columns.labels")
 
 
-# -- cells -----------------------------------------------------------------------------------------------------------
-
-
 def reach(value: object, column: str) -> object:
     """The content of a column, None if it has none; of a list, the content in each item."""
     if isinstance(value, list):
@@ -262,17 +259,7 @@ def _has(value: object, column: str) -> bool:
     return column in value or bool(dot and head in value and _has(value[head], rest))
 
 
-def _no_column(part: str, column: str, names: Sequence[str], rows: Sequence[Row], source: str) -> DataError:
-    """The error for a column that is missing, which lists those that are there."""
-    nested = [name for row in rows[:1] for name in _paths(row.values)]
-    known = list(dict.fromkeys([*names, *nested]))
-    advice = did_you_mean(column, known, otherwise=f"set columns.{part} to one of them")
-    listed = some(known, 16) or "no columns"
-    return DataError(f"{source}: expected a column {column!r} (columns.{part}), got {listed}: {advice}")
-
-
 def _paths(value: object, before: str = "") -> Iterator[str]:
-    """The names of nested columns, with dots."""
     if isinstance(value, list) and value:
         yield from _paths(value[0], before)
     elif isinstance(value, Mapping):

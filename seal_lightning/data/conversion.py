@@ -78,9 +78,6 @@ def convert(file: Path, kind: str) -> tuple[str, str]:
     return title, text
 
 
-# -- HTML --------------------------------------------------------------------------------------------------------------
-
-
 def _html(data: bytes, file: Path) -> tuple[str, str]:
     if b"\0" in data[:BEGINNING] and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{file}: expected HTML, got a binary file, or UTF-16 without a mark: save it as UTF-8")
@@ -106,7 +103,7 @@ def _markdown(soup: BeautifulSoup) -> str:
         tag.decompose()
     for text in soup(string=BLANKS):  # markdownify joins them, in time with the square of their number
         if text.find_parent("pre") is None:
-            text.replace_with(BLANKS.sub(_one_blank, text))
+            text.replace_with(BLANKS.sub(lambda run: "\n" if {*run[0]} & {"\n", "\r"} else " ", text))
     for picture in soup("img"):
         picture.replace_with(str(picture.get("alt", "")))
     for link in soup("a"):  # links within the page or the site lead nowhere from here
@@ -123,13 +120,6 @@ def _markdown(soup: BeautifulSoup) -> str:
 
     options = {"heading_style": "atx", "bullets": "-", "table_infer_header": True, "strip_pre": None, **plain}
     return Converter(**options).convert_soup(soup)
-
-
-def _one_blank(run: re.Match[str]) -> str:
-    return "\n" if "\n" in run[0] or "\r" in run[0] else " "
-
-
-# -- Word, PDF, EPUB ---------------------------------------------------------------------------------------------------
 
 
 def _word(data: bytes, file: Path) -> tuple[str, str]:
@@ -167,9 +157,6 @@ def _epub(data: bytes, file: Path) -> tuple[str, str]:
     titles = [e.text or "" for e in contents.iter() if e.tag.endswith("}title")]
     text = "\n\n".join(filter(None, (_markdown(_soup(page)).strip() for page in pages)))
     return " ".join(titles[0].split()) if titles else "", text
-
-
-# -- notebooks and tables ----------------------------------------------------------------------------------------------
 
 
 def _notebook(data: bytes, file: Path) -> tuple[str, str]:

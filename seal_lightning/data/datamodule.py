@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from seal_lightning.data.base import Reader
+from seal_lightning.data.base import Reader, units
 from seal_lightning.data.detect import reader_for
-from seal_lightning.data.units import units
 from seal_lightning.errors import ConfigError, DataError, check_count
 from seal_lightning.seeding import derive_seed
 from seal_lightning.stamps.arguments import Remembers
@@ -144,7 +144,12 @@ class SEALDataModule(LightningDataModule, Remembers):
         return self._loader(self.predict_contexts)
 
     def _contexts(self, split: Split) -> list[Context]:
-        reader = _reader(split, self.sources[split])
+        source: object = self.sources[split]
+        if not isinstance(source, Reader) and not (isinstance(source, str | os.PathLike) and str(source).strip()):
+            raise ConfigError(
+                f"data.{split} must be a path or a reader, got {source!r}: name a file, a folder or a reader"
+            )
+        reader = reader_for(source)
         contexts = list(reader.read())  # a copy: it may be the user's own list
         name = f"data.{split}={reader.source}"
         if not contexts:
@@ -160,7 +165,7 @@ class SEALDataModule(LightningDataModule, Remembers):
         module = getattr(self.trainer, "lightning_module", None)
         if split == "predict":
             return getattr(module, "answers_queries", False)
-        plan = getattr(module, "plan", None)
+        plan = getattr(getattr(module, "e_step", None), "plan", None)
         return split != "train" or plan is None or plan.needs_queries
 
     def _check_overlap(self, split: Split) -> None:
@@ -175,17 +180,7 @@ class SEALDataModule(LightningDataModule, Remembers):
     def _loader(self, contexts: Sequence[Context]) -> DataLoader[int]:
         """Batches are the numbers of units: precision plugins and samplers cannot alter a number."""
         count = len(units(contexts, self.contexts_per_unit))
-        return DataLoader(range(count), batch_size=1, collate_fn=_only, num_workers=0)  # type: ignore[arg-type]
-
-
-def _only(batch: list[int]) -> int:
-    return batch[0]
-
-
-def _reader(split: Split, source: object) -> Reader:
-    if isinstance(source, Reader) or (isinstance(source, str | os.PathLike) and str(source).strip()):
-        return reader_for(source)
-    raise ConfigError(f"data.{split} must be a path or a reader, got {source!r}: name a file, a folder or a reader")
+        return DataLoader(range(count), batch_size=1, collate_fn=itemgetter(0), num_workers=0)  # type: ignore[arg-type]
 
 
 def _check_queries(contexts: Sequence[Context], *, name: str, golds: bool) -> None:

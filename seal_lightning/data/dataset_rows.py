@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Literal
 
-from seal_lightning.data import jsonl, seal_json
 from seal_lightning.data.base import Reader, check_path, some, unite
 from seal_lightning.data.columns import Columns, RowReader, unpacked
 from seal_lightning.data.dataset_sources import DatasetSource, DatasetTable
+from seal_lightning.data.json_files import own_context, seal_context
 from seal_lightning.errors import ConfigError, DataError, check_count
 from seal_lightning.files.rows import Row
 from seal_lightning.types import Context
@@ -95,17 +95,13 @@ class DatasetRows(Reader):
         columns.check(table.names, head, source=self.path)
         reading = RowReader(columns, table.classes, strict=self.missing == "error")
         contexts = unite(reading.contexts(_rows(table, columns)))
-        self._say(reading)
-        if not contexts:
-            raise DataError(f"{self.path}: expected contexts, got none in {reading.rows} rows: {_skipped(reading)}")
-        return contexts
-
-    def _say(self, reading: RowReader) -> None:
-        """Log what was left out and what was changed."""
         if reading.skipped:
             log.warning("%s: skipped %s, of %d rows", self.path, _skipped(reading), reading.rows)
         if reading.numbers:
             log.info("%s: wrote %d numbers as text", self.path, reading.numbers)
+        if not contexts:
+            raise DataError(f"{self.path}: expected contexts, got none in {reading.rows} rows: {_skipped(reading)}")
+        return contexts
 
 
 def _skipped(reading: RowReader) -> str:
@@ -121,9 +117,9 @@ def _rows(table: DatasetTable, columns: Columns) -> Iterable[Row]:
 def _form(names: Sequence[str]) -> Callable[[Row], Context] | None:
     """How a row becomes a context in one of the forms that are known as a whole: our own, and SEAL's."""
     if "passage" in names and ("queries" in names or "question" not in names):
-        return lambda row: jsonl.context_of(_listed(row, "queries"))
+        return lambda row: own_context(_listed(row, "queries"))
     if {"context", "questions"} <= set(names):
-        return lambda row: seal_json.context_of(_listed(row, "questions"))
+        return lambda row: seal_context(_listed(row, "questions"))
     return None
 
 

@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from os.path import realpath
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
+import yaml
+
 from seal_lightning.data.base import did_you_mean, is_hidden, some
-from seal_lightning.data.dataset_cards import check_cards, check_within
 from seal_lightning.data.separated import BrokenTable, Line, named, table_lines, within
 from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.files.bounded_yaml import load_yaml
+from seal_lightning.files.contained import contained
 from seal_lightning.files.rows import LINES, Row, read_rows, read_text
 
 if TYPE_CHECKING:
@@ -32,6 +35,9 @@ TABLES = (".csv", ".tsv")
 ARROW = {".parquet": "parquet", ".arrow": "arrow"}  # the builders of `datasets`
 ENDINGS = (*TABLES, *ARROW, ".json", *LINES)
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+CARDS = ("README.md", ".huggingface.yaml")
+PLACES = ("data_files", "data_dir")  # keys of a card that name files
+_CARD_HEAD = re.compile(r"\s*---[ \t]*\n(.*?)\n---[ \t]*(\n|$)", re.DOTALL)  # in Markdown
 T = TypeVar("T")
 SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves beside the data
 
@@ -111,16 +117,14 @@ def peek(file: Path) -> tuple[Sequence[str], Row]:
     return table.names, first
 
 
-# -- local -----------------------------------------------------------------------------------------------------------
-
-
 def _of_saved(source: DatasetSource, folder: Path) -> DatasetTable:
     import datasets  # slow to import, and most data needs none of it
 
     source.refuse("a folder of save_to_disk", "name", "data_files")
     loaded = _asked(source, lambda: datasets.load_from_disk(str(folder)))
     cached = loaded.cache_files.values() if isinstance(loaded, datasets.DatasetDict) else [loaded.cache_files]
-    check_within(folder.absolute(), (Path(file["filename"]).absolute() for files in cached for file in files))
+    for file in chain.from_iterable(cached):
+        contained(folder.absolute(), Path(file["filename"]).absolute())
     if isinstance(loaded, datasets.DatasetDict):
         return _table(source, loaded[_split(source, [*map(str, loaded)])])
     if source.split is not None and source.split != str(loaded.split):
@@ -137,12 +141,13 @@ def _of_folder(source: DatasetSource, folder: Path) -> DatasetTable:
         raise DataError(f"{folder}: expected files that end in {', '.join(ENDINGS)}, got none: check the path")
     options = {"name": source.name, "data_files": source.data_files}
     if source.data_files is None:
-        check_cards(folder)
+        _check_cards(folder)
     builder = _asked(source, lambda: datasets.load_dataset_builder(str(folder), **options))
     by_split = {str(split): list(map(Path, files)) for split, files in (builder.config.data_files or {}).items()}
     if source.data_files is None:
-        check_within(folder.absolute(), (file.absolute() for files in by_split.values() for file in files))
-        read = {realpath(file) for files in by_split.values() for file in files}
+        read = {
+            realpath(contained(folder.absolute(), file.absolute())) for files in by_split.values() for file in files
+        }
         if left := [str(file.relative_to(folder)) for file in seen if realpath(file) not in read]:
             names = some(left)
             log.warning(
@@ -151,10 +156,59 @@ def _of_folder(source: DatasetSource, folder: Path) -> DatasetTable:
     return _of_files(source, by_split[_split(source, list(by_split))])
 
 
+def _check_cards(folder: Path) -> None:
+    """Raises `DataError` if a card of the folder is not YAML within bounds, or names files elsewhere.
+
+    `datasets` opens whatever a card names, even on other hosts.
+    """
+    for name in CARDS:
+        if (folder / name).is_file():
+            path = contained(folder, name)
+            for place in _places(_card(path)):
+                if "://" in place or "::" in place or PurePosixPath(place).is_absolute() or ".." in place.split("/"):
+                    raise DataError(
+                        f"{path}: expected files of that folder, got {place[:100]!r}: name them in data_files if you "
+                        "trust whoever wrote the card"
+                    )
+
+
+def _card(path: Path) -> object:
+    text = path.read_text(encoding="utf-8", errors="replace").lstrip("\ufeff")
+    if path.suffix == ".md":
+        head = _CARD_HEAD.match(text)
+        text = head[1] if head else ""
+    try:
+        return load_yaml(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: expected YAML about a data set, got {reason}: repair it, or move it away") from error
+
+
+def _places(value: object, *, named: bool = False) -> Iterator[str]:
+    """Every text at or below a key that names files."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _places(inner, named=named or key in PLACES)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _places(inner, named=named)
+    elif named and isinstance(value, str):
+        yield value
+
+
 def _of_files(source: DatasetSource, files: Sequence[Path]) -> DatasetTable:
     """The rows of local files of one form, one file after another."""
     if builder := ARROW.get(ending(files[0])):
-        return _table(source, _asked(source, lambda: _streamed(builder, files)))
+        import datasets
+
+        escaped = [re.sub(r"([*?[])", r"[\1]", str(file)) for file in files]
+        return _table(
+            source,
+            _asked(
+                source,
+                lambda: datasets.load_dataset(builder, data_files={"train": escaped}, split="train", streaming=True),
+            ),
+        )
     readers = {**dict.fromkeys(TABLES, _csv_rows), **dict.fromkeys((".json", *LINES), read_rows)}
     if unknown := [file for file in files if ending(file) not in readers]:
         got = ending(unknown[0]) or "no ending"
@@ -162,13 +216,6 @@ def _of_files(source: DatasetSource, files: Sequence[Path]) -> DatasetTable:
     rows = list(chain.from_iterable(readers[ending(file)](file) for file in files))
     names = list(dict.fromkeys(name for row in rows for name in row.values))
     return DatasetTable(names, lambda columns=None: rows[: source.limit])
-
-
-def _streamed(builder: str, files: Sequence[Path]) -> IterableDataset:
-    import datasets
-
-    escaped = [re.sub(r"([*?[])", r"[\1]", str(file)) for file in files]
-    return datasets.load_dataset(builder, data_files={"train": escaped}, split="train", streaming=True)
 
 
 def _csv_rows(file: Path) -> list[Row]:
@@ -193,9 +240,6 @@ def _row(file: Path, line: Line, names: Sequence[str]) -> Row:
             "cells with separators in quotes"
         )
     return Row(file, f"line {line.number}", {name: cell or None for name, cell in zip(names, cells, strict=True)})
-
-
-# -- through the library ---------------------------------------------------------------------------------------------
 
 
 def _of_hub(source: DatasetSource) -> DatasetTable:

@@ -55,7 +55,8 @@ def reader_for(path: str | os.PathLike[str] | Reader) -> Reader:
     if place.is_dir():
         if _is_of_puzzles(place):
             return ArcFiles(name)
-        return DatasetRows(name) if _is_of_rows(place) else TextFolder(name)
+        of_rows = is_saved(place) or (holds_rows(place) and not _texts(place))  # with no texts except about the rows
+        return DatasetRows(name) if of_rows else TextFolder(name)
     if ending(place) in (*TABLES, *ARROW):
         return _reader_for_table(place, name)
     return reader_for_json(place, name) if kind_of(place.name) == "rows" else TextFolder(name)
@@ -67,11 +68,6 @@ def _is_of_puzzles(folder: Path) -> bool:
         return False
     puzzles = sum(1 for _ in folder.rglob("*.json"))
     return puzzles > len(_texts(folder)) and holds_puzzles(folder)
-
-
-def _is_of_rows(folder: Path) -> bool:
-    """Whether a folder was made by `save_to_disk`, or holds files of rows and no texts except about them."""
-    return is_saved(folder) or (holds_rows(folder) and not _texts(folder))
 
 
 def _reader_for_table(place: Path, name: str) -> Reader:

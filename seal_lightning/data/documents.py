@@ -25,7 +25,7 @@ from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.rows import Row, decode, describe, read_rows
 from seal_lightning.text.escaping import shortened
-from seal_lightning.types import Context, Query
+from seal_lightning.types import Context
 
 STDIN = "-"
 PAGE = re.compile(r"\s*(?:<\?xml[^<>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE)  # as curl pipes it
@@ -100,9 +100,6 @@ def read_sources(
     documents = (Document(context, tuple(_passages(context, passage_chars))) for context in known.values())
     left_out = tuple(line for reading in read for line in reading.left_out)
     return Documents(tuple(documents), left_out, sum(reading.unread for reading in read))
-
-
-# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 def _read(source: str, stdin: bytes, *, but: Path | None, strict: bool) -> FilesRead:
@@ -198,19 +195,16 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(repr(shortened(name, 60)) for name in names[:5]) or "without titles"
 
 
-# -- passages ----------------------------------------------------------------------------------------------------------
-
-
 def _passages(document: Context, longest: int) -> Iterator[Context]:
     pieces = split(document.passage, longest)
     if len(pieces) < 2:
         yield document
         return
     for number, piece in enumerate(pieces, start=1):
-        answered = tuple(query for query in document.queries if _is_answered_in(piece, query))
+        text = _folded(piece)
+        answered = tuple(query for query in document.queries if any(_folded(gold) in text for gold in query.golds))
         yield replace(document, id=f"{document.id}#{number}", passage=piece, queries=answered, edits=())
 
 
-def _is_answered_in(piece: str, query: Query) -> bool:
-    text = " ".join(piece.lower().split())
-    return any(" ".join(gold.lower().split()) in text for gold in query.golds)
+def _folded(text: str) -> str:
+    return " ".join(text.lower().split())

@@ -9,8 +9,7 @@ from seal_lightning.data.arc import ArcFiles
 from seal_lightning.data.arc_layouts import looks_like_puzzles
 from seal_lightning.data.base import Reader
 from seal_lightning.data.dataset_rows import DatasetRows
-from seal_lightning.data.jsonl import Jsonl
-from seal_lightning.data.seal_json import SealJson
+from seal_lightning.data.json_files import Jsonl, SealJson
 from seal_lightning.data.squad import Squad
 from seal_lightning.errors import DataError
 from seal_lightning.files.rows import read_rows

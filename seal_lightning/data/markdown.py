@@ -40,7 +40,9 @@ def read_markdown(text: str) -> tuple[str, str]:
     """The title ("" without one) and the passage ("" if nothing is left to learn)."""
     front, text = front_matter(text)
     heading, text = _first_heading(text)
-    return _title_of(front) or heading, without_blank_lines(text)
+    titles = (value for key, value in front.items() if key.lower() == "title" and isinstance(value, str))
+    title = next((" ".join(value.split()) for value in titles if value not in ("~", "null")), "")
+    return title or heading, without_blank_lines(text)
 
 
 def front_matter(text: str) -> tuple[Mapping[str, object], str]:
@@ -94,13 +96,6 @@ def _json(text: str) -> tuple[Mapping[str, object], str]:
     return (values, text[end:]) if any(key.lower() == "title" for key in values) else ({}, text)
 
 
-def _title_of(front: Mapping[str, object]) -> str:
-    for key, value in front.items():
-        if key.lower() == "title" and isinstance(value, str) and value not in ("~", "null"):
-            return " ".join(value.split())
-    return ""
-
-
 def _first_heading(text: str) -> tuple[str, str]:
     """The first heading with a text, and the document, without this heading if it opens the document."""
     tokens = BLOCKS.parse(text)
@@ -113,7 +108,9 @@ def _first_heading(text: str) -> tuple[str, str]:
         if token.type == "heading_open" and token.level == 0 and token.map and not in_comment:
             title = _plain(inline)
             if title and len(title) <= LONGEST_TITLE and "\n" not in inline.content:
-                return title, _without(text, token.map) if token is tokens[0] else text
+                kept = lines_of(text)
+                without = "".join(kept[: token.map[0]] + kept[token.map[1] :])
+                return title, without if token is tokens[0] else text
     return "", text
 
 
@@ -131,8 +128,3 @@ def _title_of_html(block: str) -> str:
         return ""
     heading = HTML_HEADING.search(block[: last + len("</h1>")])
     return " ".join(re.sub(r"<[^<>]*>", "", heading[1]).split()) if heading else ""
-
-
-def _without(text: str, lines: list[int]) -> str:
-    kept = lines_of(text)
-    return "".join(kept[: lines[0]] + kept[lines[1] :])

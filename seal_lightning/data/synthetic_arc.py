@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal, get_args
 
 from seal_lightning.data.base import Reader, check_texts
@@ -27,13 +26,11 @@ class PuzzleLevel:
     shape: Shape
 
 
-LEVELS: Mapping[Difficulty, PuzzleLevel] = MappingProxyType(
-    {
-        "easy": PuzzleLevel(1, Shape(sides=(3, 3), square=True, colours=(2, 4), filled=0.8, demonstrations=(3, 3))),
-        "standard": PuzzleLevel(2, Shape(sides=(3, 5), square=True, colours=(2, 5), filled=0.7, demonstrations=(3, 4))),
-        "hard": PuzzleLevel(3, Shape(sides=(3, 9), square=False, colours=(3, 8), filled=0.6, demonstrations=(3, 5))),
-    }
-)
+LEVELS: Mapping[Difficulty, PuzzleLevel] = {
+    "easy": PuzzleLevel(1, Shape(sides=(3, 3), square=True, colours=(2, 4), filled=0.8, demonstrations=(3, 3))),
+    "standard": PuzzleLevel(2, Shape(sides=(3, 5), square=True, colours=(2, 5), filled=0.7, demonstrations=(3, 4))),
+    "hard": PuzzleLevel(3, Shape(sides=(3, 9), square=False, colours=(3, 8), filled=0.6, demonstrations=(3, 5))),
+}
 
 
 class SyntheticArc(Reader):

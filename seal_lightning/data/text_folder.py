@@ -207,9 +207,6 @@ class _Folder:
         return [_decodable(line) for line in (*lines, *(f"left out {fault}" for fault in self.faults))]
 
 
-# -- one file ----------------------------------------------------------------------------------------------------------
-
-
 def _contexts(file: Path, name: str) -> list[Context]:
     """The contexts of a file in a folder: the rows of JSON, or the one document that any other file is."""
     if not file.is_file():
@@ -235,25 +232,25 @@ def _context(file: Path, name: str) -> Context:
     if SURROGATE.search(title) or SURROGATE.search(passage):  # an escape in JSON: the cells of a notebook, front matter
         got = "half of a surrogate pair (\\ud800 to \\udfff)"
         raise DataError(f"{file}: expected valid Unicode, got {got}: repair the escape")
-    return Context(id="", title=title or _decodable(name if kind == "code" else _stem(name)), passage=passage)
+    last = name.rpartition("/")[2]
+    stem = last[: len(last) - len(ending(last))]
+    return Context(id="", title=title or _decodable(name if kind == "code" else stem), passage=passage)
 
 
 def _text(file: Path) -> str:
     """The text of a file; one without an ending, or with an unknown one, may turn out not to be text."""
     data = read_bytes(file)
-    if (kind_of(file.name) is None or not ending(file.name)) and _is_binary(data, file):
-        expected = "a document (text, Markdown, HTML, PDF, Word or EPUB)"
-        raise NotADocument(f"{file}: expected {expected}, got a file that is not text: convert it to one of these")
+    if kind_of(file.name) is None or not ending(file.name):
+        try:
+            is_binary = "\0" in decode(data)[:BEGINNING]
+        except UnicodeDecodeError:
+            is_binary = kind_of(file.name) is None  # a README in an old encoding is text
+        if is_binary:
+            expected = "a document (text, Markdown, HTML, PDF, Word or EPUB)"
+            raise NotADocument(f"{file}: expected {expected}, got a file that is not text: convert it to one of these")
     if not data[:BEGINNING].strip() and kind_of(file.name) == "code":  # as many an __init__.py is meant to be
         raise NotADocument(f"{file}: expected a text, got an empty file")
     return read_text(file)
-
-
-def _is_binary(data: bytes, file: Path) -> bool:
-    try:
-        return "\0" in decode(data)[:BEGINNING]
-    except UnicodeDecodeError:
-        return kind_of(file.name) is None  # a README in an old encoding is text
 
 
 def _title(text: str, suffix: str) -> str:
@@ -261,14 +258,6 @@ def _title(text: str, suffix: str) -> str:
     pattern = HEADINGS.get(suffix.removesuffix(".gz"))
     heading = pattern.search(text) if pattern else None
     return heading["title"].strip() if heading else ""
-
-
-def _stem(name: str) -> str:
-    last = name.rpartition("/")[2]
-    return last[: len(last) - len(ending(last))]
-
-
-# -- words -------------------------------------------------------------------------------------------------------------
 
 
 def _by_ending(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from seal_lightning.endpoints.keys import beside_body, key_in, unseen
+from seal_lightning.endpoints.options import beside_body, key_in, unseen
 from seal_lightning.endpoints.wire import Reply, read_reply
 from seal_lightning.errors import ConfigError
 from seal_lightning.text.redaction import without, without_user
@@ -15,7 +15,7 @@ from seal_lightning.types import Json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from seal_lightning.endpoints.connection import Connection
+    from seal_lightning.endpoints.transport import Connection
 
 OPENAI = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"  # goes to OpenAI, and elsewhere only if `api_key_env` says so
@@ -74,7 +74,7 @@ class Address:
 
     def connect(self, replies: int = 1) -> Connection:
         """Connections for one call, to be closed, with room for so many replies in one."""
-        from seal_lightning.endpoints.connection import Connection
+        from seal_lightning.endpoints.transport import Connection
 
         headers, query = beside_body(self.request)
         return Connection(

@@ -27,7 +27,7 @@ from seal_lightning.text.redaction import quoted
 from seal_lightning.types import Json, JsonObject
 
 if TYPE_CHECKING:
-    from seal_lightning.endpoints.connection import Connection
+    from seal_lightning.endpoints.transport import Connection
 
 log = logging.getLogger(__name__)
 

@@ -88,9 +88,7 @@ class Cache:
             raise self._refused(error) from error
 
     def _refused(self, error: OSError) -> ConfigError:
-        return ConfigError(
-            f"cache={self.folder}: {reason_of(error)}; choose a folder you can write to, or null for none"
-        )
+        return ConfigError(f"cache={self.folder}: {reason_of(error)}; {_ADVICE}")
 
     def get(self, key: str) -> Reply | None:
         """The reply to a request, if it is there and whole."""

@@ -16,7 +16,7 @@ from seal_lightning.endpoints.ledger import Ledger
 from seal_lightning.endpoints.wire import Reply, Request
 
 if TYPE_CHECKING:
-    from seal_lightning.endpoints.connection import Connection
+    from seal_lightning.endpoints.transport import Connection
 
 T = TypeVar("T")
 

@@ -17,9 +17,8 @@ from seal_lightning.endpoints.address import OPENAI, OPENAI_KEY, Address
 from seal_lightning.endpoints.asking import Patience
 from seal_lightning.endpoints.cache import DEFAULT, Cache, cache_folder
 from seal_lightning.endpoints.calls import Caller
-from seal_lightning.endpoints.keys import beside_body, keyless
 from seal_lightning.endpoints.ledger import Ledger
-from seal_lightning.endpoints.options import check_options, check_request, host_of
+from seal_lightning.endpoints.options import beside_body, check_options, check_request, host_of, keyless
 from seal_lightning.endpoints.prices import find_price
 from seal_lightning.endpoints.wire import CHAT, TEXT, Request, make_request, messages, parsed
 from seal_lightning.errors import ConfigError, check_count
@@ -99,8 +98,6 @@ class Endpoint(Remembers):
     def where(self) -> str:
         """The model and its endpoint, for messages."""
         return self._address.where
-
-    # -- what it is asked ------------------------------------------------------------------------------------------
 
     def write(
         self,
@@ -211,8 +208,6 @@ class Endpoint(Remembers):
         rows = self._caller.ask(lambda client: parsed(client.get("/models")), on_wait).get("data")
         listed = rows if isinstance(rows, list) else []
         return [row for row in listed if isinstance(row, dict) and isinstance(row.get("id"), str)]
-
-    # -- how -------------------------------------------------------------------------------------------------------
 
     def _bodies(self, prompts: Sequence[Prompt], max_tokens: int) -> list[JsonObject]:
         # OpenAI's newer models refuse max_tokens, older servers of others know nothing else

@@ -52,23 +52,22 @@ def find_price(prices: str | Mapping[str, object] | None, model: str) -> Price |
     """
     if prices is None:
         return None
-    source = prices if isinstance(prices, str) else "prices"
-    table = _read(prices) if isinstance(prices, str) else prices
+    source: str = "prices"
+    table: object = prices
+    if isinstance(prices, str):
+        try:
+            source = prices
+            table = load_yaml(read_bytes(find_file(Path(prices).expanduser()), error=ConfigError).decode())
+        except ConfigError as error:
+            raise ConfigError(f"prices={error}") from error
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigError(f"prices={prices}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(table, Mapping) or not table:
         raise ConfigError(f"{source}: expected prices by model, got {table!r}; see configs/prices.yaml")
     if model not in table:
         known = ", ".join(map(str, table))
         raise ConfigError(f"{source}: no price for model {model}, only for {known}; add it, or leave prices out")
     return _price(table[model], f"{source}, {model}")
-
-
-def _read(path: str) -> object:
-    try:
-        return load_yaml(read_bytes(find_file(Path(path).expanduser()), error=ConfigError).decode())
-    except ConfigError as error:
-        raise ConfigError(f"prices={error}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"prices={path}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _price(row: object, where: str) -> Price:

@@ -1,5 +1,8 @@
 """How a request reaches its endpoint: at its own address and no other, within a deadline, for a reply of bounded size.
 
+The openai client makes single attempts, whose replies are handed back as bytes. It knows the routes and the errors; it
+does not parse, because its parsers are not made for hostile servers.
+
 A server is not trusted: it may send a byte a second for ever, gigabytes, or a gigabyte packed into a megabyte; it may
 redirect to another host, set cookies, and name any character set. So redirects are answers like any other, replies are
 read here to their end, and only the headers that somebody reads are handed on. Nothing is sent that was not set for
@@ -21,6 +24,7 @@ from urllib.parse import urlsplit
 
 import httpcore2
 import httpx2
+import openai
 
 from seal_lightning.endpoints.options import is_local
 from seal_lightning.endpoints.wire import Garbled
@@ -37,6 +41,7 @@ _SENT = (
 _READ = ("content-type", "retry-after", "retry-after-ms", "location")  # of the server's headers
 _REFUSAL = 1 << 20  # bytes of an error that are read: nobody is shown more
 _CHUNK = 1 << 16
+_LONG = 10  # times the time-out for a file of many requests or replies
 _CONNECT = 30.0  # seconds at most for an address to answer at all
 _FAILURES = (
     httpcore2.NetworkError,
@@ -44,6 +49,70 @@ _FAILURES = (
     httpcore2.ProxyError,
     httpcore2.UnsupportedProtocol,
 )
+
+
+class Connection:
+    """Connections to one endpoint, to be closed; it holds the key, so it lives no longer than a call.
+
+    Every method makes a single attempt, and raises errors of the openai client and `wire.Garbled`.
+
+    Args:
+        url: Address, ending in `/v1`.
+        key: The key, or "" where there is none.
+        headers: Sent along; one called Authorization replaces the key.
+        query: Sent along.
+        timeout: Seconds for a request, from its first byte to the last one of the reply.
+        largest: Most bytes of a reply.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str,
+        headers: Mapping[str, str],
+        query: Mapping[str, str],
+        timeout: float,
+        largest: int,
+    ) -> None:
+        sent = httpx2.Headers({"Authorization": f"Bearer {key or 'none'}"})
+        sent.update(headers)
+        self._timeout = timeout
+        self._client = openai.OpenAI(
+            api_key=key or "none",
+            base_url=url,
+            timeout=timeout,
+            max_retries=0,
+            default_query=query,
+            http_client=httpx2.Client(
+                transport=Transport(url, headers=dict(sent), largest=largest), trust_env=False, follow_redirects=False
+            ),
+        )
+
+    @property
+    def base_url(self) -> str:
+        return str(self._client.base_url)
+
+    def post(self, path: str, body: Mapping[str, object]) -> bytes:
+        """The answer of a route, or of a whole URL at the endpoint's address."""
+        return self._client.post(path, body=dict(body), cast_to=httpx2.Response).content
+
+    def get(self, path: str) -> bytes:
+        return self._client.get(path, cast_to=httpx2.Response).content
+
+    def upload(self, content: bytes) -> bytes:
+        """Upload a file of requests for a batch job."""
+        files = self._client.files.with_raw_response
+        file = ("requests.jsonl", content, "application/jsonl")
+        return files.create(file=file, purpose="batch", timeout=_LONG * self._timeout).content
+
+    def download(self, file: str) -> bytes:
+        """The content of a file."""
+        patient = self._client.with_options(timeout=_LONG * self._timeout)
+        return patient.get(f"/files/{file}/content", cast_to=httpx2.Response).content
+
+    def close(self) -> None:
+        self._client.close()
 
 
 class Transport(httpx2.BaseTransport):
@@ -145,9 +214,6 @@ def _parts(packed: zlib._Decompress, chunk: bytes) -> Iterator[bytes]:
         chunk = packed.unconsumed_tail
 
 
-# -- connections -------------------------------------------------------------------------------------------------------
-
-
 def _pool(url: str, backend: httpcore2.NetworkBackend) -> httpcore2.ConnectionPool:
     """Connections straight to a host, or through the proxy that the environment names for it."""
     shared: dict[str, Any] = {
@@ -156,10 +222,13 @@ def _pool(url: str, backend: httpcore2.NetworkBackend) -> httpcore2.ConnectionPo
         "max_connections": None,  # the threads are counted already
         "keepalive_expiry": 5.0,
     }
-    if (named := _proxy_for(url)) is None:
+    parts = urlsplit(url)
+    proxies = {} if is_local(url) or urllib.request.proxy_bypass(parts.netloc) else urllib.request.getproxies()
+    named = proxies.get(parts.scheme) or proxies.get("all")
+    if not named:
         return httpcore2.ConnectionPool(**shared)
     try:
-        proxy = httpx2.Proxy(named)
+        proxy = httpx2.Proxy(named if "://" in named else f"http://{named}")
         kind = httpcore2.SOCKSProxy if proxy.url.scheme.startswith("socks") else httpcore2.HTTPProxy
         return kind(str(proxy.url), proxy_auth=proxy.raw_auth, **shared)
     except (ValueError, httpx2.InvalidURL, RuntimeError):  # not shown: it may hold a password
@@ -167,15 +236,6 @@ def _pool(url: str, backend: httpcore2.NetworkBackend) -> httpcore2.ConnectionPo
             "the proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): expected a URL such as "
             "http://proxy:3128; socks5://... needs pip install socksio"
         ) from None
-
-
-def _proxy_for(url: str) -> str | None:
-    parts = urlsplit(url)
-    if is_local(url) or urllib.request.proxy_bypass(parts.netloc):
-        return None
-    proxies = urllib.request.getproxies()
-    named = proxies.get(parts.scheme) or proxies.get("all")
-    return named if not named or "://" in named else f"http://{named}"
 
 
 class _Clock(threading.local):

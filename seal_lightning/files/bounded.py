@@ -52,7 +52,11 @@ def parse_json(text: str | bytes) -> Any:
         json.JSONDecodeError: The text is not JSON, is nested too deeply, has a whole number of too many digits, or is
             too large for memory.
     """
-    document = text if isinstance(text, str) else _decoded(text)
+    try:
+        document = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
+    except UnicodeDecodeError as error:
+        where = f"byte {error.object[error.start]:#04x} at offset {error.start} is not text"
+        raise json.JSONDecodeError(where, "", 0) from None
 
     def whole_number(digits: str) -> int:
         if len(digits) > DIGITS:
@@ -85,14 +89,6 @@ def depth_exceeds(value: object, most: int) -> bool:
         if not level:
             return False
     return bool(level)
-
-
-def _decoded(data: bytes) -> str:
-    try:
-        return data.decode(json.detect_encoding(data))
-    except UnicodeDecodeError as error:
-        where = f"byte {error.object[error.start]:#04x} at offset {error.start} is not text"
-        raise json.JSONDecodeError(where, "", 0) from None
 
 
 def _too_deep(document: str) -> json.JSONDecodeError:

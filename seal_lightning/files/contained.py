@@ -41,12 +41,8 @@ def check_regular(folder: Path, *, error: type[SealError] = DataError) -> None:
 def leads_out(path: Path, folder: Path) -> bool:
     """Whether a path that begins with `folder` ends outside it, or nowhere because its links go in a circle."""
     try:
-        return not path.resolve().is_relative_to(_root(folder))
+        place = folder.resolve()
+        whole = place.parent.parent if place.parent.name == "snapshots" else place  # the repository in the hub's cache
+        return not path.resolve().is_relative_to(whole)
     except (OSError, RuntimeError):
         return True
-
-
-def _root(folder: Path) -> Path:
-    """The folder itself, or in the hub's cache the repository that it is a snapshot of."""
-    place = folder.resolve()
-    return place.parent.parent if place.parent.name == "snapshots" else place

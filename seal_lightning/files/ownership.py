@@ -112,8 +112,12 @@ def owning(folder: Path, *, option: str) -> Iterator[None]:
     except BaseException:
         _remove(made)
         raise
-    if held and not nested:
-        _warn_of(before, option)
+    left = _parse(before) if held and not nested else None
+    if left is not None and left.host != socket.gethostname():  # it may have been killed, or still be at work
+        log.warning(
+            "%s: was left by %s; if that is still running, locks do not work between these machines: stop it",
+            option, left,
+        )  # fmt: skip
     refused = False
     try:
         yield
@@ -203,16 +207,6 @@ def _patience(owner: Owner | None) -> float:
     if owner.job and owner.job == os.environ.get("SLURM_JOB_ID") and os.environ.get("SLURM_RESTART_COUNT"):
         return _REQUEUED
     return _ENDING if owner.has_ended else 0.0
-
-
-def _warn_of(before: bytes | None, option: str) -> None:
-    """Warn of an owner on another machine that did not sign off: it may have been killed, or still be at work."""
-    owner = _parse(before)
-    if owner is not None and owner.host != socket.gethostname():
-        log.warning(
-            "%s: was left by %s; if that is still running, locks do not work between these machines: stop it",
-            option, owner,
-        )  # fmt: skip
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------

@@ -254,21 +254,17 @@ def _is_left_behind(holder: Path) -> bool:
     name = _HOLDER.fullmatch(holder.name)
     assert name is not None, "the caller has looked"
     if name[1] == _host():
-        return int(name[2]) == os.getpid() or not _is_alive(int(name[2]))
+        try:
+            os.kill(int(name[2]), 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except PermissionError:  # somebody else's process is alive
+            return False
+        return int(name[2]) == os.getpid()
     try:
         return time.time() - holder.stat().st_mtime > _ABANDONED
     except OSError:
         return False
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def _restore(holder: Path) -> None:

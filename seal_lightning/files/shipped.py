@@ -83,7 +83,6 @@ def find_config(name: str) -> str:
 
 
 def _advice(name: str) -> str:
-    """The names that may be meant."""
     wanted, every = Path(name.removeprefix(PREFIX)).with_suffix("").as_posix(), names()
     last = wanted.rpartition("/")[2]
     alike = [other for other in every if difflib.get_close_matches(last, other.split("/"), cutoff=0.8)]

@@ -26,7 +26,7 @@ from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer import call
 
-from seal_lightning.data.units import units as units_of
+from seal_lightning.data.base import units as units_of
 from seal_lightning.errors import CheckpointError, JournalError, NoMemoryError, SealError, Stopped
 from seal_lightning.fit.base import FitModule, FitTrainer
 from seal_lightning.fit.metrics import e_step_metrics

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from seal_lightning.data.units import Unit, units
+from seal_lightning.data.base import Unit, units
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.predictions import AnsweringStep, Prediction, UnitRows, WritingStep, predict
 from seal_lightning.e_step.step import EStep

@@ -1,6 +1,7 @@
 """The data module: what each command needs, units, limits, leaks, and its configuration from YAML."""
 
 import json
+from types import SimpleNamespace
 
 import jsonargparse
 import pytest
@@ -91,6 +92,15 @@ def test_contexts_without_queries(tmp_path, stage, name):
         " add queries, or remove these contexts"
     )
     module(predict=str(path)).setup("predict")
+
+
+def test_training_contexts_need_no_queries_where_the_e_step_asks_none():
+    data = module(train=contexts("a", queries=False))
+    data.trainer = SimpleNamespace(
+        lightning_module=SimpleNamespace(e_step=SimpleNamespace(plan=SimpleNamespace(needs_queries=False)))
+    )
+    data.setup("fit")
+    assert len(data.train_contexts) == 1
 
 
 @pytest.mark.parametrize(("stage", "name"), [("fit", "train"), ("validate", "validation"), ("test", "test")])

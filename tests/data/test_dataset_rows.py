@@ -226,6 +226,7 @@ def test_folders_of_rows_and_their_splits(tmp_path):
 
 
 def test_documents_come_from_data_sets_too(tmp_path, caplog):
+    caplog.set_level("WARNING", "seal_lightning")
     place = saved(tmp_path / "saved", [{"passage": "P", "question": "A?", "answer": "x"}])
     (document,) = read_sources([str(place)]).documents
     assert (document.context.passage, document.context.queries) == ("P", (Query("A?", ("x",)),))

@@ -251,6 +251,7 @@ def test_what_a_program_made_is_not_entered(tmp_path, caplog):
 
 
 def test_the_same_document_twice_counts_once(tmp_path, caplog):
+    caplog.set_level("WARNING", "seal_lightning")
     folder = fill(tmp_path / "d", a__md="# Mill\nAlpha.", b__md="# Mill\nAlpha.", c__md="# Mill\nBeta.")
     read = read_sources([str(folder)])
     assert [document.context.passage for document in read.documents] == ["Alpha.", "Beta."]

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 import pytest
 
 from seal_lightning.endpoints import Endpoint
-from seal_lightning.endpoints.connection import Connection
+from seal_lightning.endpoints.transport import Connection
 from seal_lightning.errors import ConfigError, EndpointError
 from seal_lightning.processes.streams import standard_streams
 from seal_lightning.types import Prompt, Usage, Written

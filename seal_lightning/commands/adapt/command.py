@@ -28,8 +28,8 @@ from seal_lightning.commands.standalone import (
     rules,
     write_settings,
 )
+from seal_lightning.data.base import units
 from seal_lightning.data.documents import STDIN, Documents, read_sources
-from seal_lightning.data.units import units
 from seal_lightning.e_step.own_queries import OwnQueryStep
 from seal_lightning.errors import DivergedError
 from seal_lightning.files.bounded import read_stdin

@@ -1,4 +1,4 @@
-"""Passages in one file and their questions in another, as question-answering data often comes."""
+"""Readers of JSON: our own form, that of the SEAL authors, and passages in one file with questions in another."""
 
 from __future__ import annotations
 
@@ -10,6 +10,60 @@ from pathlib import Path
 from seal_lightning.data.base import Reader, check_path, unite
 from seal_lightning.files.rows import Row, read_rows, read_text
 from seal_lightning.types import Context
+
+
+class Jsonl(Reader):
+    """Reads the package's own form, JSON Lines (or a JSON list) of contexts.
+
+    One object per context; only `passage` is required, and other fields are ignored:
+
+        {"id": "ada", "title": "Ada Lovelace", "passage": "Ada Lovelace was ...",
+         "queries": [{"question": "Who ...?", "answers": ["Ada Lovelace", "Lovelace"]}],
+         "edits": ["a self-edit written beforehand"]}
+
+    A query may have one `answer` instead of `answers`.
+
+    Args:
+        path: The file: .jsonl with one object per line, or .json with a list.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = check_path("path", path)
+
+    def read(self) -> list[Context]:
+        return unite((row, own_context(row)) for row in read_rows(Path(self.path).expanduser()))
+
+
+def own_context(row: Row) -> Context:
+    return Context(
+        id=row.id(),
+        title=row.title(),
+        passage=row.text("passage"),
+        queries=tuple(query.query("answers", "answer") for query in row.rows("queries", required=False)),
+        edits=row.texts("edits"),
+    )
+
+
+class SealJson(Reader):
+    """Reads the SEAL authors' files: a list of `{title, context, questions: [{question, answer}]}`.
+
+    They are SQuAD by passage (`squad_train.json`, `squad_val.json`). An answer is a text or a list of accepted texts.
+    Other fields are ignored.
+
+    Args:
+        path: A JSON file, or the same objects one per line.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = check_path("path", path)
+
+    def read(self) -> list[Context]:
+        return unite((row, seal_context(row)) for row in read_rows(Path(self.path).expanduser()))
+
+
+def seal_context(row: Row) -> Context:
+    queries = tuple(question.query("answer") for question in row.rows("questions"))
+    return Context(id=row.id(), title=row.title(required=True), passage=row.text("context"), queries=queries)
 
 
 class PassagePair(Reader):
