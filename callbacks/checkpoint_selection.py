@@ -238,7 +238,7 @@ def _written(path: Path, trainer: RunTrainer) -> Iterator[Path]:
     """A name to write `path` under, which is whole or what it was before; other ranks than the first write nothing.
 
     Raises:
-        CheckpointError: It cannot be written.
+        CheckpointError: The file cannot be written.
     """
     try:
         with whole(path) if trainer.is_global_zero else nullcontext(path) as aside:

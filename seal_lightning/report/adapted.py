@@ -24,7 +24,7 @@ class AskedDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class Adapter:
+class AdapterReport:
     """One adapter.
 
     Attributes:
@@ -78,7 +78,7 @@ class DocumentRow:
     together: float | None
 
 
-def read_adapter(path: Path) -> Adapter:
+def read_adapter(path: Path) -> AdapterReport:
     """From its `adaptation.json`; what is missing there or of another kind is left empty."""
     try:
         found = parse_json(path.read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def read_adapter(path: Path) -> Adapter:
     said = content.get("learnt")
     verdict = said if isinstance(said, dict) else {}
     loss = content.get("loss")
-    return Adapter(
+    return AdapterReport(
         name=path.parent.name,
         asked=tuple(_asked(content.get("measured"))),
         steps=_whole(content.get("steps")),
@@ -117,7 +117,7 @@ def _whole(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def documents_of(adapters: Sequence[Adapter]) -> list[DocumentRow]:
+def documents_of(adapters: Sequence[AdapterReport]) -> list[DocumentRow]:
     """What was asked, by document: without an adapter, with its own, with the one for all."""
     each = {one.document: one for adapter in adapters if adapter.name != ALL for one in adapter.asked}
     together = {one.document: one for adapter in adapters if adapter.name == ALL for one in adapter.asked}

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from seal_lightning.report.groups import Level
+from seal_lightning.report.groups import GroupLevel
 from seal_lightning.report.measure import MeasuredRun
 from seal_lightning.report.rounds import Quartiles, RoundFigures
 from seal_lightning.results.accuracy import AccuracyRow
@@ -53,7 +53,7 @@ class Scale:
 class Interval:
     """A row of the accuracy chart."""
 
-    row: AccuracyRow | Level
+    row: AccuracyRow | GroupLevel
     tone: str
     left: str
     middle: str
@@ -260,7 +260,7 @@ SHAPES = ("circle", "diamond", "square", "triangle")
 APART = 0.5  # of the width of a round, over which groups are spread
 
 
-def level_interval(level: Level, scale: Scale) -> Interval:
+def level_interval(level: GroupLevel, scale: Scale) -> Interval:
     """The end of a group in the chart of groups."""
     return Interval(level, "edits", *_whisker(level.low, level.mean, level.high, scale))
 
@@ -273,7 +273,7 @@ class GroupsFigure:
     caption: str
 
 
-def groups_figure(levels: Mapping[str, Sequence[Level]], caption: str) -> GroupsFigure | None:
+def groups_figure(levels: Mapping[str, Sequence[GroupLevel]], caption: str) -> GroupsFigure | None:
     """A figure of each group's levels; None where there are none."""
     numbers = sorted({(level.round or 0, level.where) for found in levels.values() for level in found})
     if not numbers:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, variance
 
-from seal_lightning.report.groups import Group, Level, Unit, by_seed, seeds_of
+from seal_lightning.report.groups import Group, GroupLevel, Unit, by_seed, seeds_of
 from seal_lightning.report.settings import lookup
 from seal_lightning.report.students_t import t_interval, t_quantile
 from seal_lightning.results.averages import context_means, interval, score
@@ -65,7 +65,7 @@ def contrast(group: Group, other: Group) -> Contrast:
     return _over_contexts(common or [(one, two) for one in mine.values() for two in others.values()], where)
 
 
-def _places(group: Group, other: Group) -> tuple[Level, Level] | None:
+def _places(group: Group, other: Group) -> tuple[GroupLevel, GroupLevel] | None:
     """Where two groups are compared; None where one has no results."""
     if group.last is None or other.last is None:
         return None

@@ -9,7 +9,7 @@ from typing import Literal
 
 from seal_lightning.report.read import Run
 from seal_lightning.report.rounds import RoundFigures
-from seal_lightning.results.typical import typical_pair
+from seal_lightning.results.accuracy import means_of
 from seal_lightning.types import Rollout
 
 Change = Literal["won", "lost", "right", "wrong"]
@@ -130,8 +130,25 @@ def typical_of(run: Run, titles: Mapping[str, str]) -> ExamplePair | None:
     if len(run.validations) < 2:
         return None
     first, last = run.validations[min(run.validations)], run.validations[max(run.validations)]
-    if not (set(_repeats(first)) and {name for name, _ in _repeats(first)} & {name for name, _ in _repeats(last)}):
+    if not means_of(first, "edits").keys() & means_of(last, "edits").keys():
         return None
     before, after = typical_pair(first, last)
     label = f"after round {max(run.validations)}"
     return ExamplePair(_example("before training", [before], set(), titles), _example(label, [after], set(), titles))
+
+
+def typical_pair(before: Sequence[Rollout], after: Sequence[Rollout]) -> tuple[Rollout, Rollout]:
+    """The first self-edits of one context in two validations: of the one whose score rose by the median amount."""
+    first, last = means_of(before, "edits"), means_of(after, "edits")
+    gains = {name: last[name] - first[name] for name in first if name in last}
+    chosen = sorted(gains, key=lambda name: (gains[name], name))[len(gains) // 2]
+    return first_edit(before, chosen), first_edit(after, chosen)
+
+
+def first_edit(rollouts: Sequence[Rollout], context: str) -> Rollout:
+    return next(rollout for rollout in rollouts if rollout.kind == "edit" and rollout.context_id == context)
+
+
+def passage_of(rollout: Rollout) -> str:
+    """The passage in an edit's prompt, as the knowledge task writes it."""
+    return rollout.prompt.rpartition("Passage: ")[2].partition("\n")[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from seal_lightning.report.charts import GroupsFigure, groups_figure
 from seal_lightning.report.contrasts import Contrast, contrast
-from seal_lightning.report.groups import Group, Level
+from seal_lightning.report.groups import Group, GroupLevel
 from seal_lightning.results.averages import say_interval
 from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.plural import counted
@@ -27,8 +27,8 @@ class GroupRow:
     """
 
     group: Group
-    first: Level | None
-    last: Level | None
+    first: GroupLevel | None
+    last: GroupLevel | None
     against: Contrast | None
 
 
@@ -69,13 +69,6 @@ def to_table(rows: Sequence[GroupRow]) -> Table:
     return Table("", HEADER, tuple(cells))
 
 
-def render_figure(groups: Sequence[Group]) -> str:
-    """The figure as an SVG file: accuracy with own edits over rounds, groups side by side; "" where there is none."""
-    from seal_lightning.report.page import render_svg
-
-    return render_svg(figure) if (figure := figure_of(groups)) else ""
-
-
 def figure_of(groups: Sequence[Group]) -> GroupsFigure | None:
     """None where no group has results."""
     levels = {label_of(group): group.levels for group in groups if group.levels}
@@ -105,7 +98,7 @@ def label_of(group: Group) -> str:
     return f"{group.runs[0].name}: {group.name}" if single else group.name
 
 
-def say_unit(levels: Sequence[Level]) -> str:
+def say_unit(levels: Sequence[GroupLevel]) -> str:
     """What the intervals of some levels are over; "" where none has one."""
     over = {level.unit for level in levels if level.low is not None}
     if not over:

@@ -50,7 +50,7 @@ VALUE = 28  # characters of a value in it
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class GroupLevel:
     """Accuracy with own edits (or without an adapter) of a group at one place.
 
     Attributes:
@@ -88,12 +88,12 @@ class Group:
     name: str
     settings: Mapping[str, str]
     runs: tuple[Run, ...]
-    base: Level | None
-    levels: tuple[Level, ...]
+    base: GroupLevel | None
+    levels: tuple[GroupLevel, ...]
     behind: tuple[int, ...] = ()
 
     @property
-    def last(self) -> Level | None:
+    def last(self) -> GroupLevel | None:
         """With own edits, at the end."""
         return self.levels[-1] if self.levels else None
 
@@ -226,12 +226,12 @@ def _seed(run: Run, keys: Container[str] | None = None) -> str:
     return json.dumps({k: v for k, v in seeds_of(run).items() if keys is None or k in keys}, default=str)
 
 
-def _level(group: Group, number: int | None, value: Value) -> Level:
+def _level(group: Group, number: int | None, value: Value) -> GroupLevel:
     of_seeds = [list(context_means(edits, value).values()) for edits in by_seed(group, number).values()]
     where = _where(group.runs[0], number)
     if len(of_seeds) == 1:
         values = of_seeds[0]
-        return Level(number, where, fmean(values), *interval(values), "contexts", len(values))
+        return GroupLevel(number, where, fmean(values), *interval(values), "contexts", len(values))
     means = [fmean(values) for values in of_seeds]
     low, high = t_interval(means)
-    return Level(number, where, fmean(means), max(0.0, low), min(1.0, high), "seeds", len(means))
+    return GroupLevel(number, where, fmean(means), max(0.0, low), min(1.0, high), "seeds", len(means))

@@ -23,7 +23,8 @@ from seal_lightning import __version__
 from seal_lightning.progress.screen import duration
 from seal_lightning.report import charts
 from seal_lightning.report.chapters import CELL, chapter_of, compare, differing, tables_of
-from seal_lightning.report.group_tables import label_of, say_runs, short_contrast
+from seal_lightning.report.group_tables import figure_of, label_of, say_runs, short_contrast
+from seal_lightning.report.groups import Group
 from seal_lightning.report.heatmap import heat_map
 from seal_lightning.report.measure import MeasuredRun, measure
 from seal_lightning.report.read import Run
@@ -69,8 +70,11 @@ def render(runs: Sequence[Run], *, now: float) -> tuple[str, str]:
     return html.render(content, style=Markup(style), digest=digest), markdown.render(content).strip() + "\n"
 
 
-def render_svg(figure: charts.GroupsFigure) -> str:
-    """A figure of groups as a file of its own."""
+def render_figure(groups: Sequence[Group]) -> str:
+    """An SVG file: accuracy with own edits over rounds, groups side by side; "" where there is none."""
+    figure = figure_of(groups)
+    if figure is None:
+        return ""
     return _environment(_shown).get_template("groups.svg.j2").render(figure=figure, tones=charts.TONES).strip() + "\n"
 
 

@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seal_lightning.files.saving import save_text
 from seal_lightning.records.journal import read_validations
+from seal_lightning.report.examples import first_edit, passage_of, typical_pair
 from seal_lightning.results.accuracy import AccuracyRow, rounds_table
-from seal_lightning.results.typical import edits_by_context, passage_of, typical_pair
 from seal_lightning.text.escaping import visible
 from seal_lightning.types import Rollout
 
@@ -121,7 +121,7 @@ def _lefts(cards: int) -> list[int]:
 
 
 def _card(left: int, number: int, rollouts: Sequence[Rollout], before: Rollout) -> EditCard:
-    edit = edits_by_context(rollouts)[before.context_id][0]
+    edit = first_edit(rollouts, before.context_id)
     lines = [part for line in visible(edit.text).splitlines() for part in wrap(line, LETTERS, subsequent_indent="  ")]
     kept = lines if len(lines) <= LINES else lines[: LINES - 1]
     return EditCard(

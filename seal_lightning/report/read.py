@@ -24,7 +24,7 @@ from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.records.entries import Entry, NothingFinished, read_entries
 from seal_lightning.records.journal import unfinished_units
 from seal_lightning.records.lines import Edits
-from seal_lightning.report.adapted import Adapter, read_adapter
+from seal_lightning.report.adapted import AdapterReport, read_adapter
 from seal_lightning.results.result_file import ResultFile, read_results
 from seal_lightning.results.retention import FILE as RETENTION
 from seal_lightning.results.retention import RetentionMatrix, read_matrices
@@ -84,7 +84,7 @@ class Run:
     results: ResultFile | None = None
     matrices: Sequence[RetentionMatrix] = ()
     unfinished: int = 0
-    adapters: Sequence[Adapter] = ()
+    adapters: Sequence[AdapterReport] = ()
     concluded: bool = False
     exported: int = 0
     selection: Selection | None = None

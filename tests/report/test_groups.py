@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from seal_lightning.report.contrasts import contrast
-from seal_lightning.report.group_tables import render_figure, render_groups
+from seal_lightning.report.group_tables import render_groups
 from seal_lightning.report.groups import group_runs
+from seal_lightning.report.page import render_figure
 from seal_lightning.report.read import read
 from seal_lightning.report.students_t import t_interval, t_quantile
 from seal_lightning.results.pairing import digest_of
