@@ -103,10 +103,8 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self._validated = pl_module.rounds_done
-        if pl_module.rounds_done == 0 and self.include_untrained:
-            self._consider_untrained(trainer, pl_module)
-
-    def _consider_untrained(self, trainer: RunTrainer, pl_module: RunModule) -> None:
+        if pl_module.rounds_done or not self.include_untrained:
+            return
         value = self._value(trainer)
         if value is None or not math.isfinite(value):
             reason = f"{self.monitor} is not measured on it" if value is None else f"its {self.monitor} is {value}"

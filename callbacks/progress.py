@@ -125,10 +125,13 @@ class EStepProgress(ProgressBar, SEALCallback):
         kept: Sequence[EditOutcome],
     ) -> None:
         metrics = module.e_step_metrics
+        diverged, poor = metrics.get("e_step/diverged_frac", 0.0), int(metrics.get("e_step/kept_without_merit", 0))
+        lost = f", {diverged:.0%} diverged" if diverged else ""
+        merit = f" ({poor} of them without merit)" if poor else ""
         self.line(
             f"{self._round}: reward {metrics['reward/mean']:.3f} on average, {metrics['reward/best']:.3f} for "
-            f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected{_diverged(metrics)}, "
-            f"{counted(len(kept), 'edit')} kept{_without_merit(metrics)}, {duration(metrics['e_step/seconds'])}"
+            f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected{lost}, "
+            f"{counted(len(kept), 'edit')} kept{merit}, {duration(metrics['e_step/seconds'])}"
         )
         if (spent := metrics.get("racing/spent_frac")) is not None:
             dropped = len({(one.context_id, one.edit_index) for one in rollouts if one.dropped})
@@ -160,11 +163,13 @@ class EStepProgress(ProgressBar, SEALCallback):
         if batch_idx + 1 >= trainer.num_training_batches:
             self._stop()
             spent, self._m_step_started = time.monotonic() - (self._m_step_started or 0.0), None
+            sequences = trainer.shares.batches * pl_module.m_step.batch_size  # of an optimizer step
+            ranks = "" if trainer.shares.places == 1 else f" of each rank, effective batch {sequences}"
             epoch = max(1, len(self._losses) // pl_module.m_step.epochs)
             self.line(
                 f"round {trainer.current_epoch + 1} M-step: loss {fmean(self._losses[:epoch]):.3f} in the first epoch, "
                 f"{fmean(self._losses[-epoch:]):.3f} in the last, {counted(len(self._losses), 'batch')}"
-                f"{_effective_batch(trainer, pl_module)}, {duration(spent)}"
+                f"{ranks}, {duration(spent)}"
             )
 
     # -- bars ------------------------------------------------------------------------------------------------------
@@ -182,22 +187,6 @@ class EStepProgress(ProgressBar, SEALCallback):
         if self._live:
             self._live.stop()
             self._live = None
-
-
-def _without_merit(metrics: Mapping[str, float]) -> str:
-    count = int(metrics.get("e_step/kept_without_merit", 0))
-    return f" ({count} of them without merit)" if count else ""
-
-
-def _diverged(metrics: Mapping[str, float]) -> str:
-    share = metrics.get("e_step/diverged_frac", 0.0)
-    return f", {share:.0%} diverged" if share else ""
-
-
-def _effective_batch(trainer: Any, module: Any) -> str:
-    """How many sequences an optimizer step has, where that is more than a batch."""
-    sequences = trainer.shares.batches * module.m_step.batch_size
-    return "" if trainer.shares.places == 1 else f" of each rank, effective batch {sequences}"
 
 
 def _label(rounds: int, phase: str) -> str:

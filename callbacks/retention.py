@@ -59,8 +59,13 @@ class Retention(SEALCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """The base's row; after a resume, the rows of the rounds that are done come from the file."""
-        self._read_rows(Path(trainer.default_root_dir) / FILE, pl_module.rounds_done)
-        if not self._rows and not pl_module.rounds_done:
+        path, rounds = Path(trainer.default_root_dir) / FILE, pl_module.rounds_done
+        if rounds and path.is_file():
+            (matrix,) = read_matrices(path)
+            (stream,) = matrix.streams
+            if stream.contexts == tuple(context.id for context in self._asked):
+                self._rows, self._beside_rows = list(stream.rows[: rounds + 1]), list(stream.unrelated[: rounds + 1])
+        if not self._rows and not rounds:
             self._ask(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -81,15 +86,6 @@ class Retention(SEALCallback):
             got = f"{without} of {len(contexts)} without"
             raise DataError(f"retention.{name}: expected contexts with queries in {place}, got {got}: name others")
         return place, contexts
-
-    def _read_rows(self, path: Path, rounds: int) -> None:
-        """The base's row and those of so many rounds."""
-        if not rounds or not path.is_file():
-            return
-        (matrix,) = read_matrices(path)
-        (stream,) = matrix.streams
-        if stream.contexts == tuple(context.id for context in self._asked):
-            self._rows, self._beside_rows = list(stream.rows[: rounds + 1]), list(stream.unrelated[: rounds + 1])
 
     def _ask(self, trainer: Any, module: Any) -> None:
         module.policy.open_replica()  # a collective where weights are spread over the ranks

@@ -9,8 +9,7 @@ from statistics import fmean, variance
 
 from seal_lightning.report.groups import Group, GroupLevel, Unit, by_seed, seeds_of
 from seal_lightning.report.settings import lookup
-from seal_lightning.report.students_t import t_interval, t_quantile
-from seal_lightning.results.averages import context_means, interval, score
+from seal_lightning.results.averages import context_means, interval, score, t_interval, t_quantile
 from seal_lightning.results.pairing import Pairing, pair_contexts
 from seal_lightning.types import Rollout
 
@@ -56,10 +55,10 @@ def contrast(group: Group, other: Group) -> Contrast:
         return Contrast(None, None, None, "contexts", 0, False, 0, 0, ("", ""), "one of the two has no results yet")
     where = (places[0].where, places[1].where)
     keys = set.intersection(*(set(seeds_of(run)) for run in (*group.runs, *other.runs)))  # a filter may have one more
-    mine, others = by_seed(group, places[0].round, keys), by_seed(other, places[1].round, keys)
+    mine, others = by_seed(group.runs, places[0].round, keys), by_seed(other.runs, places[1].round, keys)
     if len(common := [(mine[seed], others[seed]) for seed in mine if seed in others]) > 1:
         return _over_seeds(common, where)
-    mine, others = by_seed(group, places[0].round), by_seed(other, places[1].round)
+    mine, others = by_seed(group.runs, places[0].round), by_seed(other.runs, places[1].round)
     if len(mine) > 1 and len(others) > 1:
         return _unpaired(list(mine.values()), list(others.values()), where)
     return _over_contexts(common or [(one, two) for one in mine.values() for two in others.values()], where)

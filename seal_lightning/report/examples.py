@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -10,6 +10,7 @@ from typing import Literal
 from seal_lightning.report.read import Run
 from seal_lightning.report.rounds import RoundFigures
 from seal_lightning.results.accuracy import means_of
+from seal_lightning.results.averages import by_edit
 from seal_lightning.types import Rollout
 
 Change = Literal["won", "lost", "right", "wrong"]
@@ -68,21 +69,13 @@ def best_and_worst(
         single = sorted((group[0] for group in ranked), key=lambda one: -(one.reward or 0.0))
         several = [(single[at], single[-1 - at]) for at in range(len(single) // 2)]
     several.sort(key=lambda pair: (pair[1].reward or 0.0) - (pair[0].reward or 0.0))
-    repeats = _repeats(rollouts)
+    repeats = {(edit[0].context_id, edit[0].edit_index): edit for edit in by_edit(rollouts) if edit[0].kind == "edit"}
     kept = {(outcome.context_id, outcome.edit_index) for outcome in found.kept or ()}
     return [
         ExamplePair(*(_example(label, repeats[edit.context_id, edit.edit_index], kept, titles)
                for label, edit in zip(("best", "worst"), pair, strict=True)))
         for pair in several[:count]
     ]  # fmt: skip
-
-
-def _repeats(rollouts: Iterable[Rollout]) -> dict[tuple[str, int], list[Rollout]]:
-    found: dict[tuple[str, int], list[Rollout]] = {}
-    for rollout in rollouts:
-        if rollout.kind == "edit":
-            found.setdefault((rollout.context_id, rollout.edit_index), []).append(rollout)
-    return found
 
 
 def _example(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seal_lightning.report.charts import GroupsFigure, groups_figure
+from seal_lightning.report.charts import Trend, groups_figure
 from seal_lightning.report.contrasts import Contrast, contrast
 from seal_lightning.report.groups import Group, GroupLevel
 from seal_lightning.results.averages import say_interval
@@ -69,7 +69,7 @@ def to_table(rows: Sequence[GroupRow]) -> Table:
     return Table("", HEADER, tuple(cells))
 
 
-def figure_of(groups: Sequence[Group]) -> GroupsFigure | None:
+def figure_of(groups: Sequence[Group]) -> Trend | None:
     """None where no group has results."""
     levels = {label_of(group): group.levels for group in groups if group.levels}
     return groups_figure(levels, say_unit([level for found in levels.values() for level in found]))

@@ -22,17 +22,16 @@ from markupsafe import Markup
 from seal_lightning import __version__
 from seal_lightning.progress.screen import duration
 from seal_lightning.report import charts
-from seal_lightning.report.chapters import CELL, chapter_of, compare, differing, tables_of
+from seal_lightning.report.chapters import CELL, chapter_of, compare, differing, pct, row_name, tables_of
 from seal_lightning.report.group_tables import figure_of, label_of, say_runs, short_contrast
 from seal_lightning.report.groups import Group
 from seal_lightning.report.heatmap import heat_map
 from seal_lightning.report.measure import MeasuredRun, measure
 from seal_lightning.report.read import Run
-from seal_lightning.report.words import pct, row_name
 from seal_lightning.results.averages import say_interval
 from seal_lightning.results.left_out import render_left_out
 from seal_lightning.results.retention import matrix_table
-from seal_lightning.results.table import Table, text_of, to_markdown
+from seal_lightning.results.table import text_of, to_markdown
 from seal_lightning.results.usage import render_usage
 from seal_lightning.text.escaping import markdown_cell, shortened, visible
 
@@ -104,10 +103,9 @@ def _environment(finalize: Callable[[object], str]) -> Environment:
         "shortened": shortened,
         "name": row_name,
         "text_of": text_of,
-        "table": _table_of,
+        "table": lambda table: Markup(to_markdown(table, cell=partial(markdown_cell, longest=CELL))),
     }
     environment.globals |= {
-        "box_of": charts.box_of,
         "scale_over": charts.scale_over,
         "heat_map": lambda matrix: Markup(heat_map([matrix])),
         "matrix_table": matrix_table,
@@ -130,11 +128,6 @@ def _shown(value: object) -> str:
 def _flat(value: object) -> str:
     """What an expression of the Markdown template prints."""
     return value if isinstance(value, Markup) else Markup(markdown_cell(visible(str(value)), CELL))
-
-
-def _table_of(table: Table) -> Markup:
-    """A table of the Markdown page."""
-    return Markup(to_markdown(table, cell=partial(markdown_cell, longest=CELL)))
 
 
 def _moment(seconds: float) -> str:

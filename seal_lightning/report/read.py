@@ -25,7 +25,7 @@ from seal_lightning.records.entries import Entry, NothingFinished, read_entries
 from seal_lightning.records.journal import unfinished_units
 from seal_lightning.records.lines import Edits
 from seal_lightning.report.adapted import AdapterReport, read_adapter
-from seal_lightning.results.result_file import ResultFile, read_results
+from seal_lightning.results.result_file import ResultFile, json_object, read_results
 from seal_lightning.results.retention import FILE as RETENTION
 from seal_lightning.results.retention import RetentionMatrix, read_matrices
 from seal_lightning.results.verdict import FILE as SELECTION
@@ -44,6 +44,8 @@ FILES += (
     "csv/version_*/metrics.csv",
 )  # of a run, beside its journals
 OF_A_FIT = re.compile(r"(train|validation)-(\d{3})")
+SWEEP = "sweep.json"  # the state of a sweep, beside its runs
+BESIDE = (SWEEP, "sweep.md", "sweep.svg", "report.html", "report.md")  # no runs, and RUNS/* names them too
 MOST = 200_000  # characters of a configuration or table that are read
 
 
@@ -119,6 +121,7 @@ def read(source: str) -> Run:
     trained = _of_a_fit("train", entries)
     files = [file for entry in entries for file in entry.files]
     tables = [place / f"{command}.json" for command in TABLES]
+    exported = json_object(place / "policy" / "selection.json").get("round")
     return Run(
         name=name,
         source=source,
@@ -131,10 +134,10 @@ def read(source: str) -> Run:
         metrics=list(_metrics(place)),
         results=next((results for path in tables if (results := read_results(path))), None),
         matrices=matrices,
-        unfinished=sum(_unfinished(file) for entry in entries if not entry.run for file in set(entry.files)),
+        unfinished=sum(unfinished_units(f, read_bytes(f)) for e in entries if not e.run for f in set(e.files)),
         adapters=[read_adapter(path) for path in sorted((place / "adapters").glob("*/adaptation.json"))],
         concluded=(place / "adapt.md").is_file(),
-        exported=_exported(place / "policy" / "selection.json"),
+        exported=exported if isinstance(exported, int) else 0,
         selection=read_selection(place),
         written=max((file.stat().st_mtime for file in files), default=None),
         recorded=any(entry.run for entry in entries),
@@ -145,6 +148,60 @@ def _check_files(run: Path) -> None:
     """Raises `DataError` where a file of the run is a link to one elsewhere, or one that never ends."""
     for path in (path for pattern in FILES for path in sorted(run.glob(pattern))):
         check_plain(contained(run, path.relative_to(run)))
+
+
+# -- runs within runs --------------------------------------------------------------------------------------------------
+
+
+def read_all(sources: Sequence[str]) -> list[Run]:
+    """Read every source, each once, and the runs that lie in it; a folder of runs may be none itself.
+
+    Raises:
+        DataError: Nothing is there, or something in it cannot be used.
+    """
+    found: dict[Path, Run] = {}
+    for source in sources:
+        place = Path(source).expanduser()
+        if len(sources) > 1 and place.name in BESIDE and (place.parent / SWEEP).is_file():
+            continue
+        inside = _inside(place)
+        try:
+            found.setdefault(place.resolve(), read(source))
+        except DataError:
+            if not inside or _is_run(place):
+                raise  # not a folder of runs
+        for folder in inside:
+            found.setdefault(folder.resolve(), read(str(folder)))
+    return list(found.values())
+
+
+def _inside(place: Path) -> list[Path]:
+    """Run folders in a folder, of a sweep in its order; what a link leads to is not in it."""
+    if not place.is_dir():
+        return []
+    runs = [one for one in sorted(place.iterdir()) if one.is_dir() and not one.is_symlink() and _is_run(one)]
+    order = _order(place / SWEEP)
+    return sorted(runs, key=lambda run: order.index(run.name) if run.name in order else len(order))
+
+
+def _order(path: Path) -> list[str]:
+    """The names of a sweep's runs; empty without a sweep, or where it is damaged.
+
+    Raises:
+        DataError: The file is a link to one elsewhere, or a pipe.
+    """
+    if not path.exists():
+        return []
+    content = read_bytes(contained(path.parent, path.name))
+    try:
+        return [str(row["name"]) for row in parse_json(content)["runs"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder has settings and a journal, as all commands leave them."""
+    return (folder / "journal").is_dir() and any(folder.glob("config*.yaml"))
 
 
 # -- journals ----------------------------------------------------------------------------------------------------------
@@ -176,21 +233,11 @@ def _header(entry: Entry) -> Mapping[str, object]:
     return {name: value for name, value in header.items() if isinstance(value, str | int | float)}
 
 
-def _unfinished(path: Path) -> int:
-    return unfinished_units(path, read_bytes(path))
-
-
 # -- other files of a run ----------------------------------------------------------------------------------------------
 
 
 def _holds_matrices(path: Path) -> bool:
-    if path.suffix != ".json":
-        return False
-    try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False  # whoever reads it says what is wrong
-    return isinstance(content, dict) and bool({"matrices", "mean_over_sequences"} & content.keys())
+    return path.suffix == ".json" and bool({"matrices", "mean_over_sequences"} & json_object(path).keys())
 
 
 def _configuration(folder: Path) -> tuple[Mapping[str, object], Mapping[str, object] | None]:
@@ -210,16 +257,12 @@ def _yaml(path: Path) -> Mapping[str, object] | None:
     if not path.is_file():
         return None
     try:
-        content = load_yaml(_text(path))
+        with path.open(encoding="utf-8", errors="replace") as file:
+            content = load_yaml(file.read(MOST))
     except yaml.YAMLError as error:
         line, problem = place_of(error)
         raise DataError(f"{path}{f', line {line}' if line else ''}: expected YAML, got {problem}: repair it") from error
     return without_secrets(content) if isinstance(content, dict) else None
-
-
-def _text(path: Path) -> str:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.read(MOST)
 
 
 def _metrics(folder: Path) -> Iterator[Mapping[str, float]]:
@@ -242,12 +285,3 @@ def _number(text: str) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _exported(path: Path) -> int:
-    try:
-        chosen = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0
-    number = chosen.get("round") if isinstance(chosen, dict) else 0
-    return number if isinstance(number, int) else 0

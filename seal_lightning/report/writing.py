@@ -10,7 +10,7 @@ from pathlib import Path
 from seal_lightning.errors import ConfigError
 from seal_lightning.files.extras import install
 from seal_lightning.files.saving import save_bytes
-from seal_lightning.report.nested import read_all
+from seal_lightning.report.read import read_all
 
 OURS = re.compile(rb"Written \d{4}-\d\d-\d\d \d\d:\d\d UTC by seal-lightning ")  # in the last line of both files
 

@@ -99,10 +99,5 @@ def titles_of(rollouts: Iterable[Rollout]) -> dict[str, str]:
     for rollout in rollouts:
         titles[rollout.context_id] = titles.get(rollout.context_id) or rollout.title.strip()
     counts = Counter(titles.values())
-    return {name: _name(name, title, counts[title]) for name, title in titles.items()}
-
-
-def _name(context_id: str, title: str, count: int) -> str:
-    if not title:
-        return context_id
-    return title if count == 1 else f"{title} ({context_id})"
+    unique = {name: title if counts[title] == 1 else f"{title} ({name})" for name, title in titles.items()}
+    return {name: unique[name] if title else name for name, title in titles.items()}

@@ -10,7 +10,8 @@ from pathlib import Path
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.saving import save_text
 from seal_lightning.results.accuracy import AccuracyRow, to_table
-from seal_lightning.results.table import Cell, Table, to_markdown
+from seal_lightning.results.table import Table, to_markdown
+from seal_lightning.types import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,20 @@ def read_results(path: Path) -> ResultFile | None:
         content = parse_json(path.read_text(encoding="utf-8"))
         return ResultFile(
             tuple(AccuracyRow(**row) for row in content["accuracy"]),
-            tuple(Table(str(one["title"]), *_cells(one)) for one in content["tables"]),
+            tuple(
+                Table(str(one["title"]), tuple(map(str, one["header"])), tuple(map(tuple, one["rows"])))
+                for one in content["tables"]
+            ),
             tuple(map(str, content["notes"])),
         )
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
         return None
 
 
-def _cells(content: dict[str, list[list[Cell]]]) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...], ...]]:
-    return tuple(map(str, content["header"])), tuple(map(tuple, content["rows"]))
+def json_object(path: Path) -> JsonObject:
+    """The object in a JSON file; empty where there is none, or the file is damaged."""
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -8,9 +8,9 @@ import pytest
 from seal_lightning.cli import main
 from seal_lightning.report.adapted import AdapterReport, documents_of, read_adapter
 from seal_lightning.report.advice import advise
+from seal_lightning.report.chapters import sentence_of
 from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
-from seal_lightning.report.words import sentence_of
 
 CONFIG = {"documents": ["notes.jsonl"], "adapters": "both", "model": {"source": {"name": "lab"}}}
 

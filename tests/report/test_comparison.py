@@ -8,8 +8,7 @@ from seal_lightning.cli import main
 from seal_lightning.errors import DataError
 from seal_lightning.report.alike import differences_of
 from seal_lightning.report.measure import measure
-from seal_lightning.report.nested import read_all
-from seal_lightning.report.read import read
+from seal_lightning.report.read import read, read_all
 from seal_lightning.results.pairing import contexts_of, digest_of, pair_contexts, titles_of
 
 
