@@ -5,7 +5,7 @@ cases; bars only on a terminal and only by the first process.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -137,8 +137,12 @@ class EStepProgress(ProgressBar, SEALCallback):
             dropped = len({(one.context_id, one.edit_index) for one in rollouts if one.dropped})
             gone = counted(dropped, "edit")
             self.line(f"{self._round}: raced with {spent:.0%} of the full inner loop, {gone} dropped")
-        if terms := _terms(metrics):
-            self.line(f"{self._round}: {terms}")
+        names = [name for name in metrics if name.startswith("reward_terms/") and not name.endswith("_std")]
+        terms = [
+            f"{name.removeprefix('reward_terms/')} {metrics[name]:.3f} ± {metrics[f'{name}_std']:.3f}" for name in names
+        ]
+        if terms:  # where the reward is made of more than one: their means and standard deviations
+            self.line(f"{self._round}: {' · '.join(terms)}")
         if usage := render_usage(total_usage(rollouts)):
             self.line(f"{self._round}: {usage}")
 
@@ -154,9 +158,7 @@ class EStepProgress(ProgressBar, SEALCallback):
             self._start()
             self._batch_bar = self._bar(f"round {trainer.current_epoch + 1} M-step", int(trainer.num_training_batches))
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: object, batch: object, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: object, batch: object, batch_idx: int) -> None:
         self._losses.append(float(trainer.callback_metrics.get("m_step/loss", float("nan"))))
         if self._live:
             self._live.update(self._batch_bar, completed=batch_idx + 1)
@@ -202,14 +204,6 @@ def _scores(rollouts: Sequence[Rollout]) -> str:
     marked = all(rollout.terms and not rollout.baseline_scores for rollout in rollouts)  # a rubric asks nothing
     means = {name: mean for name, mean in evaluation_means(rollouts).items() if not (marked and name == "base")}
     return " · ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-
-
-def _terms(metrics: Mapping[str, float]) -> str:
-    """What the reward is made of, mean and standard deviation; "" where it is one term."""
-    names = [name for name in metrics if name.startswith("reward_terms/") and not name.endswith("_std")]
-    return " · ".join(
-        f"{name.removeprefix('reward_terms/')} {metrics[name]:.3f} ± {metrics[f'{name}_std']:.3f}" for name in names
-    )
 
 
 def _each(seconds: Sequence[float]) -> str:

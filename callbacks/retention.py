@@ -93,7 +93,7 @@ class Retention(SEALCallback):
             found = self._answers(trainer, module) if trainer.is_global_zero else None
         finally:
             module.policy.close_replica()
-        answered: list[Answered] = trainer.ranks.gather(found)[0]
+        answered: list[Answered] = trainer.processes.ranks.gather(found)[0]
         scores = [one.accuracy for one in answered]
         self._rows.append(tuple(scores[: len(self._asked)]))
         means = {"retention/mean": fmean(self._rows[-1])}

@@ -13,8 +13,7 @@ from seal_lightning.errors import ConfigError, SealError
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.records.journal import read_validations
 from seal_lightning.report.writing import write_report
-from seal_lightning.results.accuracy import accuracy_table, rounds_table
-from seal_lightning.results.result_file import json_object
+from seal_lightning.results.accuracy import accuracy_table, json_object, rounds_table
 from seal_lightning.results.rollout_tables import accuracies_table, answers_table, best_and_worst, edits_table
 from seal_lightning.results.table import Table
 from seal_lightning.text.masking import safe_to_save

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from seal_lightning.results.result_file import json_object
+from seal_lightning.results.accuracy import json_object
 
 ALL = "all"  # the folder of the adapter that learnt all documents
 

@@ -175,7 +175,7 @@ def trend_of(runs: Sequence[MeasuredRun]) -> Trend | None:
     lines: list[Line] = []
     for place, run in enumerate(runs):
         name = "mean" if len(runs) == 1 else run.run.name
-        means = [(across[found.number], found.rewards.mean, *found.interval) for found in run.rounds]
+        means = [(across[one.number], one.rewards.mean, one.interval[0], one.interval[1]) for one in run.rounds]
         lines.append((name, SHAPES[place % len(SHAPES)], means))
     if len(runs) == 1:
         tops = [(across[found.number], found.rewards.best, None, None) for found in runs[0].rounds]

@@ -47,17 +47,12 @@ class ShownEdit:
     queries: tuple[QueryChange, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ExamplePair:
-    """Two self-edits to look at side by side."""
-
-    left: ShownEdit
-    right: ShownEdit
+Pair = tuple[ShownEdit, ShownEdit]  # to look at side by side
 
 
 def best_and_worst(
     found: RoundFigures, rollouts: Sequence[Rollout], titles: Mapping[str, str], *, count: int = PAIRS
-) -> list[ExamplePair]:
+) -> list[Pair]:
     """The best and the worst usable edit of the contexts in which they differ most in reward.
 
     Where contexts have one edit each, of one context the best and of another the worst.
@@ -72,10 +67,12 @@ def best_and_worst(
     repeats = {(edit[0].context_id, edit[0].edit_index): edit for edit in by_edit(rollouts) if edit[0].kind == "edit"}
     kept = {(outcome.context_id, outcome.edit_index) for outcome in found.kept or ()}
     return [
-        ExamplePair(*(_example(label, repeats[edit.context_id, edit.edit_index], kept, titles)
-               for label, edit in zip(("best", "worst"), pair, strict=True)))
-        for pair in several[:count]
-    ]  # fmt: skip
+        (
+            _example("best", repeats[best.context_id, best.edit_index], kept, titles),
+            _example("worst", repeats[worst.context_id, worst.edit_index], kept, titles),
+        )
+        for best, worst in several[:count]
+    ]
 
 
 def _example(
@@ -118,7 +115,7 @@ def _change(was: float, now: float) -> Change:
     return "lost" if was >= RIGHT else "wrong"
 
 
-def typical_of(run: Run, titles: Mapping[str, str]) -> ExamplePair | None:
+def typical_of(run: Run, titles: Mapping[str, str]) -> Pair | None:
     """One held-out context before training and after the last round."""
     if len(run.validations) < 2:
         return None
@@ -127,7 +124,7 @@ def typical_of(run: Run, titles: Mapping[str, str]) -> ExamplePair | None:
         return None
     before, after = typical_pair(first, last)
     label = f"after round {max(run.validations)}"
-    return ExamplePair(_example("before training", [before], set(), titles), _example(label, [after], set(), titles))
+    return _example("before training", [before], set(), titles), _example(label, [after], set(), titles)
 
 
 def typical_pair(before: Sequence[Rollout], after: Sequence[Rollout]) -> tuple[Rollout, Rollout]:

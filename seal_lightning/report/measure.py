@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from seal_lightning.report.examples import ExamplePair, best_and_worst, typical_of
+from seal_lightning.report.examples import Pair, best_and_worst, typical_of
 from seal_lightning.report.read import Run
 from seal_lightning.report.rounds import RoundFigures, round_figures
 from seal_lightning.report.settings import lookup
@@ -77,8 +77,8 @@ class MeasuredRun:
     accuracy: Sequence[AccuracyRow]
     other_tables: Mapping[str, Sequence[AccuracyRow]]
     rounds: Sequence[RoundFigures]
-    pairs: Mapping[int, Sequence[ExamplePair]]
-    typical: ExamplePair | None
+    pairs: Mapping[int, Sequence[Pair]]
+    typical: Pair | None
     directives: Mapping[str, Sequence[DirectiveValue]]
     phases: Sequence[Cost]
     tokens: Mapping[str, int]

@@ -25,7 +25,7 @@ from seal_lightning.records.entries import Entry, NothingFinished, read_entries
 from seal_lightning.records.journal import unfinished_units
 from seal_lightning.records.lines import Edits
 from seal_lightning.report.adapted import AdapterReport, read_adapter
-from seal_lightning.results.result_file import ResultFile, json_object, read_results
+from seal_lightning.results.accuracy import ResultFile, json_object, read_results
 from seal_lightning.results.retention import FILE as RETENTION
 from seal_lightning.results.retention import RetentionMatrix, read_matrices
 from seal_lightning.results.verdict import FILE as SELECTION

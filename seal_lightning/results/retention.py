@@ -103,9 +103,7 @@ class RetentionMatrix:
         return self.learnt - self.last_row
 
 
-def average(
-    name: str, streams: Sequence[Stream], *, dataset: str = "", base_model: str = "", resamples: int = 2000
-) -> RetentionMatrix:
+def average(name: str, streams: Sequence[Stream], *, dataset: str = "", base_model: str = "") -> RetentionMatrix:
     """The matrix of at least one stream; of streams that still run, the rows that all of them have."""
     height = min(len(stream.rows) for stream in streams)
     width = min(len(stream.contexts) for stream in streams)
@@ -118,9 +116,7 @@ def average(
         mean=tuple(tuple(fmean(cell) if cell else None for cell in row) for row in cells),
         std=tuple(tuple(pstdev(cell) if cell else None for cell in row) for row in cells),
         sequences=len(streams),
-        intervals=tuple(tuple(interval(cell, resamples=resamples) for cell in row) for row in cells)
-        if len(streams) >= FEWEST
-        else (),
+        intervals=tuple(tuple(interval(cell) for cell in row) for row in cells) if len(streams) >= FEWEST else (),
         streams=tuple(streams),
         dataset=dataset,
         base_model=base_model,
