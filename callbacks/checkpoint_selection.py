@@ -132,7 +132,9 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         if trainer.is_global_zero:
             (trainer.checkpoints / f"{UNTRAINED}.ckpt").unlink(missing_ok=True)
             verdict.save(Path(trainer.default_root_dir), self.selection)
-            self._tell(candidate)
+            change = candidate.difference
+            worse = change is not None and change.is_clear and self.selection.is_better(0.0, change.mean)
+            log.log(logging.WARNING if worse else logging.INFO, "%s", verdict.said_of_round(self.selection, candidate))
         self._save(trainer, "last")  # after all that is of this round: a run that is killed before repeats its end
 
     def _candidate(self, trainer: RunTrainer, pl_module: RunModule) -> Candidate:
@@ -179,11 +181,6 @@ class CheckpointSelection(Checkpoint, SEALCallback):
     def _is_untouched(self) -> bool:
         """Whether the policy is still the untrained one, without a value that tells so."""
         return self.include_untrained and self.best_round is None and not any(o.learnt for o in self.selection.rounds)
-
-    def _tell(self, candidate: Candidate) -> None:
-        change = candidate.difference
-        worse = change is not None and change.is_clear and self.selection.is_better(0.0, change.mean)
-        log.log(logging.WARNING if worse else logging.INFO, "%s", verdict.said_of_round(self.selection, candidate))
 
     # -- writing ---------------------------------------------------------------------------------------------------
 

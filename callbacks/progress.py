@@ -69,7 +69,9 @@ class EStepProgress(ProgressBar, SEALCallback):
     # -- units of the E-step, validation and test ------------------------------------------------------------------
 
     def on_units_start(self, trainer: Trainer, module: Any, *, phase: str, units: int, finished: int) -> None:
-        self._round = _label(module.rounds_done, phase)
+        rounds = module.rounds_done
+        after = f"validation after round {rounds}" if rounds else "validation before training"
+        self._round = {"train": f"round {rounds + 1} E-step", "validation": after}.get(phase, phase)
         self._pace = Pace(units, done=finished, every_seconds=self.every_seconds)
         self._latest: Sequence[Rollout] = ()
         if finished:
@@ -112,7 +114,8 @@ class EStepProgress(ProgressBar, SEALCallback):
             spent = duration(self._pace.spent)
             self.line(f"{self._round}: {_scores(rollouts)} ({contexts} contexts), {spent}")
         if len(seconds) > 1 and any(seconds):
-            ranks = [f"rank {rank} {len(spent)} units{_each(spent)}" for rank, spent in enumerate(seconds)]
+            times = [f" in {fmean(spent):.1f} s each" if spent else "" for spent in seconds]
+            ranks = [f"rank {rank} {len(seconds[rank])} units{each}" for rank, each in enumerate(times)]
             self.line(f"{self._round}: {', '.join(ranks)}")
 
     def on_e_step_end(
@@ -191,20 +194,8 @@ class EStepProgress(ProgressBar, SEALCallback):
             self._live = None
 
 
-def _label(rounds: int, phase: str) -> str:
-    if phase == "train":
-        return f"round {rounds + 1} E-step"
-    if phase == "validation":
-        return f"validation after round {rounds}" if rounds else "validation before training"
-    return phase
-
-
 def _scores(rollouts: Sequence[Rollout]) -> str:
     """Accuracies of some rollouts, in the order base, passage, edits, written."""
     marked = all(rollout.terms and not rollout.baseline_scores for rollout in rollouts)  # a rubric asks nothing
     means = {name: mean for name, mean in evaluation_means(rollouts).items() if not (marked and name == "base")}
     return " · ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-
-
-def _each(seconds: Sequence[float]) -> str:
-    return f" in {fmean(seconds):.1f} s each" if seconds else ""

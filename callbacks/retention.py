@@ -89,8 +89,11 @@ class Retention(SEALCallback):
 
     def _ask(self, trainer: Any, module: Any) -> None:
         module.policy.open_replica()  # a collective where weights are spread over the ranks
+        found: list[Answered] = []
         try:
-            found = self._answers(trainer, module) if trainer.is_global_zero else None
+            if trainer.is_global_zero:
+                with policy_at_work(trainer, module) as policy:
+                    found = ask_closed_book(module.e_step, policy, [*self._asked, *self._beside])
         finally:
             module.policy.close_replica()
         answered: list[Answered] = trainer.processes.ranks.gather(found)[0]
@@ -107,7 +110,3 @@ class Retention(SEALCallback):
             stream = Stream("fit", names, tuple(self._rows), tuple(self._beside_rows))
             matrix = average("policy by round", [stream], dataset=self._source, base_model=module.source.name)
             write_matrices(Path(trainer.default_root_dir) / FILE, [matrix])
-
-    def _answers(self, trainer: Trainer, module: Any) -> list[Answered]:
-        with policy_at_work(trainer, module) as policy:
-            return ask_closed_book(module.e_step, policy, [*self._asked, *self._beside])

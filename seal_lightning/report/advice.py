@@ -13,7 +13,7 @@ from rapidfuzz import fuzz, process
 
 from seal_lightning.errors import RESUME
 from seal_lightning.report.measure import MeasuredRun
-from seal_lightning.report.settings import lookup, plain
+from seal_lightning.report.read import lookup, plain
 from seal_lightning.results.accuracy import means_of
 from seal_lightning.results.verdict import said
 from seal_lightning.text.plural import counted

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from seal_lightning.report.measure import MeasuredRun
-from seal_lightning.report.settings import flat, plain
+from seal_lightning.report.read import flat, plain
 from seal_lightning.results.pairing import pair_contexts
 from seal_lightning.types import Rollout
 

@@ -16,7 +16,7 @@ from seal_lightning.report.alike import differences_of
 from seal_lightning.report.group_tables import GroupRow, figure_of, notes_of, rows_of
 from seal_lightning.report.groups import group_runs
 from seal_lightning.report.measure import MeasuredRun
-from seal_lightning.report.settings import flat, lookup, plain
+from seal_lightning.report.read import flat, lookup, plain
 from seal_lightning.results.accuracy import AccuracyRow
 from seal_lightning.results.left_out import MISSING
 from seal_lightning.results.retention import summary_table

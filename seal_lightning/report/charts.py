@@ -181,15 +181,13 @@ def trend_of(runs: Sequence[MeasuredRun]) -> Trend | None:
         tops = [(across[found.number], found.rewards.best, None, None) for found in runs[0].rounds]
         lines.append(("best of each context", "diamond", tops))
     rounds = tuple(Tick(across[number], f"round {number}") for number in numbers)
-    return _trend(lines, rounds, _scale_of(lines))
+    return _trend(lines, rounds)
 
 
-def _scale_of(lines: Sequence[Line]) -> Scale:
+def _trend(lines: Sequence[Line], rounds: tuple[Tick, ...], caption: str = "", *, percents: bool = False) -> Trend:
     values = (value for _, _, points in lines for _, *values in points for value in values)
-    return scale_over(value for value in values if value is not None)
-
-
-def _trend(lines: Sequence[Line], rounds: tuple[Tick, ...], scale: Scale, caption: str = "") -> Trend:
+    scale = scale_over(value for value in values if value is not None)
+    scale = in_percent(scale) if percents else scale
     series = []
     for name, shape, points in lines:
         marks = [
@@ -272,4 +270,4 @@ def groups_figure(levels: Mapping[str, Sequence[GroupLevel]], caption: str) -> T
         points = [(percent(places[one.where] + aside), one.mean, one.low, one.high) for one in found]
         lines.append((name, SHAPES[(number + number // len(SHAPES)) % len(SHAPES)], points))
     across = tuple(Tick(percent(places[where]), where) for _, where in numbers)
-    return _trend(lines, across, in_percent(_scale_of(lines)), caption)
+    return _trend(lines, across, caption, percents=True)

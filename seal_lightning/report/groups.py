@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from seal_lightning.report.read import Run
-from seal_lightning.report.settings import flat, plain
+from seal_lightning.report.read import Run, flat, plain
 from seal_lightning.results.averages import Value, baseline, by_context, context_means, interval, score, t_interval
 from seal_lightning.text.escaping import shortened
 from seal_lightning.types import Rollout

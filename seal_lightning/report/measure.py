@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from seal_lightning.report.examples import Pair, best_and_worst, typical_of
-from seal_lightning.report.read import Run
-from seal_lightning.report.rounds import RoundFigures, round_figures
-from seal_lightning.report.settings import lookup
+from seal_lightning.report.read import Run, lookup
+from seal_lightning.report.rounds import Pair, RoundFigures, best_and_worst, round_figures, typical_of
 from seal_lightning.results.accuracy import AccuracyRow, accuracy_table, rounds_table
 from seal_lightning.results.averages import by_context, by_edit
 from seal_lightning.results.left_out import added, render_left_out, total_left_out

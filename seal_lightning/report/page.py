@@ -26,7 +26,7 @@ from seal_lightning.report.chapters import CELL, chapter_of, compare, differing,
 from seal_lightning.report.group_tables import figure_of, label_of, say_runs, short_contrast
 from seal_lightning.report.groups import Group
 from seal_lightning.report.heatmap import heat_map
-from seal_lightning.report.measure import MeasuredRun, measure
+from seal_lightning.report.measure import measure
 from seal_lightning.report.read import Run
 from seal_lightning.results.averages import say_interval
 from seal_lightning.results.left_out import render_left_out
@@ -50,12 +50,13 @@ def render(runs: Sequence[Run], *, now: float) -> tuple[str, str]:
     scale = charts.in_percent(
         charts.scale_over(row.high or row.accuracy for run in measured for rows in tables_of(run) for row in rows)
     )
+    named = [shortened(run.run.name, 60) for run in measured]
     chapters = [chapter_of(f"run-{place}", run, scale) for place, run in enumerate(measured, start=1)]
     content = {
         "chapters": chapters,
         "several": len(chapters) > 1,
         "scale": scale,
-        "title": _title(measured),
+        "title": " · ".join(named) if len(named) <= TITLES else f"{named[0]} and {len(named) - 1} more runs",
         "trend": charts.trend_of(measured) if len(measured) <= len(charts.SHAPES) else None,
         "comparison": compare(measured, scale) if len(chapters) > 1 else None,
         "differing": differing(measured),
@@ -75,11 +76,6 @@ def render_figure(groups: Sequence[Group]) -> str:
     if figure is None:
         return ""
     return _environment(_shown).get_template("groups.svg.j2").render(figure=figure, tones=charts.TONES).strip() + "\n"
-
-
-def _title(runs: Sequence[MeasuredRun]) -> str:
-    names = [shortened(run.run.name, 60) for run in runs]
-    return " · ".join(names) if len(names) <= TITLES else f"{names[0]} and {len(names) - 1} more runs"
 
 
 @cache

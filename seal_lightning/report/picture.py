@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seal_lightning.files.saving import save_text
 from seal_lightning.records.journal import read_validations
-from seal_lightning.report.examples import first_edit, passage_of, typical_pair
+from seal_lightning.report.rounds import first_edit, passage_of, typical_pair
 from seal_lightning.results.accuracy import AccuracyRow, rounds_table
 from seal_lightning.text.escaping import visible
 from seal_lightning.types import Rollout

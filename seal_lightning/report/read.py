@@ -7,6 +7,7 @@ that a run wrote is run: its configuration is data, and a filter or task that it
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import re
@@ -108,7 +109,7 @@ def read(source: str) -> Run:
     place = Path(source).expanduser()
     _check_files(place)
     name = Path(os.path.realpath(place)).name or source  # which takes links that lead in a circle, too
-    if place.is_file() and _holds_matrices(place):
+    if place.is_file() and place.suffix == ".json" and {"matrices", "mean_over_sequences"} & json_object(place).keys():
         return Run(name, source, matrices=read_matrices(place), recorded=True)
     matrices = read_matrices(place / RETENTION) if (place / RETENTION).is_file() else []
     config, settings = _configuration(place)
@@ -236,10 +237,6 @@ def _header(entry: Entry) -> Mapping[str, object]:
 # -- other files of a run ----------------------------------------------------------------------------------------------
 
 
-def _holds_matrices(path: Path) -> bool:
-    return path.suffix == ".json" and bool({"matrices", "mean_over_sequences"} & json_object(path).keys())
-
-
 def _configuration(folder: Path) -> tuple[Mapping[str, object], Mapping[str, object] | None]:
     """The whole configuration, and what of it was changed; a fit's before another command's."""
     for path in (folder / "config.yaml", *sorted(folder.glob("config-*.yaml"))):
@@ -285,3 +282,38 @@ def _number(text: str) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+# -- settings as a reader sees them -----------------------------------------------------------------------------------
+
+
+def lookup(config: Mapping[str, object], key: str) -> object:
+    """The value of a dotted key; None where there is none."""
+    value: object = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def flat(config: object, prefix: str = "") -> dict[str, object]:
+    """The values of a configuration by dotted keys; `class_path` and `init_args` are no keys of their own."""
+    if not isinstance(config, Mapping):
+        return {prefix: config}
+    found: dict[str, object] = {}
+    for name, value in config.items():
+        inner = prefix if name in ("class_path", "init_args") else f"{prefix}.{name}".lstrip(".")
+        found |= flat(value, inner or str(name))
+    return found
+
+
+def plain(value: object) -> str:
+    """A value of a configuration as it is written on the command line."""
+    if isinstance(value, list):
+        return ", ".join(map(plain, value))
+    if isinstance(value, Mapping):
+        return plain(value["class_path"]) if "class_path" in value else json.dumps(value, default=str)
+    if isinstance(value, str):
+        return re.sub(r"^seal_lightning\.(?:\w+\.)*(?=[A-Z]\w*$)", "", value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -6,8 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from seal_lightning.report.contrasts import contrast
-from seal_lightning.report.group_tables import render_groups
+from seal_lightning.report.group_tables import contrast, render_groups
 from seal_lightning.report.groups import by_seed, group_runs
 from seal_lightning.report.page import render_figure
 from seal_lightning.report.read import read

@@ -4,11 +4,9 @@ import pytest
 
 from seal_lightning.records.journal import Journal
 from seal_lightning.report.charts import Dot, Tick, intervals, scale_over, strips_of, trend_of
-from seal_lightning.report.examples import changes_of
 from seal_lightning.report.measure import DirectiveValue, measure
-from seal_lightning.report.read import read
-from seal_lightning.report.rounds import Quartiles, quartiles
-from seal_lightning.report.settings import flat, plain
+from seal_lightning.report.read import flat, plain, read
+from seal_lightning.report.rounds import Quartiles, changes_of, quartiles
 
 
 @pytest.fixture
