@@ -50,7 +50,7 @@ ELSEWHERE = {
     "models/memory": "messages of libraries",
     "records/entries": "names of files",
     "text/redaction": "tested with the redaction",
-    "commands/report": "the last line of a report's file",
+    "report/writing": "the last line of a report's file",
     "report/read": "names of journals, and of classes",
     "sampling/server": "refusals of our own messages",
     "commands/run_folders": "names of folders, and the number behind one",
