@@ -19,8 +19,8 @@ from pathlib import Path
 from seeds import Scores, print_gain, print_table, read_options, sweep
 
 from seal_lightning.records.journal import read_validations
+from seal_lightning.results.accuracy import means_of
 from seal_lightning.results.table import to_markdown
-from seal_lightning.results.typical import edits_by_context, mean_score
 from seal_lightning.tasks.arc.tables import arc_tables
 
 HERE = Path(__file__).resolve().parent
@@ -38,13 +38,12 @@ def run_seeds(folder: Path, seeds: Sequence[int], *, jobs: int, options: Sequenc
 def scores_of(run: Path) -> Scores:
     """The results of a run by row, in the order of the table, averaged over each puzzle's edits."""
     found = read_validations(run)
-    before = edits_by_context(found[0])
-    scores: Scores = {IN_CONTEXT: [group[0].baseline for group in before.values()]}
+    scores: Scores = {IN_CONTEXT: list(means_of(found[0], "base").values())}
     for kind, name in ROWS.items():
         scores[name] = [rollout.score for rollout in found[0] if rollout.kind == kind]
     for round, rollouts in sorted(found.items()):
         name = f"after round {round}" if round else BEFORE
-        scores[name] = [mean_score(group) for group in edits_by_context(rollouts).values()]
+        scores[name] = list(means_of(rollouts, "edits").values())
     return scores
 
 

@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import yaml
@@ -26,7 +25,7 @@ from seeds import Scores, print_gain, print_table, read_options, sweep
 from seal_lightning.lab import LabDataModule
 from seal_lightning.lab.lines import STYLE_SHARES, style_counts
 from seal_lightning.records.journal import read_validations
-from seal_lightning.results.typical import edits_by_context, mean_score
+from seal_lightning.results.accuracy import means_of
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE.parent / "configs" / "quickstart.yaml"
@@ -49,13 +48,12 @@ def scores_of(folder: Path, seed: int) -> Scores:
     scores: Scores = {}
     for kind in ("passage", "written"):
         scores[kind] = [rollout.score for rollout in found[0] if rollout.kind == kind]
-    before = edits_by_context(found[0])
-    scores["base"] = [fmean(rollout.baseline for rollout in group) for group in before.values()]
+    scores["base"] = list(means_of(found[0], "base").values())
     for round, rollouts in found.items():
         name = f"edits after round {round}" if round else "edits before training"
-        scores[name] = [mean_score(group) for group in edits_by_context(rollouts).values()]
+        scores[name] = list(means_of(rollouts, "edits").values())
     scores["last"] = scores[name]
-    scores["control"] = [mean_score(group) for group in edits_by_context(control[max(control)]).values()]
+    scores["control"] = list(means_of(control[max(control)], "edits").values())
     return scores
 
 

@@ -103,10 +103,8 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self._validated = pl_module.rounds_done
-        if pl_module.rounds_done == 0 and self.include_untrained:
-            self._consider_untrained(trainer, pl_module)
-
-    def _consider_untrained(self, trainer: RunTrainer, pl_module: RunModule) -> None:
+        if pl_module.rounds_done or not self.include_untrained:
+            return
         value = self._value(trainer)
         if value is None or not math.isfinite(value):
             reason = f"{self.monitor} is not measured on it" if value is None else f"its {self.monitor} is {value}"
@@ -134,7 +132,9 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         if trainer.is_global_zero:
             (trainer.checkpoints / f"{UNTRAINED}.ckpt").unlink(missing_ok=True)
             verdict.save(Path(trainer.default_root_dir), self.selection)
-            self._tell(candidate)
+            change = candidate.difference
+            worse = change is not None and change.is_clear and self.selection.is_better(0.0, change.mean)
+            log.log(logging.WARNING if worse else logging.INFO, "%s", verdict.said_of_round(self.selection, candidate))
         self._save(trainer, "last")  # after all that is of this round: a run that is killed before repeats its end
 
     def _candidate(self, trainer: RunTrainer, pl_module: RunModule) -> Candidate:
@@ -181,11 +181,6 @@ class CheckpointSelection(Checkpoint, SEALCallback):
     def _is_untouched(self) -> bool:
         """Whether the policy is still the untrained one, without a value that tells so."""
         return self.include_untrained and self.best_round is None and not any(o.learnt for o in self.selection.rounds)
-
-    def _tell(self, candidate: Candidate) -> None:
-        change = candidate.difference
-        worse = change is not None and change.is_clear and self.selection.is_better(0.0, change.mean)
-        log.log(logging.WARNING if worse else logging.INFO, "%s", verdict.said_of_round(self.selection, candidate))
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -238,7 +233,7 @@ def _written(path: Path, trainer: RunTrainer) -> Iterator[Path]:
     """A name to write `path` under, which is whole or what it was before; other ranks than the first write nothing.
 
     Raises:
-        CheckpointError: It cannot be written.
+        CheckpointError: The file cannot be written.
     """
     try:
         with whole(path) if trainer.is_global_zero else nullcontext(path) as aside:

@@ -5,7 +5,7 @@ cases; bars only on a terminal and only by the first process.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -69,7 +69,9 @@ class EStepProgress(ProgressBar, SEALCallback):
     # -- units of the E-step, validation and test ------------------------------------------------------------------
 
     def on_units_start(self, trainer: Trainer, module: Any, *, phase: str, units: int, finished: int) -> None:
-        self._round = _label(module.rounds_done, phase)
+        rounds = module.rounds_done
+        after = f"validation after round {rounds}" if rounds else "validation before training"
+        self._round = {"train": f"round {rounds + 1} E-step", "validation": after}.get(phase, phase)
         self._pace = Pace(units, done=finished, every_seconds=self.every_seconds)
         self._latest: Sequence[Rollout] = ()
         if finished:
@@ -112,7 +114,8 @@ class EStepProgress(ProgressBar, SEALCallback):
             spent = duration(self._pace.spent)
             self.line(f"{self._round}: {_scores(rollouts)} ({contexts} contexts), {spent}")
         if len(seconds) > 1 and any(seconds):
-            ranks = [f"rank {rank} {len(spent)} units{_each(spent)}" for rank, spent in enumerate(seconds)]
+            times = [f" in {fmean(spent):.1f} s each" if spent else "" for spent in seconds]
+            ranks = [f"rank {rank} {len(seconds[rank])} units{each}" for rank, each in enumerate(times)]
             self.line(f"{self._round}: {', '.join(ranks)}")
 
     def on_e_step_end(
@@ -125,17 +128,24 @@ class EStepProgress(ProgressBar, SEALCallback):
         kept: Sequence[EditOutcome],
     ) -> None:
         metrics = module.e_step_metrics
+        diverged, poor = metrics.get("e_step/diverged_frac", 0.0), int(metrics.get("e_step/kept_without_merit", 0))
+        lost = f", {diverged:.0%} diverged" if diverged else ""
+        merit = f" ({poor} of them without merit)" if poor else ""
         self.line(
             f"{self._round}: reward {metrics['reward/mean']:.3f} on average, {metrics['reward/best']:.3f} for "
-            f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected{_diverged(metrics)}, "
-            f"{counted(len(kept), 'edit')} kept{_without_merit(metrics)}, {duration(metrics['e_step/seconds'])}"
+            f"the best of each context; {metrics['e_step/rejected_frac']:.0%} rejected{lost}, "
+            f"{counted(len(kept), 'edit')} kept{merit}, {duration(metrics['e_step/seconds'])}"
         )
         if (spent := metrics.get("racing/spent_frac")) is not None:
             dropped = len({(one.context_id, one.edit_index) for one in rollouts if one.dropped})
             gone = counted(dropped, "edit")
             self.line(f"{self._round}: raced with {spent:.0%} of the full inner loop, {gone} dropped")
-        if terms := _terms(metrics):
-            self.line(f"{self._round}: {terms}")
+        names = [name for name in metrics if name.startswith("reward_terms/") and not name.endswith("_std")]
+        terms = [
+            f"{name.removeprefix('reward_terms/')} {metrics[name]:.3f} ± {metrics[f'{name}_std']:.3f}" for name in names
+        ]
+        if terms:  # where the reward is made of more than one: their means and standard deviations
+            self.line(f"{self._round}: {' · '.join(terms)}")
         if usage := render_usage(total_usage(rollouts)):
             self.line(f"{self._round}: {usage}")
 
@@ -151,20 +161,20 @@ class EStepProgress(ProgressBar, SEALCallback):
             self._start()
             self._batch_bar = self._bar(f"round {trainer.current_epoch + 1} M-step", int(trainer.num_training_batches))
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: object, batch: object, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: object, batch: object, batch_idx: int) -> None:
         self._losses.append(float(trainer.callback_metrics.get("m_step/loss", float("nan"))))
         if self._live:
             self._live.update(self._batch_bar, completed=batch_idx + 1)
         if batch_idx + 1 >= trainer.num_training_batches:
             self._stop()
             spent, self._m_step_started = time.monotonic() - (self._m_step_started or 0.0), None
+            sequences = trainer.shares.batches * pl_module.m_step.batch_size  # of an optimizer step
+            ranks = "" if trainer.shares.places == 1 else f" of each rank, effective batch {sequences}"
             epoch = max(1, len(self._losses) // pl_module.m_step.epochs)
             self.line(
                 f"round {trainer.current_epoch + 1} M-step: loss {fmean(self._losses[:epoch]):.3f} in the first epoch, "
                 f"{fmean(self._losses[-epoch:]):.3f} in the last, {counted(len(self._losses), 'batch')}"
-                f"{_effective_batch(trainer, pl_module)}, {duration(spent)}"
+                f"{ranks}, {duration(spent)}"
             )
 
     # -- bars ------------------------------------------------------------------------------------------------------
@@ -184,44 +194,8 @@ class EStepProgress(ProgressBar, SEALCallback):
             self._live = None
 
 
-def _without_merit(metrics: Mapping[str, float]) -> str:
-    count = int(metrics.get("e_step/kept_without_merit", 0))
-    return f" ({count} of them without merit)" if count else ""
-
-
-def _diverged(metrics: Mapping[str, float]) -> str:
-    share = metrics.get("e_step/diverged_frac", 0.0)
-    return f", {share:.0%} diverged" if share else ""
-
-
-def _effective_batch(trainer: Any, module: Any) -> str:
-    """How many sequences an optimizer step has, where that is more than a batch."""
-    sequences = trainer.shares.batches * module.m_step.batch_size
-    return "" if trainer.shares.places == 1 else f" of each rank, effective batch {sequences}"
-
-
-def _label(rounds: int, phase: str) -> str:
-    if phase == "train":
-        return f"round {rounds + 1} E-step"
-    if phase == "validation":
-        return f"validation after round {rounds}" if rounds else "validation before training"
-    return phase
-
-
 def _scores(rollouts: Sequence[Rollout]) -> str:
     """Accuracies of some rollouts, in the order base, passage, edits, written."""
     marked = all(rollout.terms and not rollout.baseline_scores for rollout in rollouts)  # a rubric asks nothing
     means = {name: mean for name, mean in evaluation_means(rollouts).items() if not (marked and name == "base")}
     return " · ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-
-
-def _terms(metrics: Mapping[str, float]) -> str:
-    """What the reward is made of, mean and standard deviation; "" where it is one term."""
-    names = [name for name in metrics if name.startswith("reward_terms/") and not name.endswith("_std")]
-    return " · ".join(
-        f"{name.removeprefix('reward_terms/')} {metrics[name]:.3f} ± {metrics[f'{name}_std']:.3f}" for name in names
-    )
-
-
-def _each(seconds: Sequence[float]) -> str:
-    return f" in {fmean(seconds):.1f} s each" if seconds else ""

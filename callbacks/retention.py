@@ -59,8 +59,13 @@ class Retention(SEALCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """The base's row; after a resume, the rows of the rounds that are done come from the file."""
-        self._read_rows(Path(trainer.default_root_dir) / FILE, pl_module.rounds_done)
-        if not self._rows and not pl_module.rounds_done:
+        path, rounds = Path(trainer.default_root_dir) / FILE, pl_module.rounds_done
+        if rounds and path.is_file():
+            (matrix,) = read_matrices(path)
+            (stream,) = matrix.streams
+            if stream.contexts == tuple(context.id for context in self._asked):
+                self._rows, self._beside_rows = list(stream.rows[: rounds + 1]), list(stream.unrelated[: rounds + 1])
+        if not self._rows and not rounds:
             self._ask(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -82,22 +87,16 @@ class Retention(SEALCallback):
             raise DataError(f"retention.{name}: expected contexts with queries in {place}, got {got}: name others")
         return place, contexts
 
-    def _read_rows(self, path: Path, rounds: int) -> None:
-        """The base's row and those of so many rounds."""
-        if not rounds or not path.is_file():
-            return
-        (matrix,) = read_matrices(path)
-        (stream,) = matrix.streams
-        if stream.contexts == tuple(context.id for context in self._asked):
-            self._rows, self._beside_rows = list(stream.rows[: rounds + 1]), list(stream.unrelated[: rounds + 1])
-
     def _ask(self, trainer: Any, module: Any) -> None:
         module.policy.open_replica()  # a collective where weights are spread over the ranks
+        found: list[Answered] = []
         try:
-            found = self._answers(trainer, module) if trainer.is_global_zero else None
+            if trainer.is_global_zero:
+                with policy_at_work(trainer, module) as policy:
+                    found = ask_closed_book(module.e_step, policy, [*self._asked, *self._beside])
         finally:
             module.policy.close_replica()
-        answered: list[Answered] = trainer.ranks.gather(found)[0]
+        answered: list[Answered] = trainer.processes.ranks.gather(found)[0]
         scores = [one.accuracy for one in answered]
         self._rows.append(tuple(scores[: len(self._asked)]))
         means = {"retention/mean": fmean(self._rows[-1])}
@@ -111,7 +110,3 @@ class Retention(SEALCallback):
             stream = Stream("fit", names, tuple(self._rows), tuple(self._beside_rows))
             matrix = average("policy by round", [stream], dataset=self._source, base_model=module.source.name)
             write_matrices(Path(trainer.default_root_dir) / FILE, [matrix])
-
-    def _answers(self, trainer: Trainer, module: Any) -> list[Answered]:
-        with policy_at_work(trainer, module) as policy:
-            return ask_closed_book(module.e_step, policy, [*self._asked, *self._beside])

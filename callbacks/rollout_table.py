@@ -14,7 +14,7 @@ from seal_lightning.m_step.selection import without_merit
 from seal_lightning.results.edits import diverged_edits
 from seal_lightning.results.left_out import MISSING, render_left_out, total_left_out
 from seal_lightning.results.rollout_tables import best_and_worst
-from seal_lightning.results.table import Table, to_markdown
+from seal_lightning.results.table import to_markdown
 from seal_lightning.results.usage import render_usage, total_usage
 from seal_lightning.text.escaping import markdown_cell
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
@@ -64,19 +64,16 @@ class RolloutTable(SEALCallback):
         lost = f", {diverged_edits(rollouts)} diverged" if diverged else ""
         poor = f" ({count} of them without merit)" if (count := len(without_merit(kept))) else ""
         missing = render_left_out(total_left_out(rollouts))
-        best, worst = best_and_worst(groups, kept, count=self.rows)
+        tables = [table for table in best_and_worst(groups, kept, count=self.rows) if table.rows]
         parts = [
             f"# Round {round + 1}: {scored} scored edits, {len(rejected)} rejected{lost}, {len(kept)} kept{poor}",
             f"{MISSING} {missing}." if missing else "",
             render_usage(total_usage(rollouts)),
-            *(f"## {table.title}\n\n{self._table(table)}" for table in (best, worst) if table.rows),
+            *(f"## {one.title}\n\n{to_markdown(replace(one, title=''), cell=self._cell)}" for one in tables),
             self._reasons("Rejected", rejected),
             self._reasons("Diverged", diverged),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
-
-    def _table(self, table: Table) -> str:
-        return to_markdown(replace(table, title=""), cell=self._cell)
 
     def _reasons(self, title: str, rollouts: Sequence[Rollout]) -> str:
         rows = [

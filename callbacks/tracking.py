@@ -9,14 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning.pytorch import Trainer
-
 from seal_lightning.errors import ConfigError, SealError
-from seal_lightning.files.bounded import parse_json
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.records.journal import read_validations
 from seal_lightning.report.writing import write_report
-from seal_lightning.results.accuracy import accuracy_table, rounds_table
+from seal_lightning.results.accuracy import accuracy_table, json_object, rounds_table
 from seal_lightning.results.rollout_tables import accuracies_table, answers_table, best_and_worst, edits_table
 from seal_lightning.results.table import Table
 from seal_lightning.text.masking import safe_to_save
@@ -69,23 +66,26 @@ class Trackers(SEALCallback):
 
     def on_e_step_end(
         self,
-        trainer: Trainer,
+        trainer: Any,
         module: Any,
         *,
         rollouts: Sequence[Rollout],
         groups: Sequence[RolloutGroup],
         kept: Sequence[EditOutcome],
     ) -> None:
-        self._log_last_round(trainer, module)
-        self._log(
-            trainer,
-            module,
-            {
-                "best_and_worst": _together(*best_and_worst(groups, kept, count=self.best)),
-                "edits": edits_table(rollouts, kept),
-                "answers": answers_table(rollouts),
-            },
-        )
+        last = trainer.checkpoints / "last.ckpt"  # of the round before, until this one's M-step
+        for tracker in self._working(trainer):
+            if tracker.takes_files and tracker.log_model == "all" and module.rounds_done and last.is_file():
+                name = f"checkpoint-round-{module.rounds_done:03d}"
+                self._send(tracker, name, [last], "model", {"round": module.rounds_done})
+        ranked = best_and_worst(groups, kept, count=self.best)
+        rows = tuple((table.title.lower(), *row) for table in ranked for row in table.rows)
+        tables = {
+            "best_and_worst": Table("", ("", *ranked[0].header), rows),
+            "edits": edits_table(rollouts, kept),
+            "answers": answers_table(rollouts),
+        }
+        self._log(trainer, module, tables)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.state.fn == "validate":
@@ -144,31 +144,19 @@ class Trackers(SEALCallback):
         }
         self._log(trainer, module, tables)
 
-    def _log_last_round(self, trainer: Any, module: Any) -> None:
-        """For `log_model: all`, the checkpoint of the round before, which lies there until this one's M-step."""
-        path = trainer.checkpoints / "last.ckpt"
-        for tracker in self._working(trainer):
-            if tracker.takes_files and tracker.log_model == "all" and module.rounds_done and path.is_file():
-                name = f"checkpoint-round-{module.rounds_done:03d}"
-                self._send(tracker, name, [path], "model", {"round": module.rounds_done})
-
     def _send(self, tracker: Tracker, name: str, paths: Sequence[Path], kind: str, about: Mapping[str, object]) -> None:
         if not is_lost(tracker.logger):
             with surviving(tracker.logger):
                 tracker.files(name, paths, kind=kind, about=about)
 
 
-def _together(*tables: Table) -> Table:
-    """Tables with the same header as one, with their titles in its first column."""
-    rows = ((table.title.lower(), *row) for table in tables for row in table.rows)
-    return Table("", ("", *tables[0].header), tuple(rows))
-
-
 def _artifacts(run: Path) -> Iterator[tuple[str, list[Path], str, Mapping[str, object]]]:
     """Name, files, kind and facts of what is worth keeping of a fit; the report is written for it."""
     for name in ("policy", "policy-merged"):
         if (run / name).is_dir():
-            yield name, [run / name], "model", _selection(run / name / "selection.json")
+            chosen = json_object(run / name / "selection.json")  # its digests stay where they are checked
+            about = {key: fact for key, fact in chosen.items() if fact is None or isinstance(fact, str | int | float)}
+            yield name, [run / name], "model", about
     try:
         write_report([str(run)])
     except SealError as error:
@@ -176,11 +164,3 @@ def _artifacts(run: Path) -> Iterator[tuple[str, list[Path], str, Mapping[str, o
     names = ("report.html", "report.md", "config.yaml")
     if paths := [run / name for name in names if (run / name).is_file()]:
         yield "report", paths, "report", {}
-
-
-def _selection(path: Path) -> Mapping[str, object]:
-    """Which round's policy it is, and by what; digests stay where they are checked."""
-    if not path.is_file():
-        return {}
-    chosen = parse_json(path.read_bytes())
-    return {key: value for key, value in chosen.items() if value is None or isinstance(value, str | int | float)}

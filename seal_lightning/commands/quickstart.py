@@ -26,8 +26,8 @@ from seal_lightning.processes.stopping import stopped_on_leaving
 from seal_lightning.progress.screen import plain_console
 from seal_lightning.records.journal import read_validations
 from seal_lightning.report.picture import save_picture
+from seal_lightning.report.rounds import passage_of, typical_pair
 from seal_lightning.results.accuracy import AccuracyRow, rounds_table
-from seal_lightning.results.typical import passage_of, typical_pair
 from seal_lightning.text.escaping import visible
 from seal_lightning.types import Rollout
 

@@ -15,9 +15,8 @@ from seal_lightning.fit.loop import SEALFitLoop
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.stamp import told_changes
 from seal_lightning.records.journal import read_fit, read_validations
-from seal_lightning.results.accuracy import accuracy_table, rounds_table
+from seal_lightning.results.accuracy import ResultFile, accuracy_table, rounds_table
 from seal_lightning.results.left_out import MISSING, render_left_out, total_left_out
-from seal_lightning.results.result_file import ResultFile
 from seal_lightning.types import Rollout
 
 # The name of a command's files; predictions are not scored.

@@ -9,8 +9,15 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from seal_lightning.m_step.selection import without_merit
-from seal_lightning.results.diversity import diversity_of
-from seal_lightning.results.edits import NEARLY, diverged_edits, rewards_of, share_spent, terms_of, total_thoughts
+from seal_lightning.results.edits import (
+    NEARLY,
+    diverged_edits,
+    diversity_of,
+    rewards_of,
+    share_spent,
+    terms_of,
+    total_thoughts,
+)
 from seal_lightning.results.left_out import QUERIES, total_left_out
 from seal_lightning.results.usage import total_usage
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
@@ -50,7 +57,7 @@ def edit_metrics(
     """Shares of a round's self-edits, how different those of a context are, and how long they are.
 
     A success is an edit whose mean gain is above 0, among all edits, rejected ones too; it is left out where no query
-    tells. Diversity is that of `seal_lightning.results.diversity`, of usable edits. Lengths are means over edits, in
+    tells. Diversity is that of `seal_lightning.results.edits`, of usable edits. Lengths are means over edits, in
     characters and in the policy's tokens.
     """
     outcomes = [outcome for group in groups for outcome in group.outcomes]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from seal_lightning.files.bounded import parse_json
+from seal_lightning.results.accuracy import json_object
 
 ALL = "all"  # the folder of the adapter that learnt all documents
 
@@ -24,7 +24,7 @@ class AskedDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class Adapter:
+class AdapterReport:
     """One adapter.
 
     Attributes:
@@ -58,14 +58,6 @@ class Adapter:
             return "one for all documents"
         return self.asked[0].title if len(self.asked) == 1 else self.name
 
-    @property
-    def before(self) -> float | None:
-        return fmean(one.before for one in self.asked) if self.asked else None
-
-    @property
-    def after(self) -> float | None:
-        return fmean(one.after for one in self.asked) if self.asked else None
-
 
 @dataclass(frozen=True, slots=True)
 class DocumentRow:
@@ -78,18 +70,14 @@ class DocumentRow:
     together: float | None
 
 
-def read_adapter(path: Path) -> Adapter:
+def read_adapter(path: Path) -> AdapterReport:
     """From its `adaptation.json`; what is missing there or of another kind is left empty."""
-    try:
-        found = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = {}
-    content = found if isinstance(found, dict) else {}
+    content = json_object(path)
     counts = content.get("left_out")
     said = content.get("learnt")
     verdict = said if isinstance(said, dict) else {}
     loss = content.get("loss")
-    return Adapter(
+    return AdapterReport(
         name=path.parent.name,
         asked=tuple(_asked(content.get("measured"))),
         steps=_whole(content.get("steps")),
@@ -117,22 +105,17 @@ def _whole(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def documents_of(adapters: Sequence[Adapter]) -> list[DocumentRow]:
+def documents_of(adapters: Sequence[AdapterReport]) -> list[DocumentRow]:
     """What was asked, by document: without an adapter, with its own, with the one for all."""
     each = {one.document: one for adapter in adapters if adapter.name != ALL for one in adapter.asked}
     together = {one.document: one for adapter in adapters if adapter.name == ALL for one in adapter.asked}
-    rows = []
-    for name in {**each, **together}:
-        own, common = each.get(name), together.get(name)
-        known = own or common
-        assert known is not None
-        rows.append(
-            DocumentRow(
-                known.title,
-                known.queries,
-                known.before,
-                own.after if own else None,
-                common.after if common else None,
-            )
+    return [
+        DocumentRow(
+            known.title,
+            known.queries,
+            known.before,
+            each[name].after if name in each else None,
+            together[name].after if name in together else None,
         )
-    return rows
+        for name, known in (each | together | each).items()
+    ]

@@ -12,12 +12,11 @@ from statistics import fmean
 from rapidfuzz import fuzz, process
 
 from seal_lightning.errors import RESUME
-from seal_lightning.m_step.selection import group_rollouts
 from seal_lightning.report.measure import MeasuredRun
-from seal_lightning.report.settings import lookup, plain
+from seal_lightning.report.read import lookup, plain
+from seal_lightning.results.accuracy import means_of
 from seal_lightning.results.verdict import said
 from seal_lightning.text.plural import counted
-from seal_lightning.types import EditOutcome, Rollout
 
 FLAT = 0.5  # share of contexts without spread from which choosing is mostly by chance
 ALIKE = 95.0  # of 100, rapidfuzz's ratio: two texts that differ in a word of twenty
@@ -65,8 +64,9 @@ def _rewards_have_no_spread(run: MeasuredRun) -> Iterator[Advice]:
     for found in run.rounds[-1:]:
         if found.figures.dropped:  # a race leaves the best edits of a context, which are alike in reward
             return
-        groups = [rewards for group in found.groups if len(rewards := _rewards(group.outcomes)) > 1]
-        flat = sum(max(rewards) == min(rewards) for rewards in groups)
+        rewards = [[round(one.reward, 9) for one in group.outcomes if one.reward is not None] for group in found.groups]
+        groups = [of_context for of_context in rewards if len(of_context) > 1]
+        flat = sum(max(of_context) == min(of_context) for of_context in groups)
         if groups and flat / len(groups) >= FLAT:
             yield Advice(
                 "Rewards without spread",
@@ -104,10 +104,12 @@ def _answers_are_unfinished(run: MeasuredRun) -> Iterator[Advice]:
 
 
 def _kept_edits_repeat(run: MeasuredRun) -> Iterator[Advice]:
+    if run.directives and all(found.lines is not None and found.lines.middle <= 1 for found in run.rounds):
+        return  # choices among a few values, as in ARC, repeat by their nature
     for found in run.rounds[-1:]:
         texts = [edit.text for edit in found.kept or ()]
         share = repeated(texts)
-        if not _only_directives(run) and share >= REPEATED:
+        if share >= REPEATED:
             yield Advice(
                 "Kept edits repeat each other",
                 f"{100 * share:.0f}\u00a0% of the {counted(len(texts), 'edit')} that round {found.number} keeps have a "
@@ -132,7 +134,7 @@ def _training_contexts_are_overfit(run: MeasuredRun) -> Iterator[Advice]:
     edits = run.edits
     if len(run.rounds) < 2 or len(edits) < 2:
         return
-    before, after = (_scores(run.run.rounds[found.number - 1]) for found in (run.rounds[0], run.rounds[-1]))
+    before, after = (means_of(run.run.rounds[found.number - 1], "edits") for found in (run.rounds[0], run.rounds[-1]))
     both = [name for name in after if name in before]  # all but in a round that is not over
     learnt = fmean(after[name] - before[name] for name in both) if both else 0.0
     if learnt >= LEARNT and edits[-1].high is not None and edits[-1].high < edits[0].accuracy + learnt:
@@ -267,18 +269,3 @@ def repeated(texts: Sequence[str]) -> float:
         return 0.0
     alike = process.cdist(compared, compared, scorer=fuzz.ratio, score_cutoff=ALIKE)
     return fmean(float((row > 0).sum() > 1) for row in alike)  # each is its own twin
-
-
-def _only_directives(run: MeasuredRun) -> bool:
-    """Whether edits are choices among a few values, as in ARC: those repeat by their nature."""
-    return bool(run.directives) and all(found.lines is not None and found.lines.middle <= 1 for found in run.rounds)
-
-
-def _rewards(outcomes: Sequence[EditOutcome]) -> list[float]:
-    return [round(outcome.reward, 9) for outcome in outcomes if outcome.reward is not None]
-
-
-def _scores(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Mean score of a context's edits, of those that a race did not drop."""
-    groups = group_rollouts(rollout for rollout in rollouts if not rollout.dropped)
-    return {group.context_id: fmean(outcome.score for outcome in group.outcomes) for group in groups}

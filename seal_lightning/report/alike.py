@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from seal_lightning.report.measure import MeasuredRun
-from seal_lightning.report.settings import flat, plain
+from seal_lightning.report.read import flat, plain
 from seal_lightning.results.pairing import pair_contexts
 from seal_lightning.types import Rollout
 
@@ -31,7 +31,9 @@ def differences_of(runs: Sequence[MeasuredRun]) -> list[str]:
     """One sentence for each thing in which runs that are compared differ; none for a single run."""
     if len(runs) < 2:
         return []
-    return [*_states(runs), *_validations(runs), *_settings(runs)]
+    going = [f"{run.run.name} ({run.progress})" for run in runs if run.state in ("unfinished", "begun")]
+    states = [f"Not all runs have come to their end: {_listed(going)}."] if going else []
+    return [*states, *_validations(runs), *_settings(runs)]
 
 
 def _settings(runs: Sequence[MeasuredRun]) -> Iterator[str]:
@@ -63,12 +65,6 @@ def _by_value(values: Mapping[str, str]) -> str:
     for name, part in parts.items():
         names.setdefault(", ".join(one for one in part if one not in common) or "as otherwise", []).append(name)
     return "; ".join(f"{text[:160]} ({_listed(found)})" for text, found in names.items())
-
-
-def _states(runs: Sequence[MeasuredRun]) -> Iterator[str]:
-    going = [f"{run.run.name} ({run.progress})" for run in runs if run.state in ("unfinished", "begun")]
-    if going:
-        yield f"Not all runs have come to their end: {_listed(going)}."
 
 
 def _validations(runs: Sequence[MeasuredRun]) -> Iterator[str]:

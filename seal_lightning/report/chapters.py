@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import yaml
 
@@ -15,8 +16,7 @@ from seal_lightning.report.alike import differences_of
 from seal_lightning.report.group_tables import GroupRow, figure_of, notes_of, rows_of
 from seal_lightning.report.groups import group_runs
 from seal_lightning.report.measure import MeasuredRun
-from seal_lightning.report.settings import flat, lookup, plain
-from seal_lightning.report.words import sentence_of
+from seal_lightning.report.read import flat, lookup, plain
 from seal_lightning.results.accuracy import AccuracyRow
 from seal_lightning.results.left_out import MISSING
 from seal_lightning.results.retention import summary_table
@@ -54,7 +54,7 @@ class GroupsCompared:
     rows: Sequence[tuple[GroupRow, charts.Interval | None]]
     notes: Sequence[str]
     unlike: Sequence[str]
-    figure: charts.GroupsFigure | None
+    figure: charts.Trend | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +113,14 @@ def compare(runs: Sequence[MeasuredRun], scale: charts.Scale) -> GroupsCompared:
 
 
 def chapter_of(anchor: str, run: MeasuredRun, scale: charts.Scale) -> Chapter:
-    settings, shown = run.run.settings or {}, main_table(run)
+    settings = run.run.settings or {}
+    shown = next((rows for rows in tables_of(run) if rows), [])  # over its rounds, else of its first test
+    about = {name: plain(value) for name, key in ABOUT.items() if (value := lookup(run.run.config, key)) is not None}
     return Chapter(
         id=anchor,
         run=run,
         sentence=sentence_of(run),
-        about=_about(run),
+        about={**({"best policy": shortened(run.best, CELL)} if run.best else {}), **about},
         advice=advise(run),
         chart=charts.intervals(shown, scale),
         others={n: charts.intervals(rows, scale) for n, rows in run.other_tables.items() if rows is not shown},
@@ -135,19 +137,8 @@ def chapter_of(anchor: str, run: MeasuredRun, scale: charts.Scale) -> Chapter:
     )
 
 
-def _about(run: MeasuredRun) -> dict[str, str]:
-    """The best policy, and settings at a glance."""
-    found = {name: plain(value) for name, key in ABOUT.items() if (value := lookup(run.run.config, key)) is not None}
-    return {**({"best policy": shortened(run.best, CELL)} if run.best else {}), **found}
-
-
 def tables_of(run: MeasuredRun) -> list[Sequence[AccuracyRow]]:
     return [run.accuracy, *run.other_tables.values()]
-
-
-def main_table(run: MeasuredRun) -> Sequence[AccuracyRow]:
-    """The accuracy that a run is about: over its rounds, else of its first test."""
-    return next((rows for rows in tables_of(run) if rows), [])
 
 
 def differing(runs: Sequence[MeasuredRun]) -> list[tuple[str, list[str]]]:
@@ -160,3 +151,85 @@ def differing(runs: Sequence[MeasuredRun]) -> list[tuple[str, list[str]]]:
         if len({json.dumps(config.get(key), default=str) for config in found}) > 1
         and not key.endswith("default_root_dir")
     ]
+
+
+# -- in words ----------------------------------------------------------------------------------------------------------
+
+
+def sentence_of(run: MeasuredRun) -> str:
+    """What came out, in one sentence."""
+    if run.state == "begun":
+        return "This run has only begun: no unit of work is finished yet. Make the report again in a while."
+    if run.run.adapters and (said := _adapted(documents_of(run.run.adapters))):
+        return said
+    if len(run.edits) > 1 and run.base:
+        last, so_far = run.edits[-1], "" if run.edits[-1].contexts >= run.edits[0].contexts else ", so far"
+        return (
+            f"On {counted(run.base.contexts, 'held-out context')}, the model answers {pct(run.base.accuracy)} of the "
+            f"queries by itself, {pct(run.edits[0].accuracy)} after adapting to its own self-edits, and "
+            f"{_around(last)} {last.name.removeprefix('edits ')}{so_far}."
+        )
+    for rows in (run.accuracy, *run.other_tables.values()):
+        named = {row.name.partition(" ")[0]: row for row in rows}
+        if "base" in named and "edits" in named:
+            base, edits = named["base"], named["edits"]
+            return (
+                f"On {counted(base.contexts, 'held-out context')}, the model answers {pct(base.accuracy)} of the "
+                f"queries by itself and {_around(edits)} after adapting to its own self-edits."
+            )
+    if run.rounds:
+        found = run.rounds[-1].figures
+        if run.unasked:
+            return (
+                f"{counted(found.edits, 'self-edit')} about {counted(found.contexts, 'context')}; no query was asked, "
+                "so there are no accuracies and no rewards."
+            )
+        return (
+            f"Over {counted(found.edits, 'self-edit')} about {counted(found.contexts, 'context')}, accuracy is "
+            f"{pct(found.baseline[0])} before adapting and {pct(found.score[0])} after; the best edit of each context "
+            f"reaches {pct(found.best)}."
+        )
+    if run.run.matrices:
+        matrix = run.run.matrices[0]
+        learnt, sequences = counted(len(matrix.mean) - 1, "context"), counted(matrix.sequences, "sequence")
+        return (
+            f"After learning {learnt} one after another ({sequences}), the model answers {pct(matrix.last_row)} of all "
+            f"their queries. Right after each was learnt it was {pct(matrix.learnt)}, so {pct(matrix.forgetting)} was "
+            "forgotten."
+        )
+    return "Passages and written edits only: this run has no self-edits yet."
+
+
+def _adapted(documents: Sequence[DocumentRow]) -> str:
+    """What adapters that stay came to; "" where nothing was asked."""
+    if not documents:
+        return ""
+    each = [row.each for row in documents if row.each is not None]
+    together = [row.together for row in documents if row.together is not None]
+    ends = [f"{pct(fmean(each))} with an adapter each"] if each else []
+    ends += [f"{pct(fmean(together))} with one adapter for all"] if together else []
+    return (
+        f"On {counted(len(documents), 'document')} with queries, the model answers "
+        f"{pct(fmean(row.before for row in documents))} by itself, and {', '.join(ends)}."
+    )
+
+
+def _around(row: AccuracyRow) -> str:
+    around = "" if row.low is None or row.high is None else f" ({100 * row.low:.1f} – {pct(row.high)})"
+    return f"{pct(row.accuracy)}{around}"
+
+
+def pct(share: float) -> str:
+    """With a space that does not break."""
+    return f"{100 * share:.1f}\u00a0%"
+
+
+def row_name(row: AccuracyRow) -> str:
+    """A row of the accuracy table in words that need no legend."""
+    known = {
+        "base": "the model by itself",
+        "passage": "trained on the passage alone",
+        "written": "trained on edits in the data",
+        "edits": "own edits",
+    }
+    return known.get(row.name, row.name.replace("edits", "own edits", 1))

@@ -9,15 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from seal_lightning.report.groups import Level
+from seal_lightning.report.groups import GroupLevel
 from seal_lightning.report.measure import MeasuredRun
-from seal_lightning.report.rounds import Quartiles, RoundFigures
+from seal_lightning.report.rounds import RoundFigures
 from seal_lightning.results.accuracy import AccuracyRow
-from seal_lightning.results.averages import Bounds
 from seal_lightning.types import RolloutGroup
 
 HEIGHT = 190  # of a chart over rounds, pixels
 CONTEXTS = 30  # rows of a chart of contexts
+Line = tuple[str, str, Sequence[tuple[str, float, float | None, float | None]]]  # name, shape; place, mean, interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Scale:
 class Interval:
     """A row of the accuracy chart."""
 
-    row: AccuracyRow | Level
+    row: AccuracyRow | GroupLevel
     tone: str
     left: str
     middle: str
@@ -82,11 +82,12 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """The chart over rounds."""
+    """A chart over rounds; `caption` says what its intervals are over, where they differ."""
 
     series: tuple[Series, ...]
     rounds: tuple[Tick, ...]
     ticks: tuple[tuple[float, str], ...]  # from the top, label
+    caption: str = ""
     height: int = HEIGHT
 
 
@@ -117,15 +118,6 @@ class Strips:
     rounds: tuple[int, ...]
     scale: Scale
     left_out: int
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """Quartiles of lengths."""
-
-    left: str
-    width: str
-    middle: str
 
 
 def percent(share: float) -> str:
@@ -179,33 +171,38 @@ def trend_of(runs: Sequence[MeasuredRun]) -> Trend | None:
     numbers = sorted({found.number for run in runs for found in run.rounds})
     if len(numbers) < 2:
         return None
-    lines: list[tuple[str, str, list[tuple[int, float, Bounds]]]] = []
+    across = {number: percent((place + 0.5) / len(numbers)) for place, number in enumerate(numbers)}
+    lines: list[Line] = []
     for place, run in enumerate(runs):
-        means = [(found.number, found.rewards.mean, found.interval) for found in run.rounds]
         name = "mean" if len(runs) == 1 else run.run.name
+        means = [(across[one.number], one.rewards.mean, one.interval[0], one.interval[1]) for one in run.rounds]
         lines.append((name, SHAPES[place % len(SHAPES)], means))
     if len(runs) == 1:
-        tops = [(found.number, found.rewards.best) for found in runs[0].rounds]
-        lines.append(("best of each context", "diamond", [(number, top, (None, None)) for number, top in tops]))
-    values = (value for _, _, points in lines for _, mean, bounds in points for value in (mean, *bounds))
+        tops = [(across[found.number], found.rewards.best, None, None) for found in runs[0].rounds]
+        lines.append(("best of each context", "diamond", tops))
+    rounds = tuple(Tick(across[number], f"round {number}") for number in numbers)
+    return _trend(lines, rounds)
+
+
+def _trend(lines: Sequence[Line], rounds: tuple[Tick, ...], caption: str = "", *, percents: bool = False) -> Trend:
+    values = (value for _, _, points in lines for _, *values in points for value in values)
     scale = scale_over(value for value in values if value is not None)
-    across = {number: percent((place + 0.5) / len(numbers)) for place, number in enumerate(numbers)}
-    series = [
-        Series(
-            name,
-            shape,
-            tuple(_point(across[at], mean, *bounds, scale) for at, mean, bounds in points),
-        )
-        for name, shape, points in lines
-        if points
-    ]
+    scale = in_percent(scale) if percents else scale
+    series = []
+    for name, shape, points in lines:
+        marks = [
+            Point(
+                at,
+                scale.down(mean),
+                scale.down(mean if high is None else high),
+                scale.down(mean if low is None else low),
+                mean,
+            )
+            for at, mean, low, high in points
+        ]
+        series += [Series(name, shape, tuple(marks))] if marks else []
     ticks = tuple((round(HEIGHT * (1 - float(tick.at[:-1]) / 100), 1), tick.label) for tick in scale.ticks)
-    return Trend(tuple(series), tuple(Tick(across[n], f"round {n}") for n in numbers), ticks)
-
-
-def _point(at: str, mean: float, low: float | None, high: float | None, scale: Scale) -> Point:
-    top, bottom = (scale.down(mean if end is None else end) for end in (high, low))
-    return Point(at, scale.down(mean), top, bottom, mean)
+    return Trend(tuple(series), rounds, ticks, caption)
 
 
 def strips_of(rounds: Sequence[RoundFigures], titles: Mapping[str, str]) -> Strips | None:
@@ -248,11 +245,6 @@ def _dots(rewards: Sequence[tuple[float, bool]], scale: Scale) -> tuple[Dot, ...
     )
 
 
-def box_of(found: Quartiles, scale: Scale) -> Box:
-    left, right = scale.share(found.low), scale.share(found.high)
-    return Box(percent(left), percent(max(right - left, 0.004)), scale.at(found.middle))
-
-
 # -- groups of runs ----------------------------------------------------------------------------------------------------
 
 TONES = ("#0b6a5a", "#a2440c", "#57606b", "#a32a21")  # of series in a file of its own; a page has its style sheet's
@@ -260,45 +252,22 @@ SHAPES = ("circle", "diamond", "square", "triangle")
 APART = 0.5  # of the width of a round, over which groups are spread
 
 
-def level_interval(level: Level, scale: Scale) -> Interval:
+def level_interval(level: GroupLevel, scale: Scale) -> Interval:
     """The end of a group in the chart of groups."""
     return Interval(level, "edits", *_whisker(level.low, level.mean, level.high, scale))
 
 
-@dataclass(frozen=True, slots=True)
-class GroupsFigure:
-    """Accuracy with own edits over rounds, groups side by side, with intervals; `caption` says what those are over."""
-
-    trend: Trend
-    caption: str
-
-
-def groups_figure(levels: Mapping[str, Sequence[Level]], caption: str) -> GroupsFigure | None:
-    """A figure of each group's levels; None where there are none."""
+def groups_figure(levels: Mapping[str, Sequence[GroupLevel]], caption: str) -> Trend | None:
+    """Accuracy with own edits over rounds, groups side by side, with intervals; None where there is none."""
     numbers = sorted({(level.round or 0, level.where) for found in levels.values() for level in found})
     if not numbers:
         return None
-    ends = (end for found in levels.values() for level in found for end in (level.low, level.mean, level.high))
-    scale = in_percent(scale_over(end for end in ends if end is not None))
     places = {where: (place + 0.5) / len(numbers) for place, (_, where) in enumerate(numbers)}
     width = APART / len(numbers)
-    series = tuple(
-        Series(
-            name,
-            SHAPES[(number + number // len(SHAPES)) % len(SHAPES)],
-            tuple(
-                _point(
-                    percent(places[one.where] + width * ((number + 0.5) / len(levels) - 0.5)),
-                    one.mean,
-                    one.low,
-                    one.high,
-                    scale,
-                )
-                for one in found
-            ),
-        )
-        for number, (name, found) in enumerate(levels.items())
-    )
-    ticks = tuple((round(HEIGHT * (1 - float(tick.at[:-1]) / 100), 1), tick.label) for tick in scale.ticks)
+    lines: list[Line] = []
+    for number, (name, found) in enumerate(levels.items()):
+        aside = width * ((number + 0.5) / len(levels) - 0.5)
+        points = [(percent(places[one.where] + aside), one.mean, one.low, one.high) for one in found]
+        lines.append((name, SHAPES[(number + number // len(SHAPES)) % len(SHAPES)], points))
     across = tuple(Tick(percent(places[where]), where) for _, where in numbers)
-    return GroupsFigure(Trend(series, across, ticks), caption)
+    return _trend(lines, across, caption, percents=True)

@@ -12,14 +12,11 @@ import json
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import fmean
 from typing import Literal
 
-from seal_lightning.report.read import Run
-from seal_lightning.report.settings import flat, plain
-from seal_lightning.report.students_t import t_interval
-from seal_lightning.results.averages import Value, baseline, by_context, context_means, interval, score
+from seal_lightning.report.read import Run, flat, plain
+from seal_lightning.results.averages import Value, baseline, by_context, context_means, interval, score, t_interval
 from seal_lightning.text.escaping import shortened
 from seal_lightning.types import Rollout
 
@@ -50,7 +47,7 @@ VALUE = 28  # characters of a value in it
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class GroupLevel:
     """Accuracy with own edits (or without an adapter) of a group at one place.
 
     Attributes:
@@ -72,7 +69,7 @@ class Level:
     count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Group:
     """Runs that have the same settings, but for what does not count as one.
 
@@ -88,19 +85,14 @@ class Group:
     name: str
     settings: Mapping[str, str]
     runs: tuple[Run, ...]
-    base: Level | None
-    levels: tuple[Level, ...]
+    base: GroupLevel | None
+    levels: tuple[GroupLevel, ...]
     behind: tuple[int, ...] = ()
 
     @property
-    def last(self) -> Level | None:
+    def last(self) -> GroupLevel | None:
         """With own edits, at the end."""
         return self.levels[-1] if self.levels else None
-
-    @cached_property
-    def seeds(self) -> tuple[str, ...]:
-        """The distinct seeds of its runs."""
-        return tuple(dict.fromkeys(_seed(run) for run in self.runs))
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
@@ -137,16 +129,16 @@ def seeds_of(run: Run) -> dict[str, object]:
 
 
 def _settings(run: Run) -> dict[str, object]:
-    return {key: value for key, value in flat(run.config).items() if not (_is_seed(key) or _is_place(key))}
+    return {
+        key: value
+        for key, value in flat(run.config).items()
+        if not _is_seed(key) and not any(key == place or key.startswith(f"{place}.") for place in PLACES)
+    }
 
 
 def _is_seed(key: str) -> bool:
     name = key.rpartition(".")[2]
     return name in ("seed", "seed_everything") or name.endswith("_seed")
-
-
-def _is_place(key: str) -> bool:
-    return any(key == place or key.startswith(f"{place}.") for place in PLACES)
 
 
 def _differing(settings: Sequence[Mapping[str, object]]) -> list[dict[str, str]]:
@@ -179,13 +171,12 @@ def _group(runs: Sequence[Run], settings: Mapping[str, str], *, by_runs: bool = 
         name = ", ".join(run.name for run in runs)
     rounds = [_rounds(run) for run in runs]
     common = [number for number in rounds[0] if all(number in found for found in rounds)]
-    group = Group(name, settings, tuple(runs), None, ())
     return Group(
         name,
         settings,
         tuple(runs),
-        _level(group, common[0], baseline) if common else None,
-        tuple(_level(group, number, score) for number in common),
+        _level(runs, common[0], baseline) if common else None,
+        tuple(_level(runs, number, score) for number in common),
         tuple(sorted({n for found in rounds for n in found if n is not None and n not in common})),
     )
 
@@ -208,16 +199,10 @@ def _edits(rollouts: Sequence[Rollout]) -> list[Rollout]:
     return [rollout for rollout in rollouts if rollout.kind == "edit" and not rollout.dropped]
 
 
-def _where(run: Run, number: int | None) -> str:
-    if number is None:
-        return "in the test" if any(map(_edits, run.others.values())) else "on the contexts it learnt from"
-    return f"after round {number}" if number else "before training"
-
-
-def by_seed(group: Group, number: int | None, keys: Container[str] | None = None) -> dict[str, list[Rollout]]:
+def by_seed(runs: Sequence[Run], number: int | None, keys: Container[str] | None = None) -> dict[str, list[Rollout]]:
     """The own edits of each seed; runs that have the same seed of these keys are one, with more edits."""
     found: dict[str, list[Rollout]] = {}
-    for run in group.runs:
+    for run in runs:
         found.setdefault(_seed(run, keys), []).extend(_rounds(run)[number])
     return found
 
@@ -226,12 +211,14 @@ def _seed(run: Run, keys: Container[str] | None = None) -> str:
     return json.dumps({k: v for k, v in seeds_of(run).items() if keys is None or k in keys}, default=str)
 
 
-def _level(group: Group, number: int | None, value: Value) -> Level:
-    of_seeds = [list(context_means(edits, value).values()) for edits in by_seed(group, number).values()]
-    where = _where(group.runs[0], number)
+def _level(runs: Sequence[Run], number: int | None, value: Value) -> GroupLevel:
+    of_seeds = [list(context_means(edits, value).values()) for edits in by_seed(runs, number).values()]
+    where = f"after round {number}" if number else "before training"
+    if number is None:
+        where = "in the test" if any(map(_edits, runs[0].others.values())) else "on the contexts it learnt from"
     if len(of_seeds) == 1:
         values = of_seeds[0]
-        return Level(number, where, fmean(values), *interval(values), "contexts", len(values))
+        return GroupLevel(number, where, fmean(values), *interval(values), "contexts", len(values))
     means = [fmean(values) for values in of_seeds]
     low, high = t_interval(means)
-    return Level(number, where, fmean(means), max(0.0, low), min(1.0, high), "seeds", len(means))
+    return GroupLevel(number, where, fmean(means), max(0.0, low), min(1.0, high), "seeds", len(means))

@@ -26,7 +26,7 @@ def heat_map(matrices: Sequence[RetentionMatrix]) -> str:
         for matrix in row:
             parts.append(f'<g transform="translate({x},{y})">{"".join(_panel(matrix))}</g>')
             x += _width(matrix) + GAP
-        y += max(_height(matrix) for matrix in row)
+        y += max(TOP + ROW * len(matrix.mean) + GAP for matrix in row)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {y}" width="{width}" height="{y}" '
         'font-family="system-ui, sans-serif" font-size="12" fill="#222">'
@@ -37,10 +37,6 @@ def heat_map(matrices: Sequence[RetentionMatrix]) -> str:
 def _width(matrix: RetentionMatrix) -> int:
     extra = CELL + CELL // 2 if matrix.unrelated else 0
     return LEFT + CELL * max(map(len, matrix.mean)) + extra
-
-
-def _height(matrix: RetentionMatrix) -> int:
-    return TOP + ROW * len(matrix.mean) + GAP
 
 
 def _panel(matrix: RetentionMatrix) -> Iterator[str]:

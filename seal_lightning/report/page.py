@@ -22,16 +22,16 @@ from markupsafe import Markup
 from seal_lightning import __version__
 from seal_lightning.progress.screen import duration
 from seal_lightning.report import charts
-from seal_lightning.report.chapters import CELL, chapter_of, compare, differing, tables_of
-from seal_lightning.report.group_tables import label_of, say_runs, short_contrast
+from seal_lightning.report.chapters import CELL, chapter_of, compare, differing, pct, row_name, tables_of
+from seal_lightning.report.group_tables import figure_of, label_of, say_runs, short_contrast
+from seal_lightning.report.groups import Group
 from seal_lightning.report.heatmap import heat_map
-from seal_lightning.report.measure import MeasuredRun, measure
+from seal_lightning.report.measure import measure
 from seal_lightning.report.read import Run
-from seal_lightning.report.words import pct, row_name
 from seal_lightning.results.averages import say_interval
 from seal_lightning.results.left_out import render_left_out
 from seal_lightning.results.retention import matrix_table
-from seal_lightning.results.table import Table, text_of, to_markdown
+from seal_lightning.results.table import text_of, to_markdown
 from seal_lightning.results.usage import render_usage
 from seal_lightning.text.escaping import markdown_cell, shortened, visible
 
@@ -50,12 +50,13 @@ def render(runs: Sequence[Run], *, now: float) -> tuple[str, str]:
     scale = charts.in_percent(
         charts.scale_over(row.high or row.accuracy for run in measured for rows in tables_of(run) for row in rows)
     )
+    named = [shortened(run.run.name, 60) for run in measured]
     chapters = [chapter_of(f"run-{place}", run, scale) for place, run in enumerate(measured, start=1)]
     content = {
         "chapters": chapters,
         "several": len(chapters) > 1,
         "scale": scale,
-        "title": _title(measured),
+        "title": " · ".join(named) if len(named) <= TITLES else f"{named[0]} and {len(named) - 1} more runs",
         "trend": charts.trend_of(measured) if len(measured) <= len(charts.SHAPES) else None,
         "comparison": compare(measured, scale) if len(chapters) > 1 else None,
         "differing": differing(measured),
@@ -69,14 +70,12 @@ def render(runs: Sequence[Run], *, now: float) -> tuple[str, str]:
     return html.render(content, style=Markup(style), digest=digest), markdown.render(content).strip() + "\n"
 
 
-def render_svg(figure: charts.GroupsFigure) -> str:
-    """A figure of groups as a file of its own."""
+def render_figure(groups: Sequence[Group]) -> str:
+    """An SVG file: accuracy with own edits over rounds, groups side by side; "" where there is none."""
+    figure = figure_of(groups)
+    if figure is None:
+        return ""
     return _environment(_shown).get_template("groups.svg.j2").render(figure=figure, tones=charts.TONES).strip() + "\n"
-
-
-def _title(runs: Sequence[MeasuredRun]) -> str:
-    names = [shortened(run.run.name, 60) for run in runs]
-    return " · ".join(names) if len(names) <= TITLES else f"{names[0]} and {len(names) - 1} more runs"
 
 
 @cache
@@ -100,10 +99,9 @@ def _environment(finalize: Callable[[object], str]) -> Environment:
         "shortened": shortened,
         "name": row_name,
         "text_of": text_of,
-        "table": _table_of,
+        "table": lambda table: Markup(to_markdown(table, cell=partial(markdown_cell, longest=CELL))),
     }
     environment.globals |= {
-        "box_of": charts.box_of,
         "scale_over": charts.scale_over,
         "heat_map": lambda matrix: Markup(heat_map([matrix])),
         "matrix_table": matrix_table,
@@ -126,11 +124,6 @@ def _shown(value: object) -> str:
 def _flat(value: object) -> str:
     """What an expression of the Markdown template prints."""
     return value if isinstance(value, Markup) else Markup(markdown_cell(visible(str(value)), CELL))
-
-
-def _table_of(table: Table) -> Markup:
-    """A table of the Markdown page."""
-    return Markup(to_markdown(table, cell=partial(markdown_cell, longest=CELL)))
 
 
 def _moment(seconds: float) -> str:

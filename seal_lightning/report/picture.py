@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seal_lightning.files.saving import save_text
 from seal_lightning.records.journal import read_validations
+from seal_lightning.report.rounds import first_edit, passage_of, typical_pair
 from seal_lightning.results.accuracy import AccuracyRow, rounds_table
-from seal_lightning.results.typical import edits_by_context, passage_of, typical_pair
 from seal_lightning.text.escaping import visible
 from seal_lightning.types import Rollout
 
@@ -78,19 +78,20 @@ def draw(validations: Mapping[int, Sequence[Rollout]], control: Mapping[int, Seq
         validations: Two or more validations of a fit, by the number of rounds before each.
         control: Validations of another fit; may be empty.
     """
-    shown = _shown(sorted(validations))
+    numbers = sorted(validations)
+    shown = numbers if len(numbers) <= CARDS else [numbers[0], numbers[len(numbers) // 2], numbers[-1]]
     before, _ = typical_pair(validations[shown[0]], validations[shown[-1]])
     rows, others = _own(validations), _own(control)
     base = next(row for row in rounds_table(validations) if row.name == "base")
     top = max(0.1, *(row.high or row.accuracy for row in (*rows.values(), *others.values())))
     last = max(validations)
-    places = zip(_lefts(len(shown)), shown, strict=True)
+    lefts = [GAP + place * (WIDTH - 2 * GAP - CARD) // (len(shown) - 1) for place in range(len(shown))]  # edge to edge
     environment = Environment(
         loader=PackageLoader("seal_lightning.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template("picture.svg.j2").render(
         passage=wrap(visible(passage_of(before)), 128, max_lines=2, placeholder=" …"),
-        cards=[_card(left, number, validations[number], before) for left, number in places],
+        cards=[_card(left, number, validations[number], before) for left, number in zip(lefts, shown, strict=True)],
         card=CARD,
         width=WIDTH,
         contexts=base.contexts,
@@ -111,17 +112,8 @@ def _own(validations: Mapping[int, Sequence[Rollout]]) -> dict[int, AccuracyRow]
     return dict(zip(sorted(validations), rows, strict=True))
 
 
-def _shown(numbers: Sequence[int]) -> list[int]:
-    return list(numbers) if len(numbers) <= CARDS else [numbers[0], numbers[len(numbers) // 2], numbers[-1]]
-
-
-def _lefts(cards: int) -> list[int]:
-    """Where they begin: the first and the last lie at the edges, as do their marks in the chart."""
-    return [GAP + place * (WIDTH - 2 * GAP - CARD) // (cards - 1) for place in range(cards)]
-
-
 def _card(left: int, number: int, rollouts: Sequence[Rollout], before: Rollout) -> EditCard:
-    edit = edits_by_context(rollouts)[before.context_id][0]
+    edit = first_edit(rollouts, before.context_id)
     lines = [part for line in visible(edit.text).splitlines() for part in wrap(line, LETTERS, subsequent_indent="  ")]
     kept = lines if len(lines) <= LINES else lines[: LINES - 1]
     return EditCard(

@@ -7,6 +7,7 @@ that a run wrote is run: its configuration is data, and a filter or task that it
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import re
@@ -24,8 +25,8 @@ from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.records.entries import Entry, NothingFinished, read_entries
 from seal_lightning.records.journal import unfinished_units
 from seal_lightning.records.lines import Edits
-from seal_lightning.report.adapted import Adapter, read_adapter
-from seal_lightning.results.result_file import ResultFile, read_results
+from seal_lightning.report.adapted import AdapterReport, read_adapter
+from seal_lightning.results.accuracy import ResultFile, json_object, read_results
 from seal_lightning.results.retention import FILE as RETENTION
 from seal_lightning.results.retention import RetentionMatrix, read_matrices
 from seal_lightning.results.verdict import FILE as SELECTION
@@ -44,6 +45,8 @@ FILES += (
     "csv/version_*/metrics.csv",
 )  # of a run, beside its journals
 OF_A_FIT = re.compile(r"(train|validation)-(\d{3})")
+SWEEP = "sweep.json"  # the state of a sweep, beside its runs
+BESIDE = (SWEEP, "sweep.md", "sweep.svg", "report.html", "report.md")  # no runs, and RUNS/* names them too
 MOST = 200_000  # characters of a configuration or table that are read
 
 
@@ -84,7 +87,7 @@ class Run:
     results: ResultFile | None = None
     matrices: Sequence[RetentionMatrix] = ()
     unfinished: int = 0
-    adapters: Sequence[Adapter] = ()
+    adapters: Sequence[AdapterReport] = ()
     concluded: bool = False
     exported: int = 0
     selection: Selection | None = None
@@ -106,7 +109,7 @@ def read(source: str) -> Run:
     place = Path(source).expanduser()
     _check_files(place)
     name = Path(os.path.realpath(place)).name or source  # which takes links that lead in a circle, too
-    if place.is_file() and _holds_matrices(place):
+    if place.is_file() and place.suffix == ".json" and {"matrices", "mean_over_sequences"} & json_object(place).keys():
         return Run(name, source, matrices=read_matrices(place), recorded=True)
     matrices = read_matrices(place / RETENTION) if (place / RETENTION).is_file() else []
     config, settings = _configuration(place)
@@ -119,6 +122,7 @@ def read(source: str) -> Run:
     trained = _of_a_fit("train", entries)
     files = [file for entry in entries for file in entry.files]
     tables = [place / f"{command}.json" for command in TABLES]
+    exported = json_object(place / "policy" / "selection.json").get("round")
     return Run(
         name=name,
         source=source,
@@ -131,10 +135,10 @@ def read(source: str) -> Run:
         metrics=list(_metrics(place)),
         results=next((results for path in tables if (results := read_results(path))), None),
         matrices=matrices,
-        unfinished=sum(_unfinished(file) for entry in entries if not entry.run for file in set(entry.files)),
+        unfinished=sum(unfinished_units(f, read_bytes(f)) for e in entries if not e.run for f in set(e.files)),
         adapters=[read_adapter(path) for path in sorted((place / "adapters").glob("*/adaptation.json"))],
         concluded=(place / "adapt.md").is_file(),
-        exported=_exported(place / "policy" / "selection.json"),
+        exported=exported if isinstance(exported, int) else 0,
         selection=read_selection(place),
         written=max((file.stat().st_mtime for file in files), default=None),
         recorded=any(entry.run for entry in entries),
@@ -145,6 +149,60 @@ def _check_files(run: Path) -> None:
     """Raises `DataError` where a file of the run is a link to one elsewhere, or one that never ends."""
     for path in (path for pattern in FILES for path in sorted(run.glob(pattern))):
         check_plain(contained(run, path.relative_to(run)))
+
+
+# -- runs within runs --------------------------------------------------------------------------------------------------
+
+
+def read_all(sources: Sequence[str]) -> list[Run]:
+    """Read every source, each once, and the runs that lie in it; a folder of runs may be none itself.
+
+    Raises:
+        DataError: Nothing is there, or something in it cannot be used.
+    """
+    found: dict[Path, Run] = {}
+    for source in sources:
+        place = Path(source).expanduser()
+        if len(sources) > 1 and place.name in BESIDE and (place.parent / SWEEP).is_file():
+            continue
+        inside = _inside(place)
+        try:
+            found.setdefault(place.resolve(), read(source))
+        except DataError:
+            if not inside or _is_run(place):
+                raise  # not a folder of runs
+        for folder in inside:
+            found.setdefault(folder.resolve(), read(str(folder)))
+    return list(found.values())
+
+
+def _inside(place: Path) -> list[Path]:
+    """Run folders in a folder, of a sweep in its order; what a link leads to is not in it."""
+    if not place.is_dir():
+        return []
+    runs = [one for one in sorted(place.iterdir()) if one.is_dir() and not one.is_symlink() and _is_run(one)]
+    order = _order(place / SWEEP)
+    return sorted(runs, key=lambda run: order.index(run.name) if run.name in order else len(order))
+
+
+def _order(path: Path) -> list[str]:
+    """The names of a sweep's runs; empty without a sweep, or where it is damaged.
+
+    Raises:
+        DataError: The file is a link to one elsewhere, or a pipe.
+    """
+    if not path.exists():
+        return []
+    content = read_bytes(contained(path.parent, path.name))
+    try:
+        return [str(row["name"]) for row in parse_json(content)["runs"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder has settings and a journal, as all commands leave them."""
+    return (folder / "journal").is_dir() and any(folder.glob("config*.yaml"))
 
 
 # -- journals ----------------------------------------------------------------------------------------------------------
@@ -176,21 +234,7 @@ def _header(entry: Entry) -> Mapping[str, object]:
     return {name: value for name, value in header.items() if isinstance(value, str | int | float)}
 
 
-def _unfinished(path: Path) -> int:
-    return unfinished_units(path, read_bytes(path))
-
-
 # -- other files of a run ----------------------------------------------------------------------------------------------
-
-
-def _holds_matrices(path: Path) -> bool:
-    if path.suffix != ".json":
-        return False
-    try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False  # whoever reads it says what is wrong
-    return isinstance(content, dict) and bool({"matrices", "mean_over_sequences"} & content.keys())
 
 
 def _configuration(folder: Path) -> tuple[Mapping[str, object], Mapping[str, object] | None]:
@@ -210,16 +254,12 @@ def _yaml(path: Path) -> Mapping[str, object] | None:
     if not path.is_file():
         return None
     try:
-        content = load_yaml(_text(path))
+        with path.open(encoding="utf-8", errors="replace") as file:
+            content = load_yaml(file.read(MOST))
     except yaml.YAMLError as error:
         line, problem = place_of(error)
         raise DataError(f"{path}{f', line {line}' if line else ''}: expected YAML, got {problem}: repair it") from error
     return without_secrets(content) if isinstance(content, dict) else None
-
-
-def _text(path: Path) -> str:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.read(MOST)
 
 
 def _metrics(folder: Path) -> Iterator[Mapping[str, float]]:
@@ -244,10 +284,36 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _exported(path: Path) -> int:
-    try:
-        chosen = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0
-    number = chosen.get("round") if isinstance(chosen, dict) else 0
-    return number if isinstance(number, int) else 0
+# -- settings as a reader sees them -----------------------------------------------------------------------------------
+
+
+def lookup(config: Mapping[str, object], key: str) -> object:
+    """The value of a dotted key; None where there is none."""
+    value: object = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def flat(config: object, prefix: str = "") -> dict[str, object]:
+    """The values of a configuration by dotted keys; `class_path` and `init_args` are no keys of their own."""
+    if not isinstance(config, Mapping):
+        return {prefix: config}
+    found: dict[str, object] = {}
+    for name, value in config.items():
+        inner = prefix if name in ("class_path", "init_args") else f"{prefix}.{name}".lstrip(".")
+        found |= flat(value, inner or str(name))
+    return found
+
+
+def plain(value: object) -> str:
+    """A value of a configuration as it is written on the command line."""
+    if isinstance(value, list):
+        return ", ".join(map(plain, value))
+    if isinstance(value, Mapping):
+        return plain(value["class_path"]) if "class_path" in value else json.dumps(value, default=str)
+    if isinstance(value, str):
+        return re.sub(r"^seal_lightning\.(?:\w+\.)*(?=[A-Z]\w*$)", "", value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -10,7 +10,7 @@ from pathlib import Path
 from seal_lightning.errors import ConfigError
 from seal_lightning.files.extras import install
 from seal_lightning.files.saving import save_bytes
-from seal_lightning.report.nested import read_all
+from seal_lightning.report.read import read_all
 
 OURS = re.compile(rb"Written \d{4}-\d\d-\d\d \d\d:\d\d UTC by seal-lightning ")  # in the last line of both files
 
@@ -42,19 +42,15 @@ def write_report(
         from seal_lightning.report.page import render
     except ImportError as error:  # torch brings it, but need not for ever
         raise ConfigError(f"seal report needs {error.name}, which is not installed: {install('report')}") from error
-    place = output or _place(Path(sources[0]).expanduser())
-    beside = place.with_suffix(".md")
-    for path in (place, beside):
+    source = Path(sources[0]).expanduser()
+    beside = source / "report.html" if source.is_dir() else source.with_name(f"{source.name}.report.html")
+    place = output or beside
+    for path in (place, place.with_suffix(".md")):
         _check_free(path)
     html, markdown = render(runs, now=time.time())
     save(place, html)
-    save(beside, markdown)
-    return place, beside
-
-
-def _place(source: Path) -> Path:
-    """Where the report about a run belongs: in its folder, or beside the file."""
-    return source / "report.html" if source.is_dir() else source.with_name(f"{source.name}.report.html")
+    save(place.with_suffix(".md"), markdown)
+    return place, place.with_suffix(".md")
 
 
 def _check_free(path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean
 
+from seal_lightning.files.bounded import parse_json
+from seal_lightning.files.saving import save_text
 from seal_lightning.results.averages import baseline, by_context, context_means, interval, say_interval, score
-from seal_lightning.results.table import Table
+from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.results.usage import total_seconds
-from seal_lightning.types import Kind, Rollout
+from seal_lightning.types import JsonObject, Kind, Rollout
 
 # The rows, and the rollouts that each is about.
 KIND_OF: dict[str, Kind] = {"base": "edit", "passage": "passage", "edits": "edit", "written": "written"}
@@ -110,9 +114,6 @@ def to_table(rows: Sequence[AccuracyRow]) -> Table:
     )  # fmt: skip
 
 
-# -- pairs -------------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A mean difference in accuracy over contexts that were asked both times.
@@ -147,3 +148,55 @@ def paired_difference(after: Mapping[str, float], before: Mapping[str, float]) -
     """
     values = [after[name] - before[name] for name in after if name in before]
     return difference_of(values) if values else None
+
+
+# -- on disk -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFile:
+    """What a fit, validation or test came to, as its run folder keeps it: `fit.json` for programs, `fit.md` for people.
+
+    Attributes:
+        accuracy: The rows of the accuracy table.
+        tables: What the task adds to it.
+        notes: What was changed, limited, cut or left out, a sentence each.
+    """
+
+    accuracy: Sequence[AccuracyRow] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+
+    def markdown(self) -> str:
+        """All of it, as it is printed and saved."""
+        return "\n\n".join([*map(to_markdown, (to_table(self.accuracy), *self.tables)), *self.notes])
+
+    def save(self, path: Path) -> None:
+        """Write `path` with `.json` and with `.md`. Raises `SavingError` where that cannot be."""
+        save_text(path.with_suffix(".md"), self.markdown() + "\n")
+        save_text(path.with_suffix(".json"), json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_results(path: Path) -> ResultFile | None:
+    """What a command has saved; None where it is not there yet, or damaged."""
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+        return ResultFile(
+            tuple(AccuracyRow(**row) for row in content["accuracy"]),
+            tuple(
+                Table(str(one["title"]), tuple(map(str, one["header"])), tuple(map(tuple, one["rows"])))
+                for one in content["tables"]
+            ),
+            tuple(map(str, content["notes"])),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        return None
+
+
+def json_object(path: Path) -> JsonObject:
+    """The object in a JSON file; empty where there is none, or the file is damaged."""
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

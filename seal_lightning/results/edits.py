@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import combinations
 from statistics import fmean
+
+from rapidfuzz.distance import Indel
 
 from seal_lightning.results.averages import (
     Edit,
@@ -184,6 +186,23 @@ def rewards_of(groups: Sequence[RolloutGroup]) -> Rewards:
     return Rewards(fmean(map(fmean, rewarded)), fmean(map(max, rewarded)), fmean(map(spread, rewarded)))
 
 
+def diversity(texts: Sequence[str]) -> float | None:
+    """The mean distance of all pairs of texts; None of fewer than two.
+
+    The distance of a pair is the normalized indel distance (insertions and deletions that turn one into the other, by
+    the characters of both), from 0 to 1: it needs no words, so that it means the same in every script.
+    """
+    pairs = list(combinations(texts, 2))
+    return fmean(Indel.normalized_distance(one, other) for one, other in pairs) if pairs else None
+
+
+def diversity_of(groups: Iterable[RolloutGroup]) -> float | None:
+    """The diversity of each context's usable edits, averaged over contexts with two or more; None without any."""
+    usable = [[one.text for one in group.outcomes if one.reward is not None] for group in groups]
+    found = [value for texts in usable if (value := diversity(texts)) is not None]
+    return fmean(found) if found else None
+
+
 def render_figures(rows: Mapping[str, Figures]) -> str:
     """Tables in Markdown, aligned for a terminal: what there is, how well it went, and what rewards are made of."""
     counts: dict[str, Column] = {
@@ -214,17 +233,15 @@ def render_figures(rows: Mapping[str, Figures]) -> str:
         "reward": lambda row: "" if row.reward is None else f"{row.reward:.4f}",
     }
     names = dict.fromkeys(term for row in rows.values() for term in row.terms)
-    terms: dict[str, Column] = {term: partial(_term, term) for term in names}
+    terms: dict[str, Column] = {
+        term: lambda row, term=term: _plus_minus(row.terms[term]) if term in row.terms else "" for term in names
+    }
     return "\n\n".join(to_markdown(_table(rows, columns)) for columns in (counts, accuracies, terms) if columns)
 
 
 def _table(rows: Mapping[str, Figures], columns: Mapping[str, Column]) -> Table:
     cells = ((name, *(cell(row) for cell in columns.values())) for name, row in rows.items())
     return Table("", ("", *columns), tuple(cells))
-
-
-def _term(term: str, row: Figures) -> str:
-    return _plus_minus(row.terms[term]) if term in row.terms else ""
 
 
 def _texts_cut(row: Figures) -> int:

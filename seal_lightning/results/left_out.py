@@ -81,14 +81,9 @@ def tell_left_out(when: str, rollouts: Iterable[Rollout], *, only: bool = True) 
     """
     counts = total_left_out(rollouts)
     if counts and only:
-        level = logging.WARNING if is_training_data(counts) else logging.INFO
+        training = any(counts.get(name) for name in (TRUNCATED, SKIPPED, DIVERGED))  # models often write to a limit
+        level = logging.WARNING if training else logging.INFO
         log.log(level, "%s: %s", when, render_left_out(counts))
-
-
-def is_training_data(counts: Mapping[str, int]) -> bool:
-    """Whether training sequences or adapters are among what is missing: worth a warning, while models often write to a
-    limit."""
-    return any(counts.get(name) for name in (TRUNCATED, SKIPPED, DIVERGED))
 
 
 def _say(name: str, counts: Mapping[str, int]) -> str:

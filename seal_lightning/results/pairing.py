@@ -16,23 +16,7 @@ from seal_lightning.types import Rollout
 
 LENGTH = 16  # hexadecimal digits of a digest
 
-Queries = tuple[tuple[str, tuple[str, ...]], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AskedContext:
-    """A context as its rollouts tell of it.
-
-    Attributes:
-        digest: Digest of its passage; "" where it has none.
-        queries: Questions with accepted answers, sorted.
-    """
-
-    digest: str
-    queries: Queries
-
-
-NOTHING = AskedContext("", ())
+AskedContext = tuple[str, tuple[tuple[str, tuple[str, ...]], ...]]  # digest of the passage, sorted questions with golds
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +54,13 @@ def pair_contexts(mine: Sequence[Rollout], others: Sequence[Rollout]) -> Pairing
     free: dict[AskedContext, list[str]] = {}
     for name, asked in other.items():
         free.setdefault(asked, []).append(name)
-    passages = {asked.digest for asked in other.values()}
+    passages = {digest for digest, _ in other.values()}
     pairs, reworded = [], 0
     for name, asked in one.items():
         if names := free.get(asked):
             pairs.append((name, names.pop(0)))
         elif names is None:
-            reworded += asked.digest in passages
+            reworded += asked[0] in passages
     return Pairing(tuple(pairs), len(one), len(other), reworded)
 
 
@@ -84,13 +68,10 @@ def contexts_of(rollouts: Iterable[Rollout]) -> dict[str, AskedContext]:
     """What each context was, by its id."""
     contexts: dict[str, AskedContext] = {}
     for rollout in rollouts:
-        if not contexts.get(rollout.context_id, NOTHING).queries:  # a rejected edit may have asked none
+        if not contexts.get(rollout.context_id, ("", ()))[1]:  # a rejected edit may have asked none
             queries = tuple(sorted(zip(rollout.questions, rollout.golds, strict=True)))
-            contexts[rollout.context_id] = AskedContext(rollout.passage_digest, queries)
+            contexts[rollout.context_id] = rollout.passage_digest, queries
     return contexts
-
-
-# -- names -------------------------------------------------------------------------------------------------------------
 
 
 def titles_of(rollouts: Iterable[Rollout]) -> dict[str, str]:
@@ -99,10 +80,5 @@ def titles_of(rollouts: Iterable[Rollout]) -> dict[str, str]:
     for rollout in rollouts:
         titles[rollout.context_id] = titles.get(rollout.context_id) or rollout.title.strip()
     counts = Counter(titles.values())
-    return {name: _name(name, title, counts[title]) for name, title in titles.items()}
-
-
-def _name(context_id: str, title: str, count: int) -> str:
-    if not title:
-        return context_id
-    return title if count == 1 else f"{title} ({context_id})"
+    unique = {name: title if counts[title] == 1 else f"{title} ({name})" for name, title in titles.items()}
+    return {name: unique[name] if title else name for name, title in titles.items()}

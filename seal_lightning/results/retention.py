@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, TypeVar
@@ -103,9 +103,7 @@ class RetentionMatrix:
         return self.learnt - self.last_row
 
 
-def average(
-    name: str, streams: Sequence[Stream], *, dataset: str = "", base_model: str = "", resamples: int = 2000
-) -> RetentionMatrix:
+def average(name: str, streams: Sequence[Stream], *, dataset: str = "", base_model: str = "") -> RetentionMatrix:
     """The matrix of at least one stream; of streams that still run, the rows that all of them have."""
     height = min(len(stream.rows) for stream in streams)
     width = min(len(stream.contexts) for stream in streams)
@@ -118,9 +116,7 @@ def average(
         mean=tuple(tuple(fmean(cell) if cell else None for cell in row) for row in cells),
         std=tuple(tuple(pstdev(cell) if cell else None for cell in row) for row in cells),
         sequences=len(streams),
-        intervals=tuple(tuple(interval(cell, resamples=resamples) for cell in row) for row in cells)
-        if len(streams) >= FEWEST
-        else (),
+        intervals=tuple(tuple(interval(cell) for cell in row) for row in cells) if len(streams) >= FEWEST else (),
         streams=tuple(streams),
         dataset=dataset,
         base_model=base_model,
@@ -235,10 +231,7 @@ def write_matrices(path: Path, matrices: Sequence[RetentionMatrix]) -> None:
             "name": matrix.name,
             "dataset": matrix.dataset,
             "base_model": matrix.base_model,
-            "streams": [
-                {"name": s.name, "contexts": s.contexts, "rows": s.rows, "unrelated": s.unrelated}
-                for s in matrix.streams
-            ],
+            "streams": [asdict(stream) for stream in matrix.streams],
         }
         for matrix in matrices
     ]
@@ -257,18 +250,19 @@ def read_matrices(path: Path) -> list[RetentionMatrix]:
         raise DataError(f"{path}: expected a retention matrix as JSON, got {_reason(error)}: check the path") from error
     try:
         if "matrices" in content:
-            return [_matrix(found) for found in _some("matrices", content["matrices"])]
+            return [
+                average(
+                    str(found["name"]),
+                    [_stream(one) for one in _some("streams", found["streams"])],
+                    dataset=str(found["dataset"]),
+                    base_model=str(found["base_model"]),
+                )
+                for found in _some("matrices", content["matrices"])
+            ]
         return [_official(content, path)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         expected = "matrices with streams, or mean_over_sequences as in the authors' file"
         raise DataError(f"{path}: expected {expected}, got {_reason(error)}: write the file again") from error
-
-
-def _matrix(content: Mapping[str, Any]) -> RetentionMatrix:
-    streams = [_stream(one) for one in _some("streams", content["streams"])]
-    return average(
-        str(content["name"]), streams, dataset=str(content["dataset"]), base_model=str(content["base_model"])
-    )
 
 
 def _stream(content: Mapping[str, Any]) -> Stream:

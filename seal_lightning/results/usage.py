@@ -71,12 +71,8 @@ def share_seconds(rollouts: Sequence[Rollout], seconds: Mapping[str, float]) -> 
     """
     shared = [dict(rollout.seconds) for rollout in rollouts]
     for phase, spent in seconds.items():
-        for own, share in zip(shared, _shares(rollouts, SPENT_ON.get(phase, "")), strict=True):
-            own[phase] = spent * share
+        tokens = [rollout.tokens.get(SPENT_ON.get(phase, ""), 0) for rollout in rollouts]
+        total = sum(tokens)
+        for own, count in zip(shared, tokens, strict=True):
+            own[phase] = spent * (count / total if total else 1 / len(tokens))
     return [replace(rollout, seconds=own) for rollout, own in zip(rollouts, shared, strict=True)]
-
-
-def _shares(rollouts: Sequence[Rollout], purpose: str) -> list[float]:
-    tokens = [rollout.tokens.get(purpose, 0) for rollout in rollouts]
-    total = sum(tokens)
-    return [count / total if total else 1 / len(tokens) for count in tokens]

@@ -81,12 +81,6 @@ class Selection:
         return self.candidate(self.best)
 
     @property
-    def runner_up(self) -> Candidate | None:
-        """The best of the rounds, where any was measured."""
-        measured = [one for one in self.rounds if one.value is not None and math.isfinite(one.value)]
-        return max(measured, key=lambda one: self.sign * (one.value or 0.0), default=None)
-
-    @property
     def sign(self) -> int:
         return 1 if self.mode == "max" else -1
 
@@ -178,25 +172,22 @@ def why_no_policy(folder: Path) -> str:
 
 def said(selection: Selection) -> tuple[str, str]:
     """What became of a fit, as a sentence without its full stop, and advice where it needs any."""
-    best, monitor = selection.chosen, selection.monitor
+    monitor = selection.monitor
     match selection.verdict:
         case "nothing":
             return f"no round has a finite {monitor}, so none is the best", "see what the metric is made of"
         case "untrained":
             return _no_round(selection), ""
         case "beats":
-            assert best is not None
-            return f"beats the untrained policy: {_compared(selection, best)}", ""
+            return f"beats the untrained policy: {_compared(selection)}", ""
         case "noise":
-            assert best is not None
             return (
-                f"better than the untrained policy within noise: {_compared(selection, best)}",
+                f"better than the untrained policy within noise: {_compared(selection)}",
                 "validate on more contexts before relying on it",
             )
         case "by value":
-            assert best is not None
             return (
-                f"better than the untrained policy by its value alone: {_compared(selection, best)}",
+                f"better than the untrained policy by its value alone: {_compared(selection)}",
                 f"{monitor} is not measured context by context, so what is noise was not judged",
             )
         case _:
@@ -215,7 +206,9 @@ def said_of_round(selection: Selection, candidate: Candidate) -> str:
 
 
 def _no_round(selection: Selection) -> str:
-    untrained, best = selection.untrained, selection.runner_up
+    untrained = selection.untrained
+    measured = [one for one in selection.rounds if one.value is not None and math.isfinite(one.value)]
+    best = max(measured, key=lambda one: selection.sign * (one.value or 0.0), default=None)
     if all(one.learnt == 0 for one in selection.rounds):
         return "no round changed the untrained policy: no self-edit was kept"
     if untrained is None or untrained.value is None or best is None:
@@ -226,11 +219,10 @@ def _no_round(selection: Selection) -> str:
     )
 
 
-def _compared(selection: Selection, best: Candidate) -> str:
-    untrained = selection.untrained
-    before = untrained.value if untrained is not None else None
-    assert before is not None and best.value is not None, "both were measured"
-    return f"{selection.monitor} {best.value:.3f} against {before:.3f} ({_step(selection, best)})"
+def _compared(selection: Selection) -> str:
+    best, untrained = selection.chosen, selection.untrained
+    assert best is not None and untrained is not None and best.value is not None, "both were measured"
+    return f"{selection.monitor} {best.value:.3f} against {untrained.value:.3f} ({_step(selection, best)})"
 
 
 def _step(selection: Selection, candidate: Candidate) -> str:

@@ -30,7 +30,8 @@ class MLflowTracker(Tracker):
 
         client, run = self.logger.experiment, self.logger.run_id
         known = client.get_run(run).data.params
-        told = {_key(name): _value(value, MAX_PARAM_VAL_LENGTH) for name, value in settings.items()}
+        names = {name: re.sub(r"[^\w.\- :/]", "_", name)[:250] for name in settings}  # as MLflow takes them
+        told = {names[name]: _value(value, MAX_PARAM_VAL_LENGTH) for name, value in settings.items()}
         changed = {name: value for name, value in told.items() if name in known and known[name] != value}
         new = [Param(name, value) for name, value in told.items() if name not in known]
         tags = [RunTag(f"changed.{name}"[:250], value) for name, value in changed.items()]
@@ -60,11 +61,6 @@ class MLflowTracker(Tracker):
                 client.log_artifacts(run, str(path), name)
             else:
                 client.log_artifact(run, str(path), name)
-
-
-def _key(name: str) -> str:
-    """A name as MLflow takes it: letters, digits and _-. :/, at most 250."""
-    return re.sub(r"[^\w.\- :/]", "_", name)[:250]
 
 
 def _value(value: object, longest: int) -> str:

@@ -7,8 +7,9 @@ and stops the run as anywhere else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 
 from lightning.pytorch.loggers import Logger
 
@@ -65,17 +66,13 @@ def _protected(kind: type[Logger]) -> type[Logger]:
     class Protected(kind):  # within a function, so that the command line does not take it for another logger
         pass
 
-    for name in CALLS:
-        setattr(Protected, name, _surviving_call(kind, name))
-    Protected.__name__ = kind.__name__
-    return Protected
-
-
-def _surviving_call(kind: type[Logger], name: str) -> Callable[..., object]:
-    def call(self: Logger, *args: object, **options: object) -> object:
+    def call(self: Logger, *args: object, called: str, **options: object) -> object:
         if is_lost(self):
             return None
         with surviving(self):
-            return getattr(kind, name)(self, *args, **options)
+            return getattr(kind, called)(self, *args, **options)
 
-    return call
+    for name in CALLS:
+        setattr(Protected, name, partialmethod(call, called=name))
+    Protected.__name__ = kind.__name__
+    return Protected

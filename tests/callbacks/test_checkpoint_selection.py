@@ -225,7 +225,7 @@ def test_a_real_fit_that_no_round_makes_better(tmp_path, capfd):
     for policy in (run, run / "policy"):
         adapt = ["adapt", "README.md", "--output", str(tmp_path / "adapted")]
         assert main([*adapt, "--policy", str(policy)]) == 2
-        assert f"seal: --policy {policy}: {reason}: name a run whose policy got better" in capfd.readouterr().err
+        assert f"seal: --policy {policy}: {reason}: name a run with a better policy" in capfd.readouterr().err
         assert not (tmp_path / "adapted" / "journal").exists()
     assert main(["fit", "--config", DEBUG, "--model.source.name", str(run / "policy")]) == 2
     assert f"model.source.name={run / 'policy'}: {reason}" in capfd.readouterr().err

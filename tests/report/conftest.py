@@ -11,8 +11,7 @@ import yaml
 
 from seal_lightning.m_step.selection import ABOVE, best_of, group_rollouts
 from seal_lightning.records.journal import Journal
-from seal_lightning.results.accuracy import AccuracyRow
-from seal_lightning.results.result_file import ResultFile
+from seal_lightning.results.accuracy import AccuracyRow, ResultFile
 from seal_lightning.types import Rollout
 
 PLAIN = Rollout(

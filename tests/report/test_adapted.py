@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from seal_lightning.cli import main
-from seal_lightning.report.adapted import Adapter, documents_of, read_adapter
+from seal_lightning.report.adapted import AdapterReport, documents_of, read_adapter
 from seal_lightning.report.advice import advise
+from seal_lightning.report.chapters import sentence_of
 from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
-from seal_lightning.report.words import sentence_of
 
 CONFIG = {"documents": ["notes.jsonl"], "adapters": "both", "model": {"source": {"name": "lab"}}}
 
@@ -90,5 +90,5 @@ def test_an_adaptation_of_an_earlier_version_or_of_somebody_else(tmp_path):
     for content in ("", "[]", "{", '{"measured": 3, "left_out": [], "learnt": "x", "steps": "many", "loss": "high"}',
                     '{"measured": [{"scores": ["x"], "before": 3}, 7]}'):  # fmt: skip
         path.write_text(content)
-        assert read_adapter(path) == Adapter("a")
-    assert documents_of([Adapter("a")]) == []
+        assert read_adapter(path) == AdapterReport("a")
+    assert documents_of([AdapterReport("a")]) == []

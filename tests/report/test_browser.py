@@ -11,7 +11,7 @@ from playwright import sync_api as playwright
 
 from seal_lightning.report.page import render
 from seal_lightning.report.read import read
-from seal_lightning.results.result_file import ResultFile
+from seal_lightning.results.accuracy import ResultFile
 from seal_lightning.results.table import Table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from seal_lightning.cli import main
-from seal_lightning.report import words
+from seal_lightning.report.chapters import sentence_of
 from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
 from seal_lightning.results.left_out import MISSING
@@ -223,7 +223,7 @@ def test_what_a_task_adds_is_shown_as_it_is(report, runs, tmp_path):
 
 def test_the_sentence_on_top(fitted, runs, tmp_path):
     def sentence(folder):
-        return words.sentence_of(measure(read(str(folder)))).replace("\u00a0", " ")
+        return sentence_of(measure(read(str(folder)))).replace("\u00a0", " ")
 
     assert sentence(fitted()) == (
         "On 2 held-out contexts, the model answers 50.0 % of the queries by itself, 25.0 % after adapting to its own "

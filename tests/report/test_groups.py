@@ -6,11 +6,11 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from seal_lightning.report.contrasts import contrast
-from seal_lightning.report.group_tables import render_figure, render_groups
-from seal_lightning.report.groups import group_runs
+from seal_lightning.report.group_tables import contrast, render_groups
+from seal_lightning.report.groups import by_seed, group_runs
+from seal_lightning.report.page import render_figure
 from seal_lightning.report.read import read
-from seal_lightning.report.students_t import t_interval, t_quantile
+from seal_lightning.results.averages import t_interval, t_quantile
 from seal_lightning.results.pairing import digest_of
 
 
@@ -68,7 +68,7 @@ def test_runs_that_differ_in_seed_folder_and_logger_are_a_group(six):
     low, high = group_runs(six)
     assert (low.name, high.name) == ("inner_loop.rank 2", "inner_loop.rank 8")  # `rank` alone is the policy's, too
     assert [run.name for run in high.runs] == ["rank-8-seed-0", "rank-8-seed-1", "rank-8-seed-2"]
-    assert high.settings == {"inner_loop.rank": "8"} and len(high.seeds) == 3
+    assert high.settings == {"inner_loop.rank": "8"} and len(by_seed(high.runs, 1)) == 3
 
 
 def test_means_over_seeds_with_an_interval_over_seeds(six):

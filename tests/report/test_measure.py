@@ -4,12 +4,9 @@ import pytest
 
 from seal_lightning.records.journal import Journal
 from seal_lightning.report.charts import Dot, Tick, intervals, scale_over, strips_of, trend_of
-from seal_lightning.report.costs import DirectiveValue
-from seal_lightning.report.examples import changes_of
-from seal_lightning.report.measure import measure
-from seal_lightning.report.read import read
-from seal_lightning.report.rounds import Quartiles, quartiles
-from seal_lightning.report.settings import flat, plain
+from seal_lightning.report.measure import DirectiveValue, measure
+from seal_lightning.report.read import flat, plain, read
+from seal_lightning.report.rounds import Quartiles, changes_of, quartiles
 
 
 @pytest.fixture
@@ -54,23 +51,23 @@ def test_the_accuracy_of_a_run(measured):
 
 def test_best_and_worst_edits_of_one_context(measured):
     pair, other = measured().pairs[1]
-    assert (pair.left.context_id, pair.right.context_id) == ("lamp", "lamp")
-    assert (pair.left.edit_index, pair.left.reward, pair.left.kept) == (0, 1.0, True)
-    assert (pair.right.edit_index, pair.right.reward, pair.right.kept) == (1, 0.0, False)
-    assert other.left.context_id == "tarn"  # where the two differ less
+    assert (pair[0].context_id, pair[1].context_id) == ("lamp", "lamp")
+    assert (pair[0].edit_index, pair[0].reward, pair[0].kept) == (0, 1.0, True)
+    assert (pair[1].edit_index, pair[1].reward, pair[1].kept) == (1, 0.0, False)
+    assert other[0].context_id == "tarn"  # where the two differ less
 
 
 def test_best_and_worst_of_contexts_with_one_edit_each(runs, tmp_path):
     unit = [runs.scored(value, context_id=name) for name, value in (("a", 0.2), ("b", 0.9), ("c", 0.1))]
     run = measure(read(str(runs.write(tmp_path, {"train-000": [unit]}))))
-    assert [(pair.left.context_id, pair.right.context_id) for pair in run.pairs[1]] == [("b", "c")]
+    assert [(pair[0].context_id, pair[1].context_id) for pair in run.pairs[1]] == [("b", "c")]
 
 
 def test_a_typical_held_out_context(measured):
     pair = measured().typical
     assert pair is not None
-    assert (pair.left.label, pair.left.score) == ("before training", 0.0)
-    assert (pair.right.label, pair.right.score) == ("after round 1", 0.5)
+    assert (pair[0].label, pair[0].score) == ("before training", 0.0)
+    assert (pair[1].label, pair[1].score) == ("after round 1", 0.5)
 
 
 def test_what_became_of_each_query(runs):

@@ -8,7 +8,7 @@ import pytest
 from seal_lightning.errors import DataError
 from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
-from seal_lightning.results.result_file import ResultFile
+from seal_lightning.results.accuracy import ResultFile
 from seal_lightning.results.table import Table
 
 

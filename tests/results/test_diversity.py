@@ -4,7 +4,7 @@ import pytest
 
 from seal_lightning.fit.metrics import edit_metrics
 from seal_lightning.m_step.selection import group_rollouts
-from seal_lightning.results.diversity import diversity, diversity_of
+from seal_lightning.results.edits import diversity, diversity_of
 from seal_lightning.types import Rollout
 
 

@@ -16,7 +16,7 @@ from seal_lightning.commands.sweep.running import SweepRun
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.saving import save_text
 from seal_lightning.progress.screen import duration
-from seal_lightning.report.group_tables import GroupRow, render_figure, render_groups, rows_of
+from seal_lightning.report.group_tables import GroupRow, render_groups, rows_of
 from seal_lightning.report.groups import Group, group_runs
 from seal_lightning.report.read import read
 from seal_lightning.results.table import Table, to_markdown
@@ -28,6 +28,8 @@ STATE = "sweep.json"
 
 def summarise(folder: Path, runs: Sequence[SweepRun]) -> None:
     """Save and print the table and figure of the finished runs, and name those that failed."""
+    from seal_lightning.report.page import render_figure
+
     groups = groups_of(runs)
     parts = [render_groups(groups)] if groups else []
     parts += [_times(runs)] if groups else []
