@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from seal_lightning.commands.adapt.baseline import Answers
-from seal_lightning.commands.adapt.edits import counted
 from seal_lightning.commands.adapt.jobs import ALL, Adapter
 from seal_lightning.commands.adapt.workplace import Workplace
 from seal_lightning.grading import name_of
@@ -20,6 +19,7 @@ from seal_lightning.sampling import LocalSampler
 from seal_lightning.sharing.card import CardData, Relation, WeightsCard, render, result_of, titles_of
 from seal_lightning.sharing.usage import query_usage
 from seal_lightning.tasks import Knowledge
+from seal_lightning.text.plural import counted
 from seal_lightning.types import Query
 
 LIMITS = """\

@@ -11,7 +11,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from seal_lightning.commands.adapt.baseline import BASELINE, Answers, ask_before
-from seal_lightning.commands.adapt.edits import EditChoice, Lesson, counted, kept_edits, lessons, raced_for, write_edits
+from seal_lightning.commands.adapt.edits import EditChoice, Lesson, kept_edits, lessons, raced_for, write_edits
 from seal_lightning.commands.adapt.estimate import Estimate
 from seal_lightning.commands.adapt.folders import RESULT, check
 from seal_lightning.commands.adapt.jobs import Adapter, one_each, one_for_all
@@ -47,6 +47,7 @@ from seal_lightning.sharing.card import base_of_source
 from seal_lightning.sharing.hub import Export, destination_of, upload
 from seal_lightning.stamps.run import save_record
 from seal_lightning.stamps.values import CODE, VERSIONS, describe, flat
+from seal_lightning.text.plural import counted
 from seal_lightning.types import Context, Json, JsonObject, Rollout
 
 

@@ -190,8 +190,3 @@ def _kept(rollouts: Sequence[Rollout], keep: int | None) -> tuple[list[Rollout],
     sound = [edit for edit in first.values() if edit.status == "ok" and edit.edit_index not in diverged]
     usable = {rollout.text: rollout for rollout in reversed(sound)}
     return sorted(usable.values(), key=lambda rollout: rollout.edit_index)[:keep], None
-
-
-def counted(number: int, what: str) -> str:
-    """`1 passage`, `2,000 passages`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

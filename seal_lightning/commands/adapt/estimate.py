@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from seal_lightning.commands.adapt.edits import EditChoice, counted
+from seal_lightning.commands.adapt.edits import EditChoice
 from seal_lightning.commands.adapt.trial import Speeds, TrainingSpeed, training_speed, try_out
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.step import EStep
@@ -21,6 +21,7 @@ from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.screen import duration
 from seal_lightning.results.table import Table, to_markdown
+from seal_lightning.text.plural import counted
 from seal_lightning.types import Context
 
 

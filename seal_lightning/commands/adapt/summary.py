@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import fmean
 
 from seal_lightning.commands.adapt.baseline import Answers
-from seal_lightning.commands.adapt.edits import counted
 from seal_lightning.commands.adapt.folders import read_facts
 from seal_lightning.commands.adapt.jobs import Adapter
 from seal_lightning.commands.adapt.verdict import LearningVerdict, TrainingFacts, count_edits, joined, judge
@@ -20,6 +19,7 @@ from seal_lightning.results.averages import interval, say_interval
 from seal_lightning.results.left_out import DIVERGED, MISSING, added, render_left_out
 from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.escaping import markdown_cell
+from seal_lightning.text.plural import counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,6 @@ def _by_answers(before: Answers, after: Answers, names: Sequence[str]) -> Learni
         over = f"{counted(len(gains), 'query')} of {counted(len(names), 'document')}"
     low, high = interval(gains)
     around = "" if low is None or high is None else f" ({_points(low)} to {_points(high)})"
-    around = "" if low is None or high is None else f" ({_points(low)} to {_points(high)})"
     how = f"accuracy {first:.3f} before, {last:.3f} after; {_points(last - first)} points{around}, paired over {over}"
     if last <= first + 1e-9:
         return LearningVerdict("no", how)

@@ -99,7 +99,7 @@ def test_scores_before_and_after_stand_in_the_table(whole):
     assert first[1:4] == ["6", f"{sum(row['before']['scores']) / 6:.3f}", f"{sum(row['scores']) / 6:.3f}"]
     assert result["steps"] > 0 and result["loss"] > 0
     assert 0 < result["own_text"]["after"] < result["own_text"]["before"]
-    assert result["learnt"]["how"].endswith("paired over the 6 queries of one document")
+    assert result["learnt"]["how"].endswith("paired over 6 queries of 1 document")
 
 
 def test_adapters_load_in_peft_and_equal_the_merged_weights(whole):
