@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from seal_lightning.commands.adapt.workplace import Workplace
+from seal_lightning.commands.adapt.jobs import Workplace
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
 from seal_lightning.e_step.step import EStep

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from seal_lightning.commands.adapt.baseline import Answers
-from seal_lightning.commands.adapt.jobs import ALL, Adapter
-from seal_lightning.commands.adapt.workplace import Workplace
+from seal_lightning.commands.adapt.jobs import ALL, Adapter, Workplace
 from seal_lightning.grading import name_of
 from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.models.layers import parts_without_adapter

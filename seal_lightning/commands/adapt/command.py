@@ -14,11 +14,10 @@ from seal_lightning.commands.adapt.baseline import BASELINE, Answers, ask_before
 from seal_lightning.commands.adapt.edits import EditChoice, Lesson, kept_edits, lessons, raced_for, write_edits
 from seal_lightning.commands.adapt.estimate import Estimate
 from seal_lightning.commands.adapt.folders import RESULT, check
-from seal_lightning.commands.adapt.jobs import Adapter, one_each, one_for_all
+from seal_lightning.commands.adapt.jobs import Adapter, Workplace, one_each, one_for_all
 from seal_lightning.commands.adapt.making import make
 from seal_lightning.commands.adapt.options import read_options
 from seal_lightning.commands.adapt.summary import Made, summarise
-from seal_lightning.commands.adapt.workplace import Workplace
 from seal_lightning.commands.fit import set_log_level
 from seal_lightning.commands.standalone import (
     check_record,

@@ -16,9 +16,8 @@ from dataclasses import asdict
 
 from seal_lightning.commands.adapt.baseline import Answers, asked_stamp
 from seal_lightning.commands.adapt.card import adapter_card
-from seal_lightning.commands.adapt.jobs import Adapter
+from seal_lightning.commands.adapt.jobs import Adapter, Workplace
 from seal_lightning.commands.adapt.verdict import TrainingFacts, count_edits, judge
-from seal_lightning.commands.adapt.workplace import Workplace
 from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.errors import ConfigError, ModelError, misread
 from seal_lightning.files.bounded import parse_json

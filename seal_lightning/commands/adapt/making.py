@@ -14,9 +14,8 @@ from functools import partial
 
 from seal_lightning.commands.adapt.baseline import Answers
 from seal_lightning.commands.adapt.folders import finished, write
-from seal_lightning.commands.adapt.jobs import ALL, Adapter
+from seal_lightning.commands.adapt.jobs import ALL, Adapter, Workplace
 from seal_lightning.commands.adapt.training import train
-from seal_lightning.commands.adapt.workplace import Workplace
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
 from seal_lightning.errors import NoMemoryError
 from seal_lightning.inner_loop.export import bank_lora

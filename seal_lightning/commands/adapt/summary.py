@@ -9,9 +9,8 @@ from statistics import fmean
 
 from seal_lightning.commands.adapt.baseline import Answers
 from seal_lightning.commands.adapt.folders import read_facts
-from seal_lightning.commands.adapt.jobs import Adapter
+from seal_lightning.commands.adapt.jobs import Adapter, Workplace
 from seal_lightning.commands.adapt.verdict import LearningVerdict, TrainingFacts, count_edits, joined, judge
-from seal_lightning.commands.adapt.workplace import Workplace
 from seal_lightning.data.documents import Document, Documents
 from seal_lightning.files.saving import save_text
 from seal_lightning.progress.screen import Screen

@@ -96,12 +96,12 @@ def judge(
     """Judge adapters by their answers about documents, or by their training text where nothing was asked."""
     names = [name for name in after if name in before]
     verdict = _by_answers(before, after, names) if names else _by_loss(training)
+    how = verdict.how
     if counts.none_usable:
-        how = f"no self-edit was usable, so only the passages themselves were learnt ({verdict.how})"
-        return LearningVerdict("no", how, *_why(before, training, counts, names))
-    if verdict.learnt == "no":
-        return LearningVerdict("no", verdict.how, *_why(before, training, counts, names))
-    return verdict
+        how = f"no self-edit was usable, so only the passages themselves were learnt ({how})"
+    elif verdict.learnt != "no":
+        return verdict
+    return LearningVerdict("no", how, *_why(before, training, counts, names))
 
 
 def _by_answers(before: Answers, after: Answers, names: Sequence[str]) -> LearningVerdict:

@@ -334,8 +334,8 @@ def test_a_passage_that_does_not_fit_names_the_option(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (["--keep", "0"], ConfigError, "keep must be at least 1, got 0"),
-        (["--save_every", "0"], ConfigError, "save_every must be at least 1, got 0"),
+        (["--keep", "0"], ConfigError, "keep must be a whole number of at least 1, got 0"),
+        (["--save_every", "0"], ConfigError, "save_every must be a whole number of at least 1, got 0"),
         (["--adapters", "none"], ConfigError, "--adapters must be one of each, all or both|--adapters"),
         (["--device", "tpu"], ConfigError, "--device"),
         (["--policy", "nowhere"], ConfigError, "--policy nowhere: expected a run of seal fit"),
