@@ -7,6 +7,7 @@ the update at its end (bounded norm, consolidation).
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Sequence
 from itertools import chain
@@ -49,9 +50,7 @@ class Replay(Countermeasure):
 
     def __init__(self, *, share: float = 1.0, label: str | None = None) -> None:
         super().__init__(label=label)
-        if not share > 0:
-            raise ConfigError(f"replay: share must be above 0, got {share}: try 1.0")
-        self.share = share
+        self.share = check_above_0("replay: share", share, advice=1.0)
 
     def sequences(self, own: Sequences, earlier: Sequence[Learnt], *, seed: int) -> Sequences:
         known = list(chain.from_iterable(learnt.sequences for learnt in earlier))
@@ -90,9 +89,7 @@ class KLToBase(Countermeasure):
         label: str | None = None,
     ) -> None:
         super().__init__(label=label)
-        if not weight > 0:
-            raise ConfigError(f"kl: weight must be above 0, got {weight}: try 1.0")
-        self.weight = weight
+        self.weight = check_above_0("kl: weight", weight, advice=1.0)
         self.texts = texts
         self.count = check_count("kl: count", count)
         self.tokens = check_count("kl: tokens", tokens)
@@ -147,7 +144,7 @@ class Orthogonal(Countermeasure):
 
     def __init__(self, *, most: float = 0.75, label: str | None = None) -> None:
         super().__init__(label=label)
-        self.most = check_share("orthogonal: most", most)
+        self.most = check_above_0("orthogonal: most", most, largest=1)
 
     def regulariser(self, policy: Policy, earlier: Sequence[Learnt], *, seed: int) -> Regulariser | None:
         loras = [learnt.lora for learnt in earlier if learnt.lora]
@@ -182,8 +179,8 @@ class NullSpace(Countermeasure):
         self, *, energy: float = 0.95, most: float = 0.75, tokens: int = 4096, label: str | None = None
     ) -> None:
         super().__init__(label=label)
-        self.energy = check_share("null-space: energy", energy)
-        self.most = check_share("null-space: most", most)
+        self.energy = check_above_0("null-space: energy", energy, largest=1)
+        self.most = check_above_0("null-space: most", most, largest=1)
         self.tokens = check_count("null-space: tokens", tokens)
 
     def regulariser(self, policy: Policy, earlier: Sequence[Learnt], *, seed: int) -> Regulariser | None:
@@ -222,9 +219,7 @@ class BoundedNorm(Countermeasure):
 
     def __init__(self, *, largest: float = 0.06, label: str | None = None) -> None:
         super().__init__(label=label)
-        if not largest > 0:
-            raise ConfigError(f"norm: largest must be above 0, got {largest}: try 0.06")
-        self.largest = largest
+        self.largest = check_above_0("norm: largest", largest, advice=0.06)
 
     def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
         state = dict(new.state)
@@ -253,7 +248,7 @@ class Consolidation(Countermeasure):
 
     def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
         known = [learnt.lora for learnt in earlier if learnt.lora]
-        rank = self.rank or rank_of(new)
+        rank = self.rank or next(tensor.shape[0] for name, tensor in new.state.items() if ".lora_A." in name)
         wanted = truncated(stack([*known, new]), rank)
         if not known:
             return wanted
@@ -295,11 +290,6 @@ def truncated(lora: LoRA, rank: int) -> LoRA:
     return LoRA(state, 1.0)
 
 
-def rank_of(lora: LoRA) -> int:
-    """The rank, which all layers share."""
-    return next(tensor.shape[0] for name, tensor in lora.state.items() if ".lora_A." in name)
-
-
 def _padded(tensor: torch.Tensor, size: int, *, dim: int) -> torch.Tensor:
     """The tensor padded with zeros to a size, so that all layers have one rank."""
     shape = list(tensor.shape)
@@ -307,8 +297,9 @@ def _padded(tensor: torch.Tensor, size: int, *, dim: int) -> torch.Tensor:
     return torch.cat([tensor, tensor.new_zeros(shape)], dim=dim).contiguous()
 
 
-def check_share(name: str, value: float) -> float:
-    """The value, if it is a share. Raises `ConfigError`."""
-    if not 0 < value <= 1:
-        raise ConfigError(f"{name} must be above 0 and at most 1, got {value}: try 0.9")
+def check_above_0(name: str, value: float, *, largest: float = math.inf, advice: float = 0.9) -> float:
+    """The value of an option, if it is in its range. Raises `ConfigError`."""
+    if not 0 < value <= largest:
+        most = "" if largest == math.inf else f" and at most {largest}"
+        raise ConfigError(f"{name} must be above 0{most}, got {value}: try {advice}")
     return value

@@ -69,20 +69,20 @@ class StreamRunner:
         updates: The policy, and how it grows.
         unrelated: Contexts whose queries are asked after every step.
         origin: What else the result depends on, such as the base model, as JSON values.
+        source: The base model, for the card of the last adapter.
         advance: Called after every finished step; may raise to stop the run.
         report: Called with the progress within a step.
         rules: What may differ on a resume.
-        source: The base model, for the card of the last adapter; None for no card.
     """
 
     e_step: EStep
     updates: Updates
     unrelated: Sequence[Context]
-    origin: Mapping[str, Json] = field(default_factory=dict)
+    origin: Mapping[str, Json]
+    source: ModelSource
     advance: Callable[[int], None] = lambda count: None
     report: Report = lambda progress: None
     rules: Rules = field(default_factory=rules)
-    source: ModelSource | None = None
 
     def check(self, route: Route, countermeasure: Countermeasure, folder: Path) -> Record:
         """The record with which a stream in `folder` resumes. Raises as `run`, and writes nothing."""
@@ -228,15 +228,8 @@ class _Run:
         """The sum of all updates as one PEFT folder for the base model, with what the policy had learnt before."""
         if (lora := self.policy.learned()) is None:
             return
-        with whole(self.folder / END) as folder:
-            save_lora(lora, folder, model=self.policy.model)
-            self.policy.tokenizer.save_pretrained(folder)
-            if self.runner.source is not None:
-                save_text(folder / CARD, self._card(self.runner.source, steps))
-
-    def _card(self, source: ModelSource, steps: Sequence[StreamStep]) -> str:
-        return stream_card(
-            source,
+        card = stream_card(
+            self.runner.source,
             self.policy,
             self.e_step,
             self.route.contexts,
@@ -246,6 +239,10 @@ class _Run:
             measure=type(self.countermeasure).__name__,
             seed=self.route.seed,
         )
+        with whole(self.folder / END) as folder:
+            save_lora(lora, folder, model=self.policy.model)
+            self.policy.tokenizer.save_pretrained(folder)
+            save_text(folder / CARD, card)
 
 
 def left_out_of(folder: Path) -> dict[str, int]:

@@ -21,6 +21,7 @@ from seal_lightning.grading import Reward
 from seal_lightning.grading.contains import Contains
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.random_models import build_tiny
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import WrittenEdits
 from seal_lightning.tasks import Knowledge
@@ -44,7 +45,8 @@ def runner(kind=Merged, **options):
     policy = Policy(model.eval().requires_grad_(False), tokenizer, chat=False)
     loop = InnerLoop(rank=4, alpha=8, epochs=2, learning_rate=1e-2)
     e_step = EStep(Knowledge(), WrittenEdits(), loop, Contains(), Reward("score"), Plan(1, 1), max_answer_tokens=4)
-    return StreamRunner(e_step, kind(policy), (CONTEXTS[2],), origin={"base": "tiny"}, **options)
+    source = ModelSource("random/llama")
+    return StreamRunner(e_step, kind(policy), (CONTEXTS[2],), origin={"base": "tiny"}, source=source, **options)
 
 
 def logits(at_work):
