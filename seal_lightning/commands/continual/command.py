@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -47,15 +47,6 @@ from seal_lightning.types import Context
 PlannedStream = tuple[Countermeasure, Route, Path]  # what is tried, on which contexts, in which folder
 
 
-@dataclass(frozen=True, slots=True)
-class StreamData:
-    """The contexts to learn, unrelated ones that are only asked about, and what the data is called."""
-
-    contexts: list[Context]
-    unrelated: list[Context]
-    source: str
-
-
 def main(args: Sequence[str]) -> None:
     """Run the command.
 
@@ -80,40 +71,38 @@ def main(args: Sequence[str]) -> None:
         raise ConfigError(
             f"countermeasures: expected different labels, got {', '.join(labels[1:])}: give each a label of its own"
         )
-    data = _data(options)
+    contexts, unrelated, source = _data(options)
     routes = make_routes(
-        data.contexts,
+        contexts,
         count=options.contexts,
         orders=options.orders,
         seeds=options.seeds,
         seed=options.model.seed,
         own_contexts=options.own_contexts,
     )
-    used = {context.id: context for route in routes for context in route.contexts}
-    data = replace(data, contexts=list(used.values()))
-    check_queries(data.contexts, name=f"--data {data.source}")
+    used = list({context.id: context for route in routes for context in route.contexts}.values())
+    check_queries(used, name=f"--data {source}")
     output = Path(options.output).expanduser()
     planned = [
         (measure, route, output / "streams" / measure.label / route.folder) for measure in measures for route in routes
     ]
     with open_folder(output, "continual", resume=options.resume):
-        runner = _runner(options, data)
+        runner = _runner(options, used, unrelated)
         for measure, route, folder in planned:
             runner.check(route, measure, folder)
         write_settings(parser, settings, output)
         tidy(output)
-        _finish(
-            _run(runner, planned, output, data.source), output, options.heatmap, [folder for _, _, folder in planned]
-        )
+        _finish(_run(runner, planned, output, source), output, options.heatmap, [folder for _, _, folder in planned])
         write_settings(parser, settings, output, finished=True)
 
 
-def _data(options: Namespace) -> StreamData:
+def _data(options: Namespace) -> tuple[list[Context], list[Context], str]:
+    """The contexts to learn, unrelated ones that are only asked about, and what the data is called."""
     reader, beside = (None if source is None else reader_for(source) for source in (options.data, options.unrelated))
     assert reader is not None, "checked with the options"
     contexts, unrelated = reader.read(), beside.read() if beside else []
     check_queries(unrelated, name=f"--unrelated {beside.source if beside else ''}")
-    return StreamData(contexts, unrelated, reader.source)
+    return contexts, unrelated, reader.source
 
 
 def _plan(options: Namespace) -> Plan:
@@ -151,16 +140,16 @@ def make_routes(
 # -- running -----------------------------------------------------------------------------------------------------------
 
 
-def _runner(options: Namespace, data: StreamData) -> StreamRunner:
+def _runner(options: Namespace, contexts: Sequence[Context], unrelated: Sequence[Context]) -> StreamRunner:
     """What runs the streams, with a policy that can learn all contexts."""
     module: SEALModule = options.model
     policy = load_policy(module, options.policy, options.device)
     module.e_step.check_model(policy)
-    module.e_step.check_fits(policy, [*data.contexts, *data.unrelated])
+    module.e_step.check_fits(policy, [*contexts, *unrelated])
     return StreamRunner(
         e_step=module.step_for(_plan(options)),
         updates=UPDATES[options.combine](policy),
-        unrelated=data.unrelated,
+        unrelated=unrelated,
         origin={"base": fingerprint(policy.model), "tokenizer": tokenizer_digest(policy.tokenizer)},
         rules=rules(other_versions=options.allow_other_versions),
         source=module.source,

@@ -150,14 +150,9 @@ class Orthogonal(Countermeasure):
         loras = [learnt.lora for learnt in earlier if learnt.lora]
         if not loras:
             return None
-        state = stack(loras).state
-        closed = {}
-        for name, lora_A in state.items():
-            if ".lora_A." in name:
-                layer = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-                limit = max(1, int(self.most * lora_A.shape[1]))
-                closed[layer] = main_directions(lora_A.to(policy.device), energy=1.0, most=limit)
-        return Protection(closed)
+        together = stack(loras)
+        read = {layer: together.matrices(layer)[0].to(policy.device) for layer in together.layers}
+        return Protection({layer: main_directions(rows, energy=1.0, most=self.most) for layer, rows in read.items()})
 
 
 class NullSpace(Countermeasure):
@@ -199,12 +194,8 @@ class NullSpace(Countermeasure):
             if left > 0 and text:
                 chosen.append(text[:left])
                 left -= len(text)
-        return Protection(
-            {
-                name: main_directions(rows, energy=self.energy, most=max(1, int(self.most * rows.shape[1])))
-                for name, rows in inputs_of(policy, targets, chosen).items()
-            }
-        )
+        seen = inputs_of(policy, targets, chosen)
+        return Protection({n: main_directions(rows, energy=self.energy, most=self.most) for n, rows in seen.items()})
 
 
 class BoundedNorm(Countermeasure):
@@ -224,11 +215,10 @@ class BoundedNorm(Countermeasure):
     def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
         state = dict(new.state)
         for layer in new.layers:
-            lora_A, lora_B = (new.state[f"base_model.model.{layer}.lora_{part}.weight"].float() for part in "AB")
-            weight = policy.model.get_submodule(layer).weight
-            size = new.scale * torch.linalg.matrix_norm(lora_B @ lora_A)
-            bound = self.largest * torch.linalg.matrix_norm(weight.float()).cpu()
-            state[f"base_model.model.{layer}.lora_B.weight"] = lora_B * (bound / size.clamp_min(1e-30)).clamp(max=1.0)
+            size = torch.linalg.matrix_norm(new.delta(layer))
+            bound = self.largest * torch.linalg.matrix_norm(policy.model.get_submodule(layer).weight.float()).cpu()
+            share = (bound / size.clamp_min(1e-30)).clamp(max=1.0)
+            state[f"base_model.model.{layer}.lora_B.weight"] = share * new.matrices(layer)[1].float()
         return LoRA(state, new.scale)
 
 
@@ -248,7 +238,7 @@ class Consolidation(Countermeasure):
 
     def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
         known = [learnt.lora for learnt in earlier if learnt.lora]
-        rank = self.rank or next(tensor.shape[0] for name, tensor in new.state.items() if ".lora_A." in name)
+        rank = self.rank or new.rank
         wanted = truncated(stack([*known, new]), rank)
         if not known:
             return wanted

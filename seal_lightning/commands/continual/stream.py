@@ -234,10 +234,8 @@ class _Run:
             self.e_step,
             self.route.contexts,
             place=f"{Path(*self.folder.parts[-3:]) / END}",
-            before=steps[0].answered,
-            after=steps[-1].answered,
-            measure=type(self.countermeasure).__name__,
-            seed=self.route.seed,
+            steps=steps,
+            settings={"countermeasure": type(self.countermeasure).__name__, "seed": self.route.seed},
         )
         with whole(self.folder / END) as folder:
             save_lora(lora, folder, model=self.policy.model)
