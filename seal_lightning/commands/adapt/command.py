@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from seal_lightning.commands.adapt.baseline import BASELINE, Answers, ask_before
+from seal_lightning.commands.adapt.baseline import BASELINE, ask_before
 from seal_lightning.commands.adapt.edits import EditChoice, Lesson, kept_edits, lessons, raced_for, write_edits
 from seal_lightning.commands.adapt.estimate import Estimate
 from seal_lightning.commands.adapt.folders import RESULT, check
@@ -175,20 +175,20 @@ def _adapt(options: Namespace, place: Workplace, read: Documents, choice: EditCh
         kinds["one for all"] = [one_for_all(learnt, options.together, seed=seed)]
     check(place, [adapter for adapters in kinds.values() for adapter in adapters])
     tidy(place.output)
-    before = ask_before(place, read.documents)
-    made = [_made(place, kind, adapters, before) for kind, adapters in kinds.items()]
+    place = replace(place, before=ask_before(place, read.documents))
+    made = [_made(place, kind, adapters) for kind, adapters in kinds.items()]
     names = [adapter.name for kind in made for adapter in kind.adapters]
     if not names:
         raise DivergedError(
             "no adapter was written, because all trainings diverged: lower model.inner_loop.learning_rate (one for "
             "all: together.learning_rate) and start again in another --output"
         )
-    summarise(place, read, before, made)
+    summarise(place, read, made)
     return names
 
 
-def _made(place: Workplace, kind: str, adapters: Sequence[Adapter], before: Answers) -> Made:
-    results = make(place, adapters, before)
+def _made(place: Workplace, kind: str, adapters: Sequence[Adapter]) -> Made:
+    results = make(place, adapters)
     sound = [adapter for adapter, answers in zip(adapters, results, strict=True) if answers is not None]
     answers = {name: answered for answers in results if answers for name, answered in answers.items()}
     return Made(kind, sound, answers, len(adapters) - len(sound))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from seal_lightning.commands.adapt.edits import Lesson
+from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.e_step.step import EStep
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.origins import Origin
@@ -19,6 +20,7 @@ from seal_lightning.seeding import derive_seed
 from seal_lightning.stamps.values import digest
 from seal_lightning.types import AdapterJob, Directives
 
+Answers = Mapping[str, Answered]  # by document; those without queries are not in it
 ALL = "all"  # the adapter of all documents
 
 
@@ -66,6 +68,7 @@ class Workplace:
         unread: How many files beside the documents were left out.
         screen: Shows progress.
         check_stop: Raises where a signal asked the command to stop.
+        before: What the policy answers without an adapter, once that is known.
     """
 
     e_step: EStep
@@ -80,6 +83,7 @@ class Workplace:
     unread: int
     screen: Screen
     check_stop: Callable[[], None]
+    before: Answers = field(default_factory=dict)
 
     def folder(self, adapter: Adapter) -> Path:
         """The PEFT folder of an adapter."""

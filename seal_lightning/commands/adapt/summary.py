@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from seal_lightning.commands.adapt.baseline import Answers
 from seal_lightning.commands.adapt.folders import read_facts
-from seal_lightning.commands.adapt.jobs import Adapter, Workplace
+from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace
 from seal_lightning.commands.adapt.verdict import LearningVerdict, TrainingFacts, count_edits, joined, judge
 from seal_lightning.data.documents import Document, Documents
 from seal_lightning.files.saving import save_text
@@ -38,10 +37,20 @@ class Made:
     diverged: int
 
 
-def summarise(place: Workplace, read: Documents, before: Answers, made: Sequence[Made]) -> None:
+def summarise(place: Workplace, read: Documents, made: Sequence[Made]) -> None:
     """Print the table and write it beside the adapters; say whether they learnt anything, and what to do with them."""
+    before = place.before
     facts = {kind.kind: [read_facts(place, adapter) for adapter in kind.adapters] for kind in made if kind.adapters}
-    verdicts = {kind.kind: _verdict(before, kind, joined(facts[kind.kind])) for kind in made if kind.adapters}
+    verdicts = {
+        kind.kind: judge(
+            before,
+            kind.answers,
+            joined(facts[kind.kind]),
+            count_edits([lesson for adapter in kind.adapters for lesson in adapter.lessons]),
+        )
+        for kind in made
+        if kind.adapters
+    }
     missing = _missing(place.screen, facts, made)
     asked = [document for document in read.documents if document.id in before]
     parts = [_table(asked, before, made)] if asked else []
@@ -55,11 +64,6 @@ def summarise(place: Workplace, read: Documents, before: Answers, made: Sequence
     else:
         place.screen.line("no queries, so no answers were measured: add some with --queries FILE")
     _last_words(place.screen, place.output / "adapters", made, verdicts)
-
-
-def _verdict(before: Answers, made: Made, facts: TrainingFacts) -> LearningVerdict:
-    lessons = [lesson for adapter in made.adapters for lesson in adapter.lessons]
-    return judge(before, made.answers, facts, count_edits(lessons))
 
 
 def _missing(screen: Screen, facts: Mapping[str, Sequence[TrainingFacts]], made: Sequence[Made]) -> str:
