@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
+from torch.nn.functional import pad
 
 from seal_lightning.commands.continual.countermeasure import Countermeasure, Learnt, Sequences
 from seal_lightning.commands.continual.regularisers import (
@@ -269,22 +270,16 @@ def truncated(lora: LoRA, rank: int) -> LoRA:
     """The best approximation of a LoRA with this rank in every layer, by its singular values."""
     state: dict[str, torch.Tensor] = {}
     for layer in lora.layers:
-        name_A, name_B = (f"base_model.model.{layer}.lora_{part}.weight" for part in "AB")
-        q_B, r_B = torch.linalg.qr(lora.state[name_B].double())
-        q_A, r_A = torch.linalg.qr(lora.state[name_A].double().T)
+        lora_A, lora_B = lora.matrices(layer)
+        q_B, r_B = torch.linalg.qr(lora_B.double())
+        q_A, r_A = torch.linalg.qr(lora_A.double().T)
         left, values, right = torch.linalg.svd(r_B @ r_A.T)
         keep = min(rank, len(values))
         root = (lora.scale * values[:keep]).sqrt()
-        state[name_B] = _padded((q_B @ left[:, :keep] * root).float(), rank, dim=1)
-        state[name_A] = _padded((root[:, None] * (right[:keep] @ q_A.T)).float(), rank, dim=0)
+        more, prefix = rank - keep, f"base_model.model.{layer}"  # zeros, so that all layers have one rank
+        state[f"{prefix}.lora_B.weight"] = pad((q_B @ left[:, :keep] * root).float(), (0, more))
+        state[f"{prefix}.lora_A.weight"] = pad((root[:, None] * (right[:keep] @ q_A.T)).float(), (0, 0, 0, more))
     return LoRA(state, 1.0)
-
-
-def _padded(tensor: torch.Tensor, size: int, *, dim: int) -> torch.Tensor:
-    """The tensor padded with zeros to a size, so that all layers have one rank."""
-    shape = list(tensor.shape)
-    shape[dim] = size - shape[dim]
-    return torch.cat([tensor, tensor.new_zeros(shape)], dim=dim).contiguous()
 
 
 def check_above_0(name: str, value: float, *, largest: float = math.inf, advice: float = 0.9) -> float:

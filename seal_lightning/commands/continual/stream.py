@@ -146,7 +146,12 @@ class _Run:
             steps.append(step)
             self.runner.advance(1)
         self._save_end(steps)
-        return stream_of(self.route, steps)
+        return Stream(
+            name=self.route.name,
+            contexts=tuple(context.id for context in self.route.contexts),
+            rows=tuple(tuple(answers.accuracy for answers in step.answered) for step in steps),
+            unrelated=tuple(fmean(answers.accuracy for answers in step.unrelated) for step in steps if step.unrelated),
+        )
 
     def _finished(self, place: Path, *, changed: bool) -> tuple[StreamStep, LoRA | None] | None:
         """A finished step and its update; None if there is none, or it has to be run again."""
@@ -255,16 +260,6 @@ def choose(rollouts: Sequence[Rollout]) -> int | None:
         best = [outcome.edit_index for outcome in best_of(group_rollouts(rollouts)[0])]  # none if all have diverged
         return next((place for place, rollout in enumerate(rollouts) if rollout.edit_index in best), None)
     return next((place for place, rollout in enumerate(rollouts) if rollout.status == "ok"), None)
-
-
-def stream_of(route: Route, steps: Sequence[StreamStep]) -> Stream:
-    """The rows of a stream."""
-    return Stream(
-        name=route.name,
-        contexts=tuple(context.id for context in route.contexts),
-        rows=tuple(tuple(answers.accuracy for answers in step.answered) for step in steps),
-        unrelated=tuple(fmean(answers.accuracy for answers in step.unrelated) for step in steps if step.unrelated),
-    )
 
 
 def check_queries(contexts: Sequence[Context], *, name: str) -> None:
