@@ -204,22 +204,15 @@ def _write(options: Namespace, place: Workplace, read: Documents, choice: EditCh
     save_record(place.output, check_record(place.output, depends, begun=_was_begun(place.output), rules=allowed))
     if choice.learn == "passage":
         return []
+    work = units(passages, options.contexts_per_unit)
     journal = open_journal(
         place.output / "journal",
         "adapt",
         stamp=seen,
         may_differ=allowed.may_differ,
-        contexts=[[passage.id for passage in unit] for unit in units(passages, options.contexts_per_unit)],
+        contexts=[[passage.id for passage in unit] for unit in work],
     )
-    rollouts = write_edits(
-        policy,
-        passages,
-        choice,
-        contexts_per_unit=options.contexts_per_unit,
-        journal=journal,
-        screen=place.screen,
-        check_stop=place.check_stop,
-    )
+    rollouts = write_edits(policy, work, choice, journal, screen=place.screen, check_stop=place.check_stop)
     journal.keep(kept_edits(passages, rollouts, choice), round=0)
     return rollouts
 

@@ -14,7 +14,6 @@ from statistics import fmean
 from typing import Literal
 
 from seal_lightning.data.documents import Document
-from seal_lightning.data.units import units
 from seal_lightning.e_step.own_queries import NO_OWN_QUERY, OwnQueryStep
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
@@ -96,20 +95,18 @@ def raced_for(plan: Plan, keep: int | None) -> Plan:
 
 def write_edits(
     policy: Policy,
-    passages: Sequence[Context],
+    work: Sequence[Sequence[Context]],
     choice: EditChoice,
-    *,
-    contexts_per_unit: int,
     journal: Journal,
+    *,
     screen: Screen,
     check_stop: Callable[[], None],
 ) -> list[Rollout]:
-    """The rollouts of all passages, unit by unit; units in the journal are not made again.
+    """The rollouts of all units of passages; units in the journal are not made again.
 
     Raises:
         RetryableError: A grader or an endpoint failed; finished units are in the journal.
     """
-    work = units(passages, contexts_per_unit)
     left = [unit for unit in range(len(work)) if unit not in journal.units]
     with screen.bar("self-edits, units of passages", len(work), done=len(work) - len(left)) as advance:
         for unit in left:

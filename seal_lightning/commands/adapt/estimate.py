@@ -160,11 +160,7 @@ class Estimate:
     def _train_a_little(self, loop: InnerLoop, trial: Speeds, *, adapters: int, per_adapter: int) -> float:
         """Seconds a token of a few steps, without the first step if there are others.
 
-        Args:
-            loop: Settings of the training.
-            trial: What came of the writing.
-            adapters: Adapters that the run will make in all; the trial trains as many side by side as the run.
-            per_adapter: Sequences of one adapter, which its batch cannot exceed.
+        As many of the run's `adapters` train side by side as in the run; `per_adapter` sequences limit a batch.
         """
         together = max(1, min(adapters, loop.slots(self.policy.model)))
         batch = max(1, min(loop.batch_size, per_adapter))

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from seal_lightning.commands.adapt.folders import read_facts
 from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace
-from seal_lightning.commands.adapt.verdict import LearningVerdict, TrainingFacts, count_edits, joined, judge
+from seal_lightning.commands.adapt.verdict import LearningVerdict, count_edits, joined, judge
 from seal_lightning.data.documents import Document, Documents
 from seal_lightning.files.saving import save_text
 from seal_lightning.progress.screen import Screen
@@ -51,7 +51,10 @@ def summarise(place: Workplace, read: Documents, made: Sequence[Made]) -> None:
         for kind in made
         if kind.adapters
     }
-    missing = _missing(place.screen, facts, made)
+    trained = added([training.left_out for trainings in facts.values() for training in trainings])
+    diverged = {DIVERGED: sum(kind.diverged for kind in made)}
+    if missing := "; ".join(filter(None, map(render_left_out, (trained, diverged)))):
+        place.screen.line(f"cut or left out in training the adapters: {missing}")
     asked = [document for document in read.documents if document.id in before]
     parts = [_table(asked, before, made)] if asked else []
     parts += [f"{MISSING} {missing}."] if missing else []
@@ -64,15 +67,6 @@ def summarise(place: Workplace, read: Documents, made: Sequence[Made]) -> None:
     else:
         place.screen.line("no queries, so no answers were measured: add some with --queries FILE")
     _last_words(place.screen, place.output / "adapters", made, verdicts)
-
-
-def _missing(screen: Screen, facts: Mapping[str, Sequence[TrainingFacts]], made: Sequence[Made]) -> str:
-    trained = added([training.left_out for trainings in facts.values() for training in trainings])
-    diverged = {DIVERGED: sum(kind.diverged for kind in made)}
-    missing = "; ".join(part for part in (render_left_out(trained), render_left_out(diverged)) if part)
-    if missing:
-        screen.line(f"cut or left out in training the adapters: {missing}")
-    return missing
 
 
 def _last_words(screen: Screen, folder: Path, made: Sequence[Made], verdicts: Mapping[str, LearningVerdict]) -> None:

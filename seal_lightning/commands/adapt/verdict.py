@@ -145,10 +145,8 @@ def _why(before: Answers, training: TrainingFacts, counts: EditCounts, names: Se
         reasons[f"{cut} answers were cut at their limit"] = "a higher model.max_answer_tokens"
     reasons |= _of_training(training)
     if not reasons:
-        losses = f" ({training.before:.3f} to {training.after:.3f})" if training.before and training.after else ""
-        reason = (
-            f"the loss on the training text fell{losses}, but the queries ask about other things, or in more detail"
-        )
+        fell = f"fell ({training.before:.3f} to {training.after:.3f})" if training.before and training.after else "fell"
+        reason = f"the loss on the training text {fell}, but the queries ask about other things, or in more detail"
         reasons[reason] = f"other or more self-edits (model.task, model.e_step.edits), more {training.option}.epochs"
     return ", ".join(reasons), ", ".join(dict.fromkeys(reasons.values()))
 
