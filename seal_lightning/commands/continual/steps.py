@@ -40,12 +40,7 @@ class StreamStep:
 
 
 def write_step(
-    place: Path,
-    step: StreamStep,
-    asked: Sequence[str],
-    *,
-    lora: LoRA | None = None,
-    model: PreTrainedModel | None = None,
+    place: Path, step: StreamStep, asked: Sequence[str], *, lora: LoRA | None, model: PreTrainedModel
 ) -> None:
     """Write a finished step; returns once it and its adapter are on disk.
 
@@ -62,7 +57,6 @@ def write_step(
     with whole(place) as folder:
         folder.mkdir()
         if lora is not None:
-            assert model is not None, "an update is saved for its model"
             save_lora(lora, folder, model=model)
         content = {**asdict(step), "contexts": asked, KEY: digests_of(folder)}
         save_text(folder / RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")

@@ -171,9 +171,11 @@ class _Run:
         chosen, missing, lora = None, {}, None
         if number:
             context = self.route.contexts[number - 1]
-            rollouts = self._rollouts(number, context)
-            chosen = choose(rollouts)
-            if chosen is not None:
+            if number not in self.journal.units:  # scored if there are several
+                verb = self.e_step.run if self.e_step.plan.edits > 1 else self.e_step.write_edits
+                self.journal.append(number, verb(self.policy, [context], round=number, report=self.runner.report))
+            rollouts = self.journal.units[number]
+            if (chosen := choose(rollouts)) is not None:
                 lora, missing = self._train(rollouts[chosen], context)
                 if lora is None:
                     chosen = None  # as if no edit were usable
@@ -186,14 +188,6 @@ class _Run:
         step = StreamStep(chosen, tuple(answered[: len(contexts)]), tuple(answered[len(contexts) :]), missing)
         write_step(place, step, [context.id for context in asked], lora=lora, model=self.policy.model)
         return step
-
-    def _rollouts(self, number: int, context: Context) -> Sequence[Rollout]:
-        """The step's self-edits, from the journal or anew; scored if there are several."""
-        if number not in self.journal.units:
-            verb = self.e_step.run if self.e_step.plan.edits > 1 else self.e_step.write_edits
-            rollouts = verb(self.policy, [context], round=number, report=self.runner.report)
-            self.journal.append(number, rollouts)
-        return self.journal.units[number]
 
     def _train(self, rollout: Rollout, context: Context) -> tuple[LoRA | None, dict[str, int]]:
         """The update for a self-edit, and what was cut or skipped in its training.

@@ -170,7 +170,7 @@ def test_an_edit_that_cannot_be_used_leaves_the_policy_as_it_is(tmp_path):
 def test_steps_on_disk(tmp_path):
     step = StreamStep(0, (Answered(("oil", ""), (1.0, 0.0)),), ())
     assert read_step(tmp_path / "step-001") is None
-    write_step(tmp_path / "step-001", step, ["lamp"])
+    write_step(tmp_path / "step-001", step, ["lamp"], lora=None, model=runner().updates.policy.model)
     assert read_step(tmp_path / "step-001") == step
     (tmp_path / "step-001" / "step.json").write_text('{"chosen": 0}')
     with pytest.raises(
