@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from seal_lightning.commands.adapt.workplace import Workplace
+from seal_lightning.commands.adapt.jobs import Answers, Workplace
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
 from seal_lightning.e_step.step import EStep
@@ -19,7 +19,6 @@ from seal_lightning.stamps.values import describe, digest
 
 log = logging.getLogger(__name__)
 
-Answers = Mapping[str, Answered]  # by document; those without queries are not in it
 BASELINE = "baseline.json"
 
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from seal_lightning.commands.adapt.baseline import Answers
-from seal_lightning.commands.adapt.edits import counted
-from seal_lightning.commands.adapt.jobs import ALL, Adapter
-from seal_lightning.commands.adapt.workplace import Workplace
+from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace
 from seal_lightning.grading import name_of
 from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.models.layers import parts_without_adapter
@@ -20,6 +17,7 @@ from seal_lightning.sampling import LocalSampler
 from seal_lightning.sharing.card import CardData, Relation, WeightsCard, render, result_of, titles_of
 from seal_lightning.sharing.usage import query_usage
 from seal_lightning.tasks import Knowledge
+from seal_lightning.text.plural import counted
 from seal_lightning.types import Query
 
 LIMITS = """\
@@ -39,7 +37,6 @@ def adapter_card(
     adapter: Adapter,
     stats: JobStats,
     left_out: Mapping[str, int],
-    before: Answers,
     after: Answers,
     *,
     merged: bool,
@@ -51,8 +48,7 @@ def adapter_card(
         adapter: What was trained.
         stats: What its training came to.
         left_out: Counts of what was cut or skipped in it.
-        before: What the policy answers without an adapter.
-        after: What it answers with this one.
+        after: What the policy answers with it.
         merged: Whether the card is for whole weights instead of an adapter's.
     """
     relation: Relation = "merge" if merged else "adapter"
@@ -60,7 +56,7 @@ def adapter_card(
     queries = sum(len(context.queries) for context in asked)
     results = [
         result_of(when, [answers[context.id].accuracy for context in asked], queries=queries, split="documents")
-        for when, answers in (("before", before), ("after", after))
+        for when, answers in (("before", place.before), ("after", after))
         if asked
     ]
     chosen = results and any(lesson.rewards for lesson in adapter.lessons)

@@ -10,15 +10,14 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from seal_lightning.commands.adapt.baseline import BASELINE, Answers, ask_before
-from seal_lightning.commands.adapt.edits import EditChoice, Lesson, counted, kept_edits, lessons, raced_for, write_edits
+from seal_lightning.commands.adapt.baseline import BASELINE, ask_before
+from seal_lightning.commands.adapt.edits import EditChoice, Lesson, kept_edits, lessons, raced_for, write_edits
 from seal_lightning.commands.adapt.estimate import Estimate
 from seal_lightning.commands.adapt.folders import RESULT, check
-from seal_lightning.commands.adapt.jobs import Adapter, one_each, one_for_all
+from seal_lightning.commands.adapt.jobs import Adapter, Workplace, one_each, one_for_all
 from seal_lightning.commands.adapt.making import make
 from seal_lightning.commands.adapt.options import read_options
 from seal_lightning.commands.adapt.summary import Made, summarise
-from seal_lightning.commands.adapt.workplace import Workplace
 from seal_lightning.commands.fit import set_log_level
 from seal_lightning.commands.standalone import (
     check_record,
@@ -47,6 +46,7 @@ from seal_lightning.sharing.card import base_of_source
 from seal_lightning.sharing.hub import Export, destination_of, upload
 from seal_lightning.stamps.run import save_record
 from seal_lightning.stamps.values import CODE, VERSIONS, describe, flat
+from seal_lightning.text.plural import counted
 from seal_lightning.types import Context, Json, JsonObject, Rollout
 
 
@@ -175,20 +175,20 @@ def _adapt(options: Namespace, place: Workplace, read: Documents, choice: EditCh
         kinds["one for all"] = [one_for_all(learnt, options.together, seed=seed)]
     check(place, [adapter for adapters in kinds.values() for adapter in adapters])
     tidy(place.output)
-    before = ask_before(place, read.documents)
-    made = [_made(place, kind, adapters, before) for kind, adapters in kinds.items()]
+    place = replace(place, before=ask_before(place, read.documents))
+    made = [_made(place, kind, adapters) for kind, adapters in kinds.items()]
     names = [adapter.name for kind in made for adapter in kind.adapters]
     if not names:
         raise DivergedError(
             "no adapter was written, because all trainings diverged: lower model.inner_loop.learning_rate (one for "
             "all: together.learning_rate) and start again in another --output"
         )
-    summarise(place, read, before, made)
+    summarise(place, read, made)
     return names
 
 
-def _made(place: Workplace, kind: str, adapters: Sequence[Adapter], before: Answers) -> Made:
-    results = make(place, adapters, before)
+def _made(place: Workplace, kind: str, adapters: Sequence[Adapter]) -> Made:
+    results = make(place, adapters)
     sound = [adapter for adapter, answers in zip(adapters, results, strict=True) if answers is not None]
     answers = {name: answered for answers in results if answers for name, answered in answers.items()}
     return Made(kind, sound, answers, len(adapters) - len(sound))
@@ -204,22 +204,15 @@ def _write(options: Namespace, place: Workplace, read: Documents, choice: EditCh
     save_record(place.output, check_record(place.output, depends, begun=_was_begun(place.output), rules=allowed))
     if choice.learn == "passage":
         return []
+    work = units(passages, options.contexts_per_unit)
     journal = open_journal(
         place.output / "journal",
         "adapt",
         stamp=seen,
         may_differ=allowed.may_differ,
-        contexts=[[passage.id for passage in unit] for unit in units(passages, options.contexts_per_unit)],
+        contexts=[[passage.id for passage in unit] for unit in work],
     )
-    rollouts = write_edits(
-        policy,
-        passages,
-        choice,
-        contexts_per_unit=options.contexts_per_unit,
-        journal=journal,
-        screen=place.screen,
-        check_stop=place.check_stop,
-    )
+    rollouts = write_edits(policy, work, choice, journal, screen=place.screen, check_stop=place.check_stop)
     journal.keep(kept_edits(passages, rollouts, choice), round=0)
     return rollouts
 

@@ -96,20 +96,18 @@ def raced_for(plan: Plan, keep: int | None) -> Plan:
 
 def write_edits(
     policy: Policy,
-    passages: Sequence[Context],
+    work: Sequence[Sequence[Context]],
     choice: EditChoice,
-    *,
-    contexts_per_unit: int,
     journal: Journal,
+    *,
     screen: Screen,
     check_stop: Callable[[], None],
 ) -> list[Rollout]:
-    """The rollouts of all passages, unit by unit; units in the journal are not made again.
+    """The rollouts of all units of passages; units in the journal are not made again.
 
     Raises:
         RetryableError: A grader or an endpoint failed; finished units are in the journal.
     """
-    work = units(passages, contexts_per_unit)
     left = [unit for unit in range(len(work)) if unit not in journal.units]
     with screen.bar("self-edits, units of passages", len(work), done=len(work) - len(left)) as advance:
         for unit in left:
@@ -150,29 +148,27 @@ def kept_edits(passages: Sequence[Context], rollouts: Sequence[Rollout], choice:
 
 def _lesson(task: Task, document: Document, rollouts: Mapping[str, Sequence[Rollout]], choice: EditChoice) -> Lesson:
     sequences: list[TrainingSequence] = []
-    directives: list[Directives] = []
+    learnt: list[tuple[Directives, int]] = []  # of each edit, with the seed of its adapter
     rewards: list[float] = []
-    seeds: list[int] = []
+    sampled: list[Rollout] = []
     unwritten = 0
     for passage in document.passages:
-        chosen, reward = _kept(rollouts.get(passage.id, ()), choice.keep)
+        known = rollouts.get(passage.id, ())
+        chosen, reward = _kept(known, choice.keep)
         edits = [task.parse(rollout.text, passage) for rollout in chosen]
         written = [sequence for edit in edits for sequence in edit.training_sequences]
         sequences += dict.fromkeys(written) if written else task.passage_sequences(passage)
-        directives += [edit.applied for edit in edits]
+        learnt += [(edit.applied, rollout.seed) for edit, rollout in zip(edits, chosen, strict=True)]
         rewards += [] if reward is None else [reward]
-        seeds += [rollout.seed for rollout in chosen]
+        sampled += [rollout for rollout in known if rollout.repeat == 0]
         unwritten += not written
-    sampled = [
-        rollout for passage in document.passages for rollout in rollouts.get(passage.id, ()) if rollout.repeat == 0
-    ]
-    single = len(directives) == 1 == len(document.passages)
+    directives, seed = learnt[0] if len(learnt) == 1 == len(document.passages) else (Directives(), None)
     return Lesson(
         document=document,
         training_sequences=tuple(sequences),
-        directives=directives[0] if single else Directives(),
-        seed=seeds[0] if single else None,
-        edits=len(directives),
+        directives=directives,
+        seed=seed,
+        edits=len(learnt),
         rewards=tuple(rewards),
         unwritten=unwritten,
         sampled=len(sampled),
@@ -190,8 +186,3 @@ def _kept(rollouts: Sequence[Rollout], keep: int | None) -> tuple[list[Rollout],
     sound = [edit for edit in first.values() if edit.status == "ok" and edit.edit_index not in diverged]
     usable = {rollout.text: rollout for rollout in reversed(sound)}
     return sorted(usable.values(), key=lambda rollout: rollout.edit_index)[:keep], None
-
-
-def counted(number: int, what: str) -> str:
-    """`1 passage`, `2,000 passages`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,37 +1,63 @@
 """The estimate of `seal adapt --dry_run`: tokens, time and memory, from a short trial.
 
-The trial (`trial.py`) writes about one unit of passages, trains a few steps and asks a batch of questions; the rest is
-counting. Edits are assumed to be as long as those of the trial.
+The trial writes about one unit of passages, trains a few steps and asks a batch of questions; the rest is counting. A
+single sequence or question takes nearly as long as a batch, so the batches of the trial are as large as the real ones.
+Edits are assumed to be as long as those of the trial.
 """
 
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import cycle, islice
+from statistics import fmean
+from typing import TypeVar
 
 import torch
 
-from seal_lightning.commands.adapt.edits import EditChoice, counted
-from seal_lightning.commands.adapt.trial import Speeds, TrainingSpeed, training_speed, try_out
+from seal_lightning.commands.adapt.edits import EditChoice
 from seal_lightning.data.documents import Document
+from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.policy.policy import Policy
+from seal_lightning.progress.clock import Clock
 from seal_lightning.progress.screen import duration
 from seal_lightning.results.table import Table, to_markdown
-from seal_lightning.types import Context
+from seal_lightning.sampling import LocalAnswerer, LocalSampler
+from seal_lightning.seeding import derive_seed
+from seal_lightning.text.plural import counted
+from seal_lightning.types import AdapterJob, Context, Query, TrainingSequence
+
+_Value = TypeVar("_Value")
+STEPS = 3  # the first sets things up and is not timed
+OUTSIDE_EDITS = 2  # from an editor elsewhere, which may charge for them
 
 
 @dataclass(frozen=True, slots=True)
-class EstimateRow:
-    """One line of the estimate: what is done, how often, with how many tokens, in how many seconds."""
+class Speeds:
+    """How fast writing and answering were.
 
-    name: str
-    amount: str
-    tokens: float
-    seconds: float
+    Attributes:
+        edit_tokens: Mean tokens of an edit.
+        per_written: Seconds a written token.
+        texts: Edits written at the same time.
+        per_answer: Seconds an answer.
+        answer_tokens: Mean tokens of an answer.
+        answers: Answers given at the same time.
+        sequences: Training sequences of an edit, or of a passage if passages are learnt themselves.
+    """
+
+    edit_tokens: float
+    per_written: float
+    texts: int
+    per_answer: float
+    answer_tokens: float
+    answers: int
+    sequences: tuple[TrainingSequence, ...]
 
 
 @dataclass(slots=True)
@@ -45,6 +71,10 @@ class Estimate:
         choice: How edits are made.
         loops: One for each way in which adapters are trained at the end: one a document, one for all.
         contexts_per_unit: Passages that are worked on together.
+
+    Attributes:
+        rows: What is done, how often, with how many tokens, in how many seconds.
+        trained: What the trial trained, in words.
     """
 
     e_step: EStep
@@ -53,21 +83,14 @@ class Estimate:
     choice: EditChoice
     loops: Sequence[InnerLoop]
     contexts_per_unit: int
-    rows: list[EstimateRow] = field(default_factory=list)
-    speeds: list[TrainingSpeed] = field(default_factory=list)
+    rows: list[tuple[str, str, float, float]] = field(default_factory=list)
+    trained: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """The table, and what it rests on."""
         queries = sum(len(document.context.queries) for document in self.documents)
         answers, asked = queries * (1 + len(self.loops)), self._asked_for_rewards()
-        trial = try_out(
-            self.e_step,
-            self.policy,
-            self.documents,
-            self.choice,
-            unit=self.contexts_per_unit,
-            answers=asked or answers,
-        )
+        trial = self._try_out(asked or answers)
         if self.choice.learn == "edits":
             self._writing(trial)
         if asked:
@@ -76,11 +99,10 @@ class Estimate:
             self._final_adapters(trial, loop)
         if queries:
             self._add_answers("scores before and after", answers, trial)
-        rows = [(row.name, row.amount, f"{row.tokens:,.0f}", duration(row.seconds)) for row in self.rows]
-        tokens, seconds = sum(row.tokens for row in self.rows), sum(row.seconds for row in self.rows)
-        rows.append(("together", "", f"{tokens:,.0f}", duration(seconds)))
+        self.rows.append(("together", "", sum(row[2] for row in self.rows), sum(row[3] for row in self.rows)))
+        rows = [(name, amount, f"{tokens:,.0f}", duration(seconds)) for name, amount, tokens, seconds in self.rows]
         text = to_markdown(Table("", ("", "amount", "tokens", "time"), tuple(rows)))
-        return f"{text}\n\n{_assumed(trial, self.speeds)}\n{_memory(self.e_step, self.policy)}"
+        return f"{text}\n\n{self._assumed(trial)}\n{self._memory()}"
 
     @property
     def _passages(self) -> list[Context]:
@@ -103,64 +125,119 @@ class Estimate:
         queries = sum(len(passage.queries) or own for passage in self._passages)
         return queries * (self._adapters_a_passage + 1)
 
+    # -- the trial -----------------------------------------------------------------------------------------------------
+
+    def _try_out(self, answers: int) -> Speeds:
+        """Write about the first passages, and answer questions, of which the run will answer so many in all."""
+        e_step, policy, passages = self.e_step, self.policy, self._passages
+        edit_tokens, per_written, texts, sequences = 0.0, 0.0, 0, e_step.task.passage_sequences(passages[0])
+        if self.choice.learn == "edits":
+            here = isinstance(e_step.sampler, LocalSampler)
+            few = replace(e_step, plan=Plan(edits=min(OUTSIDE_EDITS, self.choice.plan.edits), repeats=1))
+            some = passages[: self.contexts_per_unit] if here else passages[:1]
+            edits, seconds = _timed(lambda: (e_step if here else few).write_edits(policy, some, round=0))
+            counts = [edit.tokens.get("edit", 0) for edit in edits]
+            edit_tokens, per_written, texts = fmean(counts), seconds / max(1, sum(counts)), len(counts)
+            sequences = e_step.task.parse(edits[0].text, passages[0]).training_sequences or sequences
+        queries = [(document.context, query) for document in self.documents for query in document.context.queries]
+        # a stand-in if there are none
+        queries = queries or [(passages[0], Query(f"What is {self.documents[0].context.title or 'this'}?", ("",)))]
+        size = e_step.answerer.batch_size if isinstance(e_step.answerer, LocalAnswerer) else 1
+        asked = [[query] for query in islice(cycle(queries), min(size, answers))]
+        replies, answering = _timed(
+            lambda: e_step.ask(policy, asked, clock=Clock(lambda progress: None)) if asked else []
+        )
+        return Speeds(
+            edit_tokens=edit_tokens,
+            per_written=per_written,
+            texts=texts,
+            per_answer=answering / max(1, len(asked)),
+            answer_tokens=sum(reply.tokens for reply in replies) / max(1, len(asked)),
+            answers=len(asked),
+            sequences=sequences,
+        )
+
+    def _train_a_little(self, loop: InnerLoop, trial: Speeds, *, adapters: int, per_adapter: int) -> float:
+        """Seconds a token of a few steps, without the first step if there are others.
+
+        As many of the run's `adapters` train side by side as in the run; `per_adapter` sequences limit a batch.
+        """
+        together = max(1, min(adapters, loop.slots(self.policy.model)))
+        batch = max(1, min(loop.batch_size, per_adapter))
+        self.trained.append(f"{counted(together, 'adapter')} with batches of {batch}")
+        learnt = tuple(islice(cycle(trial.sequences), batch * STEPS))
+        jobs = [AdapterJob(learnt, seed=derive_seed("estimate", number)) for number in range(together)]
+        moments = [time.perf_counter()]
+
+        def note(count: int) -> None:
+            _wait()
+            moments.append(time.perf_counter())
+
+        trained = replace(loop, epochs=1).adapt(self.policy, jobs, on_step=note, until=[STEPS] * together)
+        timed = moments[1:] if len(moments) > 2 else moments
+        tokens = sum(stats.trained_tokens for stats in trained.stats) * (len(timed) - 1) / max(1, len(moments) - 1)
+        return (timed[-1] - timed[0]) / max(1.0, tokens)
+
+    # -- the counting --------------------------------------------------------------------------------------------------
+
     def _writing(self, trial: Speeds) -> None:
         task, edits = self.e_step.task, self.choice.plan.edits
         prompts = [self.policy.encode(self.policy.format(task.prompt(passage))) for passage in self._passages]
         written = len(prompts) * edits * trial.edit_tokens
         tokens = sum(map(len, prompts)) * edits + written
-        self.rows.append(
-            EstimateRow("self-edits", f"{len(prompts)} passages x {edits}", tokens, written * trial.per_written)
-        )
+        self.rows.append(("self-edits", f"{len(prompts)} passages x {edits}", tokens, written * trial.per_written))
 
     def _rewards(self, trial: Speeds, asked: int) -> None:
         loop, each, passages = self.e_step.inner_loop, self._adapters_a_passage, len(self._passages)
-        speed = self._speed(loop, trial, min(self.contexts_per_unit, passages) * each, len(trial.sequences))
+        adapters = min(self.contexts_per_unit, passages) * each
+        speed = self._train_a_little(loop, trial, adapters=adapters, per_adapter=len(trial.sequences))
         tokens = (passages * each * trial.edit_tokens + each * self._read) * loop.epochs
-        amount = f"{passages * each} adapters"
-        self.rows.append(EstimateRow("their rewards: training", amount, tokens, tokens * speed.per_token))
+        self.rows.append(("their rewards: training", f"{passages * each} adapters", tokens, tokens * speed))
         self._add_answers("their rewards: answers", asked, trial)
 
     def _final_adapters(self, trial: Speeds, loop: InnerLoop) -> None:
         each, passages = loop is self.e_step.inner_loop, len(self._passages)
         kept = (self.choice.keep or self.choice.plan.edits) if self.choice.learn == "edits" else 0
         sequences = len(trial.sequences) * (kept or 1) * (len(self.documents[0].passages) if each else passages)
-        speed = self._speed(loop, trial, len(self.documents) if each else 1, sequences)
+        adapters = len(self.documents) if each else 1
+        speed = self._train_a_little(loop, trial, adapters=adapters, per_adapter=sequences)
         tokens = (self._read + passages * kept * trial.edit_tokens) * loop.epochs
         amount = "one for each document" if each else "one for all"
-        self.rows.append(EstimateRow("final adapters", amount, tokens, tokens * speed.per_token))
-
-    def _speed(self, loop: InnerLoop, trial: Speeds, adapters: int, per_adapter: int) -> TrainingSpeed:
-        self.speeds.append(
-            training_speed(loop, self.policy, trial.sequences, adapters=adapters, per_adapter=per_adapter)
-        )
-        return self.speeds[-1]
+        self.rows.append(("final adapters", amount, tokens, tokens * speed))
 
     def _add_answers(self, name: str, answers: int, trial: Speeds) -> None:
-        tokens, seconds = answers * trial.answer_tokens, answers * trial.per_answer
-        self.rows.append(EstimateRow(name, f"{answers:,} answers", tokens, seconds))
+        self.rows.append((name, f"{answers:,} answers", answers * trial.answer_tokens, answers * trial.per_answer))
+
+    def _assumed(self, trial: Speeds) -> str:
+        """What the times assume."""
+        written = f"edits of {trial.edit_tokens:.0f} tokens, written {trial.texts} at a time; " if trial.texts else ""
+        answered = f"; answers {trial.answers} at a time" if trial.answers else ""
+        trained = " and ".join(dict.fromkeys(self.trained))
+        return f"assumed: {written}training as fast as a few steps of {trained}{answered}"
+
+    def _memory(self) -> str:
+        model, loop = self.policy.model, self.e_step.inner_loop
+        weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+        slots = loop.slots(model)
+        adapters = slots * 16 * parameters_of(find_targets(model, loop.target_modules), loop.rank)
+        cuda = self.policy.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return (
+            f"memory: {_size(weights)} of weights, {_size(adapters)} for {slots} adapters at a time with their "
+            f"optimizer, {_size(peak)} at most in the trial {'on the GPU' if cuda else 'of the whole process'}"
+        )
 
 
-def _assumed(trial: Speeds, speeds: Sequence[TrainingSpeed]) -> str:
-    """What the times assume."""
-    written = f"edits of {trial.edit_tokens:.0f} tokens, written {trial.texts} at a time; " if trial.texts else ""
-    trained = " and ".join(
-        dict.fromkeys(f"{counted(speed.adapters, 'adapter')} with batches of {speed.batch}" for speed in speeds)
-    )
-    answered = f"; answers {trial.answers} at a time" if trial.answers else ""
-    return f"assumed: {written}training as fast as a few steps of {trained}{answered}"
+def _timed(work: Callable[[], _Value]) -> tuple[_Value, float]:
+    started = time.perf_counter()
+    done = work()
+    _wait()
+    return done, time.perf_counter() - started
 
 
-def _memory(e_step: EStep, policy: Policy) -> str:
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in policy.model.parameters())
-    loop = e_step.inner_loop
-    slots = loop.slots(policy.model)
-    adapters = slots * 16 * parameters_of(find_targets(policy.model, loop.target_modules), loop.rank)
-    cuda = policy.device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return (
-        f"memory: {_size(weights)} of weights, {_size(adapters)} for {slots} adapters at a time with their optimizer, "
-        f"{_size(peak)} at most in the trial {'on the GPU' if cuda else 'of the whole process'}"
-    )
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _size(count: float) -> str:

@@ -10,15 +10,13 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict
 
-from seal_lightning.commands.adapt.baseline import Answers, asked_stamp
+from seal_lightning.commands.adapt.baseline import asked_stamp
 from seal_lightning.commands.adapt.card import adapter_card
-from seal_lightning.commands.adapt.jobs import Adapter
+from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace
 from seal_lightning.commands.adapt.verdict import TrainingFacts, count_edits, judge
-from seal_lightning.commands.adapt.workplace import Workplace
 from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.errors import ConfigError, ModelError, misread
 from seal_lightning.files.bounded import parse_json
@@ -46,9 +44,7 @@ def write(
     adapter: Adapter,
     lora: LoRA,
     stats: JobStats,
-    before: Answers,
     after: Answers,
-    *,
     losses: tuple[float, float] | None,
 ) -> None:
     """Write the folder of an adapter, with the digests of its weights.
@@ -58,71 +54,57 @@ def write(
         adapter: What was trained.
         lora: What came out.
         stats: What its training came to.
-        before: What the policy answers without an adapter.
-        after: What it answers with this one.
+        after: What the policy answers with it.
         losses: Mean loss of a token of the training text, before and after; None where it was not measured.
     """
-    facts = TrainingFacts(
-        stats.steps, *(losses or (None, None)), adapter.option, _left_out(place, adapter, stats, after)
-    )
-    result = _result(place, adapter, stats, facts, before, after)
+    longest = adapter.inner_loop.longest(place.policy, adapter.job) if stats.truncated else 0
+    answers = sum(answered.cut for answered in after.values())
+    left_out = added([{TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest, ANSWERS: answers}])
+    facts = TrainingFacts(stats.steps, *(losses or (None, None)), adapter.option, left_out)
+    result = _result(place, adapter, stats, facts, after)
     with redirect_stdout(sys.stderr):  # libraries print while they save
         if place.merged:
             with whole(place.merged_folder(adapter)) as folder:
                 save_whole(place.policy.model, folder, whole_state(place.policy.model, lora))
                 place.policy.tokenizer.save_pretrained(folder)
-                card = adapter_card(place, adapter, stats, facts.left_out, before, after, merged=True)
-                save_text(folder / CARD, card)
+                save_text(folder / CARD, adapter_card(place, adapter, stats, left_out, after, merged=True))
                 save_text(folder / RESULT, json.dumps({KEY: digests_of(folder)}, indent=1) + "\n")
         with whole(place.folder(adapter)) as folder:  # last, since it says that everything is there
             learned = place.policy.learned()
             save_lora(stack([learned, lora]) if learned else lora, folder, model=place.policy.model)
-            card = adapter_card(place, adapter, stats, facts.left_out, before, after, merged=False)
-            save_text(folder / CARD, card)
+            save_text(folder / CARD, adapter_card(place, adapter, stats, left_out, after, merged=False))
             result[KEY] = dict(digests_of(folder))
             save_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
 
 
-def _left_out(place: Workplace, adapter: Adapter, stats: JobStats, after: Answers) -> dict[str, int]:
-    longest = adapter.inner_loop.longest(place.policy, adapter.job) if stats.truncated else 0
-    answers = sum(answered.cut for answered in after.values())
-    return added([{TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest, ANSWERS: answers}])
-
-
-def _result(
-    place: Workplace, adapter: Adapter, stats: JobStats, facts: TrainingFacts, before: Answers, after: Answers
-) -> JsonObject:
+def _result(place: Workplace, adapter: Adapter, stats: JobStats, facts: TrainingFacts, after: Answers) -> JsonObject:
     """The content of `adaptation.json` but for the digests."""
-    verdict = judge(before, after, facts, count_edits(adapter.lessons))
-    own_text = {} if facts.before is None else {"before": facts.before, "after": facts.after}
+    documents = [lesson.document for lesson in adapter.lessons]
     return {
         "policy": place.stamp,
         "stamp": adapter.stamp,
-        "asked": asked_stamp(place.e_step, [lesson.document for lesson in adapter.lessons]),
+        "asked": asked_stamp(place.e_step, documents),
         "steps": stats.steps,
         "trained_tokens": stats.trained_tokens,
         "left_out": dict(facts.left_out),
         "without_adapter": {why: list(names) for why, names in parts_without_adapter(place.policy.model).items()},
         "loss": None if math.isnan(stats.loss) else stats.loss,
-        "own_text": own_text,  # mean loss of a token
+        "own_text": {} if facts.before is None else {"before": facts.before, "after": facts.after},  # a token's loss
         "files_left_out": place.unread,
-        "measured": list(_rows(adapter, before, after)),
-        "learnt": asdict(verdict),
-    }
-
-
-def _rows(adapter: Adapter, before: Answers, after: Answers) -> Iterator[JsonObject]:
-    for lesson in adapter.lessons:
-        document = lesson.document
-        if document.id in after:
-            yield {
+        "measured": [
+            {
                 "document": document.id,
                 "title": document.context.title,
                 "questions": [query.question for query in document.context.queries],
                 "golds": [list(query.golds) for query in document.context.queries],
-                "before": asdict(before[document.id]),
+                "before": asdict(place.before[document.id]),
                 **asdict(after[document.id]),
             }
+            for document in documents
+            if document.id in after
+        ],
+        "learnt": asdict(judge(place.before, after, facts, count_edits(adapter.lessons))),
+    }
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

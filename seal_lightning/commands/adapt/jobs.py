@@ -1,18 +1,26 @@
-"""Which adapters `seal adapt` makes: one for each document, or one for all, each with its name and its training."""
+"""Which adapters `seal adapt` makes, one for each document or one for all, and what it makes them with."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from seal_lightning.commands.adapt.edits import Lesson
+from seal_lightning.e_step.closed_book import Answered
+from seal_lightning.e_step.step import EStep
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.models.origins import Origin
+from seal_lightning.models.source import ModelSource
+from seal_lightning.policy.policy import Policy
+from seal_lightning.progress.screen import Screen
 from seal_lightning.seeding import derive_seed
 from seal_lightning.stamps.values import digest
 from seal_lightning.types import AdapterJob, Directives
 
+Answers = Mapping[str, Answered]  # by document; those without queries are not in it
 ALL = "all"  # the adapter of all documents
 
 
@@ -41,6 +49,49 @@ class Adapter:
     def option(self) -> str:
         """The option that holds the settings of its training."""
         return "together" if self.name == ALL else "model.inner_loop"
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Everything that making an adapter takes besides the adapter's own job.
+
+    Attributes:
+        e_step: Asks and grades.
+        policy: The frozen policy.
+        output: The folder of the command.
+        stamp: Fingerprint of the policy.
+        every_steps: Optimizer steps between two checkpoints.
+        merged: Whether whole weights are written too.
+        source: The base model as it was loaded.
+        base: The base model as cards name it.
+        data_licence: The documents' licence, for the cards.
+        unread: How many files beside the documents were left out.
+        screen: Shows progress.
+        check_stop: Raises where a signal asked the command to stop.
+        before: What the policy answers without an adapter, once that is known.
+    """
+
+    e_step: EStep
+    policy: Policy
+    output: Path
+    stamp: str
+    every_steps: int
+    merged: bool
+    source: ModelSource
+    base: Origin
+    data_licence: str | None
+    unread: int
+    screen: Screen
+    check_stop: Callable[[], None]
+    before: Answers = field(default_factory=dict)
+
+    def folder(self, adapter: Adapter) -> Path:
+        """The PEFT folder of an adapter."""
+        return self.output / "adapters" / adapter.name
+
+    def merged_folder(self, adapter: Adapter) -> Path:
+        """The folder of the whole weights with an adapter merged in."""
+        return self.output / "merged" / adapter.name
 
 
 def one_each(lessons: Sequence[Lesson], inner_loop: InnerLoop, *, seed: int) -> list[Adapter]:

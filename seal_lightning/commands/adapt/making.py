@@ -10,13 +10,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 
-from seal_lightning.commands.adapt.baseline import Answers
 from seal_lightning.commands.adapt.folders import finished, write
-from seal_lightning.commands.adapt.jobs import ALL, Adapter
+from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace
 from seal_lightning.commands.adapt.training import train
-from seal_lightning.commands.adapt.workplace import Workplace
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
 from seal_lightning.errors import NoMemoryError
 from seal_lightning.inner_loop.export import bank_lora
@@ -25,15 +22,10 @@ from seal_lightning.inner_loop.loop import TrainedBank
 log = logging.getLogger(__name__)
 
 
-def make(place: Workplace, adapters: Sequence[Adapter], before: Answers) -> list[Answers | None]:
-    """Train, measure and write adapters, as many at a time as fit; what they answer, in their order.
+def make(place: Workplace, adapters: Sequence[Adapter]) -> list[Answers | None]:
+    """Train, measure and write adapters with the same settings, as many at a time as fit; what they answer, in order.
 
     One that diverged is not written: it is None here, and the others go on.
-
-    Args:
-        place: What the work is done with, and where.
-        adapters: Adapters with the same settings.
-        before: What the policy answers without an adapter.
 
     Raises:
         ConfigError: A folder holds an adapter that was trained with other settings.
@@ -44,43 +36,42 @@ def make(place: Workplace, adapters: Sequence[Adapter], before: Answers) -> list
     made: list[Answers | None] = []
     while groups:
         group = groups.popleft()
-        answers: Sequence[Answers | None] | None = [finished(place, adapter) for adapter in group]
+        answers: Sequence[Answers | None] = [finished(place, adapter) for adapter in group]
         if any(known is None for known in answers):
             place.check_stop()
-            answers = _within_memory(place, group, before)
-        if answers is None:
-            groups.extendleft([group[len(group) // 2 :], group[: len(group) // 2]])
-        else:
-            made += answers
+            try:
+                answers = _train_and_measure(place, group)
+            except NoMemoryError as error:
+                if len(group) == 1:
+                    raise
+                half = len(group) // 2
+                log.warning("%s; from now on in two halves of %d", error, half)
+                groups.extendleft([group[half:], group[:half]])
+                continue
+        made += answers
     return made
 
 
-def _within_memory(place: Workplace, group: Sequence[Adapter], before: Answers) -> list[Answers | None] | None:
-    """What the adapters answer; None where they have to be made in two halves."""
-    try:
-        return _train_and_measure(place, group, before)
-    except NoMemoryError as error:
-        if len(group) == 1:
-            raise
-        log.warning("%s; from now on in two halves of %d", error, len(group) // 2)
-    return None
-
-
-def _train_and_measure(place: Workplace, group: Sequence[Adapter], before: Answers) -> list[Answers | None]:
+def _train_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answers | None]:
     label = "one adapter for all" if group[0].name == ALL else f"{len(group)} adapters"
     state = place.output / "training" / f"{group[0].name}.safetensors"
-    with place.screen.bar(f"{label}, training steps", _steps(group)) as advance:
+    loop, jobs = group[0].inner_loop, [adapter.job for adapter in group]
+    with place.screen.bar(f"{label}, training steps", loop.total_steps(jobs)) as advance:
         trained = train(
-            group[0].inner_loop,
+            loop,
             place.policy,
-            [adapter.job for adapter in group],
+            jobs,
             state=state,
             stamp="-".join([place.stamp, str(place.every_steps), *(adapter.stamp for adapter in group)]),
             every_steps=place.every_steps,
             on_step=advance,
             check_stop=place.check_stop,
         )
-    reasons = _diverged(place, trained, group)
+    reasons = {  # why adapters must not be written, by their number in the group
+        number: stats.diverged or "its outputs on its own training text are not finite"
+        for number, stats in enumerate(trained.stats)
+        if not loop.is_sound(place.policy, trained, number, jobs[number])
+    }
     with place.screen.bar(f"{label}, measured", 1):
         answers = _ask(place, trained, group, reasons)
     for number, adapter in enumerate(group):
@@ -90,25 +81,10 @@ def _train_and_measure(place: Workplace, group: Sequence[Adapter], before: Answe
                 f"{adapter.option}.learning_rate and start again in another --output"
             )
             continue
-        losses = adapter.inner_loop.losses(place.policy, trained, number, adapter.job)
-        lora = bank_lora(trained.bank, number)
-        write(place, adapter, lora, trained.stats[number], before, answers[number], losses=losses)
+        losses = loop.losses(place.policy, trained, number, adapter.job)
+        write(place, adapter, bank_lora(trained.bank, number), trained.stats[number], answers[number], losses)
     state.unlink(missing_ok=True)
     return [None if number in reasons else answers[number] for number in range(len(group))]
-
-
-def _steps(group: Sequence[Adapter]) -> int:
-    return group[0].inner_loop.total_steps([adapter.job for adapter in group])
-
-
-def _diverged(place: Workplace, trained: TrainedBank, group: Sequence[Adapter]) -> dict[int, str]:
-    """Why adapters must not be written, by their number in the group."""
-    sound = partial(group[0].inner_loop.is_sound, place.policy, trained)
-    return {
-        number: trained.stats[number].diverged or "its outputs on its own training text are not finite"
-        for number, adapter in enumerate(group)
-        if not sound(number, adapter.job)
-    }
 
 
 def _ask(

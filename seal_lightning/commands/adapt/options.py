@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 
 from seal_lightning.commands.adapt.edits import Learn
 from seal_lightning.commands.standalone import add_model
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.options.mistakes import read_config_files
 from seal_lightning.options.parser import Parser
@@ -38,8 +38,8 @@ def read_options(args: Sequence[str]) -> tuple[Parser, Namespace]:
     if not settings.documents:
         raise ConfigError("DOCUMENT is not set: name files or folders, or - for standard input (seal adapt --help)")
     for name in ("keep", "contexts_per_unit", "save_every"):
-        if settings[name] is not None and settings[name] < 1:
-            raise ConfigError(f"{name} must be at least 1, got {settings[name]}")
+        if settings[name] is not None:
+            check_count(name, settings[name])
     return parser, settings
 
 

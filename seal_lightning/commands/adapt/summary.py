@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from seal_lightning.commands.adapt.baseline import Answers
-from seal_lightning.commands.adapt.edits import counted
 from seal_lightning.commands.adapt.folders import read_facts
-from seal_lightning.commands.adapt.jobs import Adapter
-from seal_lightning.commands.adapt.verdict import LearningVerdict, TrainingFacts, count_edits, joined, judge
-from seal_lightning.commands.adapt.workplace import Workplace
+from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace
+from seal_lightning.commands.adapt.verdict import LearningVerdict, count_edits, joined, judge
 from seal_lightning.data.documents import Document, Documents
 from seal_lightning.files.saving import save_text
 from seal_lightning.progress.screen import Screen
@@ -20,6 +17,7 @@ from seal_lightning.results.averages import interval, say_interval
 from seal_lightning.results.left_out import DIVERGED, MISSING, added, render_left_out
 from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.escaping import markdown_cell
+from seal_lightning.text.plural import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +37,24 @@ class Made:
     diverged: int
 
 
-def summarise(place: Workplace, read: Documents, before: Answers, made: Sequence[Made]) -> None:
+def summarise(place: Workplace, read: Documents, made: Sequence[Made]) -> None:
     """Print the table and write it beside the adapters; say whether they learnt anything, and what to do with them."""
+    before = place.before
     facts = {kind.kind: [read_facts(place, adapter) for adapter in kind.adapters] for kind in made if kind.adapters}
-    verdicts = {kind.kind: _verdict(before, kind, joined(facts[kind.kind])) for kind in made if kind.adapters}
-    missing = _missing(place.screen, facts, made)
+    verdicts = {
+        kind.kind: judge(
+            before,
+            kind.answers,
+            joined(facts[kind.kind]),
+            count_edits([lesson for adapter in kind.adapters for lesson in adapter.lessons]),
+        )
+        for kind in made
+        if kind.adapters
+    }
+    trained = added([training.left_out for trainings in facts.values() for training in trainings])
+    diverged = {DIVERGED: sum(kind.diverged for kind in made)}
+    if missing := "; ".join(filter(None, map(render_left_out, (trained, diverged)))):
+        place.screen.line(f"cut or left out in training the adapters: {missing}")
     asked = [document for document in read.documents if document.id in before]
     parts = [_table(asked, before, made)] if asked else []
     parts += [f"{MISSING} {missing}."] if missing else []
@@ -56,20 +67,6 @@ def summarise(place: Workplace, read: Documents, before: Answers, made: Sequence
     else:
         place.screen.line("no queries, so no answers were measured: add some with --queries FILE")
     _last_words(place.screen, place.output / "adapters", made, verdicts)
-
-
-def _verdict(before: Answers, made: Made, facts: TrainingFacts) -> LearningVerdict:
-    lessons = [lesson for adapter in made.adapters for lesson in adapter.lessons]
-    return judge(before, made.answers, facts, count_edits(lessons))
-
-
-def _missing(screen: Screen, facts: Mapping[str, Sequence[TrainingFacts]], made: Sequence[Made]) -> str:
-    trained = added([training.left_out for trainings in facts.values() for training in trainings])
-    diverged = {DIVERGED: sum(kind.diverged for kind in made)}
-    missing = "; ".join(part for part in (render_left_out(trained), render_left_out(diverged)) if part)
-    if missing:
-        screen.line(f"cut or left out in training the adapters: {missing}")
-    return missing
 
 
 def _last_words(screen: Screen, folder: Path, made: Sequence[Made], verdicts: Mapping[str, LearningVerdict]) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from seal_lightning.commands.adapt.baseline import Answers
 from seal_lightning.commands.adapt.edits import Lesson
+from seal_lightning.commands.adapt.jobs import Answers
 from seal_lightning.results.averages import FEWEST, interval
 from seal_lightning.results.left_out import ANSWERS, SKIPPED, TRUNCATED, added
 from seal_lightning.text.plural import counted
@@ -96,12 +96,12 @@ def judge(
     """Judge adapters by their answers about documents, or by their training text where nothing was asked."""
     names = [name for name in after if name in before]
     verdict = _by_answers(before, after, names) if names else _by_loss(training)
+    how = verdict.how
     if counts.none_usable:
-        how = f"no self-edit was usable, so only the passages themselves were learnt ({verdict.how})"
-        return LearningVerdict("no", how, *_why(before, training, counts, names))
-    if verdict.learnt == "no":
-        return LearningVerdict("no", verdict.how, *_why(before, training, counts, names))
-    return verdict
+        how = f"no self-edit was usable, so only the passages themselves were learnt ({how})"
+    elif verdict.learnt != "no":
+        return verdict
+    return LearningVerdict("no", how, *_why(before, training, counts, names))
 
 
 def _by_answers(before: Answers, after: Answers, names: Sequence[str]) -> LearningVerdict:
@@ -114,7 +114,6 @@ def _by_answers(before: Answers, after: Answers, names: Sequence[str]) -> Learni
         gains = [late - early for early, late in pairs]
         over = f"{counted(len(gains), 'query')} of {counted(len(names), 'document')}"
     low, high = interval(gains)
-    around = "" if low is None or high is None else f" ({_points(low)} to {_points(high)})"
     around = "" if low is None or high is None else f" ({_points(low)} to {_points(high)})"
     how = f"accuracy {first:.3f} before, {last:.3f} after; {_points(last - first)} points{around}, paired over {over}"
     if last <= first + 1e-9:
@@ -134,60 +133,35 @@ def _by_loss(training: TrainingFacts) -> LearningVerdict:
 
 def _why(before: Answers, training: TrainingFacts, counts: EditCounts, names: Sequence[str]) -> tuple[str, str]:
     """The visible reasons, and what helps against each; at least one of both."""
-    reasons = [*_of_edits(counts), *_of_answers(before, training, names), *_of_training(training)]
-    if not reasons:
-        reasons = [_text_of_no_use(training)]
-    whys, advice = zip(*reasons, strict=True)
-    return ", ".join(whys), ", ".join(dict.fromkeys(advice))
-
-
-def _text_of_no_use(training: TrainingFacts) -> tuple[str, str]:
-    """The reason where no other can be seen."""
-    loss = f" ({training.before:.3f} to {training.after:.3f})" if training.before and training.after else ""
-    return (
-        f"the loss on the training text fell{loss}, but the queries ask about other things, or in more detail",
-        f"other or more self-edits (model.task, model.e_step.edits), more {training.option}.epochs",
-    )
-
-
-def _of_edits(counts: EditCounts) -> list[tuple[str, str]]:
-    if not counts.none_usable:
-        return []
-    most = f" (most often: {counts.reason})" if counts.reason else ""
-    return [
-        (
-            f"all {counts.edits} self-edits were rejected{most}",
-            "a clearer edit prompt, a stronger model, or more max_new_tokens of the sampler",
+    reasons: dict[str, str] = {}
+    if counts.none_usable:
+        most = f" (most often: {counts.reason})" if counts.reason else ""
+        reasons[f"all {counts.edits} self-edits were rejected{most}"] = (
+            "a clearer edit prompt, a stronger model, or more max_new_tokens of the sampler"
         )
-    ]
-
-
-def _of_answers(before: Answers, training: TrainingFacts, names: Sequence[str]) -> list[tuple[str, str]]:
-    reasons = []
     if names and all(before[name].accuracy >= 1 for name in names):
-        reasons.append(("all queries were answered right before", "documents that the model does not know yet"))
+        reasons["all queries were answered right before"] = "documents that the model does not know yet"
     if cut := training.left_out.get(ANSWERS, 0):
-        reasons.append((f"{cut} answers were cut at their limit", "a higher model.max_answer_tokens"))
-    return reasons
+        reasons[f"{cut} answers were cut at their limit"] = "a higher model.max_answer_tokens"
+    reasons |= _of_training(training)
+    if not reasons:
+        fell = f"fell ({training.before:.3f} to {training.after:.3f})" if training.before and training.after else "fell"
+        reason = f"the loss on the training text {fell}, but the queries ask about other things, or in more detail"
+        reasons[reason] = f"other or more self-edits (model.task, model.e_step.edits), more {training.option}.epochs"
+    return ", ".join(reasons), ", ".join(dict.fromkeys(reasons.values()))
 
 
-def _of_training(training: TrainingFacts) -> list[tuple[str, str]]:
-    rate, epochs = f"{training.option}.learning_rate", f"{training.option}.epochs"
-    reasons = []
+def _of_training(training: TrainingFacts) -> dict[str, str]:
+    reasons = {}
     if cut := training.left_out.get(TRUNCATED, 0) + training.left_out.get(SKIPPED, 0):
-        reasons.append((f"{cut} training sequences were cut or skipped", f"a higher {training.option}.max_length"))
+        reasons[f"{cut} training sequences were cut or skipped"] = f"a higher {training.option}.max_length"
     before, after = training.before, training.after
-    if before is not None and after is not None and not math.isclose(before, 0.0):
-        if after >= before:
-            reasons.append(
-                (f"the loss on the training text did not fall ({before:.3f} to {after:.3f})", f"another {rate}")
-            )
-        elif after > (1 - FELL) * before:
-            reasons.append(
-                (f"the loss on the training text hardly fell ({before:.3f} to {after:.3f})", f"a higher {rate}")
-            )
+    if before is not None and after is not None and not math.isclose(before, 0.0) and after > (1 - FELL) * before:
+        fell, article = ("did not fall", "another") if after >= before else ("hardly fell", "a higher")
+        reason = f"the loss on the training text {fell} ({before:.3f} to {after:.3f})"
+        reasons[reason] = f"{article} {training.option}.learning_rate"
     if training.steps < FEW:
-        reasons.append((f"an adapter made {training.steps} optimizer steps", f"more {epochs}"))
+        reasons[f"an adapter made {training.steps} optimizer steps"] = f"more {training.option}.epochs"
     return reasons
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from seal_lightning.e_step.closed_book import Answered
+from seal_lightning.commands.continual.steps import StreamStep
 from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import name_of
 from seal_lightning.models.source import ModelSource
@@ -26,10 +26,8 @@ def stream_card(
     contexts: Sequence[Context],
     *,
     place: str,
-    before: Sequence[Answered],
-    after: Sequence[Answered],
-    measure: str,
-    seed: int,
+    steps: Sequence[StreamStep],
+    settings: Mapping[str, object],
 ) -> str:
     """The text of a README.md.
 
@@ -39,10 +37,8 @@ def stream_card(
         e_step: The E-step that asked and graded.
         contexts: The contexts in the order in which they were learnt.
         place: Path of the adapter from the folder of the run.
-        before: Answers on each context before the first was learnt.
-        after: Answers after the last was learnt.
-        measure: The countermeasure.
-        seed: The stream's seed.
+        steps: What was answered before the first was learnt, and after each.
+        settings: The settings of the stream besides those of the training.
     """
     base, queries = base_of_source(source), sum(len(context.queries) for context in contexts)
     card = WeightsCard(
@@ -52,12 +48,12 @@ def stream_card(
         made=f"A LoRA for `{base.name}` that has learnt {len(contexts)} contexts one after another.",
         command="continual",
         sections={"Learnt, in this order": titles_of(contexts, bullet="1.")},
-        settings={"": e_step.inner_loop, "countermeasure": measure, "seed": seed},
+        settings={"": e_step.inner_loop, **settings},
         limits=LIMITS,
         licence="What it learnt comes from the contexts above, whose licence has to let you pass it on.",
         results=[
-            result_of(when, [context.accuracy for context in answered], queries=queries, split="contexts")
-            for when, answered in (("before", before), ("after", after))
+            result_of(when, [context.accuracy for context in step.answered], queries=queries, split="contexts")
+            for when, step in (("before", steps[0]), ("after", steps[-1]))
         ],
         asked_of=CardData("the contexts"),
         grader=name_of(e_step.grader),

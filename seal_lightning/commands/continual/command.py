@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -44,14 +44,7 @@ from seal_lightning.results.table import to_markdown
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import Context
 
-
-@dataclass(frozen=True, slots=True)
-class StreamData:
-    """The contexts to learn, unrelated ones that are only asked about, and what the data is called."""
-
-    contexts: list[Context]
-    unrelated: list[Context]
-    source: str
+PlannedStream = tuple[Countermeasure, Route, Path]  # what is tried, on which contexts, in which folder
 
 
 def main(args: Sequence[str]) -> None:
@@ -71,38 +64,45 @@ def main(args: Sequence[str]) -> None:
     options = parser.make(settings)
     set_log_level(options.log_level)
     if options.show:
-        _show(options)
+        _show(options.show, options.heatmap)
         return
     measures = [Countermeasure(), *resolve(options.countermeasures)]
     if (labels := [measure.label for measure in measures]) != list(dict.fromkeys(labels)):
         raise ConfigError(
             f"countermeasures: expected different labels, got {', '.join(labels[1:])}: give each a label of its own"
         )
-    data = _data(options)
+    contexts, unrelated, source = _data(options)
     routes = make_routes(
-        data.contexts,
+        contexts,
         count=options.contexts,
         orders=options.orders,
         seeds=options.seeds,
         seed=options.model.seed,
         own_contexts=options.own_contexts,
     )
-    used = {context.id: context for route in routes for context in route.contexts}
-    data = replace(data, contexts=list(used.values()))
-    check_queries(data.contexts, name=f"--data {data.source}")
-    plan = _plan(options)
+    used = list({context.id: context for route in routes for context in route.contexts}.values())
+    check_queries(used, name=f"--data {source}")
     output = Path(options.output).expanduser()
+    planned = [
+        (measure, route, output / "streams" / measure.label / route.folder) for measure in measures for route in routes
+    ]
     with open_folder(output, "continual", resume=options.resume):
-        _run(options, plan, data, routes, measures, output, begin=lambda: write_settings(parser, settings, output))
+        runner = _runner(options, used, unrelated)
+        for measure, route, folder in planned:
+            runner.check(route, measure, folder)
+        write_settings(parser, settings, output)
+        tidy(output)
+        _finish(_run(runner, planned, output, source), output, options.heatmap, [folder for _, _, folder in planned])
         write_settings(parser, settings, output, finished=True)
 
 
-def _data(options: Namespace) -> StreamData:
+def _data(options: Namespace) -> tuple[list[Context], list[Context], str]:
+    """The contexts to learn, unrelated ones that are only asked about, and what the data is called."""
     reader, beside = (None if source is None else reader_for(source) for source in (options.data, options.unrelated))
     assert reader is not None, "checked with the options"
     contexts, unrelated = reader.read(), beside.read() if beside else []
     check_queries(unrelated, name=f"--unrelated {beside.source if beside else ''}")
-    return StreamData(contexts, unrelated, reader.source)
+    return contexts, unrelated, reader.source
 
 
 def _plan(options: Namespace) -> Plan:
@@ -140,90 +140,57 @@ def make_routes(
 # -- running -----------------------------------------------------------------------------------------------------------
 
 
-def _run(
-    options: Namespace,
-    plan: Plan,
-    data: StreamData,
-    routes: Sequence[Route],
-    measures: Sequence[Countermeasure],
-    output: Path,
-    *,
-    begin: Callable[[], None],
-) -> None:
-    """Run the streams; `begin` is called when every check has passed, before anything else is written."""
+def _runner(options: Namespace, contexts: Sequence[Context], unrelated: Sequence[Context]) -> StreamRunner:
+    """What runs the streams, with a policy that can learn all contexts."""
     module: SEALModule = options.model
     policy = load_policy(module, options.policy, options.device)
     module.e_step.check_model(policy)
-    module.e_step.check_fits(policy, [*data.contexts, *data.unrelated])
-    origin = {"base": fingerprint(policy.model), "tokenizer": tokenizer_digest(policy.tokenizer)}
-    screen, signals = Screen(), StopSignals()
-    runner = StreamRunner(
-        e_step=module.step_for(plan),
+    module.e_step.check_fits(policy, [*contexts, *unrelated])
+    return StreamRunner(
+        e_step=module.step_for(_plan(options)),
         updates=UPDATES[options.combine](policy),
-        unrelated=data.unrelated,
-        origin=origin,
+        unrelated=unrelated,
+        origin={"base": fingerprint(policy.model), "tokenizer": tokenizer_digest(policy.tokenizer)},
         rules=rules(other_versions=options.allow_other_versions),
         source=module.source,
     )
-    for measure in measures:
-        for route in routes:
-            runner.check(route, measure, _folder(output, measure, route))
-    begin()
-    tidy(output)
-    steps = len(measures) * sum(len(route.contexts) + 1 for route in routes)
+
+
+def _run(runner: StreamRunner, planned: Sequence[PlannedStream], output: Path, dataset: str) -> list[RetentionMatrix]:
+    """The matrix of each countermeasure; finished streams are written after each of them."""
+    screen, signals = Screen(), StopSignals()
+    streams: dict[str, list[Stream]] = {}
+    matrices: dict[str, RetentionMatrix] = {}
+    steps = sum(len(route.contexts) + 1 for _, route, _ in planned)
     with signals.noted(), screen.bar("steps", steps) as advance, screen.phases() as report:
 
         def after_step(count: int) -> None:
             advance(count)
             signals.check()
 
-        def stopping() -> int:
-            return signals.received
-
-        runner = replace(runner, advance=after_step, report=interruptible(report, stopping=stopping))
+        report = interruptible(report, stopping=lambda: signals.received)
+        runner = replace(runner, advance=after_step, report=report)
         try:
-            matrices = _matrices(runner, routes, measures, output, screen, data, module.source.name)
+            for measure, route, folder in planned:
+                stream = runner.run(route, measure, folder)
+                last = stream.rows[-1]
+                screen.line(f"{measure.label}, {route.name}: {sum(last) / len(last):.3f} at the end")
+                known = streams.setdefault(measure.label, [])
+                known.append(stream)
+                matrices[measure.label] = average(measure.label, known, dataset=dataset, base_model=runner.source.name)
+                write_matrices(output / FILE, list(matrices.values()))
         except Interrupted:
             raise Stopped(signals.received) from None
-    folders = [_folder(output, measure, route) for measure in measures for route in routes]
-    missing = render_left_out(added([left_out_of(folder) for folder in folders]))
-    if missing:
-        screen.line(f"cut or left out: {missing}")
-    _finish(matrices, output, options.heatmap, missing)
-
-
-def _folder(output: Path, measure: Countermeasure, route: Route) -> Path:
-    return output / "streams" / measure.label / route.folder
-
-
-def _matrices(
-    runner: StreamRunner,
-    routes: Sequence[Route],
-    measures: Sequence[Countermeasure],
-    output: Path,
-    screen: Screen,
-    data: StreamData,
-    base_model: str,
-) -> list[RetentionMatrix]:
-    """The matrix of each measure; finished streams are written after each of them."""
-    finished: list[RetentionMatrix] = []
-    for measure in measures:
-        streams: list[Stream] = []
-        for route in routes:
-            stream = runner.run(route, measure, _folder(output, measure, route))
-            last = stream.rows[-1]
-            screen.line(f"{measure.label}, {route.name}: {sum(last) / len(last):.3f} at the end")
-            streams.append(stream)
-            matrix = average(measure.label, streams, dataset=data.source, base_model=base_model)
-            write_matrices(output / FILE, [*finished, matrix])
-        finished.append(matrix)
-    return finished
+    return list(matrices.values())
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
 
 
-def _finish(matrices: Sequence[RetentionMatrix], output: Path, heatmap: str | None, missing: str) -> None:
+def _finish(matrices: Sequence[RetentionMatrix], output: Path, heatmap: str | None, streams: Sequence[Path]) -> None:
+    missing = render_left_out(added([left_out_of(folder) for folder in streams]))
+    if missing:
+        Screen().line(f"cut or left out: {missing}")
     for matrix in matrices:
         text = json.dumps(to_official(matrix), indent=2) + "\n"
         save_text(output / "official" / f"{matrix.name}.json", text)
@@ -239,11 +206,11 @@ def _finish(matrices: Sequence[RetentionMatrix], output: Path, heatmap: str | No
     print(f"next: seal report {output}")
 
 
-def _show(options: Namespace) -> None:
-    path = Path(options.show).expanduser()
+def _show(file: str, heatmap: str | None) -> None:
+    path = Path(file).expanduser()
     matrices = read_matrices(path)
     parts = [f"{matrix.name}\n\n{to_markdown(matrix_table(matrix))}" for matrix in matrices]
     print("\n\n".join([*parts, to_markdown(summary_table(matrices))]))
-    if options.heatmap:
-        write_file("--heatmap", options.heatmap, heat_map(matrices), unlike=[path])
-        print(f"saved: {options.heatmap}")
+    if heatmap:
+        write_file("--heatmap", heatmap, heat_map(matrices), unlike=[path])
+        print(f"saved: {heatmap}")

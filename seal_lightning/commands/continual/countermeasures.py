@@ -7,12 +7,14 @@ the update at its end (bounded norm, consolidation).
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 import torch
+from torch.nn.functional import pad
 
 from seal_lightning.commands.continual.countermeasure import Countermeasure, Learnt, Sequences
 from seal_lightning.commands.continual.regularisers import (
@@ -49,9 +51,7 @@ class Replay(Countermeasure):
 
     def __init__(self, *, share: float = 1.0, label: str | None = None) -> None:
         super().__init__(label=label)
-        if not share > 0:
-            raise ConfigError(f"replay: share must be above 0, got {share}: try 1.0")
-        self.share = share
+        self.share = check_above_0("replay: share", share, advice=1.0)
 
     def sequences(self, own: Sequences, earlier: Sequence[Learnt], *, seed: int) -> Sequences:
         known = list(chain.from_iterable(learnt.sequences for learnt in earlier))
@@ -90,9 +90,7 @@ class KLToBase(Countermeasure):
         label: str | None = None,
     ) -> None:
         super().__init__(label=label)
-        if not weight > 0:
-            raise ConfigError(f"kl: weight must be above 0, got {weight}: try 1.0")
-        self.weight = weight
+        self.weight = check_above_0("kl: weight", weight, advice=1.0)
         self.texts = texts
         self.count = check_count("kl: count", count)
         self.tokens = check_count("kl: tokens", tokens)
@@ -147,20 +145,15 @@ class Orthogonal(Countermeasure):
 
     def __init__(self, *, most: float = 0.75, label: str | None = None) -> None:
         super().__init__(label=label)
-        self.most = check_share("orthogonal: most", most)
+        self.most = check_above_0("orthogonal: most", most, largest=1)
 
     def regulariser(self, policy: Policy, earlier: Sequence[Learnt], *, seed: int) -> Regulariser | None:
         loras = [learnt.lora for learnt in earlier if learnt.lora]
         if not loras:
             return None
-        state = stack(loras).state
-        closed = {}
-        for name, lora_A in state.items():
-            if ".lora_A." in name:
-                layer = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-                limit = max(1, int(self.most * lora_A.shape[1]))
-                closed[layer] = main_directions(lora_A.to(policy.device), energy=1.0, most=limit)
-        return Protection(closed)
+        together = stack(loras)
+        read = {layer: together.matrices(layer)[0].to(policy.device) for layer in together.layers}
+        return Protection({layer: main_directions(rows, energy=1.0, most=self.most) for layer, rows in read.items()})
 
 
 class NullSpace(Countermeasure):
@@ -182,8 +175,8 @@ class NullSpace(Countermeasure):
         self, *, energy: float = 0.95, most: float = 0.75, tokens: int = 4096, label: str | None = None
     ) -> None:
         super().__init__(label=label)
-        self.energy = check_share("null-space: energy", energy)
-        self.most = check_share("null-space: most", most)
+        self.energy = check_above_0("null-space: energy", energy, largest=1)
+        self.most = check_above_0("null-space: most", most, largest=1)
         self.tokens = check_count("null-space: tokens", tokens)
 
     def regulariser(self, policy: Policy, earlier: Sequence[Learnt], *, seed: int) -> Regulariser | None:
@@ -202,12 +195,8 @@ class NullSpace(Countermeasure):
             if left > 0 and text:
                 chosen.append(text[:left])
                 left -= len(text)
-        return Protection(
-            {
-                name: main_directions(rows, energy=self.energy, most=max(1, int(self.most * rows.shape[1])))
-                for name, rows in inputs_of(policy, targets, chosen).items()
-            }
-        )
+        seen = inputs_of(policy, targets, chosen)
+        return Protection({n: main_directions(rows, energy=self.energy, most=self.most) for n, rows in seen.items()})
 
 
 class BoundedNorm(Countermeasure):
@@ -222,18 +211,15 @@ class BoundedNorm(Countermeasure):
 
     def __init__(self, *, largest: float = 0.06, label: str | None = None) -> None:
         super().__init__(label=label)
-        if not largest > 0:
-            raise ConfigError(f"norm: largest must be above 0, got {largest}: try 0.06")
-        self.largest = largest
+        self.largest = check_above_0("norm: largest", largest, advice=0.06)
 
     def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
         state = dict(new.state)
         for layer in new.layers:
-            lora_A, lora_B = (new.state[f"base_model.model.{layer}.lora_{part}.weight"].float() for part in "AB")
-            weight = policy.model.get_submodule(layer).weight
-            size = new.scale * torch.linalg.matrix_norm(lora_B @ lora_A)
-            bound = self.largest * torch.linalg.matrix_norm(weight.float()).cpu()
-            state[f"base_model.model.{layer}.lora_B.weight"] = lora_B * (bound / size.clamp_min(1e-30)).clamp(max=1.0)
+            size = torch.linalg.matrix_norm(new.delta(layer))
+            bound = self.largest * torch.linalg.matrix_norm(policy.model.get_submodule(layer).weight.float()).cpu()
+            share = (bound / size.clamp_min(1e-30)).clamp(max=1.0)
+            state[f"base_model.model.{layer}.lora_B.weight"] = share * new.matrices(layer)[1].float()
         return LoRA(state, new.scale)
 
 
@@ -253,7 +239,7 @@ class Consolidation(Countermeasure):
 
     def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
         known = [learnt.lora for learnt in earlier if learnt.lora]
-        rank = self.rank or rank_of(new)
+        rank = self.rank or new.rank
         wanted = truncated(stack([*known, new]), rank)
         if not known:
             return wanted
@@ -284,31 +270,21 @@ def truncated(lora: LoRA, rank: int) -> LoRA:
     """The best approximation of a LoRA with this rank in every layer, by its singular values."""
     state: dict[str, torch.Tensor] = {}
     for layer in lora.layers:
-        name_A, name_B = (f"base_model.model.{layer}.lora_{part}.weight" for part in "AB")
-        q_B, r_B = torch.linalg.qr(lora.state[name_B].double())
-        q_A, r_A = torch.linalg.qr(lora.state[name_A].double().T)
+        lora_A, lora_B = lora.matrices(layer)
+        q_B, r_B = torch.linalg.qr(lora_B.double())
+        q_A, r_A = torch.linalg.qr(lora_A.double().T)
         left, values, right = torch.linalg.svd(r_B @ r_A.T)
         keep = min(rank, len(values))
         root = (lora.scale * values[:keep]).sqrt()
-        state[name_B] = _padded((q_B @ left[:, :keep] * root).float(), rank, dim=1)
-        state[name_A] = _padded((root[:, None] * (right[:keep] @ q_A.T)).float(), rank, dim=0)
+        more, prefix = rank - keep, f"base_model.model.{layer}"  # zeros, so that all layers have one rank
+        state[f"{prefix}.lora_B.weight"] = pad((q_B @ left[:, :keep] * root).float(), (0, more))
+        state[f"{prefix}.lora_A.weight"] = pad((root[:, None] * (right[:keep] @ q_A.T)).float(), (0, 0, 0, more))
     return LoRA(state, 1.0)
 
 
-def rank_of(lora: LoRA) -> int:
-    """The rank, which all layers share."""
-    return next(tensor.shape[0] for name, tensor in lora.state.items() if ".lora_A." in name)
-
-
-def _padded(tensor: torch.Tensor, size: int, *, dim: int) -> torch.Tensor:
-    """The tensor padded with zeros to a size, so that all layers have one rank."""
-    shape = list(tensor.shape)
-    shape[dim] = size - shape[dim]
-    return torch.cat([tensor, tensor.new_zeros(shape)], dim=dim).contiguous()
-
-
-def check_share(name: str, value: float) -> float:
-    """The value, if it is a share. Raises `ConfigError`."""
-    if not 0 < value <= 1:
-        raise ConfigError(f"{name} must be above 0 and at most 1, got {value}: try 0.9")
+def check_above_0(name: str, value: float, *, largest: float = math.inf, advice: float = 0.9) -> float:
+    """The value of an option, if it is in its range. Raises `ConfigError`."""
+    if not 0 < value <= largest:
+        most = "" if largest == math.inf else f" and at most {largest}"
+        raise ConfigError(f"{name} must be above 0{most}, got {value}: try {advice}")
     return value

@@ -95,10 +95,8 @@ def resolve(wanted: str | Sequence[object]) -> list[Countermeasure]:
     """
     measures: list[Countermeasure] = []
     for measure in spelled(wanted):
-        if isinstance(measure, Countermeasure):
-            measures.append(measure)
-        elif (name := str(measure).strip()) in NAMES:
-            measures.append(SHORT[name]())
-        else:
+        name = str(measure).strip()
+        if not isinstance(measure, Countermeasure) and name not in NAMES:
             raise ConfigError(f"countermeasures: expected some of {', '.join(NAMES)} or all, got {measure!r}")
+        measures.append(measure if isinstance(measure, Countermeasure) else SHORT[name]())
     return measures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -16,10 +17,11 @@ from seal_lightning.seeding import derive_seed
 Tokens = Sequence[Sequence[int]]
 
 
+@dataclass(frozen=True, slots=True)
 class DriftPenalty(Regulariser):
     """KL divergence of the adapted policy from remembered predictions, a mean over tokens.
 
-    Args:
+    Attributes:
         policy: The policy that is adapted.
         texts: Token ids.
         before: Log-probabilities of each text's next tokens, (T, V) each, on the CPU.
@@ -28,18 +30,12 @@ class DriftPenalty(Regulariser):
         seed: Seed of the draws.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        texts: Tokens,
-        before: Sequence[torch.Tensor],
-        *,
-        weight: float,
-        batch: int,
-        seed: int,
-    ) -> None:
-        self.policy, self.texts, self.before = policy, texts, before
-        self.weight, self.batch, self.seed = weight, batch, seed
+    policy: Policy
+    texts: Tokens
+    before: Sequence[torch.Tensor]
+    weight: float
+    batch: int
+    seed: int
 
     def add_gradients(self, bank: AdapterBank, steps: Sequence[int]) -> None:
         for slot, step in enumerate(steps):
@@ -55,15 +51,11 @@ class DriftPenalty(Regulariser):
                     (self.weight * drift).backward()
 
 
+@dataclass(frozen=True, slots=True)
 class Protection(Regulariser):
-    """Keeps the rows of A free of some directions of each layer's input, so the update cannot act on them.
+    """Keeps the rows of A free of some directions of each layer's input, so the update cannot act on them."""
 
-    Args:
-        directions: By layer, orthonormal rows (k, inputs).
-    """
-
-    def __init__(self, directions: Mapping[str, torch.Tensor]) -> None:
-        self.directions = directions
+    directions: Mapping[str, torch.Tensor]  # by layer, orthonormal rows (k, inputs)
 
     def project(self, bank: AdapterBank, slots: Sequence[int]) -> None:
         for name, rows in self.directions.items():
@@ -102,9 +94,9 @@ def inputs_of(policy: Policy, targets: Sequence[Target], texts: Tokens) -> dict[
     return {name: torch.cat(parts) for name, parts in seen.items()}
 
 
-def main_directions(rows: torch.Tensor, *, energy: float, most: int) -> torch.Tensor:
-    """Orthonormal rows (k, inputs) that span this share of the squared norm of `rows`, at most `most` of them."""
+def main_directions(rows: torch.Tensor, *, energy: float, most: float) -> torch.Tensor:
+    """Orthonormal rows (k, inputs) that span this share of the squared norm of `rows`, but at most a share of all."""
     _, values, directions = torch.linalg.svd(rows, full_matrices=False)
     share = values.square().cumsum(0) / values.square().sum().clamp_min(1e-30)
     needed = int((share < energy).sum()) + 1
-    return directions[: min(needed, most, int((values > 1e-6 * values[0]).sum()))]
+    return directions[: min(needed, max(1, int(most * rows.shape[1])), int((values > 1e-6 * values[0]).sum()))]

@@ -40,12 +40,7 @@ class StreamStep:
 
 
 def write_step(
-    place: Path,
-    step: StreamStep,
-    asked: Sequence[str],
-    *,
-    lora: LoRA | None = None,
-    model: PreTrainedModel | None = None,
+    place: Path, step: StreamStep, asked: Sequence[str], *, lora: LoRA | None, model: PreTrainedModel
 ) -> None:
     """Write a finished step; returns once it and its adapter are on disk.
 
@@ -62,7 +57,6 @@ def write_step(
     with whole(place) as folder:
         folder.mkdir()
         if lora is not None:
-            assert model is not None, "an update is saved for its model"
             save_lora(lora, folder, model=model)
         content = {**asdict(step), "contexts": asked, KEY: digests_of(folder)}
         save_text(folder / RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
@@ -80,20 +74,13 @@ def read_step(place: Path) -> StreamStep | None:
     try:
         content = parse_json(path.read_bytes())
         answered, unrelated = (tuple(map(Answered.from_dict, content[name])) for name in ("answered", "unrelated"))
-        return StreamStep(_place(content["chosen"]), answered, unrelated, _counts(content.get("left_out", {})))
+        chosen, left_out = content["chosen"], content.get("left_out", {})
+        if not all(
+            type(number) is int and number >= 0 for number in (0 if chosen is None else chosen, *left_out.values())
+        ):
+            raise ValueError("chosen and the counts in left_out must be whole numbers of at least 0")
+        return StreamStep(chosen, answered, unrelated, left_out)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise JournalError(
             f"{path}: expected a step of seal continual, got another file ({misread(error)}): remove its folder"
         ) from error
-
-
-def _place(chosen: object) -> int | None:
-    if chosen is None or (isinstance(chosen, int) and not isinstance(chosen, bool) and chosen >= 0):
-        return chosen
-    raise ValueError(f"chosen must be a place or null, not {chosen!r}")
-
-
-def _counts(counts: object) -> dict[str, int]:
-    if not isinstance(counts, dict) or not all(isinstance(count, int) for count in counts.values()):
-        raise ValueError("left_out must be counts by name")
-    return counts

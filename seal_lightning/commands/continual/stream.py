@@ -69,20 +69,20 @@ class StreamRunner:
         updates: The policy, and how it grows.
         unrelated: Contexts whose queries are asked after every step.
         origin: What else the result depends on, such as the base model, as JSON values.
+        source: The base model, for the card of the last adapter.
         advance: Called after every finished step; may raise to stop the run.
         report: Called with the progress within a step.
         rules: What may differ on a resume.
-        source: The base model, for the card of the last adapter; None for no card.
     """
 
     e_step: EStep
     updates: Updates
     unrelated: Sequence[Context]
-    origin: Mapping[str, Json] = field(default_factory=dict)
+    origin: Mapping[str, Json]
+    source: ModelSource
     advance: Callable[[int], None] = lambda count: None
     report: Report = lambda progress: None
     rules: Rules = field(default_factory=rules)
-    source: ModelSource | None = None
 
     def check(self, route: Route, countermeasure: Countermeasure, folder: Path) -> Record:
         """The record with which a stream in `folder` resumes. Raises as `run`, and writes nothing."""
@@ -146,7 +146,12 @@ class _Run:
             steps.append(step)
             self.runner.advance(1)
         self._save_end(steps)
-        return stream_of(self.route, steps)
+        return Stream(
+            name=self.route.name,
+            contexts=tuple(context.id for context in self.route.contexts),
+            rows=tuple(tuple(answers.accuracy for answers in step.answered) for step in steps),
+            unrelated=tuple(fmean(answers.accuracy for answers in step.unrelated) for step in steps if step.unrelated),
+        )
 
     def _finished(self, place: Path, *, changed: bool) -> tuple[StreamStep, LoRA | None] | None:
         """A finished step and its update; None if there is none, or it has to be run again."""
@@ -166,9 +171,11 @@ class _Run:
         chosen, missing, lora = None, {}, None
         if number:
             context = self.route.contexts[number - 1]
-            rollouts = self._rollouts(number, context)
-            chosen = choose(rollouts)
-            if chosen is not None:
+            if number not in self.journal.units:  # scored if there are several
+                verb = self.e_step.run if self.e_step.plan.edits > 1 else self.e_step.write_edits
+                self.journal.append(number, verb(self.policy, [context], round=number, report=self.runner.report))
+            rollouts = self.journal.units[number]
+            if (chosen := choose(rollouts)) is not None:
                 lora, missing = self._train(rollouts[chosen], context)
                 if lora is None:
                     chosen = None  # as if no edit were usable
@@ -181,14 +188,6 @@ class _Run:
         step = StreamStep(chosen, tuple(answered[: len(contexts)]), tuple(answered[len(contexts) :]), missing)
         write_step(place, step, [context.id for context in asked], lora=lora, model=self.policy.model)
         return step
-
-    def _rollouts(self, number: int, context: Context) -> Sequence[Rollout]:
-        """The step's self-edits, from the journal or anew; scored if there are several."""
-        if number not in self.journal.units:
-            verb = self.e_step.run if self.e_step.plan.edits > 1 else self.e_step.write_edits
-            rollouts = verb(self.policy, [context], round=number, report=self.runner.report)
-            self.journal.append(number, rollouts)
-        return self.journal.units[number]
 
     def _train(self, rollout: Rollout, context: Context) -> tuple[LoRA | None, dict[str, int]]:
         """The update for a self-edit, and what was cut or skipped in its training.
@@ -228,24 +227,19 @@ class _Run:
         """The sum of all updates as one PEFT folder for the base model, with what the policy had learnt before."""
         if (lora := self.policy.learned()) is None:
             return
-        with whole(self.folder / END) as folder:
-            save_lora(lora, folder, model=self.policy.model)
-            self.policy.tokenizer.save_pretrained(folder)
-            if self.runner.source is not None:
-                save_text(folder / CARD, self._card(self.runner.source, steps))
-
-    def _card(self, source: ModelSource, steps: Sequence[StreamStep]) -> str:
-        return stream_card(
-            source,
+        card = stream_card(
+            self.runner.source,
             self.policy,
             self.e_step,
             self.route.contexts,
             place=f"{Path(*self.folder.parts[-3:]) / END}",
-            before=steps[0].answered,
-            after=steps[-1].answered,
-            measure=type(self.countermeasure).__name__,
-            seed=self.route.seed,
+            steps=steps,
+            settings={"countermeasure": type(self.countermeasure).__name__, "seed": self.route.seed},
         )
+        with whole(self.folder / END) as folder:
+            save_lora(lora, folder, model=self.policy.model)
+            self.policy.tokenizer.save_pretrained(folder)
+            save_text(folder / CARD, card)
 
 
 def left_out_of(folder: Path) -> dict[str, int]:
@@ -260,16 +254,6 @@ def choose(rollouts: Sequence[Rollout]) -> int | None:
         best = [outcome.edit_index for outcome in best_of(group_rollouts(rollouts)[0])]  # none if all have diverged
         return next((place for place, rollout in enumerate(rollouts) if rollout.edit_index in best), None)
     return next((place for place, rollout in enumerate(rollouts) if rollout.status == "ok"), None)
-
-
-def stream_of(route: Route, steps: Sequence[StreamStep]) -> Stream:
-    """The rows of a stream."""
-    return Stream(
-        name=route.name,
-        contexts=tuple(context.id for context in route.contexts),
-        rows=tuple(tuple(answers.accuracy for answers in step.answered) for step in steps),
-        unrelated=tuple(fmean(answers.accuracy for answers in step.unrelated) for step in steps if step.unrelated),
-    )
 
 
 def check_queries(contexts: Sequence[Context], *, name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -29,7 +28,12 @@ class Updates(ABC):
 
     def __init__(self, policy: Policy) -> None:
         self.added: list[LoRA] = []
-        self.policy = replace(policy, learned=lambda: self._learned(policy.learned))
+
+        def learned() -> LoRA | None:
+            parts = [*filter(None, [policy.learned()]), *self.added]
+            return stack(parts) if parts else None
+
+        self.policy = replace(policy, learned=learned)
 
     def add(self, lora: LoRA) -> None:
         self.added.append(lora)
@@ -39,10 +43,6 @@ class Updates(ABC):
         """Undo all updates, to the last bit."""
         self.added = []
         self._restore()
-
-    def _learned(self, before: Callable[[], LoRA | None]) -> LoRA | None:
-        parts = [*filter(None, [before()]), *self.added]
-        return stack(parts) if parts else None
 
     @abstractmethod
     def _apply(self, lora: LoRA) -> None: ...

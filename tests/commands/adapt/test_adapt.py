@@ -99,7 +99,7 @@ def test_scores_before_and_after_stand_in_the_table(whole):
     assert first[1:4] == ["6", f"{sum(row['before']['scores']) / 6:.3f}", f"{sum(row['scores']) / 6:.3f}"]
     assert result["steps"] > 0 and result["loss"] > 0
     assert 0 < result["own_text"]["after"] < result["own_text"]["before"]
-    assert result["learnt"]["how"].endswith("paired over the 6 queries of one document")
+    assert result["learnt"]["how"].endswith("paired over 6 queries of 1 document")
 
 
 def test_adapters_load_in_peft_and_equal_the_merged_weights(whole):
@@ -334,8 +334,8 @@ def test_a_passage_that_does_not_fit_names_the_option(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (["--keep", "0"], ConfigError, "keep must be at least 1, got 0"),
-        (["--save_every", "0"], ConfigError, "save_every must be at least 1, got 0"),
+        (["--keep", "0"], ConfigError, "keep must be a whole number of at least 1, got 0"),
+        (["--save_every", "0"], ConfigError, "save_every must be a whole number of at least 1, got 0"),
         (["--adapters", "none"], ConfigError, "--adapters must be one of each, all or both|--adapters"),
         (["--device", "tpu"], ConfigError, "--device"),
         (["--policy", "nowhere"], ConfigError, "--policy nowhere: expected a run of seal fit"),

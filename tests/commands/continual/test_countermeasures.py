@@ -171,10 +171,10 @@ def test_nothing_earlier_means_nothing_to_protect():
 
 def test_main_directions():
     rows = torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.0]))  # shares of 14: 9, 4, 1
-    assert main_directions(rows, energy=0.6, most=4).abs().tolist() == [[1, 0, 0, 0]]
-    assert main_directions(rows, energy=0.9, most=4).abs().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
-    assert len(main_directions(rows, energy=1.0, most=4)) == 3
-    assert len(main_directions(rows, energy=1.0, most=2)) == 2
+    assert main_directions(rows, energy=0.6, most=1.0).abs().tolist() == [[1, 0, 0, 0]]
+    assert main_directions(rows, energy=0.9, most=1.0).abs().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+    assert len(main_directions(rows, energy=1.0, most=1.0)) == 3
+    assert len(main_directions(rows, energy=1.0, most=0.5)) == 2
 
 
 # -- the update at its end ---------------------------------------------------------------------------------------------

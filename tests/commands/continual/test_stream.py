@@ -21,6 +21,7 @@ from seal_lightning.grading import Reward
 from seal_lightning.grading.contains import Contains
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.random_models import build_tiny
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import WrittenEdits
 from seal_lightning.tasks import Knowledge
@@ -44,7 +45,8 @@ def runner(kind=Merged, **options):
     policy = Policy(model.eval().requires_grad_(False), tokenizer, chat=False)
     loop = InnerLoop(rank=4, alpha=8, epochs=2, learning_rate=1e-2)
     e_step = EStep(Knowledge(), WrittenEdits(), loop, Contains(), Reward("score"), Plan(1, 1), max_answer_tokens=4)
-    return StreamRunner(e_step, kind(policy), (CONTEXTS[2],), origin={"base": "tiny"}, **options)
+    source = ModelSource("random/llama")
+    return StreamRunner(e_step, kind(policy), (CONTEXTS[2],), origin={"base": "tiny"}, source=source, **options)
 
 
 def logits(at_work):
@@ -168,7 +170,7 @@ def test_an_edit_that_cannot_be_used_leaves_the_policy_as_it_is(tmp_path):
 def test_steps_on_disk(tmp_path):
     step = StreamStep(0, (Answered(("oil", ""), (1.0, 0.0)),), ())
     assert read_step(tmp_path / "step-001") is None
-    write_step(tmp_path / "step-001", step, ["lamp"])
+    write_step(tmp_path / "step-001", step, ["lamp"], lora=None, model=runner().updates.policy.model)
     assert read_step(tmp_path / "step-001") == step
     (tmp_path / "step-001" / "step.json").write_text('{"chosen": 0}')
     with pytest.raises(
