@@ -28,7 +28,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.errors import ConfigError, ModelError
-from seal_lightning.inner_loop.export import adapter_state
+from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.isolation import answering_way, training_way
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
 from seal_lightning.models.layers import find_targets
@@ -153,7 +153,7 @@ def _training_differs(family: str, loop: InnerLoop, trained: TrainedBank, which:
         model, tokenizer = build_tiny(family)
         alone = plain_peft.fresh_adapter(model, layers, rank=loop.rank, alpha=loop.alpha, seed=job.seed)
         loss = plain_peft.train(alone, tokenizer, loop, job)
-        expected, state = plain_peft.trained_weights(alone), adapter_state(trained.bank, number)
+        expected, state = plain_peft.trained_weights(alone), bank_lora(trained.bank, number).state
         b = torch.cat([value.flatten() for name, value in expected.items() if ".lora_B." in name])
         off = torch.cat([(state[name] - expected[name]).flatten() for name in expected])
         share = (off.norm() / b.norm()).item()
@@ -218,7 +218,7 @@ def _adapted(family: str, trained: TrainedBank | None, job: int | None) -> Any:
         return model
     layers = [target.name for target in trained.bank.targets]
     adapted = plain_peft.fresh_adapter(model, layers, rank=LOOP.rank, alpha=LOOP.alpha, seed=0)
-    weights, state = plain_peft.trained_weights(adapted), adapter_state(trained.bank, job)
+    weights, state = plain_peft.trained_weights(adapted), bank_lora(trained.bank, job).state
     for name, weight in weights.items():
         weight.copy_(state[name])
     return adapted

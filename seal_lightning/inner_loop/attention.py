@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -44,9 +45,7 @@ _layout: ContextVar[Layout] = ContextVar("layout of the packed row in the forwar
 
 def make_layout(lengths: Sequence[int], device: torch.device) -> Layout:
     """Group sequences of similar length; `lengths` are those in the row, in order."""
-    starts = [0]
-    for length in lengths:
-        starts.append(starts[-1] + length)
+    starts = [0, *accumulate(lengths)]
     order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
     grouped: list[list[int]] = []
     for number in order:

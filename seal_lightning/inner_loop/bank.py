@@ -22,6 +22,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop.routing import Routing, TokenIndex
 from seal_lightning.models.beside import base_layer, is_torchs_product
 from seal_lightning.models.layers import Target, find_targets, parameters_of
+from seal_lightning.models.lora import LoRA
 
 _ALIGNED = 4  # ranks are kept in multiples of it: grouped matrix products want rows of 16 bytes
 
@@ -139,9 +140,7 @@ class AdapterBank:
     @torch.no_grad()
     def move(self, source: int, target: int) -> None:
         """Put the adapter of slot `source` with its optimizer state into `target`; `source` is then free."""
-        self.parameters[target].copy_(self.parameters[source])
-        self._set_rank(target, self.ranks[source])
-        self._optimizer.state.pop(self._rows[target], None)
+        self.fill(target, self.parameters[source], rank=self.ranks[source])
         if (state := self._optimizer.state.pop(self._rows[source], None)) is not None:
             self._optimizer.state[self._rows[target]] = state
 
@@ -164,8 +163,7 @@ class AdapterBank:
 
     @torch.no_grad()
     def dissolve(self, slots: int) -> list[SlotState]:
-        """The adapters of the first slots with their optimizer states, on the CPU; the bank cannot be used
-        afterwards.
+        """The adapters of the first slots with their optimizer states, on the CPU; the bank cannot be used any more.
 
         Gradients are freed first, which makes room for the copies.
         """
@@ -263,6 +261,17 @@ class AdapterBank:
             group["lr"] = rate
         self._optimizer.step()
         grads.zero_()
+
+
+def bank_lora(bank: AdapterBank, slot: int) -> LoRA:
+    """One adapter by peft's parameter names, on the CPU, with its scale and without what only pads its rank."""
+    rank = bank.ranks[slot]
+    state: dict[str, torch.Tensor] = {}
+    for target in bank.targets:
+        matrices = (bank.A[target.name][slot, :rank], bank.B[target.name][slot, :rank].T)
+        for part, matrix in zip("AB", matrices, strict=True):
+            state[f"base_model.model.{target.name}.lora_{part}.weight"] = matrix.detach().contiguous().cpu()
+    return LoRA(state, bank.alpha / rank)
 
 
 class StackedLoRA(torch.autograd.Function):

@@ -18,12 +18,12 @@ import torch
 from transformers import PreTrainedModel
 
 from seal_lightning.errors import ConfigError, NoMemoryError
-from seal_lightning.inner_loop.bank import AdapterBank
-from seal_lightning.inner_loop.export import save_adapter
+from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
 from seal_lightning.inner_loop.plans import AdapterPlan, JobStats, shuffled_batches
 from seal_lightning.inner_loop.slots import AdapterState, BankTraining, Regulariser
 from seal_lightning.models.finite import rows_finite
 from seal_lightning.models.layers import find_targets, parameters_of
+from seal_lightning.models.lora import carried, save_lora, stack
 from seal_lightning.models.memory import attempt, free_memory
 from seal_lightning.models.schedule import learning_rate_factor
 from seal_lightning.policy.policy import Policy
@@ -74,8 +74,9 @@ class TrainedBank:
             yield AdaptersInUse(self.bank, rows)
 
     def save(self, job: int, folder: str | Path) -> None:
-        """Write the adapter of one job as a PEFT folder."""
-        save_adapter(self.bank, job, folder)
+        """Write the adapter of one job as a PEFT folder, with the one that the model was loaded with."""
+        lora, before = bank_lora(self.bank, job), carried(self.bank.model)
+        save_lora(stack([before, lora]) if before else lora, folder, model=self.bank.model)
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,11 @@ class InnerLoop:
 
     def total_steps(self, jobs: Sequence[AdapterJob]) -> int:
         """Optimizer steps of all jobs together, for progress; fewer are made if sequences have to be skipped."""
-        return sum(self._steps(job) for job in jobs)
+        return sum(
+            _given(job.directives.epochs, self.epochs)
+            * math.ceil(len(job.training_sequences) / _given(job.directives.batch_size, self.batch_size))
+            for job in jobs
+        )
 
     def trained_tokens(self, policy: Policy, job: AdapterJob) -> int:
         """Tokens that training one adapter takes, over all epochs: its cost."""
@@ -258,11 +263,6 @@ class InnerLoop:
         parameters = parameters_of(find_targets(model, self.target_modules), self.rank)
         each = 4 * 4 * parameters  # bytes, with gradient and two moments
         return max(1, min(256 if device.type == "cuda" else 16, int(0.4 * free_memory(device)) // each))
-
-    def _steps(self, job: AdapterJob) -> int:
-        return _given(job.directives.epochs, self.epochs) * math.ceil(
-            len(job.training_sequences) / _given(job.directives.batch_size, self.batch_size)
-        )
 
     def _plan(self, policy: Policy, job: AdapterJob) -> AdapterPlan:
         limit = min(self.max_length, policy.window)

@@ -41,9 +41,8 @@ class TokenIndex:
         active: Slots that have tokens, ascending, (n,); a slice if they follow each other, which saves copies.
         counts: Tokens of each of them, (n,), on the CPU.
         order: The tokens that have an adapter, by slot; None if that is all tokens as they are.
-        scales: alpha / rank of each of those tokens, (m, 1).
+        scales: alpha / rank of each of those tokens, (m, 1), on their device.
         tokens: M.
-        device: Device of the tokens.
     """
 
     active: torch.Tensor | slice
@@ -51,12 +50,11 @@ class TokenIndex:
     order: torch.Tensor | None
     scales: torch.Tensor
     tokens: int
-    device: torch.device
 
     @cached_property
     def ends(self) -> torch.Tensor:
         """Where each slot's tokens end in the order of the slots, (n,)."""
-        return self.counts.cumsum(0).to(torch.int32).to(self.device)
+        return self.counts.cumsum(0).to(torch.int32).to(self.scales.device)
 
     def take(self, flat: torch.Tensor) -> torch.Tensor:
         """(M, f) -> the tokens that have an adapter, by slot."""
@@ -95,7 +93,7 @@ class TokenIndex:
         places = row * longest + torch.arange(total) - torch.repeat_interleave(starts, self.counts)
         padded = torch.zeros(len(self.counts) * longest, dtype=torch.long)
         padded[places] = torch.arange(total)
-        return padded.to(self.device), places.to(self.device)
+        return padded.to(self.scales.device), places.to(self.scales.device)
 
 
 def index_tokens(slots: torch.Tensor, scales: torch.Tensor) -> TokenIndex:
@@ -117,7 +115,6 @@ def index_tokens(slots: torch.Tensor, scales: torch.Tensor) -> TokenIndex:
         order=order,
         scales=scales[slots[slots >= 0].sort().values.to(device), None],
         tokens=len(slots),
-        device=device,
     )
 
 

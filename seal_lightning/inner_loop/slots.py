@@ -92,10 +92,7 @@ class BankTraining:
         slots: Number of slots to begin with.
         max_tokens: Tokens of one forward pass; a single longer sequence exceeds it.
         max_norm: Largest norm of an adapter's gradient; None for any.
-        on_step: Called with the number of optimizer steps made since the last call.
-        start: Where each job's training stands; None for one that has not begun.
-        until: Stop each job before this step; None trains all of them to their ends.
-        regulariser: Acts on all jobs.
+        on_step: With `start`, `until` and `regulariser`, the argument of `InnerLoop.adapt`.
     """
 
     def __init__(
@@ -146,10 +143,14 @@ class BankTraining:
             while self.waiting or self.running:
                 if not (self._within_memory(self._fill_slots) and self._within_memory(self._gather)):
                     continue  # nothing was stepped, and there is more room now: the same minibatches come again
-                if not all_finite(self.gathered) and not self._finite_apart():
-                    continue
+                if not all_finite(self.gathered) and (
+                    not self._within_memory(partial(self._gather, apart=True)) or self._give_up_diverged()
+                ):
+                    continue  # with passes of their own, only the jobs that diverged have left
                 losses, norms = self.gathered
-                self._note_losses(losses)
+                if last := [(slot, job.number) for slot, job in enumerate(self.running) if job.in_last_epoch]:
+                    slots, jobs = (torch.tensor(numbers, device=losses.device) for numbers in zip(*last, strict=True))
+                    self.losses.index_add_(0, jobs, losses[slots])
                 rates = [job.plan.rates[job.step] for job in self.running]
                 self.bank.step(rates, max_norm=self.max_norm, norms=norms)
                 self._end_step(trained)
@@ -182,8 +183,7 @@ class BankTraining:
     def _gather(self, *, apart: bool = False) -> None:
         """Put the gradients of every running job's next minibatch into the bank, and keep their losses and norms.
 
-        Args:
-            apart: Whether each job gets passes of its own.
+        With `apart`, each job gets passes of its own.
         """
         self.bank.clear_gradients()
         self.bank.prepare(len(self.running))
@@ -197,13 +197,6 @@ class BankTraining:
                     losses.index_add_(0, batch.owners, self.way.backward(self.bank, self.head_loss, batch))
             self.regulariser.add_gradients(self.bank, [job.step for job in self.running])
         self.gathered = losses, self.bank.gradient_norms(len(self.running))
-
-    def _note_losses(self, losses: torch.Tensor) -> None:
-        """Add a step's losses to the sums over each job's last epoch."""
-        last = [(slot, job.number) for slot, job in enumerate(self.running) if job.in_last_epoch]
-        if last:
-            slots, jobs = (torch.tensor(numbers, device=self.bank.device) for numbers in zip(*last, strict=True))
-            self.losses.index_add_(0, jobs, losses[slots])
 
     @torch.no_grad()
     def _project(self, slots: Sequence[int]) -> None:
@@ -225,10 +218,6 @@ class BankTraining:
                 job.saved = self.bank.take(slot) if self.pausing else None
                 trained.fill(job.number, self.bank.parameters[slot], rank=self.bank.ranks[slot])
             self._free(slot)
-
-    def _finite_apart(self) -> bool:
-        """Whether everything is finite if each job has passes of its own; the jobs that diverged leave."""
-        return self._within_memory(partial(self._gather, apart=True)) and not self._give_up_diverged()
 
     def _give_up_diverged(self) -> bool:
         """Remove the jobs whose own losses or gradients are not finite; False if there are none."""
@@ -256,8 +245,6 @@ class BankTraining:
         jobs = list(zip(self.jobs, self.losses.tolist(), strict=True))
         stats = [job.plan.stats_at(job.step, loss, job.diverged) for job, loss in jobs]
         return stats, [AdapterState(job.step, job.saved, loss) if job.saved else None for job, loss in jobs]
-
-    # -- memory ----------------------------------------------------------------------------------------------------
 
     def _make_bank(self, slots: int) -> AdapterBank:
         """A bank of that many slots, or of as many as there is memory for."""

@@ -35,7 +35,6 @@ class Beside:
         layer.register_forward_hook(self._add, prepend=True)  # before those of an adapter bank
 
     def append(self, lora_A: torch.Tensor, lora_B: torch.Tensor) -> None:
-        self.keep(len(self.parts))
         self.parts.append((lora_A.float(), lora_B.float()))
         self._stack()
 
@@ -131,13 +130,6 @@ def is_quantised(model: nn.Module) -> bool:
     return any(isinstance(layer, nn.Linear) and not _is_plain(layer.weight) for layer in model.modules())
 
 
-def _dequantised(layer: nn.Module) -> torch.Tensor:
-    """What a packed weight stands for; the layer stays as it is, whose state peft's function for modules moves."""
-    if type(layer.weight).__name__ in ("Params4bit", "Int8Params"):
-        return dequantize_bnb_weight(layer.weight, state=getattr(layer, "state", None))  # type: ignore[arg-type]
-    return dequantize_module_weight(layer)
-
-
 def whole_weight(layer: nn.Module, delta: torch.Tensor | None = None) -> torch.Tensor:
     """A layer's weight with the updates beside it and one more, (out, in); dequantised where it is packed.
 
@@ -148,7 +140,10 @@ def whole_weight(layer: nn.Module, delta: torch.Tensor | None = None) -> torch.T
     parts: Beside | None = getattr(layer, _PLACE, None)
     updates = [part for part in (delta, parts.delta() if parts and parts.parts else None) if part is not None]
     if not holds_updates(layer) and (updates or not _is_plain(weight)):
-        weight = None if _is_plain(weight) else _dequantised(layer)
+        if type(weight).__name__ in ("Params4bit", "Int8Params"):  # peft's function for modules would move the state
+            weight = dequantize_bnb_weight(weight, state=getattr(layer, "state", None))
+        else:
+            weight = None if _is_plain(weight) else dequantize_module_weight(layer)
         if weight is None or not weight.is_floating_point() or weight.shape != (layer.out_features, layer.in_features):
             raise ModelError(
                 f"weights of {type(layer).__name__} cannot be written as a whole model's: expected plain ones or those "

@@ -75,11 +75,14 @@ class ChatTemplate:
     opens: str = ""
 
     def render(self, prompt: Prompt) -> str:
-        """The text of a prompt, up to where the model goes on."""
-        return self._rendered(_messages(prompt, system=self.takes_system))
+        """The text of a prompt, up to where the model goes on; the user's begins with a system text without a place."""
+        apart = self.takes_system and bool(prompt.system)
+        system = [{"role": "system", "content": prompt.system}] if apart else []
+        user = prompt.user if apart or not prompt.system else f"{prompt.system}\n\n{prompt.user}"
+        return self._rendered([*system, {"role": "user", "content": user}])
 
     def _rendered(self, messages: Sequence[Mapping[str, str]], *, to_answer: bool = True) -> str:
-        shaped = [{**message, "content": _parts(message["content"])} for message in messages]
+        shaped = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
         try:
             with limited():
                 return self.tokenizer.apply_chat_template(
@@ -96,28 +99,12 @@ class ChatTemplate:
     @property
     def stamp(self) -> bool | str:
         """What prompts depend on beside the tokenizer: True for a template that is taken as it is."""
-        plain = ChatTemplate(self.tokenizer, self.source, takes_system=True)
+        plain = ChatTemplate(self.tokenizer, self.tokenizer.get_chat_template())
         changes = {name: getattr(self, name) for name in ("args", "takes_system", "takes_parts", "reply", "opens")}
-        if self.source == _source(self.tokenizer) and all(getattr(plain, name) == v for name, v in changes.items()):
+        if self.source == plain.source and all(getattr(plain, name) == value for name, value in changes.items()):
             return True
         digest = hashlib.blake2b(self.source.encode(), digest_size=8).hexdigest()
         return json.dumps({"template": digest, **changes}, sort_keys=True, default=str)
-
-
-def _messages(prompt: Prompt, *, system: bool) -> list[dict[str, str]]:
-    """A conversation of one request; without a place for a system text, that stands before the user's."""
-    if not prompt.system:
-        return [{"role": "user", "content": prompt.user}]
-    if not system:
-        return [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}]
-    return [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
-
-
-def _parts(text: str) -> list[dict[str, str]]:
-    return [{"type": "text", "text": text}]
-
-
-# -- trying a template out --------------------------------------------------------------------------------------------
 
 
 def read_template(
@@ -139,22 +126,16 @@ def read_template(
         ModelError: The template cannot render a request, or does not know one of `args`.
     """
     try:
-        source = _fixed_date(_source(tokenizer), datetime.date.fromisoformat(date))
+        source = _fixed_date(tokenizer.get_chat_template(), datetime.date.fromisoformat(date))
         known = _variables(source)
         given = _checked(args or {}, known=known - set(tokenizer.special_tokens_map), name=name)
         template = _shaped(ChatTemplate(tokenizer, source, given))
     except FAILURES as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(
-            f"model.source.name={name}: its chat template cannot be used: {_line(error)}; {ADVICE}"
-        ) from error
+        why = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise ModelError(f"model.source.name={name}: its chat template cannot be used: {why}; {ADVICE}") from error
     return _with_turns(_silenced(template, known))
-
-
-def _source(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template's text. Raises `ValueError` if there are several without a default."""
-    return tokenizer.get_chat_template()
 
 
 def _fixed_date(source: str, day: datetime.date) -> str:
@@ -217,7 +198,8 @@ def _silenced(template: ChatTemplate, known: frozenset[str]) -> ChatTemplate:
     free = [switch for switch in SWITCHES if switch in known and switch not in template.args]
     wanted = {switch: SWITCHES[switch] for switch in free}
     if EFFORT in known and EFFORT not in template.args:
-        words = _words(template.source)
+        parsed = _compile_jinja_template(template.source).environment.parse(template.source)
+        words = {node.value for node in parsed.find_all(jinja2.nodes.Const)}  # that its code compares with
         wanted[EFFORT] = next((word for word in LEAST_EFFORT if word in words), LEAST_EFFORT[-1])
     for switch, value in wanted.items():
         tried = replace(template, args={**template.args, switch: value})
@@ -227,12 +209,6 @@ def _silenced(template: ChatTemplate, known: frozenset[str]) -> ChatTemplate:
             continue
         template = tried
     return template
-
-
-def _words(source: str) -> set[str]:
-    """The texts that a template's code compares with."""
-    parsed = _compile_jinja_template(source).environment.parse(source)
-    return {node.value for node in parsed.find_all(jinja2.nodes.Const) if isinstance(node.value, str)}
 
 
 def _with_turns(template: ChatTemplate) -> ChatTemplate:
@@ -258,16 +234,9 @@ def _with_turns(template: ChatTemplate) -> ChatTemplate:
 
 def _control_at_start(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
     """The control token that a text begins with."""
-    control = TextEncoder.of(tokenizer).control
+    control = TextEncoder(tokenizer).control
     begins = [token for token in control if text.lstrip().startswith(token)]
     return control[max(begins, key=len)] if begins else None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-
-
-# -- instruct model or base model -------------------------------------------------------------------------------------
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

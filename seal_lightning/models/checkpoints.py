@@ -21,7 +21,6 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -64,7 +63,7 @@ def read_checkpoint(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTok
     """The model, on the CPU or where its quantisation wants it, and its tokenizer.
 
     Raises:
-        ModelError: It is missing, not a causal language model, or cannot be loaded or trained here.
+        ModelError: The model is missing, not a causal language model, or cannot be loaded or trained here.
         ConfigError: The quantisation that was asked for does not fit the source.
     """
     config = read_model_config(source)
@@ -73,7 +72,7 @@ def read_checkpoint(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTok
         tokenizer = AutoTokenizer.from_pretrained(source.name, **source.hub_options)
     options = _quantisation(source, config)
     _check_size(source, config, loader)
-    with explained(source, "weights", attentions=attentions_of(_class_of(loader, config))):
+    with explained(source, "weights", attentions=attentions_of(loader._model_mapping.get(type(config), None))):
         loaded: Any = loader.from_pretrained(
             source.name, config=config, dtype=source.dtype, attn_implementation=source.attention,
             use_safetensors=None if source.gguf_file else True, output_loading_info=True, **options,
@@ -85,8 +84,7 @@ def read_checkpoint(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTok
             f"{source.where}: {len(missing)} weights are missing (first: {missing[0]}); download or "
             "save the model again"
         )
-    _check_trainable(source, model)
-    _use_differentiable_kernels(model)
+    _let_gradients_pass(source, model)
     return model, tokenizer
 
 
@@ -95,9 +93,6 @@ def read_model_config(source: ModelSource) -> PretrainedConfig:
     _check_folder(source)
     with explained(source, "gguf_file" if source.gguf_file else "config.json"):
         return AutoConfig.from_pretrained(source.name, **source.hub_options)
-
-
-# -- which class -------------------------------------------------------------------------------------------------------
 
 
 def _loader(source: ModelSource, config: PretrainedConfig) -> Any:
@@ -117,30 +112,20 @@ def _loader(source: ModelSource, config: PretrainedConfig) -> Any:
     )
 
 
-# -- quantisation ------------------------------------------------------------------------------------------------------
-
-
 def _quantisation(source: ModelSource, config: PretrainedConfig) -> dict[str, object]:
     """Options for loading weights that are packed, or are to be."""
     stored = getattr(config, "quantization_config", None)
+    if source.quantization is not None and (source.gguf_file or stored is not None):
+        gguf = "weights of a GGUF file are dequantised"
+        why = gguf if source.gguf_file else f"{source.name} is quantised already ({_method(stored)})"
+        raise ConfigError(f"model.source.quantization={_shown(source)}: {why}; leave it out")
     if source.gguf_file:
-        if source.quantization is not None:
-            raise ConfigError(
-                f"model.source.quantization={_shown(source)}: weights of a GGUF file are dequantised; leave it out"
-            )
         packed = getattr(transformers, "GgufConfig", None)  # older ones always unpack
         return {"quantization_config": packed(dequantize=True)} if packed else {}
-    if stored is not None and source.quantization is not None:
-        raise ConfigError(
-            f"model.source.quantization={_shown(source)}: {source.name} is quantised already "
-            f"({_method(stored)}); leave it out"
-        )
     if stored is not None:
         _dequantise_while_loading(source, config, stored)
         return {}
-    if source.quantization is None:
-        return {}
-    return {"quantization_config": _wanted(source, config)}
+    return {} if source.quantization is None else {"quantization_config": _wanted(source, config)}
 
 
 def _dequantise_while_loading(source: ModelSource, config: PretrainedConfig, stored: Any) -> None:
@@ -158,11 +143,12 @@ def _wanted(source: ModelSource, config: PretrainedConfig) -> object:
     if asked == "8bit":
         options: dict[str, Any] = {"load_in_8bit": True}
     elif asked == "4bit":  # as QLoRA has it (arXiv 2305.14314); products in the dtype of the other weights
+        stored = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None) or torch.float32
         options = {
             "load_in_4bit": True,
             "bnb_4bit_quant_type": "nf4",
             "bnb_4bit_use_double_quant": True,
-            "bnb_4bit_compute_dtype": _dtype_of(source, config),
+            "bnb_4bit_compute_dtype": stored if source.dtype == "auto" else getattr(torch, source.dtype),
         }
     else:
         options = dict(asked or {})
@@ -170,15 +156,10 @@ def _wanted(source: ModelSource, config: PretrainedConfig) -> object:
         return AutoQuantizationConfig.from_dict(options)
     except (ValueError, TypeError, ImportError, AttributeError) as error:
         raise ConfigError(
-            f"model.source.quantization={_shown(source)}: {first_sentence(' '.join(str(error).split()))}; expected "
+            f"model.source.quantization={_shown(source)}: {_first_sentence(' '.join(str(error).split()))}; expected "
             "4bit, 8bit, or the options of one of transformers' quantisation configs, such as "
             "{load_in_4bit: true, bnb_4bit_quant_type: nf4}"
         ) from error
-
-
-def _dtype_of(source: ModelSource, config: PretrainedConfig) -> torch.dtype:
-    stored = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None) or torch.float32
-    return stored if source.dtype == "auto" else getattr(torch, source.dtype)
 
 
 def _method(stored: Any) -> str:
@@ -191,7 +172,12 @@ def _shown(source: ModelSource) -> str:
     return asked if isinstance(asked, str) else json.dumps(asked, default=str)
 
 
-def _check_trainable(source: ModelSource, model: PreTrainedModel) -> None:
+def _let_gradients_pass(source: ModelSource, model: PreTrainedModel) -> None:
+    """Refuse weights that no gradient passes through, and keep those of bitsandbytes as they are.
+
+    With AVX-512 it would repack 4-bit weights in the first pass without gradients, for a kernel that has no backward
+    pass, so that later gradients would be lost without a word.
+    """
     quantizer = getattr(model, "hf_quantizer", None)
     if quantizer is not None and is_quantised(model) and not quantizer.is_trainable:
         raise ModelError(
@@ -199,19 +185,9 @@ def _check_trainable(source: ModelSource, model: PreTrainedModel) -> None:
             f"{_method(quantizer.quantization_config)}, so nothing can be trained on them; expected plain weights, or "
             "those of bitsandbytes"
         )
-
-
-def _use_differentiable_kernels(model: nn.Module) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights for CPUs with AVX-512 in the first pass without gradients.
-
-    Its kernel for those has no backward pass, so that later gradients would be lost without a word.
-    """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
-
-
-# -- what can go wrong -------------------------------------------------------------------------------------------------
 
 
 def _check_folder(source: ModelSource) -> None:
@@ -225,18 +201,18 @@ def _check_folder(source: ModelSource) -> None:
         raise ModelError(
             f"model.source.gguf_file={source.gguf_file}: reading it needs the package gguf: {install('gguf')}"
         )
-    if folder.is_dir():
-        check_regular(folder, error=ModelError)
-        _check_texts(folder)
-    if folder.is_dir() and source.gguf_file:
-        if not (folder / source.gguf_file).is_file():
-            there = ", ".join(sorted(path.name for path in folder.glob("*.gguf"))) or "none"
-            raise ModelError(
-                f"model.source.gguf_file={source.gguf_file}: there is no such file in {name}; GGUF files there: {there}"
-            )
-    elif folder.is_dir():
+    if not folder.is_dir():
+        return
+    check_regular(folder, error=ModelError)
+    _check_texts(folder)
+    if not source.gguf_file:
         _check_files(name, folder)
         check_undamaged(folder)
+    elif not (folder / source.gguf_file).is_file():
+        there = ", ".join(sorted(path.name for path in folder.glob("*.gguf"))) or "none"
+        raise ModelError(
+            f"model.source.gguf_file={source.gguf_file}: there is no such file in {name}; GGUF files there: {there}"
+        )
 
 
 def _check_texts(folder: Path) -> None:
@@ -259,7 +235,13 @@ def _check_files(name: str, folder: Path) -> None:
             hint = f"; for a GGUF file, give model.source.gguf_file={gguf[0]}" if gguf else f"; expected {EXPECTED}"
             raise ModelError(f"model.source.name={name}: the folder holds no {what} ({', '.join(patterns)}){hint}")
     for index in folder.glob("*.safetensors.index.json"):
-        _check_index(index)
+        # shards are files beside it: transformers would also open pickles and files elsewhere that it names
+        content = read_json(index, error=ModelError)
+        shards = content.get("weight_map") if isinstance(content, Mapping) else None
+        for shard in shards.values() if isinstance(shards, Mapping) else [shards]:
+            if not (isinstance(shard, str) and _SHARD.fullmatch(shard)):
+                got = f"{str(shard)[:60]!r}"
+                raise ModelError(f"{index}: expected *.safetensors files of that folder, got {got}: repair it")
 
 
 def _check_size(source: ModelSource, config: PretrainedConfig, loader: Any) -> None:
@@ -286,20 +268,6 @@ def _check_size(source: ModelSource, config: PretrainedConfig, loader: Any) -> N
         )
 
 
-def _check_index(index: Path) -> None:
-    """Shards are files beside their index: transformers would also open pickles and files elsewhere that it names."""
-    content = read_json(index, error=ModelError)
-    shards = content.get("weight_map") if isinstance(content, Mapping) else None
-    named = shards.values() if isinstance(shards, Mapping) else [shards]
-    if wrong := [shard for shard in named if not (isinstance(shard, str) and _SHARD.fullmatch(shard))]:
-        raise ModelError(f"{index}: expected *.safetensors files of that folder, got {str(wrong[0])[:60]!r}: repair it")
-
-
-def _class_of(loader: Any, config: PretrainedConfig) -> type | None:
-    """The model class that is going to be made; None for code from a hub repository."""
-    return loader._model_mapping.get(type(config), None)
-
-
 def attentions_of(model_class: type | None) -> list[str]:
     """The attention implementations of transformers that a model has without further packages."""
     return [*(["sdpa"] if getattr(model_class, "_supports_sdpa", False) else []), "eager"]
@@ -318,33 +286,25 @@ def explained(source: ModelSource, part: str, *, attentions: Sequence[str] = ("e
         yield
     except FAILURES as error:
         text = " ".join(str(error).split())
+        where, why = source.where, f"{part} cannot be loaded: {_first_sentence(text)}; expected {EXPECTED}"
         if source.attention is not None and re.search("attn_impl|attention", text, re.IGNORECASE):
             others = " or ".join(other for other in attentions if other != source.attention)
-            raise ModelError(
-                f"model.source.attention={source.attention}: cannot be used for this model: "
-                f"{first_sentence(text)}; leave it out{f', or try {others}' if others else ''}"
-            ) from error
-        if "connect to" in text or "not a valid model identifier" in text:
-            raise ModelError(
-                f"{source.where}: there is no such folder, and the hub has no such model or cannot be "
-                f"reached (and it is not in the cache); expected {EXPECTED}"
-            ) from error
-        if "contains custom code" in text:
-            raise ModelError(
-                f"{source.where}: {part} needs Python code that comes with the model, which is not run; read it, "
-                "and set model.source.trust_remote_code=true if you trust it"
-            ) from error
-        if isinstance(error, ImportError):
-            raise ModelError(
-                f"{source.where}: {part} cannot be loaded here: {first_sentence(text)}; install what is missing, "
-                "or choose other weights of the model"
-            ) from error
-        if "mismatched" in text:
-            text = "they have other sizes than config.json says"
-        raise ModelError(
-            f"{source.where}: {part} cannot be loaded: {first_sentence(text)}; expected {EXPECTED}"
-        ) from error
+            advice = f"leave it out{f', or try {others}' if others else ''}"
+            where = f"model.source.attention={source.attention}"
+            why = f"cannot be used for this model: {_first_sentence(text)}; {advice}"
+        elif "connect to" in text or "not a valid model identifier" in text:
+            why = "there is no such folder, and the hub has no such model or cannot be reached (and it is not in the "
+            why += f"cache); expected {EXPECTED}"
+        elif "contains custom code" in text:
+            why = f"{part} needs Python code that comes with the model, which is not run; read it, and set "
+            why += "model.source.trust_remote_code=true if you trust it"
+        elif isinstance(error, ImportError):
+            why = f"{part} cannot be loaded here: {_first_sentence(text)}; install what is missing, or choose other "
+            why += "weights of the model"
+        elif "mismatched" in text:
+            why = f"{part} cannot be loaded: they have other sizes than config.json says; expected {EXPECTED}"
+        raise ModelError(f"{where}: {why}") from error
 
 
-def first_sentence(text: str, longest: int = 200) -> str:
-    return re.split(r"(?<=[.!]) ", text)[0].rstrip(".")[:longest]
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.!]) ", text)[0].rstrip(".")[:200]

@@ -29,11 +29,6 @@ class TextEncoder:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
 
-    @classmethod
-    def of(cls, tokenizer: Any) -> TextEncoder:
-        """The encoder of a tokenizer; an encoder is given back as it is."""
-        return tokenizer if isinstance(tokenizer, cls) else cls(tokenizer)
-
     # -- what the tokenizer is like ----------------------------------------------------------------------------------
 
     @cached_property

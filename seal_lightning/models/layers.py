@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from peft.tuners.lora import LoraLayer
@@ -13,8 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.models.beside import base_layer
-from seal_lightning.models.coverage import fused, is_below, unreached
-from seal_lightning.models.unusable import unusable
+from seal_lightning.models.coverage import fused, is_below, unreached, unusable
 
 PAPERS = ("q_proj", "v_proj")  # the layers that the LoRA and SEAL papers adapt
 
@@ -32,23 +31,20 @@ class Target:
 def linear_layers(model: PreTrainedModel) -> list[Target]:
     """Every linear layer that text reaches (also GPT-2's Conv1D, quantised ones, and layers that carry a peft adapter).
 
-    The output embedding is not among them, nor are layers that cannot carry an adapter (`unusable.py`).
+    The output embedding is not among them, nor are layers that cannot carry an adapter (`coverage.unusable`).
     """
     layers = _look_linear(model)
     left_out = unusable(model, [layer.name for layer in layers])
     return [layer for layer in layers if layer.name not in left_out]
 
 
-def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    yield from model.named_modules()
-
-
 def _look_linear(model: PreTrainedModel) -> list[Target]:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     aside = unreached(model)
+    modules: list[tuple[str, nn.Module]] = list(model.named_modules())
     targets: list[Target] = []
     inside: tuple[str, ...] = ()  # names below a peft layer are its own parts
-    for name, module in _modules(model):
+    for name, module in modules:
         if name.startswith(inside):
             continue
         if isinstance(module, LoraLayer):

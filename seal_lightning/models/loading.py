@@ -22,13 +22,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.files.bounded_yaml import load_yaml
 from seal_lightning.models.chat import ChatTemplate, chosen_template, read_template, stop_ids
-from seal_lightning.models.checkpoints import (
-    FOLDER,
-    attentions_of,
-    explained,
-    read_checkpoint,
-    read_model_config,
-)
+from seal_lightning.models.checkpoints import FOLDER, attentions_of, explained, read_checkpoint, read_model_config
 from seal_lightning.models.finite import check_finite
 from seal_lightning.models.layers import parts_without_adapter
 from seal_lightning.models.lora import CONFIG, WEIGHTS, carried, carry, note_base
@@ -116,7 +110,9 @@ def _read(
     if source.name.startswith("random/"):
         return _random(source)
     place = str(SHIPPED.get(source.name, source.name))
-    model, tokenizer = _pretrained(replace(source, name=place), adapter, met)
+    here = _with_file(replace(source, name=place))
+    peft = None if here.gguf_file else adapter_folder(here.name, here.revision)
+    model, tokenizer = read_checkpoint(here) if peft is None else _adapted(here, peft, adapter, met)
     if known := (source.name, None) if source.name in SHIPPED else hub_name(place, source.revision):
         note_base(model, *known)  # a PEFT folder's own base comes first
     return model, tokenizer
@@ -136,22 +132,11 @@ def _random(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     return model.to(torch.float32 if source.dtype == "auto" else getattr(torch, source.dtype)), tokenizer
 
 
-def _pretrained(
-    source: ModelSource, adapter: bool, met: tuple[Path, ...]
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    source = _with_file(source)
-    peft = None if source.gguf_file else adapter_folder(source.name, source.revision)
-    return read_checkpoint(source) if peft is None else _adapted(source, peft, adapter, met)
-
-
 def _with_file(source: ModelSource) -> ModelSource:
     """The folder and the file of it where the name is the path of a GGUF file."""
     path = Path(source.name)
     named = path.suffix == ".gguf" and path.is_file()
     return replace(source, name=str(path.parent), gguf_file=path.name) if named else source
-
-
-# -- PEFT folders ------------------------------------------------------------------------------------------------------
 
 
 def adapter_folder(name: str, revision: str | None) -> Path | None:

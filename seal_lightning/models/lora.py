@@ -1,10 +1,12 @@
-"""A LoRA by peft's parameter names: added to a model, stacked with others, and written as a PEFT folder."""
+"""A LoRA by peft's names: added to a model, stacked with others, written as a PEFT folder or with whole weights."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -15,8 +17,9 @@ from transformers.pytorch_utils import Conv1D
 from seal_lightning.errors import ModelError
 from seal_lightning.files.digests import damage, recorded_in
 from seal_lightning.files.saving import whole_files
-from seal_lightning.files.served import save_tensors
-from seal_lightning.models.beside import add_update, note_shared
+from seal_lightning.files.served import save_model, save_tensors
+from seal_lightning.models.beside import add_update, check_own, is_quantised, note_shared, whole_weight
+from seal_lightning.models.partitioned import whole
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -34,8 +37,7 @@ class LoRA:
     @property
     def layers(self) -> list[str]:
         """The layers that it changes, sorted, by their names in the plain model."""
-        names = {name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in self.state}
-        return sorted(names)
+        return sorted({name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in self.state})
 
     def matrices(self, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
         """A (r, in) and B (out, r) of a layer."""
@@ -137,19 +139,18 @@ def transposed(model: PreTrainedModel) -> bool:
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 
-def save_lora(lora: LoRA, folder: str | Path, *, model: PreTrainedModel, base_model_name: str | None = None) -> None:
+def save_lora(lora: LoRA, folder: str | Path, *, model: PreTrainedModel) -> None:
     """Write a LoRA with one rank in all layers as a PEFT folder.
 
     Args:
         lora: The LoRA to write.
         folder: Created if missing. Each file is written whole or not at all; `saving.whole` does the same for the pair.
-        model: The model that it is for.
-        base_model_name: Name of the base in the config; by default the one from `note_base`, or the model's own name.
+        model: The model that it is for; the configuration names it as `note_base` did, or by its own name.
 
     Raises:
         SavingError: The folder cannot be written.
     """
-    noted, revision = getattr(model, _BASE, (None, None)) if base_model_name is None else (base_model_name, None)
+    noted, revision = getattr(model, _BASE, (None, None))
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.scale * lora.rank,  # type: ignore[arg-type]  # peft computes alpha / r, floats are fine
@@ -164,3 +165,50 @@ def save_lora(lora: LoRA, folder: str | Path, *, model: PreTrainedModel, base_mo
     with whole_files(folder) as aside:
         config.save_pretrained(str(aside))
         save_tensors(lora.state, aside / WEIGHTS, metadata={"format": "pt"})
+
+
+@torch.no_grad()
+def whole_state(model: PreTrainedModel, lora: LoRA | None = None, *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """A model's weights by their names in the plain model, on the CPU; packed ones dequantised.
+
+    Args:
+        model: May carry peft adapters, which are left out.
+        lora: A LoRA to add to them.
+        keep: False on ranks that only help to gather what ZeRO-3 has spread.
+
+    Raises:
+        ModelError: A quantised weight cannot be written, or one that several layers share has an update of one.
+    """
+    note_shared(model)
+    state: dict[str, torch.Tensor] = {}
+    updated = set(lora.layers) if lora else set()
+    met: set[int] = set()  # tied weights are written once
+    for place, module in model.named_modules():
+        if ".lora_" in place:
+            continue
+        layer = place.removesuffix(".base_layer")
+        check_own(layer, module, updated=layer in updated)
+        for key, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in met:
+                continue
+            met.add(id(parameter))
+            with whole([parameter]):
+                if keep:
+                    value: Any = parameter
+                    if key == "weight" and isinstance(module, nn.Linear | Conv1D):
+                        value = whole_weight(module, lora.delta(layer) if lora and layer in updated else None)
+                    state[f"{layer}.{key}"] = value.detach().to("cpu", copy=True)
+    saved = model.state_dict().keys()
+    return state | {name: buffer for name, buffer in model.named_buffers() if name in saved}
+
+
+def save_whole(model: PreTrainedModel, folder: str | Path, state: dict[str, torch.Tensor]) -> None:
+    """Write the weights of `whole_state` with the model's configuration, without mention of quantisation."""
+    writer = model
+    if is_quantised(model):  # one of its architecture without weights writes the configuration
+        config = copy.deepcopy(model.config)
+        vars(config).pop("quantization_config")
+        with torch.device("meta"):
+            writer = type(model)(config)
+        writer.generation_config = model.generation_config
+    save_model(writer, folder, state=state)

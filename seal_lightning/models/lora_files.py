@@ -120,22 +120,17 @@ def _check_weights(folder: Path, state: Mapping[str, torch.Tensor]) -> None:
         if len(name) > LONGEST:
             raise ModelError(f"{folder / WEIGHTS}: expected names of layers, got {name[:60]!r}...: save it again")
         pair = [state.get(f"{name}.lora_{part}.weight") for part in "AB"]
-        lora_A, lora_B = pair
-        if lora_A is None or lora_B is None or lora_A.dim() != 2 or lora_B.dim() != 2 or not lora_A.shape[0]:
+        matrices = [one for one in pair if one is not None and one.dim() == 2]
+        wrong = ""
+        if len(matrices) < 2 or not matrices[0].shape[0]:
             got = " and ".join("nothing" if one is None else str(tuple(one.shape)) for one in pair)
-            raise ModelError(
-                f"{folder / WEIGHTS}: {name}: expected matrices A and B, got {got}: save the adapter again"
-            )
-        if lora_A.shape[0] != lora_B.shape[1]:
-            raise ModelError(
-                f"{folder / WEIGHTS}: {name}: expected A and B of one rank, got {lora_A.shape[0]} and "
-                f"{lora_B.shape[1]}: save the adapter again"
-            )
-        for part in (lora_A, lora_B):
-            if not part.is_floating_point():
-                raise ModelError(
-                    f"{folder / WEIGHTS}: {name}: expected numbers, got {part.dtype}: take another adapter"
-                )
+            wrong = f"expected matrices A and B, got {got}: save the adapter again"
+        elif (rank := matrices[0].shape[0]) != (other := matrices[1].shape[1]):
+            wrong = f"expected A and B of one rank, got {rank} and {other}: save the adapter again"
+        elif whole := [one.dtype for one in matrices if not one.is_floating_point()]:
+            wrong = f"expected numbers, got {whole[0]}: take another adapter"
+        if wrong:
+            raise ModelError(f"{folder / WEIGHTS}: {name}: {wrong}")
     check_finite(state, str(folder), advice="it has diverged in training or is damaged, take another one")
 
 

@@ -33,7 +33,6 @@ _TEXTS = re.compile(
     r"|could not execute a primitive",
     re.IGNORECASE,
 )
-_CGROUPS = Path("/sys/fs/cgroup")
 _LIMITS = (
     ("memory.max", "memory.current"),  # version 2
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # version 1
@@ -53,7 +52,7 @@ def free_memory(device: torch.device) -> int:
     """Free bytes: of the GPU, or on a CPU what the machine, its container and the limits of the process leave."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return min([psutil.virtual_memory().available, *_left_by_container(_CGROUPS), *_left_to_process()])
+    return min([psutil.virtual_memory().available, *_left_by_container(Path("/sys/fs/cgroup")), *_left_to_process()])
 
 
 def make_room(device: torch.device) -> None:

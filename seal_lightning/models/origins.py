@@ -86,13 +86,15 @@ def hub_name(model: str, revision: str | None = None) -> tuple[str, str | None] 
         return None
     if found := _of_cache(folder):
         return found
-    card = _card_of(folder)
+    if any((folder / name).exists() for name in TRAINED):
+        return None
+    card = _metadata(folder / CARD)
     carried = _config(folder).get("_name_or_path")
     is_own = isinstance(carried, str) and is_hub_name(carried) and not Path(carried).exists()
-    if is_own and carried not in _texts(card.get("base_model")) and not _was_trained(folder):
+    if is_own and carried not in _texts(card.get("base_model")):
         return str(carried), None
     mentioned = [word for word in _names_in(folder) if word.partition("/")[2].lower() == folder.resolve().name.lower()]
-    return (mentioned[0], None) if mentioned and not _was_trained(folder) else None
+    return (mentioned[0], None) if mentioned else None
 
 
 def origin_of(model: str, revision: str | None = None) -> Origin:
@@ -104,22 +106,22 @@ def origin_of(model: str, revision: str | None = None) -> Origin:
     """
     found = hub_name(model, revision)
     folder = Path(model).expanduser()
-    card = _card_of(folder) if folder.is_dir() else _cached_card(*found) if found else {}
+    card = _metadata(folder / CARD) if folder.is_dir() else _cached_card(*found) if found else {}
     name, revision = found or (folder.resolve().name if folder.exists() else model, None)
     licence = card.get("license") or (_config(folder).get("license") if folder.is_dir() else None)
+    languages = card.get("language")
+    named = ["no" if one is False else one for one in (languages if isinstance(languages, list) else [languages])]
+    links = _texts(card.get("license_link"))
     return Origin(
         name=name,
         on_hub=found is not None,
         revision=revision,
         licence=next(iter(_texts(licence)), None),
         licence_name=next(iter(_texts(card.get("license_name"))), None),
-        licence_link=_link(card.get("license_link")),
-        languages=tuple(word for word in _texts(_norwegian(card.get("language"))) if len(word) <= 20),
+        licence_link=next((link for link in links if link.startswith("https://")), None),  # no file beside that card
+        languages=tuple(word for word in _texts(named) if len(word) <= 20),  # `no`, Norwegian, is false to YAML
         made_from=tuple(word for word in _texts(card.get("base_model")) if is_hub_name(word)),
     )
-
-
-# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 def _of_cache(folder: Path) -> tuple[str, str | None] | None:
@@ -132,10 +134,6 @@ def _of_cache(folder: Path) -> tuple[str, str | None] | None:
     return None
 
 
-def _was_trained(folder: Path) -> bool:
-    return any((folder / name).exists() for name in TRAINED)
-
-
 def _config(folder: Path) -> Mapping[str, object]:
     path = folder / "config.json"
     try:
@@ -143,11 +141,6 @@ def _config(folder: Path) -> Mapping[str, object]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, Mapping) else {}
-
-
-def _card_of(folder: Path) -> Mapping[str, object]:
-    """The metadata of the card in a folder; empty if there is none that can be read."""
-    return {} if leads_out(folder / CARD, folder) else _metadata(folder / CARD)
 
 
 def _cached_card(name: str, revision: str | None) -> Mapping[str, object]:
@@ -168,27 +161,21 @@ def _cached_card(name: str, revision: str | None) -> Mapping[str, object]:
 
 
 def _metadata(card: Path) -> Mapping[str, object]:
-    text = _text(card)
+    """What stands between two lines of three dashes at a card's beginning, read within bounds."""
+    lines = [line.rstrip() for line in _text(card).lstrip("\ufeff\n ").split("\n")]
+    if lines[0] != "---" or "---" not in lines[1:]:
+        return {}
     try:
-        found = _front_matter(text)
+        found = load_yaml("\n".join(lines[1 : lines.index("---", 1)]))
     except (ValueError, yaml.YAMLError) as error:
         log.info("%s: its metadata cannot be read (%s)", card, " ".join(str(error).split())[:120])
         return {}
     return found if isinstance(found, Mapping) else {}
 
 
-def _front_matter(text: str) -> object:
-    """What stands between two lines of three dashes at a text's beginning, read within bounds."""
-    lines = text.lstrip("\ufeff\n ").split("\n")
-    if lines[0].rstrip() != "---":
-        return {}
-    rest = [line.rstrip() for line in lines[1:]]
-    return load_yaml("\n".join(rest[: rest.index("---")])) if "---" in rest else {}
-
-
 def _text(card: Path) -> str:
     try:
-        if not card.is_file() or card.stat().st_size > LARGEST:
+        if not card.is_file() or leads_out(card, card.parent) or card.stat().st_size > LARGEST:
             return ""
         return card.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
     except OSError:
@@ -197,7 +184,7 @@ def _text(card: Path) -> str:
 
 def _names_in(folder: Path) -> list[str]:
     """Models on the hub that the card in a folder mentions, those of quoted code and of addresses among them."""
-    text = "" if leads_out(folder / CARD, folder) else _text(folder / CARD)
+    text = _text(folder / CARD)
     for separator in "\"'`()[]<>,;":
         text = text.replace(separator, " ")
     words = [word.removeprefix("https://huggingface.co/") for word in text.split() if "/" in word]
@@ -208,13 +195,3 @@ def _texts(value: object) -> list[str]:
     """A text or a list of texts as a list, without anything but single lines of text."""
     values = value if isinstance(value, list) else [value]
     return [one.strip() for one in values if isinstance(one, str) and one.strip().isprintable() and one.strip()]
-
-
-def _norwegian(value: object) -> list[object]:
-    """Languages as they were meant: to YAML `no`, which is Norwegian, is a truth value."""
-    return ["no" if one is False else one for one in (value if isinstance(value, list) else [value])]
-
-
-def _link(value: object) -> str | None:
-    """An address; a file beside somebody's card means nothing beside another."""
-    return next((one for one in _texts(value) if one.startswith("https://")), None)

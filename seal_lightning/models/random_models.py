@@ -28,7 +28,6 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.files.bounded_yaml import load_yaml
 from seal_lightning.types import Json, JsonObject
 
-_SPECIAL = ["<bos>", "<eos>", "<pad>"]
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>\n{{ message['content'] }}<eos>\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>\n{% endif %}"
@@ -120,7 +119,7 @@ def _config(family: Family, tokenizer: PreTrainedTokenizerFast, max_positions: i
 def byte_tokenizer(*, chat: bool = False) -> PreTrainedTokenizerFast:
     """256 bytes and three special tokens; decoding gives back any text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*_SPECIAL, *alphabet])}
+    vocabulary = {token: index for index, token in enumerate(["<bos>", "<eos>", "<pad>", *alphabet])}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)  # type: ignore[assignment]
     backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]

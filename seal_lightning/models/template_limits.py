@@ -49,22 +49,18 @@ def check_source(source: str, environment: Environment) -> None:
     if len(source) > CHARACTERS:
         raise ValueError(f"expected at most {CHARACTERS:,} characters, got {len(source):,}")
     for node in environment.parse(source).find_all((nodes.Pow, nodes.Mul, nodes.Const)):
+        sides = (node.left, node.right) if isinstance(node, nodes.Mul) else ()
+        value = node.value if isinstance(node, nodes.Const) else None
         if isinstance(node, nodes.Pow):
             raise ValueError(f"line {node.lineno}: powers are not computed (**)")
-        if isinstance(node, nodes.Mul) and not all(isinstance(side, _SIMPLE) for side in (node.left, node.right)):
+        if not all(isinstance(side, _SIMPLE) for side in sides):
             raise ValueError(f"line {node.lineno}: products of more than two names or numbers are not computed")
-        if isinstance(node, nodes.Mul) and not any(isinstance(side, nodes.Const) for side in (node.left, node.right)):
+        if sides and not any(isinstance(side, nodes.Const) for side in sides):
             raise ValueError(f"line {node.lineno}: products of two names are not computed")
-        if isinstance(node, nodes.Const):
-            _check_constant(node)
-
-
-def _check_constant(node: nodes.Const) -> None:
-    value = node.value
-    if isinstance(value, int | float) and not abs(value) <= NUMBER:
-        raise ValueError(f"line {node.lineno}: expected numbers up to {NUMBER:,}, got {value!r:.40}")
-    if isinstance(value, str) and (wide := _WIDE.search(value)):
-        raise ValueError(f"line {node.lineno}: expected widths of up to 4 digits, got {wide[0]!r}")
+        if isinstance(value, int | float) and not abs(value) <= NUMBER:
+            raise ValueError(f"line {node.lineno}: expected numbers up to {NUMBER:,}, got {value!r:.40}")
+        if isinstance(value, str) and (wide := _WIDE.search(value)):
+            raise ValueError(f"line {node.lineno}: expected widths of up to 4 digits, got {wide[0]!r}")
 
 
 def short_range(*bounds: int) -> range:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
+    from lightning.pytorch.plugins.precision import Precision
 
     from seal_lightning.policy.policy import Policy
     from seal_lightning.policy.tuned import TunedPolicy
-
-
-class Precision(Protocol):
-    """What is used here of a precision plugin of Lightning."""
-
-    def forward_context(self) -> AbstractContextManager[object]: ...
 
 
 class HasPolicy(Protocol):

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from seal_lightning.models.chat import ChatTemplate, ends_turns, read_template
+from seal_lightning.models.coverage import window
 from seal_lightning.models.encoding import TextEncoder
 from seal_lightning.models.lora import LoRA
-from seal_lightning.models.window import window
 from seal_lightning.types import Prompt
 
 
@@ -64,11 +64,8 @@ class Policy:
         if self.template and not prompt.plain:
             return self.template.render(marked)
         text = f"{marked.system}\n\n{marked.user}{marked.lead}" if marked.system else marked.user + marked.lead
-        return self._opening() + text if self.template else text
-
-    def _opening(self) -> str:
-        """The special tokens that the tokenizer begins a text with, which `encode` leaves to the chat template."""
-        return self.tokenizer.decode(self.encoder.opening)
+        # `encode` leaves the special tokens that a text begins with to the chat template
+        return self.tokenizer.decode(self.encoder.opening) + text if self.template else text
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a formatted prompt (a chat template writes its special tokens itself)."""

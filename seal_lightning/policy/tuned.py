@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,9 +30,8 @@ from seal_lightning.models.beside import add_update, is_quantised, note_shared
 from seal_lightning.models.chat import ChatTemplate
 from seal_lightning.models.coverage import unreached
 from seal_lightning.models.layers import linear_layers
-from seal_lightning.models.lora import LoRA, carried, save_lora, stack, transposed
+from seal_lightning.models.lora import LoRA, carried, save_lora, save_whole, stack, transposed, whole_state
 from seal_lightning.models.partitioned import copy_weights, is_partitioned, whole
-from seal_lightning.models.whole import save_whole, whole_state
 from seal_lightning.policy.policy import Policy
 from seal_lightning.seeding import derive_seed
 
@@ -159,10 +157,10 @@ class TunedPolicy:
 
     def is_before(self, states: Sequence[Weights]) -> bool:
         """Whether the rounds that are merged already are the first of `states`."""
-        pairs = zip_longest(self.merged, states[: len(self.merged)])
-        return all(
-            wanted is not None and all(torch.equal(tensor, mine[name]) for name, tensor in wanted.items())
-            for mine, wanted in pairs
+        return len(self.merged) <= len(states) and all(
+            torch.equal(tensor, merged[name])
+            for merged, wanted in zip(self.merged, states, strict=False)
+            for name, tensor in wanted.items()
         )
 
     def adapter_state(self) -> Weights:
@@ -180,7 +178,11 @@ class TunedPolicy:
 
     def state(self) -> PolicyState:
         """A copy of everything that makes the policy out of its base; a collective under ZeRO-3."""
-        return PolicyState(tuple(self.merged), self._current())
+        trained: Weights = {}
+        for name, parameter in self.trainable_state().items():
+            with whole([parameter]):
+                trained[name] = parameter.detach().to("cpu", copy=True)
+        return PolicyState(tuple(self.merged), trained)
 
     def load_state(self, state: PolicyState) -> None:
         """Become the policy that `state` was taken from. Raises `ModelError` as `remerge`."""
@@ -188,13 +190,6 @@ class TunedPolicy:
         with torch.no_grad():
             for name, parameter in self.trainable_state().items():
                 parameter.copy_(state.trained[name])
-
-    def _current(self) -> Weights:
-        copies: Weights = {}
-        for name, parameter in self.trainable_state().items():
-            with whole([parameter]):
-                copies[name] = parameter.detach().to("cpu", copy=True)
-        return copies
 
     def digest(self) -> str:
         """Identifies the policy's weights: everything merged so far and what is in training."""
@@ -211,9 +206,8 @@ class TunedPolicy:
         """If weights are spread over the ranks, make an ordinary copy of the policy for `frozen`; a collective."""
         if self._replica is None and any(is_partitioned(parameter) for parameter in self.module.parameters()):
             assert self._reload is not None, "a partitioned policy needs `reload`"
-            policy = replace(self.view, model=self._reload())
             tuning = replace(self.tuning, gradient_checkpointing=False)
-            self._replica = TunedPolicy(policy.model, policy.tokenizer, policy.chat, tuning, seed=self.seed)
+            self._replica = TunedPolicy(self._reload(), self.view.tokenizer, self.view.chat, tuning, seed=self.seed)
             copy_weights(self.module, self._replica.module)
             if self.tuning.method == "lora":
                 learned = self.learned()  # a collective, which the E-step must not be
@@ -230,6 +224,9 @@ class TunedPolicy:
             with self._replica.frozen() as policy:
                 yield policy
             return
+        # a fresh adapter adds exactly nothing: its matrix products are skipped while it does
+        added = [layer.lora_B["default"].weight for layer in self._layers().values()]
+        idle = isinstance(self.module, PeftModel) and not any(weight.any() for weight in added)
         modes = {module: module.training for module in self.module.modules()}
         trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         text = self.view.model.config.get_text_config()  # of a multimodal model, the part that answers
@@ -237,7 +234,7 @@ class TunedPolicy:
         self.module.eval()
         text.use_cache = True
         try:
-            with self._without_idle_adapter():
+            with self.module.disable_adapter() if idle else nullcontext():  # type: ignore[operator]
                 for parameter in self.module.parameters():
                     parameter.requires_grad_(False)
                 yield self.view
@@ -249,13 +246,6 @@ class TunedPolicy:
             for parameter in trainable:
                 parameter.requires_grad_(True)
             text.use_cache = use_cache
-
-    def _without_idle_adapter(self) -> AbstractContextManager[None]:
-        """A fresh adapter adds exactly nothing: skip its matrix products while it does."""
-        idle = isinstance(self.module, PeftModel) and all(
-            not layer.lora_B["default"].weight.any() for layer in self._layers().values()
-        )
-        return self.module.disable_adapter() if idle else nullcontext()  # type: ignore[operator]
 
     def learned(self) -> LoRA | None:
         """What the M-steps have added to the base so far, as one LoRA; a collective under ZeRO-3.
@@ -270,7 +260,10 @@ class TunedPolicy:
         return stack(parts) if len(parts) > 1 else next(iter(parts), None)
 
     def _lora(self, states: Sequence[Weights]) -> LoRA:
-        return LoRA(_concatenate(states), self.tuning.alpha / self.tuning.rank)
+        """Several rounds' LoRAs as one of the summed rank and the same scale: A by rows, B by columns."""
+        axis = {name: 0 if ".lora_A." in name else 1 for name in states[0]}
+        summed = {name: torch.cat([state[name] for state in states], dim=axis[name]).contiguous() for name in axis}
+        return LoRA(summed, self.tuning.alpha / self.tuning.rank)
 
     def _learned_states(self, current: Weights) -> list[Weights]:
         """The adapters of finished rounds, and the current one if it changes anything."""
@@ -296,21 +289,17 @@ class TunedPolicy:
         Raises:
             SavingError: The folder cannot be written.
         """
+        current = self.adapter_state()
         if self.tuning.method == "full" or merged:
-            current = self.adapter_state()
             state = whole_state(self.view.model, self._lora([current]) if current else None, keep=write)
             save = partial(save_whole, self.view.model, state=state)
         else:
-            current = self.adapter_state()
-            save = partial(self._save_adapter, states=self._learned_states(current) or [current])
+            lora, before = self._lora(self._learned_states(current) or [current]), carried(self.view.model)
+            save = partial(save_lora, stack([before, lora]) if before else lora, model=self.view.model)
         if write:
             with whole_files(folder) as aside:
                 save(aside)
                 self.view.tokenizer.save_pretrained(aside)
-
-    def _save_adapter(self, folder: Path, states: Sequence[Weights]) -> None:
-        lora, before = self._lora(states), carried(self.view.model)
-        save_lora(stack([before, lora]) if before else lora, folder, model=self.view.model)
 
 
 def _checkpoint_activations(model: PreTrainedModel) -> None:
@@ -346,7 +335,7 @@ def _with_lora(model: PreTrainedModel, tuning: PolicyTuning) -> nn.Module:
     note_shared(model)
     usable = {layer.name for layer in linear_layers(model)} | {head}
     try:
-        wrapped = get_peft_model(model, LoraConfig(**_lora_options(model, tuning)))
+        wrapped = get_peft_model(model, _lora_config(model, tuning))
     except ValueError as error:
         raise ConfigError(f"{wanted}: {' '.join(str(error).split())}") from error
     for name, layer in model.named_modules():
@@ -357,31 +346,15 @@ def _with_lora(model: PreTrainedModel, tuning: PolicyTuning) -> nn.Module:
     return wrapped  # type: ignore[return-value]
 
 
-def _lora_options(model: PreTrainedModel, tuning: PolicyTuning) -> Mapping[str, Any]:
-    return {
-        "r": tuning.rank,
-        "lora_alpha": tuning.alpha,
-        "lora_dropout": tuning.dropout,
-        "target_modules": _names(model, tuning.target_modules),
-        "exclude_modules": _below(unreached(model)),
-        "fan_in_fan_out": transposed(model),
-        "task_type": "CAUSAL_LM",
-    }
-
-
-def _names(model: PreTrainedModel, wanted: str | Sequence[str]) -> str | list[str]:
-    """Target modules for peft, by name: its own `all-linear` includes layers that cannot carry an adapter."""
-    if wanted == "all-linear":
-        return [layer.name for layer in linear_layers(model)]
-    return wanted if isinstance(wanted, str) else list(wanted)
-
-
-def _below(parts: Sequence[str]) -> str | None:
-    """What peft calls a pattern of names: these parts of a model and everything inside of them."""
-    return rf"(?:{'|'.join(map(re.escape, parts))})(?:\..+)?" if parts else None
-
-
-def _concatenate(states: Sequence[Weights]) -> Weights:
-    """The sum of several rounds' LoRAs as one of the summed rank and the same scale: A by rows, B by columns."""
-    axis = {name: 0 if ".lora_A." in name else 1 for name in states[0]}
-    return {name: torch.cat([state[name] for state in states], dim=axis[name]).contiguous() for name in states[0]}
+def _lora_config(model: PreTrainedModel, tuning: PolicyTuning) -> LoraConfig:
+    """peft's settings; its own `all-linear` includes layers that cannot carry an adapter, so they are given by name."""
+    wanted, aside = tuning.target_modules, unreached(model)
+    return LoraConfig(
+        r=tuning.rank,
+        lora_alpha=tuning.alpha,  # type: ignore[arg-type]  # peft computes alpha / r, floats are fine
+        lora_dropout=tuning.dropout,
+        target_modules=[layer.name for layer in linear_layers(model)] if wanted == "all-linear" else wanted,
+        exclude_modules=rf"(?:{'|'.join(map(re.escape, aside))})(?:\..+)?" if aside else None,  # and what is below
+        fan_in_fan_out=transposed(model),
+        task_type="CAUSAL_LM",
+    )

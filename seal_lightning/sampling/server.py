@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, EndpointError, ModelError, SealError
-from seal_lightning.inner_loop.export import bank_lora
+from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.models.layers import linear_layers
 from seal_lightning.models.lora import LoRA, save_lora, stack

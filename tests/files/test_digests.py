@@ -40,7 +40,7 @@ def adapter(tmp_path):
     layer = "base_model.model.model.layers.0.self_attn.q_proj"
     state = {f"{layer}.lora_A.weight": torch.zeros(2, 32), f"{layer}.lora_B.weight": torch.zeros(32, 2)}
     folder = tmp_path / "run" / "policy"
-    save_lora(LoRA(state, 1.0), folder, model=model, base_model_name="random/llama")
+    save_lora(LoRA(state, 1.0), folder, model=model)
     (folder / "selection.json").write_text(json.dumps({"round": 1, "sha256": digests_of(folder)}))
     read_lora(folder)
     path = folder / "adapter_model.safetensors"

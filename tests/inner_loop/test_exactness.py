@@ -9,7 +9,7 @@ import plain_peft
 import pytest
 import torch
 
-from seal_lightning.inner_loop.export import adapter_state
+from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
@@ -64,7 +64,7 @@ def test_together_equals_alone(family):
     probe = torch.tensor([tokenizer(PROBE)["input_ids"]])
     for number, job in enumerate(work):
         alone = train_alone(family, job, [target.name for target in trained.bank.targets])
-        state, expected = adapter_state(trained.bank, number), plain_peft.trained_weights(alone)
+        state, expected = bank_lora(trained.bank, number).state, plain_peft.trained_weights(alone)
         assert state.keys() == expected.keys()
         assert max((state[name] - expected[name]).abs().max().item() for name in state) <= 1e-4
         with trained.answering([number]), torch.no_grad():

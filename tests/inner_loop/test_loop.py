@@ -9,8 +9,7 @@ import torch
 from torch.nn import functional
 
 from seal_lightning.errors import ConfigError, NoMemoryError
-from seal_lightning.inner_loop.bank import AdapterBank, SlotState
-from seal_lightning.inner_loop.export import adapter_state
+from seal_lightning.inner_loop.bank import AdapterBank, SlotState, bank_lora
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.inner_loop.loss import HeadLoss
 from seal_lightning.inner_loop.slots import AdapterState
@@ -91,7 +90,7 @@ def test_ranks_may_differ_between_jobs():
     mixed = loop.adapt(policy, [AdapterJob(job(*texts).training_sequences, seed=7, rank=r) for r in ranks])
     for number, rank in enumerate(ranks):
         alone = InnerLoop(rank=rank, alpha=8, epochs=2, learning_rate=1e-2).adapt(policy, [job(*texts, seed=7)])
-        state, expected = adapter_state(mixed.bank, number), adapter_state(alone.bank, 0)
+        state, expected = bank_lora(mixed.bank, number).state, bank_lora(alone.bank, 0).state
         for name, value in expected.items():
             assert state[name].shape == value.shape
             torch.testing.assert_close(state[name], value, atol=1e-5, rtol=0)

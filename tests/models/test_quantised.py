@@ -16,8 +16,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 from seal_lightning.cli import main
 from seal_lightning.commands.continual.updates import Merged, Stacked
 from seal_lightning.errors import ConfigError, ModelError
-from seal_lightning.inner_loop.bank import AdapterBank
-from seal_lightning.inner_loop.export import adapter_state
+from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.loading import fingerprint, load_model
 from seal_lightning.models.random_models import build_tiny, byte_tokenizer
@@ -104,7 +103,7 @@ def trained_alone(name, job):
     bank.reset(0, seed=job.seed)
     names = [target.name for target in bank.targets]
     peft_model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=names)).eval()
-    set_peft_model_state_dict(peft_model, adapter_state(bank, 0))
+    set_peft_model_state_dict(peft_model, bank_lora(bank, 0).state)
     parameters = {name: value for name, value in peft_model.named_parameters() if value.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), lr=LOOP.learning_rate, weight_decay=0.0)
     shuffle, order = random.Random(job.seed), []
@@ -139,7 +138,7 @@ def test_adapters_together_equal_plain_peft_on_the_quantised_base(saved, kind):
     assert len(trained.bank.targets) == 14
     for number, job in enumerate(work):
         alone = trained_alone(saved(kind), job)
-        state = adapter_state(trained.bank, number)
+        state = bank_lora(trained.bank, number).state
         assert state.keys() == alone.keys()
         assert max(difference(state[name], alone[name]) for name in state) <= TOLERANCE[kind]
         assert min(value.abs().max().item() for name, value in state.items() if "lora_B" in name) > 4e-3

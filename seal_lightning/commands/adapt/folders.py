@@ -24,10 +24,9 @@ from seal_lightning.files.digests import KEY, damage, digests_of, read_record, r
 from seal_lightning.files.saving import save_text, whole
 from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.models.layers import parts_without_adapter
-from seal_lightning.models.lora import LoRA, save_lora, stack
+from seal_lightning.models.lora import LoRA, save_lora, save_whole, stack, whole_state
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.origins import CARD
-from seal_lightning.models.whole import save_whole, whole_state
 from seal_lightning.results.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added
 from seal_lightning.types import JsonObject
 

@@ -16,7 +16,7 @@ from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace
 from seal_lightning.commands.adapt.training import train
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
 from seal_lightning.errors import NoMemoryError
-from seal_lightning.inner_loop.export import bank_lora
+from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.loop import TrainedBank
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from seal_lightning.errors import ConfigError, JournalError, ModelError
 from seal_lightning.files.digests import recorded_in
 from seal_lightning.files.saving import save_text, whole
 from seal_lightning.fit.units import make_stamp
-from seal_lightning.inner_loop.export import bank_lora
+from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.models.finite import all_finite
 from seal_lightning.models.lora import LoRA, save_lora

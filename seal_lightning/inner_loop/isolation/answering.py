@@ -6,8 +6,8 @@ token are those of the reference, also after rows have left the batch.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -116,7 +116,7 @@ def answering_way(model: PreTrainedModel, targets: Sequence[str] = (), *, longes
 
 def _in_reach(model: PreTrainedModel, way: AnsweringWay, longest: int) -> bool:
     """What a probe of a few tokens cannot tell."""
-    config = probing.text_config(model)
+    config = model.config.get_text_config()
     if way.alone:
         return True
     if way.rows == "padded" and longest >= (probing.sparse_from(config) or longest + 1):
@@ -171,13 +171,9 @@ class _AnsweringProbe:
                 numbers = [numbers[place] for place in rows.shrink()]
         return ""
 
-    @contextmanager
-    def _attached(self) -> Iterator[None]:
-        with self.bank.attached() if self.bank else nullcontext():
-            yield
+    def _attached(self) -> AbstractContextManager[None]:
+        return self.bank.attached() if self.bank else nullcontext()
 
-    @contextmanager
-    def _routed(self, numbers: Sequence[int]) -> Iterator[None]:
+    def _routed(self, numbers: Sequence[int]) -> AbstractContextManager[None]:
         slots = torch.tensor([_SLOTS[number] for number in numbers])
-        with self.bank.routing(slots) if self.bank else nullcontext():
-            yield
+        return self.bank.routing(slots) if self.bank else nullcontext()

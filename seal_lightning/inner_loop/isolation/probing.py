@@ -15,9 +15,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from seal_lightning.errors import ModelError
 from seal_lightning.inner_loop.bank import AdapterBank
-from seal_lightning.models.coverage import special_ids
+from seal_lightning.models.coverage import plain_ids, window
 from seal_lightning.models.memory import is_out_of_memory
-from seal_lightning.models.window import window
 
 log = logging.getLogger(__name__)
 
@@ -44,19 +43,9 @@ def tolerance(model: PreTrainedModel) -> float:
     return max(TOLERANCE.get(dtype, COARSE) for dtype in dtypes)
 
 
-def draws_of(model: PreTrainedModel) -> int:
-    """How many draws of tokens a way has to fail on; several where rounding may send a token to another expert."""
-    return 1 if tolerance(model) < _COARSE_FROM else 3
-
-
 def same(mine: torch.Tensor, reference: torch.Tensor, tolerated: float) -> bool:
     """Whether the results differ by less than that share of the reference's largest value."""
     return bool((mine - reference).abs().max() <= tolerated * reference.abs().max())
-
-
-def text_config(model: PreTrainedModel) -> PretrainedConfig:
-    """The configuration of the language model, also where a vision tower stands beside it."""
-    return model.config.get_text_config()
 
 
 def window_of(config: PretrainedConfig) -> int | None:
@@ -106,15 +95,12 @@ def draw_rows(model: PreTrainedModel, lengths: Sequence[int], *, least: int = 2,
     Rows are longer by a window of attention that is short enough for it. Where the model's own window is too short for
     the longest, all are shorter in proportion, but not below `least`: rows of one length would hide what padding does.
     """
-    config = text_config(model)
-    attended = window_of(config) or 0
+    attended = window_of(model.config.get_text_config()) or 0
     longer = attended if attended <= _SHORT else 0
     limit = window(model)
     room = limit - min(8, limit // 4)
     longest = max(lengths) + longer
-    size = min(model.get_input_embeddings().get_parameter("weight").shape[0], config.vocab_size)
-    special = set(special_ids(model.config.to_dict()))
-    plain = [token for token in range(min(size, 4096)) if token not in special] or [0]
+    plain = plain_ids(model)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for length in lengths:
@@ -200,13 +186,15 @@ def fastest_exact(
         ModelError: No way is exact.
     """
     parameter = next(model.parameters())
-    key = (doing, tuple(targets), parameter.device, parameter.dtype, text_config(model)._attn_implementation)
+    attention = model.config.get_text_config()._attn_implementation
+    key = (doing, tuple(targets), parameter.device, parameter.dtype, attention)
     faults = _found.setdefault(model, {}).setdefault(key, {})
     fault_on = cache(probe)
     for way in ways:
         if way not in faults:
+            draws = 1 if tolerance(model) < _COARSE_FROM else 3  # where rounding may send a token to another expert
             with undisturbed(model):
-                faults[way] = _fault_of(lambda draw, way=way: fault_on(draw)(way), draws=draws_of(model))
+                faults[way] = _fault_of(lambda draw, way=way: fault_on(draw)(way), draws=draws)
             if not faults[way]:
                 why = "".join(f"; not {other}: {faults[other]}" for other in ways if faults.get(other))
                 level = logging.WARNING if slow(way) else logging.INFO
@@ -219,9 +207,7 @@ def fastest_exact(
 def _fault_of(attempt: Callable[[int], str], *, draws: int) -> str:
     """The fault of a way, "" if it has none; a way that raises does not work.
 
-    Args:
-        attempt: Tries the way on the draw of this number, and returns the fault.
-        draws: Number of draws. A way that mixes rows up fails on each; a fault that one draw lacks was rounding.
+    A way that mixes rows up fails on each of the draws; a fault that one draw lacks was rounding.
     """
     fault = ""
     for number in range(draws):

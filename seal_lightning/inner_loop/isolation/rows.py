@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from seal_lightning.inner_loop.isolation.probing import rotary_limit, text_config
+from seal_lightning.inner_loop.isolation.probing import rotary_limit
 
 CACHES = ("past_key_values", "cache_params", "state")  # what models call what they remember of a row
 
@@ -70,7 +70,7 @@ class CachedRows(Rows):
         self.ids, self.mask, self.positions = pad_left(prompts, device=self.device)
         self.padded = any(len(row) < longest for row in prompts)
         self.cache: dict[str, Any] = {}  # made by the model itself in the first pass
-        self.limit = rotary_limit(text_config(model))
+        self.limit = rotary_limit(model.config.get_text_config())
         self.read = self.ids  # everything so far, where it may have to be read again
 
     def logits(self) -> torch.Tensor:

@@ -7,7 +7,7 @@ every token the same loss and every adapter the same gradient.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -20,7 +20,7 @@ from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.inner_loop.isolation import probing
 from seal_lightning.inner_loop.loss import HeadLoss
 from seal_lightning.inner_loop.packing import PackedSequence, TrainingBatch, pack, pad, split, split_padded
-from seal_lightning.models.window import window
+from seal_lightning.models.coverage import window
 
 _LENGTHS = (9, 6, 14)
 _SLOTS = (0, 0, 1)
@@ -60,13 +60,11 @@ class TrainingWay:
 
     def backward(self, bank: AdapterBank, head_loss: HeadLoss, batch: TrainingBatch) -> torch.Tensor:
         """Add the gradients of one pass to the attached bank's; returns the weighted losses, (S,)."""
-        with self._attention(bank, batch), bank.routing(batch.slots):
+        ours = packed_attention(bank.model, batch.lengths, bank.device) if self.rows == "packed" else nullcontext()
+        with ours, bank.routing(batch.slots):
             losses = head_loss(batch.inputs, batch.positions, batch.targets, batch.weights)
             losses.sum().backward()
         return losses.detach()
-
-    def _attention(self, bank: AdapterBank, batch: TrainingBatch) -> AbstractContextManager[None]:
-        return packed_attention(bank.model, batch.lengths, bank.device) if self.rows == "packed" else nullcontext()
 
 
 ALONE = TrainingWay("alone", mixed=False)
@@ -104,7 +102,7 @@ def training_way(model: PreTrainedModel, targets: Sequence[str], *, longest: int
 
 def _in_reach(model: PreTrainedModel, way: TrainingWay, longest: int) -> bool:
     """What a probe of a few tokens cannot tell."""
-    config = probing.text_config(model)
+    config = model.config.get_text_config()
     if way.rows == "alone":
         return True
     if longest > (probing.rotary_limit(config) or longest):

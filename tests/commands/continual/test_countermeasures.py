@@ -18,8 +18,7 @@ from seal_lightning.commands.continual.options import resolve
 from seal_lightning.commands.continual.regularisers import inputs_of, log_probabilities, main_directions
 from seal_lightning.data import Reader
 from seal_lightning.errors import ConfigError, DataError
-from seal_lightning.inner_loop.bank import AdapterBank
-from seal_lightning.inner_loop.export import bank_lora
+from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.lora import LoRA, stack
 from seal_lightning.models.random_models import build_tiny

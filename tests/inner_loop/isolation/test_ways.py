@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from seal_lightning.inner_loop.export import adapter_state
+from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.isolation import answering_way, training_way
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import linear_layers, parts_without_adapter
@@ -122,7 +122,7 @@ def test_a_packed_row_is_no_longer_than_the_masks_that_a_model_keeps(family):
         model, tokenizer = frozen(family, max_positions=64)
         trained = replace(loop, max_tokens=max_tokens).adapt(Policy(model, tokenizer, chat=False), jobs)
         assert training_way(model, list(trained.bank.A), longest=31).rows == "packed by transformers"
-        states.append([adapter_state(trained.bank, number) for number in range(2)])
+        states.append([bank_lora(trained.bank, number).state for number in range(2)])
     for together, alone in zip(*states, strict=True):
         largest = max(value.abs().max().item() for name, value in alone.items() if ".lora_B." in name)
         assert largest > 1e-3
