@@ -204,7 +204,8 @@ class Rollout:
     `baseline_answers`, `answers`, `questions` and `golds` are aligned by query. `scores` are in [0, 1]. `terms` are
     what the reward is made of, before weights; `retention` is the change of accuracy on other contexts' queries, where
     it was asked for. `dropped` says why a race gave the edit up, where it did: nothing keeps such an edit, and its
-    score does not count. `title` and `passage_digest` (`seal_lightning.results.pairing`) say which context it was, where
+    score does not count.
+    `title` and `passage_digest` (`seal_lightning.results.pairing`) say which context it was, where
     it has them.
 
     One rule for costs and counts: each stands once, at the first rollout that it was spent for, so that sums over

@@ -13,7 +13,6 @@ from itertools import chain
 from statistics import fmean
 from typing import Literal
 
-from seal_lightning.data.base import units
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.own_queries import NO_OWN_QUERY, OwnQueryStep
 from seal_lightning.e_step.plan import Plan
