@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from samples import BARE
 
-from seal_lightning.tasks.arc.tables import ChoiceRow, arc_rows, arc_tables, choice_rows, configuration_rows
+from seal_lightning.tasks.arc.tables import arc_rows, arc_tables, choices_table, configurations_table
 
 RIGHT, OTHER, WRONG = "12\n34", "12\n30", "12"  # all right; three cells of four; another shape
 RAGGED = "malformed grid, ragged rows:\n12\n3"
@@ -24,7 +24,7 @@ def rejected(index, reason, context="a"):
 
 def row(*rollouts):
     """The row of self-edits."""
-    (found,) = [row for row in arc_rows({0: rollouts}, resamples=100) if row.name == "self-edits"]
+    (found,) = [row for row in arc_rows({0: rollouts}) if row.name == "self-edits"]
     return found
 
 
@@ -34,7 +34,7 @@ def row(*rollouts):
 def test_a_rejected_edit_is_a_pair_that_failed():
     found = row(edit(0, RIGHT), rejected(1, "broken JSON"), edit(0, OTHER, context="b"), edit(1, RAGGED, context="b"))
     assert (found.success, found.contexts, found.pairs) == (0.25, 2, 4)
-    assert (found.low, found.high) == (None, None)  # of two contexts
+    assert found.interval == (None, None)  # of two contexts
     assert found.valid == 0.75
     assert found.malformed == pytest.approx(1 / 3)
     assert found.cells == pytest.approx((1.0 + 0.0 + 0.75 + 0.0) / 4)
@@ -149,7 +149,7 @@ def test_nothing_is_said_of_contexts_without_tests():
     untested = replace(BASE, context_id="b", golds=(), questions=(), baseline_answers=())
     assert [(row.contexts, row.pairs) for row in arc_rows({0: [edit(0, RIGHT), untested]})] == [(1, 1), (1, 1)]
     for empty in ({}, {0: []}, {0: [untested]}):
-        assert (arc_rows(empty), choice_rows(empty), arc_tables(empty)) == ([], [], ())
+        assert (arc_rows(empty), choices_table(empty).rows, arc_tables(empty)) == ([], (), ())
 
 
 # -- choices and reasons -----------------------------------------------------------------------------------------------
@@ -165,25 +165,23 @@ def test_choices_of_valid_self_edits():
         replace(rejected(3, "too many training steps"), asked=size),
         edit(-1, RIGHT, kind="written", asked=size),
     ]
-    assert choice_rows({0: rollouts}) == [
-        ChoiceRow("basic", 2, 0.5, 1, 0.5),
-        ChoiceRow("size", 1, 0.5, 2, 0.5),
-        ChoiceRow("chained", 0, None, 3, 0.5),
-        ChoiceRow("repeated", 0, None, 3, 0.5),
-        ChoiceRow("loss on outputs", 2, 0.5, 1, 0.5),
-        ChoiceRow("loss on all", 1, 0.5, 2, 0.5),
-    ]
+    assert choices_table({0: rollouts}).rows == (
+        ("basic", 2, "0.500", 1, "0.500"),
+        ("size", 1, "0.500", 2, "0.500"),
+        ("chained", 0, "–", 3, "0.500"),
+        ("repeated", 0, "–", 3, "0.500"),
+        ("loss on outputs", 2, "0.500", 1, "0.500"),
+        ("loss on all", 1, "0.500", 2, "0.500"),
+    )
 
 
 def test_choices_of_the_first_and_the_last_validation():
     all_loss = edit(0, RIGHT, asked={**CHOSE, "loss": "all"})
-    rows = choice_rows({0: [edit(0, OTHER)], 1: [all_loss], 2: [edit(0, RIGHT), edit(0, RIGHT, context="b")]})
+    validations = {0: [edit(0, OTHER)], 1: [all_loss], 2: [edit(0, RIGHT), edit(0, RIGHT, context="b")]}
+    rows = choices_table(validations).rows
     assert len(rows) == 12
-    assert rows[:2] == [
-        ChoiceRow("basic before training", 1, 0.0, 0, None),
-        ChoiceRow("basic after round 2", 2, 1.0, 0, None),
-    ]
-    assert rows[-1] == ChoiceRow("loss on all after round 2", 0, None, 2, 1.0)
+    assert rows[:2] == (("basic before training", 1, "0.000", 0, "–"), ("basic after round 2", 2, "1.000", 0, "–"))
+    assert rows[-1] == ("loss on all after round 2", 0, "–", 2, "1.000")
 
 
 def test_tables():
@@ -220,7 +218,7 @@ def test_tables():
 
 def test_configurations_of_several_contexts_best_first():
     slow, fast = ({**CHOSE, "learning_rate": rate, "epochs": 2} for rate in (0.0001, 0.003))
-    found = configuration_rows(
+    found = configurations_table(
         {
             0: [edit(0, OTHER, asked=slow)],  # an earlier validation is not looked at
             1: [
@@ -233,10 +231,10 @@ def test_configurations_of_several_contexts_best_first():
             ],
         }
     )
-    assert [(row.success, row.contexts) for row in found] == [(1.0, 2), (0.5, 2)]
-    assert found[0].edit == (
+    assert [(success, contexts) for _, success, _, contexts in found.rows] == [(1.0, 2), (0.5, 2)]
+    assert found.rows[0][0] == (
         '{"basic": true, "size": false, "chained": false, "repeated": false, "loss": "outputs", '
         '"learning_rate": 0.003, "epochs": 2}'
     )
     tables = arc_tables({1: [edit(0, RIGHT, asked=fast), edit(0, RIGHT, asked=fast, context="b")]})
-    assert (found[0].edit, 1.0, "n = 2", 2) in [row for table in tables for row in table.rows]
+    assert (found.rows[0][0], 1.0, "n = 2", 2) in [row for table in tables for row in table.rows]
