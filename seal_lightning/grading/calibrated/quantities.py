@@ -47,7 +47,7 @@ def quantities(reading: Reading) -> list[Quantity]:
 
     >>> from seal_lightning.grading.calibrated.reading import read
     >>> [(found.value, found.kind) for found in quantities(read("over 50% of 2 million on 3 May 1945"))]
-    [(50.0, 'percent'), (2000000.0, 'count'), (3.0, 'day'), (5.0, 'month'), (1945.0, 'year')]
+    [(50.0, 'percent'), (2000000.0, 'count'), (3.0, 'day'), (5, 'month'), (1945.0, 'year')]
     """
     found = []
     texts = reading.texts

@@ -7,14 +7,14 @@ augmented, and copies change colours and order. What becomes of the puzzles as t
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from math import factorial
 from operator import itemgetter
 from typing import NamedTuple
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks.arc.augmentations import (
     FAMILIES,
@@ -101,8 +101,15 @@ def training_puzzles(
     Raises:
         ConfigError: An argument is out of its range.
     """
-    _check(families, colour_permutations=colour_permutations, example_permutations=example_permutations, limit=limit)
-    variants = list(_variants(demonstrations, families))
+    for name in families:
+        if name not in FAMILIES:
+            raise ConfigError(f"families must be of {', '.join(FAMILIES)}, got {name!r}: use these names")
+    check_count("colour_permutations", colour_permutations, least=0)
+    check_count("example_permutations", example_permutations, least=0)
+    check_count("limit", limit)
+    augmentations = chain.from_iterable(each for family, each in FAMILIES.items() if family in families)
+    variants = [_Variant("", dict(enumerate(demonstrations)))]
+    variants += [_variant(demonstrations, augmentation) for augmentation in augmentations]
     splits = [*_splits(len(demonstrations), 1), *_splits(len(demonstrations), 2)]
     copies = _Copies(colour_permutations, example_permutations, keep_zero, seed)
     fitting = [
@@ -110,7 +117,8 @@ def training_puzzles(
         for variant, split in product(variants, splits)
         if variant.pairs.keys() >= {*split.kept, split.test}
     ]
-    recipes = [_Recipe(copy, *which) for copy in range(1 + copies.count) for which in fitting]
+    count = 1 + max(colour_permutations, example_permutations)
+    recipes = [_Recipe(copy, *which) for copy in range(count) for which in fitting]
     # Nothing is built before it is drawn: copies of many augmented puzzles are many more than the limit.
     plain, others = list(range(len(splits))), list(range(len(splits), len(recipes)))
     draw = random.Random(derive_seed("training puzzles", seed))
@@ -124,24 +132,6 @@ def training_puzzles(
         if number < chosen.setdefault(puzzle, number):
             chosen[puzzle] = number
     return tuple(puzzle for puzzle, _ in sorted(chosen.items(), key=itemgetter(1)))
-
-
-def _check(families: Collection[str], *, limit: int, **counts: int) -> None:
-    for name in families:
-        if name not in FAMILIES:
-            raise ConfigError(f"families must be of {', '.join(FAMILIES)}, got {name!r}: use these names")
-    for name, count in counts.items():
-        if count < 0:
-            raise ConfigError(f"{name} must be 0 or more, got {count}")
-    if limit < 1:
-        raise ConfigError(f"limit must be at least 1, got {limit}")
-
-
-def _variants(demonstrations: Sequence[Pair], families: Collection[str]) -> Iterator[_Variant]:
-    yield _Variant("", dict(enumerate(demonstrations)))
-    for family, augmentations in FAMILIES.items():
-        if family in families:
-            yield from (_variant(demonstrations, augmentation) for augmentation in augmentations)
 
 
 def _variant(demonstrations: Sequence[Pair], augmentation: Augmentation) -> _Variant:
@@ -162,10 +152,6 @@ class _Copies:
     example_permutations: int
     keep_zero: bool
     seed: int
-
-    @property
-    def count(self) -> int:
-        return max(self.colour_permutations, self.example_permutations)
 
     def build(self, recipe: _Recipe) -> Puzzle:
         """The puzzle or one of its copies, which do not depend on what else is built."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from statistics import fmean
 
-from seal_lightning.results.averages import Bounds, by_context, context_means, interval, say_interval
+from seal_lightning.results.averages import Bounds, by_context, by_edit, context_means, interval, say_interval
 from seal_lightning.results.table import Table
 from seal_lightning.tasks.arc.answers import TRIES, candidates, ranking, reason_of, right_answers
 from seal_lightning.tasks.arc.augmentations import FAMILIES
@@ -108,7 +108,7 @@ def _row(name: str, rollouts: Sequence[Rollout]) -> ArcRow:
         malformed=fmean(malformed) if malformed else None,
         valid=fmean(rollout.status == "ok" for rollout in rollouts) if name not in NO_EDITS else None,
         contexts=len(groups),
-        pairs=len(_edits(rollouts)),
+        pairs=len(by_edit(rollouts)),
     )
 
 
@@ -147,14 +147,6 @@ def _tests(rollout: Rollout) -> Iterator[tuple[str, set[str]]]:
     return ((answer, right_answers(golds)) for answer, golds in zip(rollout.answers, rollout.golds, strict=True))
 
 
-def _edits(rollouts: Iterable[Rollout]) -> list[list[Rollout]]:
-    """The repeats of each edit."""
-    by_edit: dict[tuple[str, int], list[Rollout]] = {}
-    for rollout in rollouts:
-        by_edit.setdefault((rollout.context_id, rollout.edit_index), []).append(rollout)
-    return list(by_edit.values())
-
-
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
@@ -166,7 +158,7 @@ def arc_tables(validations: Validations) -> tuple[Table, ...]:
         _rows_table(arc_rows(validations)),
         choices_table(validations),
         configurations_table(validations),
-        _reasons_table("rejected edits", (r.reason for rows in by_row.values() for (r, *_) in _edits(rows))),
+        _reasons_table("rejected edits", (r.reason for rows in by_row.values() for (r, *_) in by_edit(rows))),
         _reasons_table("malformed answers", map(reason_of, answers)),
     )
     return tuple(table for table in tables if table.rows)
@@ -194,7 +186,7 @@ def choices_table(validations: Validations) -> Table:
     rows = []
     for (name, field, value), (when, rollouts) in product(choices, usable.items()):
         sides: dict[bool, list[float]] = {True: [], False: []}
-        for edit in _edits(rollouts):
+        for edit in by_edit(rollouts):
             sides[edit[0].asked.get(field) == value].append(fmean(map(_success, edit)))
         if rollouts:
             shares = [(len(side), _share(fmean(side) if side else None)) for side in sides.values()]
@@ -208,13 +200,13 @@ def configurations_table(validations: Validations) -> Table:
     Where every context is tried with every configuration (`configs/arc/search.yaml`), the first row is the fixed
     configuration to compare with.
     """
-    by_edit: dict[str, list[Rollout]] = {}
+    alike: dict[str, list[Rollout]] = {}
     for rollout in _of_kind(validations[max(validations)], "edit") if validations else ():
         if rollout.status == "ok" and rollout.asked.keys() >= set(SCHEMA["required"]):
             edit = json.dumps({name: rollout.asked[name] for name in SCHEMA["required"]})
-            by_edit.setdefault(edit, []).append(rollout)
+            alike.setdefault(edit, []).append(rollout)
     rows = []
-    for edit, rollouts in by_edit.items():
+    for edit, rollouts in alike.items():
         successes = list(context_means(rollouts, _success).values())
         if (count := len(successes)) > 1:
             rows.append((edit, fmean(successes), say_interval(*interval(successes), count), count))
