@@ -18,7 +18,6 @@ from seal_lightning.types import Rollout
 
 _LARGEST = 1e9  # weight: sums and means of rewards have to be finite
 
-
 if TYPE_CHECKING:
     Term: TypeAlias = str | Callable[[Rollout], float]
 else:  # what jsonargparse can read

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import chain, combinations, product
 from math import factorial
 from operator import itemgetter
@@ -78,7 +78,6 @@ def training_puzzles(
     example_permutations: int,
     limit: int = 250,
     seed: int,
-    keep_zero: bool = True,
 ) -> tuple[Puzzle, ...]:
     """The puzzles of test-time training, each with one test, no two alike.
 
@@ -90,13 +89,12 @@ def training_puzzles(
     Args:
         demonstrations: The demonstrations of one puzzle.
         families: Names of `FAMILIES`, in any order. A puzzle that would have a grid of more than 30 x 30 is left out.
-        colour_permutations: Number of copies of each puzzle with their colours exchanged; one that looks like another
-            because the puzzle has few colours is dropped.
+        colour_permutations: Number of copies of each puzzle with their colours exchanged, but for 0, the background of
+            most; one that looks like another because the puzzle has few colours is dropped.
         example_permutations: Number of copies with their demonstrations in another order, as far as there are others.
             The first copy has both changed where both are asked for, so there are as many as the larger number.
         limit: The most puzzles.
         seed: Seed of the copies and the draw.
-        keep_zero: Colour 0, the background of most puzzles, stays in copies.
 
     Raises:
         ConfigError: An argument is out of its range.
@@ -111,7 +109,9 @@ def training_puzzles(
     variants = [_Variant("", dict(enumerate(demonstrations)))]
     variants += [_variant(demonstrations, augmentation) for augmentation in augmentations]
     splits = [*_splits(len(demonstrations), 1), *_splits(len(demonstrations), 2)]
-    copies = _Copies(colour_permutations, example_permutations, keep_zero, seed)
+    build = partial(
+        _build, colour_permutations=colour_permutations, example_permutations=example_permutations, seed=seed
+    )
     fitting = [
         (variant, split)
         for variant, split in product(variants, splits)
@@ -128,7 +128,7 @@ def training_puzzles(
     for number in plain + others:
         if len(chosen) == limit:
             break
-        puzzle = copies.build(recipes[number])
+        puzzle = build(recipes[number])
         if number < chosen.setdefault(puzzle, number):
             chosen[puzzle] = number
     return tuple(puzzle for puzzle, _ in sorted(chosen.items(), key=itemgetter(1)))
@@ -144,32 +144,22 @@ def _variant(demonstrations: Sequence[Pair], augmentation: Augmentation) -> _Var
     return _Variant(augmentation.name, pairs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Copies:
-    """How the copies of a puzzle differ from it."""
-
-    colour_permutations: int
-    example_permutations: int
-    keep_zero: bool
-    seed: int
-
-    def build(self, recipe: _Recipe) -> Puzzle:
-        """The puzzle or one of its copies, which do not depend on what else is built."""
-        puzzle = _puzzle(recipe.variant.pairs, recipe.split)
-        if not recipe.copy:
-            return puzzle
-        draw = random.Random(
-            derive_seed("training copies", self.seed, recipe.variant.name, recipe.split.test, *recipe.split.kept)
-        )
-        first = 1 if self.keep_zero else 0
-        colours = _numbers(draw, factorial(COLOURS - first), self.colour_permutations)
-        orders = _numbers(draw, factorial(len(puzzle.demonstrations)), self.example_permutations)
-        if recipe.copy <= len(colours):
-            new = nth_order(COLOURS - first, colours[recipe.copy - 1])
-            puzzle = augment(puzzle, colour_permutation((*range(first), *(first + colour for colour in new))))
-        if recipe.copy <= len(orders):
-            puzzle = reorder(puzzle, nth_order(len(puzzle.demonstrations), orders[recipe.copy - 1]))
+def _build(recipe: _Recipe, *, colour_permutations: int, example_permutations: int, seed: int) -> Puzzle:
+    """The puzzle or one of its copies, which do not depend on what else is built."""
+    puzzle = _puzzle(recipe.variant.pairs, recipe.split)
+    if not recipe.copy:
         return puzzle
+    draw = random.Random(
+        derive_seed("training copies", seed, recipe.variant.name, recipe.split.test, *recipe.split.kept)
+    )
+    colours = _numbers(draw, factorial(COLOURS - 1), colour_permutations)
+    orders = _numbers(draw, factorial(len(puzzle.demonstrations)), example_permutations)
+    if recipe.copy <= len(colours):
+        new = nth_order(COLOURS - 1, colours[recipe.copy - 1])
+        puzzle = augment(puzzle, colour_permutation((0, *(1 + colour for colour in new))))
+    if recipe.copy <= len(orders):
+        puzzle = reorder(puzzle, nth_order(len(puzzle.demonstrations), orders[recipe.copy - 1]))
+    return puzzle
 
 
 def _numbers(draw: random.Random, orders: int, count: int) -> list[int]:

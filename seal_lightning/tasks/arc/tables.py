@@ -1,6 +1,6 @@
 """Tables of ARC beside accuracy: success rates of (context, edit) pairs (SEAL, section 4.1), and what edits chose.
 
-    validations -> the rollouts of each row -> rows -> tables
+    validations -> the rollouts of each row -> tables
 
 A grid is right if every cell is; a rejected edit fails. As in `results/accuracy.py`, values are averaged within
 contexts first, and the bootstrap draws contexts. Contexts without tests are left out.
@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from statistics import fmean
 
-from seal_lightning.results.averages import Bounds, by_context, by_edit, context_means, interval, say_interval
-from seal_lightning.results.table import Table
+from seal_lightning.results.averages import by_context, by_edit, context_means, interval, say_interval
+from seal_lightning.results.table import Cell, Table
 from seal_lightning.tasks.arc.answers import TRIES, candidates, ranking, reason_of, right_answers
 from seal_lightning.tasks.arc.augmentations import FAMILIES
 from seal_lightning.tasks.arc.edit import LOSSES, SCHEMA
@@ -28,44 +28,21 @@ NO_EDITS = (IN_CONTEXT, DEMONSTRATIONS)
 CONFIGURATIONS = 8  # shown
 
 
-@dataclass(frozen=True, slots=True)
-class ArcRow:
-    """One line of the first table. Shares are in [0, 1].
-
-    Attributes:
-        name: Who answered.
-        success: Share of (context, edit) pairs for which every test is right at the first try.
-        interval: The 95 % interval of `success` over contexts.
-        solved: Share of contexts in which all answers of the row, voting, get every test right: with one try, and with
-            two, for which the second most frequent grid counts too. Second candidates of an answer are counted after
-            all first ones.
-        cells: Share of the cells that are right in first candidates; a grid of another shape, or none at all, has 0.
-        malformed: Share of the answers that are not a grid; None where nothing answered.
-        valid: Share of the edits that can be trained on; None for a row that is not about edits.
-        contexts: Number of contexts.
-        pairs: Number of pairs of a context and an edit; repeats of one count once.
-    """
-
-    name: str
-    success: float
-    interval: Bounds
-    solved: tuple[float, ...]
-    cells: float
-    malformed: float | None
-    valid: float | None
-    contexts: int
-    pairs: int
-
-
 # -- who answered how well ---------------------------------------------------------------------------------------------
 
 
-def arc_rows(validations: Validations) -> list[ArcRow]:
+def rows_table(validations: Validations) -> Table:
     """One row for each way to answer that the rollouts have: those of the first validation, and each one's self-edits.
 
-    The bootstrap has a fixed seed.
+    Success is the share of (context, edit) pairs for which every test is right at the first try; repeats of an edit are
+    one pair. A context is solved if all answers of the row, voting, get every test right: with one try, and with two,
+    for which the second most frequent grid counts too. Second candidates of an answer are counted after all first ones.
+    Right cells are those of first candidates; a grid of another shape, or none at all, has none. The bootstrap has a
+    fixed seed.
     """
-    return [_row(name, rollouts) for name, rollouts in _by_row(validations).items()]
+    header = ("", "success of pairs", "95 % interval", "solved at 1 try", "at 2 tries", "cells right",
+              "malformed answers", "valid edits", "contexts", "pairs")  # fmt: skip
+    return Table("", header, tuple(_row(name, rollouts) for name, rollouts in _by_row(validations).items()))
 
 
 def _by_row(validations: Validations) -> dict[str, list[Rollout]]:
@@ -95,20 +72,21 @@ def _when(number: int, validations: Validations) -> str:
     return f" after round {number}" if number else " before training"
 
 
-def _row(name: str, rollouts: Sequence[Rollout]) -> ArcRow:
+def _row(name: str, rollouts: Sequence[Rollout]) -> tuple[Cell, ...]:
     groups = list(by_context(rollouts).values())
     successes = list(context_means(rollouts, _success).values())
     malformed = [bool(reason_of(answer)) for rollout in rollouts for answer in rollout.answers]
-    return ArcRow(
-        name=name,
-        success=fmean(successes),
-        interval=interval(successes),
-        solved=tuple(fmean(_solved(group, tries) for group in groups) for tries in range(1, TRIES + 1)),
-        cells=fmean(context_means(rollouts, _cells).values()),
-        malformed=fmean(malformed) if malformed else None,
-        valid=fmean(rollout.status == "ok" for rollout in rollouts) if name not in NO_EDITS else None,
-        contexts=len(groups),
-        pairs=len(by_edit(rollouts)),
+    valid = [rollout.status == "ok" for rollout in rollouts] if name not in NO_EDITS else []
+    return (
+        name,
+        fmean(successes),
+        say_interval(*interval(successes), len(groups)),
+        *(fmean(_solved(group, tries) for group in groups) for tries in range(1, TRIES + 1)),
+        fmean(context_means(rollouts, _cells).values()),
+        _share(malformed),
+        _share(valid),
+        len(groups),
+        len(by_edit(rollouts)),
     )
 
 
@@ -155,24 +133,13 @@ def arc_tables(validations: Validations) -> tuple[Table, ...]:
     by_row = _by_row(validations)
     answers = (answer for rollouts in by_row.values() for rollout in rollouts for answer in rollout.answers)
     tables = (
-        _rows_table(arc_rows(validations)),
+        rows_table(validations),
         choices_table(validations),
         configurations_table(validations),
         _reasons_table("rejected edits", (r.reason for rows in by_row.values() for (r, *_) in by_edit(rows))),
         _reasons_table("malformed answers", map(reason_of, answers)),
     )
     return tuple(table for table in tables if table.rows)
-
-
-def _rows_table(rows: Sequence[ArcRow]) -> Table:
-    header = ("", "success of pairs", "95 % interval", "solved at 1 try", "at 2 tries", "cells right",
-              "malformed answers", "valid edits", "contexts", "pairs")  # fmt: skip
-    cells = (
-        (row.name, row.success, say_interval(*row.interval, row.contexts), *row.solved, row.cells,
-         _share(row.malformed), _share(row.valid), row.contexts, row.pairs)
-        for row in rows
-    )  # fmt: skip
-    return Table("", header, tuple(cells))
 
 
 def choices_table(validations: Validations) -> Table:
@@ -189,7 +156,7 @@ def choices_table(validations: Validations) -> Table:
         for edit in by_edit(rollouts):
             sides[edit[0].asked.get(field) == value].append(fmean(map(_success, edit)))
         if rollouts:
-            shares = [(len(side), _share(fmean(side) if side else None)) for side in sides.values()]
+            shares = [(len(side), _share(side)) for side in sides.values()]
             rows.append((f"{name}{when}", *shares[0], *shares[1]))
     return Table("", header, tuple(rows))
 
@@ -221,5 +188,5 @@ def _reasons_table(name: str, reasons: Iterable[str]) -> Table:
     return Table("", (name, "number"), tuple(counts.most_common()))
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _share(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3f}" if values else "–"
