@@ -9,8 +9,7 @@ from __future__ import annotations
 from seal_lightning.errors import check_count
 from seal_lightning.tasks.base import Task, without_thoughts
 from seal_lightning.tasks.directives import DirectiveLimits, split_directives
-from seal_lightning.tasks.edit_kinds import EditKind, resolve_kind
-from seal_lightning.tasks.edit_parsers import PARSERS, strip_enumerator, without_answer_label
+from seal_lightning.tasks.edit_kinds import PARSERS, EditKind, resolve_kind, strip_enumerator, without_answer_label
 from seal_lightning.types import Context, Directives, Prompt, Query, SelfEdit, TrainingSequence
 
 QUERY_SYSTEM = "Answer the question in a few words."

@@ -44,7 +44,8 @@ class Augmentation:
         """
         image = self.forward(grid)
         if max(len(image), len(image[0])) > MAX_SIDE:
-            raise GridError("too large", f"{_size(grid)} becomes {_size(image)} by {self.name}")
+            before, after = f"{len(grid)} x {len(grid[0])}", f"{len(image)} x {len(image[0])}"
+            raise GridError("too large", f"{before} becomes {after} by {self.name}")
         return image
 
     def undo(self, image: Grid) -> Grid:
@@ -55,12 +56,9 @@ class Augmentation:
         """
         grid = self.backward(image)
         if self.forward(grid) != image:
-            raise GridError("not augmented", f"no grid becomes this one of {_size(image)} by {self.name}")
+            size = f"{len(image)} x {len(image[0])}"
+            raise GridError("not augmented", f"no grid becomes this one of {size} by {self.name}")
         return grid
-
-
-def _size(grid: Grid) -> str:
-    return f"{len(grid)} x {len(grid[0])}"
 
 
 def augment_pair(pair: Pair, augmentation: Augmentation) -> Pair:
