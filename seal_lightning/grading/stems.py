@@ -14,6 +14,7 @@ import snowballstemmer
 
 _LANGUAGES = {script.upper(): script for script in ("arabic", "armenian", "greek", "tamil")}
 _LANGUAGES |= {"CYRILLIC": "russian", "DEVANAGARI": "hindi"}
+_stemmer = cache(snowballstemmer.stemmer)
 _LEAST = 3  # letters that stay
 _MOST = 100  # letters; anything longer is not a word and is kept whole, since endings are taken off one by one
 _HEBREW_PREFIX = "ומשהכלב"
@@ -84,8 +85,3 @@ def ends_with_particles(word: str, wanted: str) -> bool:
     while rest and (found := _PARTICLE.search(rest)):
         rest = rest[: found.start()]
     return not rest
-
-
-@cache
-def _stemmer(language: str) -> snowballstemmer.stemmer:  # type: ignore[valid-type]
-    return snowballstemmer.stemmer(language)

@@ -43,14 +43,6 @@ class _Variant(NamedTuple):
     pairs: dict[int, Pair]
 
 
-class _Recipe(NamedTuple):
-    """What makes one training puzzle; copy 0 is the puzzle itself."""
-
-    copy: int
-    variant: _Variant
-    split: _Split
-
-
 def _splits(count: int, size: int) -> list[_Split]:
     """Each `size` of `count` demonstrations left out, each of them once as the test of the rest.
 
@@ -118,7 +110,7 @@ def training_puzzles(
         if variant.pairs.keys() >= {*split.kept, split.test}
     ]
     count = 1 + max(colour_permutations, example_permutations)
-    recipes = [_Recipe(copy, *which) for copy in range(count) for which in fitting]
+    recipes = list(product(range(count), fitting))
     # Nothing is built before it is drawn: copies of many augmented puzzles are many more than the limit.
     plain, others = list(range(len(splits))), list(range(len(splits), len(recipes)))
     draw = random.Random(derive_seed("training puzzles", seed))
@@ -128,7 +120,7 @@ def training_puzzles(
     for number in plain + others:
         if len(chosen) == limit:
             break
-        puzzle = build(recipes[number])
+        puzzle = build(*recipes[number])
         if number < chosen.setdefault(puzzle, number):
             chosen[puzzle] = number
     return tuple(puzzle for puzzle, _ in sorted(chosen.items(), key=itemgetter(1)))
@@ -144,21 +136,22 @@ def _variant(demonstrations: Sequence[Pair], augmentation: Augmentation) -> _Var
     return _Variant(augmentation.name, pairs)
 
 
-def _build(recipe: _Recipe, *, colour_permutations: int, example_permutations: int, seed: int) -> Puzzle:
-    """The puzzle or one of its copies, which do not depend on what else is built."""
-    puzzle = _puzzle(recipe.variant.pairs, recipe.split)
-    if not recipe.copy:
+def _build(
+    copy: int, which: tuple[_Variant, _Split], *, colour_permutations: int, example_permutations: int, seed: int
+) -> Puzzle:
+    """The puzzle (copy 0) or one of its copies, which do not depend on what else is built."""
+    variant, split = which
+    puzzle = _puzzle(variant.pairs, split)
+    if not copy:
         return puzzle
-    draw = random.Random(
-        derive_seed("training copies", seed, recipe.variant.name, recipe.split.test, *recipe.split.kept)
-    )
+    draw = random.Random(derive_seed("training copies", seed, variant.name, split.test, *split.kept))
     colours = _numbers(draw, factorial(COLOURS - 1), colour_permutations)
     orders = _numbers(draw, factorial(len(puzzle.demonstrations)), example_permutations)
-    if recipe.copy <= len(colours):
-        new = nth_order(COLOURS - 1, colours[recipe.copy - 1])
+    if copy <= len(colours):
+        new = nth_order(COLOURS - 1, colours[copy - 1])
         puzzle = augment(puzzle, colour_permutation((0, *(1 + colour for colour in new))))
-    if recipe.copy <= len(orders):
-        puzzle = reorder(puzzle, nth_order(len(puzzle.demonstrations), orders[recipe.copy - 1]))
+    if copy <= len(orders):
+        puzzle = reorder(puzzle, nth_order(len(puzzle.demonstrations), orders[copy - 1]))
     return puzzle
 
 
