@@ -91,15 +91,10 @@ def training_puzzles(
     Raises:
         ConfigError: An argument is out of its range.
     """
-    for name in families:
-        if name not in FAMILIES:
-            raise ConfigError(f"families must be of {', '.join(FAMILIES)}, got {name!r}: use these names")
     check_count("colour_permutations", colour_permutations, least=0)
     check_count("example_permutations", example_permutations, least=0)
     check_count("limit", limit)
-    augmentations = chain.from_iterable(each for family, each in FAMILIES.items() if family in families)
-    variants = [_Variant("", dict(enumerate(demonstrations)))]
-    variants += [_variant(demonstrations, augmentation) for augmentation in augmentations]
+    variants = _variants(demonstrations, families)
     splits = [*_splits(len(demonstrations), 1), *_splits(len(demonstrations), 2)]
     build = partial(
         _build, colour_permutations=colour_permutations, example_permutations=example_permutations, seed=seed
@@ -124,6 +119,15 @@ def training_puzzles(
         if number < chosen.setdefault(puzzle, number):
             chosen[puzzle] = number
     return tuple(puzzle for puzzle, _ in sorted(chosen.items(), key=itemgetter(1)))
+
+
+def _variants(demonstrations: Sequence[Pair], families: Collection[str]) -> list[_Variant]:
+    for name in families:
+        if name not in FAMILIES:
+            raise ConfigError(f"families must be of {', '.join(FAMILIES)}, got {name!r}: use these names")
+    augmentations = chain.from_iterable(each for family, each in FAMILIES.items() if family in families)
+    plain = _Variant("", dict(enumerate(demonstrations)))
+    return [plain, *(_variant(demonstrations, augmentation) for augmentation in augmentations)]
 
 
 def _variant(demonstrations: Sequence[Pair], augmentation: Augmentation) -> _Variant:
