@@ -38,8 +38,7 @@ from seal_lightning.tasks.arc.edit import ArcLimits, read_edit
 from seal_lightning.tasks.arc.grids import DIGITS, GridError
 from seal_lightning.tasks.base import first_line
 from seal_lightning.tasks.directives import DirectiveLimits, split_directives
-from seal_lightning.tasks.edit_kinds import EditKind
-from seal_lightning.tasks.edit_parsers import PARSERS, strip_enumerator, without_answer_label
+from seal_lightning.tasks.edit_kinds import PARSERS, EditKind, strip_enumerator, without_answer_label
 from seal_lightning.text.escaping import markdown_cell, visible
 from seal_lightning.text.foreign import sound
 from seal_lightning.text.thoughts import cut_thoughts, opened_by
@@ -257,9 +256,9 @@ def _cell(text: str) -> object:
 
 _RECALL, _CALIBRATED = Recall(), Calibrated()
 READERS: Mapping[str, Read] = {
-    **{f"tasks.edit_parsers.{name}": parse for name, parse in PARSERS.items()},
-    "tasks.edit_parsers.strip_enumerator": strip_enumerator,
-    "tasks.edit_parsers.without_answer_label": without_answer_label,
+    **{f"tasks.edit_kinds.{name}": parse for name, parse in PARSERS.items()},
+    "tasks.edit_kinds.strip_enumerator": strip_enumerator,
+    "tasks.edit_kinds.without_answer_label": without_answer_label,
     "tasks.edit_kinds": lambda text: EditKind("{passage} " + text),
     "tasks.directives": split_directives,
     "tasks.base.first_line": first_line,

@@ -27,7 +27,7 @@ COVERED = """
 options/mistakes data/base data/dataset_sources data/documents data/formats data/json_files data/markdown
 data/separated data/splitting data/text_folder data/conversion text/escaping text/foreign
 grading/calibrated/expectation grading/calibrated/reading grading/scripts grading/stems grading/words
-e_step/own_queries tasks/arc/edit tasks/directives tasks/edit_kinds tasks/edit_parsers text/thoughts
+e_step/own_queries tasks/arc/edit tasks/directives tasks/edit_kinds text/thoughts
 """.split()
 # Patterns that see no text of a model, server or document, or such a text cut to a length before.
 ELSEWHERE = {
@@ -102,8 +102,8 @@ def test_every_text_is_read_or_refused(reader, alarm):
 @pytest.mark.parametrize(
     ("reader", "text"),
     [
-        ("tasks.edit_parsers.questions", "question and blanks"),  # time with the cube of the blanks
-        ("tasks.edit_parsers.without_answer_label", "tabs"),
+        ("tasks.edit_kinds.questions", "question and blanks"),  # time with the cube of the blanks
+        ("tasks.edit_kinds.without_answer_label", "tabs"),
         ("questions", "questions and answers"),
         ("data.markdown", "heading and blanks"),
         ("data.markdown", "open headings"),
@@ -138,6 +138,6 @@ def test_every_module_with_a_pattern_is_known():
 
 
 def test_the_table_reads_with_the_functions_that_it_names():
-    assert reading("tasks.edit_parsers.questions", "Question: Who?\nAnswer: Ida.") == ""
+    assert reading("tasks.edit_kinds.questions", "Question: Who?\nAnswer: Ida.") == ""
     assert len(text_of("blanks", 1000)) == 1000
     assert text_of("question and blanks", 12) == "Question   x"

@@ -28,8 +28,7 @@ from seal_lightning.sampling import PolicyWriter
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.tasks import EditKind
 from seal_lightning.tasks.base import first_line
-from seal_lightning.tasks.edit_kinds import resolve_kind
-from seal_lightning.tasks.edit_parsers import questions
+from seal_lightning.tasks.edit_kinds import questions, resolve_kind
 from seal_lightning.text.thoughts import UNFINISHED, cut_thoughts
 from seal_lightning.types import Chooser, Context, Prompt, Query, Rollout, SelfEdit, Usage, Written
 

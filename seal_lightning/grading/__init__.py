@@ -6,12 +6,10 @@ The built-in graders have short names; one of the user's own is an object made f
 from seal_lightning.errors import ConfigError
 from seal_lightning.grading.base import Answer, Grader, Verdict, checked
 from seal_lightning.grading.calibrated.grader import Calibrated
-from seal_lightning.grading.contains import Contains
 from seal_lightning.grading.judge import Judge
-from seal_lightning.grading.recall import Recall, new_content_recall
+from seal_lightning.grading.lexical import F1, Contains, ExactMatch, Recall, new_content_recall
 from seal_lightning.grading.reward import Reward, Weighted
 from seal_lightning.grading.rubric import Rubric
-from seal_lightning.grading.squad import F1, ExactMatch
 from seal_lightning.grading.terms import RewardTerm
 
 GRADERS: dict[str, type[Grader]] = {

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 BINS = 10
-
-
 RIGHT = 0.5  # the score from which on an answer counts as right
 
 
@@ -38,40 +36,27 @@ class Agreement:
 
 
 def compare(probabilities: Sequence[float], graded: Sequence[bool], judged: Sequence[bool]) -> Agreement:
-    """A grader's verdicts and probabilities beside those of a judge; at least one."""
+    """A grader's verdicts and probabilities beside those of a judge; at least one.
+
+    >>> measured = compare([0.25, 0.25, 0.95, 0.95], [False, False, True, True], [False, True, True, True])
+    >>> measured.kappa, round(measured.calibration_error, 3)
+    (0.5, 0.15)
+    """
     n = len(judged)
     both = sum(mine and his for mine, his in zip(graded, judged, strict=True))
     mine, his = sum(graded), sum(judged)
     equal = (n - mine - his + 2 * both) / n
+    chance = (mine * his + (n - mine) * (n - his)) / n**2
+    excess = [0.0] * BINS
+    for probability, right in zip(probabilities, judged, strict=True):
+        excess[min(int(probability * BINS), BINS - 1)] += probability - right
     return Agreement(
         n=n,
         agreement=equal,
-        kappa=kappa(equal, mine / n, his / n),
-        calibration_error=calibration_error(probabilities, judged),
+        kappa=None if chance == 1.0 else (equal - chance) / (1.0 - chance),
+        calibration_error=sum(map(abs, excess)) / n,
         precision=both / mine if mine else None,
         recall=both / his if his else None,
         right=his / n,
         graded_right=mine / n,
     )
-
-
-def kappa(equal: float, mine: float, his: float) -> float | None:
-    """Cohen's kappa from the share of equal verdicts and each side's share of "right".
-
-    >>> kappa(0.75, 0.5, 0.5)
-    0.5
-    """
-    chance = mine * his + (1.0 - mine) * (1.0 - his)
-    return None if chance == 1.0 else (equal - chance) / (1.0 - chance)
-
-
-def calibration_error(probabilities: Sequence[float], judged: Sequence[bool]) -> float:
-    """Expected calibration error over ten equal bins.
-
-    >>> round(calibration_error([0.25, 0.25, 0.95], [False, True, True]), 3)
-    0.183
-    """
-    excess = [0.0] * BINS
-    for probability, right in zip(probabilities, judged, strict=True):
-        excess[min(int(probability * BINS), BINS - 1)] += probability - right
-    return sum(map(abs, excess)) / len(judged)

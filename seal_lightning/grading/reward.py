@@ -18,7 +18,6 @@ from seal_lightning.types import Rollout
 
 _LARGEST = 1e9  # weight: sums and means of rewards have to be finite
 
-
 if TYPE_CHECKING:
     Term: TypeAlias = str | Callable[[Rollout], float]
 else:  # what jsonargparse can read
@@ -65,7 +64,13 @@ class Reward:
                     f"reward must have each term once, got {term.name} twice: set the name attribute of one of them"
                 )
             self.terms[term.name] = term
-            self.weights[term.name] = _checked_weight(term.name, weight)
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+                got = f"{term.name}: {weight!r}: give a number"
+                raise ConfigError(f"reward must have finite numbers as weights, got {got}")
+            if abs(weight) > _LARGEST:
+                got = f"{term.name}: {weight!r}: scale them down"
+                raise ConfigError(f"reward must have weights up to {_LARGEST:g}, got {got}")
+            self.weights[term.name] = float(weight)
         if not self.terms:
             raise ConfigError("reward must name at least one term, got none: try score")
 
@@ -80,7 +85,16 @@ class Reward:
             DataError: The rollout lacks what a term is made of.
             GradingError: A term is not a finite number.
         """
-        return {name: _measured(term, rollout) for name, term in self.terms.items()}
+        measured = {}
+        for name, term in self.terms.items():
+            value: object = term(rollout)
+            if not isinstance(value, Real) or not math.isfinite(value):
+                raise GradingError(
+                    f"reward term {name} must be a finite number, got {value!r} for context {rollout.context_id!r}: "
+                    "correct the term, and resume"
+                )
+            measured[name] = float(value)
+        return measured
 
     def total(self, measured: Mapping[str, float]) -> float:
         """The reward from measured terms."""
@@ -120,21 +134,3 @@ def _pairs(terms: RewardOption) -> list[tuple[Term, object]]:
     if isinstance(terms, str) or not isinstance(terms, Sequence):
         return [(terms, 1.0)]
     return [(each.term, each.weight) if isinstance(each, Weighted) else (each, 1.0) for each in terms]
-
-
-def _checked_weight(name: str, weight: object) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-        raise ConfigError(f"reward must have finite numbers as weights, got {name}: {weight!r}: give a number")
-    if abs(weight) > _LARGEST:
-        raise ConfigError(f"reward must have weights up to {_LARGEST:g}, got {name}: {weight!r}: scale them down")
-    return float(weight)
-
-
-def _measured(term: RewardTerm, rollout: Rollout) -> float:
-    value: object = term(rollout)
-    if isinstance(value, Real) and math.isfinite(value):
-        return float(value)
-    raise GradingError(
-        f"reward term {term.name} must be a finite number, got {value!r} for context {rollout.context_id!r}: correct "
-        "the term, and resume"
-    )

@@ -12,14 +12,9 @@ from functools import cache, lru_cache
 import regex
 import snowballstemmer
 
-_LANGUAGES = {
-    "ARABIC": "arabic",
-    "ARMENIAN": "armenian",
-    "CYRILLIC": "russian",
-    "DEVANAGARI": "hindi",
-    "GREEK": "greek",
-    "TAMIL": "tamil",
-}
+_LANGUAGES = {script.upper(): script for script in ("arabic", "armenian", "greek", "tamil")}
+_LANGUAGES |= {"CYRILLIC": "russian", "DEVANAGARI": "hindi"}
+_stemmer = cache(snowballstemmer.stemmer)
 _LEAST = 3  # letters that stay
 _MOST = 100  # letters; anything longer is not a word and is kept whole, since endings are taken off one by one
 _HEBREW_PREFIX = "ומשהכלב"
@@ -43,13 +38,19 @@ def stem_of(word: str) -> str:
     """
     script = script_of(word) if len(word) <= _MOST else ""
     if script == "HANGUL":
-        return _without_particles(word)
+        while (found := _PARTICLE.search(word)) and found.start() >= 2:
+            word = word[: found.start()]
+        return word
     if script == "HEBREW":
         while len(word) > _LEAST and word[0] in _HEBREW_PREFIX:
             word = word[1:]
         return word
     if script == "ARABIC":
-        word = _without_arabic_prefix(word)
+        # As often as it can be done: "in Beirut" and "Beirut", which itself begins as "in" does, end alike.
+        while prefix := next((prefix for prefix in _ARABIC_PREFIX if word.startswith(prefix)), ""):
+            if len(word) - len(prefix) < _LEAST:
+                break
+            word = word[len(prefix) :]
     language = _LANGUAGES.get(script)
     while language is not None and len(word) > _LEAST:  # "Petrov" ends as a case of "Petr" does: both get there
         shorter = _stemmer(language).stemWord(word)
@@ -84,23 +85,3 @@ def ends_with_particles(word: str, wanted: str) -> bool:
     while rest and (found := _PARTICLE.search(rest)):
         rest = rest[: found.start()]
     return not rest
-
-
-def _without_particles(word: str) -> str:
-    while (found := _PARTICLE.search(word)) and found.start() >= 2:
-        word = word[: found.start()]
-    return word
-
-
-def _without_arabic_prefix(word: str) -> str:
-    """As often as it can be done: "in Beirut" and "Beirut", which itself begins as "in" does, end alike."""
-    while prefix := next((one for one in _ARABIC_PREFIX if word.startswith(one)), ""):
-        if len(word) - len(prefix) < _LEAST:
-            break
-        word = word[len(prefix) :]
-    return word
-
-
-@cache
-def _stemmer(language: str) -> snowballstemmer.stemmer:  # type: ignore[valid-type]
-    return snowballstemmer.stemmer(language)

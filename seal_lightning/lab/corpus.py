@@ -89,7 +89,10 @@ class Corpus:
     def texts(self) -> Iterator[str]:
         """One text with every word of the world in every place where it can stand, for the tokenizer."""
         draw = random.Random(0)
-        for fact in _all_words(self):
+        towns = [*self.known, *self.fresh]
+        values = [(attribute, value) for attribute in ATTRIBUTES for value in attribute.values]
+        for number, town in enumerate(towns):
+            fact = Fact(town, *values[number % len(values)])
             for wording in ("ask", "name"):
                 document = self.question(fact, write_title(draw), wording)
                 yield document.prompt + document.text
@@ -103,12 +106,6 @@ class Corpus:
 
 def _plain(prompt: Prompt) -> str:
     return Policy(None, None, chat=False).format(prompt)
-
-
-def _all_words(corpus: Corpus) -> list[Fact]:
-    towns = [*corpus.known, *corpus.fresh]
-    values = [(attribute, value) for attribute in ATTRIBUTES for value in attribute.values]
-    return [Fact(town, *values[number % len(values)]) for number, town in enumerate(towns)]
 
 
 def known_queries(corpus: Corpus, *, count: int, seed: int) -> Sequence[Document]:

@@ -29,9 +29,11 @@ STYLE_SHARES: dict[Style, float] = {
 KEPT_STYLE = 0.85  # how often a line has its document's style; else it has one drawn anew
 STATEMENTS = ("The {name} of {town} is {value}.", "In {town}, the {name} is {value}.", "own")
 QUESTION = "Question: {question} Answer: {value}"
-REVERSED = "So {value} is the {name} of {town}."
-PRONOUN = "Its {name} is {value}."
-VAGUE = "Many people in {town} talk about the {name}."
+FORMS: dict[Style, str] = {
+    "reversed": "So {value} is the {name} of {town}.",
+    "pronoun": "Its {name} is {value}.",
+    "vague": "Many people in {town} talk about the {name}.",
+}
 
 
 def write_line(fact: Fact, style: Style, draw: random.Random, *, told: Sequence[Fact] = ()) -> str:
@@ -40,13 +42,10 @@ def write_line(fact: Fact, style: Style, draw: random.Random, *, told: Sequence[
         case "question":
             return QUESTION.format(question=fact.question(), value=fact.value)
         case "statement":
-            return _statement(fact, draw.choice(STATEMENTS))
-        case "reversed":
-            return fact.fill(REVERSED)
-        case "pronoun":
-            return fact.fill(PRONOUN)
-        case "vague":
-            return fact.fill(VAGUE)
+            form = draw.choice(STATEMENTS)
+            return fact.fill(f"The town of {{town}} {fact.attribute.clause}." if form == "own" else form)
+        case "reversed" | "pronoun" | "vague":
+            return fact.fill(FORMS[style])
         case "wrong":
             taken = {other.value for other in told} | {fact.value}
             value = draw.choice([value for value in fact.attribute.values if value not in taken])
@@ -54,10 +53,6 @@ def write_line(fact: Fact, style: Style, draw: random.Random, *, told: Sequence[
             return write_line(lie, draw.choice(("question", "statement")), draw)
         case _:
             raise ValueError(f"style must be one of {', '.join(STYLE_SHARES)}, got {style}")
-
-
-def _statement(fact: Fact, form: str) -> str:
-    return fact.fill(f"The town of {{town}} {fact.attribute.clause}.") if form == "own" else fact.fill(form)
 
 
 def write_edit(facts: Sequence[Fact], draw: random.Random, *, lines: int) -> str:
@@ -77,28 +72,25 @@ def _draw_style(draw: random.Random) -> Style:
 def ideal_edit(facts: Sequence[Fact]) -> str:
     """What a perfect self-editor writes: every fact, as a statement and as a question with its answer."""
     return "\n".join(
-        line for fact in facts for line in (_statement(fact, STATEMENTS[0]), QUESTION.format(
-            question=fact.question(), value=fact.value))
-    )  # fmt: skip
+        line
+        for fact in facts
+        for line in (fact.fill(STATEMENTS[0]), QUESTION.format(question=fact.question(), value=fact.value))
+    )
 
 
-_TOWN = r"(?P<town>[A-Z][a-z]+ [A-Z][a-z]+)"
-_NAME = f"(?P<name>{'|'.join(BY_NAME)})"
-_VALUE = r"(?P<value>\w+)"
+_FIELDS = {"town": "[A-Z][a-z]+ [A-Z][a-z]+", "name": "|".join(BY_NAME), "value": r"\w+"}
 
 
-def _pattern(form: str, *, name: str = _NAME) -> re.Pattern[str]:
+def _pattern(form: str) -> re.Pattern[str]:
     escaped = re.escape(form)
-    for field, pattern in (("town", _TOWN), ("name", name), ("value", _VALUE)):
-        escaped = escaped.replace(re.escape(f"{{{field}}}"), pattern, 1)
+    for field, pattern in _FIELDS.items():
+        escaped = escaped.replace(re.escape(f"{{{field}}}"), f"(?P<{field}>{pattern})", 1)
     return re.compile(escaped)
 
 
 _FORMS: list[tuple[Style, str | None, re.Pattern[str]]] = [
-    *((("statement"), None, _pattern(form)) for form in STATEMENTS[:2]),
-    ("reversed", None, _pattern(REVERSED)),
-    ("pronoun", None, _pattern(PRONOUN)),
-    ("vague", None, _pattern(VAGUE)),
+    *(("statement", None, _pattern(form)) for form in STATEMENTS[:2]),
+    *((style, None, _pattern(form)) for style, form in FORMS.items()),
 ]
 for _attribute in ATTRIBUTES:
     _FORMS.append(("statement", _attribute.name, _pattern(f"The town of {{town}} {_attribute.clause}.")))

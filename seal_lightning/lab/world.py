@@ -11,13 +11,13 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import Context, Query
 
 Split = Literal["pretraining", "train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("pretraining", "train", "validation", "test")
+SPLITS: tuple[Split, ...] = get_args(Split)
 Wording = Literal["ask", "name"]
 
 FIRST = (
@@ -122,9 +122,9 @@ class Fact:
     attribute: Attribute
     value: str
 
-    def fill(self, form: str, *, value: str | None = None) -> str:
-        """A form with town, value and the attribute's name in it; another `value` makes it wrong."""
-        return form.format(town=self.town, value=value or self.value, name=self.attribute.name)
+    def fill(self, form: str) -> str:
+        """A form with town, value and the attribute's name in it."""
+        return form.format(town=self.town, value=self.value, name=self.attribute.name)
 
     def question(self, wording: Wording = "ask") -> str:
         """The closed-book question: the usual one, or `name`, in words that no self-edit uses."""
@@ -166,12 +166,11 @@ def write_passage(facts: Sequence[Fact], draw: random.Random) -> Passage:
     """The facts in a shuffled order, three to a sentence."""
     told = draw.sample(list(facts), len(facts))
     clauses = [fact.fill(f"{{town}} {fact.attribute.clause}") for fact in told]
-    sentences = [f"They say that {_joined(clauses[start : start + 3])}." for start in range(0, len(clauses), 3)]
+    sentences = []
+    for start in range(0, len(clauses), 3):
+        *others, last = clauses[start : start + 3]
+        sentences.append(f"They say that {', '.join(others)} and {last}." if others else f"They say that {last}.")
     return Passage(write_title(draw), " ".join(sentences), tuple(told))
-
-
-def _joined(clauses: Sequence[str]) -> str:
-    return " and ".join([", ".join(clauses[:-1]), clauses[-1]]) if len(clauses) > 1 else clauses[0]
 
 
 def write_title(draw: random.Random) -> str:

@@ -50,9 +50,7 @@ class Entry:
 
     def outcomes(self) -> list[EditOutcome] | None:
         """The edits that were kept, each with its repeats averaged; None where that is not written down."""
-        if self.kept is None:
-            return None
-        return chosen(group_rollouts(self.rollouts), self.kept)
+        return None if self.kept is None else chosen(group_rollouts(self.rollouts), self.kept)
 
 
 def chosen(groups: Iterable[RolloutGroup], kept: Edits) -> list[EditOutcome]:

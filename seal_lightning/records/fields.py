@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import get_args
 
 from seal_lightning.stamps.values import short
@@ -30,17 +30,14 @@ def fault_of(row: object) -> str:
                 return f"field {name} cannot be {short(value)}: it must be {expected}"
     if row.get("part", 0) >= row["of"]:
         return f"field part must be below of, which is {row['of']}, got {row['part']}"
-    return _misaligned({name: len(row[name]) for name in ("golds", *TUPLES)})
-
-
-def _misaligned(length: Mapping[str, int]) -> str:
-    """Answers and scores are there for every query, or not at all (a rejected edit)."""
+    # Answers and scores are there for every query, or not at all (a rejected edit).
     for name in ("golds", "baseline_answers", "baseline_scores", "answers", "scores"):
-        if length[name] not in (length["questions"], 0):
+        if len(row[name]) not in (len(row["questions"]), 0):
             return f"field {name} must be as long as questions"
-    if not length["baseline_scores"] and not length["scores"]:
-        return ""  # answered, and scored by nobody
-    return "" if length["answers"] == length["scores"] else "fields answers and scores must be equally long"
+    is_scored = row["baseline_scores"] or row["scores"]  # else answered, and scored by nobody
+    if is_scored and len(row["answers"]) != len(row["scores"]):
+        return "fields answers and scores must be equally long"
+    return ""
 
 
 def is_text(value: object) -> bool:

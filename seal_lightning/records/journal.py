@@ -17,15 +17,7 @@ from pathlib import Path
 from seal_lightning.errors import JournalError, StaleJournalError, reason_of
 from seal_lightning.files.bounded import read_bytes
 from seal_lightning.files.saving import NOT_HERE
-from seal_lightning.records.lines import (
-    RESTORE,
-    Content,
-    Edits,
-    add_units,
-    kept_row,
-    read_content,
-    rollout_to_dict,
-)
+from seal_lightning.records.lines import KEPT, RESTORE, Content, Edits, add_units, read_content, rollout_to_dict
 from seal_lightning.stamps.values import changed_keys, show_differences
 from seal_lightning.types import EditOutcome, JsonObject, Rollout
 
@@ -38,8 +30,6 @@ class Journal:
         name: Phase and round, for example `train-000`.
         stamp: What the rollouts depend on, as JSON values by name; compared key by key on opening.
         rank: Rank of the process that writes; the files of all ranks are read.
-        folder_option: Option that chose the folder, for messages.
-        resume_option: Option that resumes a run, for messages.
         may_differ: Whether a key of the stamp may differ from that in the files.
         contexts: The ids of each unit's contexts; if they are given, units that the data does not have are refused.
         round: Round of every rollout; if it is given, rollouts of other rounds are refused.
@@ -56,16 +46,12 @@ class Journal:
         *,
         stamp: Mapping[str, object],
         rank: int = 0,
-        folder_option: str = "--trainer.default_root_dir",
-        resume_option: str = "--ckpt_path last",
         may_differ: Callable[[str], bool] = lambda key: False,
         contexts: Sequence[Sequence[str]] | None = None,
         round: int | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.name = name
-        self.folder_option = folder_option
-        self.resume_option = resume_option
         self.may_differ = may_differ
         self.contexts = contexts
         self.round = round
@@ -101,7 +87,7 @@ class Journal:
         """Write which edits of a round's units the filter has kept, once all units are there."""
         edits = tuple((edit.context_id, edit.edit_index) for edit in kept)
         if self._kept.get(round) != edits:  # else written before a resume
-            self._write([kept_row(kept, round=round)])
+            self._write([{KEPT: edits, "round": round}])
             self._kept[round] = edits
 
     def _write(self, rows: Sequence[Mapping[str, object]]) -> None:
@@ -117,9 +103,9 @@ class Journal:
             self._cut(size)
             said = f"journal {self.path}: {reason_of(error)}"
             if remedy := NOT_HERE.get(error.errno or 0):
-                raise JournalError(f"{said}; {remedy} and resume with {self.resume_option}") from error
+                raise JournalError(f"{said}; {remedy} and resume with --ckpt_path last") from error
             raise JournalError(
-                f"{said}; finished units are kept, make room and resume with {self.resume_option}"
+                f"{said}; finished units are kept, make room and resume with --ckpt_path last"
             ) from error
 
     def _cut(self, size: int) -> None:
@@ -133,7 +119,13 @@ class Journal:
         data = _bytes_of(path)
         content = read_content(path, data)
         if content.stamp is not None:
-            self._check_stamp(path, content.stamp)
+            changed = [key for key in changed_keys(content.stamp, self.stamp) if not self.may_differ(key)]
+            if changed:
+                raise StaleJournalError(
+                    f"journal {path}: written with other settings ("
+                    f"{show_differences(content.stamp, self.stamp, changed)}); choose another "
+                    "--trainer.default_root_dir, or go back to those settings. Nothing was overwritten"
+                )
             self._check_plan(path, content)
             add_units(self._units, path, content.units)
         if path == self.path:
@@ -141,13 +133,6 @@ class Journal:
         end = data.rfind(b"\n") + 1
         if end < len(data) and path == self.path:
             self._cut(end)
-
-    def _check_stamp(self, path: Path, stamp: Mapping[str, object]) -> None:
-        if changed := [key for key in changed_keys(stamp, self.stamp) if not self.may_differ(key)]:
-            raise StaleJournalError(
-                f"journal {path}: written with other settings ({show_differences(stamp, self.stamp, changed)}); choose "
-                f"another {self.folder_option}, or go back to those settings. Nothing was overwritten"
-            )
 
     def _check_plan(self, path: Path, content: Content) -> None:
         """The units are those of the data, which the stamp promises."""
@@ -201,18 +186,6 @@ def read_rollouts(folder: str | os.PathLike[str], name: str) -> list[Rollout]:
     for path in sorted(Path(folder).glob(f"{name}.rank-*.jsonl")):
         add_units(units, path, read_content(path, _bytes_of(path)).units)
     return [rollout for unit in sorted(units) for rollout in units[unit]]
-
-
-def read_kept(folder: str | os.PathLike[str], name: str) -> dict[int, Edits]:
-    """The edits that the filter has kept, by round, whatever the journal's stamp; a round without any has no line yet.
-
-    Raises:
-        JournalError: A file cannot be read or is damaged.
-    """
-    kept: dict[int, Edits] = {}
-    for path in sorted(Path(folder).glob(f"{name}.rank-*.jsonl")):
-        kept = {**read_content(path, _bytes_of(path)).kept, **kept}  # the first rank's line counts
-    return kept
 
 
 def unfinished_units(path: Path, data: bytes) -> int:

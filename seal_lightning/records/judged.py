@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from seal_lightning.files.rows import Row, read_rows
+from seal_lightning.files.rows import read_rows
 from seal_lightning.grading.base import Answer
 from seal_lightning.text.thoughts import Said, cut_thoughts
 
@@ -37,23 +37,14 @@ def read_judged(path: Path, *, verdicts: bool = False) -> list[Judged]:
     """
     read = []
     for row in read_rows(path):
-        said = cut_thoughts(_text(row))
+        text, correct = row.values.get("answer"), row.values.get("correct")
+        if not isinstance(text, str):
+            advice = "an empty answer is written as two quotes"
+            raise row.error("answer", expected="text", got=row.got("answer"), advice=advice)
+        said = cut_thoughts(text)
         answer = Answer(row.text("question"), row.golds("gold", "golds"), said.text)
-        read.append(Judged(answer, _correct(row, required=verdicts), said))
+        if not isinstance(correct, bool) and (verdicts or correct is not None):
+            advice = "give the judge's verdict"
+            raise row.error("correct", expected="true or false", got=row.got("correct"), advice=advice)
+        read.append(Judged(answer, correct, said))
     return read
-
-
-def _text(row: Row) -> str:
-    text = row.values.get("answer")
-    if not isinstance(text, str):
-        raise row.error(
-            "answer", expected="text", got=row.got("answer"), advice="an empty answer is written as two quotes"
-        )
-    return text
-
-
-def _correct(row: Row, *, required: bool) -> bool | None:
-    value = row.values.get("correct")
-    if isinstance(value, bool) or (value is None and not required):
-        return value
-    raise row.error("correct", expected="true or false", got=row.got("correct"), advice="give the judge's verdict")

@@ -9,7 +9,7 @@ end of a file, and costs one unit; anything else that is wrong is an error with 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,14 +18,13 @@ from seal_lightning.errors import JournalError
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.records.fields import TUPLES, fault_of, is_text, is_whole
 from seal_lightning.stamps.values import short
-from seal_lightning.types import EditOutcome, Json, JsonObject, Rollout
+from seal_lightning.types import Json, JsonObject, Rollout
 
 KEPT = "kept"  # the first key of the line with the kept edits
 LONGEST = 64 << 20  # bytes of a line
 REPAIR = "repair the line, or remove all lines of its unit, which is then run again"
 RESTORE = "bring it back from a copy, or move the file away and run its units again"
 _FIELDS = tuple(each.name for each in fields(Rollout))
-
 
 Edits: TypeAlias = tuple[tuple[str, int], ...]  # by their context's id and their index
 
@@ -116,23 +115,15 @@ def read_content(path: Path, data: bytes) -> Content:
     return Content(first["stamp"], units, starts, len(torn) + new, kept)  # new: the torn line is the first of its unit
 
 
-def kept_row(kept: Iterable[EditOutcome | Rollout], *, round: int) -> dict[str, object]:
-    """The line that says which edits a round's filter has kept."""
-    return {KEPT: [[edit.context_id, edit.edit_index] for edit in kept], "round": round}
-
-
 def _kept_edits(path: Path, number: int, row: Mapping[str, Any]) -> dict[int, Edits]:
     edits, round = row[KEPT], row.get("round", "")
-    if not is_whole(round) or not isinstance(edits, list) or not all(map(_is_edit, edits)):
+    pairs = isinstance(edits, list) and all(isinstance(edit, list) and len(edit) == 2 for edit in edits)
+    if not pairs or not is_whole(round) or not all(is_text(name) and is_whole(index) for name, index in edits):
         raise JournalError(
             f"journal {path}, line {number}: expected kept edits as pairs of a context's id and a number, got "
             f"{short(edits)}; remove the line, and what was kept is not known"
         )
     return {round: tuple((context, index) for context, index in edits)}
-
-
-def _is_edit(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and is_text(value[0]) and is_whole(value[1])
 
 
 class _Block:

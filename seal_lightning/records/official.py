@@ -19,9 +19,9 @@ from typing import Any
 
 from seal_lightning.data.base import context_id
 from seal_lightning.files.rows import Row, read_rows
-from seal_lightning.results.averages import by_context, spread
+from seal_lightning.results.averages import by_context, by_edit, spread
 from seal_lightning.results.pairing import digest_of
-from seal_lightning.types import Context, JsonObject, Rollout
+from seal_lightning.types import Context, Rollout
 
 DIGITS = 4
 UNANSWERED = "the file has no answers for this edit"
@@ -138,7 +138,10 @@ def _group(article: Row, context: Context) -> list[Rollout]:
 def _repeats(edit: Row, rollout: Rollout) -> list[Rollout]:
     by_repeat: dict[int, list[Row]] = {}
     for row in edit.rows("questions", required=False):
-        by_repeat.setdefault(_repeat(row), []).append(row)
+        repeat = row.values.get("rep", 0)
+        if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 0:
+            raise row.error("rep", expected="a whole number from 0", got=row.got("rep"), advice="count the repeats")
+        by_repeat.setdefault(repeat, []).append(row)
     if not by_repeat:
         return [replace(rollout, status="rejected", reason=UNANSWERED)]
     return [_answered(by_repeat[repeat], replace(rollout, repeat=repeat)) for repeat in sorted(by_repeat)]
@@ -169,13 +172,6 @@ def _filled(row: Row, field: str) -> list[Row]:
     raise row.error(field, expected="at least one object", got="an empty list", advice="write the file again")
 
 
-def _repeat(row: Row) -> int:
-    value = row.values.get("rep", 0)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise row.error("rep", expected="a whole number from 0", got=row.got("rep"), advice="count the repeats")
-    return value
-
-
 def _verdict(row: Row, field: str) -> float:
     value = row.values.get(field)
     if not isinstance(value, bool | int | float) or not 0 <= value <= 1:
@@ -187,12 +183,18 @@ def _verdict(row: Row, field: str) -> float:
 
 
 def _article(group: Sequence[Rollout], context: Context) -> dict[str, Any]:
-    by_edit: dict[int, list[Rollout]] = {}
-    for rollout in group:
-        by_edit.setdefault(rollout.edit_index, []).append(rollout)
-    edits = [_edit(sorted(by_edit[index], key=lambda rollout: rollout.repeat)) for index in sorted(by_edit)]
+    edits = list(map(_edit, by_edit(sorted(group, key=lambda rollout: (rollout.edit_index, rollout.repeat)))))
+    every = [edit["stats"] for edit in edits]
+    after = [edit["adapter_mean"] for edit in every]
+    stats = {
+        "baseline_accuracy": mean(edit["baseline_mean"] for edit in every),
+        "adapter_mean_accuracy": mean(after),
+        "adapter_std_over_completions": spread(after),
+        "mean_adapter_std_within_completions": mean(edit["adapter_std"] for edit in every),
+        "mean_gain": mean(edit["gain_mean"] for edit in every),
+    }
     return {
-        "stats": _article_stats([edit["stats"] for edit in edits]),
+        "stats": {name: round(value, DIGITS) for name, value in stats.items()},
         "title": context.title,
         "context": context.passage,
         **({"prompt": group[0].prompt} if group[0].prompt else {}),
@@ -210,15 +212,7 @@ def _edit(repeats: Sequence[Rollout]) -> dict[str, Any]:
         "adapter_std": spread(after),
         "gain_mean": mean(round(rollout.score - rollout.baseline, DIGITS) for rollout in repeats),
     }
-    questions = [question for rollout in repeats for question in _questions(rollout)]
-    return {"text": repeats[0].text, "stats": stats, "questions": questions}
-
-
-def _questions(rollout: Rollout) -> list[JsonObject]:
-    """The answers of one repeat; none of a rejected edit."""
-    if not rollout.answers:
-        return []
-    return [
+    questions = [
         {
             "rep": rollout.repeat,
             "question": question,
@@ -228,24 +222,15 @@ def _questions(rollout: Rollout) -> list[JsonObject]:
             "baseline_correct": _as_verdict(rollout.baseline_scores[number]),
             "adapter_correct": _as_verdict(rollout.scores[number]),
         }
+        for rollout in repeats
         for number, question in enumerate(rollout.questions)
+        if rollout.answers  # a rejected edit has none
     ]
+    return {"text": repeats[0].text, "stats": stats, "questions": questions}
 
 
 def _as_verdict(score: float) -> bool | float:
     return bool(score) if score in (0.0, 1.0) else score
-
-
-def _article_stats(edits: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    after = [edit["adapter_mean"] for edit in edits]
-    stats = {
-        "baseline_accuracy": mean(edit["baseline_mean"] for edit in edits),
-        "adapter_mean_accuracy": mean(after),
-        "adapter_std_over_completions": spread(after),
-        "mean_adapter_std_within_completions": mean(edit["adapter_std"] for edit in edits),
-        "mean_gain": mean(edit["gain_mean"] for edit in edits),
-    }
-    return {name: round(value, DIGITS) for name, value in stats.items()}
 
 
 def _overall(articles: Sequence[Mapping[str, float]], edits: Sequence[Mapping[str, float]]) -> dict[str, float]:

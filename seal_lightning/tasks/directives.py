@@ -90,10 +90,11 @@ def split_directives(text: str) -> tuple[str, JsonObject]:
     ('Ada ruled.', {'epochs': 3})
     """
     head, tail = text[:-_TAIL], text[-_TAIL:]
-    found = _last_object(tail) or _last_shard(tail)
-    if found is None:
+    found = _last_object(tail)
+    shards = [] if found else list(_SHARD.finditer(tail))  # what was to become such an object
+    if not found and not shards:
         return text, {}
-    start, end, asked = found
+    start, end, asked = found or (*shards[-1].span(), {})
     before, after = tail[:start], tail[end:]
     if _FENCE_BEFORE.search(before):
         before, after = _FENCE_BEFORE.sub("", before), _FENCE_AFTER.sub("", after)
@@ -117,12 +118,6 @@ def _last_object(text: str) -> tuple[int, int, JsonObject] | None:
     return found
 
 
-def _last_shard(text: str) -> tuple[int, int, JsonObject] | None:
-    """Start and end of the last thing that was to become such an object."""
-    shards = list(_SHARD.finditer(text))
-    return (shards[-1].start(), shards[-1].end(), {}) if shards else None
-
-
 def recordable(fields: Iterable[tuple[str, object]]) -> JsonObject:
     """The fields of an object as a journal can write them: nested junk, which is never applied, as text."""
     return {str(_writable(name)): _writable(value) for name, value in fields}
@@ -131,27 +126,18 @@ def recordable(fields: Iterable[tuple[str, object]]) -> JsonObject:
 def _writable(value: object) -> Json:
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = value if isinstance(value, str) else _repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except RecursionError:  # it was just not too deep to be read
+        text = f"{type(value).__name__} ..."
     return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair cannot be written
 
 
-def _repr(value: object) -> str:
-    try:
-        return repr(value)
-    except RecursionError:  # it was just not too deep to be read
-        return f"{type(value).__name__} ..."
-
-
-def _float(digits: str) -> float | str:
-    value = float(digits)
-    return value if math.isfinite(value) else digits
-
-
-def _int(digits: str) -> int | str:
-    return int(digits) if len(digits) <= 300 else digits  # Python refuses to convert very long numbers
-
-
 # What JSON has no number for stays text; `PAIRS_DECODER` gives an object as its fields, repeated ones too.
-_NUMBERS: dict[str, Any] = {"parse_float": _float, "parse_int": _int, "parse_constant": str}
+_NUMBERS: dict[str, Any] = {
+    "parse_float": lambda digits: value if math.isfinite(value := float(digits)) else digits,
+    "parse_int": lambda digits: int(digits) if len(digits) <= 300 else digits,  # Python refuses very long numbers
+    "parse_constant": str,
+}
 _DECODER = json.JSONDecoder(**_NUMBERS)
 PAIRS_DECODER = json.JSONDecoder(**_NUMBERS, object_pairs_hook=list)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from seal_lightning.errors import check_count
 from seal_lightning.tasks.base import Task, without_thoughts
 from seal_lightning.tasks.directives import DirectiveLimits, split_directives
-from seal_lightning.tasks.edit_kinds import EditKind, resolve_kind
-from seal_lightning.tasks.edit_parsers import PARSERS, strip_enumerator, without_answer_label
+from seal_lightning.tasks.edit_kinds import PARSERS, EditKind, resolve_kind, strip_enumerator, without_answer_label
 from seal_lightning.types import Context, Directives, Prompt, Query, SelfEdit, TrainingSequence
 
 QUERY_SYSTEM = "Answer the question in a few words."
@@ -66,9 +65,11 @@ class Knowledge(Task):
     def _parse(self, text: str, context: Context) -> SelfEdit:
         body, asked = split_directives(text) if self.directives else (text, {})
         applied = self.directives.apply(asked) if self.directives else Directives()
-        pieces = self._pieces(body)
+        bare = "\n".join(map(strip_enumerator, body.splitlines())) if self.strip_numbering else body
+        pieces = PARSERS[self.kind.parser](bare)
         if not pieces:
-            return SelfEdit(text=text, asked=asked, applied=applied, reason=self._why_nothing(text, body))
+            nothing = f"no {self.kind.parser} to train on" if body.strip() else "directives only"
+            return SelfEdit(text=text, asked=asked, applied=applied, reason=nothing if text.strip() else "empty text")
         sequences = tuple(self._sequence(piece, context) for piece in pieces[: self.max_sequences])
         if self.append_passage:
             sequences += self.passage_sequences(context) * self.passage_repeats
@@ -89,16 +90,6 @@ class Knowledge(Task):
     def read_answer(self, text: str) -> str:
         return without_answer_label(super().read_answer(text))
 
-    def _pieces(self, body: str) -> list[str]:
-        if self.strip_numbering:
-            body = "\n".join(map(strip_enumerator, body.splitlines()))
-        return PARSERS[self.kind.parser](body)
-
     def _sequence(self, piece: str, context: Context) -> TrainingSequence:
         title = context.title.strip()
         return TrainingSequence(text=f"{title}\n{piece}" if self.title_prefix and title else piece)
-
-    def _why_nothing(self, text: str, body: str) -> str:
-        if not text.strip():
-            return "empty text"
-        return f"no {self.kind.parser} to train on" if body.strip() else "directives only"

@@ -147,7 +147,7 @@ def test_equal_settings_have_equal_stamps_without_memory_addresses():
     for name, step in OTHER_STEPS.items():
         assert not re.search(r"0x[0-9a-f]{6}", stamp(step)), name
     grader = {name: value for name, value in json.loads(stamp()).items() if name.startswith("grader")}
-    assert grader == {"grader.class": "seal_lightning.grading.recall.Recall", "grader.threshold": 0.75}
+    assert grader == {"grader.class": "seal_lightning.grading.lexical.Recall", "grader.threshold": 0.75}
 
 
 # -- a user's own parts ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from seal_lightning.grading import F1, Answer, Calibrated, Contains, ExactMatch,
 from seal_lightning.grading.scripts import asks, count_words, has_other_letters, with_plain_marks
 from seal_lightning.grading.words import content_words, words
 from seal_lightning.tasks import Knowledge
-from seal_lightning.tasks.edit_parsers import lines, questions, strip_enumerator
+from seal_lightning.tasks.edit_kinds import lines, questions, strip_enumerator
 from seal_lightning.types import Context
 
 # Question, gold, right answers, wrong ones. Wrong ones often share letters with the gold, as names of a kind do.

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from seal_lightning.errors import JournalError
-from seal_lightning.records.journal import Journal, read_kept, unfinished_units
+from seal_lightning.records.entries import read_entries
+from seal_lightning.records.journal import Journal, unfinished_units
 from seal_lightning.records.lines import read_content, rollout_from_dict, rollout_to_dict
 from seal_lightning.types import Rollout
 
@@ -126,8 +127,9 @@ def test_garbage_names_the_line(tmp_path):
 # -- what a filter has kept --------------------------------------------------------------------------------------------
 
 
-def kept(tmp_path, **options):
-    return read_kept(tmp_path, "train-000", **options)
+def kept(tmp_path):
+    """What was kept, by round."""
+    return {entry.rollouts[0].round: entry.kept for entry in read_entries(str(tmp_path)) if entry.kept is not None}
 
 
 def test_what_was_kept_is_one_line(tmp_path):

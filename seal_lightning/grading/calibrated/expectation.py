@@ -89,7 +89,7 @@ def _expect(question: str, gold: str) -> Expectation:
     other = is_other(question) or is_other(gold)
     asked, wanted = read(question, other=other), read(_BRACKET.sub("", gold).strip() or gold, other=other)
     given = frozenset({*asked.content, ""})
-    content = _content(wanted) or wanted.roots or ("",)
+    content = tuple(dict.fromkeys(filter(None, wanted.content))) or wanted.roots or ("",)
     new = [word for word in content if word not in given] or content
     core = [word for word in new if word not in _WEAK] or new
     figures = [word for word in core if word[:1].isdigit()]
@@ -153,10 +153,6 @@ def _runs(core: Sequence[str]) -> list[list[str]]:
         else:
             runs.append([word])
     return runs
-
-
-def _content(reading: Reading) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word for word in reading.content if word))
 
 
 def _parts(between: re.Pattern[str], gold: str, given: frozenset[str], other: bool) -> tuple[frozenset[str], ...]:

@@ -89,7 +89,10 @@ def measure(expected: Expectation, answer: Reading) -> tuple[float, ...]:
 
 
 def _coverage(expected: Expectation, answer: Reading, found: set[str]) -> Coverage:
-    text = "".join(answer.plain)
+    said = text = "".join(answer.plain)
+    wanted = expected.phrase
+    if expected.is_unspaced:  # each letter is a word: without the blanks, which would all be alike
+        wanted, said = wanted.replace(" ", ""), said.replace(" ", "")
     same_phrase = expected.phrase in text and f" {expected.phrase}" in f" {text}"
     key = len(expected.key & found)
     items = [len(item & found) / len(item) for item in expected.items]
@@ -101,15 +104,8 @@ def _coverage(expected: Expectation, answer: Reading, found: set[str]) -> Covera
         worst_item=min(items),
         items_found=sum([item >= 0.5 for item in items]) / len(items) if expected.is_list else 0.0,
         same_phrase=same_phrase,
-        same_letters=_likeness(expected, text) / 100.0,
+        same_letters=fuzz.ratio(wanted, said) / 100.0,
     )
-
-
-def _likeness(expected: Expectation, text: str) -> float:
-    """Letter by letter; where each letter is a word, without the blanks that would all be alike."""
-    if expected.is_unspaced:
-        return fuzz.ratio(expected.phrase.replace(" ", ""), text.replace(" ", ""))
-    return fuzz.ratio(expected.phrase, text)
 
 
 def _support(expected: Expectation, answer: Reading, starts: Sequence[int]) -> Support:

@@ -57,10 +57,9 @@ class Calibrated(EnglishGrader):
     ) -> None:
         self.threshold = check_threshold(threshold)
         self.soft = soft
-        self.max_words = check_count("max_words", max_words, advice=f"try {MAX_WORDS}")
-        self.free_words = (
-            None if free_words is None else check_count("free_words", free_words, advice=f"try {MAX_WORDS}")
-        )
+        advice = f"try {MAX_WORDS}"
+        self.max_words = check_count("max_words", max_words, advice=advice)
+        self.free_words = None if free_words is None else check_count("free_words", free_words, advice=advice)
         self.model = load(Path(coefficients or SHIPPED).expanduser(), features=FEATURES)
 
     def grade(self, *, question: str, golds: Sequence[str], answer: str) -> float:

@@ -21,13 +21,9 @@ _ERAS = {"bc": -1, "bce": -1, "ad": 1, "ce": 1}
 _DATED = {"年": "year", "년": "year", "月": "month", "월": "month", "日": "day", "号": "day", "號": "day", "일": "day"}
 _LONG = {"century": 100, "centuries": 100, "millennium": 1000, "millennia": 1000}
 _PARTS = {
-    "early": (0.0, 0.4),
-    "beginning": (0.0, 0.4),
-    "start": (0.0, 0.4),
-    "mid": (0.3, 0.7),
-    "middle": (0.3, 0.7),
-    "late": (0.6, 1.0),
-    "end": (0.6, 1.0),
+    **dict.fromkeys(("early", "beginning", "start"), (0.0, 0.4)),
+    **dict.fromkeys(("mid", "middle"), (0.3, 0.7)),
+    **dict.fromkeys(("late", "end"), (0.6, 1.0)),
 }
 
 
@@ -51,7 +47,7 @@ def quantities(reading: Reading) -> list[Quantity]:
 
     >>> from seal_lightning.grading.calibrated.reading import read
     >>> [(found.value, found.kind) for found in quantities(read("over 50% of 2 million on 3 May 1945"))]
-    [(50.0, 'percent'), (2000000.0, 'count'), (3.0, 'day'), (5.0, 'month'), (1945.0, 'year')]
+    [(50.0, 'percent'), (2000000.0, 'count'), (3.0, 'day'), (5, 'month'), (1945.0, 'year')]
     """
     found = []
     texts = reading.texts

@@ -35,12 +35,8 @@ from seal_lightning.grading.words import (
 
 SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 LONGEST_WORD = 100  # characters; a longer one is not remembered
-MONTHS = {
-    name: place
-    for place, name in enumerate(
-        "january february march april may june july august september october november december".split(), start=1
-    )
-}
+_MONTHS = "january february march april may june july august september october november december"
+MONTHS = {name: place for place, name in enumerate(_MONTHS.split(), start=1)}
 MULTIPLES = {"double": 2.0, "dual": 2.0, "twice": 2.0, "triple": 3.0, "single": 1.0, "once": 1.0, "dozen": 12.0}
 _INITIALS = re.compile(r"\W*((?:[^\W\d_]\.){2,}[^\W\d_]?)\W*")  # U.S. is one word
 _INITIAL = re.compile(r"[A-Z]\.")  # of a first name

@@ -1,17 +1,24 @@
-"""From what a model wrote to grids: reading, voting, grading (SEAL, section 4.1: only a wholly right grid counts).
+"""From what a model wrote to grids: reading, voting, grading, submitting (only a wholly right grid counts).
 
 An answer is one or two grids in the canonical encoding with an empty line between them, the second one a second try. A
-text that is not a grid is kept behind the reason why, so that a wrong answer tells what is wrong with it.
+text that is not a grid is kept behind the reason why, so that a wrong answer tells what is wrong with it. Kaggle's
+competitions take both grids as attempts, at the place where the puzzle has a test's input:
+
+    {"007bbfb7": [{"attempt_1": [[0, 1], ...], "attempt_2": [[1, 0], ...]}, ...], ...}
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from seal_lightning.errors import ConfigError, GradingError
 from seal_lightning.grading.base import Grader, best_over_golds
 from seal_lightning.tasks.arc.grids import DIGITS, Grid, GridError, GridText
+from seal_lightning.tasks.arc.puzzles import input_of
+from seal_lightning.tasks.base import AnswerFile
+from seal_lightning.types import Prediction
 
 MALFORMED = "malformed grid, "
 TRIES = 2  # grids in an answer; ARC itself allows as many
@@ -102,3 +109,20 @@ class GridMatch(Grader):
     def reasons(self, answer: str) -> Mapping[str, float]:
         """Why an answer is not a grid."""
         return {why: -1.0} if (why := reason_of(answer)) else {}
+
+
+def submission(predictions: Sequence[Prediction]) -> AnswerFile:
+    """Kaggle's file, and how many of its attempts are the model's own; the others are the test's input."""
+    puzzles: dict[str, list[dict[str, list[list[int]]]]] = {}
+    own = 0
+    for prediction in predictions:
+        grids = [DIGITS.decode(text) for text in candidates(prediction.answer)[:TRIES]]
+        own += len(grids)
+        grids += [input_of(prediction.query, prediction.context)] * (TRIES - len(grids))
+        attempts = {f"attempt_{number}": [list(row) for row in grid] for number, grid in enumerate(grids, start=1)}
+        puzzles.setdefault(prediction.context.id, []).append(attempts)
+    attempts = TRIES * len(predictions)
+    said = f"puzzles: {len(puzzles)}, tests: {len(predictions)}, with {TRIES} attempts each"
+    if attempts > own:
+        said += f"; {attempts - own} of {attempts} attempts are the test's input, where the model gave no grid"
+    return AnswerFile("submission.json", json.dumps(puzzles) + "\n", said)

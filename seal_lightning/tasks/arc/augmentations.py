@@ -44,7 +44,8 @@ class Augmentation:
         """
         image = self.forward(grid)
         if max(len(image), len(image[0])) > MAX_SIDE:
-            raise GridError("too large", f"{_size(grid)} becomes {_size(image)} by {self.name}")
+            before, after = f"{len(grid)} x {len(grid[0])}", f"{len(image)} x {len(image[0])}"
+            raise GridError("too large", f"{before} becomes {after} by {self.name}")
         return image
 
     def undo(self, image: Grid) -> Grid:
@@ -55,12 +56,9 @@ class Augmentation:
         """
         grid = self.backward(image)
         if self.forward(grid) != image:
-            raise GridError("not augmented", f"no grid becomes this one of {_size(image)} by {self.name}")
+            size = f"{len(image)} x {len(image[0])}"
+            raise GridError("not augmented", f"no grid becomes this one of {size} by {self.name}")
         return grid
-
-
-def _size(grid: Grid) -> str:
-    return f"{len(grid)} x {len(grid[0])}"
 
 
 def augment_pair(pair: Pair, augmentation: Augmentation) -> Pair:
@@ -82,8 +80,9 @@ def rotation(degrees: Literal[90, 180, 270]) -> Augmentation:
     >>> rotation(90).apply(((1, 2), (3, 4)))
     ((3, 1), (4, 2))
     """
-    turns: Mapping[int, Callable[[Grid], Grid]] = {90: _turn_right, 180: _turn_around, 270: _turn_left}
-    return Augmentation(f"rotate-{degrees}", turns[degrees], turns[360 - degrees])
+    rows, columns, corner = flip("vertical"), flip("horizontal"), transposition()
+    steps = {90: (rows, corner), 180: (rows, columns), 270: (corner, rows)}
+    return replace(chain(*steps[degrees]), name=f"rotate-{degrees}")
 
 
 def flip(axis: Axis) -> Augmentation:
@@ -175,18 +174,6 @@ def nth_order(count: int, number: int) -> tuple[int, ...]:
         index, number = divmod(number, factorial(others))
         order.append(left.pop(index))
     return tuple(order)
-
-
-def _turn_right(grid: Grid) -> Grid:
-    return _transpose(grid[::-1])
-
-
-def _turn_left(grid: Grid) -> Grid:
-    return _transpose(grid)[::-1]
-
-
-def _turn_around(grid: Grid) -> Grid:
-    return _mirror_columns(grid[::-1])
 
 
 def _transpose(grid: Grid) -> Grid:

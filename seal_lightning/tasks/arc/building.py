@@ -7,14 +7,14 @@ augmented, and copies change colours and order. What becomes of the puzzles as t
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations, product
+from collections.abc import Collection, Sequence
+from functools import partial
+from itertools import chain, combinations, product
 from math import factorial
 from operator import itemgetter
 from typing import NamedTuple
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks.arc.augmentations import (
     FAMILIES,
@@ -41,14 +41,6 @@ class _Variant(NamedTuple):
 
     name: str
     pairs: dict[int, Pair]
-
-
-class _Recipe(NamedTuple):
-    """What makes one training puzzle; copy 0 is the puzzle itself."""
-
-    copy: int
-    variant: _Variant
-    split: _Split
 
 
 def _splits(count: int, size: int) -> list[_Split]:
@@ -78,7 +70,6 @@ def training_puzzles(
     example_permutations: int,
     limit: int = 250,
     seed: int,
-    keep_zero: bool = True,
 ) -> tuple[Puzzle, ...]:
     """The puzzles of test-time training, each with one test, no two alike.
 
@@ -90,27 +81,31 @@ def training_puzzles(
     Args:
         demonstrations: The demonstrations of one puzzle.
         families: Names of `FAMILIES`, in any order. A puzzle that would have a grid of more than 30 x 30 is left out.
-        colour_permutations: Number of copies of each puzzle with their colours exchanged; one that looks like another
-            because the puzzle has few colours is dropped.
+        colour_permutations: Number of copies of each puzzle with their colours exchanged, but for 0, the background of
+            most; one that looks like another because the puzzle has few colours is dropped.
         example_permutations: Number of copies with their demonstrations in another order, as far as there are others.
             The first copy has both changed where both are asked for, so there are as many as the larger number.
         limit: The most puzzles.
         seed: Seed of the copies and the draw.
-        keep_zero: Colour 0, the background of most puzzles, stays in copies.
 
     Raises:
         ConfigError: An argument is out of its range.
     """
-    _check(families, colour_permutations=colour_permutations, example_permutations=example_permutations, limit=limit)
-    variants = list(_variants(demonstrations, families))
+    check_count("colour_permutations", colour_permutations, least=0)
+    check_count("example_permutations", example_permutations, least=0)
+    check_count("limit", limit)
+    variants = _variants(demonstrations, families)
     splits = [*_splits(len(demonstrations), 1), *_splits(len(demonstrations), 2)]
-    copies = _Copies(colour_permutations, example_permutations, keep_zero, seed)
+    build = partial(
+        _build, colour_permutations=colour_permutations, example_permutations=example_permutations, seed=seed
+    )
     fitting = [
         (variant, split)
         for variant, split in product(variants, splits)
         if variant.pairs.keys() >= {*split.kept, split.test}
     ]
-    recipes = [_Recipe(copy, *which) for copy in range(1 + copies.count) for which in fitting]
+    count = 1 + max(colour_permutations, example_permutations)
+    recipes = list(product(range(count), fitting))
     # Nothing is built before it is drawn: copies of many augmented puzzles are many more than the limit.
     plain, others = list(range(len(splits))), list(range(len(splits), len(recipes)))
     draw = random.Random(derive_seed("training puzzles", seed))
@@ -120,28 +115,19 @@ def training_puzzles(
     for number in plain + others:
         if len(chosen) == limit:
             break
-        puzzle = copies.build(recipes[number])
+        puzzle = build(*recipes[number])
         if number < chosen.setdefault(puzzle, number):
             chosen[puzzle] = number
     return tuple(puzzle for puzzle, _ in sorted(chosen.items(), key=itemgetter(1)))
 
 
-def _check(families: Collection[str], *, limit: int, **counts: int) -> None:
+def _variants(demonstrations: Sequence[Pair], families: Collection[str]) -> list[_Variant]:
     for name in families:
         if name not in FAMILIES:
             raise ConfigError(f"families must be of {', '.join(FAMILIES)}, got {name!r}: use these names")
-    for name, count in counts.items():
-        if count < 0:
-            raise ConfigError(f"{name} must be 0 or more, got {count}")
-    if limit < 1:
-        raise ConfigError(f"limit must be at least 1, got {limit}")
-
-
-def _variants(demonstrations: Sequence[Pair], families: Collection[str]) -> Iterator[_Variant]:
-    yield _Variant("", dict(enumerate(demonstrations)))
-    for family, augmentations in FAMILIES.items():
-        if family in families:
-            yield from (_variant(demonstrations, augmentation) for augmentation in augmentations)
+    augmentations = chain.from_iterable(each for family, each in FAMILIES.items() if family in families)
+    plain = _Variant("", dict(enumerate(demonstrations)))
+    return [plain, *(_variant(demonstrations, augmentation) for augmentation in augmentations)]
 
 
 def _variant(demonstrations: Sequence[Pair], augmentation: Augmentation) -> _Variant:
@@ -154,36 +140,23 @@ def _variant(demonstrations: Sequence[Pair], augmentation: Augmentation) -> _Var
     return _Variant(augmentation.name, pairs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Copies:
-    """How the copies of a puzzle differ from it."""
-
-    colour_permutations: int
-    example_permutations: int
-    keep_zero: bool
-    seed: int
-
-    @property
-    def count(self) -> int:
-        return max(self.colour_permutations, self.example_permutations)
-
-    def build(self, recipe: _Recipe) -> Puzzle:
-        """The puzzle or one of its copies, which do not depend on what else is built."""
-        puzzle = _puzzle(recipe.variant.pairs, recipe.split)
-        if not recipe.copy:
-            return puzzle
-        draw = random.Random(
-            derive_seed("training copies", self.seed, recipe.variant.name, recipe.split.test, *recipe.split.kept)
-        )
-        first = 1 if self.keep_zero else 0
-        colours = _numbers(draw, factorial(COLOURS - first), self.colour_permutations)
-        orders = _numbers(draw, factorial(len(puzzle.demonstrations)), self.example_permutations)
-        if recipe.copy <= len(colours):
-            new = nth_order(COLOURS - first, colours[recipe.copy - 1])
-            puzzle = augment(puzzle, colour_permutation((*range(first), *(first + colour for colour in new))))
-        if recipe.copy <= len(orders):
-            puzzle = reorder(puzzle, nth_order(len(puzzle.demonstrations), orders[recipe.copy - 1]))
+def _build(
+    copy: int, which: tuple[_Variant, _Split], *, colour_permutations: int, example_permutations: int, seed: int
+) -> Puzzle:
+    """The puzzle (copy 0) or one of its copies, which do not depend on what else is built."""
+    variant, split = which
+    puzzle = _puzzle(variant.pairs, split)
+    if not copy:
         return puzzle
+    draw = random.Random(derive_seed("training copies", seed, variant.name, split.test, *split.kept))
+    colours = _numbers(draw, factorial(COLOURS - 1), colour_permutations)
+    orders = _numbers(draw, factorial(len(puzzle.demonstrations)), example_permutations)
+    if copy <= len(colours):
+        new = nth_order(COLOURS - 1, colours[copy - 1])
+        puzzle = augment(puzzle, colour_permutation((0, *(1 + colour for colour in new))))
+    if copy <= len(orders):
+        puzzle = reorder(puzzle, nth_order(len(puzzle.demonstrations), orders[copy - 1]))
+    return puzzle
 
 
 def _numbers(draw: random.Random, orders: int, count: int) -> list[int]:

@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from seal_lightning.tasks.arc.augmentations import FAMILIES
@@ -72,15 +72,12 @@ class ArcLimits:
         A learning rate gets at most two digits more than the lowest one needs: a model can write zeros for ever.
         """
         step = float(f"1e{math.floor(math.log10(self.learning_rate[0])) - 2}")
+        (lowest, highest), (fewest, most) = self.learning_rate, self.epochs
         ranges = {
-            "learning_rate": {"type": "number", **_range(self.learning_rate), "multipleOf": step},
-            "epochs": {"type": "integer", **_range(self.epochs)},
+            "learning_rate": {"type": "number", "minimum": lowest, "maximum": highest, "multipleOf": step},
+            "epochs": {"type": "integer", "minimum": fewest, "maximum": most},
         }
         return {**SCHEMA, "properties": {**SCHEMA["properties"], **ranges}}
-
-
-def _range(limits: tuple[float, float]) -> dict[str, float]:
-    return {"minimum": limits[0], "maximum": limits[1]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +95,6 @@ class ArcEdit:
     loss: Loss
     learning_rate: float
     epochs: int
-
-    def limited(self, limits: ArcLimits) -> ArcEdit:
-        """The edit as it is applied."""
-        rate, epochs = within(self.learning_rate, limits.learning_rate), whole_within(self.epochs, limits.epochs)
-        assert rate is not None and epochs is not None
-        return replace(self, learning_rate=rate, epochs=epochs)
 
 
 def write_edit(edit: ArcEdit) -> str:
@@ -127,13 +118,10 @@ def read_edit(text: str, limits: ArcLimits) -> tuple[ArcEdit | None, JsonObject,
     reason = "repeated field" if len(values) < len(found) else _fault(values)
     if reason:
         return None, asked, reason
-    edit = ArcEdit(
-        families=tuple(family for family in FAMILIES if values[family]),
-        loss=values["loss"],
-        learning_rate=values["learning_rate"],
-        epochs=values["epochs"],
-    )
-    return edit.limited(limits), asked, ""
+    rate, epochs = within(values["learning_rate"], limits.learning_rate), whole_within(values["epochs"], limits.epochs)
+    assert rate is not None and epochs is not None
+    families = tuple(family for family in FAMILIES if values[family])
+    return ArcEdit(families, values["loss"], rate, epochs), asked, ""
 
 
 def _last_object(text: str) -> list[tuple[str, Any]] | Reason:

@@ -89,14 +89,14 @@ class GridText:
             GridError: The text is something else.
         """
         lines = [line.strip() for line in text.strip().splitlines()]
-        return _checked(tuple(self._row(line, number) for number, line in enumerate(lines, start=1)))
-
-    def _row(self, line: str, number: int) -> tuple[int, ...]:
-        cells = line.split(self.separator) if self.separator else list(line)
-        for cell in cells:
-            if len(cell) != 1 or cell not in self.symbols:
-                raise GridError("not a colour", f"row {number} has {cell[:20]!r}, colours are {self.symbols}")
-        return tuple(map(self.symbols.index, cells))
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            cells = line.split(self.separator) if self.separator else list(line)
+            for cell in cells:
+                if len(cell) != 1 or cell not in self.symbols:
+                    raise GridError("not a colour", f"row {number} has {cell[:20]!r}, colours are {self.symbols}")
+            rows.append(tuple(map(self.symbols.index, cells)))
+        return _checked(tuple(rows))
 
 
 # Cells should be one token each: most tokenizers have a token for a letter with the space before it, those of Qwen and

@@ -43,11 +43,6 @@ class Puzzle:
         return self.demonstrations + self.tests
 
 
-def write_pair(pair: Pair, text: GridText = DIGITS) -> str:
-    """A demonstration as the model reads it."""
-    return f"{write_input(pair.input, text)}{text.encode(pair.output)}"
-
-
 def write_input(grid: Grid, text: GridText = DIGITS) -> str:
     """An input, after which the output is to follow."""
     return f"{INPUT}{text.encode(grid)}\n{OUTPUT}"
@@ -55,7 +50,7 @@ def write_input(grid: Grid, text: GridText = DIGITS) -> str:
 
 def write_demonstrations(pairs: Sequence[Pair], text: GridText = DIGITS) -> str:
     """Demonstrations with an empty line between them."""
-    return "\n\n".join(write_pair(pair, text) for pair in pairs)
+    return "\n\n".join(f"{write_input(pair.input, text)}{text.encode(pair.output)}" for pair in pairs)
 
 
 def context_of(puzzle: Puzzle, *, id: str, title: str = "", edits: tuple[str, ...] = ()) -> Context:

@@ -108,17 +108,16 @@ def _draw_colours(draw: random.Random) -> Numbers:
             return (0, *others)
 
 
-def _draw_translation(draw: random.Random) -> Numbers:
-    return draw.choice([(down, right) for down in range(3) for right in range(3) if down or right])
-
-
 _FAMILIES: Mapping[str, _Family] = MappingProxyType(
     {
         "symmetry": _Family(
             lambda grid, number: _SYMMETRIES[number].forward(grid), lambda draw: (draw.randrange(1, 8),)
         ),
         "colours": _Family(lambda grid, *colours: colour_permutation(colours).forward(grid), _draw_colours),
-        "translation": _Family(lambda grid, *steps: translation(*steps).forward(grid), _draw_translation),
+        "translation": _Family(
+            lambda grid, *steps: translation(*steps).forward(grid),
+            lambda draw: draw.choice([(down, right) for down in range(3) for right in range(3) if down or right]),
+        ),
         "scaling": _Family(
             lambda grid, factor: scaling(factor, factor).forward(grid), lambda draw: (draw.choice((2, 3)),)
         ),

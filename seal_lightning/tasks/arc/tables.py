@@ -1,6 +1,6 @@
 """Tables of ARC beside accuracy: success rates of (context, edit) pairs (SEAL, section 4.1), and what edits chose.
 
-    validations -> the rollouts of each row -> rows -> tables
+    validations -> the rollouts of each row -> tables
 
 A grid is right if every cell is; a rejected edit fails. As in `results/accuracy.py`, values are averaged within
 contexts first, and the bootstrap draws contexts. Contexts without tests are left out.
@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import product
 from statistics import fmean
 
-from seal_lightning.results.averages import by_context, context_means, interval, say_interval
-from seal_lightning.results.table import Table
+from seal_lightning.results.averages import by_context, by_edit, context_means, interval, say_interval
+from seal_lightning.results.table import Cell, Table
 from seal_lightning.tasks.arc.answers import TRIES, candidates, ranking, reason_of, right_answers
 from seal_lightning.tasks.arc.augmentations import FAMILIES
 from seal_lightning.tasks.arc.edit import LOSSES, SCHEMA
@@ -27,68 +28,21 @@ NO_EDITS = (IN_CONTEXT, DEMONSTRATIONS)
 CONFIGURATIONS = 8  # shown
 
 
-@dataclass(frozen=True, slots=True)
-class ArcRow:
-    """One line of the first table. Shares are in [0, 1].
-
-    Attributes:
-        name: Who answered.
-        success: Share of (context, edit) pairs for which every test is right at the first try.
-        low: Lower end of the 95 % interval of `success` over contexts.
-        high: Upper end of that interval.
-        solved: Share of contexts in which all answers of the row, voting, get every test right: with one try, and with
-            two, for which the second most frequent grid counts too. Second candidates of an answer are counted after
-            all first ones.
-        cells: Share of the cells that are right in first candidates; a grid of another shape, or none at all, has 0.
-        malformed: Share of the answers that are not a grid; None where nothing answered.
-        valid: Share of the edits that can be trained on; None for a row that is not about edits.
-        contexts: Number of contexts.
-        pairs: Number of pairs of a context and an edit; repeats of one count once.
-    """
-
-    name: str
-    success: float
-    low: float | None
-    high: float | None
-    solved: tuple[float, ...]
-    cells: float
-    malformed: float | None
-    valid: float | None
-    contexts: int
-    pairs: int
-
-
-@dataclass(frozen=True, slots=True)
-class ChoiceRow:
-    """Valid self-edits with a choice and without it: their number and success rate, None where there are none."""
-
-    name: str
-    edits: int
-    success: float | None
-    others: int
-    others_success: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigurationRow:
-    """The success rate of edits with the same choices over several contexts."""
-
-    edit: str
-    success: float
-    low: float | None
-    high: float | None
-    contexts: int
-
-
 # -- who answered how well ---------------------------------------------------------------------------------------------
 
 
-def arc_rows(validations: Validations, *, resamples: int = 2000) -> list[ArcRow]:
+def rows_table(validations: Validations) -> Table:
     """One row for each way to answer that the rollouts have: those of the first validation, and each one's self-edits.
 
-    The bootstrap has a fixed seed.
+    Success is the share of (context, edit) pairs for which every test is right at the first try; repeats of an edit are
+    one pair. A context is solved if all answers of the row, voting, get every test right: with one try, and with two,
+    for which the second most frequent grid counts too. Second candidates of an answer are counted after all first ones.
+    Right cells are those of first candidates; a grid of another shape, or none at all, has none. The bootstrap has a
+    fixed seed.
     """
-    return [_row(name, rollouts, resamples) for name, rollouts in _by_row(validations).items()]
+    header = ("", "success of pairs", "95 % interval", "solved at 1 try", "at 2 tries", "cells right",
+              "malformed answers", "valid edits", "contexts", "pairs")  # fmt: skip
+    return Table("", header, tuple(_row(name, rollouts) for name, rollouts in _by_row(validations).items()))
 
 
 def _by_row(validations: Validations) -> dict[str, list[Rollout]]:
@@ -96,21 +50,15 @@ def _by_row(validations: Validations) -> dict[str, list[Rollout]]:
     if not validations:
         return {}
     first = validations[min(validations)]
-    rows = {IN_CONTEXT: _without_adapter(first), DEMONSTRATIONS: _of_kind(first, "passage")}
+    answered = [group[0] for group in by_context(first).values() if group[0].golds and group[0].baseline_answers]
+    rows = {
+        IN_CONTEXT: [replace(r, answers=r.baseline_answers, status="ok", reason="") for r in answered],
+        DEMONSTRATIONS: _of_kind(first, "passage"),
+    }
     for number in sorted(validations):
         rows[f"{EDITS}{_when(number, validations)}"] = _of_kind(validations[number], "edit")
     rows[FIXED] = _of_kind(first, "written")
     return {name: rollouts for name, rollouts in rows.items() if rollouts}
-
-
-def _without_adapter(rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """One rollout for each context, with the answers of the policy as it was, whatever became of the edit."""
-    firsts = [group[0] for group in by_context(rollouts).values()]
-    return [
-        replace(rollout, answers=rollout.baseline_answers, status="ok", reason="")
-        for rollout in firsts
-        if rollout.golds and rollout.baseline_answers
-    ]
 
 
 def _of_kind(rollouts: Sequence[Rollout], kind: Kind) -> list[Rollout]:
@@ -124,22 +72,21 @@ def _when(number: int, validations: Validations) -> str:
     return f" after round {number}" if number else " before training"
 
 
-def _row(name: str, rollouts: Sequence[Rollout], resamples: int) -> ArcRow:
+def _row(name: str, rollouts: Sequence[Rollout]) -> tuple[Cell, ...]:
     groups = list(by_context(rollouts).values())
     successes = list(context_means(rollouts, _success).values())
-    low, high = interval(successes, resamples=resamples)
     malformed = [bool(reason_of(answer)) for rollout in rollouts for answer in rollout.answers]
-    return ArcRow(
-        name=name,
-        success=fmean(successes),
-        low=low,
-        high=high,
-        solved=tuple(fmean(_solved(group, tries) for group in groups) for tries in range(1, TRIES + 1)),
-        cells=fmean(context_means(rollouts, _cells).values()),
-        malformed=fmean(malformed) if malformed else None,
-        valid=fmean(rollout.status == "ok" for rollout in rollouts) if name not in NO_EDITS else None,
-        contexts=len(groups),
-        pairs=len(_edits(rollouts)),
+    valid = [rollout.status == "ok" for rollout in rollouts] if name not in NO_EDITS else []
+    return (
+        name,
+        fmean(successes),
+        say_interval(*interval(successes), len(groups)),
+        *(fmean(_solved(group, tries) for group in groups) for tries in range(1, TRIES + 1)),
+        fmean(context_means(rollouts, _cells).values()),
+        _share(malformed),
+        _share(valid),
+        len(groups),
+        len(by_edit(rollouts)),
     )
 
 
@@ -178,70 +125,6 @@ def _tests(rollout: Rollout) -> Iterator[tuple[str, set[str]]]:
     return ((answer, right_answers(golds)) for answer, golds in zip(rollout.answers, rollout.golds, strict=True))
 
 
-def _edits(rollouts: Iterable[Rollout]) -> list[list[Rollout]]:
-    """The repeats of each edit."""
-    by_edit: dict[tuple[str, int], list[Rollout]] = {}
-    for rollout in rollouts:
-        by_edit.setdefault((rollout.context_id, rollout.edit_index), []).append(rollout)
-    return list(by_edit.values())
-
-
-# -- what self-edits chose ---------------------------------------------------------------------------------------------
-
-
-def choice_rows(validations: Validations) -> list[ChoiceRow]:
-    """Each augmentation and each loss among the valid self-edits of the first and of the last validation."""
-    if not validations:
-        return []
-    usable = {
-        _when(number, validations): [r for r in _of_kind(validations[number], "edit") if r.status == "ok"]
-        for number in sorted({min(validations), max(validations)})
-    }
-    choices = [*((name, name, True) for name in FAMILIES), *((f"loss on {loss}", "loss", loss) for loss in LOSSES)]
-    return [
-        _choice_row(f"{name}{when}", rollouts, field, value)
-        for name, field, value in choices
-        for when, rollouts in usable.items()
-        if rollouts
-    ]
-
-
-def _choice_row(name: str, rollouts: Sequence[Rollout], field: str, value: bool | str) -> ChoiceRow:
-    sides: dict[bool, list[float]] = {True: [], False: []}
-    for edit in _edits(rollouts):
-        sides[edit[0].asked.get(field) == value].append(fmean(map(_success, edit)))
-    chosen, others = sides[True], sides[False]
-    return ChoiceRow(name, len(chosen), _mean(chosen), len(others), _mean(others))
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None
-
-
-def configuration_rows(
-    validations: Validations, *, most: int = CONFIGURATIONS, resamples: int = 2000
-) -> list[ConfigurationRow]:
-    """The best whole configurations of the last validation that several contexts were adapted with, best first.
-
-    Where every context is tried with every configuration (`configs/arc/search.yaml`), the first row is the fixed
-    configuration to compare with.
-    """
-    by_edit: dict[str, list[Rollout]] = {}
-    for rollout in _of_kind(validations[max(validations)], "edit") if validations else ():
-        if rollout.status == "ok" and rollout.asked.keys() >= set(SCHEMA["required"]):
-            edit = json.dumps({name: rollout.asked[name] for name in SCHEMA["required"]})
-            by_edit.setdefault(edit, []).append(rollout)
-    rows = [_configuration_row(edit, rollouts, resamples) for edit, rollouts in by_edit.items()]
-    shared = [row for row in rows if row.contexts > 1]
-    return sorted(shared, key=lambda row: (-row.success, -row.contexts))[:most]
-
-
-def _configuration_row(edit: str, rollouts: Sequence[Rollout], resamples: int) -> ConfigurationRow:
-    successes = list(context_means(rollouts, _success).values())
-    low, high = interval(successes, resamples=resamples)
-    return ConfigurationRow(edit, fmean(successes), low, high, len(successes))
-
-
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
@@ -250,36 +133,53 @@ def arc_tables(validations: Validations) -> tuple[Table, ...]:
     by_row = _by_row(validations)
     answers = (answer for rollouts in by_row.values() for rollout in rollouts for answer in rollout.answers)
     tables = (
-        _rows_table(arc_rows(validations)),
-        _choices_table(choice_rows(validations)),
-        _configurations_table(configuration_rows(validations)),
-        _reasons_table("rejected edits", (r.reason for rows in by_row.values() for (r, *_) in _edits(rows))),
+        rows_table(validations),
+        choices_table(validations),
+        configurations_table(validations),
+        _reasons_table("rejected edits", (r.reason for rows in by_row.values() for (r, *_) in by_edit(rows))),
         _reasons_table("malformed answers", map(reason_of, answers)),
     )
     return tuple(table for table in tables if table.rows)
 
 
-def _rows_table(rows: Sequence[ArcRow]) -> Table:
-    header = ("", "success of pairs", "95 % interval", "solved at 1 try", "at 2 tries", "cells right",
-              "malformed answers", "valid edits", "contexts", "pairs")  # fmt: skip
-    cells = (
-        (row.name, row.success, say_interval(row.low, row.high, row.contexts), *row.solved, row.cells,
-         _share(row.malformed), _share(row.valid), row.contexts, row.pairs)
-        for row in rows
-    )  # fmt: skip
-    return Table("", header, tuple(cells))
-
-
-def _choices_table(rows: Sequence[ChoiceRow]) -> Table:
+def choices_table(validations: Validations) -> Table:
+    """Each augmentation and each loss among the valid self-edits of the first and of the last validation."""
     header = ("augmentations", "edits with it", "success", "edits without it", "success without it")
-    cells = ((row.name, row.edits, _share(row.success), row.others, _share(row.others_success)) for row in rows)
-    return Table("", header, tuple(cells))
+    ends = sorted({min(validations), max(validations)}) if validations else []
+    usable = {
+        _when(end, validations): [r for r in _of_kind(validations[end], "edit") if r.status == "ok"] for end in ends
+    }
+    choices = [*((name, name, True) for name in FAMILIES), *((f"loss on {loss}", "loss", loss) for loss in LOSSES)]
+    rows = []
+    for (name, field, value), (when, rollouts) in product(choices, usable.items()):
+        sides: dict[bool, list[float]] = {True: [], False: []}
+        for edit in by_edit(rollouts):
+            sides[edit[0].asked.get(field) == value].append(fmean(map(_success, edit)))
+        if rollouts:
+            shares = [(len(side), _share(side)) for side in sides.values()]
+            rows.append((f"{name}{when}", *shares[0], *shares[1]))
+    return Table("", header, tuple(rows))
 
 
-def _configurations_table(rows: Sequence[ConfigurationRow]) -> Table:
+def configurations_table(validations: Validations) -> Table:
+    """The best whole configurations of the last validation that several contexts were adapted with, best first.
+
+    Where every context is tried with every configuration (`configs/arc/search.yaml`), the first row is the fixed
+    configuration to compare with.
+    """
+    alike: dict[str, list[Rollout]] = {}
+    for rollout in _of_kind(validations[max(validations)], "edit") if validations else ():
+        if rollout.status == "ok" and rollout.asked.keys() >= set(SCHEMA["required"]):
+            edit = json.dumps({name: rollout.asked[name] for name in SCHEMA["required"]})
+            alike.setdefault(edit, []).append(rollout)
+    rows = []
+    for edit, rollouts in alike.items():
+        successes = list(context_means(rollouts, _success).values())
+        if (count := len(successes)) > 1:
+            rows.append((edit, fmean(successes), say_interval(*interval(successes), count), count))
+    rows.sort(key=lambda row: (-row[1], -row[3]))
     header = ("configurations on several contexts", "success", "95 % interval", "contexts")
-    cells = ((row.edit, row.success, say_interval(row.low, row.high, row.contexts), row.contexts) for row in rows)
-    return Table("", header, tuple(cells))
+    return Table("", header, tuple(rows[:CONFIGURATIONS]))
 
 
 def _reasons_table(name: str, reasons: Iterable[str]) -> Table:
@@ -288,5 +188,5 @@ def _reasons_table(name: str, reasons: Iterable[str]) -> Table:
     return Table("", (name, "number"), tuple(counts.most_common()))
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _share(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3f}" if values else "–"

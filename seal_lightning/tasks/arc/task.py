@@ -12,13 +12,12 @@ from typing import Any, get_args
 from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.results.table import Table
 from seal_lightning.seeding import derive_seed
-from seal_lightning.tasks.arc.answers import best_tries, read_votes
+from seal_lightning.tasks.arc.answers import best_tries, read_votes, submission
 from seal_lightning.tasks.arc.augmentations import SYMMETRIES, Augmentation, augment_pair
 from seal_lightning.tasks.arc.building import training_puzzles
 from seal_lightning.tasks.arc.edit import ArcLimits, Loss, read_edit
 from seal_lightning.tasks.arc.grids import Grid, grid_text
 from seal_lightning.tasks.arc.puzzles import Pair, demonstrations_of, input_of, write_demonstrations, write_input
-from seal_lightning.tasks.arc.submission import submission
 from seal_lightning.tasks.arc.tables import arc_tables
 from seal_lightning.tasks.base import AnswerFile, Task, without_thoughts
 from seal_lightning.types import (
@@ -111,12 +110,7 @@ class ArcTask(Task):
         edit, asked, reason = read_edit(text, self.limits)
         if edit is None:
             return SelfEdit(text=text, asked=asked, reason=reason)
-        applied = Directives(
-            epochs=edit.epochs,
-            learning_rate=edit.learning_rate,
-            batch_size=self.batch_size,
-            schedule=self.schedule,
-        )
+        applied = Directives(edit.epochs, edit.learning_rate, self.batch_size, self.schedule)
         sequences = self._sequences(context, families=edit.families, loss=edit.loss)
         if edit.epochs * -(-len(sequences) // self.batch_size) > self.max_steps:
             return SelfEdit(text=text, asked=asked, applied=applied, reason="too many training steps")

@@ -18,7 +18,7 @@ from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError, JournalError, StaleJournalError
 from seal_lightning.grading import Reward
-from seal_lightning.grading.contains import Contains
+from seal_lightning.grading.lexical import Contains
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.models.source import ModelSource

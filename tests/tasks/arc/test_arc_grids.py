@@ -15,7 +15,6 @@ from seal_lightning.tasks.arc.puzzles import (
     puzzle_of,
     write_demonstrations,
     write_input,
-    write_pair,
 )
 from seal_lightning.types import Context, Query
 
@@ -124,7 +123,7 @@ def test_unknown_encodings_are_refused(name):
 
 
 def test_pairs_as_text():
-    assert write_pair(FIRST) == "Input:\n12\nOutput:\n21"
+    assert write_demonstrations([FIRST]) == "Input:\n12\nOutput:\n21"
     assert write_input(SECOND.input, GRID_TEXTS["letters"]) == "Input:\nd\ne\nOutput:\n"
     assert write_demonstrations(PUZZLE.demonstrations) == PASSAGE
     assert write_demonstrations((FIRST,), GRID_TEXTS["spaced"]) == "Input:\n1 2\nOutput:\n2 1"

@@ -1,11 +1,12 @@
 """The tables of ARC by hand: pairs, votes over edits, cells, choices and reasons."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from samples import BARE
 
-from seal_lightning.tasks.arc.tables import ChoiceRow, arc_rows, arc_tables, choice_rows, configuration_rows
+from seal_lightning.tasks.arc.tables import arc_tables, choices_table, configurations_table, rows_table
 
 RIGHT, OTHER, WRONG = "12\n34", "12\n30", "12"  # all right; three cells of four; another shape
 RAGGED = "malformed grid, ragged rows:\n12\n3"
@@ -22,9 +23,17 @@ def rejected(index, reason, context="a"):
     return replace(BASE, context_id=context, edit_index=index, status="rejected", reason=reason)
 
 
+def named(validations):
+    """The rows, by what their columns hold."""
+    rows = rows_table(validations).rows
+    names = ("name", "success", "interval", "once", "twice", "cells", "malformed", "valid", "contexts", "pairs")
+    found = [SimpleNamespace(**dict(zip(names, cells, strict=True))) for cells in rows]
+    return [SimpleNamespace(**vars(row), solved=(row.once, row.twice)) for row in found]
+
+
 def row(*rollouts):
     """The row of self-edits."""
-    (found,) = [row for row in arc_rows({0: rollouts}, resamples=100) if row.name == "self-edits"]
+    (found,) = [row for row in named({0: rollouts}) if row.name == "self-edits"]
     return found
 
 
@@ -34,9 +43,9 @@ def row(*rollouts):
 def test_a_rejected_edit_is_a_pair_that_failed():
     found = row(edit(0, RIGHT), rejected(1, "broken JSON"), edit(0, OTHER, context="b"), edit(1, RAGGED, context="b"))
     assert (found.success, found.contexts, found.pairs) == (0.25, 2, 4)
-    assert (found.low, found.high) == (None, None)  # of two contexts
-    assert found.valid == 0.75
-    assert found.malformed == pytest.approx(1 / 3)
+    assert found.interval == "n = 2"  # of two contexts
+    assert found.valid == "0.750"
+    assert found.malformed == "0.333"
     assert found.cells == pytest.approx((1.0 + 0.0 + 0.75 + 0.0) / 4)
 
 
@@ -103,9 +112,9 @@ def test_each_test_has_votes_of_its_own():
 
 def test_a_context_of_which_all_edits_were_rejected_is_not_solved():
     found = row(rejected(0, "broken JSON"), edit(0, RIGHT, context="b"))
-    assert (found.solved, found.success, found.malformed, found.valid) == ((0.5, 0.5), 0.5, 0.0, 0.5)
+    assert (found.solved, found.success, found.malformed, found.valid) == ((0.5, 0.5), 0.5, "0.000", "0.500")
     nothing = row(rejected(0, "broken JSON"))
-    assert (nothing.solved, nothing.cells, nothing.malformed, nothing.valid) == ((0.0, 0.0), 0.0, None, 0.0)
+    assert (nothing.solved, nothing.cells, nothing.malformed, nothing.valid) == ((0.0, 0.0), 0.0, "–", "0.000")
 
 
 # -- which rows --------------------------------------------------------------------------------------------------------
@@ -118,25 +127,25 @@ def test_the_policy_without_an_adapter_has_one_answer_a_context():
         edit(0, RIGHT, context="b", baseline_answers=(RIGHT,)),
         edit(1, OTHER, context="b", baseline_answers=(RIGHT,)),
     ]
-    found = arc_rows({0: rollouts})[0]
+    found = named({0: rollouts})[0]
     assert (found.name, found.success, found.solved, found.cells) == ("in-context", 0.5, (0.5, 0.5), 0.875)
-    assert (found.contexts, found.pairs, found.malformed, found.valid) == (2, 2, 0.0, None)
+    assert (found.contexts, found.pairs, found.malformed, found.valid) == (2, 2, "0.000", "–")
 
 
 def test_one_validation_has_a_row_for_each_kind():
     passage, written = (edit(-1, answer, kind=kind) for answer, kind in ((OTHER, "passage"), (RIGHT, "written")))
-    rows = arc_rows({2: [passage, written, edit(0, RIGHT)]})
+    rows = named({2: [passage, written, edit(0, RIGHT)]})
     assert [(row.name, row.success, row.valid) for row in rows] == [
-        ("in-context", 0.0, None),
-        ("demonstrations alone", 0.0, None),
-        ("self-edits", 1.0, 1.0),
-        ("fixed configuration", 1.0, 1.0),
+        ("in-context", 0.0, "–"),
+        ("demonstrations alone", 0.0, "–"),
+        ("self-edits", 1.0, "1.000"),
+        ("fixed configuration", 1.0, "1.000"),
     ]
 
 
 def test_a_fit_has_the_self_edits_of_every_validation_and_the_other_rows_of_the_first():
     later = replace(edit(0, RIGHT, kind="passage"), edit_index=-1)
-    rows = arc_rows({2: [later, edit(0, RIGHT)], 0: [edit(0, OTHER)], 1: [later, edit(0, WRONG)]})
+    rows = named({2: [later, edit(0, RIGHT)], 0: [edit(0, OTHER)], 1: [later, edit(0, WRONG)]})
     assert [(row.name, row.cells) for row in rows] == [
         ("in-context", 0.75),
         ("self-edits before training", 0.75),
@@ -147,9 +156,9 @@ def test_a_fit_has_the_self_edits_of_every_validation_and_the_other_rows_of_the_
 
 def test_nothing_is_said_of_contexts_without_tests():
     untested = replace(BASE, context_id="b", golds=(), questions=(), baseline_answers=())
-    assert [(row.contexts, row.pairs) for row in arc_rows({0: [edit(0, RIGHT), untested]})] == [(1, 1), (1, 1)]
+    assert [(row.contexts, row.pairs) for row in named({0: [edit(0, RIGHT), untested]})] == [(1, 1), (1, 1)]
     for empty in ({}, {0: []}, {0: [untested]}):
-        assert (arc_rows(empty), choice_rows(empty), arc_tables(empty)) == ([], [], ())
+        assert (named(empty), choices_table(empty).rows, arc_tables(empty)) == ([], (), ())
 
 
 # -- choices and reasons -----------------------------------------------------------------------------------------------
@@ -165,25 +174,23 @@ def test_choices_of_valid_self_edits():
         replace(rejected(3, "too many training steps"), asked=size),
         edit(-1, RIGHT, kind="written", asked=size),
     ]
-    assert choice_rows({0: rollouts}) == [
-        ChoiceRow("basic", 2, 0.5, 1, 0.5),
-        ChoiceRow("size", 1, 0.5, 2, 0.5),
-        ChoiceRow("chained", 0, None, 3, 0.5),
-        ChoiceRow("repeated", 0, None, 3, 0.5),
-        ChoiceRow("loss on outputs", 2, 0.5, 1, 0.5),
-        ChoiceRow("loss on all", 1, 0.5, 2, 0.5),
-    ]
+    assert choices_table({0: rollouts}).rows == (
+        ("basic", 2, "0.500", 1, "0.500"),
+        ("size", 1, "0.500", 2, "0.500"),
+        ("chained", 0, "–", 3, "0.500"),
+        ("repeated", 0, "–", 3, "0.500"),
+        ("loss on outputs", 2, "0.500", 1, "0.500"),
+        ("loss on all", 1, "0.500", 2, "0.500"),
+    )
 
 
 def test_choices_of_the_first_and_the_last_validation():
     all_loss = edit(0, RIGHT, asked={**CHOSE, "loss": "all"})
-    rows = choice_rows({0: [edit(0, OTHER)], 1: [all_loss], 2: [edit(0, RIGHT), edit(0, RIGHT, context="b")]})
+    validations = {0: [edit(0, OTHER)], 1: [all_loss], 2: [edit(0, RIGHT), edit(0, RIGHT, context="b")]}
+    rows = choices_table(validations).rows
     assert len(rows) == 12
-    assert rows[:2] == [
-        ChoiceRow("basic before training", 1, 0.0, 0, None),
-        ChoiceRow("basic after round 2", 2, 1.0, 0, None),
-    ]
-    assert rows[-1] == ChoiceRow("loss on all after round 2", 0, None, 2, 1.0)
+    assert rows[:2] == (("basic before training", 1, "0.000", 0, "–"), ("basic after round 2", 2, "1.000", 0, "–"))
+    assert rows[-1] == ("loss on all after round 2", 0, "–", 2, "1.000")
 
 
 def test_tables():
@@ -220,7 +227,7 @@ def test_tables():
 
 def test_configurations_of_several_contexts_best_first():
     slow, fast = ({**CHOSE, "learning_rate": rate, "epochs": 2} for rate in (0.0001, 0.003))
-    found = configuration_rows(
+    found = configurations_table(
         {
             0: [edit(0, OTHER, asked=slow)],  # an earlier validation is not looked at
             1: [
@@ -233,10 +240,10 @@ def test_configurations_of_several_contexts_best_first():
             ],
         }
     )
-    assert [(row.success, row.contexts) for row in found] == [(1.0, 2), (0.5, 2)]
-    assert found[0].edit == (
+    assert [(success, contexts) for _, success, _, contexts in found.rows] == [(1.0, 2), (0.5, 2)]
+    assert found.rows[0][0] == (
         '{"basic": true, "size": false, "chained": false, "repeated": false, "loss": "outputs", '
         '"learning_rate": 0.003, "epochs": 2}'
     )
     tables = arc_tables({1: [edit(0, RIGHT, asked=fast), edit(0, RIGHT, asked=fast, context="b")]})
-    assert (found[0].edit, 1.0, "n = 2", 2) in [row for table in tables for row in table.rows]
+    assert (found.rows[0][0], 1.0, "n = 2", 2) in [row for table in tables for row in table.rows]

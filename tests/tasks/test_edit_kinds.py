@@ -1,6 +1,6 @@
 import pytest
 
-from seal_lightning.tasks.edit_parsers import blocks, lines, questions, strip_enumerator, whole
+from seal_lightning.tasks.edit_kinds import blocks, lines, questions, strip_enumerator, whole
 
 
 def test_lines_keep_their_text_and_drop_what_has_none():
