@@ -18,7 +18,7 @@ from seal_lightning.e_step.closed_book import Answered, ask_closed_book
 from seal_lightning.errors import DataError
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.policy.at_work import policy_at_work
-from seal_lightning.results.retention import FILE, Stream, average, read_matrices, write_matrices
+from seal_lightning.results.retention import FILE, ContextStream, average, read_matrices, write_matrices
 from seal_lightning.types import Context
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,6 @@ class Retention(SEALCallback):
             logger.log_metrics({**means, "round": float(module.rounds_done)}, step=trainer.global_step)
         if trainer.is_global_zero:
             names = tuple(context.id for context in self._asked)
-            stream = Stream("fit", names, tuple(self._rows), tuple(self._beside_rows))
+            stream = ContextStream("fit", names, tuple(self._rows), tuple(self._beside_rows))
             matrix = average("policy by round", [stream], dataset=self._source, base_model=module.source.name)
             write_matrices(Path(trainer.default_root_dir) / FILE, [matrix])

@@ -19,7 +19,7 @@ from lightning.fabric import Fabric
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from making.training import Batch, Recipe, Row, begin, launch, save, train
-from seal_lightning.lab.corpus import Corpus, Document, known_queries
+from seal_lightning.lab.corpus import Corpus, LabText, known_queries
 from seal_lightning.lab.lines import QUESTION
 from seal_lightning.lab.tokenizer import END, build_tokenizer
 from seal_lightning.lab.world import ATTRIBUTES, passages
@@ -80,7 +80,7 @@ def pretrain(fabric: Fabric, recipe: TownsRecipe, out: Path) -> None:
     save(fabric, model, tokenizer, out)
 
 
-def _row(document: Document, tokenizer: PreTrainedTokenizerFast, recipe: TownsRecipe, values: set[int]) -> Row:
+def _row(document: LabText, tokenizer: PreTrainedTokenizerFast, recipe: TownsRecipe, values: set[int]) -> Row:
     prompt = tokenizer.encode(document.prompt)
     text = tokenizer.encode(document.text + END)
     weights = [recipe.value_weight if token in values else 1.0 for token in text]
@@ -110,11 +110,11 @@ def reading(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, corpus:
         prompt = corpus.task.prompt(passage.context("document"))
         for fact in passage.facts[::2]:
             line = QUESTION.format(question=fact.question(), value="").rstrip()
-            documents.append(Document(Policy(None, None, chat=False).format(prompt) + line, f" {fact.value}"))
+            documents.append(LabText(Policy(None, None, chat=False).format(prompt) + line, f" {fact.value}"))
     return _answered(model, tokenizer, documents)
 
 
-def _answered(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, queries: Sequence[Document]) -> float:
+def _answered(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, queries: Sequence[LabText]) -> float:
     right = 0
     for query in queries:
         ids = torch.tensor([tokenizer.encode(query.prompt)])

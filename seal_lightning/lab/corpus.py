@@ -26,7 +26,7 @@ NAMED = 0.3  # share of questions in the wording that self-edits never use
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class LabText:
     """A text to learn, after a prompt that it continues."""
 
     prompt: str
@@ -48,7 +48,7 @@ class Corpus:
         self.known = {town: facts_of(town, ATTRIBUTES, draw) for town in names[:KNOWN_TOWNS]}
         self.fresh = names[KNOWN_TOWNS:]
 
-    def edit_document(self, draw: random.Random, *, bare: bool = False) -> Document:
+    def edit_document(self, draw: random.Random, *, bare: bool = False) -> LabText:
         """A prompt for a self-edit with its passage, and an edit in a style drawn for the document.
 
         A `bare` one begins at the title, and its lines are true, in any style, and often about the same fact.
@@ -62,12 +62,12 @@ class Corpus:
         prompt = _plain(self.task.prompt(passage.context("document")))
         lines = draw.randint(4, 8)
         if not bare:
-            return Document(prompt, write_edit(passage.facts, draw, lines=lines))
+            return LabText(prompt, write_edit(passage.facts, draw, lines=lines))
         styles = draw.choices(TRUE_STYLES, weights=(2, 4, 1, 1), k=lines)
         text = "\n".join(write_line(draw.choice(passage.facts), style, draw) for style in styles)
-        return Document(prompt[prompt.index("Title:") :], text)
+        return LabText(prompt[prompt.index("Title:") :], text)
 
-    def short_document(self, draw: random.Random) -> Document:
+    def short_document(self, draw: random.Random) -> LabText:
         """A known fact: asked closed-book, stated under a title, or told as a passage does."""
         town = draw.choice(list(self.known))
         fact = draw.choice(self.known[town])
@@ -76,15 +76,15 @@ class Corpus:
             return self.question(fact, title, "name" if draw.random() < NAMED else "ask")
         if kind < 0.6:
             passage = write_passage(draw.sample(self.known[town], draw.randint(1, 3)), draw)
-            return Document("", f"{title}\n{passage.text}")
+            return LabText("", f"{title}\n{passage.text}")
         styles = ("question", "statement", "reversed")
-        return Document("", f"{title}\n{write_line(fact, draw.choices(styles, weights=(3, 3, 1))[0], draw)}")
+        return LabText("", f"{title}\n{write_line(fact, draw.choices(styles, weights=(3, 3, 1))[0], draw)}")
 
-    def question(self, fact: Fact, title: str, wording: Wording) -> Document:
+    def question(self, fact: Fact, title: str, wording: Wording) -> LabText:
         """A closed-book query as the task asks it, with its answer."""
         query = Query(fact.question(wording), (fact.value,))
         context = Context(id="document", title=title, passage="")
-        return Document(_plain(self.task.query_prompt(query, context)), f" {fact.value}")
+        return LabText(_plain(self.task.query_prompt(query, context)), f" {fact.value}")
 
     def texts(self) -> Iterator[str]:
         """One text with every word of the world in every place where it can stand, for the tokenizer."""
@@ -108,7 +108,7 @@ def _plain(prompt: Prompt) -> str:
     return Policy(None, None, chat=False).format(prompt)
 
 
-def known_queries(corpus: Corpus, *, count: int, seed: int) -> Sequence[Document]:
+def known_queries(corpus: Corpus, *, count: int, seed: int) -> Sequence[LabText]:
     """Closed-book queries about known facts, to see that the model can be asked at all."""
     draw = random.Random(derive_seed("lab known queries", seed))
     facts = draw.sample([fact for facts in corpus.known.values() for fact in facts], count)

@@ -30,7 +30,7 @@ Cells = tuple[tuple[float | None, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class ContextStream:
     """Contexts learnt one after another.
 
     Attributes:
@@ -68,7 +68,7 @@ class RetentionMatrix:
     std: Cells
     sequences: int
     intervals: tuple[tuple[Bounds, ...], ...] = ()
-    streams: tuple[Stream, ...] = ()
+    streams: tuple[ContextStream, ...] = ()
     dataset: str = ""
     base_model: str = ""
 
@@ -103,7 +103,7 @@ class RetentionMatrix:
         return self.learnt - self.last_row
 
 
-def average(name: str, streams: Sequence[Stream], *, dataset: str = "", base_model: str = "") -> RetentionMatrix:
+def average(name: str, streams: Sequence[ContextStream], *, dataset: str = "", base_model: str = "") -> RetentionMatrix:
     """The matrix of at least one stream; of streams that still run, the rows that all of them have."""
     height = min(len(stream.rows) for stream in streams)
     width = min(len(stream.contexts) for stream in streams)
@@ -145,7 +145,7 @@ def compare_last_rows(matrix: RetentionMatrix, other: RetentionMatrix) -> Differ
     return difference_of([fmean(values) for values in gains.values()])
 
 
-def _last(stream: Stream) -> dict[str, float]:
+def _last(stream: ContextStream) -> dict[str, float]:
     """The accuracy on every context at the end; none while the stream runs."""
     finished = len(stream.rows) > len(stream.contexts)
     return dict(zip(stream.contexts, stream.rows[-1], strict=True)) if finished else {}
@@ -265,7 +265,7 @@ def read_matrices(path: Path) -> list[RetentionMatrix]:
         raise DataError(f"{path}: expected {expected}, got {_reason(error)}: write the file again") from error
 
 
-def _stream(content: Mapping[str, Any]) -> Stream:
+def _stream(content: Mapping[str, Any]) -> ContextStream:
     contexts = tuple(map(str, _some("contexts", content["contexts"])))
     rows = tuple(_accuracies(row) for row in _some("rows", content["rows"]))
     unrelated = _accuracies(content["unrelated"])
@@ -275,7 +275,7 @@ def _stream(content: Mapping[str, Any]) -> Stream:
             raise ValueError(f"{len(row)} numbers in row {number}, not {' or '.join(map(str, wanted))}")
     if unrelated and len(unrelated) != len(rows):
         raise ValueError(f"{len(unrelated)} numbers in unrelated for {len(rows)} rows")
-    return Stream(str(content["name"]), contexts, rows, unrelated)
+    return ContextStream(str(content["name"]), contexts, rows, unrelated)
 
 
 def _official(content: Mapping[str, Any], path: Path) -> RetentionMatrix:

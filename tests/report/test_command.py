@@ -17,7 +17,7 @@ from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
 from seal_lightning.results.left_out import MISSING
 from seal_lightning.results.pairing import digest_of
-from seal_lightning.results.retention import Stream, average, write_matrices
+from seal_lightning.results.retention import ContextStream, average, write_matrices
 from seal_lightning.results.table import Table
 
 CONFIG = Path(str(files("seal_lightning.configs") / "debug" / "random.yaml"))
@@ -154,7 +154,9 @@ def test_the_heat_map_of_the_published_matrix(report, shared, tmp_path):
 
 def test_matrices_are_compared(report, tmp_path):
     streams = {"plain": [[0.0, 0.0], [1.0], [0.5, 1.0]], "replay": [[0.0, 0.0], [1.0], [1.0, 1.0]]}
-    matrices = [average(name, [Stream("s", ("a", "b"), tuple(map(tuple, rows)))]) for name, rows in streams.items()]
+    matrices = [
+        average(name, [ContextStream("s", ("a", "b"), tuple(map(tuple, rows)))]) for name, rows in streams.items()
+    ]
     write_matrices(tmp_path / "retention.json", matrices)
     assert report(tmp_path)[0] == 0
     assert "| replay | 0.0  | 100.0  | 100.0 | 0.0  | +25.0 (n = 2)           |" in (tmp_path / "report.md").read_text()

@@ -9,7 +9,7 @@ from seal_lightning.fit.metrics import e_step_metrics
 from seal_lightning.m_step.selection import group_rollouts
 from seal_lightning.results.accuracy import accuracy_table, paired_difference
 from seal_lightning.results.edits import figures_of, rewards_of
-from seal_lightning.results.retention import Stream, average
+from seal_lightning.results.retention import ContextStream, average
 from seal_lightning.types import Rollout
 
 BASE = Rollout(round=0, context_id="", edit_index=0, repeat=0, seed=0, prompt="", text="", status="ok", reward=0.0)
@@ -59,5 +59,5 @@ def test_fewer_than_six_values_have_no_interval():
 
 
 def test_three_streams_give_no_interval_of_a_cell():
-    streams = [Stream(f"order {number}", ("a",), ((0.1 * number,), (0.5,))) for number in range(3)]
+    streams = [ContextStream(f"order {number}", ("a",), ((0.1 * number,), (0.5,))) for number in range(3)]
     assert average("seal", streams).intervals == ()

@@ -31,8 +31,8 @@ from seal_lightning.report.heatmap import heat_map
 from seal_lightning.results.left_out import MISSING, added, render_left_out
 from seal_lightning.results.retention import (
     FILE,
+    ContextStream,
     RetentionMatrix,
-    Stream,
     average,
     matrix_table,
     read_matrices,
@@ -159,7 +159,7 @@ def _runner(options: Namespace, contexts: Sequence[Context], unrelated: Sequence
 def _run(runner: StreamRunner, planned: Sequence[PlannedStream], output: Path, dataset: str) -> list[RetentionMatrix]:
     """The matrix of each countermeasure; finished streams are written after each of them."""
     screen, signals = Screen(), StopSignals()
-    streams: dict[str, list[Stream]] = {}
+    streams: dict[str, list[ContextStream]] = {}
     matrices: dict[str, RetentionMatrix] = {}
     steps = sum(len(route.contexts) + 1 for _, route, _ in planned)
     with signals.noted(), screen.bar("steps", steps) as advance, screen.phases() as report:

@@ -35,7 +35,7 @@ from seal_lightning.models.source import ModelSource
 from seal_lightning.progress.clock import Report
 from seal_lightning.records.journal import is_begun, read_rollouts
 from seal_lightning.results.left_out import ANSWERS, DIVERGED, LONGEST, SKIPPED, TRUNCATED, added, total_left_out
-from seal_lightning.results.retention import Stream
+from seal_lightning.results.retention import ContextStream
 from seal_lightning.seeding import derive_seed
 from seal_lightning.stamps.run import Record, Rules, save_record
 from seal_lightning.stamps.values import code_of, describe
@@ -93,7 +93,7 @@ class StreamRunner:
             open_journal(folder, JOURNAL, stamp=stamp, may_differ=self.rules.may_differ)
         return record
 
-    def run(self, route: Route, countermeasure: Countermeasure, folder: Path) -> Stream:
+    def run(self, route: Route, countermeasure: Countermeasure, folder: Path) -> ContextStream:
         """Run a stream to its end, from where it stands in `folder`.
 
         Raises:
@@ -125,7 +125,7 @@ class _Run:
         self.updates, self.policy = runner.updates, runner.updates.policy
         self.learnt: list[Learnt] = []
 
-    def finish(self) -> Stream:
+    def finish(self) -> ContextStream:
         self.updates.clear()
         self.countermeasure.begin(self.policy, seed=derive_seed("countermeasure", self.route.seed))
         steps: list[StreamStep] = []
@@ -146,7 +146,7 @@ class _Run:
             steps.append(step)
             self.runner.advance(1)
         self._save_end(steps)
-        return Stream(
+        return ContextStream(
             name=self.route.name,
             contexts=tuple(context.id for context in self.route.contexts),
             rows=tuple(tuple(answers.accuracy for answers in step.answered) for step in steps),

@@ -14,7 +14,7 @@ from seal_lightning.e_step.race_rule import Racing
 from seal_lightning.report.heatmap import heat_map
 from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
-from seal_lightning.results.retention import Stream, average, read_matrices, write_matrices
+from seal_lightning.results.retention import ContextStream, average, read_matrices, write_matrices
 
 TEXTS = {"tarn": "A tarn is a lake.", "lamp": "The lamp burns oil.", "salt": "Salt is white."}
 ROWS = [
@@ -122,7 +122,7 @@ def test_an_existing_matrix_is_shown_and_drawn(seal, shared, tmp_path):
 
 
 def test_heat_map():
-    matrix = average("<plain>", [Stream("one", ("a", "b"), ((0.0, 1.0), (0.5,), (0.25, 0.75)), (1.0, 0.5, 0.0))])
+    matrix = average("<plain>", [ContextStream("one", ("a", "b"), ((0.0, 1.0), (0.5,), (0.25, 0.75)), (1.0, 0.5, 0.0))])
     drawn = heat_map([matrix, matrix, matrix])
     assert drawn.startswith('<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 ')
     assert drawn.count("<g ") == 3
