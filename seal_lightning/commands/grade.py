@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -75,9 +75,7 @@ def _options(args: Sequence[str]) -> Namespace:
         "--config", action="config", help="YAML file with these options, such as a grader with options of its own."
     )
     parser.add_argument("--grader", type=Grader | str, default="calibrated", help="A short name or a class_path.")
-    parser.add_argument(
-        "--output", type=str | None, default=None, help="Write each row with its verdict, one a line (.gz packs)."
-    )
+    parser.add_argument("--output", type=str | None, help="Write each row with its verdict, one a line (.gz packs).")
     parser.add_argument(
         "--json", action="store_true", help="Print JSON: one object, or one for each verdict, one a line."
     )
@@ -87,7 +85,6 @@ def _options(args: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--policy",
         type=str | None,
-        default=None,
         help="Model for a grader that asks one, such as judge, if it has no endpoint.",
     )
     options = parser.read(args)
@@ -175,12 +172,9 @@ def _line(row: Judged, verdict: Verdict) -> str:
         f"    answer  {_short(row.answer.text) or '(nothing)'}",
     ]
     if verdict.reasons:
-        lines.append(f"    reasons {_reasons(verdict.reasons)}")
+        reasons = ", ".join(f"{name} {value:+.2f}" for name, value in verdict.reasons.items())
+        lines.append(f"    reasons {reasons}")
     return "\n".join(lines)
-
-
-def _reasons(reasons: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:+.2f}" for name, value in reasons.items())
 
 
 def _short(text: str, longest: int = 160) -> str:

@@ -50,7 +50,6 @@ def _options(args: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--output",
         type=str | None,
-        default=None,
         help="The HTML file; the Markdown file gets the same name with .md. By default report.html in the first run.",
     )
     options = parser.read(args)

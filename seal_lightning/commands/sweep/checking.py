@@ -46,8 +46,15 @@ def check(runs: Sequence[Planned], folder: Path) -> Checked:
     if wrong := [(run, row) for run, row in zip(runs, rows, strict=True) if "error" in row]:
         raise ConfigError(_mistake(wrong, len(runs)))
     for run, row in zip(runs, rows, strict=True):
-        if row["other"]:
-            raise ConfigError(_another(folder / run.name, row))
+        if not row["other"]:
+            continue
+        first, *others = row["other"]
+        was, now = (json.dumps(value, ensure_ascii=False)[:60] for value in row["changed"][first])
+        more = f" and {len(others)} more settings" if others else ""
+        raise ConfigError(
+            f"{folder / run.name}: holds a run with {first} {was}, but now it is {now}{more}: choose another --output, "
+            "or return to those settings. Nothing was overwritten"
+        )
     unchanged = frozenset(run.name for run, row in zip(runs, rows, strict=True) if not row["changed"])
     return Checked(unchanged, tuple(findings["gpus"]), findings["gpus_each"])
 
@@ -85,17 +92,3 @@ def _is_about(text: str, key: str) -> bool:
     """Whether a message names an option, in full or by its last parts."""
     parts = key.removesuffix(".class_path").split(".")
     return any(".".join(parts[start:]) in text for start in range(len(parts)))
-
-
-def _another(run: Path, row: Mapping[str, Any]) -> str:
-    first, *others = row["other"]
-    was, now = row["changed"][first]
-    more = f" and {len(others)} more settings" if others else ""
-    return (
-        f"{run}: holds a run with {first} {_shown(was)}, but now it is {_shown(now)}{more}: choose another --output, "
-        "or return to those settings. Nothing was overwritten"
-    )
-
-
-def _shown(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)[:60]

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seal_lightning.commands.sweep.checking import Checked, check
-from seal_lightning.commands.sweep.display import Display
 from seal_lightning.commands.sweep.grid import SEED_OPTION, Planned, plan, read_axis, read_seeds
-from seal_lightning.commands.sweep.running import SweepRun, Workers, environments, is_finished
+from seal_lightning.commands.sweep.running import Display, SweepRun, Workers, environments, is_finished
 from seal_lightning.commands.sweep.summary import known_seconds, save_state, summarise
 from seal_lightning.errors import ConfigError, SealError
 from seal_lightning.files.ownership import owning
@@ -35,7 +34,12 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError(f"--jobs {options.jobs}: expected 1 or more; leave it out for one at a time")
     folder: Path = options.output
     if options.dry_run:
-        _list(_runs(planned, folder, check(planned, folder)))
+        runs = _runs(planned, folder, check(planned, folder))
+        for run in runs:
+            state = "finished" if run.kept else "to resume" if (run.folder / "config.yaml").is_file() else "new"
+            command = ["seal", "fit", *run.planned.options, "--trainer.default_root_dir", str(run.folder)]
+            print(f"{run.name}  ({state})\n  {shlex.join(command)}")
+        print(f"{len(runs)} runs, {sum(run.kept for run in runs)} of them finished; nothing was started")
         return
     with owning(folder, option=f"--output {folder}"):
         display = Display(f"{len(planned)} runs in {folder}: checking their settings")
@@ -69,15 +73,6 @@ def _runs(planned: Sequence[Planned], folder: Path, checked: Checked) -> list[Sw
         if is_finished(run, checked):
             run.state, run.kept = "finished", True
     return runs
-
-
-def _list(runs: Sequence[SweepRun]) -> None:
-    for run in runs:
-        begun = (run.folder / "config.yaml").is_file()
-        state = "finished" if run.kept else "to resume" if begun else "new"
-        command = ["seal", "fit", *run.planned.options, "--trainer.default_root_dir", str(run.folder)]
-        print(f"{run.name}  ({state})\n  {shlex.join(command)}")
-    print(f"{len(runs)} runs, {sum(run.kept for run in runs)} of them finished; nothing was started")
 
 
 # -- options -----------------------------------------------------------------------------------------------------------

@@ -147,7 +147,8 @@ def plan(
             end = [] if seed is None else [f"--{key}={seed}" for key in seeded]
             name = _safe([*words, *([] if seed is None else [f"{SEED}={seed}"])] or ["run"])
             runs.append(Planned(name, _safe(words), setting, seed, (*configs, *above, *swept.values(), *others, *end)))
-    return _told_apart(runs)
+    names = [run.name for run in runs]
+    return [run if len(run.name) <= _LONGEST and names.count(run.name) == 1 else _with_digest(run) for run in runs]
 
 
 def _seeds_apart(axes: Sequence[Axis], seeds: Sequence[int], seeded: Sequence[str]) -> tuple[list[Axis], Sequence[int]]:
@@ -224,19 +225,12 @@ def _safe(words: Sequence[str]) -> str:
     return "_".join(_UNSAFE.sub("-", word).strip("-.") for word in words)
 
 
-def _told_apart(runs: Sequence[Planned]) -> list[Planned]:
-    """The runs, with a digest of their values in names that are too long or not unique."""
-    names = [run.name for run in runs]
-    return [run if len(run.name) <= _LONGEST and names.count(run.name) == 1 else _with_digest(run) for run in runs]
-
-
 def _with_digest(run: Planned) -> Planned:
+    """The run with digests of its values in its names, which are too long or not unique."""
+
+    def marked(name: str, content: object) -> str:
+        digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=4).hexdigest()
+        return f"{name[: _LONGEST - 9]}-{digest}"
+
     values = sorted(run.values.items())
-    digest, of_values = _digest([values, run.seed]), _digest(values)
-    return replace(
-        run, name=f"{run.name[: _LONGEST - 9]}-{digest}", setting=f"{run.setting[: _LONGEST - 9]}-{of_values}"
-    )
-
-
-def _digest(content: object) -> str:
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=4).hexdigest()
+    return replace(run, name=marked(run.name, [values, run.seed]), setting=marked(run.setting, values))
