@@ -9,7 +9,6 @@ and the standard streams are in order (`processes/streams.py`).
 from __future__ import annotations
 
 import errno
-import importlib
 import logging
 import os
 import signal
@@ -18,8 +17,8 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
+from importlib import import_module
 from itertools import pairwise
-from types import ModuleType
 
 from seal_lightning import __version__
 from seal_lightning.commands.names import COMMANDS, GROUPS, help_text
@@ -30,6 +29,8 @@ from seal_lightning.processes.allocator import keep_freed_memory
 from seal_lightning.processes.stopping import ended_by_signals, work_begins
 from seal_lightning.processes.streams import LineFormatter, last_words, open_closed, standard_streams
 from seal_lightning.text.escaping import single_line
+
+TALKATIVE = ("info", "debug")  # levels of the log at which libraries speak, too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,28 +118,24 @@ def _run(args: list[str]) -> None:
     args = with_shipped_configs(args)
     name, row = args[0], COMMANDS[args[0]]
     if row.is_light:
-        command = _module(row.module)
+        command = import_module(f"seal_lightning.commands.{row.module}")
         work_begins()
         command.main(args[1:])
         return
     if args[1:] in (["--help"], ["-h"]) and (text := help_text(name)):
         print(text, end="")
         return
-    files = _module("mistakes", room="options").read_config_files(args)  # whose mistakes need no torch
+    files = import_module("seal_lightning.options.mistakes").read_config_files(args)  # whose mistakes need no torch
     keep_freed_memory()
     with redirect_stdout(sys.stderr):  # libraries print while they are imported, and stdout is for results
-        if _talkative(_log_level(args)):
+        if _log_level(args) in TALKATIVE:
             with suppress(ImportError):  # transformers would import it later, and it logs to stdout
                 import deepspeed  # noqa: F401
-        command = _module(row.module)
+        command = import_module(f"seal_lightning.commands.{row.module}")
     if row.module == "fit":
         command.run_command(args, files)
     else:
         command.main(args[1:])
-
-
-def _module(name: str, *, room: str = "commands") -> ModuleType:
-    return importlib.import_module(f"seal_lightning.{room}.{name}")
 
 
 def _log_level(args: Sequence[str]) -> str:
@@ -147,10 +144,6 @@ def _log_level(args: Sequence[str]) -> str:
         if name == "--log_level":
             return value if equals else following
     return "warning"
-
-
-def _talkative(level: str) -> bool:
-    return level in ("info", "debug")
 
 
 @contextmanager
@@ -162,7 +155,7 @@ def _quiet(level: str) -> Iterator[None]:
     ours.addHandler(handler)
     variables = {"TOKENIZERS_PARALLELISM": "false"}
     last_resort = logging.lastResort  # for loggers of libraries without a handler of their own
-    if not _talkative(level):
+    if level not in TALKATIVE:
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs while it is imported
         variables |= {"DS_LOG_LEVEL": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
         logging.lastResort = logging.StreamHandler(sys.stderr)
@@ -171,7 +164,7 @@ def _quiet(level: str) -> Iterator[None]:
     os.environ.update({name: variables[name] for name in added})
     try:
         with warnings.catch_warnings():
-            if not _talkative(level) and not sys.warnoptions:
+            if level not in TALKATIVE and not sys.warnoptions:
                 warnings.simplefilter("ignore")  # ours are log lines
             yield
     finally:

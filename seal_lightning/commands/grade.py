@@ -65,9 +65,6 @@ def main(args: Sequence[str]) -> None:
         print("\n".join(["", *_worst(rows, verdicts, options.examples)]))
 
 
-# -- options -----------------------------------------------------------------------------------------------------------
-
-
 def _options(args: Sequence[str]) -> Namespace:
     parser = Parser("grade", description=DESCRIPTION, usage="seal grade FILE ... [--config FILE ...] [--KEY VALUE ...]")
     parser.add_argument("files", nargs="*", metavar="FILE", type=str, help="Files with questions, golds and answers.")
@@ -105,9 +102,6 @@ def _is_judged(rows: Sequence[Judged]) -> bool:
     return given > 0
 
 
-# -- steps -------------------------------------------------------------------------------------------------------------
-
-
 def _tell_thoughts(rows: Sequence[Judged]) -> None:
     """Say on stderr from how many answers thoughts were removed before grading."""
     said = [row.said for row in rows if row.said and row.said.thoughts]
@@ -139,9 +133,6 @@ def _graded(grader: Grader, rows: Sequence[Judged], policy: Chooser | None) -> l
 
 def _probabilities(verdicts: Sequence[Verdict]) -> list[float]:
     return [each.score if each.probability is None else each.probability for each in verdicts]
-
-
-# -- output ------------------------------------------------------------------------------------------------------------
 
 
 def _row(row: Judged, verdict: Verdict) -> JsonObject:

@@ -34,15 +34,18 @@ class Command:
         about: Its line in `seal --help`.
         group: The heading above that line.
         module: The module below `seal_lightning.commands` that runs it.
-        is_light: Whether it starts without torch and Lightning.
         resume: How to resume it; empty where there is nothing to resume.
     """
 
     about: str
     group: str
     module: str
-    is_light: bool = False
     resume: str = ""
+
+    @property
+    def is_light(self) -> bool:
+        """Whether it starts without torch and Lightning."""
+        return self.module not in ("fit", "adapt.command", "continual.command")
 
 
 COMMANDS = {
@@ -69,24 +72,17 @@ COMMANDS = {
         resume=KEPT,
     ),
     "quickstart": Command(
-        "SEAL in the lab beside its control, in a minute and a half on two cores", FIRST, "quickstart", is_light=True
+        "SEAL in the lab beside its control, in a minute and a half on two cores", FIRST, "quickstart"
     ),
     "sweep": Command(
         "settings and seeds side by side: every combination, one table with intervals over seeds, one figure",
         EDITOR,
         "sweep.command",
-        is_light=True,
         resume="finished runs are kept, run the same command to resume",
     ),
-    "grade": Command(
-        "grade the answers in a file, and report agreement with the verdicts it carries", FILES, "grade", is_light=True
-    ),
-    "replay": Command(
-        "tables, rewards and kept edits from journals and published runs", FILES, "replay", is_light=True
-    ),
-    "report": Command(
-        "what happened in one run or several, as an HTML page and a Markdown page", FILES, "report", is_light=True
-    ),
+    "grade": Command("grade the answers in a file, and report agreement with the verdicts it carries", FILES, "grade"),
+    "replay": Command("tables, rewards and kept edits from journals and published runs", FILES, "replay"),
+    "report": Command("what happened in one run or several, as an HTML page and a Markdown page", FILES, "report"),
     "predict": Command(
         "self-edits for the predict contexts as JSON Lines, without adapting; or answers to their queries",
         EDITOR,
@@ -94,10 +90,7 @@ COMMANDS = {
         resume=AGAIN,
     ),
     "configs": Command(
-        "the configurations that come with the package, by the names that --config takes",
-        FIRST,
-        "configs",
-        is_light=True,
+        "the configurations that come with the package, by the names that --config takes", FIRST, "configs"
     ),
 }
 

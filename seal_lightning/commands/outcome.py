@@ -51,19 +51,18 @@ def save_edits(path: Path, rollouts: Sequence[Rollout], *, only_more: bool = Fal
 
 def save_answers(path: Path, predictions: Sequence[Prediction]) -> None:
     """Write predictions, a line each; `seal grade` reads them if the golds are known. Raises as `save_edits`."""
-    save_text(path, "".join(_line(_answer(prediction)) for prediction in predictions))
-
-
-def _answer(prediction: Prediction) -> Mapping[str, object]:
-    golds = {"golds": list(prediction.query.golds)} if prediction.query.golds else {}
-    return {
-        "context_id": prediction.context.id,
-        "question": prediction.query.question,
-        **golds,
-        "answer": prediction.answer,
-        "answers": list(prediction.answers),
-        "without_adapter": prediction.alone,
-    }
+    rows = [
+        {
+            "context_id": prediction.context.id,
+            "question": prediction.query.question,
+            **({"golds": list(prediction.query.golds)} if prediction.query.golds else {}),
+            "answer": prediction.answer,
+            "answers": list(prediction.answers),
+            "without_adapter": prediction.alone,
+        }
+        for prediction in predictions
+    ]
+    save_text(path, "".join(map(_line, rows)))
 
 
 def _line(row: Mapping[str, object]) -> str:
@@ -80,9 +79,6 @@ def _lines_of(path: Path) -> set[str]:
     except OSError as error:
         raise cannot_save(path, error) from error
     return {f"{line}\n" for line in text.split("\n") if line}  # a text may contain other line separators
-
-
-# -- the best policy ---------------------------------------------------------------------------------------------------
 
 
 def tell_selection(run: Path, selection: Selection, m_step: MStep) -> None:

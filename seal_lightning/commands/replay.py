@@ -275,8 +275,11 @@ def _sections(report: Report) -> Iterator[str]:
         used = "; ".join(f"{name} {value:g}" for name, value in anew.usage.as_dict().items())
         line = f"graded anew: {anew.answers:,} distinct answers, {anew.agreement:.1%} as before{kappa}"
         lines.append(f"{line} ({used})" if used else line)
-    if report.comparison:
-        lines.append(_comparison_line(report.comparison))
+    if golden := report.comparison:
+        more = f", and {golden.more} that are not there" if golden.more else ""
+        missing = f"; not kept of {', '.join(golden.differing[:SHOWN])}" if golden.differing else ""
+        missing += f" and {rest} more" if (rest := len(golden.differing) - SHOWN) > 0 else ""
+        lines.append(f"kept as in {golden.name}: {golden.same} of {golden.golden}{more}{missing}")
     lines += map(_racing_line, report.racing)
     if lines := [*lines, *(f"written: {line}" for line in report.written)]:
         yield "\n".join(lines)
@@ -300,13 +303,3 @@ def _racing_line(found: RaceFigures) -> str:
         f"({found.same / found.kept:.1%}{around}), {found.as_good} are as good, "
         f"{found.trainings} of {found.of} trainings, {found.spent:.1%} of the compute"
     )
-
-
-def _comparison_line(comparison: GoldenComparison) -> str:
-    line = f"kept as in {comparison.name}: {comparison.same} of {comparison.golden}"
-    if comparison.more:
-        line += f", and {comparison.more} that are not there"
-    if comparison.differing:
-        rest = len(comparison.differing) - SHOWN
-        line += f"; not kept of {', '.join(comparison.differing[:SHOWN])}" + (f" and {rest} more" if rest > 0 else "")
-    return line

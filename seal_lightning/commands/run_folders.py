@@ -115,9 +115,6 @@ def is_first_process() -> bool:
     return rank == "0" and of_node == "0"
 
 
-# -- folders -----------------------------------------------------------------------------------------------------------
-
-
 def _begun(named: Path) -> list[Path]:
     """The folder and numbered ones that hold a fit, the most recently started last."""
     stem, number = _number(named)

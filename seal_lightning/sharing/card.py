@@ -239,9 +239,6 @@ def _with_section(body: str, heading: str, text: str) -> str:
     return f"{before}{heading}\n\n{text}\n{rest[at:] if at >= 0 else ''}"
 
 
-# -- parts of cards ----------------------------------------------------------------------------------------------------
-
-
 def result_of(name: str, accuracies: Sequence[float], *, queries: int, split: str) -> Result:
     """A result from the accuracy of each context, at least one."""
     return Result(name, fmean(accuracies), *interval(accuracies), len(accuracies), queries, split)

@@ -13,7 +13,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -195,7 +195,10 @@ def upload(destination: Destination, exports: Sequence[Export]) -> list[str]:
         together = [export for export in exports if export.suffix == suffix]
         repo = f"{destination.repo}{suffix}"
         try:
-            with _quiet():
+            with ExitStack() as held:
+                if not sys.stderr.isatty():
+                    disable_progress_bars()
+                    held.callback(enable_progress_bars)
                 done.append(_commit(repo, destination, together))
         except FAILURES as error:
             where = f" --revision {shlex.quote(destination.revision)}" if destination.revision else ""
@@ -257,19 +260,6 @@ def _without_paths(path: Path) -> bytes:
         known = hub_name(base)
         config["base_model_name_or_path"] = known[0] if known else Path(base).expanduser().resolve().name
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Progress bars of the library only on a terminal."""
-    if sys.stderr.isatty():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
 
 
 def _why(error: BaseException) -> str:

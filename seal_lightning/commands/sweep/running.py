@@ -22,8 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seal_lightning.commands.quickstart import ONE_THREAD, Fit, start_fit
-from seal_lightning.commands.sweep.checking import Checked
-from seal_lightning.commands.sweep.grid import Planned
+from seal_lightning.commands.sweep.grid import Checked, Planned
 from seal_lightning.errors import Ended
 from seal_lightning.files.ownership import FolderInUse, owning
 from seal_lightning.processes.stopping import stopped_on_leaving
@@ -229,27 +228,20 @@ def last_line(log: Path, code: int) -> str:
 # -- what is shown -----------------------------------------------------------------------------------------------------
 
 
+@dataclass
 class Display:
-    """Lines and a table on standard error.
+    """Lines and a table on a screen, about runs of which `jobs` are at work at a time."""
 
-    Args:
-        title: The first line.
-    """
-
-    def __init__(self, title: str) -> None:
-        self.screen = Screen()
-        self.screen.line(title)
-        self._runs: Sequence[SweepRun] = ()
-
-        self._jobs = 1
-        self.refresh = lambda: None
+    screen: Screen
+    runs: Sequence[SweepRun]
+    jobs: int
+    refresh: Callable[[], None] = field(default=lambda: None)
 
     @contextmanager
-    def watching(self, runs: Sequence[SweepRun], jobs: int) -> Iterator[None]:
+    def watching(self) -> Iterator[None]:
         """Show the table within the block."""
-        self._runs, self._jobs = runs, jobs
-        if kept := sum(run.kept for run in runs):
-            self.screen.line(f"{kept} of {len(runs)} runs are already finished and kept")
+        if kept := sum(run.kept for run in self.runs):
+            self.screen.line(f"{kept} of {len(self.runs)} runs are already finished and kept")
         with self.screen.following(self._table) as self.refresh:
             yield
 
@@ -264,9 +256,9 @@ class Display:
         self.refresh()
 
     def _so_far(self) -> str:
-        ended, left = sum(run.ended for run in self._runs), time_left(self._runs, self._jobs)
-        rest = f", about {duration(left)} left" if left and ended < len(self._runs) else ""
-        return f"{ended} of {len(self._runs)}{rest}"
+        ended, left = sum(run.ended for run in self.runs), time_left(self.runs, self.jobs)
+        rest = f", about {duration(left)} left" if left and ended < len(self.runs) else ""
+        return f"{ended} of {len(self.runs)}{rest}"
 
     def _table(self) -> Table:
         """A row for each setting, with a mark for each of its runs."""
@@ -274,7 +266,7 @@ class Display:
         for name in ("setting", "runs", "own edits so far", "at work"):
             table.add_column(name)
         settings: dict[str, list[SweepRun]] = {}
-        for run in self._runs:
+        for run in self.runs:
             settings.setdefault(run.setting, []).append(run)
         for setting, runs in settings.items():
             at_work = ", ".join(run.name for run in runs if run.at_work)

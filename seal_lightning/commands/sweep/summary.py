@@ -56,9 +56,6 @@ def groups_of(runs: Sequence[SweepRun]) -> list[Group]:
     return groups
 
 
-# -- parts of the table ------------------------------------------------------------------------------------------------
-
-
 def _times(runs: Sequence[SweepRun]) -> str:
     """How long the runs of each setting took."""
     by_setting: dict[str, list[float]] = {}
@@ -77,9 +74,6 @@ def _runs_table(runs: Sequence[SweepRun]) -> str:
         first, last = (f"{rows[0].accuracy:.3f}", f"{rows[-1].accuracy:.3f}") if rows else ("", "")
         cells.append((run.name, run.state, first, last, duration(run.seconds_in_all) if run.seconds_in_all else ""))
     return to_markdown(Table("", head, tuple(cells)))
-
-
-# -- the file of the state ---------------------------------------------------------------------------------------------
 
 
 def save_state(folder: Path, runs: Sequence[SweepRun], groups: Sequence[Group] = ()) -> None:
