@@ -50,7 +50,7 @@ ELSEWHERE = {
     "models/memory": "messages of libraries",
     "records/entries": "names of files",
     "text/redaction": "tested with the redaction",
-    "commands/report": "the last line of a report's file",
+    "report/writing": "the last line of a report's file",
     "report/settings": "names of classes",
     "report/read": "names of journals",
     "sharing/hub": "the name of the output folder, one character class",
@@ -65,7 +65,7 @@ ELSEWHERE = {
     "options/trust": "values of a run's configuration, one character class",
     "trackers/mlflow_tracker": "names of options",
     "trackers/wandb_tracker": "names of ours",
-    "commands/model_class": "the name of a class in the user's own configuration, of a bounded form",
+    "fit/model_class": "the name of a class in the user's own configuration, of a bounded form",
     "options/working_folder": "names of classes in the user's own configuration, of a bounded form",
 }
 
