@@ -17,11 +17,10 @@ from unittest import mock
 from jsonargparse import ArgumentParser
 
 from seal_lightning.cli import main
-from seal_lightning.commands.help_texts import FILE, versions
-from seal_lightning.commands.names import COMMANDS
+from seal_lightning.commands.names import COMMANDS, HELP, versions
 from seal_lightning.options.parser import without_backspaces
 
-PATH = Path(__file__).resolve().parent.parent / "seal_lightning" / "commands" / FILE
+PATH = Path(__file__).resolve().parent.parent / "seal_lightning" / "commands" / HELP
 
 
 def parts(command: str) -> dict[str, Any]:

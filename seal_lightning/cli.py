@@ -9,7 +9,6 @@ and the standard streams are in order (`processes/streams.py`).
 from __future__ import annotations
 
 import errno
-import importlib
 import logging
 import os
 import signal
@@ -18,18 +17,20 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from types import ModuleType
+from importlib import import_module
+from itertools import pairwise
 
 from seal_lightning import __version__
-from seal_lightning.commands.help_texts import help_text
-from seal_lightning.commands.names import COMMANDS, GROUPS
+from seal_lightning.commands.names import COMMANDS, GROUPS, help_text
 from seal_lightning.errors import BySignal, ConfigError, Ended, SealError
 from seal_lightning.files.saving import FULL_OR_BROKEN, SavingError, cannot_save, disk_error
 from seal_lightning.files.shipped import with_shipped_configs
 from seal_lightning.processes.allocator import keep_freed_memory
 from seal_lightning.processes.stopping import ended_by_signals, work_begins
-from seal_lightning.processes.streams import LineFormatter, Stream, last_words, open_closed, standard_streams
+from seal_lightning.processes.streams import LineFormatter, last_words, open_closed, standard_streams
 from seal_lightning.text.escaping import single_line
+
+TALKATIVE = ("info", "debug")  # levels of the log at which libraries speak, too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     open_closed()
     with ended_by_signals(end, own_process=argv is None), standard_streams() as out:
-        return _written_out(_command(args), out)
+        code = _command(args)
+        out.flush()  # files are already saved whatever happens here
+        if code or out.failure is None:
+            return code
+        if out.failure.errno == errno.EPIPE:  # `seal fit --help | head`: the reader has gone
+            return 1
+        return _fail(f"standard output: {out.failure.strerror}; the output is incomplete, but saved files are whole", 1)
 
 
 def _command(args: list[str]) -> int:
@@ -74,8 +81,12 @@ def _guarded(args: list[str]) -> int:
         return 0
     except KeyboardInterrupt:
         return _fail(_ended(signal.SIGINT, args), 130)
+    except BySignal as stop:
+        return _fail(_ended(stop.number, args), 128 + stop.number)
     except SystemExit as stop:
-        return _stopped(stop, args)
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into exit(1)
+            return _fail(_ended(signal.SIGINT, args), 130)
+        return stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
     except SavingError as error:
         return _fail(_and_resume(str(error), args), error.exit_code)
     except SealError as error:
@@ -84,21 +95,11 @@ def _guarded(args: list[str]) -> int:
         return _fail(*_explain(error, args))
 
 
-def _written_out(code: int, out: Stream) -> int:
-    """The exit code, once standard output is flushed; files are already saved whatever happens here."""
-    out.flush()
-    if code or out.failure is None:
-        return code
-    if out.failure.errno == errno.EPIPE:  # `seal fit --help | head`: the reader has gone
-        return 1
-    return _fail(f"standard output: {out.failure.strerror}; the output is incomplete, but saved files are whole", 1)
-
-
 def _help() -> str:
     rows = ""
     for group in GROUPS:
-        rows += f"{group}:\n"
-        rows += "".join(f"  {name:<12}{row.about}\n" for name, row in COMMANDS.items() if row.group == group) + "\n"
+        named = "".join(f"  {name:<12}{row.about}\n" for name, row in COMMANDS.items() if row.group == group)
+        rows += f"{group}:\n{named}\n"
     return (
         "usage: seal COMMAND [--config FILE ...] [--KEY VALUE ...]\n\n"
         "Self-adapting language models (SEAL, arXiv 2506.10943).\n\n"
@@ -117,41 +118,32 @@ def _run(args: list[str]) -> None:
     args = with_shipped_configs(args)
     name, row = args[0], COMMANDS[args[0]]
     if row.is_light:
-        command = _module(row.module)
+        command = import_module(f"seal_lightning.commands.{row.module}")
         work_begins()
         command.main(args[1:])
         return
     if args[1:] in (["--help"], ["-h"]) and (text := help_text(name)):
         print(text, end="")
         return
-    files = _module("mistakes", room="options").read_config_files(args)  # whose mistakes need no torch
+    files = import_module("seal_lightning.options.mistakes").read_config_files(args)  # whose mistakes need no torch
     keep_freed_memory()
     with redirect_stdout(sys.stderr):  # libraries print while they are imported, and stdout is for results
-        if _talkative(_log_level(args)):
+        if _log_level(args) in TALKATIVE:
             with suppress(ImportError):  # transformers would import it later, and it logs to stdout
                 import deepspeed  # noqa: F401
-        command = _module(row.module)
+        command = import_module(f"seal_lightning.commands.{row.module}")
     if row.module == "fit":
         command.run_command(args, files)
     else:
         command.main(args[1:])
 
 
-def _module(name: str, *, room: str = "commands") -> ModuleType:
-    return importlib.import_module(f"seal_lightning.{room}.{name}")
-
-
 def _log_level(args: Sequence[str]) -> str:
-    for index, arg in enumerate(args):
-        if arg == "--log_level" and index + 1 < len(args):
-            return args[index + 1]
-        if arg.startswith("--log_level="):
-            return arg.partition("=")[2]
+    for arg, following in pairwise([*args, ""]):
+        name, equals, value = arg.partition("=")
+        if name == "--log_level":
+            return value if equals else following
     return "warning"
-
-
-def _talkative(level: str) -> bool:
-    return level in ("info", "debug")
 
 
 @contextmanager
@@ -161,20 +153,18 @@ def _quiet(level: str) -> Iterator[None]:
     handler.setFormatter(LineFormatter("%(name)s: %(levelname)s: %(message)s"))
     ours = logging.getLogger("seal_lightning")
     ours.addHandler(handler)
-    if not _talkative(level):
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs while it is imported
     variables = {"TOKENIZERS_PARALLELISM": "false"}
-    if not _talkative(level):
-        variables |= {"DS_LOG_LEVEL": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
-    added = [name for name in variables if name not in os.environ]
-    os.environ.update({name: variables[name] for name in added})
     last_resort = logging.lastResort  # for loggers of libraries without a handler of their own
-    if not _talkative(level):
+    if level not in TALKATIVE:
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs while it is imported
+        variables |= {"DS_LOG_LEVEL": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
         logging.lastResort = logging.StreamHandler(sys.stderr)
         logging.lastResort.setLevel(logging.ERROR)
+    added = [name for name in variables if name not in os.environ]
+    os.environ.update({name: variables[name] for name in added})
     try:
         with warnings.catch_warnings():
-            if not _talkative(level) and not sys.warnoptions:
+            if level not in TALKATIVE and not sys.warnoptions:
                 warnings.simplefilter("ignore")  # ours are log lines
             yield
     finally:
@@ -182,14 +172,6 @@ def _quiet(level: str) -> Iterator[None]:
         logging.lastResort = last_resort
         for name in added:
             os.environ.pop(name, None)
-
-
-def _stopped(stop: SystemExit, args: Sequence[str]) -> int:
-    if isinstance(stop, BySignal):
-        return _fail(_ended(stop.number, args), 128 + stop.number)
-    if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into exit(1)
-        return _fail(_ended(signal.SIGINT, args), 130)
-    return stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
 
 
 def _ended(number: int, args: Sequence[str]) -> str:

@@ -153,7 +153,7 @@ BAD = {
     "no queries": ([*FIT, "--data.train", "{bad}/no-queries.json"], "no-queries.json", "queries"),
     "no rows": ([*FIT, "--data.train", "{bad}/no-rows.json"], "no-rows.json: expected rows, got an empty list"),
     "limit of zero": ([*FIT, "--data.limit_train", "0"], "data.limit_train must be a whole number", "got 0"),
-    "train and test overlap": ([*FIT, "--data.test", "configs/debug/passages.jsonl"], "data.test must hold other"),
+    "train and test overlap": ([*FIT, "--data.test", "configs/debug/passages.jsonl"], "data.test must not share"),
     "context too long": (
         [*FIT, "--data.train", "{bad}/long.json", "--model.source.name", "{bad}/whole"],
         "('Long')", "exceeds the model's window of 512",
@@ -186,8 +186,8 @@ BAD = {
     "folder is a file": ([*FIT, "--trainer.default_root_dir", "{bad}/a-file"], "choose a folder you can write to"),
     "no such checkpoint": ([*FIT, "--ckpt_path", "{bad}/none.ckpt"], "--ckpt_path", "none.ckpt"),
     "no best checkpoint": ([*FIT, "--ckpt_path", "best"], "--ckpt_path best: there is no file"),
-    "damaged checkpoint": ([*FIT, "--ckpt_path", "{bad}/a-file"], "a-file is damaged, or no checkpoint"),
-    "checkpoint of another program": ([*FIT, "--ckpt_path", "{bad}/foreign.ckpt"], "is damaged, or no checkpoint"),
+    "damaged checkpoint": ([*FIT, "--ckpt_path", "{bad}/a-file"], "a-file is damaged, or is not a checkpoint"),
+    "checkpoint of another program": ([*FIT, "--ckpt_path", "{bad}/foreign.ckpt"], "or is not a checkpoint"),
 }  # fmt: skip
 
 

@@ -208,7 +208,7 @@ def test_the_commands_after_a_fit(seal, fitted):
     for command, table in (("test", "test"), ("validate", "validation")):
         code, out, err = seal(command, "--config", run / "config.yaml", "--ckpt_path", "best")
         assert (code, err) == (0, "")
-        assert out.count("| base |") == 1 and "┃" not in out  # our table, and not Lightning's above it
+        assert out.count("| base ") == 1 and "┃" not in out  # our table, and not Lightning's above it
         assert out.endswith(f"saved: {run / table}.md and .json\n")
         assert [row["name"] for row in json.loads((run / f"{table}.json").read_text())] == ["base", "passage", "edits"]
 
@@ -255,7 +255,7 @@ def test_a_defect_is_one_line_too(seal, tmp_path):
 
 
 def test_a_command_without_log_level_gives_no_hint_of_it(seal, monkeypatch):
-    monkeypatch.setattr("seal_lightning.report.main", lambda args: {}["a defect"])
+    monkeypatch.setattr("seal_lightning.commands.report.main", lambda args: {}["a defect"])
     assert seal("report") == (1, "", "seal: KeyError: 'a defect'\n")
 
 
@@ -274,7 +274,7 @@ def test_a_run_prints_its_results_and_nothing_else(tmp_path):
     args = ["fit", "--config", RANDOM, "--trainer.max_epochs", "1", "--trainer.default_root_dir", tmp_path / "run"]
     done = subprocess.run([script, *args], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    starts = ["validation before", "round 1 E-step", "round 1 M-step", "validation after", "| | acc", "|---", "| base"]
+    starts = ["validation before", "round 1 E-step", "round 1 M-step", "validation after", "|   ", "| ---", "| base"]
     starts += ["| passage", "| edits before training", "| edits after round 1", "", "Cut or left out: ", "saved"]
     starts += ["run folder", "best", "  not compared with the untrained policy", "next"]
     lines = done.stdout.splitlines()

@@ -51,6 +51,7 @@ ELSEWHERE = {
     "report/writing": "the last line of a report's file",
     "report/settings": "names of classes",
     "report/read": "names of journals",
+    "sharing/hub": "the name of the output folder, one character class",
     "sampling/server": "refusals of our own messages",
     "commands/run_folders": "names of folders, and the number behind one",
     "files/bounded": "JSON of any length, one character class after another",

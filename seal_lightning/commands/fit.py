@@ -20,9 +20,8 @@ from transformers.utils import logging as transformers_logging
 
 from seal_lightning.callbacks import CheckpointSelection
 from seal_lightning.commands.names import COMMANDS
-from seal_lightning.commands.predicted import save_answers, save_edits
+from seal_lightning.commands.outcome import save_answers, save_edits, tell_selection
 from seal_lightning.commands.run_folders import is_first_process, new_start, newest_after, requeued, resumed
-from seal_lightning.commands.selection_words import tell_selection
 from seal_lightning.data import SEALDataModule
 from seal_lightning.e_step.predictions import predict
 from seal_lightning.errors import ConfigError, SealError, Stopped
@@ -42,7 +41,6 @@ from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import read_fit
 from seal_lightning.results.left_out import render_left_out, total_left_out
 from seal_lightning.results.usage import render_usage, total_usage
-from seal_lightning.results.verdict import Selection
 from seal_lightning.results.verdict import read as read_selection
 from seal_lightning.results.verdict import said as said_of
 from seal_lightning.sharing.hub import Destination, Export, destination_of, upload
@@ -93,9 +91,8 @@ def set_log_level(level: LogLevel) -> None:
     others = max(number, logging.ERROR) if level in ("warning", "error") else number
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(others)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(
-        min(number, logging.INFO)
-    )  # reports, which were asked for
+    profilers = logging.getLogger("lightning.pytorch.profilers")
+    profilers.setLevel(min(number, logging.INFO))  # reports, which were asked for
     if level == "debug":
         transformers_logging.enable_progress_bar()
     else:
@@ -205,7 +202,7 @@ class SEALCLI(OptionsCLI):
         self.trainer.validate(**options, verbose=False)
 
     def test(self, **options: Any) -> None:
-        """As the trainer's, without Lightning's table of metrics above ours."""
+        """As `validate`."""
         self.trainer.test(**options, verbose=False)
 
     def predict(self, **options: Any) -> None:
@@ -219,15 +216,16 @@ class SEALCLI(OptionsCLI):
         if limited := limits_said(self.model.limits):
             self._say(limited)
         if self.trainer.is_global_zero and edits:
-            self._say_edits(edits, saved=save_edits(self._edits, edits, only_more=bool(limited)))
+            saved = save_edits(self._run / "edits.jsonl", edits, only_more=bool(limited))
+            self._say_edits(edits, saved=saved)
         if self.model.answers_queries:
             self._write_answers(self.model.evaluated)
         self._say_if_untrained()
         self._say_dev_run()
 
     @property
-    def _edits(self) -> Path:
-        return Path(self.trainer.default_root_dir) / "edits.jsonl"
+    def _run(self) -> Path:
+        return Path(self.trainer.default_root_dir)
 
     def _say_so_far(self, rollouts: Sequence[Rollout]) -> None:
         """Of a run that stops: `edits.jsonl` with the self-edits that are finished, and where everything lies."""
@@ -235,12 +233,12 @@ class SEALCLI(OptionsCLI):
         if not self.trainer.is_global_zero or not edits:
             return
         finished, contexts = len({edit.context_id for edit in edits}), len(self.datamodule.predict_contexts)
-        kept = f"in {self._edits.parent / 'predictions'}"
+        path, kept = self._run / "edits.jsonl", f"in {self._run / 'predictions'}"
         try:
-            if save_edits(self._edits, edits, only_more=True):
-                kept = f"in {self._edits}"
+            if save_edits(path, edits, only_more=True):
+                kept = f"in {path}"
             else:
-                kept += f"; {self._edits} has others and stays as it is until the end"
+                kept += f"; {path} has others and stays as it is until the end"
         except SavingError as error:  # the journal has them, and what stopped the run is said next
             log.warning("%s", error)
         self._say(f"so far {len(edits)} self-edits for {finished} of {contexts} contexts, {kept}; "
@@ -250,7 +248,8 @@ class SEALCLI(OptionsCLI):
     def _say_edits(self, edits: Sequence[Rollout], *, saved: bool) -> None:
         self._say_usage(edits)
         rejected = sum(edit.status != "ok" for edit in edits)
-        place = f"in {self._edits}" if saved else f"in {self._edits.parent / 'predictions'}; {self._edits} has others"
+        path = self._run / "edits.jsonl"
+        place = f"in {path}" if saved else f"in {self._run / 'predictions'}; {path} has others"
         place = "not saved" if self.trainer.fast_dev_run else place
         self._say(f"{len(edits)} self-edits, {rejected} of them rejected, {place}")
         if missing := render_left_out(total_left_out(edits)):
@@ -260,22 +259,23 @@ class SEALCLI(OptionsCLI):
         """`answers.jsonl`, and the file of the task's own where it has one."""
         if not self.trainer.is_global_zero:
             return
-        run, task = Path(self.trainer.default_root_dir), self.model.e_step.task
+        path, task = self._run / "answers.jsonl", self.model.e_step.task
         predictions = predict(task, self.datamodule.predict_contexts, rollouts)
         adapters = sum(bool(rollout.answers) for rollout in rollouts)
+        answers = f"answers to {len(predictions)} queries by {adapters} adapters"
         if self.trainer.fast_dev_run:
-            self._say(f"answers to {len(predictions)} queries by {adapters} adapters, not saved")
+            self._say(f"{answers}, not saved")
             return
-        save_answers(run / "answers.jsonl", predictions)
-        self._say(f"answers to {len(predictions)} queries by {adapters} adapters, in {run / 'answers.jsonl'}")
+        save_answers(path, predictions)
+        self._say(f"{answers}, in {path}")
         if made := task.answer_file(predictions):
-            save_text(run / made.name, made.text)
-            self._say(f"{made.said}, in {run / made.name}")
+            save_text(self._run / made.name, made.text)
+            self._say(f"{made.said}, in {self._run / made.name}")
 
     # -- last words ------------------------------------------------------------------------------------------------
 
     def after_fit(self) -> None:
-        run = Path(self.trainer.default_root_dir)
+        run = self._run
         self._print_table("fit")
         self._say_usage(read_fit(run))
         if self._say_dev_run():
@@ -286,38 +286,29 @@ class SEALCLI(OptionsCLI):
             self._say(ended)
         there = [name for name in ("journal", "checkpoints", "tables", "config.yaml") if (run / name).exists()]
         self._say(f"run folder: {run}  ({', '.join(there) or 'empty'})")
-        found = [one.selection for one in self._callbacks if isinstance(one, CheckpointSelection)]
+        callbacks: Sequence[object] = self.trainer.callbacks  # type: ignore[attr-defined]
+        found = [each.selection for each in callbacks if isinstance(each, CheckpointSelection)]
         if self.trainer.is_global_zero and found and found[0].rounds:
             tell_selection(run, found[0], self.model.m_step)
-            self._say_next(run, found[0])
-        self._push(run)
+            step, more = "test", "--ckpt_path best" + ("" if self.datamodule.sources["test"] else " --data.test FILE")
+            if found[0].verdict in ("untrained", "nothing"):
+                step, more = "fit", f"--model.m_step.learning_rate {self.model.m_step.learning_rate / 10:g}"
+            self._say(f"next: seal {step} --config {run / 'config.yaml'} {more}")
+        if self.destination is not None and self.trainer.is_global_zero:
+            self._push(run, self.destination)
 
-    def _say_next(self, run: Path, selection: Selection) -> None:
-        if selection.verdict in ("untrained", "nothing"):
-            rate = f"--model.m_step.learning_rate {self.model.m_step.learning_rate / 10:g}"
-            self._say(f"next: seal fit --config {run / 'config.yaml'} {rate}")
-            return
-        test = "" if self.datamodule.sources["test"] else " --data.test FILE"
-        self._say(f"next: seal test --config {run / 'config.yaml'} --ckpt_path best{test}")
-
-    def _push(self, run: Path) -> None:
-        """Upload what was exported, where that is wanted. Raises `HubError`."""
-        if self.destination is None or not self.trainer.is_global_zero:
-            return
+    def _push(self, run: Path, destination: Destination) -> None:
+        """Upload what was exported. Raises `HubError`."""
         found = [(run / name, suffix) for name, suffix in EXPORTS.items() if (run / name / "README.md").is_file()]
-        for address in upload(self.destination, [Export(folder, suffix=suffix) for folder, suffix in found]):
+        for address in upload(destination, [Export(folder, suffix=suffix) for folder, suffix in found]):
             self._say(f"uploaded: {address}")
         if not found:
             self._say("nothing was uploaded: the run has exported no policy")
 
-    @property
-    def _callbacks(self) -> Sequence[Any]:
-        return self.trainer.callbacks  # type: ignore[attr-defined]
-
     def _say_if_untrained(self) -> None:
         """That the best policy is the untrained one, whose figures these are."""
-        run, asked = Path(self.trainer.default_root_dir), self.options.get("ckpt_path")
-        if asked == "best" and self.model.rounds_done == 0 and (found := read_selection(run)):
+        asked = self.options.get("ckpt_path")
+        if asked == "best" and self.model.rounds_done == 0 and (found := read_selection(self._run)):
             self._say(f"these are figures of the untrained policy: {said_of(found)[0]}")
 
     def _say_dev_run(self) -> bool:
@@ -336,7 +327,7 @@ class SEALCLI(OptionsCLI):
         self._print_table("test")
         self._say_if_untrained()
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
-            add_test_results(Path(self.trainer.default_root_dir), self.model)
+            add_test_results(self._run, self.model)
         self._say_usage(self.model.evaluated)
         self._say_dev_run()
 
@@ -345,16 +336,14 @@ class SEALCLI(OptionsCLI):
         usage = total_usage(rollouts)
         if self.trainer.is_global_zero and (text := render_usage(usage)):
             name = "usage.json" if self.command == "fit" else f"usage-{self.command}.json"
-            path = Path(self.trainer.default_root_dir) / name
-            save_text(path, json.dumps(asdict(usage), indent=1) + "\n")
+            save_text(self._run / name, json.dumps(asdict(usage), indent=1) + "\n")
             self._say(text)
 
     def _print_table(self, name: str) -> None:
         """The table, which the trainer has saved; a `fast_dev_run` saves nothing."""
         if not self.trainer.is_global_zero or not self.trainer.table:
             return
-        place = Path(self.trainer.default_root_dir) / name
-        saved = "" if self.trainer.fast_dev_run else f"\nsaved: {place}.md and .json"
+        saved = "" if self.trainer.fast_dev_run else f"\nsaved: {self._run / name}.md and .json"
         self._say(f"{self.trainer.table}{saved}")
 
     def _say(self, text: str) -> None:

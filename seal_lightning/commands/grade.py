@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -65,9 +65,6 @@ def main(args: Sequence[str]) -> None:
         print("\n".join(["", *_worst(rows, verdicts, options.examples)]))
 
 
-# -- options -----------------------------------------------------------------------------------------------------------
-
-
 def _options(args: Sequence[str]) -> Namespace:
     parser = Parser("grade", description=DESCRIPTION, usage="seal grade FILE ... [--config FILE ...] [--KEY VALUE ...]")
     parser.add_argument("files", nargs="*", metavar="FILE", type=str, help="Files with questions, golds and answers.")
@@ -75,9 +72,7 @@ def _options(args: Sequence[str]) -> Namespace:
         "--config", action="config", help="YAML file with these options, such as a grader with options of its own."
     )
     parser.add_argument("--grader", type=Grader | str, default="calibrated", help="A short name or a class_path.")
-    parser.add_argument(
-        "--output", type=str | None, default=None, help="Write each row with its verdict, one a line (.gz packs)."
-    )
+    parser.add_argument("--output", type=str | None, help="Write each row with its verdict, one a line (.gz packs).")
     parser.add_argument(
         "--json", action="store_true", help="Print JSON: one object, or one for each verdict, one a line."
     )
@@ -87,7 +82,6 @@ def _options(args: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--policy",
         type=str | None,
-        default=None,
         help="Model for a grader that asks one, such as judge, if it has no endpoint.",
     )
     options = parser.read(args)
@@ -106,9 +100,6 @@ def _is_judged(rows: Sequence[Judged]) -> bool:
             f"field correct must be in every row or in none, but is in {given} of {len(rows)}: add it or drop it"
         )
     return given > 0
-
-
-# -- steps -------------------------------------------------------------------------------------------------------------
 
 
 def _tell_thoughts(rows: Sequence[Judged]) -> None:
@@ -144,9 +135,6 @@ def _probabilities(verdicts: Sequence[Verdict]) -> list[float]:
     return [each.score if each.probability is None else each.probability for each in verdicts]
 
 
-# -- output ------------------------------------------------------------------------------------------------------------
-
-
 def _row(row: Judged, verdict: Verdict) -> JsonObject:
     golds = row.answer.golds
     fields = {
@@ -175,12 +163,9 @@ def _line(row: Judged, verdict: Verdict) -> str:
         f"    answer  {_short(row.answer.text) or '(nothing)'}",
     ]
     if verdict.reasons:
-        lines.append(f"    reasons {_reasons(verdict.reasons)}")
+        reasons = ", ".join(f"{name} {value:+.2f}" for name, value in verdict.reasons.items())
+        lines.append(f"    reasons {reasons}")
     return "\n".join(lines)
-
-
-def _reasons(reasons: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:+.2f}" for name, value in reasons.items())
 
 
 def _short(text: str, longest: int = 160) -> str:

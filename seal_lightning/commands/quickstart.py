@@ -144,15 +144,15 @@ def new_folder(wanted: Path) -> Path:
             folder.mkdir()
             return folder
         except FileExistsError:
-            if not folder.exists():
-                raise _no_folder(wanted, "a file is in its way") from None
+            if folder.exists():
+                continue
+            reason = "a file is in its way"
         except OSError as error:
-            raise _no_folder(wanted, reason_of(error)) from error
-    raise _no_folder(wanted, "all of its numbers are taken")
-
-
-def _no_folder(wanted: Path, reason: str) -> ConfigError:
-    return ConfigError(f"--run_dir {wanted}: {reason}; choose a folder you can write to")
+            reason = reason_of(error)
+        break
+    else:
+        reason = "all of its numbers are taken"
+    raise ConfigError(f"--run_dir {wanted}: {reason}; choose a folder you can write to")
 
 
 def main(argv: Sequence[str]) -> None:

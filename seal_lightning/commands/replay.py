@@ -91,12 +91,15 @@ def main(args: Sequence[str]) -> None:
         GradingError: The grader failed.
     """
     options = _options(args)
-    grader, reward = _scorers(options)
+    grader = None if options.grader is None else resolve(options.grader)
+    reward = None if options.reward is None else Reward(options.reward)
+    reward = reward or (Reward() if grader else None)
     entries = _read(options.files)
     published = {entry.name: published_figures(entry.run) for entry in entries if entry.run}
     regrading = None
     if grader:
-        entries, regrading = _regraded(entries, grader)
+        with watched("", TextColumn("graded {task.completed:,} answers"), TimeElapsedColumn()) as advance:
+            entries, regrading = regrade(entries, grader, on_done=advance)
     if reward:
         entries = [reward_anew(entry, reward) for entry in entries]
     chooser = getattr(options, "filter", None)
@@ -127,35 +130,21 @@ def _options(args: Sequence[str]) -> Namespace:
     parser.add_argument("files", nargs="*", metavar="FILE", type=str, help="Journals and official runs.")
     parser.add_argument("--config", action="config", help="YAML with these options, such as grader, reward and filter.")
     parser.add_argument(
-        "--grader",
-        type=Grader | str | None,
-        default=None,
-        help="Grade every answer anew: a short name or a class_path.",
+        "--grader", type=Grader | str | None, help="Grade every answer anew: a short name or a class_path."
     )
-    parser.add_argument(
-        "--reward",
-        type=RewardOption | None,
-        default=None,
-        help="Reward anew; by score where only graded anew.",
-    )
-    parser.add_argument(
-        "--sft", type=str | None, default=None, help="Write what the filter keeps: {prompt, completion}."
-    )
-    parser.add_argument("--compare", type=str | None, default=None, help="Such a file, to compare with what is kept.")
-    parser.add_argument(
-        "--to-official", "--to_official", type=str | None, default=None, help="Write an official run file."
-    )
-    parser.add_argument(
-        "--contexts", type=str | None, default=None, help="Data with the titles and passages, for --to-official."
-    )
+    parser.add_argument("--reward", type=RewardOption | None, help="Reward anew; by score where only graded anew.")
+    parser.add_argument("--sft", type=str | None, help="Write what the filter keeps: {prompt, completion}.")
+    parser.add_argument("--compare", type=str | None, help="Such a file, to compare with what is kept.")
+    parser.add_argument("--to-official", "--to_official", type=str | None, help="Write an official run file.")
+    parser.add_argument("--contexts", type=str | None, help="Data with the titles and passages, for --to-official.")
     parser.add_argument(
         "--racing",
         type=Racing | None,
-        default=None,
         help="Also race over the recorded repeats, and compare with what the full E-step keeps.",
     )
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of tables.")
-    if _asks_for_filter(args):
+    asked = {"--help", "-h", "--print_config"} & set(args) or any(arg.startswith("--filter") for arg in args)
+    if asked or any("filter" in content for _, content in read_config_files(args)):
         _add_filter(parser)
     options = parser.read(args)
     if not options.files:
@@ -165,13 +154,8 @@ def _options(args: Sequence[str]) -> Namespace:
     return options
 
 
-def _asks_for_filter(args: Sequence[str]) -> bool:
-    """Filters are callbacks, and Lightning takes seconds to import."""
-    asked = {"--help", "-h", "--print_config"} & set(args) or any(arg.startswith("--filter") for arg in args)
-    return bool(asked) or any("filter" in content for _, content in read_config_files(args))
-
-
 def _add_filter(parser: Parser) -> None:
+    """Only where it is asked for: filters are callbacks, and Lightning takes seconds to import."""
     with redirect_stdout(sys.stderr):  # what libraries say while they are imported
         import seal_lightning.callbacks  # noqa: F401 - short class names
         from seal_lightning.hooks import EditFilter
@@ -182,12 +166,6 @@ def _add_filter(parser: Parser) -> None:
         "otherwise.",
     )
     parser.set_defaults({"filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"}})
-
-
-def _scorers(options: Namespace) -> tuple[Grader | None, Reward | None]:
-    grader = None if options.grader is None else resolve(options.grader)
-    reward = None if options.reward is None else Reward(options.reward)
-    return grader, reward or (Reward() if grader else None)
 
 
 # -- steps -------------------------------------------------------------------------------------------------------------
@@ -202,12 +180,6 @@ def _read(sources: Sequence[str]) -> list[Entry]:
     ]
 
 
-def _regraded(entries: Sequence[Entry], grader: Grader) -> tuple[list[Entry], Regrading]:
-    """With the number of answers so far, where somebody watches."""
-    with watched("", TextColumn("graded {task.completed:,} answers"), TimeElapsedColumn()) as advance:
-        return regrade(entries, grader, on_done=advance)
-
-
 def _kept(entries: Sequence[Entry], chooser: EditFilter | None, *, anew: bool) -> Kept:
     """The edits that each round keeps: those that the filter asked for chooses, else what the journal says.
 
@@ -215,9 +187,9 @@ def _kept(entries: Sequence[Entry], chooser: EditFilter | None, *, anew: bool) -
     """
     kept: dict[str, Sequence[EditOutcome]] = {}
     for entry in entries:
-        groups = group_rollouts(entry.rollouts) if entry.teaches else []
         if not entry.teaches:
             continue
+        groups = group_rollouts(entry.rollouts)
         if chooser is not None:
             kept[entry.name] = chooser.select(groups)
         elif entry.run or anew:
@@ -298,10 +270,16 @@ def _sections(report: Report) -> Iterator[str]:
     yield render_figures(report.figures)
     lines = [_published_line(name, figures) for name, figures in report.published.items()]
     lines += [UNKNOWN.format(name=", ".join(report.unknown))] if report.unknown else []
-    if report.regrading:
-        lines.append(_regrading_line(report.regrading))
-    if report.comparison:
-        lines.append(_comparison_line(report.comparison))
+    if anew := report.regrading:
+        kappa = "" if anew.kappa is None else f", κ {anew.kappa:.3f}"
+        used = "; ".join(f"{name} {value:g}" for name, value in anew.usage.as_dict().items())
+        line = f"graded anew: {anew.answers:,} distinct answers, {anew.agreement:.1%} as before{kappa}"
+        lines.append(f"{line} ({used})" if used else line)
+    if golden := report.comparison:
+        more = f", and {golden.more} that are not there" if golden.more else ""
+        missing = f"; not kept of {', '.join(golden.differing[:SHOWN])}" if golden.differing else ""
+        missing += f" and {rest} more" if (rest := len(golden.differing) - SHOWN) > 0 else ""
+        lines.append(f"kept as in {golden.name}: {golden.same} of {golden.golden}{more}{missing}")
     lines += map(_racing_line, report.racing)
     if lines := [*lines, *(f"written: {line}" for line in report.written)]:
         yield "\n".join(lines)
@@ -317,13 +295,6 @@ def _published_line(name: str, figures: Mapping[str, tuple[float, float]]) -> st
     return "; ".join([found, *others])
 
 
-def _regrading_line(regrading: Regrading) -> str:
-    kappa = "" if regrading.kappa is None else f", κ {regrading.kappa:.3f}"
-    used = "; ".join(f"{name} {value:g}" for name, value in regrading.usage.as_dict().items())
-    found = f"graded anew: {regrading.answers:,} distinct answers, {regrading.agreement:.1%} as before{kappa}"
-    return f"{found} ({used})" if used else found
-
-
 def _racing_line(found: RaceFigures) -> str:
     low, high = found.interval
     around = "" if low is None or high is None else f", 95 % interval {low:.1%} to {high:.1%}"
@@ -332,13 +303,3 @@ def _racing_line(found: RaceFigures) -> str:
         f"({found.same / found.kept:.1%}{around}), {found.as_good} are as good, "
         f"{found.trainings} of {found.of} trainings, {found.spent:.1%} of the compute"
     )
-
-
-def _comparison_line(comparison: GoldenComparison) -> str:
-    line = f"kept as in {comparison.name}: {comparison.same} of {comparison.golden}"
-    if comparison.more:
-        line += f", and {comparison.more} that are not there"
-    if comparison.differing:
-        rest = len(comparison.differing) - SHOWN
-        line += f"; not kept of {', '.join(comparison.differing[:SHOWN])}" + (f" and {rest} more" if rest > 0 else "")
-    return line

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import Namespace
-
 from seal_lightning.errors import ConfigError
 from seal_lightning.options.parser import Parser, write_file
 from seal_lightning.report.writing import write_report
@@ -34,23 +32,11 @@ def main(args: Sequence[str]) -> None:
         ConfigError: An option has a value that cannot work.
         DataError: A run cannot be used.
     """
-    options = _options(args)
-    sources = [Path(source).expanduser() for source in options.runs]
-
-    def save(path: Path, text: str) -> None:
-        write_file("--output", str(path), text, unlike=sources)
-
-    html, markdown = write_report(options.runs, Path(options.output) if options.output else None, save=save)
-    print(f"report: {html} ({html.expanduser().stat().st_size / 1000:,.0f} kB) and {markdown}")
-
-
-def _options(args: Sequence[str]) -> Namespace:
     parser = Parser("report", description=DESCRIPTION, usage="seal report RUN [RUN ...] [--output FILE.html]")
     parser.add_argument("runs", nargs="*", metavar="RUN", type=str, help="Run folders, or single files of a run.")
     parser.add_argument(
         "--output",
         type=str | None,
-        default=None,
         help="The HTML file; the Markdown file gets the same name with .md. By default report.html in the first run.",
     )
     options = parser.read(args)
@@ -58,4 +44,10 @@ def _options(args: Sequence[str]) -> Namespace:
         raise ConfigError("RUN is not set: name a run folder, such as runs/quickstart (seal report --help)")
     if options.output and Path(options.output).suffix not in (".html", ".htm"):
         raise ConfigError(f"--output {options.output}: expected a name that ends in .html: rename it")
-    return options
+    sources = [Path(source).expanduser() for source in options.runs]
+
+    def save(path: Path, text: str) -> None:
+        write_file("--output", str(path), text, unlike=sources)
+
+    html, markdown = write_report(options.runs, Path(options.output) if options.output else None, save=save)
+    print(f"report: {html} ({html.expanduser().stat().st_size / 1000:,.0f} kB) and {markdown}")

@@ -11,9 +11,10 @@ the command line names is taken as it is. Two fits that start at once take two f
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,9 @@ def new_start(named: Path, settings: Mapping[str, object], held: ExitStack | Non
         SavingError: The disk is full.
     """
     reasons = []
-    for folder in _candidates(named):
+    stem, number = _number(named)
+    following = (named.with_name(f"{stem}-{later}") for later in range(number + 1, MOST))
+    for folder in itertools.chain([named], following):
         why_not = _why_not(folder, settings)
         if not why_not and held is not None:
             try:
@@ -101,8 +104,7 @@ def requeued(named: Path, settings: Mapping[str, object]) -> Choice | None:
 
 def counted(settings: Mapping[str, object]) -> dict[str, object]:
     """The options that distinguish runs, by their full names: these may not change on a resume."""
-    options = {name: value for name, value in flat_options(settings) if _counts(name)}
-    return {name: value for name, value in options.items() if value is not None}
+    return {name: value for name, value in flat_options(settings) if value is not None and _counts(name)}
 
 
 def is_first_process() -> bool:
@@ -111,17 +113,6 @@ def is_first_process() -> bool:
     rank = next((os.environ[name] for name in names if os.environ.get(name)), "0")
     of_node = os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or "0"
     return rank == "0" and of_node == "0"
-
-
-# -- folders -----------------------------------------------------------------------------------------------------------
-
-
-def _candidates(named: Path) -> Iterator[Path]:
-    """The folder, and those with the following numbers."""
-    stem, number = _number(named)
-    yield named
-    for following in range(number + 1, MOST):
-        yield named.with_name(f"{stem}-{following}")
 
 
 def _begun(named: Path) -> list[Path]:
@@ -193,6 +184,5 @@ def _said(folder: Path, reasons: list[str]) -> str:
 
 
 def _counts(name: str) -> bool:
-    if name in _NOT_COUNTED or is_noted(name):
-        return False
-    return name in _COUNTED or name.startswith(_SECTIONS)
+    left_out = name in _NOT_COUNTED or is_noted(name)
+    return not left_out and (name in _COUNTED or name.startswith(_SECTIONS))

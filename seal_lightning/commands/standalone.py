@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -44,12 +45,8 @@ from seal_lightning.types import Json
 log = logging.getLogger(__name__)
 
 FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
-ONE_RUN = (
-    "resume",
-    "dry_run",
-    "allow_other_versions",
-    "trust_policy",
-)  # options of a single start, which are not saved
+# Options of a single start, which are not saved.
+ONE_RUN = ("resume", "dry_run", "allow_other_versions", "trust_policy")
 TINY = 5_000_000  # parameters
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -79,7 +76,6 @@ def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, obj
     parser.add_argument(
         "--policy",
         type=str | None,
-        default=None,
         help="A run of `seal fit`, whose best policy writes and is adapted, with the run's settings of `model`; or a "
         "PEFT folder for model.source.",
     )
@@ -115,12 +111,10 @@ def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, obj
 
 def _given(args: Sequence[str], option: str) -> str | None:
     """The last value of an option on the command line, or else in its config files."""
-    for place in reversed(range(len(args))):
-        if args[place].startswith(f"--{option}="):
-            return args[place].partition("=")[2]
-        if args[place] == f"--{option}" and place + 1 < len(args):
-            return args[place + 1]
     values = [content[option] for _, content in read_config_files(args) if option in content]
+    for arg, following in pairwise([*args, ""]):
+        name, equals, value = arg.partition("=")
+        values += [value if equals else following] if name == f"--{option}" else []
     return values[-1] if values and isinstance(values[-1], str) else None
 
 
@@ -189,24 +183,18 @@ def write_settings(parser: Parser, settings: Namespace, output: Path, *, finishe
         kept = settings.clone()
         for name in ONE_RUN:
             kept.pop(name, None)
-        with _writable(output):
-            header = f"{_header(parser.command)}--config {path}".removeprefix("# ")
+        header = f"{_header(parser.command)}--config {path}".removeprefix("# ")
+        try:
             save_settings(path, parser.dump(kept, skip_unset=False, skip_validation=True), header=header)
+        except OSError as error:
+            cause = error.cause if isinstance(error, SavingError) else error
+            if isinstance(error, SavingError) and cause.errno not in NOT_HERE:
+                raise
+            raise ConfigError(f"--output {output}: {reason_of(cause)}; choose a folder you can write to") from error
 
 
 def _header(command: str) -> str:
     return f"# seal {command} "
-
-
-@contextmanager
-def _writable(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        cause = error.cause if isinstance(error, SavingError) else error
-        if isinstance(error, SavingError) and cause.errno not in NOT_HERE:
-            raise
-        raise ConfigError(f"--output {output}: {reason_of(cause)}; choose a folder you can write to") from error
 
 
 def rules(*, other_versions: bool = False) -> Rules:

@@ -120,7 +120,7 @@ def render(card: WeightsCard) -> str:
         pipeline_tag="text-generation",
         tags=[*TAGS, *(["lora"] if card.relation == "adapter" else [])],
         model_name=card.title,
-        eval_results=[_entry(result, card) for result in card.results] or None,
+        eval_results=[_entry(result, card.asked_of, card.grader) for result in card.results] or None,
     )
     if not card.results:
         data.model_name = None
@@ -141,13 +141,13 @@ def _text(data: ModelCardData, body: str) -> str:
     return safe_to_save(f"---\n{data.to_yaml()}\n---\n\n{body.strip()}\n")
 
 
-def _entry(result: Result, card: WeightsCard) -> EvalResult:
+def _entry(result: Result, asked_of: CardData, grader: str) -> EvalResult:
     bounds = None if result.low is None or result.high is None else [round(result.low, 4), round(result.high, 4)]
     return EvalResult(
         task_type="question-answering",
         task_name="Closed-book questions",
-        dataset_type="-".join(card.asked_of.name.split()),
-        dataset_name=card.asked_of.name,
+        dataset_type="-".join(asked_of.name.split()),
+        dataset_name=asked_of.name,
         dataset_split=result.split,
         metric_type="accuracy",
         metric_name=f"accuracy, {result.name}",
@@ -156,7 +156,7 @@ def _entry(result: Result, card: WeightsCard) -> EvalResult:
             **({INTERVAL: bounds} if bounds else {}),
             "contexts": result.contexts,
             "queries": result.queries,
-            "grader": card.grader,
+            "grader": grader,
         },
     )
 
@@ -192,11 +192,9 @@ def add_results(folder: Path, results: Sequence[Result], *, asked_of: CardData, 
     if not path.is_file() or not results:
         return False
     text, data = _read(path)
-    name = data.model_name or folder.name
-    like = WeightsCard(name, "adapter", Origin("", on_hub=False), "", asked_of=asked_of, grader=grader)
     kept = [entry for entry in data.eval_results or [] if entry.dataset_split != results[0].split]
-    data.eval_results = [*kept, *(_entry(result, like) for result in results)]
-    data.model_name = name
+    data.eval_results = [*kept, *(_entry(result, asked_of, grader) for result in results)]
+    data.model_name = data.model_name or folder.name
     save_text(path, _text(data, _with_section(text, SCORES, scores_table(data.eval_results))))
     return True
 
@@ -239,9 +237,6 @@ def _with_section(body: str, heading: str, text: str) -> str:
         return f"{body.strip()}\n\n{heading}\n\n{text}"
     at = rest.find("\n## ")
     return f"{before}{heading}\n\n{text}\n{rest[at:] if at >= 0 else ''}"
-
-
-# -- parts of cards ----------------------------------------------------------------------------------------------------
 
 
 def result_of(name: str, accuracies: Sequence[float], *, queries: int, split: str) -> Result:

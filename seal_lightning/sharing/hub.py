@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -96,13 +97,10 @@ def add_hub(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--hub_model_id",
         type=str | None,
-        default=None,
         help="Name of the repository; null takes that of the output folder, under the token's account.",
     )
     parser.add_argument("--hub_private_repo", type=bool, default=True, help="Whether a new repository is private.")
-    parser.add_argument(
-        "--hub_revision", type=str | None, default=None, help="Branch to upload to; null for the main one."
-    )
+    parser.add_argument("--hub_revision", type=str | None, help="Branch to upload to; null for the main one.")
 
 
 def destination_of(options: Namespace, *, folder: str | Path, ask: bool = True) -> Destination | None:
@@ -126,8 +124,15 @@ def destination_of(options: Namespace, *, folder: str | Path, ask: bool = True) 
         return None
     if isinstance(wanted, str) and name not in (None, wanted):
         raise ConfigError(f"push_to_hub names {wanted}, but hub_model_id names {name}: give only one")
-    repo = wanted if isinstance(wanted, str) else name or _slug(Path(folder).expanduser().resolve().name)
-    _check_name(repo)
+    words = re.findall("[A-Za-z0-9]+", Path(folder).expanduser().resolve().name)
+    repo = wanted if isinstance(wanted, str) else name or "-".join(words)[:LONGEST] or "seal"
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ConfigError(
+            f"push_to_hub: expected a repository's name such as me/towns, got {single_line(repo)!r:.80}: letters, "
+            "digits and - _ . in it, with the account before a slash"
+        ) from error
     if is_offline_mode():
         raise ConfigError(
             "push_to_hub: HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) keeps this process off the hub: unset it, or leave "
@@ -141,22 +146,6 @@ def destination_of(options: Namespace, *, folder: str | Path, ask: bool = True) 
     if "/" not in repo and account:
         repo = f"{account}/{repo}"
     return Destination(repo, options.hub_private_repo, options.hub_revision)
-
-
-def _check_name(repo: str) -> None:
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise ConfigError(
-            f"push_to_hub: expected a repository's name such as me/towns, got {single_line(repo)!r:.80}: letters, "
-            "digits and - _ . in it, with the account before a slash"
-        ) from error
-
-
-def _slug(name: str) -> str:
-    """A folder's name as a repository's."""
-    plain = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
-    return "-".join(part for part in plain.split("-") if part)[:LONGEST] or "seal"
 
 
 def _account() -> str | None:
@@ -184,9 +173,8 @@ def _account() -> str | None:
 
 
 def _api() -> HfApi:
-    endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT  # the library reads it only on import
-    url, token = endpoint.rstrip("/"), get_token()
-    return HfApi(endpoint=url, token=token, library_name="seal-lightning", library_version=__version__)
+    url = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")  # the library reads it only on import
+    return HfApi(endpoint=url, token=get_token(), library_name="seal-lightning", library_version=__version__)
 
 
 # -- upload ------------------------------------------------------------------------------------------------------------
@@ -207,7 +195,10 @@ def upload(destination: Destination, exports: Sequence[Export]) -> list[str]:
         together = [export for export in exports if export.suffix == suffix]
         repo = f"{destination.repo}{suffix}"
         try:
-            with _quiet():
+            with ExitStack() as held:
+                if not sys.stderr.isatty():
+                    disable_progress_bars()
+                    held.callback(enable_progress_bars)
                 done.append(_commit(repo, destination, together))
         except FAILURES as error:
             where = f" --revision {shlex.quote(destination.revision)}" if destination.revision else ""
@@ -269,19 +260,6 @@ def _without_paths(path: Path) -> bytes:
         known = hub_name(base)
         config["base_model_name_or_path"] = known[0] if known else Path(base).expanduser().resolve().name
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Progress bars of the library only on a terminal."""
-    if sys.stderr.isatty():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
 
 
 def _why(error: BaseException) -> str:

@@ -30,7 +30,7 @@ from seal_lightning.sharing.card import (
 )
 from seal_lightning.sharing.usage import Asking, usage
 from seal_lightning.tasks import Task
-from seal_lightning.types import Rollout
+from seal_lightning.text.plural import counted
 
 EXPORTS = {"policy": "", "policy-merged": "-merged"}  # folders of a run, and the suffix of the repository's name
 LIMITS = """\
@@ -51,17 +51,6 @@ def save_policy_card(folder: Path, module: Any, *, merged: bool) -> None:
     Raises:
         SavingError: The card cannot be written.
     """
-    save_text(folder / CARD, policy_card(module, place=folder.name, merged=merged))
-
-
-def policy_card(module: Any, *, place: str, merged: bool) -> str:
-    """The text of the card.
-
-    Args:
-        module: The `SEALModule`, within a fit.
-        place: The name of the weights' folder.
-        merged: Whether they are whole because the user wanted them merged.
-    """
     run = Path(module.trainer.default_root_dir)
     policy, source = module.policy.view, module.source
     base = base_of_source(source)
@@ -76,17 +65,17 @@ def policy_card(module: Any, *, place: str, merged: bool) -> str:
         relation=relation,
         base=base,
         made=f"{what} `{base.name}` that writes self-edits: training data from which a model learns a passage.",
-        sections={"Trained on": _trained_on(trained, module, _written(run, module.rounds_done))},
+        sections={"Trained on": _trained_on(trained, module)},
         settings=_settings(module),
         limits=LIMITS,
         licence=LICENCE,
         results=results_of(rows, "validation"),
         asked_of=asked_of,
         grader=name_of(module.evaluation.grader),
-        datasets=[data.name for data in trained if data.on_hub],
-        usage=_usage(policy, source, base, module.e_step.task, module.e_step.sampler, place, relation),
+        datasets=[trained.name] if trained.on_hub else [],
+        usage=_usage(policy, source, base, module.e_step.task, module.e_step.sampler, folder.name, relation),
     )
-    return render(card)
+    save_text(folder / CARD, render(card))
 
 
 def add_test_results(run: Path, module: Any) -> None:
@@ -119,11 +108,11 @@ def results_of(rows: Sequence[AccuracyRow], split: str) -> list[Result]:
     ]
 
 
-def data_of(data: SEALDataModule, *, split: Split = "validation") -> tuple[list[CardData], CardData]:
+def data_of(data: SEALDataModule, *, split: Split = "validation") -> tuple[CardData, CardData]:
     """The training data and the data that was asked about, by names without folders."""
     train, asked = data.sources.get("train"), data.sources.get(split)
     fallback = CardData(type(data).__name__)  # a data module that reads its data in its own way
-    return [data_named(train) if train is not None else fallback], data_named(asked) if asked is not None else fallback
+    return data_named(train) if train is not None else fallback, data_named(asked) if asked is not None else fallback
 
 
 def _usage(
@@ -144,22 +133,15 @@ def _usage(
     return f"This asks for a self-edit about a passage:\n\n{shown}"
 
 
-def _written(run: Path, rounds: int) -> list[Rollout]:
-    """The self-edits about the training data that the first rounds wrote, once each."""
-    journal = run / "journal"
-    rollouts = [rollout for round in range(rounds) for rollout in read_rollouts(journal, f"train-{round:03d}")]
-    return [rollout for rollout in rollouts if rollout.repeat == 0 and rollout.kind == "edit"]
-
-
-def _trained_on(trained: Sequence[CardData], module: Any, written: Sequence[Rollout]) -> str:
-    names = ", ".join(
-        f"[{data.name}](https://huggingface.co/datasets/{data.name})" if data.on_hub else f"`{data.name}`"
-        for data in trained
-    )
+def _trained_on(data: CardData, module: Any) -> str:
+    name = f"[{data.name}](https://huggingface.co/datasets/{data.name})" if data.on_hub else f"`{data.name}`"
+    journal = Path(module.trainer.default_root_dir) / "journal"
+    rollouts = [each for done in range(module.rounds_done) for each in read_rollouts(journal, f"train-{done:03d}")]
+    written = [rollout for rollout in rollouts if rollout.repeat == 0 and rollout.kind == "edit"]
     rejected = sum(rollout.status != "ok" for rollout in written)
-    rounds = "1 round" if module.rounds_done == 1 else f"{module.rounds_done} rounds"
+    rounds = counted(module.rounds_done, "round")
     return (
-        f"{len(module.datamodule.train_contexts):,} contexts of {names}. In {rounds}, {len(written):,} self-edits were "
+        f"{len(module.datamodule.train_contexts):,} contexts of {name}. In {rounds}, {len(written):,} self-edits were "
         f"written about them; {rejected:,} were not usable, and {len(module.kept):,} were kept and imitated in the "
         "last round."
     )

@@ -58,7 +58,7 @@ def usage(policy: Policy, source: ModelSource, base: Origin, *, place: str, rela
     """
     code = "\n".join(
         [
-            *_imports(source, base, relation),
+            *_imports(source, relation),
             "",
             f"{WEIGHTS}{_text(place)}  # from the run's folder; elsewhere its path, or its name on the hub",
             *_loading(source, base, relation, beside=asking.tokenizer_beside),
@@ -103,16 +103,12 @@ def at(text: str, place: str, *, inside: str = "") -> str:
     return moved
 
 
-def _imports(source: ModelSource, base: Origin, relation: Relation) -> list[str]:
-    if relation != "adapter":
-        return ["from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig"]
-    names = "AutoTokenizer, GenerationConfig"
-    lines = ["from peft import PeftModel", f"from transformers import AutoModelForCausalLM, {names}"]
-    if _needs_us(source):
-        lines = [lines[0], f"from transformers import {names}", ""]
-        ours = ["from seal_lightning import ModelSource", "from seal_lightning.models.loading import load_model"]
-        return [*lines, *ours]
-    return lines
+def _imports(source: ModelSource, relation: Relation) -> list[str]:
+    peft = ["from peft import PeftModel"] if relation == "adapter" else []
+    if not peft or not _needs_us(source):
+        return [*peft, "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig"]
+    ours = ["from seal_lightning import ModelSource", "from seal_lightning.models.loading import load_model"]
+    return [*peft, "from transformers import AutoTokenizer, GenerationConfig", "", *ours]
 
 
 def _needs_us(source: ModelSource) -> bool:
@@ -124,11 +120,8 @@ def _needs_us(source: ModelSource) -> bool:
 def _loading(source: ModelSource, base: Origin, relation: Relation, *, beside: bool) -> list[str]:
     dtype = f"dtype={_text(source.dtype)}"
     if relation != "adapter":
-        lines = [
-            f"model = AutoModelForCausalLM.from_pretrained(WEIGHTS, {dtype})",
-            "tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)",
-        ]
-        return [*lines, _plain("model")]
+        model = f"model = AutoModelForCausalLM.from_pretrained(WEIGHTS, {dtype})"
+        return [model, "tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)", _plain("model")]
     if _needs_us(source):
         lines = [f"base, tokenizer, _ = load_model({_source(source, base)})"]
         lines += ["tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)"] if beside else []
@@ -145,9 +138,8 @@ def _loading(source: ModelSource, base: Origin, relation: Relation, *, beside: b
 
 
 def _plain(model: str) -> str:
-    return (
-        f"{model}.generation_config = GenerationConfig()  # drops penalties and other defaults that come with a model"
-    )
+    note = "drops penalties and other defaults that come with a model"
+    return f"{model}.generation_config = GenerationConfig()  # {note}"
 
 
 def _source(source: ModelSource, base: Origin) -> str:
@@ -210,8 +202,7 @@ def _encoding(policy: Policy, prompt: Prompt) -> list[str]:
 def _writing(policy: Policy, asking: Asking) -> list[str]:
     ends, pad = stop_tokens(policy), policy.tokenizer.pad_token_id
     line = '.partition("\\n")[0]' if asking.first_line else ""
-    most = asking.max_new_tokens
-    options = f"max_new_tokens={most}, do_sample=False, eos_token_id={ends}, pad_token_id={pad}"
+    options = f"max_new_tokens={asking.max_new_tokens}, do_sample=False, eos_token_id={ends}, pad_token_id={pad}"
     return [
         f"written = model.generate(**inputs, {options})",
         'text = tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)',

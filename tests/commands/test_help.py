@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seal_lightning.cli import main
-from seal_lightning.commands import help_texts
+from seal_lightning.commands import names
 from seal_lightning.commands.names import COMMANDS, GROUPS
 from seal_lightning.options.help_order import LIGHTNING, RUN
 
@@ -66,9 +66,9 @@ def test_it_is_the_live_text_at_any_width(capsys, monkeypatch, width):
 
 
 def test_other_versions_are_asked_themselves(monkeypatch):
-    assert help_texts.help_text("fit") is not None
-    monkeypatch.setattr(help_texts, "versions", lambda: {"lightning": "9"})
-    assert help_texts.help_text("fit") is None
+    assert names.help_text("fit") is not None
+    monkeypatch.setattr(names, "versions", lambda: {"lightning": "9"})
+    assert names.help_text("fit") is None
 
 
 def test_every_command_with_a_model_has_its_text():

@@ -8,7 +8,7 @@ import pytest
 from fault_injection import Launch, finished
 
 from seal_lightning.cli import main
-from seal_lightning.commands.predicted import save_edits
+from seal_lightning.commands.outcome import save_edits
 from seal_lightning.types import Rollout
 
 

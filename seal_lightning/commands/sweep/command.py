@@ -7,13 +7,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from seal_lightning.commands.sweep.checking import Checked, check
-from seal_lightning.commands.sweep.display import Display
-from seal_lightning.commands.sweep.grid import SEED_OPTION, Planned, plan, read_axis, read_seeds
-from seal_lightning.commands.sweep.running import SweepRun, Workers, environments, is_finished
+from seal_lightning.commands.sweep.grid import SEED_OPTION, Checked, Planned, check, plan, read_axis, read_seeds
+from seal_lightning.commands.sweep.running import Display, SweepRun, Workers, environments, is_finished
 from seal_lightning.commands.sweep.summary import known_seconds, save_state, summarise
 from seal_lightning.errors import ConfigError, SealError
 from seal_lightning.files.ownership import owning
+from seal_lightning.progress.screen import Screen
 
 MOST = 1000  # runs; whoever asks for more has mistaken a range for a list
 
@@ -35,23 +34,30 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError(f"--jobs {options.jobs}: expected 1 or more; leave it out for one at a time")
     folder: Path = options.output
     if options.dry_run:
-        _list(_runs(planned, folder, check(planned, folder)))
+        runs = _runs(planned, folder, check(planned, folder))
+        for run in runs:
+            state = "finished" if run.kept else "to resume" if (run.folder / "config.yaml").is_file() else "new"
+            command = ["seal", "fit", *run.planned.options, "--trainer.default_root_dir", str(run.folder)]
+            print(f"{run.name}  ({state})\n  {shlex.join(command)}")
+        print(f"{len(runs)} runs, {sum(run.kept for run in runs)} of them finished; nothing was started")
         return
     with owning(folder, option=f"--output {folder}"):
-        display = Display(f"{len(planned)} runs in {folder}: checking their settings")
+        screen = Screen()
+        screen.line(f"{len(planned)} runs in {folder}: checking their settings")
         checked = check(planned, folder)
-        _work(_runs(planned, folder, checked), folder, checked, display, jobs=options.jobs)
+        jobs = options.jobs or (len(checked.gpus) // checked.gpus_each if checked.gpus else 1) or 1
+        _work(Display(screen, _runs(planned, folder, checked), jobs), folder, checked)
 
 
-def _work(runs: Sequence[SweepRun], folder: Path, checked: Checked, display: Display, *, jobs: int | None) -> None:
-    jobs = jobs or (len(checked.gpus) // checked.gpus_each if checked.gpus else 1) or 1
+def _work(display: Display, folder: Path, checked: Checked) -> None:
+    runs, jobs = display.runs, display.jobs
 
     def on_change(run: SweepRun) -> None:
         display.tell(run)
         if run.ended:
             save_state(folder, runs)
 
-    with display.watching(runs, jobs):
+    with display.watching():
         Workers(runs, jobs, environments(jobs, checked), on_change, display.refresh).work()
     summarise(folder, runs)
     if failed := [run for run in runs if run.state == "failed"]:
@@ -69,18 +75,6 @@ def _runs(planned: Sequence[Planned], folder: Path, checked: Checked) -> list[Sw
         if is_finished(run, checked):
             run.state, run.kept = "finished", True
     return runs
-
-
-def _list(runs: Sequence[SweepRun]) -> None:
-    for run in runs:
-        begun = (run.folder / "config.yaml").is_file()
-        state = "finished" if run.kept else "to resume" if begun else "new"
-        command = ["seal", "fit", *run.planned.options, "--trainer.default_root_dir", str(run.folder)]
-        print(f"{run.name}  ({state})\n  {shlex.join(command)}")
-    print(f"{len(runs)} runs, {sum(run.kept for run in runs)} of them finished; nothing was started")
-
-
-# -- options -----------------------------------------------------------------------------------------------------------
 
 
 def _planned(options: argparse.Namespace, others: Sequence[str]) -> list[Planned]:

@@ -1,5 +1,8 @@
 """The runs of a sweep: every combination of the values of `--over` with every seed, each under a name of its own.
 
+Before the first one starts, `settings.py` looks in a process of its own for mistakes in the settings of all of them and
+for folders that hold other runs; here these become one line that names the `--over`.
+
 `--over KEY=VALUES` is read here and nowhere else. Values stay as they were written, because `seal fit` reads them as
 its options; only where one ends and the next begins is decided here.
 """
@@ -9,13 +12,19 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import yaml
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.commands.quickstart import NO_MODULES_HERE
+from seal_lightning.errors import ConfigError, SealError
 
 SEED_OPTION, SEED = "model.seed", "seed"  # the option, and its name in names of runs and with --over
 _CLASS_PATH = re.compile(r"(?:[A-Za-z_]\w*\.)+([A-Z]\w*)")
@@ -48,6 +57,21 @@ class Planned:
     values: Mapping[str, str]
     seed: int | None
     options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is known about a sweep whose runs can all start.
+
+    Attributes:
+        unchanged: Names of the runs whose folders are new or were written with the same settings.
+        gpus: GPUs to share out among the runs; empty if they use none.
+        gpus_each: How many of them a run needs.
+    """
+
+    unchanged: frozenset[str]
+    gpus: tuple[str, ...] = ()
+    gpus_each: int = 0
 
 
 # -- what was given ----------------------------------------------------------------------------------------------------
@@ -147,7 +171,8 @@ def plan(
             end = [] if seed is None else [f"--{key}={seed}" for key in seeded]
             name = _safe([*words, *([] if seed is None else [f"{SEED}={seed}"])] or ["run"])
             runs.append(Planned(name, _safe(words), setting, seed, (*configs, *above, *swept.values(), *others, *end)))
-    return _told_apart(runs)
+    names = [run.name for run in runs]
+    return [run if len(run.name) <= _LONGEST and names.count(run.name) == 1 else _with_digest(run) for run in runs]
 
 
 def _seeds_apart(axes: Sequence[Axis], seeds: Sequence[int], seeded: Sequence[str]) -> tuple[list[Axis], Sequence[int]]:
@@ -224,19 +249,75 @@ def _safe(words: Sequence[str]) -> str:
     return "_".join(_UNSAFE.sub("-", word).strip("-.") for word in words)
 
 
-def _told_apart(runs: Sequence[Planned]) -> list[Planned]:
-    """The runs, with a digest of their values in names that are too long or not unique."""
-    names = [run.name for run in runs]
-    return [run if len(run.name) <= _LONGEST and names.count(run.name) == 1 else _with_digest(run) for run in runs]
-
-
 def _with_digest(run: Planned) -> Planned:
+    """The run with digests of its values in its names, which are too long or not unique."""
+
+    def marked(name: str, content: object) -> str:
+        digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=4).hexdigest()
+        return f"{name[: _LONGEST - 9]}-{digest}"
+
     values = sorted(run.values.items())
-    digest, of_values = _digest([values, run.seed]), _digest(values)
-    return replace(
-        run, name=f"{run.name[: _LONGEST - 9]}-{digest}", setting=f"{run.setting[: _LONGEST - 9]}-{of_values}"
-    )
+    return replace(run, name=marked(run.name, [values, run.seed]), setting=marked(run.setting, values))
 
 
-def _digest(content: object) -> str:
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=4).hexdigest()
+# -- whether they can start --------------------------------------------------------------------------------------------
+
+
+def check(runs: Sequence[Planned], folder: Path) -> Checked:
+    """Check the settings of all runs, and what their folders hold.
+
+    Raises:
+        ConfigError: One of them cannot run, or its folder holds another run.
+    """
+    commands = [["fit", *run.options, "--trainer.default_root_dir", str(folder / run.name)] for run in runs]
+    findings = _asked(commands)
+    rows = findings["runs"]
+    if wrong := [(run, row) for run, row in zip(runs, rows, strict=True) if "error" in row]:
+        raise ConfigError(_mistake(wrong, len(runs)))
+    for run, row in zip(runs, rows, strict=True):
+        if not row["other"]:
+            continue
+        first, *others = row["other"]
+        was, now = (json.dumps(value, ensure_ascii=False)[:60] for value in row["changed"][first])
+        more = f" and {len(others)} more settings" if others else ""
+        raise ConfigError(
+            f"{folder / run.name}: holds a run with {first} {was}, but now it is {now}{more}: choose another --output, "
+            "or return to those settings. Nothing was overwritten"
+        )
+    unchanged = frozenset(run.name for run, row in zip(runs, rows, strict=True) if not row["changed"])
+    return Checked(unchanged, tuple(findings["gpus"]), findings["gpus_each"])
+
+
+def _asked(commands: Sequence[Sequence[str]]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "seal_lightning.commands.sweep.settings"],
+        input=json.dumps(commands), capture_output=True,
+        encoding="utf-8", errors="replace", env={**os.environ, **NO_MODULES_HERE},
+    )  # fmt: skip
+    try:
+        return json.loads(done.stdout)
+    except ValueError:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
+        raise SealError(f"the settings cannot be checked: {said[-1]}; try one of them with seal fit") from None
+
+
+def _mistake(wrong: Sequence[tuple[Planned, Mapping[str, Any]]], count: int) -> str:
+    """The message about the first run that cannot start; a mistake that all share is not blamed on the sweep."""
+    run, text = wrong[0][0], str(wrong[0][1]["error"])
+    named = {key: value for key, value in run.values.items() if _is_about(text, key)}
+    everywhere = len(wrong) == count and len({row["error"] for _, row in wrong}) == 1
+    if not run.values or (everywhere and not named):
+        return text
+    overs = " ".join(f"--over {key}={value}" for key, value in (named or run.values).items())
+    settings = {tuple(other.values.items()) for other, _ in wrong}
+    more = f" (and {len(settings) - 1} more of the settings cannot run)" if len(settings) > 1 else ""
+    for key, value in named.items():
+        for said in (f"--{key}: ", f"{key}: ", f"{key}={value}: "):
+            text = text.removeprefix(said)
+    return f"{overs}: {text}{more}"
+
+
+def _is_about(text: str, key: str) -> bool:
+    """Whether a message names an option, in full or by its last parts."""
+    parts = key.removesuffix(".class_path").split(".")
+    return any(".".join(parts[start:]) in text for start in range(len(parts)))

@@ -1,4 +1,4 @@
-"""The runs of a sweep at work: some at a time, each a `seal fit` of its own, until all have ended.
+"""The runs of a sweep at work: some at a time, each a `seal fit` of its own, until all have ended, and what is shown.
 
 An interrupted run resumes from its last checkpoint and journal; a finished one is not started. A failure ends no other
 run. If the sweep itself is killed, its runs continue by themselves, and the next sweep waits for them.
@@ -10,27 +10,35 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
+from rich.table import Table
+from rich.text import Text
+
 from seal_lightning.commands.quickstart import ONE_THREAD, Fit, start_fit
-from seal_lightning.commands.sweep.checking import Checked
-from seal_lightning.commands.sweep.grid import Planned
+from seal_lightning.commands.sweep.grid import Checked, Planned
 from seal_lightning.errors import Ended
 from seal_lightning.files.ownership import FolderInUse, owning
 from seal_lightning.processes.stopping import stopped_on_leaving
+from seal_lightning.progress.screen import Screen, duration
 from seal_lightning.records.journal import read_validations
 from seal_lightning.results.accuracy import AccuracyRow, rounds_table
+from seal_lightning.text.escaping import visible
 
 State = Literal["waiting", "running", "elsewhere", "finished", "failed"]
 PAUSE = 0.5  # seconds between two looks at the runs
+MARKS = {"waiting": "·", "running": "▸", "elsewhere": "▸", "finished": "✓", "failed": "✗"}
 LOOK = 5.0  # seconds between two looks at a run of another process
 STOPPED_WITHIN = 30.0  # seconds that runs have to end once the sweep was asked to
 
 
-@dataclass(slots=True)
+@dataclass
 class SweepRun:
     """A run of the sweep, and how far it is.
 
@@ -65,6 +73,11 @@ class SweepRun:
         return self.planned.name
 
     @property
+    def setting(self) -> str:
+        """Its name without the seed."""
+        return self.planned.setting or "all"
+
+    @property
     def seconds_in_all(self) -> float:
         return self.seconds_before + self.seconds
 
@@ -76,8 +89,9 @@ class SweepRun:
     def ended(self) -> bool:
         return self.state in ("finished", "failed")
 
+    @cached_property
     def rows(self) -> list[AccuracyRow]:
-        """Its accuracy with own edits, before training and after each round; empty without a validation."""
+        """Of a finished run: accuracy with own edits before training and after each round, if it was validated."""
         validations = read_validations(self.folder)
         rows = rounds_table(validations, resamples=0) if validations else []
         return [row for row in rows if row.name.startswith("edits")]
@@ -114,7 +128,11 @@ class Workers:
         with stopped_on_leaving(self.kill):
             try:
                 while not all(run.ended for run in self.runs):
-                    self._start_some()
+                    free = set(range(self.jobs)) - {run.slot for run in self.runs if run.at_work}
+                    waiting = [run for run in self.runs if run.state == "waiting"]
+                    for run, slot in zip(waiting, sorted(free), strict=False):
+                        run.slot = slot
+                        self._start(run)
                     time.sleep(PAUSE)
                     for run in [run for run in self.runs if run.at_work]:
                         self._look_at(run)
@@ -143,13 +161,6 @@ class Workers:
 
     def _fits(self) -> list[Fit]:
         return [run.fit for run in self.runs if run.fit is not None and run.state == "running"]
-
-    def _start_some(self) -> None:
-        taken = {run.slot for run in self.runs if run.at_work}
-        free = [slot for slot in range(self.jobs) if slot not in taken]
-        for run, slot in zip([run for run in self.runs if run.state == "waiting"], free, strict=False):
-            run.slot = slot
-            self._start(run)
 
     def _start(self, run: SweepRun) -> None:
         run.began = time.monotonic()
@@ -212,3 +223,64 @@ def last_line(log: Path, code: int) -> str:
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     ours = [line.removeprefix("seal: ") for line in lines if line.startswith("seal: ")]
     return (ours or lines or ["it said nothing"])[-1]
+
+
+# -- what is shown -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Display:
+    """Lines and a table on a screen, about runs of which `jobs` are at work at a time."""
+
+    screen: Screen
+    runs: Sequence[SweepRun]
+    jobs: int
+    refresh: Callable[[], None] = field(default=lambda: None)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Show the table within the block."""
+        if kept := sum(run.kept for run in self.runs):
+            self.screen.line(f"{kept} of {len(self.runs)} runs are already finished and kept")
+        with self.screen.following(self._table) as self.refresh:
+            yield
+
+    def tell(self, run: SweepRun) -> None:
+        """Say that a run has ended, or that another process works on it."""
+        if run.state == "elsewhere":
+            self.screen.line(f"{run.name}: waits for another process to end ({run.error.partition(': ')[2]})")
+        if run.ended:
+            took = duration(run.seconds)
+            said = f"{_figures(run)}, {took}" if run.state == "finished" else f"FAILED after {took}: {run.error}"
+            self.screen.line(f"{run.name}: {said}; {self._so_far()}")
+        self.refresh()
+
+    def _so_far(self) -> str:
+        ended, left = sum(run.ended for run in self.runs), time_left(self.runs, self.jobs)
+        rest = f", about {duration(left)} left" if left and ended < len(self.runs) else ""
+        return f"{ended} of {len(self.runs)}{rest}"
+
+    def _table(self) -> Table:
+        """A row for each setting, with a mark for each of its runs."""
+        table = Table(title=Text(f"runs: {self._so_far()}"), title_justify="left", title_style="")
+        for name in ("setting", "runs", "own edits so far", "at work"):
+            table.add_column(name)
+        settings: dict[str, list[SweepRun]] = {}
+        for run in self.runs:
+            settings.setdefault(run.setting, []).append(run)
+        for setting, runs in settings.items():
+            at_work = ", ".join(run.name for run in runs if run.at_work)
+            marks = " ".join(MARKS[run.state] for run in runs)
+            known = [run.rows[-1].accuracy for run in runs if run.state == "finished" and run.rows]
+            so_far = f"{fmean(known):.3f}" if known else ""
+            table.add_row(*(Text(visible(text)) for text in (setting, marks, so_far, at_work)))
+        return table
+
+
+def _figures(run: SweepRun) -> str:
+    """Its accuracy with own edits, at the end and before training."""
+    if not run.rows:
+        return "finished, without a validation"
+    first, last = run.rows[0], run.rows[-1]
+    before = f", {first.accuracy:.3f} {first.name.removeprefix('edits ')}" if len(run.rows) > 1 else ""
+    return f"own edits {last.accuracy:.3f} {last.name.removeprefix('edits ')}{before}"

@@ -43,20 +43,6 @@ class SettingsCLI(SEALCLI):
     def run(self) -> None:
         """Nothing: the objects are made."""
 
-    @property
-    def settings(self) -> JsonObject:
-        """The settings as `config.yaml` would have them."""
-        return plain_settings(self.command_parser, self.options)
-
-    @property
-    def gpus(self) -> int:
-        """How many GPUs of its own a run needs; 0 if it uses none, or names them."""
-        devices = self.options.trainer.devices
-        if not isinstance(self.trainer.accelerator, CUDAAccelerator) or isinstance(devices, list):
-            return 0
-        count = str(devices)
-        return int(count) if count.isdecimal() else 0 if "," in count else 1
-
 
 def find(commands: Sequence[Sequence[str]]) -> dict[str, Any]:
     """The findings about each command line of `seal fit`.
@@ -70,25 +56,30 @@ def find(commands: Sequence[Sequence[str]]) -> dict[str, Any]:
     gpus, seen = 0, set()
     for command in commands:
         try:
-            cli = _made(command)
-            settings = cli.settings
+            cli = run_command(command, read_config_files(command), kind=SettingsCLI)
+            settings = plain_settings(cli.command_parser, cli.options)  # as config.yaml would have them
             _look(cli, settings, seen)
             runs.append(_compared(Path(cli.trainer.default_root_dir), settings))
-            gpus = max(gpus, cli.gpus)
+            gpus = max(gpus, gpus_of(cli))
         except SealError as error:
             runs.append({"error": str(error), "exit_code": error.exit_code})
         except MisconfigurationException as error:
             runs.append({"error": one_line(str(error)), "exit_code": 2})
-    return {"runs": runs, "gpus": _visible_gpus() if gpus else [], "gpus_each": gpus}
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    count = torch.cuda.device_count() if gpus else 0
+    return {"runs": runs, "gpus": (given or [str(number) for number in range(count)])[:count], "gpus_each": gpus}
 
 
-def _made(command: Sequence[str]) -> SettingsCLI:
-    cli = run_command(command, read_config_files(command), kind=SettingsCLI)
-    assert isinstance(cli, SettingsCLI)
-    return cli
+def gpus_of(cli: SEALCLI) -> int:
+    """How many GPUs of its own a run needs; 0 if it uses none, or names them."""
+    devices = cli.options.trainer.devices
+    if not isinstance(cli.trainer.accelerator, CUDAAccelerator) or isinstance(devices, list):
+        return 0
+    count = str(devices)
+    return int(count) if count.isdecimal() else 0 if "," in count else 1
 
 
-def _look(cli: SettingsCLI, settings: Mapping[str, Json], seen: set[str]) -> None:
+def _look(cli: SEALCLI, settings: Mapping[str, Json], seen: set[str]) -> None:
     """Find the model and read the data, unless another run has the same; missing ones raise an error."""
     source, needs = cli.model.source, cli.model.e_step.plan.needs_queries
     for sought in (repr(source), json.dumps([settings["data"], needs], default=str)):
@@ -128,13 +119,6 @@ def _makes_another(key: str, values: Sequence[object]) -> bool:
     if not key.startswith(OF_FIGURES) or key.startswith(FOUND_BY_CONTENT) or is_noted(key.removeprefix("model.")):
         return False
     return not all(isinstance(value, str) and Path(value).exists() for value in values)  # a file may have moved
-
-
-def _visible_gpus() -> list[str]:
-    """The GPUs of this process, as `CUDA_VISIBLE_DEVICES` names them."""
-    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    count = torch.cuda.device_count()
-    return given[:count] if given else [str(number) for number in range(count)]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ whenever one of them has ended.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +16,7 @@ from seal_lightning.commands.sweep.running import SweepRun
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.saving import save_text
 from seal_lightning.progress.screen import duration
-from seal_lightning.report.group_tables import GroupRow, render_groups, rows_of
+from seal_lightning.report.group_tables import render_groups, rows_of
 from seal_lightning.report.groups import Group, group_runs
 from seal_lightning.report.read import read
 from seal_lightning.results.table import Table, to_markdown
@@ -31,9 +31,10 @@ def summarise(folder: Path, runs: Sequence[SweepRun]) -> None:
     from seal_lightning.report.page import render_figure
 
     groups = groups_of(runs)
-    parts = [render_groups(groups)] if groups else []
-    parts += [_times(runs)] if groups else []
-    parts += [_failures(runs)] if any(run.state == "failed" for run in runs) else []
+    parts = [render_groups(groups), _times(runs)] if groups else []
+    if failed := [f"- {run.name}: {markdown_cell(run.error, 300)}" for run in runs if run.state == "failed"]:
+        said = f"Not in the table, because they failed: {len(failed)} of {len(runs)} runs."
+        parts.append("\n".join([said, "", *failed]))
     text = "\n\n".join(parts)
     figure = render_figure(groups) if groups else ""
     save_text(folder / "sweep.md", f"{text}\n\n{_runs_table(runs)}\n")
@@ -49,17 +50,12 @@ def summarise(folder: Path, runs: Sequence[SweepRun]) -> None:
 def groups_of(runs: Sequence[SweepRun]) -> list[Group]:
     """The finished runs by setting, in the order of the sweep, named like their folders."""
     finished = {str(run.folder): run for run in runs if run.state == "finished"}
-    groups = group_runs([read(folder) for folder in finished]) if finished else []
-    return [_named(group, {finished[run.source].planned.setting for run in group.runs}) for group in groups]
-
-
-def _named(group: Group, settings: set[str]) -> Group:
-    """The group under its setting's name; settings that mean the same keep the name that `seal report` gives them."""
-    (name, *others) = settings
-    return group if others or not name else replace(group, name=name)
-
-
-# -- parts of the table ------------------------------------------------------------------------------------------------
+    groups = []
+    for group in group_runs([read(folder) for folder in finished]) if finished else []:
+        name, *others = {finished[run.source].planned.setting for run in group.runs}
+        # settings that mean the same keep the name that `seal report` gives them
+        groups.append(group if others or not name else replace(group, name=name))
+    return groups
 
 
 def _times(runs: Sequence[SweepRun]) -> str:
@@ -67,27 +63,19 @@ def _times(runs: Sequence[SweepRun]) -> str:
     by_setting: dict[str, list[float]] = {}
     for run in runs:
         if run.state == "finished" and run.seconds_in_all:
-            by_setting.setdefault(run.planned.setting or "all", []).append(run.seconds_in_all)
+            by_setting.setdefault(run.setting, []).append(run.seconds_in_all)
     listed = "; ".join(f"{setting} {duration(fmean(seconds))}" for setting, seconds in by_setting.items())
     return f"Time of a run: {listed}." if listed else "Time of a run: unknown, because all were kept."
-
-
-def _failures(runs: Sequence[SweepRun]) -> str:
-    lines = [f"- {run.name}: {markdown_cell(run.error, 300)}" for run in runs if run.state == "failed"]
-    return "\n".join([f"Not in the table, because they failed: {len(lines)} of {len(runs)} runs.", "", *lines])
 
 
 def _runs_table(runs: Sequence[SweepRun]) -> str:
     head = ("run", "state", "before training", "own edits", "time")
     cells = []
     for run in runs:
-        rows = run.rows() if run.state == "finished" else []
+        rows = run.rows if run.state == "finished" else []
         first, last = (f"{rows[0].accuracy:.3f}", f"{rows[-1].accuracy:.3f}") if rows else ("", "")
         cells.append((run.name, run.state, first, last, duration(run.seconds_in_all) if run.seconds_in_all else ""))
     return to_markdown(Table("", head, tuple(cells)))
-
-
-# -- the file of the state ---------------------------------------------------------------------------------------------
 
 
 def save_state(folder: Path, runs: Sequence[SweepRun], groups: Sequence[Group] = ()) -> None:
@@ -98,7 +86,17 @@ def save_state(folder: Path, runs: Sequence[SweepRun], groups: Sequence[Group] =
     """
     names = {run.name for run in runs}
     rows = [_row(run) for run in runs] + [row for row in _known(folder) if row["name"] not in names]
-    content = {"runs": rows, "settings": [_group_row(row) for row in rows_of(groups)] if groups else []}
+    settings = [
+        {
+            "setting": row.group.name,
+            "runs": [run.name for run in row.group.runs],
+            "base": asdict(row.group.base) if row.group.base else None,
+            "edits": [asdict(level) for level in row.group.levels],
+            "against_first": asdict(row.against) if row.against else None,
+        }
+        for row in (rows_of(groups) if groups else [])
+    ]
+    content = {"runs": rows, "settings": settings}
     save_text(folder / STATE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -117,7 +115,6 @@ def _known(folder: Path) -> list[JsonObject]:
 
 
 def _row(run: SweepRun) -> JsonObject:
-    rows = run.rows() if run.state == "finished" else []
     return {
         "name": run.name,
         "folder": str(run.folder),
@@ -127,16 +124,5 @@ def _row(run: SweepRun) -> JsonObject:
         "exit_code": run.exit_code,
         "error": run.error,
         "seconds": round(run.seconds_in_all, 1),
-        "accuracy": {row.name: row.accuracy for row in rows},
-    }
-
-
-def _group_row(row: GroupRow) -> Mapping[str, object]:
-    group = row.group
-    return {
-        "setting": group.name,
-        "runs": [run.name for run in group.runs],
-        "base": asdict(group.base) if group.base else None,
-        "edits": [asdict(level) for level in group.levels],
-        "against_first": asdict(row.against) if row.against else None,
+        "accuracy": {row.name: row.accuracy for row in run.rows} if run.state == "finished" else {},
     }

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from seal_lightning.commands.quickstart import Fit, start_fit
-from seal_lightning.commands.sweep import checking, running
+from seal_lightning.commands.sweep import grid, running
 from seal_lightning.commands.sweep.grid import Planned
 from seal_lightning.commands.sweep.running import SweepRun, Workers, last_line, time_left
 
@@ -66,8 +66,8 @@ def test_no_file_of_the_working_folder_is_taken_for_a_library(tmp_path, monkeypa
         asked.append(env["PYTHONSAFEPATH"])
         return subprocess.CompletedProcess(command, 0, stdout="{}", stderr="")
 
-    monkeypatch.setattr(checking.subprocess, "run", run)
-    assert checking._asked([]) == {} and asked == ["1"]
+    monkeypatch.setattr(grid.subprocess, "run", run)
+    assert grid._asked([]) == {} and asked == ["1"]
 
 
 def test_a_run_that_was_killed_says_so(tmp_path):

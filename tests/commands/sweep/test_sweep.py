@@ -8,7 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 
 from seal_lightning.cli import main
-from seal_lightning.commands.sweep import checking, running
+from seal_lightning.commands.sweep import grid, running
 from seal_lightning.commands.sweep.settings import find
 
 BASE = ["--config", "configs/debug/random.yaml", "--trainer.max_epochs", "1", "--trainer.logger", "false"]
@@ -41,7 +41,7 @@ def started(monkeypatch):
 
     monkeypatch.setattr(running, "start_fit", start_fit)
     monkeypatch.setattr(running, "PAUSE", 0.0)
-    monkeypatch.setattr(checking, "_asked", find)
+    monkeypatch.setattr(grid, "_asked", find)
     return commands
 
 
@@ -181,9 +181,9 @@ def test_mistakes_are_one_line_before_anything_starts(started, tmp_path, capfd, 
 def test_gpus_are_shared_out_and_cpus_get_one_thread_a_run(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.delenv("MKL_NUM_THREADS")
-    one, two = (checking.Checked(frozenset(), tuple("0123"), each) for each in (1, 2))
+    one, two = (grid.Checked(frozenset(), tuple("0123"), each) for each in (1, 2))
     assert running.environments(4, one) == [{"CUDA_VISIBLE_DEVICES": name} for name in "0123"]
     assert running.environments(2, two) == [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]
-    on_cpus = checking.Checked(frozenset())
+    on_cpus = grid.Checked(frozenset())
     assert running.environments(1, on_cpus) == [{}]
     assert running.environments(2, on_cpus) == [{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}]
