@@ -21,11 +21,7 @@ Field = list[list[int]]  # of a context: the numbers of each usable edit's attem
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """Trains only what decides which edits are kept.
-
-    Attributes:
-        racing: The rules.
-    """
+    """Trains only what decides which edits are kept, by the rules of `racing`."""
 
     racing: Racing
 
@@ -99,15 +95,11 @@ class _Course:
         """The attempts that were tried, and the first of each edit that was not."""
         made = [n for n, attempt in enumerate(self.attempts) if n in self.trials or attempt.repeat == 0]
         place = {number: at for at, number in enumerate(made)}
+        saved = [{"saved": self.saved[number]} if number in self.saved else {} for number in made]
+        some = [self.attempts[number] for number in made]
         return Tried(
-            attempts=[self._with_saved(number) for number in made],
+            attempts=[replace(one, tokens={**one.tokens, **more}) for one, more in zip(some, saved, strict=True)],
             trials=[self.trials.get(number) for number in made],
             graded={place[number]: verdicts for number, verdicts in self.graded.items()},
             dropped={place[number]: reason for number, reason in self.dropped.items() if number in place},
         )
-
-    def _with_saved(self, number: int) -> Attempt:
-        attempt = self.attempts[number]
-        if number not in self.saved:
-            return attempt
-        return replace(attempt, tokens={**attempt.tokens, "saved": self.saved[number]})

@@ -7,17 +7,15 @@ decide.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from seal_lightning.e_step.carriers import Attempt, Queries, Replies, Trial, Tried, UnitRun, queries_of
+from seal_lightning.e_step.carriers import Attempt, Replies, Trial, Tried, UnitRun, queries_of
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.errors import NoMemoryError
 from seal_lightning.grading import Grader
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
 from seal_lightning.inner_loop.plans import JobStats
-from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Clock
 from seal_lightning.results.left_out import ANSWERS, DIVERGED, LONGEST, SKIPPED, TRUNCATED
 
 log = logging.getLogger(__name__)
@@ -35,15 +33,8 @@ class TrialParts(Protocol):
     @property
     def grader(self) -> Grader: ...
 
-    def ask(
-        self,
-        policy: Policy,
-        queries: Sequence[Queries],
-        *,
-        jobs: Sequence[int | None] | None = None,
-        trained: TrainedBank | None = None,
-        clock: Clock,
-    ) -> list[Replies]: ...
+    @property
+    def ask(self) -> Callable[..., list[Replies]]: ...
 
 
 class Trials(Protocol):
@@ -93,14 +84,11 @@ def _answered(parts: TrialParts, unit: UnitRun, attempts: Sequence[Attempt], tra
     queries = [[*queries_of(context), *unit.others.get(context.id, ())] for context in contexts]
     replies = parts.ask(unit.policy, queries, jobs=sound, trained=trained, clock=unit.clock)
     by_job = dict(zip(sound, replies, strict=True))
-    return [
-        _trial(attempt, stats, by_job.get(job), longest=_longest(parts, unit, attempt) if stats.truncated else 0)
-        for job, (attempt, stats) in enumerate(zip(attempts, trained.stats, strict=True))
-    ]
-
-
-def _longest(parts: TrialParts, unit: UnitRun, attempt: Attempt) -> int:
-    return parts.inner_loop.longest(unit.policy, attempt.job)
+    trials = []
+    for job, (attempt, stats) in enumerate(zip(attempts, trained.stats, strict=True)):
+        longest = parts.inner_loop.longest(unit.policy, attempt.job) if stats.truncated else 0
+        trials.append(_trial(attempt, stats, by_job.get(job), longest=longest))
+    return trials
 
 
 def _trial(attempt: Attempt, stats: JobStats, replies: Replies | None, *, longest: int) -> Trial:
