@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from seal_lightning.e_step.carriers import Grades, Tried
 from seal_lightning.e_step.own_queries import OwnQueryStep, QueryWriter
 from seal_lightning.e_step.plan import Plan
-from seal_lightning.e_step.race import Race
 from seal_lightning.e_step.rollouts import rollouts_of
 from seal_lightning.e_step.step import EStep
-from seal_lightning.e_step.trials import AllTrials
+from seal_lightning.e_step.trials import AllTrials, Race
 from seal_lightning.grading import Rubric, checked
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Report, silent
