@@ -39,8 +39,7 @@ from seal_lightning.tasks.arc.grids import DIGITS, GridError
 from seal_lightning.tasks.base import first_line
 from seal_lightning.tasks.directives import DirectiveLimits, split_directives
 from seal_lightning.tasks.edit_kinds import PARSERS, EditKind, strip_enumerator, without_answer_label
-from seal_lightning.text.escaping import markdown_cell, visible
-from seal_lightning.text.foreign import sound
+from seal_lightning.text.escaping import markdown_cell, sound, visible
 from seal_lightning.text.thoughts import cut_thoughts, opened_by
 from seal_lightning.types import Context, Query
 

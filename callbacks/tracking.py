@@ -16,7 +16,7 @@ from seal_lightning.report.writing import write_report
 from seal_lightning.results.accuracy import accuracy_table, json_object, rounds_table
 from seal_lightning.results.rollout_tables import accuracies_table, answers_table, best_and_worst, edits_table
 from seal_lightning.results.table import Table
-from seal_lightning.text.masking import safe_to_save
+from seal_lightning.text.redaction import safe_to_save
 from seal_lightning.trackers import TRACKERS, Tracker, tracker_of
 from seal_lightning.trackers.base import flat
 from seal_lightning.trackers.surviving import is_lost, surviving

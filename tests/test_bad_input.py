@@ -133,7 +133,7 @@ BAD = {
     ),
     "class that is not there": ([*FIT, "--model.task", "no.such.Task"], "--model.task: class_path no.such.Task"),
     "negative rate": ([*FIT, "--model.inner_loop.learning_rate", "-1"], "inner_loop.learning_rate must be above 0"),
-    "zero edits": ([*FIT, "--model.evaluation.edits", "0"], "model.evaluation.edits must be at least 1"),
+    "zero edits": ([*FIT, "--model.evaluation.edits", "0"], "evaluation.edits must be a whole number of at least 1"),
     "filter keeps none": ([*FIT, "--filter.k", "0"], "filter.k must be at least 1, got 0"),
     "unknown edit kind": ([*FIT, "--model.task.edit", "poem"], "model.task.edit must be one of implications", "'poem'"),
     "unknown accelerator": ([*FIT, "--trainer.accelerator", "abacus"], "accelerator=abacus"),

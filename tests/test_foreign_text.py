@@ -25,7 +25,7 @@ HALVED = {
 # pattern is in one of the two lists: a new one gets a row in benchmarks/foreign_text.py first.
 COVERED = """
 options/mistakes data/base data/dataset_sources data/documents data/formats data/json_files data/markdown
-data/separated data/splitting data/text_folder data/conversion text/escaping text/foreign
+data/separated data/splitting data/text_folder data/conversion text/escaping
 grading/calibrated/expectation grading/calibrated/reading grading/scripts grading/stems grading/words
 e_step/own_queries tasks/arc/edit tasks/directives tasks/edit_kinds text/thoughts
 """.split()
@@ -44,7 +44,6 @@ ELSEWHERE = {
     "inner_loop/isolation/probing": "names in a model's configuration",
     "lab/lines": "lines of the lab's own world",
     "lab/tokenizer": "lines of the lab's own world",
-    "text/masking": "tested with the redaction",
     "models/memory": "messages of libraries",
     "records/entries": "names of files",
     "text/redaction": "tested with the redaction",

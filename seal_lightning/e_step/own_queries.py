@@ -16,7 +16,7 @@ from seal_lightning.e_step.carriers import Attempt, Grades, Tried
 from seal_lightning.e_step.rollouts import rollouts_of
 from seal_lightning.e_step.step import EStep
 from seal_lightning.endpoints import Endpoint
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.grading import Answer, Grader, checked, new_content_recall
 from seal_lightning.grading.scripts import asks, count_words
 from seal_lightning.grading.words import content_words, words
@@ -80,18 +80,15 @@ class QueryWriter(Remembers):
         similarity: float = 0.7,
         check: bool = True,
     ) -> None:
-        for name, value in (("count", count), ("max_tokens", max_tokens), ("max_answer_words", max_answer_words)):
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
         if not 0 < similarity <= 1:
             raise ConfigError(f"similarity must be above 0 and at most 1, got {similarity}: try 0.7")
         self.kind = resolve_kind(edit)
         if self.kind.parser != "questions":
             raise ConfigError(f"edit must be a kind that is read as questions, got parser {self.kind.parser!r}")
         self.endpoint = endpoint
-        self.count = count
-        self.max_tokens = max_tokens
-        self.max_answer_words = max_answer_words
+        self.count = check_count("count", count)
+        self.max_tokens = check_count("max_tokens", max_tokens)
+        self.max_answer_words = check_count("max_answer_words", max_answer_words)
         self.similarity = similarity
         self.check = check
 
@@ -122,9 +119,11 @@ class QueryWriter(Remembers):
         return list(map(self._first, made))
 
     def _first(self, made: WrittenQueries) -> WrittenQueries:
-        more = len(made.queries) - self.count
-        dropped = {**made.dropped, **({"beyond the first " + str(self.count): more} if more > 0 else {})}
-        return WrittenQueries(made.queries[: self.count], dropped, made.usage)
+        if (more := len(made.queries) - self.count) <= 0:
+            return made
+        return replace(
+            made, queries=made.queries[: self.count], dropped={**made.dropped, f"beyond the first {self.count}": more}
+        )
 
     def _written(
         self, prompts: Sequence[Prompt], max_tokens: int, policy: Chooser, on_wait: Callable[[], None]
@@ -178,22 +177,22 @@ class QueryWriter(Remembers):
         on_wait: Callable[[], None],
     ) -> list[WrittenQueries]:
         """Without the queries that the model answers otherwise when it sees the passage."""
-        asked = [(number, query) for number, written in enumerate(made) for query in written.queries]
+        asked = [(context, query) for context, own in zip(contexts, made, strict=True) for query in own.queries]
         if not asked:
             return list(made)
-        prompts = [_open_book(query, contexts[number]) for number, query in asked]
-        replies = self._written(prompts, 64, policy, on_wait)
+        replies = self._written([_open_book(query, context) for context, query in asked], 64, policy, on_wait)
         answers = [
             Answer(query.question, query.golds, first_line(cut_thoughts(reply.text).text))
             for (_, query), reply in zip(asked, replies, strict=True)
         ]
         verdicts = checked(grader, grader.verdicts(answers, policy=policy, on_done=lambda count: on_wait()))
+        given = zip(replies, verdicts, strict=True)
         right_ones = []
-        for number, written in enumerate(made):
-            rows = [row for row, (owner, _) in enumerate(asked) if owner == number]
-            right = tuple(asked[row][1] for row in rows if verdicts[row].score >= 0.5)
-            usage = sum((replies[row].usage + verdicts[row].usage for row in rows), written.usage)
-            wrong = {OTHERWISE: len(rows) - len(right)} if len(right) < len(rows) else {}
+        for written in made:
+            marked = [(query, *next(given)) for query in written.queries]
+            right = tuple(query for query, _, verdict in marked if verdict.score >= 0.5)
+            usage = sum((reply.usage + verdict.usage for _, reply, verdict in marked), written.usage)
+            wrong = {OTHERWISE: len(marked) - len(right)} if len(right) < len(marked) else {}
             right_ones.append(WrittenQueries(right, {**written.dropped, **wrong}, usage))
         return right_ones
 
@@ -232,14 +231,10 @@ class OwnQueryStep(EStep):
         rollouts = rollouts_of(unit, Tried(unasked, [None] * len(unasked)), [Grades()] * len(unasked), self.reward)
         if able := [context for context in asked if context.queries]:
             rollouts += super().run(policy, able, round=round, report=report)
-        by_context: dict[str, list[Rollout]] = {context.id: [] for context in contexts}
-        for rollout in rollouts:
-            by_context[rollout.context_id].append(rollout)
-        told = [
-            _with_writing(rollout, own) if number == 0 else rollout
-            for context, own in zip(contexts, written, strict=True)
-            for number, rollout in enumerate(by_context[context.id])
-        ]
+        told: list[Rollout] = []
+        for context, own in zip(contexts, written, strict=True):
+            first, *others = [rollout for rollout in rollouts if rollout.context_id == context.id]
+            told += [_with_writing(first, own), *others]
         return share_seconds(told, unit.clock.seconds)
 
     def _unasked(self, context: Context) -> list[Attempt]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seal_lightning.e_step.race_rule import Racing
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, check_count
 
 # What a plan must be where a rubric marks the edits: there is nothing to repeat, to compare with or to ask.
 RUBRIC_ONLY = {
@@ -47,18 +47,15 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name, least in (("edits", 1), ("repeats", 1), ("carry_over_queries", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            check_count(name, getattr(self, name), least=least)
         for name, allowed in {"score_by": ("queries", "rubric"), "queries": ("data", "own")}.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
-        if self.score_by == "rubric":
-            for name, needed in RUBRIC_ONLY.items():
-                if getattr(self, name) != needed:
-                    raise ConfigError(
-                        f"{name} must be {needed} where score_by is rubric, which neither adapts nor asks, got "
-                        f"{getattr(self, name)}"
-                    )
+        for name, needed in RUBRIC_ONLY.items() if self.score_by == "rubric" else ():
+            if (given := getattr(self, name)) != needed:
+                raise ConfigError(
+                    f"{name} must be {needed} where score_by is rubric, which neither adapts nor asks, got {given}"
+                )
         if self.racing:
             self.racing.check(edits=self.edits, repeats=self.repeats)
 

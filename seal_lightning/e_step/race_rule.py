@@ -21,7 +21,7 @@ from math import ceil, comb, exp, lgamma
 
 import numpy as np
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, check_count
 
 Training = tuple[int, int, int]  # number of the context, of the edit, and the repeat
 Train = Callable[[Sequence[Training]], Sequence[Sequence[float] | None]]
@@ -48,12 +48,10 @@ class Racing:
     together: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 0 < self.budget <= 1:
-            raise ConfigError(f"racing.budget must be above 0 and at most 1, got {self.budget}")
-        if not 0 < self.together <= 1:
-            raise ConfigError(f"racing.together must be above 0 and at most 1, got {self.together}")
-        if self.keep < 1:
-            raise ConfigError(f"racing.keep must be at least 1, got {self.keep}")
+        for name in ("budget", "together"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"racing.{name} must be above 0 and at most 1, got {getattr(self, name)}")
+        check_count("racing.keep", self.keep)
 
     def check(self, *, edits: int, repeats: int) -> None:
         """Whether there is something to race for.

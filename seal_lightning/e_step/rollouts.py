@@ -12,7 +12,7 @@ from seal_lightning.grading import Reward, Verdict
 from seal_lightning.results.left_out import ANSWERS, EDITS, PIECES, added
 from seal_lightning.results.pairing import digest_of
 from seal_lightning.results.usage import share_seconds
-from seal_lightning.types import Directives, Json, Rollout, Usage
+from seal_lightning.types import Rollout, Usage
 
 NOTHING: Mapping[str, Replies] = MappingProxyType({})
 
@@ -72,7 +72,7 @@ def _rollout(
         reason=diverged or attempt.edit.reason,
         kind=attempt.kind,
         asked=attempt.edit.asked,
-        applied=_given(attempt.edit.applied),
+        applied={name: value for name, value in asdict(attempt.edit.applied).items() if value is not None},
         questions=tuple(query.question for query in queries),
         golds=tuple(query.golds for query in queries),
         baseline_answers=baseline.answers if baseline else (),
@@ -105,10 +105,7 @@ def _rewarded(rollout: Rollout, grades: Grades, reward: Reward) -> Rollout:
 def _count_thoughts(attempt: Attempt, trial: Trial | None, baseline: Replies | None) -> dict[str, int]:
     """The texts from which thoughts were removed, and the answers that ended within one; zeros are left out.
 
-    Args:
-        attempt: The self-edit and repeat; an edit counts at its first repeat.
-        trial: What its adapter answered.
-        baseline: What the policy answered without it, where that is to be counted here.
+    An edit counts at its first repeat, the baseline where it is given.
     """
     answered = [replies for replies in (trial, baseline) if replies is not None]
     counts = {
@@ -132,7 +129,3 @@ def _usage(attempt: Attempt, grades: Grades, *, first: bool) -> dict[str, dict[s
 
 def _mean(verdicts: Sequence[Verdict]) -> float:
     return fmean(verdict.score for verdict in verdicts) if verdicts else 0.0
-
-
-def _given(directives: Directives) -> dict[str, Json]:
-    return {name: value for name, value in asdict(directives).items() if value is not None}

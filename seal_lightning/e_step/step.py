@@ -20,7 +20,7 @@ from seal_lightning.e_step.replies import read_replies
 from seal_lightning.e_step.rollouts import rollouts_of
 from seal_lightning.e_step.trials import AllTrials, Trials
 from seal_lightning.e_step.verdicts import grade_unit
-from seal_lightning.errors import ModelError
+from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.grading import Grader, Reward
 from seal_lightning.inner_loop.isolation import answering_way, training_way
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
@@ -53,7 +53,7 @@ class EStep:
         inner_loop: How adapters are trained.
         grader: Scores one answer in [0, 1].
         reward: Turns a scored rollout into its reward.
-        plan: How much is tried. One with a race, a rubric or own queries wants an E-step of `variants.step_for`.
+        plan: How much is tried; an E-step for a race, a rubric or own queries is made by `variants.step_for`.
         seed: The run's seed.
         max_answer_tokens: Longest closed-book answer (paper: 64).
         answerer: Who answers with the adapters.
@@ -70,6 +70,20 @@ class EStep:
     max_answer_tokens: int = 64
     answerer: Answerer = field(default_factory=LocalAnswerer)
     trials: Trials = field(default_factory=AllTrials)
+
+    def __post_init__(self) -> None:
+        plan, is_plain = self.plan, type(self) is EStep  # a class that extends it does what it says
+        ignored = {
+            "racing": bool(plan.racing) and isinstance(self.trials, AllTrials),
+            "score_by": is_plain and plan.score_by == "rubric",
+            "queries": is_plain and plan.queries == "own",
+        }
+        for name in (name for name, is_ignored in ignored.items() if is_ignored):
+            got = getattr(plan, name)
+            raise ConfigError(
+                f"{name} of a plan must be {getattr(Plan(), name)!r} in a plain EStep, got {got!r}: make "
+                "the E-step for it by seal_lightning.e_step.variants.step_for(plan, e_step)"
+            )
 
     def run(self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent) -> list[Rollout]:
         """Roll out one unit.
@@ -189,16 +203,12 @@ class EStep:
 
     def begin(self, policy: Policy, contexts: Sequence[Context], round: int, report: Report) -> UnitRun:
         """A unit whose work begins."""
-        return UnitRun(policy, contexts, round, Clock(report), self._queries_of_others(contexts))
-
-    def _queries_of_others(self, contexts: Sequence[Context]) -> dict[str, Queries]:
-        """By context, some queries of the unit's other contexts; the same in every round."""
-        others: dict[str, Queries] = {}
+        others: dict[str, Queries] = {}  # the same in every round
         for context in contexts if self.plan.carry_over_queries else ():
             rest = [pair for other in contexts if other.id != context.id for pair in queries_of(other)]
             draw = random.Random(derive_seed("retention", self.seed, context.id))
             others[context.id] = draw.sample(rest, min(self.plan.carry_over_queries, len(rest)))
-        return others
+        return UnitRun(policy, contexts, round, Clock(report), others)
 
     def baselines(self, unit: UnitRun) -> dict[str, Replies]:
         """What the policy answers without any adapter, by context id."""

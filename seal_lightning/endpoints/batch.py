@@ -22,8 +22,7 @@ from seal_lightning.endpoints.failures import said_by
 from seal_lightning.endpoints.wire import Garbled, Reply, Request, parsed
 from seal_lightning.errors import ConfigError, EndpointError
 from seal_lightning.files.saving import SavingError
-from seal_lightning.text.masking import known_secrets
-from seal_lightning.text.redaction import quoted
+from seal_lightning.text.redaction import known_secrets, quoted
 from seal_lightning.types import Json, JsonObject
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from seal_lightning.errors import ConfigError, reason_of
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.ownership import taking_turns
 from seal_lightning.files.saving import SavingError, save_text
-from seal_lightning.text.foreign import sound
+from seal_lightning.text.escaping import sound
 from seal_lightning.types import Json, JsonObject
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from seal_lightning.endpoints.wire import CHAT, TEXT, Request, make_request, mes
 from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.files.extras import install
 from seal_lightning.stamps.arguments import Remembers
-from seal_lightning.text.foreign import sound
+from seal_lightning.text.escaping import sound
 from seal_lightning.types import Json, JsonObject, Prompt, Written
 
 

@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 
 from seal_lightning.endpoints.wire import BESIDE_BODY
 from seal_lightning.errors import ConfigError
-from seal_lightning.text.masking import known_secrets, remember
-from seal_lightning.text.redaction import REFERENCE, is_reference, secrets_in, variable_of
+from seal_lightning.text.redaction import REFERENCE, is_reference, known_secrets, remember, secrets_in, variable_of
 
 _HARMLESS = re.compile(
     r"accept(-\w+)?|user-agent|http-referer|x-title|x-request-id|(api|anthropic)-version|openai-(organization|project)",

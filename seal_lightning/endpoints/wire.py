@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seal_lightning.files.bounded import parse_json
-from seal_lightning.text.foreign import sound
+from seal_lightning.text.escaping import sound
 from seal_lightning.text.redaction import QUOTED
 from seal_lightning.types import Json, JsonObject, Prompt
 

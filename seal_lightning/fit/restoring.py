@@ -22,7 +22,7 @@ from seal_lightning.options.parser import Parser, ParserError
 from seal_lightning.options.trust import wishes
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.stamps.settings import NotPlain, class_path, plain
-from seal_lightning.text.masking import safe_to_save
+from seal_lightning.text.redaction import safe_to_save
 from seal_lightning.types import Json, JsonObject
 
 _Module = TypeVar("_Module", bound=FitModule)

@@ -16,7 +16,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.options.parser import save_settings
-from seal_lightning.text.masking import safe_to_save
+from seal_lightning.text.redaction import safe_to_save
 from seal_lightning.types import JsonObject
 
 CHANGED = "what differs from the defaults in"

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from seal_lightning.e_step.race import Race
 from seal_lightning.e_step.step import EStep
-from seal_lightning.e_step.trials import AllTrials
+from seal_lightning.e_step.trials import AllTrials, Race
 from seal_lightning.errors import JournalError, SealError
 from seal_lightning.fit.base import FitModule, FitTrainer
 from seal_lightning.fit.executors import UnitWork

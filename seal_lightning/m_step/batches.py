@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.models.schedule import learning_rate_factor
 from seal_lightning.policy.policy import Policy
 from seal_lightning.seeding import derive_seed
@@ -58,11 +58,10 @@ class MStep:
         if not self.weight_decay >= 0:
             raise ConfigError(f"model.m_step.weight_decay must be 0 or more, got {self.weight_decay}")
         for name in ("epochs", "batch_size", "effective_batch", "max_length"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"model.m_step.{name} must be at least 1, got {getattr(self, name)}")
+            if getattr(self, name) is not None:
+                check_count(f"model.m_step.{name}", getattr(self, name))
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"model.m_step.warmup must be in [0, 1), got {self.warmup}")
-
         if self.effective_batch is not None and self.effective_batch % self.batch_size:
             raise ConfigError(
                 f"model.m_step.effective_batch must be a multiple of batch_size {self.batch_size}, got "

@@ -77,7 +77,8 @@ class FineTuning:
         module, device, shares = policy.module.train(), policy.view.device, self.shares
         batches = self.settings.batches(len(kept))
         loader = make_loader(policy.view, kept, settings=self.settings, seed=policy.seed, round=round, shares=shares)
-        optimizer = self._optimizer_for(policy)
+        if self._optimizer is None or policy.tuning.round_start == "fresh":  # else the policy goes on with its adapter
+            self._optimizer = make_optimizer(policy.module.parameters(), self.settings)
         losses: list[float] = []
         for place, batch in enumerate(loader):
             number = shares.number(place, batches)
@@ -86,19 +87,13 @@ class FineTuning:
             (loss * shares.weight(number) / shares.accumulation).backward()
             losses += [] if number is None else [loss.item()]
             if (place + 1) % shares.accumulation == 0:
-                self._step(optimizer, place // shares.accumulation, shares.steps(batches))
+                self._step(self._optimizer, place // shares.accumulation, shares.steps(batches))
         if not all_finite([torch.tensor(losses), *policy.trainable_state().values()]):
             raise DivergedError(
                 f"round {round + 1}, M-step: the policy is not finite after {len(losses)} batches: lower the learning "
                 f"rate, which is {self.settings.learning_rate:g}"
             )
         return losses
-
-    def _optimizer_for(self, policy: TunedPolicy) -> torch.optim.AdamW:
-        """A new optimizer each round, unless the policy goes on with its adapter."""
-        if self._optimizer is None or policy.tuning.round_start == "fresh":
-            self._optimizer = make_optimizer(policy.module.parameters(), self.settings)
-        return self._optimizer
 
     def _step(self, optimizer: torch.optim.AdamW, step: int, steps: int) -> None:
         for group in optimizer.param_groups:

@@ -22,7 +22,7 @@ from seal_lightning.options.mistakes import Given, check_switches, explain, loca
 from seal_lightning.options.texts_as_given import TextsAsGiven
 from seal_lightning.options.working_folder import find_modules_here
 from seal_lightning.text.escaping import single_line
-from seal_lightning.text.masking import safe_to_save
+from seal_lightning.text.redaction import safe_to_save
 
 set_loader("yaml", loader_of_options(get_loader("yaml")), (yaml.YAMLError,))  # for every parser that loads YAML
 

@@ -141,12 +141,12 @@ class UnitQueue:
     def finish(self, unit: int) -> None:
         """This rank has finished `unit`, and it is in the journal."""
         if unit in self._taken_at:
-            self._seconds = max(self._seconds, time.monotonic() - self._taken_at.pop(unit))
-        self.store.set(f"at-work/{self.ranks.rank}", "")
+            self._seconds = max(self._seconds, time.monotonic() - self._taken_at[unit])
+        self.put_back(unit)
         self.store.add("finished", 1)
 
     def put_back(self, unit: int) -> None:
-        """This rank gives `unit` up unfinished, because all are asked to stop."""
+        """This rank is not at `unit` any more, such as because all are asked to stop."""
         self._taken_at.pop(unit, None)
         self.store.set(f"at-work/{self.ranks.rank}", "")
 
@@ -159,8 +159,7 @@ class UnitQueue:
         Raises:
             UnitError: There is no other rank.
         """
-        self._taken_at.pop(unit, None)
-        self.store.set(f"at-work/{self.ranks.rank}", "")
+        self.put_back(unit)
         what = f"{unit_name(unit, contexts)} failed on rank {self.ranks.rank}: {one_line(error)}"
         if self.ranks.size == 1:
             raise UnitError(f"{what}; {RESUME}") from error
@@ -211,11 +210,16 @@ class UnitQueue:
                 self._leave()
                 raise UnitError(self.store.get("fatal").decode())
             if number := self.stopping():
-                if self._all_stopped():
+                if not self._asked_to_stop:
+                    self._asked_to_stop = True
+                    self.store.add("stopped", 1)
+                if self.store.add("stopped", 0) == self.ranks.size:
                     self._leave()
                     raise Stopped(number)
             elif take and (unit := self._next()) is not None:
-                return self._begin(unit)
+                self._taken_at[unit] = time.monotonic()
+                self.store.set(f"at-work/{self.ranks.rank}", f"unit {unit}")
+                return unit
             self._name_stuck()
             time.sleep(pause)
             pause = min(0.25, 2 * pause)
@@ -237,28 +241,17 @@ class UnitQueue:
                 return failure["unit"]
         return None
 
-    def _begin(self, unit: int) -> int:
-        self._taken_at[unit] = time.monotonic()
-        self.store.set(f"at-work/{self.ranks.rank}", f"unit {unit}")
-        return unit
-
-    def _all_stopped(self) -> bool:
-        if not self._asked_to_stop:
-            self._asked_to_stop = True
-            self.store.add("stopped", 1)
-        return self.store.add("stopped", 0) == self.ranks.size
-
     def _leave(self) -> None:
         """Leave together: units that others have in hand are worth keeping, and the store lives in rank 0."""
-        self._meet("left", self.ranks.size)
+        self._meet("left")
         if self.ranks.rank == 0:
-            self._meet("gone", self.ranks.size)
+            self._meet("gone")
         else:
             self.store.add("gone", 1)
 
-    def _meet(self, name: str, size: int) -> None:
+    def _meet(self, name: str) -> None:
         self.store.add(name, 1)
-        while self.store.add(name, 0) < size:
+        while self.store.add(name, 0) < self.ranks.size:
             self._check_lost()
             time.sleep(0.02)
 

@@ -102,7 +102,8 @@ def ended_by_signals(last_words: Callable[[int], None], *, own_process: bool) ->
     finally:
         if own_process:
             ending.nothing_to_lose = True
-            atexit.register(_ignore, list(before))  # Python would give them back to the system before it is done
+            # Python would give them back to the system before it is done
+            atexit.register(_put_back, dict.fromkeys(before, signal.SIG_IGN))
         else:
             _put_back(before)
 
@@ -224,11 +225,6 @@ def _meant(number: int) -> int:
 def _put_back(handlers: Mapping[int, Handler]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-def _ignore(numbers: Iterable[int]) -> None:
-    for number in numbers:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def requeue() -> None:

@@ -1,7 +1,7 @@
 """Standard input, output and error of a command: nothing foreign acts on a terminal, a broken one ends no run.
 
 Everything that a command and its libraries print passes through `Stream`, where control characters become visible
-(`escaping`), secrets of this process are masked (`masking`), and what the terminal's encoding lacks is spelled out.
+(`escaping`), secrets of this process are masked (`redaction`), and what the terminal's encoding lacks is spelled out.
 Colours and bars of our own go through `Stream.trusted`, with foreign text made visible beforehand (`screen.py`).
 
 Standard output holds results: where it cannot be written, the command goes on, since its files matter more, and fails
@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from seal_lightning.text.escaping import single_line, visible
-from seal_lightning.text.masking import masked
+from seal_lightning.text.redaction import masked
 
 _BETWEEN_BARS = re.compile(r"[\r\n]*(?:\x1b\[A)*\r?")  # what tqdm writes to get from one bar to another
 

@@ -49,7 +49,7 @@ class Screen:
 
     def line(self, text: str, *, style: str = "") -> None:
         """One line that stays, above the bars; a style such as `bold red` shows on a terminal alone."""
-        print_line(self._bars.console if self._bars else self.console, text, style=style)
+        print_line(self.console, text, style=style)
 
     @contextmanager
     def bar(self, label: str, total: int, *, done: int = 0) -> Iterator[Advance]:
@@ -57,30 +57,28 @@ class Screen:
 
         A bar within another shows below it; its status lines are left to the outer one.
         """
-        outermost = self._bars is None
+        outermost, bars = self._bars is None, self._bars or progress_bars(self.console)
         if outermost:
-            self._bars = progress_bars(self.console)
-            self._bars.disable = not self.console.is_terminal
-            self._bars.start()
-        assert self._bars is not None
-        task = self._bars.add_task(label, total=total, completed=done)
+            bars.disable = not self.console.is_terminal
+            bars.start()
+            self._bars = bars
+        task = bars.add_task(label, total=total, completed=done)
         pace = Pace(total, done=done, every_seconds=self.every_seconds)
         finished = done
 
         def advance(count: int) -> None:
             nonlocal finished
-            assert self._bars is not None
             finished += count
-            self._bars.update(task, completed=finished)
+            bars.update(task, completed=finished)
             if outermost and not self.console.is_terminal and (left := pace.left(finished)):
                 self.line(f"{label}: {finished} of {total}, {left}")
 
         try:
             yield advance
         finally:
-            self._bars.remove_task(task)
+            bars.remove_task(task)
             if outermost:
-                self._bars.stop()
+                bars.stop()
                 self._bars = None
 
     @contextmanager
@@ -97,17 +95,17 @@ class Screen:
     @contextmanager
     def phases(self) -> Iterator[Callable[[PhaseProgress], None]]:
         """A bar below the others that follows the phases of a unit of work, for `EStep.run(report=...)`."""
-        assert self._bars is not None, "phases() belongs into a bar()"
-        task = self._bars.add_task("", total=None)
+        bars = self._bars
+        assert bars is not None, "phases() belongs into a bar()"
+        task = bars.add_task("", total=None)
 
         def report(progress: PhaseProgress) -> None:
-            assert self._bars is not None
-            self._bars.update(task, description=f"  {progress.phase}", completed=progress.done, total=progress.total)
+            bars.update(task, description=f"  {progress.phase}", completed=progress.done, total=progress.total)
 
         try:
             yield report
         finally:
-            self._bars.remove_task(task)
+            bars.remove_task(task)
 
 
 class Pace:

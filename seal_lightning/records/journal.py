@@ -30,6 +30,8 @@ class Journal:
         name: Phase and round, for example `train-000`.
         stamp: What the rollouts depend on, as JSON values by name; compared key by key on opening.
         rank: Rank of the process that writes; the files of all ranks are read.
+        folder_option: Option that chose the folder, for messages.
+        resume_option: Option that resumes a run, for messages.
         may_differ: Whether a key of the stamp may differ from that in the files.
         contexts: The ids of each unit's contexts; if they are given, units that the data does not have are refused.
         round: Round of every rollout; if it is given, rollouts of other rounds are refused.
@@ -46,12 +48,16 @@ class Journal:
         *,
         stamp: Mapping[str, object],
         rank: int = 0,
+        folder_option: str = "--trainer.default_root_dir",
+        resume_option: str = "--ckpt_path last",
         may_differ: Callable[[str], bool] = lambda key: False,
         contexts: Sequence[Sequence[str]] | None = None,
         round: int | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.name = name
+        self.folder_option = folder_option
+        self.resume_option = resume_option
         self.may_differ = may_differ
         self.contexts = contexts
         self.round = round
@@ -103,9 +109,9 @@ class Journal:
             self._cut(size)
             said = f"journal {self.path}: {reason_of(error)}"
             if remedy := NOT_HERE.get(error.errno or 0):
-                raise JournalError(f"{said}; {remedy} and resume with --ckpt_path last") from error
+                raise JournalError(f"{said}; {remedy} and resume with {self.resume_option}") from error
             raise JournalError(
-                f"{said}; finished units are kept, make room and resume with --ckpt_path last"
+                f"{said}; finished units are kept, make room and resume with {self.resume_option}"
             ) from error
 
     def _cut(self, size: int) -> None:
@@ -124,7 +130,7 @@ class Journal:
                 raise StaleJournalError(
                     f"journal {path}: written with other settings ("
                     f"{show_differences(content.stamp, self.stamp, changed)}); choose another "
-                    "--trainer.default_root_dir, or go back to those settings. Nothing was overwritten"
+                    f"{self.folder_option}, or go back to those settings. Nothing was overwritten"
                 )
             self._check_plan(path, content)
             add_units(self._units, path, content.units)

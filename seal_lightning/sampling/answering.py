@@ -1,4 +1,4 @@
-"""Closed-book answers of adapted policies: the last step before grading (arXiv 2506.10943, section 3.1).
+"""Who answers: adapted policies closed-book (arXiv 2506.10943, section 3.1), and the policy that a grader asks.
 
 All adapters of a unit answer together: rows of one generation batch belong to different adapters. Where a server holds
 the policy instead, see `sampling.server`.
@@ -7,15 +7,20 @@ the policy instead, see `sampling.server`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from seal_lightning.errors import ConfigError
+import torch
+
+from seal_lightning.errors import ModelError, check_count
+from seal_lightning.inner_loop.isolation import AnsweringWay, answering_way
+from seal_lightning.inner_loop.isolation.rows import last_logits
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.models.memory import in_parts
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import OnDone, generate_all, is_cut, quiet
 from seal_lightning.stamps.arguments import Remembers
-from seal_lightning.types import Prompt
+from seal_lightning.types import Prompt, Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +80,7 @@ class LocalAnswerer(Answerer):
     """
 
     def __init__(self, batch_size: int = 64) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"answer_batch must be at least 1, got {batch_size}")
-        self.batch_size = batch_size
+        self.batch_size = check_count("answer_batch", batch_size)
 
     def answer(
         self,
@@ -110,3 +113,65 @@ class LocalAnswerer(Answerer):
             cut = tuple(is_cut(policy, prompt, count, max_new_tokens) for prompt, (_, count) in some)
             answers.append(Answers(texts, tokens, cut, finite=asking.job not in diverged))
         return answers
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyWriter:
+    """A frozen policy as a `Chooser`; `batch_size` prompts are read together."""
+
+    policy: Policy
+    batch_size: int = 32
+
+    def write(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
+        policy = self.policy
+        ids = [policy.encode(policy.format(prompt)) for prompt in prompts]
+        written = generate_all(policy, ids, size=self.batch_size, max_new_tokens=max_tokens)
+        return [  # with thoughts: who asked cuts and counts them
+            Written(text.strip(), cut=is_cut(policy, prompt, count, max_tokens))
+            for prompt, (text, count) in zip(ids, written, strict=True)
+        ]
+
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[str]) -> list[tuple[float, ...]]:
+        """From the likelihood of an option's tokens after the prompt; their mean, so that short ones do not win."""
+        policy = self.policy
+        space = "" if policy.chat else " "
+        ends = [policy.encoder.data(space + option) for option in options]
+        asked = [[*policy.encode(policy.format(prompt)), *policy.reply_opening] for prompt in prompts]
+        longest = max(map(len, asked), default=0) + max(map(len, ends))
+        if longest > policy.window:
+            raise ModelError(
+                f"a question to the policy has {longest} tokens, more than the model's window of {policy.window}: take "
+                "shorter passages or edits (sampler.max_new_tokens), or an endpoint"
+            )
+        # What is read before an option's last token; options of one token share it, so a prompt is read once.
+        read = list(dict.fromkeys((*prompt, *end[:-1]) for prompt in asked for end in ends))
+        scores: dict[tuple[int, ...], torch.Tensor] = {}
+        parts = in_parts(
+            self._groups(read),
+            lambda numbers: self._log_probabilities([read[number] for number in numbers], last=max(map(len, ends))),
+            device=policy.device,
+            doing="asking the policy",
+            advice="take shorter passages or edits, or a smaller model",
+        )
+        for numbers, likelihoods in parts:
+            scores |= zip([read[number] for number in numbers], likelihoods, strict=True)
+        table = torch.tensor([[_mean(scores[*prompt, *end[:-1]], end) for end in ends] for prompt in asked])
+        return [tuple(row) for row in table.double().softmax(dim=1).tolist()]
+
+    def _groups(self, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Which rows are read together: those of different lengths only where the model reads padded rows exactly."""
+        way = answering_way(self.policy.model, longest=max(map(len, rows)))
+        together = way if way.rows == "padded" else AnsweringWay("equal")
+        for group in together.groups(rows, range(len(rows)), [None] * len(rows)):
+            yield from (group[start : start + self.batch_size] for start in range(0, len(group), self.batch_size))
+
+    @torch.no_grad()
+    def _log_probabilities(self, rows: Sequence[Sequence[int]], *, last: int) -> torch.Tensor:
+        """Of the tokens after each of the `last` positions of every row, (b, last, V)."""
+        return last_logits(self.policy.model, rows, last=last).float().log_softmax(dim=-1).cpu()
+
+
+def _mean(scores: torch.Tensor, end: Sequence[int]) -> float:
+    """Mean log-probability of an option's tokens, the last of which follows the last position of `scores`."""
+    places = range(len(scores) - len(end), len(scores))
+    return float(sum(scores[place, token] for place, token in zip(places, end, strict=True)) / len(end))

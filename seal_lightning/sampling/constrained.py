@@ -19,6 +19,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.files.extras import install
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import Choose, stop_tokens
+from seal_lightning.text.redaction import quoted
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -45,7 +46,7 @@ class SchemaMasks:
     """
 
     def __init__(self, policy: Policy) -> None:
-        self._library = load_llguidance()
+        self._matcher = load_llguidance().LLMatcher
         self._stops = [token for token in stop_tokens(policy) if token < len(policy.tokenizer)]
         self._tokenizer = _read_tokenizer(policy.tokenizer, self._stops)
 
@@ -55,7 +56,10 @@ class SchemaMasks:
         Raises:
             ConfigError: llguidance cannot keep to a schema.
         """
-        matchers = [self._matcher(schema) for schema in schemas]
+        compact = {"whitespace_flexible": False}
+        texts = [json.dumps(dict(schema)) for schema in schemas]
+        grammars = [self._matcher.grammar_from_json_schema(text, overrides=compact) for text in texts]
+        matchers = [_check(self._matcher(self._tokenizer, grammar, log_level=0)) for grammar in grammars]
 
         def chosen(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
             allowed = self._allowed([matchers[row] for row in rows], width=logits.shape[-1])
@@ -67,11 +71,6 @@ class SchemaMasks:
             return tokens
 
         return chosen
-
-    def _matcher(self, schema: Mapping[str, object]) -> LLMatcher:
-        library = self._library.LLMatcher
-        grammar = library.grammar_from_json_schema(json.dumps(dict(schema)), overrides={"whitespace_flexible": False})
-        return _check(library(self._tokenizer, grammar, log_level=0))
 
     def _allowed(self, matchers: Sequence[LLMatcher], *, width: int) -> torch.Tensor:
         """Whether each row may go on with each token, (b, V); the model may have more logits than there are tokens."""
@@ -91,15 +90,12 @@ def _read_tokenizer(tokenizer: PreTrainedTokenizerFast, stops: Sequence[int]) ->
     try:
         return from_tokenizer(tokenizer, eos_token=stops[0])
     except ValueError as error:
-        raise ConfigError(f"sampler.constrained: llguidance cannot read this tokenizer: {_line(error)}") from error
+        raise ConfigError(
+            f"sampler.constrained: llguidance cannot read this tokenizer: {quoted(str(error))}"
+        ) from error
 
 
 def _check(matcher: LLMatcher) -> LLMatcher:
     if matcher.is_error():
-        raise ConfigError(f"sampler.constrained: llguidance cannot keep to the schema: {_line(matcher.get_error())}")
+        raise ConfigError(f"sampler.constrained: llguidance cannot keep to the schema: {quoted(matcher.get_error())}")
     return matcher
-
-
-def _line(error: object) -> str:
-    """An error of the library in one line."""
-    return " ".join(str(error).split())[:200]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.constrained import SchemaMasks, load_llguidance
 from seal_lightning.sampling.generation import Choose, OnDone, generate_all, is_cut, most_likely, quiet
@@ -88,8 +88,7 @@ def check_sampling(*, temperature: float, top_p: float | None, max_new_tokens: i
         raise ConfigError(f"sampler.temperature must be 0 or more, got {temperature}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ConfigError(f"sampler.top_p must be in (0, 1], got {top_p}")
-    if max_new_tokens < 1:
-        raise ConfigError(f"sampler.max_new_tokens must be at least 1, got {max_new_tokens}")
+    check_count("sampler.max_new_tokens", max_new_tokens)
 
 
 def needed_schema(request: SampleRequest) -> Mapping[str, object]:
@@ -123,12 +122,10 @@ class LocalSampler(Sampler):
         constrained: bool = False,
     ) -> None:
         check_sampling(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-        if batch_size < 1:
-            raise ConfigError(f"sampler.batch_size must be at least 1, got {batch_size}")
         self.temperature = temperature
         self.top_p = top_p
         self.max_new_tokens = max_new_tokens
-        self.batch_size = batch_size
+        self.batch_size = check_count("sampler.batch_size", batch_size)
         self.constrained = constrained
         if constrained:
             load_llguidance()  # a missing library is known before anything is loaded
@@ -137,12 +134,11 @@ class LocalSampler(Sampler):
         prompts = [policy.encode(request.prompt) for request in requests]
         if self.constrained:  # what a schema describes is the reply itself, without a thought or a channel before it
             prompts = [[*prompt, *policy.reply_opening] for prompt in prompts]
-        schemas = [needed_schema(request) for request in requests] if self.constrained else []
         masks = SchemaMasks(policy) if self.constrained else None
 
         def choose(rows: Sequence[int]) -> Choose:
             freely = self._choose([requests[row].seed for row in rows])
-            return masks.keep_to([schemas[row] for row in rows], freely) if masks else freely
+            return masks.keep_to([needed_schema(requests[row]) for row in rows], freely) if masks else freely
 
         written = generate_all(
             policy,

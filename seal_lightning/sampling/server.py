@@ -24,7 +24,7 @@ import torch
 from transformers import PreTrainedModel
 
 from seal_lightning.endpoints import Endpoint
-from seal_lightning.errors import ConfigError, EndpointError, ModelError, SealError
+from seal_lightning.errors import ConfigError, EndpointError, ModelError, SealError, check_count
 from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.models.layers import linear_layers
@@ -41,9 +41,8 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["vllm", "sglang"]
 
-# Where each server is told which adapter to load, below its address.
-LOAD: Mapping[Kind, str] = MappingProxyType({"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"})
-UNLOAD: Mapping[Kind, str] = MappingProxyType({"vllm": "/v1/unload_lora_adapter", "sglang": "/unload_lora_adapter"})
+# Where each server is told which adapter to load and unload, below its address.
+ROOTS: Mapping[Kind, str] = MappingProxyType({"vllm": "/v1", "sglang": ""})
 
 # How each is started so that it does, beside --enable-lora and --max-lora-rank.
 START: Mapping[Kind, str] = MappingProxyType(
@@ -68,14 +67,12 @@ class AdapterServer(Remembers):
     def __init__(
         self, endpoint: Endpoint, *, kind: Kind = "vllm", folder: str | None = None, max_loaded: int = 16
     ) -> None:
-        if kind not in LOAD:
-            raise ConfigError(f"kind must be one of {', '.join(LOAD)}, got {kind!r}: choose one")
-        if max_loaded < 1:
-            raise ConfigError(f"max_loaded must be at least 1, got {max_loaded}: try 16")
+        if kind not in ROOTS:
+            raise ConfigError(f"kind must be one of {', '.join(ROOTS)}, got {kind!r}: choose one")
         self.endpoint = endpoint
         self._kind: Kind = kind  # these are private: they change nothing in the answers
         self._folder = folder
-        self._max_loaded = max_loaded
+        self._max_loaded = check_count("max_loaded", max_loaded, advice="try 16")
         self._window: int | None = None
 
     def check(
@@ -183,7 +180,7 @@ class AdapterServer(Remembers):
     def _load(self, name: str, folder: Path, rank: int, on_wait: Callable[[], None]) -> None:
         body = {"lora_name": name, "lora_path": str(folder.resolve())}
         try:
-            self.endpoint.command(LOAD[self._kind], body, final=FINAL, on_wait=on_wait)
+            self.endpoint.command(f"{ROOTS[self._kind]}/load_lora_adapter", body, final=FINAL, on_wait=on_wait)
         except (ConfigError, EndpointError) as error:
             if "already" in str(error):  # an attempt of ours whose answer got lost
                 return
@@ -199,7 +196,7 @@ class AdapterServer(Remembers):
         """Best done, but no reason to fail: a server drops what it has no room for."""
         for name in names:
             try:
-                self.endpoint.command(UNLOAD[self._kind], {"lora_name": name})
+                self.endpoint.command(f"{ROOTS[self._kind]}/unload_lora_adapter", {"lora_name": name})
             except SealError as error:
                 log.warning("adapters stay loaded: %s", error)
                 return

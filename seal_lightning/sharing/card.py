@@ -22,7 +22,7 @@ from seal_lightning.models.source import ModelSource
 from seal_lightning.results.averages import interval, say_interval
 from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.text.escaping import markdown_cell
-from seal_lightning.text.masking import safe_to_save
+from seal_lightning.text.redaction import safe_to_save
 from seal_lightning.types import Context
 
 Relation = Literal["adapter", "finetune", "merge"]

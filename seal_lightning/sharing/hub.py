@@ -35,8 +35,7 @@ from seal_lightning.models.origins import CARD, hub_name
 from seal_lightning.sharing.card import index_card
 from seal_lightning.sharing.usage import at
 from seal_lightning.text.escaping import shortened, single_line
-from seal_lightning.text.masking import masked
-from seal_lightning.text.redaction import HIDDEN
+from seal_lightning.text.redaction import HIDDEN, masked
 
 log = logging.getLogger(__name__)
 

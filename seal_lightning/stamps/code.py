@@ -23,7 +23,7 @@ from pathlib import Path
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import TypeAlias
 
-from seal_lightning.text.masking import safe_to_save
+from seal_lightning.text.redaction import safe_to_save
 from seal_lightning.types import Json
 
 CODE = "code."  # how the keys of outside classes begin
@@ -95,7 +95,8 @@ def _owners(value: object, seen: set[int]) -> Iterator[Definition]:
     yield value if inspect.isclass(value) or inspect.isfunction(value) else type(value)
     for item in _inner(value):
         yield from _owners(item, seen)
-    if _is_own(value):
+    module = type(value).__module__
+    if not inspect.isclass(value) and is_outside(module) and not _is_installed(module):  # a class of the user's
         yield from _private_owners(value, seen)
 
 
@@ -124,13 +125,8 @@ def _is_empty(cell: CellType) -> bool:
     return False
 
 
-def _is_own(value: object) -> bool:
-    """Whether an object is of a class of the user's, which may keep what it was given under private names, too."""
-    module = type(value).__module__
-    return not inspect.isclass(value) and is_outside(module) and not _is_installed(module)
-
-
 def _private_owners(value: object, seen: set[int]) -> tuple[Definition, ...]:
+    """Those of what an object keeps under private names, such as what it was given."""
     key = id(value)
     known = _first_seen.get(key)
     if known is not None and known[0]() is value:
@@ -187,14 +183,10 @@ def _read_files(name: str) -> dict[str, str]:
         content = path.read_bytes()
         digests[current] = hashlib.blake2b(content, digest_size=16).hexdigest()
         for module in _imports(current, content):
-            if is_outside(module) and _is_beside(module, name):
+            beside = module.partition(".")[0] == name.partition(".")[0] or not _is_installed(module)
+            if is_outside(module) and beside:  # the user's, or of the same package if that is installed
                 waiting += filter(None, (module, module.rpartition(".")[0]))
     return digests
-
-
-def _is_beside(module: str, owner: str) -> bool:
-    """Whether a module is of the same place as another: the user's, or of the same package if that is installed."""
-    return module.partition(".")[0] == owner.partition(".")[0] or not _is_installed(module)
 
 
 @cache

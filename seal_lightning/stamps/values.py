@@ -15,7 +15,7 @@ from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 
 from seal_lightning.stamps.code import CODE, attributes_of, code_of, digest, is_outside, is_plain
-from seal_lightning.text.masking import safe_to_save
+from seal_lightning.text.redaction import safe_to_save
 from seal_lightning.types import Json, JsonObject
 
 __all__ = ["CODE", "VERSIONS", "changed_keys", "code_of", "describe", "digest", "flat", "show_differences", "versions"]

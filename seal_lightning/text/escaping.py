@@ -2,7 +2,8 @@
 
 HTML is escaped by its template engine. This module deals with what that leaves (characters that act without being seen)
 and with Markdown and terminals, which have no such engine. Everything a command prints passes through here in
-`processes/streams.py`.
+`processes/streams.py`. JSON can carry halves of surrogate pairs and NUL characters. No UTF-8 file can hold the former,
+and many programs end a text at the latter, so both become U+FFFD once, where a text enters (`sound`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
+_UNFIT = re.compile("[\ud800-\udfff\x00]")
 _ENTITIES = {ord(character): f"&#{ord(character)};" for character in "&<>|`[\\"}
 
 
@@ -55,3 +57,12 @@ def markdown_cell(text: str, longest: int) -> str:
     """One table cell: no line breaks, no pipes, no HTML, code or links from the model."""
     flat = " / ".join(line.strip() for line in text.splitlines() if line.strip())
     return shortened(visible(flat), longest).translate(_ENTITIES)
+
+
+def sound(text: str) -> tuple[str, int]:
+    """A text without the characters that cannot be kept, and how many were replaced.
+
+    >>> sound("a" + chr(0xD83D) + "b")
+    ('a\\ufffdb', 1)
+    """
+    return _UNFIT.subn("\N{REPLACEMENT CHARACTER}", text)

@@ -1,7 +1,9 @@
-"""Keys and passwords stay out of everything that is written: saved configurations, messages, logs.
+"""Keys and passwords stay out of everything that is written: saved configurations, messages, logs, what is printed.
 
-Some secrets are recognised by the name of their option, others by their value, which a server may echo in part. Every
-function here takes time in proportion to the text, whatever it contains. `masking.py` knows the process's own secrets.
+Some secrets are recognised by the name of their option, others by their value, which a server may echo in part. Those
+of this process are masked in everything it prints, including tracebacks and the logs of libraries: an environment
+variable is a secret if its name says so, or if an endpoint reads a key or a header from it. Values are looked up when
+something is printed, so that none is kept here. Every function takes time in proportion to the text, whatever it holds.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeGuard
 from urllib.parse import quote, quote_plus
@@ -203,3 +206,56 @@ def _in_base64(secret: str) -> Iterator[str]:
         whole = base64.b64encode(bytes(before) + data[: (len(data) + before) // 3 * 3 - before]).decode()
         own = whole[(0, 2, 3)[before] :]
         yield from (own, own.replace("+", "-").replace("/", "_"))
+
+
+_SHORTEST = 8  # characters of our own secrets; shorter values are words such as "none"
+_PIECE_OF_OURS = 12  # characters in a row: with fewer, my-development-key would hide words of everyday logs
+_PLACES = ("PWD", "OLDPWD")  # folders, though they are named like a password
+_IN_URL = re.compile(r"\w://[^/@\s:]*:([^/@\s]+)@")  # the password of a proxy or a database, whatever names it
+_LIKE_KEY = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[/.~][A-Za-z0-9+/=_-]{19,}")  # base64 may begin as a path does
+_NAMED: set[str] = set()  # variables that endpoints read, whatever they are called
+
+
+def remember(variable: str) -> None:
+    """Treat the value of an environment variable as a secret from now on."""
+    _NAMED.add(variable)
+
+
+def known_secrets(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """The values of secret variables, and passwords within URLs; paths do not count, whatever they are called."""
+    values = []
+    for name, value in environment.items():
+        if name in _NAMED or (is_secret(name) and name not in _PLACES and not _is_path(value)):
+            values.append(value)
+        values += _IN_URL.findall(value)
+    return tuple(value for value in values if len(value) >= _SHORTEST)
+
+
+def _is_path(value: str) -> bool:
+    if not value.startswith(("/", "~", ".")):
+        return False
+    return not _LIKE_KEY.fullmatch(value) or os.path.exists(value)
+
+
+def masked(text: str) -> str:
+    """A text without the secrets of this process, fit to be shown or written."""
+    return without(text, known_secrets(), piece=_PIECE_OF_OURS)
+
+
+def safe_to_save(content: object) -> Any:
+    """JSON values fit to be saved: nothing whose name says that it is a secret, and no secret of this process.
+
+    Known secrets are hidden only as a whole; a part may be a word that a path or a name needs.
+    """
+    return _hide(without_secrets(content), [secret for secret in known_secrets() if len(secret) >= _PIECE_OF_OURS])
+
+
+def _hide(content: object, secrets: list[str]) -> object:
+    if isinstance(content, dict):
+        return {key: _hide(value, secrets) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_hide(item, secrets) for item in content]
+    if isinstance(content, str):
+        for secret in secrets:
+            content = content.replace(secret, HIDDEN)
+    return content

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import Logger
 from seal_lightning.errors import SealError, reason_of
 from seal_lightning.files.saving import disk_error
 from seal_lightning.text.escaping import shortened
-from seal_lightning.text.masking import masked
+from seal_lightning.text.redaction import masked
 
 log = logging.getLogger(__name__)
 

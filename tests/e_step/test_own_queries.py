@@ -82,7 +82,7 @@ def test_at_most_count_and_none_from_text_without_questions():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"count": 0}, "count must be at least 1, got 0"),
+        ({"count": 0}, "count must be a whole number of at least 1, got 0"),
         ({"similarity": 0}, "similarity must be above 0 and at most 1, got 0"),
         ({"edit": "facts"}, "edit must be a kind that is read as questions, got parser 'lines'"),
     ],

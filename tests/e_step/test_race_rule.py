@@ -41,7 +41,7 @@ from seal_lightning.types import Context, Query, Rollout, Usage
         ({"budget": 0.0}, r"racing.budget must be above 0 and at most 1, got 0.0"),
         ({"budget": 1.5}, r"racing.budget must be above 0 and at most 1, got 1.5"),
         ({"together": 0}, r"racing.together must be above 0 and at most 1, got 0"),
-        ({"keep": 0}, r"racing.keep must be at least 1, got 0"),
+        ({"keep": 0}, r"racing.keep must be a whole number of at least 1, got 0"),
     ],
 )
 def test_races_that_cannot_work_are_refused(options, said):

@@ -7,6 +7,7 @@ import torch
 
 from seal_lightning.e_step.own_queries import QueryWriter
 from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.race_rule import Racing
 from seal_lightning.e_step.step import EStep
 from seal_lightning.e_step.variants import step_for
 from seal_lightning.errors import ConfigError, GradingError, ModelError
@@ -371,6 +372,23 @@ def test_a_rubric_asks_and_adapts_nothing(options):
         Plan(**{"repeats": 1, "score_by": "rubric", **options})
 
 
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (
+            Plan(racing=Racing()),
+            r"^racing of a plan must be None in a plain EStep, got Racing\(.*step_for\(plan, e_step",
+        ),
+        (Plan(repeats=1, score_by="rubric"), "^score_by of a plan must be 'queries' in a plain EStep, got 'rubric': "),
+        (Plan(queries="own"), "^queries of a plan must be 'data' in a plain EStep, got 'own': "),
+    ],
+)
+def test_a_plain_step_refuses_a_plan_that_it_would_not_follow(plan, message):
+    with pytest.raises(ConfigError, match=message):
+        e_step(plan=plan)
+    assert step_for(plan, e_step()).plan == plan
+
+
 def test_a_rubric_marks_edits_without_adapting():
     task = Counting()
     rubric = Rubric(criteria={"faithful": "all is true", "short": "it is short"})
@@ -429,7 +447,7 @@ def test_the_policy_chooses_by_likelihood_whatever_the_batch():
 
 
 def test_the_plan_is_checked():
-    with pytest.raises(ConfigError, match="edits must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="edits must be a whole number of at least 1, got 0"):
         Plan(edits=0)
-    with pytest.raises(ConfigError, match="repeats must be at least 1, got -1"):
+    with pytest.raises(ConfigError, match="repeats must be a whole number of at least 1, got -1"):
         Plan(repeats=-1)

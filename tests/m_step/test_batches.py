@@ -144,9 +144,9 @@ def test_padding_changes_no_loss():
     ("options", "said"),
     [
         ({"learning_rate": 0.0}, r"learning_rate must be above 0, and at most 1e36, got 0\.0"),
-        ({"epochs": 0}, r"epochs must be at least 1, got 0"),
-        ({"batch_size": -2}, r"batch_size must be at least 1, got -2"),
-        ({"max_length": 0}, r"max_length must be at least 1, got 0"),
+        ({"epochs": 0}, r"epochs must be a whole number of at least 1, got 0"),
+        ({"batch_size": -2}, r"batch_size must be a whole number of at least 1, got -2"),
+        ({"max_length": 0}, r"max_length must be a whole number of at least 1, got 0"),
         ({"warmup": 1.0}, r"warmup must be in \[0, 1\), got 1\.0"),
         ({"warmup": -0.1}, r"warmup must be in \[0, 1\), got -0\.1"),
         ({"learning_rate": float("nan")}, r"learning_rate must be above 0, and at most 1e36, got nan"),
@@ -201,5 +201,7 @@ def test_an_effective_batch_that_cannot_be_is_refused():
 
 
 def test_an_effective_batch_is_at_least_one():
-    with pytest.raises(ConfigError, match=r"model\.m_step\.effective_batch must be at least 1, got 0"):
+    with pytest.raises(
+        ConfigError, match=r"model\.m_step\.effective_batch must be a whole number of at least 1, got 0"
+    ):
         MStep(effective_batch=0)

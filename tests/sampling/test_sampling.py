@@ -241,8 +241,8 @@ def test_progress_counts_every_request():
         ({"temperature": -0.1}, r"sampler\.temperature must be 0 or more, got -0\.1"),
         ({"top_p": 0}, r"sampler\.top_p must be in \(0, 1\], got 0"),
         ({"top_p": 1.5}, r"sampler\.top_p must be in \(0, 1\], got 1\.5"),
-        ({"max_new_tokens": 0}, r"sampler\.max_new_tokens must be at least 1, got 0"),
-        ({"batch_size": 0}, r"sampler\.batch_size must be at least 1, got 0"),
+        ({"max_new_tokens": 0}, r"sampler\.max_new_tokens must be a whole number of at least 1, got 0"),
+        ({"batch_size": 0}, r"sampler\.batch_size must be a whole number of at least 1, got 0"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options, said):

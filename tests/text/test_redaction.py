@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seal_lightning.text.masking import known_secrets, masked, remember, safe_to_save
 from seal_lightning.text.redaction import (
     is_reference,
     is_secret,
+    known_secrets,
+    masked,
     quoted,
     redact,
+    remember,
+    safe_to_save,
     secrets_in,
     without_secrets,
     without_user,
