@@ -65,7 +65,7 @@ ELSEWHERE = {
     "trackers/mlflow_tracker": "names of options",
     "trackers/wandb_tracker": "names of ours",
     "commands/model_class": "the name of a class in the user's own configuration, of a bounded form",
-    "options/working_folder": "names of classes in the user's own configuration, of a bounded form",
+    "options/parser": "names of classes in the user's own configuration, of a bounded form",
 }
 
 

@@ -130,7 +130,8 @@ class SEALModule(FitModule):
         used = (self.parts.sampler, self.parts.answerer, evaluation_sampler)
         if tuning.method == "full" and any(isinstance(part, ServerSampler | ServerAnswerer) for part in used):
             raise ConfigError("tuning.method must be lora where a server holds the base model, got full")
-        self.kept, self.evaluated, self.e_step_metrics, self.limits = [], [], {}, {}
+        self.kept, self.evaluated = [], []
+        self.e_step_metrics, self.limits, self.base_stamp = {}, {}, {}
         self.phases, self.divergence = Phases(self), Divergence(self)
         self.record = Record({})
         self.strict_loading = False
@@ -142,11 +143,7 @@ class SEALModule(FitModule):
     # -- the policy ------------------------------------------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
-        """No callbacks; this is the first of Lightning's hooks, where another trainer is refused before any work.
-
-        Raises:
-            ConfigError: It is not a `SEALTrainer`.
-        """
+        """No callbacks; this is the first of Lightning's hooks, where another trainer is refused before any work."""
         if not isinstance(self.trainer, FitTrainer):
             kind = type(self.trainer)
             raise ConfigError(

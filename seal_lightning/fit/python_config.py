@@ -18,7 +18,7 @@ from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.parser import parse_settings
 from seal_lightning.fit.restoring import written_arguments
 from seal_lightning.fit.run_callbacks import SINGLE
-from seal_lightning.fit.run_config import SaveConfigBesideRun
+from seal_lightning.fit.run_folder import SaveConfigBesideRun
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.stamps.settings import NotPlain, class_path, plain
 from seal_lightning.types import Json

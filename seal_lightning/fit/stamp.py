@@ -55,6 +55,7 @@ def is_noted(key: str) -> bool:
 
 
 def rules_of(trainer: FitTrainer) -> Rules:
+    """What of a run's stamp may change, and which options say so."""
     return Rules(
         folder_option="--trainer.default_root_dir",
         versions_option="--trainer.allow_other_versions true",
@@ -107,13 +108,10 @@ def _own_settings(module: FitModule) -> dict[str, object]:
     """Settings of a module of the user's own: its class, and the arguments that ours does not have."""
     if type(module).__module__ == "seal_lightning.fit.module":
         return {}
-    ours = {name for kind in type(module).__mro__ if kind.__name__ == "SEALModule" for name in _parameters(kind)}
-    extra = {name: value for name, value in given_arguments(module).items() if name not in ours}
+    ours = next(kind for kind in type(module).__mro__ if kind.__name__ == "SEALModule")
+    known = inspect.signature(ours.__init__).parameters
+    extra = {name: value for name, value in given_arguments(module).items() if name not in known}
     return {"class": type(module), **extra}
-
-
-def _parameters(kind: type) -> list[str]:
-    return list(inspect.signature(kind.__init__).parameters)
 
 
 def _data(data: SEALDataModule) -> JsonObject:

@@ -35,8 +35,7 @@ from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.processes import RunProcesses
 from seal_lightning.fit.python_config import config_of, trainer_settings
 from seal_lightning.fit.run_callbacks import with_defaults
-from seal_lightning.fit.run_config import SaveConfigBesideRun, check_folder
-from seal_lightning.fit.run_folder import RunFolder, naming_disk
+from seal_lightning.fit.run_folder import RunFolder, SaveConfigBesideRun, check_folder, naming_disk
 from seal_lightning.fit.stamp import save_finished
 from seal_lightning.hooks import notify
 from seal_lightning.m_step.batches import Shares

@@ -31,7 +31,7 @@ from seal_lightning import (
 )
 from seal_lightning.cli import main
 from seal_lightning.errors import ConfigError, ModelError
-from seal_lightning.options.working_folder import find_modules_here
+from seal_lightning.options.parser import find_modules_here
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
