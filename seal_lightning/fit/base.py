@@ -29,10 +29,6 @@ class FitModule(RunModule):
     record: Record  # what the fit depends on, once it has begun
     record_saved: bool = True  # or need not be saved, as for other commands
 
-    def m_step_plan(self) -> int:
-        """Batches of all ranks in this round's M-step."""
-        raise NotImplementedError
-
 
 class FitTrainer(RunTrainer):
     """What the loops, the module and the units of work use beside what callbacks may use."""

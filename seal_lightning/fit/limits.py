@@ -24,12 +24,7 @@ PHASES = {"train": "E-step", "validation": "validation", "test": "test", "predic
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The first `units` of `total` units are done.
-
-    Attributes:
-        option: The trainer's option that says so.
-        value: The value of that option.
-    """
+    """The first `units` of `total` units are done, as an option of the trainer says."""
 
     units: int
     total: int

@@ -24,11 +24,7 @@ Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 
 
 class Loggers:
-    """The loggers of one run, which wait until it begins.
-
-    Args:
-        loggers: Loggers of the trainer.
-    """
+    """The loggers of one run, which wait until it begins."""
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
         # as Lightning does: wandb wants to be first, to see what TensorBoard writes

@@ -196,7 +196,7 @@ class SEALFitLoop(_FitLoop):
         # where the checkpoint was taken, `completed` is one behind
         position: Any = self.epoch_loop.batch_progress.current
         module.batch_start = position.processed if resumed and self._to_train else 0
-        module.optimizer_steps = max(1, self.trainer.shares.steps(module.m_step_plan()))
+        module.optimizer_steps = max(1, self.trainer.shares.steps(module.m_step.batches(len(self.kept))))
         if not module.batch_start:
             restart_schedule(self.trainer)
         self._combined_loader = None

@@ -198,13 +198,9 @@ class SEALModule(FitModule):
         self.m_step_truncated = tell_truncated(loader.dataset, self.m_step, only=self.global_rank == 0)  # type: ignore[arg-type]
         return loader
 
-    def m_step_plan(self) -> int:
-        """Batches of all ranks in this round's M-step."""
-        return self.m_step.batches(len(self.kept))
-
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         place = batch_idx * self.trainer.world_size + self.global_rank  # in the round, over all ranks
-        number = self.trainer.shares.number(place, self.m_step_plan())
+        number = self.trainer.shares.number(place, self.m_step.batches(len(self.kept)))
         seed_batch(self.seed, self.current_epoch, number, device=self.device)
         loss = batch_loss(self.model, batch)
         self.divergence.losses.append(loss.detach())
@@ -228,7 +224,8 @@ class SEALModule(FitModule):
         steps_done, rest = divmod(batch_idx + 1, self.trainer.accumulate_grad_batches)
         if rest or steps_done == self.optimizer_steps:
             return
-        if number := self.trainer.processes.stop_requested():
+        processes = self.trainer.processes
+        if number := processes.largest(processes.stop_wanted()):  # of all ranks
             notify(self.trainer, self, "on_stop")
             raise Stopped(number)
 
@@ -363,14 +360,11 @@ class SEALModule(FitModule):
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self.record = begin_run(self.trainer, self, checkpoint=saved.get("run", {}))
             self._compared = True
-        if not self.policy.is_before(saved["merged"]) and not self._is_set_up:
+        # a strategy may hold the weights already when checkpoints are loaded, as DeepSpeed's do
+        is_set_up = self._trainer is not None and self._trainer.strategy.restore_checkpoint_after_setup
+        if not self.policy.is_before(saved["merged"]) and not is_set_up:
             log.info("the base model is loaded anew, to go back to the %d rounds of the checkpoint", self.rounds_done)
             self.tuned = None
             del self.model
             self.configure_model()
         self.policy.remerge(saved["merged"])
-
-    @property
-    def _is_set_up(self) -> bool:
-        """Whether a strategy holds the weights already when checkpoints are loaded, as DeepSpeed's do."""
-        return self._trainer is not None and self._trainer.strategy.restore_checkpoint_after_setup

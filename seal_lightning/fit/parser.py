@@ -71,14 +71,9 @@ class SEALParser(LightningArgumentParser, PlainParser):
 
 
 class OptionsCLI(LightningCLI):
-    """LightningCLI with SEAL's groups of options.
+    """LightningCLI with SEAL's groups of options, for one of fit, validate, test and predict.
 
-    Args:
-        model: The class of the module, whose options `model` are.
-        trainer: The class of the trainer.
-        command: fit, validate, test or predict.
-        args: The command line; or nested settings, for a class that reads those.
-        description: What the command does, for its help.
+    `args` is the command line; or nested settings, for a class that reads those.
     """
 
     def __init__(
@@ -201,12 +196,6 @@ def parse_settings(
     command: str, model: type[SEALModule], settings: Mapping[str, Json], *, trainer: type[Trainer]
 ) -> tuple[LightningArgumentParser, Namespace]:
     """A command's parser, and settings as it reads them: checked, with the defaults of what they leave out.
-
-    Args:
-        command: fit, validate, test or predict.
-        model: The class whose options `model` are.
-        settings: Options as a config file has them.
-        trainer: The class whose options `trainer` are.
 
     Raises:
         ConfigError: The command would not take them.

@@ -46,10 +46,6 @@ class RunProcesses:
 
     # -- stopping --------------------------------------------------------------------------------------------------
 
-    def stop_requested(self) -> int:
-        """The largest `stop_wanted` of all ranks; a collective."""
-        return self.largest(self.stop_wanted())
-
     def stop_wanted(self) -> int:
         """Why this process is to stop its E-step or M-step: the number of a signal, `EARLY`, or 0.
 

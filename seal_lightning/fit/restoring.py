@@ -32,8 +32,8 @@ def saved_state(checkpoint: Checkpoint, module: FitModule) -> Checkpoint:
     """What SEAL has in a checkpoint, once it is known to fit the module's base model and to be finite.
 
     Raises:
-        ModelError: It is another base model's, or of another program.
-        DivergedError: It is not finite.
+        ModelError: Another base model or another program wrote it.
+        DivergedError: Its weights are not finite.
     """
     saved = checkpoint.get("seal")
     if saved is None:

@@ -44,11 +44,7 @@ def switched_off(flags: Mapping[str, object]) -> set[str]:
 
 
 def with_defaults(callbacks: Callback | Iterable[Callback] | None, **flags: object) -> list[Callback]:
-    """A user's callbacks, and ours of the kinds that are not among them.
-
-    Args:
-        callbacks: The user's callbacks; the list itself stays as it is.
-        flags: Flags of the trainer, such as `enable_rollout_table`.
+    """A user's callbacks, and ours of the kinds that are neither among them nor left out by the trainer's flags.
 
     Raises:
         ConfigError: Several filters are among the user's.

@@ -31,22 +31,13 @@ OTHERS = ("adapt", "continual")  # commands with folders of their own
 
 
 class RunFolder:
-    """The folder with everything of a run.
-
-    Args:
-        trainer: The trainer, whose `default_root_dir` it is.
-        processes: The processes of the run, which share it.
-
-    Attributes:
-        path: Its path; that of a `fast_dev_run` lies elsewhere while it works.
-        follows_first: Whether to take the folder that the first rank has chosen.
-    """
+    """The folder with everything of a run, which its processes share."""
 
     def __init__(self, trainer: RunTrainer, processes: RunProcesses) -> None:
         self.trainer = trainer
         self.processes = processes
-        self.path = trainer.default_root_dir
-        self.follows_first = False
+        self.path = trainer.default_root_dir  # a `fast_dev_run` lies elsewhere while it works
+        self.follows_first = False  # whether to take the folder that the first rank has chosen
         self._refusal: ConfigError | None = None  # of this rank, until all ranks know of it
 
     @contextmanager

@@ -135,12 +135,9 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def begin_run(trainer: FitTrainer, module: FitModule, *, checkpoint: JsonObject | None) -> Record:
-    """The record that this fit goes on with; `save_run` writes it. A collective.
+    """The record that this fit goes on with, from that of a `checkpoint` if it resumes; `save_run` writes it.
 
-    Args:
-        trainer: The trainer, whose `default_root_dir` is the run folder.
-        module: The module with its model.
-        checkpoint: The record in the checkpoint that the fit resumes from, where it does.
+    A collective.
 
     Raises:
         StaleJournalError: The folder or the checkpoint was written with other settings.
@@ -190,12 +187,7 @@ def save_run(trainer: FitTrainer, module: FitModule) -> None:
 
 
 def save_finished(run: Path) -> None:
-    """Write into the record of a run that it has reached its end, where there is a record.
-
-    Raises:
-        JournalError: The record is damaged.
-        SavingError: It cannot be written.
-    """
+    """Write into the record of a run that it has reached its end, where there is a record."""
     record = read_record(run)
     if record is not None and not record.finished:
         save_record(run, replace(record, finished=True))

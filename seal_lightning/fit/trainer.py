@@ -95,28 +95,35 @@ class SEALTrainer(FitTrainer):
         barebones: bool = False,
         **kwargs: Any,
     ) -> None:
-        checked_here = {"log_every_n_steps": log_every_n_steps, "num_sanity_val_steps": num_sanity_val_steps}
-        check_flags({**kwargs, **checked_here, "give_up_after": give_up_after})
+        named = {"log_every_n_steps": log_every_n_steps, "num_sanity_val_steps": num_sanity_val_steps}
+        check_flags({**kwargs, **named, "give_up_after": give_up_after})
         check_slurm(os.environ)
         if kwargs.get("profiler") == "pytorch":  # by default it records from the second batch on: no E-step
             kwargs["profiler"] = PyTorchProfiler(schedule=None, row_limit=-1)
-        saved = {
-            "enable_checkpointing": enable_checkpointing,
-            "enable_checkpoint_selection": enable_checkpoint_selection,
-        }
-        shown = {"enable_progress_bar": enable_progress_bar, "enable_rollout_table": enable_rollout_table}
-        flags = {**saved, **shown, "enable_trackers": enable_trackers, "barebones": barebones}
+        if barebones:
+            logger = logger or None
+        elif logger is None or logger is True:
+            logger = [TensorBoardLogger(default_root_dir, "tensorboard"), CSVLogger(default_root_dir, "csv")]
+        groups = with_defaults(
+            callbacks,
+            enable_checkpointing=enable_checkpointing,
+            enable_checkpoint_selection=enable_checkpoint_selection,
+            enable_progress_bar=enable_progress_bar,
+            enable_rollout_table=enable_rollout_table,
+            enable_trackers=enable_trackers,
+            barebones=barebones,
+        )
         super().__init__(
             *args,
             max_epochs=max_epochs,
             default_root_dir=default_root_dir,
-            logger=_loggers(logger, default_root_dir, barebones=barebones),
+            logger=logger,
             log_every_n_steps=None if barebones else log_every_n_steps,  # Lightning refuses to combine them
             use_distributed_sampler=use_distributed_sampler,
             inference_mode=inference_mode,
             num_sanity_val_steps=num_sanity_val_steps,
             enable_model_summary=enable_model_summary,
-            callbacks=with_defaults(callbacks, **flags),
+            callbacks=groups,
             enable_checkpointing=enable_checkpointing,
             enable_progress_bar=enable_progress_bar,
             barebones=barebones,
@@ -249,9 +256,8 @@ class SEALTrainer(FitTrainer):
 
     def _warn_if_untrained(self) -> None:
         """Say that a fit came to nothing better than it began with; a command says it in its last words."""
-        if any(isinstance(callback, SaveConfigBesideRun) for callback in self.callbacks):
-            return
-        for callback in self.callbacks:
+        of_command = any(isinstance(callback, SaveConfigBesideRun) for callback in self.callbacks)
+        for callback in [] if of_command else self.callbacks:
             if isinstance(callback, CheckpointSelection) and callback.selection.verdict in ("untrained", "nothing"):
                 why = said(callback.selection)[0]
                 log.warning("%s: %s; nothing was exported as the best policy", self.default_root_dir, why)
@@ -334,12 +340,3 @@ class SEALTrainer(FitTrainer):
                 "best or another one"
             )
         return str(path)
-
-
-def _loggers(
-    logger: Logger | Iterable[Logger] | bool | None, folder: str, *, barebones: bool
-) -> Logger | Iterable[Logger] | bool | None:
-    """The loggers that were given; by default TensorBoard and CSV files in the run folder."""
-    if barebones or not (logger is None or logger is True):
-        return logger or None if barebones else logger
-    return [TensorBoardLogger(folder, name="tensorboard"), CSVLogger(folder, name="csv")]

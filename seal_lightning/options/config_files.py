@@ -28,11 +28,7 @@ _sections: ContextVar[frozenset[str]] = ContextVar("sections", default=frozenset
 
 
 def read_config(option: str, path: str) -> object:
-    """The content of a config file, without its empty sections.
-
-    Args:
-        option: The option that named the file, for messages.
-        path: The path as the user gave it.
+    """The content of a config file that an option named, without its empty sections.
 
     Raises:
         ConfigError: The file cannot be read, is neither YAML nor JSON, breaks a bound, or repeats a key.

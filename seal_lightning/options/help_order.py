@@ -16,12 +16,7 @@ _LATE = ("seed_everything",)  # Lightning's, though it stands among the options 
 
 
 def order_groups(parser: argparse.ArgumentParser, trainer_class: Callable[..., object]) -> None:
-    """Put the groups of a LightningCLI parser into our order.
-
-    Args:
-        parser: A parser with all options of a command.
-        trainer_class: The class of the trainer, whose docstring describes the options that are ours.
-    """
+    """Put the groups of a command's parser into our order; the trainer's docstring describes what is ours of it."""
     groups = list(parser._action_groups)
     trainer = next(group for group in groups if any(name.startswith(f"{_TRAINER}.") for name in _names(group)))
     run, lightning = parser.add_argument_group(RUN), parser.add_argument_group(LIGHTNING)

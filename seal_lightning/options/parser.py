@@ -211,11 +211,7 @@ def save_settings(path: Path, text: str, *, header: str) -> None:
 def write_file(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> None:
     """Write a file that the user named, packed if its name ends in .gz; its folder is made, and a link is followed.
 
-    Args:
-        option: The option that named it, for messages.
-        name: Name of the file.
-        text: Its content.
-        unlike: Files that were read, which it must not replace.
+    It must not replace one of `unlike`, which are files that were read.
 
     Raises:
         ConfigError: Nothing can be written there.

@@ -21,23 +21,14 @@ from seal_lightning.types import Context, Rollout
 
 @dataclass(frozen=True, slots=True)
 class UnitWork:
-    """The units of one phase (train, validation or test) of one round, and what is done with each.
-
-    Attributes:
-        trainer: The trainer.
-        module: The module, whose policy rolls out.
-        phase: The name of the phase, for callbacks.
-        e_step: What is done; another one samples in evaluation where the edits of training come from outside.
-        round: Counted from 0.
-        units: All units of the phase; a number stands for one of them.
-    """
+    """The units of one phase (train, validation or test) of one round, and what is done with each."""
 
     trainer: RunTrainer
-    module: RunModule
-    phase: str
-    e_step: EStep
-    round: int
-    units: Sequence[Sequence[Context]]
+    module: RunModule  # whose policy rolls out
+    phase: str  # for callbacks
+    e_step: EStep  # another one samples in evaluation where the edits of training come from outside
+    round: int  # counted from 0
+    units: Sequence[Sequence[Context]]  # all units of the phase; a number stands for one of them
 
     def ids(self, unit: int) -> list[str]:
         """The ids of a unit's contexts."""

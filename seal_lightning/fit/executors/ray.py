@@ -40,14 +40,7 @@ PATIENCE = 60.0  # seconds until a worker that was asked for is no longer expect
 class UnitWorker:
     """A Ray actor: the E-step on a replica of the policy.
 
-    Args:
-        source: The base model.
-        tuning: How the policy is tuned.
-        seed: Seed of the run.
-        precision: The trainer's precision plugin.
-        device: Device of the replica.
-        threads: Threads of torch.
-        paths: Where this process finds a user's own graders and samplers, if the node has these folders.
+    It looks for a user's own graders and samplers in `paths`, if the node has these folders.
     """
 
     def __init__(
