@@ -64,7 +64,7 @@ ELSEWHERE = {
     "options/trust": "values of a run's configuration, one character class",
     "trackers/mlflow_tracker": "names of options",
     "trackers/wandb_tracker": "names of ours",
-    "commands/model_class": "the name of a class in the user's own configuration, of a bounded form",
+    "fit/model_class": "the name of a class in the user's own configuration, of a bounded form",
     "options/parser": "names of classes in the user's own configuration, of a bounded form",
 }
 

@@ -100,30 +100,23 @@ class SEALTrainer(FitTrainer):
         check_slurm(os.environ)
         if kwargs.get("profiler") == "pytorch":  # by default it records from the second batch on: no E-step
             kwargs["profiler"] = PyTorchProfiler(schedule=None, row_limit=-1)
-        if barebones:
-            logger = logger or None
-        elif logger is None or logger is True:
-            logger = [TensorBoardLogger(default_root_dir, "tensorboard"), CSVLogger(default_root_dir, "csv")]
-        groups = with_defaults(
-            callbacks,
-            enable_checkpointing=enable_checkpointing,
-            enable_checkpoint_selection=enable_checkpoint_selection,
-            enable_progress_bar=enable_progress_bar,
-            enable_rollout_table=enable_rollout_table,
-            enable_trackers=enable_trackers,
-            barebones=barebones,
-        )
+        saved = {
+            "enable_checkpointing": enable_checkpointing,
+            "enable_checkpoint_selection": enable_checkpoint_selection,
+        }
+        shown = {"enable_progress_bar": enable_progress_bar, "enable_rollout_table": enable_rollout_table}
+        flags = {**saved, **shown, "enable_trackers": enable_trackers, "barebones": barebones}
         super().__init__(
             *args,
             max_epochs=max_epochs,
             default_root_dir=default_root_dir,
-            logger=logger,
+            logger=_loggers(logger, default_root_dir, barebones=barebones),
             log_every_n_steps=None if barebones else log_every_n_steps,  # Lightning refuses to combine them
             use_distributed_sampler=use_distributed_sampler,
             inference_mode=inference_mode,
             num_sanity_val_steps=num_sanity_val_steps,
             enable_model_summary=enable_model_summary,
-            callbacks=groups,
+            callbacks=with_defaults(callbacks, **flags),
             enable_checkpointing=enable_checkpointing,
             enable_progress_bar=enable_progress_bar,
             barebones=barebones,
@@ -340,3 +333,12 @@ class SEALTrainer(FitTrainer):
                 "best or another one"
             )
         return str(path)
+
+
+def _loggers(
+    logger: Logger | Iterable[Logger] | bool | None, folder: str, *, barebones: bool
+) -> Logger | Iterable[Logger] | bool | None:
+    """The loggers that were given; by default TensorBoard and CSV files in the run folder."""
+    if barebones or not (logger is None or logger is True):
+        return logger or None if barebones else logger
+    return [TensorBoardLogger(folder, name="tensorboard"), CSVLogger(folder, name="csv")]

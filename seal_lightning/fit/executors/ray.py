@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 2  # of a unit that raises an error
 DEATHS = 3  # of workers that had the same unit in hand, or that never got ready
-PATIENCE = 60.0  # seconds until a worker that was asked for is no longer expected
+PATIENCE = 60.0  # seconds for which a worker that was asked for is expected
 
 
 class UnitWorker:
