@@ -145,11 +145,7 @@ class EditFilter(SEALCallback):
 
 
 def check_one_filter(callbacks: Iterable[Callback]) -> EditFilter | None:
-    """The filter among callbacks; None where there is none.
-
-    Raises:
-        ConfigError: There are several, and a round keeps the edits of one.
-    """
+    """The filter among callbacks, or None. Raises `ConfigError` for several: a round keeps the edits of one."""
     filters = [callback for callback in callbacks if isinstance(callback, EditFilter)]
     if len(filters) > 1:
         names = " and ".join(type(chosen).__name__ for chosen in filters)
@@ -158,11 +154,7 @@ def check_one_filter(callbacks: Iterable[Callback]) -> EditFilter | None:
 
 
 def the_filter(callbacks: Iterable[Callback]) -> EditFilter:
-    """The filter of a run.
-
-    Raises:
-        ConfigError: There is none, or there are several.
-    """
+    """The filter of a run. Raises `ConfigError` where there is none, or there are several."""
     if (chosen := check_one_filter(callbacks)) is None:
         raise ConfigError(
             "filter: expected one filter among the callbacks, got none: add seal_lightning.callbacks.ReSTEMFilter()"

@@ -63,8 +63,8 @@ ELSEWHERE = {
     "trackers/mlflow_tracker": "names of options",
     "trackers/wandb_tracker": "names of ours",
     "fit/model_class": "the name of a class in the user's own configuration, of a bounded form",
-    "options/config_files": "a line of a configuration that is no YAML, one character class after another",
-    "options/working_folder": "names of classes in the user's own configuration, of a bounded form",
+    "options/config_files": "one line of the user's own config file, one character class",
+    "options/parser": "names of classes in the user's own configuration, of a bounded form",
 }
 
 

@@ -31,11 +31,11 @@ from seal_lightning.fit.limits import limits_said
 from seal_lightning.fit.model_class import chosen_class
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.parser import Arguments, LogLevel, OptionsCLI
-from seal_lightning.fit.run_config import plain_settings
+from seal_lightning.fit.run_folder import plain_settings
 from seal_lightning.fit.trainer import SEALTrainer
 from seal_lightning.options.logger_options import place_loggers
 from seal_lightning.options.mistakes import located, one_line
-from seal_lightning.options.working_folder import find_modules_here
+from seal_lightning.options.parser import find_modules_here
 from seal_lightning.processes.stopping import work_begins
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import read_fit

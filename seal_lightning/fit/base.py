@@ -15,59 +15,32 @@ from seal_lightning.types import JsonObject
 
 
 class FitModule(RunModule):
-    """What the loops and the units of work use beside what callbacks may use.
-
-    Attributes:
-        parts: A plain E-step with all parts of the module's.
-        answers_queries: Whether a prediction adapts to each edit and answers the queries, as `evaluation` says; else it
-            writes edits only.
-        base_stamp: What the stamp of a run says of the base model.
-        batch_start: Batches of this round's M-step that were done before the run was resumed.
-        optimizer_steps: Optimizer steps of this round's M-step.
-        m_step_truncated: Kept edits that were cut to `m_step.max_length`.
-        limits: How much of each phase of the command is done.
-        record: What the fit depends on, once it has begun.
-        record_saved: Whether the record is written, or need not be, as for other commands.
-    """
+    """What the loops and the units of work use beside what callbacks may use."""
 
     trainer: FitTrainer
     datamodule: SEALDataModule
-    parts: EStep
-    answers_queries: bool
-    base_stamp: JsonObject
-    batch_start: int = 0
-    optimizer_steps: int = 1
-    m_step_truncated: int = 0
-    limits: dict[str, Limit]
-    record: Record
-    record_saved: bool = True
-
-    def m_step_plan(self) -> int:
-        """Batches of all ranks in this round's M-step."""
-        raise NotImplementedError
+    parts: EStep  # a plain E-step with all parts of the module's
+    answers_queries: bool  # whether a prediction adapts to each edit and answers the queries, as `evaluation` says
+    base_stamp: JsonObject  # what the stamp of a run says of the base model
+    batch_start: int = 0  # batches of this round's M-step that were done before the run was resumed
+    optimizer_steps: int = 1  # of this round's M-step
+    m_step_truncated: int = 0  # kept edits that were cut to `m_step.max_length`
+    limits: dict[str, Limit]  # how much of each phase of the command is done
+    record: Record  # what the fit depends on, once it has begun
+    record_saved: bool = True  # or need not be saved, as for other commands
 
 
 class FitTrainer(RunTrainer):
-    """What the loops, the module and the units of work use beside what callbacks may use.
-
-    Attributes:
-        processes: The ranks, and what stops them.
-        folder: The run folder and its owner.
-        executor: Where units of work run.
-        validate_first: Whether the untrained policy is validated before the first round.
-        shares: How the batches of an optimizer step are shared out; known once there is a module to fit.
-        given_accumulation: Batches an optimizer step, as the user gave them; the ranks share them out.
-        allow_other_versions: Whether a run that other versions began may go on.
-    """
+    """What the loops, the module and the units of work use beside what callbacks may use."""
 
     lightning_module: FitModule
-    processes: RunProcesses
-    folder: RunFolder
-    executor: Executor
-    validate_first: bool
-    shares: Shares
-    given_accumulation: int
-    allow_other_versions: bool
+    processes: RunProcesses  # the ranks, and what stops them
+    folder: RunFolder  # the run folder and its owner
+    executor: Executor  # where units of work run
+    validate_first: bool  # whether the untrained policy is validated before the first round
+    shares: Shares  # how the batches of an optimizer step are shared out; known once there is a module to fit
+    given_accumulation: int  # batches an optimizer step, as the user gave them; the ranks share them out
+    allow_other_versions: bool  # whether a run that other versions began may go on
 
     def begin(self) -> None:
         """Every check has passed: loggers start and callbacks are told, once a run, before its first unit of work."""

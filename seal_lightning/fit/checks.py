@@ -84,16 +84,7 @@ def check_slurm(environment: Mapping[str, str]) -> None:
 
 
 def check_strategy(strategy: Strategy, *, sampler: bool, devices: int) -> None:
-    """Check that SEAL can share out its work under a strategy.
-
-    Args:
-        strategy: The trainer's strategy.
-        sampler: Its flag `use_distributed_sampler`.
-        devices: The number of processes.
-
-    Raises:
-        ConfigError: It cannot.
-    """
+    """Raise `ConfigError` unless SEAL can share out its work; `sampler` is the flag `use_distributed_sampler`."""
     if sampler and devices > 1:
         raise ConfigError(
             "trainer.use_distributed_sampler must be false on several devices, got true: SEAL shares out units and "
@@ -115,13 +106,7 @@ def checked(
 ) -> tuple[_Module, SEALDataModule]:
     """The module and the data module of a command; those of the run before where they are not given again.
 
-    Args:
-        trainer: The trainer, which remembers them.
-        command: fit, validate, test or predict.
-        kind: The class of the module: `SEALModule`.
-        model: The module as it was given; None for that of the run before (not for fit).
-        loaders: What was given where Lightning takes loaders; a data module is taken there, too.
-        datamodule: The data module as it was given.
+    A data module may stand where Lightning takes loaders.
 
     Raises:
         ConfigError: One is missing or of another kind, or the filter of a fit is, or what a callback monitors.
@@ -157,11 +142,6 @@ def check_monitors(callbacks: Iterable[Callback], module: object, *, validated: 
     """Refuse a callback that monitors what no round of the fit would log: it would be found out after a round.
 
     A callback or module from outside this package may log metrics of any name, so then nothing is checked.
-
-    Args:
-        callbacks: Callbacks of the trainer.
-        module: The module to fit.
-        validated: Whether rounds are validated.
 
     Raises:
         ConfigError: A callback monitors a metric that is never logged.

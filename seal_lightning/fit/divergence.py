@@ -15,15 +15,11 @@ PARTS = ("", "loss is", "gradient is", "weights are", "logits are")  # for ranks
 
 
 class Divergence:
-    """Watches the optimizer steps of a module.
-
-    Attributes:
-        losses: This rank's losses of the optimizer step at hand.
-    """
+    """Watches the optimizer steps of a module."""
 
     def __init__(self, module: FitModule) -> None:
         self.module = module
-        self.losses: list[torch.Tensor] = []
+        self.losses: list[torch.Tensor] = []  # of this rank, in the optimizer step at hand
         self._gradient_norms: list[torch.Tensor] = []
 
     def note_gradient(self) -> None:

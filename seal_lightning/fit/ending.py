@@ -24,12 +24,7 @@ FILES = {"fit": "fit", "validate": "validation", "test": "test"}
 
 
 def save_table(trainer: FitTrainer, module: SEALModule, command: str) -> str:
-    """Write the table of what a command has measured; by the first process alone.
-
-    Args:
-        trainer: The trainer, whose `default_root_dir` is the run folder.
-        module: The module, whose `evaluated` are the rollouts of a validation or test.
-        command: fit, validate or test.
+    """Write the table of what a command has measured into the run folder; by the first process alone.
 
     Returns:
         The table as Markdown, and what the task has to add; empty where nothing was measured, as by a fit without
@@ -66,8 +61,9 @@ def early_end_said(trainer: FitTrainer) -> str:
     loop, run = trainer.fit_loop, Path(trainer.default_root_dir)
     assert isinstance(loop, SEALFitLoop)
     rounds = loop.rounds_done
-    if not rounds and not loop.ended_early and (why := _nothing_to_do(trainer)):
-        return f"no round was run: {why}"
+    for flag in ("max_epochs", "max_steps", "limit_train_batches") if not rounds and not loop.ended_early else ():
+        if (value := getattr(trainer, flag)) == 0:
+            return f"no round was run: trainer.{flag}={value}"
     if loop.ended_early:
         where = f"within round {rounds + 1}, of which everything that was finished is kept"
     elif trainer.should_stop and rounds != loop.max_epochs:
@@ -80,15 +76,6 @@ def early_end_said(trainer: FitTrainer) -> str:
     if not (trainer.checkpoints / "last.ckpt").exists():
         return said
     return f"{said}; go on: seal fit --config {run / 'config.yaml'} --ckpt_path last{longer}"
-
-
-def _nothing_to_do(trainer: FitTrainer) -> str:
-    flags = {
-        "max_epochs": trainer.max_epochs,
-        "max_steps": trainer.max_steps,
-        "limit_train_batches": trainer.limit_train_batches,
-    }
-    return next((f"trainer.{name}={value}" for name, value in flags.items() if value == 0), "")
 
 
 def _asked(trainer: FitTrainer) -> str:

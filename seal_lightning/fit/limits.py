@@ -24,21 +24,12 @@ PHASES = {"train": "E-step", "validation": "validation", "test": "test", "predic
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The first `units` of `total` units are done.
-
-    Attributes:
-        option: The trainer's option that says so.
-        value: The value of that option.
-    """
+    """The first `units` of `total` units are done, as an option of the trainer says."""
 
     units: int
     total: int
     option: str = ""
     value: float = 1.0
-
-    @property
-    def is_partial(self) -> bool:
-        return self.units < self.total
 
     def __str__(self) -> str:
         return f"{self.units} of {self.total} units ({self.option}={self.value})"
@@ -52,7 +43,11 @@ def limit_of(trainer: RunTrainer, phase: str, total: int) -> Limit:
     Raises:
         ConfigError: A share of the units is less than one of them.
     """
-    value, option = getattr(trainer, OPTIONS[phase]), _option(trainer, phase)
+    value, option = getattr(trainer, OPTIONS[phase]), f"trainer.{OPTIONS[phase]}"
+    if trainer.fast_dev_run:
+        option = "trainer.fast_dev_run"
+    elif trainer.overfit_batches and phase in ("train", "validation"):
+        option = "trainer.overfit_batches"
     units = min(total, value) if isinstance(value, int) else int(total * value)
     if total and value and not units:
         raise ConfigError(
@@ -65,16 +60,7 @@ def limit_of(trainer: RunTrainer, phase: str, total: int) -> Limit:
     return Limit(units, total, option, value)
 
 
-def _option(trainer: RunTrainer, phase: str) -> str:
-    """The name of the option that a user set."""
-    if trainer.fast_dev_run:
-        return "trainer.fast_dev_run"
-    if trainer.overfit_batches and phase in ("train", "validation"):
-        return "trainer.overfit_batches"
-    return f"trainer.{OPTIONS[phase]}"
-
-
 def limits_said(limits: Mapping[str, Limit]) -> str:
     """`Limited: validation 3 of 8 units (trainer.limit_val_batches=3).`; empty where everything is done."""
-    partial = [f"{PHASES[phase]} {limit}" for phase, limit in limits.items() if limit.is_partial]
+    partial = [f"{PHASES[phase]} {limit}" for phase, limit in limits.items() if limit.units < limit.total]
     return f"Limited: {', '.join(partial)}." if partial else ""

@@ -2,28 +2,29 @@
 
 Lightning starts its loggers (which make folders, files, runs on servers) before data and model are looked at. Here they
 wait: what is told them meanwhile is passed on when the run begins. A run that is refused has left nothing anywhere.
+What a run of wandb records is up to `seal_lightning/trackers/wandb_tracker.py`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-from seal_lightning.fit.wandb_logger import start_wandb
+from seal_lightning.errors import reason_of
 from seal_lightning.trackers import tracker_of
 from seal_lightning.trackers.surviving import protect, surviving, unprotect
 
+log = logging.getLogger(__name__)
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 
 
 class Loggers:
-    """The loggers of one run, which wait until it begins.
-
-    Args:
-        loggers: Loggers of the trainer.
-    """
+    """The loggers of one run, which wait until it begins."""
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
         # as Lightning does: wandb wants to be first, to see what TensorBoard writes
@@ -93,3 +94,28 @@ def _waiting(kind: Any) -> type[Logger]:
 
     Waiting.__name__ = kind.__name__
     return Waiting
+
+
+@rank_zero_only
+def start_wandb(logger: WandbLogger) -> None:
+    """Start the logger's run: offline if nobody is logged in or the server cannot be reached. Asks nobody for a key."""
+    import wandb
+    from wandb.errors import CommError
+
+    options = logger._wandb_init  # of `wandb.init`, which Lightning calls
+    if options.get("anonymous", "") is None:
+        del options["anonymous"]  # deprecated, and wandb warns that it has no effect
+    is_asked_for = logger._offline or options.get("mode") or wandb.Settings().mode in ("offline", "disabled")
+    if not is_asked_for and wandb.run is None and not wandb.login(prompt=False, verify=False):
+        _go_offline(logger, "nobody is logged in (wandb login, or WANDB_API_KEY)")
+    try:
+        _ = logger.experiment
+    except CommError as error:
+        _go_offline(logger, reason_of(error)[:200])
+        _ = logger.experiment
+
+
+def _go_offline(logger: WandbLogger, reason: str) -> None:
+    logger._wandb_init["mode"] = "offline"
+    folder = Path(logger.save_dir or ".") / "wandb"
+    log.warning("WandbLogger: %s: recorded offline; send it later with: wandb sync %s/offline-run-*", reason, folder)

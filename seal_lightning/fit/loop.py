@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NoReturn
 
@@ -32,12 +32,12 @@ from seal_lightning.fit.base import FitModule, FitTrainer
 from seal_lightning.fit.metrics import e_step_metrics
 from seal_lightning.fit.strategies import restart_optimizer, restart_schedule
 from seal_lightning.fit.units import UnitRunner
-from seal_lightning.hooks import EditFilter, notify, the_filter
+from seal_lightning.hooks import notify, the_filter
 from seal_lightning.m_step.selection import group_rollouts, without_merit
 from seal_lightning.models.memory import MAYBE, is_out_of_memory
 from seal_lightning.processes.stopping import EARLY
 from seal_lightning.results.left_out import tell_left_out
-from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
+from seal_lightning.types import EditOutcome, Rollout
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +61,6 @@ class RolloutLoop(_Loop):
         while self.advance():
             pass
         return self.runner.finish()
-
-    def keep(self, kept: Sequence[EditOutcome], *, round: int) -> None:
-        """Write down what the filter has kept of the round."""
-        assert self.runner is not None
-        self.runner.journal.keep(kept, round=round)
 
     def check(self, *, policy_digest: str) -> None:
         """Raise what `run` would raise at the journal, before anything of the run is written."""
@@ -113,13 +108,7 @@ class MStepLoop(_TrainingEpochLoop):
 
 
 class SEALFitLoop(_FitLoop):
-    """The rounds.
-
-    Args:
-        trainer: The trainer of the rounds.
-        min_epochs: Fewest rounds, as in Lightning.
-        max_epochs: Rounds.
-    """
+    """The rounds, of which Lightning's `min_epochs` and `max_epochs` are the fewest and the most."""
 
     trainer: FitTrainer
 
@@ -207,7 +196,7 @@ class SEALFitLoop(_FitLoop):
         # where the checkpoint was taken, `completed` is one behind
         position: Any = self.epoch_loop.batch_progress.current
         module.batch_start = position.processed if resumed and self._to_train else 0
-        module.optimizer_steps = max(1, self.trainer.shares.steps(module.m_step_plan()))
+        module.optimizer_steps = max(1, self.trainer.shares.steps(module.m_step.batches(len(self.kept))))
         if not module.batch_start:
             restart_schedule(self.trainer)
         self._combined_loader = None
@@ -227,15 +216,20 @@ class SEALFitLoop(_FitLoop):
             round=round, policy_digest=self.policy_digest, must_be_finished=must_be_finished
         )
         groups = group_rollouts(rollouts)
-        chosen = self._filter().select(groups)
-        if trainer.is_global_zero:
-            self.rollout_loop.keep(chosen, round=round)
+        chosen = the_filter(trainer.callbacks).select(groups)
+        if trainer.is_global_zero and self.rollout_loop.runner:
+            self.rollout_loop.runner.journal.keep(chosen, round=round)
         self.kept = trainer.processes.ranks.gather(chosen)[0]  # rank 0's choice, whatever a filter draws
-        if trainer.fast_dev_run and not self.kept and (scored := _scored(groups)):
+        scored = [outcome for group in groups for outcome in group.outcomes if outcome.reward is not None]
+        if trainer.fast_dev_run and scored and not self.kept:
             log.warning("fast_dev_run: no self-edit was kept, the M-step is tried on one all the same")
             self.kept = scored[:1]
         tell_left_out(f"round {round + 1}", rollouts, only=trainer.is_global_zero)
-        _tell_merit(round, self.kept, only=trainer.is_global_zero)
+        if trainer.is_global_zero and (poor := without_merit(self.kept)):
+            log.info(
+                "round %d: %d of the %d kept edits without merit: no reward above 0, or no better than the baseline",
+                *(round + 1, len(poor), len(self.kept)),
+            )
         module.e_step_metrics = e_step_metrics(rollouts, groups, self.kept, time.perf_counter() - started)
         _log(trainer, module.e_step_metrics)
         if not trainer.barebones:
@@ -244,9 +238,6 @@ class SEALFitLoop(_FitLoop):
             trainer._logger_connector._callback_metrics.update(now)
         with logging_in_round(module):
             notify(trainer, module, "on_e_step_end", rollouts=rollouts, groups=groups, kept=self.kept)
-
-    def _filter(self) -> EditFilter:
-        return the_filter(self.trainer.callbacks)
 
     def advance(self) -> None:
         if self._to_train:
@@ -306,10 +297,6 @@ def _log(trainer: FitTrainer, metrics: Mapping[str, float]) -> None:
     trainer._logger_connector.log_metrics(figures)
 
 
-def _scored(groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
-    return [outcome for group in groups for outcome in group.outcomes if outcome.reward is not None]
-
-
 @contextmanager
 def _without_metrics_of_a_round(trainer: FitTrainer) -> Iterator[None]:
     """Before the first round there is no reward to stop at: who monitors one looks at what there is."""
@@ -331,14 +318,3 @@ def logging_in_round(module: FitModule) -> Iterator[None]:
         yield
     finally:
         module._current_fx_name = before
-
-
-def _tell_merit(round: int, kept: Sequence[EditOutcome], *, only: bool) -> None:
-    """Log how many kept edits are not worth imitating; other ranks than the first keep silent."""
-    if only and (poor := without_merit(kept)):
-        log.info(
-            "round %d: %d of the %d kept edits without merit: no reward above 0, or no better than the baseline",
-            round + 1,
-            len(poor),
-            len(kept),
-        )

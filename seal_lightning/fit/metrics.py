@@ -26,8 +26,10 @@ from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 def e_step_metrics(
     rollouts: Sequence[Rollout], groups: Sequence[RolloutGroup], kept: Sequence[EditOutcome], seconds: float
 ) -> dict[str, float]:
-    """What a round's E-step logs; rewards are over usable edits with their repeats averaged."""
+    """What a round's E-step logs; what was thought and what diverged only where something was."""
     rewards = rewards_of(groups)
+    edits = {(rollout.context_id, rollout.edit_index) for rollout in rollouts if rollout.kind == "edit"}
+    diverged = diverged_edits(rollouts)
     inner = sum(rollout.seconds.get("inner loop", 0.0) for rollout in rollouts)
     steps = sum(rollout.steps for rollout in rollouts)
     usage = total_usage(rollouts)
@@ -37,13 +39,13 @@ def e_step_metrics(
         "reward/best": rewards.best,
         "reward/std_within_context": rewards.within,
         "e_step/rejected_frac": fmean(rollout.status == "rejected" for rollout in rollouts if rollout.repeat == 0),
-        **_diverged(rollouts),
+        **({"e_step/diverged_frac": diverged / len(edits)} if diverged else {}),
         "e_step/kept": float(len(kept)),
         "e_step/kept_without_merit": float(len(without_merit(kept))),
         **edit_metrics(rollouts, groups, kept),
         "e_step/seconds": seconds,
         "e_step/adapter_steps_per_s": steps / inner if inner else 0.0,
-        **thought_metrics(rollouts),
+        **{f"thoughts/{name}": float(count) for name, count in total_thoughts(rollouts).items()},
         **({"racing/spent_frac": spent} if (spent := share_spent(rollouts)) is not None else {}),
         **term_metrics(rollouts),
         **{f"left_out/{name}": float(count) for name, count in _without_reasons(total_left_out(rollouts)).items()},
@@ -74,18 +76,6 @@ def edit_metrics(
         metrics["edits/characters"] = fmean(len(rollout.text) for rollout in first)
         metrics["edits/tokens"] = fmean(rollout.tokens.get("edit", 0) for rollout in first)
     return metrics
-
-
-def _diverged(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """The share of edits that diverged, where some did."""
-    edits = {(rollout.context_id, rollout.edit_index) for rollout in rollouts if rollout.kind == "edit"}
-    diverged = diverged_edits(rollouts)
-    return {"e_step/diverged_frac": diverged / len(edits)} if diverged else {}
-
-
-def thought_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """How many texts thoughts were cut out of, and how many answers ended within one; empty where no model thinks."""
-    return {f"thoughts/{name}": float(count) for name, count in total_thoughts(rollouts).items()}
 
 
 def _without_reasons(counts: Mapping[str, int]) -> dict[str, int]:

@@ -27,11 +27,7 @@ _INNER = "--model.init_args."
 def chosen_class(
     args: Sequence[str], files: Sequence[tuple[str, Mapping[str, Json]]]
 ) -> tuple[type[SEALModule], list[str]]:
-    """The class of the module, and the arguments without what chose it.
-
-    Args:
-        args: The command line.
-        files: Its config files in order, by name and with what is in them.
+    """The class of the module that a command line and its config files name, and the arguments without what chose it.
 
     Raises:
         ConfigError: The class that the last of them names cannot be imported, or is of another kind.

@@ -130,7 +130,8 @@ class SEALModule(FitModule):
         used = (self.parts.sampler, self.parts.answerer, evaluation_sampler)
         if tuning.method == "full" and any(isinstance(part, ServerSampler | ServerAnswerer) for part in used):
             raise ConfigError("tuning.method must be lora where a server holds the base model, got full")
-        self.kept, self.evaluated, self.e_step_metrics, self.limits = [], [], {}, {}
+        self.kept, self.evaluated = [], []
+        self.e_step_metrics, self.limits, self.base_stamp = {}, {}, {}
         self.phases, self.divergence = Phases(self), Divergence(self)
         self.record = Record({})
         self.strict_loading = False
@@ -142,11 +143,7 @@ class SEALModule(FitModule):
     # -- the policy ------------------------------------------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
-        """No callbacks; this is the first of Lightning's hooks, where another trainer is refused before any work.
-
-        Raises:
-            ConfigError: It is not a `SEALTrainer`.
-        """
+        """No callbacks; this is the first of Lightning's hooks, where another trainer is refused before any work."""
         if not isinstance(self.trainer, FitTrainer):
             kind = type(self.trainer)
             raise ConfigError(
@@ -201,13 +198,9 @@ class SEALModule(FitModule):
         self.m_step_truncated = tell_truncated(loader.dataset, self.m_step, only=self.global_rank == 0)  # type: ignore[arg-type]
         return loader
 
-    def m_step_plan(self) -> int:
-        """Batches of all ranks in this round's M-step."""
-        return self.m_step.batches(len(self.kept))
-
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         place = batch_idx * self.trainer.world_size + self.global_rank  # in the round, over all ranks
-        number = self.trainer.shares.number(place, self.m_step_plan())
+        number = self.trainer.shares.number(place, self.m_step.batches(len(self.kept)))
         seed_batch(self.seed, self.current_epoch, number, device=self.device)
         loss = batch_loss(self.model, batch)
         self.divergence.losses.append(loss.detach())
@@ -231,7 +224,8 @@ class SEALModule(FitModule):
         steps_done, rest = divmod(batch_idx + 1, self.trainer.accumulate_grad_batches)
         if rest or steps_done == self.optimizer_steps:
             return
-        if number := self.trainer.processes.stop_requested():
+        processes = self.trainer.processes
+        if number := processes.largest(processes.stop_wanted()):  # of all ranks
             notify(self.trainer, self, "on_stop")
             raise Stopped(number)
 
@@ -366,14 +360,11 @@ class SEALModule(FitModule):
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self.record = begin_run(self.trainer, self, checkpoint=saved.get("run", {}))
             self._compared = True
-        if not self.policy.is_before(saved["merged"]) and not self._is_set_up:
+        # a strategy may hold the weights already when checkpoints are loaded, as DeepSpeed's do
+        is_set_up = self._trainer is not None and self._trainer.strategy.restore_checkpoint_after_setup
+        if not self.policy.is_before(saved["merged"]) and not is_set_up:
             log.info("the base model is loaded anew, to go back to the %d rounds of the checkpoint", self.rounds_done)
             self.tuned = None
             del self.model
             self.configure_model()
         self.policy.remerge(saved["merged"])
-
-    @property
-    def _is_set_up(self) -> bool:
-        """Whether a strategy holds the weights already when checkpoints are loaded, as DeepSpeed's do."""
-        return self._trainer is not None and self._trainer.strategy.restore_checkpoint_after_setup

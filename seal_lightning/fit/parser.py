@@ -21,21 +21,20 @@ from seal_lightning.data import SEALDataModule
 from seal_lightning.errors import ConfigError
 from seal_lightning.fit.model_class import imported, with_class
 from seal_lightning.fit.module import SEALModule
-from seal_lightning.fit.run_callbacks import GROUPS, choose
-from seal_lightning.fit.run_config import SaveConfigBesideRun
-from seal_lightning.options.config_files import naming_files, sections_of
+from seal_lightning.fit.run_callbacks import DEFAULTS, GROUPS, choose
+from seal_lightning.fit.run_folder import SaveConfigBesideRun
+from seal_lightning.options.config_files import sections_of
 from seal_lightning.options.help_order import order_groups
 from seal_lightning.options.logger_options import need_no_folder
 from seal_lightning.options.mistakes import Given, explain
 from seal_lightning.options.parser import (
-    Parser,
     ParserError,
+    PlainParser,
     named_options,
+    parsed,
     plain_options,
     refuse_nulls,
-    without_backspaces,
 )
-from seal_lightning.options.texts_as_given import TextsAsGiven
 from seal_lightning.sharing.hub import add_hub
 from seal_lightning.types import Json
 
@@ -50,15 +49,10 @@ class Arguments(list[str]):
         self.files = files
 
 
-class SEALParser(LightningArgumentParser, TextsAsGiven):
-    """Raises instead of printing its usage, and takes options by their full names only."""
+class SEALParser(LightningArgumentParser, PlainParser):
+    """LightningCLI's parser, which knows of classes of one's own and of run folders."""
 
-    error = Parser.error
-    _get_option_tuples = Parser._get_option_tuples
     model_class: type[SEALModule] = SEALModule
-
-    def format_help(self) -> str:
-        return without_backspaces(super().format_help())
 
     def dump(self, namespace: Namespace, format: str = "parser_mode", **options: Any) -> str:
         """As jsonargparse's, with the class of the module where it is not ours."""
@@ -77,14 +71,9 @@ class SEALParser(LightningArgumentParser, TextsAsGiven):
 
 
 class OptionsCLI(LightningCLI):
-    """LightningCLI with SEAL's groups of options.
+    """LightningCLI with SEAL's groups of options, for one of fit, validate, test and predict.
 
-    Args:
-        model: The class of the module, whose options `model` are.
-        trainer: The class of the trainer.
-        command: fit, validate, test or predict.
-        args: The command line; or nested settings, for a class that reads those.
-        description: What the command does, for its help.
+    `args` is the command line; or nested settings, for a class that reads those.
     """
 
     def __init__(
@@ -115,14 +104,8 @@ class OptionsCLI(LightningCLI):
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The command and what of the trainer's method is none of its options; other commands would take time only."""
-        everywhere = {"model", "datamodule", "weights_only"}
-        skipped = {
-            "fit": everywhere | {"train_dataloaders", "val_dataloaders"},
-            "validate": everywhere | {"dataloaders", "verbose"},
-            "test": everywhere | {"dataloaders", "verbose"},
-            "predict": everywhere | {"dataloaders", "return_predictions"},
-        }
-        return {self.command: skipped[self.command]}
+        ours = {"fit": set[str](), "predict": {"return_predictions"}}.get(self.command, {"verbose"})
+        return {self.command: LightningCLI.subcommands()[self.command] | ours | {"weights_only"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         if isinstance(parser, SEALParser):
@@ -135,17 +118,13 @@ class OptionsCLI(LightningCLI):
             parser.add_lightning_class_args(kind, name, subclass_mode=True, required=False)
         add_hub(parser)
         defaults = {  # named here so that --filter.k 2 and --model.task.edit facts need no class_path
-            "data": {"class_path": "seal_lightning.data.SEALDataModule"},
-            "filter": {"class_path": "seal_lightning.callbacks.ReSTEMFilter"},
-            "checkpoint": {"class_path": "seal_lightning.callbacks.CheckpointSelection"},
-            "table": {"class_path": "seal_lightning.callbacks.RolloutTable"},
-            "progress": {"class_path": "seal_lightning.callbacks.EStepProgress"},
-            "trackers": {"class_path": "seal_lightning.callbacks.Trackers"},
-            "model.task": {"class_path": "seal_lightning.tasks.Knowledge"},
-            "model.sampler": {"class_path": "seal_lightning.sampling.LocalSampler"},
+            "data": "seal_lightning.data.SEALDataModule",
+            **{name: f"seal_lightning.callbacks.{kind.__name__}" for name, kind in DEFAULTS.items()},
+            "model.task": "seal_lightning.tasks.Knowledge",
+            "model.sampler": "seal_lightning.sampling.LocalSampler",
         }
         options = {action.dest for action in parser._actions}  # a module of one's own may have fewer
-        parser.set_defaults({name: default for name, default in defaults.items() if name in options})
+        parser.set_defaults({name: {"class_path": path} for name, path in defaults.items() if name in options})
 
     def _prepare_subcommand_parser(self, *args: Any, **options: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(*args, **options)
@@ -154,19 +133,12 @@ class OptionsCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         actions = self.command_parser._actions
-        with naming_files(args, args.files):
-            try:
-                with sections_of(plain_options(actions)):
-                    self.config = parser.parse_args(args)
-            except ParserError as error:
-                raise ConfigError(explain(str(error), self._given(args))) from error
-        refuse_nulls(actions, self.options, self._given(args))
+        given = Given(args[0], args, args.files, *named_options(actions))
+        self.config = parsed(parser, args, given, actions)
+        refuse_nulls(actions, self.options, given)
         grader = self.options.get("model.grader")
         if isinstance(grader, str) and "." in grader:  # the parser takes a class that it cannot import for a name
-            imported(self._given(args).where("model.grader"), grader)
-
-    def _given(self, args: Any) -> Given:
-        return Given(args[0], args, args.files, *named_options(self.command_parser._actions))
+            imported(given.where("model.grader"), grader)
 
     def _parse_ckpt_path(self) -> None:
         """The command line outranks a checkpoint's hyper-parameters, which ours do not carry anyway."""
@@ -188,8 +160,8 @@ class OptionsCLI(LightningCLI):
         untouched = {name for name in groups if self.options.get(name) == defaults[name]}
         listed = config["callbacks"] or []
         given = [listed] if isinstance(listed, Callback) else list(listed)
-        chosen = choose(config, given, groups, untouched=untouched)
-        return super()._instantiate_trainer({**config, **chosen.flags, "callbacks": given}, chosen.callbacks)
+        chosen, flags = choose(config, given, groups, untouched=untouched)
+        return super()._instantiate_trainer({**config, **flags, "callbacks": given}, chosen)
 
     def run(self) -> None:
         """Do what the command is for, with the objects made."""
@@ -213,9 +185,6 @@ class _ParsedOnly(OptionsCLI):
     def _set_seed(self) -> None:
         """Nothing runs."""
 
-    def before_instantiate_classes(self) -> None:
-        """Nothing runs."""
-
     def instantiate_classes(self) -> None:
         """Nothing is made."""
 
@@ -227,12 +196,6 @@ def parse_settings(
     command: str, model: type[SEALModule], settings: Mapping[str, Json], *, trainer: type[Trainer]
 ) -> tuple[LightningArgumentParser, Namespace]:
     """A command's parser, and settings as it reads them: checked, with the defaults of what they leave out.
-
-    Args:
-        command: fit, validate, test or predict.
-        model: The class whose options `model` are.
-        settings: Options as a config file has them.
-        trainer: The class whose options `trainer` are.
 
     Raises:
         ConfigError: The command would not take them.

@@ -29,11 +29,7 @@ PHASES_OF = {"fit": ("train", "validation"), "validate": ("validation",), "test"
 
 
 class Phases:
-    """The phases of a command besides the E-step of a fit.
-
-    Args:
-        module: The module, which holds the policy and the E-steps.
-    """
+    """The phases of a command besides the E-step of a fit."""
 
     def __init__(self, module: FitModule) -> None:
         self.module = module
@@ -66,16 +62,7 @@ class Phases:
     # -- before it -------------------------------------------------------------------------------------------------
 
     def check(self, contexts: Sequence[Context], *, rounds: int, adapts: bool = True) -> None:
-        """Check that servers, model and contexts fit each other.
-
-        Args:
-            contexts: The contexts of the phase.
-            rounds: Rounds that the policy will have behind it.
-            adapts: Whether adapters are trained.
-
-        Raises:
-            ConfigError: They do not.
-        """
+        """Raise `ConfigError` unless servers, model and contexts fit each other, after `rounds` of the policy."""
         module = self.module
         self._check_servers(rounds=rounds)
         if not any(map(is_partitioned, module.policy.module.parameters())):  # else the replica's first unit is a probe

@@ -22,9 +22,7 @@ from seal_lightning.processes.streams import last_words
 class RunProcesses:
     """What the processes of a run have to do with each other, besides tensors.
 
-    Args:
-        trainer: The trainer of this process.
-        patience: Seconds without a sign of life after which another rank is given up.
+    `patience` is the seconds without a sign of life after which another rank is given up.
     """
 
     def __init__(self, trainer: RunTrainer, *, patience: float) -> None:
@@ -38,18 +36,15 @@ class RunProcesses:
     @cached_property
     def ranks(self) -> Ranks:
         """The ranks, once they have found each other."""
-        return Ranks(patience=self.patience, on_end=self._end_without_main_thread)
 
-    def _end_without_main_thread(self, reason: str) -> None:
-        """The main thread waits in a collective for a lost rank: all that is left is to say so and to end."""
-        last_words(f"seal: {reason}")
-        self.launched.kill()
+        def end(reason: str) -> None:
+            """The main thread waits in a collective for a lost rank: all that is left is to say so and to end."""
+            last_words(f"seal: {reason}")
+            self.launched.kill()
+
+        return Ranks(patience=self.patience, on_end=end)
 
     # -- stopping --------------------------------------------------------------------------------------------------
-
-    def stop_requested(self) -> int:
-        """The largest `stop_wanted` of all ranks; a collective."""
-        return self.largest(self.stop_wanted())
 
     def stop_wanted(self) -> int:
         """Why this process is to stop its E-step or M-step: the number of a signal, `EARLY`, or 0.

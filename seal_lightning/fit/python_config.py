@@ -7,7 +7,7 @@ knows the defaults and what is accepted. What cannot be written as YAML is left 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -18,40 +18,36 @@ from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.parser import parse_settings
 from seal_lightning.fit.restoring import written_arguments
 from seal_lightning.fit.run_callbacks import SINGLE
-from seal_lightning.fit.run_config import SaveConfigBesideRun
+from seal_lightning.fit.run_folder import SaveConfigBesideRun
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.stamps.settings import NotPlain, class_path, plain
 from seal_lightning.types import Json
 
 
 class Settings:
-    """Nested plain values, and the options that could not be written as such.
-
-    Attributes:
-        values: Settings by section.
-        left_out: Reasons why options are not there, by their full names.
-    """
+    """Nested plain values, and the options that could not be written as such."""
 
     def __init__(self) -> None:
-        self.values: dict[str, dict[str, Any]] = {}
-        self.left_out: dict[str, str] = {}
+        self.values: dict[str, dict[str, Any]] = {}  # by section
+        self.left_out: dict[str, str] = {}  # reasons why options are not there, by their full names
+
+    def plain(self, option: str, value: object) -> Iterator[Any]:
+        """The value of an option, if it can be written."""
+        try:
+            yield plain(value)
+        except NotPlain as error:
+            self.left_out[option] = str(error)
 
     def add(self, section: str, name: str, value: object) -> None:
-        try:
-            self.values.setdefault(section, {})[name] = plain(value)
-        except NotPlain as error:
-            self.left_out[f"{section}.{name}"] = str(error)
-
-    def add_each(self, section: str, name: str, values: Sequence[object]) -> None:
-        """A list without those of its items that cannot be written."""
-        kept = []
-        for place, value in enumerate(values):
-            try:
-                kept.append(plain(value))
-            except NotPlain as error:
-                self.left_out[f"{section}.{name}[{place}]"] = str(error)
-        if kept or not values:
-            self.values.setdefault(section, {})[name] = kept
+        """An option; of a list of the trainer's objects, such as callbacks, those that can be written."""
+        option, items = f"{section}.{name}", value if section == "trainer" and isinstance(value, list | tuple) else ()
+        if not all(isinstance(item, int | float | str) for item in items):
+            kept = [item for place, each in enumerate(items) for item in self.plain(f"{option}[{place}]", each)]
+            found = [kept] if kept else []
+        else:
+            found = self.plain(option, value)
+        for written in found:
+            self.values.setdefault(section, {})[name] = written
 
 
 def trainer_settings(trainer: FitTrainer) -> Settings:
@@ -59,26 +55,15 @@ def trainer_settings(trainer: FitTrainer) -> Settings:
     settings = Settings()
     arguments = given_arguments(trainer)
     given = arguments.pop("callbacks", None) or []
-    own = [callback for callback in ([given] if isinstance(given, Callback) else given) if not _has_group(callback)]
-    for name, value in arguments.items():
-        if isinstance(value, list | tuple) and not all(isinstance(item, int | float | str) for item in value):
-            settings.add_each("trainer", name, value)
-        else:
-            settings.add("trainer", name, value)
-    if own:
-        settings.add_each("trainer", "callbacks", own)
+    grouped = (*SINGLE.values(), SaveConfigBesideRun)
+    own = [one for one in ([given] if isinstance(given, Callback) else given) if not isinstance(one, grouped)]
+    for name, value in {**arguments, **({"callbacks": own} if own else {})}.items():
+        settings.add("trainer", name, value)
     for section, kind in SINGLE.items():
         for callback in trainer.callbacks:
             if isinstance(callback, kind):
-                try:
-                    settings.values[section] = plain(callback)
-                except NotPlain as error:
-                    settings.left_out[section] = str(error)
+                settings.values.update((section, written) for written in settings.plain(section, callback))
     return settings
-
-
-def _has_group(callback: Callback) -> bool:
-    return isinstance(callback, (*SINGLE.values(), SaveConfigBesideRun))
 
 
 def config_of(
@@ -86,12 +71,7 @@ def config_of(
 ) -> SaveConfigBesideRun:
     """What writes the configuration of a run; `left_out` names what is missing from it.
 
-    Args:
-        trainer: The trainer within the run.
-        module: The module of the run.
-        given: The settings of the trainer when it was made.
-        options_of: The class of the trainer that the command has, whose options are written.
-        ckpt_path: The checkpoint as it was given.
+    `given` are the settings of the trainer when it was made, `options_of` is the class of the command's trainer.
     """
     data, command = trainer.datamodule, str(getattr(trainer.state.fn, "value", ""))
     settings = Settings()

@@ -19,7 +19,7 @@ from seal_lightning.grading.reward import writable
 from seal_lightning.models.finite import check_finite
 from seal_lightning.options.mistakes import explain, located, one_line
 from seal_lightning.options.parser import Parser, ParserError
-from seal_lightning.options.trust import wishes
+from seal_lightning.options.trust import also_refused, wishes
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.stamps.settings import NotPlain, class_path, plain
 from seal_lightning.text.redaction import safe_to_save
@@ -32,8 +32,8 @@ def saved_state(checkpoint: Checkpoint, module: FitModule) -> Checkpoint:
     """What SEAL has in a checkpoint, once it is known to fit the module's base model and to be finite.
 
     Raises:
-        ModelError: It is another base model's, or of another program.
-        DivergedError: It is not finite.
+        ModelError: Another base model or another program wrote it.
+        DivergedError: Its weights are not finite.
     """
     saved = checkpoint.get("seal")
     if saved is None:
@@ -68,11 +68,7 @@ def settings_of_module(module: FitModule) -> JsonObject:
             arguments[name] = plain(value)
         except NotPlain as error:
             left_out[name] = str(error)
-    try:
-        kind = class_path(type(module))
-    except NotPlain:
-        kind = type(module).__qualname__
-    return safe_to_save({"class": kind, "model": arguments, "left_out": left_out})
+    return safe_to_save({"class": _path(type(module)), "model": arguments, "left_out": left_out})
 
 
 def restored(
@@ -83,24 +79,12 @@ def restored(
     trusted: bool,
     given: Mapping[str, object],
 ) -> _Module:
-    """A module of a class with the settings and the policy of a checkpoint.
-
-    Args:
-        kind: `SEALModule`, or the class below it that the run had.
-        path: The checkpoint.
-        map_location: The device that the module is moved to; None leaves it on the CPU.
-        trusted: Whether its settings may name classes of anybody, servers and paths.
-        given: Arguments of the constructor that take the place of the run's.
-
-    Raises:
-        ConfigError: There is no such checkpoint, or its settings cannot be used as they are.
-        ModelError: Base model and checkpoint do not fit.
-    """
+    """A module of a class with the settings and the policy of a checkpoint: `SEALModule.load_from_checkpoint`."""
     file = Path(path).expanduser()
     if not file.is_file():
         raise ConfigError(f"{path}: there is no such checkpoint; give one of a run's checkpoints/*.ckpt")
     if fault := fault_of(file):
-        raise ConfigError(f"{path}: it is damaged, or no checkpoint of seal fit: {fault}; give another one")
+        raise ConfigError(f"{path}: it is damaged, or is not a checkpoint of seal fit: {fault}; give another one")
     checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     settings = _settings(checkpoint["seal"], kind, str(path), given)
     if not trusted:
@@ -119,11 +103,7 @@ def restored(
 
 
 def _settings(saved: Checkpoint, kind: type, path: str, given: Mapping[str, object]) -> JsonObject:
-    """The arguments that the checkpoint has for a class, without those that are given.
-
-    Raises:
-        ConfigError: It has none, is of another class, or could not hold one that is not given either.
-    """
+    """The arguments that the checkpoint has for a class, without those that are given."""
     settings = saved.get("settings")
     if not isinstance(settings, Mapping) or not isinstance(settings.get("model"), Mapping):
         raise ConfigError(
@@ -150,12 +130,11 @@ def _refuse_wishes(settings: Mapping[str, Json], kind: type, file: Path, path: s
     run = file.resolve().parent
     asked = wishes(settings, kind, run=run.parent if run.name == "checkpoints" else run)
     if asked:
-        first, others = asked[0], [wish.option for wish in asked[1:]]
-        also = f" (so does {', '.join(others[:4])}{' and others' if len(others) > 4 else ''})" if others else ""
-        name = first.option.split(".")[1]
+        first = asked[0]
         raise ConfigError(
-            f"{path}: {first.option}: {first.value} {first.reason}, which a checkpoint may not choose{also}: give "
-            f"{name}=... yourself, or trust_checkpoint=True if you trust whoever made it"
+            f"{path}: {first.option}: {first.value} {first.reason}, which a checkpoint may not choose"
+            f"{also_refused(asked)}: give {first.option.split('.')[1]}=... yourself, or trust_checkpoint=True if you "
+            "trust whoever made it"
         )
 
 

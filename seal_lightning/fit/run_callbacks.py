@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
@@ -37,31 +36,15 @@ SINGLE: dict[str, type[Callback]] = {
 DEFAULTS: dict[str, type[Callback]] = {**SINGLE, "filter": ReSTEMFilter, "progress": EStepProgress}
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """The groups' callbacks that a run has, and what its trainer is told about those that it lacks."""
-
-    callbacks: list[Callback]
-    flags: dict[str, bool]
-
-
 def switched_off(flags: Mapping[str, object]) -> set[str]:
     """The groups that a trainer's flags leave out; a flag that is missing or null is on."""
-    off = {
-        "checkpoint": flags.get("enable_checkpointing") is False,
-        "progress": flags.get("enable_progress_bar") is False,
-        "table": flags.get("enable_rollout_table") is False,
-        "trackers": flags.get("enable_trackers") is False,
-    }
-    return {name for name in off if off[name] or (flags.get("barebones") and name != "table")}
+    ways = {"checkpoint": "checkpointing", "progress": "progress_bar", "table": "rollout_table", "trackers": "trackers"}
+    off = {name for name, way in ways.items() if flags.get(f"enable_{way}") is False}
+    return off | ({"checkpoint", "progress", "trackers"} if flags.get("barebones") else set())
 
 
 def with_defaults(callbacks: Callback | Iterable[Callback] | None, **flags: object) -> list[Callback]:
-    """A user's callbacks, and ours of the kinds that are not among them.
-
-    Args:
-        callbacks: The user's callbacks; the list itself stays as it is.
-        flags: Flags of the trainer, such as `enable_rollout_table`.
+    """A user's callbacks, and ours of the kinds that are neither among them nor left out by the trainer's flags.
 
     Raises:
         ConfigError: Several filters are among the user's.
@@ -79,8 +62,8 @@ def choose(
     groups: Mapping[str, Callback | None],
     *,
     untouched: AbstractSet[str],
-) -> Chosen:
-    """Which groups a run of a command has.
+) -> tuple[list[Callback], dict[str, bool]]:
+    """The groups' callbacks that a run of a command has, and what its trainer is told about those that it lacks.
 
     Args:
         options: Options of the trainer. Its flags outrank the groups: without checkpointing there is no `checkpoint`.
@@ -114,4 +97,4 @@ def choose(
         "enable_checkpointing": groups["checkpoint"] is None and lacks(Checkpoint),
         "enable_progress_bar": groups["progress"] is None and lacks(ProgressBar),
     }
-    return Chosen(list(kept.values()), {flag: False for flag, is_lacking in lacking.items() if is_lacking})
+    return list(kept.values()), {flag: False for flag, is_lacking in lacking.items() if is_lacking}

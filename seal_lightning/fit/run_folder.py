@@ -1,36 +1,43 @@
-"""The run folder of a trainer (`default_root_dir`): whose it is, and what is said when its disk is full."""
+"""The run folder of a trainer (`default_root_dir`): whose it is, its settings, and what is said when its disk is full.
+
+`config.yaml` has all settings, `settings.yaml` what differs from the defaults; those of commands other than fit are in
+`config-<command>.yaml` and `settings-<command>.yaml`.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
 
 from seal_lightning.errors import ConfigError, SealError, Stopped
 from seal_lightning.files.ownership import owning
 from seal_lightning.files.saving import cannot_save, disk_error
 from seal_lightning.fit.processes import RunProcesses
-from seal_lightning.hooks import RunTrainer
+from seal_lightning.hooks import RunTrainer, SEALCallback
+from seal_lightning.options.parser import save_settings
+from seal_lightning.text.redaction import safe_to_save
+from seal_lightning.types import JsonObject
+
+CHANGED = "what differs from the defaults in"
+OTHERS = ("adapt", "continual")  # commands with folders of their own
 
 
 class RunFolder:
-    """The folder with everything of a run.
-
-    Args:
-        trainer: The trainer, whose `default_root_dir` it is.
-        processes: The processes of the run, which share it.
-
-    Attributes:
-        path: Its path; that of a `fast_dev_run` lies elsewhere while it works.
-        follows_first: Whether to take the folder that the first rank has chosen.
-    """
+    """The folder with everything of a run, which its processes share."""
 
     def __init__(self, trainer: RunTrainer, processes: RunProcesses) -> None:
         self.trainer = trainer
         self.processes = processes
-        self.path = trainer.default_root_dir
-        self.follows_first = False
+        self.path = trainer.default_root_dir  # a `fast_dev_run` lies elsewhere while it works
+        self.follows_first = False  # whether to take the folder that the first rank has chosen
         self._refusal: ConfigError | None = None  # of this rank, until all ranks know of it
 
     @contextmanager
@@ -116,3 +123,64 @@ def _first_reason(error: BaseException) -> SealError | Stopped | None:
     if context is None or isinstance(context, SealError | Stopped):
         return context
     return _first_reason(context)
+
+
+class SaveConfigBesideRun(SaveConfigCallback, SEALCallback):
+    """Writes the settings when the run begins: a run that is refused before leaves those that were there."""
+
+    left_out: Mapping[str, str] = MappingProxyType({})  # options that cannot be written, with the reason
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Too early: nothing is checked yet."""
+
+    def settings(self) -> JsonObject:
+        """What `config.yaml` holds, as plain values without secrets."""
+        return plain_settings(self.parser, self.config)
+
+    def on_run_begin(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.save_config(trainer, module, str(getattr(trainer.state.fn, "value", "")))
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        whole, changed = _names(stage)
+        path = Path(trainer.default_root_dir) / whole
+        without = f"  (without {', '.join(self.left_out)})" if self.left_out else ""
+        headers = {path: f"seal {stage} --config {path}{without}", path.with_name(changed): f"{CHANGED} {whole}"}
+        for file, header in headers.items():
+            text = self.parser.dump(self.config, skip_unset=False, skip_default=file is not path, format="yaml")
+            save_settings(file, text, header=header)
+
+
+def plain_settings(parser: ArgumentParser, config: Namespace) -> JsonObject:
+    """The options of a command as `config.yaml` has them."""
+    return safe_to_save(yaml.safe_load(parser.dump(config, skip_unset=False, format="yaml")))
+
+
+def check_folder(run: Path, command: str) -> None:
+    """Refuse a run folder with the settings of anybody else, which would be overwritten or belong to other results.
+
+    Raises:
+        ConfigError: Another command's folder, or a file that has the name of ours and is not ours.
+    """
+    whole, changed = _names(command)
+    where = f"trainer.default_root_dir={run}: expected a run's folder or a new one"
+    if other := [name for name in OTHERS if _begins(run / "config.yaml", f"# seal {name} ")]:
+        raise ConfigError(f"{where}, got one of seal {other[0]}: choose another")
+    for name, header in ((whole, f"# seal {command} "), (changed, f"# {CHANGED} ")):
+        if (run / name).exists() and not _begins(run / name, header):
+            raise ConfigError(
+                f"{where}, got one with a {name} that seal {command} did not write, and would overwrite: choose another"
+            )
+
+
+def _names(command: str) -> tuple[str, str]:
+    suffix = "" if command == "fit" else f"-{command}"
+    return f"config{suffix}.yaml", f"settings{suffix}.yaml"
+
+
+def _begins(path: Path, header: str) -> bool:
+    """Whether a file begins with our first line."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(header)) == header.encode()

@@ -55,6 +55,7 @@ def is_noted(key: str) -> bool:
 
 
 def rules_of(trainer: FitTrainer) -> Rules:
+    """What of a run's stamp may change, and which options say so."""
     return Rules(
         folder_option="--trainer.default_root_dir",
         versions_option="--trainer.allow_other_versions true",
@@ -107,13 +108,10 @@ def _own_settings(module: FitModule) -> dict[str, object]:
     """Settings of a module of the user's own: its class, and the arguments that ours does not have."""
     if type(module).__module__ == "seal_lightning.fit.module":
         return {}
-    ours = {name for kind in type(module).__mro__ if kind.__name__ == "SEALModule" for name in _parameters(kind)}
-    extra = {name: value for name, value in given_arguments(module).items() if name not in ours}
+    ours = next(kind for kind in type(module).__mro__ if kind.__name__ == "SEALModule")
+    known = inspect.signature(ours.__init__).parameters
+    extra = {name: value for name, value in given_arguments(module).items() if name not in known}
     return {"class": type(module), **extra}
-
-
-def _parameters(kind: type) -> list[str]:
-    return list(inspect.signature(kind.__init__).parameters)
 
 
 def _data(data: SEALDataModule) -> JsonObject:
@@ -137,12 +135,9 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def begin_run(trainer: FitTrainer, module: FitModule, *, checkpoint: JsonObject | None) -> Record:
-    """The record that this fit goes on with; `save_run` writes it. A collective.
+    """The record that this fit goes on with, from that of a `checkpoint` if it resumes; `save_run` writes it.
 
-    Args:
-        trainer: The trainer, whose `default_root_dir` is the run folder.
-        module: The module with its model.
-        checkpoint: The record in the checkpoint that the fit resumes from, where it does.
+    A collective.
 
     Raises:
         StaleJournalError: The folder or the checkpoint was written with other settings.
@@ -192,12 +187,7 @@ def save_run(trainer: FitTrainer, module: FitModule) -> None:
 
 
 def save_finished(run: Path) -> None:
-    """Write into the record of a run that it has reached its end, where there is a record.
-
-    Raises:
-        JournalError: The record is damaged.
-        SavingError: It cannot be written.
-    """
+    """Write into the record of a run that it has reached its end, where there is a record."""
     record = read_record(run)
     if record is not None and not record.finished:
         save_record(run, replace(record, finished=True))

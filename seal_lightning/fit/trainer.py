@@ -35,8 +35,7 @@ from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.processes import RunProcesses
 from seal_lightning.fit.python_config import config_of, trainer_settings
 from seal_lightning.fit.run_callbacks import with_defaults
-from seal_lightning.fit.run_config import SaveConfigBesideRun, check_folder
-from seal_lightning.fit.run_folder import RunFolder, naming_disk
+from seal_lightning.fit.run_folder import RunFolder, SaveConfigBesideRun, check_folder, naming_disk
 from seal_lightning.fit.stamp import save_finished
 from seal_lightning.hooks import notify
 from seal_lightning.m_step.batches import Shares
@@ -96,8 +95,8 @@ class SEALTrainer(FitTrainer):
         barebones: bool = False,
         **kwargs: Any,
     ) -> None:
-        checked_here = {"log_every_n_steps": log_every_n_steps, "num_sanity_val_steps": num_sanity_val_steps}
-        check_flags({**kwargs, **checked_here, "give_up_after": give_up_after})
+        named = {"log_every_n_steps": log_every_n_steps, "num_sanity_val_steps": num_sanity_val_steps}
+        check_flags({**kwargs, **named, "give_up_after": give_up_after})
         check_slurm(os.environ)
         if kwargs.get("profiler") == "pytorch":  # by default it records from the second batch on: no E-step
             kwargs["profiler"] = PyTorchProfiler(schedule=None, row_limit=-1)
@@ -250,9 +249,8 @@ class SEALTrainer(FitTrainer):
 
     def _warn_if_untrained(self) -> None:
         """Say that a fit came to nothing better than it began with; a command says it in its last words."""
-        if any(isinstance(callback, SaveConfigBesideRun) for callback in self.callbacks):
-            return
-        for callback in self.callbacks:
+        of_command = any(isinstance(callback, SaveConfigBesideRun) for callback in self.callbacks)
+        for callback in [] if of_command else self.callbacks:
             if isinstance(callback, CheckpointSelection) and callback.selection.verdict in ("untrained", "nothing"):
                 why = said(callback.selection)[0]
                 log.warning("%s: %s; nothing was exported as the best policy", self.default_root_dir, why)

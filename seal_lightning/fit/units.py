@@ -170,13 +170,8 @@ def make_stamp(
     """What rollouts depend on, as flat JSON values: the E-step's settings, the units' contents, base, policy, and the
     code and versions that all of it runs with.
 
-    Args:
-        e_step: What is done with a unit.
-        units: All units.
-        chat: Whether prompts go through the chat template, and how (`Policy.chat_stamp`).
-        base: The base model's fingerprint.
-        policy: Digest of what was learnt on top of it.
-        code: The class that runs the units, where it may be a user's.
+    `chat` is `Policy.chat_stamp`, `base` the base model's fingerprint, `policy` the digest of what was learnt on top of
+    it, and `code` the class that runs the units, where it may be a user's.
     """
     settings = {name: part for name, part in vars(e_step).items() if name != "plan"}
     if isinstance(e_step.trials, AllTrials | Race):  # which follow from the plan

@@ -28,11 +28,7 @@ _sections: ContextVar[frozenset[str]] = ContextVar("sections", default=frozenset
 
 
 def read_config(option: str, path: str) -> object:
-    """The content of a config file, without its empty sections.
-
-    Args:
-        option: The option that named the file, for messages.
-        path: The path as the user gave it.
+    """The content of a config file that an option named, without its empty sections.
 
     Raises:
         ConfigError: The file cannot be read, is neither YAML nor JSON, breaks a bound, or repeats a key.
@@ -48,7 +44,8 @@ def read_config(option: str, path: str) -> object:
         return without_empty(load_yaml(text, loader=loader), surveyed.empty)
     except yaml.YAMLError as error:
         line, problem = place_of(error)
-        advice = "indent with spaces, not tabs" if _tab(text, line) else "repair it"
+        tab = line and re.match(r"\s*\t", "".join(text.splitlines()[line - 1 : line]))
+        advice = "indent with spaces, not tabs" if tab else "repair it"
         raise ConfigError(
             f"{name}{f', line {line}' if line else ''}: not valid YAML or JSON ({problem}); {advice}"
         ) from None
@@ -135,7 +132,10 @@ def without_empty(value: object, empty: Sequence[Key]) -> object:
     for key in empty:
         holder = value
         for part in key.path[:-1]:
-            holder = _inner(holder, part)
+            if isinstance(holder, list):
+                holder = holder[part] if isinstance(part, int) and part < len(holder) else None
+            else:
+                holder = holder.get(part) if isinstance(holder, dict) else None
         if isinstance(holder, dict) and holder.get(key.name, "") is None:
             del holder[key.name]
     return value
@@ -173,12 +173,6 @@ def without_class(config: Any) -> Any:
     return {**config, "model": {**options, **(model.get("init_args") or {})}}
 
 
-def _inner(holder: object, part: str | int) -> object:
-    if isinstance(holder, dict):
-        return holder.get(part)
-    return holder[part] if isinstance(holder, list) and isinstance(part, int) and part < len(holder) else None
-
-
 def _text(name: str, path: Path) -> str:
     try:
         check_plain(path, error=ConfigError)
@@ -189,8 +183,3 @@ def _text(name: str, path: Path) -> str:
         raise ConfigError(f"{name}: {str(error).partition(': ')[2]}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: cannot be read ({reason_of(error)}); check the path") from None
-
-
-def _tab(text: str, line: int) -> bool:
-    """Whether a line is indented with a tab."""
-    return bool(re.match(r"\s*\t", "".join(text.splitlines()[line - 1 : line]))) if line else False

@@ -16,35 +16,21 @@ _LATE = ("seed_everything",)  # Lightning's, though it stands among the options 
 
 
 def order_groups(parser: argparse.ArgumentParser, trainer_class: Callable[..., object]) -> None:
-    """Put the groups of a LightningCLI parser into our order.
-
-    Args:
-        parser: A parser with all options of a command.
-        trainer_class: The class of the trainer, whose docstring describes the options that are ours.
-    """
+    """Put the groups of a command's parser into our order; the trainer's docstring describes what is ours of it."""
     groups = list(parser._action_groups)
-    trainer = next(group for group in groups if any(map(_of_trainer, group._group_actions)))
+    trainer = next(group for group in groups if any(name.startswith(f"{_TRAINER}.") for name in _names(group)))
     run, lightning = parser.add_argument_group(RUN), parser.add_argument_group(LIGHTNING)
     positional, options, *_ = groups
     of_command = [group for group in groups if _names(group) == {"ckpt_path"}]
-    own = _own(trainer_class)
+    described = inspect.getdoc(trainer_class) or ""
+    parameters = inspect.signature(trainer_class).parameters
+    own = {f"{_TRAINER}.{name}" for name in parameters if f"\n    {name}: " in described}
     _move([trainer], run, lambda action: _name(action) in own)
     _move(of_command, options, lambda action: True)
     _move([trainer], lightning, lambda action: True)
     _move([options], lightning, lambda action: _name(action) in _LATE)
     others = [group for group in groups[2:] if group is not trainer and group not in of_command]
     parser._action_groups[:] = [positional, options, *others, run, lightning]
-
-
-def _own(trainer_class: Callable[..., object]) -> set[str]:
-    """The trainer's options that its docstring describes as ours."""
-    described = inspect.getdoc(trainer_class) or ""
-    names = inspect.signature(trainer_class).parameters
-    return {f"{_TRAINER}.{name}" for name in names if f"\n    {name}: " in described}
-
-
-def _of_trainer(action: argparse.Action) -> bool:
-    return _name(action).startswith(f"{_TRAINER}.")
 
 
 def _name(action: argparse.Action) -> str:

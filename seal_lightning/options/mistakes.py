@@ -39,21 +39,13 @@ _NOISE = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Parser ke
 
 @dataclass(frozen=True)
 class Given:
-    """What the user gave.
-
-    Attributes:
-        command: The command.
-        args: Its arguments.
-        files: Its config files, by name and with their contents.
-        options: The options that it has.
-        switches: The options that take no value.
-    """
+    """What the user gave to a command."""
 
     command: str = ""
     args: Sequence[str] = ()
-    files: Sequence[tuple[str, Mapping[str, object]]] = ()
-    options: Sequence[str] = ()
-    switches: Sequence[str] = ()
+    files: Sequence[tuple[str, Mapping[str, object]]] = ()  # config files, by name and with their contents
+    options: Sequence[str] = ()  # that the command has
+    switches: Sequence[str] = ()  # options that take no value
 
     def where(self, key: str) -> str:
         """An option as the user gave it: `--key` on the command line, `key in FILE` in a file, else `key`."""
@@ -71,7 +63,20 @@ def read_config_files(args: Sequence[str]) -> list[tuple[str, Mapping[str, objec
     Raises:
         ConfigError: A file cannot be read, is neither YAML nor JSON, is not a mapping, or repeats a key.
     """
-    return [(path, _read(path)) for path in _config_paths(args)]
+    files = []
+    for place, arg in enumerate(args):
+        if arg in ("-c", "--config") and place + 1 < len(args):
+            path = args[place + 1]
+        elif arg.startswith("--config="):
+            path = arg.partition("=")[2]
+        else:
+            continue
+        content = read_config("--config", path)
+        if not isinstance(content, Mapping):
+            got = "an empty file" if content is None else TYPE_NAMES.get(type(content).__name__, "something else")
+            raise ConfigError(f"--config {path}: expected options such as `trainer: {{max_epochs: 1}}`, got {got}")
+        files.append((path, content))
+    return files
 
 
 def given_options(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, object]]]) -> list[str]:
@@ -149,34 +154,17 @@ def one_line(text: str, longest: int = 600) -> str:
     return flat if len(flat) <= longest else flat[: longest - 3] + "..."
 
 
-# -- config files ------------------------------------------------------------------------------------------------------
-
-
-def _config_paths(args: Sequence[str]) -> Iterator[str]:
-    for index, arg in enumerate(args):
-        if arg in ("-c", "--config") and index + 1 < len(args):
-            yield args[index + 1]
-        elif arg.startswith("--config="):
-            yield arg.partition("=")[2]
-
-
-def _read(path: str) -> Mapping[str, object]:
-    content = read_config("--config", path)
-    if not isinstance(content, Mapping):
-        got = "an empty file" if content is None else TYPE_NAMES.get(type(content).__name__, "something else")
-        raise ConfigError(f"--config {path}: expected options such as `trainer: {{max_epochs: 1}}`, got {got}")
-    return content
-
-
 # -- messages ----------------------------------------------------------------------------------------------------------
 
 
 def _option_error(key: str, got: str, body: str, given: Given) -> str:
     """The message about an option, from what jsonargparse says about its value."""
     where = given.where(key) if key else "configuration"
-    bases = [base for base in re.findall(r"<class '([\w.]+)'>", _subtypes(body)) if _known_classes(base)]
+    subtypes = " ".join(re.findall(r"Subtypes: (.*)", body))
+    bases = [base for base in re.findall(r"<class '([\w.]+)'>", subtypes) if _known_classes(base)]
     if match := re.search(r"Option '([^']+)' is not accepted", body):
-        choices = [f"{key}.{name}" for base in bases for name in _class_options(base)]
+        kinds = [kind for base in bases for kind in _known_classes(base)]
+        choices = [f"{key}.{name}" for kind in kinds for name in inspect.signature(kind).parameters if name != "kwargs"]
         return _unknown_option(f"{key}.{match[1]}".removeprefix("."), replace(given, options=choices or given.options))
     if re.search(r"instantiatable class, but [\w.]+ is abstract", body):
         statements = [line.strip() for line in body.splitlines()]
@@ -250,10 +238,6 @@ def _types(line: str) -> Iterator[str]:
             yield TYPE_NAMES.get(name, f"a {name}") if name else words.replace("tuple", "a list")
 
 
-def _subtypes(body: str) -> str:
-    return " ".join(re.findall(r"Subtypes: (.*)", body))
-
-
 def _join(keys: Sequence[str]) -> str:
     """The full name from outer and inner keys, where an inner key may be a full name already."""
     full = ""
@@ -283,12 +267,12 @@ def _known_classes(base: str) -> list[type]:
     if not isinstance(kind, type) or kind.__module__ == "builtins":
         return []
     below = [kind, *(sub for child in kind.__subclasses__() for sub in _known_classes(_path(child)))]
-    return [sub for sub in dict.fromkeys(below) if not _is_abstract(sub) and not sub.__name__.startswith("_")]
-
-
-def _is_abstract(kind: type) -> bool:
-    """Whether it has abstract methods, even without the metaclass that enforces them."""
-    return any(getattr(getattr(kind, name, None), "__isabstractmethod__", False) for name in dir(kind))
+    return [
+        sub
+        for sub in dict.fromkeys(below)
+        if not sub.__name__.startswith("_")  # nor abstract, even without the metaclass that enforces it
+        and not any(getattr(getattr(sub, name, None), "__isabstractmethod__", False) for name in dir(sub))
+    ]
 
 
 def _which(bases: Sequence[str]) -> str:
@@ -307,10 +291,6 @@ def _short(path: str) -> str:
 
 def _path(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _class_options(base: str) -> list[str]:
-    return [name for kind in _known_classes(base) for name in inspect.signature(kind).parameters if name != "kwargs"]
 
 
 def _holds(content: object, parts: Sequence[str]) -> bool:

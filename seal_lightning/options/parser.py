@@ -1,47 +1,78 @@
 """The parser of the commands outside LightningCLI (`seal grade`, `seal adapt` ...), with mistakes in one line.
 
 Options that mean the same as in `seal fit` have the same names, class paths and YAML files.
+
+An option that takes a text takes it as given, even if a file has that name. If an option may be a class, jsonargparse
+reads the file that a value names for the settings of that class. If the file holds just a text (a prompt, words, a
+number), it takes that for the value: a file `contains` in the working folder would become the grader of
+`--model.grader contains`. Here only YAML or JSON with settings is read, and never data.
 """
 
 from __future__ import annotations
 
 import gzip
+import os
+import re
+import sys
 from argparse import Action
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os.path import realpath
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from types import UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 import yaml
-from jsonargparse import Namespace, get_loader, set_loader
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
+from jsonargparse._core import ArgumentGroup  # jsonargparse has no public name for what holds a parser's groups
+from jsonargparse._typehints import ActionTypeHint
 
 from seal_lightning.errors import ConfigError, reason_of
+from seal_lightning.files.bounded_yaml import load_yaml
 from seal_lightning.files.saving import NOT_HERE, SavingError, save_bytes, save_text
-from seal_lightning.options.config_files import loader_of_options, naming_files, sections_of
+from seal_lightning.options.config_files import loader_of_options, naming_files, sections_of, texts_in
 from seal_lightning.options.mistakes import Given, check_switches, explain, located, read_config_files
-from seal_lightning.options.texts_as_given import TextsAsGiven
-from seal_lightning.options.working_folder import find_modules_here
 from seal_lightning.text.escaping import single_line
 from seal_lightning.text.redaction import safe_to_save
 
 set_loader("yaml", loader_of_options(get_loader("yaml")), (yaml.YAMLError,))  # for every parser that loads YAML
+SETTINGS = (".yaml", ".yml", ".json")
+LARGEST = 100_000  # bytes in a file with the settings of one class
+_CLASS_PATH = re.compile(r"[A-Za-z_]\w{0,200}(?:\.[A-Za-z_]\w{0,200}){1,20}")
 
 
 class ParserError(ConfigError):
     """A message of jsonargparse, not yet made readable."""
 
 
-class Parser(TextsAsGiven):
-    """Raises instead of printing its usage, and takes options by their full names only.
+class TextOption(ActionTypeHint):
+    """An option that takes a text or a class."""
 
-    Args:
-        command: The command of `seal` whose options these are.
-        description: What the command does.
-    """
+    def _check_type(self, value: object, append: bool = False, cfg: Any = None, mode: Any = None) -> object:
+        # jsonargparse looks at the names of these parameters
+        before = self._enable_path
+        self._enable_path = before and names_settings(value)
+        try:
+            return super()._check_type(value, append=append, cfg=cfg, mode=mode)
+        finally:
+            self._enable_path = before
 
-    def __init__(self, command: str = "", *, description: str = "", **options: Any) -> None:
-        super().__init__(prog=f"seal {command}", description=description, **options)
-        self.command = command
+
+class OptionGroup(ArgumentGroup):
+    """A group of options that takes texts as given."""
+
+    def _add_action(self, action: Action) -> Action:
+        return super()._add_action(as_given(action))
+
+
+class PlainParser(ArgumentParser):
+    """A parser that takes texts as given and options by their full names, and raises instead of printing its usage."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._group_class = OptionGroup
+
+    def _add_action(self, action: Action) -> Action:
+        return super()._add_action(as_given(action))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
         raise ParserError(message) from ex
@@ -51,6 +82,19 @@ class Parser(TextsAsGiven):
 
     def format_help(self) -> str:
         return without_backspaces(super().format_help())
+
+
+class Parser(PlainParser):
+    """The parser of one command.
+
+    Args:
+        command: The command of `seal` whose options these are.
+        description: What the command does.
+    """
+
+    def __init__(self, command: str = "", *, description: str = "", **options: Any) -> None:
+        super().__init__(prog=f"seal {command}", description=description, **options)
+        self.command = command
 
     def read(self, args: Sequence[str]) -> Namespace:
         """The options, with objects made from them.
@@ -66,12 +110,7 @@ class Parser(TextsAsGiven):
         find_modules_here(args, files)
         given = Given(self.command, args, files, *named_options(self._actions))
         check_switches(given)
-        with naming_files(args, files):
-            try:
-                with sections_of(plain_options(self._actions)):
-                    settings = self.parse_args(list(args))
-            except ParserError as error:
-                raise ConfigError(explain(str(error), given)) from error
+        settings = parsed(self, list(args), given, self._actions)
         refuse_nulls(self._actions, settings, given)
         return settings
 
@@ -84,6 +123,15 @@ class Parser(TextsAsGiven):
 def without_backspaces(text: str) -> str:
     """A help text without jsonargparse's backspaces after a blank, which our streams would show by name."""
     return text.replace(" \b", "")
+
+
+def parsed(parser: ArgumentParser, args: list[str], given: Given, actions: Iterable[Action]) -> Namespace:
+    """A command line as its options, of which `actions` are those of the command. Raises as `Parser.read`."""
+    with naming_files(given.args, given.files), sections_of(plain_options(actions)):
+        try:
+            return parser.parse_args(args)
+        except ParserError as error:
+            raise ConfigError(explain(str(error), given)) from error
 
 
 def named_options(actions: Iterable[Action]) -> tuple[list[str], list[str]]:
@@ -113,6 +161,43 @@ def _is_option(action: Action) -> bool:
     return f"--{action.dest}" in action.option_strings and not action.dest.endswith(".help")
 
 
+def find_modules_here(args: Sequence[str], files: Sequence[tuple[str, Mapping[str, object]]]) -> None:
+    """Let Python find modules of the working folder, where the `seal` script would not look by default.
+
+    The folder comes last in the search path, so that it hides nothing, and only if the command line or a config file
+    names one of its modules, so that a command that merely reads files of strangers imports none of them.
+    """
+    here = os.getcwd()
+    if here in sys.path or "" in sys.path:
+        return
+    texts = [*args, *(text for _, content in files for text in texts_in(content))]
+    paths = [Path(*dotted.split(".")) for text in texts for dotted in _CLASS_PATH.findall(text)]
+    modules = [parent for path in paths for parent in [*path.parents][:-1]]  # of `my_package.my_module.MyClass`
+    if any(module.with_suffix(".py").is_file() or (module / "__init__.py").is_file() for module in modules):
+        sys.path.append(here)
+
+
+def as_given(action: Action) -> Action:
+    """The action of an option, which takes a text as given if it may be a text."""
+    hint = getattr(action, "_typehint", None)
+    if type(action) is ActionTypeHint and get_origin(hint) in (Union, UnionType) and str in get_args(hint):
+        action.__class__ = TextOption
+    return action
+
+
+def names_settings(value: object) -> bool:
+    """Whether a value names a file with the settings of a class: a small YAML or JSON file with a mapping."""
+    if not isinstance(value, str) or not value.lower().endswith(SETTINGS):
+        return False
+    path = Path(value).expanduser()
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            return False
+        return isinstance(load_yaml(path.read_text(encoding="utf-8-sig")), Mapping)
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+
+
 def save_settings(path: Path, text: str, *, header: str) -> None:
     """Write a configuration, dumped as YAML, without secrets; `header` becomes a comment on the first line.
 
@@ -126,11 +211,7 @@ def save_settings(path: Path, text: str, *, header: str) -> None:
 def write_file(option: str, name: str, text: str, *, unlike: Sequence[Path]) -> None:
     """Write a file that the user named, packed if its name ends in .gz; its folder is made, and a link is followed.
 
-    Args:
-        option: The option that named it, for messages.
-        name: Name of the file.
-        text: Its content.
-        unlike: Files that were read, which it must not replace.
+    It must not replace one of `unlike`, which are files that were read.
 
     Raises:
         ConfigError: Nothing can be written there.

@@ -66,17 +66,11 @@ CODE, PLACE, SERVER, OTHER, HUGE = (
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A value in a run's settings that only the user may choose.
+    """A value in a run's settings that only the user may choose."""
 
-    Attributes:
-        option: Full name of the option, such as `model.grader`.
-        value: Value in the run, for messages.
-        reason: Why the run may not choose it.
-    """
-
-    option: str
-    value: str
-    reason: str
+    option: str  # full name, such as `model.grader`
+    value: str  # for messages
+    reason: str  # why the run may not choose it
 
     def is_given(self, options: Iterable[str]) -> bool:
         """Whether the user has replaced it by setting one of these options."""
@@ -114,12 +108,17 @@ def allowed_settings(
 
 
 def _refusal(refused: list[Wish], run: Path) -> str:
-    first, others = refused[0], [wish.option for wish in refused[1:]]
-    also = f" (so does {', '.join(others[:4])}{' and others' if len(others) > 4 else ''})" if others else ""
+    first = refused[0]
     return (
         f"--policy {run}: {first.option}: {first.value} in {run / 'config.yaml'} {first.reason}, which a run may not "
-        f"choose{also}: set --{first.option} yourself, or add {FLAG} if you trust whoever made the run"
+        f"choose{also_refused(refused)}: set --{first.option} yourself, or add {FLAG} if you trust whoever made the run"
     )
+
+
+def also_refused(wishes: list[Wish]) -> str:
+    """The options after the first one, in brackets; empty where there are none."""
+    others = [wish.option for wish in wishes[1:]]
+    return f" (so does {', '.join(others[:4])}{' and others' if len(others) > 4 else ''})" if others else ""
 
 
 def _without(settings: Mapping[str, object], parts: list[str]) -> dict[str, object]:
@@ -175,7 +174,9 @@ def _of_value(option: str, value: object, owner: tuple[type, str], hint: object,
         for inner in value:
             yield from _of_value(option, inner, owner, of_items, run)
     elif isinstance(value, str) and not _is_harmless(value, owner, hint):
-        yield Wish(option, _shown(value), _reason(value, owner[0], hint))
+        of_server = owner[0] is Endpoint or value.startswith(REFERENCE)
+        reason = SERVER if of_server else OTHER if hint is None else CODE if _classes(hint) else PLACE
+        yield Wish(option, _shown(value), reason)
     elif isinstance(value, int | float) and owner[1] != "seed" and not abs(value) <= MOST:
         yield Wish(option, _shown(value), HUGE)
     elif value is not None and not isinstance(value, str | int | float):
@@ -229,15 +230,12 @@ def _of_source(option: str, name: str, value: object, run: Path) -> Iterator[Wis
         yield Wish(option, _shown(value), CODE)
     elif name == "name" and not _is_model_name(value, run):
         yield Wish(option, _shown(value), PLACE)
-    elif name == "quantization" and not all(map(_QUANTIZATION.fullmatch, _words(value))):
-        yield Wish(option, _shown(value), OTHER)
+    elif name == "quantization" and value is not None:
+        words = map(str, value) if isinstance(value, Mapping) else [str(value)]  # the keys, or the text instead
+        if not all(map(_QUANTIZATION.fullmatch, words)):
+            yield Wish(option, _shown(value), OTHER)
     elif name == "gguf_file" and value is not None and not _NAME.fullmatch(str(value)):
         yield Wish(option, _shown(value), PLACE)
-
-
-def _words(value: object) -> list[str]:
-    """The keys of a mapping, or the text instead of one."""
-    return [str(key) for key in value] if isinstance(value, Mapping) else [] if value is None else [str(value)]
 
 
 def _is_model_name(name: object, run: Path) -> bool:
@@ -266,14 +264,6 @@ def _literals(hint: object) -> list[object]:
     if get_origin(hint) is Literal:
         return list(get_args(hint))
     return [value for inner in get_args(hint) for value in _literals(inner)]
-
-
-def _reason(value: str, kind: type, hint: object) -> str:
-    if kind is Endpoint or value.startswith(REFERENCE):
-        return SERVER
-    if hint is None:
-        return OTHER
-    return CODE if _classes(hint) else PLACE
 
 
 def _shown(value: object) -> str:

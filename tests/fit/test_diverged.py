@@ -255,7 +255,7 @@ def test_the_good_checkpoint_stays_and_a_broken_one_is_refused(tmp_path, capsys,
     torch.save(found, tmp_path / "broken.ckpt")
     config = ["--config", str(two_rounds.with_suffix(".json")), "--trainer.default_root_dir", str(tmp_path / "run")]
     assert main(["validate", *config, "--ckpt_path", str(tmp_path / "broken.ckpt")]) == 2
-    assert "no checkpoint of seal fit: field state_dict is not finite; give last, best or" in capsys.readouterr().err
+    assert "not a checkpoint of seal fit: field state_dict is not finite; give last, best or" in capsys.readouterr().err
 
 
 def test_an_adapter_with_nan_is_refused_by_name(tmp_path, two_rounds):

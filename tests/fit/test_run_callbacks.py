@@ -79,6 +79,6 @@ def test_a_trainer_has_them(tmp_path):
 )
 def test_a_command_leaves_checkpoints_to_lightning_where_the_flag_says_so(flags, untouched, expected):
     groups = {"filter": ReSTEMFilter(), "checkpoint": CheckpointSelection(), "progress": None}
-    chosen = choose(flags, [], groups, untouched=untouched)
-    assert names(chosen.callbacks) == expected
-    assert ("enable_checkpoint_selection" in chosen.flags) == ("CheckpointSelection" not in expected)
+    chosen, switched = choose(flags, [], groups, untouched=untouched)
+    assert names(chosen) == expected
+    assert ("enable_checkpoint_selection" in switched) == ("CheckpointSelection" not in expected)

@@ -12,7 +12,7 @@ from seal_lightning.report.read import read
 from seal_lightning.tasks import EditKind
 
 BOMB = "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}' if n else 'x'] * 9)}]\n" for n in range(10))
-TOO_MANY = "not valid YAML or JSON (more than 200,000 values, those that aliases repeat counted each time); repair it"
+TOO_MANY = "not valid YAML or JSON (more than 200,000 values, counting what aliases repeat each time); repair it"
 
 
 @pytest.fixture

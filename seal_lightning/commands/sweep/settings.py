@@ -23,7 +23,7 @@ from lightning.pytorch.accelerators.cuda import CUDAAccelerator
 from seal_lightning.commands.fit import SEALCLI, run_command
 from seal_lightning.errors import SealError
 from seal_lightning.files.bounded_yaml import load_yaml
-from seal_lightning.fit.run_config import plain_settings
+from seal_lightning.fit.run_folder import plain_settings
 from seal_lightning.fit.stamp import is_noted
 from seal_lightning.models.loading import check_source
 from seal_lightning.options.mistakes import one_line, read_config_files

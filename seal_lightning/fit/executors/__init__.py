@@ -1,7 +1,6 @@
 """Where units of work run: in the training processes themselves (default), or on a Ray cluster's workers."""
 
-from seal_lightning.fit.executors.base import Executor, UnitWork
-from seal_lightning.fit.executors.local import LocalExecutor
+from seal_lightning.fit.executors.base import Executor, LocalExecutor, UnitWork
 from seal_lightning.fit.executors.ray import RayExecutor
 
 __all__ = ["Executor", "LocalExecutor", "RayExecutor", "UnitWork"]

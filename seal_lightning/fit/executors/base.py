@@ -1,4 +1,7 @@
-"""The seam between the loops, which want units of work finished, and whatever finishes them."""
+"""Units of work in the training processes themselves, and the seam for whatever else finishes them.
+
+Each rank takes the next unit as it becomes free.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from seal_lightning.e_step.step import EStep
-from seal_lightning.hooks import RunModule, RunTrainer
+from seal_lightning.errors import RetryableError, SealError
+from seal_lightning.hooks import RunModule, RunTrainer, notify
+from seal_lightning.policy.at_work import policy_at_work
 from seal_lightning.processes.ranks import UnitQueue
+from seal_lightning.progress.clock import Interrupted, Progress, interruptible
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Context, Rollout
 
 
 @dataclass(frozen=True, slots=True)
 class UnitWork:
-    """The units of one phase (train, validation or test) of one round, and what is done with each.
-
-    Attributes:
-        trainer: The trainer.
-        module: The module, whose policy rolls out.
-        phase: The name of the phase, for callbacks.
-        e_step: What is done; another one samples in evaluation where the edits of training come from outside.
-        round: Counted from 0.
-        units: All units of the phase; a number stands for one of them.
-    """
+    """The units of one phase (train, validation or test) of one round, and what is done with each."""
 
     trainer: RunTrainer
-    module: RunModule
-    phase: str
-    e_step: EStep
-    round: int
-    units: Sequence[Sequence[Context]]
+    module: RunModule  # whose policy rolls out
+    phase: str  # for callbacks
+    e_step: EStep  # another one samples in evaluation where the edits of training come from outside
+    round: int  # counted from 0
+    units: Sequence[Sequence[Context]]  # all units of the phase; a number stands for one of them
 
     def ids(self, unit: int) -> list[str]:
         """The ids of a unit's contexts."""
@@ -55,3 +52,38 @@ class Executor(Remembers, ABC):
 
     def close(self) -> None:
         """The run is over: give back what was started for it."""
+
+
+class LocalExecutor(Executor):
+    """The E-step on the trainer's own policy. A unit that fails on one rank is tried once more on another."""
+
+    def run(self, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[int, list[Rollout]]]:
+        if queue.units:
+            work.module.policy.open_replica()
+        while (unit := queue.take()) is not None:
+            try:
+                rollouts = self._roll_out(work, unit, queue)
+            except Interrupted:
+                queue.put_back(unit)
+                continue  # to the queue, which stops all ranks
+            except Exception as error:
+                if isinstance(error, SealError) and not isinstance(error, RetryableError):
+                    raise  # the configuration or the data: no other rank would do better
+                queue.fail(unit, error, contexts=work.ids(unit))
+                continue
+            yield unit, rollouts
+        work.module.policy.close_replica()
+
+    def _roll_out(self, work: UnitWork, unit: int, queue: UnitQueue) -> list[Rollout]:
+        profiler = work.trainer.profiler  # type: ignore[attr-defined]
+
+        def report(progress: Progress) -> None:
+            if progress.event == "end":
+                profiler.stop(f"[SEAL]{progress.phase}")
+            notify(work.trainer, work.module, "on_unit_progress", phase=work.phase, progress=progress)
+            if progress.event == "begin":  # last: who raises above begins nothing
+                profiler.start(f"[SEAL]{progress.phase}")
+
+        with policy_at_work(work.trainer, work.module) as policy:
+            told = interruptible(report, stopping=queue.stopping)
+            return work.e_step.run(policy, work.units[unit], round=work.round, report=told)

@@ -34,20 +34,13 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 2  # of a unit that raises an error
 DEATHS = 3  # of workers that had the same unit in hand, or that never got ready
-PATIENCE = 60.0  # seconds until a worker that was asked for is no longer expected
+PATIENCE = 60.0  # seconds for which a worker that was asked for is expected
 
 
 class UnitWorker:
     """A Ray actor: the E-step on a replica of the policy.
 
-    Args:
-        source: The base model.
-        tuning: How the policy is tuned.
-        seed: Seed of the run.
-        precision: The trainer's precision plugin.
-        device: Device of the replica.
-        threads: Threads of torch.
-        paths: Where this process finds a user's own graders and samplers, if the node has these folders.
+    It looks for a user's own graders and samplers in `paths`, if the node has these folders.
     """
 
     def __init__(
