@@ -210,7 +210,11 @@ def test_the_commands_after_a_fit(seal, fitted):
         assert (code, err) == (0, "")
         assert out.count("| base ") == 1 and "┃" not in out  # our table, and not Lightning's above it
         assert out.endswith(f"saved: {run / table}.md and .json\n")
-        assert [row["name"] for row in json.loads((run / f"{table}.json").read_text())] == ["base", "passage", "edits"]
+        assert [row["name"] for row in json.loads((run / f"{table}.json").read_text())["accuracy"]] == [
+            "base",
+            "passage",
+            "edits",
+        ]
 
     code, out, err = seal("predict", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
     cut = "cut or left out: 4 self-edits cut at the sampler's max_new_tokens\n"  # random models do not end

@@ -15,6 +15,7 @@ from seal_lightning.cli import main
 from seal_lightning.commands.fit import quiet_threads
 from seal_lightning.errors import JournalError, Stopped
 from seal_lightning.files.saving import SavingError
+from seal_lightning.fit.run_folder import naming_disk
 from seal_lightning.fit.trainer import SEALTrainer
 
 
@@ -84,7 +85,7 @@ def full_logger(then=None):
 @pytest.mark.parametrize("first", [None, JournalError("journal: full"), Stopped(15)], ids=["alone", "ours", "stopped"])
 def test_a_loggers_file_without_a_name_is_in_the_run_folder_and_hides_nothing(tmp_path, first):
     trainer = SEALTrainer(default_root_dir=str(tmp_path), accelerator="cpu", logger=False)
-    with pytest.raises(type(first) if first else SavingError) as caught, trainer._named_disk():
+    with pytest.raises(type(first) if first else SavingError) as caught, naming_disk(trainer):
         full_logger(first)
     if first is None:
         assert str(caught.value).startswith(f"{tmp_path}: No space left on device: make room (df -h")

@@ -158,6 +158,8 @@ def test_a_checkpoint_that_holds_code_is_refused(tmp_path, marker, form, writes_
         evil = writes_marker(marker)
         torch.save(evil if form == "torch" else {"seal": {}, "optimizer_states": [evil], "state_dict": {}}, path)
     trainer = SEALTrainer(default_root_dir=str(tmp_path), accelerator="cpu", logger=False)
-    with pytest.raises(ConfigError, match=r"--ckpt_path last: .*last\.ckpt is damaged, or no checkpoint of seal fit"):
+    with pytest.raises(
+        ConfigError, match=r"--ckpt_path last: .*last\.ckpt is damaged, or is not a checkpoint of seal fit"
+    ):
         trainer.find_checkpoint("last")
     assert not marker.exists()

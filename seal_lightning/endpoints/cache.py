@@ -31,7 +31,6 @@ from seal_lightning.types import Json, JsonObject
 log = logging.getLogger(__name__)
 
 DEFAULT = "~/.cache/seal-lightning/endpoint"
-_ADVICE = "choose a folder you can write to, or null for none"
 _COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 _KINDS = {"text": str, "finish": str, "counted": bool, **dict.fromkeys(_COUNTS, int)}  # of a reply on disk
 _LARGEST = 1 << 30  # bytes of a file that is read
@@ -45,7 +44,7 @@ def cache_folder(name: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError as error:  # no home directory
-        raise ConfigError(f"cache={name}: {error}; {_ADVICE}") from error
+        raise ConfigError(f"cache={name}: {error}; give another one, or null for none") from error
 
 
 class Cache:
@@ -73,7 +72,9 @@ class Cache:
         except OSError as error:
             raise self._refused(error) from error
         except ValueError as error:  # a NUL character
-            raise ConfigError(f"cache: expected the name of a folder: {error}; {_ADVICE}") from error
+            raise ConfigError(
+                f"cache: expected the name of a folder: {error}; give another one, or null for none"
+            ) from error
 
     def check(self) -> None:
         """Make the folder and write a file to it, before anything is paid for; raises `ConfigError`."""
@@ -88,7 +89,9 @@ class Cache:
             raise self._refused(error) from error
 
     def _refused(self, error: OSError) -> ConfigError:
-        return ConfigError(f"cache={self.folder}: {reason_of(error)}; {_ADVICE}")
+        return ConfigError(
+            f"cache={self.folder}: {reason_of(error)}; choose a folder you can write to, or null for none"
+        )
 
     def get(self, key: str) -> Reply | None:
         """The reply to a request, if it is there and whole."""

@@ -286,24 +286,31 @@ def explained(source: ModelSource, part: str, *, attentions: Sequence[str] = ("e
         yield
     except FAILURES as error:
         text = " ".join(str(error).split())
-        where, why = source.where, f"{part} cannot be loaded: {_first_sentence(text)}; expected {EXPECTED}"
         if source.attention is not None and re.search("attn_impl|attention", text, re.IGNORECASE):
             others = " or ".join(other for other in attentions if other != source.attention)
-            advice = f"leave it out{f', or try {others}' if others else ''}"
-            where = f"model.source.attention={source.attention}"
-            why = f"cannot be used for this model: {_first_sentence(text)}; {advice}"
+            message = (
+                f"model.source.attention={source.attention}: cannot be used for this model: {_first_sentence(text)}; "
+                f"leave it out{f', or try {others}' if others else ''}"
+            )
         elif "connect to" in text or "not a valid model identifier" in text:
-            why = "there is no such folder, and the hub has no such model or cannot be reached (and it is not in the "
-            why += f"cache); expected {EXPECTED}"
+            message = (
+                f"{source.where}: there is no such folder, and the hub has no such model or cannot be reached (and it "
+                f"is not in the cache); expected {EXPECTED}"
+            )
         elif "contains custom code" in text:
-            why = f"{part} needs Python code that comes with the model, which is not run; read it, and set "
-            why += "model.source.trust_remote_code=true if you trust it"
+            message = (
+                f"{source.where}: {part} needs Python code that comes with the model, which is not run; read it, and "
+                "set model.source.trust_remote_code=true if you trust it"
+            )
         elif isinstance(error, ImportError):
-            why = f"{part} cannot be loaded here: {_first_sentence(text)}; install what is missing, or choose other "
-            why += "weights of the model"
-        elif "mismatched" in text:
-            why = f"{part} cannot be loaded: they have other sizes than config.json says; expected {EXPECTED}"
-        raise ModelError(f"{where}: {why}") from error
+            message = (
+                f"{source.where}: {part} cannot be loaded here: {_first_sentence(text)}; install what is missing, or "
+                "choose other weights of the model"
+            )
+        else:
+            reason = "they have other sizes than config.json says" if "mismatched" in text else _first_sentence(text)
+            message = f"{source.where}: {part} cannot be loaded: {reason}; expected {EXPECTED}"
+        raise ModelError(message) from error
 
 
 def _first_sentence(text: str) -> str:

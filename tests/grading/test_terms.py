@@ -126,7 +126,7 @@ def test_what_is_not_a_term_is_said_in_one_line(given, said):
 def test_a_module_with_a_mistake_in_it(tmp_path, monkeypatch):
     (tmp_path / "broken_my_terms.py").write_text("def brevity(:\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match=r"got 'broken_my_terms.brevity': invalid syntax \(broken_terms"):
+    with pytest.raises(ConfigError, match=r"got 'broken_my_terms.brevity': invalid syntax \(broken_my_terms"):
         Reward("broken_my_terms.brevity")
 
 

@@ -57,7 +57,7 @@ def ended(process):
 
 def script(text):
     """Run Python source in a process of its own: exit code, stdout, stderr."""
-    source = "import os, signal, sys, time\nfrom seal_lightning import stopping\n" + textwrap.dedent(text)
+    source = "import os, signal, sys, time\nfrom seal_lightning.processes import stopping\n" + textwrap.dedent(text)
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=ROOT, timeout=LONG)
     return done.returncode, done.stdout, done.stderr
 

@@ -6,7 +6,7 @@ import pytest
 
 from seal_lightning.errors import DataError
 from seal_lightning.results.retention import (
-    Stream,
+    ContextStream,
     average,
     compare_last_rows,
     matrix_table,
@@ -17,11 +17,11 @@ from seal_lightning.results.retention import (
 )
 from seal_lightning.results.table import to_markdown
 
-FIRST = Stream("order 1", ("a", "b"), ((0.0, 0.2), (0.8,), (0.4, 1.0)), (0.9, 0.7, 0.5))
-SECOND = Stream("order 2", ("b", "a"), ((0.2, 0.0), (1.0,), (0.2, 0.6)), (0.9, 0.9, 0.7))
+FIRST = ContextStream("order 1", ("a", "b"), ((0.0, 0.2), (0.8,), (0.4, 1.0)), (0.9, 0.7, 0.5))
+SECOND = ContextStream("order 2", ("b", "a"), ((0.2, 0.0), (1.0,), (0.2, 0.6)), (0.9, 0.9, 0.7))
 BETTER = [
-    Stream("order 1", ("a", "b"), ((0.0, 0.2), (0.8,), (0.7, 1.0))),
-    Stream("order 2", ("b", "a"), ((0.2, 0.0), (1.0,), (0.6, 0.8))),
+    ContextStream("order 1", ("a", "b"), ((0.0, 0.2), (0.8,), (0.7, 1.0))),
+    ContextStream("order 2", ("b", "a"), ((0.2, 0.0), (1.0,), (0.6, 0.8))),
 ]
 
 
@@ -43,7 +43,7 @@ def test_few_streams_have_no_intervals():
 
 
 def test_streams_that_run_give_the_rows_that_all_have():
-    running = Stream("order 2", SECOND.contexts, SECOND.rows[:2])
+    running = ContextStream("order 2", SECOND.contexts, SECOND.rows[:2])
     matrix = average("plain", [FIRST, running])
     assert len(matrix.mean) == 2 and matrix.unrelated == ()
     with pytest.raises(DataError, match="plain and replay: expected a finished stream in both, got none in common"):
@@ -76,14 +76,14 @@ def test_tables():
 
 
 def test_the_summary_leaves_out_what_says_nothing():
-    elsewhere = average("elsewhere", [Stream("order 9", ("a", "b"), ((0.0, 0.2), (0.8,), (0.4, 1.0)))])
-    rounds = average("rounds", [Stream("fit", ("a", "b"), ((0.0, 0.2), (0.5, 0.5)))])
+    elsewhere = average("elsewhere", [ContextStream("order 9", ("a", "b"), ((0.0, 0.2), (0.8,), (0.4, 1.0)))])
+    rounds = average("rounds", [ContextStream("fit", ("a", "b"), ((0.0, 0.2), (0.5, 0.5)))])
     assert to_markdown(summary_table([average("plain", [FIRST]), elsewhere, rounds])).splitlines()[2:] == [
         "| plain     | 10.0 | 90.0   | 70.0 | 20.0 | 90.0 -> 50.0 |",
         "| elsewhere | 10.0 | 90.0   | 70.0 | 20.0 |              |",
         "| rounds    | 10.0 |        | 50.0 |      |              |",
     ]
-    more_rounds = Stream("fit", ("a", "b"), ((0.0, 0.2), (0.5, 0.5), (0.5, 0.7), (0.6, 0.8)))
+    more_rounds = ContextStream("fit", ("a", "b"), ((0.0, 0.2), (0.5, 0.5), (0.5, 0.7), (0.6, 0.8)))
     assert to_markdown(summary_table([average("rounds", [more_rounds])])).splitlines()[0] == "|        | base | left |"
 
 
