@@ -84,6 +84,8 @@ class Command:
         """The results of a finished run."""
         found = sorted({path for pattern in RESULTS[self.verb] for path in run.glob(pattern) if path.is_file()})
         files = {str(path.relative_to(run)): path.read_bytes() for path in found}
+        title = f"{run.name}, policy".encode()  # a card's title names the folder, which differs from trial to trial
+        files = {name: content.replace(title, b"policy") for name, content in files.items()}
         left = [str(path) for path in run.rglob(".saving-*")]
         return files, left, (outcome(run), _table(run / "fit.json")) if self.verb == "fit" else None
 
