@@ -24,12 +24,13 @@ def group_rollouts(rollouts: Iterable[Rollout]) -> list[RolloutGroup]:
         if rollout.kind == "edit":
             by_context.setdefault(rollout.context_id, {}).setdefault(rollout.edit_index, []).append(rollout)
     return [
-        RolloutGroup(context_id, tuple(_outcome(edits[index]) for index in sorted(edits)))
+        RolloutGroup(context_id, tuple(outcome_of(edits[index]) for index in sorted(edits)))
         for context_id, edits in by_context.items()
     ]
 
 
-def _outcome(repeats: Sequence[Rollout]) -> EditOutcome:
+def outcome_of(repeats: Sequence[Rollout]) -> EditOutcome:
+    """One self-edit with its repeats averaged; an edit of which a repeat diverged has no reward."""
     first = repeats[0]
     rewards = [rollout.reward for rollout in repeats if rollout.reward is not None]
     if any(rollout.status == "diverged" for rollout in repeats):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, median, quantiles
 from typing import Literal
 
-from seal_lightning.m_step.selection import group_rollouts, without_merit
+from seal_lightning.m_step.selection import group_rollouts, outcome_of, without_merit
 from seal_lightning.records.entries import chosen
 from seal_lightning.report.read import Run
 from seal_lightning.results.accuracy import means_of
@@ -165,21 +165,20 @@ def best_and_worst(
 def _example(
     label: str, repeats: Sequence[Rollout], kept: set[tuple[str, int]], titles: Mapping[str, str]
 ) -> ShownEdit:
-    first = repeats[0]
-    rewards = [rollout.reward for rollout in repeats if rollout.reward is not None]
+    outcome = outcome_of(repeats)
     return ShownEdit(
         label=label,
-        context_id=first.context_id,
-        title=titles[first.context_id],
-        edit_index=first.edit_index,
-        prompt=first.prompt,
-        text=first.text,
-        reward=fmean(rewards) if rewards else None,
-        baseline=fmean(rollout.baseline for rollout in repeats),
-        score=fmean(rollout.score for rollout in repeats),
+        context_id=outcome.context_id,
+        title=titles[outcome.context_id],
+        edit_index=outcome.edit_index,
+        prompt=outcome.prompt,
+        text=outcome.text,
+        reward=outcome.reward,
+        baseline=outcome.baseline,
+        score=outcome.score,
         repeats=len(repeats),
-        kept=(first.context_id, first.edit_index) in kept,
-        queries=changes_of(first),
+        kept=(outcome.context_id, outcome.edit_index) in kept,
+        queries=changes_of(repeats[0]),
     )
 
 
