@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from seal_lightning.models.products import linear, linear_backward
+
 CHUNK = 1 << 25  # logits at a time; every chunk reads the whole output layer again
 
 
@@ -29,14 +31,14 @@ class _HeadLoss(torch.autograd.Function):
         size = max(1, CHUNK // head.out_features)
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)
-            logits = functional.linear(hidden[part].to(head.weight.dtype), head.weight, head.bias).float()
+            logits = linear(hidden[part].to(head.weight.dtype), head.weight, head.bias).float()
             logp = torch.log_softmax(logits, dim=-1)
             picked = targets[part, None]
             losses[part] = -logp.gather(1, picked).squeeze(1) * weights[part]
             share = logp.exp_()
             share.scatter_add_(1, picked, torch.full_like(picked, -1.0, dtype=share.dtype))
             share.mul_(weights[part, None])
-            grad[part] = (share.to(head.weight.dtype) @ head.weight).to(grad.dtype)
+            grad[part] = linear_backward(share.to(head.weight.dtype), head.weight).to(grad.dtype)
         ctx.save_for_backward(grad)
         return losses
 
