@@ -60,7 +60,11 @@ def _by_group(tensor: torch.Tensor, groups: Groups, sizes: Sequence[int]) -> lis
 
 
 def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None) -> torch.Tensor:
-    return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1])
+    dtype = q.dtype
+    if q.device.type == "cpu" and dtype == torch.bfloat16:  # whose backward pass takes three times as long there
+        q, k, v = q.float(), k.float(), v.float()
+    attended = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1])
+    return attended.to(dtype)
 
 
 AttentionInterface.register(NAME, attend)

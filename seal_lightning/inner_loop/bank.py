@@ -24,9 +24,16 @@ from seal_lightning.inner_loop.routing import Bank, Pair, Routing, TokenIndex, h
 from seal_lightning.models.beside import base_layer, is_torchs_product
 from seal_lightning.models.layers import Target, find_targets, parameters_of
 from seal_lightning.models.lora import LoRA
-from seal_lightning.models.products import FrozenLinear, is_plain, linear, linear_backward, quick_products
+from seal_lightning.models.products import (
+    FrozenLinear,
+    is_plain,
+    linear,
+    linear_backward,
+    quick_products,
+    replaced_forward,
+)
 
-_ALIGNED = 8  # ranks are kept in multiples of it: grouped products want rows of 16 bytes, here of bfloat16
+_ALIGNED = 16  # bytes: grouped products want rows of a multiple of it, so ranks are rounded up
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +57,15 @@ class AdapterBank:
         betas: Decay rates of AdamW's moments.
         weight_decay: Decoupled weight decay of AdamW.
         trainable: Whether there are gradients and optimizer states; a bank that only answers needs none.
+        dtype: Precision in which adapters are kept; those that are trained have to be kept in float32.
 
     Attributes:
-        A: By layer name, (N, r, inputs), float32, r rounded up to a multiple of 8; as peft's `lora_A.weight`.
+        precision: Precision of the products with A and B: bfloat16 if the model has it, else float32.
+        A: By layer name, (N, r, inputs), r rounded up to `width`; as peft's `lora_A.weight`.
         B: By layer name, (N, r, outputs), peft's `lora_B.weight` transposed: products along the long side are fast.
             Both are leaves: views of `parameters`, with `.grad` a view of `gradients`.
         ranks: Rank of the adapter in each slot.
-        width: The rounded r.
+        width: The rank of the matrices: a multiple of 4, or of 8 for products in bfloat16.
     """
 
     def __init__(
@@ -70,7 +79,9 @@ class AdapterBank:
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         trainable: bool = True,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        assert dtype == torch.float32 or not trainable, "what is trained is kept in float32"
         self.model = model
         self.targets = find_targets(model, target_modules)
         self.rank, self.alpha = rank, alpha
@@ -78,15 +89,19 @@ class AdapterBank:
         self.device = next(model.parameters()).device
         # One flat buffer for the parameters of all layers and one for their gradients: clipping and the optimizer then
         # walk over one row a slot, whatever the number of layers.
-        self.width = -(-rank // _ALIGNED) * _ALIGNED  # the rest stays zero, see `reset`
-        self.parameters = torch.zeros(slots, parameters_of(self.targets, self.width), device=self.device)
+        self.precision = torch.bfloat16 if next(model.parameters()).dtype == torch.bfloat16 else torch.float32
+        multiple = _ALIGNED // self.precision.itemsize
+        self.width = -(-rank // multiple) * multiple  # the rest stays zero, see `reset`
+        self.parameters = torch.zeros(slots, parameters_of(self.targets, self.width), device=self.device, dtype=dtype)
         self.gradients = torch.zeros_like(self.parameters) if trainable else None
+        self._rounded = torch.empty_like(self.parameters, dtype=self.precision) if dtype != self.precision else None
         self.A: dict[str, torch.Tensor] = {}
         self.B: dict[str, torch.Tensor] = {}
+        self._pairs: dict[str, Pair] = {}
         self._cut_views()
         self.scales = [alpha / rank] * slots
         widths = [self.width, *(width for target in self.targets for width in (target.inputs, target.outputs))]
-        self._layouts = Bank(self.scales, self.device, has_grouped(self.device, self.parameters.dtype, widths))
+        self._layouts = Bank(self.scales, self.device, has_grouped(self.device, self.precision, widths))
         self._routing: Routing | None = None
         self._rows = [nn.Parameter(row) for row in self.parameters] if trainable else []
         groups: list[dict[str, Any]] = [{"params": [row]} for row in self._rows] or [{"params": []}]
@@ -95,14 +110,19 @@ class AdapterBank:
     def _cut_views(self) -> None:
         at = 0
         for target in self.targets:
+            middle, end = at + target.inputs * self.width, at + (target.inputs + target.outputs) * self.width
             shapes = ((self.width, target.inputs), (self.width, target.outputs))
-            ends = (at, at + target.inputs * self.width, at + (target.inputs + target.outputs) * self.width)
-            for table, shape, start, end in zip((self.A, self.B), shapes, ends[:2], ends[1:], strict=True):
-                leaf = self.parameters[:, start:end].unflatten(1, shape).detach().requires_grad_()
+            spans = (slice(at, middle), slice(middle, end))
+            used: list[torch.Tensor] = []
+            for table, shape, span in zip((self.A, self.B), shapes, spans, strict=True):
+                leaf = self.parameters[:, span].unflatten(1, shape).detach().requires_grad_()
                 if self.gradients is not None:
-                    leaf.grad = self.gradients[:, start:end].unflatten(1, shape)
+                    leaf.grad = self.gradients[:, span].unflatten(1, shape)
                 table[target.name] = leaf
-            at = ends[2]
+                used.append(leaf if self._rounded is None else self._rounded[:, span].unflatten(1, shape))
+            grads = self.A[target.name].grad, self.B[target.name].grad
+            self._pairs[target.name] = Pair(used[0].detach(), used[1].detach(), *grads)
+            at = end
 
     # -- slots -----------------------------------------------------------------------------------------------------
 
@@ -171,7 +191,8 @@ class AdapterBank:
 
         Gradients are freed first, which makes room for the copies.
         """
-        self.gradients = None
+        self.gradients = self._rounded = None
+        self._pairs.clear()
         for leaf in (*self.A.values(), *self.B.values(), *self._rows):
             leaf.grad = None
         states = self._optimizer.state
@@ -187,19 +208,15 @@ class AdapterBank:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Put the adapters into their layers; they act only under a `routing`."""
-        plain = [target for target in self.targets if is_plain(target.module)]
-        others = [target for target in self.targets if not is_plain(target.module)]
+        plain = {target.module: self._forward(target) for target in self.targets if is_plain(target.module)}
+        others = [target for target in self.targets if target.module not in plain]
         handles = [target.module.register_forward_hook(self._hook(target)) for target in others]
-        for target in plain:
-            target.module.forward = self._forward(target)  # type: ignore[method-assign]
         try:
-            with quick_products(self.model):  # for the layers without adapters
+            with replaced_forward(plain), quick_products(self.model):  # the latter for layers without adapters
                 yield
         finally:
             for handle in handles:
                 handle.remove()
-            for target in plain:
-                del target.module.forward  # the class's own again
 
     @contextmanager
     def routing(self, slots: torch.Tensor | Sequence[Group]) -> Iterator[None]:
@@ -212,6 +229,8 @@ class AdapterBank:
 
     def route(self, slots: torch.Tensor | Sequence[Group]) -> None:
         """Change the slots within a `routing`, after rows have left the batch."""
+        if self._routing is None and self._rounded is not None:
+            self._rounded.copy_(self.parameters)
         self._routing = Routing(slots, self._layouts)
 
     def _layout(self, x: torch.Tensor) -> TokenIndex | None:
@@ -220,10 +239,6 @@ class AdapterBank:
             return None
         return self._routing.index(x.shape[:-1])
 
-    def _pair(self, name: str) -> Pair:
-        a, b = self.A[name], self.B[name]
-        return Pair(a, b, a.grad, b.grad)
-
     def _forward(self, target: Target) -> Callable[[torch.Tensor], torch.Tensor]:
         layer, name = target.module, target.name
         assert isinstance(layer, nn.Linear)
@@ -231,8 +246,7 @@ class AdapterBank:
         def adapted(x: torch.Tensor) -> torch.Tensor:
             if (index := self._layout(x)) is None:
                 return FrozenLinear.apply(x, layer.weight, layer.bias)  # type: ignore[return-value]
-            pair = self._pair(name)
-            return AdaptedLinear.apply(x, layer.weight, layer.bias, pair.A, pair, index)  # type: ignore[return-value]
+            return AdaptedLinear.apply(x, layer.weight, layer.bias, self.A[name], self._pairs[name], index)  # type: ignore[return-value]
 
         return adapted
 
@@ -245,8 +259,7 @@ class AdapterBank:
             x = args[0]  # (B, T, inputs), or flat: (B * T, inputs)
             if (index := self._layout(x)) is None:
                 return output
-            pair = self._pair(name)
-            delta: torch.Tensor = StackedLoRA.apply(x.flatten(0, -2), pair.A, pair, index)  # type: ignore[assignment]
+            delta: torch.Tensor = StackedLoRA.apply(x.flatten(0, -2), self.A[name], self._pairs[name], index)  # type: ignore[assignment]
             delta = delta.view(*x.shape[:-1], -1)
             # in place on a view, autograd would copy the whole output, forward and backward
             return output.add_(delta) if in_place and not output._is_view() else (output + delta).to(output.dtype)
@@ -271,7 +284,12 @@ class AdapterBank:
 
     @torch.no_grad()
     def step(
-        self, learning_rates: Sequence[float], *, max_norm: float | None, norms: torch.Tensor | None = None
+        self,
+        learning_rates: Sequence[float],
+        *,
+        max_norm: float | None,
+        norms: torch.Tensor | None = None,
+        sound: torch.Tensor | None = None,
     ) -> None:
         """One AdamW step (torch's fused one) of the first n slots from the gradients gathered so far, which are zeroed.
 
@@ -279,6 +297,7 @@ class AdapterBank:
             learning_rates: n numbers.
             max_norm: Each adapter's gradient is scaled down to this norm (torch's `clip_grad_norm_`); None leaves it.
             norms: The `gradient_norms`, where they are known already.
+            sound: Whether to step at all, a bool () on the device; if it is off, only the gradients are zeroed.
         """
         assert self.gradients is not None, "a bank that only answers has no gradients"
         n = len(learning_rates)
@@ -291,6 +310,8 @@ class AdapterBank:
             row.grad = self.gradients[slot] if slot < n else None
         for group, rate in zip(self._optimizer.param_groups, learning_rates, strict=False):
             group["lr"] = rate
+        if sound is not None:
+            self._optimizer.found_inf = (~sound).float()  # type: ignore[attr-defined]
         self._optimizer.step()
         grads.zero_()
 

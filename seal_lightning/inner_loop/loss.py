@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 
 from seal_lightning.models.products import linear, linear_backward
 
-CHUNK = 1 << 25  # logits at a time; every chunk reads the whole output layer again
+_CHUNKS = {"cuda": 1 << 28}  # logits at a time; every chunk reads the whole output layer again
+_CHUNK = 1 << 25  # on other devices
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -28,7 +29,7 @@ class _HeadLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         grad = torch.empty_like(hidden)
         losses = torch.empty(len(hidden), device=hidden.device, dtype=torch.float32)
-        size = max(1, CHUNK // head.out_features)
+        size = max(1, _CHUNKS.get(hidden.device.type, _CHUNK) // head.out_features)
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)
             logits = linear(hidden[part].to(head.weight.dtype), head.weight, head.bias).float()

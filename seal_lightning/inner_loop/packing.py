@@ -107,7 +107,9 @@ def group_sizes(lengths: Sequence[int]) -> list[int]:
     before = [0, *accumulate(count for _, count in runs)]
     best: list[tuple[float, int]] = [(0.0, 0)]  # by number of runs: tokens, and where the last group starts
     for end in range(1, len(runs) + 1):
-        costs = ((best[start][0] + (before[end] - before[start]) * runs[start][0] + _GROUP, start) for start in range(end))
+        costs = (
+            (best[start][0] + (before[end] - before[start]) * runs[start][0] + _GROUP, start) for start in range(end)
+        )
         best.append(min(costs))
     sizes: list[int] = []
     end = len(runs)

@@ -127,7 +127,9 @@ class Blocks(TokenIndex):
         self._add_products(out, narrow, pair.B, scale)
         return narrow
 
-    def _add_products(self, out: torch.Tensor, narrow: list[torch.Tensor], matrices: torch.Tensor, scale: float) -> None:
+    def _add_products(
+        self, out: torch.Tensor, narrow: list[torch.Tensor], matrices: torch.Tensor, scale: float
+    ) -> None:
         for part, wide, slots in zip(narrow, self._parts(out), self.slots, strict=True):
             if wide.dtype == part.dtype:
                 wide.baddbmm_(part, slots.of(matrices), alpha=scale)
@@ -262,7 +264,9 @@ def index_groups(groups: Sequence[Group], bank: Bank) -> TokenIndex:
     if bank.grouped and bank.device.type == "cuda":
         return _slices(slots, lengths, None, bank)
     same = len({bank.scales[slot] for slot in slots}) == 1
-    scales = [] if same else [torch.tensor([bank.scales[slot] for slot in group.slots])[:, None, None] for group in groups]
+    scales = (
+        [] if same else [torch.tensor([bank.scales[slot] for slot in group.slots])[:, None, None] for group in groups]
+    )
     parts = _on_device(bank.device, *(_slots(group.slots) for group in groups), *scales)
     shapes = [(len(group.slots), group.length) for group in groups]
     return Blocks(shapes, parts[: len(groups)], bank.scales[slots[0]] if same else parts[len(groups) :])

@@ -7,10 +7,11 @@ float32. torch offers it for float32 as an operator without a gradient, which is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -76,24 +77,47 @@ def is_plain(layer: nn.Module) -> bool:
     return type(layer) is nn.Linear and not layer.weight.requires_grad and "forward" not in vars(layer)
 
 
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
 @contextmanager
-def quick_products(model: nn.Module) -> Iterator[None]:
-    """Let the model's plain frozen layers take the fastest product, where there is a choice."""
-    device = next(model.parameters()).device
-    layers = [layer for layer in model.modules() if is_plain(layer)] if device.type == "cpu" and _has_onednn() else []
-    for layer in layers:
-        layer.forward = _quick(layer)  # type: ignore[method-assign,assignment]
+def replaced_forward(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
+    """Give some layers, which are `is_plain`, another forward pass for a while."""
+    for layer, forward in forwards.items():
+        layer.forward = forward  # type: ignore[method-assign]
+        _replaced[layer] = forward
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.forward  # the class's own again
+        for layer in forwards:
+            del layer.forward, _replaced[layer]  # the class's own again
 
 
-def _quick(layer: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+@contextmanager
+def own_forward(model: nn.Module) -> Iterator[None]:
+    """Give every layer its own forward pass back for a while."""
+    layers = {layer: _replaced[layer] for layer in model.modules() if layer in _replaced}
+    for layer in layers:
+        del layer.forward
+    try:
+        yield
+    finally:
+        for layer, forward in layers.items():
+            layer.forward = forward  # type: ignore[method-assign]
+
+
+_replaced: WeakKeyDictionary[nn.Module, Forward] = WeakKeyDictionary()
+
+
+def quick_products(model: nn.Module) -> AbstractContextManager[None]:
+    """Let the model's plain frozen layers take the fastest product, where there is a choice."""
+    if next(model.parameters()).device.type != "cpu" or not _has_onednn():
+        return nullcontext()
+    return replaced_forward({layer: _quick(layer) for layer in model.modules() if is_plain(layer)})
+
+
+def _quick(layer: nn.Module) -> Forward:
     def forward(x: torch.Tensor) -> torch.Tensor:
-        weight, bias = layer.weight, layer.bias
-        assert isinstance(weight, torch.Tensor) and not isinstance(bias, nn.Module)
-        return FrozenLinear.apply(x, weight, bias)  # type: ignore[return-value]
+        return FrozenLinear.apply(x, layer.weight, layer.bias)  # type: ignore[return-value]
 
     return forward
