@@ -16,6 +16,7 @@ from seal_lightning.errors import ModelError, check_count
 from seal_lightning.inner_loop.isolation import AnsweringWay, answering_way
 from seal_lightning.inner_loop.isolation.rows import last_logits
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.models.kernels import planless_attention
 from seal_lightning.models.memory import in_parts
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import OnDone, generate_all, is_cut, quiet
@@ -168,7 +169,8 @@ class PolicyWriter:
     @torch.no_grad()
     def _log_probabilities(self, rows: Sequence[Sequence[int]], *, last: int) -> torch.Tensor:
         """Of the tokens after each of the `last` positions of every row, (b, last, V)."""
-        return last_logits(self.policy.model, rows, last=last).float().log_softmax(dim=-1).cpu()
+        with planless_attention(self.policy.device):
+            return last_logits(self.policy.model, rows, last=last).float().log_softmax(dim=-1).cpu()
 
 
 def _mean(scores: torch.Tensor, end: Sequence[int]) -> float:

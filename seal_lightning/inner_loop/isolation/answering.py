@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from seal_lightning.inner_loop.isolation import probing
 from seal_lightning.inner_loop.isolation.rows import CachedRows, RecomputedRows, Rows
+from seal_lightning.models.kernels import planless_attention
 
 _LENGTHS = (5, 17, 5, 17, 5, 17)
 _SLOTS = (0, 1, 1, 0, 0, 1)
@@ -104,14 +105,15 @@ def answering_way(model: PreTrainedModel, targets: Sequence[str] = (), *, longes
     Raises:
         ModelError: The model is not causal, or cannot be run.
     """
-    return probing.fastest_exact(
-        model,
-        [way for way in WAYS if _in_reach(model, way, longest) and (targets or way.mixed or way.alone)],
-        doing="continue texts",
-        targets=targets,
-        probe=lambda draw: _AnsweringProbe(model, targets, seed=draw).difference,
-        slow=lambda way: way.alone or "recomputed" in way.rows,
-    )
+    with planless_attention(next(model.parameters()).device):  # as it will be
+        return probing.fastest_exact(
+            model,
+            [way for way in WAYS if _in_reach(model, way, longest) and (targets or way.mixed or way.alone)],
+            doing="continue texts",
+            targets=targets,
+            probe=lambda draw: _AnsweringProbe(model, targets, seed=draw).difference,
+            slow=lambda way: way.alone or "recomputed" in way.rows,
+        )
 
 
 def _in_reach(model: PreTrainedModel, way: AnsweringWay, longest: int) -> bool:
