@@ -33,7 +33,7 @@ class Uniforms:
         self._taken = 0
 
     def take(self, rows: Sequence[int]) -> torch.Tensor:
-        """The numbers for the next token of these rows, (b,), on the CPU; a row that was left out does not come back."""
+        """For the next token of these rows, (b,), on the CPU; a row that was left out once does not come back."""
         place = self._taken % _AHEAD
         if not place:
             for row in rows:

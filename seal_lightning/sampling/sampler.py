@@ -1,9 +1,9 @@
 """Where self-edits come from: the local policy, or texts written beforehand.
 
 A sampler turns requests into samples; a user's own is named by `class_path`. What is drawn for an edit depends on its
-seed and on the logits of its row, not on what else is in the batch (`sampling.drawing`). On a CPU the logits of a row do
-not depend on that either, but for the last bits; on a GPU they do: there the kernels are chosen by the size of the batch,
-logits in bfloat16 move by about 1e-2, and now and then another token follows.
+seed and on the logits of its row, not on what else is in the batch (`sampling.drawing`). On a CPU, neither do a row's
+logits, but for their last bits. On a GPU the size of the batch decides which kernels run: logits in bfloat16 move by
+about 1e-2 with it, and now and then another token follows.
 """
 
 from __future__ import annotations
