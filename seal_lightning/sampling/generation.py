@@ -48,6 +48,7 @@ def generate(
     choose: Choose = most_likely,
     on_keep: Callable[[Sequence[int]], None] = lambda rows: None,
     way: AnsweringWay | None = None,
+    shared: bool = False,
     on_broken: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """Continue every prompt of one batch until its end-of-sequence token.
@@ -60,6 +61,7 @@ def generate(
         on_keep: Told which rows of the current batch go on when others leave it.
         way: How the rows are continued; the prompts have to be one of its `groups`. The model's own without adapters
             where unset.
+        shared: Read a prompt once for all rows that it begins: they have no adapters of their own.
         on_broken: Told of a row whose logits are not finite, which ends there; unset, that is an error.
 
     Returns:
@@ -77,7 +79,7 @@ def generate(
         )
     way = way or answering_way(policy.model, longest=longest + room)
     with planless_attention(policy.device):
-        batch = way.start(policy.model, prompts)
+        batch = way.start(policy.model, prompts, shared=shared)
         return _continue(
             batch, room, choose, on_keep, on_broken or _refuse(policy, prompts), stops=set(stop_tokens(policy))
         )
@@ -234,6 +236,7 @@ class _Writer:
                 choose=self.choose(rows),
                 on_keep=working.keep if working else lambda rows: None,
                 way=self.way,
+                shared=self.adapters is None,
                 on_broken=places.append if self.adapters and self.on_broken else None,
             )
         broken = [rows[place] for place in places]

@@ -82,7 +82,7 @@ def test_what_is_generated_together_goes_by_the_device(monkeypatch):
     model.register_forward_pre_hook(
         lambda module, args, options: seen.append(len(options["input_ids"])), with_kwargs=True
     )
-    requests = [SampleRequest("Lamp:", LAMP, index, index) for index in range(70)]
+    requests = [SampleRequest(f"Lamp {index}:", LAMP, index, index) for index in range(10, 80)]
 
     def largest(work) -> int:
         work()
@@ -90,11 +90,12 @@ def test_what_is_generated_together_goes_by_the_device(monkeypatch):
         work()
         return max(seen)
 
+    asked = tuple(Prompt(f"Lit {number}?") for number in range(10, 80))
     works = [
         lambda: LocalSampler(max_new_tokens=1).sample(one, requests),
-        lambda: LocalAnswerer().answer(one, [Asked(None, (Prompt("Lit?"),) * 70)], None, max_new_tokens=1),
-        lambda: PolicyWriter(one).write([Prompt("Lit?")] * 70, max_tokens=1),
-        lambda: PolicyWriter(one).choose([Prompt(f"Lit {number}?") for number in range(10, 80)], ["a", "b"]),
+        lambda: LocalAnswerer().answer(one, [Asked(None, asked)], None, max_new_tokens=1),
+        lambda: PolicyWriter(one).write(asked, max_tokens=1),
+        lambda: PolicyWriter(one).choose(asked, ["a", "b"]),
     ]
     assert list(map(largest, works)) == [32, 64, 32, 32]
     for module in ("sampler", "answering"):

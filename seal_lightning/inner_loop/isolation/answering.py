@@ -21,6 +21,7 @@ from seal_lightning.models.kernels import planless_attention
 
 _LENGTHS = (5, 17, 5, 17, 5, 17)
 _SLOTS = (0, 1, 1, 0, 0, 1)
+_SAME = (2, 4)  # rows with the same prompt
 _STEPS = 5  # tokens that each row is continued by
 _LEAVES = 2  # after so many the first row of a batch leaves it
 
@@ -53,9 +54,11 @@ class AnsweringWay:
         """Whether every row is a batch of its own."""
         return "alone" in self.rows
 
-    def start(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Rows:
-        """Rows that continue the prompts."""
-        return (RecomputedRows if "recomputed" in self.rows else CachedRows)(model, prompts)
+    def start(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, shared: bool = False) -> Rows:
+        """Rows that continue the prompts; one that several share may be read once if they have no adapters."""
+        if "recomputed" in self.rows:
+            return RecomputedRows(model, prompts)
+        return CachedRows(model, prompts, shared=shared)
 
     def groups(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], owners: Sequence[Hashable]
@@ -135,6 +138,7 @@ class _AnsweringProbe:
         self.tolerated = probing.tolerance(model)
         self.bank = probing.probe_bank(model, targets, trainable=False) if targets else None
         whole = probing.draw_rows(model, [length + _STEPS for length in _LENGTHS], least=_STEPS + 1, seed=seed)
+        whole[_SAME[1]][:-_STEPS] = whole[_SAME[0]][:-_STEPS]  # one prompt, two continuations
         self.prompts = [row[:-_STEPS] for row in whole]
         self.forced = [row[-_STEPS:] for row in whole]
         with probing.runnable(model, doing="continue texts"), self._attached():
@@ -159,7 +163,7 @@ class _AnsweringProbe:
         return logits[len(self.prompts[number]) - 1 :][:_STEPS]
 
     def _continue(self, way: AnsweringWay, numbers: list[int]) -> str:
-        rows = way.start(self.model, [self.prompts[number] for number in numbers])
+        rows = way.start(self.model, [self.prompts[number] for number in numbers], shared=self.bank is None)
         for step in range(_STEPS):
             with self._routed(numbers):
                 logits = rows.logits()

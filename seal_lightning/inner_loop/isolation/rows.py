@@ -66,13 +66,19 @@ class CachedRows(Rows):
     """Rows with one cache of keys, values and states; shorter ones are padded on the left.
 
     Where a row gets so long that its rotary embeddings change, it is read anew once.
+
+    Args:
+        shared: Read a prompt once for all rows that it begins; not where these have adapters of their own.
     """
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, shared: bool = False) -> None:
         super().__init__(model, prompts)
+        places = {tuple(prompt): place for place, prompt in reversed(list(enumerate(map(tuple, prompts))))}
+        read = sorted(places.values()) if shared else self.rows
+        self.copies = [read.index(places[tuple(prompt)]) for prompt in prompts] if len(read) < len(prompts) else None
         self.lengths = [len(row) for row in prompts]
         self.longest = max(self.lengths)
-        self.ids, self.mask, self.positions = pad_left(prompts, device=self.device)
+        self.ids, self.mask, self.positions = pad_left([prompts[place] for place in read], device=self.device)
         self.cache: dict[str, Any] = {}  # made by the model itself in the first pass
         self.limit = rotary_limit(model.config.get_text_config())
         self.read = self.ids  # everything so far, where it may have to be read again
@@ -83,6 +89,24 @@ class CachedRows(Rows):
         return min(self.lengths) < self.longest
 
     def logits(self) -> torch.Tensor:
+        first = not self.cache
+        logits = self._pass()
+        if self.copies is not None:
+            index = sent(torch.tensor(self.copies), self.device)
+            self.copies = None
+            if self.may_leave:
+                self._select(index)
+                logits = logits.index_select(0, index)
+            else:  # a cache that rows cannot be taken from
+                self.cache = {}
+                self._select_tokens(index)
+                logits = self._pass()
+        if first and self.device.type != "cpu":
+            for cache in self.cache.values():
+                let_grow(cache)
+        return logits
+
+    def _pass(self) -> torch.Tensor:
         inputs = accepted(
             self.known,
             attention_mask=self.mask if self.padded else None,
@@ -91,13 +115,9 @@ class CachedRows(Rows):
         )
         with masks_built() if self.padded else nullcontext():
             output = self.model(input_ids=self.ids, use_cache=True, **self.cache, **inputs)
-        first = not self.cache
         self.cache = {name: cache for name in CACHES if (cache := getattr(output, name, None)) is not None}
         if not self.cache:
             raise TypeError(f"{type(self.model).__name__} gives back no cache")
-        if first and self.device.type != "cpu":
-            for cache in self.cache.values():
-                let_grow(cache)
         return output.logits[:, -1].float()
 
     @property
@@ -115,10 +135,15 @@ class CachedRows(Rows):
                 self.positions = (self.mask.cumsum(1) - 1).clamp_(min=0)
 
     def _keep(self, places: Sequence[int]) -> None:
-        index = sent(torch.tensor(places), self.device)
         self.lengths = [self.lengths[place] for place in places]
+        self._select(sent(torch.tensor(places), self.device))
+
+    def _select(self, index: torch.Tensor) -> None:
         for cache in self.cache.values():
             cache.reorder_cache(index)  # the one selection that states of linear attention know too
+        self._select_tokens(index)
+
+    def _select_tokens(self, index: torch.Tensor) -> None:
         self.ids, self.mask, self.positions = self.ids[index], self.mask[index], self.positions[index]
         if self.limit is not None:
             self.read = self.read[index]
