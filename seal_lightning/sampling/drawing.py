@@ -17,6 +17,7 @@ from seal_lightning.models.transfer import sent
 from seal_lightning.sampling.generation import Choose
 
 _ONE = 2.0**50  # the weight of a probability of 1: sums of float64's whole numbers are exact up to 2**53
+_IN_CACHE = 1 << 18  # logits whose sums stay in a processor's cache
 _AHEAD = 64  # tokens of a row whose numbers are drawn at once
 
 
@@ -62,6 +63,13 @@ def draw(logits: torch.Tensor, uniforms: torch.Tensor, *, temperature: float = 1
         top_p: In (0, 1]; draws from the most likely tokens that have this much probability together, and from those
             that are as likely as the last of them.
     """
+    at_once = len(logits) if logits.device.type != "cpu" else max(1, _IN_CACHE // logits.shape[-1])
+    options = {"temperature": temperature, "top_p": top_p}
+    parts = zip(logits.split(at_once), uniforms.split(at_once), strict=True)
+    return torch.cat([_draw(some, numbers, **options) for some, numbers in parts])
+
+
+def _draw(logits: torch.Tensor, uniforms: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:
     if temperature != 1:  # the largest is 0 first: a low temperature makes infinite ones of others, which is right
         logits = (logits - logits.amax(dim=-1, keepdim=True)).div_(temperature)
     chances = logits.softmax(dim=-1)
