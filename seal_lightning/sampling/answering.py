@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -18,6 +19,7 @@ from seal_lightning.inner_loop.isolation.rows import last_logits
 from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.models.kernels import planless_attention
 from seal_lightning.models.memory import in_parts
+from seal_lightning.models.transfer import sent
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import OnDone, generate_all, is_cut, quiet
 from seal_lightning.sampling.sizes import rows_together
@@ -157,17 +159,21 @@ class PolicyWriter:
             )
         # What is read before an option's last token; options of one token share it, so a prompt is read once.
         read = list(dict.fromkeys((*prompt, *end[:-1]) for prompt in asked for end in ends))
+        words = sorted(set(chain.from_iterable(ends)))  # the others' likelihoods stay on the device
         scores: dict[tuple[int, ...], torch.Tensor] = {}
         parts = in_parts(
             self._groups(read),
-            lambda numbers: self._log_probabilities([read[number] for number in numbers], last=max(map(len, ends))),
+            lambda numbers: self._log_probabilities([read[n] for n in numbers], last=max(map(len, ends)), words=words),
             device=policy.device,
             doing="asking the policy",
             advice="take shorter passages or edits, or a smaller model",
         )
         for numbers, likelihoods in parts:
             scores |= zip([read[number] for number in numbers], likelihoods, strict=True)
-        table = torch.tensor([[_mean(scores[*prompt, *end[:-1]], end) for end in ends] for prompt in asked])
+        places = [[words.index(token) for token in end] for end in ends]
+        table = torch.tensor(
+            [[_mean(scores[*prompt, *end[:-1]], at) for end, at in zip(ends, places, strict=True)] for prompt in asked]
+        )
         return [tuple(row) for row in table.double().softmax(dim=1).tolist()]
 
     def _together(self, rows: Sequence[Sequence[int]], new: int = 0) -> int:
@@ -182,13 +188,15 @@ class PolicyWriter:
             yield from (group[start : start + size] for start in range(0, len(group), size))
 
     @torch.no_grad()
-    def _log_probabilities(self, rows: Sequence[Sequence[int]], *, last: int) -> torch.Tensor:
-        """Of the tokens after each of the `last` positions of every row, (b, last, V)."""
-        with planless_attention(self.policy.device):
-            return last_logits(self.policy.model, rows, last=last).float().log_softmax(dim=-1).cpu()
+    def _log_probabilities(self, rows: Sequence[Sequence[int]], *, last: int, words: Sequence[int]) -> torch.Tensor:
+        """Of those tokens after each of the `last` positions of every row, (b, last, words)."""
+        device = self.policy.device
+        with planless_attention(device):
+            likelihoods = last_logits(self.policy.model, rows, last=last).float().log_softmax(dim=-1)
+        return likelihoods.index_select(-1, sent(torch.tensor(words), device)).cpu()
 
 
 def _mean(scores: torch.Tensor, end: Sequence[int]) -> float:
-    """Mean log-probability of an option's tokens, the last of which follows the last position of `scores`."""
+    """Mean log-probability of an option's tokens, given by their places among the words of `scores`."""
     places = range(len(scores) - len(end), len(scores))
     return float(sum(scores[place, token] for place, token in zip(places, end, strict=True)) / len(end))

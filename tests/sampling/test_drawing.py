@@ -191,3 +191,23 @@ def test_numbers_come_from_the_seeds_alone():
     assert torch.equal(torch.get_rng_state(), state)
     every = torch.stack(first)
     assert every.min() >= 0 and every.max() < 1 and len(every.unique()) == every.numel()
+
+
+# -- on a GPU ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("words", [1_024, 152_064])
+@pytest.mark.parametrize("top_p", [1.0, 0.95])
+def test_a_gpu_draws_what_a_cpu_draws(words, top_p):
+    """But for a number that falls onto the edge of a word, which moves by the rounding of its probability."""
+    logits = torch.stack([spread(words, scale=3.0, seed=seed) for seed in range(64)])
+    numbers = uniforms(64)
+    here = draw(logits, numbers, temperature=0.8, top_p=top_p)
+    there = draw(logits.cuda(), numbers.cuda(), temperature=0.8, top_p=top_p).cpu()
+    assert (here != there).sum() <= 1
+    alone = [
+        int(draw(row[None], number[None], temperature=0.8, top_p=top_p))
+        for row, number in zip(logits.cuda(), numbers.cuda(), strict=True)
+    ]
+    assert alone == there.tolist()

@@ -177,3 +177,28 @@ def test_on_a_cpu_nothing_is_changed():
     one.model.register_forward_pre_hook(lambda *_: allowed.add(torch.backends.cuda.cudnn_sdp_enabled()))
     generate(one, PROMPTS, max_new_tokens=2)
     assert allowed == {torch.backends.cuda.cudnn_sdp_enabled()}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_a_real_gpu_is_asked_for_nothing_but_its_tokens(family, monkeypatch):
+    one = policy(family)
+    one.model.to("cuda:0")
+    read, modes = generation.read, []
+
+    def reading(tokens):
+        torch.cuda.set_sync_debug_mode("default")
+        modes.append(read(tokens))
+        torch.cuda.set_sync_debug_mode("error")  # from the first token on, what waits for the device raises
+        return modes[-1]
+
+    def choose():
+        return drawing(range(4), temperature=0.7, top_p=0.9)
+
+    expected = generate(one, PROMPTS, max_new_tokens=STEPS, way=PADDED, choose=choose())
+    monkeypatch.setattr(generation, "read", reading)
+    try:
+        assert generate(one, PROMPTS, max_new_tokens=STEPS, way=PADDED, choose=choose()) == expected
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(modes) == STEPS
