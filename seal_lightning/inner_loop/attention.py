@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "seal_packed"
+_GROUPS = "_seal_groups"
 
 Groups = Sequence[tuple[int, int]]  # n sequences of L tokens each, one group after the other
 
@@ -40,7 +41,7 @@ def attend(
     Raises:
         UnsuitedError: The model asks for more than causal attention.
     """
-    groups: Groups = module.config._seal_groups  # type: ignore[union-attr,assignment]
+    groups: Groups = getattr(module.config, _GROUPS)
     more = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
     more += ["a mask of its own"] if attention_mask is not None else []
     more += ["a sliding window"] if sliding_window is not None and sliding_window < groups[0][1] else []
@@ -86,9 +87,10 @@ def packed_attention(model: PreTrainedModel, groups: Groups) -> Iterator[None]:
     """
     config = model.config.get_text_config()  # a vision tower beside it keeps its own
     before = config._attn_implementation
-    config._attn_implementation, config._seal_groups = NAME, groups
+    config._attn_implementation = NAME
+    setattr(config, _GROUPS, groups)  # on the model: a GPU's backward pass runs on a thread of its own
     try:
         yield
     finally:
         config._attn_implementation = before
-        del config._seal_groups
+        delattr(config, _GROUPS)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 
 import torch
+
+from seal_lightning.models.transfer import sent_together
 
 _GROUP = 48  # tokens of padding that one group less is worth
 
@@ -29,7 +31,7 @@ class PackedSequence:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Sequences that lie one after the other, each with its padding `length` tokens long; `slots` are their adapters'."""
+    """Sequences that lie one after the other, each `length` tokens long with its padding; and the slots of each."""
 
     length: int
     slots: tuple[int, ...]
@@ -66,25 +68,7 @@ class TrainingBatch:
     def to(self, device: torch.device) -> TrainingBatch:
         """The batch on a device, in one copy that the host does not wait for."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "groups"}
-        return replace(self, **dict(zip(tensors, move_together(list(tensors.values()), device), strict=True)))
-
-
-def move_together(tensors: Sequence[torch.Tensor | None], device: torch.device) -> list[torch.Tensor | None]:
-    """Small tensors of the host on a device; on a GPU in one copy from pinned memory, which the host does not wait for."""
-    if device.type != "cuda":
-        return [None if tensor is None else tensor.to(device) for tensor in tensors]
-    given = [tensor.contiguous() for tensor in tensors if tensor is not None]
-    padded = [-(-tensor.nbytes // 16) * 16 for tensor in given]  # every part is aligned
-    starts = [0, *accumulate(padded)]
-    host = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=True)
-    for tensor, start in zip(given, starts, strict=False):
-        host[start : start + tensor.nbytes] = tensor.flatten().view(torch.uint8)
-    there = host.to(device, non_blocking=True)
-    moved = iter(
-        there[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-        for tensor, start in zip(given, starts, strict=False)
-    )
-    return [None if tensor is None else next(moved) for tensor in tensors]
+        return replace(self, **dict(zip(tensors, sent_together(list(tensors.values()), device), strict=True)))
 
 
 def pack(sequences: Sequence[PackedSequence]) -> TrainingBatch:
@@ -97,7 +81,7 @@ def pack_in_groups(sequences: Sequence[PackedSequence]) -> TrainingBatch:
     ordered = sorted(sequences, key=lambda sequence: (-len(sequence.tokens), sequence.slot))
     lengths = [len(sequence.tokens) for sequence in ordered]
     starts = [0, *accumulate(group_sizes(lengths))]
-    grouped = [ordered[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+    grouped = [ordered[start:end] for start, end in pairwise(starts)]
     return _in_one_row([sorted(group, key=lambda sequence: sequence.slot) for group in grouped])
 
 

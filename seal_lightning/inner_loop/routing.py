@@ -1,9 +1,9 @@
 """Which token belongs to which adapter, and the products of each adapter's tokens with its own matrices.
 
 In training, tokens lie in groups of equally long sequences, one adapter's each: every group is a batched product on
-views of the tokens. Elsewhere (rows of answers, a layer that sees some tokens only) they are taken in the order of their
-adapters. Where torch has a grouped matrix product for the adapters (float32 on a CPU, bfloat16 on newer GPUs), it takes
-slices of any lengths at once.
+views of the tokens. Elsewhere (rows of answers, a layer that sees some tokens only) they are taken in the order of
+their adapters. Where torch has a grouped matrix product for the adapters (float32 on a CPU, bfloat16 on newer GPUs), it
+takes slices of any lengths at once.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from seal_lightning.inner_loop.packing import Group, group_sizes, move_together
+from seal_lightning.inner_loop.packing import Group, group_sizes
+from seal_lightning.models.transfer import sent_together
 
 
 class RoutingError(RuntimeError):
@@ -113,8 +114,8 @@ class Blocks(TokenIndex):
         return [part.view(*shape, -1) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def _scaled(self, narrow: list[torch.Tensor]) -> float:
-        """Scale the narrow products where blocks differ in it; returns the scale that is still to be multiplied with."""
-        if isinstance(self.scales, float):
+        """Scale the narrow products where blocks differ in it; returns the scale that is left to multiply with."""
+        if isinstance(self.scales, float | int):
             return self.scales
         for part, scale in zip(narrow, self.scales, strict=True):
             part.mul_(scale)
@@ -267,7 +268,9 @@ def index_groups(groups: Sequence[Group], bank: Bank) -> TokenIndex:
     scales = (
         [] if same else [torch.tensor([bank.scales[slot] for slot in group.slots])[:, None, None] for group in groups]
     )
-    parts = _on_device(bank.device, *(_slots(group.slots) for group in groups), *scales)
+    parts = _on_device(
+        bank.device, *(_slots(group.slots) for group in groups), *(scales[:, None, None] for scales in mixed)
+    )
     shapes = [(len(group.slots), group.length) for group in groups]
     return Blocks(shapes, parts[: len(groups)], bank.scales[slots[0]] if same else parts[len(groups) :])
 
@@ -303,7 +306,7 @@ def _padded(slots: Sequence[int], lengths: Sequence[int], order: torch.Tensor, b
     starts = [0, *accumulate(lengths)]
     longest_first = sorted(range(len(slots)), key=lambda number: -lengths[number])
     bounds = [0, *accumulate(group_sizes([lengths[number] for number in longest_first]))]
-    grouped = [sorted(longest_first[start:end]) for start, end in zip(bounds, bounds[1:], strict=False)]
+    grouped = [sorted(longest_first[start:end]) for start, end in pairwise(bounds)]
     groups, places, taken, at = [], [], [], 0
     for numbers in grouped:
         length = max(lengths[number] for number in numbers)
@@ -345,7 +348,7 @@ def _tensors(part: object) -> list[torch.Tensor]:
 
 def _on_device(device: torch.device, *parts: Any) -> list[Any]:
     """The same tensors, slots and numbers on the device; all tensors go there together."""
-    moved = iter(move_together([tensor for part in parts for tensor in _tensors(part)], device))
+    moved = iter(sent_together([tensor for part in parts for tensor in _tensors(part)], device))
 
     def put(part: Any) -> Any:
         if isinstance(part, torch.Tensor):

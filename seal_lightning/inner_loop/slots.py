@@ -28,10 +28,10 @@ from seal_lightning.errors import NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank, SlotState
 from seal_lightning.inner_loop.isolation import training_way
 from seal_lightning.inner_loop.loss import HeadLoss
-from seal_lightning.inner_loop.packing import PackedSequence, move_together
+from seal_lightning.inner_loop.packing import PackedSequence
 from seal_lightning.inner_loop.plans import AdapterPlan, JobStats
-from seal_lightning.models.finite import read_numbers
 from seal_lightning.models.memory import attempt, make_room
+from seal_lightning.models.transfer import read_numbers, sent
 
 log = logging.getLogger(__name__)
 
@@ -215,8 +215,7 @@ class BankTraining:
         self.sound = self.sound & losses.isfinite().all() & norms.isfinite().all()
         self.made = self.made + self.sound
         if last := [(slot, job.number) for slot, job in enumerate(self.running) if job.in_last_epoch]:
-            index, _ = move_together([torch.tensor(last), None], losses.device)
-            assert index is not None
+            index = sent(torch.tensor(last), losses.device)
             counted = torch.where(self.sound, losses.index_select(0, index[:, 0]), 0.0)
             self.losses.index_add_(0, index[:, 1], counted)
         rates = [job.plan.rates[job.step] for job in self.running]
