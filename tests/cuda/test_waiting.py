@@ -72,9 +72,9 @@ def tokens_of(adapters):
         prompts = [list(range(3, 6 + row % 3)) for row in range(rows)]
         sample = LocalSampler()._choose(range(rows))
 
-        def choose(logits, numbers):
+        def choose(logits, numbers, *texts):
             marks.append((len(gpu.launches), len(gpu.reads), len(gpu.sent)))
-            return sample(logits, numbers)
+            return sample(logits, numbers, *texts)
 
         with trained.answering([row * adapters // rows for row in range(rows)]) as working:
             generate(quiet, prompts, max_new_tokens=STEPS, choose=choose, on_keep=working.keep)
@@ -150,7 +150,7 @@ def test_the_host_waits_for_a_gpu_once_a_token(waits):
     trained = LOOP.adapt(policy, equal_jobs(4))
     done = []
 
-    def choose(logits, rows):
+    def choose(logits, rows, *texts):
         done.append(waits(0 < len(done) < STEPS - 1))
         return logits.argmax(dim=-1)
 
