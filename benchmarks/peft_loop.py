@@ -4,11 +4,11 @@ import random
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
@@ -39,11 +39,16 @@ def wrap(model: Any, settings: InnerLoop, **more: Any) -> Any:
 
 
 def train_each(
-    wrapped: Any, jobs: Sequence[AdapterJob], settings: InnerLoop, limit: int | None = None
+    wrapped: Any,
+    jobs: Sequence[AdapterJob],
+    settings: InnerLoop,
+    limit: int | None = None,
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[int, int]:
-    """Train one adapter after another in `wrapped`, at most `limit` steps of each.
+    """Train one adapter after another in `wrapped`, at most `limit` steps of each, at a constant learning rate.
 
-    Batches are padded to their longest sequence and AdamW is the fused one.
+    Batches are padded to their longest sequence and AdamW is the fused one. Adapters begin as peft draws them, or with
+    the weights of `start`, by the names of PEFT folders.
 
     Returns:
         Steps and tokens.
@@ -53,6 +58,8 @@ def train_each(
         for layer in wrapped.modules():
             if hasattr(layer, "reset_lora_parameters"):
                 layer.reset_lora_parameters("default", True)
+        if start is not None:
+            set_peft_model_state_dict(wrapped, dict(start))
         parameters = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0, fused=True)
         for batch in batches_of(job, settings, limit):
