@@ -20,6 +20,7 @@ milliseconds a step of sequential peft (q and v; all layers take 1.6 times as lo
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
