@@ -24,14 +24,14 @@ from seal_lightning.sampling.generation import generate
 from seal_lightning.sampling.sampler import LocalSampler
 from seal_lightning.types import AdapterJob
 
-# Milliseconds a step of 64 slots and times sequential peft, by arithmetic (benchmarks/predicted.py); 40 % either way.
+# Milliseconds a step of 64 slots and times sequential peft, as benchmarks/predicted.py prints them; 40 % either way.
 PREDICTED = {
-    ("qwen2.5-7b", "default"): (223, 12.9),
-    ("qwen2.5-3b", "default"): (138, 25.9),
-    ("qwen2.5-0.5b", "default"): (50, 48.3),
-    ("qwen2.5-7b", "all-linear"): (290, 15.9),
-    ("qwen2.5-3b", "all-linear"): (188, 31.0),
-    ("qwen2.5-0.5b", "all-linear"): (77, 50.9),
+    ("qwen2.5-7b", "default"): (225, 12.8),
+    ("qwen2.5-3b", "default"): (140, 25.5),
+    ("qwen2.5-0.5b", "default"): (54, 44.7),
+    ("qwen2.5-7b", "all-linear"): (318, 14.5),
+    ("qwen2.5-3b", "all-linear"): (209, 27.4),
+    ("qwen2.5-0.5b", "all-linear"): (91, 42.7),
 }
 # A round of configs/knowledge/qwen2.5-7b.yaml: 50 contexts x 5 edits x 3 repeats, with lengths as published.
 TRAINED_TOKENS, SAMPLED_STEPS, ANSWERS, ANSWER_TOKENS = 3.25e6, 2200, 3900, 64
@@ -242,13 +242,13 @@ def bank(check: Any, name: str, rank: int, targets: str) -> Any:
             seconds, tokens = step_times(model, settings, options.slots, options.steps)
         per_step, rate = statistics.median(seconds), tokens / sum(seconds)
         way = f"{what}, {options.slots} slots" + ("" if exact else ", TF32")
-        if not exact or not ms:
+        if not exact:
             check.note(f"{way}: ms a step", round(per_step * 1e3, 1))
             continue
+        check.rates[name, targets] = rate
         check.within(f"{way}: ms a step", per_step * 1e3, 0.6 * ms, 1.4 * ms)
         check.within(f"{way}: times sequential", options.slots * alone / per_step, 0.6 * times, 2 * times)
         check.note(f"{way}: tokens/s, TFLOP/s", f"{rate:.0f}, {rate * 4 * matmul_parameters(model) / 1e12:.0f}")
-        check.rates[name, targets] = rate
     return model
 
 

@@ -154,10 +154,12 @@ def test_too_little_memory_is_recovered_from(short_of):
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    expected = settings.adapt(policy, work).bank.parameters.cpu().float()
+    bank = settings.adapt(policy, work).bank
     peak = torch.cuda.max_memory_allocated() - before
-    each = 4 * expected.shape[1]  # bytes of an adapter; a slot has gradients and two moments as well
-    room = {"activations": 5 * 48 * each + 0.6 * (peak - 5 * 48 * each), "slots": (48 + 4 * 32) * each}[short_of]
+    expected, results = bank.parameters.cpu().float(), bank.parameters.nbytes
+    slot = 16 * expected.shape[1]  # bytes: parameters, gradients and two moments
+    del bank
+    room = {"activations": 0.6 * peak + 0.4 * (results + 48 * slot), "slots": results + 32 * slot}[short_of]
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction((before + room) / torch.cuda.mem_get_info()[1])
     try:

@@ -96,7 +96,8 @@ def test_nothing_in_a_training_step_reads_the_device(jobs, dtype):
 
 def test_a_training_step_sends_little():
     """Token ids, positions, slots and layouts travel together; each copy of its own would be waited for."""
-    assert max(len(sent) for _, _, sent in steps_of(equal_jobs(3))) <= 2
+    steps = steps_of(equal_jobs(3))[1:-1]  # no adapter begins or ends in these
+    assert max(len(sent) for _, _, sent in steps) <= 2
 
 
 def test_a_step_is_as_many_kernels_for_many_adapters():
