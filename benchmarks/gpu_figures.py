@@ -1,5 +1,6 @@
 """The figures of benchmarks/gpu_check.py: what a GPU does alone, a step of the bank, decoding, and a whole round."""
 
+import math
 import random
 import statistics
 import time
@@ -235,7 +236,7 @@ def bank(check: Any, name: str, rank: int, targets: str) -> Any:
     wrapped.unload()
     what = f"{name} r{rank} {targets}"
     check.note(f"{what}: sequential peft, ms a step", round(alone * 1e3, 1))
-    ms, times = PREDICTED.get((name, targets), (0, 0))
+    ms, times = PREDICTED.get((name, targets), (math.nan, math.nan))
     for exact in (True, False):
         forget(options.device)
         with tf32(not exact):
