@@ -19,8 +19,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.inner_loop.packing import Group
-from seal_lightning.inner_loop.routing import Bank, Pair, Routing, TokenIndex, has_grouped
+from seal_lightning.inner_loop.layouts import Matrices, TokenIndex
+from seal_lightning.inner_loop.packing import LengthGroup
+from seal_lightning.inner_loop.routing import Routing, Shelf, has_grouped
 from seal_lightning.models.beside import base_layer, is_torchs_product
 from seal_lightning.models.layers import Target, find_targets, parameters_of
 from seal_lightning.models.lora import LoRA
@@ -97,11 +98,11 @@ class AdapterBank:
         self._rounded = torch.empty_like(self.parameters, dtype=self.precision) if dtype != self.precision else None
         self.A: dict[str, torch.Tensor] = {}
         self.B: dict[str, torch.Tensor] = {}
-        self._pairs: dict[str, Pair] = {}
+        self._matrices: dict[str, Matrices] = {}
         self._cut_views()
         self.scales = [alpha / rank] * slots
         widths = [self.width, *(width for target in self.targets for width in (target.inputs, target.outputs))]
-        self._layouts = Bank(self.scales, self.device, has_grouped(self.device, self.precision, widths))
+        self._layouts = Shelf(self.scales, self.device, has_grouped(self.device, self.precision, widths))
         self._routing: Routing | None = None
         self._rows = [nn.Parameter(row) for row in self.parameters] if trainable else []
         groups: list[dict[str, Any]] = [{"params": [row]} for row in self._rows] or [{"params": []}]
@@ -121,7 +122,7 @@ class AdapterBank:
                 table[target.name] = leaf
                 used.append(leaf if self._rounded is None else self._rounded[:, span].unflatten(1, shape))
             grads = self.A[target.name].grad, self.B[target.name].grad
-            self._pairs[target.name] = Pair(used[0].detach(), used[1].detach(), *grads)
+            self._matrices[target.name] = Matrices(used[0].detach(), used[1].detach(), *grads)
             at = end
 
     # -- slots -----------------------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ class AdapterBank:
         Gradients are freed first, which makes room for the copies.
         """
         self.gradients = self._rounded = None
-        self._pairs.clear()
+        self._matrices.clear()
         for leaf in (*self.A.values(), *self.B.values(), *self._rows):
             leaf.grad = None
         states = self._optimizer.state
@@ -219,7 +220,7 @@ class AdapterBank:
                 handle.remove()
 
     @contextmanager
-    def routing(self, slots: torch.Tensor | Sequence[Group]) -> Iterator[None]:
+    def routing(self, slots: torch.Tensor | Sequence[LengthGroup]) -> Iterator[None]:
         """Set the slot of each row (B,) or token (B, T), -1 for no adapter; or those of a training batch's groups."""
         self.route(slots)
         try:
@@ -227,7 +228,7 @@ class AdapterBank:
         finally:
             self._routing = None
 
-    def route(self, slots: torch.Tensor | Sequence[Group]) -> None:
+    def route(self, slots: torch.Tensor | Sequence[LengthGroup]) -> None:
         """Change the slots within a `routing`, after rows have left the batch."""
         if self._routing is None and self._rounded is not None:
             self._rounded.copy_(self.parameters)
@@ -246,7 +247,7 @@ class AdapterBank:
         def adapted(x: torch.Tensor) -> torch.Tensor:
             if (index := self._layout(x)) is None:
                 return FrozenLinear.apply(x, layer.weight, layer.bias)  # type: ignore[return-value]
-            return AdaptedLinear.apply(x, layer.weight, layer.bias, self.A[name], self._pairs[name], index)  # type: ignore[return-value]
+            return AdaptedLinear.apply(x, layer.weight, layer.bias, self.A[name], self._matrices[name], index)  # type: ignore[return-value]
 
         return adapted
 
@@ -259,7 +260,7 @@ class AdapterBank:
             x = args[0]  # (B, T, inputs), or flat: (B * T, inputs)
             if (index := self._layout(x)) is None:
                 return output
-            delta: torch.Tensor = StackedLoRA.apply(x.flatten(0, -2), self.A[name], self._pairs[name], index)  # type: ignore[assignment]
+            delta: torch.Tensor = StackedLoRA.apply(x.flatten(0, -2), self.A[name], self._matrices[name], index)  # type: ignore[assignment]
             delta = delta.view(*x.shape[:-1], -1)
             # in place on a view, autograd would copy the whole output, forward and backward
             return output.add_(delta) if in_place and not output._is_view() else (output + delta).to(output.dtype)
@@ -340,15 +341,15 @@ class AdaptedLinear(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         leaf: torch.Tensor,
-        pair: Pair,
+        matrices: Matrices,
         index: TokenIndex,
     ) -> torch.Tensor:
         out = linear(x, weight, bias)
         flat = x.flatten(0, -2)
         with torch.autocast(x.device.type, enabled=False):  # adapters stay in their own precision
-            narrow = index.add_output(out.flatten(0, -2), flat, pair)
+            narrow = index.add_output(out.flatten(0, -2), flat, matrices)
         ctx.save_for_backward(flat, weight, *narrow)
-        ctx.pair, ctx.index = pair, index
+        ctx.matrices, ctx.index = matrices, index
         return out
 
     @staticmethod
@@ -356,7 +357,7 @@ class AdaptedLinear(torch.autograd.Function):
         x, weight, *narrow = ctx.saved_tensors
         flat = grad.flatten(0, -2)
         into = linear_backward(flat, weight) if ctx.needs_input_grad[0] else None
-        ctx.index.add_gradients(into, flat, x, narrow, ctx.pair)
+        ctx.index.add_gradients(into, flat, x, narrow, ctx.matrices)
         return (None if into is None else into.to(x.dtype).view(*grad.shape[:-1], -1), *[None] * 5)
 
 
@@ -364,17 +365,17 @@ class StackedLoRA(torch.autograd.Function):
     """The output (M, outputs) of the adapters alone, for flat tokens (M, inputs): for layers that are not plain."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, leaf: torch.Tensor, pair: Pair, index: TokenIndex) -> torch.Tensor:
-        out = pair.B.new_zeros(len(x), pair.B.shape[2])
+    def forward(ctx: Any, x: torch.Tensor, leaf: torch.Tensor, matrices: Matrices, index: TokenIndex) -> torch.Tensor:
+        out = matrices.B.new_zeros(len(x), matrices.B.shape[2])
         with torch.autocast(x.device.type, enabled=False):  # adapters stay in their own precision
-            narrow = index.add_output(out, x, pair)
+            narrow = index.add_output(out, x, matrices)
         ctx.save_for_backward(x, *narrow)
-        ctx.pair, ctx.index = pair, index
+        ctx.matrices, ctx.index = matrices, index
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         x, *narrow = ctx.saved_tensors
-        into = ctx.pair.A.new_zeros(x.shape) if ctx.needs_input_grad[0] else None
-        ctx.index.add_gradients(into, grad, x, narrow, ctx.pair)
+        into = ctx.matrices.A.new_zeros(x.shape) if ctx.needs_input_grad[0] else None
+        ctx.index.add_gradients(into, grad, x, narrow, ctx.matrices)
         return None if into is None else into.to(x.dtype), None, None, None

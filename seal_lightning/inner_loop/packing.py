@@ -30,7 +30,7 @@ class PackedSequence:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class LengthGroup:
     """Sequences that lie one after the other, each `length` tokens long with its padding; and the slots of each."""
 
     length: int
@@ -51,7 +51,7 @@ class TrainingBatch:
         owners: Their slots, (S,).
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[LengthGroup, ...]
     input_ids: torch.Tensor
     position_ids: torch.Tensor | None
     positions: torch.Tensor
@@ -106,7 +106,7 @@ def group_sizes(lengths: Sequence[int]) -> list[int]:
 
 def _in_one_row(grouped: Sequence[Sequence[PackedSequence]]) -> TrainingBatch:
     groups = tuple(
-        Group(max(len(sequence.tokens) for sequence in group), tuple(sequence.slot for sequence in group))
+        LengthGroup(max(len(sequence.tokens) for sequence in group), tuple(sequence.slot for sequence in group))
         for group in grouped
     )
     row = [token for group, some in zip(groups, grouped, strict=True) for one in some for token in _filled(one, group)]
@@ -118,18 +118,18 @@ def pad(sequences: Sequence[PackedSequence]) -> TrainingBatch:
     """Each sequence in a row of its own, by slot."""
     ordered = sorted(sequences, key=lambda sequence: sequence.slot)
     longest = max(len(sequence.tokens) for sequence in ordered)
-    group = Group(longest, tuple(sequence.slot for sequence in ordered))
+    group = LengthGroup(longest, tuple(sequence.slot for sequence in ordered))
     return _batch([ordered], (group,), rows=[_filled(one, group) for one in ordered], position_ids=None)
 
 
-def _filled(sequence: PackedSequence, group: Group) -> list[int]:
+def _filled(sequence: PackedSequence, group: LengthGroup) -> list[int]:
     """The sequence's tokens, filled up with the last one."""
     return [*sequence.tokens, *[sequence.tokens[-1]] * (group.length - len(sequence.tokens))]
 
 
 def _batch(
     grouped: Sequence[Sequence[PackedSequence]],
-    groups: tuple[Group, ...],
+    groups: tuple[LengthGroup, ...],
     *,
     rows: list[list[int]],
     position_ids: torch.Tensor | None,

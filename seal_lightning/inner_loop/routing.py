@@ -1,15 +1,8 @@
-"""Which token belongs to which adapter, and the products of each adapter's tokens with its own matrices.
-
-In training, tokens lie in groups of equally long sequences, one adapter's each: every group is a batched product on
-views of the tokens. Elsewhere (rows of answers, a layer that sees some tokens only) they are taken in the order of
-their adapters. Where torch has a grouped matrix product for the adapters (float32 on a CPU, bfloat16 on newer GPUs), it
-takes slices of any lengths at once.
-"""
+"""Which token belongs to which adapter: the layout of a batch, compiled on the host and sent to the device at once."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -18,7 +11,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from seal_lightning.inner_loop.packing import Group, group_sizes
+from seal_lightning.inner_loop.layouts import Blocks, Padded, Slices, Slots, TokenIndex
+from seal_lightning.inner_loop.packing import LengthGroup, group_sizes
 from seal_lightning.models.transfer import sent_together
 
 
@@ -27,216 +21,8 @@ class RoutingError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """The matrices of one layer for all slots: A (N, r, inputs), B (N, r, outputs), and the buffers of their gradients.
-
-    The gradients are added to these in the backward pass, so that the flat layout that the optimizer wants costs no
-    copy; autograd sees the gradient of the input alone.
-    """
-
-    A: torch.Tensor
-    B: torch.Tensor
-    grad_A: torch.Tensor | None
-    grad_B: torch.Tensor | None
-
-
-class TokenIndex(ABC):
-    """How M flat tokens are shared out to adapters, and what the adapters of one layer do with them."""
-
-    @abstractmethod
-    def add_output(self, out: torch.Tensor, x: torch.Tensor, pair: Pair) -> list[torch.Tensor]:
-        """Add the adapters' output to `out` (M, outputs), for tokens x (M, inputs).
-
-        Returns:
-            The narrow products with A, which the backward pass needs.
-        """
-
-    @abstractmethod
-    def add_gradients(
-        self, into: torch.Tensor | None, grad: torch.Tensor, x: torch.Tensor, narrow: Sequence[torch.Tensor], pair: Pair
-    ) -> None:
-        """Add the gradients of A and B to their buffers, and that of the input to `into` (M, inputs).
-
-        Args:
-            into: None where the input needs no gradient.
-            grad: Gradient of the output, (M, outputs).
-            x: The input, (M, inputs).
-            narrow: What `add_output` returned.
-            pair: The layer's matrices.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """The slots of some blocks of tokens, one a block.
-
-    Attributes:
-        where: Slot of each block, (n,); a slice where they are neighbours, which saves a copy of their matrices.
-        turns: Blocks of different slots: their numbers, and their slots. Adding up one turn after the other is exact
-            and always in the same order.
-    """
-
-    where: torch.Tensor | slice
-    turns: tuple[tuple[torch.Tensor | slice, torch.Tensor | slice], ...]
-
-    def of(self, matrices: torch.Tensor) -> torch.Tensor:
-        """The matrices (n, ...) of the blocks, from those of all slots (N, ...)."""
-        return matrices[self.where] if isinstance(self.where, slice) else matrices.index_select(0, self.where)
-
-    def add(self, buffer: torch.Tensor, values: torch.Tensor, *, scale: float = 1.0) -> None:
-        """Add values (n, ...) of the blocks, times the scale, to the buffer of all slots (N, ...)."""
-        values = values.to(buffer.dtype)
-        for blocks, slots in self.turns:
-            some = values if isinstance(blocks, slice) and blocks == slice(0, len(values)) else values[blocks]
-            if isinstance(slots, slice):
-                buffer[slots].add_(some, alpha=scale)
-            else:
-                buffer.index_add_(0, slots, some, alpha=scale)
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks(TokenIndex):
-    """Tokens in groups of equally long blocks, end to end; each block belongs to one slot.
-
-    Attributes:
-        shapes: Of each group, the number of blocks n and their length L.
-        slots: The slots of each group's blocks.
-        scales: alpha / rank of each group's blocks, (n, 1, 1); one number where it is the same for all groups.
-    """
-
-    shapes: Sequence[tuple[int, int]]
-    slots: Sequence[Slots]
-    scales: Sequence[torch.Tensor] | float
-
-    def _parts(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """(M, f) -> views (n, L, f)."""
-        parts = flat.split([count * length for count, length in self.shapes])
-        return [part.view(*shape, -1) for part, shape in zip(parts, self.shapes, strict=True)]
-
-    def _scaled(self, narrow: list[torch.Tensor]) -> float:
-        """Scale the narrow products where blocks differ in it; returns the scale that is left to multiply with."""
-        if isinstance(self.scales, float | int):
-            return self.scales
-        for part, scale in zip(narrow, self.scales, strict=True):
-            part.mul_(scale)
-        return 1.0
-
-    def add_output(self, out: torch.Tensor, x: torch.Tensor, pair: Pair) -> list[torch.Tensor]:
-        taken, down = self._parts(x.to(pair.A.dtype)), pair.A.transpose(1, 2)
-        narrow = [torch.bmm(part, slots.of(down)) for part, slots in zip(taken, self.slots, strict=True)]
-        scale = self._scaled(narrow)
-        self._add_products(out, narrow, pair.B, scale)
-        return narrow
-
-    def _add_products(
-        self, out: torch.Tensor, narrow: list[torch.Tensor], matrices: torch.Tensor, scale: float
-    ) -> None:
-        for part, wide, slots in zip(narrow, self._parts(out), self.slots, strict=True):
-            if wide.dtype == part.dtype:
-                wide.baddbmm_(part, slots.of(matrices), alpha=scale)
-            else:
-                wide.add_(torch.bmm(part, slots.of(matrices)), alpha=scale)
-
-    def add_gradients(
-        self, into: torch.Tensor | None, grad: torch.Tensor, x: torch.Tensor, narrow: Sequence[torch.Tensor], pair: Pair
-    ) -> None:
-        assert pair.grad_A is not None and pair.grad_B is not None, "a bank that only answers has no gradients"
-        wide, taken, up = self._parts(grad.to(pair.B.dtype)), self._parts(x.to(pair.A.dtype)), pair.B.transpose(1, 2)
-        grads = [torch.bmm(part, slots.of(up)) for part, slots in zip(wide, self.slots, strict=True)]
-        scale = self._scaled(grads)
-        for slots, part, grad_part, given, grad_given in zip(self.slots, taken, grads, narrow, wide, strict=True):
-            slots.add(pair.grad_A, torch.bmm(grad_part.transpose(1, 2), part), scale=scale)
-            slots.add(pair.grad_B, torch.bmm(given.transpose(1, 2), grad_given), scale=scale)
-        if into is not None:
-            self._add_products(into, grads, pair.A, scale)
-
-
-@dataclass(frozen=True, slots=True)
-class Slices(TokenIndex):
-    """Tokens by slot, in slices of any lengths, for torch's grouped matrix product.
-
-    Attributes:
-        slots: The slots of the slices.
-        ends: Where each slice ends, (n,), int32.
-        order: The m tokens that have an adapter, by slice; None if that is all tokens as they are.
-        scales: alpha / rank of each of those tokens, (m, 1), or of all.
-    """
-
-    slots: Slots
-    ends: torch.Tensor
-    order: torch.Tensor | None
-    scales: torch.Tensor | float
-
-    def _take(self, flat: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        return (flat if self.order is None else flat.index_select(0, self.order)).to(dtype)
-
-    def _product(self, x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-        return functional.grouped_mm(x, self.slots.of(matrices), offs=self.ends)
-
-    def _add(self, out: torch.Tensor, values: torch.Tensor) -> None:
-        if self.order is None:
-            out.add_(values)
-        else:
-            out.index_add_(0, self.order, values.to(out.dtype))  # each token once: exact
-
-    def add_output(self, out: torch.Tensor, x: torch.Tensor, pair: Pair) -> list[torch.Tensor]:
-        narrow = self._product(self._take(x, pair.A.dtype), pair.A.transpose(1, 2)).mul_(self.scales)
-        self._add(out, self._product(narrow, pair.B))
-        return [narrow]
-
-    def add_gradients(
-        self, into: torch.Tensor | None, grad: torch.Tensor, x: torch.Tensor, narrow: Sequence[torch.Tensor], pair: Pair
-    ) -> None:
-        assert pair.grad_A is not None and pair.grad_B is not None, "a bank that only answers has no gradients"
-        wide, taken = self._take(grad, pair.B.dtype), self._take(x, pair.A.dtype)
-        grad_narrow = self._product(wide, pair.B.transpose(1, 2)).mul_(self.scales)
-        self.slots.add(pair.grad_A, functional.grouped_mm(grad_narrow.t(), taken, offs=self.ends))
-        self.slots.add(pair.grad_B, functional.grouped_mm(narrow[0].t(), wide, offs=self.ends))
-        if into is not None:
-            self._add(into, self._product(grad_narrow, pair.A))
-
-
-@dataclass(frozen=True, slots=True)
-class Padded(TokenIndex):
-    """Tokens in any order, gathered into padded blocks.
-
-    Attributes:
-        blocks: The blocks, P tokens with their padding.
-        order: The m tokens that have an adapter, by block.
-        places: Where each of them lies among the P.
-    """
-
-    blocks: Blocks
-    order: torch.Tensor
-    places: torch.Tensor
-
-    def _take(self, flat: torch.Tensor) -> torch.Tensor:
-        size = sum(count * length for count, length in self.blocks.shapes)
-        return flat.new_zeros(size, flat.shape[1]).index_copy_(0, self.places, flat.index_select(0, self.order))
-
-    def _add(self, out: torch.Tensor, padded: torch.Tensor) -> None:
-        out.index_add_(0, self.order, padded.index_select(0, self.places))  # each token once: exact
-
-    def add_output(self, out: torch.Tensor, x: torch.Tensor, pair: Pair) -> list[torch.Tensor]:
-        taken = self._take(x)
-        padded = out.new_zeros(len(taken), out.shape[1])
-        narrow = self.blocks.add_output(padded, taken, pair)
-        self._add(out, padded)
-        return narrow
-
-    def add_gradients(
-        self, into: torch.Tensor | None, grad: torch.Tensor, x: torch.Tensor, narrow: Sequence[torch.Tensor], pair: Pair
-    ) -> None:
-        taken = self._take(x)
-        padded = None if into is None else torch.zeros_like(taken)
-        self.blocks.add_gradients(padded, self._take(grad), taken, narrow, pair)
-        if into is not None and padded is not None:
-            self._add(into, padded.to(into.dtype))
-
-
-@dataclass(frozen=True, slots=True)
-class Bank:
-    """What the layouts of a bank's tokens depend on.
+class Shelf:
+    """What the layouts of a bank's tokens depend on
 
     Attributes:
         scales: alpha / rank of each slot.
@@ -258,16 +44,14 @@ def has_grouped(device: torch.device, dtype: torch.dtype, widths: Sequence[int])
     return device.type == "cpu" and dtype == torch.float32
 
 
-def index_groups(groups: Sequence[Group], bank: Bank) -> TokenIndex:
+def index_groups(groups: Sequence[LengthGroup], bank: Shelf) -> TokenIndex:
     """The layout of tokens that lie in groups of equally long blocks."""
     every = [(slot, group.length) for group in groups for slot in group.slots]
     slots, lengths = [slot for slot, _ in every], [length for _, length in every]
     if bank.grouped and bank.device.type == "cuda":
         return _slices(slots, lengths, None, bank)
     same = len({bank.scales[slot] for slot in slots}) == 1
-    scales = (
-        [] if same else [torch.tensor([bank.scales[slot] for slot in group.slots])[:, None, None] for group in groups]
-    )
+    mixed = [] if same else [torch.tensor([bank.scales[slot] for slot in group.slots]) for group in groups]
     parts = _on_device(
         bank.device, *(_slots(group.slots) for group in groups), *(scales[:, None, None] for scales in mixed)
     )
@@ -275,7 +59,7 @@ def index_groups(groups: Sequence[Group], bank: Bank) -> TokenIndex:
     return Blocks(shapes, parts[: len(groups)], bank.scales[slots[0]] if same else parts[len(groups) :])
 
 
-def index_tokens(slots: torch.Tensor, bank: Bank) -> TokenIndex:
+def index_tokens(slots: torch.Tensor, bank: Shelf) -> TokenIndex:
     """The layout of flat tokens; at least one of them must have an adapter.
 
     Args:
@@ -286,14 +70,14 @@ def index_tokens(slots: torch.Tensor, bank: Bank) -> TokenIndex:
     used, lengths = active.tolist(), counts.tolist()
     in_order = bool((slots[0] >= 0) and (slots[1:] >= slots[:-1]).all())
     if in_order and len(set(lengths)) == 1:
-        return index_groups([Group(lengths[0], tuple(used))], bank)
+        return index_groups([LengthGroup(lengths[0], tuple(used))], bank)
     order = torch.argsort(slots, stable=True)[int((slots < 0).sum()) :]
     if bank.grouped:
         return _slices(used, lengths, None if in_order else order, bank)
     return _padded(used, lengths, order, bank)
 
 
-def _slices(slots: Sequence[int], lengths: Sequence[int], order: torch.Tensor | None, bank: Bank) -> Slices:
+def _slices(slots: Sequence[int], lengths: Sequence[int], order: torch.Tensor | None, bank: Shelf) -> Slices:
     ends = torch.tensor(lengths).cumsum(0).to(torch.int32)
     scales: torch.Tensor | float = bank.scales[slots[0]]
     if len({bank.scales[slot] for slot in slots}) > 1:
@@ -302,7 +86,7 @@ def _slices(slots: Sequence[int], lengths: Sequence[int], order: torch.Tensor | 
     return Slices(*_on_device(bank.device, _slots(slots), ends, order, scales))
 
 
-def _padded(slots: Sequence[int], lengths: Sequence[int], order: torch.Tensor, bank: Bank) -> Padded:
+def _padded(slots: Sequence[int], lengths: Sequence[int], order: torch.Tensor, bank: Shelf) -> Padded:
     starts = [0, *accumulate(lengths)]
     longest_first = sorted(range(len(slots)), key=lambda number: -lengths[number])
     bounds = [0, *accumulate(group_sizes([lengths[number] for number in longest_first]))]
@@ -310,7 +94,7 @@ def _padded(slots: Sequence[int], lengths: Sequence[int], order: torch.Tensor, b
     groups, places, taken, at = [], [], [], 0
     for numbers in grouped:
         length = max(lengths[number] for number in numbers)
-        groups.append(Group(length, tuple(slots[number] for number in numbers)))
+        groups.append(LengthGroup(length, tuple(slots[number] for number in numbers)))
         for number in numbers:
             taken.append(order[starts[number] : starts[number + 1]])
             places.append(torch.arange(at, at + lengths[number]))
@@ -371,7 +155,7 @@ class Routing:
         bank: What layouts depend on.
     """
 
-    def __init__(self, slots: torch.Tensor | Sequence[Group], bank: Bank) -> None:
+    def __init__(self, slots: torch.Tensor | Sequence[LengthGroup], bank: Shelf) -> None:
         self.bank = bank
         self._by_tokens: dict[int, TokenIndex] = {}
         if isinstance(slots, torch.Tensor):

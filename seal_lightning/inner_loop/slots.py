@@ -147,19 +147,20 @@ class BankTraining:
             was not trained at all.
         """
         self._put_back(trained, [job for job in self.jobs if job.step >= job.stop])
+        apart = False
         with torch.enable_grad():
             while self.waiting or self.running:
-                if not (self._within_memory(self._fill_slots) and self._within_memory(self._gather)):
+                if not (self._within_memory(self._fill_slots) and self._within_memory(partial(self._gather, apart))):
                     continue  # the same minibatches come again, and there is more room now
-                self._queue_step()
-                if not self._must_settle():
+                if apart and self._give_up_diverged():
+                    apart = False
                     continue
-                if not self._settle():
-                    if not self._within_memory(partial(self._gather, apart=True)) or self._give_up_diverged():
-                        continue  # with passes of their own, only the jobs that diverged have left
-                    self._queue_step()
-                    self._settle()
-                self._release(trained)
+                rates = [job.plan.rates[job.step] for job in self.running]
+                self.bank.step(rates, max_norm=self.max_norm, norms=self.gathered[1], sound=self._all_sound())
+                self._end_step()
+                if self._must_settle():
+                    apart = not self._settle()  # with passes of their own, only the jobs that diverged leave
+                    self._release(trained)
         self._put_back(trained, [job for job in self.jobs if job.diverged])
         return self._outcome()
 
@@ -186,7 +187,7 @@ class BankTraining:
         """The sequences of each running job's next step."""
         return [job.plan.minibatch(job.step, slot=slot) for slot, job in enumerate(self.running)]
 
-    def _gather(self, *, apart: bool = False) -> None:
+    def _gather(self, apart: bool) -> None:
         """Put the gradients of every running job's next minibatch into the bank, and keep their losses and norms.
 
         With `apart`, each job gets passes of its own.
@@ -209,8 +210,8 @@ class BankTraining:
         self.regulariser.project(self.bank, slots)
 
     @torch.no_grad()
-    def _queue_step(self) -> None:
-        """Step every running job, on the device only if all numbers of this step and of those before are finite."""
+    def _all_sound(self) -> torch.Tensor:
+        """Whether all numbers of this step and of those before are finite, bool () on the device; counts its losses."""
         losses, norms = self.gathered
         self.sound = self.sound & losses.isfinite().all() & norms.isfinite().all()
         self.made = self.made + self.sound
@@ -218,8 +219,9 @@ class BankTraining:
             index = sent(torch.tensor(last), losses.device)
             counted = torch.where(self.sound, losses.index_select(0, index[:, 0]), 0.0)
             self.losses.index_add_(0, index[:, 1], counted)
-        rates = [job.plan.rates[job.step] for job in self.running]
-        self.bank.step(rates, max_norm=self.max_norm, norms=norms, sound=self.sound)
+        return self.sound
+
+    def _end_step(self) -> None:
         self._project(range(len(self.running)))
         for job in self.running:
             job.step += 1

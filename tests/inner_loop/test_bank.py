@@ -12,17 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop.bank import AdaptedLinear, AdapterBank, StackedLoRA
 from seal_lightning.inner_loop.isolation import TrainingWay
+from seal_lightning.inner_loop.layouts import Blocks, Matrices, Padded, Slices
 from seal_lightning.inner_loop.loss import HeadLoss
-from seal_lightning.inner_loop.packing import Group, PackedSequence, pack_in_groups
-from seal_lightning.inner_loop.routing import (
-    Bank,
-    Blocks,
-    Padded,
-    Pair,
-    Slices,
-    index_groups,
-    index_tokens,
-)
+from seal_lightning.inner_loop.packing import LengthGroup, PackedSequence, pack_in_groups
+from seal_lightning.inner_loop.routing import Shelf, index_groups, index_tokens
 from seal_lightning.models.layers import find_targets
 from seal_lightning.models.random_models import build_tiny
 
@@ -31,14 +24,14 @@ def layouts(slots):
     """Every way to lay out these tokens that a CPU can compute: by name."""
     scales, cpu = [1.5, 2.0, 3.0], torch.device("cpu")
     found = {
-        "torch's grouped product": index_tokens(torch.tensor(slots), Bank(scales, cpu, grouped=True)),
-        "padded": index_tokens(torch.tensor(slots), Bank(scales, cpu, grouped=False)),
-        "one scale": index_tokens(torch.tensor(slots), Bank([2.0] * 3, cpu, grouped=False)),
+        "torch's grouped product": index_tokens(torch.tensor(slots), Shelf(scales, cpu, grouped=True)),
+        "padded": index_tokens(torch.tensor(slots), Shelf(scales, cpu, grouped=False)),
+        "one scale": index_tokens(torch.tensor(slots), Shelf([2.0] * 3, cpu, grouped=False)),
     }
     if min(slots) >= 0:  # each run of tokens as a block, the long ones first
         runs = [(slot, len(list(some))) for slot, some in groupby(slots)]
-        groups = [Group(length, (slot,)) for slot, length in runs]
-        found["blocks"] = index_groups(groups, Bank(scales, cpu, grouped=False))
+        groups = [LengthGroup(length, (slot,)) for slot, length in runs]
+        found["blocks"] = index_groups(groups, Shelf(scales, cpu, grouped=False))
     return found
 
 
@@ -75,12 +68,14 @@ def test_every_layout_gives_output_and_gradients_of_the_plain_formula(slots):
             for t, slot in enumerate(slots)
         ]
         (torch.stack(rows) * weight).sum().backward()
-        pair = Pair(a, b, torch.zeros_like(a), torch.zeros_like(b))
+        matrices = Matrices(a, b, torch.zeros_like(a), torch.zeros_like(b))
         given = x.clone().requires_grad_()
-        output = StackedLoRA.apply(given, a.clone().requires_grad_(), pair, index)
+        output = StackedLoRA.apply(given, a.clone().requires_grad_(), matrices, index)
         (output * weight).sum().backward()
         for mine, other in zip(
-            (output, given.grad, pair.grad_A, pair.grad_B), (torch.stack(rows), *(t.grad for t in wanted)), strict=True
+            (output, given.grad, matrices.grad_A, matrices.grad_B),
+            (torch.stack(rows), *(t.grad for t in wanted)),
+            strict=True,
         ):
             torch.testing.assert_close(mine, other, msg=lambda text, name=name: f"{name}: {text}")
 
@@ -92,16 +87,16 @@ class Checked(torch.autograd.Function):
     def forward(ctx, x, a, b, weight, bias, index):
         ctx.save_for_backward(x, a, b, weight, bias)
         ctx.index = index
-        return AdaptedLinear.apply(x, weight, bias, a, Pair(a, b, torch.zeros_like(a), torch.zeros_like(b)), index)
+        return AdaptedLinear.apply(x, weight, bias, a, Matrices(a, b, torch.zeros_like(a), torch.zeros_like(b)), index)
 
     @staticmethod
     def backward(ctx, grad):
         x, a, b = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors[:3])
-        pair = Pair(a.detach(), b.detach(), torch.zeros_like(a), torch.zeros_like(b))
+        matrices = Matrices(a.detach(), b.detach(), torch.zeros_like(a), torch.zeros_like(b))
         with torch.enable_grad():
             output = AdaptedLinear.apply(x, *ctx.saved_tensors[3:], a, pair, ctx.index)
         output.backward(grad)
-        return x.grad, pair.grad_A, pair.grad_B, None, None, None
+        return x.grad, matrices.grad_A, matrices.grad_B, None, None, None
 
 
 @pytest.mark.parametrize("slots", SLOTS)

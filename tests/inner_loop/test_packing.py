@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seal_lightning.inner_loop.packing import Group, PackedSequence, group_sizes, pack, pack_in_groups, pad, split
+from seal_lightning.inner_loop.packing import LengthGroup, PackedSequence, group_sizes, pack, pack_in_groups, pad, split
 
 
 def sequence(slot, tokens, *, prompt=0, weight=1.0) -> PackedSequence:
@@ -16,7 +16,7 @@ def test_sequences_lie_end_to_end_by_slot():
     )
     assert batch.input_ids.tolist() == [[10, 11, 12, 13, 20, 21, 30]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 0, 1, 0]]
-    assert batch.groups == (Group(4, (0,)), Group(2, (1,)), Group(1, (2,)))
+    assert batch.groups == (LengthGroup(4, (0,)), LengthGroup(2, (1,)), LengthGroup(1, (2,)))
     assert batch.positions.tolist() == [1, 2, 4]  # the masked prompt and a lone first token carry no loss
     assert batch.targets.tolist() == [12, 13, 21]
     assert batch.weights.tolist() == [0.25, 0.25, 0.5]
@@ -62,7 +62,7 @@ def test_moving_a_batch_keeps_its_contents():
 def test_groups_are_padded_to_their_longest_sequence_longest_first():
     lengths = {0: 200, 1: 3, 2: 2, 3: 190}
     batch = pack_in_groups([sequence(slot, list(range(100 * slot, 100 * slot + n))) for slot, n in lengths.items()])
-    assert batch.groups == (Group(200, (0, 3)), Group(3, (1, 2)))
+    assert batch.groups == (LengthGroup(200, (0, 3)), LengthGroup(3, (1, 2)))
     assert batch.input_ids[0, -6:].tolist() == [100, 101, 102, 200, 201, 201]  # the last token again
     assert batch.position_ids[0, -6:].tolist() == [0, 1, 2, 0, 1, 2]
     assert batch.positions[-3:].tolist() == [400, 401, 403]  # nothing is predicted at the padding
@@ -84,5 +84,5 @@ def test_groups_cost_the_least_of_all_divisions_of_neighbours(lengths):
 
 def test_rows_of_one_length_are_one_group():
     batch = pad([sequence(1, [6, 7]), sequence(0, [1, 2, 3])])
-    assert batch.groups == (Group(3, (0, 1)),)
+    assert batch.groups == (LengthGroup(3, (0, 1)),)
     assert batch.input_ids.tolist() == [[1, 2, 3], [6, 7, 7]]
