@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from seal_lightning.e_step.carriers import Grades, UnitRun
 from seal_lightning.e_step.rollouts import rollouts_of
@@ -27,6 +28,7 @@ class WritingStep(EStep):
     """
 
     predict: str = "edits"
+    adapts: ClassVar[bool] = False
 
     def roll_out(self, unit: UnitRun) -> list[Rollout]:
         """Sample and parse self-edits; the rollouts have no answers and no reward."""

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import ClassVar
 
 from seal_lightning.e_step.carriers import Attempt, Grades, Queries, Replies, Tried, UnitRun, queries_of
 from seal_lightning.e_step.plan import Plan
@@ -70,6 +71,7 @@ class EStep:
     max_answer_tokens: int = 64
     answerer: Answerer = field(default_factory=LocalAnswerer)
     trials: Trials = field(default_factory=AllTrials)
+    adapts: ClassVar[bool] = True  # whether `roll_out` trains adapters
 
     def __post_init__(self) -> None:
         plan, is_plain = self.plan, type(self) is EStep  # a class that extends it does what it says

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from seal_lightning.e_step.carriers import Grades, Tried, UnitRun
 from seal_lightning.e_step.own_queries import OwnQueryStep, QueryWriter
@@ -24,6 +25,7 @@ class RubricStep(EStep):
     """
 
     rubric: Rubric = field(default_factory=Rubric)
+    adapts: ClassVar[bool] = False
 
     def roll_out(self, unit: UnitRun) -> list[Rollout]:
         """Write self-edits and mark the usable ones; nothing is said of the others."""
