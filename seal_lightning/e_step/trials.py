@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from seal_lightning.e_step.carriers import Attempt, Replies, Trial, Tried, UnitRun, queries_of
 from seal_lightning.e_step.plan import Plan
@@ -26,6 +26,8 @@ from seal_lightning.results.left_out import ANSWERS, DIVERGED, LONGEST, SKIPPED,
 from seal_lightning.sampling import PolicyWriter
 
 log = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
 
 
 class TrialParts(Protocol):
@@ -65,7 +67,7 @@ class AllTrials:
         """Train all adapters together and let them answer; in halves where the memory does not suffice."""
         trials: dict[int, Trial] = {}
         usable = [number for number, attempt in enumerate(attempts) if attempt.edit.status == "ok"]
-        waiting = [usable] if usable else []
+        waiting = in_shares(usable, parts.inner_loop.results(unit.policy.model)) if usable else []
         while waiting:
             part = waiting.pop(0)
             some, trained = [attempts[number] for number in part], None
@@ -82,6 +84,12 @@ class AllTrials:
                 waiting = [part[:half], part[half:], *waiting]
         _tell_diverged(list(trials.values()))
         return Tried(attempts, [trials.get(number) for number in range(len(attempts))])
+
+
+def in_shares(items: Sequence[_Item], most: int) -> list[Sequence[_Item]]:
+    """As few shares as have at most so many items each, of about the same size."""
+    size = -(-len(items) // -(-len(items) // most))
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _answered(parts: TrialParts, unit: UnitRun, attempts: Sequence[Attempt], trained: TrainedBank) -> list[Trial]:

@@ -48,9 +48,10 @@ class AdapterBank:
         betas: Decay rates of AdamW's moments.
         weight_decay: Decoupled weight decay of AdamW.
         trainable: Whether there are gradients and optimizer states; a bank that only answers needs none.
+        dtype: The dtype of A and B; one that trains is float32.
 
     Attributes:
-        A: By layer name, (N, r, inputs), float32, r rounded up to a multiple of 4; as peft's `lora_A.weight`.
+        A: By layer name, (N, r, inputs), r rounded up to a multiple of 4; as peft's `lora_A.weight`.
         B: By layer name, (N, r, outputs), peft's `lora_B.weight` transposed: products along the long side are fast.
             Both are leaves: views of `parameters`, with `.grad` a view of `gradients`.
         ranks: Rank of the adapter in each slot.
@@ -68,6 +69,7 @@ class AdapterBank:
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         trainable: bool = True,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.model = model
         self.targets = find_targets(model, target_modules)
@@ -77,7 +79,8 @@ class AdapterBank:
         # One flat buffer for the parameters of all layers and one for their gradients: clipping and the optimizer then
         # walk over one row a slot, whatever the number of layers.
         self.width = -(-rank // _ALIGNED) * _ALIGNED  # the rest stays zero, see `reset`
-        self.parameters = torch.zeros(slots, parameters_of(self.targets, self.width), device=self.device)
+        assert dtype == torch.float32 or not trainable, "AdamW needs float32"
+        self.parameters = torch.zeros(slots, parameters_of(self.targets, self.width), dtype=dtype, device=self.device)
         self.gradients = torch.zeros_like(self.parameters) if trainable else None
         self.A: dict[str, torch.Tensor] = {}
         self.B: dict[str, torch.Tensor] = {}
