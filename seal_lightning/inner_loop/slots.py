@@ -247,8 +247,14 @@ class BankTraining:
         return stats, [AdapterState(job.step, job.saved, loss) if job.saved else None for job, loss in jobs]
 
     def _make_bank(self, slots: int) -> AdapterBank:
-        """A bank of that many slots, or of as many as there is memory for."""
-        bank, reason = attempt(lambda: self.make_bank(slots))
+        """A bank of that many slots with their moments, or of as many as there is memory for."""
+
+        def made() -> AdapterBank:
+            bank = self.make_bank(slots)
+            bank.prepare(slots)  # a step that found no room for them would first make its passes smaller
+            return bank
+
+        bank, reason = attempt(made)
         if bank is not None:
             return bank
         if slots == 1:
