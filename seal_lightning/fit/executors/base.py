@@ -66,10 +66,11 @@ class LocalExecutor(Executor):
             as fill it. With fewer, less is lost where the run is killed.
     """
 
+    units_at_a_time: int | None = None
+
     def __init__(self, *, units_at_a_time: int | None = None) -> None:
         if units_at_a_time is not None:
-            check_count("trainer.executor.units_at_a_time", units_at_a_time)
-        self.units_at_a_time = units_at_a_time
+            self.units_at_a_time = check_count("trainer.executor.units_at_a_time", units_at_a_time)
 
     def run(self, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[int, list[Rollout]]]:
         if queue.units:
@@ -85,20 +86,37 @@ class LocalExecutor(Executor):
         with policy_at_work(work.trainer, work.module) as policy:
             return units_that_fill(work.e_step, policy, [work.units[unit] for unit in queue.units])
 
+    def unit(self, work: UnitWork, unit: int, queue: UnitQueue) -> list[Rollout] | None:
+        """Do a unit; None where that was broken off or has failed, and the queue says what is next.
+
+        Raises:
+            SealError: The configuration or the data are wrong: no other rank would do better.
+            UnitError: It failed, and there is no other rank.
+        """
+        try:
+            return self._roll_out(work, [unit], queue)[0]
+        except Interrupted:
+            queue.put_back(unit)
+        except Exception as error:
+            if isinstance(error, SealError) and not isinstance(error, RetryableError):
+                raise
+            queue.fail(unit, error, contexts=work.ids(unit))
+        return None
+
     def _finished(self, work: UnitWork, units: Sequence[int], queue: UnitQueue) -> Iterator[tuple[int, list[Rollout]]]:
-        """Those of the units that can be finished here: together, else in halves, of which a single one may fail."""
+        """Those of the units that can be finished here: together, else in halves, so that one at fault fails alone."""
+        if len(units) == 1:
+            if (rollouts := self.unit(work, units[0], queue)) is not None:
+                yield units[0], rollouts
+            return
         try:
             done = self._roll_out(work, units, queue)
         except Interrupted:
-            queue.put_back(*units)  # and back to the queue, which stops all ranks
+            queue.put_back(*units)  # and on to the queue, which stops all ranks
             return
         except Exception as error:
-            hopeless = isinstance(error, SealError) and not isinstance(error, RetryableError)
-            if hopeless and (len(units) == 1 or not isinstance(error, NoMemoryError)):
-                raise  # the configuration or the data: no other rank would do better
-            if len(units) == 1:
-                queue.fail(units[0], error, contexts=work.ids(units[0]))
-                return
+            if isinstance(error, SealError) and not isinstance(error, RetryableError | NoMemoryError):
+                raise
             log.warning("%d units failed together (%s): in halves", len(units), one_line(error))
         else:
             yield from zip(units, done, strict=True)
