@@ -91,7 +91,7 @@ class LocalExecutor(Executor):
 
         Raises:
             SealError: The configuration or the data are wrong: no other rank would do better.
-            UnitError: It failed, and there is no other rank.
+            UnitError: The unit failed, and no other rank could try it.
         """
         try:
             return self._roll_out(work, [unit], queue)[0]

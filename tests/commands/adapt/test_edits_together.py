@@ -1,6 +1,7 @@
 """Units of passages that share their batches on a GPU: the journal is that of one unit at a time."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -21,9 +22,7 @@ from seal_lightning.tasks import Knowledge
 from seal_lightning.types import Context, Query
 
 LOOP = InnerLoop(rank=2, alpha=4.0, epochs=2, learning_rate=0.01, max_adapters=4)
-PLAIN = EStep(
-    Knowledge(), LocalSampler(max_new_tokens=12), LOOP, Contains(), Reward(), Plan(2, 1), max_answer_tokens=6
-)
+PLAIN = EStep(Knowledge(), LocalSampler(max_new_tokens=12), LOOP, Contains(), Reward(), Plan(2, 1), max_answer_tokens=6)
 WORK = [
     tuple(
         Context(name, name.title(), f"The {name} is old.", (Query(f"What is the {name}?", ("old",)),) if asked else ())
@@ -56,8 +55,8 @@ def test_the_journal_is_that_of_one_unit_at_a_time(tmp_path, monkeypatch, name):
         policy = Policy(model.requires_grad_(False), tokenizer, chat=False)
         ids = [[context.id for context in unit] for unit in WORK]
         journal = Journal(tmp_path / str(most), "adapt", stamp={}, contexts=ids)
-        stops = []
-        write_edits(policy, WORK, CHOICES[name], journal, screen=Screen(), check_stop=lambda: stops.append(1))
+        stops: list[int] = []
+        write_edits(policy, WORK, CHOICES[name], journal, screen=Screen(), check_stop=partial(stops.append, most))
         assert len(stops) == 3 // most
         found[most] = {n: [replace(one, seconds={}) for one in journal.units[n]] for n in journal.units}
     assert found[3] == found[1]
