@@ -16,11 +16,11 @@ from seal_lightning.models.memory import free_memory
 STEPS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # numbers of slots
 PASSES = (1024, 2048, 4096, 8192, 16384)  # tokens of a forward pass on a GPU
 PASS_ON_CPU = 4096
-SHARE = {"cpu": 0.4, "cuda": 0.9}  # of the free memory; a CPU shares it with other processes
+SHARE = 0.9  # of the free memory, for everything
+BANKS = {"cpu": 0.4}  # of it, for the banks alone: a CPU's memory is shared with other processes
 MOST = {"cpu": 16}  # slots, beyond which nothing gets faster
 RESULTS = 3  # finished adapters for each slot that there is always room for
 TYPICAL = 64  # tokens of a minibatch: a statement, twice over
-LEAST = 1024  # tokens that a pass has room for in any case
 
 
 def result_dtype(model: PreTrainedModel) -> torch.dtype:
@@ -48,6 +48,7 @@ class Capacity:
 
     Attributes:
         free: Bytes that the inner loop may take.
+        banks: Bytes that adapters may take of them.
         parameters: Parameters of an adapter.
         token: Bytes that a pass keeps of a token.
         result: Bytes of a parameter of a finished adapter.
@@ -55,6 +56,7 @@ class Capacity:
     """
 
     free: int
+    banks: int
     parameters: int
     token: int
     result: int
@@ -63,9 +65,10 @@ class Capacity:
     @staticmethod
     def of(model: PreTrainedModel, *, parameters: int) -> Capacity:
         """What the model's device has room for now."""
-        device = model.device
+        device, free = model.device, free_memory(model.device)
         return Capacity(
-            free=int(SHARE.get(device.type, 0.4) * free_memory(device)),
+            free=int(SHARE * free),
+            banks=int(BANKS.get(device.type, SHARE) * free),
             parameters=parameters,
             token=bytes_a_token(model),
             result=result_dtype(model).itemsize,
@@ -74,22 +77,22 @@ class Capacity:
 
     def slots(self, *, tokens: int) -> int:
         """Adapters that train at the same time beside `RESULTS` finished ones each, in passes of so many tokens."""
-        fits = [n for n in STEPS if n <= self.most and self._training(n, tokens) + self._done(RESULTS * n) <= self.free]
+        fits = [n for n in STEPS if n <= self.most and self._banks(n, RESULTS * n) <= self._for_banks(n, tokens)]
         return max(fits, default=1)
 
     def results(self, slots: int, *, tokens: int) -> int:
         """Finished adapters that there is room for beside so many slots."""
-        left = self.free - self._training(slots, tokens)
+        left = self._for_banks(slots, tokens) - self._banks(slots, 0)
         return max(RESULTS * slots, left // (self.result * self.parameters))
 
     def pass_tokens(self) -> int:
         """Tokens of a forward pass whose activations take two fifths of the room."""
         return max((n for n in PASSES if n * self.token <= 0.4 * self.free), default=PASSES[0])
 
-    def _training(self, slots: int, tokens: int) -> int:
-        """Bytes of parameters, gradients and two moments in float32, and of the activations of a pass."""
-        at_once = min(tokens, max(LEAST, TYPICAL * slots))
-        return slots * 16 * self.parameters + at_once * self.token
+    def _banks(self, slots: int, results: int) -> int:
+        """Bytes of what trains (parameters, gradients and two moments in float32) and of what is finished."""
+        return (16 * slots + self.result * results) * self.parameters
 
-    def _done(self, adapters: int) -> int:
-        return adapters * self.result * self.parameters
+    def _for_banks(self, slots: int, tokens: int) -> int:
+        """Bytes that a pass leaves for adapters."""
+        return min(self.banks, self.free - min(tokens, TYPICAL * slots) * self.token)
