@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
+from seal_lightning.e_step.filling import units_that_fill
 from seal_lightning.e_step.own_queries import QueryWriter, WrittenQueries
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.predictions import AnsweringStep, WritingStep
@@ -136,3 +138,53 @@ def test_units_with_a_context_in_common_are_not_mixed():
     assert not parts().takes_several(twice)
     found = parts().run_together(policy(), twice, round=0)
     assert [len(unit[0].questions) for unit in found] == [1, 3]
+
+
+# -- on a GPU ----------------------------------------------------------------------------------------------------------
+
+
+def on_gpu() -> Policy:
+    model, tokenizer = build_tiny("llama")
+    return Policy(model.requires_grad_(False).to("cuda"), tokenizer, chat=False)
+
+
+def outcome(units):
+    return [[(one.text, one.answers, one.score) for one in unit] for unit in plainly(units)]
+
+
+@pytest.mark.gpu
+def test_units_come_to_the_same_together_and_alone_on_a_gpu():
+    """In float32 a tiny model's choices have no ties that rounding could turn."""
+    step = parts(plan=Plan(2, 2, carry_over_queries=1))
+    alone = [step.run(on_gpu(), unit, round=0) for unit in UNITS]
+    assert outcome(step.run_together(on_gpu(), UNITS, round=0)) == outcome(alone)
+
+
+@pytest.mark.gpu
+def test_more_than_one_unit_fills_a_gpu_and_as_many_after_it_was_used():
+    loop = InnerLoop(rank=2, epochs=2)
+    step, policy = parts(inner_loop=loop), on_gpu()
+    before = loop.slots(policy.model), loop.pass_tokens(policy.model), units_that_fill(step, policy, UNITS)
+    assert before[2] > 1
+    step.run_together(policy, UNITS, round=0)
+    held = [torch.empty(1 << 28, device="cuda") for _ in range(4)]  # 4 GiB that torch keeps when they are freed
+    del held
+    assert torch.cuda.memory_reserved() > 1 << 30
+    after = loop.slots(policy.model), loop.pass_tokens(policy.model), units_that_fill(step, policy, UNITS)
+    assert after == before
+
+
+@pytest.mark.gpu
+def test_units_end_on_a_gpu_as_with_enough_memory():
+    step, policy = parts(inner_loop=InnerLoop(rank=64, target_modules="all-linear", epochs=2)), on_gpu()
+    expected = outcome(step.run_together(policy, UNITS, round=0))
+    torch.cuda.empty_cache()
+    taken = torch.cuda.memory_allocated()
+    bank = 16 * 20 * sum(p.numel() for p in policy.model.parameters())  # room for some of the twenty adapters
+    total = torch.cuda.get_device_properties(0).total_memory
+    try:
+        torch.cuda.set_per_process_memory_fraction((taken + bank + (64 << 20)) / total)
+        found = outcome(step.run_together(policy, UNITS, round=0))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert found == expected
