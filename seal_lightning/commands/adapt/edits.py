@@ -114,7 +114,7 @@ def write_edits(
         for some in _shares(policy, work, left, choice):
             check_stop()
             with screen.phases() as report:
-                written = _units(policy, [work[unit] for unit in some], choice, report)
+                written = _units(policy, [work[unit] for unit in some], choice=choice, report=report)
             for unit, rollouts in zip(some, written, strict=True):
                 journal.append(unit, rollouts)
             advance(len(some))
@@ -131,7 +131,7 @@ def _shares(
 
 
 def _units(
-    policy: Policy, units: Sequence[Sequence[Context]], choice: EditChoice, report: Report
+    policy: Policy, units: Sequence[Sequence[Context]], *, choice: EditChoice, report: Report
 ) -> list[list[Rollout]]:
     """The rollouts of each unit."""
 
