@@ -90,8 +90,12 @@ class Capacity:
         return max((n for n in PASSES if n * self.token <= 0.4 * self.free), default=PASSES[0])
 
     def _banks(self, slots: int, results: int) -> int:
-        """Bytes of what trains (parameters, gradients and two moments in float32) and of what is finished."""
-        return (16 * slots + self.result * results) * self.parameters
+        """Bytes of what trains and of what is finished.
+
+        What trains has parameters, gradients and two moments in float32, and for a bfloat16 base rounded parameters.
+        """
+        each = 18 if self.result == 2 else 16
+        return (each * slots + self.result * results) * self.parameters
 
     def _for_banks(self, slots: int, tokens: int) -> int:
         """Bytes that a pass leaves for adapters."""

@@ -200,8 +200,8 @@ class InnerLoop:
     ) -> TrainedBank:
         """Train one adapter for each job, however many; jobs that wait take the slots of those that are finished.
 
-        A training that is stopped and continued ends where an uninterrupted one does: bit for bit among the same
-        adapters, and to float tolerance among others.
+        A training that is stopped and continued ends where an uninterrupted one does: on a CPU bit for bit among the
+        same adapters, and to float tolerance among others; on a GPU to float tolerance in any case.
 
         Args:
             policy: Frozen, and its model in evaluation mode.

@@ -14,7 +14,10 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-CHUNK = 1 << 25  # logits at a time; every chunk reads the whole output layer again
+from seal_lightning.models.products import linear, linear_backward
+
+_CHUNKS = {"cuda": 1 << 28}  # logits at a time; every chunk reads the whole output layer again
+_CHUNK = 1 << 25  # on other devices
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -26,17 +29,17 @@ class _HeadLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         grad = torch.empty_like(hidden)
         losses = torch.empty(len(hidden), device=hidden.device, dtype=torch.float32)
-        size = max(1, CHUNK // head.out_features)
+        size = max(1, _CHUNKS.get(hidden.device.type, _CHUNK) // head.out_features)
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)
-            logits = functional.linear(hidden[part].to(head.weight.dtype), head.weight, head.bias).float()
+            logits = linear(hidden[part].to(head.weight.dtype), head.weight, head.bias).float()
             logp = torch.log_softmax(logits, dim=-1)
             picked = targets[part, None]
             losses[part] = -logp.gather(1, picked).squeeze(1) * weights[part]
             share = logp.exp_()
             share.scatter_add_(1, picked, torch.full_like(picked, -1.0, dtype=share.dtype))
             share.mul_(weights[part, None])
-            grad[part] = (share.to(head.weight.dtype) @ head.weight).to(grad.dtype)
+            grad[part] = linear_backward(share.to(head.weight.dtype), head.weight).to(grad.dtype)
         ctx.save_for_backward(grad)
         return losses
 

@@ -7,6 +7,9 @@ the adapters do not influence each other. When one is finished, the next job tak
 If memory does not suffice, forward passes get smaller, then slots fewer, and nothing that was trained is lost. An
 adapter whose loss, gradient or weights are not finite leaves before it can harm the others: a pass that they share
 would mix nan into all of them, so that step is made again with separate passes for each adapter.
+
+On a GPU the host does not wait for a step: it queues several, each of which changes nothing if it, or one before it, is
+not finite, and then reads once how many were made.
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ from seal_lightning.errors import NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank, SlotState
 from seal_lightning.inner_loop.isolation import training_way
 from seal_lightning.inner_loop.loss import HeadLoss
-from seal_lightning.inner_loop.packing import PackedSequence
+from seal_lightning.inner_loop.packing import PackedSequence, move_together
 from seal_lightning.inner_loop.plans import AdapterPlan, JobStats
-from seal_lightning.models.finite import all_finite
+from seal_lightning.models.finite import read_numbers
 from seal_lightning.models.memory import attempt, make_room
 
 log = logging.getLogger(__name__)
+
+_AHEAD = 16  # steps that a GPU is given before the host looks at them
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,9 @@ class BankTraining:
         self.waiting = deque(job for job in ordered if job.step < job.stop)
         self.running: list[_Job] = []  # by slot
         self.bank = self._make_bank(slots)
+        # a regulariser may change adapters after each step, so then none is queued that may not be made
+        self.ahead = _AHEAD if self.bank.device.type == "cuda" and regulariser is None else 1
+        self._begin_queue()
         self.gathered = (torch.empty(0), torch.empty(0))  # losses and gradient norms of the running jobs
         sums = [state.loss if state else 0.0 for state in states]  # over each job's last epoch
         self.losses = torch.tensor(sums, device=self.bank.device)
@@ -142,18 +150,16 @@ class BankTraining:
         with torch.enable_grad():
             while self.waiting or self.running:
                 if not (self._within_memory(self._fill_slots) and self._within_memory(self._gather)):
-                    continue  # nothing was stepped, and there is more room now: the same minibatches come again
-                if not all_finite(self.gathered) and (
-                    not self._within_memory(partial(self._gather, apart=True)) or self._give_up_diverged()
-                ):
-                    continue  # with passes of their own, only the jobs that diverged have left
-                losses, norms = self.gathered
-                if last := [(slot, job.number) for slot, job in enumerate(self.running) if job.in_last_epoch]:
-                    slots, jobs = (torch.tensor(numbers, device=losses.device) for numbers in zip(*last, strict=True))
-                    self.losses.index_add_(0, jobs, losses[slots])
-                rates = [job.plan.rates[job.step] for job in self.running]
-                self.bank.step(rates, max_norm=self.max_norm, norms=norms)
-                self._end_step(trained)
+                    continue  # the same minibatches come again, and there is more room now
+                self._queue_step()
+                if not self._must_settle():
+                    continue
+                if not self._settle():
+                    if not self._within_memory(partial(self._gather, apart=True)) or self._give_up_diverged():
+                        continue  # with passes of their own, only the jobs that diverged have left
+                    self._queue_step()
+                    self._settle()
+                self._release(trained)
         self._put_back(trained, [job for job in self.jobs if job.diverged])
         return self._outcome()
 
@@ -202,17 +208,53 @@ class BankTraining:
     def _project(self, slots: Sequence[int]) -> None:
         self.regulariser.project(self.bank, slots)
 
-    def _end_step(self, trained: AdapterBank) -> None:
-        """Count the step, and take finished jobs out of their slots."""
+    @torch.no_grad()
+    def _queue_step(self) -> None:
+        """Step every running job, on the device only if all numbers of this step and of those before are finite."""
+        losses, norms = self.gathered
+        self.sound = self.sound & losses.isfinite().all() & norms.isfinite().all()
+        self.made = self.made + self.sound
+        if last := [(slot, job.number) for slot, job in enumerate(self.running) if job.in_last_epoch]:
+            index, _ = move_together([torch.tensor(last), None], losses.device)
+            assert index is not None
+            counted = torch.where(self.sound, losses.index_select(0, index[:, 0]), 0.0)
+            self.losses.index_add_(0, index[:, 1], counted)
+        rates = [job.plan.rates[job.step] for job in self.running]
+        self.bank.step(rates, max_norm=self.max_norm, norms=norms, sound=self.sound)
         self._project(range(len(self.running)))
         for job in self.running:
             job.step += 1
-        self.on_step(len(self.running))
-        for slot in reversed(range(len(self.running))):
+        self.queued += 1
+
+    def _must_settle(self) -> bool:
+        """Whether the steps that are queued have to be looked at: a job may be finished, or there are many."""
+        return self.queued >= self.ahead or any(job.step >= job.stop for job in self.running)
+
+    def _settle(self) -> bool:
+        """Read how many of the queued steps were made; jobs go back to the first that was not. Whether all were."""
+        made = read_numbers(self.made)[0] if self.queued else 0
+        lost = self.queued - int(made)
+        for job in self.running:
+            job.step -= lost
+        if made:
+            self.on_step(int(made) * len(self.running))
+        self._begin_queue()
+        return not lost
+
+    def _begin_queue(self) -> None:
+        self.queued = 0
+        self.sound = torch.ones((), dtype=torch.bool, device=self.bank.device)
+        self.made = torch.zeros((), device=self.bank.device)
+
+    def _release(self, trained: AdapterBank) -> None:
+        """Take finished jobs out of their slots."""
+        finished = [slot for slot, job in enumerate(self.running) if job.step >= job.stop]
+        if not finished:
+            return
+        sound = read_numbers(torch.stack([self.bank.parameters[slot].isfinite().all() for slot in finished]))
+        for slot, finite in reversed(list(zip(finished, sound, strict=True))):
             job = self.running[slot]
-            if job.step < job.stop:
-                continue
-            if not all_finite([self.bank.parameters[slot]]):
+            if not finite:
                 job.diverged = f"the weights are not finite after step {job.step}"
             else:
                 job.saved = self.bank.take(slot) if self.pausing else None
@@ -221,7 +263,7 @@ class BankTraining:
 
     def _give_up_diverged(self) -> bool:
         """Remove the jobs whose own losses or gradients are not finite; False if there are none."""
-        losses, norms = (values.tolist() for values in self.gathered)
+        losses, norms = (read_numbers(values) for values in self.gathered)
         for slot in reversed(range(len(self.running))):
             job = self.running[slot]
             if not math.isfinite(losses[slot]):
@@ -242,7 +284,7 @@ class BankTraining:
             self.running[slot] = last
 
     def _outcome(self) -> tuple[list[JobStats], list[AdapterState | None]]:
-        jobs = list(zip(self.jobs, self.losses.tolist(), strict=True))
+        jobs = list(zip(self.jobs, read_numbers(self.losses), strict=True))
         stats = [job.plan.stats_at(job.step, loss, job.diverged) for job, loss in jobs]
         return stats, [AdapterState(job.step, job.saved, loss) if job.saved else None for job, loss in jobs]
 
@@ -266,6 +308,7 @@ class BankTraining:
         """Whether the work could be done; if not, there is more room now, and it has to be done again."""
         _, reason = attempt(work)
         if reason:
+            self._settle()  # what was queued may not have been made: then it comes again
             self._make_room(reason)
         return not reason
 

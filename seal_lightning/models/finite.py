@@ -50,3 +50,8 @@ def _flag(tensor: torch.Tensor) -> torch.Tensor | None:
         tensor = tensor.float()
     low, high = tensor.aminmax()
     return low.isfinite() & high.isfinite()
+
+
+def read_numbers(values: torch.Tensor) -> list[float]:
+    """The values of a small tensor, read from its device in one go: the host waits here for everything queued."""
+    return values.flatten().double().tolist()

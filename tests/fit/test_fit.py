@@ -79,7 +79,7 @@ def test_two_rounds_log_validation_three_times_and_every_unit_once(two_rounds):
     for name in ("train-000", "train-001"):
         rows = (two_rounds / "journal" / f"{name}.rank-0.jsonl").read_text().splitlines()
         assert len(rows) == 1 + 4 * 2 * 2 + 1  # a stamp, rollouts, and what was kept
-    assert (two_rounds / "tables" / "round-001.md").read_text().startswith("# Round 2: 7 scored edits, 1 rejected")
+    assert (two_rounds / "tables" / "round-001.md").read_text().startswith("# Round 2: 8 scored edits, 0 rejected")
 
 
 def test_continue_keeps_one_adapter_and_the_optimizer(tmp_path):

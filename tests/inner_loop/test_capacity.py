@@ -38,14 +38,14 @@ def test_a_token_of_7b_takes_about_7_mb():
         (117 * GIB, ALL_LINEAR_R32, 4096, 48),  # what an H200 has beside the model
         (117 * GIB, QUERY_VALUE_R32, 4096, 256),
         (56 * GIB, ALL_LINEAR_R32, 2048, 24),  # an H100 with 80 GB
-        (56 * GIB, QUERY_VALUE_R32, 2048, 192),
+        (56 * GIB, QUERY_VALUE_R32, 2048, 128),
         (6 * GIB, QUERY_VALUE_R32, 1024, 8),  # a card of 16 GB with the model in 4 bits
     ],
 )
 def test_slots_and_passes_of_a_7b_model(free, parameters, tokens, slots):
     room = capacity(free, parameters)
     assert (room.pass_tokens(), room.slots(tokens=tokens)) == (tokens, slots)
-    taken = slots * (16 + 3 * 2) * parameters + min(tokens, 64 * slots) * room.token
+    taken = slots * (18 + 3 * 2) * parameters + min(tokens, 64 * slots) * room.token
     assert taken <= free
 
 
@@ -67,7 +67,7 @@ def test_what_is_finished_has_room_beside_what_trains():
     slots = room.slots(tokens=4096)
     results = room.results(slots, tokens=4096)
     assert 3 * slots <= results
-    assert slots * 16 * ALL_LINEAR_R32 + 3072 * room.token + results * 2 * ALL_LINEAR_R32 <= 117 * GIB
+    assert slots * 18 * ALL_LINEAR_R32 + 3072 * room.token + results * 2 * ALL_LINEAR_R32 <= 117 * GIB
     assert capacity(0, ALL_LINEAR_R32).results(8, tokens=4096) == 24  # the user's own number of slots
 
 

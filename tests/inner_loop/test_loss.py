@@ -27,7 +27,7 @@ def loss_and_gradient(model, loss):
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "gemma", "gemma2", "gemma3_text"])
 @pytest.mark.parametrize("chunk", [259, 1 << 24])
 def test_it_equals_whole_logits(monkeypatch, family, chunk):
-    monkeypatch.setattr(head_loss, "CHUNK", chunk)
+    monkeypatch.setattr(head_loss, "_CHUNK", chunk)
     model, _ = build_tiny(family)
     by_chunks = HeadLoss(model, adapted=set())
     assert (by_chunks.head is None) == (family == "gemma2")  # its logits are soft-capped
