@@ -251,7 +251,7 @@ class BankTraining:
         finished = [slot for slot, job in enumerate(self.running) if job.step >= job.stop]
         if not finished:
             return
-        sound = read_numbers(torch.stack([self.bank.parameters[slot].isfinite().all() for slot in finished]))
+        sound = read_numbers(torch.stack([_is_finite(self.bank.parameters[slot]) for slot in finished]))
         for slot, finite in reversed(list(zip(finished, sound, strict=True))):
             job = self.running[slot]
             if not finite:
@@ -340,3 +340,9 @@ class BankTraining:
         self.running = []
         log.warning("out of memory in the inner loop: %d adapters at a time from now on", slots)
         self.bank = self._make_bank(slots)
+
+
+def _is_finite(row: torch.Tensor) -> torch.Tensor:
+    """Whether all numbers are finite, without a copy of them: memory may be short here, outside of any second try."""
+    lowest, highest = row.aminmax()  # nan if there is one
+    return lowest.isfinite() & highest.isfinite()
