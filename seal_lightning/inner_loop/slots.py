@@ -252,7 +252,7 @@ class BankTraining:
         finished = [slot for slot, job in enumerate(self.running) if job.step >= job.stop]
         if not finished:
             return
-        sound = read_numbers(torch.stack([self.bank.parameters[slot].isfinite().all() for slot in finished]))
+        sound = read_numbers(torch.stack([_is_finite(self.bank.parameters[slot]) for slot in finished]))
         for slot, finite in reversed(list(zip(finished, sound, strict=True))):
             job = self.running[slot]
             if not finite:
@@ -290,8 +290,14 @@ class BankTraining:
         return stats, [AdapterState(job.step, job.saved, loss) if job.saved else None for job, loss in jobs]
 
     def _make_bank(self, slots: int) -> AdapterBank:
-        """A bank of that many slots, or of as many as there is memory for."""
-        bank, reason = attempt(lambda: self.make_bank(slots))
+        """A bank of that many slots with their moments, or of as many as there is memory for."""
+
+        def made() -> AdapterBank:
+            bank = self.make_bank(slots)
+            bank.prepare(slots)  # a step that found no room for them would first make its passes smaller
+            return bank
+
+        bank, reason = attempt(made)
         if bank is not None:
             return bank
         if slots == 1:
@@ -335,3 +341,9 @@ class BankTraining:
         self.running = []
         log.warning("out of memory in the inner loop: %d adapters at a time from now on", slots)
         self.bank = self._make_bank(slots)
+
+
+def _is_finite(row: torch.Tensor) -> torch.Tensor:
+    """Whether all numbers are finite, without a copy of them: memory may be short here, outside of any second try."""
+    lowest, highest = row.aminmax()  # nan if there is one
+    return lowest.isfinite() & highest.isfinite()
