@@ -94,7 +94,7 @@ class Checked(torch.autograd.Function):
         x, a, b = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors[:3])
         matrices = Matrices(a.detach(), b.detach(), torch.zeros_like(a), torch.zeros_like(b))
         with torch.enable_grad():
-            output = AdaptedLinear.apply(x, *ctx.saved_tensors[3:], a, pair, ctx.index)
+            output = AdaptedLinear.apply(x, *ctx.saved_tensors[3:], a, matrices, ctx.index)
         output.backward(grad)
         return x.grad, matrices.grad_A, matrices.grad_B, None, None, None
 
