@@ -236,9 +236,9 @@ ROWS = [
         beside={"gradient_clip_val": 0.5},
     ),
     Row(
-        "precision", "bf16-true", "Of the policy, everywhere: in sampling, adapting and answering, too. `bf16-true` rounds "
-        "what `model.source.dtype: bfloat16` rounds; LoRAs, AdamW's moments and positions stay float32. DeepSpeed keeps float32 "
-        "copies of a LoRA instead.",
+        "precision", "bf16-true", "Of the policy, everywhere: in sampling, adapting and answering, too. `bf16-true` "
+        "rounds what `model.source.dtype: bfloat16` rounds; LoRAs, AdamW's moments and positions stay float32. DeepSpeed "
+        "keeps float32 copies of a LoRA instead.",
         fit=Cell("of the policy", _half_precision), rest=Cell("of the policy", _half_precision),
     ),
     Row(
