@@ -237,8 +237,8 @@ ROWS = [
     ),
     Row(
         "precision", "bf16-true", "Of the policy, everywhere: in sampling, adapting and answering, too. `bf16-true` "
-        "rounds what `model.source.dtype: bfloat16` rounds; LoRAs, AdamW's moments and positions stay float32. DeepSpeed "
-        "keeps float32 copies of a LoRA instead.",
+        "rounds what `model.source.dtype: bfloat16` rounds; LoRAs, AdamW's moments and positions stay float32. "
+        "DeepSpeed keeps float32 copies of a LoRA instead.",
         fit=Cell("of the policy", _half_precision), rest=Cell("of the policy", _half_precision),
     ),
     Row(
