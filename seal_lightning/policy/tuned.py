@@ -2,8 +2,9 @@
 
 `PolicyTuning` says how the M-step fine-tunes it: LoRA (default, all linear layers) or all weights. After a round, a
 `fresh` LoRA is merged into its base layers in place and drawn anew, as in the paper. The parameters stay the same
-objects, so DDP and DeepSpeed engines stay valid. Quantised layers keep their weights and carry the LoRA beside them.
-What was merged is kept as a stack of small adapters, so checkpoints and exports never hold the base weights.
+objects, so DDP and DeepSpeed engines stay valid. Layers that are quantised or in half precision keep their weights and
+carry the LoRA beside them. What was merged is kept as a stack of small adapters, so checkpoints and exports never hold
+the base weights.
 """
 
 from __future__ import annotations
@@ -208,6 +209,7 @@ class TunedPolicy:
             assert self._reload is not None, "a partitioned policy needs `reload`"
             tuning = replace(self.tuning, gradient_checkpointing=False)
             self._replica = TunedPolicy(self._reload(), self.view.tokenizer, self.view.chat, tuning, seed=self.seed)
+            self._replica.remerge(self.merged)  # what acts beside layers
             copy_weights(self.module, self._replica.module)
             if self.tuning.method == "lora":
                 learned = self.learned()  # a collective, which the E-step must not be
