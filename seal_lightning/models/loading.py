@@ -52,6 +52,8 @@ def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, 
         ModelError: The name is neither a folder nor on the hub (or cache), weights or tokenizer are missing, the chat
             template was asked for but is missing, or it cannot be used.
     """
+    if source.matmul is not None:
+        torch.set_float32_matmul_precision(source.matmul)
     model, tokenizer = _read(source, adapter)
     check_finite(
         dict(model.named_parameters()),

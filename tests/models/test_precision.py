@@ -6,6 +6,7 @@ from lightning.pytorch.plugins import HalfPrecision
 from lightning.pytorch.plugins.precision import DeepSpeedPrecision
 
 from seal_lightning import SEALModule
+from seal_lightning.errors import ConfigError
 from seal_lightning.m_step.batches import MStep
 from seal_lightning.m_step.training import make_optimizer
 from seal_lightning.models.loading import load_model
@@ -107,3 +108,19 @@ def test_more_precision_than_float32_is_kept():
     with sparing_float32(model):
         model.double()
     assert types([*model.parameters(), *model.buffers()]) == {torch.float64}
+
+
+@pytest.mark.parametrize(("matmul", "expected"), [("high", "high"), ("medium", "medium"), (None, "highest")])
+def test_the_source_says_how_exact_float32_products_are(matmul, expected):
+    before = torch.get_float32_matmul_precision()
+    try:
+        load_model(ModelSource("random/llama", matmul=matmul))
+        assert torch.get_float32_matmul_precision() == expected
+        assert torch.backends.cuda.matmul.allow_tf32 == (expected != "highest")
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_another_exactness_is_refused():
+    with pytest.raises(ConfigError, match=r"matmul must be highest, high or medium, got 'tf32': leave it out"):
+        ModelSource("random/llama", matmul="tf32")  # type: ignore[arg-type]
