@@ -54,9 +54,7 @@ class ModelSource:
 
     def __post_init__(self) -> None:
         if self.matmul not in (None, "highest", "high", "medium"):
-            raise ConfigError(
-                f"model.source.matmul must be highest, high or medium, got {self.matmul!r}: leave it out"
-            )
+            raise ConfigError(f"model.source.matmul must be highest, high or medium, got {self.matmul!r}: leave it out")
         try:
             datetime.date.fromisoformat(self.date)
         except (TypeError, ValueError):
