@@ -39,7 +39,8 @@ def seed_batch(seed: int, round: int, number: int | None, *, device: torch.devic
     drawn = derive_seed("m-step", seed, round, -1 if number is None else number)
     torch.default_generator.manual_seed(drawn)  # torch.manual_seed asks every back end, which takes 5 ms a batch
     if device.type == "cuda":
-        torch.cuda.manual_seed(drawn)
+        with torch.cuda.device(device):  # which need not be the current one
+            torch.cuda.manual_seed(drawn)
 
 
 def batch_loss(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from seal_lightning.m_step import training
 from seal_lightning.m_step.batches import MStep, make_loader
-from seal_lightning.m_step.training import FineTuning, batch_loss, make_optimizer
+from seal_lightning.m_step.training import FineTuning, batch_loss, make_optimizer, seed_batch
 from seal_lightning.models.precision import sparing_float32
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
@@ -59,3 +59,20 @@ def test_all_of_it_goes_without_plans_for_attention(monkeypatch, checkpointing):
     model.model.layers[0].self_attn.register_forward_hook(lambda *args: seen.append(bool(inside)))
     losses = FineTuning(SETTINGS).train(policy, KEPT, round=0)
     assert len(losses) == 3 and seen == [True] * (6 if checkpointing else 3) and inside == []
+
+
+def test_dropout_is_seeded_on_the_policys_own_gpu(monkeypatch):
+    current, seeded = [0], []
+
+    @contextmanager
+    def on(device):
+        current.append(device.index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seeded.append((current[-1], seed)))
+    before = torch.get_rng_state()
+    seed_batch(1, 0, 2, device=torch.device("cuda", 3))
+    torch.set_rng_state(before)
+    assert [index for index, _ in seeded] == [3]

@@ -167,7 +167,9 @@ def test_rounds_in_half_precision_lose_nothing_to_rounding(family, dtype):
 def test_a_replica_has_the_rounds_of_the_policy(monkeypatch, dtype):
     tokenizer = build_tiny("llama")[1]
     reload = partial(half_model, "llama", dtype)
-    tuned = TunedPolicy(reload(), tokenizer, False, LORA, seed=0, reload=reload)
+    # what the trainer has converted to half precision is loaded again as it was
+    loaded = partial(half_model, "llama", torch.float32)
+    tuned = TunedPolicy(reload(), tokenizer, False, LORA, seed=0, reload=loaded)
     train(tuned, seed=1)
     tuned.end_round(0)
     train(tuned, seed=2)
