@@ -107,8 +107,9 @@ def acts_beside(layer: nn.Module) -> bool:
 
 def holds_updates(layer: nn.Module) -> bool:
     """Whether an update may be added to a layer's weight: torch's own product, with an exact weight of its own."""
-    plain = is_torchs_product(layer) and _is_plain(layer.weight)
-    return plain and layer.weight.element_size() >= 4 and not hasattr(layer, _SHARED)
+    weight: Any = layer.weight
+    plain = is_torchs_product(layer) and _is_plain(weight)
+    return plain and weight.element_size() >= 4 and not hasattr(layer, _SHARED)
 
 
 def is_torchs_product(layer: nn.Module) -> bool:
