@@ -39,6 +39,7 @@ from seal_lightning.m_step.batches import MStep, make_loader, tell_truncated
 from seal_lightning.m_step.training import batch_loss, make_optimizer, seed_batch
 from seal_lightning.models.finite import all_finite
 from seal_lightning.models.loading import fingerprint, load_model
+from seal_lightning.models.precision import sparing_float32
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.results.accuracy import evaluation_means
@@ -171,7 +172,13 @@ class SEALModule(FitModule):
             self.base_stamp = {"base": self.base_fingerprint, "tokenizer": tokens, "chat": chatting}
             self.model = self.tuned.module.train()
             if self._trainer is not None:  # before a checkpoint's rounds are merged, as it was when they ended
-                self._trainer.precision_plugin.convert_module(self.tuned.module)
+                with sparing_float32(self.tuned.module):
+                    self._trainer.precision_plugin.convert_module(self.tuned.module)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As torch's; half precision, to which Lightning's strategies convert it, spares what must be exact."""
+        with sparing_float32(self):
+            return super().to(*args, **kwargs)
 
     @property
     def policy(self) -> TunedPolicy:

@@ -5,6 +5,7 @@ import torch
 
 from seal_lightning.inner_loop import loss as head_loss
 from seal_lightning.inner_loop.loss import HeadLoss
+from seal_lightning.models.beside import beside
 from seal_lightning.models.random_models import build_tiny
 
 IDS = torch.randint(3, 250, (1, 24), generator=torch.Generator().manual_seed(0))
@@ -50,3 +51,16 @@ def test_an_adapted_head_and_a_scaled_one_keep_whole_logits():
 
     model.forward = scaled.__get__(model)
     assert HeadLoss(model, adapted=set()).head is None
+
+
+def test_a_head_with_an_update_beside_it_keeps_whole_logits():
+    """The weight alone, which others share or half precision holds, does not make its output."""
+    model, _ = build_tiny("llama")
+    assert HeadLoss(model, adapted=set()).head is model.lm_head
+    beside(model.lm_head).append(torch.randn(2, 32), torch.randn(259, 2))
+    by_chunks = HeadLoss(model, adapted=set())
+    assert by_chunks.head is None
+    mine = by_chunks({"input_ids": IDS}, POSITIONS, TARGETS, WEIGHTS)
+    logits = model(input_ids=IDS).logits[0, POSITIONS]
+    wanted = torch.nn.functional.cross_entropy(logits, TARGETS, reduction="none") * WEIGHTS
+    torch.testing.assert_close(mine, wanted)

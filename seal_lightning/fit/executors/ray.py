@@ -26,6 +26,7 @@ from seal_lightning.errors import RESUME, ConfigError, NoMemoryError, RetryableE
 from seal_lightning.files.extras import install
 from seal_lightning.fit.executors.base import Executor, UnitWork
 from seal_lightning.models.loading import fingerprint, load_model
+from seal_lightning.models.precision import sparing_float32
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.at_work import precise
 from seal_lightning.policy.tuned import PolicyState, PolicyTuning, TunedPolicy
@@ -60,7 +61,8 @@ class UnitWorker:
         model, tokenizer, chat = load_model(source)
         self.base = fingerprint(model)
         self.policy = TunedPolicy(model.to(device), tokenizer, chat, tuning, seed=seed)
-        self.policy.module = precision.convert_module(self.policy.module)
+        with sparing_float32(self.policy.module):
+            self.policy.module = precision.convert_module(self.policy.module)
         self.precision = precision
 
     def refresh(self, state: PolicyState, e_step: EStep, round: int, largest: Unit) -> tuple[str, int]:
