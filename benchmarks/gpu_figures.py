@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import peft_loop
 import torch
@@ -203,19 +204,32 @@ def products(check: Any) -> None:
             check.note(f"six products {inputs} x {outputs}, {name}, relative error", f"{error:.1e}")
 
 
+@contextmanager
+def each_step(stepped: Callable[[], None]) -> Iterator[None]:
+    """Be told of every optimizer step of all adapters; `on_step` speaks of several that a GPU has been given."""
+    step = AdapterBank.step
+
+    def told(*args: Any, **options: Any) -> None:
+        step(*args, **options)
+        stepped()
+
+    with mock.patch.object(AdapterBank, "step", told):
+        yield
+
+
 def step_times(model: Any, settings: InnerLoop, slots: int, steps: int, seed: int = 0) -> tuple[list[float], int]:
     """Seconds of each of the first steps but the very first, with all slots full, and their tokens in all."""
     jobs, stamps = jobs_of(slots, epochs=4, seed=seed), []
     device = model.device.type
 
-    def on_step(count: int) -> None:
+    def stepped() -> None:
         synchronize(device)
         stamps.append(time.perf_counter())
         if len(stamps) > steps:
             raise EnoughError
 
-    with suppress(EnoughError):
-        settings.adapt(Policy(model, Digits(), chat=False), jobs, on_step=on_step)
+    with suppress(EnoughError), each_step(stepped):
+        settings.adapt(Policy(model, Digits(), chat=False), jobs)
     batches = [batch for job in jobs for batch in list(batches_of(job, settings, steps + 1))[1:]]
     seconds = [later - earlier for earlier, later in pairwise(stamps)]
     return seconds, sum(len(sequence) for batch in batches for sequence in batch)

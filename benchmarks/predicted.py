@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from gpu_figures import EnoughError, jobs_of, settings_of
+from gpu_figures import EnoughError, each_step, jobs_of, settings_of
 from pretend_cuda import PretendCuda
 from shapes import SHAPES, Digits
 from transformers import AutoModelForCausalLM, Qwen2Config
@@ -48,15 +48,15 @@ def kernels(targets: str, slots: int) -> tuple[float, float]:
         with PretendCuda() as gpu:
             model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval().requires_grad_(False)
 
-            def on_step(count: int, gpu: PretendCuda = gpu, marks: list[int] = marks) -> None:
+            def stepped(gpu: PretendCuda = gpu, marks: list[int] = marks) -> None:
                 marks.append(len(gpu.launches))
                 if len(marks) == 4:
                     raise EnoughError
 
             settings = settings_of(8, targets, max_adapters=slots, epochs=4)
             policy = Policy(model.to("cuda:0"), Digits(), chat=False)
-            with suppress(EnoughError):
-                settings.adapt(policy, jobs_of(slots, epochs=4), on_step=on_step)
+            with suppress(EnoughError), each_step(stepped):
+                settings.adapt(policy, jobs_of(slots, epochs=4))
         steps = [later - earlier for earlier, later in pairwise(marks)]
         counted.append(sum(steps) / len(steps))
     layer = (counted[1] - counted[0]) / 2

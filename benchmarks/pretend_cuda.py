@@ -15,11 +15,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 from unittest import mock
 
 import torch
 from torch.nn import functional
+from torch.nn.attention import varlen
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -100,12 +102,29 @@ class PretendCuda(TorchDispatchMode):
             torch._C._set_only_lift_cpu_tensors(True)  # or `torch.tensor(list, device=...)` asks for a real device
             stack.callback(torch._C._set_only_lift_cpu_tensors, before)
             stack.enter_context(_OneAttention())
+            stack.enter_context(mock.patch.object(varlen, "varlen_attn", self._attention_of_any_lengths))
             self._stack = stack.pop_all()
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)
         self._stack.close()
+
+    def _attention_of_any_lengths(
+        self, q: Any, k: Any, v: Any, starts: Any, _: Any, longest: int, __: int, *, scale: float | None = None,
+        window_size: tuple[int, int] = (-1, -1),
+    ) -> Any:  # fmt: skip
+        """torch's `varlen_attn`, which only GPUs have; refuses what its kernel refuses."""
+        if not (q.dtype == k.dtype == v.dtype and q.dtype in (torch.bfloat16, torch.float16)):
+            raise RuntimeError(f"varlen_attn: only half precision, got {q.dtype}, {k.dtype} and {v.dtype}")
+        if starts.dtype != torch.int32 or any(tensor.stride(-1) != 1 for tensor in (q, k, v)) or q.shape != k.shape:
+            raise RuntimeError(
+                "varlen_attn: starts have to be int32, heads in a row, and as many of keys as of queries"
+            )
+        assert window_size == (-1, 0), "causal"
+        places = starts.inner.tolist()
+        assert max(end - start for start, end in pairwise(places)) <= longest
+        return _AnyLengths.apply(q, k, v, places, scale, self)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         name, options = func._schema.name.partition("::")[2], dict(kwargs or {})
@@ -154,6 +173,35 @@ class _OneAttention(TorchFunctionMode):
                 options["attn_mask"] = PretendTensor(added)
             return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args, **options)[0]
         return func(*args, **options)
+
+
+class _AnyLengths(torch.autograd.Function):
+    """Causal attention of each sequence (T, H, D), one after the other; one kernel forward and three backward."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Any, k: Any, v: Any, places: Sequence[int], scale: float | None, gpu: PretendCuda) -> Any:
+        ctx.given, ctx.places, ctx.scale, ctx.gpu = (q, k, v), places, scale, gpu
+        gpu.launches.append("varlen_attn")
+        return PretendTensor(_each(*(tensor.inner for tensor in (q, k, v)), places, scale))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:  # type: ignore[override]
+        ctx.gpu.launches.extend(["varlen_attn_backward"] * 3)
+        with torch.enable_grad():
+            given = [tensor.inner.detach().requires_grad_() for tensor in ctx.given]
+            grads = torch.autograd.grad(_each(*given, ctx.places, ctx.scale), given, grad.inner)
+        return *(PretendTensor(each) for each in grads), None, None, None
+
+
+def _each(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, places: Sequence[int], scale: float | None
+) -> torch.Tensor:
+    parts = []
+    for start, end in pairwise(places):
+        heads = [tensor[start:end].transpose(0, 1)[None] for tensor in (q, k, v)]
+        attended = functional.scaled_dot_product_attention(*heads, is_causal=True, scale=scale)
+        parts.append(attended[0].transpose(0, 1))
+    return torch.cat(parts)
 
 
 def reads(name: str, args: Sequence[Any], options: Mapping[str, Any], target: str) -> bool:

@@ -49,6 +49,7 @@ class TrainingBatch:
         targets: Those tokens, (S,).
         weights: Their share in the loss, (S,).
         owners: Their slots, (S,).
+        starts: Where each sequence starts in the flattened rows, and where the last one ends, (n + 1,), int32.
     """
 
     groups: tuple[LengthGroup, ...]
@@ -58,6 +59,7 @@ class TrainingBatch:
     targets: torch.Tensor
     weights: torch.Tensor
     owners: torch.Tensor
+    starts: torch.Tensor
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
@@ -156,6 +158,7 @@ def _batch(
         targets=torch.tensor(targets, dtype=torch.long),
         weights=torch.tensor(weights),
         owners=torch.tensor(owners, dtype=torch.long),
+        starts=torch.tensor([0, *accumulate(group.length for group in groups for _ in group.slots)], dtype=torch.int32),
     )
 
 

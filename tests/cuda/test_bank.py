@@ -16,6 +16,7 @@ from pretend_cuda import PretendCuda
 from shapes import Digits, draw_jobs, make_model
 
 from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
+from seal_lightning.inner_loop.isolation import TrainingWay, training_way
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import find_targets
 from seal_lightning.models.random_models import build_tiny
@@ -119,6 +120,16 @@ def test_bfloat16_is_no_further_from_float32_than_peft_is(device):
         ratios.append((ours / theirs) ** 0.5)
     # on a GPU the products are bfloat16 too; means of more seeds: 0.94 on a CPU, 1.05 (± 0.04) there
     assert fmean(ratios) <= (1.0 if device.type == "cpu" else 1.1), ratios
+
+
+def test_on_a_gpu_sequences_of_any_lengths_share_a_pass_in_half_precision_only(device):
+    """What torch's attention over any lengths gives is compared with one sequence at a time, as every way is."""
+    if device.type == "cpu":
+        return
+    for dtype, rows in ((torch.bfloat16, "unpadded"), (torch.float32, "packed")):
+        model = base("qwen2", device, dtype).model
+        layers = [target.name for target in find_targets(model, "all-linear")]
+        assert training_way(model, layers) == TrainingWay(rows)
 
 
 def test_in_bfloat16_on_a_gpu_the_products_are_bfloat16_and_what_is_trained_is_float32():

@@ -5,7 +5,7 @@ from threading import Thread
 import pytest
 import torch
 
-from seal_lightning.inner_loop.attention import NAME, UnsuitedError, packed_attention, replaceable
+from seal_lightning.inner_loop.attention import NAME, PackedRow, UnsuitedError, packed_attention, replaceable
 from seal_lightning.models.random_models import build_tiny
 
 LENGTHS = (40, 30, 30, 17, 9, 9, 9, 1)
@@ -19,7 +19,7 @@ def test_packed_equals_alone(family):
     parts = ids.split(list(LENGTHS))
     positions = torch.cat([torch.arange(length) for length in LENGTHS])
     before = model.config._attn_implementation
-    with torch.no_grad(), packed_attention(model, GROUPS):
+    with torch.no_grad(), packed_attention(model, PackedRow(GROUPS)):
         assert model.config._attn_implementation == NAME
         packed = model(input_ids=ids[None], position_ids=positions[None], use_cache=False).logits[0]
     assert model.config._attn_implementation == before
@@ -33,7 +33,7 @@ def test_more_than_causal_attention_is_refused(family, more):
     model, _ = build_tiny(family)
     before = model.config._attn_implementation
     ids = torch.randint(3, 250, (1, 80), generator=torch.Generator().manual_seed(0))  # the window is 8
-    attention = packed_attention(model, [(1, 80)])
+    attention = packed_attention(model, PackedRow([(1, 80)]))
     with torch.no_grad(), pytest.raises(UnsuitedError, match=more), attention:
         model(input_ids=ids, use_cache=False)
     assert model.config._attn_implementation == before
@@ -56,7 +56,7 @@ def test_a_backward_pass_on_another_thread_finds_the_groups():
         ids = torch.randint(3, 250, (1, sum(LENGTHS)), generator=torch.Generator().manual_seed(0))
         seen.append(model(input_ids=ids, use_cache=False).logits.shape[1])
 
-    with torch.no_grad(), packed_attention(model, GROUPS):
+    with torch.no_grad(), packed_attention(model, PackedRow(GROUPS)):
         thread = Thread(target=attend_elsewhere)
         thread.start()
         thread.join()

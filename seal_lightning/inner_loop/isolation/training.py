@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
-from seal_lightning.inner_loop.attention import packed_attention, replaceable
+from seal_lightning.inner_loop.attention import PackedRow, has_lengths, packed_attention, replaceable
 from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.inner_loop.isolation import probing
 from seal_lightning.inner_loop.loss import HeadLoss
@@ -40,12 +40,13 @@ class TrainingWay:
     """How sequences share forward passes.
 
     Attributes:
-        rows: `packed` end to end with attention of our own, `packed by transformers` with the mask that transformers
-            makes of restarting positions, `padded` to one length, or each `alone`.
+        rows: Rows that lie `unpadded` end to end, with torch's attention over any lengths; `packed` in groups of one
+            length, with attention of our own; `packed by transformers` with the mask that transformers makes of
+            restarting positions; `padded` to one length; or each `alone`.
         mixed: Whether sequences of different adapters share a pass.
     """
 
-    rows: Literal["packed", "packed by transformers", "padded", "alone"] = "packed"
+    rows: Literal["unpadded", "packed", "packed by transformers", "padded", "alone"] = "packed"
     mixed: bool = True
 
     def __str__(self) -> str:
@@ -70,7 +71,8 @@ class TrainingWay:
     def backward(self, bank: AdapterBank, head_loss: HeadLoss, batch: TrainingBatch) -> torch.Tensor:
         """Add the gradients of one pass to the attached bank's; returns the weighted losses, (S,)."""
         shapes = [(len(group.slots), group.length) for group in batch.groups]
-        ours = packed_attention(bank.model, shapes) if self.rows == "packed" else nullcontext()
+        row = PackedRow(shapes, batch.starts if self.rows == "unpadded" else None)
+        ours = packed_attention(bank.model, row) if self.rows in _OURS else nullcontext()
         with ours, planless_attention(bank.device), bank.routing(batch.groups):
             losses = head_loss(batch.inputs, batch.positions, batch.targets, batch.weights)
             with torch.autocast(bank.device.type, enabled=False):  # it is for the forward pass alone
@@ -78,9 +80,16 @@ class TrainingWay:
         return losses.detach()
 
 
-_LAID_OUT = {"packed": (split, pack_in_groups), "packed by transformers": (split, pack), "padded": (split_padded, pad)}
+_OURS = ("unpadded", "packed")
+_LAID_OUT = {
+    "unpadded": (split, pack),
+    "packed": (split, pack_in_groups),
+    "packed by transformers": (split, pack),
+    "padded": (split_padded, pad),
+}
 ALONE = TrainingWay("alone", mixed=False)
 WAYS = (
+    TrainingWay("unpadded"),
     TrainingWay("packed"),
     TrainingWay("packed by transformers"),
     TrainingWay("padded"),
@@ -119,9 +128,11 @@ def _in_reach(model: PreTrainedModel, way: TrainingWay, longest: int) -> bool:
         return True
     if longest > (probing.rotary_limit(config) or longest):
         return False
-    if way.rows.startswith("packed") and probing.sparse_from(config) is not None:
+    if way.rows == "unpadded" and not has_lengths(model.device, model.dtype):
         return False
-    return way.rows != "packed" or (replaceable(model) and longest <= (probing.window_of(config) or longest))
+    if way.rows not in ("padded", "alone") and probing.sparse_from(config) is not None:
+        return False
+    return way.rows not in _OURS or (replaceable(model) and longest <= (probing.window_of(config) or longest))
 
 
 class _TrainingProbe:
