@@ -37,6 +37,7 @@ from seal_lightning.options.mistakes import given_options, one_line, read_config
 from seal_lightning.options.parser import Parser, save_settings
 from seal_lightning.options.trust import FLAG, allowed_settings
 from seal_lightning.policy.policy import Policy
+from seal_lightning.processes.cores import TINY
 from seal_lightning.records.journal import Journal
 from seal_lightning.results.verdict import why_no_policy
 from seal_lightning.stamps.run import FILE, Record, Rules, compare, read_record, show_changes, without_record
@@ -47,7 +48,6 @@ log = logging.getLogger(__name__)
 FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
 # Options of a single start, which are not saved.
 ONE_RUN = ("resume", "dry_run", "allow_other_versions", "trust_policy")
-TINY = 5_000_000  # parameters
 Device = Literal["auto", "cpu", "cuda"]
 
 

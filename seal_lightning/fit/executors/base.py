@@ -38,6 +38,15 @@ class UnitWork:
 class Executor(Remembers, ABC):
     """Finishes units of work, in any order and wherever it likes."""
 
+    def begin(self, trainer: RunTrainer, module: RunModule, *, units: int) -> None:
+        """The module has its policy, and nothing is computed yet.
+
+        Args:
+            trainer: The trainer.
+            module: The module, with its policy.
+            units: The most units that a phase of the run has.
+        """
+
     @abstractmethod
     def run(self, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[int, list[Rollout]]]:
         """Yield (unit, rollouts) for every unit that this process finishes; end when all of the queue are finished.
@@ -61,18 +70,26 @@ class LocalExecutor(Executor):
         if queue.units:
             work.module.policy.open_replica()
         while (unit := queue.take()) is not None:
-            try:
-                rollouts = self._roll_out(work, unit, queue)
-            except Interrupted:
-                queue.put_back(unit)
-                continue  # to the queue, which stops all ranks
-            except Exception as error:
-                if isinstance(error, SealError) and not isinstance(error, RetryableError):
-                    raise  # the configuration or the data: no other rank would do better
-                queue.fail(unit, error, contexts=work.ids(unit))
-                continue
-            yield unit, rollouts
+            if (rollouts := self.unit(work, unit, queue)) is not None:
+                yield unit, rollouts
         work.module.policy.close_replica()
+
+    def unit(self, work: UnitWork, unit: int, queue: UnitQueue) -> list[Rollout] | None:
+        """Do a unit; None where that was broken off or has failed, and the queue says what is next.
+
+        Raises:
+            SealError: The configuration or the data are wrong: no other rank would do better.
+            UnitError: It failed, and there is no other rank.
+        """
+        try:
+            return self._roll_out(work, unit, queue)
+        except Interrupted:
+            queue.put_back(unit)
+        except Exception as error:
+            if isinstance(error, SealError) and not isinstance(error, RetryableError):
+                raise
+            queue.fail(unit, error, contexts=work.ids(unit))
+        return None
 
     def _roll_out(self, work: UnitWork, unit: int, queue: UnitQueue) -> list[Rollout]:
         profiler = work.trainer.profiler  # type: ignore[attr-defined]

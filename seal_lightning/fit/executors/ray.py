@@ -16,17 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from lightning.pytorch.plugins.precision import Precision
-
-from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import RESUME, ConfigError, RetryableError, SealError, UnitError
 from seal_lightning.files.extras import install
 from seal_lightning.fit.executors.base import Executor, UnitWork
-from seal_lightning.models.loading import fingerprint, load_model
-from seal_lightning.models.source import ModelSource
-from seal_lightning.policy.at_work import precise
-from seal_lightning.policy.tuned import PolicyState, PolicyTuning, TunedPolicy
+from seal_lightning.fit.executors.worker import UnitWorker
+from seal_lightning.policy.tuned import PolicyState
 from seal_lightning.processes.ranks import UnitQueue, one_line, unit_name
 from seal_lightning.types import Context, Rollout
 
@@ -35,42 +29,6 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 2  # of a unit that raises an error
 DEATHS = 3  # of workers that had the same unit in hand, or that never got ready
 PATIENCE = 60.0  # seconds for which a worker that was asked for is expected
-
-
-class UnitWorker:
-    """A Ray actor: the E-step on a replica of the policy.
-
-    It looks for a user's own graders and samplers in `paths`, if the node has these folders.
-    """
-
-    def __init__(
-        self,
-        source: ModelSource,
-        tuning: PolicyTuning,
-        seed: int,
-        precision: Precision,
-        device: str,
-        threads: int,
-        paths: Sequence[str] = (),
-    ) -> None:
-        sys.path += [path for path in paths if path not in sys.path]
-        torch.set_num_threads(threads)
-        model, tokenizer, chat = load_model(source)
-        self.base = fingerprint(model)
-        self.policy = TunedPolicy(model.to(device), tokenizer, chat, tuning, seed=seed)
-        self.policy.module = precision.convert_module(self.policy.module)
-        self.precision = precision
-
-    def refresh(self, state: PolicyState, e_step: EStep, round: int) -> str:
-        """Take the policy of this phase; returns the fingerprint of its base."""
-        self.policy.load_state(state)
-        self.e_step, self.round = e_step, round
-        return self.base
-
-    def run(self, contexts: tuple[Context, ...]) -> list[Rollout]:
-        """One unit."""
-        with precise(self.precision), self.policy.frozen() as policy:
-            return self.e_step.run(policy, contexts, round=self.round)
 
 
 class RayExecutor(Executor):
