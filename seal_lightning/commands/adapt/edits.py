@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from statistics import fmean
 from typing import Literal
 
+from seal_lightning.commands.adapt.sharing import Sharing
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.own_queries import NO_OWN_QUERY, OwnQueryStep
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
 from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Report
+from seal_lightning.progress.clock import Report, silent
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import Journal
 from seal_lightning.results.averages import by_context
@@ -100,6 +102,7 @@ def write_edits(
     journal: Journal,
     *,
     screen: Screen,
+    sharing: Sharing[list[Rollout]],
     check_stop: Callable[[], None],
 ) -> list[Rollout]:
     """The rollouts of all units of passages; units in the journal are not made again.
@@ -108,16 +111,21 @@ def write_edits(
         RetryableError: A grader or an endpoint failed; finished units are in the journal.
     """
     left = [unit for unit in range(len(work)) if unit not in journal.units]
+
+    def here(unit: int) -> list[Rollout]:
+        with screen.phases() as report:
+            return _unit(policy, work[unit], choice=choice, report=report)
+
     with screen.bar("self-edits, units of passages", len(work), done=len(work) - len(left)) as advance:
-        for unit in left:
-            check_stop()
-            with screen.phases() as report:
-                journal.append(unit, _unit(policy, work[unit], choice, report))
+        elsewhere = partial(_unit, choice=choice)
+        for unit, rollouts in sharing.share(left, here, work=elsewhere, item=work.__getitem__, name="unit {}".format):
+            journal.append(unit, rollouts)
             advance(1)
+    check_stop()
     return list(chain.from_iterable(journal.units[unit] for unit in range(len(work))))
 
 
-def _unit(policy: Policy, unit: Sequence[Context], choice: EditChoice, report: Report) -> list[Rollout]:
+def _unit(policy: Policy, unit: Sequence[Context], *, choice: EditChoice, report: Report = silent) -> list[Rollout]:
     e_step = choice.e_step
     if not choice.rewarded:
         return e_step.write_edits(policy, unit, round=0, report=report)

@@ -79,7 +79,7 @@ class LocalExecutor(Executor):
 
         Raises:
             SealError: The configuration or the data are wrong: no other rank would do better.
-            UnitError: It failed, and there is no other rank.
+            UnitError: The unit has failed, and there is no other rank.
         """
         try:
             return self._roll_out(work, unit, queue)
