@@ -146,7 +146,7 @@ class Crew:
             if isinstance(error, SealError) and not isinstance(error, RetryableError | WorkerLostError):
                 raise error
             how = "died with" if isinstance(error, WorkerLostError) else "failed on"
-            log.warning("a worker %s %s: %s; it is done again here", how, round.jobs.name(job), one_line(error))
+            log.warning("a worker %s %s: %s; it is done again here", how, round.jobs.name(job), _reason(error))
             round.only_here.append(job)
 
     def _take(self, round: _Round[Value], *, here: bool) -> int | None:
@@ -174,11 +174,12 @@ class Crew:
             prepared: _Round[Any] | None = None
             while (taken := self._wait_for_job()) is not None:
                 prepared = self._do(worker, *taken, prepared)
-        except Exception as error:  # it has died, or cannot be made or prepared: the others do without it
-            lost = isinstance(error, WorkerLostError)
-            if not self._closed:
-                log.warning("a worker %s: %s", "is lost" if lost else "cannot be used", one_line(error))
-            self._wanted = self._wanted if lost else 0
+        except WorkerLostError as error:
+            if not self._closed and not error.told:
+                log.warning("a worker is lost: %s", error)
+        except Exception as error:  # it cannot be made or prepared, nor could another one be
+            self._wanted = 0
+            log.warning("a worker cannot be used: %s; all work is done here", one_line(error))
         self._workers.pop(worker, None)
         worker.kill()
 
@@ -203,6 +204,7 @@ class Crew:
         except Exception as error:
             self._finish(round, failed=(job, error))
             if isinstance(error, WorkerLostError):
+                error.told = True  # with the job
                 raise
         else:
             self._finish(round, done=(job, value))
@@ -222,3 +224,7 @@ class Crew:
             round.done.extend([done] if done else [])
             round.failed.extend([failed] if failed else [])
             self._changed.notify_all()
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, WorkerLostError) else one_line(error)

@@ -28,13 +28,20 @@ from seal_lightning.processes.allocator import keep_freed_memory
 from seal_lightning.processes.streams import standard_streams
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # environment variables
+NO_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # of libraries
 PASSED_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 STOP = b"s"  # on its standard input: the run is to stop
 _stop_wanted = threading.Event()
 
 
 class WorkerLostError(SealError):
-    """A worker has died, or cannot do what it is for; the message says of what."""
+    """A worker has died; the message says of what.
+
+    Attributes:
+        told: Whether whoever had given it some work is told.
+    """
+
+    told = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,7 @@ class Worker:
         command = [sys.executable, "-m", __name__, str(theirs.fileno())]
         self.process = subprocess.Popen(
             command,
-            env={**os.environ, **ONE_THREAD, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"},
+            env={**os.environ, **ONE_THREAD, **NO_BARS, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"},
             stdin=subprocess.PIPE,
             pass_fds=(theirs.fileno(), *files),
             process_group=0,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from seal_lightning.commands.standalone import (
 from seal_lightning.data.base import units
 from seal_lightning.data.documents import STDIN, Documents, read_sources
 from seal_lightning.e_step.own_queries import OwnQueryStep
-from seal_lightning.errors import DivergedError
+from seal_lightning.errors import DivergedError, Stopped
 from seal_lightning.files.bounded import read_stdin
 from seal_lightning.files.saving import tidy
 from seal_lightning.fit.stamp import tokenizer_digest
@@ -83,7 +84,7 @@ def main(args: Sequence[str]) -> None:
             place, jobs = _workplace(options, policy, read, output, signals), _jobs(options, policy, read)
             processes = processes_of(policy, place.e_step, cores=available, jobs=jobs)
             made_of = (options.model.source, options.policy)
-            with closing(Sharing(processes, policy, made_of, stopping=lambda: bool(signals.received))) as sharing:
+            with closing(Sharing(processes, policy, made_of, stopping=partial(_is_stopping, signals))) as sharing:
                 if processes > 1:
                     place.screen.line(f"everything is done in {processes} processes of one thread")
                 adapters = _adapt(options, place, read, choice, sharing)
@@ -91,6 +92,14 @@ def main(args: Sequence[str]) -> None:
     if destination is not None:
         for address in upload(destination, _exports(output, adapters, merged=options.merged)):
             Screen().line(f"uploaded: {address}")
+
+
+def _is_stopping(signals: StopSignals) -> bool:
+    try:
+        signals.check()
+    except Stopped:
+        return True
+    return False
 
 
 def _read(options: Namespace) -> Documents:

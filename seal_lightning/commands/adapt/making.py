@@ -94,7 +94,6 @@ def grouped(place: Workplace, adapters: Sequence[Adapter]) -> list[Sequence[Adap
 
 def _made(place: Workplace, group: Sequence[Adapter]) -> list[Answers | None]:
     """Make a group, or the halves of one that does not fit into memory."""
-    place.check_stop()
     try:
         return _train_and_measure(place, group)
     except NoMemoryError as error:

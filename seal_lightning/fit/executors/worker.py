@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from lightning.pytorch.plugins.precision import Precision
-from transformers.utils import logging as transformers_logging
 
 from seal_lightning.e_step.step import EStep
 from seal_lightning.models.loading import fingerprint, load_model
@@ -68,7 +67,6 @@ class SharingWorker:
     def __init__(
         self, source: ModelSource, tuning: PolicyTuning, seed: int, precision: Precision, weights: SharedWeights
     ) -> None:
-        transformers_logging.disable_progress_bar()
         model, tokenizer, chat = load_model(source)
         self.policy = TunedPolicy(model, tokenizer, chat, tuning, seed=seed)
         self.policy.module = precision.convert_module(self.policy.module)
