@@ -16,6 +16,7 @@ import torch
 
 SMALL = 50_000_000  # parameters below which a core does more with a process of its own than as a further thread
 TINY = 5_000_000  # parameters below which several threads only get into each other's way
+WORKER_BYTES = 1 << 30  # of memory that a worker may take: libraries, and a unit of a small model
 _CONTAINER = Path("/sys/fs/cgroup")
 
 

@@ -105,7 +105,7 @@ class Worker:
             arguments: Its arguments, or a pickle of them.
 
         Raises:
-            WorkerLostError: It has died.
+            WorkerLostError: The worker has died.
             Exception: Whatever the method has raised.
         """
         self._send((method, arguments))

@@ -82,11 +82,9 @@ def main(args: Sequence[str]) -> None:
         signals = StopSignals()
         with signals.noted():
             place, jobs = _workplace(options, policy, read, output, signals), _jobs(options, policy, read)
-            processes = processes_of(policy, place.e_step, cores=available, jobs=jobs)
-            made_of = (options.model.source, options.policy)
-            with closing(Sharing(processes, policy, made_of, stopping=partial(_is_stopping, signals))) as sharing:
-                if processes > 1:
-                    place.screen.line(f"everything is done in {processes} processes of one thread")
+            processes = processes_of(policy, (place.e_step, choice), cores=available, jobs=jobs)
+            made_of, stopping = (options.model.source, options.policy), partial(_is_stopping, signals)
+            with closing(Sharing(processes, policy, made_of, screen=place.screen, stopping=stopping)) as sharing:
                 adapters = _adapt(options, place, read, choice, sharing)
         write_settings(parser, settings, output, finished=True)
     if destination is not None:

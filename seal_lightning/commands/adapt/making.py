@@ -8,15 +8,11 @@ Adapters that train together are written together; a group whose folders are all
 from __future__ import annotations
 
 import logging
-import math
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from io import StringIO
 from typing import Any
-
-from rich.console import Console
 
 from seal_lightning.commands.adapt.folders import finished, write
 from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace, sent
@@ -28,7 +24,7 @@ from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.policy.policy import Policy
 from seal_lightning.processes.worker import stop_wanted
-from seal_lightning.progress.screen import Screen
+from seal_lightning.progress.screen import Notes
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +102,7 @@ def _made(place: Workplace, group: Sequence[Adapter]) -> list[Answers | None]:
 
 def _made_elsewhere(policy: Policy, group: Sequence[Adapter], *, place: Mapping[str, Any]) -> Results | None:
     """Make a group in a worker; None where the command is to stop."""
-    said = StringIO()
-    screen = Screen(every_seconds=math.inf, console=Console(file=said, soft_wrap=True))
+    screen = Notes()
 
     def check_stop() -> None:
         if stop_wanted():
@@ -117,7 +112,7 @@ def _made_elsewhere(policy: Policy, group: Sequence[Adapter], *, place: Mapping[
         answers = _made(Workplace(**place, policy=policy, screen=screen, check_stop=check_stop), group)
     except Stopped:
         return None
-    return Results(answers, said.getvalue().splitlines())
+    return Results(answers, screen.lines)
 
 
 def _train_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answers | None]:

@@ -14,14 +14,15 @@ from typing import Generic, TypeVar
 import torch
 
 from seal_lightning.commands.standalone import load_policy
-from seal_lightning.e_step.step import EStep
 from seal_lightning.endpoints.endpoint import Endpoint
+from seal_lightning.models.memory import free_memory
 from seal_lightning.models.shared import SharedWeights
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
-from seal_lightning.processes.cores import processes_for
+from seal_lightning.processes.cores import WORKER_BYTES, processes_for
 from seal_lightning.processes.crew import Crew, Jobs
 from seal_lightning.processes.parcels import CannotBeSent, holds, parcel
+from seal_lightning.progress.screen import Screen
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Sharing(Generic[Value]):
         processes: How many there are to be; 1 is this one alone.
         policy: The policy, on a CPU where there are others.
         made_of: The base model and the option `--policy`, from which the others load it.
+        screen: Where it is told how many there are.
         stopping: Whether a signal asked the command to stop.
     """
 
@@ -65,9 +67,11 @@ class Sharing(Generic[Value]):
         policy: Policy,
         made_of: tuple[ModelSource, str | None],
         *,
+        screen: Screen,
         stopping: Callable[[], bool],
     ) -> None:
-        self.processes, self.policy, self.made_of, self.stopping = processes, policy, made_of, stopping
+        self.processes, self.policy, self.made_of = processes, policy, made_of
+        self.screen, self.stopping = screen, stopping
         self._crew: Crew | None = None
         self._weights: SharedWeights | None = None
         if processes > 1:
@@ -91,14 +95,16 @@ class Sharing(Generic[Value]):
             item: What `work` is given of a piece.
             name: The name of a piece for messages.
         """
-        prepare = self._prepared(work) if len(numbers) > 1 or self._crew else None
+        room = 1 + free_memory(self.policy.device) // WORKER_BYTES
+        count = min(self.processes, len(numbers), room)
+        prepare = self._prepared(work) if count > 1 or self._crew else None
         if prepare is None:
             for number in numbers:
                 if self.stopping() or (value := here(number)) is None:
                     return
                 yield number, value
             return
-        crew = self._opened(len(numbers))
+        crew = self._opened(count)
         jobs = Jobs(numbers, here, prepare, item, name, self.stopping, on_turn=partial(self._pass_on, crew))
         yield from ((number, value) for number, value in crew.share(jobs) if value is not None)
 
@@ -120,12 +126,13 @@ class Sharing(Generic[Value]):
             self.processes = 1
             return None
 
-    def _opened(self, pieces: int) -> Crew:
+    def _opened(self, processes: int) -> Crew:
         if self._crew is None:
             self._weights = SharedWeights(self.policy.model)
             self._weights.write(self.policy.model)
             made_by = parcel(partial(PolicyWorker, *self.made_of, self._weights))
-            self._crew = Crew(made_by, workers=min(self.processes, pieces) - 1, files=[self._weights.number])
+            self._crew = Crew(made_by, workers=processes - 1, files=[self._weights.number])
+            self.screen.line(f"the work is done in {processes} processes of one thread")
         return self._crew
 
     def _pass_on(self, crew: Crew) -> None:
@@ -133,16 +140,16 @@ class Sharing(Generic[Value]):
             crew.stop()
 
 
-def processes_of(policy: Policy, e_step: EStep, *, cores: int, jobs: int) -> int:
+def processes_of(policy: Policy, parts: object, *, cores: int, jobs: int) -> int:
     """In how many processes of one thread the work is done.
 
     Args:
         policy: The policy.
-        e_step: What is done; where it asks an endpoint, its limits and prices are those of one process.
+        parts: What is done; where something of it asks an endpoint, limits and prices are those of one process.
         cores: The cores that the command may keep busy.
         jobs: The pieces that the work comes in.
     """
-    if policy.device.type != "cpu" or holds(e_step, Endpoint):
+    if policy.device.type != "cpu" or holds(parts, Endpoint):
         return 1
     parameters = sum(parameter.numel() for parameter in policy.model.parameters())
     return processes_for(parameters=parameters, cores=cores, jobs=jobs)

@@ -20,8 +20,9 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.fit.executors.base import LocalExecutor, UnitWork
 from seal_lightning.fit.executors.worker import SharingWorker
 from seal_lightning.hooks import RunModule, RunTrainer
+from seal_lightning.models.memory import free_memory
 from seal_lightning.models.shared import SharedWeights
-from seal_lightning.processes.cores import TINY, cores, processes_for
+from seal_lightning.processes.cores import TINY, WORKER_BYTES, cores, processes_for
 from seal_lightning.processes.crew import Crew, Jobs
 from seal_lightning.processes.parcels import CannotBeSent, holds, parcel
 from seal_lightning.processes.ranks import UnitQueue, unit_name
@@ -104,6 +105,8 @@ class ProcessExecutor(LocalExecutor):
 
     def _opened(self, work: UnitWork, processes: int) -> Crew | None:
         """The workers, on the policy's weights as they are now; None where there are none to start."""
+        if self.processes is None and self._crew is None:
+            processes = min(processes, 1 + free_memory(torch.device("cpu")) // WORKER_BYTES)
         if self._is_alone or (self._crew is None and processes < 2):
             return None
         module = work.module.policy.module

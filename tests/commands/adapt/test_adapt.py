@@ -182,7 +182,7 @@ def test_two_processes_that_are_stopped_within_a_training_end_with_the_same_bits
         patched.setattr(StopSignals, "check", check)
         with pytest.raises(Stopped):
             run(tmp_path, "broken", "--model.sampler", sampler)
-    assert "everything is done in 2 processes of one thread" in capsys.readouterr().err
+    assert "the work is done in 2 processes of one thread" in capsys.readouterr().err
     assert len(log.read_text().splitlines()) == 1 and list(training.iterdir())
     run(tmp_path, "broken", "--resume", "--model.sampler", sampler)
     assert digests(tmp_path / "broken") == digests(whole / "whole")
