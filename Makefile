@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart docs test lint clean
+.PHONY: help install quickstart docs test gpu-test lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ docs: $(STAMP) ## write docs/reference/ from the code, and the pages as a site i
 
 test: lint ## lint, check types and run the tests
 	@$(ONE_THREAD) $(BIN)/pytest -q -n $(WORKERS)
+
+gpu-test: $(STAMP) ## run the tests that need a CUDA device; they are skipped, with a line, where there is none
+	@$(BIN)/pytest -q -m gpu
 
 lint: $(STAMP) ## check style, formatting and types, without running a test
 	@$(BIN)/ruff check -q --output-format concise .

@@ -13,7 +13,7 @@ import time
 from types import SimpleNamespace
 
 import torch
-from inner_loop import Digits, add_options, draw_jobs, machine, make_model, settings_of
+from shapes import Digits, add_options, draw_jobs, machine, make_model, settings_of
 
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import batches, generate

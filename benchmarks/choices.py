@@ -27,7 +27,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from inner_loop import Digits, add_options, draw_jobs, machine, make_model, settings_of
+from shapes import Digits, add_options, draw_jobs, machine, make_model, settings_of
 
 from seal_lightning.inner_loop.isolation import training
 from seal_lightning.inner_loop.loop import InnerLoop

@@ -12,11 +12,14 @@ import argparse
 import ctypes
 import json
 import multiprocessing
+import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import matplotlib
 import torch
-from inner_loop import Digits, Measured, add_options, bank, draw_jobs, machine, make_model, settings_of
+from shapes import Digits, add_options, draw_jobs, machine, make_model, settings_of
 
 from seal_lightning.policy.policy import Policy
 from seal_lightning.processes.allocator import keep_freed_memory
@@ -35,10 +38,45 @@ def measure(options: argparse.Namespace, slots: int) -> dict[str, float]:
     )
     ctypes.CDLL(None).malloc_trim(0)  # or the run would partly live on what the warm-up has left
     jobs = draw_jobs(2 * slots, vocabulary=model.config.vocab_size, epochs=options.epochs, seed=options.seed)
-    measured = Measured()
-    bank(model, jobs, settings_of(options, slots), measured)
-    return {"slots": slots, "steps_per_s": measured.steps / measured.seconds[0],
-            "tokens_per_s": measured.tokens / measured.seconds[0], "peak_mb": measured.peak / 1e6}  # fmt: skip
+    before = start_counting(options.device)
+    started = time.perf_counter()
+    stats = settings_of(options, slots).adapt(Policy(model, Digits(), chat=False), jobs).stats
+    synchronize(options.device)
+    seconds = time.perf_counter() - started
+    return {
+        "slots": slots,
+        "steps_per_s": sum(each.steps for each in stats) / seconds,
+        "tokens_per_s": sum(each.trained_tokens for each in stats) / seconds,
+        "peak_mb": (peak(options.device) - before) / 1e6,
+    }
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def status_of_process(name: str) -> int:
+    """VmRSS (memory now) or VmHWM (its peak), in bytes; 0 on systems other than Linux."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def start_counting(device: str) -> int:
+    """Start the count of the peak of memory anew; what is in use now, in bytes."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at what there is now
+    return status_of_process("VmRSS")
+
+
+def peak(device: str) -> int:
+    """Most memory since `start_counting`, in bytes."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else status_of_process("VmHWM")
 
 
 def main() -> None:

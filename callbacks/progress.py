@@ -28,7 +28,8 @@ class EStepProgress(ProgressBar, SEALCallback):
 
     Args:
         bars: Draw bars; by default only where the output is a terminal.
-        every_seconds: In a log, print at most one line of progress within an E-step in this many seconds.
+        every_seconds: In a log, print at most one line of progress within an E-step in this many seconds, on units that
+            are finished or, where none is, on the work at hand.
     """
 
     def __init__(self, *, bars: bool | None = None, every_seconds: float = 30.0) -> None:
@@ -85,6 +86,8 @@ class EStepProgress(ProgressBar, SEALCallback):
             self._live.update(
                 self._phase_bar, description=f"  {progress.phase}", completed=progress.done, total=progress.total
             )
+        elif self._pace.is_silent():  # units that take long, and many of them at a time on a GPU
+            self.line(f"{self._round}: {progress.phase} {progress.done}/{progress.total}")
 
     def on_unit_end(
         self, trainer: Trainer, module: object, *, phase: str, unit: int, rollouts: Sequence[Rollout]

@@ -124,7 +124,9 @@ def _phases_printed(run: Run) -> bool:
 
 
 def _half_precision(run: Run) -> bool:
-    return {str(one.dtype) for one in run.module.parameters()} == {"torch.bfloat16"}
+    types = {one.requires_grad: str(one.dtype) for one in run.module.parameters()}
+    exact = {str(one.dtype) for one in run.module.buffers() if one.is_floating_point()}
+    return types == {False: "torch.bfloat16", True: "torch.float32"} and exact == {"torch.float32"}
 
 
 def _nothing_left(run: Run) -> bool:
@@ -234,7 +236,9 @@ ROWS = [
         beside={"gradient_clip_val": 0.5},
     ),
     Row(
-        "precision", "bf16-true", "Of the policy, everywhere: in sampling, adapting and answering, too.",
+        "precision", "bf16-true", "Of the policy, everywhere: in sampling, adapting and answering, too. `bf16-true` "
+        "rounds what `model.source.dtype: bfloat16` rounds; LoRAs, AdamW's moments and positions stay float32. "
+        "DeepSpeed keeps float32 copies of a LoRA instead.",
         fit=Cell("of the policy", _half_precision), rest=Cell("of the policy", _half_precision),
     ),
     Row(

@@ -65,7 +65,8 @@ def train(adapted: Any, tokenizer: Any, loop: InnerLoop, job: AdapterJob) -> flo
         for tokens, prompt in (rows[index] for index in batch):
             first = max(1, prompt)
             found = logits(adapted, tokens)[first - 1 : -1]
-            part = functional.cross_entropy(found, torch.tensor(tokens[first:]), reduction="sum") / targets
+            expected = torch.tensor(tokens[first:], device=found.device)
+            part = functional.cross_entropy(found, expected, reduction="sum") / targets
             part.backward()
             loss += part.item()
         if loop.gradient_clip:
@@ -87,7 +88,8 @@ def logits(model: Any, tokens: Sequence[int]) -> torch.Tensor:
     """Of one sequence alone, (T, V): no padding, no mask, no cache."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     cached = "use_cache" in inspect.signature(plain.forward).parameters
-    return model(input_ids=torch.tensor([list(tokens)]), **({"use_cache": False} if cached else {})).logits[0]
+    ids = torch.tensor([list(tokens)], device=next(model.parameters()).device)
+    return model(input_ids=ids, **({"use_cache": False} if cached else {})).logits[0]
 
 
 def trained_weights(adapted: Any) -> dict[str, torch.Tensor]:

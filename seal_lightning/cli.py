@@ -25,7 +25,7 @@ from seal_lightning.commands.names import COMMANDS, GROUPS, help_text
 from seal_lightning.errors import BySignal, ConfigError, Ended, SealError
 from seal_lightning.files.saving import FULL_OR_BROKEN, SavingError, cannot_save, disk_error
 from seal_lightning.files.shipped import with_shipped_configs
-from seal_lightning.processes.allocator import keep_freed_memory
+from seal_lightning.processes.allocator import gpu_settings, keep_freed_memory
 from seal_lightning.processes.stopping import ended_by_signals, work_begins
 from seal_lightning.processes.streams import LineFormatter, last_words, open_closed, standard_streams
 from seal_lightning.text.escaping import single_line
@@ -153,7 +153,7 @@ def _quiet(level: str) -> Iterator[None]:
     handler.setFormatter(LineFormatter("%(name)s: %(levelname)s: %(message)s"))
     ours = logging.getLogger("seal_lightning")
     ours.addHandler(handler)
-    variables = {"TOKENIZERS_PARALLELISM": "false"}
+    variables = {"TOKENIZERS_PARALLELISM": "false", **gpu_settings(os.environ)}
     last_resort = logging.lastResort  # for loggers of libraries without a handler of their own
     if level not in TALKATIVE:
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs while it is imported

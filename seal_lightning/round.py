@@ -4,8 +4,9 @@
     filter: the self-edits worth imitating are kept
     M-step: the policy is fine-tuned to write them
 
-Lightning adds devices, ranks, journals, checkpoints and validation; what is learnt is the same to the last bit. Begin
-here to read the code, or to write an outer loop of your own: each of the four parts is a value that you pass in.
+Lightning adds devices, ranks, journals, checkpoints and validation; what is learnt is the same, on a CPU to the last
+bit. Begin here to read the code, or to write an outer loop of your own: each of the four parts is a value that you pass
+in.
 """
 
 from __future__ import annotations

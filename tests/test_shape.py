@@ -118,6 +118,7 @@ def test_few_files_lie_beside_the_rooms() -> None:
 HOPS = (
     "round:run_round",
     "e_step.step:EStep.run",
+    "e_step.step:EStep.roll_out",
     "e_step.trials:AllTrials.run",
     "inner_loop.loop:InnerLoop.adapt",
     "inner_loop.slots:BankTraining.run",
@@ -131,7 +132,7 @@ def source_of(hop: str) -> str:
     return inspect.getsource(reduce(getattr, names.split("."), import_module(f"seal_lightning.{module}")))
 
 
-def test_five_calls_lead_from_a_round_to_an_optimizer_step() -> None:
+def test_six_calls_lead_from_a_round_to_an_optimizer_step() -> None:
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for caller, called in pairwise(HOPS):
         assert f".{called.rpartition('.')[2]}(" in source_of(caller)

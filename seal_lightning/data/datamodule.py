@@ -54,7 +54,8 @@ class SEALDataModule(LightningDataModule, Remembers):
         limit_test: The same for test.
         limit_predict: The same for predict.
         shuffle_seed: Shuffle each split with this seed, before its limit; null keeps the order of the data.
-        contexts_per_unit: How many contexts are adapted to together, and kept or repeated together after a crash.
+        contexts_per_unit: How many contexts are adapted to together, and kept or repeated together after a crash; a GPU
+            takes several such units at a time.
         allow_overlap: Let contexts of `train`, or their ids, be in `validation` or `test` too.
     """
 

@@ -15,21 +15,26 @@ Queries = Sequence[tuple[Context, Query]]
 
 @dataclass(frozen=True, slots=True)
 class UnitRun:
-    """One unit at work.
+    """Units at work, often a single one: they are sampled, trained and asked together, and know nothing of each other.
 
     Attributes:
         policy: Frozen and in evaluation mode.
-        contexts: The unit, each with its queries.
+        units: The contexts of each unit, with their queries; no id occurs twice.
         round: Counted from 0.
         clock: Measures the phases and reports progress.
-        others: By context id, queries of the unit's other contexts that its adapters are asked too.
+        others: By context id, queries of the other contexts of its unit that its adapters are asked too.
     """
 
     policy: Policy
-    contexts: Sequence[Context]
+    units: Sequence[Sequence[Context]]
     round: int
     clock: Clock
     others: Mapping[str, Queries] = field(default_factory=dict)
+
+    @property
+    def contexts(self) -> list[Context]:
+        """Those of all units, in order."""
+        return [context for unit in self.units for context in unit]
 
 
 @dataclass(frozen=True, slots=True)

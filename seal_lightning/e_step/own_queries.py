@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import chain, product
 
-from seal_lightning.e_step.carriers import Attempt, Grades, Tried
+from seal_lightning.e_step.carriers import Attempt, Grades, Tried, UnitRun
 from seal_lightning.e_step.rollouts import rollouts_of
 from seal_lightning.e_step.step import EStep
 from seal_lightning.endpoints import Endpoint
@@ -20,8 +20,6 @@ from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.grading import Answer, Grader, checked, new_content_recall
 from seal_lightning.grading.scripts import asks, count_words
 from seal_lightning.grading.words import content_words, words
-from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Report, silent
 from seal_lightning.results.left_out import QUERIES, added
 from seal_lightning.results.usage import share_seconds
 from seal_lightning.sampling import PolicyWriter
@@ -215,22 +213,24 @@ class OwnQueryStep(EStep):
 
     query_writer: QueryWriter = field(default_factory=QueryWriter)
 
-    def run(self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent) -> list[Rollout]:
+    def roll_out(self, unit: UnitRun) -> list[Rollout]:
         """Write queries, and roll out those contexts of which any passed the filters; the others' edits are rejected.
 
         Nothing is written about those others: no query could score it.
         """
-        unit = self.begin(policy, contexts, round, report)
+        policy, contexts, report = unit.policy, unit.contexts, unit.clock.report
         with unit.clock.phase("questions", len(contexts)) as advance:
             written = self.query_writer.write(
                 contexts, policy=PolicyWriter(policy), grader=self.grader, on_wait=lambda: advance(0)
             )
             advance(len(contexts))
-        asked = [replace(context, queries=own.queries) for context, own in zip(contexts, written, strict=True)]
-        unasked = [attempt for context in asked if not context.queries for attempt in self._unasked(context)]
+        queries = iter([own.queries for own in written])
+        asked = [[replace(context, queries=next(queries)) for context in each] for each in unit.units]
+        unasked = [attempt for context in chain(*asked) if not context.queries for attempt in self._unasked(context)]
         rollouts = rollouts_of(unit, Tried(unasked, [None] * len(unasked)), [Grades()] * len(unasked), self.reward)
-        if able := [context for context in asked if context.queries]:
-            rollouts += super().run(policy, able, round=round, report=report)
+        able = [[context for context in each if context.queries] for each in asked]
+        if any(able):
+            rollouts += super().roll_out(self.begin(policy, able, unit.round, report))
         told: list[Rollout] = []
         for context, own in zip(contexts, written, strict=True):
             first, *others = [rollout for rollout in rollouts if rollout.context_id == context.id]

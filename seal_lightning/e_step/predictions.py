@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from seal_lightning.e_step.carriers import Grades
+from seal_lightning.e_step.carriers import Grades, UnitRun
 from seal_lightning.e_step.rollouts import rollouts_of
 from seal_lightning.e_step.step import EStep
-from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Report, silent
 from seal_lightning.tasks import Task
 from seal_lightning.types import Context, Prediction, Rollout
 
@@ -29,18 +28,18 @@ class WritingStep(EStep):
     """
 
     predict: str = "edits"
+    adapts: ClassVar[bool] = False
 
-    def run(self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent) -> list[Rollout]:
+    def roll_out(self, unit: UnitRun) -> list[Rollout]:
         """Sample and parse self-edits; the rollouts have no answers and no reward."""
-        return self.write_edits(policy, contexts, round=round, report=report)
+        return self.write_edits(unit.policy, unit.contexts, round=unit.round, report=unit.clock.report)
 
 
 class AnsweringStep(EStep):
     """An E-step that answers and scores nothing, so its queries need no golds."""
 
-    def run(self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent) -> list[Rollout]:
+    def roll_out(self, unit: UnitRun) -> list[Rollout]:
         """Adapt to self-edits and answer; the rollouts have answers with and without an adapter, and no reward."""
-        unit = self.begin(policy, contexts, round, report)
         baselines = self.baselines(unit)
         attempts = self.attempts(unit)
         tried = self.trials.run(self, unit, attempts)

@@ -15,7 +15,7 @@ further repeat, and contexts that are decided none at all. Left out: races acros
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, comb, exp, lgamma
 
@@ -24,7 +24,7 @@ import numpy as np
 from seal_lightning.errors import ConfigError, check_count
 
 Training = tuple[int, int, int]  # number of the context, of the edit, and the repeat
-Train = Callable[[Sequence[Training]], Sequence[Sequence[float] | None]]
+Scores = Sequence[Sequence[float] | None]  # of each training's answers, in [0, 1]; None where the adapter diverged
 
 STRENGTHS = (3.0, 0.3, 1.0, 10.0)  # of the prior, in repeats; the first is taken until repeats tell more
 NEIGHBOURS = 2.0  # how many edits the mean of all queries counts for, beside what others answered to the same query
@@ -105,18 +105,42 @@ class Heat:
         return sorted(live, key=lambda edit: (-round(float(self.chances[edit]), 9), edit))[:keep]
 
 
+def run_races(
+    races: Sequence[Generator[list[Training], Scores, list[Heat]]],
+    train: Callable[[Mapping[int, Sequence[Training]]], Mapping[int, Scores]],
+) -> list[list[Heat]]:
+    """Run the races of several units at once: each goes as it would alone, and what they train next, trains together.
+
+    Args:
+        races: One for each unit.
+        train: Function that trains adapters, given by number of the race, and returns their scores.
+
+    Returns:
+        The race of each context, by race.
+    """
+    ended: dict[int, list[Heat]] = {}
+    known: Mapping[int, Scores] = {}
+    while len(ended) < len(races):
+        chosen: dict[int, Sequence[Training]] = {}
+        for number in sorted(known or range(len(races))):
+            try:
+                chosen[number] = races[number].send(known[number]) if known else next(races[number])
+            except StopIteration as end:
+                ended[number] = end.value
+        known = train(chosen) if chosen else known
+    return [ended[number] for number in range(len(races))]
+
+
 def race(
-    racing: Racing, costs: Sequence[Sequence[float]], queries: Sequence[int], *, repeats: int, train: Train
-) -> list[Heat]:
-    """Race the edits of the contexts of a unit.
+    racing: Racing, costs: Sequence[Sequence[float]], queries: Sequence[int], *, repeats: int
+) -> Generator[list[Training], Scores, list[Heat]]:
+    """Race the edits of the contexts of a unit: yields what to train next, is sent the scores of its answers.
 
     Args:
         racing: The rules: how much may be spent, and how many edits remain.
         costs: Cost of one training, by context and edit.
         queries: Queries of each context.
         repeats: Repeats of the full E-step.
-        train: Function that trains adapters and returns the scores of each one's answers, in [0, 1]; None for an
-            adapter that diverged.
 
     Returns:
         The race of each context.
@@ -135,7 +159,7 @@ def race(
         if not chosen:
             return heats
         left -= sum(heats[number].costs[edit] for number, edit, _ in chosen)
-        for (number, edit, _), scores in zip(chosen, train(chosen), strict=True):
+        for (number, edit, _), scores in zip(chosen, (yield chosen), strict=True):
             if scores is None:
                 heats[number].out.add(edit)
             else:

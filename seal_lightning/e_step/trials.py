@@ -9,13 +9,14 @@ result, and it does not count as dropped.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from itertools import chain
+from typing import Protocol, TypeVar
 
 from seal_lightning.e_step.carriers import Attempt, Replies, Trial, Tried, UnitRun, queries_of
 from seal_lightning.e_step.plan import Plan
-from seal_lightning.e_step.race_rule import Heat, Racing, Training, race
+from seal_lightning.e_step.race_rule import Heat, Racing, Scores, Training, race, run_races
 from seal_lightning.e_step.verdicts import grade_own
 from seal_lightning.errors import NoMemoryError
 from seal_lightning.grading import Grader, Verdict
@@ -25,6 +26,8 @@ from seal_lightning.results.left_out import ANSWERS, DIVERGED, LONGEST, SKIPPED,
 from seal_lightning.sampling import PolicyWriter
 
 log = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
 
 
 class TrialParts(Protocol):
@@ -64,7 +67,7 @@ class AllTrials:
         """Train all adapters together and let them answer; in halves where the memory does not suffice."""
         trials: dict[int, Trial] = {}
         usable = [number for number, attempt in enumerate(attempts) if attempt.edit.status == "ok"]
-        waiting = [usable] if usable else []
+        waiting = in_shares(usable, parts.inner_loop.results(unit.policy.model)) if usable else []
         while waiting:
             part = waiting.pop(0)
             some, trained = [attempts[number] for number in part], None
@@ -81,6 +84,12 @@ class AllTrials:
                 waiting = [part[:half], part[half:], *waiting]
         _tell_diverged(list(trials.values()))
         return Tried(attempts, [trials.get(number) for number in range(len(attempts))])
+
+
+def in_shares(items: Sequence[_Item], most: int) -> list[Sequence[_Item]]:
+    """As few shares as have at most so many items each, of about the same size."""
+    size = -(-len(items) // -(-len(items) // most))
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _answered(parts: TrialParts, unit: UnitRun, attempts: Sequence[Attempt], trained: TrainedBank) -> list[Trial]:
@@ -143,28 +152,38 @@ class Race:
     racing: Racing
 
     def run(self, parts: TrialParts, unit: UnitRun, attempts: Sequence[Attempt]) -> Tried:
-        """Race the usable edits of a unit; what they are compared with (other kinds of attempts) is trained in full."""
+        """Race the usable edits of each unit; what they are compared with (other kinds) is trained in full."""
         course = _Course(parts, unit, attempts)
         course.train([number for number, attempt in enumerate(attempts) if attempt.kind != "edit"])
-        fields = _fields(attempts)
+        fields = _fields(unit, attempts)
 
-        def train(chosen: Sequence[Training]) -> list[list[float] | None]:
-            return course.race([fields[context][edit][repeat] for context, edit, repeat in chosen])
+        def train(chosen: Mapping[int, Sequence[Training]]) -> dict[int, list[list[float] | None]]:
+            numbers = [fields[place][context][edit][n] for place, some in chosen.items() for context, edit, n in some]
+            scores = iter(course.race(numbers))
+            return {place: [next(scores) for _ in some] for place, some in chosen.items()}
 
-        costs = [[course.cost(numbers[0]) for numbers in edits] for edits in fields]
-        queries = [len(attempts[edits[0][0]].context.queries) for edits in fields]
-        heats = race(self.racing, costs, queries, repeats=parts.plan.repeats, train=train)
-        for heat, edits in zip(heats, fields, strict=True):
+        heats = run_races([self._race(course, some, repeats=parts.plan.repeats) for some in fields], train)
+        for heat, edits in zip(chain(*heats), chain(*fields), strict=True):
             course.close(heat, edits, survivors=heat.survivors(self.racing.keep))
         return course.tried()
 
+    def _race(
+        self, course: _Course, fields: Sequence[Field], *, repeats: int
+    ) -> Generator[list[Training], Scores, list[Heat]]:
+        """The race of one unit."""
+        costs = [[course.cost(numbers[0]) for numbers in edits] for edits in fields]
+        queries = [len(course.attempts[edits[0][0]].context.queries) for edits in fields]
+        return race(self.racing, costs, queries, repeats=repeats)
 
-def _fields(attempts: Sequence[Attempt]) -> list[Field]:
+
+def _fields(unit: UnitRun, attempts: Sequence[Attempt]) -> list[list[Field]]:
+    """By unit, those of its contexts that have a usable edit."""
     by_edit: dict[str, dict[int, list[int]]] = {}
     for number, attempt in enumerate(attempts):
         if attempt.kind == "edit" and attempt.edit.status == "ok":
             by_edit.setdefault(attempt.context.id, {}).setdefault(attempt.edit_index, []).append(number)
-    return [list(edits.values()) for edits in by_edit.values()]
+    able = [[context.id for context in contexts if context.id in by_edit] for contexts in unit.units]
+    return [[list(by_edit[id].values()) for id in ids] for ids in able]
 
 
 class _Course:

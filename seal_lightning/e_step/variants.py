@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from seal_lightning.e_step.carriers import Grades, Tried
+from seal_lightning.e_step.carriers import Grades, Tried, UnitRun
 from seal_lightning.e_step.own_queries import OwnQueryStep, QueryWriter
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.rollouts import rollouts_of
 from seal_lightning.e_step.step import EStep
 from seal_lightning.e_step.trials import AllTrials, Race
 from seal_lightning.grading import Rubric, checked
-from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Report, silent
 from seal_lightning.sampling import PolicyWriter
-from seal_lightning.types import Context, Rollout
+from seal_lightning.types import Rollout
 
 
 @dataclass(frozen=True)
@@ -27,14 +25,14 @@ class RubricStep(EStep):
     """
 
     rubric: Rubric = field(default_factory=Rubric)
+    adapts: ClassVar[bool] = False
 
-    def run(self, policy: Policy, contexts: Sequence[Context], *, round: int, report: Report = silent) -> list[Rollout]:
+    def roll_out(self, unit: UnitRun) -> list[Rollout]:
         """Write self-edits and mark the usable ones; nothing is said of the others."""
-        unit = self.begin(policy, contexts, round, report)
         attempts = self.attempts(unit)
         edits = [(attempt.context, attempt.edit.text) for attempt in attempts if attempt.edit.status == "ok"]
         with unit.clock.phase("rubric", len(edits)) as advance:
-            verdicts = self.rubric.verdicts(edits, policy=PolicyWriter(policy), on_done=advance)
+            verdicts = self.rubric.verdicts(edits, policy=PolicyWriter(unit.policy), on_done=advance)
             given = iter(checked(self.rubric, verdicts))
         grades = [Grades(rubric=next(given) if attempt.edit.status == "ok" else None) for attempt in attempts]
         return rollouts_of(unit, Tried(attempts, [None] * len(attempts)), grades, self.reward)

@@ -90,19 +90,21 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def whole_files(folder: str | os.PathLike[str], *, lasting: bool = True) -> Iterator[Path]:
     """A folder to write files into, each of which takes its place in `folder` at the end of the block.
 
-    Other files in `folder` stay. Raises as `whole`.
+    Other files in `folder` stay. Unless they are to be `lasting`, the disk need not have them yet. Raises as `whole`.
     """
     folder = Path(folder)
     with _explained(folder), _aside(folder) as holder:
         yield holder / "new"
-        _sync_all(holder / "new")
+        if lasting:
+            _sync_all(holder / "new")
         for new in sorted((holder / "new").iterdir()):
             _keep_mode(folder / new.name, new)
             _put(new, folder / new.name, old=holder / "old" / new.name)
-        _sync(folder)
+        if lasting:
+            _sync(folder)
 
 
 def save_text(path: str | os.PathLike[str], text: str) -> None:

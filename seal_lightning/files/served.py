@@ -28,8 +28,15 @@ def save_tensors(
 ) -> None:
     """Write tensors as one safetensors file, whole or not at all, readable as the umask says. Raises `SavingError`."""
     with whole(path) as aside:
-        save_file(dict(tensors), aside, metadata=dict(metadata) if metadata else None)
-        aside.chmod(_mode_of_new_files(aside.parent))
+        write_tensors(tensors, aside, metadata=metadata)
+
+
+def write_tensors(
+    tensors: Mapping[str, torch.Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """As `save_tensors` into a folder that is written aside already (`saving.whole_files`)."""
+    save_file(dict(tensors), path, metadata=dict(metadata) if metadata else None)
+    path.chmod(_mode_of_new_files(path.parent))
 
 
 def save_model(model: PreTrainedModel, folder: str | Path, *, state: Mapping[str, torch.Tensor] | None = None) -> None:

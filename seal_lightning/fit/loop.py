@@ -34,6 +34,7 @@ from seal_lightning.fit.strategies import restart_optimizer, restart_schedule
 from seal_lightning.fit.units import UnitRunner
 from seal_lightning.hooks import notify, the_filter
 from seal_lightning.m_step.selection import group_rollouts, without_merit
+from seal_lightning.models.kernels import planless_attention
 from seal_lightning.models.memory import MAYBE, is_out_of_memory
 from seal_lightning.processes.stopping import EARLY
 from seal_lightning.results.left_out import tell_left_out
@@ -88,7 +89,9 @@ class MStepLoop(_TrainingEpochLoop):
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         try:
-            super().advance(data_fetcher)
+            # backward too: activation checkpointing runs the forward pass again there
+            with planless_attention(self.trainer.strategy.root_device):
+                super().advance(data_fetcher)
         except MAYBE as error:
             if isinstance(error, SealError) or not is_out_of_memory(error):
                 raise

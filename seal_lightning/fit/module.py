@@ -39,6 +39,7 @@ from seal_lightning.m_step.batches import MStep, make_loader, tell_truncated
 from seal_lightning.m_step.training import batch_loss, make_optimizer, seed_batch
 from seal_lightning.models.finite import all_finite
 from seal_lightning.models.loading import fingerprint, load_model
+from seal_lightning.models.precision import sparing_float32
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 from seal_lightning.results.accuracy import evaluation_means
@@ -72,7 +73,8 @@ class SEALModule(FitModule):
         evaluation: Edits and repeats a validation or test context.
         m_step: How the policy is fine-tuned on the kept edits.
         max_answer_tokens: Longest closed-book answer.
-        answer_batch: Queries answered together.
+        answer_batch: Queries answered together; null takes 64 on a CPU, and on a GPU from 32 to 512, as many as its
+            free memory takes.
         answerer: Who answers with the adapters; null is the policy itself.
         predict: What `seal predict` does: `edits` writes self-edits; `answers` also adapts to each of them, as
             `evaluation` says, and answers the queries of the data, which need no known answers.
@@ -98,7 +100,7 @@ class SEALModule(FitModule):
         evaluation: Plan = Plan(edits=1, repeats=1, passage_only=True),
         m_step: MStep = MStep(),
         max_answer_tokens: int = 64,
-        answer_batch: int = 64,
+        answer_batch: int | None = None,
         answerer: Answerer | None = None,
         predict: Literal["edits", "answers"] = "edits",
         seed: int = 0,
@@ -109,8 +111,7 @@ class SEALModule(FitModule):
         self.answers_queries = predict == "answers"
         self.source, self.tuning, self.m_step, self.seed = source, tuning, m_step, seed
         check_count("max_answer_tokens", max_answer_tokens)
-        check_count("answer_batch", answer_batch)
-        weighed = Reward(reward)
+        local, weighed = LocalAnswerer(answer_batch), Reward(reward)
         self.parts = EStep(
             task=task or Knowledge(),
             sampler=sampler or LocalSampler(),
@@ -119,7 +120,7 @@ class SEALModule(FitModule):
             reward=weighed,
             seed=seed,
             max_answer_tokens=max_answer_tokens,
-            answerer=answerer or LocalAnswerer(answer_batch),
+            answerer=answerer or local,
         )
         self.rubric, self.query_writer = rubric or Rubric(), query_writer or QueryWriter()
         evaluation = measured_alike(evaluation, e_step, weighed)
@@ -172,7 +173,13 @@ class SEALModule(FitModule):
             self.base_stamp = {"base": self.base_fingerprint, "tokenizer": tokens, "chat": chatting}
             self.model = self.tuned.module.train()
             if self._trainer is not None:  # before a checkpoint's rounds are merged, as it was when they ended
-                self._trainer.precision_plugin.convert_module(self.tuned.module)
+                with sparing_float32(self.tuned.module):
+                    self._trainer.precision_plugin.convert_module(self.tuned.module)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As torch's; half precision, to which Lightning's strategies convert it, spares what must be exact."""
+        with sparing_float32(self):
+            return super().to(*args, **kwargs)
 
     @property
     def policy(self) -> TunedPolicy:

@@ -81,6 +81,7 @@ def fit_stamp(trainer: FitTrainer, module: FitModule) -> JsonObject:
         "sampler": module.e_step.sampler,
         "evaluation_sampler": module.evaluation.sampler,
         "attention": module.source.attention,
+        "matmul": module.source.matmul,
         **_own_settings(module),
     }
     of_trainer = {

@@ -2,9 +2,9 @@
 
 This is SEAL's inner loop made cheap: the frozen layers run once over the tokens of all adapters, and only the small
 products with A and B tell them apart. Each adapter has its own AdamW state, learning rate, step count and clipping, so
-training N together equals training each alone. The bank attaches by forward hooks and changes nothing in the model. If
-a layer already carries a peft adapter (the policy's), that is frozen too. The bank leaves out dropout (the paper uses
-none) and biases.
+training N together equals training each alone. A plain linear layer and its adapters are one step of autograd; other
+layers get theirs by a forward hook. Nothing is changed in the model: if a layer already carries a peft adapter (the
+policy's), that is frozen too. The bank leaves out dropout (the paper uses none) and biases.
 """
 
 from __future__ import annotations
@@ -19,12 +19,22 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.inner_loop.routing import Routing, TokenIndex
+from seal_lightning.inner_loop.layouts import Matrices, TokenIndex
+from seal_lightning.inner_loop.packing import LengthGroup
+from seal_lightning.inner_loop.routing import Routing, Shelf, has_grouped
 from seal_lightning.models.beside import base_layer, is_torchs_product
 from seal_lightning.models.layers import Target, find_targets, parameters_of
 from seal_lightning.models.lora import LoRA
+from seal_lightning.models.products import (
+    FrozenLinear,
+    is_plain,
+    linear,
+    linear_backward,
+    quick_products,
+    replaced_forward,
+)
 
-_ALIGNED = 4  # ranks are kept in multiples of it: grouped matrix products want rows of 16 bytes
+_ALIGNED = 16  # bytes: grouped products want rows of a multiple of it, so ranks are rounded up
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +58,15 @@ class AdapterBank:
         betas: Decay rates of AdamW's moments.
         weight_decay: Decoupled weight decay of AdamW.
         trainable: Whether there are gradients and optimizer states; a bank that only answers needs none.
+        dtype: Precision in which adapters are kept; those that are trained have to be kept in float32.
 
     Attributes:
-        A: By layer name, (N, r, inputs), float32, r rounded up to a multiple of 4; as peft's `lora_A.weight`.
+        precision: Precision of the products with A and B: bfloat16 if the model has it, else float32.
+        A: By layer name, (N, r, inputs), r rounded up to `width`; as peft's `lora_A.weight`.
         B: By layer name, (N, r, outputs), peft's `lora_B.weight` transposed: products along the long side are fast.
             Both are leaves: views of `parameters`, with `.grad` a view of `gradients`.
         ranks: Rank of the adapter in each slot.
-        width: The rounded r.
+        width: The rank of the matrices: a multiple of 4, or of 8 for products in bfloat16.
     """
 
     def __init__(
@@ -68,7 +80,9 @@ class AdapterBank:
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         trainable: bool = True,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        assert dtype == torch.float32 or not trainable, "what is trained is kept in float32"
         self.model = model
         self.targets = find_targets(model, target_modules)
         self.rank, self.alpha = rank, alpha
@@ -76,13 +90,19 @@ class AdapterBank:
         self.device = next(model.parameters()).device
         # One flat buffer for the parameters of all layers and one for their gradients: clipping and the optimizer then
         # walk over one row a slot, whatever the number of layers.
-        self.width = -(-rank // _ALIGNED) * _ALIGNED  # the rest stays zero, see `reset`
-        self.parameters = torch.zeros(slots, parameters_of(self.targets, self.width), device=self.device)
+        self.precision = torch.bfloat16 if next(model.parameters()).dtype == torch.bfloat16 else torch.float32
+        multiple = _ALIGNED // self.precision.itemsize
+        self.width = -(-rank // multiple) * multiple  # the rest stays zero, see `reset`
+        self.parameters = torch.zeros(slots, parameters_of(self.targets, self.width), device=self.device, dtype=dtype)
         self.gradients = torch.zeros_like(self.parameters) if trainable else None
+        self._rounded = torch.empty_like(self.parameters, dtype=self.precision) if dtype != self.precision else None
         self.A: dict[str, torch.Tensor] = {}
         self.B: dict[str, torch.Tensor] = {}
+        self._matrices: dict[str, Matrices] = {}
         self._cut_views()
-        self._scales = torch.full((slots,), alpha / rank, device=self.device)
+        self.scales = [alpha / rank] * slots
+        widths = [self.width, *(width for target in self.targets for width in (target.inputs, target.outputs))]
+        self._layouts = Shelf(self.scales, self.device, has_grouped(self.device, self.precision, widths))
         self._routing: Routing | None = None
         self._rows = [nn.Parameter(row) for row in self.parameters] if trainable else []
         groups: list[dict[str, Any]] = [{"params": [row]} for row in self._rows] or [{"params": []}]
@@ -91,14 +111,19 @@ class AdapterBank:
     def _cut_views(self) -> None:
         at = 0
         for target in self.targets:
+            middle, end = at + target.inputs * self.width, at + (target.inputs + target.outputs) * self.width
             shapes = ((self.width, target.inputs), (self.width, target.outputs))
-            ends = (at, at + target.inputs * self.width, at + (target.inputs + target.outputs) * self.width)
-            for table, shape, start, end in zip((self.A, self.B), shapes, ends[:2], ends[1:], strict=True):
-                leaf = self.parameters[:, start:end].unflatten(1, shape).detach().requires_grad_()
+            spans = (slice(at, middle), slice(middle, end))
+            used: list[torch.Tensor] = []
+            for table, shape, span in zip((self.A, self.B), shapes, spans, strict=True):
+                leaf = self.parameters[:, span].unflatten(1, shape).detach().requires_grad_()
                 if self.gradients is not None:
-                    leaf.grad = self.gradients[:, start:end].unflatten(1, shape)
+                    leaf.grad = self.gradients[:, span].unflatten(1, shape)
                 table[target.name] = leaf
-            at = ends[2]
+                used.append(leaf if self._rounded is None else self._rounded[:, span].unflatten(1, shape))
+            grads = self.A[target.name].grad, self.B[target.name].grad
+            self._matrices[target.name] = Matrices(used[0].detach(), used[1].detach(), *grads)
+            at = end
 
     # -- slots -----------------------------------------------------------------------------------------------------
 
@@ -128,7 +153,7 @@ class AdapterBank:
 
     def _set_rank(self, slot: int, rank: int) -> None:
         self.ranks[slot] = rank
-        self._scales[slot] = self.alpha / rank
+        self.scales[slot] = self.alpha / rank
 
     @torch.no_grad()
     def fill(self, slot: int, parameters: torch.Tensor, *, rank: int) -> None:
@@ -167,7 +192,8 @@ class AdapterBank:
 
         Gradients are freed first, which makes room for the copies.
         """
-        self.gradients = None
+        self.gradients = self._rounded = None
+        self._matrices.clear()
         for leaf in (*self.A.values(), *self.B.values(), *self._rows):
             leaf.grad = None
         states = self._optimizer.state
@@ -182,26 +208,48 @@ class AdapterBank:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Put the adapters behind their layers; they act only under a `routing`."""
-        handles = [target.module.register_forward_hook(self._hook(target)) for target in self.targets]
+        """Put the adapters into their layers; they act only under a `routing`."""
+        plain = {target.module: self._forward(target) for target in self.targets if is_plain(target.module)}
+        others = [target for target in self.targets if target.module not in plain]
+        handles = [target.module.register_forward_hook(self._hook(target)) for target in others]
         try:
-            yield
+            with replaced_forward(plain), quick_products(self.model):  # the latter for layers without adapters
+                yield
         finally:
             for handle in handles:
                 handle.remove()
 
     @contextmanager
-    def routing(self, slots: torch.Tensor) -> Iterator[None]:
-        """Set the slot of each row (B,) or token (B, T); -1 means no adapter."""
+    def routing(self, slots: torch.Tensor | Sequence[LengthGroup]) -> Iterator[None]:
+        """Set the slot of each row (B,) or token (B, T), -1 for no adapter; or those of a training batch's groups."""
         self.route(slots)
         try:
             yield
         finally:
             self._routing = None
 
-    def route(self, slots: torch.Tensor) -> None:
+    def route(self, slots: torch.Tensor | Sequence[LengthGroup]) -> None:
         """Change the slots within a `routing`, after rows have left the batch."""
-        self._routing = Routing(slots, self._scales)
+        if self._routing is None and self._rounded is not None:
+            self._rounded.copy_(self.parameters)
+        self._routing = Routing(slots, self._layouts)
+
+    def _layout(self, x: torch.Tensor) -> TokenIndex | None:
+        """The layout of a layer's input (..., inputs); None where no adapter acts on it."""
+        if self._routing is None or self._routing.nothing or not x.numel():  # an expert may get no token
+            return None
+        return self._routing.index(x.shape[:-1])
+
+    def _forward(self, target: Target) -> Callable[[torch.Tensor], torch.Tensor]:
+        layer, name = target.module, target.name
+        assert isinstance(layer, nn.Linear)
+
+        def adapted(x: torch.Tensor) -> torch.Tensor:
+            if (index := self._layout(x)) is None:
+                return FrozenLinear.apply(x, layer.weight, layer.bias)  # type: ignore[return-value]
+            return AdaptedLinear.apply(x, layer.weight, layer.bias, self.A[name], self._matrices[name], index)  # type: ignore[return-value]
+
+        return adapted
 
     def _hook(self, target: Target) -> Callable[..., torch.Tensor]:
         name = target.name
@@ -210,14 +258,12 @@ class AdapterBank:
 
         def add_adapters(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             x = args[0]  # (B, T, inputs), or flat: (B * T, inputs)
-            if self._routing is None or self._routing.nothing or not x.numel():  # an expert may get no token
+            if (index := self._layout(x)) is None:
                 return output
-            index = self._routing.index(x.shape[:-1])
-            a, b = self.A[name], self.B[name]
-            with torch.autocast(x.device.type, enabled=False):  # adapters stay in float32
-                delta = StackedLoRA.apply(x.flatten(0, -2), a, b, (a.grad, b.grad), index)
-            delta = delta.view(*x.shape[:-1], -1)  # type: ignore[union-attr]
-            return output.add_(delta) if in_place else (output + delta).to(output.dtype)
+            delta: torch.Tensor = StackedLoRA.apply(x.flatten(0, -2), self.A[name], self._matrices[name], index)  # type: ignore[assignment]
+            delta = delta.view(*x.shape[:-1], -1)
+            # in place on a view, autograd would copy the whole output, forward and backward
+            return output.add_(delta) if in_place and not output._is_view() else (output + delta).to(output.dtype)
 
         return add_adapters
 
@@ -239,7 +285,12 @@ class AdapterBank:
 
     @torch.no_grad()
     def step(
-        self, learning_rates: Sequence[float], *, max_norm: float | None, norms: torch.Tensor | None = None
+        self,
+        learning_rates: Sequence[float],
+        *,
+        max_norm: float | None,
+        norms: torch.Tensor | None = None,
+        sound: torch.Tensor | None = None,
     ) -> None:
         """One AdamW step (torch's fused one) of the first n slots from the gradients gathered so far, which are zeroed.
 
@@ -247,6 +298,7 @@ class AdapterBank:
             learning_rates: n numbers.
             max_norm: Each adapter's gradient is scaled down to this norm (torch's `clip_grad_norm_`); None leaves it.
             norms: The `gradient_norms`, where they are known already.
+            sound: Whether to step at all, a bool () on the device; if it is off, only the gradients are zeroed.
         """
         assert self.gradients is not None, "a bank that only answers has no gradients"
         n = len(learning_rates)
@@ -259,6 +311,8 @@ class AdapterBank:
             row.grad = self.gradients[slot] if slot < n else None
         for group, rate in zip(self._optimizer.param_groups, learning_rates, strict=False):
             group["lr"] = rate
+        if sound is not None:
+            self._optimizer.found_inf = (~sound).float()  # type: ignore[attr-defined]
         self._optimizer.step()
         grads.zero_()
 
@@ -274,45 +328,54 @@ def bank_lora(bank: AdapterBank, slot: int) -> LoRA:
     return LoRA(state, bank.alpha / rank)
 
 
-class StackedLoRA(torch.autograd.Function):
-    """Output (M, out) of the LoRAs for flat tokens (M, in); saves the input itself and the narrow products only.
+class AdaptedLinear(torch.autograd.Function):
+    """A frozen linear layer with its adapters in one step: x (..., inputs) -> (..., outputs).
 
-    The products are made in the dtype of A and B; the input is saved as it came, so a bfloat16 model pays for no
-    float32 copies. The gradients of A and B are added to the bank's own buffers in the backward pass, so the flat
-    layout that the optimizer wants costs no copy; autograd sees the gradient of the input alone.
+    The input is saved as it came, so a bfloat16 model pays for no float32 copies.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        a_A: torch.Tensor,
-        b_A: torch.Tensor,
-        gradients: tuple[torch.Tensor | None, torch.Tensor | None],
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        leaf: torch.Tensor,
+        matrices: Matrices,
         index: TokenIndex,
     ) -> torch.Tensor:
-        a, b = a_A[index.active], b_A[index.active]
-        narrow = index.product(index.take(x).to(a.dtype), a.transpose(1, 2)).mul_(index.scales)  # (M, r)
-        ctx.save_for_backward(x, a, b, narrow)
-        ctx.gradients, ctx.index = gradients, index
-        return index.put(index.product(narrow, b))
+        out = linear(x, weight, bias)
+        flat = x.flatten(0, -2)
+        with torch.autocast(x.device.type, enabled=False):  # adapters stay in their own precision
+            narrow = index.add_output(out.flatten(0, -2), flat, matrices)
+        ctx.save_for_backward(flat, weight, *narrow)
+        ctx.matrices, ctx.index = matrices, index
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        x, a, b, narrow = ctx.saved_tensors
-        index, (grad_a, grad_b) = ctx.index, ctx.gradients
-        wide = index.take(grad)  # (M, out)
-        grad_narrow = index.product(wide, b.transpose(1, 2)).mul_(index.scales)
-        _add(grad_a, index, index.outer(grad_narrow, index.take(x).to(a.dtype)))
-        _add(grad_b, index, index.outer(narrow, wide))
-        if not ctx.needs_input_grad[0]:
-            return (None,) * 5
-        return index.put(index.product(grad_narrow, a)).to(x.dtype), None, None, None, None
+        x, weight, *narrow = ctx.saved_tensors
+        flat = grad.flatten(0, -2)
+        into = linear_backward(flat, weight) if ctx.needs_input_grad[0] else None
+        ctx.index.add_gradients(into, flat, x, narrow, ctx.matrices)
+        return (None if into is None else into.to(x.dtype).view(*grad.shape[:-1], -1), *[None] * 5)
 
 
-def _add(buffer: torch.Tensor, index: TokenIndex, values: torch.Tensor) -> None:
-    """Add the values (n, ...) of the active slots to the buffer of all slots (N, ...)."""
-    if isinstance(index.active, slice):
-        buffer[index.active] += values
-    else:
-        buffer.index_add_(0, index.active, values)  # each slot once: exact
+class StackedLoRA(torch.autograd.Function):
+    """The output (M, outputs) of the adapters alone, for flat tokens (M, inputs): for layers that are not plain."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, leaf: torch.Tensor, matrices: Matrices, index: TokenIndex) -> torch.Tensor:
+        out = matrices.B.new_zeros(len(x), matrices.B.shape[2])
+        with torch.autocast(x.device.type, enabled=False):  # adapters stay in their own precision
+            narrow = index.add_output(out, x, matrices)
+        ctx.save_for_backward(x, *narrow)
+        ctx.matrices, ctx.index = matrices, index
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        x, *narrow = ctx.saved_tensors
+        into = ctx.matrices.A.new_zeros(x.shape) if ctx.needs_input_grad[0] else None
+        ctx.index.add_gradients(into, grad, x, narrow, ctx.matrices)
+        return None if into is None else into.to(x.dtype), None, None, None

@@ -19,12 +19,13 @@ from transformers import PreTrainedModel
 
 from seal_lightning.errors import ConfigError, NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
+from seal_lightning.inner_loop.capacity import PASS_ON_CPU, Capacity, result_dtype
 from seal_lightning.inner_loop.plans import AdapterPlan, JobStats, shuffled_batches
 from seal_lightning.inner_loop.slots import AdapterState, BankTraining, Regulariser
 from seal_lightning.models.finite import rows_finite
 from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.models.lora import carried, save_lora, stack
-from seal_lightning.models.memory import attempt, free_memory
+from seal_lightning.models.memory import attempt
 from seal_lightning.models.schedule import learning_rate_factor
 from seal_lightning.policy.policy import Policy
 from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
@@ -97,10 +98,11 @@ class InnerLoop:
         betas: Decay rates of AdamW's moments.
         max_length: Longest training sequence in tokens; longer ones lose their end.
         append_eos: End each training sequence with the EOS token.
-        max_adapters: Adapters trained at the same time, the slots of the bank; null takes what fits in two fifths of
-            the free memory, at most 16 on a CPU and 256 on a GPU. Halved if memory does not suffice.
+        max_adapters: Adapters trained at the same time, the slots of the bank; null takes what fits in the free memory
+            (two fifths of it on a CPU), at most 16 on a CPU and 256 on a GPU. Halved if memory does not suffice.
         max_tokens: Tokens of one forward pass; a step of all adapters is split to stay below, and only a single longer
-            sequence goes over. Halved if memory does not suffice.
+            sequence goes over. Null is 4,096 on a CPU, and on a GPU from 1,024 to 16,384, as fit in two fifths of the
+            free memory. Halved if memory does not suffice.
         pad_to: Pad every training sequence to this length with the EOS token and train on the padding too, as the
             official code does (with 2048): to reproduce its numbers, never otherwise.
     """
@@ -118,7 +120,7 @@ class InnerLoop:
     max_length: int = 2048
     append_eos: bool = True
     max_adapters: int | None = None
-    max_tokens: int = 4096
+    max_tokens: int | None = None
     pad_to: int | None = None
 
     def __post_init__(self) -> None:
@@ -198,8 +200,8 @@ class InnerLoop:
     ) -> TrainedBank:
         """Train one adapter for each job, however many; jobs that wait take the slots of those that are finished.
 
-        A training that is stopped and continued ends where an uninterrupted one does: bit for bit among the same
-        adapters, and to float tolerance among others.
+        A training that is stopped and continued ends where an uninterrupted one does: on a CPU bit for bit among the
+        same adapters, and to float tolerance among others; on a GPU to float tolerance in any case.
 
         Args:
             policy: Frozen, and its model in evaluation mode.
@@ -220,6 +222,7 @@ class InnerLoop:
         model = policy.model
         assert not model.training, "the policy has to be in evaluation mode: dropout would differ from row to row"
         plans = [self._plan(policy, job) for job in jobs]
+        slots, max_tokens = self.slots(model), self.pass_tokens(model)  # before the results take their share
         trained, reason = attempt(lambda: self._bank(model, jobs, slots=len(jobs), trainable=False))
         if trained is None:
             raise NoMemoryError(
@@ -232,8 +235,8 @@ class InnerLoop:
                 model,
                 plans,
                 make_bank=lambda slots: self._bank(model, jobs, slots=slots, trainable=True),
-                slots=min(len(jobs), self.slots(model)),
-                max_tokens=self.max_tokens,
+                slots=min(len(jobs), slots),
+                max_tokens=max_tokens,
                 max_norm=self.gradient_clip or None,
                 on_step=on_step,
                 start=start,
@@ -253,16 +256,24 @@ class InnerLoop:
             betas=self.betas,
             weight_decay=self.weight_decay,
             trainable=trainable,
+            dtype=torch.float32 if trainable else result_dtype(model),
         )
 
     def slots(self, model: PreTrainedModel) -> int:
         """How many adapters train at the same time on the model's device."""
-        if self.max_adapters is not None:
-            return self.max_adapters
-        device = next(model.parameters()).device
-        parameters = parameters_of(find_targets(model, self.target_modules), self.rank)
-        each = 4 * 4 * parameters  # bytes, with gradient and two moments
-        return max(1, min(256 if device.type == "cuda" else 16, int(0.4 * free_memory(device)) // each))
+        return self.max_adapters or self._capacity(model).slots(tokens=self.pass_tokens(model))
+
+    def results(self, model: PreTrainedModel) -> int:
+        """How many finished adapters there is room for on the model's device, beside those that train."""
+        return self._capacity(model).results(self.slots(model), tokens=self.pass_tokens(model))
+
+    def pass_tokens(self, model: PreTrainedModel) -> int:
+        """Tokens of a forward pass on the model's device."""
+        on_cpu = model.device.type == "cpu"
+        return self.max_tokens or (PASS_ON_CPU if on_cpu else self._capacity(model).pass_tokens())
+
+    def _capacity(self, model: PreTrainedModel) -> Capacity:
+        return Capacity.of(model, parameters=parameters_of(find_targets(model, self.target_modules), self.rank))
 
     def _plan(self, policy: Policy, job: AdapterJob) -> AdapterPlan:
         limit = min(self.max_length, policy.window)

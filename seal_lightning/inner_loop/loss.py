@@ -14,7 +14,11 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-CHUNK = 1 << 25  # logits at a time; every chunk reads the whole output layer again
+from seal_lightning.models.beside import acts_beside
+from seal_lightning.models.products import linear, linear_backward
+
+_CHUNKS = {"cuda": 1 << 27}  # logits at a time; every chunk reads the whole output layer again
+_CHUNK = 1 << 25  # on other devices
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -26,17 +30,17 @@ class _HeadLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         grad = torch.empty_like(hidden)
         losses = torch.empty(len(hidden), device=hidden.device, dtype=torch.float32)
-        size = max(1, CHUNK // head.out_features)
+        size = max(1, _CHUNKS.get(hidden.device.type, _CHUNK) // head.out_features)
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)
-            logits = functional.linear(hidden[part].to(head.weight.dtype), head.weight, head.bias).float()
+            logits = linear(hidden[part].to(head.weight.dtype), head.weight, head.bias).float()
             logp = torch.log_softmax(logits, dim=-1)
             picked = targets[part, None]
             losses[part] = -logp.gather(1, picked).squeeze(1) * weights[part]
             share = logp.exp_()
             share.scatter_add_(1, picked, torch.full_like(picked, -1.0, dtype=share.dtype))
             share.mul_(weights[part, None])
-            grad[part] = (share.to(head.weight.dtype) @ head.weight).to(grad.dtype)
+            grad[part] = linear_backward(share.to(head.weight.dtype), head.weight).to(grad.dtype)
         ctx.save_for_backward(grad)
         return losses
 
@@ -83,7 +87,7 @@ def _plain_head(model: PreTrainedModel, adapted: set[str]) -> nn.Linear | None:
     names = {name for name, module in model.named_modules() if module is head}
     config = model.config.get_text_config().to_dict()
     capped = any("logit" in name and "cap" in name and value for name, value in config.items())
-    if type(head) is not nn.Linear or names & adapted or capped:
+    if type(head) is not nn.Linear or acts_beside(head) or names & adapted or capped:
         return None
     seen: list[Any] = []  # (input, output)
     handle = head.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))

@@ -1,17 +1,22 @@
 """Training sequences of different lengths as one batch: packed end to end in one row, or padded to rows of one length.
 
-Tokens lie in the order of their adapters, so that each adapter's are one slice. In a packed row position ids start
-again at 0 with every sequence, which tells attention where one ends. Padding stands at the end of a row, where a causal
-model has read the row's own tokens already; it needs no mask.
+Position ids start again at 0 with every packed sequence, which tells attention where one ends. Padding stands at the
+end of a sequence, where a causal model has read its tokens already; it needs no mask, carries no loss, and so gives
+every product a gradient of exactly zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import accumulate
+from itertools import accumulate, groupby, pairwise
 
 import torch
+
+from seal_lightning.models.transfer import sent_together
+
+_GROUP = 48  # tokens of padding that one group less is worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +30,30 @@ class PackedSequence:
 
 
 @dataclass(frozen=True, slots=True)
+class LengthGroup:
+    """Sequences that lie one after the other, each `length` tokens long with its padding; and the slots of each."""
+
+    length: int
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingBatch:
     """Tensors of one forward pass over B rows of T tokens; B is 1 where sequences are packed.
 
     Attributes:
+        groups: Which adapter each token of the flattened rows belongs to; padding counts as its sequence's.
         input_ids: (B, T).
         position_ids: (1, T) of a packed row; None if every row is a sequence of its own.
-        slots: (B, T), ascending; padding counts as its row's.
-        lengths: Lengths of the sequences, in order.
         positions: Places of the flattened rows whose next token is a target, (S,).
         targets: Those tokens, (S,).
         weights: Their share in the loss, (S,).
         owners: Their slots, (S,).
     """
 
+    groups: tuple[LengthGroup, ...]
     input_ids: torch.Tensor
     position_ids: torch.Tensor | None
-    slots: torch.Tensor
-    lengths: tuple[int, ...]
     positions: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
@@ -55,55 +66,92 @@ class TrainingBatch:
         return rows if self.position_ids is None else {**rows, "position_ids": self.position_ids}
 
     def to(self, device: torch.device) -> TrainingBatch:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
-        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
+        """The batch on a device, in one copy that the host does not wait for."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "groups"}
+        return replace(self, **dict(zip(tensors, sent_together(list(tensors.values()), device), strict=True)))
 
 
 def pack(sequences: Sequence[PackedSequence]) -> TrainingBatch:
-    """All sequences in one row, by slot."""
-    ordered = sorted(sequences, key=lambda sequence: sequence.slot)
-    starts = [0, *accumulate(len(sequence.tokens) for sequence in ordered)]
-    row = [token for sequence in ordered for token in sequence.tokens]
-    places = [place for sequence in ordered for place in range(len(sequence.tokens))]
-    slots = [sequence.slot for sequence in ordered for _ in sequence.tokens]
-    return _batch(ordered, starts, rows=[row], slots=[slots], position_ids=torch.tensor([places]))
+    """All sequences in one row, by slot and without padding."""
+    return _in_one_row([[sequence] for sequence in sorted(sequences, key=lambda sequence: sequence.slot)])
+
+
+def pack_in_groups(sequences: Sequence[PackedSequence]) -> TrainingBatch:
+    """All sequences in one row, longest first, in groups that are padded to one length."""
+    ordered = sorted(sequences, key=lambda sequence: (-len(sequence.tokens), sequence.slot))
+    lengths = [len(sequence.tokens) for sequence in ordered]
+    starts = [0, *accumulate(group_sizes(lengths))]
+    grouped = [ordered[start:end] for start, end in pairwise(starts)]
+    return _in_one_row([sorted(group, key=lambda sequence: sequence.slot) for group in grouped])
+
+
+def group_sizes(lengths: Sequence[int]) -> list[int]:
+    """How many neighbours of falling `lengths` form each group, so that padding and groups together cost least."""
+    runs = [(length, len(list(same))) for length, same in groupby(lengths)]
+    before = [0, *accumulate(count for _, count in runs)]
+    best: list[tuple[float, int]] = [(0.0, 0)]  # by number of runs: tokens, and where the last group starts
+    for end in range(1, len(runs) + 1):
+        costs = (
+            (best[start][0] + (before[end] - before[start]) * runs[start][0] + _GROUP, start) for start in range(end)
+        )
+        best.append(min(costs))
+    sizes: list[int] = []
+    end = len(runs)
+    while end:
+        start = best[end][1]
+        sizes.append(before[end] - before[start])
+        end = start
+    return sizes[::-1]
+
+
+def _in_one_row(grouped: Sequence[Sequence[PackedSequence]]) -> TrainingBatch:
+    groups = tuple(
+        LengthGroup(max(len(sequence.tokens) for sequence in group), tuple(sequence.slot for sequence in group))
+        for group in grouped
+    )
+    row = [token for group, some in zip(groups, grouped, strict=True) for one in some for token in _filled(one, group)]
+    places = [place for group in groups for _ in group.slots for place in range(group.length)]
+    return _batch(grouped, groups, rows=[row], position_ids=torch.tensor([places]))
 
 
 def pad(sequences: Sequence[PackedSequence]) -> TrainingBatch:
-    """Each sequence in a row of its own, by slot; shorter ones are filled up with their last token."""
+    """Each sequence in a row of its own, by slot."""
     ordered = sorted(sequences, key=lambda sequence: sequence.slot)
     longest = max(len(sequence.tokens) for sequence in ordered)
-    rows = [[*one.tokens, *[one.tokens[-1]] * (longest - len(one.tokens))] for one in ordered]
-    slots = [[sequence.slot] * longest for sequence in ordered]
-    return _batch(ordered, range(0, len(rows) * longest, longest), rows=rows, slots=slots, position_ids=None)
+    group = LengthGroup(longest, tuple(sequence.slot for sequence in ordered))
+    return _batch([ordered], (group,), rows=[_filled(one, group) for one in ordered], position_ids=None)
+
+
+def _filled(sequence: PackedSequence, group: LengthGroup) -> list[int]:
+    """The sequence's tokens, filled up with the last one."""
+    return [*sequence.tokens, *[sequence.tokens[-1]] * (group.length - len(sequence.tokens))]
 
 
 def _batch(
-    ordered: Sequence[PackedSequence],
-    starts: Iterable[int],
+    grouped: Sequence[Sequence[PackedSequence]],
+    groups: tuple[LengthGroup, ...],
     *,
     rows: list[list[int]],
-    slots: list[list[int]],
     position_ids: torch.Tensor | None,
 ) -> TrainingBatch:
-    """`starts` are where the sequences begin in the flattened rows."""
     positions: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
     owners: list[int] = []
-    for sequence, start in zip(ordered, starts, strict=False):
-        length = len(sequence.tokens)
-        first = max(1, sequence.prompt)  # the first token of a sequence has nothing before it to be predicted from
-        positions += range(start + first - 1, start + length - 1)
-        targets += sequence.tokens[first:]
-        weights += [sequence.weight] * (length - first)
-        owners += [sequence.slot] * (length - first)
+    start = 0  # of the sequence in the flattened rows
+    for group, some in zip(groups, grouped, strict=True):
+        for sequence in some:
+            length = len(sequence.tokens)
+            first = max(1, sequence.prompt)  # the first token of a sequence has nothing before it to be predicted from
+            positions += range(start + first - 1, start + length - 1)
+            targets += sequence.tokens[first:]
+            weights += [sequence.weight] * (length - first)
+            owners += [sequence.slot] * (length - first)
+            start += group.length
     return TrainingBatch(
+        groups=groups,
         input_ids=torch.tensor(rows),
         position_ids=position_ids,
-        slots=torch.tensor(slots),
-        lengths=tuple(len(sequence.tokens) for sequence in ordered),
         positions=torch.tensor(positions, dtype=torch.long),
         targets=torch.tensor(targets, dtype=torch.long),
         weights=torch.tensor(weights),
@@ -112,20 +160,22 @@ def _batch(
 
 
 def split(sequences: Sequence[PackedSequence], *, max_tokens: int) -> list[list[PackedSequence]]:
-    """Deal sequences to as few packed rows as hold at most `max_tokens` each; a single longer sequence goes over.
+    """Deal sequences to packed rows of at most `max_tokens` each, and of as many as that takes; a longer one goes over.
 
-    First fit of falling lengths.
+    Neighbours by length share a row, which leaves little to pad.
     """
+    ordered = sorted(sequences, key=lambda sequence: (-len(sequence.tokens), sequence.slot))
+    total = sum(len(sequence.tokens) for sequence in ordered)
+    share = math.ceil(total / max(1, math.ceil(total / max_tokens)))  # rows of about the same size
     parts: list[list[PackedSequence]] = []
-    room: list[int] = []
-    for sequence in sorted(sequences, key=lambda sequence: -len(sequence.tokens)):
+    taken = 0
+    for sequence in ordered:
         length = len(sequence.tokens)
-        part = next((number for number, left in enumerate(room) if left >= length), len(parts))
-        if part == len(parts):
+        if not parts or taken + length > max_tokens or taken + length / 2 > share:
             parts.append([])
-            room.append(max_tokens)
-        parts[part].append(sequence)
-        room[part] -= length
+            taken = 0
+        parts[-1].append(sequence)
+        taken += length
     return parts
 
 

@@ -7,6 +7,9 @@ the adapters do not influence each other. When one is finished, the next job tak
 If memory does not suffice, forward passes get smaller, then slots fewer, and nothing that was trained is lost. An
 adapter whose loss, gradient or weights are not finite leaves before it can harm the others: a pass that they share
 would mix nan into all of them, so that step is made again with separate passes for each adapter.
+
+On a GPU the host does not wait for a step: it queues several, each of which changes nothing if it, or one before it, is
+not finite, and then reads once how many were made.
 """
 
 from __future__ import annotations
@@ -27,10 +30,12 @@ from seal_lightning.inner_loop.isolation import training_way
 from seal_lightning.inner_loop.loss import HeadLoss
 from seal_lightning.inner_loop.packing import PackedSequence
 from seal_lightning.inner_loop.plans import AdapterPlan, JobStats
-from seal_lightning.models.finite import all_finite
 from seal_lightning.models.memory import attempt, make_room
+from seal_lightning.models.transfer import read_numbers, sent
 
 log = logging.getLogger(__name__)
+
+_AHEAD = 16  # steps that a GPU is given before the host looks at them
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,9 @@ class BankTraining:
         self.waiting = deque(job for job in ordered if job.step < job.stop)
         self.running: list[_Job] = []  # by slot
         self.bank = self._make_bank(slots)
+        # a regulariser may change adapters after each step, so then none is queued that may not be made
+        self.ahead = _AHEAD if self.bank.device.type == "cuda" and regulariser is None else 1
+        self._begin_queue()
         self.gathered = (torch.empty(0), torch.empty(0))  # losses and gradient norms of the running jobs
         sums = [state.loss if state else 0.0 for state in states]  # over each job's last epoch
         self.losses = torch.tensor(sums, device=self.bank.device)
@@ -139,21 +147,20 @@ class BankTraining:
             was not trained at all.
         """
         self._put_back(trained, [job for job in self.jobs if job.step >= job.stop])
+        apart = False
         with torch.enable_grad():
             while self.waiting or self.running:
-                if not (self._within_memory(self._fill_slots) and self._within_memory(self._gather)):
-                    continue  # nothing was stepped, and there is more room now: the same minibatches come again
-                if not all_finite(self.gathered) and (
-                    not self._within_memory(partial(self._gather, apart=True)) or self._give_up_diverged()
-                ):
-                    continue  # with passes of their own, only the jobs that diverged have left
-                losses, norms = self.gathered
-                if last := [(slot, job.number) for slot, job in enumerate(self.running) if job.in_last_epoch]:
-                    slots, jobs = (torch.tensor(numbers, device=losses.device) for numbers in zip(*last, strict=True))
-                    self.losses.index_add_(0, jobs, losses[slots])
+                if not (self._within_memory(self._fill_slots) and self._within_memory(partial(self._gather, apart))):
+                    continue  # the same minibatches come again, and there is more room now
+                if apart and self._give_up_diverged():
+                    apart = False
+                    continue
                 rates = [job.plan.rates[job.step] for job in self.running]
-                self.bank.step(rates, max_norm=self.max_norm, norms=norms)
-                self._end_step(trained)
+                self.bank.step(rates, max_norm=self.max_norm, norms=self.gathered[1], sound=self._all_sound())
+                self._end_step()
+                if self._must_settle():
+                    apart = not self._settle()  # with passes of their own, only the jobs that diverged leave
+                    self._release(trained)
         self._put_back(trained, [job for job in self.jobs if job.diverged])
         return self._outcome()
 
@@ -180,7 +187,7 @@ class BankTraining:
         """The sequences of each running job's next step."""
         return [job.plan.minibatch(job.step, slot=slot) for slot, job in enumerate(self.running)]
 
-    def _gather(self, *, apart: bool = False) -> None:
+    def _gather(self, apart: bool) -> None:
         """Put the gradients of every running job's next minibatch into the bank, and keep their losses and norms.
 
         With `apart`, each job gets passes of its own.
@@ -202,17 +209,53 @@ class BankTraining:
     def _project(self, slots: Sequence[int]) -> None:
         self.regulariser.project(self.bank, slots)
 
-    def _end_step(self, trained: AdapterBank) -> None:
-        """Count the step, and take finished jobs out of their slots."""
+    @torch.no_grad()
+    def _all_sound(self) -> torch.Tensor:
+        """Whether all numbers of this step and of those before are finite, bool () on the device; counts its losses."""
+        losses, norms = self.gathered
+        self.sound = self.sound & losses.isfinite().all() & norms.isfinite().all()
+        self.made = self.made + self.sound
+        if last := [(slot, job.number) for slot, job in enumerate(self.running) if job.in_last_epoch]:
+            index = sent(torch.tensor(last), losses.device)
+            counted = torch.where(self.sound, losses.index_select(0, index[:, 0]), 0.0)
+            self.losses.index_add_(0, index[:, 1], counted)
+        return self.sound
+
+    def _end_step(self) -> None:
         self._project(range(len(self.running)))
         for job in self.running:
             job.step += 1
-        self.on_step(len(self.running))
-        for slot in reversed(range(len(self.running))):
+        self.queued += 1
+
+    def _must_settle(self) -> bool:
+        """Whether the steps that are queued have to be looked at: a job may be finished, or there are many."""
+        return self.queued >= self.ahead or any(job.step >= job.stop for job in self.running)
+
+    def _settle(self) -> bool:
+        """Read how many of the queued steps were made; jobs go back to the first that was not. Whether all were."""
+        made = read_numbers(self.made)[0] if self.queued else 0
+        lost = self.queued - int(made)
+        for job in self.running:
+            job.step -= lost
+        if made:
+            self.on_step(int(made) * len(self.running))
+        self._begin_queue()
+        return not lost
+
+    def _begin_queue(self) -> None:
+        self.queued = 0
+        self.sound = torch.ones((), dtype=torch.bool, device=self.bank.device)
+        self.made = torch.zeros((), device=self.bank.device)
+
+    def _release(self, trained: AdapterBank) -> None:
+        """Take finished jobs out of their slots."""
+        finished = [slot for slot, job in enumerate(self.running) if job.step >= job.stop]
+        if not finished:
+            return
+        sound = read_numbers(torch.stack([_is_finite(self.bank.parameters[slot]) for slot in finished]))
+        for slot, finite in reversed(list(zip(finished, sound, strict=True))):
             job = self.running[slot]
-            if job.step < job.stop:
-                continue
-            if not all_finite([self.bank.parameters[slot]]):
+            if not finite:
                 job.diverged = f"the weights are not finite after step {job.step}"
             else:
                 job.saved = self.bank.take(slot) if self.pausing else None
@@ -221,7 +264,7 @@ class BankTraining:
 
     def _give_up_diverged(self) -> bool:
         """Remove the jobs whose own losses or gradients are not finite; False if there are none."""
-        losses, norms = (values.tolist() for values in self.gathered)
+        losses, norms = (read_numbers(values) for values in self.gathered)
         for slot in reversed(range(len(self.running))):
             job = self.running[slot]
             if not math.isfinite(losses[slot]):
@@ -242,13 +285,19 @@ class BankTraining:
             self.running[slot] = last
 
     def _outcome(self) -> tuple[list[JobStats], list[AdapterState | None]]:
-        jobs = list(zip(self.jobs, self.losses.tolist(), strict=True))
+        jobs = list(zip(self.jobs, read_numbers(self.losses), strict=True))
         stats = [job.plan.stats_at(job.step, loss, job.diverged) for job, loss in jobs]
         return stats, [AdapterState(job.step, job.saved, loss) if job.saved else None for job, loss in jobs]
 
     def _make_bank(self, slots: int) -> AdapterBank:
-        """A bank of that many slots, or of as many as there is memory for."""
-        bank, reason = attempt(lambda: self.make_bank(slots))
+        """A bank of that many slots with their moments, or of as many as there is memory for."""
+
+        def made() -> AdapterBank:
+            bank = self.make_bank(slots)
+            bank.prepare(slots)  # a step that found no room for them would first make its passes smaller
+            return bank
+
+        bank, reason = attempt(made)
         if bank is not None:
             return bank
         if slots == 1:
@@ -260,6 +309,7 @@ class BankTraining:
         """Whether the work could be done; if not, there is more room now, and it has to be done again."""
         _, reason = attempt(work)
         if reason:
+            self._settle()  # what was queued may not have been made: then it comes again
             self._make_room(reason)
         return not reason
 
@@ -291,3 +341,9 @@ class BankTraining:
         self.running = []
         log.warning("out of memory in the inner loop: %d adapters at a time from now on", slots)
         self.bank = self._make_bank(slots)
+
+
+def _is_finite(row: torch.Tensor) -> torch.Tensor:
+    """Whether all numbers are finite, without a copy of them: memory may be short here, outside of any second try."""
+    lowest, highest = row.aminmax()  # nan if there is one
+    return lowest.isfinite() & highest.isfinite()

@@ -126,7 +126,8 @@ class LabDataModule(SEALDataModule):
         towns: Towns in a passage, in place of the level's.
         attributes: Attributes of each town, in place of the level's.
         seed: Another seed gives other towns and facts.
-        contexts_per_unit: How many contexts are adapted to together, and kept or repeated together after a crash.
+        contexts_per_unit: How many contexts are adapted to together, and kept or repeated together after a crash; a GPU
+            takes several such units at a time.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from torch import nn
 from seal_lightning.errors import DivergedError
 from seal_lightning.m_step.batches import MStep, make_loader
 from seal_lightning.models.finite import all_finite
+from seal_lightning.models.kernels import planless_attention
 from seal_lightning.policy.tuned import TunedPolicy
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import EditOutcome
@@ -38,7 +39,8 @@ def seed_batch(seed: int, round: int, number: int | None, *, device: torch.devic
     drawn = derive_seed("m-step", seed, round, -1 if number is None else number)
     torch.default_generator.manual_seed(drawn)  # torch.manual_seed asks every back end, which takes 5 ms a batch
     if device.type == "cuda":
-        torch.cuda.manual_seed(drawn)
+        with torch.cuda.device(device):  # which need not be the current one
+            torch.cuda.manual_seed(drawn)
 
 
 def batch_loss(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -79,15 +81,17 @@ class FineTuning:
         loader = make_loader(policy.view, kept, settings=self.settings, seed=policy.seed, round=round, shares=shares)
         if self._optimizer is None or policy.tuning.round_start == "fresh":  # else the policy goes on with its adapter
             self._optimizer = make_optimizer(policy.module.parameters(), self.settings)
-        losses: list[float] = []
-        for place, batch in enumerate(loader):
-            number = shares.number(place, batches)
-            seed_batch(policy.seed, round, number, device=device)
-            loss = batch_loss(module, {name: tensor.to(device) for name, tensor in batch.items()})
-            (loss * shares.weight(number) / shares.accumulation).backward()
-            losses += [] if number is None else [loss.item()]
-            if (place + 1) % shares.accumulation == 0:
-                self._step(self._optimizer, place // shares.accumulation, shares.steps(batches))
+        kept_losses: list[torch.Tensor] = []  # on the device, which is not waited for in between
+        with planless_attention(device):
+            for place, batch in enumerate(loader):
+                number = shares.number(place, batches)
+                seed_batch(policy.seed, round, number, device=device)
+                loss = batch_loss(module, {name: tensor.to(device) for name, tensor in batch.items()})
+                (loss * shares.weight(number) / shares.accumulation).backward()
+                kept_losses += [] if number is None else [loss.detach()]
+                if (place + 1) % shares.accumulation == 0:
+                    self._step(self._optimizer, place // shares.accumulation, shares.steps(batches))
+        losses: list[float] = torch.stack(kept_losses).tolist() if kept_losses else []
         if not all_finite([torch.tensor(losses), *policy.trainable_state().values()]):
             raise DivergedError(
                 f"round {round + 1}, M-step: the policy is not finite after {len(losses)} batches: lower the learning "

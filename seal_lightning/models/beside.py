@@ -1,8 +1,9 @@
 """Updates of frozen layers: added to weights that can hold them, or else acting beside the layer.
 
-Quantised weights would round an update away, and a weight that several layers share cannot hold an update of one of
-them. In such layers it stays a pair of small matrices whose product is added to the layer's output. Both ways give the
-same model. The policy's finished rounds and the adapter of a PEFT folder go through here.
+Weights that are quantised or in half precision would round most of an update away (`docs/models.md` has figures), and a
+weight that several layers share cannot hold an update of one of them. In such layers it stays a pair of small matrices
+whose product is added to the layer's output. Both ways give the same model. The policy's finished rounds and the
+adapter of a PEFT folder go through here.
 """
 
 from __future__ import annotations
@@ -23,43 +24,46 @@ _SHARED = "_shares_its_weight"  # on a layer
 
 
 class Beside:
-    """Low-rank updates that act beside one layer, in float32; its weights stay as they are.
+    """Low-rank updates that act beside one layer, in the type of its output; its weights stay as they are.
 
     Attributes:
-        parts: A (r, in) and B (out, r) of each update, the scale in B.
+        parts: A (r, in) and B (out, r) of each update in float32, the scale in B.
     """
 
     def __init__(self, layer: nn.Module) -> None:
         self.parts: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._A, self._B = torch.empty(0), torch.empty(0)  # of all parts
+        self._factors: tuple[torch.Tensor, torch.Tensor] | None = None  # A and B of all parts, as they are used
         layer.register_forward_hook(self._add, prepend=True)  # before those of an adapter bank
 
     def append(self, lora_A: torch.Tensor, lora_B: torch.Tensor) -> None:
         self.parts.append((lora_A.float(), lora_B.float()))
-        self._stack()
+        self._factors = None
 
     def keep(self, count: int) -> None:
         """Take back all updates but the first `count`."""
         del self.parts[count:]
-        self._stack()
+        self._factors = None
 
-    def _stack(self) -> None:
-        if self.parts:
-            self._A = torch.cat([lora_A for lora_A, _ in self.parts])
-            self._B = torch.cat([lora_B for _, lora_B in self.parts], dim=1)
+    def _stacked(self, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        lora_A = torch.cat([part for part, _ in self.parts])
+        lora_B = torch.cat([part for _, part in self.parts], dim=1)
+        return lora_A.to(device, dtype), lora_B.to(device, dtype)
 
     def delta(self) -> torch.Tensor:
-        """The sum of the updates as a matrix (out, in)."""
-        return self._B @ self._A
+        """The sum of the updates as a matrix (out, in), in float32."""
+        lora_A, lora_B = self._stacked(self.parts[0][0].device, torch.float32)
+        return lora_B @ lora_A
 
     def _add(self, layer: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         if not self.parts:
             return output
         x = args[0]  # (..., in)
-        if self._A.device != x.device:
-            self._A, self._B = self._A.to(x.device), self._B.to(x.device)
+        if self._factors is None or (self._factors[0].device, self._factors[0].dtype) != (output.device, output.dtype):
+            self._factors = self._stacked(output.device, output.dtype)
+        lora_A, lora_B = self._factors
         with torch.autocast(x.device.type, enabled=False):
-            return (output + x.float() @ self._A.T @ self._B.T).to(output.dtype)
+            narrow = x.to(output.dtype).flatten(0, -2) @ lora_A.T
+            return torch.addmm(output.flatten(0, -2), narrow, lora_B.T).view(output.shape)  # rounded once
 
 
 def beside(layer: nn.Module) -> Beside:
@@ -88,18 +92,24 @@ def note_shared(model: nn.Module) -> None:
 
 def check_own(name: str, layer: nn.Module, *, updated: bool) -> None:
     """Raises `ModelError` if a layer is updated and shares its weight with others, which no file can express."""
-    parts: Beside | None = getattr(layer, _PLACE, None)
-    if hasattr(layer, _SHARED) and (updated or (parts and parts.parts)):
+    if hasattr(layer, _SHARED) and (updated or acts_beside(layer)):
         raise ModelError(
             f"{name} shares its weight with other layers, which have another update or none: expected layers with "
             "weights of their own in a whole model; write adapters instead"
         )
 
 
+def acts_beside(layer: nn.Module) -> bool:
+    """Whether a layer's product is not all of its output."""
+    parts: Beside | None = getattr(layer, _PLACE, None)
+    return parts is not None and bool(parts.parts)
+
+
 def holds_updates(layer: nn.Module) -> bool:
-    """Whether an update may be added to a layer's weight: torch's own product, with a plain weight of its own."""
-    plain = is_torchs_product(layer) and _is_plain(layer.weight)
-    return plain and not hasattr(layer, _SHARED)
+    """Whether an update may be added to a layer's weight: torch's own product, with an exact weight of its own."""
+    weight: Any = layer.weight
+    plain = is_torchs_product(layer) and _is_plain(weight)
+    return plain and weight.element_size() >= 4 and not hasattr(layer, _SHARED)
 
 
 def is_torchs_product(layer: nn.Module) -> bool:
@@ -137,9 +147,9 @@ def whole_weight(layer: nn.Module, delta: torch.Tensor | None = None) -> torch.T
         ModelError: The meaning of its numbers is unknown, or its product is made of more than them.
     """
     weight: Any = layer.weight
-    parts: Beside | None = getattr(layer, _PLACE, None)
-    updates = [part for part in (delta, parts.delta() if parts and parts.parts else None) if part is not None]
-    if not holds_updates(layer) and (updates or not _is_plain(weight)):
+    parts = beside(layer).delta() if acts_beside(layer) else None
+    updates = [part for part in (delta, parts) if part is not None]
+    if not _is_plain(weight) or (updates and not is_torchs_product(layer)):
         if type(weight).__name__ in ("Params4bit", "Int8Params"):  # peft's function for modules would move the state
             weight = dequantize_bnb_weight(weight, state=getattr(layer, "state", None))
         else:
@@ -149,7 +159,8 @@ def whole_weight(layer: nn.Module, delta: torch.Tensor | None = None) -> torch.T
                 f"weights of {type(layer).__name__} cannot be written as a whole model's: expected plain ones or those "
                 "of bitsandbytes; write adapters instead"
             )
+    exact = weight.float() if updates and weight.element_size() < 4 else weight
     for update in updates:
         update = update.T if isinstance(layer, Conv1D) else update
-        weight = weight + update.to(weight.device, weight.dtype)
-    return weight
+        exact = exact + update.to(exact.device, exact.dtype)
+    return exact.to(weight.dtype)

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 _PLANLESS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
-def planless_attention(device: torch.device) -> AbstractContextManager[None]:
+def planless_attention(device: torch.device) -> AbstractContextManager[object]:
     """On CUDA, torch's attention without cuDNN's, which builds a plan for each new shape.
 
     Batches of the inner loop and of generation nearly always have a new shape, and a plan takes tens to hundreds of

@@ -28,6 +28,7 @@ from seal_lightning.models.layers import parts_without_adapter
 from seal_lightning.models.lora import CONFIG, WEIGHTS, carried, carry, note_base
 from seal_lightning.models.lora_files import base_of, read_lora
 from seal_lightning.models.origins import hub_name, is_hub_name
+from seal_lightning.models.precision import sparing_float32
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.models.source import ModelSource
 
@@ -51,6 +52,8 @@ def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, 
         ModelError: The name is neither a folder nor on the hub (or cache), weights or tokenizer are missing, the chat
             template was asked for but is missing, or it cannot be used.
     """
+    if source.matmul is not None:
+        torch.set_float32_matmul_precision(source.matmul)
     model, tokenizer = _read(source, adapter)
     check_finite(
         dict(model.named_parameters()),
@@ -129,7 +132,8 @@ def _random(source: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     if source.attention is not None:
         with explained(source, "weights", attentions=attentions_of(type(model))):
             model.set_attn_implementation(source.attention)
-    return model.to(torch.float32 if source.dtype == "auto" else getattr(torch, source.dtype)), tokenizer
+    with sparing_float32(model):
+        return model.to(torch.float32 if source.dtype == "auto" else getattr(torch, source.dtype)), tokenizer
 
 
 def _with_file(source: ModelSource) -> ModelSource:

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from seal_lightning.errors import ModelError
 from seal_lightning.files.digests import damage, recorded_in
 from seal_lightning.files.saving import whole_files
-from seal_lightning.files.served import save_model, save_tensors
+from seal_lightning.files.served import save_model, write_tensors
 from seal_lightning.models.beside import add_update, check_own, is_quantised, note_shared, whole_weight
 from seal_lightning.models.partitioned import whole
 
@@ -48,6 +48,10 @@ class LoRA:
         """What it adds to a layer's weight, (out, in), in float32."""
         lora_A, lora_B = self.matrices(layer)
         return lora_B.float() @ lora_A.float() * self.scale
+
+    def to(self, dtype: torch.dtype) -> LoRA:
+        """The same with its matrices in another type."""
+        return LoRA({name: tensor.to(dtype) for name, tensor in self.state.items()}, self.scale)
 
     @property
     def rank(self) -> int:
@@ -139,13 +143,14 @@ def transposed(model: PreTrainedModel) -> bool:
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 
-def save_lora(lora: LoRA, folder: str | Path, *, model: PreTrainedModel) -> None:
+def save_lora(lora: LoRA, folder: str | Path, *, model: PreTrainedModel, lasting: bool = True) -> None:
     """Write a LoRA with one rank in all layers as a PEFT folder.
 
     Args:
         lora: The LoRA to write.
         folder: Created if missing. Each file is written whole or not at all; `saving.whole` does the same for the pair.
         model: The model that it is for; the configuration names it as `note_base` did, or by its own name.
+        lasting: Whether to wait until the disk has it, as for everything that is to outlive a power failure.
 
     Raises:
         SavingError: The folder cannot be written.
@@ -162,9 +167,9 @@ def save_lora(lora: LoRA, folder: str | Path, *, model: PreTrainedModel) -> None
         inference_mode=True,
     )
     config.target_modules = lora.layers  # type: ignore[assignment]  # peft's own set has no fixed order on disk
-    with whole_files(folder) as aside:
+    with whole_files(folder, lasting=lasting) as aside:
         config.save_pretrained(str(aside))
-        save_tensors(lora.state, aside / WEIGHTS, metadata={"format": "pt"})
+        write_tensors(lora.state, aside / WEIGHTS, metadata={"format": "pt"})
 
 
 @torch.no_grad()

@@ -49,9 +49,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Free bytes: of the GPU, or on a CPU what the machine, its container and the limits of the process leave."""
+    """Free bytes: of the GPU, or on a CPU what the machine, its container and the limits of the process leave.
+
+    On a GPU what torch's allocator has and does not use is free too, or the first unit of work would find more than the
+    second.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     return min([psutil.virtual_memory().available, *_left_by_container(Path("/sys/fs/cgroup")), *_left_to_process()])
 
 

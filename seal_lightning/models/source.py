@@ -29,6 +29,9 @@ class ModelSource:
         revision: Branch, tag or commit of a hub model.
         attention: Attention implementation of transformers (`sdpa`, `eager`, `flash_attention_2`, ...); by default
             its own choice for the model.
+        matmul: How exact float32 products are, for the whole process: `highest`, or `high` (TF32 on a GPU, faster where
+            adapters or the model are float32; off by 3e-4), or `medium` (also bfloat16); by default torch's own
+            setting, which is `highest`. Products of bfloat16 weights are what they are.
         quantization: Quantise the weights while loading: `4bit` (NF4 as in QLoRA) or `8bit` by bitsandbytes, or the
             options of one of transformers' quantisation configs; a checkpoint that is quantised needs none.
         gguf_file: The file of that folder or hub repository that holds the weights, for GGUF checkpoints.
@@ -43,12 +46,15 @@ class ModelSource:
     date: str = DATE
     revision: str | None = None
     attention: str | None = None
+    matmul: Literal["highest", "high", "medium"] | None = None
     quantization: Literal["4bit", "8bit"] | dict[str, Any] | None = None
     gguf_file: str | None = None
     trust_remote_code: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.matmul not in (None, "highest", "high", "medium"):
+            raise ConfigError(f"model.source.matmul must be highest, high or medium, got {self.matmul!r}: leave it out")
         try:
             datetime.date.fromisoformat(self.date)
         except (TypeError, ValueError):

@@ -2,8 +2,9 @@
 
 `PolicyTuning` says how the M-step fine-tunes it: LoRA (default, all linear layers) or all weights. After a round, a
 `fresh` LoRA is merged into its base layers in place and drawn anew, as in the paper. The parameters stay the same
-objects, so DDP and DeepSpeed engines stay valid. Quantised layers keep their weights and carry the LoRA beside them.
-What was merged is kept as a stack of small adapters, so checkpoints and exports never hold the base weights.
+objects, so DDP and DeepSpeed engines stay valid. Layers that are quantised or in half precision keep their weights and
+carry the LoRA beside them. What was merged is kept as a stack of small adapters, so checkpoints and exports never hold
+the base weights.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.files.saving import whole_files
-from seal_lightning.models.beside import add_update, is_quantised, note_shared
+from seal_lightning.models.beside import add_update, base_layer, holds_updates, is_quantised, note_shared
 from seal_lightning.models.chat import ChatTemplate
 from seal_lightning.models.coverage import unreached
 from seal_lightning.models.layers import linear_layers
@@ -133,9 +134,11 @@ class TunedPolicy:
             self.restart_adapter(round + 1)
         return True
 
-    def _merge(self, state: Weights) -> None:
+    def _merge(self, state: Weights, *, into_weights: bool = True) -> None:
         self.merged.append(state)
         for name, layer in self._layers().items():
+            if not into_weights and holds_updates(base_layer(layer)):
+                continue
             # on the CPU, where a resumed run may have to repeat it to the last bit
             lora_A, lora_B = (state[f"{name}.lora_{part}.weight"] for part in "AB")
             add_update(layer, lora_A, lora_B, scale=layer.scaling["default"])
@@ -209,6 +212,8 @@ class TunedPolicy:
             tuning = replace(self.tuning, gradient_checkpointing=False)
             self._replica = TunedPolicy(self._reload(), self.view.tokenizer, self.view.chat, tuning, seed=self.seed)
             copy_weights(self.module, self._replica.module)
+            for state in self.merged:
+                self._replica._merge(state, into_weights=False)  # those have it already
             if self.tuning.method == "lora":
                 learned = self.learned()  # a collective, which the E-step must not be
                 self._replica.view.learned = lambda: learned
@@ -226,7 +231,7 @@ class TunedPolicy:
             return
         # a fresh adapter adds exactly nothing: its matrix products are skipped while it does
         added = [layer.lora_B["default"].weight for layer in self._layers().values()]
-        idle = isinstance(self.module, PeftModel) and not any(weight.any() for weight in added)
+        idle = isinstance(self.module, PeftModel) and not _any_in(added)
         modes = {module: module.training for module in self.module.modules()}
         trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         text = self.view.model.config.get_text_config()  # of a multimodal model, the part that answers
@@ -267,7 +272,7 @@ class TunedPolicy:
 
     def _learned_states(self, current: Weights) -> list[Weights]:
         """The adapters of finished rounds, and the current one if it changes anything."""
-        in_use = any(bool(tensor.any()) for name, tensor in current.items() if ".lora_B." in name)
+        in_use = _any_in([tensor for name, tensor in current.items() if ".lora_B." in name])
         return [*self.merged, current] if in_use else list(self.merged)
 
     @property
@@ -300,6 +305,11 @@ class TunedPolicy:
             with whole_files(folder) as aside:
                 save(aside)
                 self.view.tokenizer.save_pretrained(aside)
+
+
+def _any_in(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether any number is not 0; waits for a device once, not for every tensor."""
+    return bool(tensors) and bool(torch.stack([tensor.any() for tensor in tensors]).any())
 
 
 def _checkpoint_activations(model: PreTrainedModel) -> None:

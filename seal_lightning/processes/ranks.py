@@ -124,19 +124,27 @@ class UnitQueue:
         self._told = time.monotonic()
 
     def take(self) -> int | None:
-        """The next unit for this rank, or None once all are finished.
+        """The next unit for this rank, or None once all are finished. Blocks and raises as `take_some`."""
+        return next(iter(self.take_some(1)), None)
 
-        Blocks while other ranks are at work, in case one of their units fails and has to be done here.
+    def take_some(self, most: int) -> list[int]:
+        """The next units for this rank, which it finishes together; none once all are finished.
+
+        One rank alone shares what is left out evenly; several take ever fewer of it, so that all end at about the same
+        time. Blocks while other ranks are at work, in case one of their units fails and has to be done here.
+
+        Args:
+            most: How many at most.
 
         Raises:
             Stopped: A signal reached one of the ranks; all of them raise it.
             UnitError: A unit has failed wherever it was tried; all ranks raise it.
         """
-        return self._wait(take=True)
+        return self._wait(most=most)
 
     def wait(self) -> None:
-        """Until all units are finished, without taking any. Raises as `take`."""
-        self._wait(take=False)
+        """Until all units are finished, without taking any. Raises as `take_some`."""
+        self._wait(most=0)
 
     def finish(self, unit: int) -> None:
         """This rank has finished `unit`, and it is in the journal."""
@@ -145,9 +153,10 @@ class UnitQueue:
         self.put_back(unit)
         self.store.add("finished", 1)
 
-    def put_back(self, unit: int) -> None:
-        """This rank is not at `unit` any more, such as because all are asked to stop."""
-        self._taken_at.pop(unit, None)
+    def put_back(self, *units: int) -> None:
+        """This rank is not at these units any more, such as because all are asked to stop."""
+        for unit in units:
+            self._taken_at.pop(unit, None)
         self.store.set(f"at-work/{self.ranks.rank}", "")
 
     def fail(self, unit: int, error: Exception, *, contexts: Sequence[str]) -> None:
@@ -198,14 +207,14 @@ class UnitQueue:
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
-    def _wait(self, *, take: bool) -> int | None:
+    def _wait(self, *, most: int) -> list[int]:
         pause = 0.01
         while True:
             self._check_lost()
             finished = self.store.add("finished", 0)
             self._on_wait(finished)
             if finished >= len(self.units):
-                return None
+                return []
             if self.failed():
                 self._leave()
                 raise UnitError(self.store.get("fatal").decode())
@@ -216,19 +225,25 @@ class UnitQueue:
                 if self.store.add("stopped", 0) == self.ranks.size:
                     self._leave()
                     raise Stopped(number)
-            elif take and (unit := self._next()) is not None:
-                self._taken_at[unit] = time.monotonic()
-                self.store.set(f"at-work/{self.ranks.rank}", f"unit {unit}")
-                return unit
+            elif most and (units := self._next(most)):
+                self._taken_at |= dict.fromkeys(units, time.monotonic())
+                name = "unit" if len(units) == 1 else "units"
+                self.store.set(f"at-work/{self.ranks.rank}", f"{name} {', '.join(map(str, units))}")
+                return units
             self._name_stuck()
             time.sleep(pause)
             pause = min(0.25, 2 * pause)
 
-    def _next(self) -> int | None:
-        taken = self.store.add("taken", 0)
-        if taken < len(self.units) and (number := self.store.add("taken", 1)) <= len(self.units):
-            return self.units[number - 1]
-        return self._next_failed()
+    def _next(self, most: int) -> list[int]:
+        """Units that nobody has taken, else one that failed elsewhere, else none."""
+        left = len(self.units) - self.store.add("taken", 0)
+        if left > 0:
+            size = share_of(left, ranks=self.ranks.size, most=most)
+            end = self.store.add("taken", size)
+            if units := self.units[end - size : end]:
+                return units
+        failed = self._next_failed()
+        return [] if failed is None else [failed]
 
     def _next_failed(self) -> int | None:
         """A unit that failed on another rank and that nobody has taken yet."""
@@ -284,6 +299,13 @@ class UnitQueue:
         if silent > SILENT_AFTER and self.ranks.watch and not self.ranks.lost:
             why = f"has got nowhere with {work} for {silent:.0f} s"
             threading.Thread(target=self.ranks.watch.give_up, args=(rank, why), daemon=True).start()
+
+
+def share_of(left: int, *, ranks: int, most: int) -> int:
+    """How many of the units that are left a rank takes at a time (guided self-scheduling; Polychronopoulos, 1987)."""
+    if ranks == 1:
+        return -(-left // -(-left // most))
+    return min(most, -(-left // (2 * ranks)))
 
 
 def unit_name(unit: int, contexts: Sequence[str]) -> str:

@@ -136,7 +136,7 @@ class Pace:
 
     def __init__(self, total: int, *, done: int, every_seconds: float) -> None:
         self.total, self.done, self.every_seconds = total, done, every_seconds
-        self._started = self._said_at = time.monotonic()
+        self._started = self._said_at = self._worked_at = time.monotonic()
         self._said = done
 
     def left(self, finished: int) -> str:
@@ -147,6 +147,13 @@ class Pace:
         self._said, self._said_at = finished, now
         seconds = (self.total - finished) * (now - self._started) / (finished - self.done)
         return f"about {duration(seconds)} left"
+
+    def is_silent(self) -> bool:
+        """Whether it is time to say what is being worked on, since nothing else was said; now that counts as said."""
+        now = time.monotonic()
+        silent = now - max(self._said_at, self._worked_at) >= max(self.every_seconds, 1.0)
+        self._worked_at = now if silent else self._worked_at
+        return silent
 
     @property
     def spent(self) -> float:

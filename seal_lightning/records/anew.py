@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from seal_lightning.e_step.race_rule import Racing, Training, race
+from seal_lightning.e_step.race_rule import Racing, Training, race, run_races
 from seal_lightning.errors import DataError
 from seal_lightning.files.rows import read_rows
 from seal_lightning.grading import Answer, Grader, Reward, Verdict, agreement, checked
@@ -155,14 +155,14 @@ def race_anew(entry: Entry, racing: Racing) -> RaceFigures:
     contexts = [by_edit(group) for group in by_context(scored).values()]
     repeats, trainings = _repeats(entry, contexts), 0
 
-    def train(chosen: Sequence[Training]) -> list[tuple[float, ...]]:
+    def train(chosen: Mapping[int, Sequence[Training]]) -> dict[int, list[tuple[float, ...]]]:
         nonlocal trainings
-        trainings += len(chosen)
-        return [contexts[context][edit][repeat].scores for context, edit, repeat in chosen]
+        trainings += len(chosen[0])
+        return {0: [contexts[context][edit][repeat].scores for context, edit, repeat in chosen[0]]}
 
     costs = [[fmean(r.tokens.get("trained", 1) for r in edit) for edit in edits] for edits in contexts]
     queries = [len(edits[0][0].scores) for edits in contexts]
-    heats = race(racing, costs, queries, repeats=repeats, train=train)
+    (heats,) = run_races([race(racing, costs, queries, repeats=repeats)], train)
     groups = group_rollouts([replace(rollout, reward=rollout.score) for rollout in scored])
     full = [[outcome.edit_index for outcome in best_of(group, k=racing.keep)] for group in groups]
     same, as_good = [], 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -16,11 +17,17 @@ from seal_lightning.errors import ModelError, check_count
 from seal_lightning.inner_loop.isolation import AnsweringWay, answering_way
 from seal_lightning.inner_loop.isolation.rows import last_logits
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.models.kernels import planless_attention
 from seal_lightning.models.memory import in_parts
+from seal_lightning.models.transfer import sent
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import OnDone, generate_all, is_cut, quiet
+from seal_lightning.sampling.sizes import rows_together
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Prompt, Written
+
+ANSWERS_ON_CPU = 64
+READ_ON_CPU = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +83,18 @@ class LocalAnswerer(Answerer):
     """Answers with the policy itself.
 
     Args:
-        batch_size: Answers generated together.
+        batch_size: Answers generated together; null takes 64 on a CPU, and on a GPU from 32 to 512, as many as its free
+            memory takes. Halved if memory does not suffice.
     """
 
-    def __init__(self, batch_size: int = 64) -> None:
-        self.batch_size = check_count("answer_batch", batch_size)
+    def __init__(self, batch_size: int | None = None) -> None:
+        self.batch_size = None if batch_size is None else check_count("answer_batch", batch_size)
+
+    def together(self, policy: Policy, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> int:
+        """How many of the prompts, token ids, are answered together."""
+        return rows_together(
+            policy, prompts, max_new_tokens=max_new_tokens, given=self.batch_size, on_cpu=ANSWERS_ON_CPU
+        )
 
     def answer(
         self,
@@ -97,7 +111,7 @@ class LocalAnswerer(Answerer):
         written = generate_all(
             policy,
             prompts,
-            size=self.batch_size,
+            size=self.together(policy, prompts, max_new_tokens=max_new_tokens),
             max_new_tokens=max_new_tokens,
             on_done=on_done,
             adapters=trained,
@@ -117,15 +131,15 @@ class LocalAnswerer(Answerer):
 
 @dataclass(frozen=True, slots=True)
 class PolicyWriter:
-    """A frozen policy as a `Chooser`; `batch_size` prompts are read together."""
+    """A frozen policy as a `Chooser`; `batch_size` prompts are read together, or as many as suit the device."""
 
     policy: Policy
-    batch_size: int = 32
+    batch_size: int | None = None
 
     def write(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
         policy = self.policy
         ids = [policy.encode(policy.format(prompt)) for prompt in prompts]
-        written = generate_all(policy, ids, size=self.batch_size, max_new_tokens=max_tokens)
+        written = generate_all(policy, ids, size=self._together(ids, max_tokens), max_new_tokens=max_tokens)
         return [  # with thoughts: who asked cuts and counts them
             Written(text.strip(), cut=is_cut(policy, prompt, count, max_tokens))
             for prompt, (text, count) in zip(ids, written, strict=True)
@@ -145,33 +159,44 @@ class PolicyWriter:
             )
         # What is read before an option's last token; options of one token share it, so a prompt is read once.
         read = list(dict.fromkeys((*prompt, *end[:-1]) for prompt in asked for end in ends))
+        words = sorted(set(chain.from_iterable(ends)))  # the others' likelihoods stay on the device
         scores: dict[tuple[int, ...], torch.Tensor] = {}
         parts = in_parts(
             self._groups(read),
-            lambda numbers: self._log_probabilities([read[number] for number in numbers], last=max(map(len, ends))),
+            lambda numbers: self._log_probabilities([read[n] for n in numbers], last=max(map(len, ends)), words=words),
             device=policy.device,
             doing="asking the policy",
             advice="take shorter passages or edits, or a smaller model",
         )
         for numbers, likelihoods in parts:
             scores |= zip([read[number] for number in numbers], likelihoods, strict=True)
-        table = torch.tensor([[_mean(scores[*prompt, *end[:-1]], end) for end in ends] for prompt in asked])
+        places = [[words.index(token) for token in end] for end in ends]
+        table = torch.tensor(
+            [[_mean(scores[*prompt, *end[:-1]], at) for end, at in zip(ends, places, strict=True)] for prompt in asked]
+        )
         return [tuple(row) for row in table.double().softmax(dim=1).tolist()]
+
+    def _together(self, rows: Sequence[Sequence[int]], new: int = 0) -> int:
+        return rows_together(self.policy, rows, max_new_tokens=new, given=self.batch_size, on_cpu=READ_ON_CPU)
 
     def _groups(self, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         """Which rows are read together: those of different lengths only where the model reads padded rows exactly."""
         way = answering_way(self.policy.model, longest=max(map(len, rows)))
         together = way if way.rows == "padded" else AnsweringWay("equal")
+        size = self._together(rows)
         for group in together.groups(rows, range(len(rows)), [None] * len(rows)):
-            yield from (group[start : start + self.batch_size] for start in range(0, len(group), self.batch_size))
+            yield from (group[start : start + size] for start in range(0, len(group), size))
 
     @torch.no_grad()
-    def _log_probabilities(self, rows: Sequence[Sequence[int]], *, last: int) -> torch.Tensor:
-        """Of the tokens after each of the `last` positions of every row, (b, last, V)."""
-        return last_logits(self.policy.model, rows, last=last).float().log_softmax(dim=-1).cpu()
+    def _log_probabilities(self, rows: Sequence[Sequence[int]], *, last: int, words: Sequence[int]) -> torch.Tensor:
+        """Of those tokens after each of the `last` positions of every row, (b, last, words)."""
+        device = self.policy.device
+        with planless_attention(device):
+            likelihoods = last_logits(self.policy.model, rows, last=last).float().log_softmax(dim=-1)
+        return likelihoods.index_select(-1, sent(torch.tensor(words), device)).cpu()
 
 
 def _mean(scores: torch.Tensor, end: Sequence[int]) -> float:
-    """Mean log-probability of an option's tokens, the last of which follows the last position of `scores`."""
+    """Mean log-probability of an option's tokens, given by their places among the words of `scores`."""
     places = range(len(scores) - len(end), len(scores))
     return float(sum(scores[place, token] for place, token in zip(places, end, strict=True)) / len(end))

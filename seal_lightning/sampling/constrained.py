@@ -17,6 +17,7 @@ import torch
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.files.extras import install
+from seal_lightning.models.transfer import sent
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import Choose, stop_tokens
 from seal_lightning.text.redaction import quoted
@@ -61,14 +62,16 @@ class SchemaMasks:
         grammars = [self._matcher.grammar_from_json_schema(text, overrides=compact) for text in texts]
         matchers = [_check(self._matcher(self._tokenizer, grammar, log_level=0)) for grammar in grammars]
 
-        def chosen(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-            allowed = self._allowed([matchers[row] for row in rows], width=logits.shape[-1])
-            tokens = choose(logits.masked_fill(~allowed.to(logits.device), -torch.inf), rows)
-            for row, token in zip(rows, tokens.tolist(), strict=True):
-                if token not in self._stops:  # a row that has ended may stay in the batch for a while
+        matched = [0] * len(matchers)  # tokens
+
+        def chosen(logits: torch.Tensor, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> torch.Tensor:
+            for row in rows:  # nothing is new in one that has ended and stays in the batch for a while
+                for token in texts[row][matched[row] :]:
                     matchers[row].consume_token(token)
                     _check(matchers[row])
-            return tokens
+                matched[row] = len(texts[row])
+            forbidden = ~self._allowed([matchers[row] for row in rows], width=logits.shape[-1])
+            return choose(logits.masked_fill(sent(forbidden, logits.device), -torch.inf), rows, texts)
 
         return chosen
 

@@ -7,7 +7,7 @@ shipped generation settings (repetition penalties and the like) are not used: wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,13 +16,17 @@ import torch
 
 from seal_lightning.errors import ModelError
 from seal_lightning.inner_loop.isolation import PADDED, AnsweringWay, answering_way
+from seal_lightning.inner_loop.isolation.rows import Rows
 from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.models.finite import rows_finite
+from seal_lightning.models.kernels import planless_attention
 from seal_lightning.models.memory import in_parts
 from seal_lightning.policy.policy import Policy
 
-Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
+# From logits (b, V), the rows of the prompts that they belong to, and what each prompt was continued by: tokens (b,).
+Choose = Callable[[torch.Tensor, Sequence[int], Sequence[Sequence[int]]], torch.Tensor]
 OnDone = Callable[[int], None]  # told how many texts or answers were finished since the last call; may raise
+_BROKEN = -1  # in place of a token that was chosen from logits that are not finite
 _GONE = 0.2  # share of a batch that has ended before it is made smaller: that copies the cache
 
 
@@ -30,7 +34,7 @@ def quiet(count: int) -> None:
     """Listens to nothing."""
 
 
-def most_likely(logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+def most_likely(logits: torch.Tensor, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> torch.Tensor:
     """Greedy choice."""
     return logits.argmax(dim=-1)
 
@@ -44,6 +48,7 @@ def generate(
     choose: Choose = most_likely,
     on_keep: Callable[[Sequence[int]], None] = lambda rows: None,
     way: AnsweringWay | None = None,
+    shared: bool = False,
     on_broken: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """Continue every prompt of one batch until its end-of-sequence token.
@@ -52,10 +57,11 @@ def generate(
         policy: The policy, in evaluation mode.
         prompts: Token ids, one list a row.
         max_new_tokens: New tokens a row, at most; fewer where the model's window ends.
-        choose: Picks the next tokens (b,) from the logits (b, V) of those rows of `prompts` that are still going.
+        choose: Picks the next tokens (b,) from the logits (b, V) of the rows that are in the batch.
         on_keep: Told which rows of the current batch go on when others leave it.
         way: How the rows are continued; the prompts have to be one of its `groups`. The model's own without adapters
             where unset.
+        shared: Read a prompt once for all rows that it begins: they have no adapters of their own.
         on_broken: Told of a row whose logits are not finite, which ends there; unset, that is an error.
 
     Returns:
@@ -71,16 +77,32 @@ def generate(
             f"a prompt of {longest} tokens leaves no room in the model's window of {policy.window}; shorten or split "
             "the passage (seal adapt: a lower --passage_chars), or use a model with a longer window"
         )
-    stops = set(stop_tokens(policy))
-    batch = (way or answering_way(policy.model, longest=longest + room)).start(policy.model, prompts)
-    texts: list[list[int]] = [[] for _ in prompts]
+    way = way or answering_way(policy.model, longest=longest + room)
+    with planless_attention(policy.device):
+        batch = way.start(policy.model, prompts, shared=shared)
+        return _continue(
+            batch, room, choose, on_keep, on_broken or _refuse(policy, prompts), stops=set(stop_tokens(policy))
+        )
+
+
+def _continue(
+    batch: Rows,
+    room: int,
+    choose: Choose,
+    on_keep: Callable[[Sequence[int]], None],
+    on_broken: Callable[[int], None],
+    *,
+    stops: Set[int],
+) -> list[list[int]]:
+    """Token after token, at most `room`; the new token ids of each row."""
+    texts: list[list[int]] = [[] for _ in batch.rows]
     for _ in range(room):
         logits = batch.logits()
-        tokens = choose(logits, batch.rows)
-        for place, (token, finite) in enumerate(torch.stack([tokens, rows_finite(logits).long()], dim=1).tolist()):
+        tokens = choose(logits, batch.rows, texts)
+        for place, token in enumerate(read(torch.where(rows_finite(logits), tokens, _BROKEN))):
             row = batch.rows[place]
-            if batch.going[place] and not finite:
-                (on_broken or _refuse(policy, prompts))(row)
+            if batch.going[place] and token == _BROKEN:
+                on_broken(row)
                 batch.going[place] = False
             elif batch.going[place] and token not in stops:
                 texts[row].append(token)
@@ -92,6 +114,11 @@ def generate(
         if batch.may_leave and batch.going.count(False) > _GONE * len(batch.going):
             on_keep(batch.shrink())
     return texts
+
+
+def read(tokens: torch.Tensor) -> list[int]:
+    """The one place where a decoding step waits for the device."""
+    return tokens.tolist()
 
 
 def _refuse(policy: Policy, prompts: Sequence[Sequence[int]]) -> Callable[[int], None]:
@@ -209,6 +236,7 @@ class _Writer:
                 choose=self.choose(rows),
                 on_keep=working.keep if working else lambda rows: None,
                 way=self.way,
+                shared=self.adapters is None,
                 on_broken=places.append if self.adapters and self.on_broken else None,
             )
         broken = [rows[place] for place in places]

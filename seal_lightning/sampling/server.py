@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -28,10 +28,11 @@ from seal_lightning.errors import ConfigError, EndpointError, ModelError, SealEr
 from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.models.layers import linear_layers
-from seal_lightning.models.lora import LoRA, save_lora, stack
+from seal_lightning.models.lora import LoRA, stack
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.answering import Answerer, Answers, Asked
 from seal_lightning.sampling.generation import OnDone, quiet, stop_tokens
+from seal_lightning.sampling.loaded import Make, loaded_in_turn
 from seal_lightning.sampling.sampler import Sample, Sampler, SampleRequest, check_sampling, written_sample
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.text.redaction import quoted
@@ -159,25 +160,34 @@ class AdapterServer(Remembers):
     ) -> Iterator[list[str]]:
         """Load adapters until the block is left; yields the name of each, for None that of the base model.
 
-        Meanwhile `on_wait` is called about twice a second, and may raise to end it. Every name is new, so that neither
-        another process nor a run that was killed can have loaded it.
+        Meanwhile `on_wait` is called about twice a second, and may raise to end it.
         """
-        folder = Path(self._folder or tempfile.gettempdir()) / f"seal-adapters-{uuid4().hex}"
-        folder.mkdir(parents=True)  # not tempfile's way: the server may run as another user
-        names = [self.endpoint.model if lora is None else f"seal-{uuid4().hex}" for lora in loras]
-        loaded: list[str] = []
-        try:
-            for name, lora in zip(names, loras, strict=True):
-                if lora is not None:
-                    save_lora(lora, folder / name, model=policy.model)
-                    self._load(name, folder / name, lora.rank, on_wait)
-                    loaded.append(name)
-            yield names
-        finally:
-            self._unload(loaded)
-            shutil.rmtree(folder)
+        made = [partial(_itself, lora) for lora in loras]
+        with self.holding_in_turn(policy, [made], on_wait=on_wait) as names:
+            yield next(names)
 
-    def _load(self, name: str, folder: Path, rank: int, on_wait: Callable[[], None]) -> None:
+    def holding_in_turn(
+        self, policy: Policy, groups: Sequence[Sequence[Make]], *, on_wait: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[Iterator[list[str]]]:
+        """As `holding` for one group of adapters after the other; where two have room, one is loaded during another.
+
+        Args:
+            policy: What they are for.
+            groups: What makes the adapters of each, in other threads.
+            on_wait: As in `holding`.
+        """
+        return loaded_in_turn(
+            groups,
+            loader=self,
+            folder=Path(self._folder or tempfile.gettempdir()) / f"seal-adapters-{uuid4().hex}",
+            base=self.endpoint.model,
+            model=policy.model,
+            ahead=2 * max(map(len, groups), default=0) <= self._max_loaded,
+            on_wait=on_wait,
+        )
+
+    def load(self, name: str, folder: Path, rank: int, on_wait: Callable[[], None]) -> None:
+        """Have the server load an adapter. Raises `ConfigError` where it cannot, with how to start it."""
         body = {"lora_name": name, "lora_path": str(folder.resolve())}
         try:
             self.endpoint.command(f"{ROOTS[self._kind]}/load_lora_adapter", body, final=FINAL, on_wait=on_wait)
@@ -192,7 +202,7 @@ class AdapterServer(Remembers):
                 f"--enable-lora and --max-lora-rank {rank} or more"
             ) from error
 
-    def _unload(self, names: Sequence[str]) -> None:
+    def unload(self, names: Sequence[str]) -> None:
         """Best done, but no reason to fail: a server drops what it has no room for."""
         for name in names:
             try:
@@ -241,7 +251,8 @@ class ServerSampler(Sampler):
         return self.server.window(policy)
 
     def sample(self, policy: Policy, requests: Sequence[SampleRequest], *, on_done: OnDone = quiet) -> list[Sample]:
-        with self.server.holding(policy, [policy.learned()], on_wait=lambda: on_done(0)) as (name,):
+        learned = _served(policy.learned(), policy.model.dtype)
+        with self.server.holding(policy, [learned], on_wait=lambda: on_done(0)) as (name,):
             written = self.server.continued(
                 policy,
                 [request.prompt for request in requests],
@@ -281,13 +292,19 @@ class ServerAnswerer(Answerer):
         max_new_tokens: int,
         on_done: OnDone = quiet,
     ) -> list[Answers]:
-        learned, step = policy.learned(), self.server.at_once
+        dtype = policy.model.dtype
+        learned = _served(policy.learned(), dtype)
+        step = max(1, self.server.at_once // 2)  # as many are loaded meanwhile
+        parts = [asked[start : start + step] for start in range(0, len(asked), step)]
+        groups: list[list[Make]] = [
+            [partial(_with_job, learned, trained, asking.job, dtype) for asking in some] for some in parts
+        ]
+        if trained is None:  # what the policy has learned is loaded once
+            parts, groups = [asked], [[partial(_itself, learned)]]
         answers: list[Answers] = []
-        for some in (asked[start : start + step] for start in range(0, len(asked), step)):
-            # without jobs, what the policy has learned is loaded once
-            loras = [_with_job(learned, trained, asking.job) for asking in some] if trained else [learned]
-            prompts = [policy.format(prompt) for asking in some for prompt in asking.prompts]
-            with self.server.holding(policy, loras, on_wait=lambda: on_done(0)) as names:
+        with self.server.holding_in_turn(policy, groups, on_wait=lambda: on_done(0)) as loaded:
+            for some, names in zip(parts, loaded, strict=True):
+                prompts = [policy.format(prompt) for asking in some for prompt in asking.prompts]
                 named = names if trained else names * len(some)
                 written = self.server.continued(
                     policy,
@@ -296,17 +313,26 @@ class ServerAnswerer(Answerer):
                     models=[name for name, asking in zip(named, some, strict=True) for _ in asking.prompts],
                     on_done=on_done,
                 )
-            given = iter(_received(policy, prompt, text) for prompt, text in zip(prompts, written, strict=True))
-            answers += [_answers(policy, [next(given) for _ in asking.prompts]) for asking in some]
+                given = iter(_received(policy, prompt, text) for prompt, text in zip(prompts, written, strict=True))
+                answers += [_answers(policy, [next(given) for _ in asking.prompts]) for asking in some]
         return answers
 
 
-def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None) -> LoRA | None:
-    """What the policy has learned, and on top of it the adapter of a job."""
-    parts = [learned] if learned else []
-    if job is not None and trained is not None:
-        parts.append(bank_lora(trained.bank, job))
-    return stack(parts) if parts else None
+def _itself(lora: LoRA | None) -> LoRA | None:
+    return lora
+
+
+def _with_job(learned: LoRA | None, trained: TrainedBank | None, job: int | None, dtype: torch.dtype) -> LoRA | None:
+    """What the policy has learned, and on top of it the adapter of a job, as a server gets them."""
+    if job is None or trained is None:
+        return learned
+    own = bank_lora(trained.bank, job)
+    return _served(stack([learned, own]) if learned else own, dtype)
+
+
+def _served(lora: LoRA | None, dtype: torch.dtype) -> LoRA | None:
+    """A LoRA as a server of that dtype uses it: one for a base in half precision is rounded there in any case."""
+    return lora.to(dtype) if lora and dtype in (torch.bfloat16, torch.float16) else lora
 
 
 def _answers(policy: Policy, written: Sequence[Written]) -> Answers:

@@ -260,3 +260,20 @@ def test_bars_give_the_terminal_back(how):
 def test_every_seconds_is_checked():
     with pytest.raises(ConfigError, match=r"progress\.every_seconds must be 0 or more, got -1"):
         EStepProgress(every_seconds=-1)
+
+
+def test_a_log_says_what_is_worked_on_where_units_take_long(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr("seal_lightning.progress.screen.time", SimpleNamespace(monotonic=lambda: now[0]))
+    progress, border = plain(every_seconds=30.0), (trainer(), module())
+    progress.setup(*border, "fit")
+    progress.on_units_start(*border, phase="train", units=13, finished=0)
+    for seconds, done in ((10, 20), (29, 100), (31, 120), (59, 200), (62, 250)):
+        now[0] = 100.0 + seconds
+        progress.on_unit_progress(*border, phase="train", progress=Progress("sampling", done, 250))
+    now[0] += 1
+    progress.on_units_progress(*border, phase="train", finished=13)
+    now[0] += 2
+    progress.on_unit_progress(*border, phase="train", progress=Progress("sampling", 1, 250))
+    lines = [line.rsplit("E-step: ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["sampling 120/250", "sampling 250/250", "unit 13/13, about 0 s left"]

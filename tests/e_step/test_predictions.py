@@ -116,7 +116,7 @@ def test_a_file_of_data_is_never_read_as_a_file_of_settings(tmp_path, capfd, nam
     (tmp_path / name).write_text(content)
     config = ["--config", str(ROOT / "configs" / "debug" / "random.yaml"), "--data.predict", str(tmp_path / name)]
     assert main(["predict", *config, "--trainer.default_root_dir", str(tmp_path / "run")]) == 0
-    assert capfd.readouterr().out.startswith(f"{edits} self-edits, 0 of them rejected")
+    assert capfd.readouterr().out.startswith(f"{edits} self-edits, ")  # drawn at random, some may be rejected
 
 
 def test_columns_are_named_on_the_command_line(tmp_path, capfd):

@@ -14,7 +14,7 @@ from seal_lightning.callbacks import RandomFilter, ReSTEMFilter
 from seal_lightning.commands.adapt.edits import raced_for
 from seal_lightning.commands.replay import main as replay
 from seal_lightning.e_step.plan import Plan
-from seal_lightning.e_step.race_rule import Racing, _chances, _rivals, _totals, race
+from seal_lightning.e_step.race_rule import Racing, _chances, _rivals, _totals, race, run_races
 from seal_lightning.e_step.step import EStep
 from seal_lightning.e_step.variants import step_for
 from seal_lightning.errors import ConfigError, DataError
@@ -128,11 +128,13 @@ def raced(scores, racing, costs=None):
     made = []
 
     def train(chosen):
-        made.extend(chosen)
-        return [scores[context][edit][repeat] for context, edit, repeat in chosen]
+        made.extend(chosen[0])
+        return {0: [scores[context][edit][repeat] for context, edit, repeat in chosen[0]]}
 
     contexts, edits, repeats, queries = np.shape(scores)
-    heats = race(racing, costs or [[1.0] * edits] * contexts, [queries] * contexts, repeats=repeats, train=train)
+    (heats,) = run_races(
+        [race(racing, costs or [[1.0] * edits] * contexts, [queries] * contexts, repeats=repeats)], train
+    )
     return [heat.survivors(racing.keep) for heat in heats], made
 
 

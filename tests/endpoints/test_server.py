@@ -6,6 +6,7 @@ adapters to load and unload, merges each into the base by means of peft, and tur
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class LoraProxy(FaultProxy):
         self.base = server.model
         self.tokenizer = AutoTokenizer.from_pretrained(server.model)
         self.options: dict[str, Any] = {}
+        self.one_at_a_time = threading.Lock()
         self.loaded: dict[str, str] = {}
         self.commands: list[str] = []
         self.window = 256
@@ -55,6 +57,10 @@ class LoraProxy(FaultProxy):
         if "lora_adapter" not in handler.path:
             super().handle(handler)
             return
+        with self.one_at_a_time:  # as in vLLM; transformers cannot load two models at once
+            self._take(handler)
+
+    def _take(self, handler) -> None:
         body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
         self.commands.append(f"{handler.path} {body['lora_name']}")
         if self.max_rank is None:

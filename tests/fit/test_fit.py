@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from contextlib import contextmanager
 
 import fault_injection
 import pytest
@@ -11,6 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from seal_lightning.cli import main
+from seal_lightning.m_step.training import batch_loss
 from seal_lightning.models.random_models import build_tiny
 
 LOGGED = {
@@ -79,7 +81,7 @@ def test_two_rounds_log_validation_three_times_and_every_unit_once(two_rounds):
     for name in ("train-000", "train-001"):
         rows = (two_rounds / "journal" / f"{name}.rank-0.jsonl").read_text().splitlines()
         assert len(rows) == 1 + 4 * 2 * 2 + 1  # a stamp, rollouts, and what was kept
-    assert (two_rounds / "tables" / "round-001.md").read_text().startswith("# Round 2: 7 scored edits, 1 rejected")
+    assert (two_rounds / "tables" / "round-001.md").read_text().startswith("# Round 2: 8 scored edits, 0 rejected")
 
 
 def test_continue_keeps_one_adapter_and_the_optimizer(tmp_path):
@@ -166,3 +168,32 @@ def test_test_and_predict_from_the_best_checkpoint(tmp_path, capfd):
     assert [edit["edit_index"] for edit in edits] == [0, 1, 0, 1]
     assert main(["validate", *config]) == 0
     assert (run / "validation.md").exists()
+
+
+def test_the_m_step_goes_forward_and_backward_without_plans_for_attention(tmp_path, monkeypatch):
+    inside, seen = [], []
+
+    @contextmanager
+    def noted(device):
+        inside.append(device)
+        yield
+        inside.clear()
+
+    def watched(model, batch):
+        loss = batch_loss(model, batch)
+        seen.append(("forward", bool(inside)))
+        loss.register_hook(lambda grad: seen.append(("backward", bool(inside))))
+        return loss
+
+    monkeypatch.setattr("seal_lightning.fit.loop.planless_attention", noted)
+    monkeypatch.setattr("seal_lightning.fit.module.batch_loss", watched)
+    assert fit(tmp_path / "run") == 0
+    assert set(seen) == {("forward", True), ("backward", True)} and inside == []
+
+
+def test_a_lora_under_true_half_precision_is_saved_in_float32_with_its_moments(tmp_path):
+    run = tmp_path / "run"
+    assert fit(run, "--trainer.precision", "bf16-true", "--model.tuning.round_start", "continue") == 0
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    moments = [value for state in checkpoint["optimizer_states"][0]["state"].values() for value in state.values()]
+    assert {value.dtype for value in (*checkpoint["state_dict"].values(), *moments)} == {torch.float32}

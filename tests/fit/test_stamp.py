@@ -40,6 +40,7 @@ STAMPED = {
     "model.source.date": "2020-01-01",
     "model.source.revision": "main",
     "model.source.attention": "eager",
+    "model.source.matmul": "highest",
     "model.source.quantization": "8bit",
     "model.source.gguf_file": "file.gguf",
     "model.source.seed": "4",

@@ -1,96 +1,175 @@
 """The bank's parts: routing, gradients, targets, the optimizer's slots, and a policy that carries an adapter."""
 
 import warnings
+from itertools import groupby
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.inner_loop.bank import AdapterBank, StackedLoRA
-from seal_lightning.inner_loop.routing import index_tokens
+from seal_lightning.inner_loop.bank import AdaptedLinear, AdapterBank, StackedLoRA
+from seal_lightning.inner_loop.isolation import TrainingWay
+from seal_lightning.inner_loop.layouts import Blocks, Matrices, Padded, Slices
+from seal_lightning.inner_loop.loss import HeadLoss
+from seal_lightning.inner_loop.packing import LengthGroup, PackedSequence, pack_in_groups
+from seal_lightning.inner_loop.routing import Shelf, index_groups, index_tokens
 from seal_lightning.models.layers import find_targets
 from seal_lightning.models.random_models import build_tiny
 
 
-def test_tokens_are_taken_by_slot_and_put_back():
-    index = index_tokens(torch.tensor([2, -1, 0, 2, 0, 2]), torch.tensor([1.0, 2.0, 3.0]))
-    assert index.active.tolist() == [0, 2]
-    assert index.order.tolist() == [2, 4, 0, 3, 5]
-    assert (index.counts.tolist(), index.ends.tolist()) == ([2, 3], [2, 5])
-    assert index.scales.flatten().tolist() == [1.0, 1.0, 3.0, 3.0, 3.0]
-    flat = torch.arange(12.0).view(6, 2)
-    assert index.put(index.take(flat))[1].tolist() == [0.0, 0.0]
-    assert torch.equal(index.put(index.take(flat))[[0, 2, 3, 4, 5]], flat[[0, 2, 3, 4, 5]])
-    in_order = index_tokens(torch.tensor([0, 0, 1, 2]), torch.ones(3))
-    assert in_order.order is None and in_order.active == slice(0, 3)
+def layouts(slots):
+    """Every way to lay out these tokens that a CPU can compute: by name."""
+    scales, cpu = [1.5, 2.0, 3.0], torch.device("cpu")
+    found = {
+        "torch's grouped product": index_tokens(torch.tensor(slots), Shelf(scales, cpu, grouped=True)),
+        "padded": index_tokens(torch.tensor(slots), Shelf(scales, cpu, grouped=False)),
+        "one scale": index_tokens(torch.tensor(slots), Shelf([2.0] * 3, cpu, grouped=False)),
+    }
+    if min(slots) >= 0:  # each run of tokens as a block, the long ones first
+        runs = [(slot, len(list(some))) for slot, some in groupby(slots)]
+        groups = [LengthGroup(length, (slot,)) for slot, length in runs]
+        found["blocks"] = index_groups(groups, Shelf(scales, cpu, grouped=False))
+    return found
 
 
-def test_the_padded_products_of_a_gpu_equal_the_grouped_ones_of_a_cpu(monkeypatch):
+SLOTS = [
+    [2, -1, 0, 2, 0, 2],
+    [0, 0, 1, 1, 2, 2],
+    [1, 1, 1, 1, 1, 1],
+    [-1, -1, -1, 2, -1, -1],
+    [2, 0, 2, 0, 0, 1],
+    [0, 0, 0, 1, 2, 2],
+]
+
+
+def test_the_layout_is_the_cheapest_that_the_tokens_allow():
+    kinds = [type(layouts(slots)["torch's grouped product"]) for slots in SLOTS]
+    assert kinds == [Slices, Blocks, Blocks, Slices, Slices, Slices]
+    assert isinstance(layouts(SLOTS[0])["padded"], Padded)
+    index = layouts(SLOTS[0])["torch's grouped product"]
+    assert (index.order.tolist(), index.ends.tolist()) == ([2, 4, 0, 3, 5], [2, 5])
+    assert index.scales.flatten().tolist() == [1.5, 1.5, 3.0, 3.0, 3.0]
+    assert layouts([0, 0, 1, 1, 1, 2])["torch's grouped product"].slots.where == slice(0, 3)  # no copy of the matrices
+
+
+@pytest.mark.parametrize("slots", SLOTS)
+def test_every_layout_gives_output_and_gradients_of_the_plain_formula(slots):
     generator = torch.Generator().manual_seed(0)
-    index = index_tokens(torch.tensor([0, 0, 0, 1, 2, 2]), torch.ones(3))
-    x, y, matrices = (torch.randn(*shape, generator=generator) for shape in ((6, 8), (6, 4), (3, 8, 4)))
-    product, outer = index.product(x, matrices), index.outer(x, y)
-    monkeypatch.setattr("seal_lightning.inner_loop.routing.grouped", lambda *tensors: False)
-    torch.testing.assert_close(index.product(x, matrices), product)
-    torch.testing.assert_close(index.outer(x, y), outer)
-
-
-@pytest.mark.parametrize("slots", [[2, -1, 0, 2, 0, 2], [0, 0, 1, 1, 2, 2], [1, 1, 1, 1, 1, 1]])
-def test_gradients_are_those_of_the_plain_formula(slots):
-    generator = torch.Generator().manual_seed(0)
-    x, a, b = (torch.randn(*shape, generator=generator) for shape in ((6, 5), (3, 2, 5), (3, 2, 4)))
-    weight = torch.randn(6, 4, generator=generator)
-    wanted = [tensor.clone().requires_grad_() for tensor in (x, a, b)]
-    rows = [
-        (wanted[0][t] @ wanted[1][slot].T @ wanted[2][slot]) * 2.0 if slot >= 0 else torch.zeros(4)
-        for t, slot in enumerate(slots)
-    ]
-    (torch.stack(rows) * weight).sum().backward()
-    x.requires_grad_()
-    gradients = (torch.zeros_like(a), torch.zeros_like(b))
-    output = StackedLoRA.apply(
-        x, a.requires_grad_(), b.requires_grad_(), gradients, index_tokens(torch.tensor(slots), torch.full((3,), 2.0))
-    )
-    (output * weight).sum().backward()
-    torch.testing.assert_close(output, torch.stack(rows))
-    torch.testing.assert_close(x.grad, wanted[0].grad)
-    torch.testing.assert_close(gradients[0], wanted[1].grad)
-    torch.testing.assert_close(gradients[1], wanted[2].grad)
+    x, a, b = (torch.randn(*shape, generator=generator) for shape in ((6, 8), (3, 4, 8), (3, 4, 12)))
+    weight = torch.randn(6, 12, generator=generator)
+    for name, index in layouts(slots).items():
+        scales = [2.0] * 3 if name == "one scale" else [1.5, 2.0, 3.0]
+        wanted = [tensor.clone().requires_grad_() for tensor in (x, a, b)]
+        rows = [
+            (wanted[0][t] @ wanted[1][slot].T @ wanted[2][slot]) * scales[slot] if slot >= 0 else torch.zeros(12)
+            for t, slot in enumerate(slots)
+        ]
+        (torch.stack(rows) * weight).sum().backward()
+        matrices = Matrices(a, b, torch.zeros_like(a), torch.zeros_like(b))
+        given = x.clone().requires_grad_()
+        output = StackedLoRA.apply(given, a.clone().requires_grad_(), matrices, index)
+        (output * weight).sum().backward()
+        for mine, other in zip(
+            (output, given.grad, matrices.grad_A, matrices.grad_B),
+            (torch.stack(rows), *(t.grad for t in wanted)),
+            strict=True,
+        ):
+            torch.testing.assert_close(mine, other, msg=lambda text, name=name: f"{name}: {text}")
 
 
 class Checked(torch.autograd.Function):
-    """StackedLoRA with the gradients that it leaves in the bank's buffers handed to autograd, for gradcheck."""
+    """A layer's function with the gradients that it leaves in the bank's buffers handed to autograd, for gradcheck."""
 
     @staticmethod
-    def forward(ctx, x, a, b, index):
-        ctx.save_for_backward(x, a, b)
+    def forward(ctx, x, a, b, weight, bias, index):
+        ctx.save_for_backward(x, a, b, weight, bias)
         ctx.index = index
-        return StackedLoRA.apply(x, a, b, (torch.zeros_like(a), torch.zeros_like(b)), index)
+        return AdaptedLinear.apply(x, weight, bias, a, Matrices(a, b, torch.zeros_like(a), torch.zeros_like(b)), index)
 
     @staticmethod
     def backward(ctx, grad):
-        x, a, b = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors)
-        gradients = (torch.zeros_like(a), torch.zeros_like(b))
+        x, a, b = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors[:3])
+        matrices = Matrices(a.detach(), b.detach(), torch.zeros_like(a), torch.zeros_like(b))
         with torch.enable_grad():
-            output = StackedLoRA.apply(x, a, b, gradients, ctx.index)
+            output = AdaptedLinear.apply(x, *ctx.saved_tensors[3:], a, matrices, ctx.index)
         output.backward(grad)
-        return x.grad, *gradients, None
+        return x.grad, matrices.grad_A, matrices.grad_B, None, None, None
 
 
-@pytest.mark.parametrize(
-    "slots", [[2, -1, 0, 2, 0, 2], [0, 0, 1, 1, 2, 2], [1, 1, 1, 1, 1, 1], [-1, -1, -1, 2, -1, -1]]
-)
-def test_gradcheck(slots):
+@pytest.mark.parametrize("slots", SLOTS)
+@pytest.mark.parametrize("how", ["padded", "one scale", "blocks"])
+def test_gradcheck(slots, how):
+    index = layouts(slots).get(how)
+    if index is None:
+        return  # some tokens have no adapter
+    if isinstance(blocks := getattr(index, "blocks", index), Blocks) and not isinstance(blocks.scales, float):
+        for scale in blocks.scales:
+            scale.data = scale.double()
     generator = torch.Generator().manual_seed(0)
-    inputs = [
-        torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
-        for shape in ((6, 5), (3, 2, 5), (3, 2, 4))
-    ]
-    assert torch.autograd.gradcheck(
-        Checked.apply, (*inputs, index_tokens(torch.tensor(slots), torch.full((3,), 1.7, dtype=torch.float64)))
-    )
+    shapes = ((6, 5), (3, 2, 5), (3, 2, 4))
+    inputs = [torch.randn(*s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+    frozen = [torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((4, 5), (4,))]
+    assert torch.autograd.gradcheck(Checked.apply, (*inputs, *frozen, index))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_a_layers_output_is_no_view_that_autograd_would_copy(family):
+    """Qwen2's q, k and v have a bias, with which torch's own linear layer returns a view."""
+    model, _ = build_tiny(family)
+    model.requires_grad_(False)
+    bank = AdapterBank(model, slots=1, rank=2, alpha=4)
+    seen = set()
+    handles = [t.module.register_forward_hook(lambda m, args, out: seen.add(out.grad_fn.name())) for t in bank.targets]
+    trained_once(model, bank, [0] * 6)
+    for handle in handles:
+        handle.remove()
+    assert seen == {"AdaptedLinearBackward"}
+    assert not any("forward" in vars(target.module) for target in bank.targets)  # the class's own again
+
+
+def test_the_products_of_a_half_precision_model_are_its_own_and_the_masters_are_float32():
+    model, _ = build_tiny("llama")
+    model.to(torch.bfloat16).requires_grad_(False)
+    bank = AdapterBank(model, slots=1, rank=2, alpha=4)
+    assert bank.precision == torch.bfloat16 and bank.width == 8
+    assert bank.parameters.dtype == bank.gradients.dtype == torch.float32
+    bank.parameters.fill_(0.1)
+    products = products_of(lambda: trained_once(model, bank, [0] * 7, tokens=7))
+    assert {dtype for _, dtype in products} == {torch.bfloat16}
+    assert bank.gradients.any()
+
+
+def test_gradients_stay_float32_under_the_trainers_autocast():
+    model, _ = build_tiny("llama")
+    model.requires_grad_(False)
+    way = TrainingWay("packed")
+    bank = AdapterBank(model, slots=2, rank=2, alpha=4)
+    bank.parameters.fill_(0.1)
+    batch = pack_in_groups([PackedSequence(slot, [5, 6, 7, 8], 0, 1.0) for slot in range(2)])
+    with torch.autocast("cpu", dtype=torch.bfloat16), bank.attached():
+        loss = HeadLoss(model, adapted=set(bank.A))
+        products = products_of(lambda: way.backward(bank, loss, batch))
+    assert {dtype for shape, dtype in products if bank.width in shape[1:]} == {torch.float32}
+    assert torch.bfloat16 in {dtype for _, dtype in products}  # the frozen model's
+
+
+def products_of(work):
+    """Shapes and dtypes of the matrix products made in some work."""
+    seen = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if func.overloadpacket in (torch.ops.aten.bmm, torch.ops.aten.baddbmm_, torch.ops.aten.mm):
+                seen.append((tuple(out.shape), out.dtype))
+            return out
+
+    with Products():
+        work()
+    return seen
 
 
 def trained_once(model, bank, slots, *, tokens=6):

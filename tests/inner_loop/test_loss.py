@@ -5,6 +5,7 @@ import torch
 
 from seal_lightning.inner_loop import loss as head_loss
 from seal_lightning.inner_loop.loss import HeadLoss
+from seal_lightning.models.beside import beside
 from seal_lightning.models.random_models import build_tiny
 
 IDS = torch.randint(3, 250, (1, 24), generator=torch.Generator().manual_seed(0))
@@ -27,7 +28,7 @@ def loss_and_gradient(model, loss):
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "gemma", "gemma2", "gemma3_text"])
 @pytest.mark.parametrize("chunk", [259, 1 << 24])
 def test_it_equals_whole_logits(monkeypatch, family, chunk):
-    monkeypatch.setattr(head_loss, "CHUNK", chunk)
+    monkeypatch.setattr(head_loss, "_CHUNK", chunk)
     model, _ = build_tiny(family)
     by_chunks = HeadLoss(model, adapted=set())
     assert (by_chunks.head is None) == (family == "gemma2")  # its logits are soft-capped
@@ -50,3 +51,16 @@ def test_an_adapted_head_and_a_scaled_one_keep_whole_logits():
 
     model.forward = scaled.__get__(model)
     assert HeadLoss(model, adapted=set()).head is None
+
+
+def test_a_head_with_an_update_beside_it_keeps_whole_logits():
+    """The weight alone, which others share or half precision holds, does not make its output."""
+    model, _ = build_tiny("llama")
+    assert HeadLoss(model, adapted=set()).head is model.lm_head
+    beside(model.lm_head).append(torch.randn(2, 32), torch.randn(259, 2))
+    by_chunks = HeadLoss(model, adapted=set())
+    assert by_chunks.head is None
+    mine = by_chunks({"input_ids": IDS}, POSITIONS, TARGETS, WEIGHTS)
+    logits = model(input_ids=IDS).logits[0, POSITIONS]
+    wanted = torch.nn.functional.cross_entropy(logits, TARGETS, reduction="none") * WEIGHTS
+    torch.testing.assert_close(mine, wanted)

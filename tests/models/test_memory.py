@@ -129,15 +129,11 @@ def test_what_ulimit_leaves():
     assert 0 <= int(found.stdout) <= 64
 
 
-def test_adapters_at_a_time_follow_what_is_free(monkeypatch):
-    model, _ = build_tiny("llama")
-    loop = InnerLoop(rank=2)
-    each = 16 * 2 * sum(module.in_features + module.out_features for name, module in model.named_modules()
-                        if name.endswith(("q_proj", "v_proj")))  # fmt: skip
-    for free, slots in {1 << 40: 16, 10 * each: 4, each: 1}.items():
-        monkeypatch.setattr("seal_lightning.inner_loop.loop.free_memory", lambda device, free=free: free)
-        assert loop.slots(model) == slots
-    assert free_memory(CPU) > 0
+def test_free_memory_of_a_gpu_counts_what_torch_has_and_does_not_use(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 5000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 700)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 400)
+    assert free_memory(torch.device("cuda")) == 1300
 
 
 # -- the E-step and the M-step -----------------------------------------------------------------------------------------
@@ -183,7 +179,7 @@ def test_an_e_step_without_room_for_all_adapters_takes_them_by_turns(monkeypatch
     loop = InnerLoop(rank=2, alpha=4.0, epochs=2, learning_rate=0.01)
     step = EStep(
         task=Knowledge(), sampler=LocalSampler(max_new_tokens=12), inner_loop=loop, grader=Contains(), reward=Reward(),
-        max_answer_tokens=6, plan=Plan(edits=4, repeats=1),
+        max_answer_tokens=6, plan=Plan(edits=4, repeats=1), seed=1,
     )  # fmt: skip
     expected = step.run(policy(), [tarn], round=0)
     plain = InnerLoop._bank

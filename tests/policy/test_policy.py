@@ -1,14 +1,18 @@
 """The policy: merging in place, its records, what the E-step sees, and the exported folders."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 
 from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.models.beside import base_layer, beside
+from seal_lightning.models.precision import sparing_float32
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
 
@@ -105,19 +109,76 @@ def test_merging_again_on_a_fresh_base_is_bit_identical(family):
     assert fresh.digest() == tuned.digest()
 
 
-def test_bfloat16_weights_are_merged_again_bit_identically():
-    def build() -> TunedPolicy:
-        model, tokenizer = build_tiny("llama")
-        return TunedPolicy(model.to(torch.bfloat16), tokenizer, False, LORA, seed=0)
+def half_model(family: str, dtype: torch.dtype):
+    model, _ = build_tiny(family)
+    with sparing_float32(model):
+        return model.to(dtype)
 
-    tuned, fresh = build(), build()
-    train(tuned, seed=1)
-    tuned.end_round(0)
+
+def half_policy(family: str = "llama", dtype: torch.dtype = torch.bfloat16) -> TunedPolicy:
+    return TunedPolicy(half_model(family, dtype), build_tiny(family)[1], False, LORA, seed=0)
+
+
+def test_bfloat16_rounds_come_back_bit_identically():
+    tuned, fresh = half_policy(), half_policy()
+    for round in (0, 1):
+        train(tuned, seed=round)
+        tuned.end_round(round)
     fresh.remerge(tuned.merged)
     wanted = base_weights(tuned)
     assert all(torch.equal(value, wanted[name]) for name, value in base_weights(fresh).items())
+    assert torch.equal(tuned_logits(fresh), tuned_logits(tuned))
     assert {value.dtype for value in wanted.values()} == {torch.bfloat16}
     assert {value.dtype for value in tuned.merged[0].values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_rounds_in_half_precision_lose_nothing_to_rounding(family, dtype):
+    """What is validated is what `policy/` exports, base plus LoRA: weights would swallow a part of small updates."""
+    tuned = half_policy(family, dtype)
+    before = {name: value.clone() for name, value in base_weights(tuned).items()}
+    for round in (0, 1):
+        train(tuned, seed=round)
+        with torch.no_grad():  # an M-step's updates are small beside the weights
+            for parameter in tuned.trainable_state().values():
+                parameter.mul_(0.1)
+        tuned.end_round(round)
+    assert all(torch.equal(value, before[name]) for name, value in base_weights(tuned).items())
+    lora = tuned.learned()
+    for name in lora.layers:
+        layer, wanted = base_layer(tuned.view.model.get_submodule(name)), lora.delta(name)
+        torch.testing.assert_close(beside(layer).delta(), wanted, atol=1e-8, rtol=1e-4)
+        weight = layer.weight.float().T if isinstance(layer, Conv1D) else layer.weight.float()
+        swallowed = (weight + wanted).to(dtype).float() - weight - wanted
+        assert swallowed.norm() > {torch.bfloat16: 0.1, torch.float16: 0.01}[dtype] * wanted.norm()
+
+    exact = tuned_policy(family)
+    exact.view.model.load_state_dict({name: value.float() for name, value in before.items()}, strict=False)
+    plain = tuned_logits(exact)
+    exact.remerge(tuned.merged)
+    wanted = tuned_logits(exact)
+    rounding = (tuned_logits(half_policy(family, dtype)).float() - plain).norm()  # of the base alone
+    assert (wanted - plain).norm() > 0.5 * rounding
+    assert (tuned_logits(tuned).float() - wanted).norm() < 1.3 * rounding
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_replica_has_the_rounds_of_the_policy(monkeypatch, dtype):
+    tokenizer = build_tiny("llama")[1]
+    reload = partial(half_model, "llama", dtype)
+    # what the trainer has converted to half precision is loaded again as it was
+    loaded = partial(half_model, "llama", torch.float32)
+    tuned = TunedPolicy(reload(), tokenizer, False, LORA, seed=0, reload=loaded)
+    train(tuned, seed=1)
+    tuned.end_round(0)
+    train(tuned, seed=2)
+    wanted = tuned_logits(tuned)
+    monkeypatch.setattr("seal_lightning.policy.tuned.is_partitioned", lambda parameter: True)
+    tuned.open_replica()
+    with tuned.frozen() as policy:
+        assert policy is not tuned.view
+        assert torch.equal(logits(policy.model, policy.tokenizer), wanted)
 
 
 def test_rounds_are_not_merged_twice():

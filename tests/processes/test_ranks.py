@@ -118,6 +118,42 @@ def test_a_signal_during_the_last_unit_does_not_undo_the_end():
     assert in_threads(last, lambda: threading.Event().wait(0.05) or second.take()) == [None, None]
 
 
+def test_several_ranks_take_ever_fewer_units_at_a_time():
+    first, second = queues(list(range(20)), 2)
+    taken = [rank.take_some(4) for rank in (first, second) * 4]
+    assert list(map(len, taken)) == [4, 4, 3, 3, 2, 1, 1, 1]
+    assert [unit for units in taken for unit in units] == list(range(19))
+    assert second.take_some(4) == [19]
+
+
+def test_one_rank_alone_takes_even_shares():
+    (queue,) = queues(list(range(9)), 1)
+    assert [queue.take_some(4) for _ in range(3)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+
+def test_a_unit_that_failed_is_handed_on_alone():
+    first, second = queues([7, 8, 9], 2)
+    assert [first.take_some(5), second.take_some(5), first.take_some(5)] == [[7], [8], [9]]
+    for unit in (7, 9):
+        first.fail(unit, ValueError("broken driver"), contexts=["c"])
+    assert [second.take_some(5), second.take_some(5)] == [[7], [9]]
+
+
+def test_units_in_hand_are_named_together(caplog, monkeypatch):
+    monkeypatch.setattr("seal_lightning.processes.ranks.STUCK_AFTER", 0.01)
+    first, second = queues([7, 8, 9, 10, 11], 2)
+
+    def slow():
+        units = first.take_some(5)
+        assert units == [7, 8]
+        threading.Event().wait(0.8)
+        for unit in units:
+            first.finish(unit)
+
+    in_threads(slow, lambda: threading.Event().wait(0.05) or drain(second))
+    assert "rank 0 has been at units 7, 8 for more than " in caplog.text
+
+
 def test_a_stuck_rank_is_named(caplog, monkeypatch):
     monkeypatch.setattr("seal_lightning.processes.ranks.STUCK_AFTER", 0.01)
     first, second = queues([7], 2)

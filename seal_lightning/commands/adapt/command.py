@@ -222,7 +222,7 @@ def _made(kind: str, adapters: Sequence[Adapter], results: Sequence[Answers | No
 
 
 def _write(
-    options: Namespace, place: Workplace, read: Documents, choice: EditChoice, sharing: Sharing[list[Rollout]]
+    options: Namespace, place: Workplace, read: Documents, choice: EditChoice, sharing: Sharing[list[list[Rollout]]]
 ) -> list[Rollout]:
     """The self-edits, from the journal or anew; none where passages are learnt themselves."""
     passages, policy = _passages(read), place.policy

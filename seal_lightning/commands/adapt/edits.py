@@ -7,7 +7,7 @@ has none for a passage, a model writes them; if none of those is usable, the fir
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -16,9 +16,11 @@ from typing import Literal
 
 from seal_lightning.commands.adapt.sharing import Sharing
 from seal_lightning.data.documents import Document
+from seal_lightning.e_step.filling import units_that_fill
 from seal_lightning.e_step.own_queries import NO_OWN_QUERY, OwnQueryStep
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
+from seal_lightning.e_step.trials import in_shares
 from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Report, silent
@@ -102,7 +104,7 @@ def write_edits(
     journal: Journal,
     *,
     screen: Screen,
-    sharing: Sharing[list[Rollout]],
+    sharing: Sharing[list[list[Rollout]]],
     check_stop: Callable[[], None],
 ) -> list[Rollout]:
     """The rollouts of all units of passages; units in the journal are not made again.
@@ -111,34 +113,59 @@ def write_edits(
         RetryableError: A grader or an endpoint failed; finished units are in the journal.
     """
     left = [unit for unit in range(len(work)) if unit not in journal.units]
+    shares = _shares(policy, work, left, choice)
 
-    def here(unit: int) -> list[Rollout]:
+    def units_of(share: int) -> list[Sequence[Context]]:
+        return [work[unit] for unit in shares[share]]
+
+    def here(share: int) -> list[list[Rollout]]:
         with screen.phases() as report:
-            return _unit(policy, work[unit], choice=choice, report=report)
+            return _units(policy, units_of(share), choice=choice, report=report)
+
+    def name(share: int) -> str:
+        return f"unit {', '.join(map(str, shares[share]))}"
 
     with screen.bar("self-edits, units of passages", len(work), done=len(work) - len(left)) as advance:
-        elsewhere = partial(_unit, choice=choice)
-        for unit, rollouts in sharing.share(left, here, work=elsewhere, item=work.__getitem__, name="unit {}".format):
-            journal.append(unit, rollouts)
-            advance(1)
+        elsewhere = partial(_units, choice=choice)
+        for share, written in sharing.share(range(len(shares)), here, work=elsewhere, item=units_of, name=name):
+            for unit, rollouts in zip(shares[share], written, strict=True):
+                journal.append(unit, rollouts)
+            advance(len(written))
     check_stop()
     return list(chain.from_iterable(journal.units[unit] for unit in range(len(work))))
 
 
-def _unit(policy: Policy, unit: Sequence[Context], *, choice: EditChoice, report: Report = silent) -> list[Rollout]:
-    e_step = choice.e_step
+def _shares(
+    policy: Policy, work: Sequence[Sequence[Context]], left: Sequence[int], choice: EditChoice
+) -> list[Sequence[int]]:
+    """The units that are left, as many at a time as fill the policy's device."""
+    if not left:
+        return []
+    return in_shares(left, units_that_fill(choice.e_step, policy, work, adapts=choice.rewarded))
+
+
+def _units(
+    policy: Policy, units: Sequence[Sequence[Context]], *, choice: EditChoice, report: Report = silent
+) -> list[list[Rollout]]:
+    """The rollouts of each unit."""
+
+    def run(step: EStep, units: Sequence[Sequence[Context]]) -> Iterator[Rollout]:
+        able = [unit for unit in units if unit]
+        return chain.from_iterable(step.run_together(policy, able, round=0, report=report) if able else [])
+
+    e_step, own, contexts = choice.e_step, choice.own, list(chain(*units))
     if not choice.rewarded:
-        return e_step.write_edits(policy, unit, round=0, report=report)
-    if choice.own is None:
-        return e_step.run(policy, unit, round=0, report=report)
-    known = [context for context in unit if context.queries and choice.plan.queries == "data"]
-    others = [context for context in unit if context not in known]
-    rollouts = e_step.run(policy, known, round=0, report=report) if known else []
-    rollouts += choice.own.run(policy, others, round=0, report=report) if others else []
-    groups = by_context(rollouts)
-    unasked = [c for c in unit if all(rollout.reason == NO_OWN_QUERY for rollout in groups[c.id])]
-    groups |= by_context(e_step.write_edits(policy, unasked, round=0, report=report) if unasked else [])
-    return [rollout for context in unit for rollout in groups[context.id]]
+        groups = by_context(e_step.write_edits(policy, contexts, round=0, report=report))
+    elif own is None:
+        groups = by_context(run(e_step, units))
+    else:
+        asks = choice.plan.queries == "data"
+        known = [[context for context in unit if asks and context.queries] for unit in units]
+        others = [[context for context in unit if not (asks and context.queries)] for unit in units]
+        groups = by_context([*run(e_step, known), *run(own, others)])
+        unasked = [c for c in contexts if all(rollout.reason == NO_OWN_QUERY for rollout in groups[c.id])]
+        groups |= by_context(e_step.write_edits(policy, unasked, round=0, report=report) if unasked else [])
+    return [[rollout for context in unit for rollout in groups[context.id]] for unit in units]
 
 
 def lessons(task: Task, documents: Sequence[Document], rollouts: Sequence[Rollout], choice: EditChoice) -> list[Lesson]:

@@ -142,8 +142,7 @@ class Estimate:
         queries = [(document.context, query) for document in self.documents for query in document.context.queries]
         # a stand-in if there are none
         queries = queries or [(passages[0], Query(f"What is {self.documents[0].context.title or 'this'}?", ("",)))]
-        size = e_step.answerer.batch_size if isinstance(e_step.answerer, LocalAnswerer) else 1
-        asked = [[query] for query in islice(cycle(queries), min(size, answers))]
+        asked = [[query] for query in islice(cycle(queries), min(self._answered_together(queries), answers))]
         replies, answering = _timed(
             lambda: e_step.ask(policy, asked, clock=Clock(lambda progress: None)) if asked else []
         )
@@ -156,6 +155,14 @@ class Estimate:
             answers=len(asked),
             sequences=sequences,
         )
+
+    def _answered_together(self, queries: Sequence[tuple[Context, Query]]) -> int:
+        answerer, policy = self.e_step.answerer, self.policy
+        if not isinstance(answerer, LocalAnswerer):
+            return 1
+        prompts = [prompt for context, query in queries for prompt in self.e_step.task.query_prompts(query, context)]
+        ids = [policy.encode(policy.format(prompt)) for prompt in prompts]
+        return answerer.together(policy, ids, max_new_tokens=self.e_step.max_answer_tokens)
 
     def _train_a_little(self, loop: InnerLoop, trial: Speeds, *, adapters: int, per_adapter: int) -> float:
         """Seconds a token of a few steps, without the first step if there are others.

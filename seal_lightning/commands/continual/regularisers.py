@@ -48,7 +48,8 @@ class DriftPenalty(Regulariser):
                     after = log_probabilities(self.policy, input_ids=row)
                     before = self.before[number].to(bank.device, torch.float32)
                     drift = torch.nn.functional.kl_div(after, before, log_target=True, reduction="sum") / tokens
-                    (self.weight * drift).backward()
+                    with torch.autocast(bank.device.type, enabled=False):  # which covers the forward pass alone
+                        (self.weight * drift).backward()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class Protection(Regulariser):
         for name, rows in self.directions.items():
             for slot in slots:
                 lora_A = bank.A[name][slot]  # (r, inputs)
-                lora_A -= (lora_A @ rows.T) @ rows
+                with torch.autocast(bank.device.type, enabled=False):
+                    lora_A -= (lora_A @ rows.T) @ rows
 
 
 def log_probabilities(policy: Policy, **inputs: torch.Tensor) -> torch.Tensor:

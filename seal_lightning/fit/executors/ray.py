@@ -12,17 +12,17 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from seal_lightning.errors import RESUME, ConfigError, RetryableError, SealError, UnitError
+from seal_lightning.errors import RESUME, ConfigError, NoMemoryError, RetryableError, SealError, UnitError, check_count
 from seal_lightning.files.extras import install
 from seal_lightning.fit.executors.base import Executor, UnitWork
 from seal_lightning.fit.executors.worker import UnitWorker
 from seal_lightning.policy.tuned import PolicyState
-from seal_lightning.processes.ranks import UnitQueue, one_line, unit_name
-from seal_lightning.types import Context, Rollout
+from seal_lightning.processes.ranks import UnitQueue, one_line, share_of, unit_name
+from seal_lightning.types import Rollout
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,18 @@ class RayExecutor(Executor):
         workers: Most workers at the same time; null is as many as the cluster has room for, also when it grows.
         cpus: CPUs of a worker, which are also its threads.
         gpus: GPUs of a worker; a fraction shares a device.
+        units_at_a_time: Units that a worker samples, trains and asks together; null is one on a CPU, and on a GPU as
+            many as fill it.
     """
 
     def __init__(
-        self, *, address: str | None = None, workers: int | None = None, cpus: int = 1, gpus: float = 0
+        self,
+        *,
+        address: str | None = None,
+        workers: int | None = None,
+        cpus: int = 1,
+        gpus: float = 0,
+        units_at_a_time: int | None = None,
     ) -> None:
         if workers is not None and workers < 1:
             raise ConfigError(f"trainer.executor.workers must be at least 1, or null, got {workers}")
@@ -52,6 +60,9 @@ class RayExecutor(Executor):
         self.workers = workers
         self.cpus = cpus
         self.gpus = gpus
+        if units_at_a_time is not None:
+            check_count("trainer.executor.units_at_a_time", units_at_a_time)
+        self.units_at_a_time = units_at_a_time
         self._pool: _Pool | None = None
         self._started_ray = False
 
@@ -85,7 +96,7 @@ class RayExecutor(Executor):
             device = "cuda" if self.gpus else "cpu"
             precision = work.trainer.precision_plugin
             made = (module.source, module.tuning, module.seed, precision, device, self.cpus, sys.path)
-            self._pool = _Pool(made, base=module.base_fingerprint, limit=self.workers, cpus=self.cpus, gpus=self.gpus)
+            self._pool = _Pool(made, module.base_fingerprint, self.workers, self.cpus, self.gpus, self.units_at_a_time)
         return self._pool
 
     def _connect(self) -> None:
@@ -119,10 +130,11 @@ class _Pool:
     limit: int | None
     cpus: int
     gpus: float
+    units_at_a_time: int | None
     starting: dict[Any, Any] = field(default_factory=dict)  # the call of `refresh` -> worker
     idle: list[Any] = field(default_factory=list)
-    busy: dict[Any, tuple[Any, int]] = field(default_factory=dict)  # the call of `run` -> worker and unit
-    proven: set[Any] = field(default_factory=set)  # have been ready once
+    busy: dict[Any, tuple[Any, list[int]]] = field(default_factory=dict)  # the call of `run` -> worker and units
+    proven: dict[Any, int] = field(default_factory=dict)  # have been ready once -> units that fill the worker's device
     newest: float = 0.0  # when the last one got ready
     failed_starts: int = 0  # in a row
 
@@ -130,7 +142,8 @@ class _Pool:
         """Give every worker, now and later, the policy of this phase."""
         import ray
 
-        self._phase = ray.put(state), ray.put(work.e_step), work.round
+        largest = tuple(max(work.units, key=len))
+        self._phase = ray.put(state), ray.put(work.e_step), work.round, ray.put(largest)
         known, self.idle, self.starting = [*self.idle, *self.starting.values()], [], {}
         for worker in known:
             self._refresh(worker)
@@ -165,9 +178,15 @@ class _Pool:
         fits = [room.get("CPU", 0) // self.cpus] + ([room.get("GPU", 0) // self.gpus] if self.gpus else [])
         return max(1, int(min(fits)))
 
-    def start(self, worker: Any, unit: int, contexts: Sequence[Context]) -> None:
+    def start(self, worker: Any, units: Sequence[int], work: UnitWork) -> None:
         self.idle.remove(worker)
-        self.busy[worker.run.remote(tuple(contexts))] = worker, unit
+        self.busy[worker.run.remote([tuple(work.units[unit]) for unit in units])] = worker, list(units)
+
+    def share(self, worker: Any, units: Sequence[int], *, alone: Container[int]) -> list[int]:
+        """Of the units that wait, those that a worker is given next: several only of those that need not be alone."""
+        size = share_of(len(units), ranks=max(1, len(self.idle) + len(self.busy)), most=self.proven[worker])
+        together = [unit for unit in units[:size] if unit not in alone]
+        return together if together and together[0] == units[0] else [units[0]]
 
     def close(self) -> None:
         import ray
@@ -182,6 +201,7 @@ def _hand_out(pool: _Pool, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[i
     from ray.exceptions import RayError, RayTaskError
 
     waiting, failed_on, deaths = deque(queue.units), dict[int, list[Any]](), Counter[int]()
+    alone = set[int]()  # failed together with others
     while waiting or pool.busy:
         stopping = queue.stopping() or queue.failed()
         if stopping and not pool.busy:
@@ -192,31 +212,39 @@ def _hand_out(pool: _Pool, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[i
                 # a unit that failed on this worker waits for another one, if there is any
                 fresh = [unit for unit in waiting if pool.alone or worker not in failed_on.get(unit, [])]
                 if fresh:
-                    waiting.remove(fresh[0])
-                    pool.start(worker, fresh[0], work.units[fresh[0]])
+                    units = pool.share(worker, fresh, alone=alone)
+                    waiting = deque(unit for unit in waiting if unit not in units)
+                    pool.start(worker, units, work)
         ready, _ = ray.wait([*pool.busy, *pool.starting], num_returns=1, timeout=0.25)
         queue.report()
         for call in ready:
             if call in pool.starting:
                 _take_in(pool, call)
                 continue
-            worker, unit = pool.busy.pop(call)
+            worker, units = pool.busy.pop(call)
             try:
-                rollouts = ray.get(call)
+                done = ray.get(call)
             except RayTaskError as error:
                 pool.idle.append(worker)
-                _raise_if_hopeless(error)
+                _raise_if_hopeless(error, together=len(units) > 1)
+                if len(units) > 1:
+                    log.warning("%d units failed together (%s): one by one", len(units), one_line(_cause(error)))
+                    alone |= set(units)
+                    waiting.extend(units)
+                    continue
+                (unit,) = units
                 failed_on.setdefault(unit, []).append(worker)
                 what = f"{unit_name(unit, work.ids(unit))} failed on a Ray worker: {one_line(_cause(error))}"
                 _try_again(what, len(failed_on[unit]) < ATTEMPTS, unit, waiting, queue)
             except RayError as error:  # the worker, its node or the way there
                 ray.kill(worker)  # one that cannot be reached would keep its place
-                deaths[unit] += 1
-                what = f"a Ray worker died with {unit_name(unit, work.ids(unit))}: {one_line(error)}"
-                _try_again(what, deaths[unit] < DEATHS, unit, waiting, queue)
+                for unit in units:
+                    deaths[unit] += 1
+                    what = f"a Ray worker died with {unit_name(unit, work.ids(unit))}: {one_line(error)}"
+                    _try_again(what, deaths[unit] < DEATHS, unit, waiting, queue)
             else:
                 pool.idle.append(worker)
-                yield unit, rollouts
+                yield from zip(units, done, strict=True)
 
 
 def _take_in(pool: _Pool, call: Any) -> None:
@@ -226,9 +254,9 @@ def _take_in(pool: _Pool, call: Any) -> None:
 
     worker = pool.starting.pop(call)
     try:
-        base = ray.get(call)
+        base, most = ray.get(call)
     except RayTaskError as error:
-        _raise_if_hopeless(error)
+        _raise_if_hopeless(error, together=False)
         raise UnitError(f"trainer.executor: a Ray worker cannot take the policy: {one_line(_cause(error))}") from error
     except RayError as error:
         ray.kill(worker)
@@ -243,7 +271,7 @@ def _take_in(pool: _Pool, call: Any) -> None:
             "model.source.name mean the same files on every node"
         )
     pool.failed_starts, pool.newest = 0, time.monotonic()
-    pool.proven.add(worker)
+    pool.proven[worker] = pool.units_at_a_time or most
     pool.idle.append(worker)
 
 
@@ -255,10 +283,11 @@ def _try_again(what: str, again: bool, unit: int, waiting: deque[int], queue: Un
         queue.give_up(f"{what}; {RESUME}")
 
 
-def _raise_if_hopeless(error: Exception) -> None:
-    """Raise an error of the configuration or the data: no other worker would do better."""
+def _raise_if_hopeless(error: Exception, *, together: bool) -> None:
+    """Raise an error of the configuration or the data: no other worker would do better, nor a unit alone."""
     cause = _cause(error)
-    if isinstance(cause, SealError) and not isinstance(cause, RetryableError):
+    retryable = (RetryableError, NoMemoryError) if together else RetryableError
+    if isinstance(cause, SealError) and not isinstance(cause, retryable):
         raise cause from error
 
 

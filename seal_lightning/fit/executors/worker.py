@@ -8,13 +8,16 @@ from collections.abc import Sequence
 import torch
 from lightning.pytorch.plugins.precision import Precision
 
+from seal_lightning.data.base import Unit
+from seal_lightning.e_step.filling import units_that_fill
 from seal_lightning.e_step.step import EStep
 from seal_lightning.models.loading import fingerprint, load_model
+from seal_lightning.models.precision import sparing_float32
 from seal_lightning.models.shared import SharedWeights
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.at_work import precise
 from seal_lightning.policy.tuned import PolicyState, PolicyTuning, TunedPolicy, Weights
-from seal_lightning.types import Context, Rollout
+from seal_lightning.types import Rollout
 
 
 class UnitWorker:
@@ -38,19 +41,21 @@ class UnitWorker:
         model, tokenizer, chat = load_model(source)
         self.base = fingerprint(model)
         self.policy = TunedPolicy(model.to(device), tokenizer, chat, tuning, seed=seed)
-        self.policy.module = precision.convert_module(self.policy.module)
+        with sparing_float32(self.policy.module):
+            self.policy.module = precision.convert_module(self.policy.module)
         self.precision = precision
 
-    def refresh(self, state: PolicyState, e_step: EStep, round: int) -> str:
-        """Take the policy of this phase; returns the fingerprint of its base."""
+    def refresh(self, state: PolicyState, e_step: EStep, round: int, largest: Unit) -> tuple[str, int]:
+        """Take the policy of this phase; returns the fingerprint of its base, and how many units fill the device."""
         self.policy.load_state(state)
         self.e_step, self.round = e_step, round
-        return self.base
-
-    def run(self, contexts: tuple[Context, ...]) -> list[Rollout]:
-        """One unit."""
         with precise(self.precision), self.policy.frozen() as policy:
-            return self.e_step.run(policy, contexts, round=self.round)
+            return self.base, units_that_fill(e_step, policy, [largest])
+
+    def run(self, units: Sequence[Unit]) -> list[list[Rollout]]:
+        """Some units together."""
+        with precise(self.precision), self.policy.frozen() as policy:
+            return self.e_step.run_together(policy, units, round=self.round)
 
 
 class SharingWorker:
@@ -69,7 +74,8 @@ class SharingWorker:
     ) -> None:
         model, tokenizer, chat = load_model(source)
         self.policy = TunedPolicy(model, tokenizer, chat, tuning, seed=seed)
-        self.policy.module = precision.convert_module(self.policy.module)
+        with sparing_float32(self.policy.module):
+            self.policy.module = precision.convert_module(self.policy.module)
         self.precision = precision
         weights.use_in(self.policy.module)
 
@@ -83,7 +89,7 @@ class SharingWorker:
         """
         self.policy.merged, self.e_step, self.round = merged, e_step, round
 
-    def run(self, contexts: tuple[Context, ...]) -> list[Rollout]:
+    def run(self, contexts: Unit) -> list[Rollout]:
         """One unit."""
         with precise(self.precision), self.policy.frozen() as policy:
             return self.e_step.run(policy, contexts, round=self.round)

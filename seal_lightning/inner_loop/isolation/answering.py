@@ -17,9 +17,11 @@ from transformers import PreTrainedModel
 
 from seal_lightning.inner_loop.isolation import probing
 from seal_lightning.inner_loop.isolation.rows import CachedRows, RecomputedRows, Rows
+from seal_lightning.models.kernels import planless_attention
 
 _LENGTHS = (5, 17, 5, 17, 5, 17)
 _SLOTS = (0, 1, 1, 0, 0, 1)
+_SAME = (2, 4)  # rows with the same prompt
 _STEPS = 5  # tokens that each row is continued by
 _LEAVES = 2  # after so many the first row of a batch leaves it
 
@@ -52,9 +54,11 @@ class AnsweringWay:
         """Whether every row is a batch of its own."""
         return "alone" in self.rows
 
-    def start(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Rows:
-        """Rows that continue the prompts."""
-        return (RecomputedRows if "recomputed" in self.rows else CachedRows)(model, prompts)
+    def start(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, shared: bool = False) -> Rows:
+        """Rows that continue the prompts; one that several share may be read once if they have no adapters."""
+        if "recomputed" in self.rows:
+            return RecomputedRows(model, prompts)
+        return CachedRows(model, prompts, shared=shared)
 
     def groups(
         self, prompts: Sequence[Sequence[int]], rows: Sequence[int], owners: Sequence[Hashable]
@@ -104,14 +108,15 @@ def answering_way(model: PreTrainedModel, targets: Sequence[str] = (), *, longes
     Raises:
         ModelError: The model is not causal, or cannot be run.
     """
-    return probing.fastest_exact(
-        model,
-        [way for way in WAYS if _in_reach(model, way, longest) and (targets or way.mixed or way.alone)],
-        doing="continue texts",
-        targets=targets,
-        probe=lambda draw: _AnsweringProbe(model, targets, seed=draw).difference,
-        slow=lambda way: way.alone or "recomputed" in way.rows,
-    )
+    with planless_attention(next(model.parameters()).device):  # as it will be
+        return probing.fastest_exact(
+            model,
+            [way for way in WAYS if _in_reach(model, way, longest) and (targets or way.mixed or way.alone)],
+            doing="continue texts",
+            targets=targets,
+            probe=lambda draw: _AnsweringProbe(model, targets, seed=draw).difference,
+            slow=lambda way: way.alone or "recomputed" in way.rows,
+        )
 
 
 def _in_reach(model: PreTrainedModel, way: AnsweringWay, longest: int) -> bool:
@@ -133,6 +138,7 @@ class _AnsweringProbe:
         self.tolerated = probing.tolerance(model)
         self.bank = probing.probe_bank(model, targets, trainable=False) if targets else None
         whole = probing.draw_rows(model, [length + _STEPS for length in _LENGTHS], least=_STEPS + 1, seed=seed)
+        whole[_SAME[1]][:-_STEPS] = whole[_SAME[0]][:-_STEPS]  # one prompt, two continuations
         self.prompts = [row[:-_STEPS] for row in whole]
         self.forced = [row[-_STEPS:] for row in whole]
         with probing.runnable(model, doing="continue texts"), self._attached():
@@ -157,7 +163,7 @@ class _AnsweringProbe:
         return logits[len(self.prompts[number]) - 1 :][:_STEPS]
 
     def _continue(self, way: AnsweringWay, numbers: list[int]) -> str:
-        rows = way.start(self.model, [self.prompts[number] for number in numbers])
+        rows = way.start(self.model, [self.prompts[number] for number in numbers], shared=self.bank is None)
         for step in range(_STEPS):
             with self._routed(numbers):
                 logits = rows.logits()

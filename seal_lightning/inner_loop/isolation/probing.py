@@ -17,6 +17,7 @@ from seal_lightning.errors import ModelError
 from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.models.coverage import plain_ids, window
 from seal_lightning.models.memory import is_out_of_memory
+from seal_lightning.models.products import own_forward
 
 log = logging.getLogger(__name__)
 
@@ -148,12 +149,13 @@ def check_causal(model: PreTrainedModel, row: Sequence[int], tolerated: float, *
 
 @contextmanager
 def undisturbed(model: PreTrainedModel) -> Iterator[None]:
-    """Keep hooks out of a probe: a bank that is attached at this moment routes other rows."""
+    """Keep a bank out of a probe that is attached at this moment: it routes other rows."""
     hooks = {module: module._forward_hooks.copy() for module in model.modules() if module._forward_hooks}
     for module in hooks:
         module._forward_hooks.clear()
     try:
-        yield
+        with own_forward(model):
+            yield
     finally:
         for module, before in hooks.items():
             module._forward_hooks.update(before)

@@ -19,8 +19,17 @@ from seal_lightning.inner_loop.attention import packed_attention, replaceable
 from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.inner_loop.isolation import probing
 from seal_lightning.inner_loop.loss import HeadLoss
-from seal_lightning.inner_loop.packing import PackedSequence, TrainingBatch, pack, pad, split, split_padded
+from seal_lightning.inner_loop.packing import (
+    PackedSequence,
+    TrainingBatch,
+    pack,
+    pack_in_groups,
+    pad,
+    split,
+    split_padded,
+)
 from seal_lightning.models.coverage import window
+from seal_lightning.models.kernels import planless_attention
 
 _LENGTHS = (9, 6, 14)
 _SLOTS = (0, 0, 1)
@@ -48,7 +57,7 @@ class TrainingWay:
         """The batches of one step, each of at most `max_tokens` tokens; a single longer sequence goes over."""
         if self.rows == "alone":
             return [pad([sequence]) for sequence in sequences]
-        deal, lay_out = (split_padded, pad) if self.rows == "padded" else (split, pack)
+        deal, lay_out = _LAID_OUT[self.rows]
         ordered = sorted(sequences, key=lambda sequence: sequence.slot)
         adapters = [list(group) for _, group in groupby(ordered, key=lambda sequence: sequence.slot)]
         shared = [list(sequences)] if self.mixed else adapters
@@ -60,13 +69,16 @@ class TrainingWay:
 
     def backward(self, bank: AdapterBank, head_loss: HeadLoss, batch: TrainingBatch) -> torch.Tensor:
         """Add the gradients of one pass to the attached bank's; returns the weighted losses, (S,)."""
-        ours = packed_attention(bank.model, batch.lengths, bank.device) if self.rows == "packed" else nullcontext()
-        with ours, bank.routing(batch.slots):
+        shapes = [(len(group.slots), group.length) for group in batch.groups]
+        ours = packed_attention(bank.model, shapes) if self.rows == "packed" else nullcontext()
+        with ours, planless_attention(bank.device), bank.routing(batch.groups):
             losses = head_loss(batch.inputs, batch.positions, batch.targets, batch.weights)
-            losses.sum().backward()
+            with torch.autocast(bank.device.type, enabled=False):  # it is for the forward pass alone
+                losses.sum().backward()
         return losses.detach()
 
 
+_LAID_OUT = {"packed": (split, pack_in_groups), "packed by transformers": (split, pack), "padded": (split_padded, pad)}
 ALONE = TrainingWay("alone", mixed=False)
 WAYS = (
     TrainingWay("packed"),

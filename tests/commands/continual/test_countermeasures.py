@@ -15,7 +15,12 @@ from seal_lightning.commands.continual import (
 )
 from seal_lightning.commands.continual.countermeasures import truncated
 from seal_lightning.commands.continual.options import resolve
-from seal_lightning.commands.continual.regularisers import inputs_of, log_probabilities, main_directions
+from seal_lightning.commands.continual.regularisers import (
+    Protection,
+    inputs_of,
+    log_probabilities,
+    main_directions,
+)
 from seal_lightning.data import Reader
 from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
@@ -104,6 +109,39 @@ def test_kl_to_the_base_keeps_predictions_on_generic_text():
     plain = drift(train(TARN).bank, texts)
     kept = drift(train(TARN, measure.regulariser(POLICY, [], seed=0)).bank, texts)
     assert plain > 0.015 and kept < 0.5 * plain
+
+
+def test_gradients_and_projections_are_float32_under_autocast():
+    """Autocast covers the forward pass of the penalty alone, as in the inner loop: its products would be bfloat16."""
+    backward: list[bool] = []
+    note = lambda grad: backward.append(torch.is_autocast_enabled("cpu"))  # noqa: E731
+
+    def watch(module, args, output):
+        if output.requires_grad:
+            output.register_hook(note)
+
+    measure = KLToBase(texts=Sayings(), batch=1)
+    measure.begin(POLICY, seed=0)
+    penalty = measure.regulariser(POLICY, [], seed=0)
+    bank = AdapterBank(MODEL, slots=1, rank=2, alpha=4.0)
+    bank.reset(0, seed=0)
+    with torch.no_grad():
+        for lora_B in bank.B.values():
+            lora_B.fill_(0.1)
+    handle = MODEL.model.layers[0].register_forward_hook(watch)
+    with torch.autocast("cpu", torch.bfloat16), torch.enable_grad(), bank.attached():
+        penalty.add_gradients(bank, [0])
+    handle.remove()
+    assert backward == [False]
+    assert bool(bank.gradients.any())
+
+    name, lora_A = next(iter(bank.A.items()))
+    rows = main_directions(
+        torch.randn(8, lora_A.shape[-1], generator=torch.Generator().manual_seed(0)), energy=0.9, most=0.5
+    )
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        Protection({name: rows}).project(bank, [0])
+    assert float((lora_A[0].detach() @ rows.T).abs().max()) < 1e-6
 
 
 def test_kl_has_no_gradient_where_nothing_has_drifted():

@@ -12,7 +12,7 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import linear_layers, parts_without_adapter
 from seal_lightning.models.random_models import build_tiny, byte_tokenizer
 from seal_lightning.policy.policy import Policy
-from seal_lightning.sampling.generation import generate_all
+from seal_lightning.sampling.generation import generate, generate_all
 from seal_lightning.types import AdapterJob, TrainingSequence
 
 TEXT = "The lamp of the tarn burned until dawn and oil ran out in the copper mill. " * 2
@@ -166,3 +166,63 @@ def test_a_layer_that_is_linear_in_its_class_alone_gets_no_adapter():
         "model.layers.0.self_attn.o_a_proj",
         "model.layers.1.self_attn.o_a_proj",
     ]
+
+
+# -- prompts that several rows share -----------------------------------------------------------------------------------
+
+
+def passes(model, work) -> list[tuple[int, ...]]:
+    """The shapes of the tokens that the model reads meanwhile."""
+    seen = []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, options: seen.append(tuple(options["input_ids"].shape)), with_kwargs=True
+    )
+    work()
+    handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "mamba", "falcon_h1"])
+def test_a_prompt_is_read_once_for_all_rows_that_it_begins(family):
+    model, tokenizer = frozen(family)
+    policy = Policy(model, tokenizer, chat=False)
+    prompts = [policy.encode(text) for text in ("a lamp", "oil on it", "a lamp", "a lamp", "oil on it")]
+    if answering_way(model).rows == "equal":
+        prompts = [prompt[:6] for prompt in prompts]
+    own = [[11 * row + step + 3 for step in range(6)] for row in range(5)]
+    logits = {}
+
+    def follow(shared):
+        def choose(scores, rows, texts):
+            logits.setdefault(shared, []).append(scores)
+            return torch.tensor([own[row][len(texts[row])] if len(texts[row]) < 2 + row else 1 for row in rows])
+
+        return generate(policy, prompts, max_new_tokens=6, choose=choose, way=answering_way(model), shared=shared)
+
+    once, each = (passes(model, lambda shared=shared: follow(shared)) for shared in (True, False))
+    assert once[0][0] == 2 and each[0][0] == 5 and once[1:] == each[1:]
+    for mine, theirs in zip(logits[True], logits[False], strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-4)
+
+
+def test_rows_with_adapters_of_their_own_read_their_prompts_themselves():
+    model, tokenizer = frozen("llama")
+    policy = Policy(model, tokenizer, chat=False)
+    jobs = [AdapterJob((TrainingSequence(text),), seed=seed) for seed, text in enumerate(("a lamp", "oil"))]
+    trained = InnerLoop(rank=2, alpha=16.0, epochs=6, learning_rate=0.05).adapt(policy, jobs)
+    prompts = [policy.encode("a lamp")] * 3
+    together = generate_all(policy, prompts, size=3, max_new_tokens=8, adapters=trained, jobs=[0, 1, None])
+    alone = [
+        generate_all(policy, prompts[:1], size=1, max_new_tokens=8, adapters=trained, jobs=[job])[0]
+        for job in (0, 1, None)
+    ]
+    assert together == alone and len(set(alone)) > 1
+
+
+def test_a_cache_that_rows_cannot_be_taken_from_is_made_anew(monkeypatch):
+    model, tokenizer = frozen("llama")
+    policy = Policy(model, tokenizer, chat=False)
+    prompts = [policy.encode(text) for text in ("a lamp", "oil on it", "a lamp")]
+    expected = generate(policy, prompts, max_new_tokens=5)
+    monkeypatch.setattr("seal_lightning.inner_loop.isolation.rows.CachedRows.may_leave", False)
+    assert generate(policy, prompts, max_new_tokens=5, shared=True) == expected

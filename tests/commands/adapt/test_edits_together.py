@@ -1,0 +1,67 @@
+"""Units of passages that share their batches on a GPU: the journal is that of one unit at a time."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from seal_lightning.commands.adapt import edits
+from seal_lightning.commands.adapt.edits import EditChoice, write_edits
+from seal_lightning.e_step.own_queries import QueryWriter, WrittenQueries
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
+from seal_lightning.e_step.variants import step_for
+from seal_lightning.grading import Contains, Reward
+from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.models.random_models import build_tiny
+from seal_lightning.policy.policy import Policy
+from seal_lightning.progress.screen import Screen
+from seal_lightning.records.journal import Journal
+from seal_lightning.sampling import LocalSampler
+from seal_lightning.tasks import Knowledge
+from seal_lightning.types import Context, Query
+
+LOOP = InnerLoop(rank=2, alpha=4.0, epochs=2, learning_rate=0.01, max_adapters=4)
+PLAIN = EStep(Knowledge(), LocalSampler(max_new_tokens=12), LOOP, Contains(), Reward(), Plan(2, 1), max_answer_tokens=6)
+WORK = [
+    tuple(
+        Context(name, name.title(), f"The {name} is old.", (Query(f"What is the {name}?", ("old",)),) if asked else ())
+        for name, asked in unit
+    )
+    for unit in ((("lamp", True), ("tarn", False)), (("moor", False),), (("ford", True), ("gate", False)))
+]
+
+
+class Titles(QueryWriter):
+    """Asks about what it read; nothing about the moor."""
+
+    def write(self, contexts, *, policy, grader, on_wait=lambda: None):
+        return [
+            WrittenQueries(() if one.id == "moor" else (Query(f"Who owns the {one.id}?", ("Ada",)),))
+            for one in contexts
+        ]
+
+
+OWN = step_for(replace(PLAIN.plan, queries="own"), PLAIN, query_writer=Titles())
+CHOICES = {"as they come": EditChoice("edits", PLAIN, OWN, None), "rewarded": EditChoice("edits", PLAIN, OWN, 1)}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_journal_is_that_of_one_unit_at_a_time(tmp_path, monkeypatch, name):
+    found = {}
+    for most in (1, 3):
+        monkeypatch.setattr(edits, "units_that_fill", lambda *args, most=most, **named: most)
+        model, tokenizer = build_tiny("llama")
+        policy = Policy(model.requires_grad_(False), tokenizer, chat=False)
+        ids = [[context.id for context in unit] for unit in WORK]
+        journal = Journal(tmp_path / str(most), "adapt", stamp={}, contexts=ids)
+        stops: list[int] = []
+        write_edits(policy, WORK, CHOICES[name], journal, screen=Screen(), check_stop=partial(stops.append, most))
+        assert len(stops) == 3 // most
+        found[most] = {n: [replace(one, seconds={}) for one in journal.units[n]] for n in journal.units}
+    assert found[3] == found[1]
+    assert [len(rollouts) for rollouts in found[3].values()] == [4, 2, 4]
+    asked = {one.context_id: one.questions for rollouts in found[3].values() for one in rollouts}
+    if name == "rewarded":
+        assert asked["lamp"] == ("What is the lamp?",) and asked["gate"] == ("Who owns the gate?",)
+        assert asked["moor"] == ()
