@@ -61,7 +61,8 @@ class AdapterBank:
         dtype: Precision in which adapters are kept; those that are trained have to be kept in float32.
 
     Attributes:
-        precision: Precision of the products with A and B: bfloat16 if the model has it, else float32.
+        precision: Precision of the products with A and B: bfloat16 on a GPU if the model has it, else float32 (on a CPU
+            products so small gain nothing from less).
         A: By layer name, (N, r, inputs), r rounded up to `width`; as peft's `lora_A.weight`.
         B: By layer name, (N, r, outputs), peft's `lora_B.weight` transposed: products along the long side are fast.
             Both are leaves: views of `parameters`, with `.grad` a view of `gradients`.
@@ -90,12 +91,17 @@ class AdapterBank:
         self.device = next(model.parameters()).device
         # One flat buffer for the parameters of all layers and one for their gradients: clipping and the optimizer then
         # walk over one row a slot, whatever the number of layers.
-        self.precision = torch.bfloat16 if next(model.parameters()).dtype == torch.bfloat16 else torch.float32
+        half = self.device.type == "cuda" and next(model.parameters()).dtype == torch.bfloat16
+        self.precision = torch.bfloat16 if half else torch.float32
         multiple = _ALIGNED // self.precision.itemsize
         self.width = -(-rank // multiple) * multiple  # the rest stays zero, see `reset`
         self.parameters = torch.zeros(slots, parameters_of(self.targets, self.width), device=self.device, dtype=dtype)
         self.gradients = torch.zeros_like(self.parameters) if trainable else None
-        self._rounded = torch.empty_like(self.parameters, dtype=self.precision) if dtype != self.precision else None
+        self._rounded = self._rest = None  # the parameters in that precision, and what rounding takes from them
+        if dtype != self.precision:
+            self._rounded = torch.empty_like(self.parameters, dtype=self.precision)
+        if dtype.itemsize > self.precision.itemsize:
+            self._rest = torch.empty_like(self.parameters, dtype=self.precision)
         self.A: dict[str, torch.Tensor] = {}
         self.B: dict[str, torch.Tensor] = {}
         self._matrices: dict[str, Matrices] = {}
@@ -122,7 +128,8 @@ class AdapterBank:
                 table[target.name] = leaf
                 used.append(leaf if self._rounded is None else self._rounded[:, span].unflatten(1, shape))
             grads = self.A[target.name].grad, self.B[target.name].grad
-            self._matrices[target.name] = Matrices(used[0].detach(), used[1].detach(), *grads)
+            rest = None if self._rest is None else self._rest[:, spans[0]].unflatten(1, shapes[0])
+            self._matrices[target.name] = Matrices(used[0].detach(), used[1].detach(), *grads, rest)
             at = end
 
     # -- slots -----------------------------------------------------------------------------------------------------
@@ -192,7 +199,7 @@ class AdapterBank:
 
         Gradients are freed first, which makes room for the copies.
         """
-        self.gradients = self._rounded = None
+        self.gradients = self._rounded = self._rest = None
         self._matrices.clear()
         for leaf in (*self.A.values(), *self.B.values(), *self._rows):
             leaf.grad = None
@@ -232,6 +239,8 @@ class AdapterBank:
         """Change the slots within a `routing`, after rows have left the batch."""
         if self._routing is None and self._rounded is not None:
             self._rounded.copy_(self.parameters)
+            if self._rest is not None:
+                torch.sub(self.parameters, self._rounded, out=self._rest)
         self._routing = Routing(slots, self._layouts)
 
     def _layout(self, x: torch.Tensor) -> TokenIndex | None:

@@ -37,7 +37,8 @@ def bytes_a_token(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
     hidden = getattr(config, "hidden_size", None) or 1024
     experts = getattr(config, "num_experts_per_tok", None) or 1
-    intermediate = getattr(config, "intermediate_size", None) or 4 * hidden
+    sizes = getattr(config, "intermediate_size", None) or 4 * hidden
+    intermediate = max(sizes) if isinstance(sizes, (list, tuple)) else sizes  # Gemma-3n has one for each layer
     layers = getattr(config, "num_hidden_layers", None) or 24
     return layers * (model.dtype.itemsize * (4 * experts * intermediate + 6 * hidden) + 16 * hidden)
 
@@ -92,9 +93,10 @@ class Capacity:
     def _banks(self, slots: int, results: int) -> int:
         """Bytes of what trains and of what is finished.
 
-        What trains has parameters, gradients and two moments in float32, and for a bfloat16 base rounded parameters.
+        What trains has parameters, gradients and two moments in float32, and for a bfloat16 base the parameters
+        rounded and what rounding takes from them.
         """
-        each = 18 if self.result == 2 else 16
+        each = 20 if self.result == 2 else 16
         return (each * slots + self.result * results) * self.parameters
 
     def _for_banks(self, slots: int, tokens: int) -> int:

@@ -20,6 +20,10 @@ from torch.nn import functional
 class Matrices:
     """The matrices of one layer for all slots: A (N, r, inputs), B (N, r, outputs), and the buffers of their gradients.
 
+    `rest_of_A` is what rounding took from A. It counts in the product with the input: with a rounded A alone, adapters
+    end a tenth further from those of a float32 run. What rounding takes from B, and from A in the backward pass, does
+    not show (tests/cuda/test_bank.py).
+
     The gradients are added to these in the backward pass, so that the flat layout that the optimizer wants costs no
     copy; autograd sees the gradient of the input alone.
     """
@@ -28,6 +32,7 @@ class Matrices:
     B: torch.Tensor
     grad_A: torch.Tensor | None
     grad_B: torch.Tensor | None
+    rest_of_A: torch.Tensor | None = None
 
 
 class TokenIndex(ABC):
@@ -119,6 +124,10 @@ class Blocks(TokenIndex):
     def add_output(self, out: torch.Tensor, x: torch.Tensor, matrices: Matrices) -> list[torch.Tensor]:
         taken, down = self._parts(x.to(matrices.A.dtype)), matrices.A.transpose(1, 2)
         narrow = [torch.bmm(part, slots.of(down)) for part, slots in zip(taken, self.slots, strict=True)]
+        if matrices.rest_of_A is not None:
+            rest = matrices.rest_of_A.transpose(1, 2)
+            for product, part, slots in zip(narrow, taken, self.slots, strict=True):
+                product.baddbmm_(part, slots.of(rest))
         scale = self._scaled(narrow)
         self._add_products(out, narrow, matrices.B, scale)
         return narrow
@@ -182,7 +191,11 @@ class Slices(TokenIndex):
             out.index_add_(0, self.order, values.to(out.dtype))  # each token once: exact
 
     def add_output(self, out: torch.Tensor, x: torch.Tensor, matrices: Matrices) -> list[torch.Tensor]:
-        narrow = self._product(self._take(x, matrices.A.dtype), matrices.A.transpose(1, 2)).mul_(self.scales)
+        taken = self._take(x, matrices.A.dtype)
+        narrow = self._product(taken, matrices.A.transpose(1, 2))
+        if matrices.rest_of_A is not None:
+            narrow.add_(self._product(taken, matrices.rest_of_A.transpose(1, 2)))
+        narrow.mul_(self.scales)
         self._add(out, self._product(narrow, matrices.B))
         return [narrow]
 

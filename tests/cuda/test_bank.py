@@ -6,6 +6,8 @@ Each test runs on the CPU, on a pretended GPU (benchmarks/pretend_cuda.py), and 
 import random
 from contextlib import nullcontext
 from functools import cache
+from itertools import product
+from statistics import fmean
 
 import plain_peft
 import pytest
@@ -13,7 +15,7 @@ import torch
 from pretend_cuda import PretendCuda
 from shapes import Digits, draw_jobs, make_model
 
-from seal_lightning.inner_loop.bank import bank_lora
+from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import find_targets
 from seal_lightning.models.random_models import build_tiny
@@ -38,9 +40,9 @@ def device(request):
     torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def jobs(ranks=RANKS):
+def jobs(ranks=RANKS, *, seed=0):
     """Six adapters for three slots, of different lengths, ranks, batch sizes and schedules."""
-    draw = random.Random(1)
+    draw = random.Random(1 + 1000 * seed)
 
     def text(words):
         return " ".join(draw.choice(WORDS) for _ in range(words))
@@ -57,7 +59,11 @@ def jobs(ranks=RANKS):
     for number, (count, directives) in enumerate(plans):
         prompt = text(3) if number % 2 else ""
         sequences = tuple(TrainingSequence(text(draw.randint(1, 9)), prompt=prompt) for _ in range(count))
-        made.append(AdapterJob(sequences, seed=100 + number, directives=directives, rank=ranks[number % len(ranks)]))
+        made.append(
+            AdapterJob(
+                sequences, seed=100 + number + 1000 * seed, directives=directives, rank=ranks[number % len(ranks)]
+            )
+        )
     return made
 
 
@@ -67,9 +73,9 @@ def base(family, device, dtype=torch.float32):
 
 
 @cache
-def alone(family, number, ranks, place, dtype=torch.float32):
+def alone(family, number, ranks, place, dtype=torch.float32, *, seed=0):
     """One of the adapters by peft and torch's AdamW, on the CPU, by peft's names."""
-    other, job = base(family, torch.device(place), dtype), jobs(ranks)[number]
+    other, job = base(family, torch.device(place), dtype), jobs(ranks, seed=seed)[number]
     layers = [target.name for target in find_targets(other.model, LOOP.target_modules)]
     adapted = plain_peft.fresh_adapter(other.model, layers, rank=job.rank or LOOP.rank, alpha=LOOP.alpha, seed=job.seed)
     plain_peft.train(adapted, other.tokenizer, LOOP, job)
@@ -96,18 +102,30 @@ def test_together_equals_alone_in_float32(family, device):
         assert max(value.abs().max() for name, value in state.items() if "lora_B" in name) > 1e-3
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_bfloat16_is_no_further_from_float32_than_peft_is(family, device):
-    trained, place = LOOP.adapt(base(family, device, torch.bfloat16), jobs(RANKS)), really(device)
-    ours = theirs = 0.0
-    for number in range(6):
-        mine = bank_lora(trained.bank, number).state
-        other = alone(family, number, RANKS, place, torch.bfloat16)
-        for name, value in alone(family, number, RANKS, place).items():
-            ours += float((mine[name].float() - value).square().sum())
-            theirs += float((other[name] - value).square().sum())
-    # the base's own rounding is most of both, so they are the same up to chance
-    assert 0 < ours**0.5 <= 1.1 * theirs**0.5, (ours**0.5, theirs**0.5)
+SEEDS = range(3)  # where one training ends is chance, so several are
+
+
+def test_bfloat16_is_no_further_from_float32_than_peft_is(device):
+    place, ratios = really(device), []
+    for family, seed in product(FAMILIES, SEEDS):
+        trained = LOOP.adapt(base(family, device, torch.bfloat16), jobs(RANKS, seed=seed))
+        ours = theirs = 0.0
+        for number in range(6):
+            mine = bank_lora(trained.bank, number).state
+            other = alone(family, number, RANKS, place, torch.bfloat16, seed=seed)
+            for name, value in alone(family, number, RANKS, place, seed=seed).items():
+                ours += float((mine[name].float() - value).square().sum())
+                theirs += float((other[name] - value).square().sum())
+        ratios.append((ours / theirs) ** 0.5)
+    # on a GPU the products are bfloat16 too; means of more seeds: 0.94 on a CPU, 1.05 (± 0.04) there
+    assert fmean(ratios) <= (1.0 if device.type == "cpu" else 1.1), ratios
+
+
+def test_in_bfloat16_on_a_gpu_the_products_are_bfloat16_and_what_is_trained_is_float32():
+    with PretendCuda():
+        bank = AdapterBank(base("llama", torch.device("cuda:0"), torch.bfloat16).model, slots=2, rank=4, alpha=8)
+    assert (bank.precision, bank.width) == (torch.bfloat16, 8)
+    assert bank.parameters.dtype == bank.gradients.dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from pretend_cuda import PretendCuda
 
+from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
@@ -20,8 +21,9 @@ from seal_lightning.types import AdapterJob, Directives, TrainingSequence
 
 LOOP = InnerLoop(rank=8, alpha=16, target_modules="all-linear", max_adapters=8)
 STEPS = 6
-# The two places that may read the device, once a step each: between two training steps, and where tokens become text.
-BETWEEN, TOKENS = "models/finite.py", "sampling/generation.py"
+# The two places that may read the device: where a training looks at the steps it has queued, and, once a step, where
+# tokens become text.
+SETTLED, TOKENS = "models/transfer.py", "sampling/generation.py"
 
 
 def policy_on(device, *, family="qwen2", dtype=torch.bfloat16):
@@ -53,11 +55,17 @@ def mixed_jobs():
 
 
 def steps_of(jobs, **model):
-    """(launches, reads, copies to the device) of each training step but the first."""
-    marks, found = [], []
-    with PretendCuda() as gpu:
+    """(launches, reads, copies to the device) of each training step but the first, between two optimizer steps."""
+    marks, found, step = [], [], AdapterBank.step
+
+    def marked(*args, **options):
+        step(*args, **options)
+        marks.append((len(gpu.launches), len(gpu.reads), len(gpu.sent)))
+
+    with PretendCuda() as gpu, pytest.MonkeyPatch.context() as patch:
         policy, _ = policy_on("cuda:0", **model)
-        LOOP.adapt(policy, jobs, on_step=lambda _: marks.append((len(gpu.launches), len(gpu.reads), len(gpu.sent))))
+        patch.setattr(AdapterBank, "step", marked)
+        LOOP.adapt(policy, jobs)
         for (launch, read, sent), (launches, reads, copies) in pairwise(marks):
             found.append((gpu.launches[launch:launches], gpu.reads[read:reads], gpu.sent[sent:copies]))
     return found
@@ -89,9 +97,9 @@ def test_nothing_in_a_training_step_reads_the_device(jobs, dtype):
     steps = steps_of(jobs, dtype=dtype)
     assert len(steps) >= STEPS - 1
     for _, reads, _ in steps:
-        assert [read for read in reads if BETWEEN not in read] == []
-    # an adapter that ends is looked at once more, so a step without an end is one of the cheapest
-    assert min(len(reads) for _, reads, _ in steps) <= 1
+        assert [read for read in reads if SETTLED not in read] == []
+        assert len(reads) <= 2  # whether the queued steps were made, and whether what ended is finite
+    assert [] in [reads for _, reads, _ in steps]  # nothing at all where no adapter ends
 
 
 def test_a_training_step_sends_little():
@@ -103,8 +111,8 @@ def test_a_training_step_sends_little():
 def test_a_step_is_as_many_kernels_for_many_adapters():
     one, four, eight = (steps_of(equal_jobs(count))[2][0] for count in (1, 4, 8))
     assert len(one) >= 100  # the model is there
-    assert len(four) == len(eight)
-    assert len(eight) <= 1.05 * len(one), sorted(set(eight) - set(one))
+    fused = 3  # kernels of AdamW for each adapter, which has a rate of its own
+    assert len(eight) - len(four) == 4 * fused and len(four) - len(one) <= 0.05 * len(one) + 3 * fused
 
 
 def test_a_decoding_step_reads_the_new_tokens_alone():
@@ -141,7 +149,7 @@ def test_the_host_does_not_wait_for_a_gpu_in_a_training_step(waits):
         done.append(waits(len(done) + 1 < STEPS))  # not before the first step, not after the last
 
     LOOP.adapt(policy, equal_jobs(4), on_step=on_step)
-    assert [place for place in done[-1] if BETWEEN not in place] == []
+    assert [place for place in done[-1] if SETTLED not in place] == []
     assert len(done[-1]) <= STEPS - 1
 
 

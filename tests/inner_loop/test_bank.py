@@ -130,15 +130,14 @@ def test_a_layers_output_is_no_view_that_autograd_would_copy(family):
     assert not any("forward" in vars(target.module) for target in bank.targets)  # the class's own again
 
 
-def test_the_products_of_a_half_precision_model_are_its_own_and_the_masters_are_float32():
+def test_adapters_of_a_half_precision_model_are_float32_on_a_cpu():
     model, _ = build_tiny("llama")
     model.to(torch.bfloat16).requires_grad_(False)
     bank = AdapterBank(model, slots=1, rank=2, alpha=4)
-    assert bank.precision == torch.bfloat16 and bank.width == 8
-    assert bank.parameters.dtype == bank.gradients.dtype == torch.float32
+    assert (bank.precision, bank.width) == (torch.float32, 4)
     bank.parameters.fill_(0.1)
     products = products_of(lambda: trained_once(model, bank, [0] * 7, tokens=7))
-    assert {dtype for _, dtype in products} == {torch.bfloat16}
+    assert {dtype for shape, dtype in products if bank.width in shape[1:]} == {torch.float32}
     assert bank.gradients.any()
 
 
