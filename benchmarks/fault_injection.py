@@ -21,12 +21,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import deepspeed  # noqa: F401 - before the forks: what it looks up and probes takes seconds
 import psutil
 import torch
-import torch.utils.tensorboard  # likewise: half a second in each rank of each run
+from worker_faults import is_worker
 
-import seal_lightning.commands.fit  # noqa: F401 - likewise
+if not is_worker():
+    import deepspeed  # noqa: F401 - before the forks: what it looks up and probes takes seconds
+    import torch.utils.tensorboard  # likewise: half a second in each rank of each run
+
+    import seal_lightning.commands.fit  # noqa: F401 - likewise
 from seal_lightning.cli import main as seal
 from seal_lightning.grading import Grader
 from seal_lightning.hooks import SEALCallback
@@ -74,6 +77,13 @@ class BrokenProcess(AnswerDigest):
         if Path(self.marker).read_text() in ("", str(os.getpid())):
             raise RuntimeError("the judge's driver is broken")
         return super().grade(question=question, golds=golds, answer=answer)
+
+
+class Unsendable(AnswerDigest):
+    """Holds what no other process can be sent."""
+
+    def __init__(self) -> None:
+        self.made = lambda: None
 
 
 class KillAt(SEALCallback):

@@ -260,7 +260,7 @@ ROWS = [
     Row(
         "profiler", "simple", "`simple`, `advanced`, `pytorch` or an object. The entries `[SEAL]sampling` and so on "
         "come from the clock of the E-step itself. `pytorch` records every operation of the run: use it with "
-        "`limit_train_batches=1`. With a Ray executor, the workers' phases are not in it.",
+        "`limit_train_batches=1`. The phases of worker processes and of Ray's are not in it.",
         fit=also(REPORTS, _entries), validate=also(REPORTS, _entries), test=also(REPORTS, _entries),
         predict=also(Cell("its report at the end, with sampling", _phases_printed), _entries),
     ),
@@ -348,7 +348,8 @@ ROWS = [
         "reload_dataloaders_every_n_epochs", 1, "The M-step's loader is made anew every round anyway, those of units "
         "are as often as this says. The contexts are read once.",
     ),
-    Row("executor", None, "Ours: where units run, in these processes or on a Ray cluster.", rest=SAME),
+    Row("executor", None, "Ours: where units run: in a process a core for a small model on a CPU, in these processes, "
+        "or on a Ray cluster.", rest=SAME),
     Row("allow_other_versions", True, "Ours: resume a run that other versions of the libraries began.", rest=SAME),
     Row("give_up_after", 60.0, "Ours: seconds without a sign of life from another rank.", rest=SAME),
 ]  # fmt: skip

@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # where each name lies: for type checkers, and for `_homes`
     from seal_lightning.e_step.step import EStep
     from seal_lightning.endpoints.endpoint import Endpoint
     from seal_lightning.errors import ConfigError, DataError, ModelError, RetryableError, SealError
-    from seal_lightning.fit.executors import Executor, LocalExecutor, RayExecutor
+    from seal_lightning.fit.executors import Executor, LocalExecutor, ProcessExecutor, RayExecutor
     from seal_lightning.fit.module import SEALModule
     from seal_lightning.fit.trainer import SEALTrainer
     from seal_lightning.grading import (
@@ -94,7 +94,8 @@ __version__ = "0.1.0"
 # fmt: off
 __all__ = [  # noqa: RUF022, by subject
     # a run
-    "SEALModule", "SEALTrainer", "SEALDataModule", "Reader", "Executor", "LocalExecutor", "RayExecutor",
+    "SEALModule", "SEALTrainer", "SEALDataModule", "Reader",
+    "Executor", "LocalExecutor", "ProcessExecutor", "RayExecutor",
     # one round, step by step
     "run_round", "ModelSource", "load_model", "Policy", "TunedPolicy", "PolicyTuning", "EStep", "Plan", "InnerLoop",
     "MStep", "FineTuning", "best_of", "group_rollouts", "derive_seed",

@@ -45,6 +45,7 @@ ELSEWHERE = {
     "lab/lines": "lines of the lab's own world",
     "lab/tokenizer": "lines of the lab's own world",
     "models/memory": "messages of libraries",
+    "models/precision": "names of a model's parameters",
     "records/entries": "names of files",
     "text/redaction": "tested with the redaction",
     "report/writing": "the last line of a report's file",

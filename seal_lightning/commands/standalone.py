@@ -32,11 +32,13 @@ from seal_lightning.fit.stamp import is_noted
 from seal_lightning.models.loading import load_model
 from seal_lightning.models.lora import carried, merge_lora, stack
 from seal_lightning.models.lora_files import base_of, read_lora
+from seal_lightning.models.source import ModelSource
 from seal_lightning.options.config_files import without_class
 from seal_lightning.options.mistakes import given_options, one_line, read_config_files
 from seal_lightning.options.parser import Parser, save_settings
 from seal_lightning.options.trust import FLAG, allowed_settings
 from seal_lightning.policy.policy import Policy
+from seal_lightning.processes.cores import TINY
 from seal_lightning.records.journal import Journal
 from seal_lightning.results.verdict import why_no_policy
 from seal_lightning.stamps.run import FILE, Record, Rules, compare, read_record, show_changes, without_record
@@ -47,7 +49,6 @@ log = logging.getLogger(__name__)
 FIT_ONLY: set[str | int] = {"tuning", "evaluation", "evaluation_sampler", "m_step"}
 # Options of a single start, which are not saved.
 ONE_RUN = ("resume", "dry_run", "allow_other_versions", "trust_policy")
-TINY = 5_000_000  # parameters
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -232,8 +233,8 @@ def check_record(folder: Path, stamp: Mapping[str, Json], *, begun: bool, rules:
 # -- the policy --------------------------------------------------------------------------------------------------------
 
 
-def load_policy(module: SEALModule, policy: str | None, device: Device) -> Policy:
-    """The frozen policy on its device: the base of `module`, with a PEFT folder or a run's policy merged in.
+def load_policy(source: ModelSource, policy: str | None, device: Device) -> Policy:
+    """The frozen policy on its device: the base model, with a PEFT folder or a run's policy merged in.
 
     A tiny one gets a single CPU thread, because several only get in each other's way.
 
@@ -245,8 +246,8 @@ def load_policy(module: SEALModule, policy: str | None, device: Device) -> Polic
         raise ConfigError("--device cuda: expected a GPU that torch can use, got none: use cpu or auto")
     folder = _policy_folder(policy) if policy else None
     # unless it says otherwise, a policy belongs to the bare base and contains what the run's source added to that
-    above = folder is None or base_of(folder)[0] == module.source.name
-    model, tokenizer, chat = load_model(module.source, adapter=above)
+    above = folder is None or base_of(folder)[0] == source.name
+    model, tokenizer, chat = load_model(source, adapter=above)
     learned = carried(model)
     if folder is not None:
         lora = read_lora(folder)

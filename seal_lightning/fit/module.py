@@ -158,6 +158,7 @@ class SEALModule(FitModule):
         self.trainer.folder.share_refusal()
         self.limits = self.phases.limits(stage)  # before the model is loaded: less than a unit is refused
         self.configure_model()  # DeepSpeed's stage 3 would build it in pieces later, which not every model stands
+        self.trainer.executor.begin(self.trainer, self, units=self.phases.most_units(stage))
 
     def configure_model(self) -> None:
         """Load the policy, once."""

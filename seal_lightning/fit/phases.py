@@ -59,6 +59,10 @@ class Phases:
         """How much is done of each phase of one of Lightning's stages."""
         return {phase: limit_of(self.module.trainer, phase, len(self.units(phase))) for phase in PHASES_OF[stage]}
 
+    def most_units(self, stage: str) -> int:
+        """The units of the longest phase of one of Lightning's stages, whatever its limit."""
+        return max(len(self.units(phase)) for phase in PHASES_OF[stage])
+
     # -- before it -------------------------------------------------------------------------------------------------
 
     def check(self, contexts: Sequence[Context], *, rounds: int, adapts: bool = True) -> None:

@@ -28,7 +28,7 @@ from seal_lightning.fit.base import FitTrainer
 from seal_lightning.fit.checkpoint_file import WholeCheckpoints, fault_of
 from seal_lightning.fit.checks import check_flags, check_slurm, check_strategy, checked
 from seal_lightning.fit.ending import save_table
-from seal_lightning.fit.executors import Executor, LocalExecutor
+from seal_lightning.fit.executors import Executor, ProcessExecutor
 from seal_lightning.fit.loggers import Loggers
 from seal_lightning.fit.loop import MStepLoop, SEALFitLoop
 from seal_lightning.fit.module import SEALModule
@@ -39,6 +39,7 @@ from seal_lightning.fit.run_folder import RunFolder, SaveConfigBesideRun, check_
 from seal_lightning.fit.stamp import save_finished
 from seal_lightning.hooks import notify
 from seal_lightning.m_step.batches import Shares
+from seal_lightning.processes.cores import threads_kept
 from seal_lightning.processes.watch import PATIENCE
 from seal_lightning.results.verdict import said
 
@@ -55,7 +56,8 @@ class SEALTrainer(FitTrainer):
         validate_first: Validate the untrained policy before the first round, for the comparison.
         logger: Lightning loggers; TensorBoard and CSV in the run folder by default, `false` for none.
         log_every_n_steps: Steps of the M-step, which is short, between two entries of the log.
-        executor: Where units of work run: in the training processes (default) or on a Ray cluster.
+        executor: Where units of work run: in a process a core for a small model on a CPU (default), in the training
+            processes alone (`LocalExecutor`), or on a Ray cluster.
         allow_other_versions: Resume a run that other versions of seal-lightning or of its libraries began; the run
             writes down from which round on which versions hold.
         callbacks: Further callbacks; a filter, a `CheckpointSelection`, a `RolloutTable` or a progress bar takes the
@@ -124,7 +126,7 @@ class SEALTrainer(FitTrainer):
         )
         check_strategy(self.strategy, sampler=use_distributed_sampler, devices=self.world_size)
         self.use_distributed_sampler = use_distributed_sampler
-        self.executor = executor or LocalExecutor()
+        self.executor = executor or ProcessExecutor()
         self.allow_other_versions = allow_other_versions
         self.validate_first = validate_first and not self.fast_dev_run
         self.processes = RunProcesses(self, patience=give_up_after)
@@ -159,7 +161,8 @@ class SEALTrainer(FitTrainer):
         self._has_begun = False
         self._waiting_loggers = Loggers(self.loggers)
         try:
-            return super()._run(model, ckpt_path, weights_only)
+            with threads_kept():
+                return super()._run(model, ckpt_path, weights_only)
         finally:
             self._waiting_loggers.end()
 

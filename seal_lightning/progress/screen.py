@@ -6,6 +6,8 @@ and bars pass `streams` unchanged: foreign text is made visible here, before it 
 
 from __future__ import annotations
 
+import io
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -106,6 +108,21 @@ class Screen:
             yield report
         finally:
             bars.remove_task(task)
+
+
+class Notes(Screen):
+    """Keeps its lines for another process to show, and draws nothing.
+
+    Attributes:
+        lines: The lines.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(every_seconds=math.inf, console=Console(file=io.StringIO()))
+        self.lines: list[str] = []
+
+    def line(self, text: str, *, style: str = "") -> None:
+        self.lines.append(text)
 
 
 class Pace:

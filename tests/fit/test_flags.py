@@ -403,7 +403,7 @@ def test_a_limited_prediction_says_so_and_keeps_a_longer_file(capsys, tmp_path):
     code, out, _, _ = seal(capsys, "predict", tmp_path / "run", *each, *limit)
     assert code == 0 and "Limited: prediction 1 of 2 units (trainer.limit_predict_batches=1).\n2 self-edits" in out
     code, out, _, _ = seal(capsys, "predict", tmp_path / "run", *each)
-    assert code == 0 and "Limited" not in out and "\n4 self-edits, 0 of them rejected, in " in out
+    assert code == 0 and "Limited" not in out and "\n4 self-edits, " in out
     code, out, _, _ = seal(capsys, "predict", tmp_path / "run", *each, *limit)
     assert f"{tmp_path / 'run' / 'edits.jsonl'} has others" in out
     assert len((tmp_path / "run" / "edits.jsonl").read_text().splitlines()) == 4

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
@@ -14,9 +16,10 @@ from seal_lightning.commands.adapt.baseline import BASELINE, ask_before
 from seal_lightning.commands.adapt.edits import EditChoice, Lesson, kept_edits, lessons, raced_for, write_edits
 from seal_lightning.commands.adapt.estimate import Estimate
 from seal_lightning.commands.adapt.folders import RESULT, check
-from seal_lightning.commands.adapt.jobs import Adapter, Workplace, one_each, one_for_all
+from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace, one_each, one_for_all
 from seal_lightning.commands.adapt.making import make
 from seal_lightning.commands.adapt.options import read_options
+from seal_lightning.commands.adapt.sharing import Sharing, processes_of
 from seal_lightning.commands.adapt.summary import Made, summarise
 from seal_lightning.commands.fit import set_log_level
 from seal_lightning.commands.standalone import (
@@ -30,13 +33,14 @@ from seal_lightning.commands.standalone import (
 from seal_lightning.data.base import units
 from seal_lightning.data.documents import STDIN, Documents, read_sources
 from seal_lightning.e_step.own_queries import OwnQueryStep
-from seal_lightning.errors import DivergedError
+from seal_lightning.errors import DivergedError, Stopped
 from seal_lightning.files.bounded import read_stdin
 from seal_lightning.files.saving import tidy
 from seal_lightning.fit.stamp import tokenizer_digest
 from seal_lightning.fit.units import make_stamp
 from seal_lightning.models.loading import fingerprint
 from seal_lightning.policy.policy import Policy
+from seal_lightning.processes.cores import cores
 from seal_lightning.processes.stopping import StopSignals, work_begins
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import is_begun
@@ -68,6 +72,7 @@ def main(args: Sequence[str]) -> None:
     destination = None if options.dry_run else destination_of(options, folder=output)
     read = _read(options)
     choice = _choice(options)
+    available = cores()  # before a tiny policy is loaded, which takes a single thread
     with nullcontext() if options.dry_run else open_folder(output, "adapt", resume=options.resume):
         policy = _checked_policy(options, read)
         if options.dry_run:
@@ -76,11 +81,23 @@ def main(args: Sequence[str]) -> None:
         write_settings(parser, settings, output)
         signals = StopSignals()
         with signals.noted():
-            adapters = _adapt(options, _workplace(options, policy, read, output, signals), read, choice)
+            place, jobs = _workplace(options, policy, read, output, signals), _jobs(options, policy, read)
+            processes = processes_of(policy, (place.e_step, choice), cores=available, jobs=jobs)
+            made_of, stopping = (options.model.source, options.policy), partial(_is_stopping, signals)
+            with closing(Sharing(processes, policy, made_of, screen=place.screen, stopping=stopping)) as sharing:
+                adapters = _adapt(options, place, read, choice, sharing)
         write_settings(parser, settings, output, finished=True)
     if destination is not None:
         for address in upload(destination, _exports(output, adapters, merged=options.merged)):
             Screen().line(f"uploaded: {address}")
+
+
+def _is_stopping(signals: StopSignals) -> bool:
+    try:
+        signals.check()
+    except Stopped:
+        return True
+    return False
 
 
 def _read(options: Namespace) -> Documents:
@@ -111,7 +128,7 @@ def _checked_policy(options: Namespace, read: Documents) -> Policy:
         taken = f"100 of this passage take {tokens:.0f} tokens"
         return f"lower --passage_chars, which is {options.passage_chars} characters ({taken})"
 
-    policy, e_step = load_policy(options.model, options.policy, options.device), options.model.e_step
+    policy, e_step = load_policy(options.model.source, options.policy, options.device), options.model.e_step
     e_step.check_model(policy)
     e_step.check_fits(policy, _passages(read), advice=advice)
     return policy
@@ -119,6 +136,14 @@ def _checked_policy(options: Namespace, read: Documents) -> Policy:
 
 def _passages(read: Documents) -> list[Context]:
     return [passage for document in read.documents for passage in document.passages]
+
+
+def _jobs(options: Namespace, policy: Policy, read: Documents) -> int:
+    """In how many pieces the work comes at most."""
+    slots = options.model.e_step.inner_loop.slots(policy.model)
+    groups = (-(-len(read.documents) // slots) if options.adapters != "all" else 0) + (options.adapters != "each")
+    written = len(units(_passages(read), options.contexts_per_unit)) if options.learn == "edits" else 0
+    return max(written, groups)
 
 
 def _estimate(options: Namespace, policy: Policy, read: Documents, choice: EditChoice) -> str:
@@ -159,12 +184,14 @@ def _exports(output: Path, names: Sequence[str], *, merged: bool) -> list[Export
 # -- steps -------------------------------------------------------------------------------------------------------------
 
 
-def _adapt(options: Namespace, place: Workplace, read: Documents, choice: EditChoice) -> list[str]:
+def _adapt(
+    options: Namespace, place: Workplace, read: Documents, choice: EditChoice, sharing: Sharing[Any]
+) -> list[str]:
     """Everything from the edits to the summary; returns the names of the adapters."""
     passages = _passages(read)
     unread = f"; {counted(read.unread, 'file')} left out" if read.unread else ""
     place.screen.line(f"{counted(len(read.documents), 'document')}, {counted(len(passages), 'passage')}{unread}")
-    rollouts = _write(options, place, read, choice)
+    rollouts = _write(options, place, read, choice, sharing)
     learnt = lessons(place.e_step.task, read.documents, rollouts, choice)
     if choice.learn == "edits":
         _tell(place.screen, learnt, rollouts)
@@ -176,7 +203,8 @@ def _adapt(options: Namespace, place: Workplace, read: Documents, choice: EditCh
     check(place, [adapter for adapters in kinds.values() for adapter in adapters])
     tidy(place.output)
     place = replace(place, before=ask_before(place, read.documents))
-    made = [_made(place, kind, adapters) for kind, adapters in kinds.items()]
+    results = make(place, kinds, sharing)
+    made = [_made(kind, adapters, results[kind]) for kind, adapters in kinds.items()]
     names = [adapter.name for kind in made for adapter in kind.adapters]
     if not names:
         raise DivergedError(
@@ -187,14 +215,15 @@ def _adapt(options: Namespace, place: Workplace, read: Documents, choice: EditCh
     return names
 
 
-def _made(place: Workplace, kind: str, adapters: Sequence[Adapter]) -> Made:
-    results = make(place, adapters)
+def _made(kind: str, adapters: Sequence[Adapter], results: Sequence[Answers | None]) -> Made:
     sound = [adapter for adapter, answers in zip(adapters, results, strict=True) if answers is not None]
     answers = {name: answered for answers in results if answers for name, answered in answers.items()}
     return Made(kind, sound, answers, len(adapters) - len(sound))
 
 
-def _write(options: Namespace, place: Workplace, read: Documents, choice: EditChoice) -> list[Rollout]:
+def _write(
+    options: Namespace, place: Workplace, read: Documents, choice: EditChoice, sharing: Sharing[list[list[Rollout]]]
+) -> list[Rollout]:
     """The self-edits, from the journal or anew; none where passages are learnt themselves."""
     passages, policy = _passages(read), place.policy
     allowed = rules(other_versions=options.allow_other_versions)
@@ -212,7 +241,8 @@ def _write(options: Namespace, place: Workplace, read: Documents, choice: EditCh
         may_differ=allowed.may_differ,
         contexts=[[passage.id for passage in unit] for unit in work],
     )
-    rollouts = write_edits(policy, work, choice, journal, screen=place.screen, check_stop=place.check_stop)
+    screen, check_stop = place.screen, place.check_stop
+    rollouts = write_edits(policy, work, choice, journal, screen=screen, sharing=sharing, check_stop=check_stop)
     journal.keep(kept_edits(passages, rollouts, choice), round=0)
     return rollouts
 

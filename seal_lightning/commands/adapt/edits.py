@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from statistics import fmean
 from typing import Literal
 
+from seal_lightning.commands.adapt.sharing import Sharing
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.filling import units_that_fill
 from seal_lightning.e_step.own_queries import NO_OWN_QUERY, OwnQueryStep
@@ -21,7 +23,7 @@ from seal_lightning.e_step.step import EStep
 from seal_lightning.e_step.trials import in_shares
 from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.policy.policy import Policy
-from seal_lightning.progress.clock import Report
+from seal_lightning.progress.clock import Report, silent
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import Journal
 from seal_lightning.results.averages import by_context
@@ -102,6 +104,7 @@ def write_edits(
     journal: Journal,
     *,
     screen: Screen,
+    sharing: Sharing[list[list[Rollout]]],
     check_stop: Callable[[], None],
 ) -> list[Rollout]:
     """The rollouts of all units of passages; units in the journal are not made again.
@@ -110,14 +113,25 @@ def write_edits(
         RetryableError: A grader or an endpoint failed; finished units are in the journal.
     """
     left = [unit for unit in range(len(work)) if unit not in journal.units]
+    shares = _shares(policy, work, left, choice)
+
+    def units_of(share: int) -> list[Sequence[Context]]:
+        return [work[unit] for unit in shares[share]]
+
+    def here(share: int) -> list[list[Rollout]]:
+        with screen.phases() as report:
+            return _units(policy, units_of(share), choice=choice, report=report)
+
+    def name(share: int) -> str:
+        return f"unit {', '.join(map(str, shares[share]))}"
+
     with screen.bar("self-edits, units of passages", len(work), done=len(work) - len(left)) as advance:
-        for some in _shares(policy, work, left, choice):
-            check_stop()
-            with screen.phases() as report:
-                written = _units(policy, [work[unit] for unit in some], choice=choice, report=report)
-            for unit, rollouts in zip(some, written, strict=True):
+        elsewhere = partial(_units, choice=choice)
+        for share, written in sharing.share(range(len(shares)), here, work=elsewhere, item=units_of, name=name):
+            for unit, rollouts in zip(shares[share], written, strict=True):
                 journal.append(unit, rollouts)
-            advance(len(some))
+            advance(len(written))
+    check_stop()
     return list(chain.from_iterable(journal.units[unit] for unit in range(len(work))))
 
 
@@ -131,7 +145,7 @@ def _shares(
 
 
 def _units(
-    policy: Policy, units: Sequence[Sequence[Context]], *, choice: EditChoice, report: Report
+    policy: Policy, units: Sequence[Sequence[Context]], *, choice: EditChoice, report: Report = silent
 ) -> list[list[Rollout]]:
     """The rollouts of each unit."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from seal_lightning.commands.adapt.edits import Lesson
 from seal_lightning.e_step.closed_book import Answered
@@ -92,6 +93,12 @@ class Workplace:
     def merged_folder(self, adapter: Adapter) -> Path:
         """The folder of the whole weights with an adapter merged in."""
         return self.output / "merged" / adapter.name
+
+
+def sent(place: Workplace) -> dict[str, Any]:
+    """What a worker is sent of it: everything that it does not have itself."""
+    own = ("policy", "screen", "check_stop")
+    return {part.name: getattr(place, part.name) for part in fields(place) if part.name not in own}
 
 
 def one_each(lessons: Sequence[Lesson], inner_loop: InnerLoop, *, seed: int) -> list[Adapter]:

@@ -8,48 +8,111 @@ Adapters that train together are written together; a group whose folders are all
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Sequence
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from seal_lightning.commands.adapt.folders import finished, write
-from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace
+from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace, sent
+from seal_lightning.commands.adapt.sharing import Sharing
 from seal_lightning.commands.adapt.training import train
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
-from seal_lightning.errors import NoMemoryError
+from seal_lightning.errors import NoMemoryError, Stopped
 from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.policy.policy import Policy
+from seal_lightning.processes.worker import stop_wanted
+from seal_lightning.progress.screen import Notes
 
 log = logging.getLogger(__name__)
 
 
-def make(place: Workplace, adapters: Sequence[Adapter]) -> list[Answers | None]:
-    """Train, measure and write adapters with the same settings, as many at a time as fit; what they answer, in order.
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What came of a group of adapters.
+
+    Attributes:
+        answers: What each of them answers; None for one that diverged and was not written.
+        lines: What is to be told.
+    """
+
+    answers: list[Answers | None]
+    lines: Sequence[str] = ()
+
+
+def make(
+    place: Workplace, kinds: Mapping[str, Sequence[Adapter]], sharing: Sharing[Results]
+) -> dict[str, list[Answers | None]]:
+    """Train, measure and write adapters, as many at a time as fit; what those of each kind answer, in their order.
 
     One that diverged is not written: it is None here, and the others go on.
+
+    Args:
+        place: What making an adapter takes.
+        kinds: Adapters with the same settings, by the name of their kind.
+        sharing: The processes that make them.
 
     Raises:
         ConfigError: A folder holds an adapter that was trained with other settings.
         NoMemoryError: The memory does not suffice for a single adapter.
     """
-    size = adapters[0].inner_loop.slots(place.policy.model) if adapters else 1
-    groups = deque(adapters[start : start + size] for start in range(0, len(adapters), size))
-    made: list[Answers | None] = []
-    while groups:
-        group = groups.popleft()
-        answers: Sequence[Answers | None] = [finished(place, adapter) for adapter in group]
-        if any(known is None for known in answers):
-            place.check_stop()
-            try:
-                answers = _train_and_measure(place, group)
-            except NoMemoryError as error:
-                if len(group) == 1:
-                    raise
-                half = len(group) // 2
-                log.warning("%s; from now on in two halves of %d", error, half)
-                groups.extendleft([group[half:], group[:half]])
-                continue
-        made += answers
+    groups = [(kind, group) for kind, adapters in kinds.items() for group in grouped(place, adapters)]
+    known = {number: [finished(place, adapter) for adapter in group] for number, (_, group) in enumerate(groups)}
+    left = [number for number, answers in known.items() if None in answers]
+
+    def here(number: int) -> Results | None:
+        try:
+            return Results(_made(place, groups[number][1]))
+        except Stopped:
+            return None
+
+    shared = sharing.share(
+        left, here, work=partial(_made_elsewhere, place=sent(place)), item=lambda number: groups[number][1], name=str
+    )
+    for number, results in shared:
+        known[number] = results.answers
+        for line in results.lines:
+            place.screen.line(line)
+    place.check_stop()
+    made: dict[str, list[Answers | None]] = {kind: [] for kind in kinds}
+    for number, (kind, _) in enumerate(groups):
+        made[kind] += known[number]
     return made
+
+
+def grouped(place: Workplace, adapters: Sequence[Adapter]) -> list[Sequence[Adapter]]:
+    """Adapters that train together."""
+    size = adapters[0].inner_loop.slots(place.policy.model) if adapters else 1
+    return [adapters[start : start + size] for start in range(0, len(adapters), size)]
+
+
+def _made(place: Workplace, group: Sequence[Adapter]) -> list[Answers | None]:
+    """Make a group, or the halves of one that does not fit into memory."""
+    try:
+        return _train_and_measure(place, group)
+    except NoMemoryError as error:
+        if len(group) == 1:
+            raise
+        half = len(group) // 2
+        log.warning("%s; from now on in two halves of %d", error, half)
+    return _made(place, group[:half]) + _made(place, group[half:])
+
+
+def _made_elsewhere(policy: Policy, group: Sequence[Adapter], *, place: Mapping[str, Any]) -> Results | None:
+    """Make a group in a worker; None where the command is to stop."""
+    screen = Notes()
+
+    def check_stop() -> None:
+        if stop_wanted():
+            raise Stopped(signal.SIGTERM)
+
+    try:
+        answers = _made(Workplace(**place, policy=policy, screen=screen, check_stop=check_stop), group)
+    except Stopped:
+        return None
+    return Results(answers, screen.lines)
 
 
 def _train_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answers | None]:

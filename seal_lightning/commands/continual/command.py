@@ -143,7 +143,7 @@ def make_routes(
 def _runner(options: Namespace, contexts: Sequence[Context], unrelated: Sequence[Context]) -> StreamRunner:
     """What runs the streams, with a policy that can learn all contexts."""
     module: SEALModule = options.model
-    policy = load_policy(module, options.policy, options.device)
+    policy = load_policy(module.source, options.policy, options.device)
     module.e_step.check_model(policy)
     module.e_step.check_fits(policy, [*contexts, *unrelated])
     return StreamRunner(

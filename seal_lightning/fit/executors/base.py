@@ -42,6 +42,15 @@ class UnitWork:
 class Executor(Remembers, ABC):
     """Finishes units of work, in any order and wherever it likes."""
 
+    def begin(self, trainer: RunTrainer, module: RunModule, *, units: int) -> None:
+        """The module has its policy, and nothing is computed yet.
+
+        Args:
+            trainer: The trainer.
+            module: The module, with its policy.
+            units: The most units that a phase of the run has.
+        """
+
     @abstractmethod
     def run(self, work: UnitWork, queue: UnitQueue) -> Iterator[tuple[int, list[Rollout]]]:
         """Yield (unit, rollouts) for every unit that this process finishes; end when all of the queue are finished.
@@ -91,7 +100,7 @@ class LocalExecutor(Executor):
 
         Raises:
             SealError: The configuration or the data are wrong: no other rank would do better.
-            UnitError: The unit failed, and no other rank could try it.
+            UnitError: The unit has failed, and there is no other rank.
         """
         try:
             return self._roll_out(work, [unit], queue)[0]

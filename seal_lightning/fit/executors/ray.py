@@ -16,20 +16,11 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from lightning.pytorch.plugins.precision import Precision
-
-from seal_lightning.data.base import Unit
-from seal_lightning.e_step.filling import units_that_fill
-from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import RESUME, ConfigError, NoMemoryError, RetryableError, SealError, UnitError, check_count
 from seal_lightning.files.extras import install
 from seal_lightning.fit.executors.base import Executor, UnitWork
-from seal_lightning.models.loading import fingerprint, load_model
-from seal_lightning.models.precision import sparing_float32
-from seal_lightning.models.source import ModelSource
-from seal_lightning.policy.at_work import precise
-from seal_lightning.policy.tuned import PolicyState, PolicyTuning, TunedPolicy
+from seal_lightning.fit.executors.worker import UnitWorker
+from seal_lightning.policy.tuned import PolicyState
 from seal_lightning.processes.ranks import UnitQueue, one_line, share_of, unit_name
 from seal_lightning.types import Rollout
 
@@ -38,44 +29,6 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 2  # of a unit that raises an error
 DEATHS = 3  # of workers that had the same unit in hand, or that never got ready
 PATIENCE = 60.0  # seconds for which a worker that was asked for is expected
-
-
-class UnitWorker:
-    """A Ray actor: the E-step on a replica of the policy.
-
-    It looks for a user's own graders and samplers in `paths`, if the node has these folders.
-    """
-
-    def __init__(
-        self,
-        source: ModelSource,
-        tuning: PolicyTuning,
-        seed: int,
-        precision: Precision,
-        device: str,
-        threads: int,
-        paths: Sequence[str] = (),
-    ) -> None:
-        sys.path += [path for path in paths if path not in sys.path]
-        torch.set_num_threads(threads)
-        model, tokenizer, chat = load_model(source)
-        self.base = fingerprint(model)
-        self.policy = TunedPolicy(model.to(device), tokenizer, chat, tuning, seed=seed)
-        with sparing_float32(self.policy.module):
-            self.policy.module = precision.convert_module(self.policy.module)
-        self.precision = precision
-
-    def refresh(self, state: PolicyState, e_step: EStep, round: int, largest: Unit) -> tuple[str, int]:
-        """Take the policy of this phase; returns the fingerprint of its base, and how many units fill the device."""
-        self.policy.load_state(state)
-        self.e_step, self.round = e_step, round
-        with precise(self.precision), self.policy.frozen() as policy:
-            return self.base, units_that_fill(e_step, policy, [largest])
-
-    def run(self, units: Sequence[Unit]) -> list[list[Rollout]]:
-        """Some units together."""
-        with precise(self.precision), self.policy.frozen() as policy:
-            return self.e_step.run_together(policy, units, round=self.round)
 
 
 class RayExecutor(Executor):

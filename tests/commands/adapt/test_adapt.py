@@ -166,6 +166,29 @@ def test_a_run_that_was_broken_off_ends_with_the_same_bits(whole, tmp_path, monk
     assert (tmp_path / "broken" / "adapt.md").read_text() == (whole / "whole" / "adapt.md").read_text()
 
 
+def test_two_processes_that_are_stopped_within_a_training_end_with_the_same_bits(whole, tmp_path, monkeypatch, capsys):
+    """This process waits with its first unit until a worker has begun the other one."""
+    write_inputs(tmp_path)
+    log, training = tmp_path / "log", tmp_path / "broken" / "training"
+    sampler = f"{{class_path: planned_sampler.PlannedSampler, init_args: {{plan: {{log: {log}, events: [], waits: "
+    sampler += "{'1': 1}}, max_new_tokens: 24}}"
+    monkeypatch.setattr(adapt, "cores", lambda: 2)
+
+    def check(signals: StopSignals) -> None:
+        if training.is_dir() and list(training.iterdir()):
+            raise Stopped(15)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StopSignals, "check", check)
+        with pytest.raises(Stopped):
+            run(tmp_path, "broken", "--model.sampler", sampler)
+    assert "the work is done in 2 processes of one thread" in capsys.readouterr().err
+    assert len(log.read_text().splitlines()) == 1 and list(training.iterdir())
+    run(tmp_path, "broken", "--resume", "--model.sampler", sampler)
+    assert digests(tmp_path / "broken") == digests(whole / "whole")
+    assert (tmp_path / "broken" / "adapt.md").read_text() == (whole / "whole" / "adapt.md").read_text()
+
+
 def test_a_finished_run_is_not_trained_again(whole, tmp_path, monkeypatch, capsys):
     shutil.copytree(whole / "whole", tmp_path / "whole")
     write_inputs(tmp_path)

@@ -7,6 +7,7 @@ import pytest
 
 from seal_lightning.commands.adapt import edits
 from seal_lightning.commands.adapt.edits import EditChoice, write_edits
+from seal_lightning.commands.adapt.sharing import Sharing
 from seal_lightning.e_step.own_queries import QueryWriter, WrittenQueries
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
@@ -14,6 +15,7 @@ from seal_lightning.e_step.variants import step_for
 from seal_lightning.grading import Contains, Reward
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.random_models import build_tiny
+from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import Journal
@@ -46,6 +48,16 @@ OWN = step_for(replace(PLAIN.plan, queries="own"), PLAIN, query_writer=Titles())
 CHOICES = {"as they come": EditChoice("edits", PLAIN, OWN, None), "rewarded": EditChoice("edits", PLAIN, OWN, 1)}
 
 
+def alone(policy, *, stopping):
+    return Sharing(1, policy, (ModelSource("random/llama"), None), screen=Screen(), stopping=stopping)
+
+
+def told(asked, most):
+    """Note that somebody asked whether the command is to stop; it is not."""
+    asked.append(most)
+    return False
+
+
 @pytest.mark.parametrize("name", CHOICES)
 def test_the_journal_is_that_of_one_unit_at_a_time(tmp_path, monkeypatch, name):
     found = {}
@@ -55,13 +67,14 @@ def test_the_journal_is_that_of_one_unit_at_a_time(tmp_path, monkeypatch, name):
         policy = Policy(model.requires_grad_(False), tokenizer, chat=False)
         ids = [[context.id for context in unit] for unit in WORK]
         journal = Journal(tmp_path / str(most), "adapt", stamp={}, contexts=ids)
-        stops: list[int] = []
-        write_edits(policy, WORK, CHOICES[name], journal, screen=Screen(), check_stop=partial(stops.append, most))
-        assert len(stops) == 3 // most
+        asked: list[int] = []
+        sharing = alone(policy, stopping=partial(told, asked, most))
+        write_edits(policy, WORK, CHOICES[name], journal, screen=Screen(), sharing=sharing, check_stop=lambda: None)
+        assert len(asked) == 3 // most
         found[most] = {n: [replace(one, seconds={}) for one in journal.units[n]] for n in journal.units}
     assert found[3] == found[1]
     assert [len(rollouts) for rollouts in found[3].values()] == [4, 2, 4]
-    asked = {one.context_id: one.questions for rollouts in found[3].values() for one in rollouts}
+    questions = {one.context_id: one.questions for rollouts in found[3].values() for one in rollouts}
     if name == "rewarded":
-        assert asked["lamp"] == ("What is the lamp?",) and asked["gate"] == ("Who owns the gate?",)
-        assert asked["moor"] == ()
+        assert questions["lamp"] == ("What is the lamp?",) and questions["gate"] == ("Who owns the gate?",)
+        assert questions["moor"] == ()
