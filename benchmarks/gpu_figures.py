@@ -28,12 +28,12 @@ from seal_lightning.types import AdapterJob
 
 # Milliseconds a step of 64 slots and times sequential peft, as benchmarks/predicted.py prints them; 40 % either way.
 PREDICTED = {
-    ("qwen2.5-7b", "default"): (225, 12.8),
-    ("qwen2.5-3b", "default"): (140, 25.5),
-    ("qwen2.5-0.5b", "default"): (54, 44.7),
-    ("qwen2.5-7b", "all-linear"): (318, 14.5),
-    ("qwen2.5-3b", "all-linear"): (209, 27.4),
-    ("qwen2.5-0.5b", "all-linear"): (91, 42.7),
+    ("qwen2.5-7b", "default"): (226, 12.8),
+    ("qwen2.5-3b", "default"): (141, 25.5),
+    ("qwen2.5-0.5b", "default"): (47, 51.4),
+    ("qwen2.5-7b", "all-linear"): (320, 14.4),
+    ("qwen2.5-3b", "all-linear"): (211, 27.2),
+    ("qwen2.5-0.5b", "all-linear"): (68, 57.3),
 }
 # A round of configs/knowledge/qwen2.5-7b.yaml: 50 contexts x 5 edits x 3 repeats, with lengths as published.
 TRAINED_TOKENS, SAMPLED_STEPS, ANSWERS, ANSWER_TOKENS = 3.25e6, 2200, 3900, 64

@@ -8,7 +8,8 @@ and with four layers, which gives the kernels of a layer and those around them. 
 frozen products   4 FLOP a parameter and token, at 700 x T/(T+300) TFLOP/s (7B; 600 for 3B, 420 for 0.5B)
 elementwise       norms, rotations, SiLU, residuals, copies: 91 bytes x intermediate size a layer and token
 attention         0.44 ms a layer
-LoRA              bfloat16, nothing padded: 12 bytes a token, target and feature of its input and output
+LoRA              bfloat16, nothing padded: 12 bytes a token, target and feature of its input and output, and 2 more of
+                  its input, which is read again for what rounding takes from A
 optimizer         gradients, norm, clipping, AdamW, zeroing: 64 bytes a parameter and slot
 output layer      56 bytes a token and word of the vocabulary
 memory            4.1 TB/s
@@ -88,22 +89,23 @@ class Sizes:
         """Parameters that every token is multiplied with."""
         return self.layers * sum(inputs * outputs for inputs, outputs in self.linear.values()) + self.output
 
-    def features(self, targets: str) -> int:
-        """Inputs and outputs of all layers with adapters."""
-        chosen = "qv" if targets == "default" else self.linear
-        return self.layers * sum(sum(self.linear[name]) for name in chosen)
+    def features(self, targets: str) -> tuple[int, int]:
+        """Inputs, and outputs, of all layers with adapters."""
+        chosen = [self.linear[name] for name in ("qv" if targets == "default" else self.linear)]
+        inputs, outputs = (self.layers * sum(sizes) for sizes in zip(*chosen, strict=True))
+        return inputs, outputs
 
 
 def parts(name: str, targets: str, rank: int, slots: int, tokens: float) -> dict[str, float]:
     """Milliseconds of the GPU's work in one step, by kind."""
     sizes = Sizes.of(name)
-    features = sizes.features(targets)
+    inputs, outputs = sizes.features(targets)
     seconds = {
         "frozen": 4 * sizes.frozen * tokens / (RATES[name] * tokens / (tokens + 300)),
         "elementwise": 91 * sizes.intermediate * sizes.layers * tokens / MEMORY,
         "attention": 0.44e-3 * sizes.layers,
-        "LoRA": 12 * features * tokens / MEMORY,
-        "optimizer": 64 * rank * features * slots / MEMORY,
+        "LoRA": (14 * inputs + 12 * outputs) * tokens / MEMORY,
+        "optimizer": 64 * rank * (inputs + outputs) * slots / MEMORY,
         "output": 56 * sizes.words * tokens / MEMORY,
     }
     return {kind: 1e3 * value for kind, value in seconds.items()}
