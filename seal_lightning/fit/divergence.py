@@ -21,17 +21,22 @@ class Divergence:
         self.module = module
         self.losses: list[torch.Tensor] = []  # of this rank, in the optimizer step at hand
         self._gradient_norms: list[torch.Tensor] = []
+        self._trained: list[torch.Tensor] = []
+
+    def begin(self) -> None:
+        """An M-step begins, or goes on: what is trained is looked up once, which takes longer than a look at it."""
+        self._trained = list(self.module.policy.trainable_state().values())
 
     def note_gradient(self) -> None:
         """Remember the gradient's norm, unless a loss scaler looks at gradients itself and skips what overflows."""
-        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
         scaled = getattr(self.module.trainer.precision_plugin, "scaler", None) is not None
         self._gradient_norms = [torch.nn.utils.get_total_norm(gradients)] if gradients and not scaled else []
 
     def check_step(self) -> None:
         """Look at a step's losses, gradient and weights. Raises `DivergedError` on all ranks for any rank's."""
         losses, self.losses = self.losses, []
-        weights = [getattr(value, "ds_tensor", value) for value in self.module.policy.trainable_state().values()]
+        weights = [getattr(value, "ds_tensor", value) for value in self._trained]
         parts = {"loss is": losses, "gradient is": self._gradient_norms, "weights are": weights}
         self._stop_if(next((name for name, tensors in parts.items() if not all_finite(tensors)), ""))
 

@@ -15,7 +15,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -25,6 +25,7 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer import call
+from torch import nn
 
 from seal_lightning.data.base import units as units_of
 from seal_lightning.errors import CheckpointError, JournalError, NoMemoryError, SealError, Stopped
@@ -36,6 +37,8 @@ from seal_lightning.hooks import notify, the_filter
 from seal_lightning.m_step.selection import group_rollouts, without_merit
 from seal_lightning.models.kernels import planless_attention
 from seal_lightning.models.memory import MAYBE, is_out_of_memory
+from seal_lightning.models.partitioned import is_partitioned
+from seal_lightning.models.products import quick_products
 from seal_lightning.processes.stopping import EARLY
 from seal_lightning.results.left_out import tell_left_out
 from seal_lightning.types import EditOutcome, Rollout
@@ -246,7 +249,8 @@ class SEALFitLoop(_FitLoop):
         if self._to_train:
             started = time.perf_counter()
             try:
-                super().advance()
+                with _quick_products(self.trainer.lightning_module.policy.module):
+                    super().advance()
             except Stopped as stop:
                 self._end_early(stop)
             metrics = {"m_step/seconds": time.perf_counter() - started}
@@ -292,6 +296,11 @@ class SEALFitLoop(_FitLoop):
         trainer.training = True
         trainer._logger_connector._first_loop_iter = first_iteration
         torch.set_grad_enabled(True)
+
+
+def _quick_products(module: nn.Module) -> AbstractContextManager[None]:
+    """The fastest products with frozen weights, unless those are spread over the ranks."""
+    return nullcontext() if any(map(is_partitioned, module.parameters())) else quick_products(module)
 
 
 def _log(trainer: FitTrainer, metrics: Mapping[str, float]) -> None:

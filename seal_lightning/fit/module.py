@@ -193,6 +193,8 @@ class SEALModule(FitModule):
     # -- M-step ----------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader:
+        """The batches of a round's M-step, which begins now."""
+        self.divergence.begin()
         loader = make_loader(
             self.policy.view,
             self.kept,
@@ -238,7 +240,7 @@ class SEALModule(FitModule):
             raise Stopped(number)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = make_optimizer(self.parameters(), self.m_step)
+        optimizer = make_optimizer(self.parameters(), self.m_step, device=self.trainer.strategy.root_device)
         # the number of steps is known when a round's M-step starts, which restarts the schedule
         scheduler = LambdaLR(optimizer, lambda step: self.m_step.rate_factor(step, self.optimizer_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

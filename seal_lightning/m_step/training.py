@@ -15,16 +15,18 @@ from seal_lightning.errors import DivergedError
 from seal_lightning.m_step.batches import MStep, make_loader
 from seal_lightning.models.finite import all_finite
 from seal_lightning.models.kernels import planless_attention
+from seal_lightning.models.products import quick_products
 from seal_lightning.policy.tuned import TunedPolicy
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import EditOutcome
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], settings: MStep) -> torch.optim.AdamW:
-    """The optimizer of a round."""
+def make_optimizer(parameters: Iterable[nn.Parameter], settings: MStep, *, device: torch.device) -> torch.optim.AdamW:
+    """The optimizer of a round, which steps on `device`."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     rate, decay = settings.learning_rate, settings.weight_decay
-    return torch.optim.AdamW(trained, lr=rate, weight_decay=decay, betas=(0.9, 0.999))
+    fused = True if device.type == "cpu" else None  # on a GPU Lightning could not clip scaled gradients then
+    return torch.optim.AdamW(trained, lr=rate, weight_decay=decay, betas=(0.9, 0.999), fused=fused)
 
 
 def seed_batch(seed: int, round: int, number: int | None, *, device: torch.device) -> None:
@@ -80,9 +82,9 @@ class FineTuning:
         batches = self.settings.batches(len(kept))
         loader = make_loader(policy.view, kept, settings=self.settings, seed=policy.seed, round=round, shares=shares)
         if self._optimizer is None or policy.tuning.round_start == "fresh":  # else the policy goes on with its adapter
-            self._optimizer = make_optimizer(policy.module.parameters(), self.settings)
+            self._optimizer = make_optimizer(policy.module.parameters(), self.settings, device=device)
         kept_losses: list[torch.Tensor] = []  # on the device, which is not waited for in between
-        with planless_attention(device):
+        with planless_attention(device), quick_products(module):
             for place, batch in enumerate(loader):
                 number = shares.number(place, batches)
                 seed_batch(policy.seed, round, number, device=device)

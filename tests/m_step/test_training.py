@@ -30,7 +30,7 @@ def test_a_step_mixes_no_devices_and_no_types_and_we_wait_for_nothing(monkeypatc
         model.to(torch.bfloat16)
     policy = TunedPolicy(model, tokenizer, False, PolicyTuning(rank=4, alpha=8.0), seed=0)
     policy.module.to("meta")
-    optimizer = make_optimizer(policy.module.parameters(), SETTINGS)
+    optimizer = make_optimizer(policy.module.parameters(), SETTINGS, device=torch.device("meta"))
     for batch in make_loader(policy.view, KEPT, settings=SETTINGS, seed=0, round=0):
         loss = batch_loss(policy.module.train(), {name: tensor.to("meta") for name, tensor in batch.items()})
         loss.backward()

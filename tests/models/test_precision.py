@@ -90,7 +90,7 @@ def test_a_random_model_of_a_half_precision_keeps_its_positions():
 def test_the_moments_of_a_lora_are_float32():
     module = made("random/llama")
     HalfPrecision("bf16-true").convert_module(module)
-    optimizer = make_optimizer(module.parameters(), MStep())
+    optimizer = make_optimizer(module.parameters(), MStep(), device=torch.device("cpu"))
     module.policy.module(input_ids=torch.arange(5, 9)[None], labels=torch.arange(5, 9)[None]).loss.backward()
     optimizer.step()
     assert types(module.policy.trainable_state().values()) == {torch.float32}
