@@ -6,9 +6,10 @@
 The ratio is the time without over the time with. "Without" is
 
 packing          every sequence of a step padded to the longest one
+groups           a group, and its products, for every sequence
 own attention    transformers' mask over all pairs of tokens of the row
 slot refill      as many jobs as slots, and new ones only once all of them have ended
-grouped LoRA     the products with A and B padded to one batched product
+oneDNN           torch's own products for frozen weights
 fused step       torch's AdamW one tensor and one operation at a time
 chunked loss     logits of all tokens at once
 kept memory      freed memory goes back to the system at once
@@ -22,16 +23,16 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any
 from unittest import mock
 
 import torch
 from shapes import Digits, add_options, draw_jobs, machine, make_model, settings_of
 
+from seal_lightning.inner_loop import packing, slots
 from seal_lightning.inner_loop.isolation import training
 from seal_lightning.inner_loop.loop import InnerLoop
-from seal_lightning.inner_loop.packing import PackedSequence, TrainingBatch, pack
+from seal_lightning.models import products
 from seal_lightning.policy.policy import Policy
 from seal_lightning.processes import allocator
 from seal_lightning.types import AdapterJob
@@ -50,22 +51,21 @@ def in_waves(model: Any, jobs: Sequence[AdapterJob], settings: InnerLoop) -> Non
         adapt(model, jobs[start : start + size], settings)
 
 
-def pack_padded(sequences: Sequence[PackedSequence]) -> TrainingBatch:
-    """Pad all sequences to the longest one; padding carries no loss."""
-    longest = max(len(sequence.tokens) for sequence in sequences)
-    ordered = sorted(sequences, key=lambda sequence: sequence.slot)
-    batch = pack([replace(each, tokens=[*each.tokens, *[0] * (longest - len(each.tokens))]) for each in ordered])
-    ends = torch.tensor([number * longest + len(each.tokens) - 1 for number, each in enumerate(ordered)])
-    real = batch.positions < ends[batch.positions // longest]
-    names = ("positions", "targets", "weights", "owners")
-    return replace(batch, **{name: getattr(batch, name)[real] for name in names})
+def only(rows: str) -> Any:
+    """Let sequences share a pass in one way alone."""
+    return mock.patch.object(slots, "training_way", lambda *_, **__: training.TrainingWay(rows))
+
+
+class StepByStep(torch.optim.AdamW):
+    """AdamW that is not fused, and so does not know how to leave a step out."""
+
+    def step(self, closure: Any = None) -> Any:
+        self.found_inf = None
+        return super().step(closure)
 
 
 def plain_adamw(groups: Any, *, fused: bool, **options: Any) -> torch.optim.Optimizer:
-    return ADAMW(groups, foreach=False, **options)
-
-
-ADAMW = torch.optim.AdamW
+    return StepByStep(groups, foreach=False, **options)
 
 
 @contextmanager
@@ -108,10 +108,11 @@ def main() -> None:
     jobs = draw_jobs(options.jobs, vocabulary=model.config.vocab_size, epochs=options.epochs, seed=options.seed)
     ways: dict[str, tuple[Callable[[], Any], Adapt]] = {
         "as it is": (nullcontext, adapt),
-        "packing": (lambda: mock.patch.object(training, "pack", pack_padded), adapt),
+        "packing": (lambda: only("padded"), adapt),
+        "groups": (lambda: mock.patch.object(packing, "_GROUP", 0), adapt),
         "own attention": (lambda: mock.patch.object(training, "replaceable", lambda model: False), adapt),
         "slot refill": (nullcontext, in_waves),
-        "grouped LoRA": (lambda: mock.patch("seal_lightning.inner_loop.routing.grouped", lambda *_: False), adapt),
+        "oneDNN": (lambda: mock.patch.object(products, "_has_onednn", lambda: False), adapt),
         "fused step": (lambda: mock.patch("torch.optim.AdamW", plain_adamw), adapt),
         "chunked loss": (lambda: mock.patch("seal_lightning.inner_loop.loss._plain_head", lambda *_: None), adapt),
         "kept memory": (memory_given_back, adapt),

@@ -19,6 +19,8 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from seal_lightning.inner_loop.routing import has_grouped
+
 varlen: ModuleType | None
 try:
     from torch.nn.attention import varlen
@@ -100,8 +102,8 @@ def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | 
 
 
 def has_lengths(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether torch has attention over sequences of any lengths for such tensors (since 2.10, on GPUs)."""
-    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and varlen is not None
+    """Whether sequences of any lengths are taken at once: by torch's attention for them, and adapters' products too."""
+    return varlen is not None and device.type == "cuda" and has_grouped(device, dtype, ())
 
 
 def _at_once(

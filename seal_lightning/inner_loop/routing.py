@@ -22,7 +22,7 @@ class RoutingError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """What the layouts of a bank's tokens depend on
+    """What the layouts of a bank's tokens depend on.
 
     Attributes:
         scales: alpha / rank of each slot.

@@ -1,8 +1,8 @@
 """Products with frozen weights, through the fastest library that torch has for them.
 
-On a processor with AVX-512 that is not Intel's, torch's float32 products go through MKL's code for AVX2, while oneDNN,
-which torch carries too, uses all of the processor: 2.3 times the rate on an AMD EPYC (Zen 5), to the same last bits of
-float32. torch offers it for float32 as an operator without a gradient, which is why only frozen weights profit.
+torch's float32 products on a CPU go through MKL, which on AMD's processors takes its code for AVX2, while oneDNN, which
+torch carries too, uses AVX-512 where it is there: 2.3 times the rate on an EPYC (Zen 5), with the same error. torch has
+it for float32 as an operator without a gradient, which is why only frozen weights profit.
 """
 
 from __future__ import annotations
