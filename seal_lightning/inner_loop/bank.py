@@ -320,8 +320,7 @@ class AdapterBank:
             row.grad = self.gradients[slot] if slot < n else None
         for group, rate in zip(self._optimizer.param_groups, learning_rates, strict=False):
             group["lr"] = rate
-        if sound is not None:
-            self._optimizer.found_inf = (~sound).float()  # type: ignore[attr-defined]
+        self._optimizer.found_inf = None if sound is None else (~sound).float()  # type: ignore[attr-defined]
         self._optimizer.step()
         grads.zero_()
 

@@ -83,27 +83,27 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 @contextmanager
 def replaced_forward(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
     """Give some layers, which are `is_plain`, another forward pass for a while."""
-    for layer, forward in forwards.items():
-        layer.forward = forward  # type: ignore[method-assign]
-        _replaced[layer] = forward
     try:
+        for layer, forward in forwards.items():
+            layer.forward = _replaced[layer] = forward  # type: ignore[method-assign]
         yield
     finally:
-        for layer in forwards:
-            del layer.forward, _replaced[layer]  # the class's own again
+        for layer in forwards:  # the class's own again, also where it was interrupted above
+            vars(layer).pop("forward", None)
+            _replaced.pop(layer, None)
 
 
 @contextmanager
 def own_forward(model: nn.Module) -> Iterator[None]:
     """Give every layer its own forward pass back for a while."""
-    layers = {layer: _replaced[layer] for layer in model.modules() if layer in _replaced}
+    layers = {layer: _replaced.pop(layer) for layer in model.modules() if layer in _replaced}
     for layer in layers:
         del layer.forward
     try:
-        yield
+        yield  # maybe with others in their place
     finally:
         for layer, forward in layers.items():
-            layer.forward = forward  # type: ignore[method-assign]
+            layer.forward = _replaced[layer] = forward  # type: ignore[method-assign]
 
 
 _replaced: WeakKeyDictionary[nn.Module, Forward] = WeakKeyDictionary()

@@ -232,6 +232,21 @@ def test_the_optimizer_is_torchs_adamw_with_clipping_for_each_slot(weight_decay,
     assert max((bank.parameters[slot] - alone[slot]).abs().max().item() for slot in range(2)) <= 2e-6
 
 
+def test_a_step_that_was_not_to_be_made_says_nothing_about_the_next():
+    bank = AdapterBank(build_tiny("llama")[0], slots=1, rank=2, alpha=4)
+    bank.reset(0, seed=0)
+    before = bank.parameters.clone()
+    for sound, moves in [(torch.tensor(False), False), (torch.tensor(True), True), (torch.tensor(False), True)]:
+        bank.gradients.fill_(1.0)
+        bank.step([0.1], max_norm=None, sound=sound)
+        assert torch.equal(bank.parameters, before) is not moves
+    made = bank.parameters.clone()
+    bank.gradients.fill_(1.0)
+    bank.step([0.1], max_norm=None)
+    assert not torch.equal(bank.parameters, made)
+    assert float(bank.take(0).optimizer["step"]) == 2
+
+
 def test_adapters_on_an_output_or_input_embedding_are_no_targets():
     plain = {target.name for target in find_targets(build_tiny("llama")[0], "all-linear")}
     options = LoraConfig(r=2, target_modules=["q_proj", "lm_head", "embed_tokens"])
