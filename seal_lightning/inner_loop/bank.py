@@ -22,7 +22,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop.layouts import Matrices, TokenIndex
 from seal_lightning.inner_loop.packing import LengthGroup
 from seal_lightning.inner_loop.routing import Routing, Shelf, has_grouped
-from seal_lightning.models.beside import base_layer, is_torchs_product
+from seal_lightning.models.beside import base_layer, has_hooks, is_torchs_product
 from seal_lightning.models.layers import Target, find_targets, parameters_of
 from seal_lightning.models.lora import LoRA
 from seal_lightning.models.products import (
@@ -216,7 +216,11 @@ class AdapterBank:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Put the adapters into their layers; they act only under a `routing`."""
-        plain = {target.module: self._forward(target) for target in self.targets if is_plain(target.module)}
+        plain = {
+            target.module: self._forward(target)
+            for target in self.targets
+            if is_plain(target.module) and not has_hooks(target.module)
+        }
         others = [target for target in self.targets if target.module not in plain]
         handles = [target.module.register_forward_hook(self._hook(target)) for target in others]
         try:
@@ -253,17 +257,19 @@ class AdapterBank:
         layer, name = target.module, target.name
         assert isinstance(layer, nn.Linear)
 
-        def adapted(x: torch.Tensor) -> torch.Tensor:
-            if (index := self._layout(x)) is None:
-                return FrozenLinear.apply(x, layer.weight, layer.bias)  # type: ignore[return-value]
-            return AdaptedLinear.apply(x, layer.weight, layer.bias, self.A[name], self._matrices[name], index)  # type: ignore[return-value]
+        def adapted(input: torch.Tensor) -> torch.Tensor:  # named as nn.Linear names it
+            if (index := self._layout(input)) is None:
+                return FrozenLinear.apply(input, layer.weight, layer.bias)  # type: ignore[return-value]
+            return AdaptedLinear.apply(input, layer.weight, layer.bias, self.A[name], self._matrices[name], index)  # type: ignore[return-value]
 
         return adapted
 
     def _hook(self, target: Target) -> Callable[..., torch.Tensor]:
         name = target.name
+        frozen = base_layer(target.module)
         # torch's own product is a fresh tensor that its backward pass does not need; quantised layers return views
-        in_place = is_torchs_product(base_layer(target.module))
+        own = not any(has_hooks(layer) or "forward" in vars(layer) for layer in (target.module, frozen))
+        in_place = own and is_torchs_product(frozen)
 
         def add_adapters(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             x = args[0]  # (B, T, inputs), or flat: (B * T, inputs)

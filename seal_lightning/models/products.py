@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from seal_lightning.models.beside import is_plain_weight
+
 _LEAST = 1 << 21  # multiplications that are worth the call
 
 
@@ -73,8 +75,10 @@ class FrozenLinear(torch.autograd.Function):
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer is torch's own linear one, frozen, and nothing has replaced its forward pass."""
-    return type(layer) is nn.Linear and not layer.weight.requires_grad and "forward" not in vars(layer)
+    """Whether a layer is torch's own linear one, frozen and not packed, and nothing has replaced its forward pass."""
+    if type(layer) is not nn.Linear or "forward" in vars(layer):
+        return False
+    return is_plain_weight(layer.weight) and not layer.weight.requires_grad
 
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -117,7 +121,7 @@ def quick_products(model: nn.Module) -> AbstractContextManager[None]:
 
 
 def _quick(layer: nn.Module) -> Forward:
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        return FrozenLinear.apply(x, layer.weight, layer.bias)  # type: ignore[return-value]
+    def forward(input: torch.Tensor) -> torch.Tensor:
+        return FrozenLinear.apply(input, layer.weight, layer.bias)  # type: ignore[return-value]
 
     return forward
