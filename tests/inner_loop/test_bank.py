@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seal_lightning.errors import ConfigError
@@ -121,11 +122,14 @@ def test_a_layers_output_is_no_view_that_autograd_would_copy(family):
     model, _ = build_tiny(family)
     model.requires_grad_(False)
     bank = AdapterBank(model, slots=1, rank=2, alpha=4)
-    seen = set()
-    handles = [t.module.register_forward_hook(lambda m, args, out: seen.add(out.grad_fn.name())) for t in bank.targets]
-    trained_once(model, bank, [0] * 6)
-    for handle in handles:
-        handle.remove()
+    seen, layers = set(), {target.module for target in bank.targets}
+
+    def watch(module, args, output):  # every module: a layer with a hook of its own takes another way
+        if module in layers:
+            seen.add(output.grad_fn.name())
+
+    with register_module_forward_hook(watch):
+        trained_once(model, bank, [0] * 6)
     assert seen == {"AdaptedLinearBackward"}
     assert not any("forward" in vars(target.module) for target in bank.targets)  # the class's own again
 
