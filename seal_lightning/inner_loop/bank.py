@@ -22,7 +22,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop.layouts import Matrices, TokenIndex
 from seal_lightning.inner_loop.packing import LengthGroup
 from seal_lightning.inner_loop.routing import Routing, Shelf, has_grouped
-from seal_lightning.models.beside import base_layer, has_hooks, is_torchs_product
+from seal_lightning.models.beside import base_layer, has_hooks, is_torchs_product, layer_at_work
 from seal_lightning.models.layers import Target, find_targets, parameters_of
 from seal_lightning.models.lora import LoRA
 from seal_lightning.models.products import (
@@ -216,12 +216,14 @@ class AdapterBank:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Put the adapters into their layers; they act only under a `routing`."""
-        plain = {
-            target.module: self._forward(target)
-            for target in self.targets
-            if is_plain(target.module) and not has_hooks(target.module)
-        }
-        others = [target for target in self.targets if target.module not in plain]
+        plain: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]] = {}
+        others: list[Target] = []
+        for target in self.targets:
+            layer = layer_at_work(target.module)
+            if is_plain(layer) and not (has_hooks(layer) or has_hooks(target.module)):
+                plain[layer] = self._forward(layer, target.name)
+            else:
+                others.append(target)
         handles = [target.module.register_forward_hook(self._hook(target)) for target in others]
         try:
             with replaced_forward(plain), quick_products(self.model):  # the latter for layers without adapters
@@ -253,8 +255,7 @@ class AdapterBank:
             return None
         return self._routing.index(x.shape[:-1])
 
-    def _forward(self, target: Target) -> Callable[[torch.Tensor], torch.Tensor]:
-        layer, name = target.module, target.name
+    def _forward(self, layer: nn.Module, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
         assert isinstance(layer, nn.Linear)
 
         def adapted(input: torch.Tensor) -> torch.Tensor:  # named as nn.Linear names it

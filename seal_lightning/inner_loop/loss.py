@@ -87,8 +87,9 @@ def _plain_head(model: PreTrainedModel, adapted: set[str]) -> nn.Linear | None:
     names = {name for name, module in model.named_modules() if module is head}
     config = model.config.get_text_config().to_dict()
     capped = any("logit" in name and "cap" in name and value for name, value in config.items())
-    is_product = type(head) is nn.Linear and is_plain_weight(head.weight)
-    if not is_product or acts_beside(head) or names & adapted or capped:
+    if type(head) is not nn.Linear or not is_plain_weight(head.weight):
+        return None
+    if acts_beside(head) or names & adapted or capped:
         return None
     seen: list[Any] = []  # (input, output)
     handle = head.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))

@@ -78,6 +78,12 @@ def base_layer(module: nn.Module) -> nn.Module:
     return module.get_base_layer() if isinstance(module, LoraLayer) else module
 
 
+def layer_at_work(module: nn.Module) -> nn.Module:
+    """What computes the output of a layer: the layer below, where a peft adapter is around it that is switched off."""
+    idle = isinstance(module, LoraLayer) and module.disable_adapters and not module.merged
+    return base_layer(module) if idle else module
+
+
 def note_shared(model: nn.Module) -> None:
     """Mark layers whose weight is that of others too, as in blocks of hybrids, or of a head and its embedding."""
     owners: dict[int, list[nn.Module]] = {}

@@ -328,3 +328,30 @@ def test_the_policys_own_adapter_stays_in_force():
         assert (plain(input_ids=probe).logits - policy).abs().max() > 1e-3
     torch.testing.assert_close(plain(input_ids=probe).logits, policy)
     assert (policy - base).abs().max() > 1e-3
+
+
+def test_a_policys_adapter_that_is_switched_off_costs_no_step_of_its_own():
+    """As in the E-step, where what was learnt is in the weights and the new adapter adds nothing."""
+    model, _ = build_tiny("llama")
+    plain = AdapterBank(model.requires_grad_(False), slots=2, rank=2, alpha=4)
+    drawn = torch.randn(plain.parameters.shape, generator=torch.Generator().manual_seed(0)) / 10
+    plain.parameters.copy_(drawn)
+    trained_once(model, plain, [0, 0, 0, 1, 1, 1])
+    wrapped = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)).eval()
+    wrapped.requires_grad_(False)
+    below = wrapped.get_base_model()
+    bank = AdapterBank(below, slots=2, rank=2, alpha=4)
+    bank.parameters.copy_(drawn)
+    layers, seen = {target.module for target in bank.targets}, set()
+
+    def watch(module, args, output):
+        if module in layers:
+            seen.add(output.grad_fn.name())
+
+    with register_module_forward_hook(watch), wrapped.disable_adapter():
+        trained_once(below, bank, [0, 0, 0, 1, 1, 1])
+    assert seen == {"AdaptedLinearBackward"}
+    assert torch.equal(bank.gradients, plain.gradients)
+    bank.clear_gradients()
+    trained_once(below, bank, [0, 0, 0, 1, 1, 1])  # and where it is in force, both act
+    assert (bank.gradients - plain.gradients).abs().max() > 1e-6
