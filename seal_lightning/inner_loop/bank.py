@@ -22,7 +22,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop.layouts import Matrices, TokenIndex
 from seal_lightning.inner_loop.packing import LengthGroup
 from seal_lightning.inner_loop.routing import Routing, Shelf, has_grouped
-from seal_lightning.models.beside import base_layer, is_torchs_product
+from seal_lightning.models.beside import base_layer, has_hooks, is_torchs_product, layer_at_work
 from seal_lightning.models.layers import Target, find_targets, parameters_of
 from seal_lightning.models.lora import LoRA
 from seal_lightning.models.products import (
@@ -216,8 +216,14 @@ class AdapterBank:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Put the adapters into their layers; they act only under a `routing`."""
-        plain = {target.module: self._forward(target) for target in self.targets if is_plain(target.module)}
-        others = [target for target in self.targets if target.module not in plain]
+        plain: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]] = {}
+        others: list[Target] = []
+        for target in self.targets:
+            layer = layer_at_work(target.module)
+            if is_plain(layer) and not (has_hooks(layer) or has_hooks(target.module)):
+                plain[layer] = self._forward(layer, target.name)
+            else:
+                others.append(target)
         handles = [target.module.register_forward_hook(self._hook(target)) for target in others]
         try:
             with replaced_forward(plain), quick_products(self.model):  # the latter for layers without adapters
@@ -249,21 +255,22 @@ class AdapterBank:
             return None
         return self._routing.index(x.shape[:-1])
 
-    def _forward(self, target: Target) -> Callable[[torch.Tensor], torch.Tensor]:
-        layer, name = target.module, target.name
+    def _forward(self, layer: nn.Module, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
         assert isinstance(layer, nn.Linear)
 
-        def adapted(x: torch.Tensor) -> torch.Tensor:
-            if (index := self._layout(x)) is None:
-                return FrozenLinear.apply(x, layer.weight, layer.bias)  # type: ignore[return-value]
-            return AdaptedLinear.apply(x, layer.weight, layer.bias, self.A[name], self._matrices[name], index)  # type: ignore[return-value]
+        def adapted(input: torch.Tensor) -> torch.Tensor:  # named as nn.Linear names it
+            if (index := self._layout(input)) is None:
+                return FrozenLinear.apply(input, layer.weight, layer.bias)  # type: ignore[return-value]
+            return AdaptedLinear.apply(input, layer.weight, layer.bias, self.A[name], self._matrices[name], index)  # type: ignore[return-value]
 
         return adapted
 
     def _hook(self, target: Target) -> Callable[..., torch.Tensor]:
         name = target.name
+        frozen = base_layer(target.module)
         # torch's own product is a fresh tensor that its backward pass does not need; quantised layers return views
-        in_place = is_torchs_product(base_layer(target.module))
+        own = not any(has_hooks(layer) or "forward" in vars(layer) for layer in (target.module, frozen))
+        in_place = own and is_torchs_product(frozen)
 
         def add_adapters(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             x = args[0]  # (B, T, inputs), or flat: (B * T, inputs)
@@ -320,8 +327,7 @@ class AdapterBank:
             row.grad = self.gradients[slot] if slot < n else None
         for group, rate in zip(self._optimizer.param_groups, learning_rates, strict=False):
             group["lr"] = rate
-        if sound is not None:
-            self._optimizer.found_inf = (~sound).float()  # type: ignore[attr-defined]
+        self._optimizer.found_inf = None if sound is None else (~sound).float()  # type: ignore[attr-defined]
         self._optimizer.step()
         grads.zero_()
 

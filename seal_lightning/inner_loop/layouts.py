@@ -179,7 +179,8 @@ class Slices(TokenIndex):
     scales: torch.Tensor | float
 
     def _take(self, flat: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        return (flat if self.order is None else flat.index_select(0, self.order)).to(dtype)
+        """The tokens by slice, in rows: CUDA's product refuses views of another order, and expanded gradients."""
+        return (flat if self.order is None else flat.index_select(0, self.order)).to(dtype).contiguous()
 
     def _product(self, x: torch.Tensor, stack: torch.Tensor) -> torch.Tensor:
         return functional.grouped_mm(x, self.slots.of(stack), offs=self.ends)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from seal_lightning.models.beside import acts_beside
+from seal_lightning.models.beside import acts_beside, is_plain_weight
 from seal_lightning.models.products import linear, linear_backward
 
 _CHUNKS = {"cuda": 1 << 27}  # logits at a time; every chunk reads the whole output layer again
@@ -87,7 +87,9 @@ def _plain_head(model: PreTrainedModel, adapted: set[str]) -> nn.Linear | None:
     names = {name for name, module in model.named_modules() if module is head}
     config = model.config.get_text_config().to_dict()
     capped = any("logit" in name and "cap" in name and value for name, value in config.items())
-    if type(head) is not nn.Linear or acts_beside(head) or names & adapted or capped:
+    if type(head) is not nn.Linear or not is_plain_weight(head.weight):
+        return None
+    if acts_beside(head) or names & adapted or capped:
         return None
     seen: list[Any] = []  # (input, output)
     handle = head.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))

@@ -15,6 +15,8 @@ from seal_lightning.inner_loop.layouts import Blocks, Padded, Slices, Slots, Tok
 from seal_lightning.inner_loop.packing import LengthGroup, group_sizes
 from seal_lightning.models.transfer import sent_together
 
+_GROUPED = (9, 10)  # Hopper and Blackwell for data centres: torch's GroupedBlas.cpp
+
 
 class RoutingError(RuntimeError):
     """The adapter that a layer's tokens belong to is unknown."""
@@ -39,8 +41,8 @@ def has_grouped(device: torch.device, dtype: torch.dtype, widths: Sequence[int])
     """Whether torch has a fast grouped matrix product for matrices of these widths, whose rows have to be aligned."""
     if not hasattr(functional, "grouped_mm") or any(width * dtype.itemsize % 16 for width in widths):
         return False
-    if device.type == "cuda":  # others have a slow stand-in
-        return dtype == torch.bfloat16 and torch.cuda.get_device_capability(device)[0] >= 9
+    if device.type == "cuda":  # others, GeForce's Blackwell (12) among them, have a stand-in for which the host waits
+        return dtype == torch.bfloat16 and torch.cuda.get_device_capability(device)[0] in _GROUPED
     return device.type == "cpu" and dtype == torch.float32
 
 

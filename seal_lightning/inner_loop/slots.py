@@ -128,7 +128,7 @@ class BankTraining:
         self.waiting = deque(job for job in ordered if job.step < job.stop)
         self.running: list[_Job] = []  # by slot
         self.bank = self._make_bank(slots)
-        # a regulariser may change adapters after each step, so then none is queued that may not be made
+        # a regulariser changes adapters after each step that is made, so then none is queued
         self.ahead = _AHEAD if self.bank.device.type == "cuda" and regulariser is None else 1
         self._begin_queue()
         self.gathered = (torch.empty(0), torch.empty(0))  # losses and gradient norms of the running jobs
@@ -160,6 +160,8 @@ class BankTraining:
                 self._end_step()
                 if self._must_settle():
                     apart = not self._settle()  # with passes of their own, only the jobs that diverged leave
+                    if not apart:  # with a regulariser that is after each step; otherwise there is nothing to project
+                        self._project(range(len(self.running)))
                     self._release(trained)
         self._put_back(trained, [job for job in self.jobs if job.diverged])
         return self._outcome()
@@ -222,7 +224,6 @@ class BankTraining:
         return self.sound
 
     def _end_step(self) -> None:
-        self._project(range(len(self.running)))
         for job in self.running:
             job.step += 1
         self.queued += 1

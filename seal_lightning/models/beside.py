@@ -78,6 +78,12 @@ def base_layer(module: nn.Module) -> nn.Module:
     return module.get_base_layer() if isinstance(module, LoraLayer) else module
 
 
+def layer_at_work(module: nn.Module) -> nn.Module:
+    """What computes the output of a layer: the layer below, where a peft adapter is around it that is switched off."""
+    idle = isinstance(module, LoraLayer) and module.disable_adapters and not module.merged
+    return base_layer(module) if idle else module
+
+
 def note_shared(model: nn.Module) -> None:
     """Mark layers whose weight is that of others too, as in blocks of hybrids, or of a head and its embedding."""
     owners: dict[int, list[nn.Module]] = {}
@@ -99,6 +105,11 @@ def check_own(name: str, layer: nn.Module, *, updated: bool) -> None:
         )
 
 
+def has_hooks(layer: nn.Module) -> bool:
+    """Whether anything else than updates beside a layer changes or watches what comes out of it."""
+    return any(not isinstance(getattr(hook, "__self__", None), Beside) for hook in layer._forward_hooks.values())
+
+
 def acts_beside(layer: nn.Module) -> bool:
     """Whether a layer's product is not all of its output."""
     parts: Beside | None = getattr(layer, _PLACE, None)
@@ -108,7 +119,7 @@ def acts_beside(layer: nn.Module) -> bool:
 def holds_updates(layer: nn.Module) -> bool:
     """Whether an update may be added to a layer's weight: torch's own product, with an exact weight of its own."""
     weight: Any = layer.weight
-    plain = is_torchs_product(layer) and _is_plain(weight)
+    plain = is_torchs_product(layer) and is_plain_weight(weight)
     return plain and weight.element_size() >= 4 and not hasattr(layer, _SHARED)
 
 
@@ -117,7 +128,7 @@ def is_torchs_product(layer: nn.Module) -> bool:
     return type(layer).forward in (nn.Linear.forward, Conv1D.forward)
 
 
-def _is_plain(weight: object) -> bool:
+def is_plain_weight(weight: object) -> bool:
     """Floating-point numbers of 16 bits or more, in no tensor class of a quantisation library."""
     return type(weight) is nn.Parameter and weight.is_floating_point() and weight.element_size() >= 2
 
@@ -137,7 +148,7 @@ def add_update(module: nn.Module, lora_A: torch.Tensor, lora_B: torch.Tensor, *,
 
 def is_quantised(model: nn.Module) -> bool:
     """Whether weights of some linear layers are packed."""
-    return any(isinstance(layer, nn.Linear) and not _is_plain(layer.weight) for layer in model.modules())
+    return any(isinstance(layer, nn.Linear) and not is_plain_weight(layer.weight) for layer in model.modules())
 
 
 def whole_weight(layer: nn.Module, delta: torch.Tensor | None = None) -> torch.Tensor:
@@ -149,11 +160,11 @@ def whole_weight(layer: nn.Module, delta: torch.Tensor | None = None) -> torch.T
     weight: Any = layer.weight
     parts = beside(layer).delta() if acts_beside(layer) else None
     updates = [part for part in (delta, parts) if part is not None]
-    if not _is_plain(weight) or (updates and not is_torchs_product(layer)):
+    if not is_plain_weight(weight) or (updates and not is_torchs_product(layer)):
         if type(weight).__name__ in ("Params4bit", "Int8Params"):  # peft's function for modules would move the state
             weight = dequantize_bnb_weight(weight, state=getattr(layer, "state", None))
         else:
-            weight = None if _is_plain(weight) else dequantize_module_weight(layer)
+            weight = None if is_plain_weight(weight) else dequantize_module_weight(layer)
         if weight is None or not weight.is_floating_point() or weight.shape != (layer.out_features, layer.in_features):
             raise ModelError(
                 f"weights of {type(layer).__name__} cannot be written as a whole model's: expected plain ones or those "

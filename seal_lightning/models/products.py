@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from seal_lightning.models.beside import is_plain_weight
+
 _LEAST = 1 << 21  # multiplications that are worth the call
 
 
@@ -73,8 +75,10 @@ class FrozenLinear(torch.autograd.Function):
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer is torch's own linear one, frozen, and nothing has replaced its forward pass."""
-    return type(layer) is nn.Linear and not layer.weight.requires_grad and "forward" not in vars(layer)
+    """Whether a layer is torch's own linear one, frozen and not packed, and nothing has replaced its forward pass."""
+    if type(layer) is not nn.Linear or "forward" in vars(layer):
+        return False
+    return is_plain_weight(layer.weight) and not layer.weight.requires_grad
 
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -83,27 +87,27 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 @contextmanager
 def replaced_forward(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
     """Give some layers, which are `is_plain`, another forward pass for a while."""
-    for layer, forward in forwards.items():
-        layer.forward = forward  # type: ignore[method-assign]
-        _replaced[layer] = forward
     try:
+        for layer, forward in forwards.items():
+            layer.forward = _replaced[layer] = forward  # type: ignore[method-assign]
         yield
     finally:
-        for layer in forwards:
-            del layer.forward, _replaced[layer]  # the class's own again
+        for layer in forwards:  # the class's own again, also where it was interrupted above
+            vars(layer).pop("forward", None)
+            _replaced.pop(layer, None)
 
 
 @contextmanager
 def own_forward(model: nn.Module) -> Iterator[None]:
     """Give every layer its own forward pass back for a while."""
-    layers = {layer: _replaced[layer] for layer in model.modules() if layer in _replaced}
+    layers = {layer: _replaced.pop(layer) for layer in model.modules() if layer in _replaced}
     for layer in layers:
         del layer.forward
     try:
-        yield
+        yield  # maybe with others in their place
     finally:
         for layer, forward in layers.items():
-            layer.forward = forward  # type: ignore[method-assign]
+            layer.forward = _replaced[layer] = forward  # type: ignore[method-assign]
 
 
 _replaced: WeakKeyDictionary[nn.Module, Forward] = WeakKeyDictionary()
@@ -117,7 +121,7 @@ def quick_products(model: nn.Module) -> AbstractContextManager[None]:
 
 
 def _quick(layer: nn.Module) -> Forward:
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        return FrozenLinear.apply(x, layer.weight, layer.bias)  # type: ignore[return-value]
+    def forward(input: torch.Tensor) -> torch.Tensor:
+        return FrozenLinear.apply(input, layer.weight, layer.bias)  # type: ignore[return-value]
 
     return forward

@@ -18,6 +18,8 @@ from shapes import Digits, draw_jobs, make_model
 from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
 from seal_lightning.inner_loop.isolation import TrainingWay, training_way
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.inner_loop.packing import LengthGroup
+from seal_lightning.inner_loop.routing import has_grouped
 from seal_lightning.models.layers import find_targets
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
@@ -196,3 +198,32 @@ def test_too_little_memory_is_recovered_from(short_of):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert (found - expected).norm() <= 0.1 * expected.norm()
+
+
+@pytest.mark.parametrize("slots", [(0,), (0, 1)])
+def test_a_layer_may_read_a_view_and_get_an_expanded_gradient(slots, device):
+    """Mamba's layers read a transposed row; the gradient of a sum is one number."""
+    model = base("llama", device, torch.bfloat16 if device.type == "cuda" else torch.float32).model
+    bank = AdapterBank(model, slots=2, rank=4, alpha=4.0, target_modules=["q_proj"])
+    bank.parameters.copy_(torch.randn(bank.parameters.shape, generator=torch.Generator().manual_seed(0)) / 10)
+    layer, results = model.model.layers[0].self_attn.q_proj, []
+    groups = [LengthGroup(5 + slot, (slot,)) for slot in slots]
+    drawn = torch.randn(1, layer.in_features, sum(group.length for group in groups)).to(device, model.dtype)
+    for x in (drawn.transpose(1, 2), drawn.transpose(1, 2).contiguous()):
+        x.requires_grad_()
+        bank.clear_gradients()
+        with bank.attached(), bank.routing(groups):
+            output = layer(x)
+            output.sum().backward()
+        results.append([output.detach(), x.grad, bank.gradients.clone()])
+    for mine, wanted in zip(*results, strict=True):
+        assert torch.allclose(mine.float(), wanted.float(), rtol=0, atol=1e-2)
+        assert bool((mine != 0).any())
+
+
+@pytest.mark.parametrize(
+    ("capability", "grouped"), [((8, 0), False), ((9, 0), True), ((10, 0), True), ((12, 0), False)]
+)
+def test_the_grouped_product_is_taken_where_torch_has_a_kernel(capability, grouped):
+    with PretendCuda(capability):
+        assert has_grouped(torch.device("cuda:0"), torch.bfloat16, [8, 32]) is grouped

@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seal_lightning.errors import ConfigError
@@ -121,11 +122,14 @@ def test_a_layers_output_is_no_view_that_autograd_would_copy(family):
     model, _ = build_tiny(family)
     model.requires_grad_(False)
     bank = AdapterBank(model, slots=1, rank=2, alpha=4)
-    seen = set()
-    handles = [t.module.register_forward_hook(lambda m, args, out: seen.add(out.grad_fn.name())) for t in bank.targets]
-    trained_once(model, bank, [0] * 6)
-    for handle in handles:
-        handle.remove()
+    seen, layers = set(), {target.module for target in bank.targets}
+
+    def watch(module, args, output):  # every module: a layer with a hook of its own takes another way
+        if module in layers:
+            seen.add(output.grad_fn.name())
+
+    with register_module_forward_hook(watch):
+        trained_once(model, bank, [0] * 6)
     assert seen == {"AdaptedLinearBackward"}
     assert not any("forward" in vars(target.module) for target in bank.targets)  # the class's own again
 
@@ -232,6 +236,21 @@ def test_the_optimizer_is_torchs_adamw_with_clipping_for_each_slot(weight_decay,
     assert max((bank.parameters[slot] - alone[slot]).abs().max().item() for slot in range(2)) <= 2e-6
 
 
+def test_a_step_that_was_not_to_be_made_says_nothing_about_the_next():
+    bank = AdapterBank(build_tiny("llama")[0], slots=1, rank=2, alpha=4)
+    bank.reset(0, seed=0)
+    before = bank.parameters.clone()
+    for sound, moves in [(torch.tensor(False), False), (torch.tensor(True), True), (torch.tensor(False), True)]:
+        bank.gradients.fill_(1.0)
+        bank.step([0.1], max_norm=None, sound=sound)
+        assert torch.equal(bank.parameters, before) is not moves
+    made = bank.parameters.clone()
+    bank.gradients.fill_(1.0)
+    bank.step([0.1], max_norm=None)
+    assert not torch.equal(bank.parameters, made)
+    assert float(bank.take(0).optimizer["step"]) == 2
+
+
 def test_adapters_on_an_output_or_input_embedding_are_no_targets():
     plain = {target.name for target in find_targets(build_tiny("llama")[0], "all-linear")}
     options = LoraConfig(r=2, target_modules=["q_proj", "lm_head", "embed_tokens"])
@@ -309,3 +328,30 @@ def test_the_policys_own_adapter_stays_in_force():
         assert (plain(input_ids=probe).logits - policy).abs().max() > 1e-3
     torch.testing.assert_close(plain(input_ids=probe).logits, policy)
     assert (policy - base).abs().max() > 1e-3
+
+
+def test_a_policys_adapter_that_is_switched_off_costs_no_step_of_its_own():
+    """As in the E-step, where what was learnt is in the weights and the new adapter adds nothing."""
+    model, _ = build_tiny("llama")
+    plain = AdapterBank(model.requires_grad_(False), slots=2, rank=2, alpha=4)
+    drawn = torch.randn(plain.parameters.shape, generator=torch.Generator().manual_seed(0)) / 10
+    plain.parameters.copy_(drawn)
+    trained_once(model, plain, [0, 0, 0, 1, 1, 1])
+    wrapped = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)).eval()
+    wrapped.requires_grad_(False)
+    below = wrapped.get_base_model()
+    bank = AdapterBank(below, slots=2, rank=2, alpha=4)
+    bank.parameters.copy_(drawn)
+    layers, seen = {target.module for target in bank.targets}, set()
+
+    def watch(module, args, output):
+        if module in layers:
+            seen.add(output.grad_fn.name())
+
+    with register_module_forward_hook(watch), wrapped.disable_adapter():
+        trained_once(below, bank, [0, 0, 0, 1, 1, 1])
+    assert seen == {"AdaptedLinearBackward"}
+    assert torch.equal(bank.gradients, plain.gradients)
+    bank.clear_gradients()
+    trained_once(below, bank, [0, 0, 0, 1, 1, 1])  # and where it is in force, both act
+    assert (bank.gradients - plain.gradients).abs().max() > 1e-6

@@ -6,7 +6,7 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.inner_loop.slots import Regulariser
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
-from seal_lightning.types import AdapterJob, TrainingSequence
+from seal_lightning.types import AdapterJob, Directives, TrainingSequence
 
 MODEL, TOKENIZER = build_tiny("llama", seed=0)
 MODEL.eval().requires_grad_(False)
@@ -16,9 +16,9 @@ JOBS = [
 ]
 
 
-def adapt(regulariser=None, **settings):
-    loop = InnerLoop(rank=2, alpha=4, epochs=2, learning_rate=1e-2, **settings)
-    return loop.adapt(Policy(MODEL, TOKENIZER, chat=False), JOBS, regulariser=regulariser).bank
+def adapt(regulariser=None, jobs=JOBS):
+    loop = InnerLoop(rank=2, alpha=4, epochs=2, learning_rate=1e-2)
+    return loop.adapt(Policy(MODEL, TOKENIZER, chat=False), jobs, regulariser=regulariser).bank
 
 
 class Noted(Regulariser):
@@ -64,3 +64,16 @@ def test_a_projection_holds_at_the_end():
     bank = adapt(First())
     assert all(not lora_A[:, :, 0].any() and lora_A[:, :, 1].all() for lora_A in (a[:, :2] for a in bank.A.values()))
     assert all(lora_B.any() for lora_B in bank.B.values())
+
+
+def test_what_is_projected_has_made_a_step():
+    """Where an adapter diverges the step is made again, and the others are as they would be without it."""
+
+    class Shrink(Regulariser):
+        def project(self, bank, slots):
+            for slot in slots:
+                bank.parameters[slot] *= 0.5
+
+    broken = AdapterJob(JOBS[0].training_sequences, seed=3, directives=Directives(learning_rate=1e30))
+    alone, beside = adapt(Shrink(), JOBS), adapt(Shrink(), [*JOBS, broken])
+    assert (alone.parameters - beside.parameters[:2]).abs().max() <= 1e-5
