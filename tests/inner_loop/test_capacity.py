@@ -37,7 +37,7 @@ def test_a_token_of_7b_takes_about_7_mb():
     [
         (117 * GIB, ALL_LINEAR_R32, 4096, 48),  # what an H200 has beside the model
         (117 * GIB, QUERY_VALUE_R32, 4096, 256),
-        (56 * GIB, ALL_LINEAR_R32, 2048, 24),  # an H100 with 80 GB
+        (56 * GIB, ALL_LINEAR_R32, 2048, 16),  # an H100 with 80 GB
         (56 * GIB, QUERY_VALUE_R32, 2048, 128),
         (6 * GIB, QUERY_VALUE_R32, 1024, 8),  # a card of 16 GB with the model in 4 bits
     ],
