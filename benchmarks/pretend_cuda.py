@@ -103,6 +103,8 @@ class PretendCuda(TorchDispatchMode):
             stack.callback(torch._C._set_only_lift_cpu_tensors, before)
             stack.enter_context(_OneAttention())
             stack.enter_context(mock.patch.object(varlen, "varlen_attn", self._attention_of_any_lengths))
+            plain = (torch.nn.Parameter, PretendTensor)  # what is a parameter on a GPU has this class here
+            stack.enter_context(mock.patch("seal_lightning.models.beside.PLAIN", plain))
             self._stack = stack.pop_all()
         return super().__enter__()
 

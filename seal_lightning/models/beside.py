@@ -21,6 +21,7 @@ from seal_lightning.models.partitioned import whole
 
 _PLACE = "_beside"  # on a layer
 _SHARED = "_shares_its_weight"  # on a layer
+PLAIN: tuple[type, ...] = (nn.Parameter,)  # classes of weights that torch's own products take
 
 
 class Beside:
@@ -130,7 +131,7 @@ def is_torchs_product(layer: nn.Module) -> bool:
 
 def is_plain_weight(weight: object) -> bool:
     """Floating-point numbers of 16 bits or more, in no tensor class of a quantisation library."""
-    return type(weight) is nn.Parameter and weight.is_floating_point() and weight.element_size() >= 2
+    return type(weight) in PLAIN and weight.is_floating_point() and weight.element_size() >= 2  # type: ignore[attr-defined]
 
 
 @torch.no_grad()

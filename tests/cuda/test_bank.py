@@ -227,3 +227,9 @@ def test_a_layer_may_read_a_view_and_get_an_expanded_gradient(slots, device):
 def test_the_grouped_product_is_taken_where_torch_has_a_kernel(capability, grouped):
     with PretendCuda(capability):
         assert has_grouped(torch.device("cuda:0"), torch.bfloat16, [8, 32]) is grouped
+
+
+def test_layers_on_a_gpu_take_the_fast_way(device):
+    bank = AdapterBank(base("llama", device).model, slots=1, rank=4, alpha=4.0)
+    with bank.attached():
+        assert all("forward" in vars(target.module) for target in bank.targets)
