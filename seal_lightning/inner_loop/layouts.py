@@ -122,15 +122,18 @@ class Blocks(TokenIndex):
         return 1.0
 
     def add_output(self, out: torch.Tensor, x: torch.Tensor, matrices: Matrices) -> list[torch.Tensor]:
-        taken, down = self._parts(x.to(matrices.A.dtype)), matrices.A.transpose(1, 2)
-        narrow = [torch.bmm(part, slots.of(down)) for part, slots in zip(taken, self.slots, strict=True)]
+        taken = self._parts(x.to(matrices.A.dtype))
+        narrow = self._narrow(taken, matrices.A)
         if matrices.rest_of_A is not None:
-            rest = matrices.rest_of_A.transpose(1, 2)
             for product, part, slots in zip(narrow, taken, self.slots, strict=True):
-                product.baddbmm_(part, slots.of(rest))
+                product.baddbmm_(part, slots.of(matrices.rest_of_A).transpose(1, 2))
         scale = self._scaled(narrow)
         self._add_products(out, narrow, matrices.B, scale)
         return narrow
+
+    def _narrow(self, wide: Sequence[torch.Tensor], stack: torch.Tensor) -> list[torch.Tensor]:
+        """(n, L, f) of each group times the transposed (N, r, f)."""
+        return [torch.bmm(part, slots.of(stack).transpose(1, 2)) for part, slots in zip(wide, self.slots, strict=True)]
 
     def _add_products(self, out: torch.Tensor, narrow: list[torch.Tensor], stack: torch.Tensor, scale: float) -> None:
         for part, wide, slots in zip(narrow, self._parts(out), self.slots, strict=True):
@@ -148,12 +151,8 @@ class Blocks(TokenIndex):
         matrices: Matrices,
     ) -> None:
         assert matrices.grad_A is not None and matrices.grad_B is not None, "a bank that only answers has no gradients"
-        wide, taken, up = (
-            self._parts(grad.to(matrices.B.dtype)),
-            self._parts(x.to(matrices.A.dtype)),
-            matrices.B.transpose(1, 2),
-        )
-        grads = [torch.bmm(part, slots.of(up)) for part, slots in zip(wide, self.slots, strict=True)]
+        wide, taken = self._parts(grad.to(matrices.B.dtype)), self._parts(x.to(matrices.A.dtype))
+        grads = self._narrow(wide, matrices.B)
         scale = self._scaled(grads)
         for slots, part, grad_part, given, grad_given in zip(self.slots, taken, grads, narrow, wide, strict=True):
             slots.add(matrices.grad_A, torch.bmm(grad_part.transpose(1, 2), part), scale=scale)
