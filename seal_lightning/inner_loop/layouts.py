@@ -34,6 +34,12 @@ class Matrices:
     grad_B: torch.Tensor | None
     rest_of_A: torch.Tensor | None = None
 
+    @property
+    def gradients(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The buffers of the gradients of A and B, which a bank has that trains."""
+        assert self.grad_A is not None and self.grad_B is not None, "a bank that only answers has no gradients"
+        return self.grad_A, self.grad_B
+
 
 class TokenIndex(ABC):
     """How M flat tokens are shared out to adapters, and what the adapters of one layer do with them."""
@@ -150,13 +156,13 @@ class Blocks(TokenIndex):
         narrow: Sequence[torch.Tensor],
         matrices: Matrices,
     ) -> None:
-        assert matrices.grad_A is not None and matrices.grad_B is not None, "a bank that only answers has no gradients"
+        grad_A, grad_B = matrices.gradients
         wide, taken = self._parts(grad.to(matrices.B.dtype)), self._parts(x.to(matrices.A.dtype))
         grads = self._narrow(wide, matrices.B)
         scale = self._scaled(grads)
         for slots, part, grad_part, given, grad_given in zip(self.slots, taken, grads, narrow, wide, strict=True):
-            slots.add(matrices.grad_A, torch.bmm(grad_part.transpose(1, 2), part), scale=scale)
-            slots.add(matrices.grad_B, torch.bmm(given.transpose(1, 2), grad_given), scale=scale)
+            slots.add(grad_A, torch.bmm(grad_part.transpose(1, 2), part), scale=scale)
+            slots.add(grad_B, torch.bmm(given.transpose(1, 2), grad_given), scale=scale)
         if into is not None:
             self._add_products(into, grads, matrices.A, scale)
 
@@ -207,11 +213,11 @@ class Slices(TokenIndex):
         narrow: Sequence[torch.Tensor],
         matrices: Matrices,
     ) -> None:
-        assert matrices.grad_A is not None and matrices.grad_B is not None, "a bank that only answers has no gradients"
+        grad_A, grad_B = matrices.gradients
         wide, taken = self._take(grad, matrices.B.dtype), self._take(x, matrices.A.dtype)
         grad_narrow = self._product(wide, matrices.B.transpose(1, 2)).mul_(self.scales)
-        self.slots.add(matrices.grad_A, functional.grouped_mm(grad_narrow.t(), taken, offs=self.ends))
-        self.slots.add(matrices.grad_B, functional.grouped_mm(narrow[0].t(), wide, offs=self.ends))
+        self.slots.add(grad_A, functional.grouped_mm(grad_narrow.t(), taken, offs=self.ends))
+        self.slots.add(grad_B, functional.grouped_mm(narrow[0].t(), wide, offs=self.ends))
         if into is not None:
             self._add(into, self._product(grad_narrow, matrices.A))
 
