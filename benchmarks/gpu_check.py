@@ -102,7 +102,8 @@ class Check:
 
 def adapters(device: str, dtype: torch.dtype, jobs: Sequence[AdapterJob], slots: int) -> torch.Tensor:
     """The parameters that training in so many slots comes to, on the CPU."""
-    policy = Policy(make_model("lab", dtype, device), Digits(), chat=False)
+    model = make_model("lab", dtype, "cpu").to(device)  # drawn on a GPU, its weights would be others
+    policy = Policy(model, Digits(), chat=False)
     return settings_of(8, "all-linear", max_adapters=slots).adapt(policy, jobs).bank.parameters.cpu().float()
 
 
@@ -258,6 +259,7 @@ def whole_run(check: Check) -> None:
         "--model.source.name", "random/qwen2", "--model.source.dtype", "bfloat16", "--trainer.accelerator", accelerator,
         "--trainer.default_root_dir", str(check.options.out / "run"),
     ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     for name, more in (("a whole run", ("--trainer.max_epochs", "1")), ("its resume", ("--ckpt_path", "last"))):
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(

@@ -133,7 +133,7 @@ def waits():
 
         def listen(on):
             torch.cuda.set_sync_debug_mode("warn" if on else "default")
-            return [warning.filename for warning in caught if "synchronizing" in str(warning.message)]
+            return [warning.filename for warning in caught if "called a synchronizing" in str(warning.message)]
 
         yield listen
         torch.cuda.set_sync_debug_mode("default")

@@ -180,6 +180,7 @@ def test_on_a_cpu_nothing_is_changed():
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")  # torch, at its first use
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 def test_a_real_gpu_is_asked_for_nothing_but_its_tokens(family, monkeypatch):
     one = policy(family)
