@@ -42,6 +42,7 @@ ROOMS = {
     "report": "a run as one HTML page",
     "callbacks": "filters, checkpoint selection, progress, tables",
     "fit": "SEAL inside Lightning: module, trainer, loop, executors",
+    "generator": "edits as weights: a network that writes adapters, and how it is trained",
     "lab": "a tiny world and model in which SEAL learns in a minute",
     "commands": "one file or folder for each command of `seal`",
     "cli": "the table of commands",

@@ -166,8 +166,8 @@ class SEALModule(FitModule):
             model, tokenizer, chat = load_model(self.source)
             self.base_fingerprint = fingerprint(model)
             tokens = tokenizer_digest(tokenizer)
-            self.tuned = TunedPolicy(
-                model, tokenizer, chat, self.tuning, seed=self.seed, reload=lambda: load_model(self.source)[0]
+            self.tuned = self.tuning.policy_of(
+                model, tokenizer, chat, seed=self.seed, reload=lambda: load_model(self.source)[0]
             )
             chatting = self.tuned.view.chat_stamp
             self.base_stamp = {"base": self.base_fingerprint, "tokenizer": tokens, "chat": chatting}

@@ -21,12 +21,16 @@ _GROUP = 48  # tokens of padding that one group less is worth
 
 @dataclass(frozen=True, slots=True)
 class PackedSequence:
-    """One tokenised sequence of an adapter: the loss is on `tokens[prompt:]`, each target weighted by `weight`."""
+    """One tokenised sequence of an adapter: the loss is on `tokens[prompt:]`, each target weighted by `weight`.
+
+    `targets` may stand in place of these tokens, a number for each: whatever the loss makes of them.
+    """
 
     slot: int
     tokens: Sequence[int]
     prompt: int
     weight: float
+    targets: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,7 @@ def _batch(
             length = len(sequence.tokens)
             first = max(1, sequence.prompt)  # the first token of a sequence has nothing before it to be predicted from
             positions += range(start + first - 1, start + length - 1)
-            targets += sequence.tokens[first:]
+            targets += sequence.tokens[first:] if sequence.targets is None else sequence.targets
             weights += [sequence.weight] * (length - first)
             owners += [sequence.slot] * (length - first)
             start += group.length

@@ -68,6 +68,18 @@ class PolicyTuning:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.tuning.dropout must be in [0, 1), got {self.dropout}")
 
+    def policy_of(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        chat: bool | ChatTemplate,
+        *,
+        seed: int,
+        reload: Callable[[], PreTrainedModel] | None = None,
+    ) -> TunedPolicy:
+        """The policy that is trained in this way; arguments as those of `TunedPolicy`."""
+        return TunedPolicy(model, tokenizer, chat, self, seed=seed, reload=reload)
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:
@@ -103,12 +115,16 @@ class TunedPolicy:
         self.seed = seed
         self.merged: list[Weights] = []
         self.view = Policy(model, tokenizer, chat, learned=self.learned)
-        self.module: nn.Module = _tuned(model, tuning)
+        self.module: nn.Module = self.wrapped(model)
         self._reload = reload
         self._replica: TunedPolicy | None = None
         if tuning.gradient_checkpointing:
             _checkpoint_activations(model)
         self.restart_adapter(0)
+
+    def wrapped(self, model: PreTrainedModel) -> nn.Module:
+        """The module that is trained, around or beside the plain model."""
+        return _tuned(model, self.tuning)
 
     def restart_adapter(self, round: int) -> None:
         """Draw the adapter of `round` anew (a LoRA that changes nothing yet), the same on every rank."""

@@ -16,7 +16,7 @@ from seal_lightning.models.precision import sparing_float32
 from seal_lightning.models.shared import SharedWeights
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.at_work import precise
-from seal_lightning.policy.tuned import PolicyState, PolicyTuning, TunedPolicy, Weights
+from seal_lightning.policy.tuned import PolicyState, PolicyTuning, Weights
 from seal_lightning.types import Rollout
 
 
@@ -40,7 +40,7 @@ class UnitWorker:
         torch.set_num_threads(threads)
         model, tokenizer, chat = load_model(source)
         self.base = fingerprint(model)
-        self.policy = TunedPolicy(model.to(device), tokenizer, chat, tuning, seed=seed)
+        self.policy = tuning.policy_of(model.to(device), tokenizer, chat, seed=seed)
         with sparing_float32(self.policy.module):
             self.policy.module = precision.convert_module(self.policy.module)
         self.precision = precision
@@ -73,7 +73,7 @@ class SharingWorker:
         self, source: ModelSource, tuning: PolicyTuning, seed: int, precision: Precision, weights: SharedWeights
     ) -> None:
         model, tokenizer, chat = load_model(source)
-        self.policy = TunedPolicy(model, tokenizer, chat, tuning, seed=seed)
+        self.policy = tuning.policy_of(model, tokenizer, chat, seed=seed)
         with sparing_float32(self.policy.module):
             self.policy.module = precision.convert_module(self.policy.module)
         self.precision = precision

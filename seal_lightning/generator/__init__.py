@@ -1,0 +1,5 @@
+"""Edits as weights: a network reads what the frozen model makes of a passage, and writes an adapter of the bank.
+
+The other form of a self-edit, beside texts that an inner loop trains on. The public names are settings by class_path:
+architectures (`FastWeights`, `Perceiver`, `MLPGenerator`), objectives, and the module that trains a generator.
+"""

@@ -1,0 +1,92 @@
+"""What a generator is trained towards.
+
+`EndToEnd` and `Distill` take gradients through the bank; `Reinforce` (in `reinforce.py`) needs scores alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+
+from seal_lightning.errors import ConfigError
+from seal_lightning.generator.lessons import Classroom, Exercise, Lesson, text_of
+from seal_lightning.generator.reading import tokens_of
+from seal_lightning.stamps.arguments import Remembers
+
+
+class Objective(Remembers, ABC):
+    """What a generator is trained towards."""
+
+    noise: ClassVar[float] = 0.0  # standard deviation of the Gaussian that the E-step draws codes from
+
+    @abstractmethod
+    def loss(self, classroom: Classroom, lessons: Sequence[Lesson]) -> torch.Tensor:
+        """The loss of each lesson, (N,), differentiable by the network's weights."""
+
+
+class EndToEnd(Objective):
+    """Cross-entropy through the bank: on the queries, on the passage itself, and on how it goes on.
+
+    Args:
+        queries: Weight of the loss of the queries' answers.
+        reconstruction: Weight of the loss of the passage, which the adapter was made from.
+        continuation: Weight of the loss of the second half of a passage, under an adapter made from its first half.
+    """
+
+    def __init__(self, *, queries: float = 1.0, reconstruction: float = 0.0, continuation: float = 0.0) -> None:
+        weights = {"queries": queries, "reconstruction": reconstruction, "continuation": continuation}
+        for name, weight in weights.items():
+            if not weight >= 0:
+                raise ConfigError(f"model.objective.{name} must be 0 or more, got {weight}")
+        if not any(weights.values()):
+            raise ConfigError(f"model.objective: one of {', '.join(weights)} must be above 0, got none")
+        self.queries, self.reconstruction, self.continuation = queries, reconstruction, continuation
+
+    def loss(self, classroom: Classroom, lessons: Sequence[Lesson]) -> torch.Tensor:
+        texts = [text_of(classroom.task, lesson.context) for lesson in lessons]
+        adapters = classroom.network(classroom.read_texts(texts))
+        total = classroom.drift(adapters)
+        if self.queries:
+            asked = [classroom.query_exercises(lesson.context) for lesson in lessons]
+            total = total + self.queries * classroom.losses(adapters, asked, classroom.query_loss)
+        if self.reconstruction:
+            whole = [[Exercise(tokens_of(classroom.policy, text), 0)] for text in texts]
+            total = total + self.reconstruction * classroom.losses(adapters, whole, classroom.text_loss)
+        if self.continuation:
+            total = total + self.continuation * self._continued(classroom, texts)
+        return total
+
+    def _continued(self, classroom: Classroom, texts: Sequence[str]) -> torch.Tensor:
+        """The loss of the second half of each text under an adapter made from its first, by words."""
+        words = [text.split(" ") for text in texts]
+        halves = [" ".join(some[: -(-len(some) // 2)]) for some in words]
+        adapters = classroom.network(classroom.read_texts(halves))
+        rest = [[_behind(classroom, half, text)] for half, text in zip(halves, texts, strict=True)]
+        return classroom.losses(adapters, rest, classroom.text_loss)
+
+
+def _behind(classroom: Classroom, beginning: str, text: str) -> Exercise:
+    """A text of which what comes after its beginning is learnt."""
+    tokens, start = classroom.policy.encoder.sequence(text[len(beginning) :], prompt=beginning, ended=True)
+    return Exercise(tokens, start)
+
+
+class Distill(Objective):
+    """The answers' distribution of the frozen model that has the passage in its context (arXiv 2412.14964).
+
+    The loss is KL(frozen model with the passage ‖ adapted model without it), mean over the tokens of the gold answers.
+
+    Args:
+        temperature: Both distributions are softened by it.
+    """
+
+    def __init__(self, *, temperature: float = 1.0) -> None:
+        if not temperature > 0:
+            raise ConfigError(f"model.objective.temperature must be above 0, got {temperature}")
+        self.temperature = temperature
+
+    def loss(self, classroom: Classroom, lessons: Sequence[Lesson]) -> torch.Tensor:
+        raise NotImplementedError

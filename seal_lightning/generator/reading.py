@@ -1,0 +1,79 @@
+"""What a frozen model makes of texts while it reads them: the inputs of its layers, which a generator reads in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from seal_lightning.models.layers import Target
+from seal_lightning.policy.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Texts as a model has read them, each in one row or, where it is longer than the window, in several.
+
+    Attributes:
+        mask: (R, T), True where there is a token; rows are padded at their end.
+        owners: (R,), the number of the text that each row is a piece of.
+        texts: How many texts there are, N.
+        inputs: By name of a target layer, what goes into it, (R, T, inputs), without gradient.
+        hidden: (layers + 1, R, T, d), the states between the layers, from the embedding to the end, without gradient;
+            None where they were not asked for.
+    """
+
+    mask: torch.Tensor
+    owners: torch.Tensor
+    texts: int
+    inputs: dict[str, torch.Tensor]
+    hidden: torch.Tensor | None = None
+
+
+def tokens_of(policy: Policy, text: str) -> list[int]:
+    """The token ids of a text as a training sequence has them."""
+    return policy.encoder.sequence(text, prompt="", ended=True)[0]
+
+
+@torch.no_grad()
+def read_texts(policy: Policy, texts: Sequence[str], *, targets: Sequence[Target], hidden: bool = False) -> Reading:
+    """Let the policy's frozen model read texts; one longer than its window is read in pieces of that length.
+
+    Args:
+        policy: Frozen and in evaluation mode.
+        texts: At least one, none of them empty.
+        targets: The layers whose inputs are wanted.
+        hidden: Whether the states between the layers are wanted too.
+    """
+    window, rows, owners = policy.window, [], []
+    for number, text in enumerate(texts):
+        tokens = tokens_of(policy, text)
+        for start in range(0, len(tokens), window):
+            rows.append(tokens[start : start + window])
+            owners.append(number)
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows], device=policy.device)
+    lengths = torch.tensor(list(map(len, rows)), device=policy.device)
+    seen: dict[str, torch.Tensor] = {}
+    with ExitStack() as hooks:
+        for target in targets:
+            handle = target.module.register_forward_pre_hook(partial(_keep, seen, target.name))
+            hooks.callback(handle.remove)
+        # padding stands behind the tokens, where a causal model does not look
+        result = policy.model.base_model(input_ids=ids, use_cache=False, output_hidden_states=hidden)
+    return Reading(
+        mask=torch.arange(longest, device=policy.device) < lengths[:, None],
+        owners=torch.tensor(owners, device=policy.device),
+        texts=len(texts),
+        inputs=seen,
+        hidden=torch.stack(result.hidden_states) if hidden else None,
+    )
+
+
+def _keep(seen: dict[str, torch.Tensor], name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+    seen[name] = args[0].detach()
