@@ -44,6 +44,7 @@ NAMES = {
     ("ArcTask", "grids"),
     ("InnerLoop", "target_modules"),
     ("PolicyTuning", "target_modules"),
+    ("Generator", "target_modules"),
     ("ModelSource", "date"),
     ("ModelSource", "revision"),
 }
@@ -52,7 +53,7 @@ _NAME = re.compile(r"[\w.-]{0,100}")
 _PLAIN = re.compile(r"[\w-]{0,100}")  # a name with dots would be a class
 _REVISION = re.compile(r"[\w./-]{0,200}")
 _HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-_OURS = re.compile(r"seal_lightning(\.(tasks|sampling|grading|e_step|inner_loop|models)(\.[a-z]\w*)*)?")
+_OURS = re.compile(r"seal_lightning(\.(tasks|sampling|grading|e_step|inner_loop|models|generator)(\.[a-z]\w*)*)?")
 
 MOST = 1_000_000  # of anything but a seed: larger numbers would let a stranger's run block this machine
 CODE, PLACE, SERVER, OTHER, HUGE = (
@@ -140,6 +141,11 @@ def wishes(settings: Mapping[str, object], kind: type, *, run: Path) -> list[Wis
     return list(_of_class("model", settings, kind, run))
 
 
+def wishes_of_chosen(option: str, value: Mapping[str, object], kind: type, *, run: Path) -> list[Wish]:
+    """What a `class_path` with its `init_args`, an object of the class `kind`, asks for that only the user may choose."""
+    return list(_of_chosen(option, value, [kind], run))
+
+
 def _of_class(option: str, values: object, kind: type, run: Path) -> Iterator[Wish]:
     """Wishes among the options of one of our classes."""
     if not isinstance(values, Mapping):
@@ -185,7 +191,7 @@ def _of_value(option: str, value: object, owner: tuple[type, str], hint: object,
 
 def _of_chosen(option: str, value: Mapping[str, object], kinds: list[type], run: Path) -> Iterator[Wish]:
     """Wishes in a `class_path` and its `init_args`."""
-    path = value["class_path"]
+    path = value.get("class_path")
     if (chosen := _our_class(path, kinds)) is None:
         reason = SERVER if path == "seal_lightning.endpoints.Endpoint" else CODE  # the path that a fit saves
         yield Wish(option, f"class_path {one_line(str(path), 100)}", reason)
@@ -250,13 +256,13 @@ def _is_model_name(name: object, run: Path) -> bool:
 
 
 def _is_harmless(value: str, owner: tuple[type, str], hint: object) -> bool:
-    key = (owner[0].__name__, owner[1])
+    keys = {(kind.__name__, owner[1]) for kind in owner[0].__mro__}
     if value.startswith(REFERENCE):
         return False
-    if key in TEXTS or value in _literals(hint):
+    if keys & TEXTS or value in _literals(hint):
         return True
-    pattern = _REVISION if key[1] == "revision" else _PLAIN if _classes(hint) else _NAME
-    return key in NAMES and bool(pattern.fullmatch(value))
+    pattern = _REVISION if owner[1] == "revision" else _PLAIN if _classes(hint) else _NAME
+    return bool(keys & NAMES) and bool(pattern.fullmatch(value))
 
 
 def _literals(hint: object) -> list[object]:
