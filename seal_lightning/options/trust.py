@@ -79,7 +79,7 @@ class Wish:
 
 
 def allowed_settings(
-    settings: Mapping[str, object], kind: type, *, run: Path, given: Iterable[str], trusted: bool
+    settings: Mapping[str, object], kind: type, *, run: Path, given: Iterable[str], trusted: bool, origin: str
 ) -> dict[str, object]:
     """The settings of a run without the wishes that the user has replaced.
 
@@ -89,6 +89,7 @@ def allowed_settings(
         run: The run's folder.
         given: Full names of the options that the user has set.
         trusted: Whether this command line allows whatever the run names.
+        origin: The option that names the run, with its value.
 
     Raises:
         ConfigError: The run asks for something that it may not choose.
@@ -104,14 +105,14 @@ def allowed_settings(
         else:
             left.append(wish)
     if left:
-        raise ConfigError(_refusal(left, run))
+        raise ConfigError(_refusal(left, run, origin))
     return kept
 
 
-def _refusal(refused: list[Wish], run: Path) -> str:
+def _refusal(refused: list[Wish], run: Path, origin: str) -> str:
     first = refused[0]
     return (
-        f"--policy {run}: {first.option}: {first.value} in {run / 'config.yaml'} {first.reason}, which a run may not "
+        f"{origin}: {first.option}: {first.value} in {run / 'config.yaml'} {first.reason}, which a run may not "
         f"choose{also_refused(refused)}: set --{first.option} yourself, or add {FLAG} if you trust whoever made the run"
     )
 
