@@ -81,7 +81,7 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         chosen = self.selection.chosen
         return chosen.value if chosen is not None else None
 
-    def setup(self, trainer: Trainer, pl_module: RunModule, stage: str) -> None:
+    def setup(self, trainer: RunTrainer, pl_module: RunModule, stage: str) -> None:
         """Refuse what cannot be exported before any work."""
         if stage == "fit":
             check_mergeable(pl_module.tuning, self.merged)

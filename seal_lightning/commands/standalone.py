@@ -293,8 +293,8 @@ def _policy_folder(policy: str) -> Path:
     places = [place for place in (folder, folder / "policy") if (place / "adapter_config.json").is_file()]
     if any((place / "generator.json").is_file() for place in (folder, folder / "policy")):
         raise ConfigError(
-            f"--policy {policy}: expected a policy that writes texts, got a generator, which writes adapters: seal adapt "
-            "takes it as --generator"
+            f"--policy {policy}: expected a policy that writes texts, got a generator, which writes adapters: seal "
+            "adapt takes it as --generator"
         )
     if not places and (reason := why_no_policy(folder)):
         raise ConfigError(

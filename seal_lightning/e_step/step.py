@@ -166,6 +166,7 @@ class EStep:
         policy: Policy,
         contexts: Sequence[Context],
         *,
+        writes: bool = True,
         advice: Callable[[Context], str] = lambda context: "shorten or split the passage",
     ) -> None:
         """Fail early where a context's prompt or queries leave no room for an answer in the model's window.
@@ -173,6 +174,7 @@ class EStep:
         Args:
             policy: Tokenizes.
             contexts: All of them.
+            writes: Off where no edits are written.
             advice: What to do about a context that does not fit, where a command has an option for that.
 
         Raises:
@@ -181,8 +183,8 @@ class EStep:
         window = min(self.sampler.window(policy), self.answerer.window(policy))  # a server's may be shorter
         for context in contexts:
             asked = (self.task.query_prompts(query, context) for query in context.queries)
-            texts = [self.task.prompt(context), *chain(*asked)]
-            longest = max(len(policy.encode(policy.format(text))) for text in texts)
+            texts = [*([self.task.prompt(context)] if writes else []), *chain(*asked)]
+            longest = max((len(policy.encode(policy.format(text))) for text in texts), default=0)
             if longest + self.max_answer_tokens > window:
                 name, title = shortened(context.id, 60), shortened(context.title, 60)
                 raise ModelError(

@@ -62,9 +62,9 @@ def save_generator(
     try:
         settings: dict[str, Any] = plain(network.settings)
     except NotPlain as error:
-        raise ConfigError(f"model.generator: {error}, so the generator could not be read again: move it to a module") from (
-            error
-        )
+        raise ConfigError(
+            f"model.generator: {error}, so the generator could not be read again: move it to a module"
+        ) from (error)
     content = {
         "version": __version__,
         "generator": settings,
@@ -76,7 +76,9 @@ def save_generator(
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
         write_tensors(state, aside / WEIGHTS, metadata={"format": "pt"})
         policy.tokenizer.save_pretrained(aside)
-        save_text(aside / SETTINGS, json.dumps({**content, KEY: digests_of(aside)}, ensure_ascii=False, indent=1) + "\n")
+        save_text(
+            aside / SETTINGS, json.dumps({**content, KEY: digests_of(aside)}, ensure_ascii=False, indent=1) + "\n"
+        )
 
 
 def base_digests(policy: Policy) -> dict[str, str]:
@@ -107,7 +109,9 @@ def generator_folder(place: str | Path) -> Path:
     if reason := why_no_policy(named):
         raise ConfigError(f"{OPTION} {place}: {reason}: name a run with a better generator")
     if any((folder / "adapter_config.json").is_file() for folder in (named, named / "policy")):
-        raise ConfigError(f"{OPTION} {place}: expected a generator, got a policy that writes texts: give it as --policy")
+        raise ConfigError(
+            f"{OPTION} {place}: expected a generator, got a policy that writes texts: give it as --policy"
+        )
     raise ConfigError(
         f"{OPTION} {place}: expected a run that trained a generator, or its folder policy, got neither: check the path"
     )
@@ -120,7 +124,9 @@ def read_settings(folder: Path) -> Mapping[str, Any]:
     kinds = {"generator": Mapping, "base": Mapping, "layers": Mapping, "version": str}
     missing = [name for name, kind in kinds.items() if not isinstance(_of(content, name), kind)]
     if missing:
-        raise ModelError(f"{folder / SETTINGS}: expected a generator's settings, got none of {missing[0]}: copy it again")
+        raise ModelError(
+            f"{folder / SETTINGS}: expected a generator's settings, got none of {missing[0]}: copy it again"
+        )
     return content
 
 
@@ -143,7 +149,9 @@ def load_generator(place: str | Path, policy: Policy, *, trusted: bool = False) 
     check_undamaged(folder)
     network = settings.network(policy.model, seed=0)
     if (wanted := {name: list(sizes) for name, sizes in network.sizes.items()}) != content["layers"]:
-        named = {name for name in wanted.keys() | content["layers"].keys() if wanted.get(name) != content["layers"].get(name)}
+        named = {
+            name for name in wanted.keys() | content["layers"].keys() if wanted.get(name) != content["layers"].get(name)
+        }
         first = min(map(str, named))
         raise ModelError(
             f"{folder / SETTINGS}: layers: expected those of the base model, got others ({first[:80]}): take the base "
@@ -162,10 +170,11 @@ def _check_base(folder: Path, base: Mapping[str, object], policy: Policy) -> Non
     ours = base_digests(policy)
     for part, what in (("fingerprint", "base model"), ("tokenizer", "tokenizer")):
         if base.get(part) != ours[part]:
-            revision = f", revision {str(base['revision'])[:60]}" if base.get("revision") else ""
+            revision = f" at {str(base['revision'])[:60]}" if base.get("revision") else ""
+            theirs = f"{str(base.get('name'))[:100]}{revision}"
             raise ModelError(
-                f"{OPTION} {folder}: expected the {what} that it was trained with ({str(base.get('name'))[:100]}{revision}"
-                f"), got another ({base_named(policy.model)[0]}): set model.source"
+                f"{OPTION} {folder}: expected the {what} that it was trained with ({theirs}), got another "
+                f"({base_named(policy.model)[0]}): set model.source"
             )
 
 

@@ -143,7 +143,7 @@ def wishes(settings: Mapping[str, object], kind: type, *, run: Path) -> list[Wis
 
 
 def wishes_of_chosen(option: str, value: Mapping[str, object], kind: type, *, run: Path) -> list[Wish]:
-    """What a `class_path` with its `init_args`, an object of the class `kind`, asks for that only the user may choose."""
+    """What a `class_path` with its `init_args`, a `kind`, asks for that only the user may choose."""
     return list(_of_chosen(option, value, [kind], run))
 
 

@@ -87,8 +87,8 @@ def check_mergeable(tuning: PolicyTuning, merged: bool) -> None:
     """Raises `ConfigError` where whole weights are wanted of what leaves its base as it is."""
     if merged and not tuning.mergeable:
         raise ConfigError(
-            "checkpoint.merged must be false where a generator is trained, got true: its base stays as it is; seal adapt "
-            "--generator RUN --merged writes whole weights with a document's adapter"
+            "checkpoint.merged must be false where a generator is trained, got true: its base stays as it is; seal "
+            "adapt --generator RUN --merged writes whole weights with a document's adapter"
         )
 
 

@@ -200,7 +200,9 @@ def test_numbers_names_of_ours_and_prompts_are_taken(tmp_path):
     length = {"class_path": "seal_lightning.grading.terms.Length"}
     for reward in ("gain", length, ["score", length, {"term": length, "weight": -0.1}, {"term": "gain"}]):
         assert wishes({"reward": reward}, SEALModule, run=tmp_path) == []
-    assert allowed_settings(settings, SEALModule, run=tmp_path, given=[], trusted=False, origin="--policy run") == settings
+    assert (
+        allowed_settings(settings, SEALModule, run=tmp_path, given=[], trusted=False, origin="--policy run") == settings
+    )
 
 
 def test_a_model_within_the_run_is_the_runs_own(tmp_path):
