@@ -39,10 +39,14 @@ from seal_lightning.types import EditOutcome, RolloutGroup
 
 
 class LessonBatch:
-    """Some lessons; not a sequence, so that Lightning leaves them as they are."""
+    """Some lessons, as Lightning takes a batch."""
 
     def __init__(self, lessons: Sequence[Lesson]) -> None:
         self.lessons = list(lessons)
+
+    def to(self, device: torch.device, **options: object) -> LessonBatch:
+        """The same: lessons are text."""
+        return self
 
 
 class GeneratorModule(SEALModule):
@@ -166,12 +170,9 @@ class GeneratorModule(SEALModule):
         answerer = self.parts.answerer
         return answerer if isinstance(answerer, Examiner) else InWords(self.parts.task)
 
-    def transfer_batch_to_device(self, batch: LessonBatch, device: torch.device, dataloader_idx: int) -> LessonBatch:
-        """Nothing: lessons are text."""
-        return batch
-
     def batch_loss(self, batch: LessonBatch) -> tuple[torch.Tensor, int]:
         assert self._classroom is not None, "train_dataloader() opens the classroom"
+        self.policy.view.model.eval()  # Lightning has put it into training mode with the rest
         return self.objective.loss(self._classroom, batch.lessons).mean(), len(batch.lessons)
 
     def check_policy(self) -> None:
