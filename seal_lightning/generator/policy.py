@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -56,17 +56,12 @@ class GeneratorTuning(PolicyTuning):
 
 
 class Generating(nn.Module):
-    """The base model, frozen and always in evaluation mode, and the generator."""
+    """The base model, frozen, and the generator."""
 
     def __init__(self, base: PreTrainedModel, network: GeneratorNetwork) -> None:
         super().__init__()
-        self.base = base.requires_grad_(False).eval()
+        self.base = base.requires_grad_(False)
         self.network = network
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.base.eval()
-        return self
 
 
 class GeneratorPolicy(TunedPolicy):

@@ -16,7 +16,7 @@ from seal_lightning.commands.adapt.jobs import ALL, Adapter, Merging, Workplace,
 from seal_lightning.commands.standalone import Device, load_policy
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.step import EStep
-from seal_lightning.errors import ModelError, NoMemoryError
+from seal_lightning.errors import NoMemoryError
 from seal_lightning.files.digests import digests_of
 from seal_lightning.generator.files import generator_folder, load_generator
 from seal_lightning.generator.lessons import text_of
@@ -24,6 +24,7 @@ from seal_lightning.generator.merging import Document as Written
 from seal_lightning.generator.merging import bank_of, documents_of, make_merger
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.generator.reading import tokens_of
+from seal_lightning.generator.trials import generating_step
 from seal_lightning.inner_loop.capacity import PASS_ON_CPU
 from seal_lightning.inner_loop.isolation import answering_way
 from seal_lightning.inner_loop.loop import TrainedBank
@@ -71,23 +72,13 @@ def check_texts(policy: GeneratingPolicy, e_step: EStep, documents: Sequence[Doc
     """Refuse a model that cannot answer with adapters, and documents that are longer than what the generator reads.
 
     Raises:
-        ModelError: Names the first such document.
+        ConfigError: A document has no text.
+        ModelError: Names the first document that is too long, or that has a query which is.
     """
     if isinstance(e_step.answerer, LocalAnswerer):
         answering_way(policy.model, list(policy.network.sizes))
     contexts = [document.context for document in documents]
-    e_step.check_fits(policy, contexts, writes=False)
-    if policy.network.settings.reads_pieces:
-        return
-    for context in contexts:
-        count = len(tokens_of(policy, text_of(e_step.task, context)))
-        if count > policy.window:
-            kind = type(policy.network.settings).__name__
-            raise ModelError(
-                f"document {shortened(context.id, 60)!r} ({shortened(context.title, 60)!r}): expected at most "
-                f"{policy.window} tokens, the model's window, because a {kind} reads a text at once, got {count}: split "
-                "it, or take a generator that reads pieces, such as FastWeights"
-            )
+    generating_step(e_step).check_fits(policy, contexts, advice=lambda context: "split the document")
 
 
 # -- what there is to write --------------------------------------------------------------------------------------------
