@@ -41,7 +41,7 @@ from seal_lightning.sampling import (
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Task
 from seal_lightning.text.escaping import shortened
-from seal_lightning.types import Context, Kind, Rollout, SelfEdit, Usage
+from seal_lightning.types import Context, Kind, Prompt, Rollout, SelfEdit, Usage
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,7 @@ class EStep:
         """
         window = min(self.sampler.window(policy), self.answerer.window(policy))  # a server's may be shorter
         for context in contexts:
-            asked = (self.task.query_prompts(query, context) for query in context.queries)
-            texts = [self.task.prompt(context), *chain(*asked)]
-            longest = max(len(policy.encode(policy.format(text))) for text in texts)
+            longest = max((len(policy.encode(policy.format(text))) for text in self.prompts(context)), default=0)
             if longest + self.max_answer_tokens > window:
                 name, title = shortened(context.id, 60), shortened(context.title, 60)
                 raise ModelError(
@@ -190,6 +188,11 @@ class EStep:
                     f"{self.max_answer_tokens} for the answer exceeds the model's window of {window}; "
                     f"{advice(context)}, or use a model with a longer window"
                 )
+
+    def prompts(self, context: Context) -> list[Prompt]:
+        """Everything that the policy is asked about a context."""
+        asked = (self.task.query_prompts(query, context) for query in context.queries)
+        return [self.task.prompt(context), *chain(*asked)]
 
     def ask(
         self,
@@ -254,9 +257,9 @@ class EStep:
         samples = self._sample(unit)
         attempts: list[Attempt] = []
         for context in unit.contexts:
-            attempts += self._references(context, unit.round)
+            attempts += self.references(context, unit.round)
             for request, sample in samples[context.id]:
-                attempts += self._repeats(request, sample, unit.round)
+                attempts += self._written(request, sample, unit.round)
         return attempts
 
     def _sample(self, unit: UnitRun) -> dict[str, list[tuple[SampleRequest, Sample]]]:
@@ -281,23 +284,21 @@ class EStep:
             by_context[request.context.id].append((request, sample))
         return by_context
 
-    def _repeats(self, request: SampleRequest, sample: Sample, round: int) -> Iterator[Attempt]:
-        context, edit = request.context, self.task.read_edit(sample.text, request.context)
-        for repeat in range(self.plan.repeats):
-            yield Attempt(
-                context,
-                "edit",
-                request.index,
-                repeat,
-                derive_seed("adapter", self.seed, round, context.id, request.index, repeat),
-                request.prompt,
-                edit,
-                tokens={"prompt": sample.prompt_tokens, "edit": sample.tokens},
-                usage=Usage() if repeat else sample.usage,
-                is_cut=sample.cut,
-            )
+    def _written(self, request: SampleRequest, sample: Sample, round: int) -> Iterator[Attempt]:
+        """The attempts of one written edit, with what it cost."""
+        edit = self.task.read_edit(sample.text, request.context)
+        tokens = {"prompt": sample.prompt_tokens, "edit": sample.tokens}
+        for attempt in self.repeats(request.context, request.index, edit, round):
+            usage = Usage() if attempt.repeat else sample.usage
+            yield replace(attempt, prompt=request.prompt, tokens=tokens, usage=usage, is_cut=sample.cut)
 
-    def _references(self, context: Context, round: int) -> list[Attempt]:
+    def repeats(self, context: Context, index: int, edit: SelfEdit, round: int) -> Iterator[Attempt]:
+        """The attempts of one edit, each with the seed of its adapter."""
+        for repeat in range(self.plan.repeats):
+            seed = derive_seed("adapter", self.seed, round, context.id, index, repeat)
+            yield Attempt(context, "edit", index, repeat, seed, "", edit)
+
+    def references(self, context: Context, round: int) -> list[Attempt]:
         """What the self-edits are compared with: the passage alone, and an edit that was written beforehand."""
         edits: dict[Kind, SelfEdit] = {}
         if self.plan.passage_only:

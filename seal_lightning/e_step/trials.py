@@ -75,7 +75,7 @@ class AllTrials:
             try:
                 with unit.clock.phase("inner loop", parts.inner_loop.total_steps(jobs)) as advance:
                     trained = parts.inner_loop.adapt(unit.policy, jobs, on_step=advance)
-                trials |= zip(part, _answered(parts, unit, some, trained), strict=True)
+                trials |= zip(part, answered(parts, unit, some, trained), strict=True)
             except NoMemoryError:
                 if len(part) == 1:
                     raise
@@ -92,7 +92,7 @@ def in_shares(items: Sequence[_Item], most: int) -> list[Sequence[_Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _answered(parts: TrialParts, unit: UnitRun, attempts: Sequence[Attempt], trained: TrainedBank) -> list[Trial]:
+def answered(parts: TrialParts, unit: UnitRun, attempts: Sequence[Attempt], trained: TrainedBank) -> list[Trial]:
     """Let the adapters that came out finite answer."""
     sound = [job for job, stats in enumerate(trained.stats) if not stats.diverged]
     contexts = [attempts[job].context for job in sound]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from seal_lightning.data import SEALDataModule
+from seal_lightning.e_step.predictions import AnsweringStep
 from seal_lightning.e_step.step import EStep
 from seal_lightning.fit.executors import Executor
 from seal_lightning.fit.limits import Limit
 from seal_lightning.fit.processes import RunProcesses
 from seal_lightning.fit.run_folder import RunFolder
-from seal_lightning.hooks import RunModule, RunTrainer
+from seal_lightning.hooks import RunModule, RunTrainer, the_filter
 from seal_lightning.m_step.batches import Shares
 from seal_lightning.stamps.run import Record
-from seal_lightning.types import JsonObject
+from seal_lightning.types import EditOutcome, JsonObject, RolloutGroup
 
 
 class FitModule(RunModule):
@@ -28,6 +32,16 @@ class FitModule(RunModule):
     limits: dict[str, Limit]  # how much of each phase of the command is done
     record: Record  # what the fit depends on, once it has begun
     record_saved: bool = True  # or need not be saved, as for other commands
+    answering: ClassVar[type[EStep]] = AnsweringStep  # what a prediction of answers is made by
+
+    def choose(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
+        """The edits of a round that are learnt from."""
+        return list(the_filter(self.trainer.callbacks).select(groups))
+
+    @property
+    def batches(self) -> int:
+        """Batches of this round's M-step, over all ranks."""
+        return self.m_step.batches(len(self.kept))
 
 
 class FitTrainer(RunTrainer):

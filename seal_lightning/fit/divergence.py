@@ -11,7 +11,7 @@ from seal_lightning.models.finite import all_finite, rows_finite
 from seal_lightning.models.partitioned import is_partitioned
 from seal_lightning.policy.at_work import policy_at_work
 
-PARTS = ("", "loss is", "gradient is", "weights are", "logits are")  # for ranks to agree by number
+PARTS = ("", "loss is", "gradient is", "weights are", "logits are", "adapters are")  # for ranks to agree by number
 
 
 class Divergence:
@@ -38,7 +38,7 @@ class Divergence:
         losses, self.losses = self.losses, []
         weights = [getattr(value, "ds_tensor", value) for value in self._trained]
         parts = {"loss is": losses, "gradient is": self._gradient_norms, "weights are": weights}
-        self._stop_if(next((name for name, tensors in parts.items() if not all_finite(tensors)), ""))
+        self.stop_if(next((name for name, tensors in parts.items() if not all_finite(tensors)), ""))
 
     @torch.no_grad()
     def check_policy(self) -> None:
@@ -59,9 +59,9 @@ class Divergence:
             example = encode_example(policy, shortest.prompt, shortest.text, max_length=limit)
             ids = torch.tensor([example.input_ids], device=policy.device)
             finite = rows_finite(policy.model(input_ids=ids, use_cache=False).logits[0])
-        self._stop_if("" if bool(finite.all()) else "logits are")
+        self.stop_if("" if bool(finite.all()) else "logits are")
 
-    def _stop_if(self, what: str) -> None:
+    def stop_if(self, what: str) -> None:
         """Raises `DivergedError` on all ranks where any of them names what is not finite."""
         module, trainer = self.module, self.module.trainer
         number = trainer.processes.largest(PARTS.index(what))

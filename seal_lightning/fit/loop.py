@@ -33,7 +33,7 @@ from seal_lightning.fit.base import FitModule, FitTrainer
 from seal_lightning.fit.metrics import e_step_metrics
 from seal_lightning.fit.strategies import restart_optimizer, restart_schedule
 from seal_lightning.fit.units import UnitRunner
-from seal_lightning.hooks import notify, the_filter
+from seal_lightning.hooks import notify
 from seal_lightning.m_step.selection import group_rollouts, without_merit
 from seal_lightning.models.kernels import planless_attention
 from seal_lightning.models.memory import MAYBE, is_out_of_memory
@@ -202,7 +202,7 @@ class SEALFitLoop(_FitLoop):
         # where the checkpoint was taken, `completed` is one behind
         position: Any = self.epoch_loop.batch_progress.current
         module.batch_start = position.processed if resumed and self._to_train else 0
-        module.optimizer_steps = max(1, self.trainer.shares.steps(module.m_step.batches(len(self.kept))))
+        module.optimizer_steps = max(1, self.trainer.shares.steps(module.batches))
         if not module.batch_start:
             restart_schedule(self.trainer)
         self._combined_loader = None
@@ -222,7 +222,7 @@ class SEALFitLoop(_FitLoop):
             round=round, policy_digest=self.policy_digest, must_be_finished=must_be_finished
         )
         groups = group_rollouts(rollouts)
-        chosen = the_filter(trainer.callbacks).select(groups)
+        chosen = module.choose(groups)
         if trainer.is_global_zero and self.rollout_loop.runner:
             self.rollout_loop.runner.journal.keep(chosen, round=round)
         self.kept = trainer.processes.ranks.gather(chosen)[0]  # rank 0's choice, whatever a filter draws

@@ -208,15 +208,19 @@ class SEALModule(FitModule):
         self.m_step_truncated = tell_truncated(loader.dataset, self.m_step, only=self.global_rank == 0)  # type: ignore[arg-type]
         return loader
 
-    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         place = batch_idx * self.trainer.world_size + self.global_rank  # in the round, over all ranks
-        number = self.trainer.shares.number(place, self.m_step.batches(len(self.kept)))
+        number = self.trainer.shares.number(place, self.batches)
         seed_batch(self.seed, self.current_epoch, number, device=self.device)
-        loss = batch_loss(self.model, batch)
+        loss, size = self.batch_loss(batch)
         self.divergence.losses.append(loss.detach())
         if not self.trainer.barebones:  # which would warn, though it is not the user who logs
-            self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=len(batch["input_ids"]))
+            self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=size)
         return loss * self.trainer.shares.weight(number)
+
+    def batch_loss(self, batch: Any) -> tuple[torch.Tensor, int]:
+        """The mean loss of a batch of the M-step, and how many items it has."""
+        return batch_loss(self.model, batch), len(batch["input_ids"])
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.divergence.note_gradient()

@@ -13,7 +13,7 @@ import torch
 
 from seal_lightning.data.base import Unit, units
 from seal_lightning.e_step.plan import Plan
-from seal_lightning.e_step.predictions import AnsweringStep, Prediction, UnitRows, WritingStep, predict
+from seal_lightning.e_step.predictions import Prediction, UnitRows, WritingStep, predict
 from seal_lightning.e_step.step import EStep
 from seal_lightning.fit.base import FitModule
 from seal_lightning.fit.limits import Limit, limit_of
@@ -115,7 +115,7 @@ class Phases:
     def _predicting(self) -> EStep:
         """The E-step of a prediction, which scores nothing, and so compares nothing either."""
         step = self.module.evaluation if self.module.answers_queries else self.module.e_step
-        kind, repeats = (AnsweringStep, step.plan.repeats) if self.module.answers_queries else (WritingStep, 1)
+        kind, repeats = (self.module.answering, step.plan.repeats) if self.module.answers_queries else (WritingStep, 1)
         plan = Plan(edits=step.plan.edits, repeats=repeats)
         return kind(**{**vars(self.module.parts), "plan": plan, "sampler": step.sampler})
 

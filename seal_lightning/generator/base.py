@@ -180,7 +180,7 @@ def squared_norm(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     return ((A @ A.mT) * (B @ B.mT)).sum(dim=(1, 2))
 
 
-def check_finite_rows(rows: torch.Tensor) -> Mapping[int, str]:
-    """What is wrong with the adapters in some rows (N, P), by number."""
+def not_finite(rows: torch.Tensor) -> Mapping[int, str]:
+    """What is wrong with the adapters in rows (N, P), by number; empty where all are finite."""
     sound = rows.isfinite().all(dim=1).tolist()
     return {number: "the generated adapter is not finite" for number, fine in enumerate(sound) if not fine}

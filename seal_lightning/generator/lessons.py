@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from transformers import PreTrainedModel
@@ -38,6 +38,7 @@ class Exercise:
     targets: Sequence[int] | None = None
 
 
+@runtime_checkable
 class Examiner(Protocol):
     """How a query is asked, as something with a loss: an answerer may be one; else queries are answered in words."""
 
@@ -56,8 +57,12 @@ class InWords:
 
     task: Task
 
-    def exercise(self, policy: GeneratingPolicy, query: Query, context: Context) -> Exercise:
-        prompt = policy.encode(policy.format(self.task.query_prompt(query, context)))
+    def exercise(self, policy: GeneratingPolicy, query: Query, context: Context, *, passage: str = "") -> Exercise:
+        """A query with its answer; behind a passage, where one is given."""
+        asked = self.task.query_prompt(query, context)
+        if passage:
+            asked = replace(asked, user=f"{passage}\n\n{asked.user}")
+        prompt = policy.encode(policy.format(asked))
         gold = query.golds[0]
         reply = policy.encode_reply(gold if policy.template else f" {gold}")
         return Exercise([*prompt, *reply], len(prompt))
@@ -90,6 +95,7 @@ class Classroom:
     ) -> None:
         self.policy, self.task, self.examiner = policy, task, examiner
         self.seed, self.round, self.earlier = seed, round, earlier
+        self.in_words = InWords(task)
         self._bank: AdapterBank | None = None
 
     @property

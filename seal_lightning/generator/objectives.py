@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -14,7 +15,10 @@ import torch
 from seal_lightning.errors import ConfigError
 from seal_lightning.generator.lessons import Classroom, Exercise, Lesson, text_of
 from seal_lightning.generator.reading import tokens_of
+from seal_lightning.inner_loop.loss import TeacherLoss
+from seal_lightning.inner_loop.packing import PackedSequence, pad
 from seal_lightning.stamps.arguments import Remembers
+from seal_lightning.types import Query
 
 
 class Objective(Remembers, ABC):
@@ -89,4 +93,24 @@ class Distill(Objective):
         self.temperature = temperature
 
     def loss(self, classroom: Classroom, lessons: Sequence[Lesson]) -> torch.Tensor:
-        raise NotImplementedError
+        texts = [text_of(classroom.task, lesson.context) for lesson in lessons]
+        adapters = classroom.network(classroom.read_texts(texts))
+        adapted = set(classroom.bank(len(lessons)).A)
+        loss = TeacherLoss(classroom.policy.model, adapted=adapted, temperature=self.temperature)
+        told: list[Exercise] = []
+        asked = [
+            [self._numbered(classroom, lesson, query, text, told) for query in lesson.context.queries]
+            for lesson, text in zip(lessons, texts, strict=True)
+        ]
+        batch = pad([PackedSequence(0, one.tokens, one.start, 1.0) for one in told]).to(classroom.policy.device)
+        loss.listen(batch.inputs, batch.positions)
+        return classroom.drift(adapters) + classroom.losses(adapters, asked, loss)
+
+    def _numbered(
+        self, classroom: Classroom, lesson: Lesson, query: Query, text: str, told: list[Exercise]
+    ) -> Exercise:
+        """A query closed-book, its targets numbers of what the teacher says; `told` gets it behind the passage."""
+        first = sum(len(one.tokens) - one.start for one in told)
+        told.append(classroom.in_words.exercise(classroom.policy, query, lesson.context, passage=text))
+        closed = classroom.in_words.exercise(classroom.policy, query, lesson.context)
+        return replace(closed, targets=range(first, first + len(closed.tokens) - closed.start))

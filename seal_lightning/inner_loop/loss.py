@@ -76,6 +76,83 @@ class HeadLoss:
             return _HeadLoss.apply(hidden.flatten(0, 1)[positions], self.head, targets, weights)  # type: ignore[return-value]
 
 
+class _HeadDivergence(torch.autograd.Function):
+    """Weighted KL divergences (S,) of a frozen output layer's distributions for hidden states from a teacher's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        head: nn.Linear,
+        teacher: torch.Tensor,
+        weights: torch.Tensor,
+        temperature: float,
+    ) -> torch.Tensor:
+        grad = torch.empty_like(hidden)
+        losses = torch.empty(len(hidden), device=hidden.device, dtype=torch.float32)
+        size = max(1, _CHUNKS.get(hidden.device.type, _CHUNK) // (2 * head.out_features))
+        for start in range(0, len(hidden), size):
+            part = slice(start, start + size)
+            mine, others = (
+                torch.log_softmax(
+                    linear(states.to(head.weight.dtype), head.weight, head.bias).float() / temperature, -1
+                )
+                for states in (hidden[part], teacher[part])
+            )
+            share = others.exp()
+            losses[part] = (share * (others - mine)).sum(dim=-1) * weights[part]
+            wrong = mine.exp_().sub_(share).mul_(weights[part, None] / temperature)
+            grad[part] = linear_backward(wrong.to(head.weight.dtype), head.weight).to(grad.dtype)
+        ctx.save_for_backward(grad)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, grad_losses: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        (grad,) = ctx.saved_tensors
+        return grad * grad_losses[:, None].to(grad.dtype), None, None, None, None
+
+
+class TeacherLoss:
+    """KL(teacher ‖ model) of next tokens, where the teacher is the same frozen model on other texts.
+
+    Of the teacher only hidden states are kept, (S, d); its distributions are made from them a chunk at a time, as the
+    model's own are.
+
+    Args:
+        model: Causal language model.
+        adapted: Names of the layers that carry adapters.
+        temperature: Both distributions are softened by it.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, adapted: set[str], temperature: float = 1.0) -> None:
+        self.model, self.temperature = model, temperature
+        self.head = _plain_head(model, adapted)
+        self.teacher = torch.empty(0)
+
+    @torch.no_grad()
+    def listen(self, batch: dict[str, torch.Tensor], positions: torch.Tensor) -> None:
+        """Make what the model says after `positions` of a flattened batch the teacher's distributions, (S,)."""
+        self.teacher = self._states(batch, positions)
+
+    def _states(self, batch: dict[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
+        """The hidden states (S, d) at some positions, or the logits (S, V) where more than the output layer is left."""
+        if self.head is None:
+            return self.model(**batch, use_cache=False).logits.flatten(0, 1)[positions].float()
+        return self.model.base_model(**batch, use_cache=False).last_hidden_state.flatten(0, 1)[positions]
+
+    def __call__(
+        self, batch: dict[str, torch.Tensor], positions: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Weighted losses (S,) after `positions` of the flattened batch; `targets` are numbers of the teacher's."""
+        states = self._states(batch, positions)
+        with torch.autocast(states.device.type, enabled=False):
+            teacher = self.teacher[targets]
+            if self.head is not None:
+                return _HeadDivergence.apply(states, self.head, teacher, weights, self.temperature)  # type: ignore[return-value]
+            mine, others = (torch.log_softmax(logits / self.temperature, dim=-1) for logits in (states, teacher))
+            return (others.exp() * (others - mine)).sum(dim=-1) * weights
+
+
 @torch.no_grad()
 def _plain_head(model: PreTrainedModel, adapted: set[str]) -> nn.Linear | None:
     """The output layer, where logits are that layer applied to the last hidden state and nothing else.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -226,9 +227,6 @@ def make_loader(
     """
     limit = min(settings.max_length, policy.window)
     examples = [encode_example(policy, outcome.prompt, outcome.text, max_length=limit) for outcome in kept]
-    plan = batch_plan(len(examples), settings=settings, seed=seed, round=round)
-    shortest = min(range(len(examples)), key=lambda number: len(examples[number].input_ids))
-    plan = shares.fill(plan, filler=[shortest])
     pad = policy.tokenizer.pad_token_id
 
     def collate(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -243,8 +241,35 @@ def make_loader(
             "labels": padded([example.labels for example in batch], IGNORED),
         }
 
+    plan = batch_plan(len(examples), settings=settings, seed=seed, round=round)
+    shortest = min(range(len(examples)), key=lambda number: len(examples[number].input_ids))
+    return planned_loader(examples, plan, collate, start=start, rank=rank, shares=shares, filler=shortest)
+
+
+def planned_loader(
+    items: Sequence[object],
+    plan: Sequence[list[int]],
+    collate: Callable[[Any], object],
+    *,
+    start: int = 0,
+    rank: int = 0,
+    shares: Shares = Shares(1, 1, 1),
+    filler: int = 0,
+) -> DataLoader:
+    """One rank's batches of a plan.
+
+    Args:
+        items: What the numbers of the plan stand for.
+        plan: The batches of all ranks.
+        collate: Makes a batch of some items.
+        start: Batches of this rank that are done already.
+        rank: This rank; place i of the round belongs to rank i modulo `shares.ranks`.
+        shares: How the batches of a step are shared out.
+        filler: Number of the item in a place without a batch.
+    """
+    places = shares.fill(plan, filler=[filler])
     return DataLoader(
-        examples,  # type: ignore[arg-type]
-        batch_sampler=PlannedBatches(plan[rank :: shares.ranks], start=start),
+        items,  # type: ignore[arg-type]
+        batch_sampler=PlannedBatches(places[rank :: shares.ranks], start=start),
         collate_fn=collate,
     )

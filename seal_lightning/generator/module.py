@@ -1,0 +1,223 @@
+"""The LightningModule of a generator: `SEALModule`'s rounds, in which edits are adapters and the network is trained.
+
+    round: E-step (adapters of the training contexts, scored) -> M-step (the objective, on all of them) -> validation
+
+The base model is frozen from the first to the last round. Data, task, graders, journal, checkpoints and tables are
+those of any run.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch.utils.data import DataLoader
+
+from seal_lightning.callbacks import ReSTEMFilter
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
+from seal_lightning.errors import ConfigError
+from seal_lightning.fit.checkpoint_file import Checkpoint
+from seal_lightning.fit.module import SEALModule
+from seal_lightning.generator.base import Generator, GeneratorNetwork
+from seal_lightning.generator.lessons import Classroom, Examiner, InWords, Lesson
+from seal_lightning.generator.objectives import Objective
+from seal_lightning.generator.policy import GeneratorPolicy, GeneratorTuning
+from seal_lightning.generator.trials import AnsweringGeneratorStep, GeneratedTrials, GeneratorStep
+from seal_lightning.grading import Grader
+from seal_lightning.grading.reward import RewardOption
+from seal_lightning.hooks import the_filter
+from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.m_step.batches import MStep, batch_plan, planned_loader
+from seal_lightning.models.source import ModelSource
+from seal_lightning.sampling import Answerer
+from seal_lightning.stamps.arguments import given_arguments
+from seal_lightning.tasks import Task
+from seal_lightning.types import EditOutcome, RolloutGroup
+
+
+class LessonBatch:
+    """Some lessons; not a sequence, so that Lightning leaves them as they are."""
+
+    def __init__(self, lessons: Sequence[Lesson]) -> None:
+        self.lessons = list(lessons)
+
+
+class GeneratorModule(SEALModule):
+    """A frozen language model, and a network that writes adapters for it.
+
+    Args:
+        generator: The network's architecture, and the adapters that it writes.
+        objective: What it is trained towards.
+        source: The base model.
+        task: What a context is, and how its queries are asked.
+        inner_loop: How the adapters of the `passage` baseline are trained.
+        grader: Scores one answer in [0, 1], as for `SEALModule`.
+        reward: What an edit earns; `gain` is the change of the score, edited less unedited.
+        e_step: Edits a training context; more than one differ where the objective explores.
+        evaluation: Edits a validation or test context, which are written without noise.
+        m_step: How the network is trained: a batch has so many contexts, an epoch is a pass over all of a round.
+        max_answer_tokens: Longest closed-book answer.
+        answer_batch: Queries answered together, as for `SEALModule`.
+        answerer: Who answers with the adapters; null is the base model, in words.
+        seed: Seed of everything random in the run.
+    """
+
+    answering: ClassVar[type[EStep]] = AnsweringGeneratorStep
+    _earlier: GeneratorNetwork | None = None  # the network that this round's E-step explored with
+    _saved_earlier: dict[str, torch.Tensor] | None = None  # of a checkpoint within an M-step
+    _classroom: Classroom | None = None
+
+    def __init__(
+        self,
+        generator: Generator,
+        objective: Objective,
+        source: ModelSource = ModelSource(),
+        task: Task | None = None,
+        inner_loop: InnerLoop = InnerLoop(),
+        grader: Grader | str = "calibrated",
+        reward: RewardOption = "gain",
+        e_step: Plan = Plan(edits=1, repeats=1),
+        evaluation: Plan = Plan(edits=1, repeats=1, passage_only=True),
+        m_step: MStep = MStep(learning_rate=1e-3, epochs=1, batch_size=16, schedule="constant"),
+        max_answer_tokens: int = 64,
+        answer_batch: int | None = None,
+        answerer: Answerer | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.objective = objective
+        for name, plan in (("e_step", e_step), ("evaluation", evaluation)):
+            _check_plan(name, plan)
+        super().__init__(
+            source=source,
+            tuning=GeneratorTuning(generator=generator),
+            task=task,
+            inner_loop=inner_loop,
+            grader=grader,
+            reward=reward,
+            e_step=e_step,
+            evaluation=evaluation,
+            m_step=m_step,
+            max_answer_tokens=max_answer_tokens,
+            answer_batch=answer_batch,
+            answerer=answerer,
+            predict="answers",
+            seed=seed,
+        )
+        self.parts = _generating(self.parts, noise=0.0)
+        self.evaluation = _generating(self.evaluation, noise=0.0)
+
+    def step_for(self, plan: Plan) -> EStep:
+        return _generating(self.parts, noise=self.objective.noise, plan=plan)
+
+    @property
+    def policy(self) -> GeneratorPolicy:
+        policy = super().policy
+        assert isinstance(policy, GeneratorPolicy)
+        return policy
+
+    # -- a round ---------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        chosen = the_filter(self.trainer.callbacks)
+        if type(chosen) is not ReSTEMFilter or given_arguments(chosen) not in ({}, given_arguments(ReSTEMFilter())):
+            raise ConfigError(
+                f"filter: a generator learns from every edit of a round, got {type(chosen).__name__}: leave filter out"
+            )
+        super().on_fit_start()
+
+    def choose(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
+        """All edits that were scored."""
+        return [outcome for group in groups for outcome in group.outcomes if outcome.reward is not None]
+
+    @property
+    def lessons(self) -> list[Lesson]:
+        """The training contexts of this round, in the order of the data, with what came of their edits."""
+        outcomes: dict[str, list[EditOutcome]] = {}
+        for outcome in self.kept:
+            outcomes.setdefault(outcome.context_id, []).append(outcome)
+        contexts = self.phases.contexts("train")
+        return [Lesson(one, tuple(outcomes[one.id])) for one in contexts if one.id in outcomes]
+
+    @property
+    def batches(self) -> int:
+        return self.m_step.batches(len({outcome.context_id for outcome in self.kept}))
+
+    def train_dataloader(self) -> DataLoader:
+        """The batches of a round's M-step, which begins now."""
+        self.divergence.begin()
+        lessons, round = self.lessons, self.current_epoch
+        if self.objective.noise:
+            self._earlier = copy.deepcopy(self.policy.network).requires_grad_(False)
+            if self.batch_start and self._saved_earlier is not None:
+                self._earlier.load_state_dict(self._saved_earlier)
+        policy = self.policy.view
+        self._classroom = Classroom(
+            policy, self.parts.task, self._examiner(), seed=self.seed, round=round, earlier=self._earlier
+        )
+        plan = batch_plan(len(lessons), settings=self.m_step, seed=self.seed, round=round)
+        return planned_loader(
+            lessons, plan, LessonBatch, start=self.batch_start, rank=self.global_rank, shares=self.trainer.shares
+        )
+
+    def _examiner(self) -> Examiner:
+        answerer = self.parts.answerer
+        return answerer if isinstance(answerer, Examiner) else InWords(self.parts.task)
+
+    def transfer_batch_to_device(self, batch: LessonBatch, device: torch.device, dataloader_idx: int) -> LessonBatch:
+        """Nothing: lessons are text."""
+        return batch
+
+    def batch_loss(self, batch: LessonBatch) -> tuple[torch.Tensor, int]:
+        assert self._classroom is not None, "train_dataloader() opens the classroom"
+        return self.objective.loss(self._classroom, batch.lessons).mean(), len(batch.lessons)
+
+    def check_policy(self) -> None:
+        """Raise `DivergedError` where what the network now writes is not finite; a collective."""
+        fine = True
+        if self.kept:
+            with torch.no_grad():
+                classroom, lesson = self._opened(), self.lessons[0]
+                adapters = classroom.network(classroom.read([lesson.context]))
+                fine = all(bool(matrix.isfinite().all()) for pair in adapters.values() for matrix in pair)
+        self.divergence.stop_if("" if fine else "adapters are")
+
+    def _opened(self) -> Classroom:
+        return self._classroom or Classroom(
+            self.policy.view, self.parts.task, self._examiner(), seed=self.seed, round=self.current_epoch
+        )
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self._earlier is not None:
+            checkpoint["seal"]["earlier"] = {name: value.cpu() for name, value in self._earlier.state_dict().items()}
+
+    def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._saved_earlier = checkpoint["seal"].get("earlier")
+
+
+def _generating(parts: EStep, *, noise: float, plan: Plan | None = None) -> GeneratorStep:
+    """An E-step with the same parts, whose edits are generated."""
+    shared: dict[str, Any] = {name: value for name, value in vars(parts).items() if name != "trials"}
+    if plan is not None:
+        shared["plan"] = plan
+    return GeneratorStep(**shared, trials=GeneratedTrials(parts.task, noise))
+
+
+def _check_plan(name: str, plan: Plan) -> None:
+    """Refuse what only edits in words have. Raises `ConfigError`."""
+    wrong = {
+        "racing": plan.racing is not None,
+        "score_by": plan.score_by != "queries",
+        "queries": plan.queries != "data",
+    }
+    for option in (option for option, is_wrong in wrong.items() if is_wrong):
+        raise ConfigError(
+            f"{name}.{option} must be {getattr(Plan(), option)!r} where a generator writes the edits, got "
+            f"{getattr(plan, option)!r}: leave it out"
+        )
