@@ -92,7 +92,9 @@ class GeneratorNetwork(nn.Module, ABC):
                 f"{settings.boosted_layers}"
             )
         self.sizes = {target.name: (target.inputs, target.outputs) for target in targets}
-        self.frozen_norms = {target.name: float(whole_weight(base_layer(target.module)).norm()) for target in targets}
+        self.frozen_norms = {
+            target.name: float(whole_weight(base_layer(target.module)).detach().norm()) for target in targets
+        }
 
     @property
     def scale(self) -> float:
@@ -140,6 +142,10 @@ class GeneratorNetwork(nn.Module, ABC):
         return self.settings.drift * torch.stack([change.square() for change in self.changes(adapters).values()]).mean(
             0
         )
+
+
+def _frozen_norm(target: Target) -> float:
+    return float(whole_weight(base_layer(target.module)).detach().norm())
 
 
 def _checked_boost(layers: int, factor: float) -> tuple[int, float]:
