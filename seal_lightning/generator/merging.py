@@ -305,10 +305,10 @@ def loras_of(adapters: Adapters, *, scale: float) -> list[LoRA]:
     return [LoRA(state, scale) for state in states]
 
 
-def bank_of(model: PreTrainedModel, loras: Sequence[LoRA]) -> AdapterBank:
+def lora_bank(model: PreTrainedModel, loras: Sequence[LoRA]) -> AdapterBank:
     """A bank that answers with LoRAs for the same layers, one a slot, whatever their ranks and scales.
 
-    `TrainedBank(bank_of(model, loras), ())` lets them answer and saves them.
+    `TrainedBank(lora_bank(model, loras), ())` lets them answer and saves them.
     """
     rank = max(lora.rank for lora in loras)
     layers = loras[0].layers
