@@ -82,8 +82,6 @@ class GeneratorNetwork(nn.Module, ABC):
         self.sizes = {target.name: (target.inputs, target.outputs) for target in targets}
         weights = {target.name: whole_weight(base_layer(target.module)) for target in targets}
         self.frozen_norms = {name: float(weight.detach().norm()) for name, weight in weights.items()}
-            target.name: float(whole_weight(base_layer(target.module)).detach().norm()) for target in targets
-        }
 
     @abstractmethod
     def code(self, reading: Reading) -> torch.Tensor:
