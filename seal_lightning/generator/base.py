@@ -34,9 +34,13 @@ class Generator(Remembers, ABC):
         target_modules: The layers that get adapters: `default`, `all-linear` or names, as for the inner loop.
         bound: The largest norm of a layer's change, as a share of the norm of its frozen weight; null for none.
         drift: Weight of a penalty on the squared norm of the change, relative to that of the frozen weight.
+        boosted_layers: How many layers are boosted: those in which an adapter's change has the largest norm, as a share
+            of the frozen weight's; 0 for none. It lets a text win against what the model knows otherwise (arXiv
+            2604.23750).
+        boost: Their change is multiplied by it, after the bound.
     """
 
-    reads_pieces: ClassVar[bool] = False  # whether a text may be longer than the window
+    reads_pieces: ClassVar[bool] = False  # whether codes add up, so that a text may be longer than the window
 
     def __init__(
         self,
@@ -46,6 +50,8 @@ class Generator(Remembers, ABC):
         target_modules: str | list[str] | None = "all-linear",
         bound: float | None = None,
         drift: float = 0.0,
+        boosted_layers: int = 0,
+        boost: float = 1.0,
     ) -> None:
         self.rank = check_count("model.generator.rank", rank)
         if not alpha > 0:
@@ -55,6 +61,7 @@ class Generator(Remembers, ABC):
         if not drift >= 0:
             raise ConfigError(f"model.generator.drift must be 0 or more, got {drift}")
         self.alpha, self.target_modules, self.bound, self.drift = alpha, target_modules, bound, drift
+        self.boosted_layers, self.boost = _checked_boost(boosted_layers, boost)
 
     def targets(self, model: PreTrainedModel) -> list[Target]:
         """The layers of a model that get adapters. Raises `ConfigError` where a name fits none."""
@@ -79,9 +86,20 @@ class GeneratorNetwork(nn.Module, ABC):
         super().__init__()
         self.settings = settings
         targets = settings.targets(model)
+        if settings.boosted_layers > len(targets):
+            raise ConfigError(
+                f"model.generator.boosted_layers must be at most {len(targets)}, the layers with adapters, got "
+                f"{settings.boosted_layers}"
+            )
         self.sizes = {target.name: (target.inputs, target.outputs) for target in targets}
-        weights = {target.name: whole_weight(base_layer(target.module)) for target in targets}
-        self.frozen_norms = {name: float(weight.detach().norm()) for name, weight in weights.items()}
+        self.frozen_norms = {
+            target.name: float(whole_weight(base_layer(target.module)).detach().norm()) for target in targets
+        }
+
+    @property
+    def scale(self) -> float:
+        """What the product of an adapter's matrices counts."""
+        return self.settings.alpha / self.settings.rank
 
     @abstractmethod
     def code(self, reading: Reading) -> torch.Tensor:
@@ -96,20 +114,25 @@ class GeneratorNetwork(nn.Module, ABC):
         return self.adapters(self.code(reading))
 
     def adapters(self, code: torch.Tensor) -> Adapters:
-        """The adapters of codes (N, D), within their bound."""
-        decoded = self.decode(code)
-        bound = self.settings.bound
-        if bound is None:
-            return decoded
-        changes = self.changes(decoded)
-        return {
-            name: (A, B * (bound / changes[name]).clamp(max=1.0)[:, None, None]) for name, (A, B) in decoded.items()
-        }
+        """The adapters of codes (N, D), within their bound, and boosted."""
+        adapters, bound = self.decode(code), self.settings.bound
+        if bound is not None:
+            factors = {name: (bound / change).clamp(max=1.0) for name, change in self.changes(adapters).items()}
+            adapters = rescaled(adapters, factors)
+        if self.settings.boosted_layers:
+            adapters = self.boosted(adapters, layers=self.settings.boosted_layers, factor=self.settings.boost)
+        return adapters
+
+    def boosted(self, adapters: Adapters, *, layers: int, factor: float) -> Adapters:
+        """Adapters with so many layers' changes multiplied: in each adapter those of the largest (see `Generator`)."""
+        changes = self.changes(adapters)
+        table = torch.stack(list(changes.values())).detach()  # (layers, N)
+        chosen = torch.zeros_like(table).scatter_(0, table.topk(layers, dim=0).indices, 1.0)
+        return rescaled(adapters, dict(zip(changes, 1 + (factor - 1) * chosen, strict=True)))
 
     def changes(self, adapters: Adapters) -> dict[str, torch.Tensor]:
         """By layer, the norm of each adapter's change as a share of the frozen weight's norm, (N,)."""
-        scale = self.settings.alpha / self.settings.rank
-        return {name: norm / self.frozen_norms[name] for name, norm in norms(adapters, scale=scale).items()}
+        return {name: norm / self.frozen_norms[name] for name, norm in norms(adapters, scale=self.scale).items()}
 
     def drift(self, adapters: Adapters) -> torch.Tensor:
         """The penalty on each adapter, (N,): `drift` times the mean of the squared changes over its layers."""
@@ -119,6 +142,28 @@ class GeneratorNetwork(nn.Module, ABC):
         return self.settings.drift * torch.stack([change.square() for change in self.changes(adapters).values()]).mean(
             0
         )
+
+
+def _frozen_norm(target: Target) -> float:
+    return float(whole_weight(base_layer(target.module)).detach().norm())
+
+
+def _checked_boost(layers: int, factor: float) -> tuple[int, float]:
+    """Raises `ConfigError` unless both are set or neither."""
+    check_count("model.generator.boosted_layers", layers, least=0)
+    if not factor > 0:
+        raise ConfigError(f"model.generator.boost must be above 0, got {factor}")
+    if (factor != 1) != bool(layers):
+        raise ConfigError(
+            f"model.generator: boosted_layers and boost belong together, got {layers} layers and a boost of {factor}: "
+            "set both, or neither"
+        )
+    return layers, factor
+
+
+def rescaled(adapters: Adapters, factors: Mapping[str, torch.Tensor]) -> Adapters:
+    """Adapters with each one's change in a layer multiplied by a factor of its own, (N,)."""
+    return {name: (A, B * factors[name][:, None, None]) for name, (A, B) in adapters.items()}
 
 
 def flat_rows(adapters: Adapters, names: Sequence[str], width: int) -> torch.Tensor:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from seal_lightning.data import Reader, SEALDataModule
 from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.lab.corpus import KNOWN_TOWNS, Corpus
 from seal_lightning.lab.lines import ideal_edit
-from seal_lightning.lab.world import ATTRIBUTES, SPLITS, Passage, Split, Wording, names_of, passages, write_passage
+from seal_lightning.lab.world import (
+    ATTRIBUTES,
+    SPLITS,
+    Fact,
+    Passage,
+    Split,
+    Wording,
+    names_of,
+    passages,
+    write_passage,
+)
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import Context
 
@@ -98,8 +108,7 @@ class KnownTowns(Reader):
     """
 
     def __init__(self, *, count: int = 12, skip: int = 0) -> None:
-        if not 0 <= skip <= KNOWN_TOWNS - check_count("count", count):
-            raise ConfigError(f"count and skip must be at most {KNOWN_TOWNS} together, got {count} and {skip}")
+        check_known(count, skip)
         self.count = count
         self.skip = skip
 
@@ -108,11 +117,56 @@ class KnownTowns(Reader):
         return "the towns that the lab model knows"
 
     def read(self) -> list[Context]:
-        towns = list(Corpus(seed=0).known.items())[self.skip : self.skip + self.count]
         return [
             write_passage(facts, random.Random(derive_seed("lab known passage", town))).context(f"known-{number:03d}")
-            for number, (town, facts) in enumerate(towns, start=self.skip)
+            for number, (town, facts) in known_towns(self.count, self.skip)
         ]
+
+
+class ChangedTowns(Reader):
+    """Towns that the lab model knows, in passages that tell other facts of them: can a passage win against the model?
+
+    The right answers are those of the passage.
+
+    Args:
+        count: How many.
+        skip: Leave out so many before them.
+        seed: Another seed gives other facts, none of them those that the model knows.
+    """
+
+    def __init__(self, *, count: int = 12, skip: int = 0, seed: int = 0) -> None:
+        check_known(count, skip)
+        self.count = count
+        self.skip = skip
+        self.seed = seed
+
+    @property
+    def source(self) -> str:
+        return "changed facts of the towns that the lab model knows"
+
+    def read(self) -> list[Context]:
+        contexts = []
+        for number, (town, known) in known_towns(self.count, self.skip):
+            draw = random.Random(derive_seed("lab changed passage", town, self.seed))
+            passage = write_passage([_changed(fact, draw) for fact in known], draw)
+            contexts.append(passage.context(f"changed-{number:03d}", edits=(ideal_edit(passage.facts),)))
+        return contexts
+
+
+def check_known(count: int, skip: int) -> None:
+    """Raises `ConfigError` unless there are so many known towns behind the first ones."""
+    if not 0 <= skip <= KNOWN_TOWNS - check_count("count", count):
+        raise ConfigError(f"count and skip must be at most {KNOWN_TOWNS} together, got {count} and {skip}")
+
+
+def known_towns(count: int, skip: int) -> list[tuple[int, tuple[str, list[Fact]]]]:
+    """Some of the towns that the lab model knows with their facts, each with its number among all of them."""
+    towns = list(Corpus(seed=0).known.items())
+    return list(enumerate(towns))[skip : skip + count]
+
+
+def _changed(fact: Fact, draw: random.Random) -> Fact:
+    return replace(fact, value=draw.choice([value for value in fact.attribute.values if value != fact.value]))
 
 
 class LabDataModule(SEALDataModule):

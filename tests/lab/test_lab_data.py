@@ -3,7 +3,7 @@
 import pytest
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.lab import KnownTowns, LabDataModule, LabPassages
+from seal_lightning.lab import ChangedTowns, KnownTowns, LabDataModule, LabPassages
 
 
 def test_a_fit_gets_disjoint_passages_with_queries_and_ideal_edits():
@@ -59,3 +59,18 @@ def test_known_towns_are_those_of_the_pre_training():
     assert KnownTowns(count=1, skip=1).read() == [second]
     with pytest.raises(ConfigError, match="count and skip must be at most 160 together, got 150 and 11"):
         KnownTowns(count=150, skip=11)
+
+
+def test_changed_towns_are_known_ones_of_which_a_passage_tells_other_facts():
+    known, changed = KnownTowns(count=3, skip=2).read(), ChangedTowns(count=3, skip=2).read()
+    assert [context.id for context in changed] == ["changed-002", "changed-003", "changed-004"]
+    for before, after in zip(known, changed, strict=True):
+        old = {query.question: query.golds for query in before.queries}
+        new = {query.question: query.golds for query in after.queries}
+        assert old.keys() == new.keys() and all(old[question] != new[question] for question in old)
+        assert all(gold in after.passage for (gold,) in new.values())
+        assert len(after.edits[0].splitlines()) == 12
+    assert ChangedTowns(count=3, skip=2).read() == changed
+    assert ChangedTowns(count=3, skip=2, seed=1).read() != changed
+    with pytest.raises(ConfigError, match="count and skip must be at most 160 together, got 160 and 1"):
+        ChangedTowns(count=160, skip=1)

@@ -1,0 +1,53 @@
+"""Trains one form of generator in the lab, as `seal fit` does: for `benchmarks/generator.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from seal_lightning.fit.trainer import SEALTrainer
+from seal_lightning.generator.base import Generator
+from seal_lightning.generator.fast_weights import FastWeights
+from seal_lightning.generator.module import GeneratorModule
+from seal_lightning.generator.objectives import EndToEnd
+from seal_lightning.lab import LabDataModule
+from seal_lightning.m_step.batches import MStep
+from seal_lightning.models.source import ModelSource
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A form of generator, and how it is trained: so many rounds, each with an M-step."""
+
+    generator: Generator
+    m_step: MStep
+    rounds: int = 1
+
+
+RECIPES = {
+    "FastWeights": Recipe(
+        FastWeights(rank=16, alpha=16.0),
+        MStep(learning_rate=3e-3, epochs=10, batch_size=16, schedule="cosine"),
+    ),
+}
+
+
+def train(recipe: Recipe, *, seed: int, folder: Path, passages: int) -> dict[str, torch.Tensor]:
+    """Train on so many training towns of the lab; the network's weights."""
+    module = GeneratorModule(
+        recipe.generator,
+        EndToEnd(),
+        ModelSource(name="lab"),
+        grader="exact_match",
+        m_step=recipe.m_step,
+        max_answer_tokens=4,
+        seed=seed,
+    )
+    trainer = SEALTrainer(
+        default_root_dir=str(folder), max_epochs=recipe.rounds, accelerator="cpu", devices=1, logger=False
+    )
+    data = LabDataModule(passages=passages, held_out=12, seed=seed)
+    trainer.fit(module, datamodule=data)
+    return module.policy.adapter_state()
