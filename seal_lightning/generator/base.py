@@ -80,7 +80,9 @@ class GeneratorNetwork(nn.Module, ABC):
         self.settings = settings
         targets = settings.targets(model)
         self.sizes = {target.name: (target.inputs, target.outputs) for target in targets}
-        self.frozen_norms = {target.name: float(whole_weight(base_layer(target.module)).norm()) for target in targets}
+        self.frozen_norms = {
+            target.name: float(whole_weight(base_layer(target.module)).detach().norm()) for target in targets
+        }
 
     @abstractmethod
     def code(self, reading: Reading) -> torch.Tensor:
