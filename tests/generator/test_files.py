@@ -6,7 +6,6 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.generator.tiny_generator import Tiny
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.files.digests import KEY
@@ -17,6 +16,7 @@ from seal_lightning.generator.policy import GeneratorPolicy, GeneratorTuning
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
 from seal_lightning.tasks import Knowledge
+from tests.generator.tiny_generator import Tiny
 
 TUNING = GeneratorTuning(
     generator=FastWeights(rank=2, alpha=3.0, target_modules=["q_proj"]), task=Knowledge(edit="rewrite")

@@ -8,7 +8,6 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
-from tests.commands.adapt.test_adapt import Break, digests, names, write_inputs
 from transformers import AutoModelForCausalLM
 
 from seal_lightning.commands.adapt import command as adapt
@@ -26,6 +25,7 @@ from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.source import ModelSource
 from seal_lightning.processes.stopping import StopSignals
 from seal_lightning.tasks import Knowledge
+from tests.commands.adapt.test_adapt import Break, digests, names, write_inputs
 
 MODEL = {"source": {"name": "lab"}, "grader": "exact_match", "max_answer_tokens": 2, "seed": 3}
 OWN = {
@@ -217,7 +217,7 @@ def test_options_of_a_config_file_that_do_nothing_are_told(fresh, caplog):
 
 def test_merging_is_of_a_generator_alone(fresh):
     for option in (["--merging", "sum"], ["--merging_rank=3"]):
-        with pytest.raises(ConfigError, match="merging.* is of use with --generator alone"):
+        with pytest.raises(ConfigError, match=r"merging.* is of use with --generator alone"):
             adapt.main([str(fresh / "documents.jsonl"), "--output", str(fresh / "out"), *option])
 
 
