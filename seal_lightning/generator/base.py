@@ -81,6 +81,7 @@ class GeneratorNetwork(nn.Module, ABC):
     """
 
     reads_hidden: ClassVar[bool] = False  # whether `Reading.hidden` is needed
+    stays_float32: ClassVar[bool] = True  # whatever the precision of the run
 
     def __init__(self, settings: Generator, model: PreTrainedModel) -> None:
         super().__init__()
@@ -110,11 +111,20 @@ class GeneratorNetwork(nn.Module, ABC):
 
     def forward(self, reading: Reading) -> Adapters:
         """The adapters for some texts, within their bound."""
-        return self.adapters(self.code(reading))
+        return self.adapters(self.codes(reading))
+
+    def codes(self, reading: Reading) -> torch.Tensor:
+        """The code of each text, (N, D), in float32 whatever the precision of the run."""
+        with torch.autocast(reading.mask.device.type, enabled=False):
+            return self.code(reading)
 
     def adapters(self, code: torch.Tensor) -> Adapters:
         """The adapters of codes (N, D), within their bound, and boosted."""
-        adapters, bound = self.decode(code), self.settings.bound
+        with torch.autocast(code.device.type, enabled=False):
+            return self._limited(self.decode(code))
+
+    def _limited(self, adapters: Adapters) -> Adapters:
+        bound = self.settings.bound
         if bound is not None:
             factors = {name: (bound / change).clamp(max=1.0) for name, change in self.changes(adapters).items()}
             adapters = rescaled(adapters, factors)

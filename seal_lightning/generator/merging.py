@@ -283,7 +283,7 @@ def _truncated(A: torch.Tensor, B: torch.Tensor, *, rank: int) -> tuple[torch.Te
 def documents_of(policy: GeneratingPolicy, texts: Sequence[str]) -> list[Document]:
     """What a generator makes of texts, as documents to merge; their keys are the layers' inputs at their tokens."""
     reading = read_for(policy, texts)
-    codes = policy.network.code(reading)
+    codes = policy.network.codes(reading)
     loras = loras_of(policy.network.adapters(codes), scale=policy.network.scale)
     return [Document(lora, code, keys) for lora, code, keys in zip(loras, codes, keys_of(reading), strict=True)]
 

@@ -9,6 +9,7 @@ those of any run.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -32,6 +33,7 @@ from seal_lightning.hooks import the_filter
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep, batch_plan, planned_loader
 from seal_lightning.models.source import ModelSource
+from seal_lightning.policy.at_work import precise
 from seal_lightning.sampling import Answerer
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.tasks import Knowledge, Task
@@ -127,7 +129,9 @@ class GeneratorModule(SEALModule):
 
     def on_fit_start(self) -> None:
         chosen = the_filter(self.trainer.callbacks)
-        if type(chosen) is not ReSTEMFilter or given_arguments(chosen) not in ({}, given_arguments(ReSTEMFilter())):
+        defaults = inspect.signature(ReSTEMFilter).parameters  # of the one that a run has anyway
+        given = given_arguments(chosen)
+        if type(chosen) is not ReSTEMFilter or any(value != defaults[name].default for name, value in given.items()):
             raise ConfigError(
                 f"filter: a generator learns from every edit of a round, got {type(chosen).__name__}: leave filter out"
             )
@@ -174,7 +178,8 @@ class GeneratorModule(SEALModule):
     def batch_loss(self, batch: LessonBatch) -> tuple[torch.Tensor, int]:
         assert self._classroom is not None, "train_dataloader() opens the classroom"
         self.policy.view.model.eval()  # Lightning has put it into training mode with the rest
-        return self.objective.loss(self._classroom, batch.lessons).mean(), len(batch.lessons)
+        with precise(self.trainer.precision_plugin):
+            return self.objective.loss(self._classroom, batch.lessons).mean(), len(batch.lessons)
 
     def check_policy(self) -> None:
         """Raise `DivergedError` where what the network now writes is not finite; a collective."""
