@@ -24,6 +24,7 @@ from seal_lightning.errors import CheckpointError, ConfigError, reason_of
 from seal_lightning.files.digests import KEY, digests_of
 from seal_lightning.files.saving import SavingError, move, save_text, whole
 from seal_lightning.hooks import RunModule, RunTrainer, SEALCallback
+from seal_lightning.policy.tuned import check_mergeable
 from seal_lightning.results import verdict
 from seal_lightning.results.accuracy import means_of, paired_difference
 from seal_lightning.results.verdict import ACCURACIES, Candidate, Mode, Selection
@@ -79,6 +80,11 @@ class CheckpointSelection(Checkpoint, SEALCallback):
         """The monitored metric of the best policy; None where it was not measured."""
         chosen = self.selection.chosen
         return chosen.value if chosen is not None else None
+
+    def setup(self, trainer: RunTrainer, pl_module: RunModule, stage: str) -> None:
+        """Refuse what cannot be exported before any work."""
+        if stage == "fit":
+            check_mergeable(pl_module.tuning, self.merged)
 
     def on_train_batch_end(
         self, trainer: RunTrainer, pl_module: RunModule, outputs: object, batch: object, batch_idx: int

@@ -11,7 +11,7 @@ import inspect
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -83,7 +83,7 @@ def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, obj
     parser.add_argument(
         FLAG,
         action="store_true",
-        help="Let the run of --policy name classes, remote code, endpoints, keys and paths of its own; they run here "
+        help="Let the run that is named name classes, remote code, endpoints, keys and paths of its own; they run here "
         "as you. Only on the command line.",
     )
     parser.add_argument("--device", type=Device, default="auto", help="auto takes a GPU if there is one.")
@@ -98,19 +98,25 @@ def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, obj
         action="store_true",
         help="Resume what other versions of seal-lightning or its libraries began; run.json records that.",
     )
-    policy = _given(args, "policy")
-    if settings := _settings_of(policy, args):
-        try:
-            parser.set_defaults({f"model.{name}": value for name, value in settings.items()})
-        except KeyError as error:  # of another version, say
-            option = re.search(r'"([^"]*)"', str(error))
-            raise ConfigError(
-                f"--policy {policy}: {one_line(option[1] if option else str(error))} in its config.yaml is not an "
-                "option here: remove it there"
-            ) from error
+    if holders := [path for path, content in read_config_files(args) if FLAG[2:] in content]:
+        raise ConfigError(f"{FLAG[2:]} in {holders[-1]}: expected it on the command line, for one start: write {FLAG}")
+    if named := given(args, "policy"):
+        set_model(parser, settings_of(named, args), f"--policy {named}")
 
 
-def _given(args: Sequence[str], option: str) -> str | None:
+def set_model(parser: Parser, settings: Mapping[str, object], origin: str) -> None:
+    """Make a run's settings the defaults of `model`. Raises `ConfigError` where one of them is no option."""
+    try:
+        parser.set_defaults({f"model.{name}": value for name, value in settings.items()})
+    except KeyError as error:  # of another version, say
+        option = re.search(r'"([^"]*)"', str(error))
+        raise ConfigError(
+            f"{origin}: {one_line(option[1] if option else str(error))} in its config.yaml is not an option here: "
+            "remove it there"
+        ) from error
+
+
+def given(args: Sequence[str], option: str) -> str | None:
     """The last value of an option on the command line, or else in its config files."""
     values = [content[option] for _, content in read_config_files(args) if option in content]
     for arg, following in pairwise([*args, ""]):
@@ -119,25 +125,45 @@ def _given(args: Sequence[str], option: str) -> str | None:
     return values[-1] if values and isinstance(values[-1], str) else None
 
 
-def _settings_of(policy: str | None, args: Sequence[str]) -> dict[str, object]:
-    """The `model` section of a run's configuration, without what only a fit needs and what only the user may choose."""
-    run = Path(policy).expanduser() if policy else None
-    files = read_config_files(args)
-    if named := [path for path, content in files if FLAG[2:] in content]:
-        raise ConfigError(f"{FLAG[2:]} in {named[-1]}: expected it on the command line, for one start: write {FLAG}")
-    if run is None or not (run / "config.yaml").is_file():
+def settings_of(
+    named: str, args: Sequence[str], *, option: str = "--policy", names: Collection[str] | None = None
+) -> dict[str, object]:
+    """The `model` section of a run's configuration, without what only a fit needs and what only the user may choose.
+
+    Args:
+        named: The run, as the user named it.
+        args: The command line.
+        option: The option with which it is named.
+        names: The only options that are wanted; None for all.
+
+    Returns:
+        No settings for a folder that is not a run's.
+
+    Raises:
+        ConfigError: The configuration cannot be read, or asks for what a run may not choose.
+    """
+    run = Path(named).expanduser()
+    if not (run / "config.yaml").is_file():
         return {}
     path = contained(run, "config.yaml", error=ConfigError)
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
-        options = without_class(content)
-        settings = _of_ours(content["model"], options["model"], str(path))
+        options = without_class(content)["model"]
+        if names is None:
+            settings = _of_ours(content["model"], options, str(path))
+        else:
+            settings = {name: value for name, value in options.items() if name in names}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigError(
-            f"--policy {policy}: expected a run, got an unusable config.yaml ({misread(error)}): check the path"
+            f"{option} {named}: expected a run, got an unusable config.yaml ({misread(error)}): check the path"
         ) from error
-    trusted, given = FLAG in args, given_options(args, files)
-    return allowed_settings(settings, SEALModule, run=run, given=given, trusted=trusted)
+    return allowed_here(settings, args, f"{option} {run}", run=run)
+
+
+def allowed_here(settings: Mapping[str, object], args: Sequence[str], origin: str, *, run: Path) -> dict[str, object]:
+    """The settings of a run without those that this command line replaces. Raises as `allowed_settings`."""
+    given, trusted = given_options(args, read_config_files(args)), FLAG in args
+    return allowed_settings(settings, SEALModule, run=run, given=given, trusted=trusted, origin=origin)
 
 
 def _of_ours(model: Mapping[str, object], options: Mapping[str, object], path: str) -> dict[str, object]:
@@ -265,6 +291,11 @@ def load_policy(source: ModelSource, policy: str | None, device: Device) -> Poli
 def _policy_folder(policy: str) -> Path:
     folder = Path(policy).expanduser()
     places = [place for place in (folder, folder / "policy") if (place / "adapter_config.json").is_file()]
+    if any((place / "generator.json").is_file() for place in (folder, folder / "policy")):
+        raise ConfigError(
+            f"--policy {policy}: expected a policy that writes texts, got a generator, which writes adapters: seal "
+            "adapt takes it as --generator"
+        )
     if not places and (reason := why_no_policy(folder)):
         raise ConfigError(
             f"--policy {policy}: {reason}: name a run with a better policy, or leave --policy out for the base model"

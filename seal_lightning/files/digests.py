@@ -1,8 +1,9 @@
 """Digests of weights, written beside them, by which a file that was damaged later is found.
 
 Code that finishes a folder with weights records them in its own result file (`adaptation.json`, `step.json`,
-`selection.json`) under `sha256`, and code that reads the weights compares. Other people's folders have none, and are
-taken as they are. A digest finds bad luck, not malice: whoever can write the weights can also write the record.
+`selection.json`, `generator.json`) under `sha256`, and code that reads the weights compares. Other people's folders
+have none, and are taken as they are. A digest finds bad luck, not malice: whoever can write the weights can also write
+the record.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from seal_lightning.errors import reason_of
 from seal_lightning.files.bounded import parse_json
 
 KEY = "sha256"
-RECORDS = ("adaptation.json", "step.json", "selection.json")
+RECORDS = ("adaptation.json", "step.json", "selection.json", "generator.json")
 
 
 def digests_of(folder: Path) -> dict[str, str]:

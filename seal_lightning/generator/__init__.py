@@ -3,3 +3,10 @@
 The other form of a self-edit, beside texts that an inner loop trains on. The public names are settings by class_path:
 architectures (`FastWeights`, `Perceiver`, `MLPGenerator`), objectives, and the module that trains a generator.
 """
+
+from seal_lightning.generator.fast_weights import FastWeights
+from seal_lightning.generator.mlp import MLPGenerator
+from seal_lightning.generator.module import GeneratorModule
+from seal_lightning.generator.objectives import Distill, EndToEnd
+
+__all__ = ["Distill", "EndToEnd", "FastWeights", "GeneratorModule", "MLPGenerator"]

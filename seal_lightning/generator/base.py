@@ -92,9 +92,8 @@ class GeneratorNetwork(nn.Module, ABC):
                 f"{settings.boosted_layers}"
             )
         self.sizes = {target.name: (target.inputs, target.outputs) for target in targets}
-        self.frozen_norms = {
-            target.name: float(whole_weight(base_layer(target.module)).detach().norm()) for target in targets
-        }
+        weights = {target.name: whole_weight(base_layer(target.module)) for target in targets}
+        self.frozen_norms = {name: float(weight.detach().norm()) for name, weight in weights.items()}
 
     @property
     def scale(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -18,7 +18,7 @@ from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.inner_loop.loss import HeadLoss
 from seal_lightning.inner_loop.packing import PackedSequence
 from seal_lightning.tasks import Task
-from seal_lightning.types import Context, EditOutcome, Query
+from seal_lightning.types import Context, EditOutcome, Prompt, Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,17 @@ class InWords:
 
     task: Task
 
-    def exercise(self, policy: GeneratingPolicy, query: Query, context: Context, *, passage: str = "") -> Exercise:
-        """A query with its answer; behind a passage, where one is given."""
-        asked = self.task.query_prompt(query, context)
-        if passage:
-            asked = replace(asked, user=f"{passage}\n\n{asked.user}")
-        prompt = policy.encode(policy.format(asked))
-        gold = query.golds[0]
-        reply = policy.encode_reply(gold if policy.template else f" {gold}")
-        return Exercise([*prompt, *reply], len(prompt))
+    def exercise(self, policy: GeneratingPolicy, query: Query, context: Context) -> Exercise:
+        """A query with its answer."""
+        return self.answered(policy, self.task.query_prompt(query, context), query)
+
+    def answered(self, policy: GeneratingPolicy, prompt: Prompt, query: Query, *, ended: bool = True) -> Exercise:
+        """A prompt with a query's first gold answer behind it, and with the end of a text, if wanted."""
+        start, gold = policy.encode(policy.format(prompt)), query.golds[0]
+        if policy.template:
+            return Exercise([*start, *policy.encode_reply(gold)], len(start))
+        end = policy.encoder.end if ended else []
+        return Exercise([*start, *policy.encoder.data(f" {gold}"), *end], len(start))
 
     def token_loss(self, model: PreTrainedModel, adapted: set[str]) -> TokenLoss:
         return HeadLoss(model, adapted=adapted)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch.utils.data import DataLoader
@@ -25,7 +25,7 @@ from seal_lightning.generator.base import Generator, GeneratorNetwork
 from seal_lightning.generator.lessons import Classroom, Examiner, InWords, Lesson
 from seal_lightning.generator.objectives import Objective
 from seal_lightning.generator.policy import GeneratorPolicy, GeneratorTuning
-from seal_lightning.generator.trials import AnsweringGeneratorStep, GeneratedTrials, GeneratorStep
+from seal_lightning.generator.trials import AnsweringGeneratorStep, generating_step
 from seal_lightning.grading import Grader
 from seal_lightning.grading.reward import RewardOption
 from seal_lightning.hooks import the_filter
@@ -34,15 +34,19 @@ from seal_lightning.m_step.batches import MStep, batch_plan, planned_loader
 from seal_lightning.models.source import ModelSource
 from seal_lightning.sampling import Answerer
 from seal_lightning.stamps.arguments import given_arguments
-from seal_lightning.tasks import Task
+from seal_lightning.tasks import Knowledge, Task
 from seal_lightning.types import EditOutcome, RolloutGroup
 
 
 class LessonBatch:
-    """Some lessons; not a sequence, so that Lightning leaves them as they are."""
+    """Some lessons, as Lightning takes a batch."""
 
     def __init__(self, lessons: Sequence[Lesson]) -> None:
         self.lessons = list(lessons)
+
+    def to(self, device: torch.device, **options: object) -> LessonBatch:
+        """The same: lessons are text."""
+        return self
 
 
 class GeneratorModule(SEALModule):
@@ -90,9 +94,10 @@ class GeneratorModule(SEALModule):
         self.objective = objective
         for name, plan in (("e_step", e_step), ("evaluation", evaluation)):
             _check_plan(name, plan)
+        task = task or Knowledge()
         super().__init__(
             source=source,
-            tuning=GeneratorTuning(generator=generator),
+            tuning=GeneratorTuning(generator=generator, task=task),
             task=task,
             inner_loop=inner_loop,
             grader=grader,
@@ -106,11 +111,11 @@ class GeneratorModule(SEALModule):
             predict="answers",
             seed=seed,
         )
-        self.parts = _generating(self.parts, noise=0.0)
-        self.evaluation = _generating(self.evaluation, noise=0.0)
+        self.parts = generating_step(self.parts, noise=0.0)
+        self.evaluation = generating_step(self.evaluation, noise=0.0)
 
     def step_for(self, plan: Plan) -> EStep:
-        return _generating(self.parts, noise=self.objective.noise, plan=plan)
+        return generating_step(self.parts, noise=self.objective.noise, plan=plan)
 
     @property
     def policy(self) -> GeneratorPolicy:
@@ -166,12 +171,9 @@ class GeneratorModule(SEALModule):
         answerer = self.parts.answerer
         return answerer if isinstance(answerer, Examiner) else InWords(self.parts.task)
 
-    def transfer_batch_to_device(self, batch: LessonBatch, device: torch.device, dataloader_idx: int) -> LessonBatch:
-        """Nothing: lessons are text."""
-        return batch
-
     def batch_loss(self, batch: LessonBatch) -> tuple[torch.Tensor, int]:
         assert self._classroom is not None, "train_dataloader() opens the classroom"
+        self.policy.view.model.eval()  # Lightning has put it into training mode with the rest
         return self.objective.loss(self._classroom, batch.lessons).mean(), len(batch.lessons)
 
     def check_policy(self) -> None:
@@ -199,14 +201,6 @@ class GeneratorModule(SEALModule):
     def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
         super().on_load_checkpoint(checkpoint)
         self._saved_earlier = checkpoint["seal"].get("earlier")
-
-
-def _generating(parts: EStep, *, noise: float, plan: Plan | None = None) -> GeneratorStep:
-    """An E-step with the same parts, whose edits are generated."""
-    shared: dict[str, Any] = {name: value for name, value in vars(parts).items() if name != "trials"}
-    if plan is not None:
-        shared["plan"] = plan
-    return GeneratorStep(**shared, trials=GeneratedTrials(parts.task, noise))
 
 
 def _check_plan(name: str, plan: Plan) -> None:

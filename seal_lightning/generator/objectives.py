@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,8 @@ from seal_lightning.generator.reading import tokens_of
 from seal_lightning.inner_loop.loss import TeacherLoss
 from seal_lightning.inner_loop.packing import PackedSequence, pad
 from seal_lightning.stamps.arguments import Remembers
-from seal_lightning.types import Query
+from seal_lightning.text.escaping import shortened
+from seal_lightning.types import Context, Prompt, Query
 
 
 class Objective(Remembers, ABC):
@@ -85,12 +87,19 @@ class Distill(Objective):
 
     Args:
         temperature: Both distributions are softened by it.
+        prompt: How the frozen model is asked with the passage, where `{title}`, `{passage}` and `{question}` are filled
+            in; null is the text that the generator reads, an empty line, and the query as it is asked closed-book.
     """
 
-    def __init__(self, *, temperature: float = 1.0) -> None:
+    def __init__(self, *, temperature: float = 1.0, prompt: str | None = None) -> None:
         if not temperature > 0:
             raise ConfigError(f"model.objective.temperature must be above 0, got {temperature}")
-        self.temperature = temperature
+        lacking = [name for name in ("{passage}", "{question}") if prompt is not None and name not in prompt]
+        if lacking:
+            raise ConfigError(
+                f"model.objective.prompt must have {lacking[0]} in it, got {shortened(prompt or '', 60)!r}: add it"
+            )
+        self.temperature, self.prompt = temperature, prompt
 
     def loss(self, classroom: Classroom, lessons: Sequence[Lesson]) -> torch.Tensor:
         texts = [text_of(classroom.task, lesson.context) for lesson in lessons]
@@ -111,6 +120,21 @@ class Distill(Objective):
     ) -> Exercise:
         """A query closed-book, its targets numbers of what the teacher says; `told` gets it behind the passage."""
         first = sum(len(one.tokens) - one.start for one in told)
-        told.append(classroom.in_words.exercise(classroom.policy, query, lesson.context, passage=text))
-        closed = classroom.in_words.exercise(classroom.policy, query, lesson.context)
+        # what a base model says after an answer depends on the words around it
+        prompts = (
+            self._with_passage(classroom, lesson.context, query, text),
+            classroom.task.query_prompt(query, lesson.context),
+        )
+        opened, closed = (
+            classroom.in_words.answered(classroom.policy, prompt, query, ended=False) for prompt in prompts
+        )
+        told.append(opened)
         return replace(closed, targets=range(first, first + len(closed.tokens) - closed.start))
+
+    def _with_passage(self, classroom: Classroom, context: Context, query: Query, text: str) -> Prompt:
+        """What the frozen model is asked."""
+        if self.prompt is None:
+            asked = classroom.task.query_prompt(query, context)
+            return replace(asked, user=f"{text}\n\n{asked.user}")
+        parts = {"{title}": context.title, "{passage}": context.passage, "{question}": query.question}
+        return Prompt(re.sub("|".join(map(re.escape, parts)), lambda found: parts[found[0]], self.prompt))

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import ClassVar
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seal_lightning.generator.base import Generator, GeneratorNetwork
+from seal_lightning.generator.files import base_digests, save_generator
 from seal_lightning.models.chat import ChatTemplate
 from seal_lightning.policy.policy import Policy
-from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy, Weights
+from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy, Weights, check_mergeable
+from seal_lightning.tasks import Task
 
 
 @dataclass(slots=True)
@@ -33,9 +35,13 @@ class GeneratorTuning(PolicyTuning):
 
     Args:
         generator: Its settings.
+        task: Makes the texts that it reads; an export says so.
     """
 
+    mergeable: ClassVar[bool] = False
+
     generator: Generator = field(kw_only=True)
+    task: Task | None = field(default=None, kw_only=True)
 
     def policy_of(
         self,
@@ -50,17 +56,12 @@ class GeneratorTuning(PolicyTuning):
 
 
 class Generating(nn.Module):
-    """The base model, frozen and always in evaluation mode, and the generator."""
+    """The base model, frozen, and the generator."""
 
     def __init__(self, base: PreTrainedModel, network: GeneratorNetwork) -> None:
         super().__init__()
-        self.base = base.requires_grad_(False).eval()
+        self.base = base.requires_grad_(False)
         self.network = network
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.base.eval()
-        return self
 
 
 class GeneratorPolicy(TunedPolicy):
@@ -76,8 +77,10 @@ class GeneratorPolicy(TunedPolicy):
         seed: int,
     ) -> None:
         self.network = tuning.generator.network(model, seed=seed)
+        self.task = tuning.task
         super().__init__(model, tokenizer, chat, tuning, seed=seed)
         self.view: GeneratingPolicy = GeneratingPolicy(model, tokenizer, chat, network=self.network)
+        self.base = base_digests(self.view)  # before a trainer converts the weights
 
     def wrapped(self, model: PreTrainedModel) -> nn.Module:
         return Generating(model, self.network)
@@ -98,5 +101,17 @@ class GeneratorPolicy(TunedPolicy):
         """The base is as it was."""
 
     def export(self, folder: Path, *, merged: bool = False, write: bool = True) -> None:
-        """Write the generator and what it was made from; see `seal_lightning.generator.files`."""
-        raise NotImplementedError
+        """Write the generator and what it was made from, as `save_generator` does.
+
+        Args:
+            folder: Created if missing.
+            merged: Must be off: there is nothing that could be merged into the base.
+            write: False on all ranks but one.
+
+        Raises:
+            ConfigError: `merged` is on, or the generator's class cannot be imported elsewhere.
+            SavingError: The folder cannot be written.
+        """
+        check_mergeable(self.tuning, merged)
+        if write:
+            save_generator(self.network, folder, policy=self.view, base=self.base, task=self.task)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from seal_lightning.e_step.carriers import Attempt, Trial, Tried, UnitRun
+from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.predictions import AnsweringStep
 from seal_lightning.e_step.step import EStep
 from seal_lightning.e_step.trials import AllTrials, TrialParts, answered, in_shares
@@ -149,6 +151,20 @@ class GeneratorStep(EStep):
                     f"{policy.window}, and {type(settings).__name__} reads a text at once; {advice(context)}, or use "
                     "FastWeights, which reads it in pieces"
                 )
+
+
+def generating_step(parts: EStep, *, noise: float = 0.0, plan: Plan | None = None) -> GeneratorStep:
+    """An E-step with the same parts, whose edits are generated.
+
+    Args:
+        parts: The parts.
+        noise: See `GeneratedTrials`.
+        plan: Edits and repeats a context; None for those of the parts.
+    """
+    shared: dict[str, Any] = {name: value for name, value in vars(parts).items() if name != "trials"}
+    if plan is not None:
+        shared["plan"] = plan
+    return GeneratorStep(**shared, trials=GeneratedTrials(parts.task, noise))
 
 
 class AnsweringGeneratorStep(AnsweringStep, GeneratorStep):

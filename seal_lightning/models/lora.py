@@ -138,6 +138,12 @@ def note_base(model: PreTrainedModel, name: str, revision: str | None = None) ->
         setattr(model, _BASE, (name, revision))
 
 
+def base_named(model: PreTrainedModel) -> tuple[str, str | None]:
+    """The name by which others load a base model, as `note_base` has it or its own, and its revision."""
+    noted, revision = getattr(model, _BASE, (None, None))
+    return noted or model.config._name_or_path, revision
+
+
 def transposed(model: PreTrainedModel) -> bool:
     """Whether a model keeps its weights as (in, out), as GPT-2 does."""
     return any(isinstance(module, Conv1D) for module in model.modules())
@@ -155,14 +161,14 @@ def save_lora(lora: LoRA, folder: str | Path, *, model: PreTrainedModel, lasting
     Raises:
         SavingError: The folder cannot be written.
     """
-    noted, revision = getattr(model, _BASE, (None, None))
+    name, revision = base_named(model)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.scale * lora.rank,  # type: ignore[arg-type]  # peft computes alpha / r, floats are fine
         lora_dropout=0.0,
         fan_in_fan_out=transposed(model),
         task_type="CAUSAL_LM",
-        base_model_name_or_path=noted or model.config._name_or_path,
+        base_model_name_or_path=name,
         revision=revision,
         inference_mode=True,
     )

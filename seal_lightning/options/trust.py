@@ -44,6 +44,7 @@ NAMES = {
     ("ArcTask", "grids"),
     ("InnerLoop", "target_modules"),
     ("PolicyTuning", "target_modules"),
+    ("Generator", "target_modules"),
     ("ModelSource", "date"),
     ("ModelSource", "revision"),
 }
@@ -52,7 +53,7 @@ _NAME = re.compile(r"[\w.-]{0,100}")
 _PLAIN = re.compile(r"[\w-]{0,100}")  # a name with dots would be a class
 _REVISION = re.compile(r"[\w./-]{0,200}")
 _HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-_OURS = re.compile(r"seal_lightning(\.(tasks|sampling|grading|e_step|inner_loop|models)(\.[a-z]\w*)*)?")
+_OURS = re.compile(r"seal_lightning(\.(tasks|sampling|grading|e_step|inner_loop|models|generator)(\.[a-z]\w*)*)?")
 
 MOST = 1_000_000  # of anything but a seed: larger numbers would let a stranger's run block this machine
 CODE, PLACE, SERVER, OTHER, HUGE = (
@@ -78,7 +79,7 @@ class Wish:
 
 
 def allowed_settings(
-    settings: Mapping[str, object], kind: type, *, run: Path, given: Iterable[str], trusted: bool
+    settings: Mapping[str, object], kind: type, *, run: Path, given: Iterable[str], trusted: bool, origin: str
 ) -> dict[str, object]:
     """The settings of a run without the wishes that the user has replaced.
 
@@ -88,6 +89,7 @@ def allowed_settings(
         run: The run's folder.
         given: Full names of the options that the user has set.
         trusted: Whether this command line allows whatever the run names.
+        origin: The option that names the run, with its value.
 
     Raises:
         ConfigError: The run asks for something that it may not choose.
@@ -103,14 +105,14 @@ def allowed_settings(
         else:
             left.append(wish)
     if left:
-        raise ConfigError(_refusal(left, run))
+        raise ConfigError(_refusal(left, run, origin))
     return kept
 
 
-def _refusal(refused: list[Wish], run: Path) -> str:
+def _refusal(refused: list[Wish], run: Path, origin: str) -> str:
     first = refused[0]
     return (
-        f"--policy {run}: {first.option}: {first.value} in {run / 'config.yaml'} {first.reason}, which a run may not "
+        f"{origin}: {first.option}: {first.value} in {run / 'config.yaml'} {first.reason}, which a run may not "
         f"choose{also_refused(refused)}: set --{first.option} yourself, or add {FLAG} if you trust whoever made the run"
     )
 
@@ -138,6 +140,11 @@ def _without(settings: Mapping[str, object], parts: list[str]) -> dict[str, obje
 def wishes(settings: Mapping[str, object], kind: type, *, run: Path) -> list[Wish]:
     """What a run's options of `model`, an object of the class `kind`, ask for that only the user may choose."""
     return list(_of_class("model", settings, kind, run))
+
+
+def wishes_of_chosen(option: str, value: Mapping[str, object], kind: type, *, run: Path) -> list[Wish]:
+    """What a `class_path` with its `init_args`, a `kind`, asks for that only the user may choose."""
+    return list(_of_chosen(option, value, [kind], run))
 
 
 def _of_class(option: str, values: object, kind: type, run: Path) -> Iterator[Wish]:
@@ -185,7 +192,7 @@ def _of_value(option: str, value: object, owner: tuple[type, str], hint: object,
 
 def _of_chosen(option: str, value: Mapping[str, object], kinds: list[type], run: Path) -> Iterator[Wish]:
     """Wishes in a `class_path` and its `init_args`."""
-    path = value["class_path"]
+    path = value.get("class_path")
     if (chosen := _our_class(path, kinds)) is None:
         reason = SERVER if path == "seal_lightning.endpoints.Endpoint" else CODE  # the path that a fit saves
         yield Wish(option, f"class_path {one_line(str(path), 100)}", reason)
@@ -250,13 +257,13 @@ def _is_model_name(name: object, run: Path) -> bool:
 
 
 def _is_harmless(value: str, owner: tuple[type, str], hint: object) -> bool:
-    key = (owner[0].__name__, owner[1])
+    keys = {(kind.__name__, owner[1]) for kind in owner[0].__mro__}
     if value.startswith(REFERENCE):
         return False
-    if key in TEXTS or value in _literals(hint):
+    if keys & TEXTS or value in _literals(hint):
         return True
-    pattern = _REVISION if key[1] == "revision" else _PLAIN if _classes(hint) else _NAME
-    return key in NAMES and bool(pattern.fullmatch(value))
+    pattern = _REVISION if owner[1] == "revision" else _PLAIN if _classes(hint) else _NAME
+    return bool(keys & NAMES) and bool(pattern.fullmatch(value))
 
 
 def _literals(hint: object) -> list[object]:

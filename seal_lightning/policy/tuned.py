@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -54,6 +54,8 @@ class PolicyTuning:
         gradient_checkpointing: Trade time for memory in the M-step.
     """
 
+    mergeable: ClassVar[bool] = True  # whether what is trained can be merged into the base
+
     method: Literal["lora", "full"] = "lora"
     rank: int = 64
     alpha: float = 128.0
@@ -79,6 +81,15 @@ class PolicyTuning:
     ) -> TunedPolicy:
         """The policy that is trained in this way; arguments as those of `TunedPolicy`."""
         return TunedPolicy(model, tokenizer, chat, self, seed=seed, reload=reload)
+
+
+def check_mergeable(tuning: PolicyTuning, merged: bool) -> None:
+    """Raises `ConfigError` where whole weights are wanted of what leaves its base as it is."""
+    if merged and not tuning.mergeable:
+        raise ConfigError(
+            "checkpoint.merged must be false where a generator is trained, got true: its base stays as it is; seal "
+            "adapt --generator RUN --merged writes whole weights with a document's adapter"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,9 @@ def test_numbers_names_of_ours_and_prompts_are_taken(tmp_path):
     length = {"class_path": "seal_lightning.grading.terms.Length"}
     for reward in ("gain", length, ["score", length, {"term": length, "weight": -0.1}, {"term": "gain"}]):
         assert wishes({"reward": reward}, SEALModule, run=tmp_path) == []
-    assert allowed_settings(settings, SEALModule, run=tmp_path, given=[], trusted=False) == settings
+    assert (
+        allowed_settings(settings, SEALModule, run=tmp_path, given=[], trusted=False, origin="--policy run") == settings
+    )
 
 
 def test_a_model_within_the_run_is_the_runs_own(tmp_path):
@@ -221,7 +223,7 @@ def test_part_of_an_endpoint_does_not_bring_the_rest_of_it(tmp_path):
     settings = {"query_writer": {"endpoint": ENDPOINT, "count": 3}}
     given = ["model.query_writer.endpoint.model", "model.query_writer.endpoint.base_url"]
     given += ["model.query_writer.init_args.endpoint.api_key_env"]
-    taken = allowed_settings(settings, SEALModule, run=run, given=given, trusted=False)
+    taken = allowed_settings(settings, SEALModule, run=run, given=given, trusted=False, origin="--policy run")
     assert taken == {"query_writer": {"endpoint": {}, "count": 3}}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace
+from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.grading import name_of
 from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.models.layers import parts_without_adapter
@@ -16,6 +17,7 @@ from seal_lightning.results.left_out import MISSING, render_left_out
 from seal_lightning.sampling import LocalSampler
 from seal_lightning.sharing.card import CardData, Relation, WeightsCard, render, result_of, titles_of
 from seal_lightning.sharing.usage import query_usage
+from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.tasks import Knowledge
 from seal_lightning.text.plural import counted
 from seal_lightning.types import Query
@@ -60,15 +62,15 @@ def adapter_card(
         if asked
     ]
     chosen = results and any(lesson.rewards for lesson in adapter.lessons)
-    settings = {"optimizer steps": stats.steps, "tokens trained": stats.trained_tokens, "seed": adapter.job.seed}
+    what = f"{'Weights' if merged else 'A LoRA'} for `{place.base.name}`"
     card = WeightsCard(
         title=adapter.name,
         relation=relation,
         base=place.base,
-        made=f"{'Weights' if merged else 'A LoRA'} for `{place.base.name}`.",
+        made=f"{what}." if adapter.inner_loop else f"{what}, written by a generator that has read the documents once.",
         command="adapt",
         sections={"Learnt from": _learnt_from(place, adapter, left_out)},
-        settings={"": adapter.inner_loop, **settings},
+        settings=_settings(place, adapter, stats),
         limits="\n".join([LIMITS, *([CHOSEN] if chosen else [])]),
         licence=LICENCE.format(licence=place.data_licence or "not stated"),
         results=results,
@@ -77,6 +79,17 @@ def adapter_card(
         usage=_usage(place, adapter, relation),
     )
     return render(card)
+
+
+def _settings(place: Workplace, adapter: Adapter, stats: JobStats) -> dict[str, object]:
+    if adapter.inner_loop is not None:
+        trained = {"optimizer steps": stats.steps, "tokens trained": stats.trained_tokens, "seed": adapter.job.seed}
+        return {"": adapter.inner_loop, **trained}
+    assert isinstance(place.policy, GeneratingPolicy), "a generator has written it"
+    generator = place.policy.network.settings
+    rows = {f"generator: {name}": value for name, value in given_arguments(generator).items()}
+    merging = {"merging": adapter.merging.way, "merging rank": adapter.merging.rank} if adapter.merging else {}
+    return {"generator": type(generator).__name__, **rows, **merging}
 
 
 def _usage(place: Workplace, adapter: Adapter, relation: Relation) -> str:
@@ -109,6 +122,8 @@ def _learnt_from(place: Workplace, adapter: Adapter, left_out: Mapping[str, int]
         *([f"{counted(edits, 'self-edit')} by {editor}"] if edits else []),
         counted(len(adapter.job.training_sequences), "training sequence"),
     ]
+    if adapter.inner_loop is None:
+        parts = [counted(len(lessons), "document")]
     paragraphs = [titles_of([lesson.document.context for lesson in lessons], bullet="-"), f"{', '.join(parts)}."]
     if place.unread and adapter.name == ALL:
         paragraphs.append(f"Besides, {counted(place.unread, 'file')} could not be read and taught it nothing.")

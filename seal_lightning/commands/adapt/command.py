@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -16,13 +16,22 @@ from seal_lightning.commands.adapt.baseline import BASELINE, ask_before
 from seal_lightning.commands.adapt.edits import EditChoice, Lesson, kept_edits, lessons, raced_for, write_edits
 from seal_lightning.commands.adapt.estimate import Estimate
 from seal_lightning.commands.adapt.folders import RESULT, check
-from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace, one_each, one_for_all
+from seal_lightning.commands.adapt.generated import (
+    TOGETHER,
+    check_texts,
+    generated_each,
+    generated_for_all,
+    load_generating,
+    stamp_of,
+)
+from seal_lightning.commands.adapt.jobs import Adapter, Answers, Merging, Workplace, one_each, one_for_all
 from seal_lightning.commands.adapt.making import make
 from seal_lightning.commands.adapt.options import read_options
 from seal_lightning.commands.adapt.sharing import Sharing, processes_of
 from seal_lightning.commands.adapt.summary import Made, summarise
 from seal_lightning.commands.fit import set_log_level
 from seal_lightning.commands.standalone import (
+    Device,
     check_record,
     load_policy,
     open_folder,
@@ -33,11 +42,13 @@ from seal_lightning.commands.standalone import (
 from seal_lightning.data.base import units
 from seal_lightning.data.documents import STDIN, Documents, read_sources
 from seal_lightning.e_step.own_queries import OwnQueryStep
+from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import DivergedError, Stopped
 from seal_lightning.files.bounded import read_stdin
 from seal_lightning.files.saving import tidy
 from seal_lightning.fit.stamp import tokenizer_digest
 from seal_lightning.fit.units import make_stamp
+from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.models.loading import fingerprint
 from seal_lightning.policy.policy import Policy
 from seal_lightning.processes.cores import cores
@@ -52,6 +63,15 @@ from seal_lightning.stamps.run import save_record
 from seal_lightning.stamps.values import CODE, VERSIONS, describe, flat
 from seal_lightning.text.plural import counted
 from seal_lightning.types import Context, Json, JsonObject, Rollout
+
+_NONE_TRAINED = (
+    "no adapter was written, because all trainings diverged: lower model.inner_loop.learning_rate (one for all: "
+    "together.learning_rate) and start again in another --output"
+)
+_NONE_GENERATED = (
+    "no adapter was written, because none that the generator made is finite: take another --generator, and another "
+    "--output"
+)
 
 
 def main(args: Sequence[str]) -> None:
@@ -83,8 +103,8 @@ def main(args: Sequence[str]) -> None:
         with signals.noted():
             place, jobs = _workplace(options, policy, read, output, signals), _jobs(options, policy, read)
             processes = processes_of(policy, (place.e_step, choice), cores=available, jobs=jobs)
-            made_of, stopping = (options.model.source, options.policy), partial(_is_stopping, signals)
-            with closing(Sharing(processes, policy, made_of, screen=place.screen, stopping=stopping)) as sharing:
+            load, stopping = partial(_loader(options), "cpu"), partial(_is_stopping, signals)
+            with closing(Sharing(processes, policy, load, screen=place.screen, stopping=stopping)) as sharing:
                 adapters = _adapt(options, place, read, choice, sharing)
         write_settings(parser, settings, output, finished=True)
     if destination is not None:
@@ -120,15 +140,25 @@ def _choice(options: Namespace) -> EditChoice:
     return EditChoice(options.learn, options.model.step_for(plan), own, options.keep)
 
 
+def _loader(options: Namespace) -> Callable[[Device], Policy]:
+    """Loads the policy, and the generator where there is one, to a device."""
+    if options.generator is not None:
+        return partial(load_generating, options.model.source, options.generator, trusted=options.trust_policy)
+    return partial(load_policy, options.model.source, options.policy)
+
+
 def _checked_policy(options: Namespace, read: Documents) -> Policy:
-    """The policy, into whose window every passage fits."""
+    """The policy, into whose window every passage fits, or whatever its generator reads."""
 
     def advice(passage: Context) -> str:  # the limit is in characters, some of which take several tokens
         tokens = 100 * policy.count(passage.passage) / max(1, len(passage.passage))
         taken = f"100 of this passage take {tokens:.0f} tokens"
         return f"lower --passage_chars, which is {options.passage_chars} characters ({taken})"
 
-    policy, e_step = load_policy(options.model.source, options.policy, options.device), options.model.e_step
+    policy, e_step = _loader(options)(options.device), options.model.e_step
+    if isinstance(policy, GeneratingPolicy):
+        check_texts(policy, e_step, read.documents)
+        return policy
     e_step.check_model(policy)
     e_step.check_fits(policy, _passages(read), advice=advice)
     return policy
@@ -140,14 +170,19 @@ def _passages(read: Documents) -> list[Context]:
 
 def _jobs(options: Namespace, policy: Policy, read: Documents) -> int:
     """In how many pieces the work comes at most."""
-    slots = options.model.e_step.inner_loop.slots(policy.model)
+    generated = options.generator is not None
+    slots = TOGETHER if generated else options.model.e_step.inner_loop.slots(policy.model)
     groups = (-(-len(read.documents) // slots) if options.adapters != "all" else 0) + (options.adapters != "each")
-    written = len(units(_passages(read), options.contexts_per_unit)) if options.learn == "edits" else 0
+    writes = options.learn == "edits" and not generated
+    written = len(units(_passages(read), options.contexts_per_unit)) if writes else 0
     return max(written, groups)
 
 
 def _estimate(options: Namespace, policy: Policy, read: Documents, choice: EditChoice) -> str:
     e_step = options.model.e_step
+    if isinstance(policy, GeneratingPolicy):
+        ways, choice = 1 + (options.adapters == "both"), replace(choice, learn="passage")
+        return Estimate(e_step, policy, read.documents, choice, (), options.contexts_per_unit, ways).text()
     each, together = [e_step.inner_loop], [options.together]
     loops = {"each": each, "all": together, "both": each + together}[options.adapters]
     return Estimate(e_step, policy, read.documents, choice, loops, options.contexts_per_unit).text()
@@ -158,7 +193,9 @@ def _workplace(options: Namespace, policy: Policy, read: Documents, output: Path
         e_step=options.model.e_step,
         policy=policy,
         output=output,
-        stamp=fingerprint(policy.model),
+        stamp=stamp_of(policy, options.generator)
+        if isinstance(policy, GeneratingPolicy)
+        else fingerprint(policy.model),
         every_steps=options.save_every,
         merged=options.merged,
         source=options.model.source,
@@ -191,6 +228,23 @@ def _adapt(
     passages = _passages(read)
     unread = f"; {counted(read.unread, 'file')} left out" if read.unread else ""
     place.screen.line(f"{counted(len(read.documents), 'document')}, {counted(len(passages), 'passage')}{unread}")
+    kinds = _generated(options, place, read) if options.generator else _learnt(options, place, read, choice, sharing)
+    check(place, [adapter for adapters in kinds.values() for adapter in adapters])
+    tidy(place.output)
+    place = replace(place, before=ask_before(place, read.documents))
+    results = make(place, kinds, sharing)
+    made = [_made(kind, adapters, results[kind]) for kind, adapters in kinds.items()]
+    names = [adapter.name for kind in made for adapter in kind.adapters]
+    if not names:
+        raise DivergedError(_NONE_GENERATED if options.generator else _NONE_TRAINED)
+    summarise(place, read, made)
+    return names
+
+
+def _learnt(
+    options: Namespace, place: Workplace, read: Documents, choice: EditChoice, sharing: Sharing[Any]
+) -> dict[str, list[Adapter]]:
+    """The adapters that are to be trained, by kind, once the edits that they learn from are written."""
     rollouts = _write(options, place, read, choice, sharing)
     learnt = lessons(place.e_step.task, read.documents, rollouts, choice)
     if choice.learn == "edits":
@@ -200,19 +254,19 @@ def _adapt(
         kinds["one each"] = one_each(learnt, place.e_step.inner_loop, seed=seed)
     if options.adapters != "each":
         kinds["one for all"] = [one_for_all(learnt, options.together, seed=seed)]
-    check(place, [adapter for adapters in kinds.values() for adapter in adapters])
-    tidy(place.output)
-    place = replace(place, before=ask_before(place, read.documents))
-    results = make(place, kinds, sharing)
-    made = [_made(kind, adapters, results[kind]) for kind, adapters in kinds.items()]
-    names = [adapter.name for kind in made for adapter in kind.adapters]
-    if not names:
-        raise DivergedError(
-            "no adapter was written, because all trainings diverged: lower model.inner_loop.learning_rate (one for "
-            "all: together.learning_rate) and start again in another --output"
-        )
-    summarise(place, read, made)
-    return names
+    return kinds
+
+
+def _generated(options: Namespace, place: Workplace, read: Documents) -> dict[str, list[Adapter]]:
+    """The adapters that the generator is to write, by kind. Other documents may be added later."""
+    _check_record(options, place, {**_always(_seen(place, place.e_step, [])), "generator": place.stamp})
+    task, kinds = place.e_step.task, {}
+    if options.adapters != "all":
+        kinds["one each"] = generated_each(task, read.documents)
+    if options.adapters != "each":
+        merging = Merging(options.merging, options.merging_rank)
+        kinds["one for all"] = [generated_for_all(task, read.documents, merging)]
+    return kinds
 
 
 def _made(kind: str, adapters: Sequence[Adapter], results: Sequence[Answers | None]) -> Made:
@@ -226,11 +280,9 @@ def _write(
 ) -> list[Rollout]:
     """The self-edits, from the journal or anew; none where passages are learnt themselves."""
     passages, policy = _passages(read), place.policy
-    allowed = rules(other_versions=options.allow_other_versions)
-    seen = make_stamp(choice.e_step, [passages], chat=policy.chat_stamp, base=place.stamp, policy="")
+    seen = _seen(place, choice.e_step, passages)
     seen |= {"rewarded": choice.rewarded, "contexts_per_unit": options.contexts_per_unit}
-    depends = _depends(options, seen, tokenizer_digest(policy.tokenizer))
-    save_record(place.output, check_record(place.output, depends, begun=_was_begun(place.output), rules=allowed))
+    _check_record(options, place, _depends(options, seen))
     if choice.learn == "passage":
         return []
     work = units(passages, options.contexts_per_unit)
@@ -238,7 +290,7 @@ def _write(
         place.output / "journal",
         "adapt",
         stamp=seen,
-        may_differ=allowed.may_differ,
+        may_differ=rules(other_versions=options.allow_other_versions).may_differ,
         contexts=[[passage.id for passage in unit] for unit in work],
     )
     screen, check_stop = place.screen, place.check_stop
@@ -247,17 +299,33 @@ def _write(
     return rollouts
 
 
-def _depends(options: Namespace, seen: Mapping[str, Json], tokenizer: str) -> JsonObject:
+def _seen(place: Workplace, e_step: EStep, passages: Sequence[Context]) -> JsonObject:
+    """The stamp of what is written about passages."""
+    chat, base = place.policy.chat_stamp, fingerprint(place.policy.model)
+    return make_stamp(e_step, [passages], chat=chat, base=base, policy="")
+
+
+def _check_record(options: Namespace, place: Workplace, depends: Mapping[str, Json]) -> None:
+    """Refuse a folder of other settings, and write down those that all adapters of the folder depend on."""
+    allowed = rules(other_versions=options.allow_other_versions)
+    stamp = {**depends, "tokenizer": tokenizer_digest(place.policy.tokenizer)}
+    save_record(place.output, check_record(place.output, stamp, begun=_was_begun(place.output), rules=allowed))
+
+
+def _always(seen: Mapping[str, Json]) -> JsonObject:
+    """Of a stamp, what adapters depend on whether they learn from edits or not."""
+    always = {key: value for key, value in seen.items() if key in ("base", "chat", "seed")}
+    return always | {key: value for key, value in seen.items() if key.startswith((CODE, VERSIONS))}
+
+
+def _depends(options: Namespace, seen: JsonObject) -> JsonObject:
     """What all adapters of the folder depend on, and with self-edits all rollouts.
 
     Documents and queries are in the stamps of what is made of them; where passages are learnt themselves, more of both
     may be added.
     """
-    always = {key: value for key, value in seen.items() if key in ("base", "chat", "seed")}
-    always |= {key: value for key, value in seen.items() if key.startswith((CODE, VERSIONS))}
     return {
-        **(seen if options.learn == "edits" else always),
-        "tokenizer": tokenizer,
+        **(seen if options.learn == "edits" else _always(seen)),
         "learn": options.learn,
         "keep": options.keep,
         **flat("together.", describe(options.together)),

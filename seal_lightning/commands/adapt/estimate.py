@@ -18,9 +18,13 @@ from typing import TypeVar
 import torch
 
 from seal_lightning.commands.adapt.edits import EditChoice
+from seal_lightning.commands.adapt.generated import TOGETHER, batches
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
+from seal_lightning.generator.lessons import text_of
+from seal_lightning.generator.merging import documents_of
+from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.policy.policy import Policy
@@ -71,6 +75,7 @@ class Estimate:
         choice: How edits are made.
         loops: One for each way in which adapters are trained at the end: one a document, one for all.
         contexts_per_unit: Passages that are worked on together.
+        generated: In how many ways a generator writes adapters instead: one a document, one for all.
 
     Attributes:
         rows: What is done, how often, with how many tokens, in how many seconds.
@@ -83,13 +88,14 @@ class Estimate:
     choice: EditChoice
     loops: Sequence[InnerLoop]
     contexts_per_unit: int
+    generated: int = 0
     rows: list[tuple[str, str, float, float]] = field(default_factory=list)
     trained: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """The table, and what it rests on."""
         queries = sum(len(document.context.queries) for document in self.documents)
-        answers, asked = queries * (1 + len(self.loops)), self._asked_for_rewards()
+        answers, asked = queries * (1 + len(self.loops) + self.generated), self._asked_for_rewards()
         trial = self._try_out(asked or answers)
         if self.choice.learn == "edits":
             self._writing(trial)
@@ -97,6 +103,8 @@ class Estimate:
             self._rewards(trial, asked)
         for loop in self.loops:
             self._final_adapters(trial, loop)
+        if self.generated:
+            self._generated_adapters()
         if queries:
             self._add_answers("scores before and after", answers, trial)
         self.rows.append(("together", "", sum(row[2] for row in self.rows), sum(row[3] for row in self.rows)))
@@ -212,6 +220,15 @@ class Estimate:
         amount = "one for each document" if each else "one for all"
         self.rows.append(("final adapters", amount, tokens, tokens * speed))
 
+    def _generated_adapters(self) -> None:
+        policy, task = self.policy, self.e_step.task
+        assert isinstance(policy, GeneratingPolicy), "the command has loaded the generator"
+        texts = [text_of(task, document.context) for document in self.documents]
+        tokens, some = sum(policy.count(text) for text in texts), next(batches(policy, texts))
+        _, seconds = _timed(lambda: documents_of(policy, some))
+        whole = seconds * len(texts) / len(some)
+        self.rows.append(("adapters, generated", counted(len(texts), "document"), tokens, self.generated * whole))
+
     def _add_answers(self, name: str, answers: int, trial: Speeds) -> None:
         self.rows.append((name, f"{answers:,} answers", answers * trial.answer_tokens, answers * trial.per_answer))
 
@@ -220,18 +237,26 @@ class Estimate:
         written = f"edits of {trial.edit_tokens:.0f} tokens, written {trial.texts} at a time; " if trial.texts else ""
         answered = f"; answers {trial.answers} at a time" if trial.answers else ""
         trained = " and ".join(dict.fromkeys(self.trained))
-        return f"assumed: {written}training as fast as a few steps of {trained}{answered}"
+        made = (
+            "adapters as fast as the first ones" if self.generated else f"training as fast as a few steps of {trained}"
+        )
+        return f"assumed: {written}{made}{answered}"
 
     def _memory(self) -> str:
         model, loop = self.policy.model, self.e_step.inner_loop
         weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-        slots = loop.slots(model)
-        adapters = slots * 16 * parameters_of(find_targets(model, loop.target_modules), loop.rank)
+        if isinstance(self.policy, GeneratingPolicy):
+            settings, slots, each = self.policy.network.settings, TOGETHER, 4
+            targets, rank, beside = settings.targets(model), settings.rank, ""
+        else:
+            slots, each, rank = loop.slots(model), 16, loop.rank
+            targets, beside = find_targets(model, loop.target_modules), " with their optimizer"
+        adapters = slots * each * parameters_of(targets, rank)
         cuda = self.policy.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return (
-            f"memory: {_size(weights)} of weights, {_size(adapters)} for {slots} adapters at a time with their "
-            f"optimizer, {_size(peak)} at most in the trial {'on the GPU' if cuda else 'of the whole process'}"
+            f"memory: {_size(weights)} of weights, {_size(adapters)} for {slots} adapters at a time{beside}, "
+            f"{_size(peak)} at most in the trial {'on the GPU' if cuda else 'of the whole process'}"
         )
 
 

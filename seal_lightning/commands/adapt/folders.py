@@ -56,7 +56,7 @@ def write(
         after: What the policy answers with it.
         losses: Mean loss of a token of the training text, before and after; None where it was not measured.
     """
-    longest = adapter.inner_loop.longest(place.policy, adapter.job) if stats.truncated else 0
+    longest = adapter.measure.longest(place.policy, adapter.job) if stats.truncated else 0
     answers = sum(answered.cut for answered in after.values())
     left_out = added([{TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest, ANSWERS: answers}])
     facts = TrainingFacts(stats.steps, *(losses or (None, None)), adapter.option, left_out)

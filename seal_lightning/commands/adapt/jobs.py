@@ -12,6 +12,7 @@ from typing import Any
 from seal_lightning.commands.adapt.edits import Lesson
 from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.e_step.step import EStep
+from seal_lightning.generator.merging import Way
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.origins import Origin
 from seal_lightning.models.source import ModelSource
@@ -25,6 +26,23 @@ Answers = Mapping[str, Answered]  # by document; those without queries are not i
 ALL = "all"  # the adapter of all documents
 
 
+# Measures adapters on the texts that a generator has read; nothing is trained with these settings.
+READ = InnerLoop(max_length=1 << 30)
+
+
+@dataclass(frozen=True, slots=True)
+class Merging:
+    """How the adapters that a generator writes become one.
+
+    Attributes:
+        way: As `make_merger` has it.
+        rank: The largest rank of the result; None for no limit.
+    """
+
+    way: Way
+    rank: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """One adapter to make.
@@ -33,22 +51,33 @@ class Adapter:
         name: The name of its folder.
         lessons: What it learns, one lesson a document.
         job: Its training.
-        inner_loop: The settings of that training.
+        inner_loop: The settings of that training; None where a generator writes the adapter.
+        merging: How it comes from the adapters of several documents that a generator wrote; None for that of one.
     """
 
     name: str
     lessons: tuple[Lesson, ...]
     job: AdapterJob
-    inner_loop: InnerLoop
+    inner_loop: InnerLoop | None
+    merging: Merging | None = None
 
     @property
     def stamp(self) -> str:
         """Digest of everything that its training depends on, apart from the policy."""
+        if self.inner_loop is None:
+            return digest([asdict(self.job), self.merging and asdict(self.merging)])
         return digest([asdict(self.job), asdict(self.inner_loop)])
 
     @property
+    def measure(self) -> InnerLoop:
+        """What its loss on its own text is measured with."""
+        return self.inner_loop or READ
+
+    @property
     def option(self) -> str:
-        """The option that holds the settings of its training."""
+        """The option that holds the settings of its training; empty where there was none."""
+        if self.inner_loop is None:
+            return ""
         return "together" if self.name == ALL else "model.inner_loop"
 
 
@@ -60,7 +89,7 @@ class Workplace:
         e_step: Asks and grades.
         policy: The frozen policy.
         output: The folder of the command.
-        stamp: Fingerprint of the policy.
+        stamp: Fingerprint of the policy, and of the generator where there is one.
         every_steps: Optimizer steps between two checkpoints.
         merged: Whether whole weights are written too.
         source: The base model as it was loaded.

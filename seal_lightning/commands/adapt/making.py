@@ -1,8 +1,8 @@
-"""The adapters that stay: trained, asked about their documents, and written.
+"""The adapters that stay: trained or generated, asked about their documents, and written.
 
     jobs -> trained, as many at a time as fit, with checkpoints -> asked closed-book -> a folder each
 
-Adapters that train together are written together; a group whose folders are all there is not trained again.
+Adapters that are made together are written together; a group whose folders are all there is not made again.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from seal_lightning.commands.adapt.folders import finished, write
+from seal_lightning.commands.adapt.generated import TOGETHER, generate
 from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace, sent
 from seal_lightning.commands.adapt.sharing import Sharing
 from seal_lightning.commands.adapt.training import train
@@ -84,14 +86,15 @@ def make(
 
 def grouped(place: Workplace, adapters: Sequence[Adapter]) -> list[Sequence[Adapter]]:
     """Adapters that train together."""
-    size = adapters[0].inner_loop.slots(place.policy.model) if adapters else 1
+    loop = adapters[0].inner_loop if adapters else None
+    size = loop.slots(place.policy.model) if loop else TOGETHER
     return [adapters[start : start + size] for start in range(0, len(adapters), size)]
 
 
 def _made(place: Workplace, group: Sequence[Adapter]) -> list[Answers | None]:
     """Make a group, or the halves of one that does not fit into memory."""
     try:
-        return _train_and_measure(place, group)
+        return _make_and_measure(place, group)
     except NoMemoryError as error:
         if len(group) == 1:
             raise
@@ -115,12 +118,41 @@ def _made_elsewhere(policy: Policy, group: Sequence[Adapter], *, place: Mapping[
     return Results(answers, screen.lines)
 
 
-def _train_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answers | None]:
+def _make_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answers | None]:
     label = "one adapter for all" if group[0].name == ALL else f"{len(group)} adapters"
     state = place.output / "training" / f"{group[0].name}.safetensors"
+    trained = _trained(place, group, label, state)
+    reasons = {  # why adapters must not be written, by their number in the group
+        number: stats.diverged or "its outputs on its own text are not finite"
+        for number, stats in enumerate(trained.stats)
+        if not group[number].measure.is_sound(place.policy, trained, number, group[number].job)
+    }
+    with place.screen.bar(f"{label}, measured", 1):
+        answers = _ask(place, trained, group, reasons)
+    for number, adapter in enumerate(group):
+        if number in reasons:
+            place.screen.line(f"{adapter.name}: not written, because {_diverged(adapter, reasons[number])}")
+            continue
+        losses = adapter.measure.losses(place.policy, trained, number, adapter.job)
+        write(place, adapter, bank_lora(trained.bank, number), trained.stats[number], answers[number], losses)
+    state.unlink(missing_ok=True)
+    return [None if number in reasons else answers[number] for number in range(len(group))]
+
+
+def _diverged(adapter: Adapter, reason: str) -> str:
+    if adapter.inner_loop is None:
+        return f"{reason}: take another generator, or train without one"
+    return f"its training diverged ({reason}): lower {adapter.option}.learning_rate and start again in another --output"
+
+
+def _trained(place: Workplace, group: Sequence[Adapter], label: str, state: Path) -> TrainedBank:
+    """The adapters of a group, by the inner loop or by the generator."""
     loop, jobs = group[0].inner_loop, [adapter.job for adapter in group]
+    if loop is None:
+        with place.screen.bar(f"{label}, written", 1):
+            return generate(place, group)
     with place.screen.bar(f"{label}, training steps", loop.total_steps(jobs)) as advance:
-        trained = train(
+        return train(
             loop,
             place.policy,
             jobs,
@@ -130,24 +162,6 @@ def _train_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answe
             on_step=advance,
             check_stop=place.check_stop,
         )
-    reasons = {  # why adapters must not be written, by their number in the group
-        number: stats.diverged or "its outputs on its own training text are not finite"
-        for number, stats in enumerate(trained.stats)
-        if not loop.is_sound(place.policy, trained, number, jobs[number])
-    }
-    with place.screen.bar(f"{label}, measured", 1):
-        answers = _ask(place, trained, group, reasons)
-    for number, adapter in enumerate(group):
-        if number in reasons:
-            place.screen.line(
-                f"{adapter.name}: not written, because its training diverged ({reasons[number]}): lower "
-                f"{adapter.option}.learning_rate and start again in another --output"
-            )
-            continue
-        losses = loop.losses(place.policy, trained, number, adapter.job)
-        write(place, adapter, bank_lora(trained.bank, number), trained.stats[number], answers[number], losses)
-    state.unlink(missing_ok=True)
-    return [None if number in reasons else answers[number] for number in range(len(group))]
 
 
 def _ask(

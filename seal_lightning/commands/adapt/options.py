@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Literal
 
 from jsonargparse import Namespace
 
 from seal_lightning.commands.adapt.edits import Learn
-from seal_lightning.commands.standalone import add_model
+from seal_lightning.commands.standalone import add_model, allowed_here, given, set_model, settings_of
 from seal_lightning.errors import ConfigError, check_count
+from seal_lightning.generator.files import OPTION, generator_folder, read_settings
+from seal_lightning.generator.merging import Way
 from seal_lightning.inner_loop.loop import InnerLoop
-from seal_lightning.options.mistakes import read_config_files
+from seal_lightning.options.mistakes import given_options, read_config_files
 from seal_lightning.options.parser import Parser
 from seal_lightning.sharing.hub import add_hub
 
+log = logging.getLogger(__name__)
+
+# Options of `model` that a generator's run sets here; the others are about edits and training.
+TAKEN = ("source", "task", "grader", "max_answer_tokens", "answer_batch", "answerer", "seed")
+# How the names of options begin that a generator leaves without use.
+WITHOUT = ("learn", "keep", "passage_chars", "contexts_per_unit", "save_every", "together")
+WITHOUT += tuple(f"model.{name}" for name in ("sampler", "inner_loop", "e_step", "reward", "rubric", "query_writer"))
+OF_GENERATOR = ("merging", "merging_rank")
 Kinds = Literal["each", "all", "both"]
 DESCRIPTION = """\
 Documents in, adapters out. A DOCUMENT is a file or folder of texts or Markdown, JSON or JSON Lines with passages (and
 queries, if there are any), or - for standard input. The policy (or another editor: model.sampler) writes self-edits
 about every passage. The best are kept, by the document's queries or by queries that a model writes; adapters are
-trained on them and written as PEFT folders with a model card. The options under model are those of seal fit.
+trained on them and written as PEFT folders with a model card. With --generator, a trained generator writes the adapters
+instead. The options under model are those of seal fit.
 """
 
 
@@ -30,6 +42,7 @@ def read_options(args: Sequence[str]) -> tuple[Parser, Namespace]:
     Raises:
         ConfigError: An option is unknown, or has a value that cannot work.
     """
+    refuse_together(args)
     parser = _parser(args)
     settings = parser.settings(args)
     if not settings.documents:  # the empty list of the command line outranks that of a config file
@@ -37,7 +50,7 @@ def read_options(args: Sequence[str]) -> tuple[Parser, Namespace]:
         settings.documents = named[-1] if named else []
     if not settings.documents:
         raise ConfigError("DOCUMENT is not set: name files or folders, or - for standard input (seal adapt --help)")
-    for name in ("keep", "contexts_per_unit", "save_every"):
+    for name in ("keep", "contexts_per_unit", "save_every", "merging_rank"):
         if settings[name] is not None:
             check_count(name, settings[name])
     return parser, settings
@@ -68,8 +81,64 @@ def _parser(args: Sequence[str]) -> Parser:
     )
     parser.add_argument("--resume", action="store_true", help="Resume an interrupted run in its folder.")
     parser.add_argument("--dry_run", action="store_true", help="Estimate tokens, time and memory, and write nothing.")
+    parser.add_argument(
+        OPTION,
+        type=str | None,
+        default=None,
+        help="A run that trained a generator, or its folder policy: each adapter is written in one forward pass.",
+    )
+    parser.add_argument(
+        "--merging", type=Way, default="concatenate", help="How the generator's adapters become one for all."
+    )
+    parser.add_argument(
+        "--merging_rank", type=int | None, default=None, help="Largest rank of that adapter; null loses nothing."
+    )
     parser.add_class_arguments(InnerLoop, "together")
     parser.set_defaults({"together.epochs": 3, "together.batch_size": 8})  # the paper's continued pre-training
     add_hub(parser)
     add_model(parser, args, defaults={"model.e_step.repeats": 1})
+    if generator := given(args, "generator"):
+        set_model(parser, _settings_beside(generator, args), f"{OPTION} {generator}")
     return parser
+
+
+def _settings_beside(generator: str, args: Sequence[str]) -> dict[str, object]:
+    """The settings of `model` that belong to a generator: its run's, or where only its folder is there, what that says.
+
+    Raises:
+        ConfigError: There is no generator, or it asks for what only the user may choose.
+    """
+    folder = generator_folder(generator)
+    if settings := settings_of(generator, args, option=OPTION, names=TAKEN):
+        return settings
+    content = read_settings(folder)
+    named = {"source": {"name": content["base"].get("name"), "revision": content["base"].get("revision")}}
+    if content.get("task"):
+        named["task"] = content["task"]
+    return allowed_here(named, args, f"{OPTION} {generator}", run=folder)
+
+
+def refuse_together(args: Sequence[str]) -> None:
+    """Refuse options that would do nothing beside the others; those of a config file are told.
+
+    Raises:
+        ConfigError: Names the first such option of the command line.
+    """
+    files = read_config_files(args)
+    if given(args, "generator") is None:
+        if useless := [name for name in given_options(args, files) if name in OF_GENERATOR]:
+            raise ConfigError(f"{useless[0]} is of use with {OPTION} alone: leave it out, or name a generator's run")
+        return
+    if given(args, "policy") is not None:
+        raise ConfigError(f"{OPTION} and --policy were both given: expected one of them, leave the other out")
+    if useless := [name for name in given_options(args, []) if name.startswith(WITHOUT)]:
+        raise ConfigError(
+            f"--{useless[0]} does nothing with {OPTION}, which writes adapters without edits or training: leave it out"
+        )
+    if idle := [name for name in given_options([], files) if name.startswith(WITHOUT)]:
+        sections = dict.fromkeys(".".join(name.split(".")[: 2 if name.startswith("model.") else 1]) for name in idle)
+        log.warning(
+            "%s writes adapters without edits or training: %s of the config file do nothing",
+            OPTION,
+            ", ".join(sections),
+        )

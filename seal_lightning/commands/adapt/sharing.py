@@ -13,11 +13,9 @@ from typing import Generic, TypeVar
 
 import torch
 
-from seal_lightning.commands.standalone import load_policy
 from seal_lightning.endpoints.endpoint import Endpoint
 from seal_lightning.models.memory import free_memory
 from seal_lightning.models.shared import SharedWeights
-from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.processes.cores import WORKER_BYTES, processes_for
 from seal_lightning.processes.crew import Crew, Jobs
@@ -34,13 +32,12 @@ class PolicyWorker:
     """What is in a worker: the policy of the process beside it, and what is done with it at the time.
 
     Args:
-        source: The base model.
-        policy: The option `--policy`.
+        load: Loads the policy on the CPU.
         weights: The policy's weights.
     """
 
-    def __init__(self, source: ModelSource, policy: str | None, weights: SharedWeights) -> None:
-        self.policy = load_policy(source, policy, "cpu")
+    def __init__(self, load: Callable[[], Policy], weights: SharedWeights) -> None:
+        self.policy = load()
         weights.use_in(self.policy.model)
 
     def prepare(self, work: Callable[[Policy, object], object]) -> None:
@@ -56,7 +53,7 @@ class Sharing(Generic[Value]):
     Args:
         processes: How many there are to be; 1 is this one alone.
         policy: The policy, on a CPU where there are others.
-        made_of: The base model and the option `--policy`, from which the others load it.
+        load: Loads it on the CPU; the others are sent this.
         screen: Where it is told how many there are.
         stopping: Whether a signal asked the command to stop.
     """
@@ -65,12 +62,12 @@ class Sharing(Generic[Value]):
         self,
         processes: int,
         policy: Policy,
-        made_of: tuple[ModelSource, str | None],
+        load: Callable[[], Policy],
         *,
         screen: Screen,
         stopping: Callable[[], bool],
     ) -> None:
-        self.processes, self.policy, self.made_of = processes, policy, made_of
+        self.processes, self.policy, self.load = processes, policy, load
         self.screen, self.stopping = screen, stopping
         self._crew: Crew | None = None
         self._weights: SharedWeights | None = None
@@ -130,7 +127,7 @@ class Sharing(Generic[Value]):
         if self._crew is None:
             self._weights = SharedWeights(self.policy.model)
             self._weights.write(self.policy.model)
-            made_by = parcel(partial(PolicyWorker, *self.made_of, self._weights))
+            made_by = parcel(partial(PolicyWorker, self.load, self._weights))
             self._crew = Crew(made_by, workers=processes - 1, files=[self._weights.number])
             self.screen.line(f"the work is done in {processes} processes of one thread")
         return self._crew

@@ -32,7 +32,7 @@ class TrainingFacts:
         steps: Optimizer steps of the adapter that made the fewest.
         before: Mean loss of a token of the training text without the adapters; None where it was not measured.
         after: The same with the adapters.
-        option: The option with the settings: `model.inner_loop` or `together`.
+        option: The option with the settings: `model.inner_loop` or `together`; empty where a generator wrote them.
         left_out: Counts of what was cut and skipped, as in `results/left_out.py`.
     """
 
@@ -133,6 +133,7 @@ def _by_loss(training: TrainingFacts) -> LearningVerdict:
 
 def _why(before: Answers, training: TrainingFacts, counts: EditCounts, names: Sequence[str]) -> tuple[str, str]:
     """The visible reasons, and what helps against each; at least one of both."""
+    trained = bool(training.option)
     reasons: dict[str, str] = {}
     if counts.none_usable:
         most = f" (most often: {counts.reason})" if counts.reason else ""
@@ -143,8 +144,12 @@ def _why(before: Answers, training: TrainingFacts, counts: EditCounts, names: Se
         reasons["all queries were answered right before"] = "documents that the model does not know yet"
     if cut := training.left_out.get(ANSWERS, 0):
         reasons[f"{cut} answers were cut at their limit"] = "a higher model.max_answer_tokens"
-    reasons |= _of_training(training)
-    if not reasons:
+    reasons |= _of_training(training) if trained else {}
+    if not reasons and not trained:
+        reasons["the generator has not learnt to write what these queries ask for"] = (
+            "documents and queries like those that it was trained on, a longer seal fit, or no --generator"
+        )
+    elif not reasons:
         fell = f"fell ({training.before:.3f} to {training.after:.3f})" if training.before and training.after else "fell"
         reason = f"the loss on the training text {fell}, but the queries ask about other things, or in more detail"
         reasons[reason] = f"other or more self-edits (model.task, model.e_step.edits), more {training.option}.epochs"
