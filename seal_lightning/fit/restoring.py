@@ -138,9 +138,7 @@ def _refuse_wishes(settings: Mapping[str, Json], kind: type, file: Path, path: s
         )
 
 
-def _made(
-    kind: type, settings: Mapping[str, Json], path: str, given: Mapping[str, object]
-) -> dict[str, object]:
+def _made(kind: type, settings: Mapping[str, Json], path: str, given: Mapping[str, object]) -> dict[str, object]:
     """The arguments as objects, without those that are given."""
     parser = Parser()
     parser.add_class_arguments(kind, "model", instantiate=False, fail_untyped=False, skip=set(given))

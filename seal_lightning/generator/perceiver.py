@@ -29,6 +29,8 @@ class Perceiver(Generator):
         target_modules: The layers that get adapters: `default`, `all-linear` or names, as for the inner loop.
         bound: The largest norm of a layer's change, as a share of the norm of its frozen weight; null for none.
         drift: Weight of a penalty on the squared norm of the change, relative to that of the frozen weight.
+        boosted_layers: How many layers are boosted: those whose change is the largest share of the frozen weight.
+        boost: Their change is multiplied by it, after the bound.
         width: Width of the queries between the blocks.
         blocks: Blocks of cross-attention and an MLP.
         heads: Attention heads of a block; they share the width.
@@ -43,12 +45,22 @@ class Perceiver(Generator):
         target_modules: str | list[str] | None = "all-linear",
         bound: float | None = None,
         drift: float = 0.0,
+        boosted_layers: int = 0,
+        boost: float = 1.0,
         width: int = 64,
         blocks: int = 2,
         heads: int = 4,
         layers: Sequence[int] = (0, -3),
     ) -> None:
-        super().__init__(rank=rank, alpha=alpha, target_modules=target_modules, bound=bound, drift=drift)
+        super().__init__(
+            rank=rank,
+            alpha=alpha,
+            target_modules=target_modules,
+            bound=bound,
+            drift=drift,
+            boosted_layers=boosted_layers,
+            boost=boost,
+        )
         self.width = check_count("model.generator.width", width)
         self.blocks = check_count("model.generator.blocks", blocks)
         self.heads = check_count("model.generator.heads", heads)

@@ -5,7 +5,7 @@ import torch
 from peft import PeftModel
 
 from seal_lightning.generator.fast_weights import FastWeights
-from seal_lightning.generator.merging import Concatenation, LeastSquares, documents_of, lora_bank
+from seal_lightning.generator.merging import Concatenation, LeastSquares, lora_bank, members_of
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.lab import LabPassages
@@ -30,20 +30,20 @@ def policy():
     return GeneratingPolicy(model, tokenizer, chat, network=network)
 
 
-def merged(merger, documents):
-    for number, document in enumerate(documents):
-        merger.add(str(number), document)
+def merged(merger, members):
+    for number, member in enumerate(members):
+        merger.add(str(number), member)
     return merger.merged().lora
 
 
 @pytest.fixture(scope="module")
 def loras(policy):
-    documents = documents_of(policy, [f"{town.title}\n{town.passage}" for town in TOWNS])
+    members = members_of(policy, [f"{town.title}\n{town.passage}" for town in TOWNS])
     return {
-        "generated": documents[1].lora,
-        "concatenated": merged(Concatenation(), documents),
-        "concatenated, of lower rank": merged(Concatenation(rank=5), documents),
-        "least squares": merged(LeastSquares(), documents),
+        "generated": members[1].lora,
+        "concatenated": merged(Concatenation(), members),
+        "concatenated, of lower rank": merged(Concatenation(rank=5), members),
+        "least squares": merged(LeastSquares(), members),
     }
 
 
