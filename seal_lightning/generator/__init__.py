@@ -8,5 +8,6 @@ from seal_lightning.generator.fast_weights import FastWeights
 from seal_lightning.generator.mlp import MLPGenerator
 from seal_lightning.generator.module import GeneratorModule
 from seal_lightning.generator.objectives import Distill, EndToEnd
+from seal_lightning.generator.perceiver import Perceiver
 
-__all__ = ["Distill", "EndToEnd", "FastWeights", "GeneratorModule", "MLPGenerator"]
+__all__ = ["Distill", "EndToEnd", "FastWeights", "GeneratorModule", "MLPGenerator", "Perceiver"]

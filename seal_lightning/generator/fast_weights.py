@@ -36,6 +36,8 @@ class FastWeights(Generator):
         target_modules: The layers that get adapters: `default`, `all-linear` or names, as for the inner loop.
         bound: The largest norm of a layer's change, as a share of the norm of its frozen weight; null for none.
         drift: Weight of a penalty on the squared norm of the change, relative to that of the frozen weight.
+        boosted_layers: How many layers are boosted: those whose change is the largest share of the frozen weight.
+        boost: Their change is multiplied by it, after the bound.
         keys: Width of the keys, k; null is the rank.
         layers: Which states between the layers are read, side by side: 0 is the embedding, -1 the last; null lets every
             target read its own input, as in the paper.
@@ -53,11 +55,21 @@ class FastWeights(Generator):
         target_modules: str | list[str] | None = "all-linear",
         bound: float | None = None,
         drift: float = 0.0,
+        boosted_layers: int = 0,
+        boost: float = 1.0,
         keys: int | None = None,
         layers: Sequence[int] | None = (0, -3),
         normalisation: Normalisation = "orthogonal",
     ) -> None:
-        super().__init__(rank=rank, alpha=alpha, target_modules=target_modules, bound=bound, drift=drift)
+        super().__init__(
+            rank=rank,
+            alpha=alpha,
+            target_modules=target_modules,
+            bound=bound,
+            drift=drift,
+            boosted_layers=boosted_layers,
+            boost=boost,
+        )
         self.keys = rank if keys is None else check_count("model.generator.keys", keys)
         if layers is not None and not layers:
             raise ConfigError("model.generator.layers must name at least one layer, or be null, got none")
