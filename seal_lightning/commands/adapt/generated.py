@@ -21,7 +21,7 @@ from seal_lightning.files.digests import digests_of
 from seal_lightning.generator.files import generator_folder, load_generator
 from seal_lightning.generator.lessons import text_of
 from seal_lightning.generator.merging import Document as Written
-from seal_lightning.generator.merging import bank_of, documents_of, make_merger
+from seal_lightning.generator.merging import documents_of, lora_bank, make_merger
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.generator.reading import tokens_of
 from seal_lightning.generator.trials import generating_step
@@ -122,7 +122,7 @@ def generate(place: Workplace, group: Sequence[Adapter]) -> TrainedBank:
     sound = [all_finite(lora.state.values()) for lora in made]
     loras = [lora if is_sound else _nothing(lora) for lora, is_sound in zip(made, sound, strict=True)]
     stats = [JobStats(0, 0, 0, 0, diverged="" if is_sound else NOT_FINITE) for is_sound in sound]
-    return TrainedBank(bank_of(place.policy.model, loras), tuple(stats))
+    return TrainedBank(lora_bank(place.policy.model, loras), tuple(stats))
 
 
 def _written(place: Workplace, group: Sequence[Adapter]) -> list[LoRA]:
