@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from seal_lightning.errors import ConfigError
 from seal_lightning.models.layers import Target
 from seal_lightning.policy.policy import Policy
 
@@ -33,6 +34,27 @@ class Reading:
     texts: int
     inputs: dict[str, torch.Tensor]
     hidden: torch.Tensor | None = None
+
+    def side_by_side(self, layers: Sequence[int]) -> torch.Tensor:
+        """The states between some layers, each with a root mean square of 1, (R, T, layers * d)."""
+        assert self.hidden is not None, "the states between the layers were not asked for"
+        return torch.cat([rms_norm(self.hidden[layer]) for layer in layers], dim=-1)
+
+
+def rms_norm(states: torch.Tensor) -> torch.Tensor:
+    """States (..., d) in float32, their root mean square 1."""
+    return nn.functional.rms_norm(states.float(), states.shape[-1:], eps=1e-6)
+
+
+def checked_layers(layers: Sequence[int], depth: int) -> list[int]:
+    """Numbers of the states between a model's layers, counted from 0. Raises `ConfigError` for one it has not."""
+    for layer in layers:
+        if not -depth - 1 <= layer <= depth:
+            raise ConfigError(
+                f"model.generator.layers must be between {-depth - 1} and {depth}, the states between the model's "
+                f"{depth} layers, got {layer}"
+            )
+    return [layer % (depth + 1) for layer in layers]
 
 
 def tokens_of(policy: Policy, text: str) -> list[int]:
