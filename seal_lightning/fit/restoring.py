@@ -89,7 +89,7 @@ def restored(
     settings = _settings(checkpoint["seal"], kind, str(path), given)
     if not trusted:
         _refuse_wishes(settings, kind, file, str(path))
-    module = kind(**{**_made(kind, settings, str(path)), **given})
+    module = kind(**{**_made(kind, settings, str(path), given), **given})
     module.configure_model()
     module.on_load_checkpoint(checkpoint)
     weights = checkpoint["state_dict"]
@@ -138,10 +138,12 @@ def _refuse_wishes(settings: Mapping[str, Json], kind: type, file: Path, path: s
         )
 
 
-def _made(kind: type, settings: Mapping[str, Json], path: str) -> dict[str, object]:
-    """The arguments as objects."""
+def _made(
+    kind: type, settings: Mapping[str, Json], path: str, given: Mapping[str, object]
+) -> dict[str, object]:
+    """The arguments as objects, without those that are given."""
     parser = Parser()
-    parser.add_class_arguments(kind, "model", instantiate=False, fail_untyped=False)
+    parser.add_class_arguments(kind, "model", instantiate=False, fail_untyped=False, skip=set(given))
     try:
         parsed = parser.parse_object({"model": dict(settings)}, defaults=False)
         with located(parsed.as_dict()):

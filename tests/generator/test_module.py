@@ -1,19 +1,21 @@
 """A generator's run: the base stays as it is, the network learns, and a run that died ends as if it had not."""
 
 import hashlib
-import json
 
 import pytest
 import torch
-from tests.generator.generator_fits import Passages, StopAfter, Stopped, data, fit, module
-from tests.generator.tiny_generator import Tiny
 
 from seal_lightning.callbacks import RandomFilter
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.race_rule import Racing
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.generator import Distill, EndToEnd, GeneratorModule
+from seal_lightning.generator.lessons import text_of
+from seal_lightning.generator.reading import tokens_of
+from seal_lightning.records.journal import read_rollouts
 from seal_lightning.types import Context
+from tests.generator.generator_fits import Passages, StopAfter, Stopped, fit, module
+from tests.generator.tiny_generator import Tiny
 
 
 def bits(module: torch.nn.Module) -> str:
@@ -24,8 +26,8 @@ def bits(module: torch.nn.Module) -> str:
 
 
 def rollouts(folder):
-    lines = [json.loads(line) for path in sorted((folder / "journal").glob("*.jsonl")) for line in path.open()]
-    return [rollout for line in lines for rollout in line.get("rollouts", ())]
+    names = sorted(path.name.partition(".")[0] for path in (folder / "journal").glob("*.jsonl"))
+    return [rollout for name in names for rollout in read_rollouts(folder / "journal", name)]
 
 
 OBJECTIVES = {
@@ -42,36 +44,35 @@ def test_a_run_that_died_in_an_m_step_ends_as_one_that_did_not(tmp_path, objecti
     before = bits(whole.policy.view.model)
     fit(tmp_path / "whole", whole)
     with pytest.raises(Stopped):
-        fit(tmp_path / "died", module(objective=objective()), callbacks=[StopAfter(8)])  # the second of the second round
+        fit(
+            tmp_path / "died", module(objective=objective()), callbacks=[StopAfter(8)]
+        )  # the second of the second round
     resumed = module(objective=objective())
     fit(tmp_path / "died", resumed, ckpt_path="last")
     assert bits(resumed.policy.network) == bits(whole.policy.network)
     assert resumed.policy.digest() == whole.policy.digest()
     assert bits(whole.policy.view.model) == bits(resumed.policy.view.model) == before
-    scores = [[(one["context_id"], one["answers"], one["reward"]) for one in rollouts(tmp_path / name)]
-              for name in ("whole", "died")]  # fmt: skip
+    scores = [
+        [(one.context_id, one.answers, one.reward) for one in rollouts(tmp_path / name)] for name in ("whole", "died")
+    ]
     assert scores[0] == scores[1] and len(scores[0]) == 2 * 6 + 3 * 3
 
 
 def test_what_is_not_finite_earns_no_reward_and_nothing_of_it_is_learnt(tmp_path):
     texts = Passages(6).read()
-    spoilt = Tiny(spoilt=0)
-    probe = module(spoilt)
+    probe = module()
     probe.configure_model()
-    from seal_lightning.generator.lessons import text_of
-    from seal_lightning.generator.reading import tokens_of
-
     lengths = [len(tokens_of(probe.policy.view, text_of(probe.parts.task, text))) for text in texts]
     wrong = {text.id for text, length in zip(texts, lengths, strict=True) if length == lengths[0]}
     assert 0 < len(wrong) < len(texts)
     made = module(Tiny(spoilt=lengths[0]))
     fit(tmp_path, made, rounds=1)
-    trained = [one for one in rollouts(tmp_path) if one["context_id"].startswith("t")]
+    trained = [one for one in rollouts(tmp_path) if one.context_id.startswith("t")]
     for one in trained:
-        if one["context_id"] in wrong:
-            assert one["status"] == "diverged" and one["reward"] is None and "not finite" in one["reason"]
+        if one.context_id in wrong:
+            assert one.status == "diverged" and one.reward is None and "not finite" in one.reason
         else:
-            assert one["status"] == "ok" and one["reward"] is not None
+            assert one.status == "ok" and one.reward is not None
     assert {outcome.context_id for outcome in made.kept} == {text.id for text in texts} - wrong
 
 
@@ -80,8 +81,8 @@ def test_edits_are_the_same_in_any_unit_and_without_noise_however_often(tmp_path
     fit(tmp_path, made, rounds=1)
     by_context = {}
     for one in rollouts(tmp_path):
-        if one["context_id"].startswith("t"):
-            by_context.setdefault(one["context_id"], set()).add(tuple(one["answers"]))
+        if one.context_id.startswith("t"):
+            by_context.setdefault(one.context_id, set()).add(tuple(one.answers))
     assert all(len(answers) == 1 for answers in by_context.values()) and len(by_context) == 6
 
 
@@ -122,4 +123,3 @@ def test_a_module_comes_back_from_its_checkpoint(tmp_path):
     )  # the generator is a class of the tests' own
     assert bits(again.policy.network) == bits(made.policy.network)
     assert again.objective.queries == 0.5 and again.m_step == made.m_step
-    assert len(data().train_contexts) == 6
