@@ -4,7 +4,6 @@ The other form of a self-edit, beside texts that an inner loop trains on. The pu
 architectures (`FastWeights`, `Perceiver`, `MLPGenerator`), objectives, and the module that trains a generator.
 """
 
-<<<<<<< HEAD
 from seal_lightning.generator.class_head import ClassHead
 from seal_lightning.generator.fast_weights import FastWeights
 from seal_lightning.generator.mlp import MLPGenerator

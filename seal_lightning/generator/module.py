@@ -33,7 +33,7 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep, batch_plan, planned_loader
 from seal_lightning.models.source import ModelSource
 from seal_lightning.sampling import Answerer
-from seal_lightning.stamps.arguments import given_arguments
+from seal_lightning.stamps.values import describe
 from seal_lightning.tasks import Knowledge, Task
 from seal_lightning.types import EditOutcome, RolloutGroup
 
@@ -127,7 +127,7 @@ class GeneratorModule(SEALModule):
 
     def on_fit_start(self) -> None:
         chosen = the_filter(self.trainer.callbacks)
-        if type(chosen) is not ReSTEMFilter or given_arguments(chosen) not in ({}, given_arguments(ReSTEMFilter())):
+        if describe(chosen) != describe(ReSTEMFilter()):
             raise ConfigError(
                 f"filter: a generator learns from every edit of a round, got {type(chosen).__name__}: leave filter out"
             )
