@@ -9,7 +9,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 
@@ -26,7 +25,7 @@ from seal_lightning.types import Context, Prompt, Query
 class Objective(Remembers, ABC):
     """What a generator is trained towards."""
 
-    noise: ClassVar[float] = 0.0  # standard deviation of the Gaussian that the E-step draws codes from
+    noise: float = 0.0  # standard deviation of the Gaussian that the E-step draws codes from
 
     @abstractmethod
     def loss(self, classroom: Classroom, lessons: Sequence[Lesson]) -> torch.Tensor:
