@@ -59,7 +59,8 @@ class ClassHead(Answerer):
         self.labels = sorted({label for _, label in self._texts})
         if len(self.labels) < 2:
             raise DataError(
-                f"{reader.source}: the examples of a head need two labels or more, got {', '.join(self.labels) or 'none'}"
+                f"{reader.source}: the examples of a head need two labels or more, got "
+                f"{', '.join(self.labels) or 'none'}"
             )
         self.made_from = digest([list(example) for example in self._texts])
         self._head: torch.Tensor | None = None  # (d + 1, labels), the last row the bias; the same for every process

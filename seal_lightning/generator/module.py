@@ -23,7 +23,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.fit.checkpoint_file import Checkpoint
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.generator.base import Generator, GeneratorNetwork
-from seal_lightning.generator.lessons import Classroom, Examiner, InWords, Lesson
+from seal_lightning.generator.lessons import Classroom, Examiner, InWords, ScoredContext
 from seal_lightning.generator.objectives import Objective
 from seal_lightning.generator.policy import GeneratorPolicy, GeneratorTuning
 from seal_lightning.generator.trials import AnsweringGeneratorStep, generating_step
@@ -43,7 +43,7 @@ from seal_lightning.types import EditOutcome, RolloutGroup
 class LessonBatch:
     """Some lessons, as Lightning takes a batch."""
 
-    def __init__(self, lessons: Sequence[Lesson]) -> None:
+    def __init__(self, lessons: Sequence[ScoredContext]) -> None:
         self.lessons = list(lessons)
 
     def to(self, device: torch.device, **options: object) -> LessonBatch:
@@ -142,13 +142,13 @@ class GeneratorModule(SEALModule):
         return [outcome for group in groups for outcome in group.outcomes if outcome.reward is not None]
 
     @property
-    def lessons(self) -> list[Lesson]:
+    def lessons(self) -> list[ScoredContext]:
         """The training contexts of this round, in the order of the data, with what came of their edits."""
         outcomes: dict[str, list[EditOutcome]] = {}
         for outcome in self.kept:
             outcomes.setdefault(outcome.context_id, []).append(outcome)
         contexts = self.phases.contexts("train")
-        return [Lesson(one, tuple(outcomes[one.id])) for one in contexts if one.id in outcomes]
+        return [ScoredContext(one, tuple(outcomes[one.id])) for one in contexts if one.id in outcomes]
 
     @property
     def batches(self) -> int:

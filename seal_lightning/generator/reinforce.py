@@ -15,9 +15,9 @@ import torch
 
 from seal_lightning.e_step.step import attempt_seed
 from seal_lightning.errors import ConfigError, check_count
-from seal_lightning.generator.lessons import Classroom, Lesson
+from seal_lightning.generator.lessons import Classroom, ScoredContext
 from seal_lightning.generator.objectives import EndToEnd, Objective
-from seal_lightning.generator.reading import Reading
+from seal_lightning.generator.reading import TextStates
 from seal_lightning.generator.trials import drawn_noise
 
 Baseline = Literal["others", "batch", "none"]
@@ -31,7 +31,7 @@ class Reinforce(Objective):
 
     Args:
         noise: Standard deviation of the Gaussian around a code.
-        baseline: What a reward is compared with: the mean of the context's `others`, the mean of the `batch`, or `none`.
+        baseline: What a reward is compared with: the mean of the context's `others`, of the `batch`, or `none`.
         normalise: Divide advantages by their standard deviation in the batch.
         clip: Hold the ratio of a sample's density to what it was when it was drawn within 1 ± clip (PPO), which several
             passes over a round want; null takes the plain gradient.
@@ -61,7 +61,7 @@ class Reinforce(Objective):
         self.warm_up = check_count("model.objective.warm_up", warm_up, least=0)
         self._end_to_end = EndToEnd()
 
-    def loss(self, classroom: Classroom, lessons: Sequence[Lesson]) -> torch.Tensor:
+    def loss(self, classroom: Classroom, lessons: Sequence[ScoredContext]) -> torch.Tensor:
         if classroom.round < self.warm_up:
             return self._end_to_end.loss(classroom, lessons)
         reading = classroom.read([lesson.context for lesson in lessons])
@@ -87,9 +87,9 @@ class Reinforce(Objective):
         return losses
 
     def _noises(
-        self, classroom: Classroom, lessons: Sequence[Lesson], codes: torch.Tensor
+        self, classroom: Classroom, lessons: Sequence[ScoredContext], codes: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The lesson of each rewarded sample (S,), on the CPU, and the standard normal numbers it was drawn with (S, D).
+        """The context of each rewarded sample (S,), on the CPU, and the normal numbers it was drawn with (S, D).
 
         Raises:
             ConfigError: An edit has several repeats: as many samples with one reward.
@@ -112,13 +112,13 @@ class Reinforce(Objective):
         return torch.tensor(owners, dtype=torch.long), drawn
 
     @torch.no_grad()
-    def _earlier_codes(self, classroom: Classroom, reading: Reading) -> torch.Tensor:
+    def _earlier_codes(self, classroom: Classroom, reading: TextStates) -> torch.Tensor:
         """The codes around which the round's E-step explored, (N, D)."""
         assert classroom.earlier is not None, "what explores has kept the network that explored"
         return classroom.earlier.codes(reading)
 
 
-def rewards_of(lesson: Lesson) -> list[float]:
+def rewards_of(lesson: ScoredContext) -> list[float]:
     """What the samples of a context earned, without those that earned nothing since they diverged."""
     return [outcome.reward for outcome in lesson.outcomes if outcome.reward is not None]
 
@@ -132,7 +132,7 @@ def advantages(rewards: torch.Tensor, owners: torch.Tensor, *, baseline: Baselin
     Args:
         rewards: (S,).
         owners: The context of each, (S,).
-        baseline: What is expected: see `Reinforce`. A sample without others is compared with itself, and teaches nothing.
+        baseline: See `Reinforce`; a sample without others is compared with itself, and teaches nothing.
         normalise: Whether to divide by their standard deviation; those that are all alike stay zero.
     """
     gains = rewards.clone()

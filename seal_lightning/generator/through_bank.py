@@ -54,7 +54,7 @@ def losses_through(
         rows: (N, P), as `flat_rows` makes them.
         sequences: Each names its slot; the losses of a slot are summed with the sequences' weights.
         loss: The loss of tokens.
-        max_tokens: Of a forward pass.
+        max_tokens: Tokens of a forward pass.
     """
     return _Through.apply(rows, bank, sequences, loss, max_tokens)  # type: ignore[return-value]
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.generator.tiny_generator import Tiny
+from tiny_generator import Tiny
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.files.digests import KEY

@@ -4,6 +4,8 @@ import hashlib
 
 import pytest
 import torch
+from generator_fits import Passages, StopAfter, Stopped, fit, module
+from tiny_generator import Tiny
 
 from seal_lightning.callbacks import RandomFilter
 from seal_lightning.e_step.plan import Plan
@@ -14,8 +16,6 @@ from seal_lightning.generator.lessons import text_of
 from seal_lightning.generator.reading import tokens_of
 from seal_lightning.records.journal import read_rollouts
 from seal_lightning.types import Context
-from tests.generator.generator_fits import Passages, StopAfter, Stopped, fit, module
-from tests.generator.tiny_generator import Tiny
 
 
 def bits(module: torch.nn.Module) -> str:
