@@ -81,6 +81,8 @@ def print_one(seeds: Sequence[Rows]) -> None:
         for row in ("base", "passage only", "text editor, untrained", "text editor, trained", "ideal edits")
     ]
     rows[0][2] = share(seeds, "baselines", "known towns")
+    for place, kind in ((1, "passages"), (4, "ideal edits")):
+        rows[place][2] = mean(seeds, "merge the inner loop's", f"1 concatenate, {kind}", "known")
     for name in RECIPES:
         known = share(seeds, f"one {name}", "known towns")
         spent = mean(seeds, f"train {name}", "trained", "seconds", percent=False)

@@ -27,7 +27,7 @@ from seal_lightning.e_step.closed_book import ask_closed_book
 from seal_lightning.e_step.step import EStep
 from seal_lightning.generator.base import GeneratorNetwork
 from seal_lightning.generator.lessons import read_for, text_of
-from seal_lightning.generator.merging import Document, Way, documents_of, keys_of, lora_bank, loras_of, make_merger
+from seal_lightning.generator.merging import Member, Way, keys_of, lora_bank, loras_of, make_merger, members_of
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.generator.reading import read_texts
 from seal_lightning.generator.through_bank import fill_bank, make_bank
@@ -49,7 +49,7 @@ from seal_lightning.types import AdapterJob, Context, Prompt, Query
 
 EDITOR = Path(__file__).resolve().parent.parent / "configs" / "quickstart.yaml"
 WAYS: tuple[Way, ...] = ("sum", "concatenate", "least_squares")
-BOOSTS = [(7, 1.5), (7, 2.0), (7, 3.0), (14, 1.5), (14, 2.0), (14, 3.0), (28, 2.0)]  # of the lab's 28 layers
+BOOSTS = [(1, 1.5), (1, 2.0), (1, 3.0), (2, 1.5), (2, 2.0), (4, 1.5), (4, 2.0)]  # of the 4 layers that are adapted
 FULL = 128  # a rank at which the lab's layers lose nothing
 ANSWER = 4  # tokens
 
@@ -240,7 +240,7 @@ class Seed:
     def one(self, part: str) -> None:
         """One passage an adapter: held-out towns, known towns under adapters for others, and seconds."""
         policy = self.generating(part.partition(" ")[2])
-        loras = [one.lora for one in documents_of(policy, self.texts(self.held_out))]
+        loras = [one.lora for one in members_of(policy, self.texts(self.held_out))]
         self.log.add(part, "held-out towns", scores=self.ask(self.held_out, loras))
         self.log.add(part, "known towns", scores=self.in_turn(self.known, loras))
         for row, size in (("seconds together", len(self.held_out)), ("seconds one by one", 1)):
@@ -287,7 +287,7 @@ class Seed:
 
     def merge(self, part: str) -> None:
         policy = self.generating(part.partition(" ")[2])
-        self.merged(part, documents_of(policy, self.texts(self.many)), policy.network)
+        self.merged(part, members_of(policy, self.texts(self.many)), policy.network)
 
     def merge_trained(self, part: str) -> None:
         """The inner loop's adapters merged, with what their layers see of the passage as keys."""
@@ -295,12 +295,10 @@ class Seed:
         reading = read_texts(self.policy, self.texts(self.many), targets=targets)
         for written, row in ((False, "passages"), (True, "ideal edits")):
             loras = self.trained(self.many, written=written)
-            documents = [Document(lora, keys=keys) for lora, keys in zip(loras, keys_of(reading), strict=True)]
-            self.merged(part, documents, None, f", {row}")
+            members = [Member(lora, keys=keys) for lora, keys in zip(loras, keys_of(reading), strict=True)]
+            self.merged(part, members, None, f", {row}")
 
-    def merged(
-        self, part: str, documents: Sequence[Document], network: GeneratorNetwork | None, suffix: str = ""
-    ) -> None:
+    def merged(self, part: str, members: Sequence[Member], network: GeneratorNetwork | None, suffix: str = "") -> None:
         numbers = {context.id: number for number, context in enumerate(self.many)}
         for count, groups in self.groups():
             for way in WAYS if count > 1 else ("concatenate",):
@@ -308,7 +306,7 @@ class Seed:
                 started = time.perf_counter()
                 for merger, group in zip(mergers, groups, strict=True):
                     for context in group:
-                        merger.add(context.id, documents[numbers[context.id]])
+                        merger.add(context.id, members[numbers[context.id]])
                 loras = [merger.merged().lora for merger in mergers]
                 seconds = round((time.perf_counter() - started) / len(groups), 4)
                 jobs = [number for number, group in enumerate(groups) for _ in group]

@@ -12,6 +12,7 @@ from seal_lightning.generator.base import Generator
 from seal_lightning.generator.fast_weights import FastWeights
 from seal_lightning.generator.module import GeneratorModule
 from seal_lightning.generator.objectives import EndToEnd
+from seal_lightning.generator.perceiver import Perceiver
 from seal_lightning.lab import LabDataModule
 from seal_lightning.m_step.batches import MStep
 from seal_lightning.models.source import ModelSource
@@ -28,8 +29,12 @@ class Recipe:
 
 RECIPES = {
     "FastWeights": Recipe(
-        FastWeights(rank=16, alpha=16.0),
-        MStep(learning_rate=3e-3, epochs=10, batch_size=16, schedule="cosine"),
+        FastWeights(rank=32, alpha=32.0, target_modules=["down_proj"]),
+        MStep(learning_rate=1e-2, epochs=10, batch_size=32, schedule="cosine", warmup=0.1),
+    ),
+    "Perceiver": Recipe(
+        Perceiver(rank=8, alpha=8.0, target_modules=["down_proj"]),
+        MStep(learning_rate=3e-3, epochs=12, batch_size=32, schedule="cosine", warmup=0.1),
     ),
 }
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.generator.base import Adapters, Generator, GeneratorNetwork
 from seal_lightning.generator.drawing import drawn
-from seal_lightning.generator.reading import Reading, checked_layers, rms_norm
+from seal_lightning.generator.reading import TextStates, checked_layers, rms_norm
 
 Normalisation = Literal["frobenius", "orthogonal"]
 _STEPS = 5  # of Newton-Schulz
@@ -36,6 +36,8 @@ class FastWeights(Generator):
         target_modules: The layers that get adapters: `default`, `all-linear` or names, as for the inner loop.
         bound: The largest norm of a layer's change, as a share of the norm of its frozen weight; null for none.
         drift: Weight of a penalty on the squared norm of the change, relative to that of the frozen weight.
+        boosted_layers: How many layers are boosted: those whose change is the largest share of the frozen weight.
+        boost: Their change is multiplied by it, after the bound.
         keys: Width of the keys, k; null is the rank.
         layers: Which states between the layers are read, side by side: 0 is the embedding, -1 the last; null lets every
             target read its own input, as in the paper.
@@ -53,11 +55,21 @@ class FastWeights(Generator):
         target_modules: str | list[str] | None = "all-linear",
         bound: float | None = None,
         drift: float = 0.0,
+        boosted_layers: int = 0,
+        boost: float = 1.0,
         keys: int | None = None,
         layers: Sequence[int] | None = (0, -3),
         normalisation: Normalisation = "orthogonal",
     ) -> None:
-        super().__init__(rank=rank, alpha=alpha, target_modules=target_modules, bound=bound, drift=drift)
+        super().__init__(
+            rank=rank,
+            alpha=alpha,
+            target_modules=target_modules,
+            bound=bound,
+            drift=drift,
+            boosted_layers=boosted_layers,
+            boost=boost,
+        )
         self.keys = rank if keys is None else check_count("model.generator.keys", keys)
         if layers is not None and not layers:
             raise ConfigError("model.generator.layers must name at least one layer, or be null, got none")
@@ -101,7 +113,7 @@ class FastWeightsNetwork(GeneratorNetwork):
     def reads_hidden(self) -> bool:
         return self.layers is not None
 
-    def code(self, reading: Reading) -> torch.Tensor:
+    def code(self, reading: TextStates) -> torch.Tensor:
         states: list[torch.Tensor] = []
         shared = None if self.layers is None else reading.side_by_side(self.layers)
         for name, keys, values in zip(self.sizes, self.keys, self.values, strict=True):

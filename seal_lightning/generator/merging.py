@@ -1,15 +1,15 @@
-"""Many documents' adapters as one for the model, to which documents are added and from which they are removed.
+"""Many contexts' adapters as one for the model, to which contexts are added and from which they are removed.
 
-    documents_of(policy, texts) -> a merger's add and remove -> merged() -> a LoRA, for a PEFT folder or a bank
+    members_of(policy, texts) -> a merger's add and remove -> merged() -> a LoRA, for a PEFT folder or a bank
 
 There are four ways. What an adapter was made by matters to the first alone; the others take the inner loop's, too.
 
     SumOfCodes       the codes are added, and one adapter is made of their sum
     SumOfMatrices    B summed, A averaged
     Concatenation    the ranks one after another: exactly the sum of the changes of the weights
-    LeastSquares     what each document's adapter does with that document's own tokens, as well as one change can do it
+    LeastSquares     what each context's adapter does with that context's own tokens, as well as one change can do it
 
-Nothing is trained here. Which way holds up with how many documents is measured by `benchmarks/generator.py`.
+Nothing is trained here. Which way holds up with how many contexts is measured by `benchmarks/generator.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from seal_lightning.errors import ConfigError, DataError, check_count
 from seal_lightning.generator.base import Adapters, GeneratorNetwork
 from seal_lightning.generator.lessons import read_for
 from seal_lightning.generator.policy import GeneratingPolicy
-from seal_lightning.generator.reading import Reading
+from seal_lightning.generator.reading import TextStates
 from seal_lightning.generator.through_bank import fill_bank
 from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.models.lora import LoRA, stack
@@ -35,8 +35,8 @@ Way = Literal["sum", "concatenate", "least_squares"]
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """What a document adds to a merged adapter.
+class Member:
+    """What a context adds to a merged adapter.
 
     Attributes:
         lora: Its own adapter.
@@ -50,45 +50,45 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
-    """Documents in one adapter, and the share of its norm that was lost as its rank was reduced; 0 if it was not."""
+class MergedAdapter:
+    """Many contexts in one adapter, and the share of its norm that was lost where its rank was reduced."""
 
     lora: LoRA
     lost: float = 0.0
 
 
 class Merger(ABC):
-    """Documents by name, and the adapter of all of them."""
+    """Contexts by name, and the adapter of all of them."""
 
     def __init__(self) -> None:
-        self.documents: dict[str, Document] = {}
+        self.members: dict[str, Member] = {}
 
-    def add(self, name: str, document: Document) -> None:
-        """Add a document. Raises `DataError` if there is one of that name, or if it lacks what this way needs."""
-        if name in self.documents:
-            raise DataError(f"merged documents: {name} is there already: remove it first, or choose another name")
-        self.check(name, document)
-        self.documents[name] = document
+    def add(self, name: str, member: Member) -> None:
+        """Add a context. Raises `DataError` if there is one of that name, or if it lacks what this way needs."""
+        if name in self.members:
+            raise DataError(f"merged adapter: {name} is there already: remove it first, or choose another name")
+        self.check(name, member)
+        self.members[name] = member
 
-    def remove(self, name: str) -> Document:
-        """Take a document out. Raises `DataError` if it is not there."""
-        if name not in self.documents:
-            raise DataError(f"merged documents: expected a document that was added, got {name}: check the name")
-        return self.documents.pop(name)
+    def remove(self, name: str) -> Member:
+        """Take a context out. Raises `DataError` if it is not there."""
+        if name not in self.members:
+            raise DataError(f"merged adapter: expected a context that was added, got {name}: check the name")
+        return self.members.pop(name)
 
-    def check(self, name: str, document: Document) -> None:
-        """Raise `DataError` if a document lacks something; by default nothing is needed."""
-        del name, document
+    def check(self, name: str, member: Member) -> None:
+        """Raise `DataError` if a member lacks something; by default nothing is needed."""
+        del name, member
 
-    def merged(self) -> Merged:
-        """The adapter of all documents. Raises `DataError` if there is none."""
-        if not self.documents:
-            raise DataError("merged documents: expected at least one, got none: add one first")
-        return self.merge(list(self.documents.values()))
+    def merged(self) -> MergedAdapter:
+        """The adapter of all members. Raises `DataError` if there is none."""
+        if not self.members:
+            raise DataError("merged adapter: expected at least one, got none: add one first")
+        return self.merge(list(self.members.values()))
 
     @abstractmethod
-    def merge(self, documents: Sequence[Document]) -> Merged:
-        """The adapter of these documents, at least one."""
+    def merge(self, members: Sequence[Member]) -> MergedAdapter:
+        """The adapter of these members, at least one."""
 
 
 class SumOfCodes(Merger):
@@ -102,44 +102,44 @@ class SumOfCodes(Merger):
         super().__init__()
         self.network = network
 
-    def check(self, name: str, document: Document) -> None:
-        if document.code is None:
+    def check(self, name: str, member: Member) -> None:
+        if member.code is None:
             raise DataError(f"{name}: expected a generator's code, got an adapter alone: merge by concatenation")
 
     @torch.no_grad()
-    def merge(self, documents: Sequence[Document]) -> Merged:
-        codes = torch.stack([document.code for document in documents if document.code is not None])
+    def merge(self, members: Sequence[Member]) -> MergedAdapter:
+        codes = torch.stack([member.code for member in members if member.code is not None])
         total = codes.double().sum(0, keepdim=True).to(codes.dtype)
         (lora,) = loras_of(self.network.adapters(total), scale=self.network.scale)
-        return Merged(lora)
+        return MergedAdapter(lora)
 
 
 class SumOfMatrices(Merger):
     """The sum of the matrices B, and the mean of the matrices A.
 
-    That is the sum of the changes where all documents share A. Elsewhere it multiplies one document's B with another's
-    A, too; those products are what it costs that the rank stays that of one document.
+    That is the sum of the changes where all contexts share A. Elsewhere it multiplies one context's B with another's
+    A, too; those products are what it costs that the rank stays that of one context.
     """
 
-    def check(self, name: str, document: Document) -> None:
-        for other in self.documents.values():
-            if (document.lora.layers, document.lora.rank) != (other.lora.layers, other.lora.rank):
+    def check(self, name: str, member: Member) -> None:
+        for other in self.members.values():
+            if (member.lora.layers, member.lora.rank) != (other.lora.layers, other.lora.rank):
                 raise DataError(
                     f"{name}: expected an adapter of rank {other.lora.rank} for the layers of those before, got rank "
-                    f"{document.lora.rank} for {len(document.lora.layers)} layers: merge by concatenation"
+                    f"{member.lora.rank} for {len(member.lora.layers)} layers: merge by concatenation"
                 )
 
     @torch.no_grad()
-    def merge(self, documents: Sequence[Document]) -> Merged:
+    def merge(self, members: Sequence[Member]) -> MergedAdapter:
         state: dict[str, torch.Tensor] = {}
-        for name in documents[0].lora.state:
-            parts = torch.stack([document.lora.state[name].double() for document in documents])
+        for name in members[0].lora.state:
+            parts = torch.stack([member.lora.state[name].double() for member in members])
             if ".lora_B." in name:
-                scales = parts.new_tensor([document.lora.scale for document in documents])
+                scales = parts.new_tensor([member.lora.scale for member in members])
                 state[name] = (parts * scales[:, None, None]).sum(0).float()
             else:
                 state[name] = parts.mean(0).float()
-        return Merged(LoRA(state, 1.0))
+        return MergedAdapter(LoRA(state, 1.0))
 
 
 class Concatenation(Merger):
@@ -154,14 +154,14 @@ class Concatenation(Merger):
         self.rank = None if rank is None else check_count("rank", rank)
 
     @torch.no_grad()
-    def merge(self, documents: Sequence[Document]) -> Merged:
-        return reduced(stack([document.lora for document in documents]), self.rank)
+    def merge(self, members: Sequence[Member]) -> MergedAdapter:
+        return reduced(stack([member.lora for member in members]), self.rank)
 
 
 class LeastSquares(Merger):
-    """The change ΔW that comes closest to Σ‖ΔW K_i - ΔW_i K_i‖², K_i the keys of document i (MALMEN, 2311.04661).
+    """The change ΔW that comes closest to Σ‖ΔW K_i - ΔW_i K_i‖², K_i the keys of context i (MALMEN, 2311.04661).
 
-    In closed form it is ΔW = (Σ ΔW_i G_i) (Σ G_i + λ)⁻¹ with G_i = K_i K_iᵀ: the concatenation of all documents, with
+    In closed form it is ΔW = (Σ ΔW_i G_i) (Σ G_i + λ)⁻¹ with G_i = K_i K_iᵀ: the concatenation of all, with
     A_i G_i (Σ G_i + λ)⁻¹ in place of each A_i. The sums are kept in float64.
 
     Args:
@@ -177,35 +177,35 @@ class LeastSquares(Merger):
         self.ridge = ridge
         self._sums: dict[str, torch.Tensor] = {}  # by layer, ΣG_i (inputs, inputs)
 
-    def check(self, name: str, document: Document) -> None:
-        missing = [layer for layer in document.lora.layers if layer not in (document.keys or {})]
+    def check(self, name: str, member: Member) -> None:
+        missing = [layer for layer in member.lora.layers if layer not in (member.keys or {})]
         if missing:
             raise DataError(
                 f"{name}: expected keys for every layer, got none for {missing[0]}: give the layer's inputs"
             )
 
-    def add(self, name: str, document: Document) -> None:
-        super().add(name, document)
-        for layer, gram in _grams(document).items():
+    def add(self, name: str, member: Member) -> None:
+        super().add(name, member)
+        for layer, gram in _grams(member).items():
             self._sums[layer] = self._sums[layer] + gram if layer in self._sums else gram
 
-    def remove(self, name: str) -> Document:
-        document = super().remove(name)
-        for layer, gram in _grams(document).items():
+    def remove(self, name: str) -> Member:
+        member = super().remove(name)
+        for layer, gram in _grams(member).items():
             self._sums[layer] = self._sums[layer] - gram
-        return document
+        return member
 
     @torch.no_grad()
-    def merge(self, documents: Sequence[Document]) -> Merged:
+    def merge(self, members: Sequence[Member]) -> MergedAdapter:
         shifted = {layer: _with_ridge(total, self.ridge) for layer, total in self._sums.items()}
         factors = {layer: torch.linalg.cholesky(total) for layer, total in shifted.items()}
-        return reduced(stack([_solved(document, factors) for document in documents]), self.rank)
+        return reduced(stack([_solved(member, factors) for member in members]), self.rank)
 
 
-def _grams(document: Document) -> dict[str, torch.Tensor]:
+def _grams(member: Member) -> dict[str, torch.Tensor]:
     """By layer, KᵀK of keys K (T, inputs), in float64."""
-    assert document.keys is not None
-    return {layer: keys.double().T @ keys.double() for layer, keys in document.keys.items()}
+    assert member.keys is not None
+    return {layer: keys.double().T @ keys.double() for layer, keys in member.keys.items()}
 
 
 def _with_ridge(total: torch.Tensor, share: float) -> torch.Tensor:
@@ -213,17 +213,17 @@ def _with_ridge(total: torch.Tensor, share: float) -> torch.Tensor:
     return total + ridge * torch.eye(len(total), dtype=total.dtype, device=total.device)
 
 
-def _solved(document: Document, factors: Mapping[str, torch.Tensor]) -> LoRA:
-    """A document's adapter with A G (ΣG + λ)⁻¹ in place of A."""
-    assert document.keys is not None
-    state = dict(document.lora.state)
-    for layer in document.lora.layers:
-        A, _ = document.lora.matrices(layer)
-        keys = document.keys[layer].double()
+def _solved(member: Member, factors: Mapping[str, torch.Tensor]) -> LoRA:
+    """A member's adapter with A G (ΣG + λ)⁻¹ in place of A."""
+    assert member.keys is not None
+    state = dict(member.lora.state)
+    for layer in member.lora.layers:
+        A, _ = member.lora.matrices(layer)
+        keys = member.keys[layer].double()
         beheld = (A.double() @ keys.T) @ keys  # (r, inputs), A G
         name = f"base_model.model.{layer}.lora_A.weight"
         state[name] = torch.cholesky_solve(beheld.T, factors[layer]).T.to(A.dtype)
-    return LoRA(state, document.lora.scale)
+    return LoRA(state, member.lora.scale)
 
 
 def make_merger(
@@ -234,7 +234,7 @@ def make_merger(
     Args:
         way: `sum` adds codes where they add up, else matrices; `concatenate`; or `least_squares`.
         network: The generator; None if the adapters are the inner loop's.
-        rank: See `Concatenation`; the sums keep the rank of one document.
+        rank: See `Concatenation`; the sums keep the rank of one context.
         ridge: See `LeastSquares`.
 
     Raises:
@@ -250,13 +250,13 @@ def make_merger(
 
 
 @torch.no_grad()
-def reduced(lora: LoRA, rank: int | None) -> Merged:
+def reduced(lora: LoRA, rank: int | None) -> MergedAdapter:
     """The nearest LoRA of at most this rank, by the singular values of each layer's change.
 
     It is the LoRA itself where that has no more. A layer whose inputs or outputs are no more than `rank` loses nothing.
     """
     if rank is None or lora.rank <= rank:
-        return Merged(lora)
+        return MergedAdapter(lora)
     state: dict[str, torch.Tensor] = {}
     lost = whole = 0.0
     for layer in lora.layers:
@@ -264,7 +264,7 @@ def reduced(lora: LoRA, rank: int | None) -> Merged:
         lost, whole = lost + float(values[rank:].square().sum()), whole + float(values.square().sum())
         state[f"base_model.model.{layer}.lora_A.weight"] = A
         state[f"base_model.model.{layer}.lora_B.weight"] = B
-    return Merged(LoRA(state, lora.scale), (lost / whole) ** 0.5 if whole else 0.0)
+    return MergedAdapter(LoRA(state, lora.scale), (lost / whole) ** 0.5 if whole else 0.0)
 
 
 def _truncated(A: torch.Tensor, B: torch.Tensor, *, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -280,15 +280,15 @@ def _truncated(A: torch.Tensor, B: torch.Tensor, *, rank: int) -> tuple[torch.Te
 
 
 @torch.no_grad()
-def documents_of(policy: GeneratingPolicy, texts: Sequence[str]) -> list[Document]:
-    """What a generator makes of texts, as documents to merge; their keys are the layers' inputs at their tokens."""
+def members_of(policy: GeneratingPolicy, texts: Sequence[str]) -> list[Member]:
+    """What a generator makes of texts, as members to merge; their keys are the layers' inputs at their tokens."""
     reading = read_for(policy, texts)
-    codes = policy.network.code(reading)
+    codes = policy.network.codes(reading)
     loras = loras_of(policy.network.adapters(codes), scale=policy.network.scale)
-    return [Document(lora, code, keys) for lora, code, keys in zip(loras, codes, keys_of(reading), strict=True)]
+    return [Member(lora, code, keys) for lora, code, keys in zip(loras, codes, keys_of(reading), strict=True)]
 
 
-def keys_of(reading: Reading) -> list[dict[str, torch.Tensor]]:
+def keys_of(reading: TextStates) -> list[dict[str, torch.Tensor]]:
     """For each text, the inputs of the layers at its tokens, (T, inputs), on the CPU as adapters are."""
     own = [(reading.owners == number)[:, None] & reading.mask for number in range(reading.texts)]
     return [{name: inputs[mask].cpu() for name, inputs in reading.inputs.items()} for mask in own]

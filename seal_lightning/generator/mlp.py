@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.generator.base import Adapters, Generator, GeneratorNetwork
 from seal_lightning.generator.drawing import drawn
-from seal_lightning.generator.reading import Reading, checked_layers
+from seal_lightning.generator.reading import TextStates, checked_layers
 
 
 class MLPGenerator(Generator):
@@ -28,6 +28,8 @@ class MLPGenerator(Generator):
         target_modules: The layers that get adapters: `default`, `all-linear` or names, as for the inner loop.
         bound: The largest norm of a layer's change, as a share of the norm of its frozen weight; null for none.
         drift: Weight of a penalty on the squared norm of the change, relative to that of the frozen weight.
+        boosted_layers: How many layers are boosted: those whose change is the largest share of the frozen weight.
+        boost: Their change is multiplied by it, after the bound.
         size: Numbers in a code, D.
         width: Hidden units of the MLP.
         layers: Which states between the layers are pooled: 0 is the embedding, -1 the last.
@@ -42,12 +44,22 @@ class MLPGenerator(Generator):
         target_modules: str | list[str] | None = "all-linear",
         bound: float | None = None,
         drift: float = 0.0,
+        boosted_layers: int = 0,
+        boost: float = 1.0,
         size: int = 32,
         width: int = 128,
         layers: Sequence[int] = (-1,),
         reach: float = 0.5,
     ) -> None:
-        super().__init__(rank=rank, alpha=alpha, target_modules=target_modules, bound=bound, drift=drift)
+        super().__init__(
+            rank=rank,
+            alpha=alpha,
+            target_modules=target_modules,
+            bound=bound,
+            drift=drift,
+            boosted_layers=boosted_layers,
+            boost=boost,
+        )
         self.size = check_count("model.generator.size", size)
         self.width = check_count("model.generator.width", width)
         if not layers:
@@ -82,7 +94,7 @@ class MLPNetwork(GeneratorNetwork):
             self.into.append(nn.Parameter(drawn(draw, rank, inputs)))
             self.out_of.append(nn.Parameter(drawn(draw, rank, outputs) * strength))
 
-    def code(self, reading: Reading) -> torch.Tensor:
+    def code(self, reading: TextStates) -> torch.Tensor:
         # one row is one text: longer ones are refused
         share = (reading.mask / reading.mask.sum(dim=1, keepdim=True))[..., None]  # (N, T, 1)
         pooled = (reading.side_by_side(self.layers) * share).sum(dim=1)

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_generator import Tiny
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.files.digests import KEY
@@ -16,7 +17,6 @@ from seal_lightning.generator.policy import GeneratorPolicy, GeneratorTuning
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
 from seal_lightning.tasks import Knowledge
-from tests.generator.tiny_generator import Tiny
 
 TUNING = GeneratorTuning(
     generator=FastWeights(rank=2, alpha=3.0, target_modules=["q_proj"]), task=Knowledge(edit="rewrite")
@@ -214,7 +214,7 @@ def test_a_folder_chooses_no_code(folder, settings, reason):
 def test_a_class_of_ones_own_is_read_where_it_is_trusted(tmp_path):
     made = a_policy(GeneratorTuning(generator=Tiny()))
     made.export(tmp_path)
-    with pytest.raises(ConfigError, match=r"class_path tests\.generator\.tiny_generator\.Tiny in .* names code"):
+    with pytest.raises(ConfigError, match=r"class_path tiny_generator\.Tiny in .* names code"):
         load_generator(tmp_path, a_base())
     network = load_generator(tmp_path, a_base(), trusted=True)
     expected = made.network.state_dict()

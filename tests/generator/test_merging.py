@@ -1,4 +1,4 @@
-"""Many documents' adapters as one: what each way gives, and that documents come and go without a trace."""
+"""Many contexts' adapters as one: what each way gives, and that contexts come and go without a trace."""
 
 import pytest
 import torch
@@ -8,14 +8,14 @@ from seal_lightning.generator.fast_weights import FastWeights
 from seal_lightning.generator.lessons import read_for
 from seal_lightning.generator.merging import (
     Concatenation,
-    Document,
     LeastSquares,
+    Member,
     SumOfCodes,
     SumOfMatrices,
-    documents_of,
     lora_bank,
     loras_of,
     make_merger,
+    members_of,
     reduced,
 )
 from seal_lightning.generator.policy import GeneratingPolicy
@@ -36,16 +36,16 @@ def drawn_lora(seed, *, rank=3, inputs=6, outputs=5, scale=2.0):
     return LoRA(dict(zip(names, (A, B), strict=True)), scale)
 
 
-def drawn_document(seed, *, tokens=4, **options):
+def drawn_member(seed, *, tokens=4, **options):
     lora = drawn_lora(seed, **options)
     inputs = lora.matrices(LAYER)[0].shape[1]
     keys = torch.randn(tokens, inputs, generator=torch.Generator().manual_seed(1000 + seed))
-    return Document(lora, keys={LAYER: keys})
+    return Member(lora, keys={LAYER: keys})
 
 
-def filled(merger, documents):
-    for number, document in enumerate(documents):
-        merger.add(f"town-{number}", document)
+def filled(merger, members):
+    for number, member in enumerate(members):
+        merger.add(f"town-{number}", member)
     return merger
 
 
@@ -53,7 +53,9 @@ def filled(merger, documents):
 def policy():
     """A generator whose matrices are all drawn, so that its adapters change something."""
     model, tokenizer = build_tiny("llama")
-    network = FastWeights(rank=2, alpha=3.0).network(model.requires_grad_(False).eval(), seed=0)
+    network = FastWeights(rank=2, alpha=3.0, normalisation="frobenius").network(
+        model.requires_grad_(False).eval(), seed=0
+    )
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -63,7 +65,7 @@ def policy():
 
 def test_concatenated_ranks_are_the_sum_of_the_changes():
     loras = [drawn_lora(0), drawn_lora(1, rank=2, scale=0.5), drawn_lora(2)]
-    merged = filled(Concatenation(), [Document(lora) for lora in loras]).merged()
+    merged = filled(Concatenation(), [Member(lora) for lora in loras]).merged()
     assert (merged.lora.rank, merged.lost) == (8, 0.0)
     wanted = sum(lora.delta(LAYER) for lora in loras)
     assert torch.allclose(merged.lora.delta(LAYER), wanted, rtol=0, atol=1e-5)
@@ -100,72 +102,72 @@ def test_an_adapter_that_changes_nothing_loses_nothing():
 
 
 def test_least_squares_is_the_closed_form():
-    documents = [drawn_document(0), drawn_document(1, rank=2, scale=0.5), drawn_document(2)]
-    merged = filled(LeastSquares(ridge=0.1), documents).merged().lora.delta(LAYER).double()
-    deltas = [document.lora.delta(LAYER).double() for document in documents]
-    grams = [document.keys[LAYER].double().T @ document.keys[LAYER].double() for document in documents]
+    members = [drawn_member(0), drawn_member(1, rank=2, scale=0.5), drawn_member(2)]
+    merged = filled(LeastSquares(ridge=0.1), members).merged().lora.delta(LAYER).double()
+    deltas = [member.lora.delta(LAYER).double() for member in members]
+    grams = [member.keys[LAYER].double().T @ member.keys[LAYER].double() for member in members]
     ridge = 0.1 * sum(grams).diagonal().mean() * torch.eye(6).double()
     wanted = sum(d @ g for d, g in zip(deltas, grams, strict=True)) @ torch.linalg.inv(sum(grams) + ridge)
     assert torch.allclose(merged, wanted, rtol=0, atol=1e-5)
 
 
 def test_least_squares_keeps_apart_what_the_sum_mixes():
-    documents = [drawn_document(number, tokens=2, inputs=9) for number in range(3)]
-    exact = filled(LeastSquares(ridge=1e-9), documents).merged().lora.delta(LAYER)
-    summed = filled(Concatenation(), documents).merged().lora.delta(LAYER)
-    for document in documents:  # 6 keys of 9 inputs: one change can do what each adapter does with its own
-        wanted = document.keys[LAYER] @ document.lora.delta(LAYER).T
-        assert torch.allclose(document.keys[LAYER] @ exact.T, wanted, rtol=0, atol=1e-3)
-        assert not torch.allclose(document.keys[LAYER] @ summed.T, wanted, rtol=0, atol=1.0)
+    members = [drawn_member(number, tokens=2, inputs=9) for number in range(3)]
+    exact = filled(LeastSquares(ridge=1e-9), members).merged().lora.delta(LAYER)
+    summed = filled(Concatenation(), members).merged().lora.delta(LAYER)
+    for member in members:  # 6 keys of 9 inputs: one change can do what each adapter does with its own
+        wanted = member.keys[LAYER] @ member.lora.delta(LAYER).T
+        assert torch.allclose(member.keys[LAYER] @ exact.T, wanted, rtol=0, atol=1e-3)
+        assert not torch.allclose(member.keys[LAYER] @ summed.T, wanted, rtol=0, atol=1.0)
 
 
 def test_matrices_are_summed_and_averaged():
     first, second = drawn_lora(0), drawn_lora(1, scale=0.5)
-    merged = filled(SumOfMatrices(), [Document(first), Document(second)]).merged().lora
+    merged = filled(SumOfMatrices(), [Member(first), Member(second)]).merged().lora
     (A, B), (C, D) = first.matrices(LAYER), second.matrices(LAYER)
     assert torch.allclose(merged.delta(LAYER), (2 * B + 0.5 * D) @ (A + C) / 2, rtol=0, atol=1e-5)
     shared = LoRA(second.state | {name: m for name, m in first.state.items() if ".lora_A." in name}, 0.5)
-    merged = filled(SumOfMatrices(), [Document(first), Document(shared)]).merged().lora
+    merged = filled(SumOfMatrices(), [Member(first), Member(shared)]).merged().lora
     assert torch.allclose(merged.delta(LAYER), first.delta(LAYER) + shared.delta(LAYER), rtol=0, atol=1e-5)
 
 
 def test_codes_that_are_added_are_the_code_of_all_texts(policy):
-    documents = documents_of(policy, TEXTS)
-    merged = filled(SumOfCodes(policy.network), documents).merged().lora
+    members = members_of(policy, TEXTS)
+    merged = filled(SumOfCodes(policy.network), members).merged().lora
     reading = read_for(policy, TEXTS)
     together = policy.network.code(reading).sum(0, keepdim=True)
     (wanted,) = loras_of(policy.network.adapters(together), scale=policy.network.scale)
     for layer in wanted.layers:
         assert torch.allclose(merged.delta(layer), wanted.delta(layer), rtol=0, atol=1e-6)
-    (alone,) = documents_of(policy, TEXTS[:1])
-    assert documents[0].lora.state.keys() == alone.lora.state.keys()
+    (alone,) = members_of(policy, TEXTS[:1])
+    assert members[0].lora.state.keys() == alone.lora.state.keys()
     for name, matrix in alone.lora.state.items():
-        assert torch.allclose(documents[0].lora.state[name], matrix, rtol=0, atol=1e-6)
+        assert torch.allclose(members[0].lora.state[name], matrix, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("way", ["sum", "concatenate", "least_squares"])
 @pytest.mark.parametrize("generated", [True, False])
 def test_a_document_that_was_removed_leaves_no_trace(policy, way, generated):
     network = policy.network if generated else None
-    documents = documents_of(policy, TEXTS)
-    never = filled(make_merger(way, network=network, rank=6), documents[:2]).merged()
-    merger = filled(make_merger(way, network=network, rank=6), documents)
+    members = members_of(policy, TEXTS)
+    never = filled(make_merger(way, network=network, rank=6), members[:2]).merged()
+    merger = filled(make_merger(way, network=network, rank=6), members)
     before = merger.merged()
-    assert merger.remove("town-2") is documents[2]
+    assert merger.remove("town-2") is members[2]
     merger.remove("town-3")
     after = merger.merged()
     assert any(not torch.equal(before.lora.state[name], matrix) for name, matrix in after.lora.state.items())
     if way == "least_squares":  # whose sums are subtracted from
         for layer, total in merger._sums.items():
-            wanted = filled(LeastSquares(), documents[:2])._sums[layer]
+            wanted = filled(LeastSquares(), members[:2])._sums[layer]
             assert torch.allclose(total, wanted, rtol=0, atol=1e-12 * wanted.abs().max())
         for layer in never.lora.layers:
             assert torch.allclose(after.lora.delta(layer), never.lora.delta(layer), rtol=0, atol=1e-6)
     else:
         assert after.lost == never.lost
         assert all(torch.equal(after.lora.state[name], matrix) for name, matrix in never.lora.state.items())
-    merger.add("town-2", documents[2])
-    merger.add("town-3", documents[3])
+    merger.add("town-2", members[2])
+    merger.add("town-3", members[3])
     for layer in before.lora.layers:
         assert torch.allclose(merger.merged().lora.delta(layer), before.lora.delta(layer), rtol=0, atol=1e-6)
 
@@ -174,16 +176,16 @@ def test_adapters_of_the_inner_loop_are_merged_too(policy):
     jobs = [AdapterJob((TrainingSequence(text),), seed) for seed, text in enumerate(TEXTS)]
     inner_loop = InnerLoop(rank=2, alpha=4.0, target_modules="all-linear", epochs=2, learning_rate=1e-2)
     bank = inner_loop.adapt(policy, jobs).bank
-    generated = documents_of(policy, TEXTS)  # reads the same layers
-    documents = [Document(lora, keys=one.keys) for lora, one in zip(bank_loras(bank), generated, strict=True)]
-    concatenated = filled(Concatenation(), documents).merged().lora
+    generated = members_of(policy, TEXTS)  # reads the same layers
+    members = [Member(lora, keys=one.keys) for lora, one in zip(bank_loras(bank), generated, strict=True)]
+    concatenated = filled(Concatenation(), members).merged().lora
     assert concatenated.rank == 8
     layer = concatenated.layers[0]
-    wanted = sum(document.lora.delta(layer) for document in documents)
+    wanted = sum(member.lora.delta(layer) for member in members)
     assert torch.allclose(concatenated.delta(layer), wanted, rtol=0, atol=1e-6)
-    one = filled(LeastSquares(ridge=1e-9), documents[:1]).merged().lora
-    keys = documents[0].keys[layer]
-    assert torch.allclose(keys @ one.delta(layer).T, keys @ documents[0].lora.delta(layer).T, rtol=0, atol=1e-4)
+    one = filled(LeastSquares(ridge=1e-9), members[:1]).merged().lora
+    keys = members[0].keys[layer]
+    assert torch.allclose(keys @ one.delta(layer).T, keys @ members[0].lora.delta(layer).T, rtol=0, atol=1e-4)
 
 
 def bank_loras(bank):
@@ -192,11 +194,11 @@ def bank_loras(bank):
 
 @torch.no_grad()
 def test_many_merged_adapters_answer_in_one_batch_as_one_by_one(policy):
-    documents = documents_of(policy, TEXTS)
-    loras = [documents[0].lora]
+    members = members_of(policy, TEXTS)
+    loras = [members[0].lora]
     for way in ("sum", "concatenate", "least_squares"):
-        loras.append(filled(make_merger(way, network=policy.network), documents).merged().lora)
-    loras.append(filled(Concatenation(rank=3), documents).merged().lora)
+        loras.append(filled(make_merger(way, network=policy.network), members).merged().lora)
+    loras.append(filled(Concatenation(rank=3), members).merged().lora)
     assert len({lora.rank for lora in loras}) > 1 and len({lora.scale for lora in loras}) > 1
     ids = torch.tensor([[5, 6, 7, 8, 9, 10]] * len(loras))
     bank = lora_bank(policy.model, loras)
@@ -214,9 +216,9 @@ def test_many_merged_adapters_answer_in_one_batch_as_one_by_one(policy):
     ("act", "words"),
     [
         (lambda merger: merger.merged(), "expected at least one, got none"),
-        (lambda merger: merger.remove("town-9"), "expected a document that was added, got town-9"),
+        (lambda merger: merger.remove("town-9"), "expected a context that was added, got town-9"),
         (
-            lambda merger: filled(merger, [drawn_document(0)]).add("town-0", drawn_document(1)),
+            lambda merger: filled(merger, [drawn_member(0)]).add("town-0", drawn_member(1)),
             "town-0 is there already",
         ),
     ],
@@ -229,12 +231,12 @@ def test_what_cannot_be_merged_is_said(act, words):
 def test_a_document_that_lacks_something_is_not_added(policy):
     merger = LeastSquares()
     with pytest.raises(DataError, match=f"town: expected keys for every layer, got none for {LAYER}"):
-        merger.add("town", Document(drawn_lora(0)))
+        merger.add("town", Member(drawn_lora(0)))
     with pytest.raises(DataError, match="expected a generator's code, got an adapter alone"):
-        SumOfCodes(policy.network).add("town", Document(drawn_lora(0)))
+        SumOfCodes(policy.network).add("town", Member(drawn_lora(0)))
     with pytest.raises(DataError, match="expected an adapter of rank 3 for the layers of those before, got rank 2"):
-        filled(SumOfMatrices(), [Document(drawn_lora(0)), Document(drawn_lora(1, rank=2))])
-    assert not merger.documents
+        filled(SumOfMatrices(), [Member(drawn_lora(0)), Member(drawn_lora(1, rank=2))])
+    assert not merger.members
 
 
 @pytest.mark.parametrize(
