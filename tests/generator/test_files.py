@@ -214,7 +214,7 @@ def test_a_folder_chooses_no_code(folder, settings, reason):
 def test_a_class_of_ones_own_is_read_where_it_is_trusted(tmp_path):
     made = a_policy(GeneratorTuning(generator=Tiny()))
     made.export(tmp_path)
-    with pytest.raises(ConfigError, match=r"class_path tests\.generator\.tiny_generator\.Tiny in .* names code"):
+    with pytest.raises(ConfigError, match=r"class_path tiny_generator\.Tiny in .* names code"):
         load_generator(tmp_path, a_base())
     network = load_generator(tmp_path, a_base(), trusted=True)
     expected = made.network.state_dict()
