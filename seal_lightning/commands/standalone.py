@@ -105,7 +105,7 @@ def add_model(parser: Parser, args: Sequence[str], *, defaults: Mapping[str, obj
 
 
 def set_model(parser: Parser, settings: Mapping[str, object], origin: str) -> None:
-    """Make a run's settings the defaults of `model`. Raises `ConfigError` where one of them is no option."""
+    """Make a run's settings the defaults of `model`; raises `ConfigError` where one of them is no option."""
     try:
         parser.set_defaults({f"model.{name}": value for name, value in settings.items()})
     except KeyError as error:  # of another version, say

@@ -295,7 +295,7 @@ class EStep:
     def repeats(self, context: Context, index: int, edit: SelfEdit, round: int) -> Iterator[Attempt]:
         """The attempts of one edit, each with the seed of its adapter."""
         for repeat in range(self.plan.repeats):
-            seed = derive_seed("adapter", self.seed, round, context.id, index, repeat)
+            seed = attempt_seed(self.seed, round, context.id, index, repeat)
             yield Attempt(context, "edit", index, repeat, seed, "", edit)
 
     def references(self, context: Context, round: int) -> list[Attempt]:
@@ -309,6 +309,11 @@ class EStep:
             Attempt(context, kind, -1, 0, derive_seed("adapter", self.seed, round, context.id, kind, 0), "", edit)
             for kind, edit in edits.items()
         ]
+
+
+def attempt_seed(seed: int, round: int, context_id: str, edit: int, repeat: int = 0) -> int:
+    """The seed of one repeat of an edit in a run of that seed."""
+    return derive_seed("adapter", seed, round, context_id, edit, repeat)
 
 
 def _ids(contexts: Sequence[Context]) -> set[str]:

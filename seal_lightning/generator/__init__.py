@@ -4,10 +4,21 @@ The other form of a self-edit, beside texts that an inner loop trains on. The pu
 architectures (`FastWeights`, `Perceiver`, `MLPGenerator`), objectives, and the module that trains a generator.
 """
 
+from seal_lightning.generator.class_head import ClassHead
 from seal_lightning.generator.fast_weights import FastWeights
 from seal_lightning.generator.mlp import MLPGenerator
 from seal_lightning.generator.module import GeneratorModule
 from seal_lightning.generator.objectives import Distill, EndToEnd
 from seal_lightning.generator.perceiver import Perceiver
+from seal_lightning.generator.reinforce import Reinforce
 
-__all__ = ["Distill", "EndToEnd", "FastWeights", "GeneratorModule", "MLPGenerator", "Perceiver"]
+__all__ = [
+    "ClassHead",
+    "Distill",
+    "EndToEnd",
+    "FastWeights",
+    "GeneratorModule",
+    "MLPGenerator",
+    "Perceiver",
+    "Reinforce",
+]

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from seal_lightning.errors import ConfigError, check_count
-from seal_lightning.generator.reading import Reading
+from seal_lightning.generator.reading import TextStates
 from seal_lightning.models.beside import base_layer, whole_weight
 from seal_lightning.models.layers import Target, find_targets
 from seal_lightning.stamps.arguments import Remembers
@@ -80,7 +80,8 @@ class GeneratorNetwork(nn.Module, ABC):
         model: The frozen model that it is for.
     """
 
-    reads_hidden: ClassVar[bool] = False  # whether `Reading.hidden` is needed
+    reads_hidden: ClassVar[bool] = False  # whether `TextStates.hidden` is needed
+    stays_float32: ClassVar[bool] = True  # whatever the precision of the run
 
     def __init__(self, settings: Generator, model: PreTrainedModel) -> None:
         super().__init__()
@@ -101,20 +102,29 @@ class GeneratorNetwork(nn.Module, ABC):
         return self.settings.alpha / self.settings.rank
 
     @abstractmethod
-    def code(self, reading: Reading) -> torch.Tensor:
+    def code(self, reading: TextStates) -> torch.Tensor:
         """What is written about each text, before any noise, (N, D); of the order of 1."""
 
     @abstractmethod
     def decode(self, code: torch.Tensor) -> Adapters:
         """The adapters of codes (N, D), without bound."""
 
-    def forward(self, reading: Reading) -> Adapters:
+    def forward(self, reading: TextStates) -> Adapters:
         """The adapters for some texts, within their bound."""
-        return self.adapters(self.code(reading))
+        return self.adapters(self.codes(reading))
+
+    def codes(self, reading: TextStates) -> torch.Tensor:
+        """The code of each text, (N, D), in float32 whatever the precision of the run."""
+        with torch.autocast(reading.mask.device.type, enabled=False):
+            return self.code(reading)
 
     def adapters(self, code: torch.Tensor) -> Adapters:
         """The adapters of codes (N, D), within their bound, and boosted."""
-        adapters, bound = self.decode(code), self.settings.bound
+        with torch.autocast(code.device.type, enabled=False):
+            return self._limited(self.decode(code))
+
+    def _limited(self, adapters: Adapters) -> Adapters:
+        bound = self.settings.bound
         if bound is not None:
             factors = {name: (bound / change).clamp(max=1.0) for name, change in self.changes(adapters).items()}
             adapters = rescaled(adapters, factors)

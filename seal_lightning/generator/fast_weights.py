@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.generator.base import Adapters, Generator, GeneratorNetwork
 from seal_lightning.generator.drawing import drawn
-from seal_lightning.generator.reading import Reading, checked_layers, rms_norm
+from seal_lightning.generator.reading import TextStates, checked_layers, rms_norm
 
 Normalisation = Literal["frobenius", "orthogonal"]
 _STEPS = 5  # of Newton-Schulz
@@ -113,7 +113,7 @@ class FastWeightsNetwork(GeneratorNetwork):
     def reads_hidden(self) -> bool:
         return self.layers is not None
 
-    def code(self, reading: Reading) -> torch.Tensor:
+    def code(self, reading: TextStates) -> torch.Tensor:
         states: list[torch.Tensor] = []
         shared = None if self.layers is None else reading.side_by_side(self.layers)
         for name, keys, values in zip(self.sizes, self.keys, self.values, strict=True):

@@ -140,7 +140,7 @@ def load_generator(place: str | Path, policy: Policy, *, trusted: bool = False) 
 
     Raises:
         ConfigError: There is no generator, or it asks for what only the user may choose.
-        ModelError: It is damaged, or for another base model.
+        ModelError: The generator is damaged, or for another base model.
     """
     folder = generator_folder(place)
     content = read_settings(folder)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from seal_lightning.generator.base import Adapters, GeneratorNetwork, flat_rows
 from seal_lightning.generator.policy import GeneratingPolicy
-from seal_lightning.generator.reading import Reading, read_texts
+from seal_lightning.generator.reading import TextStates, read_texts
 from seal_lightning.generator.through_bank import TokenLoss, losses_through, make_bank
 from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.inner_loop.loss import HeadLoss
@@ -22,7 +22,7 @@ from seal_lightning.types import Context, EditOutcome, Prompt, Query
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class ScoredContext:
     """A training context, and what came of its adapters in this round's E-step."""
 
     context: Context
@@ -104,11 +104,11 @@ class Classroom:
     def network(self) -> GeneratorNetwork:
         return self.policy.network
 
-    def read(self, contexts: Sequence[Context]) -> Reading:
+    def read(self, contexts: Sequence[Context]) -> TextStates:
         """What the frozen model makes of some contexts."""
         return self.read_texts([text_of(self.task, context) for context in contexts])
 
-    def read_texts(self, texts: Sequence[str]) -> Reading:
+    def read_texts(self, texts: Sequence[str]) -> TextStates:
         """What the frozen model makes of some texts."""
         return read_for(self.policy, texts)
 
@@ -151,7 +151,7 @@ def text_of(task: Task, context: Context) -> str:
     return "\n".join(one.prompt + one.text for one in task.passage_sequences(context))
 
 
-def read_for(policy: GeneratingPolicy, texts: Sequence[str]) -> Reading:
+def read_for(policy: GeneratingPolicy, texts: Sequence[str]) -> TextStates:
     """What the frozen model makes of some texts, as the policy's generator needs it."""
     network = policy.network
     targets = network.settings.targets(policy.model)

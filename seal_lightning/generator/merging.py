@@ -26,7 +26,7 @@ from seal_lightning.errors import ConfigError, DataError, check_count
 from seal_lightning.generator.base import Adapters, GeneratorNetwork
 from seal_lightning.generator.lessons import read_for
 from seal_lightning.generator.policy import GeneratingPolicy
-from seal_lightning.generator.reading import Reading
+from seal_lightning.generator.reading import TextStates
 from seal_lightning.generator.through_bank import fill_bank
 from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.models.lora import LoRA, stack
@@ -283,12 +283,12 @@ def _truncated(A: torch.Tensor, B: torch.Tensor, *, rank: int) -> tuple[torch.Te
 def members_of(policy: GeneratingPolicy, texts: Sequence[str]) -> list[Member]:
     """What a generator makes of texts, as members to merge; their keys are the layers' inputs at their tokens."""
     reading = read_for(policy, texts)
-    codes = policy.network.code(reading)
+    codes = policy.network.codes(reading)
     loras = loras_of(policy.network.adapters(codes), scale=policy.network.scale)
     return [Member(lora, code, keys) for lora, code, keys in zip(loras, codes, keys_of(reading), strict=True)]
 
 
-def keys_of(reading: Reading) -> list[dict[str, torch.Tensor]]:
+def keys_of(reading: TextStates) -> list[dict[str, torch.Tensor]]:
     """For each text, the inputs of the layers at its tokens, (T, inputs), on the CPU as adapters are."""
     own = [(reading.owners == number)[:, None] & reading.mask for number in range(reading.texts)]
     return [{name: inputs[mask].cpu() for name, inputs in reading.inputs.items()} for mask in own]

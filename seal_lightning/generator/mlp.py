@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.generator.base import Adapters, Generator, GeneratorNetwork
 from seal_lightning.generator.drawing import drawn
-from seal_lightning.generator.reading import Reading, checked_layers
+from seal_lightning.generator.reading import TextStates, checked_layers
 
 
 class MLPGenerator(Generator):
@@ -94,7 +94,7 @@ class MLPNetwork(GeneratorNetwork):
             self.into.append(nn.Parameter(drawn(draw, rank, inputs)))
             self.out_of.append(nn.Parameter(drawn(draw, rank, outputs) * strength))
 
-    def code(self, reading: Reading) -> torch.Tensor:
+    def code(self, reading: TextStates) -> torch.Tensor:
         # one row is one text: longer ones are refused
         share = (reading.mask / reading.mask.sum(dim=1, keepdim=True))[..., None]  # (N, T, 1)
         pooled = (reading.side_by_side(self.layers) * share).sum(dim=1)

@@ -9,6 +9,7 @@ those of any run.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.fit.checkpoint_file import Checkpoint
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.generator.base import Generator, GeneratorNetwork
-from seal_lightning.generator.lessons import Classroom, Examiner, InWords, Lesson
+from seal_lightning.generator.lessons import Classroom, Examiner, InWords, ScoredContext
 from seal_lightning.generator.objectives import Objective
 from seal_lightning.generator.policy import GeneratorPolicy, GeneratorTuning
 from seal_lightning.generator.trials import AnsweringGeneratorStep, generating_step
@@ -32,6 +33,7 @@ from seal_lightning.hooks import the_filter
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep, batch_plan, planned_loader
 from seal_lightning.models.source import ModelSource
+from seal_lightning.policy.at_work import precise
 from seal_lightning.sampling import Answerer
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.tasks import Knowledge, Task
@@ -41,7 +43,7 @@ from seal_lightning.types import EditOutcome, RolloutGroup
 class LessonBatch:
     """Some lessons, as Lightning takes a batch."""
 
-    def __init__(self, lessons: Sequence[Lesson]) -> None:
+    def __init__(self, lessons: Sequence[ScoredContext]) -> None:
         self.lessons = list(lessons)
 
     def to(self, device: torch.device, **options: object) -> LessonBatch:
@@ -127,7 +129,9 @@ class GeneratorModule(SEALModule):
 
     def on_fit_start(self) -> None:
         chosen = the_filter(self.trainer.callbacks)
-        if type(chosen) is not ReSTEMFilter or given_arguments(chosen) not in ({}, given_arguments(ReSTEMFilter())):
+        defaults = inspect.signature(ReSTEMFilter).parameters  # of the one that a run has anyway
+        given = given_arguments(chosen)
+        if type(chosen) is not ReSTEMFilter or any(value != defaults[name].default for name, value in given.items()):
             raise ConfigError(
                 f"filter: a generator learns from every edit of a round, got {type(chosen).__name__}: leave filter out"
             )
@@ -138,13 +142,13 @@ class GeneratorModule(SEALModule):
         return [outcome for group in groups for outcome in group.outcomes if outcome.reward is not None]
 
     @property
-    def lessons(self) -> list[Lesson]:
+    def lessons(self) -> list[ScoredContext]:
         """The training contexts of this round, in the order of the data, with what came of their edits."""
         outcomes: dict[str, list[EditOutcome]] = {}
         for outcome in self.kept:
             outcomes.setdefault(outcome.context_id, []).append(outcome)
         contexts = self.phases.contexts("train")
-        return [Lesson(one, tuple(outcomes[one.id])) for one in contexts if one.id in outcomes]
+        return [ScoredContext(one, tuple(outcomes[one.id])) for one in contexts if one.id in outcomes]
 
     @property
     def batches(self) -> int:
@@ -174,7 +178,8 @@ class GeneratorModule(SEALModule):
     def batch_loss(self, batch: LessonBatch) -> tuple[torch.Tensor, int]:
         assert self._classroom is not None, "train_dataloader() opens the classroom"
         self.policy.view.model.eval()  # Lightning has put it into training mode with the rest
-        return self.objective.loss(self._classroom, batch.lessons).mean(), len(batch.lessons)
+        with precise(self.trainer.precision_plugin):
+            return self.objective.loss(self._classroom, batch.lessons).mean(), len(batch.lessons)
 
     def check_policy(self) -> None:
         """Raise `DivergedError` where what the network now writes is not finite; a collective."""

@@ -9,12 +9,11 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.generator.lessons import Classroom, Exercise, Lesson, text_of
+from seal_lightning.generator.lessons import Classroom, Exercise, ScoredContext, text_of
 from seal_lightning.generator.reading import tokens_of
 from seal_lightning.inner_loop.loss import TeacherLoss
 from seal_lightning.inner_loop.packing import PackedSequence, pad
@@ -26,10 +25,10 @@ from seal_lightning.types import Context, Prompt, Query
 class Objective(Remembers, ABC):
     """What a generator is trained towards."""
 
-    noise: ClassVar[float] = 0.0  # standard deviation of the Gaussian that the E-step draws codes from
+    noise: float = 0.0  # standard deviation of the Gaussian that the E-step draws codes from
 
     @abstractmethod
-    def loss(self, classroom: Classroom, lessons: Sequence[Lesson]) -> torch.Tensor:
+    def loss(self, classroom: Classroom, lessons: Sequence[ScoredContext]) -> torch.Tensor:
         """The loss of each lesson, (N,), differentiable by the network's weights."""
 
 
@@ -51,7 +50,7 @@ class EndToEnd(Objective):
             raise ConfigError(f"model.objective: one of {', '.join(weights)} must be above 0, got none")
         self.queries, self.reconstruction, self.continuation = queries, reconstruction, continuation
 
-    def loss(self, classroom: Classroom, lessons: Sequence[Lesson]) -> torch.Tensor:
+    def loss(self, classroom: Classroom, lessons: Sequence[ScoredContext]) -> torch.Tensor:
         texts = [text_of(classroom.task, lesson.context) for lesson in lessons]
         adapters = classroom.network(classroom.read_texts(texts))
         total = classroom.drift(adapters)
@@ -101,7 +100,7 @@ class Distill(Objective):
             )
         self.temperature, self.prompt = temperature, prompt
 
-    def loss(self, classroom: Classroom, lessons: Sequence[Lesson]) -> torch.Tensor:
+    def loss(self, classroom: Classroom, lessons: Sequence[ScoredContext]) -> torch.Tensor:
         texts = [text_of(classroom.task, lesson.context) for lesson in lessons]
         adapters = classroom.network(classroom.read_texts(texts))
         adapted = set(classroom.bank(len(lessons)).A)
@@ -116,7 +115,7 @@ class Distill(Objective):
         return classroom.drift(adapters) + classroom.losses(adapters, asked, loss)
 
     def _numbered(
-        self, classroom: Classroom, lesson: Lesson, query: Query, text: str, told: list[Exercise]
+        self, classroom: Classroom, lesson: ScoredContext, query: Query, text: str, told: list[Exercise]
     ) -> Exercise:
         """A query closed-book, its targets numbers of what the teacher says; `told` gets it behind the passage."""
         first = sum(len(one.tokens) - one.start for one in told)

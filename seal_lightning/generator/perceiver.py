@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.generator.base import Adapters, Generator, GeneratorNetwork
 from seal_lightning.generator.drawing import drawn
-from seal_lightning.generator.reading import Reading, checked_layers, rms_norm
+from seal_lightning.generator.reading import TextStates, checked_layers, rms_norm
 
 
 class Perceiver(Generator):
@@ -102,7 +102,7 @@ class PerceiverNetwork(GeneratorNetwork):
         self.sizes_B = nn.Parameter(torch.zeros(len(self.sizes), rank))
         self.units = [norm * rank**0.5 / settings.alpha for norm in self.frozen_norms.values()]
 
-    def code(self, reading: Reading) -> torch.Tensor:
+    def code(self, reading: TextStates) -> torch.Tensor:
         # one row is one text: longer ones are refused
         tokens = functional.linear(reading.side_by_side(self.layers), self.reading)
         latent = self.queries.expand(len(tokens), -1, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,7 +38,7 @@ class GeneratorTuning(PolicyTuning):
         task: Makes the texts that it reads; an export says so.
     """
 
-    mergeable: ClassVar[bool] = False
+    writes: ClassVar[Literal["texts", "adapters"]] = "adapters"
 
     generator: Generator = field(kw_only=True)
     task: Task | None = field(default=None, kw_only=True)

@@ -17,7 +17,7 @@ from seal_lightning.policy.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TextStates:
     """Texts as a model has read them, each in one row or, where it is longer than the window, in several.
 
     Attributes:
@@ -63,7 +63,7 @@ def tokens_of(policy: Policy, text: str) -> list[int]:
 
 
 @torch.no_grad()
-def read_texts(policy: Policy, texts: Sequence[str], *, targets: Sequence[Target], hidden: bool = False) -> Reading:
+def read_texts(policy: Policy, texts: Sequence[str], *, targets: Sequence[Target], hidden: bool = False) -> TextStates:
     """Let the policy's frozen model read texts; one longer than its window is read in pieces of that length.
 
     Args:
@@ -88,7 +88,7 @@ def read_texts(policy: Policy, texts: Sequence[str], *, targets: Sequence[Target
             hooks.callback(handle.remove)
         # padding stands behind the tokens, where a causal model does not look
         result = policy.model.base_model(input_ids=ids, use_cache=False, output_hidden_states=hidden)
-    return Reading(
+    return TextStates(
         mask=torch.arange(longest, device=policy.device) < lengths[:, None],
         owners=torch.tensor(owners, device=policy.device),
         texts=len(texts),

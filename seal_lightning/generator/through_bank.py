@@ -54,7 +54,7 @@ def losses_through(
         rows: (N, P), as `flat_rows` makes them.
         sequences: Each names its slot; the losses of a slot are summed with the sequences' weights.
         loss: The loss of tokens.
-        max_tokens: Of a forward pass.
+        max_tokens: Tokens of a forward pass.
     """
     return _Through.apply(rows, bank, sequences, loss, max_tokens)  # type: ignore[return-value]
 
@@ -73,7 +73,7 @@ class _Through(torch.autograd.Function):
         for slot, row in enumerate(rows.detach()):
             bank.fill(slot, row, rank=bank.rank)
         bank.clear_gradients()
-        losses = torch.zeros(len(rows), device=bank.device)
+        losses = torch.zeros(len(rows), device=bank.device, dtype=torch.float32)
         way = training_way(bank.model, list(bank.A), longest=max(len(one.tokens) for one in sequences))
         with torch.enable_grad(), bank.attached():
             for batch in way.passes(sequences, max_tokens=way.room(bank.model, max_tokens)):

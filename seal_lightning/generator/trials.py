@@ -72,7 +72,7 @@ def generate_bank(
     by_id = {attempt.context.id: attempt.context for attempt in attempts}
     reading = read_for(policy, [text_of(task, context) for context in by_id.values()])
     place = {name: number for number, name in enumerate(by_id)}
-    codes = network.code(reading)[[place[attempt.context.id] for attempt in attempts]]
+    codes = network.codes(reading)[[place[attempt.context.id] for attempt in attempts]]
     if noise:
         codes = codes + noise * torch.stack([drawn_noise(attempt.seed, codes) for attempt in attempts])
     return bank_of(network, policy, codes)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+STAYS = "stays_float32"  # an attribute that a module has whose parameters must keep their bits
 _HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -22,8 +23,8 @@ _HALVES = (torch.bfloat16, torch.float16)
 def sparing_float32(module: nn.Module) -> Iterator[None]:
     """After this block, in which `module` may be converted, what has to be float32 and was is so again, as before.
 
-    That is buffers, LoRAs, and the parameters that transformers leaves in float32 when it loads a model in the half
-    precision that the conversion chose.
+    That is buffers, LoRAs, modules marked by `STAYS`, and the parameters that transformers leaves in float32 when it
+    loads a model in the half precision that the conversion chose.
     """
     places = [(owner, name, buffer) for owner in module.modules() for name, buffer in owner._buffers.items()]
     parameters = [(parameter, parameter.data, spared) for parameter, spared in _spared(module)]
@@ -43,6 +44,8 @@ def _spared(module: nn.Module) -> Iterator[tuple[nn.Parameter, tuple[torch.dtype
         if ".lora_" in name:
             yield parameter, _HALVES
     for model in module.modules():
+        if getattr(model, STAYS, False):
+            yield from ((parameter, _HALVES) for parameter in model.parameters())
         if isinstance(model, PreTrainedModel):
             kept = {_HALVES: model._keep_in_fp32_modules_strict, (torch.float16,): model._keep_in_fp32_modules}
             for spared, patterns in kept.items():

@@ -54,7 +54,7 @@ class PolicyTuning:
         gradient_checkpointing: Trade time for memory in the M-step.
     """
 
-    mergeable: ClassVar[bool] = True  # whether what is trained can be merged into the base
+    writes: ClassVar[Literal["texts", "adapters"]] = "texts"  # what an edit of the policy is
 
     method: Literal["lora", "full"] = "lora"
     rank: int = 64
@@ -85,7 +85,7 @@ class PolicyTuning:
 
 def check_mergeable(tuning: PolicyTuning, merged: bool) -> None:
     """Raises `ConfigError` where whole weights are wanted of what leaves its base as it is."""
-    if merged and not tuning.mergeable:
+    if merged and tuning.writes == "adapters":
         raise ConfigError(
             "checkpoint.merged must be false where a generator is trained, got true: its base stays as it is; seal "
             "adapt --generator RUN --merged writes whole weights with a document's adapter"

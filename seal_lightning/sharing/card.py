@@ -25,8 +25,9 @@ from seal_lightning.text.escaping import markdown_cell
 from seal_lightning.text.redaction import safe_to_save
 from seal_lightning.types import Context
 
-Relation = Literal["adapter", "finetune", "merge"]
-LIBRARY = {"adapter": "peft", "finetune": "transformers", "merge": "transformers"}
+Relation = Literal["adapter", "finetune", "merge", "generator"]
+LIBRARY = {"adapter": "peft", "finetune": "transformers", "merge": "transformers", "generator": "seal-lightning"}
+MORE_TAGS: Mapping[Relation, Sequence[str]] = {"adapter": ["lora"], "generator": ["hypernetwork"]}
 TAGS = ("seal-lightning", "self-adapting", "arxiv:2506.10943")
 SCORES = "## Closed-book accuracy"
 INTERVAL = "95 % interval"
@@ -110,15 +111,15 @@ def render(card: WeightsCard) -> str:
     known = card.base.licence is not None
     data = ModelCardData(
         base_model=card.base.name,
-        base_model_relation=card.relation,
+        base_model_relation=None if card.relation == "generator" else card.relation,  # the hub knows no such thing
         license=card.base.licence,
         license_name=card.base.licence_name if known else None,
         license_link=card.base.licence_link if known else None,
         language=list(card.base.languages) or None,
         datasets=sorted(set(card.datasets)) or None,
         library_name=LIBRARY[card.relation],
-        pipeline_tag="text-generation",
-        tags=[*TAGS, *(["lora"] if card.relation == "adapter" else [])],
+        pipeline_tag=None if card.relation == "generator" else "text-generation",
+        tags=[*TAGS, *MORE_TAGS.get(card.relation, ())],
         model_name=card.title,
         eval_results=[_entry(result, card.asked_of, card.grader) for result in card.results] or None,
     )

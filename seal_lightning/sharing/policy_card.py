@@ -29,6 +29,7 @@ from seal_lightning.sharing.card import (
     render,
 )
 from seal_lightning.sharing.usage import Asking, usage
+from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.tasks import Task
 from seal_lightning.text.plural import counted
 
@@ -37,6 +38,23 @@ LIMITS = """\
 - It writes self-edits, on which a base model is then trained. By itself it does not answer questions any better.
 - What it writes about a passage may be wrong: it was rewarded for what helped with its training queries.
 - It was trained and measured with the settings above and may do worse with other passages, graders or inner loops."""
+GENERATES = (
+    "A generator for `{base}`: a network that reads a text in one forward pass of the frozen model, and writes a LoRA "
+    "with which the model answers about it."
+)
+COMMAND = """\
+This writes an adapter for each document, as a PEFT folder:
+
+```sh
+seal adapt DOCUMENTS --generator {place} --output adapted
+```
+
+The folder lies in the run's folder; elsewhere give its path. From the hub, download it first: `hf download NAME
+--local-dir {place}`. It takes the Python package `seal-lightning`, and the base model that it was trained beside."""
+LIMITS_OF_GENERATOR = """\
+- It is of use with this base model alone: it reads that model's states and writes changes of its weights.
+- What its adapters answer about a text may be wrong, and what else the model knew may change.
+- It was trained and measured with the settings above and may do worse with other texts and queries."""
 LICENCE = "The data that it was trained on may have a licence of its own."
 
 
@@ -54,26 +72,31 @@ def save_policy_card(folder: Path, module: Any, *, merged: bool) -> None:
     run = Path(module.trainer.default_root_dir)
     policy, source = module.policy.view, module.source
     base = base_of_source(source)
-    relation: Relation = "merge" if merged and module.tuning.method == "lora" else "adapter"
-    relation = "finetune" if module.tuning.method == "full" else relation
-    what = {"adapter": "A LoRA for", "merge": "Whole weights of", "finetune": "Fine-tuned weights of"}[relation]
+    relation = _relation(module, merged)
+    generates = relation == "generator"
+    what = {"adapter": "A LoRA for", "merge": "Whole weights of", "finetune": "Fine-tuned weights of"}
+    made = (
+        f"{what.get(relation)} `{base.name}` that writes self-edits: training data from which a model learns a passage."
+    )
     trained, asked_of = data_of(module.datamodule)
     validations = {number: some for number, some in read_validations(run).items() if number <= module.rounds_done}
     rows = rounds_table(validations) if validations else []
     card = WeightsCard(
-        title=f"{run.resolve().name}, policy" if run.resolve().name else "policy",
+        title=", ".join(filter(None, (run.resolve().name, "generator" if generates else "policy"))),
         relation=relation,
         base=base,
-        made=f"{what} `{base.name}` that writes self-edits: training data from which a model learns a passage.",
+        made=GENERATES.format(base=base.name) if generates else made,
         sections={"Trained on": _trained_on(trained, module)},
         settings=_settings(module),
-        limits=LIMITS,
+        limits=LIMITS_OF_GENERATOR if generates else LIMITS,
         licence=LICENCE,
         results=results_of(rows, "validation"),
         asked_of=asked_of,
         grader=name_of(module.evaluation.grader),
         datasets=[trained.name] if trained.on_hub else [],
-        usage=_usage(policy, source, base, module.e_step.task, module.e_step.sampler, folder.name, relation),
+        usage=COMMAND.format(place=folder.name)
+        if generates
+        else _usage(policy, source, base, module.e_step.task, module.e_step.sampler, folder.name, relation),
     )
     save_text(folder / CARD, render(card))
 
@@ -140,6 +163,8 @@ def _trained_on(data: CardData, module: Any) -> str:
     written = [rollout for rollout in rollouts if rollout.repeat == 0 and rollout.kind == "edit"]
     rejected = sum(rollout.status != "ok" for rollout in written)
     rounds = counted(module.rounds_done, "round")
+    if module.tuning.writes == "adapters":
+        return f"{len(module.datamodule.train_contexts):,} contexts of {name}, with their queries, in {rounds}."
     return (
         f"{len(module.datamodule.train_contexts):,} contexts of {name}. In {rounds}, {len(written):,} self-edits were "
         f"written about them; {rejected:,} were not usable, and {len(module.kept):,} were kept and imitated in the "
@@ -147,7 +172,29 @@ def _trained_on(data: CardData, module: Any) -> str:
     )
 
 
+def _relation(module: Any, merged: bool) -> Relation:
+    if module.tuning.writes == "adapters":
+        return "generator"
+    if module.tuning.method == "full":
+        return "finetune"
+    return "merge" if merged else "adapter"
+
+
+def _settings_of_generator(module: Any) -> dict[str, object]:
+    rows: dict[str, object] = {
+        "rounds": module.rounds_done,
+        "seed": module.seed,
+        "task": type(module.e_step.task).__name__,
+    }
+    for name, part in (("generator", module.tuning.generator), ("objective", module.objective)):
+        rows |= {name: type(part).__name__, **{f"{name}: {key}": one for key, one in given_arguments(part).items()}}
+    step = module.e_step
+    return {**rows, "reward": step.reward.weights, "grader": name_of(step.grader), "M-step": module.m_step}
+
+
 def _settings(module: Any) -> dict[str, object]:
+    if module.tuning.writes == "adapters":
+        return _settings_of_generator(module)
     chosen = [callback for callback in module.trainer.callbacks if isinstance(callback, EditFilter)]
     return {
         "rounds": module.rounds_done,

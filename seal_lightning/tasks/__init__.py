@@ -2,8 +2,9 @@
 
 from seal_lightning.tasks.arc import ArcTask
 from seal_lightning.tasks.base import Task
+from seal_lightning.tasks.classification import Classification
 from seal_lightning.tasks.directives import DirectiveLimits
 from seal_lightning.tasks.edit_kinds import EDIT_KINDS, EditKind
 from seal_lightning.tasks.knowledge import Knowledge
 
-__all__ = ["EDIT_KINDS", "ArcTask", "DirectiveLimits", "EditKind", "Knowledge", "Task"]
+__all__ = ["EDIT_KINDS", "ArcTask", "Classification", "DirectiveLimits", "EditKind", "Knowledge", "Task"]

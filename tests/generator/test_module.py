@@ -4,6 +4,8 @@ import hashlib
 
 import pytest
 import torch
+from generator_fits import Passages, StopAfter, Stopped, fit, module
+from tiny_generator import Tiny
 
 from seal_lightning.callbacks import RandomFilter
 from seal_lightning.e_step.plan import Plan
@@ -14,8 +16,6 @@ from seal_lightning.generator.lessons import text_of
 from seal_lightning.generator.reading import tokens_of
 from seal_lightning.records.journal import read_rollouts
 from seal_lightning.types import Context
-from tests.generator.generator_fits import Passages, StopAfter, Stopped, fit, module
-from tests.generator.tiny_generator import Tiny
 
 
 def bits(module: torch.nn.Module) -> str:
@@ -123,3 +123,16 @@ def test_a_module_comes_back_from_its_checkpoint(tmp_path):
     )  # the generator is a class of the tests' own
     assert bits(again.policy.network) == bits(made.policy.network)
     assert again.objective.queries == 0.5 and again.m_step == made.m_step
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+def test_in_half_precision_the_network_keeps_its_bits(tmp_path, precision):
+    made = module()
+    fit(tmp_path, made, rounds=1, precision=precision)
+    assert {tensor.dtype for tensor in made.policy.network.parameters()} == {torch.float32}
+    base = {tensor.dtype for tensor in made.policy.view.model.parameters()}
+    assert base == {torch.bfloat16 if precision == "bf16-true" else torch.float32}
+    before = module()
+    before.configure_model()
+    assert bits(made.policy.network) != bits(before.policy.network)  # and learns
+    assert all(tensor.isfinite().all() for tensor in made.policy.network.parameters())

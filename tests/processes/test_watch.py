@@ -36,6 +36,16 @@ def stopping_at(event, *, rank, number=signal.SIGSTOP, **trainer):
     return {"callbacks": [stop], "give_up_after": SECONDS, **ONE_ROUND, **trainer}
 
 
+def stopped_run(run, event, *, still):
+    """A run of two ranks of which one has stopped at an event; the other waits for it from now on."""
+    launch = fit(run, "ddp", trainer=stopping_at(event, rank=still))
+    rank = psutil.Process(launch.ranks[still].pid)
+    deadline = time.monotonic() + 60
+    while rank.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return launch
+
+
 def end_of(launch, *, still):
     """The exit code of the rank that is left; what stands still is ended as whoever started it would."""
     launch.ranks[1 - still].join(120)
@@ -44,37 +54,26 @@ def end_of(launch, *, still):
     return code
 
 
-@pytest.mark.parametrize(
-    ("event", "still"),
-    [("unit", 1), ("validation", 1), ("batch", 0)],
-    ids=lambda value: str(value),
-)
-def test_a_rank_that_was_stopped_is_named_and_the_run_goes_on_without_it(tmp_path, event, still):
-    run = tmp_path / "run"
-    launch = fit(run, "ddp", trainer=stopping_at(event, rank=still))
-    assert end_of(launch, still=still) == 1
-    said = launch.log.read_text()
-    process = rf"( \(process {launch.ranks[still].pid} on \S+\))?"  # where it gave a sign before
-    expected = (
-        rf"^seal: rank {still}{process} has given no sign of life for \d+ s, it is given up; "
-        "finished units are in the journal, resume with --ckpt_path last and as many or other processes$"
-    )
-    assert len(re.findall(expected, said, re.MULTILINE)) == 1, said[-2000:]
-    fault_injection.finished(
-        fit(run, "single" if event != "batch" else "ddp", "--ckpt_path", "last", trainer=ONE_ROUND)
-    )
-
-
-def test_a_rank_that_stands_still_does_not_keep_others_from_stopping(tmp_path):
-    run = tmp_path / "run"
-    launch = fit(run, "ddp", trainer=stopping_at("unit", rank=1))
-    stopped = psutil.Process(launch.ranks[1].pid)
-    deadline = time.monotonic() + 60
-    while stopped.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(launch.ranks[0].pid, signal.SIGTERM)
-    assert end_of(launch, still=1) == 1
-    assert "seal: rank 1 (process " in launch.log.read_text()
+def test_ranks_that_were_stopped_are_named_and_the_runs_go_on_without_them(tmp_path):
+    """Four runs, one after the other, so that they wait for their ranks at the same time; the last gets a signal."""
+    stops = {"unit": 1, "validation": 1, "batch": 0}
+    launches = {event: stopped_run(tmp_path / event, event, still=still) for event, still in stops.items()}
+    signalled = stopped_run(tmp_path / "signalled", "unit", still=1)
+    os.kill(signalled.ranks[0].pid, signal.SIGTERM)
+    codes = [end_of(launches[event], still=still) for event, still in stops.items()]
+    assert [*codes, end_of(signalled, still=1)] == [1, 1, 1, 1]
+    assert "seal: rank 1 (process " in signalled.log.read_text()
+    for event, still in stops.items():
+        said, run = launches[event].log.read_text(), tmp_path / event
+        process = rf"( \(process {launches[event].ranks[still].pid} on \S+\))?"  # where it gave a sign before
+        expected = (
+            rf"^seal: rank {still}{process} has given no sign of life for \d+ s, it is given up; "
+            "finished units are in the journal, resume with --ckpt_path last and as many or other processes$"
+        )
+        assert len(re.findall(expected, said, re.MULTILINE)) == 1, said[-2000:]
+        fault_injection.finished(
+            fit(run, "single" if event != "batch" else "ddp", "--ckpt_path", "last", trainer=ONE_ROUND)
+        )
 
 
 def test_patience_is_checked():

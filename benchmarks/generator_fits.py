@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tiny_generator import Tiny
+
 from seal_lightning import SEALDataModule, SEALTrainer
 from seal_lightning.data import Reader
 from seal_lightning.e_step.plan import Plan
@@ -11,7 +13,6 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep
 from seal_lightning.models.source import ModelSource
 from seal_lightning.types import Context, Query
-from tests.generator.tiny_generator import Tiny
 
 WORDS = "lamp tarn copper moth cedar barley kelp basalt".split()
 
