@@ -23,7 +23,7 @@ from seal_lightning.data.documents import Document
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
 from seal_lightning.generator.lessons import text_of
-from seal_lightning.generator.merging import documents_of
+from seal_lightning.generator.merging import members_of
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import find_targets, parameters_of
@@ -225,7 +225,7 @@ class Estimate:
         assert isinstance(policy, GeneratingPolicy), "the command has loaded the generator"
         texts = [text_of(task, document.context) for document in self.documents]
         tokens, some = sum(policy.count(text) for text in texts), next(batches(policy, texts))
-        _, seconds = _timed(lambda: documents_of(policy, some))
+        _, seconds = _timed(lambda: members_of(policy, some))
         whole = seconds * len(texts) / len(some)
         self.rows.append(("adapters, generated", counted(len(texts), "document"), tokens, self.generated * whole))
 

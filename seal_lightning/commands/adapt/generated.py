@@ -20,8 +20,7 @@ from seal_lightning.errors import NoMemoryError
 from seal_lightning.files.digests import digests_of
 from seal_lightning.generator.files import generator_folder, load_generator
 from seal_lightning.generator.lessons import text_of
-from seal_lightning.generator.merging import Document as Written
-from seal_lightning.generator.merging import documents_of, lora_bank, make_merger
+from seal_lightning.generator.merging import Member, lora_bank, make_merger, members_of
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.generator.reading import tokens_of
 from seal_lightning.generator.trials import generating_step
@@ -130,7 +129,7 @@ def _written(place: Workplace, group: Sequence[Adapter]) -> list[LoRA]:
     policy, task = place.policy, place.e_step.task
     assert isinstance(policy, GeneratingPolicy), "the command has loaded the generator"
     texts = [text_of(task, lesson.document.context) for adapter in group for lesson in adapter.lessons]
-    documents = chain.from_iterable(documents_of(policy, batch) for batch in batches(policy, texts))
+    documents = chain.from_iterable(members_of(policy, batch) for batch in batches(policy, texts))
     loras = []
     for adapter in group:
         own = list(islice(documents, len(adapter.lessons)))
@@ -143,7 +142,7 @@ def _nothing(lora: LoRA) -> LoRA:
     return replace(lora, state={name: torch.zeros_like(tensor) for name, tensor in lora.state.items()})
 
 
-def _merged(place: Workplace, policy: GeneratingPolicy, adapter: Adapter, documents: Sequence[Written]) -> LoRA:
+def _merged(place: Workplace, policy: GeneratingPolicy, adapter: Adapter, documents: Sequence[Member]) -> LoRA:
     """The adapter of several documents; those whose own is not finite stay out of it, and are told."""
     assert adapter.merging is not None
     most = max(min(sizes) for sizes in policy.network.sizes.values())  # at which nothing is lost
@@ -155,7 +154,7 @@ def _merged(place: Workplace, policy: GeneratingPolicy, adapter: Adapter, docume
         else:
             name = shortened(lesson.document.id, 60)
             place.screen.line(f"{name}: left out of the adapter for all, because {NOT_FINITE}")
-    if not merger.documents:
+    if not merger.members:
         return documents[0].lora
     merged = merger.merged()
     if merged.lost > LOST:
