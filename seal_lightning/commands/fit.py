@@ -206,7 +206,10 @@ class SEALCLI(OptionsCLI):
         self.trainer.test(**options, verbose=False)
 
     def predict(self, **options: Any) -> None:
-        """Write self-edits to `edits.jsonl` in the run folder; where queries are answered, also the answers."""
+        """Write self-edits to `edits.jsonl` in the run folder; where queries are answered, also the answers.
+
+        What a generator writes has no text, so that the answers are all there is.
+        """
         try:
             self.trainer.predict(**options, return_predictions=False)
         except (SealError, Stopped):
@@ -215,7 +218,7 @@ class SEALCLI(OptionsCLI):
         edits = [rollout for rollout in self.model.evaluated if not rollout.repeat]
         if limited := limits_said(self.model.limits):
             self._say(limited)
-        if self.trainer.is_global_zero and edits:
+        if self.trainer.is_global_zero and edits and self.model.tuning.writes == "texts":
             saved = save_edits(self._run / "edits.jsonl", edits, only_more=bool(limited))
             self._say_edits(edits, saved=saved)
         if self.model.answers_queries:
@@ -234,6 +237,11 @@ class SEALCLI(OptionsCLI):
             return
         finished, contexts = len({edit.context_id for edit in edits}), len(self.datamodule.predict_contexts)
         path, kept = self._run / "edits.jsonl", f"in {self._run / 'predictions'}"
+        if self.model.tuning.writes == "adapters":
+            self._say(
+                f"so far answers for {finished} of {contexts} contexts, {kept}; the same command goes on from there"
+            )
+            return
         try:
             if save_edits(path, edits, only_more=True):
                 kept = f"in {path}"

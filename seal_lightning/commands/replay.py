@@ -223,6 +223,10 @@ def _write_kept(options: Namespace, entries: Sequence[Entry], kept: Kept) -> Ite
         raise ConfigError(f"--sft {options.sft}: {UNKNOWN.format(name=', '.join(unknown))}")
     if not kept:
         raise ConfigError(f"--sft {options.sft}: expected rollouts to learn from, got validation and test only")
+    if not any(edit.text for found in kept.values() for edit in found):
+        raise ConfigError(
+            f"--sft {options.sft}: expected edits with texts to imitate, got none: a generator writes adapters"
+        )
     rows = [{"prompt": edit.prompt, "completion": edit.text} for found in kept.values() for edit in found]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_file("--sft", options.sft, text, unlike=_sources(options, entries))

@@ -72,7 +72,7 @@ def edit_metrics(
         metrics["e_step/success_frac"] = len(won) / len(outcomes)
     if (diversity := diversity_of(groups)) is not None:
         metrics["edits/diversity"] = diversity
-    if first:
+    if any(rollout.text for rollout in first):
         metrics["edits/characters"] = fmean(len(rollout.text) for rollout in first)
         metrics["edits/tokens"] = fmean(rollout.tokens.get("edit", 0) for rollout in first)
     return metrics

@@ -77,11 +77,15 @@ def best_of(
 
 
 def without_merit(kept: Iterable[EditOutcome]) -> list[EditOutcome]:
-    """Those of the kept edits that are not worth imitating: they earned no reward, or answer no better than before."""
+    """Those of the kept edits that are not worth imitating: they earned no reward, or answer no better than before.
+
+    An edit without a text is not imitated: a generator wrote its adapter, and learns from the poor ones, too.
+    """
     return [
         outcome
         for outcome in kept
-        if outcome.reward is not None
+        if outcome.text
+        and outcome.reward is not None
         and (_rounded(outcome.reward) <= 0.0 or _rounded(outcome.score) <= _rounded(outcome.baseline))
     ]
 

@@ -61,6 +61,8 @@ def _is_not_over(run: MeasuredRun) -> Iterator[Advice]:
 
 
 def _rewards_have_no_spread(run: MeasuredRun) -> Iterator[Advice]:
+    if run.generates:  # which chooses no best edit
+        return
     for found in run.rounds[-1:]:
         if found.figures.dropped:  # a race leaves the best edits of a context, which are alike in reward
             return
@@ -107,7 +109,7 @@ def _kept_edits_repeat(run: MeasuredRun) -> Iterator[Advice]:
     if run.directives and all(found.lines is not None and found.lines.middle <= 1 for found in run.rounds):
         return  # choices among a few values, as in ARC, repeat by their nature
     for found in run.rounds[-1:]:
-        texts = [edit.text for edit in found.kept or ()]
+        texts = [edit.text for edit in found.kept or () if edit.text]
         share = repeated(texts)
         if share >= REPEATED:
             yield Advice(
@@ -158,10 +160,7 @@ def _no_round_is_better(run: MeasuredRun) -> Iterator[Advice]:
         yield Advice(
             "No round beat the untrained policy",
             f"{text} Nothing was exported as the best policy; checkpoints/best.ckpt is the untrained one.",
-            "Start again in another folder with a lower learning rate (--model.m_step.learning_rate"
-            f"{_here(run, 'model.m_step.learning_rate')}), fewer epochs (--model.m_step.epochs"
-            f"{_here(run, 'model.m_step.epochs')}), more edits to choose from (--model.e_step.edits), or more "
-            "contexts.",
+            _start_again(run),
         )
     elif found.verdict == "noise":
         yield Advice(
@@ -169,6 +168,20 @@ def _no_round_is_better(run: MeasuredRun) -> Iterator[Advice]:
             f"Round {found.best} is exported as the best policy. {text}",
             f"{advice[:1].upper()}{advice[1:]}, or train for more rounds, with more contexts or edits.",
         )
+
+
+def _start_again(run: MeasuredRun) -> str:
+    rate = f"(--model.m_step.learning_rate{_here(run, 'model.m_step.learning_rate')})"
+    epochs = f"(--model.m_step.epochs{_here(run, 'model.m_step.epochs')})"
+    if run.generates:
+        return (
+            "Train for longer (--trainer.max_epochs) and with more contexts; where the loss does not fall, with "
+            f"another learning rate {rate}."
+        )
+    return (
+        f"Start again in another folder with a lower learning rate {rate}, fewer epochs {epochs}, more edits to choose "
+        "from (--model.e_step.edits), or more contexts."
+    )
 
 
 def _here(run: MeasuredRun, key: str) -> str:
@@ -209,8 +222,10 @@ def _passage_alone_does_as_well(run: MeasuredRun) -> Iterator[Advice]:
         yield Advice(
             "Edits do not beat the passage",
             f"Training on the context alone gives {passage.accuracy:.3f}, on own edits {run.edits[-1].accuracy:.3f}.",
-            "Edits are worth their cost only above that line. Let edits contain their passage, change the edit prompt, "
-            "or start with edits of a stronger model.",
+            "The generator has not reached what training on each passage gives: train it longer, with more contexts."
+            if run.generates
+            else "Edits are worth their cost only above that line. Let edits contain their passage, change the edit "
+            "prompt, or start with edits of a stronger model.",
         )
 
 

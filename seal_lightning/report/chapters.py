@@ -32,6 +32,8 @@ ABOUT = {  # what a run is, at a glance
     "model": "model.source.name",
     "task": "model.task.class_path",
     "edits": "model.task.init_args.edit",
+    "generator": "model.generator.class_path",
+    "objective": "model.objective.class_path",
     "grader": "model.grader",
     "filter": "filter.class_path",
     "seed": "model.seed",
@@ -162,11 +164,13 @@ def sentence_of(run: MeasuredRun) -> str:
         return "This run has only begun: no unit of work is finished yet. Make the report again in a while."
     if run.run.adapters and (said := _adapted(documents_of(run.run.adapters))):
         return said
+    adapted = "with the adapters of a generator" if run.generates else "after adapting to its own self-edits"
+    edit = "generated adapter" if run.generates else "self-edit"
     if len(run.edits) > 1 and run.base:
         last, so_far = run.edits[-1], "" if run.edits[-1].contexts >= run.edits[0].contexts else ", so far"
         return (
             f"On {counted(run.base.contexts, 'held-out context')}, the model answers {pct(run.base.accuracy)} of the "
-            f"queries by itself, {pct(run.edits[0].accuracy)} after adapting to its own self-edits, and "
+            f"queries by itself, {pct(run.edits[0].accuracy)} {adapted}, and "
             f"{_around(last)} {last.name.removeprefix('edits ')}{so_far}."
         )
     for rows in (run.accuracy, *run.other_tables.values()):
@@ -175,17 +179,17 @@ def sentence_of(run: MeasuredRun) -> str:
             base, edits = named["base"], named["edits"]
             return (
                 f"On {counted(base.contexts, 'held-out context')}, the model answers {pct(base.accuracy)} of the "
-                f"queries by itself and {_around(edits)} after adapting to its own self-edits."
+                f"queries by itself and {_around(edits)} {adapted}."
             )
     if run.rounds:
         found = run.rounds[-1].figures
         if run.unasked:
             return (
-                f"{counted(found.edits, 'self-edit')} about {counted(found.contexts, 'context')}; no query was asked, "
+                f"{counted(found.edits, edit)} about {counted(found.contexts, 'context')}; no query was asked, "
                 "so there are no accuracies and no rewards."
             )
         return (
-            f"Over {counted(found.edits, 'self-edit')} about {counted(found.contexts, 'context')}, accuracy is "
+            f"Over {counted(found.edits, edit)} about {counted(found.contexts, 'context')}, accuracy is "
             f"{pct(found.baseline[0])} before adapting and {pct(found.score[0])} after; the best edit of each context "
             f"reaches {pct(found.best)}."
         )

@@ -96,6 +96,13 @@ class MeasuredRun:
         return any(found.figures.spent is not None for found in self.rounds)
 
     @property
+    def generates(self) -> bool:
+        """Whether its edits have no text: they are adapters that a generator wrote."""
+        phases = (*self.run.rounds.values(), *self.run.validations.values(), *self.run.others.values())
+        usable = [one for rollouts in phases for one in rollouts if one.kind == "edit" and one.status != "rejected"]
+        return bool(usable) and not any(one.text for one in usable)
+
+    @property
     def unasked(self) -> bool:
         """Whether its self-edits could be used and nothing was asked about them, so that there are no rewards."""
         usable = [one for rollouts in self.run.rounds.values() for one in rollouts if one.status == "ok"]

@@ -288,10 +288,13 @@ def _number(text: str) -> float | None:
 
 
 def lookup(config: Mapping[str, object], key: str) -> object:
-    """The value of a dotted key; None where there is none."""
+    """The value of a dotted key, in which `init_args` may be left out; None where there is none."""
     value: object = config
     for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping):
+            return None
+        inner = value.get("init_args")
+        value = inner[part] if part not in value and isinstance(inner, Mapping) and part in inner else value.get(part)
     return value
 
 

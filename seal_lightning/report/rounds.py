@@ -44,7 +44,7 @@ class RoundFigures:
         kept: Edits that the filter kept; None where that is not written down.
         reasons: Number of rejected edits by reason, most frequent first.
         tokens: Tokens of an edit; None where they were not counted.
-        lines: Lines of an edit that are not blank.
+        lines: Lines of an edit that are not blank; None where edits have no text.
         asking: Share of lines with a question mark.
         contexts: Number of contexts whose units are finished.
     """
@@ -85,7 +85,7 @@ def round_figures(number: int, rollouts: Sequence[Rollout], run: Run) -> RoundFi
         kept=chosen(groups, run.kept[number]) if number in run.kept else None,
         reasons=dict(Counter(r.reason or "no reason given" for r in once if r.status == "rejected").most_common()),
         tokens=quartiles([rollout.tokens["edit"] for rollout in once if "edit" in rollout.tokens]),
-        lines=quartiles([len(_lines(rollout.text)) for rollout in once]),
+        lines=quartiles([len(_lines(rollout.text)) for rollout in once if rollout.text]),
         asking=sum("?" in line for line in lines) / len(lines) if lines else 0.0,
     )
 

@@ -228,21 +228,27 @@ def test_part_of_an_endpoint_does_not_bring_the_rest_of_it(tmp_path):
 
 
 def text_options() -> set[tuple[str, str]]:
-    """Every option of `model` that takes any text at all, by class and name."""
-    for module in ("tasks.arc", "sampling", "grading", "tasks"):
+    """Every option of `model` and of a generator that takes any text at all, by the outermost class, and name."""
+    for module in ("tasks.arc", "sampling", "grading", "tasks", "generator"):
         importlib.import_module(f"seal_lightning.{module}")
-    found, met, left = set(), set(), [SEALModule]
+    generators = _known_classes("seal_lightning.generator.base.Generator")
+    found, met, left = set(), set(), [SEALModule, *(one for one in generators if one.__module__.startswith("seal_"))]
     while left:
         kind = left.pop()
         met.add(kind)
         for name, hint in get_type_hints(kind.__init__).items():
             if "str" in [getattr(inner, "__name__", "") for inner in _every(hint)]:
-                found.add((kind.__name__, name))
+                found.add((next(base for base in kind.__mro__[::-1] if name in options_of(base)).__name__, name))
             ours = [inner for inner in _every(hint) if str(getattr(inner, "__module__", "")).startswith("seal_")]
             below = [sub for inner in ours for sub in [inner, *_known_classes(f"{inner.__module__}.{inner.__name__}")]]
             left += [inner for inner in below if inner not in met and inspect.isclass(inner)]
         left = [kind for kind in left if kind.__module__.startswith("seal_lightning.")]  # other tests have their own
     return found
+
+
+def options_of(kind: type) -> dict[str, Any]:
+    """The options of a class of ours by their types; none for others."""
+    return get_type_hints(kind.__init__) if kind.__module__.startswith("seal_lightning.") else {}
 
 
 def _every(hint: Any) -> list[Any]:
