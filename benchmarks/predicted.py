@@ -18,8 +18,8 @@ host              `--launch` microseconds a kernel, forward and backward togethe
 A step takes the longer of GPU and host: nothing in it waits. Each figure may be off by 40 %, as may `--peft`, the
 milliseconds a step of sequential peft (q and v; all layers take 1.6 times as long), which is bound by the host.
 
-The defaults are what was predicted before anything had run. On the one machine that was measured since, the host took 50
-microseconds a kernel: `--launch 50 --peft 158 215 147` gives its steps.
+The defaults are what was predicted before anything had run. On the one machine that was measured since, the host took
+50 microseconds a kernel: `--launch 50 --peft 158 215 147` gives its steps.
 """
 
 import argparse
