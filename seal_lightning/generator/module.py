@@ -72,7 +72,6 @@ class GeneratorModule(SEALModule):
     """
 
     answering: ClassVar[type[EStep]] = AnsweringGeneratorStep
-    _earlier: GeneratorNetwork | None = None  # the network that this round's E-step explored with
     _saved_earlier: dict[str, torch.Tensor] | None = None  # of a checkpoint within an M-step
     _classroom: Classroom | None = None
 
@@ -158,18 +157,21 @@ class GeneratorModule(SEALModule):
         """The batches of a round's M-step, which begins now."""
         self.divergence.begin()
         lessons, round = self.lessons, self.current_epoch
-        if self.objective.noise:
-            self._earlier = copy.deepcopy(self.policy.network).requires_grad_(False)
-            if self.batch_start and self._saved_earlier is not None:
-                self._earlier.load_state_dict(self._saved_earlier)
-        policy = self.policy.view
+        policy, earlier = self.policy.view, self._explored() if self.objective.noise else None
         self._classroom = Classroom(
-            policy, self.parts.task, self._examiner(), seed=self.seed, round=round, earlier=self._earlier
+            policy, self.parts.task, self._examiner(), seed=self.seed, round=round, earlier=earlier
         )
         plan = batch_plan(len(lessons), settings=self.m_step, seed=self.seed, round=round)
         return planned_loader(
             lessons, plan, LessonBatch, start=self.batch_start, rank=self.global_rank, shares=self.trainer.shares
         )
+
+    def _explored(self) -> GeneratorNetwork:
+        """A copy of the network with which this round's E-step explored."""
+        earlier = copy.deepcopy(self.policy.network).requires_grad_(False)
+        if self.batch_start and self._saved_earlier is not None:
+            earlier.load_state_dict(self._saved_earlier)
+        return earlier
 
     def _examiner(self) -> Examiner:
         answerer = self.parts.answerer
@@ -200,8 +202,9 @@ class GeneratorModule(SEALModule):
 
     def on_save_checkpoint(self, checkpoint: Checkpoint) -> None:
         super().on_save_checkpoint(checkpoint)
-        if self._earlier is not None:
-            checkpoint["seal"]["earlier"] = {name: value.cpu() for name, value in self._earlier.state_dict().items()}
+        if self._classroom and self._classroom.earlier:
+            state = self._classroom.earlier.state_dict()
+            checkpoint["seal"]["earlier"] = {name: value.to("cpu", copy=True) for name, value in state.items()}
 
     def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
         super().on_load_checkpoint(checkpoint)
