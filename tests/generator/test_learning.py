@@ -59,6 +59,7 @@ LEARNERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "learning_rate"), LEARNERS.values(), ids=LEARNERS)
 def test_towns_never_read_of_are_answered_about(settings, learning_rate):
     model, tokenizer, chat = load_model(ModelSource(name="lab"))
