@@ -3,6 +3,7 @@ loss."""
 
 import pytest
 import torch
+from tiny_generator import TEXTS, policy_of
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.generator.base import flat_rows
@@ -16,7 +17,6 @@ from seal_lightning.inner_loop.loss import HeadLoss
 from seal_lightning.inner_loop.packing import PackedSequence
 from seal_lightning.models.random_models import build_tiny
 
-TEXTS = ["the old mill", "a river runs by the gate, and by the mill", "who leads the town"]
 MADE = {
     "fast weights": lambda **more: FastWeights(rank=3, alpha=4.0, layers=(0, -1), **more),
     "fast weights of own inputs": lambda **more: FastWeights(rank=3, alpha=4.0, layers=None, **more),
@@ -24,19 +24,6 @@ MADE = {
     "mlp": lambda **more: MLPGenerator(rank=3, alpha=4.0, size=5, width=8, **more),
 }
 every_architecture = pytest.mark.parametrize("make", MADE.values(), ids=MADE)
-
-
-def policy_of(settings, family="llama", *, awake=True):
-    """A tiny model beside a network; `awake` draws the weights that start at zero."""
-    model, tokenizer = build_tiny(family)
-    model.requires_grad_(False).eval()
-    network = settings.network(model, seed=0)
-    draw = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if awake and not parameter.any():
-                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=draw))
-    return GeneratingPolicy(model, tokenizer, False, network=network)
 
 
 @every_architecture

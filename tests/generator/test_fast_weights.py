@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from tiny_generator import TEXTS, policy_of
 
 from seal_lightning.generator.fast_weights import FastWeights, normalise
 from seal_lightning.generator.lessons import read_for
-from seal_lightning.generator.reading import Reading
-from tests.generator.test_architectures import TEXTS, policy_of
+from seal_lightning.generator.reading import TextStates
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def cut(reading, at):
         return torch.cat([torch.nn.functional.pad(half, (0, 0, 0, width - half.shape[1])) for half in halves])
 
     masks = [torch.nn.functional.pad(mask, (0, width - mask.shape[1])) for mask in padded]
-    return Reading(
+    return TextStates(
         mask=torch.cat(masks),
         owners=reading.owners.repeat(2),
         texts=reading.texts,
@@ -60,7 +60,7 @@ def test_a_text_longer_than_the_window_is_the_sum_of_its_pieces(policy, monkeypa
 def test_an_adapter_of_several_documents_is_made_of_the_sum_of_their_codes(policy):
     codes = policy.network.code(read_for(policy, TEXTS))
     reading = read_for(policy, TEXTS)
-    as_one = Reading(reading.mask, torch.zeros_like(reading.owners), 1, reading.inputs, reading.hidden)
+    as_one = TextStates(reading.mask, torch.zeros_like(reading.owners), 1, reading.inputs, reading.hidden)
     merged, summed = policy.network(as_one), policy.network.adapters(codes.sum(0, keepdim=True))
     for name, (A, B) in merged.items():
         torch.testing.assert_close(A, summed[name][0], rtol=1e-4, atol=1e-5)
@@ -93,7 +93,7 @@ def test_keys_may_be_wider_than_the_rank():
 
 def test_a_text_without_tokens_that_count_gives_a_finite_adapter(policy):
     reading = read_for(policy, TEXTS[:1])
-    nothing = Reading(torch.zeros_like(reading.mask), reading.owners, 1, reading.inputs, reading.hidden)
+    nothing = TextStates(torch.zeros_like(reading.mask), reading.owners, 1, reading.inputs, reading.hidden)
     adapters = policy.network(nothing)
     sum(A.sum() for A, _ in adapters.values()).backward()
     assert all(A.isfinite().all() for A, _ in adapters.values())

@@ -7,7 +7,7 @@ import torch
 
 from seal_lightning.generator import EndToEnd
 from seal_lightning.generator.fast_weights import FastWeights
-from seal_lightning.generator.lessons import Classroom, InWords, Lesson
+from seal_lightning.generator.lessons import Classroom, InWords, ScoredContext
 from seal_lightning.generator.perceiver import Perceiver
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.generator.through_bank import fill_bank, make_bank
@@ -22,12 +22,12 @@ BATCH = 24
 LAYERS = ["model.layers.2.mlp.down_proj", "model.layers.3.mlp.down_proj"]
 
 
-def batches(contexts, *, seed) -> Iterator[list[Lesson]]:
+def batches(contexts, *, seed) -> Iterator[list[ScoredContext]]:
     draw = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(len(contexts), generator=draw).tolist()
         for start in range(0, len(order) - BATCH, BATCH):
-            yield [Lesson(contexts[place], ()) for place in order[start : start + BATCH]]
+            yield [ScoredContext(contexts[place], ()) for place in order[start : start + BATCH]]
 
 
 def learn(classroom, contexts, *, steps, learning_rate):
