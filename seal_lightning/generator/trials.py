@@ -79,7 +79,7 @@ def generate_bank(
         policy: The base model with its generator.
         task: What a context is.
         contexts: At least one; the same one may come again.
-        seeds: Of the noise around each code.
+        seeds: Seeds of the noise around each code; none without noise.
         noise: Standard deviation of the noise.
     """
     network = policy.network
