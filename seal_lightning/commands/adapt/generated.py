@@ -129,10 +129,10 @@ def _written(place: Workplace, group: Sequence[Adapter]) -> list[LoRA]:
     policy, task = place.policy, place.e_step.task
     assert isinstance(policy, GeneratingPolicy), "the command has loaded the generator"
     texts = [text_of(task, lesson.document.context) for adapter in group for lesson in adapter.lessons]
-    documents = chain.from_iterable(members_of(policy, batch) for batch in batches(policy, texts))
+    members = chain.from_iterable(members_of(policy, batch) for batch in batches(policy, texts))
     loras = []
     for adapter in group:
-        own = list(islice(documents, len(adapter.lessons)))
+        own = list(islice(members, len(adapter.lessons)))
         loras.append(_merged(place, policy, adapter, own) if adapter.merging else own[0].lora)
     return loras
 
@@ -142,20 +142,20 @@ def _nothing(lora: LoRA) -> LoRA:
     return replace(lora, state={name: torch.zeros_like(tensor) for name, tensor in lora.state.items()})
 
 
-def _merged(place: Workplace, policy: GeneratingPolicy, adapter: Adapter, documents: Sequence[Member]) -> LoRA:
+def _merged(place: Workplace, policy: GeneratingPolicy, adapter: Adapter, members: Sequence[Member]) -> LoRA:
     """The adapter of several documents; those whose own is not finite stay out of it, and are told."""
     assert adapter.merging is not None
     most = max(min(sizes) for sizes in policy.network.sizes.values())  # at which nothing is lost
     rank = min(adapter.merging.rank or most, most)
     merger = make_merger(adapter.merging.way, network=policy.network, rank=rank)
-    for lesson, document in zip(adapter.lessons, documents, strict=True):
-        if all_finite(document.lora.state.values()):
-            merger.add(lesson.document.id, document)
+    for lesson, member in zip(adapter.lessons, members, strict=True):
+        if all_finite(member.lora.state.values()):
+            merger.add(lesson.document.id, member)
         else:
             name = shortened(lesson.document.id, 60)
             place.screen.line(f"{name}: left out of the adapter for all, because {NOT_FINITE}")
     if not merger.members:
-        return documents[0].lora
+        return members[0].lora
     merged = merger.merged()
     if merged.lost > LOST:
         place.screen.line(f"one adapter for all: rank {rank} leaves out {merged.lost:.1%} of the documents' change")

@@ -1,6 +1,5 @@
 """`seal adapt` on the lab: what comes out, that it loads elsewhere, and that being broken off changes nothing."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapted_towns import CONFIG, Break, digests, names, write_inputs
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -20,35 +20,6 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.lab import LabPassages
 from seal_lightning.models.loading import LAB
 from seal_lightning.processes.stopping import StopSignals
-
-CONFIG = """\
-model:
-  source: {name: lab}
-  sampler: {class_path: seal_lightning.sampling.LocalSampler, init_args: {max_new_tokens: 24}}
-  inner_loop: {rank: 4, alpha: 8, target_modules: all-linear, learning_rate: 2.5e-3, epochs: 2, max_adapters: 2}
-  grader: exact_match
-  max_answer_tokens: 2
-  e_step: {edits: 2}
-  query_writer: {max_tokens: 32}
-together: {rank: 8, alpha: 16, target_modules: all-linear, learning_rate: 2.5e-3, epochs: 2, batch_size: 4}
-adapters: both
-contexts_per_unit: 2
-save_every: 4
-"""
-
-
-def write_inputs(folder: Path) -> None:
-    (folder / "config.yaml").write_text(CONFIG)
-    rows = [
-        {
-            "id": name,
-            "title": context.title,
-            "passage": context.passage,
-            "queries": [{"question": query.question, "answers": query.golds} for query in context.queries],
-        }
-        for name, context in zip(("first", "../second", "all"), LabPassages("test", count=3).read(), strict=True)
-    ]
-    (folder / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def run(folder: Path, output: str, *options: str) -> None:
@@ -65,18 +36,6 @@ def fill(folder: Path) -> None:
 def whole(once) -> Path:
     """A folder with the inputs and a finished run, `whole`."""
     return once("adapt", fill)
-
-
-def digests(output: Path) -> dict[str, str]:
-    """Of every adapter's weights and answers."""
-    files = sorted((output / "adapters").rglob("adapt*"))
-    return {
-        str(file.relative_to(output)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()
-    }
-
-
-def names(output: Path) -> list[str]:
-    return sorted(folder.name for folder in (output / "adapters").iterdir())
 
 
 def test_every_document_has_a_folder_and_all_have_one_together(whole):
@@ -136,18 +95,6 @@ def test_a_card_holds_no_secret_of_the_process(tmp_path, monkeypatch):
     run(tmp_path, "out", "--learn", "passage", "--adapters", "all", "--data_licence", "planted-value-1234")
     card = (tmp_path / "out" / "adapters" / "all" / "README.md").read_text()
     assert card.endswith("Licence of the documents: [hidden].\n")
-
-
-class Break:
-    """Raises at the n-th moment at which a command may stop, as a signal makes it."""
-
-    def __init__(self, moment: int) -> None:
-        self.left = moment
-
-    def __call__(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Stopped(15)
 
 
 @pytest.mark.parametrize("moment", [1, 5])  # between units; within a training

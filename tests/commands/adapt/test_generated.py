@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from adapted_towns import Break, digests, names, write_inputs
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -17,7 +18,7 @@ from seal_lightning.errors import ConfigError, DivergedError, ModelError, StaleJ
 from seal_lightning.generator import FastWeights, MLPGenerator
 from seal_lightning.generator.files import SETTINGS, load_generator
 from seal_lightning.generator.lessons import text_of
-from seal_lightning.generator.merging import documents_of
+from seal_lightning.generator.merging import members_of
 from seal_lightning.generator.policy import GeneratingPolicy, GeneratorPolicy, GeneratorTuning
 from seal_lightning.lab import LabPassages
 from seal_lightning.models.loading import LAB, load_model
@@ -25,7 +26,6 @@ from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.source import ModelSource
 from seal_lightning.processes.stopping import StopSignals
 from seal_lightning.tasks import Knowledge
-from tests.commands.adapt.test_adapt import Break, digests, names, write_inputs
 
 MODEL = {"source": {"name": "lab"}, "grader": "exact_match", "max_answer_tokens": 2, "seed": 3}
 OWN = {
@@ -98,7 +98,7 @@ def test_every_document_has_a_folder_and_all_have_one_together(whole):
 
 def test_an_adapter_is_what_the_generator_writes_about_the_document(whole):
     context = LabPassages("test", count=3).read()[0]
-    (document,) = documents_of(policy_of(whole / "run"), [text_of(Knowledge(), context)])
+    (document,) = members_of(policy_of(whole / "run"), [text_of(Knowledge(), context)])
     written = read_lora(whole / "whole" / "adapters" / "first")
     assert written.layers == document.lora.layers
     for layer in written.layers:
@@ -259,13 +259,13 @@ def test_an_adapter_that_is_not_finite_is_not_written(fresh, monkeypatch, capsys
     spoilt = LabPassages("test", count=3).read()[0].passage
 
     def documents(policy, texts):
-        made = documents_of(policy, texts)
+        made = members_of(policy, texts)
         for text, document in zip(texts, made, strict=True):
             if spoilt in text:
                 next(iter(document.lora.state.values())).fill_(torch.nan)
         return made
 
-    monkeypatch.setattr(generated, "documents_of", documents)
+    monkeypatch.setattr(generated, "members_of", documents)
     run(fresh, "out", "--adapters", "both")
     told = capsys.readouterr().err
     assert "first: not written, because the generated adapter is not finite" in told
