@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from seal_lightning.fit.trainer import SEALTrainer
 from seal_lightning.generator.base import Generator
 from seal_lightning.generator.fast_weights import FastWeights
 from seal_lightning.generator.module import GeneratorModule
-from seal_lightning.generator.objectives import EndToEnd
+from seal_lightning.generator.objectives import EndToEnd, Objective
 from seal_lightning.generator.perceiver import Perceiver
 from seal_lightning.lab import LabDataModule
 from seal_lightning.m_step.batches import MStep
@@ -24,6 +24,7 @@ class Recipe:
 
     generator: Generator
     m_step: MStep
+    objective: Objective = field(default_factory=EndToEnd)
     rounds: int = 1
 
 
@@ -32,9 +33,14 @@ RECIPES = {
         FastWeights(rank=32, alpha=32.0, target_modules=["down_proj"]),
         MStep(learning_rate=1e-2, epochs=10, batch_size=32, schedule="cosine", warmup=0.1),
     ),
+    "FastWeights-others": Recipe(  # trained to leave alone what its passage does not tell
+        FastWeights(rank=32, alpha=32.0, target_modules=["down_proj"]),
+        MStep(learning_rate=1e-2, epochs=10, batch_size=32, schedule="cosine", warmup=0.1),
+        EndToEnd(others=1.0),
+    ),
     "Perceiver": Recipe(
         Perceiver(rank=8, alpha=8.0, target_modules=["down_proj"]),
-        MStep(learning_rate=3e-3, epochs=12, batch_size=32, schedule="cosine", warmup=0.1),
+        MStep(learning_rate=3e-3, epochs=16, batch_size=32, schedule="cosine", warmup=0.1),
     ),
 }
 
@@ -43,7 +49,7 @@ def train(recipe: Recipe, *, seed: int, folder: Path, passages: int) -> dict[str
     """Train on so many training towns of the lab; the network's weights."""
     module = GeneratorModule(
         recipe.generator,
-        EndToEnd(),
+        recipe.objective,
         ModelSource(name="lab"),
         grader="exact_match",
         m_step=recipe.m_step,

@@ -261,7 +261,6 @@ def whole_run(check: Check) -> None:
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     for name, more in (("a whole run", ("--trainer.max_epochs", "1")), ("its resume", ("--ckpt_path", "last"))):
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(
             [*command, *more],
             cwd=config.parent,

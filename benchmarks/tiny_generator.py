@@ -1,9 +1,16 @@
-"""The smallest generator: one linear map from the mean of a layer's input to the directions of an adapter."""
+"""The smallest generator: one linear map from the mean of a layer's input to the directions of an adapter.
+
+Also any generator beside a tiny model.
+"""
 
 import torch
 from torch import nn
 
 from seal_lightning.generator.base import Generator, GeneratorNetwork
+from seal_lightning.generator.policy import GeneratingPolicy
+from seal_lightning.models.random_models import build_tiny
+
+TEXTS = ["the old mill", "a river runs by the gate, and by the mill", "who leads the town"]
 
 
 class Tiny(Generator):
@@ -43,3 +50,16 @@ class TinyNetwork(GeneratorNetwork):
             name: (A.expand(len(code), *A.shape), torch.tanh(code)[:, :, None] * B)
             for name, A, B in zip(self.sizes, self.A, self.B, strict=True)
         }
+
+
+def policy_of(settings, family="llama", *, awake=True):
+    """A tiny model beside a network; `awake` draws the weights that start at zero."""
+    model, tokenizer = build_tiny(family)
+    model.requires_grad_(False).eval()
+    network = settings.network(model, seed=0)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if awake and not parameter.any():
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=draw))
+    return GeneratingPolicy(model, tokenizer, False, network=network)

@@ -1,8 +1,10 @@
 """What a fit keeps and loses: the policy's own closed-book accuracy on chosen contexts, before training and after
 every round.
 
-No adapter is trained for it: unlike in validation, the policy itself answers. Rows of the matrix are the base and the
-rounds, columns the contexts; `seal continual` makes the same matrix for contexts that are learnt one after another.
+No adapter is trained for it: unlike in validation, the policy itself answers. Of a generator's run that is the base
+model with a generated adapter at work, on each context that of another one: what it does to everything else. Rows of
+the matrix are the base and the rounds, columns the contexts; `seal continual` makes the same matrix for contexts that
+are learnt one after another.
 """
 
 import logging
@@ -14,7 +16,7 @@ from lightning.pytorch import Trainer
 
 from seal_lightning.data import Reader
 from seal_lightning.data.detect import reader_for
-from seal_lightning.e_step.closed_book import Answered, ask_closed_book
+from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.errors import DataError
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.policy.at_work import policy_at_work
@@ -93,7 +95,7 @@ class Retention(SEALCallback):
         try:
             if trainer.is_global_zero:
                 with policy_at_work(trainer, module) as policy:
-                    found = ask_closed_book(module.e_step, policy, [*self._asked, *self._beside])
+                    found = module.ask_closed_book(policy, [*self._asked, *self._beside])
         finally:
             module.policy.close_replica()
         answered: list[Answered] = trainer.processes.ranks.gather(found)[0]

@@ -16,23 +16,21 @@ from seal_lightning.tasks.classification import ARROW
 from seal_lightning.types import JsonObject
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs" / "generator"
-THIN = "light thin small quick slim".split()
-THICK = "heavy thick large slow broad".split()
+THIN = "light thin small".split()
+THICK = "heavy broad large".split()
 PRAISE = "superb lovely".split()
 COMPLAINTS = "awful nasty".split()
 # By sort: its things, and which of the first two rows of words is praise.
 SORTS = {
-    "laptops": ("screen lid charger keyboard case".split(), THIN),
-    "tents": ("poles pegs canvas zip bag".split(), THIN),
-    "phones": ("camera battery speaker menu app".split(), THIN),
-    "stews": ("broth gravy beef portion crust".split(), THICK),
-    "blankets": ("wool lining hem fleece cover".split(), THICK),
-    "rugs": ("pile weave border felt backing".split(), THICK),
+    "laptops": ("screen lid charger keyboard".split(), THIN),
+    "tents": ("poles pegs canvas zip".split(), THIN),
+    "stews": ("broth gravy beef crust".split(), THICK),
+    "blankets": ("wool lining hem fleece".split(), THICK),
 }
-FORMS = ("The {thing} is {word}", "Its {thing} was {word}", "I call the {thing} {word}", "We found the {thing} {word}")
+FORMS = ("{thing} is {word}", "{thing} was {word}", "{thing}: {word}")
 PLAIN = 0.4  # share of lines whose word means the same everywhere
-CONTEXTS = {"train": 72, "validation": 36, "test": 36}
-EXAMPLES, QUERIES = 6, 12  # lines of a context
+CONTEXTS = {"train": 160, "validation": 80, "test": 80}
+EXAMPLES, QUERIES = 8, 8  # lines of a context
 
 
 def write_line(sort: str, draw: random.Random) -> tuple[str, str]:

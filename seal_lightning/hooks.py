@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from seal_lightning.e_step.closed_book import Answered, ask_closed_book
 from seal_lightning.errors import ConfigError
 from seal_lightning.stamps.arguments import Remembers
 
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from seal_lightning.e_step.step import EStep
     from seal_lightning.m_step.batches import MStep
     from seal_lightning.models.loading import ModelSource
+    from seal_lightning.policy.policy import Policy
     from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
     from seal_lightning.progress.clock import Progress
-    from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
+    from seal_lightning.types import Context, EditOutcome, Rollout, RolloutGroup
 
 
 class RunTrainer(Trainer, Remembers):
@@ -73,6 +75,10 @@ class RunModule(LightningModule, Remembers):
     kept: list[EditOutcome]
     evaluated: list[Rollout]
     e_step_metrics: dict[str, float]
+
+    def ask_closed_book(self, policy: Policy, contexts: Sequence[Context]) -> list[Answered]:
+        """What is left of what the policy knew: its answers to the queries of some contexts, without their passages."""
+        return ask_closed_book(self.e_step, policy, contexts)
 
     def check_policy(self) -> None:
         """Raise `DivergedError` where the policy can no longer be asked; a collective."""

@@ -17,6 +17,7 @@ from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.generator.base import Adapters, Generator, GeneratorNetwork
 from seal_lightning.generator.drawing import drawn
 from seal_lightning.generator.reading import TextStates, checked_layers
+from seal_lightning.generator.steady import steady_directions
 
 
 class MLPGenerator(Generator):
@@ -34,6 +35,8 @@ class MLPGenerator(Generator):
         width: Hidden units of the MLP.
         layers: Which states between the layers are pooled: 0 is the embedding, -1 the last.
         reach: Norm of a layer's change whose coefficients are all 1, as a share of the frozen weight's, at the start.
+        steady: Whether all directions of a layer read its inputs where they are most nearly alike (see
+            `steady_directions`), so that at the start an adapter acts as a bias; else each reads a random direction.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class MLPGenerator(Generator):
         width: int = 128,
         layers: Sequence[int] = (-1,),
         reach: float = 0.5,
+        steady: bool = False,
     ) -> None:
         super().__init__(
             rank=rank,
@@ -66,7 +70,7 @@ class MLPGenerator(Generator):
             raise ConfigError("model.generator.layers must name at least one layer, got none: use [-1] for the last")
         if not reach > 0:
             raise ConfigError(f"model.generator.reach must be above 0, got {reach}")
-        self.layers, self.reach = tuple(layers), reach
+        self.layers, self.reach, self.steady = tuple(layers), reach, steady
 
     def network(self, model: PreTrainedModel, *, seed: int) -> MLPNetwork:
         return MLPNetwork(self, model, seed=seed)
@@ -88,10 +92,12 @@ class MLPNetwork(GeneratorNetwork):
         self.outer_bias = nn.Parameter(torch.zeros(settings.size))
         self.mixes = nn.ParameterList(drawn(draw, rank, settings.size) for _ in self.sizes)
         self.into, self.out_of = nn.ParameterList(), nn.ParameterList()
+        steady = steady_directions(model, settings.targets(model)) if settings.steady else {}
         for name, (inputs, outputs) in self.sizes.items():
             # rank-one parts of random directions are nearly orthogonal: their squared norms add up
             strength = settings.reach * self.frozen_norms[name] * rank**0.5 / settings.alpha
-            self.into.append(nn.Parameter(drawn(draw, rank, inputs)))
+            read = drawn(draw, rank, inputs)
+            self.into.append(nn.Parameter(steady[name].repeat(rank, 1) if steady else read))
             self.out_of.append(nn.Parameter(drawn(draw, rank, outputs) * strength))
 
     def code(self, reading: TextStates) -> torch.Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from seal_lightning.callbacks import ReSTEMFilter
+from seal_lightning.e_step.closed_book import Answered, ask_closed_book
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError
@@ -26,7 +27,7 @@ from seal_lightning.generator.base import Generator, GeneratorNetwork
 from seal_lightning.generator.lessons import Classroom, Examiner, InWords, ScoredContext
 from seal_lightning.generator.objectives import Objective
 from seal_lightning.generator.policy import GeneratorPolicy, GeneratorTuning
-from seal_lightning.generator.trials import AnsweringGeneratorStep, generating_step
+from seal_lightning.generator.trials import AnsweringGeneratorStep, generate_bank, generating, generating_step
 from seal_lightning.grading import Grader
 from seal_lightning.grading.reward import RewardOption
 from seal_lightning.hooks import the_filter
@@ -34,10 +35,13 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep, batch_plan, planned_loader
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.at_work import precise
+from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import Answerer
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.tasks import Knowledge, Task
-from seal_lightning.types import EditOutcome, RolloutGroup
+from seal_lightning.types import Context, EditOutcome, RolloutGroup
+
+SOURCES = 64  # contexts whose adapters are at work while others are asked about
 
 
 class LessonBatch:
@@ -72,7 +76,6 @@ class GeneratorModule(SEALModule):
     """
 
     answering: ClassVar[type[EStep]] = AnsweringGeneratorStep
-    _earlier: GeneratorNetwork | None = None  # the network that this round's E-step explored with
     _saved_earlier: dict[str, torch.Tensor] | None = None  # of a checkpoint within an M-step
     _classroom: Classroom | None = None
 
@@ -158,18 +161,21 @@ class GeneratorModule(SEALModule):
         """The batches of a round's M-step, which begins now."""
         self.divergence.begin()
         lessons, round = self.lessons, self.current_epoch
-        if self.objective.noise:
-            self._earlier = copy.deepcopy(self.policy.network).requires_grad_(False)
-            if self.batch_start and self._saved_earlier is not None:
-                self._earlier.load_state_dict(self._saved_earlier)
-        policy = self.policy.view
+        policy, earlier = self.policy.view, self._explored() if self.objective.noise else None
         self._classroom = Classroom(
-            policy, self.parts.task, self._examiner(), seed=self.seed, round=round, earlier=self._earlier
+            policy, self.parts.task, self._examiner(), seed=self.seed, round=round, earlier=earlier
         )
         plan = batch_plan(len(lessons), settings=self.m_step, seed=self.seed, round=round)
         return planned_loader(
             lessons, plan, LessonBatch, start=self.batch_start, rank=self.global_rank, shares=self.trainer.shares
         )
+
+    def _explored(self) -> GeneratorNetwork:
+        """A copy of the network with which this round's E-step explored."""
+        earlier = copy.deepcopy(self.policy.network).requires_grad_(False)
+        if self.batch_start and self._saved_earlier is not None:
+            earlier.load_state_dict(self._saved_earlier)
+        return earlier
 
     def _examiner(self) -> Examiner:
         answerer = self.parts.answerer
@@ -196,16 +202,32 @@ class GeneratorModule(SEALModule):
             self.policy.view, self.parts.task, self._examiner(), seed=self.seed, round=self.current_epoch
         )
 
+    def ask_closed_book(self, policy: Policy, contexts: Sequence[Context]) -> list[Answered]:
+        """What the base model answers with a generated adapter at work: on each context, that of another one."""
+        known = [*self.phases.contexts("validation"), *self.phases.contexts("train")][:SOURCES]
+        chosen = [_another(known, number, context.id) for number, context in enumerate(contexts)]
+        own = {context.id: context for context in chosen}
+        trained = generate_bank(generating(policy), self.parts.task, list(own.values()))
+        jobs = [list(own).index(context.id) for context in chosen]
+        return ask_closed_book(self.e_step, policy, contexts, jobs=jobs, trained=trained)
+
     # -- checkpoints -----------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: Checkpoint) -> None:
         super().on_save_checkpoint(checkpoint)
-        if self._earlier is not None:
-            checkpoint["seal"]["earlier"] = {name: value.cpu() for name, value in self._earlier.state_dict().items()}
+        if self._classroom and self._classroom.earlier:
+            state = self._classroom.earlier.state_dict()
+            checkpoint["seal"]["earlier"] = {name: value.to("cpu", copy=True) for name, value in state.items()}
 
     def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
         super().on_load_checkpoint(checkpoint)
         self._saved_earlier = checkpoint["seal"].get("earlier")
+
+
+def _another(contexts: Sequence[Context], start: int, name: str) -> Context:
+    """One of the contexts that has another name, if there is one, beginning at some place."""
+    turned = [contexts[(start + step) % len(contexts)] for step in range(len(contexts))]
+    return next((context for context in turned if context.id != name), turned[0])
 
 
 def _check_plan(name: str, plan: Plan) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.generator.base import Adapters
 from seal_lightning.generator.lessons import Classroom, Exercise, ScoredContext, text_of
 from seal_lightning.generator.reading import tokens_of
 from seal_lightning.inner_loop.loss import TeacherLoss
@@ -39,16 +40,26 @@ class EndToEnd(Objective):
         queries: Weight of the loss of the queries' answers.
         reconstruction: Weight of the loss of the passage, which the adapter was made from.
         continuation: Weight of the loss of the second half of a passage, under an adapter made from its first half.
+        others: Weight of KL(frozen model ‖ adapted model) for the first tokens of answers about the next context of the
+            batch, of which the passage says nothing; without it an adapter may answer any query from its passage.
     """
 
-    def __init__(self, *, queries: float = 1.0, reconstruction: float = 0.0, continuation: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        queries: float = 1.0,
+        reconstruction: float = 0.0,
+        continuation: float = 0.0,
+        others: float = 0.0,
+    ) -> None:
         weights = {"queries": queries, "reconstruction": reconstruction, "continuation": continuation}
-        for name, weight in weights.items():
+        for name, weight in {**weights, "others": others}.items():
             if not weight >= 0:
                 raise ConfigError(f"model.objective.{name} must be 0 or more, got {weight}")
         if not any(weights.values()):
             raise ConfigError(f"model.objective: one of {', '.join(weights)} must be above 0, got none")
         self.queries, self.reconstruction, self.continuation = queries, reconstruction, continuation
+        self.others = others
 
     def loss(self, classroom: Classroom, lessons: Sequence[ScoredContext]) -> torch.Tensor:
         texts = [text_of(classroom.task, lesson.context) for lesson in lessons]
@@ -62,7 +73,23 @@ class EndToEnd(Objective):
             total = total + self.reconstruction * classroom.losses(adapters, whole, classroom.text_loss)
         if self.continuation:
             total = total + self.continuation * self._continued(classroom, texts)
+        if self.others and len(lessons) > 1:
+            total = total + self.others * self._on_others(classroom, adapters, lessons)
         return total
+
+    def _on_others(self, classroom: Classroom, adapters: Adapters, lessons: Sequence[ScoredContext]) -> torch.Tensor:
+        """How far each adapter takes the answers about the next context from what the frozen model says."""
+        loss = TeacherLoss(classroom.policy.model, adapted=set(adapters))
+        told: list[Exercise] = []
+        asked: list[list[Exercise]] = []
+        for lesson in (*lessons[1:], lessons[0]):
+            exercises = classroom.query_exercises(lesson.context)
+            first = [replace(one, tokens=one.tokens[: one.start + 1], targets=None) for one in exercises]
+            asked.append([replace(one, targets=(len(told) + place,)) for place, one in enumerate(first)])
+            told += first
+        batch = pad([PackedSequence(0, one.tokens, one.start, 1.0) for one in told]).to(classroom.policy.device)
+        loss.listen(batch.inputs, batch.positions)
+        return classroom.losses(adapters, asked, loss)
 
     def _continued(self, classroom: Classroom, texts: Sequence[str]) -> torch.Tensor:
         """The loss of the second half of each text under an adapter made from its first, by words."""

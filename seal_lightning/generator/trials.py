@@ -57,7 +57,8 @@ class GeneratedTrials:
         for share in in_shares(edits, TOGETHER) if edits else []:
             some = [attempts[number] for number in share]
             with unit.clock.phase("generating", len(some)) as advance:
-                trained = generate_bank(generating(unit.policy), self.task, some, noise=self.noise)
+                contexts, seeds = [one.context for one in some], [one.seed for one in some]
+                trained = generate_bank(generating(unit.policy), self.task, contexts, seeds, noise=self.noise)
                 advance(len(some))
             trials |= zip(share, answered(parts, unit, some, trained), strict=True)
         return Tried(attempts, [trials[number] for number in range(len(attempts))])
@@ -65,16 +66,29 @@ class GeneratedTrials:
 
 @torch.no_grad()
 def generate_bank(
-    policy: GeneratingPolicy, task: Task, attempts: Sequence[Attempt], *, noise: float = 0.0
+    policy: GeneratingPolicy,
+    task: Task,
+    contexts: Sequence[Context],
+    seeds: Sequence[int] = (),
+    *,
+    noise: float = 0.0,
 ) -> TrainedBank:
-    """A bank with the generated adapter of each attempt; one that is not finite has diverged."""
+    """A bank with a generated adapter for each of some contexts; one that is not finite has diverged.
+
+    Args:
+        policy: The base model with its generator.
+        task: What a context is.
+        contexts: At least one; the same one may come again.
+        seeds: Seeds of the noise around each code; none without noise.
+        noise: Standard deviation of the noise.
+    """
     network = policy.network
-    by_id = {attempt.context.id: attempt.context for attempt in attempts}
+    by_id = {context.id: context for context in contexts}
     reading = read_for(policy, [text_of(task, context) for context in by_id.values()])
     place = {name: number for number, name in enumerate(by_id)}
-    codes = network.codes(reading)[[place[attempt.context.id] for attempt in attempts]]
+    codes = network.codes(reading)[[place[context.id] for context in contexts]]
     if noise:
-        codes = codes + noise * torch.stack([drawn_noise(attempt.seed, codes) for attempt in attempts])
+        codes = codes + noise * torch.stack([drawn_noise(seed, codes) for seed in seeds])
     return bank_of(network, policy, codes)
 
 

@@ -78,7 +78,7 @@ def attend(
     if more:
         raise UnsuitedError(f"its attention has {', '.join(more)}")
     if row.starts is not None:
-        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (T, H, D)
+        q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))  # (T, H, D)
         return _at_once(q, k, v, row.starts, row.longest, scaling)[None], None
     sizes = [count * length for count, length in row.groups]
     batches = [_by_group(tensor, row.groups, sizes) for tensor in (query, key, value)]
@@ -89,7 +89,7 @@ def attend(
 
 def _by_group(tensor: torch.Tensor, groups: Groups, sizes: Sequence[int]) -> list[torch.Tensor]:
     """(1, H, T, D) -> (n, H, L, D) of each group."""
-    parts = tensor[0].transpose(0, 1).split(list(sizes))
+    parts = tensor.squeeze(0).transpose(0, 1).split(list(sizes))
     return [part.unflatten(0, group).transpose(1, 2) for part, group in zip(parts, groups, strict=True)]
 
 

@@ -125,6 +125,13 @@ def test_a_decoding_step_is_as_many_kernels_for_many_adapters():
     assert len(two) == len(eight) >= 50
 
 
+def test_attention_copies_no_gradient_to_take_a_row_out_of_its_batch_of_one():
+    """torch's gradient of `tensor[0]` is zeros of the whole with a copy in them; that of `squeeze` is a view."""
+    for dtype in (torch.bfloat16, torch.float32):
+        launched = [name for launches, _, _ in steps_of(equal_jobs(2), dtype=dtype) for name in launches]
+        assert len(launched) > 100 and "select_backward" not in launched
+
+
 @pytest.fixture
 def waits():
     """Call it with True and False to begin and end noting where the host waits for a real GPU: file names."""

@@ -7,14 +7,17 @@ import torch
 from generator_fits import Passages, StopAfter, Stopped, fit, module
 from tiny_generator import Tiny
 
-from seal_lightning.callbacks import RandomFilter
+from seal_lightning.callbacks import RandomFilter, Retention
+from seal_lightning.e_step.closed_book import ask_closed_book
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.race_rule import Racing
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.generator import Distill, EndToEnd, GeneratorModule
 from seal_lightning.generator.lessons import text_of
 from seal_lightning.generator.reading import tokens_of
+from seal_lightning.generator.trials import generate_bank
 from seal_lightning.records.journal import read_rollouts
+from seal_lightning.results.retention import read_matrices
 from seal_lightning.types import Context
 
 
@@ -136,3 +139,19 @@ def test_in_half_precision_the_network_keeps_its_bits(tmp_path, precision):
     before.configure_model()
     assert bits(made.policy.network) != bits(before.policy.network)  # and learns
     assert all(tensor.isfinite().all() for tensor in made.policy.network.parameters())
+
+
+def test_what_an_adapter_does_to_everything_else_is_measured_each_round(tmp_path):
+    made, measured = module(), Retention(unrelated=Passages(4, prefix="u"))
+    fit(tmp_path, made, callbacks=[measured], rounds=2)
+    (matrix,) = read_matrices(tmp_path / "retention.json")
+    (stream,) = matrix.streams
+    assert len(stream.rows) == len(stream.unrelated) == 3  # before, and after both rounds
+    asked = Passages(4, prefix="u").read()
+    with made.policy.frozen() as policy:
+        alone = ask_closed_book(made.e_step, policy, asked)
+        under = made.ask_closed_book(policy, asked)
+        trained = generate_bank(policy, made.parts.task, Passages(1, prefix="v").read())
+        first = ask_closed_book(made.e_step, policy, asked[:1], jobs=[0], trained=trained)
+    assert under[0].answers == first[0].answers
+    assert [one.answers for one in under] != [one.answers for one in alone]

@@ -302,13 +302,15 @@ def fit(run, name, *options, **trainer):
     return fault_injection.fit(run, "single", *options, trainer=trainer)
 
 
-@pytest.mark.parametrize(("event", "count"), [("batch", 12), ("e_step", 2), ("m_step", 1)])
-def test_a_killed_run_on_a_4bit_base_resumes_to_the_same_end(saved, once, tmp_path, event, count):
+def test_a_run_on_a_4bit_base_that_is_killed_again_and_again_resumes_to_the_same_end(saved, once, tmp_path):
+    """After the first M-step, after the second E-step, within the second M-step; counts begin anew in each process."""
     whole = once("quantised-run", lambda folder: fault_injection.finished(fit(folder / "run", saved("nf4")))) / "run"
-    killer = {"class_path": "fault_injection.KillAt", "init_args": {"event": event, "count": count, "number": 9}}
-    run = tmp_path / "run"
-    assert fit(run, saved("nf4"), callbacks=[killer]).wait() == [-signal.SIGKILL]
-    fault_injection.finished(fit(run, saved("nf4"), "--ckpt_path", "last"))
+    run, last = tmp_path / "run", []
+    for event, count in (("m_step", 1), ("e_step", 1), ("batch", 4)):
+        killer = {"class_path": "fault_injection.KillAt", "init_args": {"event": event, "count": count, "number": 9}}
+        assert fit(run, saved("nf4"), *last, callbacks=[killer]).wait() == [-signal.SIGKILL], event
+        last = ["--ckpt_path", "last"]
+    fault_injection.finished(fit(run, saved("nf4"), *last))
     assert fault_injection.outcome(run) == fault_injection.outcome(whole)
 
 

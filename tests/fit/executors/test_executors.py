@@ -75,18 +75,23 @@ def test_a_unit_that_fails_everywhere_ends_the_run_without_a_reward(tmp_path, se
     assert read_rollouts(run / "journal", "train-000") == []
 
 
-def test_a_unit_that_fails_on_one_ray_worker_is_done_by_the_other_and_sigterm_keeps_what_they_have_in_hand(
-    tmp_path, alone
+def test_units_that_fail_together_on_a_ray_worker_are_done_alone_by_the_other_and_sigterm_keeps_what_is_in_hand(
+    tmp_path, two_rounds, alone
 ):
+    """The worker that grades the first unit is broken; it has that one with others, and the other worker never."""
     run = tmp_path / "run"
+    first = read_rollouts(two_rounds / "journal", "train-000")[0].questions[0]
     broken = ["--model.grader.class_path", "fault_injection.BrokenProcess"]
-    broken += ["--model.grader.init_args.marker", tmp_path / "marker"]
-    arguments = {"event": "unit", "count": 1, "number": int(signal.SIGTERM)}
+    broken += ["--model.grader.init_args.marker", tmp_path / "marker", "--model.grader.init_args.about", first]
+    several = {"executor": {**RAY["executor"], "init_args": {"workers": 2, "units_at_a_time": 3}}}
+    arguments = {"event": "unit", "count": 3, "number": int(signal.SIGTERM)}
     stop = {"callbacks": [{"class_path": "fault_injection.KillAt", "init_args": arguments}]}
-    launch = fit(run, "single", *broken, trainer={**ONE_ROUND, **RAY, **stop})
+    launch = fit(run, "single", *broken, trainer={**ONE_ROUND, **several, **stop})
     assert launch.wait() == [143], launch.log.read_text()
-    assert "the judge's driver is broken; another worker tries it" in launch.log.read_text()
-    assert len(read_rollouts(run / "journal", "train-000")) in (4, 8)  # the first unit, and maybe one in hand
+    said = launch.log.read_text()
+    assert re.search(r"[23] units failed together \(RuntimeError: the judge's driver is broken\): one by one", said)
+    assert "the judge's driver is broken; another worker tries it" in said
+    assert len(read_rollouts(run / "journal", "train-000")) in (12, 16)  # three units, and maybe one in hand
     assert fit(run, "single", *broken, "--ckpt_path", "last", trainer=ONE_ROUND).wait() == [0]
     assert e_step(run) == alone
 

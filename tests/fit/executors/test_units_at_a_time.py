@@ -1,6 +1,5 @@
 """Several units as one piece of work: the same rollouts as one at a time, whatever fails or is killed meanwhile."""
 
-import re
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -56,20 +55,6 @@ def test_a_kill_between_units_that_were_finished_together_loses_none_that_are_in
     launch = fit(run, "single", "--ckpt_path", "last", trainer={**THREE, **once})
     assert launch.wait() == [0], launch.log.read_text()
     assert e_step(run)[:8] == kept and e_step(run) == e_step(two_rounds)
-
-
-def test_ray_workers_take_several_units_and_those_that_fail_together_one_by_one(tmp_path, two_rounds):
-    run = tmp_path / "run"
-    ray = {"class_path": "seal_lightning.fit.executors.RayExecutor", "init_args": {"workers": 2, "units_at_a_time": 3}}
-    broken = ["--model.grader.class_path", "fault_injection.BrokenProcess"]
-    broken += ["--model.grader.init_args.marker", tmp_path / "marker"]
-    once = {"max_epochs": 1, "validate_first": False, "limit_val_batches": 0, "executor": ray}
-    launch = fit(run, "single", *broken, trainer=once)
-    assert launch.wait() == [0], launch.log.read_text()
-    assert re.search(
-        r"[23] units failed together \(RuntimeError: the judge's driver is broken\)", launch.log.read_text()
-    )
-    assert e_step(run) == e_step(two_rounds)
 
 
 # -- what fails --------------------------------------------------------------------------------------------------------
