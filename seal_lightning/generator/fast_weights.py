@@ -98,7 +98,8 @@ class FastWeightsNetwork(GeneratorNetwork):
         super().__init__(settings, model)
         config = model.config.get_text_config()
         k, r, draw = settings.keys, settings.rank, torch.Generator().manual_seed(seed)
-        self.state, self.normalisation = (k, r), settings.normalisation
+        self.state = (k, r)
+        self.normalisation: Normalisation = settings.normalisation
         self.layers = None if settings.layers is None else checked_layers(settings.layers, config.num_hidden_layers)
         self.asking, self.keys = nn.ParameterList(), nn.ParameterList()
         self.values, self.writing = nn.ParameterList(), nn.ParameterList()
