@@ -31,11 +31,11 @@ class Recipe:
 RECIPES = {
     "FastWeights": Recipe(
         FastWeights(rank=32, alpha=32.0, target_modules=["down_proj"]),
-        MStep(learning_rate=1e-2, epochs=10, batch_size=32, schedule="cosine", warmup=0.1),
+        MStep(learning_rate=1e-2, epochs=7, batch_size=32, schedule="cosine", warmup=0.1),
     ),
     "FastWeights-others": Recipe(  # trained to leave alone what its passage does not tell
         FastWeights(rank=32, alpha=32.0, target_modules=["down_proj"]),
-        MStep(learning_rate=1e-2, epochs=10, batch_size=32, schedule="cosine", warmup=0.1),
+        MStep(learning_rate=1e-2, epochs=14, batch_size=32, schedule="cosine", warmup=0.1),
         EndToEnd(others=1.0),
     ),
     "Perceiver": Recipe(
