@@ -65,7 +65,7 @@ class Generator(Remembers, ABC):
 
     def targets(self, model: PreTrainedModel) -> list[Target]:
         """The layers of a model that get adapters. Raises `ConfigError` where a name fits none."""
-        return find_targets(model, self.target_modules)
+        return find_targets(model, self.target_modules, option="model.generator.target_modules")
 
     @abstractmethod
     def network(self, model: PreTrainedModel, *, seed: int) -> GeneratorNetwork:

@@ -67,8 +67,10 @@ def parts_without_adapter(model: PreTrainedModel) -> dict[str, list[str]]:
     return {reason: names for reason, names in reasons.items() if names}
 
 
-def find_targets(model: PreTrainedModel, wanted: str | Sequence[str] | None) -> list[Target]:
-    """The layers to adapt: `all-linear`, `default` or None, or names' last parts.
+def find_targets(
+    model: PreTrainedModel, wanted: str | Sequence[str] | None, *, option: str = "model.inner_loop.target_modules"
+) -> list[Target]:
+    """The layers to adapt: `all-linear`, `default` or None, or names' last parts; `option` is where they were named.
 
     The default is peft's choice for the architecture, or without one the q and v projections as in the paper.
 
@@ -88,8 +90,7 @@ def find_targets(model: PreTrainedModel, wanted: str | Sequence[str] | None) -> 
             known = PAPERS
         if known is None:
             raise ConfigError(
-                f"model.inner_loop.target_modules=default: peft has no default for {types[0]}; "
-                f"give all-linear or some of {', '.join(kinds)}"
+                f"{option}=default: peft has no default for {types[0]}; give all-linear or some of {', '.join(kinds)}"
             )
         wanted = list(known)
     names = [wanted] if isinstance(wanted, str) else list(wanted)
@@ -97,7 +98,7 @@ def find_targets(model: PreTrainedModel, wanted: str | Sequence[str] | None) -> 
     unknown = [name for name in names if not any(_fits(layer.name, name) for layer in layers)]
     if unknown:
         raise ConfigError(
-            f"model.inner_loop.target_modules: no linear layer is called {', '.join(unknown)}; expected "
+            f"{option}: no linear layer is called {', '.join(unknown)}; expected "
             f"all-linear, default or some of {', '.join(kinds)}"
         )
     return [layer for layer in layers if any(_fits(layer.name, name) for name in names)]

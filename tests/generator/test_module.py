@@ -11,7 +11,7 @@ from seal_lightning.callbacks import RandomFilter, Retention
 from seal_lightning.e_step.closed_book import ask_closed_book
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.race_rule import Racing
-from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.errors import ConfigError, ModelError, StaleJournalError
 from seal_lightning.generator import Distill, EndToEnd, GeneratorModule
 from seal_lightning.generator.lessons import text_of
 from seal_lightning.generator.reading import tokens_of
@@ -155,3 +155,15 @@ def test_what_an_adapter_does_to_everything_else_is_measured_each_round(tmp_path
         first = ask_closed_book(made.e_step, policy, asked[:1], jobs=[0], trained=trained)
     assert under[0].answers == first[0].answers
     assert [one.answers for one in under] != [one.answers for one in alone]
+
+
+def test_a_run_goes_on_with_the_settings_that_it_began_with(tmp_path):
+    fit(tmp_path, module(), rounds=1)
+    for changed in (module(objective=EndToEnd(queries=0.5)), module(Tiny(alpha=3.0))):
+        with pytest.raises(StaleJournalError, match=r"objective|generator"):
+            fit(tmp_path, changed, rounds=2, ckpt_path="last")
+
+
+def test_layers_are_missed_by_the_option_that_names_them():
+    with pytest.raises(ConfigError, match=r"model\.generator\.target_modules: no linear layer is called nope"):
+        module(Tiny(target_modules=["nope"])).configure_model()
