@@ -14,9 +14,9 @@ from typing import Literal, get_args
 import torch
 
 from seal_lightning.e_step.step import attempt_seed
-from seal_lightning.errors import ConfigError, check_count
+from seal_lightning.errors import ConfigError
 from seal_lightning.generator.lessons import Classroom, ScoredContext
-from seal_lightning.generator.objectives import EndToEnd, Objective
+from seal_lightning.generator.objectives import Objective
 from seal_lightning.generator.reading import TextStates
 from seal_lightning.generator.trials import drawn_noise
 
@@ -27,7 +27,10 @@ class Reinforce(Objective):
     """Makes the samples of a round's E-step (`e_step.edits` of each context) likelier the more they earned.
 
     The loss of a context is the mean of - advantage * log N(sample; code, noise²) over its samples. It is the code that
-    learns: what makes adapters of codes has a gradient from `drift` alone, and from the rounds of `warm_up`.
+    learns: what makes adapters of codes has a gradient from `drift` alone.
+
+    Where rewards are seldom anything but 0 and never below (`reward: improved`), several passes without a baseline move
+    codes to the samples that earned something, which takes far fewer rollouts than a single pass with one.
 
     Args:
         noise: Standard deviation of the Gaussian around a code.
@@ -35,8 +38,6 @@ class Reinforce(Objective):
         normalise: Divide advantages by their standard deviation in the batch.
         clip: Hold the ratio of a sample's density to what it was when it was drawn within 1 ± clip (PPO), which several
             passes over a round want; null takes the plain gradient.
-        warm_up: Rounds at the beginning that are trained end to end (`EndToEnd`), for a task in which hardly any sample
-            of an untrained generator earns anything.
     """
 
     def __init__(
@@ -46,7 +47,6 @@ class Reinforce(Objective):
         baseline: Baseline = "others",
         normalise: bool = True,
         clip: float | None = None,
-        warm_up: int = 0,
     ) -> None:
         if not noise > 0:
             raise ConfigError(f"model.objective.noise must be above 0, got {noise}")
@@ -58,12 +58,8 @@ class Reinforce(Objective):
             raise ConfigError(f"model.objective.clip must be between 0 and 1, or null for none, got {clip}")
         self.noise, self.normalise, self.clip = noise, normalise, clip
         self.baseline: Baseline = baseline
-        self.warm_up = check_count("model.objective.warm_up", warm_up, least=0)
-        self._end_to_end = EndToEnd()
 
     def loss(self, classroom: Classroom, lessons: Sequence[ScoredContext]) -> torch.Tensor:
-        if classroom.round < self.warm_up:
-            return self._end_to_end.loss(classroom, lessons)
         reading = classroom.read([lesson.context for lesson in lessons])
         codes = classroom.network.codes(reading)
         owners, noises = self._noises(classroom, lessons, codes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from functools import partial
 
 import torch
 from torch import nn
@@ -30,23 +30,19 @@ def steady_directions(model: PreTrainedModel, targets: Sequence[Target]) -> dict
         model: In evaluation mode; it reads random tokens, the same in every process.
         targets: The layers.
     """
-    sums: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # by layer, the means of x xᵀ and of x
 
-    def note(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            x = args[0].flatten(0, -2).double()
-            products, total = sums.get(name, (0.0, 0.0))
-            sums[name] = (products + x.T @ x / len(x), total + x.mean(dim=0))
+    def note(name: str, module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        x = args[0].flatten(0, -2).double()
+        seen[name] = x.T @ x / len(x), x.mean(dim=0)
 
-        return hook
-
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = model.config.get_text_config().vocab_size
     ids = torch.randint(vocabulary, (ROWS, min(LENGTH, window(model))), generator=torch.Generator().manual_seed(0))
     with ExitStack() as hooks:
         for target in targets:
-            hooks.callback(target.module.register_forward_pre_hook(note(target.name)).remove)
+            hooks.callback(target.module.register_forward_pre_hook(partial(note, target.name)).remove)
         model.base_model(input_ids=ids.to(model.device), use_cache=False)
-    return {target.name: _constant(*sums[target.name]) for target in targets}
+    return {target.name: _constant(*seen[target.name]) for target in targets}
 
 
 def _constant(products: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
