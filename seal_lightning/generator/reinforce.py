@@ -9,7 +9,7 @@ the network as it was and from the seed; nothing but rewards has to be kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 
@@ -38,6 +38,8 @@ class Reinforce(Objective):
         warm_up: Rounds at the beginning that are trained end to end (`EndToEnd`), for a task in which hardly any sample
             of an untrained generator earns anything.
     """
+
+    spares: ClassVar[bool] = True
 
     def __init__(
         self,
