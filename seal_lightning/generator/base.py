@@ -153,10 +153,6 @@ class GeneratorNetwork(nn.Module, ABC):
         )
 
 
-def _frozen_norm(target: Target) -> float:
-    return float(whole_weight(base_layer(target.module)).detach().norm())
-
-
 def _checked_boost(layers: int, factor: float) -> tuple[int, float]:
     """Raises `ConfigError` unless both are set or neither."""
     check_count("model.generator.boosted_layers", layers, least=0)

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from seal_lightning.callbacks import ReSTEMFilter
@@ -23,6 +25,7 @@ from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError
 from seal_lightning.fit.checkpoint_file import Checkpoint
 from seal_lightning.fit.module import SEALModule
+from seal_lightning.fit.strategies import ZeROStrategy
 from seal_lightning.generator.base import Generator, GeneratorNetwork
 from seal_lightning.generator.lessons import Classroom, Examiner, InWords, ScoredContext
 from seal_lightning.generator.objectives import Objective
@@ -129,6 +132,18 @@ class GeneratorModule(SEALModule):
         return policy
 
     # -- a round ---------------------------------------------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[Callback]:
+        """As of `SEALModule`; weights that are spread over the ranks are refused, too."""
+        strategy = self.trainer.strategy
+        if self.trainer.state.fn == "fit" and isinstance(strategy, ZeROStrategy) and strategy.zero_stage_3:
+            raise ConfigError(
+                "trainer.strategy.stage must be 1 or 2 where a generator is trained, got 3: the base is read whole by "
+                "every process"
+            )
+        if self.objective.spares and isinstance(strategy, DDPStrategy):  # else it waits for gradients that never come
+            strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        return super().configure_callbacks()
 
     def on_fit_start(self) -> None:
         chosen = the_filter(self.trainer.callbacks)

@@ -9,6 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 
@@ -27,6 +28,7 @@ class Objective(Remembers, ABC):
     """What a generator is trained towards."""
 
     noise: float = 0.0  # standard deviation of the Gaussian that the E-step draws codes from
+    spares: ClassVar[bool] = False  # whether some of the network's weights may have no gradient
 
     @abstractmethod
     def loss(self, classroom: Classroom, lessons: Sequence[ScoredContext]) -> torch.Tensor:
@@ -69,7 +71,7 @@ class EndToEnd(Objective):
             asked = [classroom.query_exercises(lesson.context) for lesson in lessons]
             total = total + self.queries * classroom.losses(adapters, asked, classroom.query_loss)
         if self.reconstruction:
-            whole = [[Exercise(tokens_of(classroom.policy, text), 0)] for text in texts]
+            whole = [_pieces(Exercise(tokens_of(classroom.policy, text), 0), classroom.policy.window) for text in texts]
             total = total + self.reconstruction * classroom.losses(adapters, whole, classroom.text_loss)
         if self.continuation:
             total = total + self.continuation * self._continued(classroom, texts)
@@ -92,12 +94,28 @@ class EndToEnd(Objective):
         return classroom.losses(adapters, asked, loss)
 
     def _continued(self, classroom: Classroom, texts: Sequence[str]) -> torch.Tensor:
-        """The loss of the second half of each text under an adapter made from its first, by words."""
-        words = [text.split(" ") for text in texts]
-        halves = [" ".join(some[: -(-len(some) // 2)]) for some in words]
+        """The loss of the second half of each text under an adapter made from its first."""
+        halves = [_first_half(text) for text in texts]
         adapters = classroom.network(classroom.read_texts(halves))
-        rest = [[_behind(classroom, half, text)] for half, text in zip(halves, texts, strict=True)]
+        window = classroom.policy.window
+        rest = [_pieces(_behind(classroom, half, text), window) for half, text in zip(halves, texts, strict=True)]
         return classroom.losses(adapters, rest, classroom.text_loss)
+
+
+def _first_half(text: str) -> str:
+    """The first half of a text: by words, or by characters where there are no spaces between words."""
+    words = text.split(" ")
+    return " ".join(words[: -(-len(words) // 2)]) if len(words) > 1 else text[: -(-len(text) // 2)]
+
+
+def _pieces(exercise: Exercise, window: int) -> list[Exercise]:
+    """An exercise in pieces of the window's length, as texts are read; those in which nothing is learnt are left out."""
+    tokens, start = exercise.tokens, exercise.start
+    return [
+        Exercise(tokens[first : first + window], max(0, start - first))
+        for first in range(0, len(tokens), window)
+        if start < first + window and len(tokens) > first + 1
+    ]
 
 
 def _behind(classroom: Classroom, beginning: str, text: str) -> Exercise:

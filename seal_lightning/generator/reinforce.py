@@ -9,7 +9,7 @@ the network as it was and from the seed; nothing but rewards has to be kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 
@@ -39,6 +39,8 @@ class Reinforce(Objective):
         clip: Hold the ratio of a sample's density to what it was when it was drawn within 1 ± clip (PPO), which several
             passes over a round want; null takes the plain gradient.
     """
+
+    spares: ClassVar[bool] = True
 
     def __init__(
         self,

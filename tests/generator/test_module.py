@@ -12,7 +12,8 @@ from seal_lightning.e_step.closed_book import ask_closed_book
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.race_rule import Racing
 from seal_lightning.errors import ConfigError, ModelError, StaleJournalError
-from seal_lightning.generator import Distill, EndToEnd, GeneratorModule
+from seal_lightning.fit.strategies import ZeROStrategy
+from seal_lightning.generator import Distill, EndToEnd, GeneratorModule, Reinforce
 from seal_lightning.generator.lessons import text_of
 from seal_lightning.generator.reading import tokens_of
 from seal_lightning.generator.trials import generate_bank
@@ -167,3 +168,35 @@ def test_a_run_goes_on_with_the_settings_that_it_began_with(tmp_path):
 def test_layers_are_missed_by_the_option_that_names_them():
     with pytest.raises(ConfigError, match=r"model\.generator\.target_modules: no linear layer is called nope"):
         module(Tiny(target_modules=["nope"])).configure_model()
+
+
+@pytest.fixture
+def ranks_environment(monkeypatch):
+    """What a strategy of several ranks writes into the environment is put back."""
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "DS_ACCELERATOR"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.filterwarnings("ignore:It is recommended to use")
+@pytest.mark.usefixtures("ranks_environment")
+def test_what_has_no_gradient_in_an_objective_keeps_no_rank_waiting(tmp_path):
+    made = module(objective=Reinforce(noise=0.3), e_step=Plan(edits=2, repeats=1))
+    try:
+        fit(tmp_path, made, rounds=1, strategy="ddp")
+    finally:
+        torch.distributed.destroy_process_group()
+    before = module()
+    before.configure_model()
+    A, fresh = made.policy.network.A, before.policy.network.A
+    assert all(torch.equal(one, other) for one, other in zip(A, fresh, strict=True))
+
+
+@pytest.mark.usefixtures("ranks_environment")
+def test_weights_spread_over_the_ranks_are_refused_before_any_work(tmp_path):
+    made = module()
+    with pytest.raises(
+        ConfigError, match=r"trainer\.strategy\.stage must be 1 or 2 where a generator is trained, got 3"
+    ):
+        fit(tmp_path, made, strategy=ZeROStrategy(stage=3))
+    assert made.tuned is None
