@@ -41,6 +41,8 @@ from seal_lightning.fit.executors import Executor
 from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.strategies import ZeROStrategy
 from seal_lightning.fit.trainer import SEALTrainer
+from seal_lightning.generator.base import Generator
+from seal_lightning.generator.objectives import Objective
 from seal_lightning.grading import Grader, RewardTerm
 from seal_lightning.hooks import EditFilter, SEALCallback
 from seal_lightning.sampling import Answerer, Sampler
@@ -53,6 +55,8 @@ GENERATED = "<!-- Written by docs/reference.py from the code; change that, and r
 # What users name by class_path: where it goes in a configuration, and what it is a subclass of.
 KINDS: dict[str, tuple[str, type]] = {
     "Tasks": ("model.task", Task),
+    "Generators": ("model.generator", Generator),
+    "Objectives": ("model.objective", Objective),
     "Samplers": ("model.sampler` or `model.evaluation_sampler", Sampler),
     "Answerers": ("model.answerer", Answerer),
     "Graders": ("model.grader", Grader),

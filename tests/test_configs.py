@@ -20,7 +20,8 @@ CONFIGS = sorted(
 )
 DEEPSPEED = [path for path in CONFIGS if path.startswith("configs/deepspeed/")]
 SEARCH = "configs/arc/search.yaml"
-OVERLAYS = [*DEEPSPEED, SEARCH]  # over one of the others
+DISTILLED = "configs/generator/lab-distill.yaml"
+OVERLAYS = [*DEEPSPEED, SEARCH, DISTILLED]  # over one of the others
 TABLES = ["configs/prices.yaml"]  # read by an option, no configurations
 CONFIGS = [path for path in CONFIGS if path not in [*OVERLAYS, *TABLES]]
 OUTSIDE = [path for path in CONFIGS if path.startswith(("configs/adapt/", "configs/continual/"))]  # of a trainer
@@ -42,6 +43,11 @@ def read(path):
     return yaml.safe_load((ROOT / path).read_text())
 
 
+def model_of(config):
+    """The options of a configuration's model, whatever its class."""
+    return config["model"].get("init_args", config["model"])
+
+
 def architecture(name):
     (config,) = [config for pattern, config in ARCHITECTURES.items() if re.search(pattern, name)]
     return AutoModelForCausalLM.from_config(config)
@@ -57,7 +63,7 @@ def test_it_parses_outside_a_trainer(monkeypatch, capfd, path):
     assert main([Path(path).parts[1], "--config", path, "--print_config"]) == 0
     out, err = capfd.readouterr()
     assert err == ""
-    assert yaml.safe_load(out)["model"]["source"]["name"] == read(path)["model"]["source"]["name"]
+    assert model_of(yaml.safe_load(out))["source"]["name"] == model_of(read(path))["source"]["name"]
 
 
 @pytest.mark.parametrize("path", FITS)
@@ -68,14 +74,23 @@ def test_it_parses(monkeypatch, capfd, path):
     assert main(["fit", "--config", path, *data, "--print_config"]) == 0
     out, err = capfd.readouterr()
     assert err == ""
-    assert yaml.safe_load(out)["model"]["source"]["name"] == read(path)["model"]["source"]["name"]
+    assert model_of(yaml.safe_load(out))["source"]["name"] == model_of(read(path))["source"]["name"]
 
 
 @pytest.mark.parametrize("path", [path for path in [*CONFIGS, *OVERLAYS] if path.endswith(".yaml")])
 def test_its_first_line_launches_it(path):
     first = (ROOT / path).read_text().splitlines()[0]
-    base = r"(--config configs/(knowledge|arc)/\S+ )?" if path in OVERLAYS else ""
+    base = r"(--config configs/(knowledge|arc|generator)/\S+ )?" if path in OVERLAYS else ""
     assert re.match(rf"# (seal|torchrun .*seal|env .*seal) \w+ {base}--config {re.escape(path)}( |$)", first), first
+
+
+def test_an_overlay_changes_what_the_generator_is_trained_towards(monkeypatch, capfd):
+    monkeypatch.chdir(ROOT)
+    assert main(["fit", "--config", "configs/generator/lab.yaml", "--config", DISTILLED, "--print_config"]) == 0
+    model = model_of(yaml.safe_load(capfd.readouterr().out))
+    assert model["objective"]["class_path"] == "seal_lightning.generator.Distill"
+    assert "{passage}" in model["objective"]["init_args"]["prompt"]
+    assert model["generator"]["class_path"] == "seal_lightning.generator.FastWeights"
 
 
 @pytest.mark.parametrize(("path", "stage"), list(zip(DEEPSPEED, (2, 3, 3), strict=True)))
@@ -108,7 +123,7 @@ def test_its_run_folder_is_its_own(path):
 
 @pytest.mark.parametrize("path", CONFIGS)
 def test_its_layers_exist_in_the_architecture(path):
-    model = read(path)["model"]
+    model = model_of(read(path))
     loop, tuning = InnerLoop(**model.get("inner_loop", {})), PolicyTuning(**model.get("tuning", {}))
     found = architecture(model["source"]["name"])
     assert find_targets(found, loop.target_modules)

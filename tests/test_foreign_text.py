@@ -40,6 +40,7 @@ ELSEWHERE = {
     "endpoints/batch": "ids of a server, of at most 200 characters",
     "endpoints/failures": "replies with an error, cut before",
     "endpoints/options": "keys and addresses from the configuration",
+    "generator/objectives": "three fixed names in a prompt of the configuration",
     "grading/terms": "import paths of reward terms",
     "inner_loop/isolation/probing": "names in a model's configuration",
     "lab/lines": "lines of the lab's own world",
