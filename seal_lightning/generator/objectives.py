@@ -109,7 +109,7 @@ def _first_half(text: str) -> str:
 
 
 def _pieces(exercise: Exercise, window: int) -> list[Exercise]:
-    """An exercise in pieces of the window's length, as texts are read; those in which nothing is learnt are left out."""
+    """An exercise in pieces of the window's length, as texts are read, without those in which nothing is learnt."""
     tokens, start = exercise.tokens, exercise.start
     return [
         Exercise(tokens[first : first + window], max(0, start - first))
