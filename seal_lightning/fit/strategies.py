@@ -53,6 +53,21 @@ def restart_schedule(trainer: Trainer) -> None:
             group["lr"] = peak * factor(0)
 
 
+def check_whole(strategy: Strategy) -> None:
+    """Raise `ConfigError` where a strategy would spread the weights that a generator reads over the ranks."""
+    if isinstance(strategy, ZeROStrategy) and strategy.zero_stage_3:
+        raise ConfigError(
+            "trainer.strategy.stage must be 1 or 2 where a generator is trained, got 3: every process reads the whole "
+            "base model"
+        )
+
+
+def expect_spared(strategy: Strategy) -> None:
+    """Tell DDP that some trained weights may have no gradient, or it waits for them; what the user set stays."""
+    if isinstance(strategy, DDPStrategy):
+        strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+
+
 class ZeROStrategy(DeepSpeedStrategy, Remembers):
     """DeepSpeed ZeRO on CUDA devices, or on CPUs over gloo.
 

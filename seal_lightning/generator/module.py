@@ -15,7 +15,6 @@ from typing import ClassVar
 
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from seal_lightning.callbacks import ReSTEMFilter
@@ -25,7 +24,7 @@ from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError
 from seal_lightning.fit.checkpoint_file import Checkpoint
 from seal_lightning.fit.module import SEALModule
-from seal_lightning.fit.strategies import ZeROStrategy
+from seal_lightning.fit.strategies import check_whole, expect_spared
 from seal_lightning.generator.base import Generator, GeneratorNetwork
 from seal_lightning.generator.lessons import Classroom, Examiner, InWords, ScoredContext
 from seal_lightning.generator.objectives import Objective
@@ -135,14 +134,10 @@ class GeneratorModule(SEALModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """As of `SEALModule`; weights that are spread over the ranks are refused, too."""
-        strategy = self.trainer.strategy
-        if self.trainer.state.fn == "fit" and isinstance(strategy, ZeROStrategy) and strategy.zero_stage_3:
-            raise ConfigError(
-                "trainer.strategy.stage must be 1 or 2 where a generator is trained, got 3: the base is read whole by "
-                "every process"
-            )
-        if self.objective.spares and isinstance(strategy, DDPStrategy):  # else it waits for gradients that never come
-            strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        if self.trainer.state.fn == "fit":
+            check_whole(self.trainer.strategy)
+            if self.objective.spares:
+                expect_spared(self.trainer.strategy)
         return super().configure_callbacks()
 
     def on_fit_start(self) -> None:
@@ -154,6 +149,7 @@ class GeneratorModule(SEALModule):
                 f"filter: a generator learns from every edit of a round, got {type(chosen).__name__}: leave filter out"
             )
         super().on_fit_start()
+        self.objective.check(self._opened(), self.phases.contexts("train"))
 
     def choose(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
         """All edits that were scored."""

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 import torch
 
-from seal_lightning.errors import ConfigError
+from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.generator.base import Adapters
 from seal_lightning.generator.lessons import Classroom, Exercise, ScoredContext, text_of
 from seal_lightning.generator.reading import tokens_of
+from seal_lightning.inner_loop.capacity import PASS_ON_CPU
 from seal_lightning.inner_loop.loss import TeacherLoss
-from seal_lightning.inner_loop.packing import PackedSequence, pad
+from seal_lightning.inner_loop.packing import PackedSequence, TrainingBatch, pad
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.text.escaping import shortened
 from seal_lightning.types import Context, Prompt, Query
@@ -33,6 +34,10 @@ class Objective(Remembers, ABC):
     @abstractmethod
     def loss(self, classroom: Classroom, lessons: Sequence[ScoredContext]) -> torch.Tensor:
         """The loss of each lesson, (N,), differentiable by the network's weights."""
+
+    def check(self, classroom: Classroom, contexts: Sequence[Context]) -> None:
+        """Raise `ModelError` where something is too long to learn from; by default queries are the longest."""
+        del classroom, contexts
 
 
 class EndToEnd(Objective):
@@ -89,8 +94,7 @@ class EndToEnd(Objective):
             first = [replace(one, tokens=one.tokens[: one.start + 1], targets=None) for one in exercises]
             asked.append([replace(one, targets=(len(told) + place,)) for place, one in enumerate(first)])
             told += first
-        batch = pad([PackedSequence(0, one.tokens, one.start, 1.0) for one in told]).to(classroom.policy.device)
-        loss.listen(batch.inputs, batch.positions)
+        loss.listen(_passes(told, classroom.policy.device))
         return classroom.losses(adapters, asked, loss)
 
     def _continued(self, classroom: Classroom, texts: Sequence[str]) -> torch.Tensor:
@@ -124,6 +128,18 @@ def _behind(classroom: Classroom, beginning: str, text: str) -> Exercise:
     return Exercise(tokens, start)
 
 
+def _passes(told: Sequence[Exercise], device: torch.device) -> Iterator[TrainingBatch]:
+    """What a teacher is asked, in their order, as many at a time as a forward pass takes."""
+    waiting: list[PackedSequence] = []
+    for one in told:
+        longest = max(len(one.tokens), *(len(other.tokens) for other in waiting), 0)
+        if waiting and longest * (len(waiting) + 1) > PASS_ON_CPU:
+            yield pad(waiting).to(device)
+            waiting = []
+        waiting.append(PackedSequence(0, one.tokens, one.start, 1.0))
+    yield pad(waiting).to(device)
+
+
 class Distill(Objective):
     """The answers' distribution of the frozen model that has the passage in its context (arXiv 2412.14964).
 
@@ -155,9 +171,22 @@ class Distill(Objective):
             [self._numbered(classroom, lesson, query, text, told) for query in lesson.context.queries]
             for lesson, text in zip(lessons, texts, strict=True)
         ]
-        batch = pad([PackedSequence(0, one.tokens, one.start, 1.0) for one in told]).to(classroom.policy.device)
-        loss.listen(batch.inputs, batch.positions)
+        loss.listen(_passes(told, classroom.policy.device))
         return classroom.drift(adapters) + classroom.losses(adapters, asked, loss)
+
+    def check(self, classroom: Classroom, contexts: Sequence[Context]) -> None:
+        window = classroom.policy.window
+        for context in contexts:
+            told: list[Exercise] = []
+            lesson, text = ScoredContext(context, ()), text_of(classroom.task, context)
+            for query in context.queries:
+                self._numbered(classroom, lesson, query, text, told)
+            if (longest := max((len(one.tokens) for one in told), default=0)) > window:
+                raise ModelError(
+                    f"context {shortened(context.id, 60)!r}: a query with its passage and answer has {longest} tokens, "
+                    f"more than the model's window of {window}, and Distill asks the frozen model so: shorten or "
+                    "split the passage, or use EndToEnd"
+                )
 
     def _numbered(
         self, classroom: Classroom, lesson: ScoredContext, query: Query, text: str, told: list[Exercise]

@@ -7,6 +7,7 @@ together with the loss and the logits be thrown away.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from seal_lightning.inner_loop.packing import TrainingBatch
 from seal_lightning.models.beside import acts_beside, is_plain_weight
 from seal_lightning.models.products import linear, linear_backward
 
@@ -130,9 +132,9 @@ class TeacherLoss:
         self.teacher = torch.empty(0)
 
     @torch.no_grad()
-    def listen(self, batch: dict[str, torch.Tensor], positions: torch.Tensor) -> None:
-        """Make what the model says after `positions` of a flattened batch the teacher's distributions, (S,)."""
-        self.teacher = self._states(batch, positions)
+    def listen(self, batches: Iterable[TrainingBatch]) -> None:
+        """Make what the model says in place of the batches' targets, one after the other, the teacher's, (S,)."""
+        self.teacher = torch.cat([self._states(batch.inputs, batch.positions) for batch in batches])
 
     def _states(self, batch: dict[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
         """The hidden states (S, d) at some positions, or the logits (S, V) where more than the output layer is left."""

@@ -5,6 +5,7 @@ import torch
 from tiny_generator import Tiny, policy_of
 from torch.nn import functional
 
+from seal_lightning.errors import ModelError
 from seal_lightning.generator import Distill, EndToEnd
 from seal_lightning.generator.lessons import Classroom, InWords, ScoredContext, text_of
 from seal_lightning.generator.objectives import Objective
@@ -141,6 +142,30 @@ def test_distilling_is_torchs_divergence_of_whole_logits(family, temperature):
         assert wanted > 1e-4 and found[slot].item() == pytest.approx(wanted, rel=2e-4)
 
 
+def test_what_a_teacher_cannot_read_at_once_is_refused_before_any_work():
+    room, _ = classroom_of(family="gpt2")
+    Distill().check(room, CONTEXTS)
+    long = Context("long", "", "the old mill " * 900, CONTEXTS[0].queries)
+    with pytest.raises(ModelError, match=r"context 'long': a query with its passage and answer has \d+ tokens, more"):
+        Distill().check(room, [*CONTEXTS, long])
+
+
+def test_a_teacher_is_asked_in_as_many_passes_as_it_takes(monkeypatch):
+    room, lessons = classroom_of()
+    whole = Distill().loss(room, lessons)
+    passes, listen = [], TeacherLoss.listen
+
+    def noted(loss, batches):
+        passes.extend(batches)
+        listen(loss, passes)
+
+    monkeypatch.setattr(TeacherLoss, "listen", noted)
+    monkeypatch.setattr("seal_lightning.generator.objectives.PASS_ON_CPU", 60)
+    parts = Distill().loss(room, lessons)
+    assert len(passes) > 1
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+
+
 class SamePrompt(Distill):
     """Its frozen model is asked closed-book."""
 
@@ -181,7 +206,7 @@ def test_chunks_of_the_teachers_loss_are_the_whole(monkeypatch):
         monkeypatch.setattr("seal_lightning.inner_loop.loss._CHUNK", chunk)
         loss = TeacherLoss(model, adapted=set(), temperature=1.5)
         assert loss.head is not None
-        loss.listen(batch.inputs, batch.positions)
+        loss.listen([batch])
         states = loss.teacher + 0.3 * torch.randn(loss.teacher.shape, generator=torch.Generator().manual_seed(1))
         states.requires_grad_()
         monkeypatch.setattr(loss, "_states", lambda *args, states=states: states)
