@@ -32,6 +32,7 @@ class FitModule(RunModule):
     limits: dict[str, Limit]  # how much of each phase of the command is done
     record: Record  # what the fit depends on, once it has begun
     record_saved: bool = True  # or need not be saved, as for other commands
+    less_memory: ClassVar[str] = " or max_length, or set model.tuning.gradient_checkpointing=true"  # in an M-step
     answering: ClassVar[type[EStep]] = AnsweringStep  # what a prediction of answers is made by
 
     def choose(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:

@@ -101,7 +101,7 @@ class MStepLoop(_TrainingEpochLoop):
             raise NoMemoryError(
                 f"round {self.trainer.current_epoch + 1}, M-step: there is no memory for a batch "
                 f"({' '.join(str(error).split())[:160]}): lower model.m_step.batch_size (with effective_batch the "
-                "result stays the same) or max_length, or set model.tuning.gradient_checkpointing=true"
+                f"result stays the same){self.trainer.lightning_module.less_memory}"
             ) from error
 
     def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:

@@ -78,6 +78,7 @@ class GeneratorModule(SEALModule):
     """
 
     answering: ClassVar[type[EStep]] = AnsweringGeneratorStep
+    less_memory: ClassVar[str] = ", model.generator.rank, or its target_modules"
     _saved_earlier: dict[str, torch.Tensor] | None = None  # of a checkpoint within an M-step
     _classroom: Classroom | None = None
 
@@ -99,6 +100,16 @@ class GeneratorModule(SEALModule):
         seed: int = 0,
     ) -> None:
         self.objective = objective
+        if m_step.max_length != MStep().max_length:
+            raise ConfigError(
+                f"m_step.max_length is about self-edits, which a generator does not write, got {m_step.max_length}: "
+                "leave it out; texts longer than the model's window are learnt in pieces"
+            )
+        if objective.in_words and isinstance(answerer, Examiner):
+            raise ConfigError(
+                f"objective: {type(objective).__name__} is about answers in words as it is set, and "
+                f"{type(answerer).__name__} does not answer in words: use EndToEnd without others, or Reinforce"
+            )
         for name, plan in (("e_step", e_step), ("evaluation", evaluation)):
             _check_plan(name, plan)
         task = task or Knowledge()

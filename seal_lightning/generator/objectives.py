@@ -29,6 +29,7 @@ class Objective(Remembers, ABC):
     """What a generator is trained towards."""
 
     noise: float = 0.0  # standard deviation of the Gaussian that the E-step draws codes from
+    in_words: bool = False  # whether it needs answers in words
     spares: ClassVar[bool] = False  # whether some of the network's weights may have no gradient
 
     @abstractmethod
@@ -66,7 +67,7 @@ class EndToEnd(Objective):
         if not any(weights.values()):
             raise ConfigError(f"model.objective: one of {', '.join(weights)} must be above 0, got none")
         self.queries, self.reconstruction, self.continuation = queries, reconstruction, continuation
-        self.others = others
+        self.others, self.in_words = others, others > 0
 
     def loss(self, classroom: Classroom, lessons: Sequence[ScoredContext]) -> torch.Tensor:
         texts = [text_of(classroom.task, lesson.context) for lesson in lessons]
@@ -159,7 +160,7 @@ class Distill(Objective):
             raise ConfigError(
                 f"model.objective.prompt must have {lacking[0]} in it, got {shortened(prompt or '', 60)!r}: add it"
             )
-        self.temperature, self.prompt = temperature, prompt
+        self.temperature, self.prompt, self.in_words = temperature, prompt, True
 
     def loss(self, classroom: Classroom, lessons: Sequence[ScoredContext]) -> torch.Tensor:
         texts = [text_of(classroom.task, lesson.context) for lesson in lessons]

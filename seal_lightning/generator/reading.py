@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.inner_loop.capacity import PASS_ON_CPU
 from seal_lightning.models.layers import Target
 from seal_lightning.policy.policy import Policy
 
@@ -60,6 +61,21 @@ def checked_layers(layers: Sequence[int], depth: int) -> list[int]:
 def tokens_of(policy: Policy, text: str) -> list[int]:
     """The token ids of a text as a training sequence has them."""
     return policy.encoder.sequence(text, prompt="", ended=True)[0]
+
+
+def batches(policy: Policy, texts: Sequence[str]) -> Iterator[list[str]]:
+    """Texts as many at a time as a forward pass takes: what all layers make of a token is large."""
+    batch: list[str] = []
+    longest = 0
+    for text in texts:
+        tokens = len(tokens_of(policy, text))
+        longest = max(longest, tokens)
+        if batch and longest * (len(batch) + 1) > PASS_ON_CPU:
+            yield batch
+            batch, longest = [], tokens
+        batch.append(text)
+    if batch:
+        yield batch
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,15 +20,16 @@ from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.predictions import AnsweringStep
 from seal_lightning.e_step.step import EStep
 from seal_lightning.e_step.trials import AllTrials, TrialParts, answered, in_shares
-from seal_lightning.errors import ConfigError, ModelError
+from seal_lightning.errors import ConfigError, ModelError, NoMemoryError
 from seal_lightning.generator.base import GeneratorNetwork, flat_rows, not_finite
 from seal_lightning.generator.lessons import read_for, text_of
 from seal_lightning.generator.policy import GeneratingPolicy
-from seal_lightning.generator.reading import tokens_of
+from seal_lightning.generator.reading import batches, tokens_of
 from seal_lightning.generator.through_bank import make_bank
 from seal_lightning.inner_loop.isolation import answering_way, training_way
 from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.inner_loop.plans import JobStats
+from seal_lightning.models.memory import attempt
 from seal_lightning.policy.policy import Policy
 from seal_lightning.tasks import Task
 from seal_lightning.text.escaping import shortened
@@ -58,7 +60,13 @@ class GeneratedTrials:
             some = [attempts[number] for number in share]
             with unit.clock.phase("generating", len(some)) as advance:
                 contexts, seeds = [one.context for one in some], [one.seed for one in some]
-                trained = generate_bank(generating(unit.policy), self.task, contexts, seeds, noise=self.noise)
+                work = partial(generate_bank, generating(unit.policy), self.task, contexts, seeds, noise=self.noise)
+                trained, reason = attempt(work)
+                if trained is None:
+                    raise NoMemoryError(
+                        f"there is no memory for the adapters of {len(some)} contexts ({reason}): lower e_step.edits, "
+                        "data.contexts_per_unit or model.generator.rank"
+                    )
                 advance(len(some))
             trials |= zip(share, answered(parts, unit, some, trained), strict=True)
         return Tried(attempts, [trials[number] for number in range(len(attempts))])
@@ -84,9 +92,10 @@ def generate_bank(
     """
     network = policy.network
     by_id = {context.id: context for context in contexts}
-    reading = read_for(policy, [text_of(task, context) for context in by_id.values()])
+    texts = [text_of(task, context) for context in by_id.values()]
+    each = torch.cat([network.codes(read_for(policy, batch)) for batch in batches(policy, texts)])
     place = {name: number for number, name in enumerate(by_id)}
-    codes = network.codes(reading)[[place[context.id] for context in contexts]]
+    codes = each[[place[context.id] for context in contexts]]
     if noise:
         codes = codes + noise * torch.stack([drawn_noise(seed, codes) for seed in seeds])
     return bank_of(network, policy, codes)

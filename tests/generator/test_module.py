@@ -1,6 +1,7 @@
 """A generator's run: the base stays as it is, the network learns, and a run that died ends as if it had not."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,13 +14,16 @@ from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.race_rule import Racing
 from seal_lightning.errors import ConfigError, ModelError, StaleJournalError
 from seal_lightning.fit.strategies import ZeROStrategy
-from seal_lightning.generator import Distill, EndToEnd, GeneratorModule, Reinforce
+from seal_lightning.generator import ClassHead, Distill, EndToEnd, GeneratorModule, Reinforce
 from seal_lightning.generator.lessons import text_of
 from seal_lightning.generator.reading import tokens_of
 from seal_lightning.generator.trials import generate_bank
+from seal_lightning.m_step.batches import MStep
 from seal_lightning.records.journal import read_rollouts
 from seal_lightning.results.retention import read_matrices
 from seal_lightning.types import Context
+
+REVIEWS = str(Path(__file__).parents[2] / "configs/generator/reviews-train.jsonl")
 
 
 def bits(module: torch.nn.Module) -> str:
@@ -96,6 +100,9 @@ def test_edits_are_the_same_in_any_unit_and_without_noise_however_often(tmp_path
         ({"e_step": Plan(edits=4, repeats=2, racing=Racing(keep=2))}, "e_step.racing must be None"),
         ({"evaluation": Plan(edits=1, repeats=1, queries="own")}, "evaluation.queries must be 'data'"),
         ({"e_step": Plan(edits=1, repeats=1, score_by="rubric")}, "e_step.score_by must be 'queries'"),
+        ({"m_step": MStep(max_length=64)}, "m_step.max_length is about self-edits, which a generator does not write"),
+        ({"objective": Distill(), "answerer": ClassHead(REVIEWS)}, "Distill is about answers in words as it is set"),
+        ({"objective": EndToEnd(others=1), "answerer": ClassHead(REVIEWS)}, "EndToEnd is about answers in words"),
     ],
 )
 def test_what_only_edits_in_words_have_is_refused(options, message):

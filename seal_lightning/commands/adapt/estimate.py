@@ -18,13 +18,14 @@ from typing import TypeVar
 import torch
 
 from seal_lightning.commands.adapt.edits import EditChoice
-from seal_lightning.commands.adapt.generated import TOGETHER, batches
+from seal_lightning.commands.adapt.generated import TOGETHER
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
 from seal_lightning.generator.lessons import text_of
 from seal_lightning.generator.merging import members_of
 from seal_lightning.generator.policy import GeneratingPolicy
+from seal_lightning.generator.reading import batches
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.policy.policy import Policy

@@ -5,7 +5,7 @@ document -> the text that the generator reads -> its adapter; or all documents' 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
@@ -22,9 +22,8 @@ from seal_lightning.generator.files import generator_folder, load_generator
 from seal_lightning.generator.lessons import text_of
 from seal_lightning.generator.merging import Member, lora_bank, make_merger, members_of
 from seal_lightning.generator.policy import GeneratingPolicy
-from seal_lightning.generator.reading import tokens_of
+from seal_lightning.generator.reading import batches
 from seal_lightning.generator.trials import generating_step
-from seal_lightning.inner_loop.capacity import PASS_ON_CPU
 from seal_lightning.inner_loop.isolation import answering_way
 from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.inner_loop.plans import JobStats
@@ -33,7 +32,6 @@ from seal_lightning.models.loading import fingerprint
 from seal_lightning.models.lora import LoRA
 from seal_lightning.models.memory import attempt
 from seal_lightning.models.source import ModelSource
-from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import LocalAnswerer
 from seal_lightning.stamps.values import describe, digest
 from seal_lightning.tasks import Task
@@ -160,18 +158,3 @@ def _merged(place: Workplace, policy: GeneratingPolicy, adapter: Adapter, member
     if merged.lost > LOST:
         place.screen.line(f"one adapter for all: rank {rank} leaves out {merged.lost:.1%} of the documents' change")
     return merged.lora
-
-
-def batches(policy: Policy, texts: Sequence[str]) -> Iterator[list[str]]:
-    """Texts as many at a time as a forward pass takes."""
-    batch: list[str] = []
-    longest = 0
-    for text in texts:
-        tokens = len(tokens_of(policy, text))
-        longest = max(longest, tokens)
-        if batch and longest * (len(batch) + 1) > PASS_ON_CPU:
-            yield batch
-            batch, longest = [], tokens
-        batch.append(text)
-    if batch:
-        yield batch
