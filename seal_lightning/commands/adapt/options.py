@@ -88,7 +88,7 @@ def _parser(args: Sequence[str]) -> Parser:
         help="A run that trained a generator, or its folder policy: each adapter is written in one forward pass.",
     )
     parser.add_argument(
-        "--merging", type=Way, default="concatenate", help="How the generator's adapters become one for all."
+        "--merging", type=Way, default="least_squares", help="How the generator's adapters become one for all."
     )
     parser.add_argument(
         "--merging_rank", type=int | None, default=None, help="Largest rank of that adapter; null loses nothing."

@@ -28,6 +28,7 @@ from seal_lightning.processes.stopping import StopSignals
 from seal_lightning.tasks import Knowledge
 
 MODEL = {"source": {"name": "lab"}, "grader": "exact_match", "max_answer_tokens": 2, "seed": 3}
+BOTH = ("--adapters", "both", "--merging", "concatenate")
 OWN = {
     "generator": {"class_path": "x.Y"},
     "objective": {"class_path": "x.Z"},
@@ -58,7 +59,7 @@ def run(folder: Path, output: str, *options: str, generator: str = "run") -> Non
 def fill(folder: Path) -> None:
     write_inputs(folder)
     write_run(folder / "run", FastWeights(rank=4, alpha=4.0))
-    run(folder, "whole", "--adapters", "both", "--merged")
+    run(folder, "whole", *BOTH, "--merged")
 
 
 @pytest.fixture
@@ -153,16 +154,16 @@ def test_a_run_that_was_broken_off_ends_with_the_same_bits(whole, fresh, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(StopSignals, "check", Break(2))
         with pytest.raises(Stopped):
-            run(fresh, "broken", "--adapters", "both")
+            run(fresh, "broken", *BOTH)
     assert not (fresh / "broken" / "adapt.md").exists()
-    run(fresh, "broken", "--adapters", "both", "--resume")
+    run(fresh, "broken", *BOTH, "--resume")
     assert digests(fresh / "broken") == digests(whole / "whole")
     assert (fresh / "broken" / "adapt.md").read_text() == (whole / "whole" / "adapt.md").read_text()
 
 
 def test_two_processes_write_the_same_bits(whole, fresh, monkeypatch, capsys):
     monkeypatch.setattr(adapt, "cores", lambda: 2)
-    run(fresh, "out", "--adapters", "both")
+    run(fresh, "out", *BOTH)
     assert "the work is done in 2 processes of one thread" in capsys.readouterr().err
     assert digests(fresh / "out") == digests(whole / "whole")
 
@@ -171,7 +172,7 @@ def test_a_finished_run_is_not_generated_again_but_more_documents_are(whole, fre
     shutil.copytree(whole / "whole", fresh / "whole")
     with monkeypatch.context() as patched:
         patched.setattr(making, "generate", None)
-        run(fresh, "whole", "--adapters", "both", "--resume", "--merged")
+        run(fresh, "whole", *BOTH, "--resume", "--merged")
     more = json.dumps({"id": "more", "title": "More", "passage": "Dry Ferry sells wax."})
     with (fresh / "documents.jsonl").open("a") as file:
         file.write(more + "\n")
@@ -266,14 +267,14 @@ def test_an_adapter_that_is_not_finite_is_not_written(fresh, monkeypatch, capsys
         return made
 
     monkeypatch.setattr(generated, "members_of", documents)
-    run(fresh, "out", "--adapters", "both")
+    run(fresh, "out", *BOTH)
     told = capsys.readouterr().err
     assert "first: not written, because the generated adapter is not finite" in told
     assert "first: left out of the adapter for all" in told
     assert "first" not in names(fresh / "out") and "all" in names(fresh / "out")
     (fresh / "documents.jsonl").write_text((fresh / "documents.jsonl").read_text().splitlines()[0] + "\n")
     with pytest.raises(DivergedError, match="none that the generator made is finite"):
-        run(fresh, "none", "--adapters", "both")
+        run(fresh, "none", *BOTH)
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------------
