@@ -199,6 +199,9 @@ def test_every_command_parses(folder, examples, command):
             Path(value).parent.mkdir(parents=True, exist_ok=True)
             Path(value).write_text("{}")
     model = [word for option, value in pairwise(arguments) if option == "--model" for word in (option, value)]
+    files = [value for option, value in pairwise(arguments) if option == "--config" and value.startswith("configs/")]
+    named = [yaml.safe_load((ROOT / path).read_text()).get("model", {}).get("class_path") for path in files]
+    model += [word for kind in named if kind for word in ("--model", kind)]
     parser = reference.parser_of(name, *model)
     _, arguments = chosen_class(arguments, [])
     if name in ("quickstart", "sweep"):
