@@ -25,6 +25,9 @@ from seal_lightning.stamps.arguments import Remembers
 Adapters: TypeAlias = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
+NOT_FINITE = "the generated adapter is not finite"
+
+
 class Generator(Remembers, ABC):
     """Settings of a generator.
 
@@ -194,4 +197,4 @@ def squared_norm(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
 def not_finite(rows: torch.Tensor) -> Mapping[int, str]:
     """What is wrong with the adapters in rows (N, P), by number; empty where all are finite."""
     sound = rows.isfinite().all(dim=1).tolist()
-    return {number: "the generated adapter is not finite" for number, fine in enumerate(sound) if not fine}
+    return {number: NOT_FINITE for number, fine in enumerate(sound) if not fine}

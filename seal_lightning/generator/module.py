@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
+from itertools import chain
 from typing import ClassVar
 
 import torch
@@ -35,6 +36,7 @@ from seal_lightning.grading.reward import RewardOption
 from seal_lightning.hooks import the_filter
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep, batch_plan, planned_loader
+from seal_lightning.models.finite import all_finite
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.at_work import precise
 from seal_lightning.policy.policy import Policy
@@ -160,7 +162,7 @@ class GeneratorModule(SEALModule):
                 f"filter: a generator learns from every edit of a round, got {type(chosen).__name__}: leave filter out"
             )
         super().on_fit_start()
-        self.objective.check(self._opened(), self.phases.contexts("train"))
+        self.objective.check(self._open(), self.phases.contexts("train"))
 
     def choose(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
         """All edits that were scored."""
@@ -182,12 +184,9 @@ class GeneratorModule(SEALModule):
     def train_dataloader(self) -> DataLoader:
         """The batches of a round's M-step, which begins now."""
         self.divergence.begin()
-        lessons, round = self.lessons, self.current_epoch
-        policy, earlier = self.policy.view, self._explored() if self.objective.noise else None
-        self._classroom = Classroom(
-            policy, self.parts.task, self._examiner(), seed=self.seed, round=round, earlier=earlier
-        )
-        plan = batch_plan(len(lessons), settings=self.m_step, seed=self.seed, round=round)
+        lessons = self.lessons
+        self._classroom = self._open(earlier=self._explored() if self.objective.noise else None)
+        plan = batch_plan(len(lessons), settings=self.m_step, seed=self.seed, round=self.current_epoch)
         return planned_loader(
             lessons, plan, LessonBatch, start=self.batch_start, rank=self.global_rank, shares=self.trainer.shares
         )
@@ -198,10 +197,6 @@ class GeneratorModule(SEALModule):
         if self.batch_start and self._saved_earlier is not None:
             earlier.load_state_dict(self._saved_earlier)
         return earlier
-
-    def _examiner(self) -> Examiner:
-        answerer = self.parts.answerer
-        return answerer if isinstance(answerer, Examiner) else InWords(self.parts.task)
 
     def batch_loss(self, batch: LessonBatch) -> tuple[torch.Tensor, int]:
         assert self._classroom is not None, "train_dataloader() opens the classroom"
@@ -214,15 +209,16 @@ class GeneratorModule(SEALModule):
         fine = True
         if self.kept:
             with torch.no_grad():
-                classroom, lesson = self._opened(), self.lessons[0]
+                classroom, lesson = self._classroom or self._open(), self.lessons[0]
                 adapters = classroom.network(classroom.read([lesson.context]))
-                fine = all(bool(matrix.isfinite().all()) for pair in adapters.values() for matrix in pair)
+                fine = all_finite(chain(*adapters.values()))
         self.divergence.stop_if("" if fine else "adapters are")
 
-    def _opened(self) -> Classroom:
-        return self._classroom or Classroom(
-            self.policy.view, self.parts.task, self._examiner(), seed=self.seed, round=self.current_epoch
-        )
+    def _open(self, *, earlier: GeneratorNetwork | None = None) -> Classroom:
+        answerer, task = self.parts.answerer, self.parts.task
+        examiner = answerer if isinstance(answerer, Examiner) else InWords(task)
+        seed, round = self.seed, self.current_epoch
+        return Classroom(self.policy.view, task, examiner, seed=seed, round=round, earlier=earlier)
 
     def ask_closed_book(self, policy: Policy, contexts: Sequence[Context]) -> list[Answered]:
         """What the base model answers with a generated adapter at work: on each context, that of another one."""

@@ -18,6 +18,7 @@ from seal_lightning.data.documents import Document
 from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import NoMemoryError
 from seal_lightning.files.digests import digests_of
+from seal_lightning.generator.base import NOT_FINITE
 from seal_lightning.generator.files import generator_folder, load_generator
 from seal_lightning.generator.lessons import text_of
 from seal_lightning.generator.merging import Member, lora_bank, make_merger, members_of
@@ -40,7 +41,6 @@ from seal_lightning.types import AdapterJob, Directives
 
 TOGETHER = 16  # documents whose adapters are asked and written together
 LOST = 1e-3  # share of a change's norm, which merging may leave out without a word
-NOT_FINITE = "the generated adapter is not finite"
 
 
 # -- the generator -----------------------------------------------------------------------------------------------------
