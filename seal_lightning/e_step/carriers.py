@@ -90,6 +90,7 @@ class Trial:
     steps: int
     trained_tokens: int
     answer_tokens: int
+    teacher_tokens: int = 0
     thoughts: int = 0
     unfinished: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)

@@ -57,6 +57,8 @@ def _rollout(
     elif trial and not diverged:
         score = _mean(grades.after)
     counts = {"trained": trial.trained_tokens, "answers": trial.answer_tokens} if trial else {}
+    if trial and trial.teacher_tokens:
+        counts["teacher"] = trial.teacher_tokens
     asked_here = baseline if first else None
     of_baseline = {ANSWERS: asked_here.cut} if asked_here else {}
     of_edit = {EDITS: attempt.is_cut, PIECES: attempt.edit.left_out}

@@ -176,8 +176,11 @@ class EStep:
             advice: What to do about a context that does not fit, where a command has an option for that.
 
         Raises:
+            ConfigError: The inner loop's objective has a teacher, for whom the task has nothing to read.
             ModelError: Names the first such context, its tokens and the window.
         """
+        for context in contexts[:1]:
+            self.inner_loop.check_sources(self.task.passage_sequences(context))
         window = min(self.sampler.window(policy), self.answerer.window(policy))  # a server's may be shorter
         for context in contexts:
             longest = max((len(policy.encode(policy.format(text))) for text in self.prompts(context)), default=0)

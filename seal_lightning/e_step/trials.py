@@ -115,6 +115,7 @@ def _trial(attempt: Attempt, stats: JobStats, replies: Replies | None, *, longes
             stats.steps,
             stats.trained_tokens,
             replies.tokens if replies else 0,
+            teacher_tokens=stats.teacher_tokens,
             left_out={**missing, DIVERGED: 1},
             diverged=stats.diverged or f"the logits of its answers are not finite after step {stats.steps}",
         )
@@ -125,6 +126,7 @@ def _trial(attempt: Attempt, stats: JobStats, replies: Replies | None, *, longes
         stats.steps,
         stats.trained_tokens,
         replies.tokens,
+        teacher_tokens=stats.teacher_tokens,
         thoughts=replies.thoughts,
         unfinished=replies.unfinished,
         left_out={**missing, ANSWERS: replies.cut},

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -20,7 +22,8 @@ from transformers import PreTrainedModel
 from seal_lightning.errors import ConfigError, NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
 from seal_lightning.inner_loop.capacity import PASS_ON_CPU, Capacity, result_dtype
-from seal_lightning.inner_loop.plans import AdapterPlan, JobStats, shuffled_batches
+from seal_lightning.inner_loop.objectives import ObjectiveOption, needs_source, weighted
+from seal_lightning.inner_loop.plans import AdapterPlan, Encoded, JobStats, Objectives, shuffled_batches
 from seal_lightning.inner_loop.slots import AdapterState, BankTraining, Regulariser
 from seal_lightning.models.finite import rows_finite
 from seal_lightning.models.layers import find_targets, parameters_of
@@ -28,9 +31,13 @@ from seal_lightning.models.lora import carried, save_lora, stack
 from seal_lightning.models.memory import attempt
 from seal_lightning.models.schedule import learning_rate_factor
 from seal_lightning.policy.policy import Policy
-from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
+from seal_lightning.types import AdapterJob, Prompt, Schedule, TrainingSequence
 
 LOOKED_AT = 8  # training sequences whose loss is measured
+NO_SOURCE = (
+    "its teacher reads a source before each training sequence, and this task gives none: use sft, or a task that sets "
+    "TrainingSequence.source, as knowledge does"
+)
 
 _Value = TypeVar("_Value")
 
@@ -85,6 +92,9 @@ class InnerLoop:
     """Settings of the inner loop; the defaults are the paper's for knowledge incorporation.
 
     Args:
+        objective: What the adapters are trained towards: `sft`, the next token, as in the paper; `distill`, what the
+            frozen model says with the edit's source, the passage, in its context; weights of both such as
+            `{sft: 0.5, distill: 1}`; or an `InnerObjective`.
         rank: Rank of each LoRA.
         alpha: Scale of each LoRA; its output is multiplied by alpha / rank.
         target_modules: `default` (peft's choice, for Llama and Qwen the q and v projections as in the paper),
@@ -107,6 +117,7 @@ class InnerLoop:
             official code does (with 2048): to reproduce its numbers, never otherwise.
     """
 
+    objective: ObjectiveOption = "sft"
     rank: int = 32
     alpha: float = 64.0
     target_modules: str | list[str] | None = "default"
@@ -145,6 +156,17 @@ class InnerLoop:
                 "model.inner_loop.target_modules must name at least one layer, got none: give default, all-linear or "
                 "names of layers"
             )
+        self.objectives  # noqa: B018 - refused now, if at all
+
+    @cached_property
+    def objectives(self) -> Objectives:
+        """What adapters are trained towards where no directive says otherwise, with weights."""
+        return weighted(self.objective, where="model.inner_loop.objective")
+
+    def check_sources(self, sequences: Sequence[TrainingSequence]) -> None:
+        """Raise `ConfigError` where a teacher would have nothing to read before these."""
+        if needs_source(self.objectives) and any(sequence.source is None for sequence in sequences):
+            raise ConfigError(f"model.inner_loop.objective: {NO_SOURCE}")
 
     @torch.no_grad()
     def is_sound(self, policy: Policy, trained: TrainedBank, job: int, learnt: AdapterJob) -> bool:
@@ -154,7 +176,7 @@ class InnerLoop:
         sequences = self._plan(policy, learnt).sequences
         if not sequences:
             return True
-        ids = torch.tensor([sequences[0][0]], device=trained.bank.device)
+        ids = torch.tensor([sequences[0].tokens], device=trained.bank.device)
         with trained.answering([job]):
             return bool(rows_finite(policy.model(input_ids=ids, use_cache=False).logits[0]).all())
 
@@ -186,7 +208,7 @@ class InnerLoop:
 
     def longest(self, policy: Policy, job: AdapterJob) -> int:
         """Tokens of a job's longest training sequence, before it is cut."""
-        return max((len(self._encode(policy, sequence)[0]) for sequence in job.training_sequences), default=0)
+        return max((len(self._encode(policy, sequence).tokens) for sequence in job.training_sequences), default=0)
 
     def adapt(
         self,
@@ -276,10 +298,15 @@ class InnerLoop:
         return Capacity.of(model, parameters=parameters_of(find_targets(model, self.target_modules), self.rank))
 
     def _plan(self, policy: Policy, job: AdapterJob) -> AdapterPlan:
-        limit = min(self.max_length, policy.window)
+        objectives = self.objectives
         whole = [self._encode(policy, sequence) for sequence in job.training_sequences]
+        if needs_source(objectives):
+            known: dict[Prompt, list[int]] = {}
+            both = zip(whole, job.training_sequences, strict=True)
+            whole = [_with_source(policy, encoded, given, known) for encoded, given in both]
+        cut = [_cut(one, longest=self.max_length, window=policy.window) for one in whole]
         # A sequence without a target (empty, or cut within its prompt) would make a step that learns nothing.
-        sequences = [(tokens[:limit], prompt) for tokens, prompt in whole if min(len(tokens), limit) > max(1, prompt)]
+        sequences = [one for one in cut if all(start < end for start, end in (one.aim(each) for each, _ in objectives))]
         epochs = _given(job.directives.epochs, self.epochs)
         batch_size = _given(job.directives.batch_size, self.batch_size)
         batches = shuffled_batches(sequences, epochs=epochs, batch_size=batch_size, seed=job.seed)
@@ -287,9 +314,10 @@ class InnerLoop:
         schedule: Schedule = _given(job.directives.schedule, self.schedule)
         stats = JobStats(
             steps=len(batches),
-            trained_tokens=epochs * sum(len(tokens) for tokens, _ in sequences),
-            truncated=sum(len(tokens) > limit for tokens, _ in whole),
+            trained_tokens=epochs * sum(len(one.tokens) for one in sequences),
+            truncated=sum(len(short.tokens) < len(one.tokens) for short, one in zip(cut, whole, strict=True)),
             skipped=len(whole) - len(sequences),
+            teacher_tokens=sum(len(one.source) + len(one.told) for one in sequences if one.source),
         )
         return AdapterPlan(
             seed=job.seed,
@@ -299,24 +327,51 @@ class InnerLoop:
             rates=[peak * learning_rate_factor(schedule, step, len(batches)) for step in range(len(batches))],
             epoch_steps=len(batches) // epochs,
             stats=stats,
+            objectives=objectives,
         )
 
-    def _encode(self, policy: Policy, sequence: TrainingSequence) -> tuple[list[int], int]:
-        tokens, prompt = policy.encoder.sequence(sequence.text, prompt=sequence.prompt, ended=self.append_eos)
+    def _encode(self, policy: Policy, sequence: TrainingSequence) -> Encoded:
+        encoder = policy.encoder
+        tokens, prompt = encoder.sequence(sequence.text, prompt=sequence.prompt, ended=self.append_eos)
+        end = len(tokens) - (len(encoder.end) if self.append_eos else 0)
         if self.pad_to is not None:
             plain = policy.tokenizer
             fill = plain.pad_token_id if plain.eos_token_id is None else plain.eos_token_id
             tokens += [fill] * (self.pad_to - len(tokens))
-        return tokens, prompt
+        start = prompt or len(encoder.opening)
+        heading = encoder.data(sequence.heading) if sequence.heading else []
+        shared = takewhile(lambda pair: pair[0] == pair[1], zip(heading, tokens[start:], strict=False))
+        return Encoded(tokens, prompt, told_from=start + len(list(shared)), told_to=end)
 
 
-def _mean_loss(policy: Policy, sequences: Sequence[tuple[list[int], int]]) -> float:
+def _with_source(
+    policy: Policy, encoded: Encoded, sequence: TrainingSequence, known: dict[Prompt, list[int]]
+) -> Encoded:
+    """A sequence with what its teacher reads first; `known` are the sources that were seen before."""
+    if (source := sequence.source) is None:
+        raise ConfigError(f"model.inner_loop.objective: {NO_SOURCE}")
+    if source not in known:
+        known[source] = policy.encode(policy.format(source))
+    asked = encoded.tokens[len(policy.encoder.opening) : encoded.prompt]
+    first = max(1, encoded.told_from)  # of a sequence that begins without a BOS, nothing can predict the first token
+    before = [*known[source], *asked, *encoded.tokens[encoded.told_from : first]]
+    return replace(encoded, source=before, told_from=first)
+
+
+def _cut(encoded: Encoded, *, longest: int, window: int) -> Encoded:
+    """A sequence without what is too long for it, or behind its source for the model's window."""
+    room = window - len(encoded.source) + encoded.told_from if encoded.source else window
+    limit = max(0, min(longest, window, room))
+    return replace(encoded, tokens=encoded.tokens[:limit], told_to=min(encoded.told_to, limit))
+
+
+def _mean_loss(policy: Policy, sequences: Sequence[Encoded]) -> float:
     """Over the tokens behind each sequence's prompt."""
     total, count = 0.0, 0
-    for tokens, prompt in sequences:
-        ids = torch.tensor([tokens], device=policy.device)
-        logits = policy.model(input_ids=ids, use_cache=False).logits[0, max(prompt, 1) - 1 : -1].float()
-        targets = ids[0, max(prompt, 1) :]
+    for one in sequences:
+        ids, start = torch.tensor([one.tokens], device=policy.device), max(one.prompt, 1)
+        logits = policy.model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float()
+        targets = ids[0, start:]
         total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
         count += len(targets)
     return total / max(count, 1)

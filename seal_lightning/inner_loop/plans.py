@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
-from seal_lightning.inner_loop.packing import PackedSequence
+import torch
+
+from seal_lightning.inner_loop.objectives import InnerObjective, needs_source
+from seal_lightning.inner_loop.packing import Aim, PackedSequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,7 @@ class JobStats:
         trained_tokens: Tokens of the sequences in these steps, prompts included.
         truncated: Sequences that lost their end because they were too long.
         skipped: Sequences left out because none of their tokens carries loss.
+        teacher_tokens: Tokens of the sequences as a teacher reads them, with their sources; each is read once.
         loss: Mean of the last epoch's step losses; nan if that epoch was not finished or nothing was trained.
         diverged: What was not finite, if that ended the training; the adapter then changes nothing.
     """
@@ -27,8 +31,47 @@ class JobStats:
     trained_tokens: int
     truncated: int
     skipped: int
+    teacher_tokens: int = 0
     loss: float = math.nan
     diverged: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A training sequence in tokens.
+
+    Attributes:
+        tokens: All of it.
+        prompt: How many of them, at the beginning, carry no loss.
+        source: What a teacher reads before the tokens that it can be asked about; empty if there is no teacher.
+        told_from: Where those tokens begin, behind the prompt and the heading.
+        told_to: Where they end, before the EOS.
+    """
+
+    tokens: list[int]
+    prompt: int
+    source: list[int] = field(default_factory=list)
+    told_from: int = 0
+    told_to: int = 0
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest pass that it needs."""
+        return max(len(self.tokens), len(self.source) + self.told_to - self.told_from)
+
+    @property
+    def told(self) -> list[int]:
+        """The tokens that a teacher can be asked about."""
+        return self.tokens[self.told_from : self.told_to]
+
+    def aim(self, objective: InnerObjective) -> tuple[int, int]:
+        """Where the tokens that an objective is about begin and end."""
+        if objective.from_teacher:
+            return self.told_from, self.told_to
+        return max(1, self.prompt), len(self.tokens)
+
+
+Objectives = tuple[tuple[InnerObjective, float], ...]  # with their weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,33 +81,58 @@ class AdapterPlan:
     Attributes:
         seed: Seed of its first weights.
         rank: Rank of the adapter.
-        sequences: Tokens of each training sequence, and how many of them are the prompt.
+        sequences: The training sequences.
         batches: Numbers of the sequences in each step.
         rates: Learning rate of each step.
         epoch_steps: Steps of one epoch.
         stats: What the whole training comes to, except its loss.
+        objectives: What the sequences are trained towards.
     """
 
     seed: int
     rank: int
-    sequences: list[tuple[list[int], int]]
+    sequences: list[Encoded]
     batches: list[list[int]]
     rates: list[float]
     epoch_steps: int
     stats: JobStats
+    objectives: Objectives
 
     def stats_at(self, step: int, loss: float, diverged: str = "") -> JobStats:
         """What the training came to if it stands before `step`; `loss` is the sum over the last epoch."""
-        tokens = sum(len(self.sequences[index][0]) for batch in self.batches[:step] for index in batch)
+        tokens = sum(len(self.sequences[index].tokens) for batch in self.batches[:step] for index in batch)
         finished = 0 < self.stats.steps <= step and not diverged
         mean = loss / self.epoch_steps if finished else math.nan
         return replace(self.stats, steps=step, trained_tokens=tokens, loss=mean, diverged=diverged)
 
-    def minibatch(self, step: int, *, slot: int) -> list[PackedSequence]:
-        """The sequences of one step for the adapter in `slot`; together their targets weigh 1."""
-        chosen = [self.sequences[index] for index in self.batches[step]]
-        weight = 1.0 / sum(len(tokens) - max(1, prompt) for tokens, prompt in chosen)
-        return [PackedSequence(slot, tokens, prompt, weight) for tokens, prompt in chosen]
+    @property
+    def has_teacher(self) -> bool:
+        return needs_source(self.objectives)
+
+    def minibatch(self, step: int) -> list[Encoded]:
+        """The sequences of one step."""
+        return [self.sequences[index] for index in self.batches[step]]
+
+    def packed(
+        self, sequences: Sequence[Encoded], *, slot: int, said: Callable[[Encoded], torch.Tensor]
+    ) -> list[PackedSequence]:
+        """The sequences of one step for the adapter in `slot`; the targets of an objective together have its weight.
+
+        Args:
+            sequences: Those of the step.
+            slot: Where the adapter is.
+            said: What the teacher says about a sequence.
+        """
+        aims: list[list[Aim]] = [[] for _ in sequences]
+        for objective, weight in self.objectives:
+            spans = [one.aim(objective) for one in sequences]
+            each = weight / sum(end - start for start, end in spans)
+            for own, one, (start, end) in zip(aims, sequences, spans, strict=True):
+                own.append(Aim(objective, start, end, each, said(one) if objective.from_teacher else None))
+        return [
+            PackedSequence(slot, one.tokens, one.prompt, 0.0, aims=tuple(own))
+            for one, own in zip(sequences, aims, strict=True)
+        ]
 
 
 def shuffled_batches(sequences: Sequence[object], *, epochs: int, batch_size: int, seed: int) -> list[list[int]]:

@@ -91,5 +91,5 @@ class Knowledge(Task):
         return without_answer_label(super().read_answer(text))
 
     def _sequence(self, piece: str, context: Context) -> TrainingSequence:
-        title = context.title.strip()
-        return TrainingSequence(text=f"{title}\n{piece}" if self.title_prefix and title else piece)
+        heading = f"{title}\n" if self.title_prefix and (title := context.title.strip()) else ""
+        return TrainingSequence(heading + piece, heading=heading, source=self.kind.prompt(context))
