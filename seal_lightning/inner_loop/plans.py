@@ -21,6 +21,7 @@ class JobStats:
         skipped: Sequences left out because none of their tokens carries loss.
         loss: Mean of the last epoch's step losses; nan if that epoch was not finished or nothing was trained.
         diverged: What was not finite, if that ended the training; the adapter then changes nothing.
+        ignored: Names of directives that this model cannot follow.
     """
 
     steps: int
@@ -29,6 +30,7 @@ class JobStats:
     skipped: int
     loss: float = math.nan
     diverged: str = ""
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class AdapterPlan:
         rates: Learning rate of each step.
         epoch_steps: Steps of one epoch.
         stats: What the whole training comes to, except its loss.
+        layers: Names of the layers that are trained; None for all that have adapters.
     """
 
     seed: int
@@ -52,6 +55,7 @@ class AdapterPlan:
     rates: list[float]
     epoch_steps: int
     stats: JobStats
+    layers: frozenset[str] | None = None
 
     def stats_at(self, step: int, loss: float, diverged: str = "") -> JobStats:
         """What the training came to if it stands before `step`; `loss` is the sum over the last epoch."""
