@@ -159,12 +159,16 @@ class TrainingSequence:
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """Training choices that a self-edit may carry; None keeps the inner loop's own setting."""
+    """Training choices that a self-edit may carry; None keeps the inner loop's own setting.
+
+    `layers` says which are trained, in the form of `seal_lightning.tasks.layer_choice`.
+    """
 
     epochs: int | None = None
     learning_rate: float | None = None
     batch_size: int | None = None
     schedule: Schedule | None = None
+    layers: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

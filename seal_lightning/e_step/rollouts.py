@@ -74,7 +74,7 @@ def _rollout(
         reason=diverged or attempt.edit.reason,
         kind=attempt.kind,
         asked=attempt.edit.asked,
-        applied={name: value for name, value in asdict(attempt.edit.applied).items() if value is not None},
+        applied=_applied(attempt, trial),
         questions=tuple(query.question for query in queries),
         golds=tuple(query.golds for query in queries),
         baseline_answers=baseline.answers if baseline else (),
@@ -93,6 +93,13 @@ def _rollout(
         title=attempt.context.title.strip(),
         passage_digest=digest_of(attempt.context.passage),
     )
+
+
+def _applied(attempt: Attempt, trial: Trial | None) -> dict[str, object]:
+    """The directives that the training followed."""
+    ignored = trial.ignored if trial else ()
+    given = asdict(attempt.edit.applied)
+    return {name: value for name, value in given.items() if value is not None and name not in ignored}
 
 
 def _rewarded(rollout: Rollout, grades: Grades, reward: Reward) -> Rollout:

@@ -158,6 +158,7 @@ class EStep:
             return
         layers = [target.name for target in find_targets(policy.model, self.inner_loop.target_modules)]
         training_way(policy.model, layers)
+        self.inner_loop.layers_for(policy.model, None)
         if isinstance(self.answerer, LocalAnswerer):
             answering_way(policy.model, layers)
 

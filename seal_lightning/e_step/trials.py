@@ -118,6 +118,7 @@ def _trial(attempt: Attempt, stats: JobStats, replies: Replies | None, *, longes
             teacher_tokens=stats.teacher_tokens,
             left_out={**missing, DIVERGED: 1},
             diverged=stats.diverged or f"the logits of its answers are not finite after step {stats.steps}",
+            ignored=stats.ignored,
         )
     own = len(attempt.context.queries)
     return Trial(
@@ -130,6 +131,7 @@ def _trial(attempt: Attempt, stats: JobStats, replies: Replies | None, *, longes
         thoughts=replies.thoughts,
         unfinished=replies.unfinished,
         left_out={**missing, ANSWERS: replies.cut},
+        ignored=stats.ignored,
     )
 
 

@@ -31,6 +31,7 @@ from seal_lightning.models.lora import carried, save_lora, stack
 from seal_lightning.models.memory import attempt
 from seal_lightning.models.schedule import learning_rate_factor
 from seal_lightning.policy.policy import Policy
+from seal_lightning.tasks.layer_choice import chosen_layers, read_choice
 from seal_lightning.types import AdapterJob, Prompt, Schedule, TrainingSequence
 
 LOOKED_AT = 8  # training sequences whose loss is measured
@@ -99,6 +100,8 @@ class InnerLoop:
         alpha: Scale of each LoRA; its output is multiplied by alpha / rank.
         target_modules: `default` (peft's choice, for Llama and Qwen the q and v projections as in the paper),
             `all-linear`, or names of layers.
+        layers: Those of them that are trained, as a directive names them: `0-3`, `first half`, `attention`, `q_proj`.
+            Null trains all.
         learning_rate: Peak learning rate of AdamW.
         schedule: `linear` and `cosine` fall to 0 at the last step.
         epochs: Passes over an edit's training sequences.
@@ -121,6 +124,7 @@ class InnerLoop:
     rank: int = 32
     alpha: float = 64.0
     target_modules: str | list[str] | None = "default"
+    layers: str | None = None
     learning_rate: float = 1e-3
     schedule: Schedule = "linear"
     epochs: int = 10
@@ -156,6 +160,8 @@ class InnerLoop:
                 "model.inner_loop.target_modules must name at least one layer, got none: give default, all-linear or "
                 "names of layers"
             )
+        if self.layers is not None and read_choice(self.layers) is None:
+            raise ConfigError(f"model.inner_loop.layers must name layers, got {self.layers!r}: try 0-3 or attention")
         self.objectives  # noqa: B018 - refused now, if at all
 
     @cached_property
@@ -312,12 +318,14 @@ class InnerLoop:
         batches = shuffled_batches(sequences, epochs=epochs, batch_size=batch_size, seed=job.seed)
         peak = _given(job.directives.learning_rate, self.learning_rate)
         schedule: Schedule = _given(job.directives.schedule, self.schedule)
+        layers, ignored = self.layers_for(policy.model, job.directives.layers)
         stats = JobStats(
             steps=len(batches),
             trained_tokens=epochs * sum(len(one.tokens) for one in sequences),
             truncated=sum(len(short.tokens) < len(one.tokens) for short, one in zip(cut, whole, strict=True)),
             skipped=len(whole) - len(sequences),
             teacher_tokens=sum(len(one.source) + len(one.told) for one in sequences if one.source),
+            ignored=ignored,
         )
         return AdapterPlan(
             seed=job.seed,
@@ -327,8 +335,30 @@ class InnerLoop:
             rates=[peak * learning_rate_factor(schedule, step, len(batches)) for step in range(len(batches))],
             epoch_steps=len(batches) // epochs,
             stats=stats,
+            layers=layers,
             objectives=objectives,
         )
+
+    def layers_for(self, model: PreTrainedModel, asked: str | None) -> tuple[frozenset[str] | None, tuple[str, ...]]:
+        """Names of the layers that are trained, None for all, and the names of directives that the model cannot follow.
+
+        Raises:
+            ConfigError: The model has none of the layers of the setting.
+        """
+        if asked is None and self.layers is None:
+            return None, ()
+        names = [target.name for target in find_targets(model, self.target_modules)]
+        if asked is not None and (chosen := chosen_layers(asked, names)):
+            return chosen, ()
+        ignored = () if asked is None else ("layers",)
+        if self.layers is None:
+            return None, ignored
+        if not (chosen := chosen_layers(self.layers, names)):
+            raise ConfigError(
+                f"model.inner_loop.layers must name some of the layers with adapters ({names[0]} to {names[-1]}), "
+                f"got {self.layers!r}: try first half"
+            )
+        return chosen, ignored
 
     def _encode(self, policy: Policy, sequence: TrainingSequence) -> Encoded:
         encoder = policy.encoder

@@ -25,6 +25,7 @@ class JobStats:
         teacher_tokens: Tokens of the sequences as a teacher reads them, with their sources; each is read once.
         loss: Mean of the last epoch's step losses; nan if that epoch was not finished or nothing was trained.
         diverged: What was not finite, if that ended the training; the adapter then changes nothing.
+        ignored: Names of directives that this model cannot follow.
     """
 
     steps: int
@@ -34,6 +35,7 @@ class JobStats:
     teacher_tokens: int = 0
     loss: float = math.nan
     diverged: str = ""
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class AdapterPlan:
         epoch_steps: Steps of one epoch.
         stats: What the whole training comes to, except its loss.
         objectives: What the sequences are trained towards.
+        layers: Names of the layers that are trained; None for all that have adapters.
     """
 
     seed: int
@@ -97,6 +100,7 @@ class AdapterPlan:
     epoch_steps: int
     stats: JobStats
     objectives: Objectives
+    layers: frozenset[str] | None = None
 
     def stats_at(self, step: int, loss: float, diverged: str = "") -> JobStats:
         """What the training came to if it stands before `step`; `loss` is the sum over the last epoch."""

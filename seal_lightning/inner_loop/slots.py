@@ -173,7 +173,7 @@ class BankTraining:
         """Put adapters that are not to be trained, or no further, where the others go."""
         for job in jobs:
             if job.saved is None:
-                trained.reset(job.number, seed=job.plan.seed, rank=job.plan.rank)
+                trained.reset(job.number, seed=job.plan.seed, rank=job.plan.rank, layers=job.plan.layers)
             else:
                 trained.fill(job.number, job.saved.parameters, rank=job.saved.rank)
 
@@ -184,7 +184,7 @@ class BankTraining:
                 self.bank.put(slot, job.saved)
                 job.saved = None
             else:
-                self.bank.reset(slot, seed=job.plan.seed, rank=job.plan.rank)
+                self.bank.reset(slot, seed=job.plan.seed, rank=job.plan.rank, layers=job.plan.layers)
                 self._project([slot])
             self.running.append(self.waiting.popleft())
 

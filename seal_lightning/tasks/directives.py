@@ -10,18 +10,27 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.tasks.layer_choice import Sort, read_choice
 from seal_lightning.types import Directives, Json, JsonObject
 
 NAMES = ("epochs", "learning_rate", "batch_size")
+LAYERS = "layers"
 _TAIL = 4000  # characters at the end of an edit that are searched: more than any such object needs
-_SHARD = re.compile(rf"\{{[^{{}}]{{0,200}}?\b(?:{'|'.join(NAMES)})\b[^{{}}]*\}}?")
 _FENCE_BEFORE = re.compile(r"```[ \t]*+\w*+\s*+\Z")
 _FENCE_AFTER = re.compile(r"\A\s*```")
+_SORTS = {"depth": '"0-3", "first half"', "kinds": '"attention", "mlp"'}
+
+
+def _shard_of(names: Sequence[str]) -> re.Pattern[str]:
+    return re.compile(rf"\{{[^{{}}]{{0,200}}?\b(?:{'|'.join(names)})\b[^{{}}]*\}}?")
+
+
+_SHARDS: dict[tuple[str, ...], re.Pattern[str]] = {names: _shard_of(names) for names in (NAMES, (*NAMES, LAYERS))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +41,37 @@ class DirectiveLimits:
         epochs: Limits of the passes over the training sequences.
         learning_rate: Limits of the peak learning rate.
         batch_size: Limits of the sequences per step.
+        layers: How the policy may name the layers that are trained: by `depth` (0-3, first half), by `kinds`
+            (attention, mlp, q_proj), or both; none does not ask for them.
     """
 
     epochs: tuple[int, int] = (1, 20)
     learning_rate: tuple[float, float] = (1e-5, 5e-3)
     batch_size: tuple[int, int] = (1, 8)
+    layers: tuple[Sort, ...] = ()
 
     def __post_init__(self) -> None:
         for name in NAMES:
             check_limits(name, getattr(self, name))
+        if unknown := [sort for sort in self.layers if sort not in _SORTS]:
+            raise ConfigError(f"layers must be some of {', '.join(_SORTS)}, got {unknown[0]!r}: try [depth, kinds]")
 
     def request(self) -> str:
         """The paragraph that asks the policy for directives."""
         ranges = ", ".join(f"{name} ({getattr(self, name)[0]:g} to {getattr(self, name)[1]:g})" for name in NAMES)
+        layers, example = "", ""
+        if self.layers:
+            layers = f", {LAYERS} (which layers are trained: {', '.join(_SORTS[sort] for sort in self.layers)})"
+            example = f', "{LAYERS}": {_SORTS[self.layers[0]].partition(",")[0]}'
         return (
             "End with one line that holds a JSON object with the settings for training on what you wrote: "
-            f'{ranges}. For example: {{"epochs": 5, "learning_rate": 0.001, "batch_size": 1}}'
+            f'{ranges}{layers}. For example: {{"epochs": 5, "learning_rate": 0.001, "batch_size": 1{example}}}'
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the directives that are asked for."""
+        return (*NAMES, LAYERS) if self.layers else NAMES
 
     def apply(self, asked: Mapping[str, object]) -> Directives:
         """The asked directives within the limits; one of the wrong type is not applied."""
@@ -56,6 +79,7 @@ class DirectiveLimits:
             epochs=whole_within(asked.get("epochs"), self.epochs),
             learning_rate=within(asked.get("learning_rate"), self.learning_rate),
             batch_size=whole_within(asked.get("batch_size"), self.batch_size),
+            layers=read_choice(asked.get(LAYERS), sorts=self.layers),
         )
 
 
@@ -80,18 +104,18 @@ def whole_within(value: object, limits: tuple[int, int]) -> int | None:
     return int(moved) if moved is not None and is_whole else None
 
 
-def split_directives(text: str) -> tuple[str, JsonObject]:
+def split_directives(text: str, names: tuple[str, ...] = NAMES) -> tuple[str, JsonObject]:
     """The edit without its directives, and the directives as asked (empty if there are none or they are malformed).
 
-    The last JSON object near the end that names a directive counts, fenced or bare. A malformed one is cut out as well,
-    because it is not knowledge to train on. Numbers that JSON does not have (NaN, 1e999) are recorded as their text.
+    The last JSON object near the end that has one of the `names` counts, fenced or bare. A malformed one is cut out as
+    well, because it is not knowledge to train on. Numbers that JSON does not have (NaN, 1e999) are recorded as text.
 
     >>> split_directives('Ada ruled.\\n{"epochs": 3}')
     ('Ada ruled.', {'epochs': 3})
     """
     head, tail = text[:-_TAIL], text[-_TAIL:]
-    found = _last_object(tail)
-    shards = [] if found else list(_SHARD.finditer(tail))  # what was to become such an object
+    found = _last_object(tail, names)
+    shards = [] if found else list(_SHARDS[names].finditer(tail))  # what was to become such an object
     if not found and not shards:
         return text, {}
     start, end, asked = found or (*shards[-1].span(), {})
@@ -101,8 +125,8 @@ def split_directives(text: str) -> tuple[str, JsonObject]:
     return f"{head}{before.rstrip()}\n{after.strip()}".strip(), asked
 
 
-def _last_object(text: str) -> tuple[int, int, JsonObject] | None:
-    """Start, end and content of the last JSON object that names a directive."""
+def _last_object(text: str, names: Sequence[str]) -> tuple[int, int, JsonObject] | None:
+    """Start, end and content of the last JSON object that has one of the names."""
     found, position = None, text.find("{")
     while position >= 0:
         try:
@@ -111,7 +135,7 @@ def _last_object(text: str) -> tuple[int, int, JsonObject] | None:
             end = position + 1
         else:
             for candidate in (value, *value.values()):  # models like to wrap them: {"directives": {...}}
-                if isinstance(candidate, dict) and any(name in candidate for name in NAMES):
+                if isinstance(candidate, dict) and any(name in candidate for name in names):
                     found = position, end, recordable(candidate.items())
                     break
         position = text.find("{", end)

@@ -63,7 +63,7 @@ class Knowledge(Task):
         return without_thoughts(text, lambda said: self._parse(said, context))
 
     def _parse(self, text: str, context: Context) -> SelfEdit:
-        body, asked = split_directives(text) if self.directives else (text, {})
+        body, asked = split_directives(text, self.directives.names) if self.directives else (text, {})
         applied = self.directives.apply(asked) if self.directives else Directives()
         bare = "\n".join(map(strip_enumerator, body.splitlines())) if self.strip_numbering else body
         pieces = PARSERS[self.kind.parser](bare)
