@@ -215,6 +215,9 @@ class Rollout:
     what the reward is made of, before weights; `retention` is the change of accuracy on other contexts' queries, where
     it was asked for. `dropped` says why a race gave the edit up, where it did: nothing keeps such an edit, and its
     score does not count.
+    `edit_kind` is the name of the kind of self-edit that was asked for, where the task has several. `similarity` is the
+    mean likeness of `text` to the other usable edits of its context (`seal_lightning.results.diversity`), 0 where there
+    are none; None for what cannot be used, or was not written.
     `title` and `passage_digest` (`seal_lightning.results.pairing`) say which context it was, where
     it has them.
 
@@ -261,6 +264,8 @@ class Rollout:
     left_out: Mapping[str, int] = field(default_factory=dict)
     title: str = ""
     passage_digest: str = ""
+    edit_kind: str = ""
+    similarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +284,7 @@ class EditOutcome:
     gain: float
     repeats: int
     baseline: float = 0.0
+    edit_kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,8 @@ class UnitRun:
 class Attempt:
     """One self-edit and repeat on its way to becoming a rollout.
 
-    `usage` is what writing the edit cost; `is_cut` says that the edit ends at the limit of tokens.
+    `usage` is what writing the edit cost; `is_cut` says that the edit ends at the limit of tokens. `edit_kind` is the
+    name of the kind that was asked for, where the task has several.
     """
 
     context: Context
@@ -54,6 +55,7 @@ class Attempt:
     tokens: Mapping[str, int] = field(default_factory=dict)
     usage: Usage = Usage()
     is_cut: bool = False
+    edit_kind: str = ""
 
     @property
     def job(self) -> AdapterJob:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from seal_lightning.e_step.carriers import Attempt, Grades, Replies, Trial, Tried, UnitRun
 from seal_lightning.grading import Reward, Verdict
+from seal_lightning.results.diversity import with_similarities
 from seal_lightning.results.left_out import ANSWERS, EDITS, PIECES, added
 from seal_lightning.results.pairing import digest_of
 from seal_lightning.results.usage import share_seconds
@@ -39,9 +40,9 @@ def rollouts_of(
         first = not rollouts or rollouts[-1].context_id != attempt.context.id
         baseline = baselines.get(attempt.context.id)
         rollout = _rollout(unit, attempt, trial, graded, baseline=baseline, first=first)
-        rollout = replace(rollout, dropped=tried.dropped.get(number, ""))
-        rollouts.append(_rewarded(rollout, graded, reward))
-    return share_seconds(rollouts, unit.clock.seconds)
+        rollouts.append(replace(rollout, dropped=tried.dropped.get(number, "")))
+    compared = zip(with_similarities(rollouts), grades, strict=True)
+    return share_seconds([_rewarded(one, graded, reward) for one, graded in compared], unit.clock.seconds)
 
 
 def _rollout(
@@ -92,6 +93,7 @@ def _rollout(
         left_out=added([of_baseline, of_edit, trial.left_out if trial else {}]),
         title=attempt.context.title.strip(),
         passage_digest=digest_of(attempt.context.passage),
+        edit_kind=attempt.edit_kind,
     )
 
 

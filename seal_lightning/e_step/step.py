@@ -196,7 +196,7 @@ class EStep:
     def prompts(self, context: Context) -> list[Prompt]:
         """Everything that the policy is asked about a context."""
         asked = (self.task.query_prompts(query, context) for query in context.queries)
-        return [self.task.prompt(context), *chain(*asked)]
+        return [*(task.prompt(context) for task in self.task.by_edit), *chain(*asked)]
 
     def ask(
         self,
@@ -268,19 +268,7 @@ class EStep:
 
     def _sample(self, unit: UnitRun) -> dict[str, list[tuple[SampleRequest, Sample]]]:
         """The requested edits by context."""
-        messages = {context.id: self.task.prompt(context) for context in unit.contexts}
-        requests = [
-            SampleRequest(
-                prompt=unit.policy.format(messages[context.id]),
-                context=context,
-                index=index,
-                seed=derive_seed("edit", self.seed, unit.round, context.id, index),
-                message=messages[context.id],
-                schema=self.task.edit_schema,
-            )
-            for context in unit.contexts
-            for index in range(self.plan.edits)
-        ]
+        requests = [request for context in unit.contexts for request in self._requests(unit, context)]
         with unit.clock.phase("sampling", len(requests)) as advance:
             samples = self.sampler.sample(unit.policy, requests, on_done=advance)
         by_context: dict[str, list[tuple[SampleRequest, Sample]]] = {context.id: [] for context in unit.contexts}
@@ -288,13 +276,29 @@ class EStep:
             by_context[request.context.id].append((request, sample))
         return by_context
 
+    def _requests(self, unit: UnitRun, context: Context) -> Iterator[SampleRequest]:
+        """A request for each edit of a context; the task's kinds take turns."""
+        messages = [task.prompt(context) for task in self.task.by_edit]
+        prompts = [unit.policy.format(message) for message in messages]
+        for index in range(self.plan.edits):
+            yield SampleRequest(
+                prompt=prompts[index % len(prompts)],
+                context=context,
+                index=index,
+                seed=derive_seed("edit", self.seed, unit.round, context.id, index),
+                message=messages[index % len(messages)],
+                schema=self.task.for_edit(index).edit_schema,
+            )
+
     def _written(self, request: SampleRequest, sample: Sample, round: int) -> Iterator[Attempt]:
         """The attempts of one written edit, with what it cost."""
-        edit = self.task.read_edit(sample.text, request.context)
+        task = self.task.for_edit(request.index)
+        edit = task.read_edit(sample.text, request.context)
         tokens = {"prompt": sample.prompt_tokens, "edit": sample.tokens}
         for attempt in self.repeats(request.context, request.index, edit, round):
             usage = Usage() if attempt.repeat else sample.usage
-            yield replace(attempt, prompt=request.prompt, tokens=tokens, usage=usage, is_cut=sample.cut)
+            written = replace(attempt, prompt=request.prompt, tokens=tokens, usage=usage, is_cut=sample.cut)
+            yield replace(written, edit_kind=task.edit_kind)
 
     def repeats(self, context: Context, index: int, edit: SelfEdit, round: int) -> Iterator[Attempt]:
         """The attempts of one edit, each with the seed of its adapter."""

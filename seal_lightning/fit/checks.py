@@ -31,7 +31,8 @@ SPLITS = {"fit": "train", "validate": "validation", "test": "test", "predict": "
 ROUND = (
     "round epoch step reward/mean reward/best reward/std_within_context m_step/loss m_step/loss_step m_step/loss_epoch "
     "e_step/rejected_frac e_step/diverged_frac e_step/kept e_step/kept_without_merit e_step/kept_frac "
-    "e_step/success_frac e_step/seconds e_step/adapter_steps_per_s edits/diversity edits/characters edits/tokens"
+    "e_step/success_frac e_step/seconds e_step/adapter_steps_per_s edits/characters edits/tokens "
+    "diversity/compression diversity/distinct diversity/similarity"
 ).split()
 FAMILIES = ("reward_terms/", "left_out/", "endpoint/", "thoughts/", "racing/")
 _Module = TypeVar("_Module", bound=RunModule)

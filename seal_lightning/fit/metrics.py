@@ -6,13 +6,14 @@ Rewards are over usable edits with their repeats averaged; what a metric does no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from statistics import fmean
 
 from seal_lightning.m_step.selection import without_merit
+from seal_lightning.results.diversity import diversity_by_context, mean_diversity
 from seal_lightning.results.edits import (
     NEARLY,
     diverged_edits,
-    diversity_of,
     rewards_of,
     share_spent,
     terms_of,
@@ -59,8 +60,8 @@ def edit_metrics(
     """Shares of a round's self-edits, how different those of a context are, and how long they are.
 
     A success is an edit whose mean gain is above 0, among all edits, rejected ones too; it is left out where no query
-    tells. Diversity is that of `seal_lightning.results.edits`, of usable edits. Lengths are means over edits, in
-    characters and in the policy's tokens.
+    tells. Diversity is that of `seal_lightning.results.diversity`, a mean over contexts. Lengths are means over edits,
+    in characters and in the policy's tokens.
     """
     outcomes = [outcome for group in groups for outcome in group.outcomes]
     first = [rollout for rollout in rollouts if rollout.kind == "edit" and rollout.repeat == 0]
@@ -70,8 +71,8 @@ def edit_metrics(
     if outcomes and any(rollout.questions for rollout in rollouts):
         won = [outcome for outcome in outcomes if outcome.reward is not None and outcome.gain > NEARLY]
         metrics["e_step/success_frac"] = len(won) / len(outcomes)
-    if (diversity := diversity_of(groups)) is not None:
-        metrics["edits/diversity"] = diversity
+    if (diversity := mean_diversity(diversity_by_context(rollouts).values())) is not None:
+        metrics |= {f"diversity/{name}": value for name, value in asdict(diversity).items()}
     if any(rollout.text for rollout in first):
         metrics["edits/characters"] = fmean(len(rollout.text) for rollout in first)
         metrics["edits/tokens"] = fmean(rollout.tokens.get("edit", 0) for rollout in first)

@@ -64,9 +64,9 @@ class SEALModule(FitModule):
         inner_loop: How the temporary adapters are trained.
         grader: Scores one answer in [0, 1]: `calibrated`, `recall`, `contains`, `exact_match`, `f1`, `judge` (the
             policy itself), or a class of your own.
-        reward: One of the terms `score`, `gain`, `improved`, `precision`, `length`, `format`, `carry_over`, or a
-            function or `RewardTerm` of your own (`my_module.my_term`), or weights of several, for example
-            `{score: 1.0, length: -0.1}`, or a list of `{term: ..., weight: ...}`.
+        reward: One of the terms `score`, `gain`, `improved`, `precision`, `length`, `format`, `carry_over`,
+            `diversity`, or a function or `RewardTerm` of your own (`my_module.my_term`), or weights of several, for
+            example `{score: 1.0, length: -0.1}`, or a list of `{term: ..., weight: ...}`.
         rubric: How edits are marked where `e_step.score_by` is `rubric`.
         query_writer: Writes queries where `e_step.queries` is `own`.
         e_step: Edits and repeats a training context, and how they are scored.

@@ -143,8 +143,28 @@ class CarryOver(RewardTerm):
         return rollout.retention
 
 
+class Different(RewardTerm):
+    """How different the edit is from the other edits of its context, on average: 1 where it is like none of them.
+
+    The passage alone and an edit that the data carries are not compared, and have 1.
+    """
+
+    name, bounds = "diversity", (0.0, 1.0)
+    needs_answers = False
+
+    def __call__(self, rollout: Rollout) -> float:
+        if rollout.kind != "edit":
+            return 1.0
+        if rollout.similarity is None:
+            raise DataError(
+                f"diversity of context {rollout.context_id!r} was not measured: expected the similarity of a written "
+                "self-edit to the others, got none; leave the term out"
+            )
+        return 1.0 - rollout.similarity
+
+
 BUILT_IN: dict[str, type[RewardTerm]] = {
-    kind.name: kind for kind in (Score, Gain, Improved, Precision, Length, Format, CarryOver)
+    kind.name: kind for kind in (Score, Gain, Improved, Precision, Length, Format, CarryOver, Different)
 }
 
 _ALLOWED = ", ".join(BUILT_IN)

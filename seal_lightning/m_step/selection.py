@@ -45,6 +45,7 @@ def outcome_of(repeats: Sequence[Rollout]) -> EditOutcome:
         gain=fmean(rollout.gain for rollout in repeats),
         repeats=len(rewards),
         baseline=fmean(rollout.baseline for rollout in repeats),
+        edit_kind=first.edit_kind,
     )
 
 

@@ -15,6 +15,7 @@ from seal_lightning.grading import Answer, Grader, Reward, Verdict, agreement, c
 from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.records.entries import Entry
 from seal_lightning.results.averages import Bounds, by_context, by_edit, interval
+from seal_lightning.results.diversity import with_similarities
 from seal_lightning.text.thoughts import cut_thoughts
 from seal_lightning.types import EditOutcome, Rollout, Usage
 
@@ -135,7 +136,7 @@ def reward_anew(entry: Entry, reward: Reward) -> Entry:
         GradingError: A term is not a finite number.
     """
     rollouts = []
-    for rollout in entry.rollouts:
+    for rollout in with_similarities(entry.rollouts):  # the files of others have none
         if rollout.reward is not None:
             terms = reward.measure(rollout)
             rollout = replace(rollout, terms=terms, reward=reward.total(terms))

@@ -91,13 +91,16 @@ _CHECKS: dict[str, tuple[_Check, ...]] = {
         name: ((_at_least(least), f"{least} or more"),)
         for name, least in dict(unit=0, of=1, part=0, round=0, repeat=0, edit_index=-1, steps=0).items()
     },
-    **dict.fromkeys(("context_id", "prompt", "text", "reason", "dropped", "title", "passage_digest"), (_TEXT,)),
+    **dict.fromkeys(
+        ("context_id", "prompt", "text", "reason", "dropped", "title", "passage_digest", "edit_kind"), (_TEXT,)
+    ),
     **{
         name: (_TEXT, (allowed.__contains__, f"one of {', '.join(allowed)}"))
         for name, allowed in {"status": get_args(Status), "kind": get_args(Kind)}.items()
     },
     **dict.fromkeys(("baseline", "score"), ((_is_share, "from 0 to 1"),)),
     "gain": ((_is_number, "a number"),),
+    "similarity": ((lambda value: value is None or _is_share(value), "a number from 0 to 1"),),
     **dict.fromkeys(("reward", "retention"), ((lambda value: value is None or _is_number(value), "a number"),)),
     **{name: (_SCORES if name.endswith("scores") else _TEXTS,) for name in TUPLES},
     "golds": ((_list_of(_list_of(is_text)), "lists of texts"),),

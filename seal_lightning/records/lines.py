@@ -51,9 +51,11 @@ class Content:
 def rollout_to_dict(rollout: Rollout) -> JsonObject:
     """The JSON form of a rollout, one key a field."""
     row = asdict(rollout)
-    for name in ("dropped", "thoughts", "left_out", "title", "passage_digest"):  # empty in many runs
+    for name in ("dropped", "thoughts", "left_out", "title", "passage_digest", "edit_kind"):  # empty in many runs
         if not row[name]:
             del row[name]
+    if row["similarity"] is None:
+        del row["similarity"]
     return row
 
 
@@ -160,7 +162,7 @@ def _key(row: JsonObject) -> tuple[Json, ...]:
 def same_unit(one: Sequence[Rollout], other: Sequence[Rollout]) -> bool:
     """Whether two units are the same work, whatever it took and cost; earlier versions wrote no titles or digests."""
     works = [
-        [replace(rollout, seconds={}, usage={}, title="", passage_digest="") for rollout in unit]
+        [replace(rollout, seconds={}, usage={}, title="", passage_digest="", similarity=None) for rollout in unit]
         for unit in (one, other)
     ]
     return works[0] == works[1]

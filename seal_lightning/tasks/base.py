@@ -49,7 +49,22 @@ class Task(Remembers, ABC):
     ...         return Prompt(user=query.question, lead="\\nAnswer:")
     >>> Summary().read_answer(" Paris.\\nQuestion: ...")
     'Paris.'
+
+    Attributes:
+        edit_kind: The name of the kind of self-edit that it asks for, where it is one of `by_edit`.
     """
+
+    edit_kind: str = ""
+
+    @property
+    def by_edit(self) -> Sequence[Task]:
+        """The tasks that the self-edits of a context take in turn: itself alone, or one for each kind of self-edit."""
+        return (self,)
+
+    def for_edit(self, index: int) -> Task:
+        """The task that asks for the edit of this index, and reads it."""
+        tasks = self.by_edit
+        return tasks[index % len(tasks)]
 
     @property
     def edit_schema(self) -> Mapping[str, Any] | None:

@@ -9,7 +9,8 @@ empty lines) are left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -17,7 +18,7 @@ from typing import Literal, get_args
 from seal_lightning.errors import ConfigError
 from seal_lightning.types import Context, Prompt
 
-Parser = Literal["lines", "blocks", "questions", "whole"]
+Parser = Literal["lines", "blocks", "sections", "questions", "whole"]
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 _FIELDS = ("title", "passage")
@@ -31,14 +32,17 @@ class EditKind:
         instruction: Request to the policy; {title} and {passage} stand for those of the context, other braces are kept.
         lead: Words after which a base model starts to write, on a line of their own; an instruct model never sees them.
         parser: How the edit becomes training sequences: `lines` (each line one), `blocks` (split at lines of `---`),
-            `questions` (each question with its answer one) or `whole` (the edit is one).
+            `sections` (split there and at headings), `questions` (each question with its answer one) or `whole` (the
+            edit is one).
         system: System message for an instruct model; a base model never sees it.
+        name: What journals and tables call it beside other kinds; without one, kinds are numbered.
     """
 
     instruction: str
     lead: str = ""
     parser: Parser = "lines"
     system: str = ""
+    name: str = ""
 
     def __post_init__(self) -> None:
         names = set(_PLACEHOLDER.findall(self.instruction))
@@ -101,6 +105,51 @@ EDIT_KINDS: Mapping[str, EditKind] = MappingProxyType(
             "one short full sentence with names in place of pronouns, and add nothing that the passage does not say.",
             lead="The facts one by one:",
         ),
+        "key-concepts": _kind(
+            "Study the passage below. Then pick out the names and terms without which it cannot be understood. Put "
+            "each on a line of its own, and go on in that line with two or three full sentences: what it is, what the "
+            "passage says about it with all names, numbers and dates, and how it is tied to the others.",
+            lead="The terms that matter, each explained:",
+        ),
+        "mind-map": _kind(
+            "Study the passage below. Then draw it as an outline: its subject at the top, under it the main branches, "
+            "under each branch what belongs to it, two blanks further in. Every entry is a short full statement that "
+            "names what it is about. Separate the main branches by lines of three hyphens.",
+            lead="The passage as an outline:",
+            parser="sections",
+        ),
+        "critical-qa": _kind(
+            "Study the passage below. Then write questions that cannot be answered by repeating one of its sentences: "
+            "why something is so, what would be otherwise without it, how two of its statements fit together. Name "
+            "what a question is about, so that it is understandable without the passage. Answer each in several "
+            "sentences that state the facts they rest on before they conclude. Write each pair as a paragraph that "
+            "starts with Question: and one that starts with Answer:.",
+            lead="Questions that take some thought, with their answers:",
+            parser="questions",
+        ),
+        "case-studies": _kind(
+            "Study the passage below. Then make up several situations in which somebody needs to know what it says: "
+            "who they are, what they want to find out or decide, which facts of the passage they use, stated in full, "
+            "and what comes of it. Keep every name, number and date of the passage as it is. Separate the situations "
+            "by lines of three hyphens.",
+            lead="Situations in which this is needed:",
+            parser="sections",
+        ),
+        "discussions": _kind(
+            "Study the passage below. Then write conversations about it between two people, one who knows it well and "
+            "one who asks, doubts and mixes things up. Whatever the passage says is said by somebody, with its names, "
+            "numbers and dates, and mistakes are put right. Start each turn on a new line with the speaker's name, and "
+            "separate the conversations by lines of three hyphens.",
+            lead="Two people talk about it:",
+            parser="sections",
+        ),
+        "teacher": _kind(
+            "Study the passage below. Then teach it to a class that has never heard of it, step by step, in spoken "
+            "language: what it is about and why it matters, then each fact with its name, number or date and how to "
+            "remember it, then all of it once more in a few sentences. Separate the steps by lines of three hyphens.",
+            lead="Good morning, everyone. Today's lesson:",
+            parser="sections",
+        ),
     }
 )
 
@@ -115,6 +164,24 @@ def resolve_kind(edit: str | EditKind) -> EditKind:
     return EDIT_KINDS[edit]
 
 
+def named_kinds(kinds: Sequence[str | EditKind]) -> dict[str, EditKind]:
+    """The kinds by the names under which journals and tables show them.
+
+    Raises:
+        ConfigError: There is none, one is unknown, or two have the same name.
+    """
+    named: dict[str, EditKind] = {}
+    for number, edit in enumerate(kinds, start=1):
+        kind = resolve_kind(edit)
+        name = edit if isinstance(edit, str) else kind.name or f"kind {number}"
+        if name in named:
+            raise ConfigError(f"kinds must have different names, got {name} twice: leave one out, or name it otherwise")
+        named[name] = kind
+    if not named:
+        raise ConfigError("kinds must name at least one kind of self-edit, got none: leave it out for `edit`")
+    return named
+
+
 # Full-width forms, too: （1）, １．, 1、, 一、, ①, and the bullets ・ and ●, which no blank follows.
 _ENUMERATOR = re.compile(
     r"\s*(?:[-*•–—+](?=\s|$)|[・●○■◆▪◦※]|[\u2460-\u2473]|[(（]?\d{1,3}(?:[.):\]](?!\d)|[）．、：])"
@@ -122,6 +189,8 @@ _ENUMERATOR = re.compile(
 )
 _BARE_NUMBER = re.compile(r"\W*\d{1,3}\W*")
 _RULE = re.compile(r"^[ \t]*-{3,}[ \t]*$", re.MULTILINE)
+_HEADING = re.compile(r"#{1,6}(?=\s)|\*\*[^*]+\*\*:?$")
+_BOLD = 7  # the level of a line in bold, below that of the six headings of Markdown
 
 
 def _marker(names: str, *, before: str = r"(?:^|(?<=[\s*_．、）]))") -> re.Pattern[str]:
@@ -180,6 +249,36 @@ def blocks(text: str) -> list[str]:
     return [block.strip() for block in _RULE.split(text) if _has_content(block)]
 
 
+def sections(text: str) -> list[str]:
+    """What stands between rules, and from one heading of the uppermost level that has several to the next.
+
+    >>> sections("# Cases\\n## One\\nAda asks.\\n## Two\\n**Why?**\\nHe builds.")
+    ['# Cases\\n## One\\nAda asks.', '## Two\\n**Why?**\\nHe builds.']
+    """
+    found = Counter(level for line in text.splitlines() if (level := _level(line)))
+    parting = min((level for level, count in found.items() if count > 1), default=0)
+    pieces: list[str] = []
+    for block in blocks(text):
+        part: list[str] = []
+        for line in block.splitlines():
+            if parting and _level(line) == parting and any(_is_body(line) for line in part):
+                pieces.append("\n".join(part).strip())
+                part = []
+            part.append(line)
+        pieces.append("\n".join(part).strip())
+    return [piece for piece in pieces if any(map(_is_body, piece.splitlines()))] or pieces
+
+
+def _level(line: str) -> int:
+    """The level of a heading, 1 for the uppermost; 0 for a line that is none."""
+    match = _HEADING.match(line.strip())
+    return 0 if match is None else match[0].count("#") if match[0].startswith("#") else _BOLD
+
+
+def _is_body(line: str) -> bool:
+    return _has_content(line) and not _level(line)
+
+
 def questions(text: str) -> list[str]:
     """Each question with its answer, labelled alike; a question without an answer is left out.
 
@@ -210,5 +309,5 @@ def whole(text: str) -> list[str]:
 
 
 PARSERS: Mapping[Parser, Callable[[str], list[str]]] = MappingProxyType(
-    {"lines": lines, "blocks": blocks, "questions": questions, "whole": whole}
+    {"lines": lines, "blocks": blocks, "sections": sections, "questions": questions, "whole": whole}
 )

@@ -6,10 +6,20 @@ training sequence under the passage's title, and the passage itself is one more.
 
 from __future__ import annotations
 
-from seal_lightning.errors import check_count
+from collections.abc import Sequence
+from copy import copy
+
+from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.tasks.base import Task, without_thoughts
 from seal_lightning.tasks.directives import DirectiveLimits, split_directives
-from seal_lightning.tasks.edit_kinds import PARSERS, EditKind, resolve_kind, strip_enumerator, without_answer_label
+from seal_lightning.tasks.edit_kinds import (
+    PARSERS,
+    EditKind,
+    named_kinds,
+    resolve_kind,
+    strip_enumerator,
+    without_answer_label,
+)
 from seal_lightning.types import Context, Directives, Prompt, Query, SelfEdit, TrainingSequence
 
 QUERY_SYSTEM = "Answer the question in a few words."
@@ -24,8 +34,11 @@ class Knowledge(Task):
     """Learns a titled passage from self-edits about it.
 
     Args:
-        edit: Kind of self-edit: implications, implications-long, implications-very-long, rewrite, self-qa, facts, or
-            one of your own with `instruction`, `lead`, `parser` and `system`.
+        edit: Kind of self-edit: implications, implications-long, implications-very-long, rewrite, self-qa, facts,
+            key-concepts, mind-map, critical-qa, case-studies, discussions, teacher, or one of your own with
+            `instruction`, `lead`, `parser` and `system`.
+        kinds: Several kinds in place of one, which the edits of a context take in turn; of 14 edits of seven kinds,
+            two are of each.
         title_prefix: Put the title on a line before each training sequence.
         append_passage: Train on the passage too, after the edit's own sequences.
         passage_repeats: How often the passage is appended; more than once where a weak model's edits crowd it out.
@@ -39,6 +52,7 @@ class Knowledge(Task):
         self,
         *,
         edit: str | EditKind = "implications",
+        kinds: list[str | EditKind] | None = None,
         title_prefix: bool = True,
         append_passage: bool = True,
         passage_repeats: int = 1,
@@ -47,7 +61,10 @@ class Knowledge(Task):
         directives: DirectiveLimits | None = None,
         topic_prefix: bool = True,
     ) -> None:
-        self.kind = resolve_kind(edit)
+        if kinds is not None and edit != "implications":
+            raise ConfigError(f"edit and kinds were both given, got {edit!r} and {kinds!r}: leave one of them out")
+        self.kinds = None if kinds is None else named_kinds(kinds)
+        self.kind = next(iter(self.kinds.values())) if self.kinds else resolve_kind(edit)
         self.title_prefix = title_prefix
         self.append_passage = append_passage
         self.passage_repeats = check_count("passage_repeats", passage_repeats)
@@ -55,6 +72,16 @@ class Knowledge(Task):
         self.strip_numbering = strip_numbering
         self.directives = directives
         self.topic_prefix = topic_prefix
+
+    @property
+    def by_edit(self) -> Sequence[Task]:
+        return [self._of_kind(name, kind) for name, kind in self.kinds.items()] if self.kinds else (self,)
+
+    def _of_kind(self, name: str, kind: EditKind) -> Knowledge:
+        """This task, or one of a class derived from it, with a single kind."""
+        single = copy(self)
+        single.edit_kind, single.kind, single.kinds = name, kind, None
+        return single
 
     def prompt(self, context: Context) -> Prompt:
         return self.kind.prompt(context, request=self.directives.request() if self.directives else "")

@@ -1,6 +1,6 @@
 import pytest
 
-from seal_lightning.tasks.edit_kinds import blocks, lines, questions, strip_enumerator, whole
+from seal_lightning.tasks.edit_kinds import blocks, lines, questions, sections, strip_enumerator, whole
 
 
 def test_lines_keep_their_text_and_drop_what_has_none():
@@ -33,6 +33,34 @@ def test_strip_enumerator(line, stripped):
 def test_blocks_are_split_at_rules_only():
     text = "---\nAda ruled.\n\nShe wrote.\n---\n \n -----  \nA --- b\n---"
     assert blocks(text) == ["Ada ruled.\n\nShe wrote.", "A --- b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ada ruled.\nShe wrote.", ["Ada ruled.\nShe wrote."]),
+        ("Ada: Hm?\n---\nBob: No.\n\nAda: Oh.", ["Ada: Hm?", "Bob: No.\n\nAda: Oh."]),
+        # as chat models write it: a title, headings in place of rules, or lines in bold
+        (
+            "# Case studies\n\n### Case 1: A curator\nShe checks.\n\n### Case 2: A pilot\n**Why?**\nHe flies.",
+            ["# Case studies\n\n### Case 1: A curator\nShe checks.", "### Case 2: A pilot\n**Why?**\nHe flies."],
+        ),
+        (
+            "**Step 1**\nIt is a bridge.\n\n**Step 2:**\nIt is old.",
+            ["**Step 1**\nIt is a bridge.", "**Step 2:**\nIt is old."],
+        ),
+        ("**Ann:** Who?\n**Bob:** Ada.", ["**Ann:** Who?\n**Bob:** Ada."]),  # turns, not headings
+        (
+            "The bridge\n- Opening\n  - in 1874\n- Builder\n  - Ada",
+            ["The bridge\n- Opening\n  - in 1874\n- Builder\n  - Ada"],
+        ),
+        ("## One\n## Two\nText.\n## Three", ["## One\n## Two\nText."]),  # a heading alone teaches nothing
+        ("#1 is Ada\n#2 is Bob", ["#1 is Ada\n#2 is Bob"]),
+        ("\n---\n# \n", []),
+    ],
+)
+def test_sections_are_split_at_rules_and_headings(text, expected):
+    assert sections(text) == expected
 
 
 def test_whole_is_one_piece():

@@ -48,11 +48,57 @@ PROMPTS = {
         "short full sentence with names in place of pronouns, and add nothing that the passage does not say.",
         "The facts one by one:",
     ),
+    "key-concepts": (
+        "Study the passage below. Then pick out the names and terms without which it cannot be understood. Put each "
+        "on a line of its own, and go on in that line with two or three full sentences: what it is, what the passage "
+        "says about it with all names, numbers and dates, and how it is tied to the others.",
+        "The terms that matter, each explained:",
+    ),
+    "mind-map": (
+        "Study the passage below. Then draw it as an outline: its subject at the top, under it the main branches, "
+        "under each branch what belongs to it, two blanks further in. Every entry is a short full statement that "
+        "names what it is about. Separate the main branches by lines of three hyphens.",
+        "The passage as an outline:",
+    ),
+    "critical-qa": (
+        "Study the passage below. Then write questions that cannot be answered by repeating one of its sentences: why "
+        "something is so, what would be otherwise without it, how two of its statements fit together. Name what a "
+        "question is about, so that it is understandable without the passage. Answer each in several sentences that "
+        "state the facts they rest on before they conclude. Write each pair as a paragraph that starts with Question: "
+        "and one that starts with Answer:.",
+        "Questions that take some thought, with their answers:",
+    ),
+    "case-studies": (
+        "Study the passage below. Then make up several situations in which somebody needs to know what it says: who "
+        "they are, what they want to find out or decide, which facts of the passage they use, stated in full, and "
+        "what comes of it. Keep every name, number and date of the passage as it is. Separate the situations by lines "
+        "of three hyphens.",
+        "Situations in which this is needed:",
+    ),
+    "discussions": (
+        "Study the passage below. Then write conversations about it between two people, one who knows it well and one "
+        "who asks, doubts and mixes things up. Whatever the passage says is said by somebody, with its names, numbers "
+        "and dates, and mistakes are put right. Start each turn on a new line with the speaker's name, and separate "
+        "the conversations by lines of three hyphens.",
+        "Two people talk about it:",
+    ),
+    "teacher": (
+        "Study the passage below. Then teach it to a class that has never heard of it, step by step, in spoken "
+        "language: what it is about and why it matters, then each fact with its name, number or date and how to "
+        "remember it, then all of it once more in a few sentences. Separate the steps by lines of three hyphens.",
+        "Good morning, everyone. Today's lesson:",
+    ),
 }
 TEXT = "1. Ada ruled.\n\nQ: Who?\nA: Ada.\n---\n2. She wrote."
 OWN = TrainingSequence("Ada\nAda ruled in {1842}. \\1 {title}")
 LINES = ["Ada\n1. Ada ruled.", "Ada\nQ: Who?", "Ada\nA: Ada.", "Ada\n2. She wrote."]
-SEQUENCES = {kind: LINES for kind in PROMPTS} | {"self-qa": ["Ada\nQuestion: Who?\nAnswer: Ada.\n---\n2. She wrote."]}
+PAIRS = ["Ada\nQuestion: Who?\nAnswer: Ada.\n---\n2. She wrote."]
+BLOCKS = ["Ada\n1. Ada ruled.\n\nQ: Who?\nA: Ada.", "Ada\n2. She wrote."]
+SEQUENCES = {
+    **{kind: LINES for kind in PROMPTS},
+    **dict.fromkeys(("self-qa", "critical-qa"), PAIRS),
+    **dict.fromkeys(("mind-map", "case-studies", "discussions", "teacher"), BLOCKS),
+}
 
 
 def texts(edit):
@@ -81,7 +127,8 @@ def test_golden_training_sequences(kind):
     ("parser", "expected"),
     [
         ("lines", LINES),
-        ("blocks", ["Ada\n1. Ada ruled.\n\nQ: Who?\nA: Ada.", "Ada\n2. She wrote."]),
+        ("blocks", BLOCKS),
+        ("sections", BLOCKS),
         ("questions", SEQUENCES["self-qa"]),
         ("whole", [f"Ada\n{TEXT}"]),
     ],
@@ -153,7 +200,7 @@ def test_query_prompt_and_answer():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"edit": "rewrit"}, "edit must be one of implications, .*facts or an EditKind, got 'rewrit'"),
+        ({"edit": "rewrit"}, "edit must be one of implications, .*teacher or an EditKind, got 'rewrit'"),
         ({"edit": None}, "edit must be one of"),
         ({"passage_repeats": 0}, "passage_repeats must be"),
         ({"passage_repeats": None}, "passage_repeats must be"),
@@ -171,7 +218,10 @@ def test_options_are_validated(options, message):
     [
         ({"instruction": "List facts."}, re.escape("instruction must contain {passage}")),
         ({"instruction": "{passage} {topic}"}, re.escape("got {topic}")),
-        ({"instruction": "{passage}", "parser": "json"}, "parser must be one of lines, blocks, questions, whole"),
+        (
+            {"instruction": "{passage}", "parser": "json"},
+            "parser must be one of lines, blocks, sections, questions, whole",
+        ),
     ],
 )
 def test_edit_kinds_are_validated(kind, message):
@@ -214,3 +264,55 @@ def test_parse_never_raises(parser, text):
         assert all(sequence.text.strip() for sequence in edit.training_sequences)
         rate = edit.applied.learning_rate
         assert rate is None or (math.isfinite(rate) and 1e-4 <= rate <= 1e-2)
+
+
+SEVERAL = EditKind(instruction="Shout it: {passage}", parser="whole", name="shouts")
+
+
+def test_several_kinds_take_turns_and_are_read_each_in_its_way():
+    task = Knowledge(kinds=["implications", SEVERAL, "self-qa"], append_passage=False)
+    tasks = [task.for_edit(index) for index in range(4)]
+    assert [each.edit_kind for each in tasks] == ["implications", "shouts", "self-qa", "implications"]
+    assert [each.prompt(ADA) for each in tasks] == [
+        Knowledge().prompt(ADA),
+        Knowledge(edit=SEVERAL).prompt(ADA),
+        Knowledge(edit="self-qa").prompt(ADA),
+        Knowledge().prompt(ADA),
+    ]
+    read = [texts(each.read_edit(TEXT, ADA)) for each in tasks[:3]]
+    assert read == [LINES, [f"Ada\n{TEXT}"], PAIRS]
+    assert task.prompt(ADA) == Knowledge().prompt(ADA), "what stands for all of them is the first"
+    assert [each.for_edit(5) is each for each in tasks] == [True] * 4
+
+
+def test_a_single_kind_is_the_task_itself():
+    task = Knowledge(edit="facts")
+    assert (task.by_edit, task.for_edit(7), task.edit_kind) == ((task,), task, "")
+
+
+def test_the_kinds_of_a_derived_task_are_of_its_class():
+    class Loud(Knowledge):
+        def __init__(self, mark):
+            super().__init__(kinds=["facts", EditKind("A {passage}"), EditKind("B {passage}")])
+            self.mark = mark
+
+    each = Loud("!").by_edit
+    assert [(type(one), one.mark, one.edit_kind) for one in each] == [
+        (Loud, "!", "facts"),
+        (Loud, "!", "kind 2"),
+        (Loud, "!", "kind 3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kinds": []}, "kinds must name at least one kind of self-edit, got none"),
+        ({"kinds": ["facts", "facts"]}, "kinds must have different names, got facts twice"),
+        ({"kinds": ["facts", "fact"]}, "edit must be one of implications, .* got 'fact'"),
+        ({"edit": "facts", "kinds": ["self-qa"]}, "edit and kinds were both given"),
+    ],
+)
+def test_kinds_that_cannot_be(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Knowledge(**options)

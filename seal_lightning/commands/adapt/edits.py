@@ -189,7 +189,7 @@ def _lesson(task: Task, document: Document, rollouts: Mapping[str, Sequence[Roll
     for passage in document.passages:
         known = rollouts.get(passage.id, ())
         chosen, reward = _kept(known, choice.keep)
-        edits = [task.parse(rollout.text, passage) for rollout in chosen]
+        edits = [task.for_edit(rollout.edit_index).parse(rollout.text, passage) for rollout in chosen]
         written = [sequence for edit in edits for sequence in edit.training_sequences]
         sequences += dict.fromkeys(written) if written else task.passage_sequences(passage)
         learnt += [(edit.applied, rollout.seed) for edit, rollout in zip(edits, chosen, strict=True)]

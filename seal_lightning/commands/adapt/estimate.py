@@ -197,11 +197,15 @@ class Estimate:
     # -- the counting --------------------------------------------------------------------------------------------------
 
     def _writing(self, trial: Speeds) -> None:
-        task, edits = self.e_step.task, self.choice.plan.edits
-        prompts = [self.policy.encode(self.policy.format(task.prompt(passage))) for passage in self._passages]
-        written = len(prompts) * edits * trial.edit_tokens
-        tokens = sum(map(len, prompts)) * edits + written
-        self.rows.append(("self-edits", f"{len(prompts)} passages x {edits}", tokens, written * trial.per_written))
+        tasks, edits, passages = self.e_step.task.by_edit, self.choice.plan.edits, self._passages
+        written = len(passages) * edits * trial.edit_tokens
+        read = 0
+        for number, task in enumerate(tasks):  # of so many edits in turn
+            asked = len(range(number, edits, len(tasks)))
+            prompts = (self.policy.format(task.prompt(passage)) for passage in (passages if asked else ()))
+            read += asked * sum(len(self.policy.encode(prompt)) for prompt in prompts)
+        amount = f"{len(passages)} passages x {edits}"
+        self.rows.append(("self-edits", amount, read + written, written * trial.per_written))
 
     def _rewards(self, trial: Speeds, asked: int) -> None:
         loop, each, passages = self.e_step.inner_loop, self._adapters_a_passage, len(self._passages)
