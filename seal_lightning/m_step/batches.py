@@ -38,8 +38,9 @@ class MStep:
         epochs: Passes over what a round teaches (paper: 2 and 8).
         batch_size: Edits, or pairs of edits, a forward pass; with n ranks an optimizer step has n times as many, and
             `trainer.accumulate_grad_batches` multiplies them.
-        effective_batch: Edits, or pairs, of an optimizer step whatever the number of ranks: gradients are accumulated until
-            there are as many. A multiple of `batch_size`; where the ranks do not divide it, some of them idle a little.
+        effective_batch: Edits, or pairs, of an optimizer step whatever the number of ranks: gradients are accumulated
+            until there are as many. A multiple of `batch_size`; where the ranks do not divide it, some of them idle a
+            little.
         schedule: Course of the learning rate within a round.
         warmup: Share of a round's steps over which the learning rate rises.
         weight_decay: Weight decay of AdamW.
