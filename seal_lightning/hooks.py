@@ -149,6 +149,10 @@ class EditFilter(SEALCallback):
     def select(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
         """The kept edits of a round, in a fixed order."""
 
+    def compared(self, groups: Sequence[RolloutGroup]) -> Sequence[RolloutGroup]:
+        """All edits of a round with the rewards by which the M-step compares them, for objectives other than `sft`."""
+        return groups
+
 
 def check_one_filter(callbacks: Iterable[Callback]) -> EditFilter | None:
     """The filter among callbacks, or None. Raises `ConfigError` for several: a round keeps the edits of one."""

@@ -86,6 +86,7 @@ STAMPED = {
     "model.evaluation.carry_over_queries": "2",
     "model.m_step.learning_rate": "0.5",
     "model.m_step.epochs": "7",
+    "model.m_step.objective": "grpo",
     "model.m_step.batch_size": "3",
     "model.m_step.effective_batch": "8",
     "model.m_step.schedule": "constant",
