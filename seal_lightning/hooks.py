@@ -60,6 +60,8 @@ class RunModule(LightningModule, Remembers):
         kept: Edits that the filter chose in the latest round.
         evaluated: Rollouts of the latest validation, test or prediction.
         e_step_metrics: Figures of the latest E-step, as they were logged.
+        m_step_metrics: Figures of the latest M-step, as they were logged.
+        m_step_told: What the latest round teaches, in a few words, where the M-step compares edits.
     """
 
     trainer: RunTrainer
@@ -75,6 +77,8 @@ class RunModule(LightningModule, Remembers):
     kept: list[EditOutcome]
     evaluated: list[Rollout]
     e_step_metrics: dict[str, float]
+    m_step_metrics: dict[str, float]
+    m_step_told: str = ""
 
     def ask_closed_book(self, policy: Policy, contexts: Sequence[Context]) -> list[Answered]:
         """What is left of what the policy knew: its answers to the queries of some contexts, without their passages."""

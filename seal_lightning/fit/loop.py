@@ -257,8 +257,8 @@ class SEALFitLoop(_FitLoop):
             metrics = {"m_step/seconds": time.perf_counter() - started}
             if truncated := self.trainer.lightning_module.m_step_truncated:
                 metrics["m_step/truncated"] = float(truncated)
-            metrics |= self.trainer.lightning_module.end_m_step()
-            _log(self.trainer, metrics)
+            self.trainer.lightning_module.m_step_metrics = metrics | self.trainer.lightning_module.end_m_step()
+            _log(self.trainer, self.trainer.lightning_module.m_step_metrics)
             return
         if not self.kept:
             log.info("round %d: no self-edit was kept, the policy stays as it is", self.trainer.current_epoch)
