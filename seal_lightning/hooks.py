@@ -149,6 +149,10 @@ class EditFilter(SEALCallback):
     def select(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
         """The kept edits of a round, in a fixed order."""
 
+    def remark(self) -> str:
+        """What is to be logged about the latest choice, in a few words; empty where there is nothing to say."""
+        return ""
+
 
 def check_one_filter(callbacks: Iterable[Callback]) -> EditFilter | None:
     """The filter among callbacks, or None. Raises `ConfigError` for several: a round keeps the edits of one."""
