@@ -14,6 +14,7 @@ from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.e_step.step import EStep
 from seal_lightning.generator.merging import Way
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.models.lora import LoRA
 from seal_lightning.models.origins import Origin
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
@@ -82,6 +83,28 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True)
+class Skill:
+    """A run's skill vector.
+
+    Attributes:
+        name: Name of the run's folder.
+        lora: The vector, with its scale.
+        scale: How often it counts.
+        stamp: Digest of its weights and its scale.
+    """
+
+    name: str
+    lora: LoRA
+    scale: float
+    stamp: str
+
+    @property
+    def said(self) -> str:
+        """It in words."""
+        return f"the skill vector of {self.name} times {self.scale:g}"
+
+
+@dataclass(frozen=True, slots=True)
 class Workplace:
     """Everything that making an adapter takes besides the adapter's own job.
 
@@ -99,6 +122,7 @@ class Workplace:
         screen: Shows progress.
         check_stop: Raises where a signal asked the command to stop.
         before: What the policy answers without an adapter, once that is known.
+        skill: What is added to every adapter once it is trained; None for nothing.
     """
 
     e_step: EStep
@@ -114,6 +138,7 @@ class Workplace:
     screen: Screen
     check_stop: Callable[[], None]
     before: Answers = field(default_factory=dict)
+    skill: Skill | None = None
 
     def folder(self, adapter: Adapter) -> Path:
         """The PEFT folder of an adapter."""
