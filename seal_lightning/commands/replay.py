@@ -52,9 +52,10 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Tables, rewards and kept edits from journals and published runs, without a model. A FILE is a run folder, its journal
 folder, one journal in it (RUN/journal/train-000), a single .jsonl of one, an official run_*.json, or an official
-evaluation of continued pre-training; files may be packed (.gz). Repeats of an edit are averaged first, then edits of a context, then contexts; "±", "over edits" and
-"within edits" are standard deviations of a sample. "improved" is the share of edits that score above the baseline,
-"solved" the share that answer everything right; a rejected edit does neither and scores as the baseline.
+evaluation of continued pre-training; files may be packed (.gz). Repeats of an edit are averaged first, then edits of a
+context, then contexts; "±", "over edits" and "within edits" are standard deviations of a sample. "improved" is the
+share of edits that score above the baseline, "solved" the share that answer everything right; a rejected edit does
+neither and scores as the baseline.
 """
 NEED_ROLLOUTS = ("grader", "reward", "filter", "sft", "compare", "to_official", "racing")  # options
 SHOWN = 5  # of many names
@@ -193,8 +194,8 @@ def _read(options: Namespace) -> tuple[list[ContinuedRun], list[Entry]]:
     given = [name for name in NEED_ROLLOUTS if getattr(options, name, None) is not None]
     if continued and not entries and given:
         raise ConfigError(
-            f"--{given[0].replace('_', '-')}: expected rollouts, got evaluations of continued pre-training alone, which "
-            "hold answers without their edits and questions: add a journal or an official run_*.json"
+            f"--{given[0].replace('_', '-')}: expected rollouts, got evaluations of continued pre-training alone, "
+            "which hold answers without their edits and questions: add a journal or an official run_*.json"
         )
     count = Counter([entry.name for entry in entries] + [run.name for _, run in continued])
     named = [run if count[run.name] == 1 else replace(run, name=source) for source, run in continued]

@@ -299,7 +299,8 @@ class InnerLoop:
 
     def plan(self, policy: Policy, job: AdapterJob) -> AdapterPlan:
         """The training of one job: its tokens, their order and the learning rates."""
-        objectives = self.objectives
+        asked = job.directives.objective
+        objectives = self.objectives if asked is None else weighted(asked, where="objective of a directive")
         whole = [self._encode(policy, sequence) for sequence in job.training_sequences]
         if needs_source(objectives):
             known: dict[Prompt, list[int]] = {}

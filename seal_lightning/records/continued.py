@@ -1,4 +1,4 @@
-"""The SEAL authors' evaluations of continued pre-training: one model that learnt many contexts at once, and its answers.
+"""The SEAL authors' evaluations of continued pre-training: one model that learnt many contexts, and its answers.
 
 A file (`per_question`, plain or .gz) has one verdict a query with the trained model, and in some files one without. It
 names no contexts and holds no edits, so nothing can be chosen from it; what it has are accuracies (arXiv 2506.10943,

@@ -78,7 +78,7 @@ def read_entries(source: str) -> list[Entry]:
 
 
 def is_run_file(source: str) -> bool:
-    """Whether it names a file that is no journal."""
+    """Whether it names a file, and not one of a journal."""
     place = Path(source).expanduser()
     return place.is_file() and not JOURNAL.fullmatch(place.name)
 

@@ -106,7 +106,7 @@ def test_files_of_another_form_are_left_to_others(tmp_path):
 
 
 def test_the_published_table_is_drawn_to_the_digit(shared, capfd):
-    """Base 32.0, passages 36.0, own edits 50.6, entity pairs 46.2, with triples 56.0, SEAL 58.2, GPT-4.1's edits 59.4."""
+    """Base 32.0, passages 36.0, own edits 50.6, pairs 46.2, with triples 56.0, SEAL 58.2, GPT-4.1's edits 59.4."""
     names = ("base", "enti-pair", "enti-pair+triple", "gpt4_1", "iter2", "naive")
     folder = shared / "data" / "seal-2025-08"
     paths = [str(folder / "cpt-200" / f"{name}_200.json") for name in names]

@@ -19,6 +19,7 @@ from seal_lightning.sharing.card import CardData, Relation, WeightsCard, render,
 from seal_lightning.sharing.usage import query_usage
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.tasks import Knowledge
+from seal_lightning.text.escaping import markdown_cell
 from seal_lightning.text.plural import counted
 from seal_lightning.types import Query
 
@@ -83,17 +84,18 @@ def adapter_card(
 
 
 def _settings(place: Workplace, adapter: Adapter, stats: JobStats) -> dict[str, object]:
+    skill = {"skill vector": place.skill.name, "skill scale": place.skill.scale} if place.skill else {}
     if adapter.inner_loop is not None:
         trained = {"optimizer steps": stats.steps, "tokens trained": stats.trained_tokens, "seed": adapter.job.seed}
         if adapter.whole:
-            rows = {field.name: getattr(adapter.inner_loop, field.name) for field in fields(adapter.inner_loop)}
-            return {name: value for name, value in rows.items() if name not in OF_LORA} | trained
-        return {"": adapter.inner_loop, **trained}
+            names = [field.name for field in fields(adapter.inner_loop) if field.name not in OF_LORA]
+            return {name: getattr(adapter.inner_loop, name) for name in names} | trained
+        return {"": adapter.inner_loop, **trained, **skill}
     assert isinstance(place.policy, GeneratingPolicy), "a generator has written it"
     generator = place.policy.network.settings
     rows = {f"generator: {name}": value for name, value in given_arguments(generator).items()}
     merging = {"merging": adapter.merging.way, "merging rank": adapter.merging.rank} if adapter.merging else {}
-    return {"generator": type(generator).__name__, **rows, **merging}
+    return {"generator": type(generator).__name__, **rows, **merging, **skill}
 
 
 def _usage(place: Workplace, adapter: Adapter, relation: Relation) -> str:
@@ -133,6 +135,8 @@ def _learnt_from(place: Workplace, adapter: Adapter, left_out: Mapping[str, int]
         paragraphs.append(f"Besides, {counted(place.unread, 'file')} could not be read and taught it nothing.")
     if left_out:
         paragraphs.append(f"{MISSING} {render_left_out(left_out)}.")
+    if place.skill:
+        paragraphs.append(f"After its training, {markdown_cell(place.skill.said, 200)} was added to it.")
     if not adapter.whole and (without := parts_without_adapter(place.policy.model)):
         listed = [f"{counted(len(names), 'part')}, {why} (first: {names[0]})" for why, names in without.items()]
         paragraphs.append(f"No adapter acts on {'; '.join(listed)}.")

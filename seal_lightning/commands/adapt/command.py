@@ -24,10 +24,11 @@ from seal_lightning.commands.adapt.generated import (
     load_generating,
     stamp_of,
 )
-from seal_lightning.commands.adapt.jobs import Adapter, Answers, Merging, Workplace, one_each, one_for_all
+from seal_lightning.commands.adapt.jobs import Adapter, Answers, Merging, Skill, Workplace, one_each, one_for_all
 from seal_lightning.commands.adapt.making import make
 from seal_lightning.commands.adapt.options import read_options
 from seal_lightning.commands.adapt.sharing import Sharing, processes_of
+from seal_lightning.commands.adapt.skill import read_skill
 from seal_lightning.commands.adapt.summary import Made, summarise
 from seal_lightning.commands.adapt.whole import make_whole
 from seal_lightning.commands.fit import set_log_level
@@ -61,7 +62,7 @@ from seal_lightning.results.usage import render_usage, total_usage
 from seal_lightning.sharing.card import base_of_source
 from seal_lightning.sharing.hub import Export, destination_of, upload
 from seal_lightning.stamps.run import save_record
-from seal_lightning.stamps.values import CODE, VERSIONS, describe, flat
+from seal_lightning.stamps.values import CODE, VERSIONS, describe, digest, flat
 from seal_lightning.text.plural import counted
 from seal_lightning.types import Context, Json, JsonObject, Rollout
 
@@ -96,13 +97,14 @@ def main(args: Sequence[str]) -> None:
     available = cores()  # before a tiny policy is loaded, which takes a single thread
     with nullcontext() if options.dry_run else open_folder(output, "adapt", resume=options.resume):
         policy = _checked_policy(options, read)
+        skill = read_skill(options.skill, options.skill_scale, policy) if options.skill else None
         if options.dry_run:
             print(_estimate(options, policy, read, choice))
             return
         write_settings(parser, settings, output)
         signals = StopSignals()
         with signals.noted():
-            place, jobs = _workplace(options, policy, read, output, signals), _jobs(options, policy, read)
+            place, jobs = _workplace(options, policy, read, output, signals, skill), _jobs(options, policy, read)
             processes = processes_of(policy, (place.e_step, choice), cores=available, jobs=jobs)
             load, stopping = partial(_loader(options), "cpu"), partial(_is_stopping, signals)
             with closing(Sharing(processes, policy, load, screen=place.screen, stopping=stopping)) as sharing:
@@ -191,14 +193,17 @@ def _estimate(options: Namespace, policy: Policy, read: Documents, choice: EditC
     return Estimate(e_step, policy, read.documents, choice, loops, options.contexts_per_unit, whole=whole).text()
 
 
-def _workplace(options: Namespace, policy: Policy, read: Documents, output: Path, signals: StopSignals) -> Workplace:
+def _workplace(
+    options: Namespace, policy: Policy, read: Documents, output: Path, signals: StopSignals, skill: Skill | None
+) -> Workplace:
+    of_policy = (
+        stamp_of(policy, options.generator) if isinstance(policy, GeneratingPolicy) else fingerprint(policy.model)
+    )
     return Workplace(
         e_step=options.model.e_step,
         policy=policy,
         output=output,
-        stamp=stamp_of(policy, options.generator)
-        if isinstance(policy, GeneratingPolicy)
-        else fingerprint(policy.model),
+        stamp=digest([of_policy, skill.stamp]) if skill else of_policy,
         every_steps=options.save_every,
         merged=options.merged,
         source=options.model.source,
@@ -207,6 +212,7 @@ def _workplace(options: Namespace, policy: Policy, read: Documents, output: Path
         unread=read.unread,
         screen=Screen(),
         check_stop=signals.check,
+        skill=skill,
     )
 
 
@@ -316,6 +322,7 @@ def _check_record(options: Namespace, place: Workplace, depends: Mapping[str, Js
     """Refuse a folder of other settings, and write down those that all adapters of the folder depend on."""
     allowed = rules(other_versions=options.allow_other_versions)
     stamp = {**depends, "tokenizer": tokenizer_digest(place.policy.tokenizer)}
+    stamp |= {"skill": place.skill.stamp} if place.skill else {}
     save_record(place.output, check_record(place.output, stamp, begun=_was_begun(place.output), rules=allowed))
 
 

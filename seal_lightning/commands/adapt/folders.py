@@ -16,6 +16,7 @@ from dataclasses import asdict
 from seal_lightning.commands.adapt.baseline import asked_stamp
 from seal_lightning.commands.adapt.card import adapter_card
 from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace
+from seal_lightning.commands.adapt.skill import compared
 from seal_lightning.commands.adapt.verdict import TrainingFacts, count_edits, judge
 from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.errors import ConfigError, ModelError, misread
@@ -33,6 +34,7 @@ from seal_lightning.types import JsonObject
 log = logging.getLogger(__name__)
 
 RESULT = "adaptation.json"
+ALONE = "alone"  # the answers of an adapter before a skill vector was added to it
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -45,6 +47,8 @@ def write(
     stats: JobStats,
     after: Answers,
     losses: tuple[float, float] | None,
+    *,
+    alone: Answers,
 ) -> None:
     """Write the folder of an adapter, with the digests of its weights.
 
@@ -55,9 +59,10 @@ def write(
         stats: What its training came to.
         after: What the policy answers with it.
         losses: Mean loss of a token of the training text, before and after; None where it was not measured.
+        alone: What the policy answers with the adapter before a skill vector was added; empty without one.
     """
     facts = facts_of(place, adapter, stats, after, losses)
-    left_out, result = facts.left_out, _result(place, adapter, stats, facts, after)
+    left_out, result = facts.left_out, _result(place, adapter, stats, facts, after, alone)
     with redirect_stdout(sys.stderr):  # libraries print while they save
         if place.merged:
             with whole(place.merged_folder(adapter)) as folder:
@@ -75,7 +80,7 @@ def write(
 
 def write_whole(place: Workplace, adapter: Adapter, stats: JobStats, after: Answers, facts: TrainingFacts) -> None:
     """Write the folder of a model whose weights were all trained, which the policy's now are."""
-    result = _result(place, adapter, stats, facts, after)
+    result = _result(place, adapter, stats, facts, after, {})
     with redirect_stdout(sys.stderr), whole(place.folder(adapter)) as folder:
         save_whole(place.policy.model, folder, whole_state(place.policy.model))
         place.policy.tokenizer.save_pretrained(folder)
@@ -94,8 +99,12 @@ def facts_of(
     return TrainingFacts(stats.steps, *(losses or (None, None)), adapter.option, left_out)
 
 
-def _result(place: Workplace, adapter: Adapter, stats: JobStats, facts: TrainingFacts, after: Answers) -> JsonObject:
+def _result(
+    place: Workplace, adapter: Adapter, stats: JobStats, facts: TrainingFacts, after: Answers, alone: Answers
+) -> JsonObject:
     """The content of `adaptation.json` but for the digests."""
+    skill = place.skill
+    note = compared(skill, [alone], after) if skill else ""
     documents = [lesson.document for lesson in adapter.lessons]
     return {
         "policy": place.stamp,
@@ -116,15 +125,17 @@ def _result(place: Workplace, adapter: Adapter, stats: JobStats, facts: Training
                 "golds": [list(query.golds) for query in document.context.queries],
                 "before": asdict(place.before[document.id]),
                 **asdict(after[document.id]),
+                **({ALONE: asdict(alone[document.id])} if document.id in alone else {}),
             }
             for document in documents
             if document.id in after
         ],
-        "learnt": asdict(judge(place.before, after, facts, count_edits(adapter.lessons))),
+        "learnt": asdict(judge(place.before, after, facts, count_edits(adapter.lessons)).noting(note)),
+        **({"skill": {"run": skill.name, "scale": skill.scale}} if skill else {}),
     }
 
 
-def _without(place: Workplace) -> dict[str, list[str]]:
+def _without(place: Workplace) -> JsonObject:
     return {why: list(names) for why, names in parts_without_adapter(place.policy.model).items()}
 
 
@@ -200,3 +211,9 @@ def read_facts(place: Workplace, adapter: Adapter) -> TrainingFacts:
     return TrainingFacts(
         content["steps"], losses.get("before"), losses.get("after"), adapter.option, content.get("left_out", {})
     )
+
+
+def read_alone(place: Workplace, adapter: Adapter) -> Answers:
+    """What a finished adapter answered before a skill vector was added to it; empty where none was."""
+    content = parse_json((place.folder(adapter) / RESULT).read_text(encoding="utf-8"))
+    return {row["document"]: Answered.from_dict(row[ALONE]) for row in content["measured"] if ALONE in row}

@@ -14,6 +14,7 @@ from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.e_step.step import EStep
 from seal_lightning.generator.merging import Way
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.models.lora import LoRA
 from seal_lightning.models.origins import Origin
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
@@ -86,6 +87,28 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True)
+class Skill:
+    """A run's skill vector.
+
+    Attributes:
+        name: Name of the run's folder.
+        lora: The vector, with its scale.
+        scale: How often it counts.
+        stamp: Digest of its weights and its scale.
+    """
+
+    name: str
+    lora: LoRA
+    scale: float
+    stamp: str
+
+    @property
+    def said(self) -> str:
+        """It in words."""
+        return f"the skill vector of {self.name} times {self.scale:g}"
+
+
+@dataclass(frozen=True, slots=True)
 class Workplace:
     """Everything that making an adapter takes besides the adapter's own job.
 
@@ -103,6 +126,7 @@ class Workplace:
         screen: Shows progress.
         check_stop: Raises where a signal asked the command to stop.
         before: What the policy answers without an adapter, once that is known.
+        skill: What is added to every adapter once it is trained; None for nothing.
     """
 
     e_step: EStep
@@ -118,6 +142,7 @@ class Workplace:
     screen: Screen
     check_stop: Callable[[], None]
     before: Answers = field(default_factory=dict)
+    skill: Skill | None = None
 
     def folder(self, adapter: Adapter) -> Path:
         """The PEFT folder of an adapter, or the model's folder where all weights were trained."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -56,6 +57,10 @@ def read_options(args: Sequence[str]) -> tuple[Parser, Namespace]:
     for name in ("keep", "contexts_per_unit", "save_every", "merging_rank"):
         if settings[name] is not None:
             check_count(name, settings[name])
+    if not (settings.skill_scale and math.isfinite(settings.skill_scale)):
+        raise ConfigError(
+            f"--skill_scale must be a number other than 0, got {settings.skill_scale}: try 0.5, or leave --skill out"
+        )
     return parser, settings
 
 
@@ -69,6 +74,8 @@ def _refuse_for_full(settings: Namespace, named: Sequence[str]) -> None:
         return
     if settings.generator is not None:
         raise ConfigError(f"--tuning full and {OPTION} were both given: expected one of them, leave the other out")
+    if settings.skill is not None:
+        raise ConfigError("--skill adds to an adapter, and --tuning full makes none: leave one of them out")
     if settings.adapters != "all":
         raise ConfigError(
             f"--tuning full trains one model on all documents: expected --adapters all, got {settings.adapters}"
@@ -117,6 +124,13 @@ def _parser(args: Sequence[str]) -> Parser:
     parser.add_argument(
         "--merging_rank", type=int | None, default=None, help="Largest rank of that adapter; null loses nothing."
     )
+    parser.add_argument(
+        "--skill",
+        type=str | None,
+        default=None,
+        help="A run of `seal fit`, or a PEFT folder: its M-step's change is added to every adapter after training.",
+    )
+    parser.add_argument("--skill_scale", type=float, default=1.0, help="How often that counts.")
     parser.add_class_arguments(InnerLoop, "together")
     parser.set_defaults({"together.epochs": 3, "together.batch_size": 8})  # the paper's continued pre-training
     add_hub(parser)
@@ -149,6 +163,14 @@ def refuse_together(args: Sequence[str]) -> None:
         ConfigError: Names the first such option of the command line.
     """
     files = read_config_files(args)
+    skilled = given(args, "skill") is not None
+    if skilled and given(args, "policy") is not None:
+        raise ConfigError(
+            "--skill and --policy were both given: expected one of them, since a policy contains what its M-step has "
+            "learnt; leave the other out (edits of a policy can be read from a file, docs/endpoints.md)"
+        )
+    if not skilled and "skill_scale" in given_options(args, files):
+        raise ConfigError("skill_scale is of use with --skill alone: leave it out, or name a run")
     if given(args, "generator") is None:
         if useless := [name for name in given_options(args, files) if name in OF_GENERATOR]:
             raise ConfigError(f"{useless[0]} is of use with {OPTION} alone: leave it out, or name a generator's run")

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from seal_lightning.commands.adapt.folders import read_facts
+from seal_lightning.commands.adapt.folders import read_alone, read_facts
 from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace
+from seal_lightning.commands.adapt.skill import compared
 from seal_lightning.commands.adapt.verdict import LearningVerdict, count_edits, joined, judge
 from seal_lightning.data.documents import Document, Documents
 from seal_lightning.files.saving import save_text
@@ -45,7 +46,7 @@ def summarise(place: Workplace, read: Documents, made: Sequence[Made]) -> None:
             kind.answers,
             joined(facts[kind.kind]),
             count_edits([lesson for adapter in kind.adapters for lesson in adapter.lessons]),
-        )
+        ).noting(_of_skill(place, kind))
         for kind in made
         if kind.adapters
     }
@@ -65,6 +66,12 @@ def summarise(place: Workplace, read: Documents, made: Sequence[Made]) -> None:
     else:
         place.screen.line("no queries, so no answers were measured: add some with --queries FILE")
     _last_words(place, made, verdicts)
+
+
+def _of_skill(place: Workplace, kind: Made) -> str:
+    if place.skill is None:
+        return ""
+    return compared(place.skill, [read_alone(place, adapter) for adapter in kind.adapters], kind.answers)
 
 
 def _last_words(place: Workplace, made: Sequence[Made], verdicts: Mapping[str, LearningVerdict]) -> None:

@@ -1,4 +1,4 @@
-"""`seal adapt --tuning full`: one model of which all weights were trained, and that being broken off changes nothing."""
+"""`seal adapt --tuning full`: one model with all weights trained, and that being broken off changes nothing."""
 
 import json
 
@@ -81,7 +81,7 @@ def test_a_finished_model_is_not_trained_again(whole, monkeypatch, capsys):
 def test_a_training_that_diverges_writes_no_model(tmp_path, capsys):
     write_inputs(tmp_path)
     with pytest.raises(
-        DivergedError, match="lower model.inner_loop.learning_rate .one for all: together.learning_rate"
+        DivergedError, match=r"lower model\.inner_loop\.learning_rate \(one for all: together\.learning_rate"
     ):
         run(tmp_path, "out", "--learn", "passage", "--together.learning_rate", "1e30")
     assert not (tmp_path / "out" / "weights").exists()
@@ -92,6 +92,7 @@ def test_a_training_that_diverges_writes_no_model(tmp_path, capsys):
     ("options", "message"),
     [
         (["--adapters", "both"], "trains one model on all documents: expected --adapters all, got both"),
+        (["--skill", "elsewhere"], "--skill adds to an adapter, and --tuning full makes none"),
         (["--merged"], "--merged does nothing with --tuning full"),
         (["--together.rank", "8"], "together.rank is about a LoRA, and --tuning full trains all weights: leave it out"),
         (["--together.objective", "distill"], "together.objective: a teacher stays as it is"),
