@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 
 from seal_lightning.inner_loop.objectives import InnerObjective, needs_source
 from seal_lightning.inner_loop.packing import Aim, PackedSequence
@@ -73,6 +75,7 @@ class Encoded:
         return max(1, self.prompt), len(self.tokens)
 
 
+LOOKED_AT = 8  # training sequences whose loss is measured
 Objectives = tuple[tuple[InnerObjective, float], ...]  # with their weights
 
 
@@ -112,6 +115,20 @@ class AdapterPlan:
     @property
     def has_teacher(self) -> bool:
         return needs_source(self.objectives)
+
+    @torch.no_grad()
+    def loss_under(self, model: PreTrainedModel) -> float | None:
+        """Mean loss per token of the training text under a model as it is; None if there is none.
+
+        If there are many training sequences, a sample of them is measured.
+        """
+        total, count = 0.0, 0
+        for one in self.sequences[:: -(-len(self.sequences) // LOOKED_AT) or 1]:
+            ids, start = torch.tensor([one.tokens], device=model.device), max(one.prompt, 1)
+            logits = model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float()
+            total += float(nn.functional.cross_entropy(logits, ids[0, start:], reduction="sum"))
+            count += len(ids[0, start:])
+        return total / count if count else None
 
     def minibatch(self, step: int) -> list[Encoded]:
         """The sequences of one step."""

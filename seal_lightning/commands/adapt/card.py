@@ -6,9 +6,9 @@ Titles come from the data and are escaped. No path of this machine is written do
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
-from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace
+from seal_lightning.commands.adapt.jobs import ALL, OF_LORA, Adapter, Answers, Workplace
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.grading import name_of
 from seal_lightning.inner_loop.plans import JobStats
@@ -54,7 +54,7 @@ def adapter_card(
         after: What the policy answers with it.
         merged: Whether the card is for whole weights instead of an adapter's.
     """
-    relation: Relation = "merge" if merged else "adapter"
+    relation: Relation = "finetune" if adapter.whole else "merge" if merged else "adapter"
     asked = [lesson.document.context for lesson in adapter.lessons if lesson.document.id in after]
     queries = sum(len(context.queries) for context in asked)
     results = [
@@ -63,7 +63,8 @@ def adapter_card(
         if asked
     ]
     chosen = results and any(lesson.rewards for lesson in adapter.lessons)
-    what = f"{'Weights' if merged else 'A LoRA'} for `{place.base.name}`"
+    what = f"{'A LoRA for' if relation == 'adapter' else 'Weights for'} `{place.base.name}`"
+    what = f"All weights of `{place.base.name}`, trained on" if adapter.whole else what
     card = WeightsCard(
         title=adapter.name,
         relation=relation,
@@ -86,6 +87,9 @@ def _settings(place: Workplace, adapter: Adapter, stats: JobStats) -> dict[str, 
     skill = {"skill vector": place.skill.name, "skill scale": place.skill.scale} if place.skill else {}
     if adapter.inner_loop is not None:
         trained = {"optimizer steps": stats.steps, "tokens trained": stats.trained_tokens, "seed": adapter.job.seed}
+        if adapter.whole:
+            names = [field.name for field in fields(adapter.inner_loop) if field.name not in OF_LORA]
+            return {name: getattr(adapter.inner_loop, name) for name in names} | trained
         return {"": adapter.inner_loop, **trained, **skill}
     assert isinstance(place.policy, GeneratingPolicy), "a generator has written it"
     generator = place.policy.network.settings
@@ -111,7 +115,7 @@ def _usage(place: Workplace, adapter: Adapter, relation: Relation) -> str:
         context,
         place=folder.relative_to(place.output).as_posix(),
         relation=relation,
-        tokenizer_beside=relation == "merge",
+        tokenizer_beside=relation != "adapter",
     )
 
 
@@ -133,7 +137,7 @@ def _learnt_from(place: Workplace, adapter: Adapter, left_out: Mapping[str, int]
         paragraphs.append(f"{MISSING} {render_left_out(left_out)}.")
     if place.skill:
         paragraphs.append(f"After its training, {markdown_cell(place.skill.said, 200)} was added to it.")
-    if without := parts_without_adapter(place.policy.model):
+    if not adapter.whole and (without := parts_without_adapter(place.policy.model)):
         listed = [f"{counted(len(names), 'part')}, {why} (first: {names[0]})" for why, names in without.items()]
         paragraphs.append(f"No adapter acts on {'; '.join(listed)}.")
     if learned:

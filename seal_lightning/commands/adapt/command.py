@@ -30,6 +30,7 @@ from seal_lightning.commands.adapt.options import read_options
 from seal_lightning.commands.adapt.sharing import Sharing, processes_of
 from seal_lightning.commands.adapt.skill import read_skill
 from seal_lightning.commands.adapt.summary import Made, summarise
+from seal_lightning.commands.adapt.whole import make_whole
 from seal_lightning.commands.fit import set_log_level
 from seal_lightning.commands.standalone import (
     Device,
@@ -110,7 +111,8 @@ def main(args: Sequence[str]) -> None:
                 adapters = _adapt(options, place, read, choice, sharing)
         write_settings(parser, settings, output, finished=True)
     if destination is not None:
-        for address in upload(destination, _exports(output, adapters, merged=options.merged)):
+        exports = _exports(output, adapters, merged=options.merged, whole=options.tuning == "full")
+        for address in upload(destination, exports):
             Screen().line(f"uploaded: {address}")
 
 
@@ -187,7 +189,8 @@ def _estimate(options: Namespace, policy: Policy, read: Documents, choice: EditC
         return Estimate(e_step, policy, read.documents, choice, (), options.contexts_per_unit, ways).text()
     each, together = [e_step.inner_loop], [options.together]
     loops = {"each": each, "all": together, "both": each + together}[options.adapters]
-    return Estimate(e_step, policy, read.documents, choice, loops, options.contexts_per_unit).text()
+    whole = options.tuning == "full"
+    return Estimate(e_step, policy, read.documents, choice, loops, options.contexts_per_unit, whole=whole).text()
 
 
 def _workplace(
@@ -213,10 +216,10 @@ def _workplace(
     )
 
 
-def _exports(output: Path, names: Sequence[str], *, merged: bool) -> list[Export]:
+def _exports(output: Path, names: Sequence[str], *, merged: bool, whole: bool) -> list[Export]:
     """The folders to upload; a single adapter goes to the root of its repository."""
     single = len(names) == 1
-    kinds = {"adapters": "", **({"merged": "-merged"} if merged else {})}
+    kinds = {"weights" if whole else "adapters": "", **({"merged": "-merged"} if merged else {})}
     return [
         Export(output / folder / name, inside="" if single else name, suffix=suffix)
         for folder, suffix in kinds.items()
@@ -238,7 +241,10 @@ def _adapt(
     check(place, [adapter for adapters in kinds.values() for adapter in adapters])
     tidy(place.output)
     place = replace(place, before=ask_before(place, read.documents))
-    results = make(place, kinds, sharing)
+    if options.tuning == "full":
+        results = {kind: [make_whole(place, adapter) for adapter in adapters] for kind, adapters in kinds.items()}
+    else:
+        results = make(place, kinds, sharing)
     made = [_made(kind, adapters, results[kind]) for kind, adapters in kinds.items()]
     names = [adapter.name for kind in made for adapter in kind.adapters]
     if not names:
@@ -259,7 +265,8 @@ def _learnt(
     if options.adapters != "all":
         kinds["one each"] = one_each(learnt, place.e_step.inner_loop, seed=seed)
     if options.adapters != "each":
-        kinds["one for all"] = [one_for_all(learnt, options.together, seed=seed)]
+        whole = options.tuning == "full"
+        kinds["one for all"] = [one_for_all(learnt, options.together, seed=seed, whole=whole)]
     return kinds
 
 
@@ -338,12 +345,15 @@ def _depends(options: Namespace, seen: JsonObject) -> JsonObject:
         **flat("together.", describe(options.together)),
         **flat("inner_loop.", describe(options.model.e_step.inner_loop)),
         "save_every": options.save_every,
+        "tuning": options.tuning,
     }
 
 
 def _was_begun(output: Path) -> bool:
     """Whether the folder holds something that was computed."""
-    made = (output / BASELINE, *(output / "adapters").glob(f"*/{RESULT}"), *(output / "training").glob("*"))
+    folders = ("adapters", "weights")
+    results = [path for folder in folders for path in (output / folder).glob(f"*/{RESULT}")]
+    made = (output / BASELINE, *results, *(output / "training").glob("*"))
     return any(path.exists() for path in made) or is_begun(output / "journal", "adapt.rank-*.jsonl")
 
 

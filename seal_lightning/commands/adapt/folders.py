@@ -1,7 +1,7 @@
 """The folders of the adapters: complete or not there at all, and read again by a run that resumes.
 
 `adapters/NAME` is a PEFT folder with a card and `adaptation.json`: settings, answers, and digests of the weights.
-`merged/NAME`, if wanted, has the whole weights.
+`merged/NAME`, if wanted, has the whole weights; `weights/NAME` those that were all trained, with the same two files.
 """
 
 from __future__ import annotations
@@ -61,11 +61,8 @@ def write(
         losses: Mean loss of a token of the training text, before and after; None where it was not measured.
         alone: What the policy answers with the adapter before a skill vector was added; empty without one.
     """
-    longest = adapter.measure.longest(place.policy, adapter.job) if stats.truncated else 0
-    answers = sum(answered.cut for answered in after.values())
-    left_out = added([{TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest, ANSWERS: answers}])
-    facts = TrainingFacts(stats.steps, *(losses or (None, None)), adapter.option, left_out)
-    result = _result(place, adapter, stats, facts, after, alone)
+    facts = facts_of(place, adapter, stats, after, losses)
+    left_out, result = facts.left_out, _result(place, adapter, stats, facts, after, alone)
     with redirect_stdout(sys.stderr):  # libraries print while they save
         if place.merged:
             with whole(place.merged_folder(adapter)) as folder:
@@ -79,6 +76,27 @@ def write(
             save_text(folder / CARD, adapter_card(place, adapter, stats, left_out, after, merged=False))
             result[KEY] = dict(digests_of(folder))
             save_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_whole(place: Workplace, adapter: Adapter, stats: JobStats, after: Answers, facts: TrainingFacts) -> None:
+    """Write the folder of a model whose weights were all trained, which the policy's now are."""
+    result = _result(place, adapter, stats, facts, after, {})
+    with redirect_stdout(sys.stderr), whole(place.folder(adapter)) as folder:
+        save_whole(place.policy.model, folder, whole_state(place.policy.model))
+        place.policy.tokenizer.save_pretrained(folder)
+        save_text(folder / CARD, adapter_card(place, adapter, stats, facts.left_out, after, merged=False))
+        result[KEY] = dict(digests_of(folder))
+        save_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+
+
+def facts_of(
+    place: Workplace, adapter: Adapter, stats: JobStats, after: Answers, losses: tuple[float, float] | None
+) -> TrainingFacts:
+    """What a training came to; `losses` are a token's of the training text, before and after."""
+    longest = adapter.measure.longest(place.policy, adapter.job) if stats.truncated else 0
+    answers = sum(answered.cut for answered in after.values())
+    left_out = added([{TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest, ANSWERS: answers}])
+    return TrainingFacts(stats.steps, *(losses or (None, None)), adapter.option, left_out)
 
 
 def _result(
@@ -95,7 +113,7 @@ def _result(
         "steps": stats.steps,
         "trained_tokens": stats.trained_tokens,
         "left_out": dict(facts.left_out),
-        "without_adapter": {why: list(names) for why, names in parts_without_adapter(place.policy.model).items()},
+        "without_adapter": {} if adapter.whole else _without(place),
         "loss": None if math.isnan(stats.loss) else stats.loss,
         "own_text": {} if facts.before is None else {"before": facts.before, "after": facts.after},  # a token's loss
         "files_left_out": place.unread,
@@ -115,6 +133,10 @@ def _result(
         "learnt": asdict(judge(place.before, after, facts, count_edits(adapter.lessons)).noting(note)),
         **({"skill": {"run": skill.name, "scale": skill.scale}} if skill else {}),
     }
+
+
+def _without(place: Workplace) -> JsonObject:
+    return {why: list(names) for why, names in parts_without_adapter(place.policy.model).items()}
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -175,7 +197,8 @@ def _damage(place: Workplace, adapter: Adapter, content: object) -> str:
     if fault := damage(folder, read_record(content)):
         return fault
     try:
-        read_lora(folder)  # it has to load, whether its digests are recorded or not
+        if not adapter.whole:
+            read_lora(folder)  # it has to load, whether its digests are recorded or not
     except ModelError as error:
         return str(error)
     return damage(merged, recorded_in(merged)) if place.merged and merged.is_dir() else ""

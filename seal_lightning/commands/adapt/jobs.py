@@ -25,6 +25,8 @@ from seal_lightning.types import AdapterJob, Directives
 
 Answers = Mapping[str, Answered]  # by document; those without queries are not in it
 ALL = "all"  # the adapter of all documents
+# Settings of the inner loop that say what a LoRA is; they say nothing where all weights are trained.
+OF_LORA = ("rank", "alpha", "target_modules", "layers", "max_adapters")
 
 
 # Measures adapters on the texts that a generator has read; nothing is trained with these settings.
@@ -54,6 +56,7 @@ class Adapter:
         job: Its training.
         inner_loop: The settings of that training; None where a generator writes the adapter.
         merging: How it comes from the adapters of several documents that a generator wrote; None for that of one.
+        whole: Whether all weights are trained instead of a LoRA.
     """
 
     name: str
@@ -61,13 +64,14 @@ class Adapter:
     job: AdapterJob
     inner_loop: InnerLoop | None
     merging: Merging | None = None
+    whole: bool = False
 
     @property
     def stamp(self) -> str:
         """Digest of everything that its training depends on, apart from the policy."""
         if self.inner_loop is None:
             return digest([asdict(self.job), self.merging and asdict(self.merging)])
-        return digest([asdict(self.job), asdict(self.inner_loop)])
+        return digest([asdict(self.job), asdict(self.inner_loop), *(["whole"] if self.whole else [])])
 
     @property
     def measure(self) -> InnerLoop:
@@ -141,8 +145,8 @@ class Workplace:
     skill: Skill | None = None
 
     def folder(self, adapter: Adapter) -> Path:
-        """The PEFT folder of an adapter."""
-        return self.output / "adapters" / adapter.name
+        """The PEFT folder of an adapter, or the model's folder where all weights were trained."""
+        return self.output / ("weights" if adapter.whole else "adapters") / adapter.name
 
     def merged_folder(self, adapter: Adapter) -> Path:
         """The folder of the whole weights with an adapter merged in."""
@@ -165,9 +169,10 @@ def one_each(lessons: Sequence[Lesson], inner_loop: InnerLoop, *, seed: int) -> 
     return adapters
 
 
-def one_for_all(lessons: Sequence[Lesson], inner_loop: InnerLoop, *, seed: int) -> Adapter:
-    """One adapter for all documents: continued pre-training (arXiv 2506.10943, section 4.2)."""
-    return Adapter(ALL, tuple(lessons), _job(lessons, Directives(), derive_seed("adapt", seed, ALL)), inner_loop)
+def one_for_all(lessons: Sequence[Lesson], inner_loop: InnerLoop, *, seed: int, whole: bool = False) -> Adapter:
+    """One adapter, or all weights, for all documents: continued pre-training (arXiv 2506.10943, section 4.2)."""
+    job = _job(lessons, Directives(), derive_seed("adapt", seed, ALL))
+    return Adapter(ALL, tuple(lessons), job, inner_loop, whole=whole)
 
 
 def _job(lessons: Sequence[Lesson], directives: Directives, seed: int) -> AdapterJob:
