@@ -210,7 +210,7 @@ def test_numbers_names_of_ours_and_prompts_are_taken(tmp_path):
     ("objective", "taken"),
     [
         ("dpo", True),
-        ({"class_path": "seal_lightning.m_step.objectives.GRPO", "init_args": {"beta": 0.1, "loss_type": "dr_grpo"}}, True),
+        ({"class_path": "seal_lightning.m_step.objectives.GRPO", "init_args": {"loss_type": "dr_grpo"}}, True),
         ("code_of_the_run.Mine", False),
         ({"class_path": "code_of_the_run.Mine"}, False),
     ],
