@@ -150,7 +150,7 @@ class EStepProgress(ProgressBar, SEALCallback):
         if terms:  # where the reward is made of more than one: their means and standard deviations
             self.line(f"{self._round}: {' · '.join(terms)}")
         if module.m_step_told:
-            self.line(f"{self._round}: {module.m_step_told}")
+            self.line(f"round {trainer.current_epoch + 1} M-step: {module.m_step_told}")
         if usage := render_usage(total_usage(rollouts)):
             self.line(f"{self._round}: {usage}")
 
