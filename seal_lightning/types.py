@@ -161,7 +161,8 @@ class TrainingSequence:
 class Directives:
     """Training choices that a self-edit may carry; None keeps the inner loop's own setting.
 
-    `layers` says which are trained, in the form of `seal_lightning.tasks.layer_choice`.
+    `layers` says which are trained, in the form of `seal_lightning.tasks.layer_choice`; `objective` what towards, by a
+    short name of `seal_lightning.inner_loop.objectives`.
     """
 
     epochs: int | None = None
@@ -169,6 +170,7 @@ class Directives:
     batch_size: int | None = None
     schedule: Schedule | None = None
     layers: str | None = None
+    objective: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -17,9 +16,8 @@ from seal_lightning.m_step.batches import TaughtExamples, encode_taught, make_lo
 from seal_lightning.m_step.objectives import Figures, Taught, name_of
 from seal_lightning.m_step.references import References, joined, reference_logps, with_references
 from seal_lightning.policy.at_work import policy_at_work
+from seal_lightning.text.plural import counted
 from seal_lightning.types import RolloutGroup
-
-log = logging.getLogger(__name__)
 
 
 class Course:
@@ -40,10 +38,12 @@ class Course:
         compared = the_filter(module.trainer.callbacks).compared(groups)
         taught = module.trainer.processes.ranks.gather(goal.taught(compared, module.kept))[0]
         contexts = {one.context_id for group in groups for one in group.outcomes}
+        edits = sum(len(one.outcomes) for one in taught)
         lacking = contexts - {edit.context_id for one in taught for edit in one.outcomes}
-        log.info(
-            "round %d, M-step: %s learns from %s; %d of %d contexts teach nothing",
-            *(module.current_epoch + 1, name_of(goal), _counted(taught), len(lacking), len(contexts)),
+        pairs = f" in {counted(len(taught), 'comparison')}" if edits > len(taught) else ""
+        module.m_step_told = (
+            f"{name_of(goal)} learns from {counted(edits, 'edit')}{pairs}, {len(lacking)} of "
+            f"{counted(len(contexts), 'context')} teach nothing"
         )
         return taught
 
@@ -104,28 +104,12 @@ class Course:
             self._told.append((number, {"loss": loss.detach(), **figures}))
 
     def end(self) -> dict[str, float]:
-        """Log and return the means over the batches of the last epoch; the M-step is over. A collective."""
+        """The means over the batches of the last epoch, of all ranks, for the log; the M-step is over. A collective."""
         module, self.saved = self.module, None
         names = list(self._told[0][1]) if self._told else []
         own = [(number, torch.stack([figures[name] for name in names]).tolist()) for number, figures in self._told]
-        by_number = dict(row for rows in module.trainer.processes.ranks.gather(own) for row in rows)
-        an_epoch = module.batches // module.m_step.epochs
-        epochs = [
-            [row for number, row in by_number.items() if number // an_epoch == epoch]
-            for epoch in range(module.m_step.epochs)
-        ]
-        means = [[fmean(column) for column in zip(*rows, strict=True)] for rows in epochs if rows]
-        if not means:
-            return {}
-        log.info(
-            "round %d, M-step: mean %s in its last epoch, loss %.4g in its first",
-            module.current_epoch + 1,
-            ", ".join(f"{name} {mean:.4g}" for name, mean in zip(names, means[-1], strict=True)),
-            means[0][0],
-        )
-        return {f"m_step/mean_{name}": mean for name, mean in zip(names, means[-1], strict=True)}
-
-
-def _counted(taught: Sequence[Taught]) -> str:
-    edits = sum(len(one.outcomes) for one in taught)
-    return f"{edits} edits" if edits == len(taught) else f"{edits} edits in {len(taught)} comparisons"
+        last = module.batches - module.batches // module.m_step.epochs  # a resumed M-step may have seen that much alone
+        gathered = module.trainer.processes.ranks.gather(own)
+        rows = [row for share in gathered for number, row in share if number >= last]
+        means = [fmean(column) for column in zip(*rows, strict=True)]
+        return {f"m_step/mean_{name}": mean for name, mean in zip(names, means, strict=bool(rows))}

@@ -136,7 +136,7 @@ class SEALModule(FitModule):
         if tuning.method == "full" and any(isinstance(part, ServerSampler | ServerAnswerer) for part in used):
             raise ConfigError("tuning.method must be lora where a server holds the base model, got full")
         self.kept, self.taught, self.evaluated = [], [], []
-        self.e_step_metrics, self.limits, self.base_stamp = {}, {}, {}
+        self.e_step_metrics, self.m_step_metrics, self.limits, self.base_stamp = {}, {}, {}, {}
         self.phases, self.divergence, self.course = Phases(self), Divergence(self), Course(self)
         self.record = Record({})
         self.strict_loading = False

@@ -304,7 +304,8 @@ class InnerLoop:
         return Capacity.of(model, parameters=parameters_of(find_targets(model, self.target_modules), self.rank))
 
     def _plan(self, policy: Policy, job: AdapterJob) -> AdapterPlan:
-        objectives = self.objectives
+        asked = job.directives.objective
+        objectives = self.objectives if asked is None else weighted(asked, where="objective of a directive")
         whole = [self._encode(policy, sequence) for sequence in job.training_sequences]
         if needs_source(objectives):
             known: dict[Prompt, list[int]] = {}

@@ -12,25 +12,28 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Literal, get_args
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.tasks.layer_choice import Sort, read_choice
 from seal_lightning.types import Directives, Json, JsonObject
 
 NAMES = ("epochs", "learning_rate", "batch_size")
+Aimed = Literal["sft", "distill"]
 LAYERS = "layers"
+OBJECTIVE = "objective"
 _TAIL = 4000  # characters at the end of an edit that are searched: more than any such object needs
 _FENCE_BEFORE = re.compile(r"```[ \t]*+\w*+\s*+\Z")
 _FENCE_AFTER = re.compile(r"\A\s*```")
+_AIMS = {"sft": "the words as you wrote them", "distill": "what you would say with the passage before you"}
 _SORTS = {"depth": '"0-3", "first half"', "kinds": '"attention", "mlp"'}
 
 
-def _shard_of(names: Sequence[str]) -> re.Pattern[str]:
+@cache
+def _shard_of(names: tuple[str, ...]) -> re.Pattern[str]:
+    """What was to become an object with one of the names."""
     return re.compile(rf"\{{[^{{}}]{{0,200}}?\b(?:{'|'.join(names)})\b[^{{}}]*\}}?")
-
-
-_SHARDS: dict[tuple[str, ...], re.Pattern[str]] = {names: _shard_of(names) for names in (NAMES, (*NAMES, LAYERS))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +46,45 @@ class DirectiveLimits:
         batch_size: Limits of the sequences per step.
         layers: How the policy may name the layers that are trained: by `depth` (0-3, first half), by `kinds`
             (attention, mlp, q_proj), or both; none does not ask for them.
+        objective: What the policy may have an adapter trained towards, of `sft` (its own words) and `distill` (what the
+            model says with the passage before it); none does not ask for it.
     """
 
     epochs: tuple[int, int] = (1, 20)
     learning_rate: tuple[float, float] = (1e-5, 5e-3)
     batch_size: tuple[int, int] = (1, 8)
     layers: tuple[Sort, ...] = ()
+    objective: tuple[Aimed, ...] = ()
 
     def __post_init__(self) -> None:
         for name in NAMES:
             check_limits(name, getattr(self, name))
         if unknown := [sort for sort in self.layers if sort not in _SORTS]:
             raise ConfigError(f"layers must be some of {', '.join(_SORTS)}, got {unknown[0]!r}: try [depth, kinds]")
+        if unknown := [name for name in self.objective if name not in get_args(Aimed)]:
+            allowed = ", ".join(get_args(Aimed))
+            raise ConfigError(f"objective must be some of {allowed}, got {unknown[0]!r}: try [{allowed}]")
 
     def request(self) -> str:
         """The paragraph that asks the policy for directives."""
         ranges = ", ".join(f"{name} ({getattr(self, name)[0]:g} to {getattr(self, name)[1]:g})" for name in NAMES)
-        layers, example = "", ""
+        more, example = "", ""
         if self.layers:
-            layers = f", {LAYERS} (which layers are trained: {', '.join(_SORTS[sort] for sort in self.layers)})"
-            example = f', "{LAYERS}": {_SORTS[self.layers[0]].partition(",")[0]}'
+            more += f", {LAYERS} (which layers are trained: {', '.join(_SORTS[sort] for sort in self.layers)})"
+            example += f', "{LAYERS}": {_SORTS[self.layers[0]].partition(",")[0]}'
+        if self.objective:
+            allowed = " or ".join(f'"{name}" ({_AIMS[name]})' for name in self.objective)
+            more += f", {OBJECTIVE} (what is learnt: {allowed})"
+            example += f', "{OBJECTIVE}": "{self.objective[0]}"'
         return (
             "End with one line that holds a JSON object with the settings for training on what you wrote: "
-            f'{ranges}{layers}. For example: {{"epochs": 5, "learning_rate": 0.001, "batch_size": 1{example}}}'
+            f'{ranges}{more}. For example: {{"epochs": 5, "learning_rate": 0.001, "batch_size": 1{example}}}'
         )
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the directives that are asked for."""
-        return (*NAMES, LAYERS) if self.layers else NAMES
+        return (*NAMES, *((LAYERS,) if self.layers else ()), *((OBJECTIVE,) if self.objective else ()))
 
     def apply(self, asked: Mapping[str, object]) -> Directives:
         """The asked directives within the limits; one of the wrong type is not applied."""
@@ -80,7 +93,13 @@ class DirectiveLimits:
             learning_rate=within(asked.get("learning_rate"), self.learning_rate),
             batch_size=whole_within(asked.get("batch_size"), self.batch_size),
             layers=read_choice(asked.get(LAYERS), sorts=self.layers),
+            objective=self._objective(asked.get(OBJECTIVE)),
         )
+
+    def _objective(self, asked: object) -> str | None:
+        """The objective that was asked for, in any case and with blanks around it; None where it may not be chosen."""
+        said = asked.strip().lower() if isinstance(asked, str) else ""
+        return next((name for name in self.objective if name == said), None)
 
 
 def check_limits(name: str, limits: tuple[float, float]) -> None:
@@ -115,7 +134,7 @@ def split_directives(text: str, names: tuple[str, ...] = NAMES) -> tuple[str, Js
     """
     head, tail = text[:-_TAIL], text[-_TAIL:]
     found = _last_object(tail, names)
-    shards = [] if found else list(_SHARDS[names].finditer(tail))  # what was to become such an object
+    shards = [] if found else list(_shard_of(names).finditer(tail))
     if not found and not shards:
         return text, {}
     start, end, asked = found or (*shards[-1].span(), {})

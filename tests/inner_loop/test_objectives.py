@@ -1,5 +1,7 @@
 """What adapters are trained towards: exact beside other adapters, and shared where it is the same."""
 
+from dataclasses import replace
+
 import plain_peft
 import pytest
 import torch
@@ -15,7 +17,7 @@ from seal_lightning.inner_loop.teacher import Teacher
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
 from seal_lightning.tasks import Knowledge
-from seal_lightning.types import AdapterJob, Context, Prompt, TrainingSequence
+from seal_lightning.types import AdapterJob, Context, Directives, Prompt, TrainingSequence
 
 LOOP = {"rank": 4, "alpha": 8, "target_modules": "all-linear", "learning_rate": 5e-3, "epochs": 3, "batch_size": 2}
 SOURCE = Prompt(user="A lamp of copper burned by the tarn until dawn.", lead="\n\nSo:\n")
@@ -54,6 +56,20 @@ def test_together_equals_alone(family, objective):
         assert max((state[name] - expected[name]).abs().max().item() for name in state) <= 1e-4
         assert trained.stats[number].loss == pytest.approx(loss, rel=1e-4)
         assert max(value.abs().max().item() for name, value in state.items() if "lora_B" in name) > 1e-3
+
+
+def test_a_directive_chooses_what_its_adapter_is_trained_towards():
+    """Beside others, which are trained towards something else."""
+    policy = frozen("llama")
+    asked = [
+        replace(job, directives=Directives(objective=name))
+        for job, name in zip(JOBS, ("distill", None, "sft"), strict=True)
+    ]
+    mixed = InnerLoop(**LOOP).adapt(policy, asked)
+    for number, name in enumerate(("distill", "sft", "sft")):
+        alone = InnerLoop(**LOOP, objective=name).adapt(policy, [JOBS[number]])
+        assert (mixed.bank.parameters[number] - alone.bank.parameters[0]).abs().max() <= 1e-5
+        assert mixed.stats[number].loss == pytest.approx(alone.stats[0].loss, rel=1e-5)
 
 
 def test_distilling_brings_the_model_to_what_it_says_with_the_source():

@@ -144,3 +144,29 @@ def test_layers_are_asked_for_as_they_may_be_named():
 def test_a_sort_of_layers_that_there_is_not_is_refused():
     with pytest.raises(ConfigError, match=r"layers must be some of depth, kinds, got 'heads': try \[depth, kinds\]"):
         DirectiveLimits(layers=("depth", "heads"))
+
+
+AIMED = DirectiveLimits(objective=("sft", "distill"))
+
+
+@pytest.mark.parametrize(
+    ("written", "applied"),
+    [
+        ('{"objective": "distill"}', Directives(objective="distill")),
+        ('{"epochs": 2, "objective": " SFT "}', Directives(epochs=2, objective="sft")),
+        ('{"objective": "grpo", "batch_size": 2}', Directives(batch_size=2)),
+        ('{"objective": ["sft"]}', Directives()),
+    ],
+)
+def test_an_objective_where_it_may_be_chosen(written, applied):
+    body, asked = split_directives(f"Ada ruled.\n{written}", AIMED.names)
+    assert body == "Ada ruled." and AIMED.apply(asked) == applied
+    assert DirectiveLimits().apply(asked).objective is None
+    assert DirectiveLimits(objective=("sft",)).apply({"objective": "distill"}).objective is None
+
+
+def test_a_policy_is_told_between_which_objectives_it_may_choose():
+    assert '"distill" (what you would say with the passage before you)' in AIMED.request()
+    assert "objective" not in DirectiveLimits().request()
+    with pytest.raises(ConfigError, match=r"objective must be some of sft, distill, got 'dpo': try \[sft, distill\]"):
+        DirectiveLimits(objective=("dpo",))
