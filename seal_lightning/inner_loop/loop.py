@@ -23,7 +23,7 @@ from seal_lightning.errors import ConfigError, NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
 from seal_lightning.inner_loop.capacity import PASS_ON_CPU, Capacity, result_dtype
 from seal_lightning.inner_loop.objectives import ObjectiveOption, needs_source, weighted
-from seal_lightning.inner_loop.plans import AdapterPlan, Encoded, JobStats, Objectives, shuffled_batches
+from seal_lightning.inner_loop.plans import AdapterPlan, Encoded, JobStats, Objectives, shuffled_batches, trained_layers
 from seal_lightning.inner_loop.slots import AdapterState, BankTraining, Regulariser
 from seal_lightning.models.finite import rows_finite
 from seal_lightning.models.layers import find_targets, parameters_of
@@ -31,7 +31,7 @@ from seal_lightning.models.lora import carried, save_lora, stack
 from seal_lightning.models.memory import attempt
 from seal_lightning.models.schedule import learning_rate_factor
 from seal_lightning.policy.policy import Policy
-from seal_lightning.tasks.layer_choice import chosen_layers, read_choice
+from seal_lightning.tasks.layer_choice import read_choice
 from seal_lightning.types import AdapterJob, Prompt, Schedule, TrainingSequence
 
 NO_SOURCE = (
@@ -314,7 +314,7 @@ class InnerLoop:
         batches = shuffled_batches(sequences, epochs=epochs, batch_size=batch_size, seed=job.seed)
         peak = _given(job.directives.learning_rate, self.learning_rate)
         schedule: Schedule = _given(job.directives.schedule, self.schedule)
-        layers, ignored = self.layers_for(policy.model, job.directives.layers)
+        layers, ignored = trained_layers(policy.model, self.target_modules, self.layers, job.directives.layers)
         stats = JobStats(
             steps=len(batches),
             trained_tokens=epochs * sum(len(one.tokens) for one in sequences),
@@ -334,27 +334,6 @@ class InnerLoop:
             layers=layers,
             objectives=objectives,
         )
-
-    def layers_for(self, model: PreTrainedModel, asked: str | None) -> tuple[frozenset[str] | None, tuple[str, ...]]:
-        """Names of the layers that are trained, None for all, and the names of directives that the model cannot follow.
-
-        Raises:
-            ConfigError: The model has none of the layers of the setting.
-        """
-        if asked is None and self.layers is None:
-            return None, ()
-        names = [target.name for target in find_targets(model, self.target_modules)]
-        if asked is not None and (chosen := chosen_layers(asked, names)):
-            return chosen, ()
-        ignored = () if asked is None else ("layers",)
-        if self.layers is None:
-            return None, ignored
-        if not (chosen := chosen_layers(self.layers, names)):
-            raise ConfigError(
-                f"model.inner_loop.layers must name some of the layers with adapters ({names[0]} to {names[-1]}), "
-                f"got {self.layers!r}: try first half"
-            )
-        return chosen, ignored
 
     def _encode(self, policy: Policy, sequence: TrainingSequence) -> Encoded:
         encoder = policy.encoder

@@ -34,7 +34,7 @@ def read_skill(named: str, scale: float, policy: Policy) -> Skill:
 
     Raises:
         ConfigError: There is no LoRA.
-        ModelError: It is damaged, or for another base or shape.
+        ModelError: The LoRA is damaged, or for another base or shape.
     """
     folder = _skill_folder(named)
     _check_base(named, folder, policy)
