@@ -29,7 +29,7 @@ from seal_lightning.seeding import derive_seed
 log = logging.getLogger(__name__)
 
 Measure = Literal["accuracy", "bits", "kl"]
-BUDGETS: dict[Measure, float] = {"accuracy": 0.1, "bits": 0.6, "kl": 1.0}
+BUDGETS: dict[Measure, float] = {"accuracy": 0.1, "bits": 0.6, "kl": 1.5}
 _BITS = 1 / torch.log(torch.tensor(2.0)).item()  # in a nat
 
 Cost = Callable[[Policy], float]
@@ -44,7 +44,7 @@ class Gate(Countermeasure):
     Args:
         measure: What is lost of the contexts learnt so far: `accuracy` on their queries, `bits` a token (the rise of
             the loss on their training sequences), or `kl`, the divergence on these, in bits a token.
-        budget: Most that one update may cost; null is 0.1 of accuracy, 0.6 bits a token of the loss, 1 of divergence.
+        budget: Most that one update may cost; null is 0.1 of accuracy, 0.6 bits a token of the loss, 1.5 of divergence.
         scales: Shares of the update that are tried, largest first.
         count: Largest number of earlier contexts or training sequences that are looked at, drawn anew at every step.
         label: Name in tables and folders.
