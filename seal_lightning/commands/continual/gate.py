@@ -29,7 +29,7 @@ from seal_lightning.seeding import derive_seed
 log = logging.getLogger(__name__)
 
 Measure = Literal["accuracy", "bits", "kl"]
-BUDGETS: dict[Measure, float] = {"accuracy": 0.1, "bits": 0.6, "kl": 1.0}
+BUDGETS: dict[Measure, float] = {"accuracy": 0.1, "bits": 0.6, "kl": 1.5}
 _BITS = 1 / torch.log(torch.tensor(2.0)).item()  # in a nat
 
 Cost = Callable[[Policy], float]
@@ -42,9 +42,9 @@ class Gate(Countermeasure):
     counted as learnt. The first update of a stream passes.
 
     Args:
-        measure: What is lost of the contexts learnt so far: `accuracy` on their queries, `bits` a token (the rise of
-            the loss on their training sequences), or `kl`, the divergence on these, in bits a token.
-        budget: Most that one update may cost; null is 0.1 of accuracy, 0.6 bits a token of the loss, 1 of divergence.
+        measure: What is lost of the contexts learnt so far: `kl`, the divergence of predictions on their training
+            sequences, `bits`, the rise of the loss on these, both in bits a token, or `accuracy` on their queries.
+        budget: Most that one update may cost; null is 0.1 of accuracy, 0.6 bits a token of the loss, 1.5 of divergence.
         scales: Shares of the update that are tried, largest first.
         count: Largest number of earlier contexts or training sequences that are looked at, drawn anew at every step.
         label: Name in tables and folders.
@@ -55,7 +55,7 @@ class Gate(Countermeasure):
     def __init__(
         self,
         *,
-        measure: Measure = "accuracy",
+        measure: Measure = "kl",
         budget: float | None = None,
         scales: Sequence[float] = (1.0, 0.7, 0.5, 0.35, 0.25),
         count: int = 64,

@@ -138,10 +138,10 @@ def test_accuracy_is_asked_as_the_stream_asks(monkeypatch):
 
     whole = float(NEW.delta(NEW.layers[0]).norm())
     monkeypatch.setattr("seal_lightning.commands.continual.gate.ask_closed_book", answers)
-    assert finished(Gate(budget=0.1, scales=(1.0, 0.5))).scale == pytest.approx(0.5 * NEW.scale)
+    assert finished(Gate(measure="accuracy", budget=0.1, scales=(1.0, 0.5))).scale == pytest.approx(0.5 * NEW.scale)
     assert asked == [(E_STEP, ["tarn"])] * 3
-    assert finished(Gate(budget=0.01, scales=(1.0, 0.5))).scale == 0.0
-    assert finished(Gate(budget=0.5)).scale == NEW.scale
+    assert finished(Gate(measure="accuracy", budget=0.01, scales=(1.0, 0.5))).scale == 0.0
+    assert finished(Gate(measure="accuracy", budget=0.5)).scale == NEW.scale
 
 
 def test_what_was_refused_is_not_known():
