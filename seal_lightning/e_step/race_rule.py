@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, comb, exp, lgamma
+from math import ceil, comb, exp, isfinite, lgamma
 
 import numpy as np
 
@@ -39,18 +39,20 @@ class Racing:
         budget: Share of the full E-step's inner loop, in trained tokens, that is spent at most; a few more trainings
             are made only where an edit would be kept that was never trained.
         keep: How many edits of a context remain, as many as the filter keeps (`filter.k`).
-        together: Share of a unit's contexts that train an adapter at the same time: with less, every choice knows more;
-            with more, a GPU is better filled.
+        together: Adapters that train at the same time for each context of a unit, on average; above 1 they are of
+            several edits of a context, below it some contexts wait. With less, every choice knows more; with more, a
+            machine is better filled, and only then half of the training takes less time.
     """
 
     budget: float = 0.5
     keep: int = 1
-    together: float = 0.25
+    together: float = 3.0
 
     def __post_init__(self) -> None:
-        for name in ("budget", "together"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"racing.{name} must be above 0 and at most 1, got {getattr(self, name)}")
+        if not 0 < self.budget <= 1:
+            raise ConfigError(f"racing.budget must be above 0 and at most 1, got {self.budget}")
+        if not (self.together > 0 and isfinite(self.together)):
+            raise ConfigError(f"racing.together must be above 0 and finite, got {self.together}")
         check_count("racing.keep", self.keep)
 
     def check(self, *, edits: int, repeats: int) -> None:
@@ -88,8 +90,9 @@ class Heat:
     seen: np.ndarray
     chances: np.ndarray
     value: float = 0.0
-    next: int | None = None  # the edit whose training promises most
-    promise: float = 0.0  # of it, per cost
+    offers: list[tuple[float, int]] = field(
+        default_factory=list
+    )  # what a training promises per cost, and of which edit
     out: set[int] = field(default_factory=set)
 
     def leaders(self, keep: int) -> list[int]:
@@ -169,7 +172,7 @@ def race(
 
 
 def _stage(heats: Sequence[Heat], racing: Racing, left: float) -> list[Training]:
-    """The trainings to make together: one of a context, where it promises most."""
+    """The trainings to make together, where they promise most: one of an edit, and not too many of a context."""
     # An edit can lead without a training, because the others are bad: one has to remain for it.
     untried = [
         (number, edit, 0)
@@ -178,24 +181,21 @@ def _stage(heats: Sequence[Heat], racing: Racing, left: float) -> list[Training]
         if not heat.seen[edit]
     ]
     left -= sum(heats[number].costs[edit] for number, edit, _ in untried)
-    order = sorted(
-        (number for number, heat in enumerate(heats) if heat.next is not None), key=lambda n: -heats[n].promise
-    )
-    most = ceil(racing.together * len(heats))
+    own, most = ceil(racing.together), ceil(racing.together * len(heats))
+    offers = [(promise, number, edit) for number, heat in enumerate(heats) for promise, edit in heat.offers[:own]]
     chosen: list[Training] = []
-    for number in order:
+    for _, number, edit in sorted(offers, key=lambda offer: -offer[0]):
         heat = heats[number]
-        assert heat.next is not None
-        if heat.costs[heat.next] <= left and len(chosen) < most:
-            left -= heat.costs[heat.next]
-            chosen.append((number, heat.next, int(heat.seen[heat.next])))
+        if heat.costs[edit] <= left and len(chosen) < most:
+            left -= heat.costs[edit]
+            chosen.append((number, edit, int(heat.seen[edit])))
     return chosen or untried
 
 
 def _look_ahead(heat: Heat, *, keep: int, average: float, strength: float) -> None:
     """What is to be expected of the context now, and after each training that could come next."""
     edits, queries = heat.right.shape
-    heat.next, heat.promise = None, 0.0
+    offers: dict[int, float] = {}
     totals = np.zeros((edits, heat.repeats * queries + 1))  # pmf of each edit's right answers over all repeats
     outcomes: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
     a, b = _beliefs(heat, average, strength)
@@ -220,8 +220,9 @@ def _look_ahead(heat: Heat, *, keep: int, average: float, strength: float) -> No
     for (edit, ahead), (weights, after) in outcomes.items():
         values = np.sort(_chances(totals, rivals, edit, after), axis=1)[:, -keep:].sum(1)
         promise = (float(weights @ values) - heat.value) / (ahead * heat.costs[edit])
-        if promise > max(heat.promise, UNLIKELY / heat.costs[edit]):
-            heat.next, heat.promise = edit, promise
+        if promise > max(offers.get(edit, 0.0), UNLIKELY / heat.costs[edit]):
+            offers[edit] = promise
+    heat.offers = sorted(((promise, edit) for edit, promise in offers.items()), key=lambda offer: -offer[0])
 
 
 def _rivals(totals: np.ndarray, keep: int) -> np.ndarray:

@@ -40,7 +40,7 @@ from seal_lightning.types import Context, Query, Rollout, Usage
     [
         ({"budget": 0.0}, r"racing.budget must be above 0 and at most 1, got 0.0"),
         ({"budget": 1.5}, r"racing.budget must be above 0 and at most 1, got 1.5"),
-        ({"together": 0}, r"racing.together must be above 0 and at most 1, got 0"),
+        ({"together": 0}, r"racing.together must be above 0 and finite, got 0"),
         ({"keep": 0}, r"racing.keep must be a whole number of at least 1, got 0"),
     ],
 )
@@ -150,6 +150,24 @@ def test_an_edit_that_leads_because_the_others_are_bad_is_trained_before_it_is_k
     for number, edit in itertools.product(range(2), range(4)):
         repeats = [repeat for context, other, repeat in made if (context, other) == (number, edit)]
         assert repeats == list(range(len(repeats)))  # in their order
+
+
+@pytest.mark.parametrize(("together", "own", "most"), [(0.5, 1, 3), (1.0, 1, 6), (2.5, 3, 15), (9.0, 4, 24)])
+def test_a_stage_has_so_many_adapters_of_different_edits(together, own, most):
+    scores = (np.random.default_rng(2).random((6, 4, 3, 4)) < 0.5).astype(float)
+    stages = []
+
+    def train(chosen):
+        stages.append(chosen[0])
+        return {0: [scores[context][edit][repeat] for context, edit, repeat in chosen[0]]}
+
+    rules = Racing(budget=1.0, together=together)
+    run_races([race(rules, [[1.0] * 4] * 6, [4] * 6, repeats=3)], train)
+    assert max(map(len, stages)) == most
+    for stage in stages:
+        assert len({(context, edit) for context, edit, _ in stage}) == len(stage)
+    by_context = [sum(context == number for context, *_ in stage) for stage in stages for number in range(6)]
+    assert max(by_context) == own
 
 
 def test_the_budget_is_in_what_trainings_cost():
