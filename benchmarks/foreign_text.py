@@ -32,6 +32,7 @@ from seal_lightning.grading.scripts import asks, count_words, spaced
 from seal_lightning.grading.stems import begins_with_prefix, ends_with_particles, stem_of
 from seal_lightning.grading.words import all_words, content_words, latin_words, other_words, said_words
 from seal_lightning.options.mistakes import explain, locate, one_line
+from seal_lightning.results.diversity import distinct_ngrams
 from seal_lightning.tasks import Knowledge
 from seal_lightning.tasks.arc.answers import GridMatch, first_block
 from seal_lightning.tasks.arc.edit import ArcLimits, read_edit
@@ -257,6 +258,7 @@ def _cell(text: str) -> object:
 _RECALL, _CALIBRATED = Recall(), Calibrated()
 READERS: Mapping[str, Read] = {
     **{f"tasks.edit_kinds.{name}": parse for name, parse in PARSERS.items()},
+    "results.diversity": lambda text: distinct_ngrams([text]),
     "tasks.edit_kinds.strip_enumerator": strip_enumerator,
     "tasks.edit_kinds.without_answer_label": without_answer_label,
     "tasks.edit_kinds": lambda text: EditKind("{passage} " + text),

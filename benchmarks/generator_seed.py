@@ -85,6 +85,28 @@ class InContext(Knowledge):
         return replace(prompt, lead=f"{prompt.lead}\nQuestion: {query.question} Answer:")
 
 
+def train_editor(run: Path, seed: int, *, held_out: int) -> float:
+    """Train the text editor in a folder as `seal quickstart` does, in one thread; returns the seconds."""
+    shutil.rmtree(run, ignore_errors=True)  # of a run that was cut
+    options = {
+        "trainer.default_root_dir": run,
+        "model.seed": seed,
+        "data.init_args.seed": seed,
+        "data.init_args.held_out": held_out,
+    }
+    command = [sys.executable, "-m", "seal_lightning", "fit", "--config", str(EDITOR)]
+    started = time.monotonic()
+    with run.with_name(f"{run.name}.log").open("w") as log:
+        subprocess.run(
+            [*command, *(f"--{name}={value}" for name, value in options.items())],
+            check=True,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+    return round(time.monotonic() - started, 1)
+
+
 class Log:
     """The rows of a seed, on disk as they come."""
 
@@ -171,24 +193,7 @@ class Seed:
     def editor(self, part: str) -> None:
         """Train the text editor as `seal quickstart` does; on the same held-out towns."""
         run = self.folder / f"editor-{self.seed}"
-        shutil.rmtree(run, ignore_errors=True)  # of a run that was cut
-        options = {
-            "trainer.default_root_dir": run,
-            "model.seed": self.seed,
-            "data.init_args.seed": self.seed,
-            "data.init_args.held_out": self.sizes.held_out,
-        }
-        command = [sys.executable, "-m", "seal_lightning", "fit", "--config", str(EDITOR)]
-        started = time.monotonic()
-        with (self.folder / f"editor-{self.seed}.log").open("w") as log:
-            subprocess.run(
-                [*command, *(f"--{name}={value}" for name, value in options.items())],
-                check=True,
-                stdout=log,
-                stderr=log,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
-        seconds = round(time.monotonic() - started, 1)
+        seconds = train_editor(run, self.seed, held_out=self.sizes.held_out)
         found = read_validations(run)
         for kind, row in (("passage", "passage only"), ("written", "ideal edits")):
             self.log.add(part, row, scores=[one.score for one in found[0] if one.kind == kind])

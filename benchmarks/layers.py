@@ -1,10 +1,10 @@
-"""What do adapters of some layers alone learn? In the lab, with ideal self-edits and with those of the untrained policy.
+"""What do adapters of some layers alone learn? In the lab, with ideal edits and with those of the untrained policy.
 
     OMP_NUM_THREADS=1 python benchmarks/layers.py --folder DIR [--seeds 5] [--first-seed 41]
 
-Every choice of layers trains on the same edits of the same held-out towns, with the settings of configs/quickstart.yaml;
-a seed changes the towns, the sampling and the adapters. `known` is the accuracy that adapters of ideal edits leave on
-towns that the model knew before (12 of them, asked with the first four adapters of a seed). Intervals are 95 % bootstrap
+Every choice of layers trains on the same edits of the same held-out towns, with the settings of the quickstart; a seed
+changes the towns, the sampling and the adapters. `known` is the accuracy that adapters of ideal edits leave on towns
+that the model knew before (12 of them, asked with the first four adapters of a seed). Intervals are 95 % bootstrap
 intervals that draw seeds first and then contexts. What is measured is kept in DIR; broken off, it goes on from there.
 """
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import EditFilter
-from seal_lightning.m_step.selection import ABOVE, best_of
+from seal_lightning.m_step.selection import ABOVE, best_of, without_repeats
+from seal_lightning.text.plural import counted
 from seal_lightning.types import EditOutcome, RolloutGroup
 
 
@@ -18,6 +19,9 @@ class ReSTEMFilter(EditFilter):
             rule, which keeps the best edit of a context whatever its reward.
         min_reward: Keep no edit with a smaller reward.
         min_gain: Keep no edit with a smaller gain over the baseline.
+        max_similarity: Pass an edit over, and keep the next best in its place, if it is more like one already kept of
+            its context than this, where 1 is the same text (`seal_lightning.results.diversity.similarity`); null keeps
+            repeats.
     """
 
     def __init__(
@@ -27,6 +31,7 @@ class ReSTEMFilter(EditFilter):
         above: float | None = ABOVE,
         min_reward: float | None = None,
         min_gain: float | None = None,
+        max_similarity: float | None = None,
     ) -> None:
         if k < 1:
             raise ConfigError(f"filter.k must be at least 1, got {k}")
@@ -37,16 +42,29 @@ class ReSTEMFilter(EditFilter):
                 f"filter.min_reward must be more than filter.above, which is {above:g}, got {min_reward:g}: set "
                 "filter.above to null to keep such rewards"
             )
+        if max_similarity is not None and not 0 <= max_similarity < 1:
+            raise ConfigError(
+                f"filter.max_similarity must be at least 0 and below 1, got {max_similarity}: try 0.9, or null to keep "
+                "repeats"
+            )
         self.k = k
         self.above = above
         self.min_reward = min_reward
         self.min_gain = min_gain
+        self.max_similarity = max_similarity
+        self._passed = 0
 
     def select(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
-        return [
-            outcome
-            for group in groups
-            for outcome in best_of(
-                group, k=self.k, above=self.above, min_reward=self.min_reward, min_gain=self.min_gain
-            )
-        ]
+        kept: list[EditOutcome] = []
+        self._passed = 0
+        for group in groups:
+            k = self.k if self.max_similarity is None else len(group.outcomes)
+            best = best_of(group, k=k, above=self.above, min_reward=self.min_reward, min_gain=self.min_gain)
+            if self.max_similarity is not None:
+                best, passed = without_repeats(best, k=self.k, most=self.max_similarity)
+                self._passed += passed
+            kept += best
+        return kept
+
+    def remark(self) -> str:
+        return f"{counted(self._passed, 'edit')} passed over, too much like a better one" if self._passed else ""

@@ -13,7 +13,7 @@ from seal_lightning.hooks import SEALCallback
 from seal_lightning.m_step.selection import without_merit
 from seal_lightning.results.edits import diverged_edits
 from seal_lightning.results.left_out import MISSING, render_left_out, total_left_out
-from seal_lightning.results.rollout_tables import best_and_worst
+from seal_lightning.results.rollout_tables import best_and_worst, diversity_table, kinds_table
 from seal_lightning.results.table import to_markdown
 from seal_lightning.results.usage import render_usage, total_usage
 from seal_lightning.text.escaping import markdown_cell
@@ -64,7 +64,8 @@ class RolloutTable(SEALCallback):
         lost = f", {diverged_edits(rollouts)} diverged" if diverged else ""
         poor = f" ({count} of them without merit)" if (count := len(without_merit(kept))) else ""
         missing = render_left_out(total_left_out(rollouts))
-        tables = [table for table in best_and_worst(groups, kept, count=self.rows) if table.rows]
+        tables = [kinds_table(rollouts, kept), *best_and_worst(groups, kept, count=self.rows)]
+        tables = [table for table in (*tables, diversity_table(rollouts).first(self.rows)) if table.rows]
         parts = [
             f"# Round {round + 1}: {scored} scored edits, {len(rejected)} rejected{lost}, {len(kept)} kept{poor}",
             f"{MISSING} {missing}." if missing else "",

@@ -64,8 +64,9 @@ def train(adapted: Any, tokenizer: Any, loop: InnerLoop, job: AdapterJob) -> flo
         for group in optimizer.param_groups:
             group["lr"] = peak * share.get(schedule, 1.0)
         targets = sum(len(tokens) - max(1, prompt) for tokens, prompt in (rows[index] for index in batch))
-        taught = sum(len(teacher(adapted, job.training_sequences[index], tokenizer)) for index in batch)
         weights = {loop.objective: 1.0} if isinstance(loop.objective, str) else loop.objective
+        learners = [job.training_sequences[index] for index in batch] if "distill" in weights else []
+        taught = sum(len(teacher(adapted, sequence, tokenizer)) for sequence in learners)
         loss = 0.0
         for index in batch:
             (tokens, prompt), sequence = rows[index], job.training_sequences[index]

@@ -157,6 +157,10 @@ class EditFilter(SEALCallback):
         """All edits of a round with the rewards by which the M-step compares them, for objectives other than `sft`."""
         return groups
 
+    def remark(self) -> str:
+        """What is to be logged about the latest choice, in a few words; empty where there is nothing to say."""
+        return ""
+
 
 def check_one_filter(callbacks: Iterable[Callback]) -> EditFilter | None:
     """The filter among callbacks, or None. Raises `ConfigError` for several: a round keeps the edits of one."""

@@ -25,6 +25,7 @@ from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.grading import Grader, Reward
 from seal_lightning.inner_loop.isolation import answering_way, training_way
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
+from seal_lightning.inner_loop.plans import trained_layers
 from seal_lightning.models.layers import find_targets
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Clock, Report, silent
@@ -158,7 +159,7 @@ class EStep:
             return
         layers = [target.name for target in find_targets(policy.model, self.inner_loop.target_modules)]
         training_way(policy.model, layers)
-        self.inner_loop.layers_for(policy.model, None)
+        trained_layers(policy.model, self.inner_loop.target_modules, self.inner_loop.layers, None)
         if isinstance(self.answerer, LocalAnswerer):
             answering_way(policy.model, layers)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, NoReturn
 
@@ -33,13 +33,14 @@ from seal_lightning.fit.base import FitModule, FitTrainer
 from seal_lightning.fit.metrics import e_step_metrics
 from seal_lightning.fit.strategies import restart_optimizer, restart_schedule
 from seal_lightning.fit.units import UnitRunner
-from seal_lightning.hooks import notify
+from seal_lightning.hooks import check_one_filter, notify
 from seal_lightning.m_step.selection import group_rollouts, without_merit
 from seal_lightning.models.kernels import planless_attention
 from seal_lightning.models.memory import MAYBE, is_out_of_memory
 from seal_lightning.models.partitioned import is_partitioned
 from seal_lightning.models.products import quick_products
 from seal_lightning.processes.stopping import EARLY
+from seal_lightning.results.diversity import tell_diversity
 from seal_lightning.results.left_out import tell_left_out
 from seal_lightning.types import EditOutcome, Rollout
 
@@ -232,6 +233,8 @@ class SEALFitLoop(_FitLoop):
         module.kept = self.kept
         module.taught = module.teaches(groups)
         tell_left_out(f"round {round + 1}", rollouts, only=trainer.is_global_zero)
+        if trainer.is_global_zero:
+            _tell_edits(trainer, rollouts, round=round)
         if trainer.is_global_zero and (poor := without_merit(self.kept)):
             log.info(
                 "round %d: %d of the %d kept edits without merit: no reward above 0, or no better than the baseline",
@@ -305,6 +308,14 @@ class SEALFitLoop(_FitLoop):
 def _quick_products(module: nn.Module) -> AbstractContextManager[None]:
     """The fastest products with frozen weights, unless those are spread over the ranks."""
     return nullcontext() if any(map(is_partitioned, module.parameters())) else quick_products(module)
+
+
+def _tell_edits(trainer: FitTrainer, rollouts: Sequence[Rollout], *, round: int) -> None:
+    """Log how different the edits of a context are, and what the filter has to say about its choice."""
+    chooser = check_one_filter(trainer.callbacks)
+    for said in (tell_diversity(rollouts), chooser.remark() if chooser else ""):
+        if said:
+            log.info("round %d: %s", round + 1, said)
 
 
 def _log(trainer: FitTrainer, metrics: Mapping[str, float]) -> None:

@@ -23,7 +23,7 @@ from seal_lightning.errors import ConfigError, NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
 from seal_lightning.inner_loop.capacity import PASS_ON_CPU, Capacity, result_dtype
 from seal_lightning.inner_loop.objectives import ObjectiveOption, needs_source, weighted
-from seal_lightning.inner_loop.plans import AdapterPlan, Encoded, JobStats, Objectives, shuffled_batches
+from seal_lightning.inner_loop.plans import AdapterPlan, Encoded, JobStats, Objectives, shuffled_batches, trained_layers
 from seal_lightning.inner_loop.slots import AdapterState, BankTraining, Regulariser
 from seal_lightning.models.finite import rows_finite
 from seal_lightning.models.layers import find_targets, parameters_of
@@ -31,10 +31,9 @@ from seal_lightning.models.lora import carried, save_lora, stack
 from seal_lightning.models.memory import attempt
 from seal_lightning.models.schedule import learning_rate_factor
 from seal_lightning.policy.policy import Policy
-from seal_lightning.tasks.layer_choice import chosen_layers, read_choice
+from seal_lightning.tasks.layer_choice import read_choice
 from seal_lightning.types import AdapterJob, Prompt, Schedule, TrainingSequence
 
-LOOKED_AT = 8  # training sequences whose loss is measured
 NO_SOURCE = (
     "its teacher reads a source before each training sequence, and this task gives none: use sft, or a task that sets "
     "TrainingSequence.source, as knowledge does"
@@ -179,7 +178,7 @@ class InnerLoop:
         """Whether an adapter that is to be kept is finite, and gives finite logits for its first training sequence."""
         if trained.stats[job].diverged:
             return False
-        sequences = self._plan(policy, learnt).sequences
+        sequences = self.plan(policy, learnt).sequences
         if not sequences:
             return True
         ids = torch.tensor([sequences[0].tokens], device=trained.bank.device)
@@ -188,17 +187,12 @@ class InnerLoop:
 
     @torch.no_grad()
     def losses(self, policy: Policy, trained: TrainedBank, job: int, learnt: AdapterJob) -> tuple[float, float] | None:
-        """Mean loss per token of an adapter's training text, without and with it; None if there is none.
-
-        If there are many training sequences, a sample of them is measured.
-        """
-        sequences = self._plan(policy, learnt).sequences
-        if not sequences:
-            return None
-        chosen = sequences[:: -(-len(sequences) // LOOKED_AT)]
-        before = _mean_loss(policy, chosen)
+        """Mean loss per token of an adapter's training text, without and with it; None if there is none."""
+        plan = self.plan(policy, learnt)
+        before = plan.loss_under(policy.model)
         with trained.answering([job]):
-            return before, _mean_loss(policy, chosen)
+            after = plan.loss_under(policy.model)
+        return None if before is None or after is None else (before, after)
 
     def total_steps(self, jobs: Sequence[AdapterJob]) -> int:
         """Optimizer steps of all jobs together, for progress; fewer are made if sequences have to be skipped."""
@@ -210,7 +204,7 @@ class InnerLoop:
 
     def trained_tokens(self, policy: Policy, job: AdapterJob) -> int:
         """Tokens that training one adapter takes, over all epochs: its cost."""
-        return self._plan(policy, job).stats.trained_tokens
+        return self.plan(policy, job).stats.trained_tokens
 
     def longest(self, policy: Policy, job: AdapterJob) -> int:
         """Tokens of a job's longest training sequence, before it is cut."""
@@ -249,7 +243,7 @@ class InnerLoop:
         """
         model = policy.model
         assert not model.training, "the policy has to be in evaluation mode: dropout would differ from row to row"
-        plans = [self._plan(policy, job) for job in jobs]
+        plans = [self.plan(policy, job) for job in jobs]
         slots, max_tokens = self.slots(model), self.pass_tokens(model)  # before the results take their share
         trained, reason = attempt(lambda: self._bank(model, jobs, slots=len(jobs), trainable=False))
         if trained is None:
@@ -303,7 +297,8 @@ class InnerLoop:
     def _capacity(self, model: PreTrainedModel) -> Capacity:
         return Capacity.of(model, parameters=parameters_of(find_targets(model, self.target_modules), self.rank))
 
-    def _plan(self, policy: Policy, job: AdapterJob) -> AdapterPlan:
+    def plan(self, policy: Policy, job: AdapterJob) -> AdapterPlan:
+        """The training of one job: its tokens, their order and the learning rates."""
         asked = job.directives.objective
         objectives = self.objectives if asked is None else weighted(asked, where="objective of a directive")
         whole = [self._encode(policy, sequence) for sequence in job.training_sequences]
@@ -319,7 +314,7 @@ class InnerLoop:
         batches = shuffled_batches(sequences, epochs=epochs, batch_size=batch_size, seed=job.seed)
         peak = _given(job.directives.learning_rate, self.learning_rate)
         schedule: Schedule = _given(job.directives.schedule, self.schedule)
-        layers, ignored = self.layers_for(policy.model, job.directives.layers)
+        layers, ignored = trained_layers(policy.model, self.target_modules, self.layers, job.directives.layers)
         stats = JobStats(
             steps=len(batches),
             trained_tokens=epochs * sum(len(one.tokens) for one in sequences),
@@ -339,27 +334,6 @@ class InnerLoop:
             layers=layers,
             objectives=objectives,
         )
-
-    def layers_for(self, model: PreTrainedModel, asked: str | None) -> tuple[frozenset[str] | None, tuple[str, ...]]:
-        """Names of the layers that are trained, None for all, and the names of directives that the model cannot follow.
-
-        Raises:
-            ConfigError: The model has none of the layers of the setting.
-        """
-        if asked is None and self.layers is None:
-            return None, ()
-        names = [target.name for target in find_targets(model, self.target_modules)]
-        if asked is not None and (chosen := chosen_layers(asked, names)):
-            return chosen, ()
-        ignored = () if asked is None else ("layers",)
-        if self.layers is None:
-            return None, ignored
-        if not (chosen := chosen_layers(self.layers, names)):
-            raise ConfigError(
-                f"model.inner_loop.layers must name some of the layers with adapters ({names[0]} to {names[-1]}), "
-                f"got {self.layers!r}: try first half"
-            )
-        return chosen, ignored
 
     def _encode(self, policy: Policy, sequence: TrainingSequence) -> Encoded:
         encoder = policy.encoder
@@ -394,18 +368,6 @@ def _cut(encoded: Encoded, *, longest: int, window: int) -> Encoded:
     room = window - len(encoded.source) + encoded.told_from if encoded.source else window
     limit = max(0, min(longest, window, room))
     return replace(encoded, tokens=encoded.tokens[:limit], told_to=min(encoded.told_to, limit))
-
-
-def _mean_loss(policy: Policy, sequences: Sequence[Encoded]) -> float:
-    """Over the tokens behind each sequence's prompt."""
-    total, count = 0.0, 0
-    for one in sequences:
-        ids, start = torch.tensor([one.tokens], device=policy.device), max(one.prompt, 1)
-        logits = policy.model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float()
-        targets = ids[0, start:]
-        total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
-        count += len(targets)
-    return total / max(count, 1)
 
 
 def _given(directive: _Value | None, setting: _Value) -> _Value:

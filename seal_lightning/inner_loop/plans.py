@@ -1,4 +1,4 @@
-"""The training of one adapter, fixed before it starts: its sequences, their order, and the learning rates."""
+"""The training of one adapter, fixed before it starts: its sequences, their order, the rates and the layers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 
+from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop.objectives import InnerObjective, needs_source
 from seal_lightning.inner_loop.packing import Aim, PackedSequence
+from seal_lightning.models.layers import find_targets
+from seal_lightning.tasks.layer_choice import chosen_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class Encoded:
         return max(1, self.prompt), len(self.tokens)
 
 
+LOOKED_AT = 8  # training sequences whose loss is measured
 Objectives = tuple[tuple[InnerObjective, float], ...]  # with their weights
 
 
@@ -113,6 +119,20 @@ class AdapterPlan:
     def has_teacher(self) -> bool:
         return needs_source(self.objectives)
 
+    @torch.no_grad()
+    def loss_under(self, model: PreTrainedModel) -> float | None:
+        """Mean loss per token of the training text under a model as it is; None if there is none.
+
+        If there are many training sequences, a sample of them is measured.
+        """
+        total, count = 0.0, 0
+        for one in self.sequences[:: -(-len(self.sequences) // LOOKED_AT) or 1]:
+            ids, start = torch.tensor([one.tokens], device=model.device), max(one.prompt, 1)
+            logits = model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float()
+            total += float(nn.functional.cross_entropy(logits, ids[0, start:], reduction="sum"))
+            count += len(ids[0, start:])
+        return total / count if count else None
+
     def minibatch(self, step: int) -> list[Encoded]:
         """The sequences of one step."""
         return [self.sequences[index] for index in self.batches[step]]
@@ -148,3 +168,33 @@ def shuffled_batches(sequences: Sequence[object], *, epochs: int, batch_size: in
         shuffle.shuffle(order)
         batches += [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
     return batches
+
+
+def trained_layers(
+    model: PreTrainedModel, adapted: str | Sequence[str] | None, setting: str | None, asked: str | None
+) -> tuple[frozenset[str] | None, tuple[str, ...]]:
+    """Names of the layers that an adapter trains, None for all, and names of directives that the model cannot follow.
+
+    Args:
+        model: The model.
+        adapted: Which layers have adapters (`find_targets`).
+        setting: Those of them that are trained where an edit names none; None for all.
+        asked: Those that an edit names.
+
+    Raises:
+        ConfigError: The model has none of the layers of the setting.
+    """
+    if asked is None and setting is None:
+        return None, ()
+    names = [target.name for target in find_targets(model, adapted)]
+    if asked is not None and (chosen := chosen_layers(asked, names)):
+        return chosen, ()
+    ignored = () if asked is None else ("layers",)
+    if setting is None:
+        return None, ignored
+    if not (chosen := chosen_layers(setting, names)):
+        raise ConfigError(
+            f"model.inner_loop.layers must name some of the layers with adapters ({names[0]} to {names[-1]}), "
+            f"got {setting!r}: try first half"
+        )
+    return chosen, ignored

@@ -15,6 +15,7 @@ from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Literal
 
+from seal_lightning.results.diversity import similarity
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
@@ -81,6 +82,26 @@ def best_of(
         and (min_gain is None or outcome.gain >= min_gain)
     ]
     return sorted(usable, key=lambda outcome: (-_rounded(outcome.reward or 0.0), outcome.edit_index))[:k]
+
+
+def without_repeats(ranked: Sequence[EditOutcome], *, k: int, most: float) -> tuple[list[EditOutcome], int]:
+    """The first `k` edits of one context of which none is too much like one before it, and how many were passed over.
+
+    Args:
+        ranked: The edits that may be kept, best first.
+        k: Edits kept.
+        most: Greatest similarity of two kept edits (`seal_lightning.results.diversity.similarity`).
+    """
+    kept: list[EditOutcome] = []
+    passed = 0
+    for outcome in ranked:
+        if len(kept) == k:
+            break
+        if any(similarity(outcome.text, other.text) > most for other in kept):
+            passed += 1
+        else:
+            kept.append(outcome)
+    return kept, passed
 
 
 def without_merit(kept: Iterable[EditOutcome]) -> list[EditOutcome]:

@@ -13,7 +13,10 @@ from seal_lightning.records.entries import chosen
 from seal_lightning.report.read import Run
 from seal_lightning.results.accuracy import means_of
 from seal_lightning.results.averages import Bounds, by_edit, interval
+from seal_lightning.results.diversity import Diversity, diversity_by_context, mean_diversity
 from seal_lightning.results.edits import Figures, Rewards, figures_of, rewards_of
+from seal_lightning.results.rollout_tables import kinds_table
+from seal_lightning.results.table import Table
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 Change = Literal["won", "lost", "right", "wrong"]
@@ -46,6 +49,8 @@ class RoundFigures:
         tokens: Tokens of an edit; None where they were not counted.
         lines: Lines of an edit that are not blank; None where edits have no text.
         asking: Share of lines with a question mark.
+        diversity: How different the usable edits of a context are, on average; None where no context has two.
+        kinds: What came of each kind of self-edit; no rows where the task has a single one.
         contexts: Number of contexts whose units are finished.
     """
 
@@ -59,6 +64,8 @@ class RoundFigures:
     tokens: Quartiles | None
     lines: Quartiles | None
     asking: float
+    diversity: Diversity | None
+    kinds: Table
 
     @property
     def contexts(self) -> int:
@@ -76,17 +83,20 @@ def round_figures(number: int, rollouts: Sequence[Rollout], run: Run) -> RoundFi
     once = [rollout for rollout in edits if rollout.repeat == 0]
     means = [fmean(found) for group in groups if (found := [o.reward for o in group.outcomes if o.reward is not None])]
     lines = [line for rollout in once for line in _lines(rollout.text)]
+    kept_edits = chosen(groups, run.kept[number]) if number in run.kept else None
     return RoundFigures(
         number=number + 1,
         figures=figures_of(edits),
         rewards=rewards_of(groups),
         interval=interval(means),
         groups=groups,
-        kept=chosen(groups, run.kept[number]) if number in run.kept else None,
+        kept=kept_edits,
         reasons=dict(Counter(r.reason or "no reason given" for r in once if r.status == "rejected").most_common()),
         tokens=quartiles([rollout.tokens["edit"] for rollout in once if "edit" in rollout.tokens]),
         lines=quartiles([len(_lines(rollout.text)) for rollout in once if rollout.text]),
         asking=sum("?" in line for line in lines) / len(lines) if lines else 0.0,
+        diversity=mean_diversity(diversity_by_context(edits).values()),
+        kinds=kinds_table(edits, kept_edits or ()),
     )
 
 
@@ -131,6 +141,7 @@ class ShownEdit:
     score: float
     repeats: int
     kept: bool
+    edit_kind: str
     queries: tuple[QueryChange, ...]
 
 
@@ -178,6 +189,7 @@ def _example(
         score=outcome.score,
         repeats=len(repeats),
         kept=(outcome.context_id, outcome.edit_index) in kept,
+        edit_kind=outcome.edit_kind,
         queries=changes_of(repeats[0]),
     )
 

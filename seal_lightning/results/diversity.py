@@ -65,6 +65,12 @@ def diversity_by_context(rollouts: Iterable[Rollout]) -> dict[str, Diversity]:
     return {name: each for name, each in found.items() if each is not None}
 
 
+def tell_diversity(rollouts: Iterable[Rollout]) -> str:
+    """The mean figures of a round's contexts, for the log; empty where no context has two usable edits."""
+    mean = mean_diversity(diversity_by_context(rollouts).values())
+    return f"the edits of a context have {mean.shown}" if mean else ""
+
+
 def mean_diversity(each: Iterable[Diversity]) -> Diversity | None:
     """The means over contexts; None without any."""
     if not (found := list(each)):

@@ -68,3 +68,19 @@ def test_what_is_kept_is_the_outcome_itself():
 def test_k_is_checked():
     with pytest.raises(ConfigError, match=r"filter\.k must be at least 1, got 0"):
         ReSTEMFilter(k=0)
+
+
+def test_repeats_are_passed_over_and_counted():
+    groups = [group("a", 1.0, 1.0, 0.5), group("b", 0.5, 0.25)]  # all edits are the same text
+    chosen = ReSTEMFilter(k=2, max_similarity=0.9)
+    assert [(one.context_id, one.edit_index) for one in chosen.select(groups)] == [("a", 0), ("b", 0)]
+    assert chosen.remark() == "3 edits passed over, too much like a better one"
+    assert len(ReSTEMFilter(k=2).select(groups)) == 4 and ReSTEMFilter(k=2).remark() == ""
+    chosen.select([])
+    assert chosen.remark() == ""
+
+
+@pytest.mark.parametrize("most", [1.0, -0.1, float("nan")])
+def test_a_similarity_that_cannot_be(most):
+    with pytest.raises(ConfigError, match=r"filter\.max_similarity must be at least 0 and below 1, got"):
+        ReSTEMFilter(max_similarity=most)

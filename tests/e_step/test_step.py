@@ -13,13 +13,14 @@ from seal_lightning.e_step.variants import step_for
 from seal_lightning.errors import ConfigError, GradingError, ModelError
 from seal_lightning.grading import Answer, Contains, Judge, Reward, Rubric
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.m_step.selection import group_rollouts
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Progress
 from seal_lightning.sampling import LocalAnswerer, LocalSampler, PolicyWriter, Sample, Sampler
 from seal_lightning.sampling.generation import generate
 from seal_lightning.seeding import derive_seed
-from seal_lightning.tasks import DirectiveLimits, Knowledge
+from seal_lightning.tasks import DirectiveLimits, EditKind, Knowledge
 from seal_lightning.types import Context, Prompt, Query, Written
 
 LAMP = Context(
@@ -461,3 +462,61 @@ def test_the_plan_is_checked():
         Plan(edits=0)
     with pytest.raises(ConfigError, match="repeats must be a whole number of at least 1, got -1"):
         Plan(repeats=-1)
+
+
+# -- several kinds of self-edit ----------------------------------------------------------------------------------------
+
+SHOUT = EditKind("Shout: {passage}", parser="whole", name="shout")
+
+
+def test_kinds_take_turns_each_asked_and_read_in_its_own_way():
+    texts = ["Oil burns.\nIt stands.", "OIL!\nOIL!", "Q: What?\nA: Oil.", "A lamp.\nOil."]
+    step = e_step(task=Knowledge(kinds=["facts", SHOUT, "self-qa"], append_passage=False), sampler=Fixed(lamp=texts))
+    policy = tiny()
+    rollouts = run(step, (LAMP,), plan=Plan(edits=4, repeats=1, passage_only=True), policy=policy)
+    assert [one.edit_kind for one in rollouts] == ["", "facts", "shout", "self-qa", "facts"]
+    kinds = ("facts", SHOUT, "self-qa", "facts")
+    wanted = [Knowledge(edit=kind).prompt(LAMP) for kind in kinds]
+    assert [one.prompt for one in rollouts[1:]] == [policy.format(prompt) for prompt in wanted]
+    assert [request.message for request in step.sampler.requests] == wanted
+    assert [one.steps for one in rollouts[1:]] == [4, 2, 2, 4]  # two lines, the whole, one pair, two lines; two epochs
+    assert [outcome.edit_kind for outcome in group_rollouts(rollouts)[0].outcomes] == [
+        "facts",
+        "shout",
+        "self-qa",
+        "facts",
+    ]
+
+
+def test_one_of_several_kinds_is_what_that_kind_alone_is():
+    """Seeds depend on the place of an edit, not on kinds."""
+    sampler = LocalSampler(max_new_tokens=12)
+    several = run(e_step(task=Knowledge(kinds=["facts", "self-qa"]), sampler=sampler), plan=Plan(edits=2, repeats=1))
+    alone = run(e_step(task=Knowledge(edit="facts"), sampler=sampler), plan=Plan(edits=2, repeats=1))
+    first = [
+        [replace(one, edit_kind="", similarity=None) for one in without_seconds(some)[::2]] for some in (several, alone)
+    ]
+    assert first[0] == first[1]
+    single = run(e_step(task=Knowledge(kinds=["facts"]), sampler=sampler), plan=Plan(edits=2, repeats=1))
+    assert [replace(one, edit_kind="") for one in without_seconds(single)] == without_seconds(alone)
+
+
+def test_every_kind_has_to_fit_into_the_window():
+    policy = tiny()
+    long = EditKind("Read this. " * 400 + "{passage}")
+    e_step(task=Knowledge(edit="facts")).check_fits(policy, [LAMP])
+    with pytest.raises(ModelError, match="exceeds the model's window"):
+        e_step(task=Knowledge(kinds=["facts", long])).check_fits(policy, [LAMP])
+
+
+def test_the_diversity_of_a_context_is_a_term_of_the_reward():
+    texts = {"lamp": ["Oil burns.", "Oil burns.", "It stands there.", " "], "tarn": ["A lake."] * 4}
+    step = e_step(sampler=Fixed(**texts), reward=Reward({"diversity": 1.0, "score": 0.0}))
+    plan = Plan(edits=4, repeats=2, passage_only=True)
+    whole = run(step, plan=plan)
+    rewards = {(one.context_id, one.edit_index): one.reward for one in whole}
+    assert rewards["lamp", -1] == 1.0 and rewards["lamp", 3] is None
+    assert rewards["lamp", 0] == rewards["lamp", 1] < rewards["lamp", 2]
+    assert [rewards["tarn", index] for index in range(4)] == [0.0] * 4
+    units = step.__class__(**{**vars(step), "plan": plan}).run_together(tiny(), [(LAMP,), (TARN,)], round=0)
+    assert [one.similarity for unit in units for one in unit] == [one.similarity for one in whole]

@@ -1,6 +1,6 @@
 """Killed at fixed moments and resumed, a run ends where the uninterrupted one does: same weights, same kept edits.
 
-Each rank is a forked process, so that SIGKILL is real and the imports are paid for once. `benchmarks/fault_injection.py`
+Each rank is a forked process: SIGKILL is real and the imports are paid for once. `benchmarks/fault_injection.py`
 does the same at random moments.
 """
 

@@ -57,6 +57,7 @@ STAMPED = {
     "model.inner_loop.alpha": "3.0",
     "model.inner_loop.target_modules": "all-linear",
     "model.inner_loop.layers": "attention",
+    "model.inner_loop.objective": "distill",
     "model.inner_loop.learning_rate": "0.5",
     "model.inner_loop.schedule": "constant",
     "model.inner_loop.epochs": "7",

@@ -78,7 +78,12 @@ def test_what_is_known_of_terms():
     assert terms.names(lambda term: term.needs_answers) == ["brevity", "carry_over"]
     assert terms.names(lambda term: term.needs_carry_over) == ["carry_over"]
     assert terms.names(lambda term: term.follows_score) == ["score"]
-    assert {name for name, kind in BUILT_IN.items() if not kind.needs_answers} == {"score", "length", "format"}
+    assert {name for name, kind in BUILT_IN.items() if not kind.needs_answers} == {
+        "score",
+        "length",
+        "format",
+        "diversity",
+    }
     assert {name for name, kind in BUILT_IN.items() if kind.follows_score} == {"score", "gain"}
 
 

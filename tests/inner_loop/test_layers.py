@@ -10,6 +10,7 @@ from peft import PeftModel
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.inner_loop.plans import trained_layers
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
 from seal_lightning.types import AdapterJob, Directives, TrainingSequence
@@ -35,6 +36,10 @@ def policy_of(family):
     return Policy(model, tokenizer, chat=False)
 
 
+def layers_of(loop, policy, asked):
+    return trained_layers(policy.model, loop.target_modules, loop.layers, asked)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma"])
 def test_equals_one_adapter_in_these_layers_alone(family):
     policy = policy_of(family)
@@ -42,7 +47,7 @@ def test_equals_one_adapter_in_these_layers_alone(family):
     everything = [target.name for target in trained.bank.targets]
     probe = torch.tensor([policy.tokenizer(PROBE)["input_ids"]])
     for number, layers in enumerate(CHOICES):
-        chosen, ignored = LOOP.layers_for(policy.model, layers)
+        chosen, ignored = layers_of(LOOP, policy, layers)
         assert ignored == (("layers",) if layers == "no such layer" else ()) == trained.stats[number].ignored
         inside = [name for name in everything if chosen is None or name in chosen]
         assert 0 < len(inside) < len(everything) or chosen is None
@@ -85,7 +90,7 @@ def test_a_folder_names_the_trained_layers_and_peft_loads_it(family, tmp_path):
     policy = policy_of(family)
     trained = LOOP.adapt(policy, [job(0, "last 1, attention")])
     trained.save(0, tmp_path)
-    chosen, _ = LOOP.layers_for(policy.model, "last 1, attention")
+    chosen, _ = layers_of(LOOP, policy, "last 1, attention")
     probe = torch.tensor([policy.tokenizer(PROBE)["input_ids"]])
     with trained.answering([0]), torch.no_grad():
         expected = policy.model(input_ids=probe).logits
@@ -102,8 +107,8 @@ def test_the_setting_holds_where_an_edit_names_none():
     loop = dataclasses.replace(LOOP, layers="first half")
     trained = loop.adapt(policy, [job(0), job(1, "attention"), job(2, "nonsense")])
     layers = [bank_lora(trained.bank, number).layers for number in range(3)]
-    assert layers[0] == layers[2] == sorted(loop.layers_for(policy.model, None)[0])
-    assert layers[1] == sorted(loop.layers_for(policy.model, "attention")[0]) != layers[0]
+    assert layers[0] == layers[2] == sorted(layers_of(loop, policy, None)[0])
+    assert layers[1] == sorted(layers_of(loop, policy, "attention")[0]) != layers[0]
     assert [stats.ignored for stats in trained.stats] == [(), (), ("layers",)]
 
 

@@ -141,19 +141,19 @@ def test_gradients_of_the_built_in_ones_are_those_of_autograd(objective):
 
 def test_a_teachers_source_counts_and_what_does_not_fit_behind_it_is_cut():
     policy, loop = frozen("llama"), InnerLoop(**LOOP, objective="distill")
-    stats = loop._plan(policy, JOBS[2]).stats
+    stats = loop.plan(policy, JOBS[2]).stats
     asked = len(policy.encode(policy.format(SOURCE)))
     assert stats.teacher_tokens == asked + len("The lamp is old.") and stats.truncated == 0
-    plan = loop._plan(policy, JOBS[0])
+    plan = loop.plan(policy, JOBS[0])
     heading, first = len(b"Lamps\n"), plan.sequences[0]
     assert first.aim(OBJECTIVES["distill"]) == (heading, len(first.tokens) - 1)
     assert first.aim(OBJECTIVES["sft"]) == (1, len(first.tokens))
     long = Prompt(user="x" * (policy.window - 8))
     short = AdapterJob((TrainingSequence("Title\nThe lamp is old.", heading="Title\n", source=long),), seed=0)
-    plan = loop._plan(policy, short)
+    plan = loop.plan(policy, short)
     assert plan.stats.truncated == 1 and len(plan.sequences[0].source) + len(plan.sequences[0].told) == policy.window
     without = AdapterJob((TrainingSequence("The lamp.", source=Prompt(user="x" * policy.window)),), seed=0)
-    assert loop._plan(policy, without).stats.skipped == 1
+    assert loop.plan(policy, without).stats.skipped == 1
 
 
 def test_knowledge_says_what_a_teacher_reads():

@@ -4,7 +4,7 @@ import gzip
 import json
 from dataclasses import replace
 
-from seal_lightning.m_step.selection import ABOVE, best_of, group_rollouts, without_merit
+from seal_lightning.m_step.selection import ABOVE, best_of, group_rollouts, without_merit, without_repeats
 from seal_lightning.types import Rollout
 
 BASE = Rollout(round=0, context_id="a", edit_index=0, repeat=0, seed=0, prompt="p", text="t", status="ok", reward=0.0)
@@ -92,3 +92,30 @@ def test_the_authors_filter_is_reproduced(shared):
         (group,) = group_rollouts(rows)
         found += [outcome.text for outcome in best_of(group)]
     assert [row["completion"].strip() for row in golden] == [text.strip() for text in found]
+
+
+def test_what_is_too_much_like_a_better_edit_is_passed_over():
+    texts = [
+        "Ada ruled.\nShe wrote.",
+        "She wrote.\nAda ruled.",
+        "Ada ruled.\nShe wrote!",
+        "Bob built it.",
+        "Eve sold it.",
+    ]
+    rows = [replace(BASE, edit_index=index, text=text, reward=1 - index / 10) for index, text in enumerate(texts)]
+    (group,) = group_rollouts(rows)
+    ranked = best_of(group, k=5)
+
+    def chosen(k, most):
+        found, passed = without_repeats(ranked, k=k, most=most)
+        return [outcome.edit_index for outcome in found], passed
+
+    assert chosen(2, 0.9) == ([0, 3], 2)
+    assert chosen(2, 0.97) == ([0, 2], 1)
+    assert chosen(1, 0.9) == ([0], 0), "what comes after is not looked at"
+    assert chosen(9, 0.0) == ([0], 4)
+
+
+def test_the_kind_of_an_edit_is_that_of_its_rollouts():
+    (group,) = group_rollouts([replace(BASE, edit_kind="facts"), replace(BASE, edit_kind="facts", repeat=1)])
+    assert [outcome.edit_kind for outcome in group.outcomes] == ["facts"]

@@ -146,7 +146,7 @@ def test_plain_files(run):
         settings = yaml.safe_load(hparams.read_text())
         assert (settings["model.inner_loop.rank"], settings["trainer.max_epochs"]) == (4, 2)
     head = path.read_text().splitlines()[0].split(",")
-    wanted = "round e_step/success_frac e_step/kept_frac e_step/rejected_frac edits/diversity edits/characters"
+    wanted = "round e_step/success_frac e_step/kept_frac e_step/rejected_frac diversity/similarity edits/characters"
     assert set(wanted.split()) <= set(head)
 
 
