@@ -26,10 +26,13 @@ from seal_lightning.records.journal import read_validations
 from seal_lightning.results.accuracy import means_of
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
-    "sft": {"objective": "sft"},
-    "weighted": {"objective": "weighted"},
+    "sft": {"objective": "sft"},  # 1e-3 and 8 epochs, as the quickstart has them
+    "weighted": {
+        "objective": {"class_path": "seal_lightning.m_step.objectives.WeightedImitation", "init_args": {"beta": 0.5}},
+        "epochs": 4,
+    },
     "dpo": {"objective": "dpo"},
-    "grpo": {"objective": "grpo"},
+    "grpo": {"objective": "grpo", "epochs": 4, "batch_size": 2},
 }
 ROUNDS = 2
 
