@@ -89,7 +89,7 @@ class BudgetSeed:
         self.log = Log(folder / f"seed-{seed}.jsonl")
         options = yaml.safe_load(EDITOR.read_text())["model"]
         self.inner_loop = InnerLoop(**options["inner_loop"])
-        self.sampler = LocalSampler(**options["sampler"]["init_args"])
+        self.sampler = LocalSampler(**options["sampler"]["init_args"], batch_size=128)
         self.contexts = {
             wording: LabPassages("test", count=sizes.passages, seed=seed, wording=wording).read()
             for wording in WORDINGS
