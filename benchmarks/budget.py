@@ -72,7 +72,7 @@ class Sizes:
     budgets: tuple[int, ...]
 
 
-WHOLE, SMALL = Sizes(passages=6, budgets=(1, 4, 16, 64)), Sizes(passages=2, budgets=(1, 2))
+WHOLE, SMALL = Sizes(passages=5, budgets=(1, 4, 16, 64)), Sizes(passages=2, budgets=(1, 2))
 
 
 class BudgetSeed:
