@@ -3,10 +3,13 @@
     python benchmarks/fault_injection.py --kills 40
 
 The model has random weights, and the grader derives a score from each answer's letters, so that any difference shows.
-Ranks are forked here with the environment that torchrun would give them, and like torchrun this ends the others when
-one dies. `KillAt`, a callback that kills its own process at a fixed event, serves the short version in the tests.
+Ranks get the environment that torchrun would give them, and like torchrun this ends the others when one dies. They are
+forked from a server of Python's that has one thread: a fork of a program with threads gets the locks that they hold and
+not who would release them. `KillAt`, a callback that kills its own process at a fixed event, serves the short
+version in the tests.
 """
 
+import faulthandler
 import hashlib
 import json
 import multiprocessing
@@ -18,28 +21,32 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import torch
-from worker_faults import is_worker
 
-if not is_worker():
-    import deepspeed  # noqa: F401 - before the forks: what it looks up and probes takes seconds
-    import torch.utils.tensorboard  # likewise: half a second in each rank of each run
-
-    import seal_lightning.commands.fit  # noqa: F401 - likewise
 from seal_lightning.cli import main as seal
 from seal_lightning.grading import Grader
 from seal_lightning.hooks import SEALCallback
 from seal_lightning.m_step.selection import best_of, group_rollouts
+from seal_lightning.processes import watch
 from seal_lightning.records.journal import read_rollouts
 
 HERE = Path(__file__).resolve().parent
 DEBUG = HERE.parent / "configs" / "debug"
 SETUPS = ("single", "ddp", "zero2", "zero3")
 LONGEST = 300.0  # seconds a run may take
+# What the server imports before it forks: seconds in each rank of each run.
+PRELOADED = (
+    "deepspeed",
+    "torch.utils.tensorboard",
+    "seal_lightning.commands.fit",
+    "seal_lightning.commands.adapt.command",
+    "seal_lightning.commands.continual.command",
+)
 
 
 class AnswerDigest(Grader):
@@ -124,6 +131,20 @@ class KillAt(SEALCallback):
 
     def on_m_step_end(self, trainer: Any, module: Any) -> None:
         self._happened(trainer, "m_step")
+
+
+class StandStill(SEALCallback):
+    """Does nothing for some seconds before the run begins."""
+
+    def __init__(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class ShortGrace(SEALCallback):
+    """What a rank's main thread gets to end by itself when another stands still, in seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        watch.GRACE = seconds
 
 
 class KillRayWorkers(SEALCallback):
@@ -222,8 +243,44 @@ def _digest(state: dict[str, torch.Tensor]) -> int:
 # -- ranks as forked processes, so that the imports are paid for once --------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a rank has from the process that asks for it, as if that had forked it.
+
+    Attributes:
+        environment: Its environment variables.
+        folder: Its working directory.
+        waits_for_disk: Whether `fsync` does anything there; the tests' does not.
+        longest: Seconds after which it gives the rank up.
+    """
+
+    environment: dict[str, str]
+    folder: str
+    waits_for_disk: bool
+    longest: float
+
+    @classmethod
+    def here(cls) -> Self:
+        return cls(dict(os.environ), os.getcwd(), os.fsync is not os.fstat, LONGEST)
+
+    def enter(self) -> None:
+        os.environ.clear()
+        os.environ.update(self.environment)
+        os.chdir(self.folder)
+        if not self.waits_for_disk:
+            os.fsync = os.fstat
+
+
+def held_port() -> socket.socket:
+    """A socket that keeps its port free for rank 0, which may bind it as well; nobody is given a port that is bound."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("", 0))
+    return held
+
+
 class Launch:
-    """`seal` on some ranks of this machine; their output goes to the file `log`.
+    """`seal` on some ranks of this machine; `log` gets their output and, just before LONGEST, the line they are at.
 
     Args:
         arguments: Arguments of `seal`.
@@ -233,13 +290,13 @@ class Launch:
     """
 
     def __init__(self, arguments: Sequence[object], *, ranks: int, log: Path, largest: int | None = None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         self.log = log
-        context = multiprocessing.get_context("fork")
+        self._port = held_port() if ranks > 1 else None
+        port = self._port.getsockname()[1] if self._port else None
+        context, here = multiprocessing.get_context("forkserver"), Surroundings.here()
+        context.set_forkserver_preload(list(PRELOADED))
         self.ranks = [
-            context.Process(target=_rank, args=([str(a) for a in arguments], rank, ranks, port, log, largest))
+            context.Process(target=_rank, args=([str(a) for a in arguments], rank, ranks, port, log, largest, here))
             for rank in range(ranks)
         ]
         for process in self.ranks:
@@ -262,13 +319,19 @@ class Launch:
             if process.is_alive():
                 process.kill()
                 process.join()
+        if self._port:
+            self._port.close()
 
 
-def _rank(arguments: list[str], rank: int, ranks: int, port: int, log: Path, largest: int | None) -> None:
+def _rank(
+    arguments: list[str], rank: int, ranks: int, port: int | None, log: Path, largest: int | None, here: Surroundings
+) -> None:
+    here.enter()
     sys.argv = ["seal", *arguments]
     sys.stdout = sys.stderr = log.open("a", buffering=1)
     os.dup2(sys.stdout.fileno(), 1)
     os.dup2(sys.stdout.fileno(), 2)
+    faulthandler.dump_traceback_later(0.95 * here.longest, file=2)
     torch.set_num_threads(1)
     if largest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))

@@ -35,9 +35,6 @@ from typing import Any
 import torch
 from fault_injection import DEBUG, SETUPS, Launch, config, finished, outcome, ranks_of
 
-import seal_lightning.commands.adapt.command
-import seal_lightning.commands.continual.command  # noqa: F401 - before the forks
-
 MEBIBYTE = 2**20
 COMMANDS = (*SETUPS, "adapt", "continual", "predict", "answers")
 KINDS = (*COMMANDS, *(f"full-{name}" for name in ("fit", *COMMANDS[4:])), "two-fit", "two-adapt", "two-continual")

@@ -40,6 +40,7 @@ from seal_lightning.tasks.arc.grids import DIGITS, GridError
 from seal_lightning.tasks.base import first_line
 from seal_lightning.tasks.directives import DirectiveLimits, split_directives
 from seal_lightning.tasks.edit_kinds import PARSERS, EditKind, strip_enumerator, without_answer_label
+from seal_lightning.tasks.layer_choice import read_choice
 from seal_lightning.text.escaping import markdown_cell, sound, visible
 from seal_lightning.text.thoughts import cut_thoughts, opened_by
 from seal_lightning.types import Context, Query
@@ -262,10 +263,11 @@ READERS: Mapping[str, Read] = {
     "tasks.edit_kinds.without_answer_label": without_answer_label,
     "tasks.edit_kinds": lambda text: EditKind("{passage} " + text),
     "tasks.directives": split_directives,
+    "tasks.layer_choice": read_choice,
     "tasks.base.first_line": first_line,
-    "tasks.Knowledge.read_edit": lambda text: Knowledge(strip_numbering=True, directives=DirectiveLimits()).read_edit(
-        text, CONTEXT
-    ),
+    "tasks.Knowledge.read_edit": lambda text: Knowledge(
+        strip_numbering=True, directives=DirectiveLimits(layers=("depth",))
+    ).read_edit(text, CONTEXT),
     "tasks.Knowledge.read_answer": Knowledge().read_answer,
     "tasks.arc.edit": lambda text: read_edit(text, ArcLimits()),
     "tasks.arc.grids": _grid,

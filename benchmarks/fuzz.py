@@ -48,6 +48,7 @@ from seal_lightning.tasks.arc import ArcTask
 from seal_lightning.tasks.arc.answers import GridMatch
 from seal_lightning.tasks.arc.edit import ArcLimits, read_edit
 from seal_lightning.tasks.directives import DirectiveLimits, split_directives
+from seal_lightning.tasks.layer_choice import read_choice
 from seal_lightning.types import Context, Query, Rollout
 
 LIMIT = 2.0  # seconds of processor time for one input
@@ -253,7 +254,7 @@ ARC_TASK, ARC_GRADER = ArcTask(), GridMatch()
 
 def read_edit_text(path: Path) -> None:
     text = path.read_bytes().decode("utf-8", "replace")
-    for task in (*_KINDS, Knowledge(directives=DirectiveLimits(), strip_numbering=True)):
+    for task in (*_KINDS, Knowledge(directives=DirectiveLimits(layers=("depth", "kinds")), strip_numbering=True)):
         edit = task.read_edit(text, CONTEXT)
         assert edit.training_sequences or edit.reason, "an edit without sequences has a reason"
     read_edit(text, ArcLimits())
@@ -268,6 +269,7 @@ def read_directives(path: Path) -> None:
     text = path.read_bytes().decode("utf-8", "replace")
     said, asked = split_directives(text)
     DirectiveLimits().apply(asked)
+    read_choice(text)
     json.dumps([said, asked], ensure_ascii=False, allow_nan=False).encode()
     _, asked, _ = read_edit(text, ArcLimits())
     json.dumps(asked, ensure_ascii=False, allow_nan=False).encode()

@@ -24,6 +24,7 @@ def read_options(description: str | None, *, seeds: int) -> tuple[argparse.Names
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parser.add_argument("--folder", type=Path, help="keep the runs here, where finished ones are not run again")
     options, others = parser.parse_known_args()
     options.seeds = range(options.first_seed, options.first_seed + options.seeds)
     return options, others

@@ -149,6 +149,8 @@ class EStepProgress(ProgressBar, SEALCallback):
         ]
         if terms:  # where the reward is made of more than one: their means and standard deviations
             self.line(f"{self._round}: {' · '.join(terms)}")
+        if module.m_step_told:
+            self.line(f"round {trainer.current_epoch + 1} M-step: {module.m_step_told}")
         if usage := render_usage(total_usage(rollouts)):
             self.line(f"{self._round}: {usage}")
 
@@ -157,6 +159,8 @@ class EStepProgress(ProgressBar, SEALCallback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         if not pl_module.kept:
             self.line(f"round {trainer.current_epoch + 1}: no self-edit was kept, the M-step is skipped")
+        elif not pl_module.taught:
+            self.line(f"round {trainer.current_epoch + 1}: there is nothing to learn, the M-step is skipped")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: object, batch_idx: int) -> None:
         if self._m_step_started is None:  # the first batch, also of an M-step that is resumed half way
@@ -179,6 +183,13 @@ class EStepProgress(ProgressBar, SEALCallback):
                 f"{fmean(self._losses[-epoch:]):.3f} in the last, {counted(len(self._losses), 'batch')}"
                 f"{ranks}, {duration(spent)}"
             )
+
+    def on_m_step_end(self, trainer: Trainer, module: Any) -> None:
+        beside = {name: value for name, value in module.m_step_metrics.items() if name.startswith("m_step/mean_")}
+        beside.pop("m_step/mean_loss", None)
+        if beside:  # in the last epoch
+            told = " · ".join(f"{name.removeprefix('m_step/mean_')} {value:.3f}" for name, value in beside.items())
+            self.line(f"round {trainer.current_epoch + 1} M-step: {told}")
 
     # -- bars ------------------------------------------------------------------------------------------------------
 

@@ -1,10 +1,13 @@
-"""The control of ReST-EM: edits kept at random. What it wins is not the reward's doing."""
+"""The control of ReST-EM: edits kept at random. What it wins is not the reward's doing.
+
+Objectives that compare edits see rewards that are dealt out anew, so that it is their control, too.
+"""
 
 from collections.abc import Sequence
 
 from seal_lightning.errors import ConfigError
 from seal_lightning.hooks import EditFilter
-from seal_lightning.m_step.selection import lot_of
+from seal_lightning.m_step.selection import dealt_out, lot_of
 from seal_lightning.types import EditOutcome, RolloutGroup
 
 
@@ -26,3 +29,6 @@ class RandomFilter(EditFilter):
 
     def select(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
         return [outcome for group in groups for outcome in lot_of(group, k=self.k, seed=self.seed)]
+
+    def compared(self, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
+        return [dealt_out(group, k=self.k, seed=self.seed) for group in groups]

@@ -42,7 +42,10 @@ def fresh_adapter(model: Any, layers: Sequence[str], *, rank: int, alpha: float,
 
 
 def train(adapted: Any, tokenizer: Any, loop: InnerLoop, job: AdapterJob) -> float:
-    """Train a peft model on one job as the inner loop is documented to; returns the last epoch's mean step loss."""
+    """Train a peft model on one job as the inner loop is documented to; returns the last epoch's mean step loss.
+
+    Sources of a distillation are read as `Prompt.user` and `lead`, as a base model reads them.
+    """
     ask = job.directives
     epochs, size = ask.epochs or loop.epochs, ask.batch_size or loop.batch_size
     peak, schedule = ask.learning_rate or loop.learning_rate, ask.schedule or loop.schedule
@@ -61,12 +64,23 @@ def train(adapted: Any, tokenizer: Any, loop: InnerLoop, job: AdapterJob) -> flo
         for group in optimizer.param_groups:
             group["lr"] = peak * share.get(schedule, 1.0)
         targets = sum(len(tokens) - max(1, prompt) for tokens, prompt in (rows[index] for index in batch))
+        weights = {loop.objective: 1.0} if isinstance(loop.objective, str) else loop.objective
+        learners = [job.training_sequences[index] for index in batch] if "distill" in weights else []
+        taught = sum(len(teacher(adapted, sequence, tokenizer)) for sequence in learners)
         loss = 0.0
-        for tokens, prompt in (rows[index] for index in batch):
+        for index in batch:
+            (tokens, prompt), sequence = rows[index], job.training_sequences[index]
             first = max(1, prompt)
-            found = logits(adapted, tokens)[first - 1 : -1]
+            found = logits(adapted, tokens)
             expected = torch.tensor(tokens[first:], device=found.device)
-            part = functional.cross_entropy(found, expected, reduction="sum") / targets
+            part = functional.cross_entropy(found[first - 1 : -1], expected, reduction="sum") / targets
+            part = part * weights.get("sft", 0.0)
+            if "distill" in weights:
+                last = tokens[: len(tokens) - 1]  # without the EOS
+                said = teacher(adapted, sequence, tokenizer)
+                mine = found[len(last) - len(said) - 1 : len(last) - 1].log_softmax(-1)
+                apart = functional.kl_div(mine, said, log_target=True, reduction="sum")
+                part = part + apart * weights["distill"] / taught
             part.backward()
             loss += part.item()
         if loop.gradient_clip:
@@ -76,6 +90,24 @@ def train(adapted: Any, tokenizer: Any, loop: InnerLoop, job: AdapterJob) -> flo
         losses.append(loss)
     last = losses[-(len(batches) // epochs) :]
     return sum(last) / len(last)
+
+
+def told(sequence: TrainingSequence, tokenizer: Any) -> list[int]:
+    """The tokens of a sequence that a teacher is asked about: its text without the heading."""
+    return list(tokenizer(sequence.text.removeprefix(sequence.heading))["input_ids"])
+
+
+@torch.no_grad()
+def teacher(adapted: Any, sequence: TrainingSequence, tokenizer: Any) -> torch.Tensor:
+    """What the model without its adapter says in place of them behind the source, log probabilities (n, V).
+
+    The first token of a sequence that begins with them is left out: nothing comes before it.
+    """
+    assert sequence.source is not None, "a distillation has a source"
+    asked, own = sequence.source.user + sequence.source.lead + sequence.prompt, told(sequence, tokenizer)
+    with adapted.disable_adapter():
+        said = logits(adapted, [*tokenizer(asked)["input_ids"], *own])
+    return said[-len(own) - 1 + (not (sequence.heading or sequence.prompt)) : -1].log_softmax(-1)
 
 
 def encode(sequence: TrainingSequence, tokenizer: Any) -> tuple[list[int], int]:

@@ -60,6 +60,8 @@ class RunModule(LightningModule, Remembers):
         kept: Edits that the filter chose in the latest round.
         evaluated: Rollouts of the latest validation, test or prediction.
         e_step_metrics: Figures of the latest E-step, as they were logged.
+        m_step_metrics: Figures of the latest M-step, as they were logged.
+        m_step_told: What the latest round teaches, in a few words, where the M-step compares edits.
     """
 
     trainer: RunTrainer
@@ -75,6 +77,8 @@ class RunModule(LightningModule, Remembers):
     kept: list[EditOutcome]
     evaluated: list[Rollout]
     e_step_metrics: dict[str, float]
+    m_step_metrics: dict[str, float]
+    m_step_told: str = ""
 
     def ask_closed_book(self, policy: Policy, contexts: Sequence[Context]) -> list[Answered]:
         """What is left of what the policy knew: its answers to the queries of some contexts, without their passages."""
@@ -148,6 +152,10 @@ class EditFilter(SEALCallback):
     @abstractmethod
     def select(self, groups: Sequence[RolloutGroup]) -> list[EditOutcome]:
         """The kept edits of a round, in a fixed order."""
+
+    def compared(self, groups: Sequence[RolloutGroup]) -> Sequence[RolloutGroup]:
+        """All edits of a round with the rewards by which the M-step compares them, for objectives other than `sft`."""
+        return groups
 
     def remark(self) -> str:
         """What is to be logged about the latest choice, in a few words; empty where there is nothing to say."""

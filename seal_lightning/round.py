@@ -20,7 +20,9 @@ from seal_lightning.m_step.training import FineTuning
 from seal_lightning.policy.tuned import TunedPolicy
 from seal_lightning.types import Context, EditOutcome, Rollout, RolloutGroup
 
-Keep = Callable[[Sequence[RolloutGroup]], Sequence[EditOutcome]]
+Groups = Sequence[RolloutGroup]
+Keep = Callable[[Groups], Sequence[EditOutcome]]
+Compare = Callable[[Groups], Groups]
 
 
 def run_round(
@@ -32,6 +34,7 @@ def run_round(
     m_step: FineTuning,
     round: int,
     contexts_per_unit: int = 4,
+    compare: Compare = list,
 ) -> tuple[list[Rollout], list[EditOutcome]]:
     """Let the policy write self-edits about all contexts, and learn from the best of them.
 
@@ -43,6 +46,7 @@ def run_round(
         m_step: Fine-tunes the policy; the same one in every round.
         round: Counted from 0; enters all seeds.
         contexts_per_unit: Contexts whose adapters are trained together.
+        compare: What an objective that compares edits sees of their rewards, such as the `compared` of a filter.
 
     Returns:
         A rollout for every edit and repeat, and the kept edits.
@@ -51,8 +55,8 @@ def run_round(
     with policy.frozen() as frozen:
         for unit in units(contexts, contexts_per_unit):
             rollouts += e_step.run(frozen, unit, round=round)
-    kept = list(keep(group_rollouts(rollouts)))
-    if kept:
-        m_step.train(policy, kept, round=round)
+    groups = group_rollouts(rollouts)
+    kept = list(keep(groups))
+    if m_step.train(policy, kept, groups=compare(groups), round=round):
         policy.end_round(round)
     return rollouts, kept

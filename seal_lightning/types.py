@@ -145,20 +145,32 @@ class Chooser(Writer, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrainingSequence:
-    """One sequence for the inner loop: `text` carries the loss, `prompt` before it does not."""
+    """One sequence for the inner loop: `text` carries the loss, `prompt` before it does not.
+
+    A teacher reads `source`, for knowledge the request that was answered with the passage in it, and then the text
+    without the `heading` that it begins with.
+    """
 
     text: str
     prompt: str = ""
+    heading: str = field(default="", compare=False)
+    source: Prompt | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """Training choices that a self-edit may carry; None keeps the inner loop's own setting."""
+    """Training choices that a self-edit may carry; None keeps the inner loop's own setting.
+
+    `layers` says which are trained, in the form of `seal_lightning.tasks.layer_choice`; `objective` what towards, by a
+    short name of `seal_lightning.inner_loop.objectives`.
+    """
 
     epochs: int | None = None
     learning_rate: float | None = None
     batch_size: int | None = None
     schedule: Schedule | None = None
+    layers: str | None = None
+    objective: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +225,12 @@ class Rollout:
 
     One rule for costs and counts: each stands once, at the first rollout that it was spent for, so that sums over
     rollouts are totals. `steps` are the adapter's optimizer steps. `tokens` counts `prompt`, `edit`, `trained` (over
-    all epochs), `answers`, and what a race `saved`. `seconds` are wall-clock time by phase, `usage` what endpoints were
-    asked for, by purpose (`Usage.as_dict`). `thoughts` counts texts: `edit` and `answers` are those that thoughts were
-    cut out of, `unfinished` the answers that are empty, since they end within one. `left_out` counts what was cut,
-    skipped or dropped. Two do not follow the rule, since the rollout of every repeat states them again: `prompt` and
-    `edit` of `tokens` (sum them with `seal_lightning.results.usage.total_tokens`), and what `left_out` says of an edit
-    (`seal_lightning.results.left_out.total_left_out`).
+    all epochs), what a `teacher` read, `answers`, and what a race `saved`. `seconds` are wall-clock time by phase,
+    `usage` what endpoints were asked for, by purpose (`Usage.as_dict`). `thoughts` counts texts: `edit` and `answers`
+    are those that thoughts were cut out of, `unfinished` the answers that are empty, since they end within one.
+    `left_out` counts what was cut, skipped or dropped. Two do not follow the rule, since the rollout of every repeat
+    states them again: `prompt` and `edit` of `tokens` (sum them with `seal_lightning.results.usage.total_tokens`), and
+    what `left_out` says of an edit (`seal_lightning.results.left_out.total_left_out`).
     """
 
     round: int

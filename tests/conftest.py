@@ -57,13 +57,15 @@ def leaked_processes(before: set[psutil.Process]) -> list[psutil.Process]:
     """Child processes that were not there before and do not end by themselves within two seconds."""
     started = [child for child in child_processes(os.getpid()) if child not in before]
     _, alive = psutil.wait_procs(started, timeout=2) if started else ([], [])
-    return [child for child in alive if not _is_resource_tracker(child)]
+    return [child for child in alive if not _is_kept(child)]
 
 
-def _is_resource_tracker(process: psutil.Process) -> bool:
-    """Python starts one tracker with the first shared-memory object and keeps it to the end."""
+def _is_kept(process: psutil.Process) -> bool:
+    """Python starts one tracker of shared memory and one server of forks and keeps both to the end."""
     try:
-        return any("multiprocessing.resource_tracker" in part for part in process.cmdline())
+        ours = process.ppid() == os.getpid()  # what the server forked is called as it is
+        kept = ("multiprocessing.resource_tracker", *(["multiprocessing.forkserver"] if ours else []))
+        return any(name in part for name in kept for part in process.cmdline())
     except psutil.NoSuchProcess:
         return True
 
@@ -92,7 +94,7 @@ def leaves_nothing_behind() -> Iterator[None]:
 def no_waiting_for_the_disk() -> Iterator[None]:
     """What a killed process has written is there all the same: only a cut of power, which no test has, needs `fsync`.
 
-    It would be a tenth of the time of a small fit. Forked ranks inherit this; a `seal` of its own waits as it should.
+    It would be a tenth of the time of a small fit. Ranks of `fault_injection` do so too; a `seal` of its own waits.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", os.fstat)  # which fails on what is not open, too

@@ -1,14 +1,13 @@
 """Every mistake a user can make is one line on stderr with the option or file in it, and an exit code; no traceback."""
 
 import json
-import multiprocessing
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from fault_injection import Launch
 
 from seal_lightning.cli import main
 from seal_lightning.models.random_models import build_tiny
@@ -240,39 +239,32 @@ def test_another_configuration_in_the_run_folder(seal, tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "run" / "journal").iterdir()} == before
 
 
-def _with_small_files(limit, args):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    raise SystemExit(main(args))
-
-
 @pytest.fixture
-def full_disk(seal, capfd, tmp_path):
-    """Run `seal` in a forked child in which no file may grow beyond `limit` bytes."""
+def full_disk(seal, tmp_path):
+    """The exit code and the last line of `seal` in a process in which no file may grow beyond `limit` bytes."""
 
     def run(limit, *args):
         command = [*args, "--trainer.default_root_dir", str(tmp_path / "run")]
-        child = multiprocessing.get_context("fork").Process(target=_with_small_files, args=(limit, command))
-        capfd.readouterr()
-        child.start()
-        child.join(timeout=120)
-        return child.exitcode, *capfd.readouterr()
+        launch = Launch(command, ranks=1, log=tmp_path / "full-disk.log", largest=limit)
+        (code,) = launch.wait()
+        said = launch.log.read_text()
+        assert "Traceback" not in said and said.count("seal: ") == 1, said
+        return code, said.splitlines()[-1]
 
     return run
 
 
 def test_no_room_for_the_journal(full_disk, tmp_path):
-    code, _, err = full_disk(20_000, *FIT)
-    assert code == 1 and err.count("\n") == 1
-    assert err.startswith("seal: journal ") and "make room and resume" in err
+    code, err = full_disk(20_000, *FIT)
+    assert code == 1 and err.startswith("seal: journal ") and "make room and resume" in err
     kept = {path.name: path.read_bytes() for path in (tmp_path / "run" / "journal").iterdir()}
     assert "validation-000.rank-0.jsonl" in kept and (tmp_path / "run" / "run.json").exists()
     assert all(content.endswith(b"\n") for content in kept.values())  # whole units
 
 
 def test_no_room_for_the_stamp_of_a_run(full_disk, tmp_path):
-    code, _, err = full_disk(4_000, *FIT)
-    assert code == 1 and err.count("\n") == 1
-    assert err.startswith(f"seal: {tmp_path / 'run' / 'run.json'}: File too large")
+    code, err = full_disk(4_000, *FIT)
+    assert code == 1 and err.startswith(f"seal: {tmp_path / 'run' / 'run.json'}: File too large")
     assert not (tmp_path / "run" / "run.json").exists()
 
 
@@ -281,8 +273,8 @@ def test_no_room_for_a_checkpoint(seal, full_disk, tmp_path):
     checkpoints = tmp_path / "run" / "checkpoints"
     before = {path.name: path.read_bytes() for path in checkpoints.iterdir()}
     two_rounds = [*FIT[:-1], "2", "--ckpt_path", "last"]
-    code, _, err = full_disk(40_000, *two_rounds)
-    assert code == 1 and err.count("\n") == 1
-    assert err.startswith(f"seal: {checkpoints / 'last.ckpt'}: cannot be written") and "--ckpt_path last" in err
+    code, err = full_disk(40_000, *two_rounds)
+    assert code == 1 and "--ckpt_path last" in err
+    assert err.startswith(f"seal: {checkpoints / 'last.ckpt'}: cannot be written")
     assert {path.name: path.read_bytes() for path in checkpoints.iterdir()} == before
     assert seal(*two_rounds)[0] == 0

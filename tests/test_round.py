@@ -21,6 +21,7 @@ from seal_lightning import (
 )
 from seal_lightning.data import read_contexts
 from seal_lightning.m_step.batches import MStep
+from seal_lightning.m_step.objectives import DPO
 from seal_lightning.m_step.selection import group_rollouts
 from seal_lightning.m_step.training import FineTuning
 from seal_lightning.models.loading import load_model
@@ -39,6 +40,12 @@ CASES = {
         "accumulate_grad_batches": 3,
     },
     "all weights": {"tuning": PolicyTuning(method="full"), "m_step": MStep(learning_rate=1e-3, batch_size=2)},
+    "pairs against the round's start": {
+        "m_step": MStep(learning_rate=0.01, epochs=3, objective=DPO(beta=0.5)),
+        "tuning": PolicyTuning(rank=4, alpha=8, round_start="continue", dropout=0.2),
+    },
+    "policy gradient": {"m_step": MStep(learning_rate=0.01, batch_size=2, objective="grpo")},
+    "weights by advantage": {"m_step": MStep(learning_rate=0.01, objective="weighted")},
     "batches, dropout, warm-up and clipping": {
         "tuning": PolicyTuning(rank=4, alpha=8, dropout=0.2),
         "m_step": MStep(0.01, epochs=3, effective_batch=2, schedule="cosine", warmup=0.4, weight_decay=0.1),

@@ -39,7 +39,8 @@ from seal_lightning.records.anew import (
     regrade,
     reward_anew,
 )
-from seal_lightning.records.entries import Entry, chosen, read_entries
+from seal_lightning.records.continued import ContinuedRun, read_continued, render_continued
+from seal_lightning.records.entries import Entry, chosen, is_run_file, read_entries
 from seal_lightning.records.official import DIGITS, published_figures, to_official
 from seal_lightning.results.edits import Figures, figures_of, render_figures
 from seal_lightning.text.escaping import visible_json
@@ -50,11 +51,13 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Tables, rewards and kept edits from journals and published runs, without a model. A FILE is a run folder, its journal
-folder, one journal in it (RUN/journal/train-000), a single .jsonl of one, or an official run_*.json; files may be
-packed (.gz). Repeats of an edit are averaged first, then edits of a context, then contexts; "±", "over edits" and
-"within edits" are standard deviations of a sample. "improved" is the share of edits that score above the baseline,
-"solved" the share that answer everything right; a rejected edit does neither and scores as the baseline.
+folder, one journal in it (RUN/journal/train-000), a single .jsonl of one, an official run_*.json, or an official
+evaluation of continued pre-training; files may be packed (.gz). Repeats of an edit are averaged first, then edits of a
+context, then contexts; "±", "over edits" and "within edits" are standard deviations of a sample. "improved" is the
+share of edits that score above the baseline, "solved" the share that answer everything right; a rejected edit does
+neither and scores as the baseline.
 """
+NEED_ROLLOUTS = ("grader", "reward", "filter", "sft", "compare", "to_official", "racing")  # options
 SHOWN = 5  # of many names
 UNKNOWN = "what was kept of {name} is not written down, as before a round's filter has chosen: choose with --filter"
 
@@ -64,6 +67,7 @@ class Report:
     """What is printed, or given as JSON.
 
     Attributes:
+        continued: Evaluations of continued pre-training, which have a table of their own.
         figures: The rows of the tables, by name.
         published: For official runs that carry figures: each beside what the answers give.
         unknown: Entries that a fit learns from, but of which it is not written down what was kept.
@@ -73,6 +77,7 @@ class Report:
         written: What went into which file.
     """
 
+    continued: Sequence[ContinuedRun]
     figures: Mapping[str, Figures]
     published: Mapping[str, Mapping[str, tuple[float, float]]]
     unknown: Sequence[str]
@@ -94,8 +99,9 @@ def main(args: Sequence[str]) -> None:
     grader = None if options.grader is None else resolve(options.grader)
     reward = None if options.reward is None else Reward(options.reward)
     reward = reward or (Reward() if grader else None)
-    entries = _read(options.files)
+    continued, entries = _read(options)
     published = {entry.name: published_figures(entry.run) for entry in entries if entry.run}
+    published |= {run.name: run.published for run in continued}
     regrading = None
     if grader:
         with watched("", TextColumn("graded {task.completed:,} answers"), TimeElapsedColumn()) as advance:
@@ -108,6 +114,7 @@ def main(args: Sequence[str]) -> None:
         reward.check_above(usual if chooser is None else getattr(chooser, "above", None))
     kept = _kept(entries, chooser, anew=reward is not None)
     report = Report(
+        continued=continued,
         figures=_figures(entries, kept),
         published={name: figures for name, figures in published.items() if figures},
         unknown=[entry.name for entry in entries if entry.teaches and entry.name not in kept],
@@ -171,11 +178,28 @@ def _add_filter(parser: Parser) -> None:
 # -- steps -------------------------------------------------------------------------------------------------------------
 
 
-def _read(sources: Sequence[str]) -> list[Entry]:
-    """The entries, each by a name of its own: after its source, where several have the same."""
-    entries = [entry for source in dict.fromkeys(sources) for entry in read_entries(source)]
-    count = Counter(entry.name for entry in entries)
-    return [
+def _read(options: Namespace) -> tuple[list[ContinuedRun], list[Entry]]:
+    """The evaluations of continued pre-training, and the entries: each by a name of its own.
+
+    Raises:
+        ConfigError: An option needs rollouts, and there are none.
+    """
+    continued: list[tuple[str, ContinuedRun]] = []
+    entries: list[Entry] = []
+    for source in dict.fromkeys(options.files):
+        if is_run_file(source) and (run := read_continued(Path(source).expanduser())):
+            continued.append((source, run))
+        else:
+            entries += read_entries(source)
+    given = [name for name in NEED_ROLLOUTS if getattr(options, name, None) is not None]
+    if continued and not entries and given:
+        raise ConfigError(
+            f"--{given[0].replace('_', '-')}: expected rollouts, got evaluations of continued pre-training alone, "
+            "which hold answers without their edits and questions: add a journal or an official run_*.json"
+        )
+    count = Counter([entry.name for entry in entries] + [run.name for _, run in continued])
+    named = [run if count[run.name] == 1 else replace(run, name=source) for source, run in continued]
+    return named, [
         entry if count[entry.name] == 1 else replace(entry, name=f"{entry.source}: {entry.name}") for entry in entries
     ]
 
@@ -271,7 +295,10 @@ def _sources(options: Namespace, entries: Sequence[Entry]) -> list[Path]:
 
 
 def _sections(report: Report) -> Iterator[str]:
-    yield render_figures(report.figures)
+    if report.continued:
+        yield render_continued(report.continued)
+    if report.figures:
+        yield render_figures(report.figures)
     lines = [_published_line(name, figures) for name, figures in report.published.items()]
     lines += [UNKNOWN.format(name=", ".join(report.unknown))] if report.unknown else []
     if anew := report.regrading:

@@ -84,7 +84,7 @@ class Trial:
     """What an attempt's adapter answered: its context's queries, and queries of other contexts.
 
     `left_out` counts what was missing from its training and its answers. `diverged` says what was not finite where the
-    adapter came to nothing; there are no answers then.
+    adapter came to nothing; there are no answers then. `ignored` names directives that the model cannot follow.
     """
 
     answers: tuple[str, ...]
@@ -92,10 +92,12 @@ class Trial:
     steps: int
     trained_tokens: int
     answer_tokens: int
+    teacher_tokens: int = 0
     thoughts: int = 0
     unfinished: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
     diverged: str = ""
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

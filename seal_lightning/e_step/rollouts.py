@@ -58,6 +58,8 @@ def _rollout(
     elif trial and not diverged:
         score = _mean(grades.after)
     counts = {"trained": trial.trained_tokens, "answers": trial.answer_tokens} if trial else {}
+    if trial and trial.teacher_tokens:
+        counts["teacher"] = trial.teacher_tokens
     asked_here = baseline if first else None
     of_baseline = {ANSWERS: asked_here.cut} if asked_here else {}
     of_edit = {EDITS: attempt.is_cut, PIECES: attempt.edit.left_out}
@@ -73,7 +75,7 @@ def _rollout(
         reason=diverged or attempt.edit.reason,
         kind=attempt.kind,
         asked=attempt.edit.asked,
-        applied={name: value for name, value in asdict(attempt.edit.applied).items() if value is not None},
+        applied=_applied(attempt, trial),
         questions=tuple(query.question for query in queries),
         golds=tuple(query.golds for query in queries),
         baseline_answers=baseline.answers if baseline else (),
@@ -93,6 +95,13 @@ def _rollout(
         passage_digest=digest_of(attempt.context.passage),
         edit_kind=attempt.edit_kind,
     )
+
+
+def _applied(attempt: Attempt, trial: Trial | None) -> dict[str, object]:
+    """The directives that the training followed."""
+    ignored = trial.ignored if trial else ()
+    given = asdict(attempt.edit.applied)
+    return {name: value for name, value in given.items() if value is not None and name not in ignored}
 
 
 def _rewarded(rollout: Rollout, grades: Grades, reward: Reward) -> Rollout:

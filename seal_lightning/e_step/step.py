@@ -25,6 +25,7 @@ from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.grading import Grader, Reward
 from seal_lightning.inner_loop.isolation import answering_way, training_way
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
+from seal_lightning.inner_loop.plans import trained_layers
 from seal_lightning.models.layers import find_targets
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Clock, Report, silent
@@ -158,6 +159,7 @@ class EStep:
             return
         layers = [target.name for target in find_targets(policy.model, self.inner_loop.target_modules)]
         training_way(policy.model, layers)
+        trained_layers(policy.model, self.inner_loop.target_modules, self.inner_loop.layers, None)
         if isinstance(self.answerer, LocalAnswerer):
             answering_way(policy.model, layers)
 
@@ -176,8 +178,11 @@ class EStep:
             advice: What to do about a context that does not fit, where a command has an option for that.
 
         Raises:
+            ConfigError: The inner loop's objective has a teacher, for whom the task has nothing to read.
             ModelError: Names the first such context, its tokens and the window.
         """
+        for context in contexts[:1]:
+            self.inner_loop.check_sources(self.task.passage_sequences(context))
         window = min(self.sampler.window(policy), self.answerer.window(policy))  # a server's may be shorter
         for context in contexts:
             longest = max((len(policy.encode(policy.format(text))) for text in self.prompts(context)), default=0)

@@ -115,8 +115,10 @@ def _trial(attempt: Attempt, stats: JobStats, replies: Replies | None, *, longes
             stats.steps,
             stats.trained_tokens,
             replies.tokens if replies else 0,
+            teacher_tokens=stats.teacher_tokens,
             left_out={**missing, DIVERGED: 1},
             diverged=stats.diverged or f"the logits of its answers are not finite after step {stats.steps}",
+            ignored=stats.ignored,
         )
     own = len(attempt.context.queries)
     return Trial(
@@ -125,9 +127,11 @@ def _trial(attempt: Attempt, stats: JobStats, replies: Replies | None, *, longes
         stats.steps,
         stats.trained_tokens,
         replies.tokens,
+        teacher_tokens=stats.teacher_tokens,
         thoughts=replies.thoughts,
         unfinished=replies.unfinished,
         left_out={**missing, ANSWERS: replies.cut},
+        ignored=stats.ignored,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from seal_lightning.data import SEALDataModule
 from seal_lightning.e_step.predictions import AnsweringStep
@@ -28,7 +28,8 @@ class FitModule(RunModule):
     base_stamp: JsonObject  # what the stamp of a run says of the base model
     batch_start: int = 0  # batches of this round's M-step that were done before the run was resumed
     optimizer_steps: int = 1  # of this round's M-step
-    m_step_truncated: int = 0  # kept edits that were cut to `m_step.max_length`
+    taught: Sequence[Any]  # what this round's M-step learns, each an item of its batches
+    m_step_truncated: int = 0  # edits that were cut to `m_step.max_length`
     limits: dict[str, Limit]  # how much of each phase of the command is done
     record: Record  # what the fit depends on, once it has begun
     record_saved: bool = True  # or need not be saved, as for other commands
@@ -42,7 +43,15 @@ class FitModule(RunModule):
     @property
     def batches(self) -> int:
         """Batches of this round's M-step, over all ranks."""
-        return self.m_step.batches(len(self.kept))
+        return self.m_step.batches(len(self.taught))
+
+    def teaches(self, groups: Sequence[RolloutGroup]) -> Sequence[object]:
+        """What the M-step learns of a round whose edits were kept; a collective."""
+        raise NotImplementedError
+
+    def end_m_step(self) -> dict[str, float]:
+        """Figures of the M-step that ends, for the log; a collective."""
+        raise NotImplementedError
 
 
 class FitTrainer(RunTrainer):

@@ -91,6 +91,7 @@ def _wrong_field(checkpoint: Checkpoint) -> str:
 
 def _not_finite(checkpoint: Checkpoint) -> str:
     parts = {"state_dict": checkpoint["state_dict"], "seal.merged": checkpoint["seal"]["merged"]}
+    parts["seal.references"] = checkpoint["seal"].get("references")
     for name, part in {**parts, "optimizer_states": checkpoint["optimizer_states"]}.items():
         if not all_finite(_tensors(part)):
             return f"field {name} is not finite"

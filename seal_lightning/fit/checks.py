@@ -22,6 +22,7 @@ from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.fit.strategies import ZeROStrategy
 from seal_lightning.grading import Reward
 from seal_lightning.hooks import EditFilter, RunModule, RunTrainer, the_filter
+from seal_lightning.m_step.objectives import OBJECTIVES, MStepObjective
 from seal_lightning.processes.watch import PATIENCE
 from seal_lightning.results.verdict import ACCURACIES
 from seal_lightning.stamps.code import is_outside
@@ -34,7 +35,8 @@ ROUND = (
     "e_step/success_frac e_step/seconds e_step/adapter_steps_per_s edits/characters edits/tokens "
     "diversity/compression diversity/distinct diversity/similarity"
 ).split()
-FAMILIES = ("reward_terms/", "left_out/", "endpoint/", "thoughts/", "racing/")
+ROUND += [f"m_step/{name}" for kind in OBJECTIVES.values() for name in kind.figures]
+FAMILIES = ("m_step/mean_", "reward_terms/", "left_out/", "endpoint/", "thoughts/", "racing/")
 _Module = TypeVar("_Module", bound=RunModule)
 
 
@@ -169,21 +171,24 @@ def check_monitors(callbacks: Iterable[Callback], module: object, *, validated: 
 # -- plans -------------------------------------------------------------------------------------------------------------
 
 
-def check_filter(plan: Plan, chosen: EditFilter, reward: Reward) -> None:
-    """Check that a filter can keep something, and finds it among the edits that the plan's race leaves.
+def check_filter(plan: Plan, chosen: EditFilter, reward: Reward, objective: MStepObjective) -> None:
+    """Check that a filter can keep something, finds it among the edits that the plan's race leaves, and teaches it.
 
     Raises:
-        ConfigError: No reward can pass it, or the race leaves other or fewer edits than it needs.
+        ConfigError: No reward can pass it, the race leaves other or fewer edits than it needs, or the objective of the
+            M-step has nothing to compare.
     """
     if isinstance(above := getattr(chosen, "above", None), int | float):
         reward.check_above(above)
+    k = getattr(chosen, "k", None)
+    scored = plan.edits if plan.racing is None else min(plan.racing.keep, plan.edits)
+    objective.check(k=k if isinstance(k, int) else None, scored=scored)
     if plan.racing is None:
         return
     if not chosen.by_reward:
         raise ConfigError(
             f"{type(chosen).__name__} draws among all edits, and a race leaves the best ones: set e_step.racing to null"
         )
-    k = getattr(chosen, "k", None)
     if isinstance(k, int) and plan.racing.keep < min(k, plan.edits):
         raise ConfigError(
             f"e_step.racing.keep must be at least filter.k, which is {k}, got {plan.racing.keep}: raise it"

@@ -174,7 +174,7 @@ class SEALFitLoop(_FitLoop):
         """
         trainer = self.trainer
         self._data_source.instance = trainer.lightning_module  # it makes the loader, not the data module
-        if not self.kept:
+        if not self._to_train:
             return
         given = trainer.limit_train_batches, trainer.overfit_batches
         trainer.limit_train_batches, trainer.overfit_batches = int(trainer.fast_dev_run) or 1.0, 0.0
@@ -198,8 +198,7 @@ class SEALFitLoop(_FitLoop):
         except Stopped as stop:
             notify(self.trainer, module, "on_stop")  # a checkpoint of the round's start
             self._end_early(stop)
-        module.kept = self.kept
-        self._to_train = bool(self.kept) and self._stage != "validation"
+        self._to_train = bool(module.taught) and self._stage != "validation"
         # where the checkpoint was taken, `completed` is one behind
         position: Any = self.epoch_loop.batch_progress.current
         module.batch_start = position.processed if resumed and self._to_train else 0
@@ -231,6 +230,8 @@ class SEALFitLoop(_FitLoop):
         if trainer.fast_dev_run and scored and not self.kept:
             log.warning("fast_dev_run: no self-edit was kept, the M-step is tried on one all the same")
             self.kept = scored[:1]
+        module.kept = self.kept
+        module.taught = module.teaches(groups)
         tell_left_out(f"round {round + 1}", rollouts, only=trainer.is_global_zero)
         if trainer.is_global_zero:
             _tell_edits(trainer, rollouts, round=round)
@@ -259,10 +260,13 @@ class SEALFitLoop(_FitLoop):
             metrics = {"m_step/seconds": time.perf_counter() - started}
             if truncated := self.trainer.lightning_module.m_step_truncated:
                 metrics["m_step/truncated"] = float(truncated)
-            _log(self.trainer, metrics)
+            self.trainer.lightning_module.m_step_metrics = metrics | self.trainer.lightning_module.end_m_step()
+            _log(self.trainer, self.trainer.lightning_module.m_step_metrics)
             return
         if not self.kept:
             log.info("round %d: no self-edit was kept, the policy stays as it is", self.trainer.current_epoch)
+        elif not self.trainer.lightning_module.taught:
+            log.info("round %d: nothing to learn, the policy stays as it is", self.trainer.current_epoch)
         self.epoch_loop.batch_progress.reset_on_run()
         self.max_batches = float("inf")  # Lightning takes 0 batches for the end of the fit
 
@@ -277,7 +281,7 @@ class SEALFitLoop(_FitLoop):
             notify(trainer, module, "on_m_step_end")
         if self.epoch_loop._should_check_val_epoch():
             self._validate()
-        self._stage = "round_end"
+        self._stage, self._to_train = "round_end", False
         super().on_advance_end()
         self.max_batches = float("inf")
 

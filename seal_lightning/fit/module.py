@@ -1,11 +1,12 @@
 """The LightningModule: it owns the policy, builds the E-step from its parts, and is what the M-step trains.
 
-One Lightning epoch is one round. The E-step runs in the fit loop (`loop.py`); `training_step` is plain supervised
-fine-tuning on the kept edits; validation and test adapt to held-out contexts and report the paper's three numbers: base
-(no adapter), passage (adapter trained on the passage alone), edits (adapter trained on one self-edit).
+One Lightning epoch is one round. The E-step runs in the fit loop (`loop.py`); `training_step` is a batch of the M-step,
+whose course is in `course.py`; validation and test adapt to held-out contexts and report the paper's three numbers:
+base (no adapter), passage (adapter trained on the passage alone), edits (adapter trained on one self-edit).
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -27,6 +28,7 @@ from seal_lightning.errors import ConfigError, DivergedError, Stopped, check_cou
 from seal_lightning.fit.base import FitModule, FitTrainer
 from seal_lightning.fit.checkpoint_file import Checkpoint
 from seal_lightning.fit.checks import check_filter, measured_alike
+from seal_lightning.fit.course import Course
 from seal_lightning.fit.divergence import Divergence
 from seal_lightning.fit.phases import Phases
 from seal_lightning.fit.restoring import restored, saved_state, settings_of_module
@@ -35,8 +37,9 @@ from seal_lightning.grading import Grader, Reward, Rubric, resolve
 from seal_lightning.grading.reward import RewardOption
 from seal_lightning.hooks import EditFilter, notify
 from seal_lightning.inner_loop.loop import InnerLoop
-from seal_lightning.m_step.batches import MStep, make_loader, tell_truncated
-from seal_lightning.m_step.training import batch_loss, make_optimizer, seed_batch
+from seal_lightning.m_step.batches import MStep
+from seal_lightning.m_step.objectives import Figures, Taught
+from seal_lightning.m_step.training import make_optimizer, seed_batch
 from seal_lightning.models.finite import all_finite
 from seal_lightning.models.loading import fingerprint, load_model
 from seal_lightning.models.precision import sparing_float32
@@ -47,6 +50,7 @@ from seal_lightning.results.left_out import tell_left_out
 from seal_lightning.sampling import Answerer, LocalAnswerer, LocalSampler, Sampler, ServerAnswerer, ServerSampler
 from seal_lightning.stamps.run import Record
 from seal_lightning.tasks import Knowledge, Task
+from seal_lightning.types import RolloutGroup
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +75,7 @@ class SEALModule(FitModule):
         query_writer: Writes queries where `e_step.queries` is `own`.
         e_step: Edits and repeats a training context, and how they are scored.
         evaluation: Edits and repeats a validation or test context.
-        m_step: How the policy is fine-tuned on the kept edits.
+        m_step: How the policy is fine-tuned on the edits of a round.
         max_answer_tokens: Longest closed-book answer.
         answer_batch: Queries answered together; null takes 64 on a CPU, and on a GPU from 32 to 512, as many as its
             free memory takes.
@@ -131,9 +135,9 @@ class SEALModule(FitModule):
         used = (self.parts.sampler, self.parts.answerer, evaluation_sampler)
         if tuning.method == "full" and any(isinstance(part, ServerSampler | ServerAnswerer) for part in used):
             raise ConfigError("tuning.method must be lora where a server holds the base model, got full")
-        self.kept, self.evaluated = [], []
-        self.e_step_metrics, self.limits, self.base_stamp = {}, {}, {}
-        self.phases, self.divergence = Phases(self), Divergence(self)
+        self.kept, self.taught, self.evaluated = [], [], []
+        self.e_step_metrics, self.m_step_metrics, self.limits, self.base_stamp = {}, {}, {}, {}
+        self.phases, self.divergence, self.course = Phases(self), Divergence(self), Course(self)
         self.record = Record({})
         self.strict_loading = False
 
@@ -192,35 +196,34 @@ class SEALModule(FitModule):
 
     # -- M-step ----------------------------------------------------------------------------------------------------
 
+    def teaches(self, groups: Sequence[RolloutGroup]) -> Sequence[Taught]:
+        """What the M-step learns of a round whose edits were kept; a collective."""
+        return self.course.taught(groups)
+
     def train_dataloader(self) -> DataLoader:
-        """The batches of a round's M-step, which begins now."""
+        """The batches of a round's M-step, which begins now; a collective."""
         self.divergence.begin()
-        loader = make_loader(
-            self.policy.view,
-            self.kept,
-            settings=self.m_step,
-            seed=self.seed,
-            round=self.current_epoch,
-            start=self.batch_start,
-            rank=self.global_rank,
-            shares=self.trainer.shares,
-        )
-        self.m_step_truncated = tell_truncated(loader.dataset, self.m_step, only=self.global_rank == 0)  # type: ignore[arg-type]
-        return loader
+        return self.course.loader(self.taught)
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         place = batch_idx * self.trainer.world_size + self.global_rank  # in the round, over all ranks
         number = self.trainer.shares.number(place, self.batches)
         seed_batch(self.seed, self.current_epoch, number, device=self.device)
-        loss, size = self.batch_loss(batch)
+        loss, figures, size = self.batch_loss(batch)
         self.divergence.losses.append(loss.detach())
+        self.course.note(number, loss, figures)
         if not self.trainer.barebones:  # which would warn, though it is not the user who logs
             self.log("m_step/loss", loss, prog_bar=True, on_step=True, batch_size=size)
+            for name, value in figures.items():
+                self.log(f"m_step/{name}", value, on_step=True, batch_size=size)
         return loss * self.trainer.shares.weight(number)
 
-    def batch_loss(self, batch: Any) -> tuple[torch.Tensor, int]:
-        """The mean loss of a batch of the M-step, and how many items it has."""
-        return batch_loss(self.model, batch), len(batch["input_ids"])
+    def batch_loss(self, batch: Any) -> tuple[torch.Tensor, Figures, int]:
+        """The mean loss of a batch of the M-step, figures beside it, and how many items it has."""
+        return *self.m_step.goal.batch_loss(self.model, batch), len(batch["values"])
+
+    def end_m_step(self) -> dict[str, float]:
+        return self.course.end()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.divergence.note_gradient()
@@ -259,7 +262,7 @@ class SEALModule(FitModule):
         plan = self.e_step.plan
         for callback in self.trainer.callbacks:
             if isinstance(callback, EditFilter):
-                check_filter(plan, callback, self.e_step.reward)
+                check_filter(plan, callback, self.e_step.reward, self.m_step.goal)
         if not self._compared:
             self.record = begin_run(self.trainer, self, checkpoint=None)
         trained = self.phases.contexts("train", queries=plan.needs_queries)  # else those of the data are not looked at
@@ -343,6 +346,7 @@ class SEALModule(FitModule):
             "run": self.record.to_dict(),
             "settings": settings_of_module(self),
         }
+        self.course.save(checkpoint)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # fewer options than Lightning's: hyper-parameters lie elsewhere
@@ -371,6 +375,7 @@ class SEALModule(FitModule):
     def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
         saved = saved_state(checkpoint, self)
         self.optimizer_steps, self.rounds_done = saved["optimizer_steps"], saved["rounds_done"]
+        self.course.load(checkpoint)
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self.record = begin_run(self.trainer, self, checkpoint=saved.get("run", {}))
             self._compared = True

@@ -19,8 +19,9 @@ from seal_lightning.data.detect import reader_for
 from seal_lightning.errors import ConfigError, DataError, check_count
 from seal_lightning.generator.lessons import Exercise
 from seal_lightning.generator.policy import GeneratingPolicy
-from seal_lightning.generator.through_bank import TokenLoss
+from seal_lightning.inner_loop.isolation import BatchLoss
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.inner_loop.packing import TrainingBatch
 from seal_lightning.models.finite import rows_finite
 from seal_lightning.models.kernels import planless_attention
 from seal_lightning.models.memory import in_parts
@@ -149,22 +150,15 @@ class ClassHead(Answerer):
         tokens = policy.encode(policy.format(text_prompt(query.question)))
         return Exercise([*tokens, tokens[-1]], len(tokens), [self.labels.index(label)])
 
-    def token_loss(self, model: PreTrainedModel, adapted: set[str]) -> TokenLoss:
+    def token_loss(self, model: PreTrainedModel, adapted: set[str]) -> BatchLoss:
         return partial(self._loss, model)
 
-    def _loss(
-        self,
-        model: PreTrainedModel,
-        batch: dict[str, torch.Tensor],
-        positions: torch.Tensor,
-        targets: torch.Tensor,
-        weights: torch.Tensor,
-    ) -> torch.Tensor:
-        """Weighted losses (S,) of the classes of the texts that end at some positions of the flattened batch."""
+    def _loss(self, model: PreTrainedModel, batch: TrainingBatch) -> torch.Tensor:
+        """Weighted losses (S,) of the classes of the batch's texts."""
         assert self._head is not None, "exercises have made it"
-        states = model.base_model(**batch, use_cache=False).last_hidden_state.flatten(0, 1)[positions]
+        states = model.base_model(**batch.inputs, use_cache=False).last_hidden_state.flatten(0, 1)[batch.positions]
         logits = logits_of(states.float(), self._head.to(states.device))
-        return functional.cross_entropy(logits, targets, reduction="none") * weights
+        return functional.cross_entropy(logits, batch.targets, reduction="none") * batch.weights
 
 
 @torch.no_grad()

@@ -13,10 +13,12 @@ from transformers import PreTrainedModel
 from seal_lightning.generator.base import Adapters, GeneratorNetwork, flat_rows
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.generator.reading import TextStates, read_texts
-from seal_lightning.generator.through_bank import TokenLoss, losses_through, make_bank
+from seal_lightning.generator.through_bank import losses_through, make_bank
 from seal_lightning.inner_loop.bank import AdapterBank
+from seal_lightning.inner_loop.isolation import BatchLoss
 from seal_lightning.inner_loop.loss import HeadLoss
-from seal_lightning.inner_loop.packing import PackedSequence
+from seal_lightning.inner_loop.objectives import InnerObjective
+from seal_lightning.inner_loop.packing import Aim, PackedSequence
 from seal_lightning.tasks import Task
 from seal_lightning.types import Context, EditOutcome, Prompt, Query
 
@@ -30,12 +32,30 @@ class ScoredContext:
 
 
 @dataclass(frozen=True, slots=True)
+class Teaching:
+    """What a teacher says in place of each token that is learnt, (n, d), and the objective that makes a loss of it."""
+
+    objective: InnerObjective
+    states: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Exercise:
-    """Token ids of which those from `start` on are learnt; `targets` may stand in place of them (`PackedSequence`)."""
+    """Token ids of which those from `start` on are learnt; `targets` may stand in place of them (`PackedSequence`).
+
+    Where there is a `teaching`, they are learnt as it says.
+    """
 
     tokens: Sequence[int]
     start: int
     targets: Sequence[int] | None = None
+    teaching: Teaching | None = None
+
+    def packed(self, slot: int, weight: float) -> PackedSequence:
+        """As a sequence of an adapter."""
+        said, end = self.teaching, len(self.tokens)
+        aims = () if said is None else (Aim(said.objective, self.start, end, weight, said.states),)
+        return PackedSequence(slot, self.tokens, self.start, weight, self.targets, aims)
 
 
 @runtime_checkable
@@ -46,7 +66,7 @@ class Examiner(Protocol):
         """A query with its answer."""
         ...
 
-    def token_loss(self, model: PreTrainedModel, adapted: set[str]) -> TokenLoss:
+    def token_loss(self, model: PreTrainedModel, adapted: set[str]) -> BatchLoss:
         """The loss of an exercise's targets, where these layers carry adapters."""
         ...
 
@@ -69,7 +89,7 @@ class InWords:
         end = policy.encoder.end if ended else []
         return Exercise([*start, *policy.encoder.data(f" {gold}"), *end], len(start))
 
-    def token_loss(self, model: PreTrainedModel, adapted: set[str]) -> TokenLoss:
+    def token_loss(self, model: PreTrainedModel, adapted: set[str]) -> BatchLoss:
         return HeadLoss(model, adapted=adapted)
 
 
@@ -112,14 +132,14 @@ class Classroom:
         """What the frozen model makes of some texts."""
         return read_for(self.policy, texts)
 
-    def losses(self, adapters: Adapters, exercises: Sequence[Sequence[Exercise]], loss: TokenLoss) -> torch.Tensor:
+    def losses(self, adapters: Adapters, exercises: Sequence[Sequence[Exercise]], loss: BatchLoss) -> torch.Tensor:
         """Mean loss of the targets of each adapter's own exercises, (N,), differentiable by the adapters."""
         bank = self.bank(len(exercises))
         sequences: list[PackedSequence] = []
         for slot, some in enumerate(exercises):
             learnt = sum(len(one.tokens) - max(1, one.start) for one in some)
             weight = 1.0 / max(1, learnt)
-            sequences += [PackedSequence(slot, one.tokens, one.start, weight, one.targets) for one in some]
+            sequences += [one.packed(slot, weight) for one in some]
         return losses_through(bank, flat_rows(adapters, list(bank.A), bank.width), sequences, loss)
 
     def bank(self, slots: int) -> AdapterBank:
@@ -129,11 +149,11 @@ class Classroom:
         return self._bank
 
     @cached_property
-    def query_loss(self) -> TokenLoss:
+    def query_loss(self) -> BatchLoss:
         return self.examiner.token_loss(self.policy.model, set(self.bank(1).A))
 
     @cached_property
-    def text_loss(self) -> TokenLoss:
+    def text_loss(self) -> HeadLoss:
         """The loss of plain text."""
         return HeadLoss(self.policy.model, adapted=set(self.bank(1).A))
 

@@ -306,15 +306,27 @@ def loras_of(adapters: Adapters, *, scale: float) -> list[LoRA]:
 
 
 def lora_bank(model: PreTrainedModel, loras: Sequence[LoRA]) -> AdapterBank:
-    """A bank that answers with LoRAs for the same layers, one a slot, whatever their ranks and scales.
+    """A bank that answers with LoRAs, one a slot, whatever their layers, ranks and scales.
 
     `TrainedBank(lora_bank(model, loras), ())` lets them answer and saves them.
     """
     rank = max(lora.rank for lora in loras)
-    layers = loras[0].layers
+    layers = sorted({layer for lora in loras for layer in lora.layers})
+    loras = [lora if lora.layers == layers else _filled(lora, layers, loras) for lora in loras]
     bank = AdapterBank(model, slots=len(loras), rank=rank, alpha=rank, target_modules=layers, trainable=False)
     fill_bank(bank, {name: _stacked(loras, name, rank) for name in layers})
     return bank
+
+
+def _filled(lora: LoRA, layers: Sequence[str], others: Sequence[LoRA]) -> LoRA:
+    """The LoRA with zeros in the layers that only others have."""
+    state = dict(lora.state)
+    for layer in set(layers) - set(lora.layers):
+        shapes = next(other.matrices(layer) for other in others if layer in other.layers)
+        for part, matrix in zip("AB", shapes, strict=True):
+            shape = (lora.rank, matrix.shape[1]) if part == "A" else (matrix.shape[0], lora.rank)
+            state[f"base_model.model.{layer}.lora_{part}.weight"] = matrix.new_zeros(shape)
+    return LoRA(state, lora.scale)
 
 
 def _stacked(loras: Sequence[LoRA], layer: str, rank: int) -> tuple[torch.Tensor, torch.Tensor]:

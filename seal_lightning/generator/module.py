@@ -36,6 +36,7 @@ from seal_lightning.grading.reward import RewardOption
 from seal_lightning.hooks import the_filter
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.m_step.batches import MStep, batch_plan, planned_loader
+from seal_lightning.m_step.objectives import Figures
 from seal_lightning.models.finite import all_finite
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.at_work import precise
@@ -107,6 +108,11 @@ class GeneratorModule(SEALModule):
                 f"m_step.max_length is about self-edits, which a generator does not write, got {m_step.max_length}: "
                 "leave it out; texts longer than the model's window are learnt in pieces"
             )
+        if m_step.objective != MStep().objective:
+            raise ConfigError(
+                f"m_step.objective is about self-edits, which a generator does not write, got {m_step.objective!r}: "
+                "leave it out; what a generator is trained towards is model.objective"
+            )
         if objective.in_words and isinstance(answerer, Examiner):
             raise ConfigError(
                 f"objective: {type(objective).__name__} is about answers in words as it is set, and "
@@ -168,8 +174,7 @@ class GeneratorModule(SEALModule):
         """All edits that were scored."""
         return [outcome for group in groups for outcome in group.outcomes if outcome.reward is not None]
 
-    @property
-    def lessons(self) -> list[ScoredContext]:
+    def teaches(self, groups: Sequence[RolloutGroup]) -> list[ScoredContext]:
         """The training contexts of this round, in the order of the data, with what came of their edits."""
         outcomes: dict[str, list[EditOutcome]] = {}
         for outcome in self.kept:
@@ -177,14 +182,10 @@ class GeneratorModule(SEALModule):
         contexts = self.phases.contexts("train")
         return [ScoredContext(one, tuple(outcomes[one.id])) for one in contexts if one.id in outcomes]
 
-    @property
-    def batches(self) -> int:
-        return self.m_step.batches(len({outcome.context_id for outcome in self.kept}))
-
     def train_dataloader(self) -> DataLoader:
         """The batches of a round's M-step, which begins now."""
         self.divergence.begin()
-        lessons = self.lessons
+        lessons = self.taught
         self._classroom = self._open(earlier=self._explored() if self.objective.noise else None)
         plan = batch_plan(len(lessons), settings=self.m_step, seed=self.seed, round=self.current_epoch)
         return planned_loader(
@@ -198,18 +199,18 @@ class GeneratorModule(SEALModule):
             earlier.load_state_dict(self._saved_earlier)
         return earlier
 
-    def batch_loss(self, batch: LessonBatch) -> tuple[torch.Tensor, int]:
+    def batch_loss(self, batch: LessonBatch) -> tuple[torch.Tensor, Figures, int]:
         assert self._classroom is not None, "train_dataloader() opens the classroom"
         self.policy.view.model.eval()  # Lightning has put it into training mode with the rest
         with precise(self.trainer.precision_plugin):
-            return self.objective.loss(self._classroom, batch.lessons).mean(), len(batch.lessons)
+            return self.objective.loss(self._classroom, batch.lessons).mean(), {}, len(batch.lessons)
 
     def check_policy(self) -> None:
         """Raise `DivergedError` where what the network now writes is not finite; a collective."""
         fine = True
         if self.kept:
             with torch.no_grad():
-                classroom, lesson = self._classroom or self._open(), self.lessons[0]
+                classroom, lesson = self._classroom or self._open(), self.taught[0]
                 adapters = classroom.network(classroom.read([lesson.context]))
                 fine = all_finite(chain(*adapters.values()))
         self.divergence.stop_if("" if fine else "adapters are")

@@ -9,16 +9,17 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import ClassVar
 
 import torch
 
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.generator.base import Adapters
-from seal_lightning.generator.lessons import Classroom, Exercise, ScoredContext, text_of
+from seal_lightning.generator.lessons import Classroom, Exercise, ScoredContext, Teaching, text_of
 from seal_lightning.generator.reading import tokens_of
 from seal_lightning.inner_loop.capacity import PASS_ON_CPU
-from seal_lightning.inner_loop.loss import TeacherLoss
+from seal_lightning.inner_loop.objectives import Distillation
 from seal_lightning.inner_loop.packing import PackedSequence, TrainingBatch, pad
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.text.escaping import shortened
@@ -87,16 +88,11 @@ class EndToEnd(Objective):
 
     def _on_others(self, classroom: Classroom, adapters: Adapters, lessons: Sequence[ScoredContext]) -> torch.Tensor:
         """How far each adapter takes the answers about the next context from what the frozen model says."""
-        loss = TeacherLoss(classroom.policy.model, adapted=set(adapters))
-        told: list[Exercise] = []
         asked: list[list[Exercise]] = []
         for lesson in (*lessons[1:], lessons[0]):
             exercises = classroom.query_exercises(lesson.context)
-            first = [replace(one, tokens=one.tokens[: one.start + 1], targets=None) for one in exercises]
-            asked.append([replace(one, targets=(len(told) + place,)) for place, one in enumerate(first)])
-            told += first
-        loss.listen(_passes(told, classroom.policy.device))
-        return classroom.losses(adapters, asked, loss)
+            asked.append([replace(one, tokens=one.tokens[: one.start + 1], targets=None) for one in exercises])
+        return classroom.losses(adapters, _taught(classroom, asked, asked, Distillation()), classroom.text_loss)
 
     def _continued(self, classroom: Classroom, texts: Sequence[str]) -> torch.Tensor:
         """The loss of the second half of each text under an adapter made from its first."""
@@ -129,6 +125,18 @@ def _behind(classroom: Classroom, beginning: str, text: str) -> Exercise:
     return Exercise(tokens, start)
 
 
+def _taught(
+    classroom: Classroom,
+    asked: Sequence[Sequence[Exercise]],
+    told: Sequence[Sequence[Exercise]],
+    objective: Distillation,
+) -> list[list[Exercise]]:
+    """Exercises towards what the frozen model says about the same tokens in others."""
+    states = [classroom.text_loss.states(batch) for batch in _passes(list(chain(*told)), classroom.policy.device)]
+    said = iter(torch.cat(states).split([len(one.tokens) - one.start for one in chain(*told)]))
+    return [[replace(one, teaching=Teaching(objective, next(said))) for one in some] for some in asked]
+
+
 def _passes(told: Sequence[Exercise], device: torch.device) -> Iterator[TrainingBatch]:
     """What a teacher is asked, in their order, as many at a time as a forward pass takes."""
     waiting: list[PackedSequence] = []
@@ -137,7 +145,7 @@ def _passes(told: Sequence[Exercise], device: torch.device) -> Iterator[Training
         if waiting and longest * (len(waiting) + 1) > PASS_ON_CPU:
             yield pad(waiting).to(device)
             waiting = []
-        waiting.append(PackedSequence(0, one.tokens, one.start, 1.0))
+        waiting.append(one.packed(0, 1.0))
     yield pad(waiting).to(device)
 
 
@@ -165,23 +173,19 @@ class Distill(Objective):
     def loss(self, classroom: Classroom, lessons: Sequence[ScoredContext]) -> torch.Tensor:
         texts = [text_of(classroom.task, lesson.context) for lesson in lessons]
         adapters = classroom.network(classroom.read_texts(texts))
-        adapted = set(classroom.bank(len(lessons)).A)
-        loss = TeacherLoss(classroom.policy.model, adapted=adapted, temperature=self.temperature)
-        told: list[Exercise] = []
-        asked = [
-            [self._numbered(classroom, lesson, query, text, told) for query in lesson.context.queries]
-            for lesson, text in zip(lessons, texts, strict=True)
-        ]
-        loss.listen(_passes(told, classroom.policy.device))
-        return classroom.drift(adapters) + classroom.losses(adapters, asked, loss)
+        closed, opened = [], []
+        for lesson, text in zip(lessons, texts, strict=True):
+            context = lesson.context
+            asked = [(classroom.task.query_prompt(query, context), query) for query in context.queries]
+            closed.append([self._answered(classroom, prompt, query) for prompt, query in asked])
+            opened.append(self._with_passages(classroom, context, text))
+        taught = _taught(classroom, closed, opened, Distillation(temperature=self.temperature))
+        return classroom.drift(adapters) + classroom.losses(adapters, taught, classroom.text_loss)
 
     def check(self, classroom: Classroom, contexts: Sequence[Context]) -> None:
         window = classroom.policy.window
         for context in contexts:
-            told: list[Exercise] = []
-            lesson, text = ScoredContext(context, ()), text_of(classroom.task, context)
-            for query in context.queries:
-                self._numbered(classroom, lesson, query, text, told)
+            told = self._with_passages(classroom, context, text_of(classroom.task, context))
             if (longest := max((len(one.tokens) for one in told), default=0)) > window:
                 raise ModelError(
                     f"context {shortened(context.id, 60)!r}: a query with its passage and answer has {longest} tokens, "
@@ -189,21 +193,14 @@ class Distill(Objective):
                     "split the passage, or use EndToEnd"
                 )
 
-    def _numbered(
-        self, classroom: Classroom, lesson: ScoredContext, query: Query, text: str, told: list[Exercise]
-    ) -> Exercise:
-        """A query closed-book, its targets numbers of what the teacher says; `told` gets it behind the passage."""
-        first = sum(len(one.tokens) - one.start for one in told)
-        # what a base model says after an answer depends on the words around it
-        prompts = (
-            self._with_passage(classroom, lesson.context, query, text),
-            classroom.task.query_prompt(query, lesson.context),
-        )
-        opened, closed = (
-            classroom.in_words.answered(classroom.policy, prompt, query, ended=False) for prompt in prompts
-        )
-        told.append(opened)
-        return replace(closed, targets=range(first, first + len(closed.tokens) - closed.start))
+    def _with_passages(self, classroom: Classroom, context: Context, text: str) -> list[Exercise]:
+        """The queries of a context as the frozen model is asked them."""
+        prompts = [self._with_passage(classroom, context, query, text) for query in context.queries]
+        return [self._answered(classroom, *pair) for pair in zip(prompts, context.queries, strict=True)]
+
+    def _answered(self, classroom: Classroom, prompt: Prompt, query: Query) -> Exercise:
+        """A prompt and the answer; what a base model says after it depends on the words around it, so it has no end."""
+        return classroom.in_words.answered(classroom.policy, prompt, query, ended=False)
 
     def _with_passage(self, classroom: Classroom, context: Context, query: Query, text: str) -> Prompt:
         """What the frozen model is asked."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,11 +11,8 @@ from transformers import PreTrainedModel
 from seal_lightning.generator.base import Adapters, Generator, flat_rows
 from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.inner_loop.capacity import PASS_ON_CPU
-from seal_lightning.inner_loop.isolation import training_way
+from seal_lightning.inner_loop.isolation import BatchLoss, training_way
 from seal_lightning.inner_loop.packing import PackedSequence
-
-# Weighted losses (S,) of the tokens after some positions of a flattened batch: `HeadLoss`, or what is called like it.
-TokenLoss = Callable[[dict[str, torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def make_bank(settings: Generator, model: PreTrainedModel, *, slots: int, trainable: bool) -> AdapterBank:
@@ -43,7 +40,7 @@ def losses_through(
     bank: AdapterBank,
     rows: torch.Tensor,
     sequences: Sequence[PackedSequence],
-    loss: TokenLoss,
+    loss: BatchLoss,
     *,
     max_tokens: int = PASS_ON_CPU,
 ) -> torch.Tensor:
@@ -53,7 +50,7 @@ def losses_through(
         bank: A trainable one with at least N slots, whose adapters are replaced.
         rows: (N, P), as `flat_rows` makes them.
         sequences: Each names its slot; the losses of a slot are summed with the sequences' weights.
-        loss: The loss of tokens.
+        loss: The loss of a batch's targets.
         max_tokens: Tokens of a forward pass.
     """
     return _Through.apply(rows, bank, sequences, loss, max_tokens)  # type: ignore[return-value]
@@ -66,7 +63,7 @@ class _Through(torch.autograd.Function):
         rows: torch.Tensor,
         bank: AdapterBank,
         sequences: Sequence[PackedSequence],
-        loss: TokenLoss,
+        loss: BatchLoss,
         max_tokens: int,
     ) -> torch.Tensor:
         assert bank.gradients is not None, "the bank is made for training"
@@ -78,7 +75,7 @@ class _Through(torch.autograd.Function):
         with torch.enable_grad(), bank.attached():
             for batch in way.passes(sequences, max_tokens=way.room(bank.model, max_tokens)):
                 moved = batch.to(bank.device)
-                losses.index_add_(0, moved.owners, way.backward(bank, loss, moved))  # type: ignore[arg-type]
+                losses.index_add_(0, moved.owners, way.backward(bank, loss, moved))
         ctx.save_for_backward(bank.gradients[: len(rows)].clone())
         return losses
 

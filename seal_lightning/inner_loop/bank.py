@@ -9,7 +9,7 @@ policy's), that is frozen too. The bank leaves out dropout (the paper uses none)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -135,11 +135,11 @@ class AdapterBank:
     # -- slots -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def reset(self, slot: int, *, seed: int, rank: int | None = None) -> None:
+    def reset(self, slot: int, *, seed: int, rank: int | None = None, layers: Collection[str] | None = None) -> None:
         """Make `slot` a new adapter as peft does: A uniform in ±1/√inputs, B zero; no optimizer state.
 
-        An adapter of a smaller `rank` than the bank's has zeros in the rest of A and B. They stay zero, since the
-        gradient of each is a product with the other.
+        An adapter of a smaller `rank` than the bank's has zeros in the rest of A and B, and one of some `layers` in
+        all others, drawn as in a bank without those. They stay zero: the gradient of each is a product with the other.
         """
         rank = self.rank if rank is None else rank
         if not 1 <= rank <= self.rank:
@@ -148,9 +148,10 @@ class AdapterBank:
         self.parameters[slot].zero_()
         self._forget(slot)
         for target in self.targets:
-            bound = target.inputs**-0.5
-            drawn = torch.empty(rank, target.inputs).uniform_(-bound, bound, generator=generator)
-            self.A[target.name][slot, :rank].copy_(drawn)
+            if layers is None or target.name in layers:
+                bound = target.inputs**-0.5
+                drawn = torch.empty(rank, target.inputs).uniform_(-bound, bound, generator=generator)
+                self.A[target.name][slot, :rank].copy_(drawn)
         self._set_rank(slot, rank)
 
     def _forget(self, slot: int) -> None:
@@ -333,10 +334,10 @@ class AdapterBank:
 
 
 def bank_lora(bank: AdapterBank, slot: int) -> LoRA:
-    """One adapter by peft's parameter names, on the CPU, with its scale and without what only pads its rank."""
+    """One adapter by peft's parameter names, on the CPU, with its scale; without padding and untrained layers."""
     rank = bank.ranks[slot]
     state: dict[str, torch.Tensor] = {}
-    for target in bank.targets:
+    for target in [target for target in bank.targets if bank.A[target.name][slot].any()] or bank.targets:
         matrices = (bank.A[target.name][slot, :rank], bank.B[target.name][slot, :rank].T)
         for part, matrix in zip("AB", matrices, strict=True):
             state[f"base_model.model.{target.name}.lora_{part}.weight"] = matrix.detach().contiguous().cpu()

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -20,7 +22,8 @@ from transformers import PreTrainedModel
 from seal_lightning.errors import ConfigError, NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
 from seal_lightning.inner_loop.capacity import PASS_ON_CPU, Capacity, result_dtype
-from seal_lightning.inner_loop.plans import AdapterPlan, JobStats, shuffled_batches
+from seal_lightning.inner_loop.objectives import ObjectiveOption, needs_source, weighted
+from seal_lightning.inner_loop.plans import AdapterPlan, Encoded, JobStats, Objectives, shuffled_batches, trained_layers
 from seal_lightning.inner_loop.slots import AdapterState, BankTraining, Regulariser
 from seal_lightning.models.finite import rows_finite
 from seal_lightning.models.layers import find_targets, parameters_of
@@ -28,9 +31,13 @@ from seal_lightning.models.lora import carried, save_lora, stack
 from seal_lightning.models.memory import attempt
 from seal_lightning.models.schedule import learning_rate_factor
 from seal_lightning.policy.policy import Policy
-from seal_lightning.types import AdapterJob, Schedule, TrainingSequence
+from seal_lightning.tasks.layer_choice import read_choice
+from seal_lightning.types import AdapterJob, Prompt, Schedule, TrainingSequence
 
-LOOKED_AT = 8  # training sequences whose loss is measured
+NO_SOURCE = (
+    "its teacher reads a source before each training sequence, and this task gives none: use sft, or a task that sets "
+    "TrainingSequence.source, as knowledge does"
+)
 
 _Value = TypeVar("_Value")
 
@@ -85,10 +92,15 @@ class InnerLoop:
     """Settings of the inner loop; the defaults are the paper's for knowledge incorporation.
 
     Args:
+        objective: What the adapters are trained towards: `sft`, the next token, as in the paper; `distill`, what the
+            frozen model says with the edit's source, the passage, in its context; weights of both such as
+            `{sft: 0.5, distill: 1}`; or an `InnerObjective`.
         rank: Rank of each LoRA.
         alpha: Scale of each LoRA; its output is multiplied by alpha / rank.
         target_modules: `default` (peft's choice, for Llama and Qwen the q and v projections as in the paper),
             `all-linear`, or names of layers.
+        layers: Those of them that are trained, as a directive names them: `0-3`, `first half`, `attention`, `q_proj`.
+            Null trains all.
         learning_rate: Peak learning rate of AdamW.
         schedule: `linear` and `cosine` fall to 0 at the last step.
         epochs: Passes over an edit's training sequences.
@@ -107,9 +119,11 @@ class InnerLoop:
             official code does (with 2048): to reproduce its numbers, never otherwise.
     """
 
+    objective: ObjectiveOption = "sft"
     rank: int = 32
     alpha: float = 64.0
     target_modules: str | list[str] | None = "default"
+    layers: str | None = None
     learning_rate: float = 1e-3
     schedule: Schedule = "linear"
     epochs: int = 10
@@ -145,32 +159,40 @@ class InnerLoop:
                 "model.inner_loop.target_modules must name at least one layer, got none: give default, all-linear or "
                 "names of layers"
             )
+        if self.layers is not None and read_choice(self.layers) is None:
+            raise ConfigError(f"model.inner_loop.layers must name layers, got {self.layers!r}: try 0-3 or attention")
+        self.objectives  # noqa: B018 - refused now, if at all
+
+    @cached_property
+    def objectives(self) -> Objectives:
+        """What adapters are trained towards where no directive says otherwise, with weights."""
+        return weighted(self.objective, where="model.inner_loop.objective")
+
+    def check_sources(self, sequences: Sequence[TrainingSequence]) -> None:
+        """Raise `ConfigError` where a teacher would have nothing to read before these."""
+        if needs_source(self.objectives) and any(sequence.source is None for sequence in sequences):
+            raise ConfigError(f"model.inner_loop.objective: {NO_SOURCE}")
 
     @torch.no_grad()
     def is_sound(self, policy: Policy, trained: TrainedBank, job: int, learnt: AdapterJob) -> bool:
         """Whether an adapter that is to be kept is finite, and gives finite logits for its first training sequence."""
         if trained.stats[job].diverged:
             return False
-        sequences = self._plan(policy, learnt).sequences
+        sequences = self.plan(policy, learnt).sequences
         if not sequences:
             return True
-        ids = torch.tensor([sequences[0][0]], device=trained.bank.device)
+        ids = torch.tensor([sequences[0].tokens], device=trained.bank.device)
         with trained.answering([job]):
             return bool(rows_finite(policy.model(input_ids=ids, use_cache=False).logits[0]).all())
 
     @torch.no_grad()
     def losses(self, policy: Policy, trained: TrainedBank, job: int, learnt: AdapterJob) -> tuple[float, float] | None:
-        """Mean loss per token of an adapter's training text, without and with it; None if there is none.
-
-        If there are many training sequences, a sample of them is measured.
-        """
-        sequences = self._plan(policy, learnt).sequences
-        if not sequences:
-            return None
-        chosen = sequences[:: -(-len(sequences) // LOOKED_AT)]
-        before = _mean_loss(policy, chosen)
+        """Mean loss per token of an adapter's training text, without and with it; None if there is none."""
+        plan = self.plan(policy, learnt)
+        before = plan.loss_under(policy.model)
         with trained.answering([job]):
-            return before, _mean_loss(policy, chosen)
+            after = plan.loss_under(policy.model)
+        return None if before is None or after is None else (before, after)
 
     def total_steps(self, jobs: Sequence[AdapterJob]) -> int:
         """Optimizer steps of all jobs together, for progress; fewer are made if sequences have to be skipped."""
@@ -182,11 +204,11 @@ class InnerLoop:
 
     def trained_tokens(self, policy: Policy, job: AdapterJob) -> int:
         """Tokens that training one adapter takes, over all epochs: its cost."""
-        return self._plan(policy, job).stats.trained_tokens
+        return self.plan(policy, job).stats.trained_tokens
 
     def longest(self, policy: Policy, job: AdapterJob) -> int:
         """Tokens of a job's longest training sequence, before it is cut."""
-        return max((len(self._encode(policy, sequence)[0]) for sequence in job.training_sequences), default=0)
+        return max((len(self._encode(policy, sequence).tokens) for sequence in job.training_sequences), default=0)
 
     def adapt(
         self,
@@ -221,7 +243,7 @@ class InnerLoop:
         """
         model = policy.model
         assert not model.training, "the policy has to be in evaluation mode: dropout would differ from row to row"
-        plans = [self._plan(policy, job) for job in jobs]
+        plans = [self.plan(policy, job) for job in jobs]
         slots, max_tokens = self.slots(model), self.pass_tokens(model)  # before the results take their share
         trained, reason = attempt(lambda: self._bank(model, jobs, slots=len(jobs), trainable=False))
         if trained is None:
@@ -275,21 +297,31 @@ class InnerLoop:
     def _capacity(self, model: PreTrainedModel) -> Capacity:
         return Capacity.of(model, parameters=parameters_of(find_targets(model, self.target_modules), self.rank))
 
-    def _plan(self, policy: Policy, job: AdapterJob) -> AdapterPlan:
-        limit = min(self.max_length, policy.window)
+    def plan(self, policy: Policy, job: AdapterJob) -> AdapterPlan:
+        """The training of one job: its tokens, their order and the learning rates."""
+        asked = job.directives.objective
+        objectives = self.objectives if asked is None else weighted(asked, where="objective of a directive")
         whole = [self._encode(policy, sequence) for sequence in job.training_sequences]
+        if needs_source(objectives):
+            known: dict[Prompt, list[int]] = {}
+            both = zip(whole, job.training_sequences, strict=True)
+            whole = [_with_source(policy, encoded, given, known) for encoded, given in both]
+        cut = [_cut(one, longest=self.max_length, window=policy.window) for one in whole]
         # A sequence without a target (empty, or cut within its prompt) would make a step that learns nothing.
-        sequences = [(tokens[:limit], prompt) for tokens, prompt in whole if min(len(tokens), limit) > max(1, prompt)]
+        sequences = [one for one in cut if all(start < end for start, end in (one.aim(each) for each, _ in objectives))]
         epochs = _given(job.directives.epochs, self.epochs)
         batch_size = _given(job.directives.batch_size, self.batch_size)
         batches = shuffled_batches(sequences, epochs=epochs, batch_size=batch_size, seed=job.seed)
         peak = _given(job.directives.learning_rate, self.learning_rate)
         schedule: Schedule = _given(job.directives.schedule, self.schedule)
+        layers, ignored = trained_layers(policy.model, self.target_modules, self.layers, job.directives.layers)
         stats = JobStats(
             steps=len(batches),
-            trained_tokens=epochs * sum(len(tokens) for tokens, _ in sequences),
-            truncated=sum(len(tokens) > limit for tokens, _ in whole),
+            trained_tokens=epochs * sum(len(one.tokens) for one in sequences),
+            truncated=sum(len(short.tokens) < len(one.tokens) for short, one in zip(cut, whole, strict=True)),
             skipped=len(whole) - len(sequences),
+            teacher_tokens=sum(len(one.source) + len(one.told) for one in sequences if one.source),
+            ignored=ignored,
         )
         return AdapterPlan(
             seed=job.seed,
@@ -299,27 +331,43 @@ class InnerLoop:
             rates=[peak * learning_rate_factor(schedule, step, len(batches)) for step in range(len(batches))],
             epoch_steps=len(batches) // epochs,
             stats=stats,
+            layers=layers,
+            objectives=objectives,
         )
 
-    def _encode(self, policy: Policy, sequence: TrainingSequence) -> tuple[list[int], int]:
-        tokens, prompt = policy.encoder.sequence(sequence.text, prompt=sequence.prompt, ended=self.append_eos)
+    def _encode(self, policy: Policy, sequence: TrainingSequence) -> Encoded:
+        encoder = policy.encoder
+        tokens, prompt = encoder.sequence(sequence.text, prompt=sequence.prompt, ended=self.append_eos)
+        end = len(tokens) - (len(encoder.end) if self.append_eos else 0)
         if self.pad_to is not None:
             plain = policy.tokenizer
             fill = plain.pad_token_id if plain.eos_token_id is None else plain.eos_token_id
             tokens += [fill] * (self.pad_to - len(tokens))
-        return tokens, prompt
+        start = prompt or len(encoder.opening)
+        heading = encoder.data(sequence.heading) if sequence.heading else []
+        shared = takewhile(lambda pair: pair[0] == pair[1], zip(heading, tokens[start:], strict=False))
+        return Encoded(tokens, prompt, told_from=start + len(list(shared)), told_to=end)
 
 
-def _mean_loss(policy: Policy, sequences: Sequence[tuple[list[int], int]]) -> float:
-    """Over the tokens behind each sequence's prompt."""
-    total, count = 0.0, 0
-    for tokens, prompt in sequences:
-        ids = torch.tensor([tokens], device=policy.device)
-        logits = policy.model(input_ids=ids, use_cache=False).logits[0, max(prompt, 1) - 1 : -1].float()
-        targets = ids[0, max(prompt, 1) :]
-        total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
-        count += len(targets)
-    return total / max(count, 1)
+def _with_source(
+    policy: Policy, encoded: Encoded, sequence: TrainingSequence, known: dict[Prompt, list[int]]
+) -> Encoded:
+    """A sequence with what its teacher reads first; `known` are the sources that were seen before."""
+    if (source := sequence.source) is None:
+        raise ConfigError(f"model.inner_loop.objective: {NO_SOURCE}")
+    if source not in known:
+        known[source] = policy.encode(policy.format(source))
+    asked = encoded.tokens[len(policy.encoder.opening) : encoded.prompt]
+    first = max(1, encoded.told_from)  # of a sequence that begins without a BOS, nothing can predict the first token
+    before = [*known[source], *asked, *encoded.tokens[encoded.told_from : first]]
+    return replace(encoded, source=before, told_from=first)
+
+
+def _cut(encoded: Encoded, *, longest: int, window: int) -> Encoded:
+    """A sequence without what is too long for it, or behind its source for the model's window."""
+    room = window - len(encoded.source) + encoded.told_from if encoded.source else window
+    limit = max(0, min(longest, window, room))
+    return replace(encoded, tokens=encoded.tokens[:limit], told_to=min(encoded.told_to, limit))
 
 
 def _given(directive: _Value | None, setting: _Value) -> _Value:

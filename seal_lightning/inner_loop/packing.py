@@ -10,20 +10,36 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, chain, groupby, pairwise
 
 import torch
 
+from seal_lightning.inner_loop.objectives import OBJECTIVES, InnerObjective
 from seal_lightning.models.transfer import sent_together
 
 _GROUP = 48  # tokens of padding that one group less is worth
 
 
 @dataclass(frozen=True, slots=True)
+class Aim:
+    """What an objective makes of the tokens `tokens[start:end]` of a sequence, each weighted by `weight`.
+
+    `teacher` is what the objective's teacher says in place of each, as states of its own, (n, d).
+    """
+
+    objective: InnerObjective
+    start: int
+    end: int
+    weight: float
+    teacher: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PackedSequence:
     """One tokenised sequence of an adapter: the loss is on `tokens[prompt:]`, each target weighted by `weight`.
 
-    `targets` may stand in place of these tokens, a number for each: whatever the loss makes of them.
+    `targets` may stand in place of these tokens, a number for each: whatever the loss makes of them. Where there are
+    `aims`, one for each objective that the sequence is trained towards, they say where the loss is, and its weights.
     """
 
     slot: int
@@ -31,6 +47,21 @@ class PackedSequence:
     prompt: int
     weight: float
     targets: Sequence[int] | None = None
+    aims: tuple[Aim, ...] = ()
+
+    def objectives(self) -> tuple[Aim, ...]:
+        """The aims, of which a sequence without any has that of its next tokens."""
+        # the first token of a sequence has nothing before it to be predicted from
+        return self.aims or (Aim(OBJECTIVES["sft"], max(1, self.prompt), len(self.tokens), self.weight),)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The next `count` targets of a batch: what they are trained towards, and what its teacher says, (count, d)."""
+
+    objective: InnerObjective
+    count: int
+    teacher: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +85,7 @@ class TrainingBatch:
         weights: Their share in the loss, (S,).
         owners: Their slots, (S,).
         starts: Where each sequence starts in the flattened rows, and where the last one ends, (n + 1,), int32.
+        sections: Whose the targets are: those of one objective lie one after the other.
     """
 
     groups: tuple[LengthGroup, ...]
@@ -64,6 +96,7 @@ class TrainingBatch:
     weights: torch.Tensor
     owners: torch.Tensor
     starts: torch.Tensor
+    sections: tuple[Section, ...]
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
@@ -73,7 +106,7 @@ class TrainingBatch:
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The batch on a device, in one copy that the host does not wait for."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "groups"}
+        tensors = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("groups", "sections")}
         return replace(self, **dict(zip(tensors, sent_together(list(tensors.values()), device), strict=True)))
 
 
@@ -140,20 +173,29 @@ def _batch(
     rows: list[list[int]],
     position_ids: torch.Tensor | None,
 ) -> TrainingBatch:
+    starts = [0, *accumulate(group.length for group in groups for _ in group.slots)]
+    laid = list(zip(starts, chain.from_iterable(grouped), strict=False))
     positions: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
     owners: list[int] = []
-    start = 0  # of the sequence in the flattened rows
-    for group, some in zip(groups, grouped, strict=True):
-        for sequence in some:
-            length = len(sequence.tokens)
-            first = max(1, sequence.prompt)  # the first token of a sequence has nothing before it to be predicted from
-            positions += range(start + first - 1, start + length - 1)
-            targets += sequence.tokens[first:] if sequence.targets is None else sequence.targets
-            weights += [sequence.weight] * (length - first)
-            owners += [sequence.slot] * (length - first)
-            start += group.length
+    sections: list[Section] = []
+    for objective in dict.fromkeys(aim.objective for _, sequence in laid for aim in sequence.objectives()):
+        taught = [
+            (start, sequence, aim)
+            for start, sequence in laid
+            for aim in sequence.objectives()
+            if aim.objective is objective
+        ]
+        before = len(positions)
+        for start, sequence, aim in taught:
+            count = aim.end - aim.start
+            positions += range(start + aim.start - 1, start + aim.end - 1)
+            targets += sequence.tokens[aim.start : aim.end] if sequence.targets is None else sequence.targets
+            weights += [aim.weight] * count
+            owners += [sequence.slot] * count
+        states = [aim.teacher for *_, aim in taught if aim.teacher is not None]
+        sections.append(Section(objective, len(positions) - before, torch.cat(states) if states else None))
     return TrainingBatch(
         groups=groups,
         input_ids=torch.tensor(rows),
@@ -162,7 +204,8 @@ def _batch(
         targets=torch.tensor(targets, dtype=torch.long),
         weights=torch.tensor(weights),
         owners=torch.tensor(owners, dtype=torch.long),
-        starts=torch.tensor([0, *accumulate(group.length for group in groups for _ in group.slots)], dtype=torch.int32),
+        starts=torch.tensor(starts, dtype=torch.int32),
+        sections=tuple(sections),
     )
 
 

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import torch
 from transformers import PreTrainedModel
@@ -29,7 +30,8 @@ from seal_lightning.inner_loop.bank import AdapterBank, SlotState
 from seal_lightning.inner_loop.isolation import training_way
 from seal_lightning.inner_loop.loss import HeadLoss
 from seal_lightning.inner_loop.packing import PackedSequence
-from seal_lightning.inner_loop.plans import AdapterPlan, JobStats
+from seal_lightning.inner_loop.plans import AdapterPlan, Encoded, JobStats
+from seal_lightning.inner_loop.teacher import Teacher
 from seal_lightning.models.memory import attempt, make_room
 from seal_lightning.models.transfer import read_numbers, sent
 
@@ -135,9 +137,10 @@ class BankTraining:
         sums = [state.loss if state else 0.0 for state in states]  # over each job's last epoch
         self.losses = torch.tensor(sums, device=self.bank.device)
         self.head_loss = HeadLoss(model, adapted=set(self.bank.A))
-        longest = max((len(tokens) for plan in plans for tokens, _ in plan.sequences), default=0)
+        longest = max((one.longest for plan in plans for one in plan.sequences), default=0)
         self.way = training_way(model, list(self.bank.A), longest=longest)
         self.max_tokens = self.way.room(model, max_tokens)
+        self.teacher = Teacher(model, self.head_loss, self.way)
 
     def run(self, trained: AdapterBank) -> tuple[list[JobStats], list[AdapterState | None]]:
         """Train every job and put its adapter into its slot of `trained`.
@@ -170,7 +173,7 @@ class BankTraining:
         """Put adapters that are not to be trained, or no further, where the others go."""
         for job in jobs:
             if job.saved is None:
-                trained.reset(job.number, seed=job.plan.seed, rank=job.plan.rank)
+                trained.reset(job.number, seed=job.plan.seed, rank=job.plan.rank, layers=job.plan.layers)
             else:
                 trained.fill(job.number, job.saved.parameters, rank=job.saved.rank)
 
@@ -181,13 +184,31 @@ class BankTraining:
                 self.bank.put(slot, job.saved)
                 job.saved = None
             else:
-                self.bank.reset(slot, seed=job.plan.seed, rank=job.plan.rank)
+                self.bank.reset(slot, seed=job.plan.seed, rank=job.plan.rank, layers=job.plan.layers)
                 self._project([slot])
             self.running.append(self.waiting.popleft())
 
-    def _minibatches(self) -> list[list[PackedSequence]]:
+    def _minibatches(self) -> list[list[Encoded]]:
         """The sequences of each running job's next step."""
-        return [job.plan.minibatch(job.step, slot=slot) for slot, job in enumerate(self.running)]
+        return [job.plan.minibatch(job.step) for job in self.running]
+
+    def _ask_teacher(self) -> None:
+        """Ask the teacher, where there is one, about what the running jobs train on."""
+        taught = [job.plan for job in self.running if job.plan.has_teacher]
+        if not taught:
+            return
+        if self.teacher.keeps:
+            needed = chain.from_iterable(plan.sequences for plan in taught)
+        else:
+            needed = chain.from_iterable(job.plan.minibatch(job.step) for job in self.running if job.plan.has_teacher)
+        self.teacher.prepare(needed, max_tokens=self.max_tokens)
+
+    def _packed(self) -> list[list[PackedSequence]]:
+        """The sequences of each running job's next step, as the bank trains on them."""
+        return [
+            job.plan.packed(job.plan.minibatch(job.step), slot=slot, said=self.teacher.about)
+            for slot, job in enumerate(self.running)
+        ]
 
     def _gather(self, apart: bool) -> None:
         """Put the gradients of every running job's next minibatch into the bank, and keep their losses and norms.
@@ -197,7 +218,8 @@ class BankTraining:
         self.bank.clear_gradients()
         self.bank.prepare(len(self.running))
         losses = torch.zeros(len(self.running), device=self.bank.device)
-        by_job = self._minibatches()
+        self._ask_teacher()
+        by_job = self._packed()
         groups = by_job if apart else [[sequence for sequences in by_job for sequence in sequences]]
         with self.bank.attached():
             for sequences in groups:
@@ -317,7 +339,7 @@ class BankTraining:
     def _make_room(self, reason: str) -> None:
         """After running out of memory: make forward passes smaller, or if that is not possible, halve the slots."""
         make_room(self.bank.device)
-        lengths = [len(sequence.tokens) for sequences in self._minibatches() for sequence in sequences] or [0]
+        lengths = [one.longest for sequences in self._minibatches() for one in sequences] or [0]
         if (tokens := min(self.max_tokens, sum(lengths))) > max(lengths):
             self.max_tokens = max(max(lengths), tokens // 2)
             message = "out of memory in the inner loop: at most %d tokens a forward pass from now on"

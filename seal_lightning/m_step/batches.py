@@ -1,4 +1,4 @@
-"""The M-step's data and settings: supervised fine-tuning of the policy on prompt -> kept edit, loss on the edit alone.
+"""The M-step's data and settings: prompt -> edit in batches, with loss on the edit alone (`objectives.py` says which).
 
 The whole M-step of a round is one list of batches (all its epochs in order) that the run seed and the round decide, so
 that a resumed M-step continues at the batch where it stopped. Lightning does the optimisation (`module.py`).
@@ -9,35 +9,38 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from seal_lightning.errors import ConfigError, check_count
+from seal_lightning.m_step.objectives import IGNORED, MStepObjective, Taught, resolve_objective
 from seal_lightning.models.schedule import learning_rate_factor
 from seal_lightning.policy.policy import Policy
 from seal_lightning.seeding import derive_seed
-from seal_lightning.types import EditOutcome, Schedule
+from seal_lightning.types import Schedule
 
 log = logging.getLogger(__name__)
-
-IGNORED = -100  # label of tokens without loss, torch's convention
 
 
 @dataclass(frozen=True)
 class MStep:
-    """How the policy is fine-tuned on the kept edits.
+    """How the policy is fine-tuned on the edits of a round.
 
     Args:
+        objective: What it is trained towards: `sft` (the kept edits, as in the paper), `weighted`, `dpo`, `grpo`, or a
+            class of your own.
         learning_rate: Peak learning rate of AdamW (paper: 3e-4 for knowledge, 5e-5 for ARC).
-        epochs: Passes over the kept edits of a round (paper: 2 and 8).
-        batch_size: Sequences a forward pass; with n ranks an optimizer step has n times as many, and
+        epochs: Passes over what a round teaches (paper: 2 and 8).
+        batch_size: Edits, or pairs of edits, a forward pass; with n ranks an optimizer step has n times as many, and
             `trainer.accumulate_grad_batches` multiplies them.
-        effective_batch: Sequences of an optimizer step whatever the number of ranks: gradients are accumulated until
-            there are as many. A multiple of `batch_size`; where the ranks do not divide it, some of them idle a little.
+        effective_batch: Edits, or pairs, of an optimizer step whatever the number of ranks: gradients are accumulated
+            until there are as many. A multiple of `batch_size`; where the ranks do not divide it, some of them idle a
+            little.
         schedule: Course of the learning rate within a round.
         warmup: Share of a round's steps over which the learning rate rises.
         weight_decay: Weight decay of AdamW.
@@ -52,8 +55,10 @@ class MStep:
     warmup: float = 0.0
     weight_decay: float = 0.0
     max_length: int = 4096
+    objective: MStepObjective | str = "sft"
 
     def __post_init__(self) -> None:
+        resolve_objective(self.objective)
         if not 0 < self.learning_rate <= 1e36:  # beyond, a step of AdamW overflows before it is made
             raise ConfigError(f"model.m_step.learning_rate must be above 0, and at most 1e36, got {self.learning_rate}")
         if not self.weight_decay >= 0:
@@ -69,9 +74,14 @@ class MStep:
                 f"{self.effective_batch}"
             )
 
-    def batches(self, kept: int) -> int:
-        """Batches of a round that has kept so many edits."""
-        return self.epochs * math.ceil(kept / self.batch_size)
+    @property
+    def goal(self) -> MStepObjective:
+        """The objective itself."""
+        return resolve_objective(self.objective)
+
+    def batches(self, taught: int) -> int:
+        """Batches of a round that teaches so many edits or pairs."""
+        return self.epochs * math.ceil(taught / self.batch_size)
 
     def rate_factor(self, step: int, steps: int) -> float:
         """Share of the peak learning rate at optimizer step `step` (from 0) of a round's `steps`."""
@@ -163,12 +173,36 @@ def encode_example(policy: Policy, prompt: str, text: str, *, max_length: int) -
     return Example(whole[:max_length], labels[:max_length], len(whole))
 
 
-def tell_truncated(examples: Sequence[Example], settings: MStep, *, only: bool = True) -> int:
-    """How many kept edits lost their end; logged where `only`."""
+@dataclass(frozen=True, slots=True)
+class TaughtExamples:
+    """A `Taught` in tokens: its edits' sequences, its value, and the reference of each edit, where it was asked.
+
+    `reference` has a float32 tensor an edit, of as many log-probabilities as the edit has tokens (and its end).
+    """
+
+    examples: tuple[Example, ...]
+    value: float
+    reference: tuple[torch.Tensor, ...] = ()
+
+
+def encode_taught(policy: Policy, taught: Sequence[Taught], *, settings: MStep) -> list[TaughtExamples]:
+    """What a round teaches in tokens. Raises `ConfigError` as `encode_example`."""
+    limit = min(settings.max_length, policy.window)
+    return [
+        TaughtExamples(
+            tuple(encode_example(policy, edit.prompt, edit.text, max_length=limit) for edit in one.outcomes), one.value
+        )
+        for one in taught
+    ]
+
+
+def tell_truncated(taught: Iterable[TaughtExamples], settings: MStep, *, only: bool = True) -> int:
+    """How many edits lost their end; logged where `only`."""
+    examples = [example for one in taught for example in one.examples]
     cut = [example for example in examples if example.whole > len(example.input_ids)]
     if cut and only:
         log.warning(
-            "M-step: %d of %d kept edits lost their end, the longest has %d tokens with its prompt: raise "
+            "M-step: %d of %d edits lost their end, the longest has %d tokens with its prompt: raise "
             "model.m_step.max_length (%d; at most to the model's window), or lower the sampler's max_new_tokens",
             len(cut),
             len(examples),
@@ -202,10 +236,35 @@ class PlannedBatches(Sampler[list[int]]):
         return len(self.plan)
 
 
+def collated(batch: Sequence[TaughtExamples], *, pad: int) -> dict[str, torch.Tensor]:
+    """A batch as tensors: `input_ids`, `attention_mask` and `labels` (N, T), `values` (B,), `reference` (N, T - 1).
+
+    The last is there where references were asked for.
+    """
+    examples = [example for one in batch for example in one.examples]
+    longest = max(len(example.input_ids) for example in examples)
+
+    def padded(rows: Iterable[list[int]], fill: int) -> torch.Tensor:
+        return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
+
+    made = {
+        "input_ids": padded((example.input_ids for example in examples), pad),
+        "attention_mask": padded(([1] * len(example.input_ids) for example in examples), 0),
+        "labels": padded((example.labels for example in examples), IGNORED),
+        "values": torch.tensor([one.value for one in batch], dtype=torch.float32),
+    }
+    if all(one.reference for one in batch):
+        mask = made["labels"][:, 1:] != IGNORED
+        reference = torch.zeros(mask.shape, dtype=torch.float32)
+        reference[mask] = torch.cat([logps for one in batch for logps in one.reference])
+        made["reference"] = reference
+    return made
+
+
 def make_loader(
-    policy: Policy,
-    kept: Sequence[EditOutcome],
+    taught: Sequence[TaughtExamples],
     *,
+    pad: int,
     settings: MStep,
     seed: int,
     round: int,
@@ -213,37 +272,23 @@ def make_loader(
     rank: int = 0,
     shares: Shares = Shares(1, 1, 1),
 ) -> DataLoader:
-    """One rank's batches of the M-step: dicts of `input_ids`, `attention_mask`, `labels`, each (B, T).
+    """One rank's batches of the M-step, as `collated` makes them.
 
     Args:
-        policy: The policy, whose tokenizer is used.
-        kept: The edits to learn.
-        settings: Epochs and batch size.
+        taught: What the round teaches.
+        pad: The token that rows are filled up with.
+        settings: Objective, epochs and batch size.
         seed: The run's seed.
         round: Counted from 0.
         start: Batches of this rank that are done already.
         rank: This rank; place i of the round belongs to rank i modulo `shares.ranks`.
         shares: How the batches of a step are shared out.
     """
-    limit = min(settings.max_length, policy.window)
-    examples = [encode_example(policy, outcome.prompt, outcome.text, max_length=limit) for outcome in kept]
-    pad = policy.tokenizer.pad_token_id
-
-    def collate(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
-        longest = max(len(example.input_ids) for example in batch)
-
-        def padded(rows: Sequence[list[int]], fill: int) -> torch.Tensor:
-            return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
-
-        return {
-            "input_ids": padded([example.input_ids for example in batch], pad),
-            "attention_mask": padded([[1] * len(example.input_ids) for example in batch], 0),
-            "labels": padded([example.labels for example in batch], IGNORED),
-        }
-
-    plan = batch_plan(len(examples), settings=settings, seed=seed, round=round)
-    shortest = min(range(len(examples)), key=lambda number: len(examples[number].input_ids))
-    return planned_loader(examples, plan, collate, start=start, rank=rank, shares=shares, filler=shortest)
+    plan = batch_plan(len(taught), settings=settings, seed=seed, round=round)
+    shortest = min(range(len(taught)), key=lambda number: sum(len(one.input_ids) for one in taught[number].examples))
+    return planned_loader(
+        taught, plan, partial(collated, pad=pad), start=start, rank=rank, shares=shares, filler=shortest
+    )
 
 
 def planned_loader(

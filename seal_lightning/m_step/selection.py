@@ -1,5 +1,7 @@
 """ReST-EM's filter and its control as pure functions: groups of rollouts -> the edits to imitate (section 3.1).
 
+What other objectives of the M-step compare is here too: pairs, advantages, and rewards dealt out anew for the control.
+
 Repeats of one self-edit are averaged first; an edit that diverged in one of them is as unusable as one that always
 does. Ties go to the edit that was sampled first, so the choice never depends on
 the order in which work was finished.
@@ -9,12 +11,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from statistics import fmean
+from dataclasses import replace
+from statistics import fmean, stdev
+from typing import Literal
 
 from seal_lightning.results.diversity import similarity
 from seal_lightning.seeding import derive_seed
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
+Scale = Literal["group", "batch", "none"]
+STD_AT_LEAST = 1e-4  # added to standard deviations of rewards, as in TRL
 ABOVE = 0.0  # of the default filter: an edit of reward 0 is not worth imitating
 
 
@@ -123,3 +129,63 @@ def lot_of(group: RolloutGroup, *, k: int = 1, seed: int = 0) -> list[EditOutcom
     texts = [outcome.text for outcome in usable]  # another lot in every round
     draw = random.Random(derive_seed("random filter", seed, group.context_id, *texts))
     return draw.sample(usable, min(k, len(usable)))
+
+
+def dealt_out(group: RolloutGroup, *, k: int = 1, seed: int = 0) -> RolloutGroup:
+    """The group with its rewards dealt out anew, whatever was earned: what the control of comparisons learns from.
+
+    The edits of `lot_of` get the best ones, and the others the rest by lot: as many pairs and advantages, of the same
+    size, as with the true rewards, and nothing in them.
+    """
+    first = lot_of(group, k=k, seed=seed)
+    others = [outcome for outcome in group.outcomes if outcome.reward is not None and outcome not in first]
+    random.Random(derive_seed("dealt out", seed, group.context_id, *(one.text for one in others))).shuffle(others)
+    rewards = sorted((one.reward for one in group.outcomes if one.reward is not None), reverse=True)
+    dealt = {one.edit_index: reward for one, reward in zip([*first, *others], rewards, strict=True)}
+    outcomes = (replace(outcome, reward=dealt.get(outcome.edit_index)) for outcome in group.outcomes)
+    return RolloutGroup(group.context_id, tuple(outcomes))
+
+
+def scored_edits(groups: Iterable[RolloutGroup], kept: Iterable[EditOutcome]) -> list[list[EditOutcome]]:
+    """The edits with a reward of each context of which some edit was kept."""
+    chosen = {outcome.context_id for outcome in kept}
+    return [
+        [outcome for outcome in group.outcomes if outcome.reward is not None]
+        for group in groups
+        if group.context_id in chosen
+    ]
+
+
+def best_and_worst(edits: Sequence[EditOutcome], kept: Iterable[EditOutcome]) -> tuple[EditOutcome, EditOutcome] | None:
+    """The best kept edit of a context and the worst of the others, or None unless that has a lower reward."""
+    chosen = {(outcome.context_id, outcome.edit_index) for outcome in kept}
+    ordered = sorted(edits, key=lambda outcome: (_rounded(outcome.reward or 0.0), outcome.edit_index))
+    good = [outcome for outcome in ordered if (outcome.context_id, outcome.edit_index) in chosen]
+    poor = [outcome for outcome in ordered if (outcome.context_id, outcome.edit_index) not in chosen]
+    if not good or not poor:
+        return None
+    best = max(good, key=lambda outcome: (_rounded(outcome.reward or 0.0), -outcome.edit_index))
+    worst = poor[0]
+    return (best, worst) if _rounded(best.reward or 0.0) > _rounded(worst.reward or 0.0) else None
+
+
+def advantages(groups: Iterable[Sequence[EditOutcome]], *, scale: Scale) -> list[float]:
+    """Reward less the mean of the group, for each edit in turn; 0 where a group's rewards are all alike.
+
+    Args:
+        groups: The scored edits of each context.
+        scale: Divide by the standard deviation of rewards, plus 1e-4: of the edit's `group`, of the `batch` of all
+            groups, or `none`.
+    """
+    rewards = [[_rounded(outcome.reward or 0.0) for outcome in group] for group in groups]
+    everything = _deviation([reward for group in rewards for reward in group])
+    gains: list[float] = []
+    for group in rewards:
+        deviation = {"group": _deviation(group) + STD_AT_LEAST, "batch": everything + STD_AT_LEAST, "none": 1.0}[scale]
+        alike = len(set(group)) == 1
+        gains += [0.0 if alike else (reward - fmean(group)) / deviation for reward in group]
+    return gains
+
+
+def _deviation(rewards: Sequence[float]) -> float:
+    return stdev(rewards) if len(rewards) > 1 else 0.0

@@ -1,4 +1,4 @@
-"""The M-step in one process: plain supervised fine-tuning on prompt -> kept edit (arXiv 2506.10943, section 3.1).
+"""The M-step in one process: fine-tuning of the policy on prompt -> edit (arXiv 2506.10943, section 3.1).
 
 `seal fit` leaves the loop over batches to Lightning, which adds devices, ranks and checkpoints; the parts of a step are
 these same functions.
@@ -6,19 +6,20 @@ these same functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 
-from seal_lightning.errors import DivergedError
-from seal_lightning.m_step.batches import MStep, make_loader
+from seal_lightning.errors import ConfigError, DivergedError
+from seal_lightning.m_step.batches import MStep, TaughtExamples, encode_taught, make_loader
+from seal_lightning.m_step.references import reference_logps, with_references
 from seal_lightning.models.finite import all_finite
 from seal_lightning.models.kernels import planless_attention
 from seal_lightning.models.products import quick_products
 from seal_lightning.policy.tuned import TunedPolicy
 from seal_lightning.seeding import derive_seed
-from seal_lightning.types import EditOutcome
+from seal_lightning.types import EditOutcome, RolloutGroup
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: MStep, *, device: torch.device) -> torch.optim.AdamW:
@@ -45,13 +46,8 @@ def seed_batch(seed: int, round: int, number: int | None, *, device: torch.devic
             torch.cuda.manual_seed(drawn)
 
 
-def batch_loss(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Mean loss of the edits' tokens."""
-    return model(**batch, use_cache=False).loss
-
-
 class FineTuning:
-    """Fine-tunes a policy on the kept edits of a round, as `seal fit` does on one process.
+    """Fine-tunes a policy on the edits of a round, as `seal fit` does on one process.
 
     Args:
         settings: Learning rate, epochs and batch size.
@@ -71,29 +67,63 @@ class FineTuning:
         self.gradient_clip_val = gradient_clip_val
         self._optimizer: torch.optim.AdamW | None = None
 
-    def train(self, policy: TunedPolicy, kept: Sequence[EditOutcome], *, round: int) -> list[float]:
-        """Fine-tune the policy in place; returns the loss of each batch.
+    def train(
+        self,
+        policy: TunedPolicy,
+        kept: Sequence[EditOutcome],
+        *,
+        round: int,
+        groups: Sequence[RolloutGroup] = (),
+    ) -> list[float]:
+        """Fine-tune the policy in place; returns the loss of each batch, none where there is nothing to learn.
+
+        Args:
+            policy: Changed in place.
+            kept: The edits that were chosen.
+            round: Counted from 0.
+            groups: All edits by context, which every objective but `sft` compares.
 
         Raises:
-            ConfigError: A prompt leaves no room for its edit.
+            ConfigError: A prompt leaves no room for its edit, or an objective that compares edits has none.
             DivergedError: A loss or the policy's weights are not finite any more.
         """
-        module, device, shares = policy.module.train(), policy.view.device, self.shares
-        batches = self.settings.batches(len(kept))
-        loader = make_loader(policy.view, kept, settings=self.settings, seed=policy.seed, round=round, shares=shares)
+        taught = self._taught(policy, kept, groups)
+        if not taught:
+            return []
+        module, device, shares, goal = policy.module.train(), policy.view.device, self.shares, self.settings.goal
+        batches, pad = self.settings.batches(len(taught)), policy.view.tokenizer.pad_token_id
+        loader = make_loader(taught, pad=pad, settings=self.settings, seed=policy.seed, round=round, shares=shares)
         if self._optimizer is None or policy.tuning.round_start == "fresh":  # else the policy goes on with its adapter
             self._optimizer = make_optimizer(policy.module.parameters(), self.settings, device=device)
-        kept_losses: list[torch.Tensor] = []  # on the device, which is not waited for in between
+        losses: list[torch.Tensor] = []  # on the device, which is not waited for in between
         with planless_attention(device), quick_products(module):
             for place, batch in enumerate(loader):
                 number = shares.number(place, batches)
                 seed_batch(policy.seed, round, number, device=device)
-                loss = batch_loss(module, {name: tensor.to(device) for name, tensor in batch.items()})
+                loss, _ = goal.batch_loss(module, {name: tensor.to(device) for name, tensor in batch.items()})
                 (loss * shares.weight(number) / shares.accumulation).backward()
-                kept_losses += [] if number is None else [loss.detach()]
+                losses += [] if number is None else [loss.detach()]
                 if (place + 1) % shares.accumulation == 0:
                     self._step(self._optimizer, place // shares.accumulation, shares.steps(batches))
-        losses: list[float] = torch.stack(kept_losses).tolist() if kept_losses else []
+        return self._checked(policy, torch.stack(losses).tolist(), round=round)
+
+    def _taught(
+        self, policy: TunedPolicy, kept: Sequence[EditOutcome], groups: Sequence[RolloutGroup]
+    ) -> list[TaughtExamples]:
+        """What the round teaches, with the references that the objective asks for."""
+        goal, size = self.settings.goal, self.settings.batch_size
+        if goal.compares and kept and not groups:
+            raise ConfigError(
+                "FineTuning.train: expected groups, all edits of the round, for an objective that compares edits, got "
+                "none: give group_rollouts(rollouts)"
+            )
+        taught = encode_taught(policy.view, goal.taught(groups, kept), settings=self.settings)
+        if not goal.needs_reference or not taught:
+            return taught
+        with policy.frozen() as frozen:
+            return with_references(taught, reference_logps(frozen, taught, batch_size=size))
+
+    def _checked(self, policy: TunedPolicy, losses: list[float], *, round: int) -> list[float]:
         if not all_finite([torch.tensor(losses), *policy.trainable_state().values()]):
             raise DivergedError(
                 f"round {round + 1}, M-step: the policy is not finite after {len(losses)} batches: lower the learning "

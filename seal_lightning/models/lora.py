@@ -97,6 +97,14 @@ def merge_lora(model: PreTrainedModel, lora: LoRA) -> None:
         ModelError: The model lacks a layer, or has it in another shape.
     """
     note_shared(model)
+    check_fits(model, lora)
+    layers = dict(model.named_modules())
+    for name in lora.layers:
+        add_update(layers[name], *lora.matrices(name), scale=lora.scale)
+
+
+def check_fits(model: PreTrainedModel, lora: LoRA) -> None:
+    """Raises `ModelError` where the model lacks a layer of a LoRA, or has it in another shape."""
     layers = dict(model.named_modules())
     for name in lora.layers:
         lora_A, lora_B = lora.matrices(name)
@@ -105,8 +113,6 @@ def merge_lora(model: PreTrainedModel, lora: LoRA) -> None:
             raise ModelError(
                 f"expected an adapter that fits the model ({name}: {expected}), got {got}: give its own base"
             )
-    for name in lora.layers:
-        add_update(layers[name], *lora.matrices(name), scale=lora.scale)
 
 
 def _sizes(layer: nn.Module | None) -> tuple[int, int] | None:

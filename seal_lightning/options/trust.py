@@ -45,6 +45,7 @@ NAMES = {
     ("InnerLoop", "target_modules"),
     ("PolicyTuning", "target_modules"),
     ("Generator", "target_modules"),
+    ("MStep", "objective"),
     ("ModelSource", "date"),
     ("ModelSource", "revision"),
 }
@@ -53,7 +54,9 @@ _NAME = re.compile(r"[\w.-]{0,100}")
 _PLAIN = re.compile(r"[\w-]{0,100}")  # a name with dots would be a class
 _REVISION = re.compile(r"[\w./-]{0,200}")
 _HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-_OURS = re.compile(r"seal_lightning(\.(tasks|sampling|grading|e_step|inner_loop|models|generator)(\.[a-z]\w*)*)?")
+_ROOMS = "tasks|sampling|grading|e_step|inner_loop|m_step|models|generator"
+_OURS = re.compile(rf"seal_lightning(\.({_ROOMS})(\.[a-z]\w*)*)?")
+
 
 MOST = 1_000_000  # of anything but a seed: larger numbers would let a stranger's run block this machine
 CODE, PLACE, SERVER, OTHER, HUGE = (

@@ -77,6 +77,12 @@ def read_entries(source: str) -> list[Entry]:
     return entries
 
 
+def is_run_file(source: str) -> bool:
+    """Whether it names a file, and not one of a journal."""
+    place = Path(source).expanduser()
+    return place.is_file() and not JOURNAL.fullmatch(place.name)
+
+
 def _journals(place: Path) -> dict[str, list[Path]] | None:
     """The files of each journal that `place` means, by the journal's name; None where `read_run` has to read it."""
     if place.is_dir():

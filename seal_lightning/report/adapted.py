@@ -38,6 +38,7 @@ class AdapterReport:
         how: How that shows.
         why: Why it learnt nothing; empty where it learnt something.
         advice: What to try then.
+        skill: The skill vector that was added to it, in words; empty without one.
     """
 
     name: str
@@ -50,6 +51,7 @@ class AdapterReport:
     how: str = ""
     why: str = ""
     advice: str = ""
+    skill: str = ""
 
     @property
     def title(self) -> str:
@@ -84,8 +86,14 @@ def read_adapter(path: Path) -> AdapterReport:
         tokens=_whole(content.get("trained_tokens")),
         loss=float(loss) if isinstance(loss, int | float) else None,
         left_out={str(name): n for name, n in counts.items() if isinstance(n, int)} if isinstance(counts, dict) else {},
+        skill=_skill(content.get("skill")),
         **{name: str(verdict.get(name, "")) for name in ("learnt", "how", "why", "advice")},
     )
+
+
+def _skill(content: object) -> str:
+    known = content if isinstance(content, dict) else {}
+    return f"the skill vector of {known.get('run')} times {known.get('scale')}" if known else ""
 
 
 def _asked(rows: object) -> Iterator[AskedDocument]:

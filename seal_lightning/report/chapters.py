@@ -162,7 +162,7 @@ def sentence_of(run: MeasuredRun) -> str:
     """What came out, in one sentence."""
     if run.state == "begun":
         return "This run has only begun: no unit of work is finished yet. Make the report again in a while."
-    if run.run.adapters and (said := _adapted(documents_of(run.run.adapters))):
+    if run.run.adapters and (said := _adapted(documents_of(run.run.adapters), run.run.adapters[0].skill)):
         return said
     adapted = "with the adapters of a generator" if run.generates else "after adapting to its own self-edits"
     edit = "generated adapter" if run.generates else "self-edit"
@@ -204,8 +204,8 @@ def sentence_of(run: MeasuredRun) -> str:
     return "Passages and written edits only: this run has no self-edits yet."
 
 
-def _adapted(documents: Sequence[DocumentRow]) -> str:
-    """What adapters that stay came to; "" where nothing was asked."""
+def _adapted(documents: Sequence[DocumentRow], skill: str) -> str:
+    """What adapters that stay came to, with a skill vector where there is one; "" where nothing was asked."""
     if not documents:
         return ""
     each = [row.each for row in documents if row.each is not None]
@@ -214,7 +214,8 @@ def _adapted(documents: Sequence[DocumentRow]) -> str:
     ends += [f"{pct(fmean(together))} with one adapter for all"] if together else []
     return (
         f"On {counted(len(documents), 'document')} with queries, the model answers "
-        f"{pct(fmean(row.before for row in documents))} by itself, and {', '.join(ends)}."
+        f"{pct(fmean(row.before for row in documents))} by itself, and {', '.join(ends)}"
+        f"{f', to which {plain(skill)} was added' if skill else ''}."
     )
 
 

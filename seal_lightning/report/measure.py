@@ -212,7 +212,7 @@ def _left_out(run: Run, phases: Mapping[str, Sequence[Rollout]]) -> dict[str, st
     """What was cut, skipped or dropped, as a line, by phase."""
     lines = {phase: render_left_out(total_left_out(rollouts)) for phase, rollouts in phases.items()}
     cut = [int(row["m_step/truncated"]) for row in run.metrics if "m_step/truncated" in row]
-    lines["M-steps"] = f"{sum(cut):,} kept edits lost their end: raise m_step.max_length" if cut else ""
+    lines["M-steps"] = f"{sum(cut):,} edits lost their end: raise m_step.max_length" if cut else ""
     lines["adapters"] = render_left_out(added([adapter.left_out for adapter in run.adapters]))
     return {phase: line for phase, line in lines.items() if line}
 

@@ -42,6 +42,7 @@ FILES += (
     "policy/selection.json",
     SELECTION,
     "adapters/*/adaptation.json",
+    "weights/*/adaptation.json",
     "csv/version_*/metrics.csv",
 )  # of a run, beside its journals
 OF_A_FIT = re.compile(r"(train|validation)-(\d{3})")
@@ -136,7 +137,11 @@ def read(source: str) -> Run:
         results=next((results for path in tables if (results := read_results(path))), None),
         matrices=matrices,
         unfinished=sum(unfinished_units(f, read_bytes(f)) for e in entries if not e.run for f in set(e.files)),
-        adapters=[read_adapter(path) for path in sorted((place / "adapters").glob("*/adaptation.json"))],
+        adapters=[
+            read_adapter(path)
+            for folder in ("adapters", "weights")
+            for path in sorted((place / folder).glob("*/adaptation.json"))
+        ],
         concluded=(place / "adapt.md").is_file(),
         exported=exported if isinstance(exported, int) else 0,
         selection=read_selection(place),

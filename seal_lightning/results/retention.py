@@ -39,12 +39,14 @@ class ContextStream:
         rows: Accuracies, n + 1 rows at most (fewer while it runs); row 0 the base on all n, row i on the first i (or on
             all n).
         unrelated: Accuracy on queries that no context of the stream is about, one a row; empty where none were asked.
+        shares: What a countermeasure left of each row's update, 0 if it refused it; None where that is not known.
     """
 
     name: str
     contexts: tuple[str, ...]
     rows: tuple[tuple[float, ...], ...]
     unrelated: tuple[float, ...] = ()
+    shares: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,11 @@ class RetentionMatrix:
         """Mean accuracy on unrelated queries by row; () where they were not asked in every stream."""
         asked = [stream.unrelated for stream in self.streams]
         return tuple(map(fmean, zip(*asked, strict=False))) if asked and all(asked) else ()
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether updates were scaled down or refused."""
+        return any(share is not None and share < 1 for stream in self.streams for share in stream.shares)
 
     @property
     def last_row(self) -> float:
@@ -162,13 +169,31 @@ def matrix_table(matrix: RetentionMatrix) -> Table:
     """One matrix in percent, and how far the intervals reach where they are known."""
     width = max(map(len, matrix.mean))
     header = ["", *(str(place + 1) for place in range(width)), *(["unrelated"] if matrix.unrelated else [])]
+    header += ["update"] if matrix.is_gated else []
     rows = []
     for number, (head, means) in enumerate(zip(heads(matrix), matrix.mean, strict=True)):
         bounds = matrix.intervals[number] if matrix.intervals else ((None, None),) * len(means)
         cells = [_cell(*pair) for pair in zip(means, bounds, strict=True)]
         cells += [""] * (width - len(cells))
-        rows.append((head, *cells, *([_cell(matrix.unrelated[number])] if matrix.unrelated else [])))
+        cells += [_cell(matrix.unrelated[number])] if matrix.unrelated else []
+        cells += [_cell(_share(matrix, number))] if matrix.is_gated else []
+        rows.append((head, *cells))
     return Table("", tuple(header), tuple(rows))
+
+
+def _share(matrix: RetentionMatrix, row: int) -> float | None:
+    """What was left of a row's update, on average over streams."""
+    known = [s.shares[row] for s in matrix.streams if row < len(s.shares)]
+    numbers = [share for share in known if share is not None]
+    return fmean(numbers) if numbers else None
+
+
+def _updates(matrix: RetentionMatrix) -> str:
+    """How many updates were added whole, scaled and not at all."""
+    shares = [share for stream in matrix.streams for share in stream.shares if share is not None]
+    scaled = [share for share in shares if 0 < share < 1]
+    mean = f" to {100 * fmean(scaled):.0f} % on average" if scaled else ""
+    return f"{sum(share >= 1 for share in shares)} whole, {len(scaled)} scaled{mean}, {shares.count(0)} refused"
 
 
 def heads(matrix: RetentionMatrix) -> list[str]:
@@ -179,8 +204,10 @@ def heads(matrix: RetentionMatrix) -> list[str]:
 def summary_table(matrices: Sequence[RetentionMatrix]) -> Table:
     """One line a matrix: learnt, left at the end, lost, and the last row against the first matrix's.
 
-    Empty where it says nothing: what a fit's rounds learnt and lost, and the last without a finished stream in both.
+    Where updates were scaled or refused, how many. Empty where it says nothing: what a fit's rounds learnt and lost,
+    and the last without a finished stream in both.
     """
+    gated = any(matrix.is_gated for matrix in matrices)
     header = ("", "base", "learnt", "left", "lost", "unrelated", "left, against the first")
     rows = []
     for matrix in matrices:
@@ -188,8 +215,9 @@ def summary_table(matrices: Sequence[RetentionMatrix]) -> Table:
         learnt, lost = (matrix.learnt, matrix.forgetting) if matrix.one_by_one else (None, None)
         numbers = (fmean(_asked(matrix.mean[0])), learnt, matrix.last_row, lost)
         against = "" if matrix is matrices[0] else _against(matrix, matrices[0])
-        rows.append((matrix.name, *map(_cell, numbers), unrelated, against))
-    return Table("", header, tuple(rows))
+        updates = [_updates(matrix) if matrix.is_gated else ""] if gated else []
+        rows.append((matrix.name, *map(_cell, numbers), unrelated, against, *updates))
+    return Table("", (*header, "updates") if gated else header, tuple(rows))
 
 
 def _against(matrix: RetentionMatrix, first: RetentionMatrix) -> str:
@@ -275,7 +303,10 @@ def _stream(content: Mapping[str, Any]) -> ContextStream:
             raise ValueError(f"{len(row)} numbers in row {number}, not {' or '.join(map(str, wanted))}")
     if unrelated and len(unrelated) != len(rows):
         raise ValueError(f"{len(unrelated)} numbers in unrelated for {len(rows)} rows")
-    return ContextStream(str(content["name"]), contexts, rows, unrelated)
+    shares = tuple(None if share is None else float(share) for share in content.get("shares", ()))
+    if any(share is not None and not 0 <= share <= 1 for share in shares):
+        raise ValueError("a share of an update, which is 0 to 1")
+    return ContextStream(str(content["name"]), contexts, rows, unrelated, shares)
 
 
 def _official(content: Mapping[str, Any], path: Path) -> RetentionMatrix:

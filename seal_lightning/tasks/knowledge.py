@@ -90,7 +90,7 @@ class Knowledge(Task):
         return without_thoughts(text, lambda said: self._parse(said, context))
 
     def _parse(self, text: str, context: Context) -> SelfEdit:
-        body, asked = split_directives(text) if self.directives else (text, {})
+        body, asked = split_directives(text, self.directives.names) if self.directives else (text, {})
         applied = self.directives.apply(asked) if self.directives else Directives()
         bare = "\n".join(map(strip_enumerator, body.splitlines())) if self.strip_numbering else body
         pieces = PARSERS[self.kind.parser](bare)
@@ -118,5 +118,5 @@ class Knowledge(Task):
         return without_answer_label(super().read_answer(text))
 
     def _sequence(self, piece: str, context: Context) -> TrainingSequence:
-        title = context.title.strip()
-        return TrainingSequence(text=f"{title}\n{piece}" if self.title_prefix and title else piece)
+        heading = f"{title}\n" if self.title_prefix and (title := context.title.strip()) else ""
+        return TrainingSequence(heading + piece, heading=heading, source=self.kind.prompt(context))

@@ -28,14 +28,17 @@ def trainer(*, first=True, epoch=0, batches=2, loss=1.5, shares=Shares(1, 1, 1))
     )  # fmt: skip
 
 
-def module(*, rounds_done=0, kept=(1,)) -> SimpleNamespace:
+def module(*, rounds_done=0, kept=(1,), taught=None, told="", figures=None) -> SimpleNamespace:
     metrics = {
         "reward/mean": 0.25,
         "reward/best": 0.5,
         "e_step/rejected_frac": 0.125,
         "e_step/seconds": 61.2,
     }
-    return SimpleNamespace(rounds_done=rounds_done, kept=list(kept), e_step_metrics=metrics, m_step=MStep(epochs=2))
+    return SimpleNamespace(
+        rounds_done=rounds_done, kept=list(kept), taught=list(kept if taught is None else taught), m_step_told=told,
+        e_step_metrics=metrics, m_step_metrics=dict(figures or {}), m_step=MStep(epochs=2),
+    )  # fmt: skip
 
 
 def plain(**options) -> EStepProgress:
@@ -170,6 +173,25 @@ def test_the_effective_batch_is_stated(capsys):
 def test_a_round_that_kept_nothing(capsys):
     plain().on_train_epoch_start(trainer(epoch=2), module(kept=()))
     assert capsys.readouterr().out == "round 3: no self-edit was kept, the M-step is skipped\n"
+
+
+def test_a_round_that_kept_edits_and_teaches_nothing(capsys):
+    plain().on_train_epoch_start(trainer(epoch=2), module(taught=()))
+    assert capsys.readouterr().out == "round 3: there is nothing to learn, the M-step is skipped\n"
+
+
+def test_what_is_compared_and_what_came_of_it(capsys):
+    told = module(told="dpo learns from 6 edits in 3 comparisons, 1 of 4 contexts teach nothing")
+    progress = plain()
+    progress.on_e_step_end(trainer(), told, rollouts=[], groups=[], kept=[])
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "round 1 M-step: dpo learns from 6 edits in 3 comparisons, 1 of 4 contexts teach nothing"
+    ]
+    figures = {"m_step/seconds": 3.0, "m_step/mean_loss": 0.4, "m_step/mean_margin": 1.25, "m_step/mean_kl": 0.0125}
+    progress.on_m_step_end(trainer(epoch=1), module(figures=figures))
+    assert capsys.readouterr().out == "round 2 M-step: margin 1.250 · kl 0.013\n"
+    progress.on_m_step_end(trainer(), module(figures={"m_step/mean_loss": 0.4}))
+    assert capsys.readouterr().out == ""
 
 
 def test_other_processes_are_quiet(capsys):

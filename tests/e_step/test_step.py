@@ -242,6 +242,16 @@ def test_directives_are_recorded_as_asked_and_as_applied():
     assert rollout.text == text
 
 
+def test_layers_that_the_model_does_not_have_are_not_recorded_as_applied():
+    texts = ['Oil burns in it.\n{"layers": "0"}', 'Oil burns in it.\n{"layers": "70-79"}']
+    limits = DirectiveLimits(layers=("depth",))
+    step = e_step(task=Knowledge(directives=limits), sampler=Fixed(lamp=texts))
+    first, second = run(step, (LAMP,), plan=Plan(edits=2, repeats=1))
+    assert (first.asked, first.applied) == ({"layers": "0"}, {"layers": "0"})
+    assert (second.asked, second.applied) == ({"layers": "70-79"}, {})
+    assert second.status == "ok" and first.steps == second.steps > 0
+
+
 def test_writing_edits_adapts_nothing():
     policy = tiny()
     before = {name: value.clone() for name, value in policy.model.state_dict().items()}

@@ -47,8 +47,8 @@ class Shaky(InnerLoop):
     rate: float = 3e38
     seeds: tuple[int, ...] = ()
 
-    def _plan(self, policy, job):
-        plan = super()._plan(policy, job)
+    def plan(self, policy, job):
+        plan = super().plan(policy, job)
         chosen = any(BLOWS in sequence.text for sequence in job.training_sequences)
         if chosen and (not self.seeds or job.seed in self.seeds):
             return replace(plan, rates=[self.rate] * len(plan.rates))

@@ -1,6 +1,6 @@
 """Killed at fixed moments and resumed, a run ends where the uninterrupted one does: same weights, same kept edits.
 
-Each rank is a forked child, so that SIGKILL is real and the imports are paid for once. `benchmarks/fault_injection.py`
+Each rank is a forked process: SIGKILL is real and the imports are paid for once. `benchmarks/fault_injection.py`
 does the same at random moments.
 """
 
@@ -9,6 +9,7 @@ import signal
 
 import fault_injection
 import pytest
+import torch
 from fault_injection import Launch, finished, fit, outcome
 
 ONE_ROUND = {"max_epochs": 1}
@@ -61,6 +62,29 @@ def test_a_run_killed_again_and_again_resumes_to_the_same_end(tmp_path, uninterr
         codes = fit(run, setup, *last, trainer=killer(event, count, rank=rank)).wait()
         assert codes[rank] == -signal.SIGKILL, (event, run.with_suffix(".log").read_text()[-2000:])
     assert resume(run, setup) == uninterrupted(setup)
+
+
+# what an M-step is compared with is the policy before it, which these cannot have again once it has begun
+GONE = {
+    "single": ("--model.m_step.objective", "grpo", "--model.tuning.round_start", "continue"),
+    "ddp": ("--model.m_step.objective", "dpo", "--model.tuning.method", "full", "--model.m_step.learning_rate", "1e-3"),
+}
+
+
+@pytest.mark.parametrize("setup", GONE)
+def test_a_run_killed_in_its_m_step_goes_on_with_the_references_of_the_rounds_start(tmp_path, setup):
+    outcomes = []
+    for name, kill in {"whole": {}, "killed": killer("batch", 7 if setup == "single" else 3)}.items():
+        run = tmp_path / name
+        codes = fit(run, setup, *GONE[setup], trainer={**ONE_ROUND, **kill}).wait()
+        if kill:
+            assert codes[0] == -signal.SIGKILL, run.with_suffix(".log").read_text()[-2000:]
+            saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["seal"]
+            assert saved["optimizer_steps"] > 1 and saved["references"]
+            finished(fit(run, setup, "--ckpt_path", "last", *GONE[setup], trainer=ONE_ROUND))
+        outcomes.append(outcome(run))
+        assert "references" not in torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["seal"]
+    assert outcomes[0] == outcomes[1]
 
 
 def test_bf16_under_zero_3_resumes_exactly(tmp_path):

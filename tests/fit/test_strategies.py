@@ -31,14 +31,14 @@ def merged(run):
 def finished_run(once):
     """A finished run of a set-up."""
 
-    def of(setup):
+    def of(setup, objective="sft"):
         def fill(folder):
             base, extra = ("ddp", zero1()) if setup == "zero1" else (setup, {})
-            options = [*EFFECTIVE, "--checkpoint.merged", "true"]
+            options = [*EFFECTIVE, "--checkpoint.merged", "true", "--model.m_step.objective", objective]
             launch = fit(folder / "run", base, *options, trainer={**TRAINER, **extra})
             assert set(launch.wait()) == {0}, launch.log.read_text()
 
-        return once(f"strategy-{setup}", fill) / "run"
+        return once(f"strategy-{setup}-{objective}", fill) / "run"
 
     return of
 
@@ -50,6 +50,16 @@ def test_the_same_policy_is_learnt(finished_run, setup):
     moved = max(float(value.abs().max()) for name, value in alone.items() if ".lora_B." in name)
     apart = max(float((value - shared[name]).abs().max()) for name, value in alone.items())
     assert moved > 0.01 and apart < 1e-6, (moved, apart)
+
+
+@pytest.mark.parametrize(("objective", "setup"), [("grpo", "zero2"), ("dpo", "zero3")])
+def test_the_same_is_learnt_against_the_rounds_start(finished_run, objective, setup):
+    """The references of an edit come from any rank, under ZeRO-3 of weights that lie on both."""
+    (alone,), (shared,) = merged(finished_run("single", objective)), merged(finished_run(setup, objective))
+    moved = max(float(value.abs().max()) for name, value in alone.items() if ".lora_B." in name)
+    apart = max(float((value - shared[name]).abs().max()) for name, value in alone.items())
+    assert moved > 0.01 and apart < 1e-5, (moved, apart)
+    assert not all(torch.equal(value, merged(finished_run("single"))[0][name]) for name, value in alone.items())
 
 
 @pytest.mark.parametrize("setup", SETUPS)

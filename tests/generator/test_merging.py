@@ -212,6 +212,24 @@ def test_many_merged_adapters_answer_in_one_batch_as_one_by_one(policy):
         assert not torch.allclose(alone, plain[0], rtol=0, atol=1e-3)
 
 
+def test_loras_of_different_layers_answer_in_one_bank(policy):
+    attention, mlp = "model.layers.1.self_attn.q_proj", "model.layers.0.mlp.up_proj"
+    sizes = {name: policy.model.get_submodule(name).weight.shape for name in (attention, mlp)}
+    loras = []
+    for number, layers in enumerate([(attention,), (mlp,), (attention, mlp)]):
+        state = {}
+        for layer in layers:
+            one = drawn_lora(number, rank=number + 1, inputs=sizes[layer][1], outputs=sizes[layer][0])
+            state |= {name.replace(LAYER, layer): tensor for name, tensor in one.state.items()}
+        loras.append(LoRA(state, 0.1))
+    bank = lora_bank(policy.model, loras)
+    for number, lora in enumerate(loras):
+        found = bank_lora(bank, number)
+        assert found.layers == lora.layers
+        for layer in lora.layers:
+            torch.testing.assert_close(found.delta(layer), lora.delta(layer))
+
+
 @pytest.mark.parametrize(
     ("act", "words"),
     [

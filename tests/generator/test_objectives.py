@@ -1,5 +1,7 @@
 """What `EndToEnd` and `Distill` ask for is what a plain model with the adapter in its weights says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_generator import Tiny, policy_of
@@ -10,8 +12,9 @@ from seal_lightning.generator import Distill, EndToEnd
 from seal_lightning.generator.lessons import Classroom, InWords, ScoredContext, text_of
 from seal_lightning.generator.objectives import Objective
 from seal_lightning.generator.reading import tokens_of
-from seal_lightning.inner_loop.loss import TeacherLoss
-from seal_lightning.inner_loop.packing import PackedSequence, pad
+from seal_lightning.inner_loop.loss import HeadLoss
+from seal_lightning.inner_loop.objectives import Distillation
+from seal_lightning.inner_loop.packing import PackedSequence, Section, pad
 from seal_lightning.models.beside import base_layer
 from seal_lightning.models.lora import transposed
 from seal_lightning.tasks import Knowledge
@@ -153,13 +156,13 @@ def test_what_a_teacher_cannot_read_at_once_is_refused_before_any_work():
 def test_a_teacher_is_asked_in_as_many_passes_as_it_takes(monkeypatch):
     room, lessons = classroom_of()
     whole = Distill().loss(room, lessons)
-    passes, listen = [], TeacherLoss.listen
+    passes, states = [], HeadLoss.states
 
-    def noted(loss, batches):
-        passes.extend(batches)
-        listen(loss, passes)
+    def noted(loss, batch):
+        passes.extend([] if batch.sections[0].teacher is not None else [batch])
+        return states(loss, batch)
 
-    monkeypatch.setattr(TeacherLoss, "listen", noted)
+    monkeypatch.setattr(HeadLoss, "states", noted)
     monkeypatch.setattr("seal_lightning.generator.objectives.PASS_ON_CPU", 60)
     parts = Distill().loss(room, lessons)
     assert len(passes) > 1
@@ -204,16 +207,17 @@ def test_chunks_of_the_teachers_loss_are_the_whole(monkeypatch):
     found = []
     for chunk in (1 << 25, 5 * model.config.vocab_size):  # all together, and two at a time
         monkeypatch.setattr("seal_lightning.inner_loop.loss._CHUNK", chunk)
-        loss = TeacherLoss(model, adapted=set(), temperature=1.5)
+        loss = HeadLoss(model, adapted=set())
         assert loss.head is not None
-        loss.listen([batch])
-        states = loss.teacher + 0.3 * torch.randn(loss.teacher.shape, generator=torch.Generator().manual_seed(1))
+        said = loss.states(batch).detach()
+        states = said + 0.3 * torch.randn(said.shape, generator=torch.Generator().manual_seed(1))
         states.requires_grad_()
-        monkeypatch.setattr(loss, "_states", lambda *args, states=states: states)
-        losses = loss(batch.inputs, batch.positions, torch.arange(len(states)), torch.linspace(0.5, 1.0, len(states)))
+        monkeypatch.setattr(loss, "states", lambda batch, states=states: states)
+        section = Section(Distillation(temperature=1.5), len(said), said)
+        losses = loss(replace(batch, weights=torch.linspace(0.5, 1.0, len(said)), sections=(section,)))
         losses.sum().backward()
         found.append((losses.detach(), states.grad))
-    mine, teacher = (torch.log_softmax(loss.head(one) / 1.5, -1).detach() for one in (states, loss.teacher))
+    mine, teacher = (torch.log_softmax(loss.head(one) / 1.5, -1).detach() for one in (states, said))
     wanted = functional.kl_div(mine, teacher, reduction="none", log_target=True).sum(-1)
     torch.testing.assert_close(found[0][0], wanted * torch.linspace(0.5, 1.0, len(wanted)), rtol=1e-4, atol=1e-6)
     for whole, parts in zip(*found, strict=True):

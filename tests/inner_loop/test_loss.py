@@ -1,10 +1,13 @@
 """The loss by chunks equals the loss of whole logits, and is not used where it would not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from seal_lightning.inner_loop import loss as head_loss
 from seal_lightning.inner_loop.loss import HeadLoss
+from seal_lightning.inner_loop.packing import PackedSequence, pad
 from seal_lightning.models.beside import beside
 from seal_lightning.models.random_models import build_tiny
 
@@ -12,6 +15,9 @@ IDS = torch.randint(3, 250, (1, 24), generator=torch.Generator().manual_seed(0))
 POSITIONS = torch.tensor([0, 1, 5, 9, 10, 22])
 TARGETS = IDS[0, POSITIONS + 1]
 WEIGHTS = torch.tensor([0.5, 0.5, 0.1, 0.0, 2.0, 1.0])
+ROW = pad([PackedSequence(0, IDS[0].tolist(), 0, 1.0)])
+SECTION = replace(ROW.sections[0], count=len(POSITIONS))
+BATCH = replace(ROW, positions=POSITIONS, targets=TARGETS, weights=WEIGHTS, sections=(SECTION,))
 
 
 def loss_and_gradient(model, loss):
@@ -20,7 +26,7 @@ def loss_and_gradient(model, loss):
     model.requires_grad_(False)
     parameter.requires_grad_()
     parameter.grad = None
-    values = loss({"input_ids": IDS}, POSITIONS, TARGETS, WEIGHTS)
+    values = loss(BATCH)
     values.sum().backward()
     return values.detach(), parameter.grad.clone()
 
@@ -60,7 +66,7 @@ def test_a_head_with_an_update_beside_it_keeps_whole_logits():
     beside(model.lm_head).append(torch.randn(2, 32), torch.randn(259, 2))
     by_chunks = HeadLoss(model, adapted=set())
     assert by_chunks.head is None
-    mine = by_chunks({"input_ids": IDS}, POSITIONS, TARGETS, WEIGHTS)
+    mine = by_chunks(BATCH)
     logits = model(input_ids=IDS).logits[0, POSITIONS]
     wanted = torch.nn.functional.cross_entropy(logits, TARGETS, reduction="none") * WEIGHTS
     torch.testing.assert_close(mine, wanted)

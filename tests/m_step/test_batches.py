@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from seal_lightning.errors import ConfigError
-from seal_lightning.m_step.batches import IGNORED, MStep, PlannedBatches, batch_plan, encode_example, make_loader
+from seal_lightning.m_step.batches import IGNORED, MStep, PlannedBatches, batch_plan, encode_example, encode_taught
+from seal_lightning.m_step.batches import make_loader as loader_of
+from seal_lightning.m_step.objectives import Taught
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
 from seal_lightning.types import EditOutcome
@@ -22,6 +24,12 @@ def kept(*pairs: tuple[str, str]) -> list[EditOutcome]:
         EditOutcome("lamp", index, prompt, text, reward=1.0, score=1.0, gain=0.0, repeats=1)
         for index, (prompt, text) in enumerate(pairs)
     ]
+
+
+def make_loader(policy, edits, *, settings, **place):
+    """Batches of edits, each of which is taught alone."""
+    taught = encode_taught(policy, [Taught((edit,)) for edit in edits], settings=settings)
+    return loader_of(taught, pad=PAD, settings=settings, **place)
 
 
 def test_the_loss_is_on_the_edit_and_its_end():
@@ -112,8 +120,9 @@ def test_batches_are_these_tensors():
     assert batch["input_ids"].tolist() == [rows[number][0] for number in order]
     assert batch["attention_mask"].tolist() == [rows[number][1] for number in order]
     assert batch["labels"].tolist() == [rows[number][2] for number in order]
-    assert {tensor.dtype for tensor in batch.values()} == {torch.long}
-    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    assert batch["values"].tolist() == [1.0, 1.0]
+    assert {name for name, tensor in batch.items() if tensor.dtype == torch.long} == set(batch) - {"values"}
+    assert set(batch) == {"input_ids", "attention_mask", "labels", "values"}
 
 
 def test_a_resumed_loader_gives_the_rest_of_the_batches():
@@ -134,9 +143,11 @@ def test_padding_changes_no_loss():
     edits = kept(("ab", "c"), ("The lamp", " burns oil and kelp."))
     losses = []
     for batch_size in (1, 2):
-        loader = make_loader(model, edits, settings=MStep(epochs=1, batch_size=batch_size), seed=0, round=0)
+        settings = MStep(epochs=1, batch_size=batch_size)
+        loader = make_loader(model, edits, settings=settings, seed=0, round=0)
         with torch.no_grad():
-            losses.append(sum(float(model.model(**batch).loss) * int((batch["labels"] >= 0).sum()) for batch in loader))
+            given = [(batch, settings.goal.batch_loss(model.model, batch)[0]) for batch in loader]
+            losses.append(sum(float(loss) * int((batch["labels"] >= 0).sum()) for batch, loss in given))
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
 
 

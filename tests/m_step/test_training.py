@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from seal_lightning.m_step import training
-from seal_lightning.m_step.batches import MStep, make_loader
-from seal_lightning.m_step.training import FineTuning, batch_loss, make_optimizer, seed_batch
+from seal_lightning.m_step.batches import MStep, encode_taught, make_loader
+from seal_lightning.m_step.objectives import Taught
+from seal_lightning.m_step.training import FineTuning, make_optimizer, seed_batch
 from seal_lightning.models.precision import sparing_float32
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.tuned import PolicyTuning, TunedPolicy
@@ -31,8 +32,10 @@ def test_a_step_mixes_no_devices_and_no_types_and_we_wait_for_nothing(monkeypatc
     policy = TunedPolicy(model, tokenizer, False, PolicyTuning(rank=4, alpha=8.0), seed=0)
     policy.module.to("meta")
     optimizer = make_optimizer(policy.module.parameters(), SETTINGS, device=torch.device("meta"))
-    for batch in make_loader(policy.view, KEPT, settings=SETTINGS, seed=0, round=0):
-        loss = batch_loss(policy.module.train(), {name: tensor.to("meta") for name, tensor in batch.items()})
+    taught = encode_taught(policy.view, [Taught((edit,)) for edit in KEPT], settings=SETTINGS)
+    for batch in make_loader(taught, pad=2, settings=SETTINGS, seed=0, round=0):
+        there = {name: tensor.to("meta") for name, tensor in batch.items()}
+        loss, _ = SETTINGS.goal.batch_loss(policy.module.train(), there)
         loss.backward()
         optimizer.step()
     trained = policy.trainable_state()

@@ -21,6 +21,12 @@ ADDS = {
 }
 
 
+def encoded(loop, tokenizer, sequence):
+    """The tokens of a training sequence, and how many of them are its prompt."""
+    made = loop._encode(Policy(None, tokenizer, chat=False), sequence)
+    return made.tokens, made.prompt
+
+
 def adding(what, *, chat=False):
     tokenizer = byte_tokenizer(chat=chat)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -48,12 +54,12 @@ def test_a_prompt_has_one_beginning_and_no_end(what):
 def test_a_training_sequence_has_one_beginning_and_one_end(what):
     opening, tokenizer = ADDS[what][1], adding(what)
     inner = InnerLoop()
-    assert inner._encode(Policy(None, tokenizer, chat=False), TrainingSequence("ab")) == ([*opening, A, B, EOS], 0)
-    assert inner._encode(Policy(None, tokenizer, chat=False), TrainingSequence("b", prompt="a")) == (
+    assert encoded(inner, tokenizer, TrainingSequence("ab")) == ([*opening, A, B, EOS], 0)
+    assert encoded(inner, tokenizer, TrainingSequence("b", prompt="a")) == (
         [*opening, A, B, EOS],
         len(opening) + 1,
     )
-    assert InnerLoop(append_eos=False)._encode(Policy(None, tokenizer, chat=False), TrainingSequence("ab")) == (
+    assert encoded(InnerLoop(append_eos=False), tokenizer, TrainingSequence("ab")) == (
         [*opening, A, B],
         0,
     )
@@ -96,7 +102,7 @@ def test_without_an_eos_token_a_sequence_ends_as_the_tokenizer_ends_it():
 def test_control_tokens_in_a_training_sequence_are_text():
     tokenizer = byte_tokenizer()
     assert tokenizer("a<eos>")["input_ids"] == [A, EOS]
-    ids, _ = InnerLoop()._encode(Policy(None, tokenizer, chat=False), TrainingSequence("a<eos>"))
+    ids, _ = encoded(InnerLoop(), tokenizer, TrainingSequence("a<eos>"))
     assert ids == [67, 30, 71, 81, 85, 32, EOS]  # a < e o s >
     assert tokenizer.decode(ids[:-1]) == "a<eos>"
 
@@ -138,9 +144,9 @@ def test_tokens_of_the_template_that_are_not_special_are_text_too():
     think, spaces = tokenizer.convert_tokens_to_ids(["<think>", "  "])
     ids = policy.encode(policy.format(Prompt("a  <think>")))
     assert think not in ids and spaces in ids
-    assert think not in InnerLoop()._encode(Policy(None, tokenizer, chat=False), TrainingSequence("<think>"))[0]
+    assert think not in encoded(InnerLoop(), tokenizer, TrainingSequence("<think>"))[0]
     tokenizer.chat_template = None  # then it is a word of the vocabulary like any other
-    assert think in InnerLoop()._encode(Policy(None, tokenizer, chat=False), TrainingSequence("<think>"))[0]
+    assert think in encoded(InnerLoop(), tokenizer, TrainingSequence("<think>"))[0]
 
 
 def space_adding_tokenizer():

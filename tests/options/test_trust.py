@@ -206,6 +206,22 @@ def test_numbers_names_of_ours_and_prompts_are_taken(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("objective", "taken"),
+    [
+        ("dpo", True),
+        ({"class_path": "seal_lightning.m_step.objectives.GRPO", "init_args": {"loss_type": "dr_grpo"}}, True),
+        ("code_of_the_run.Mine", False),
+        ({"class_path": "code_of_the_run.Mine"}, False),
+    ],
+)  # fmt: skip
+def test_an_objective_of_ours_is_taken(tmp_path, objective, taken):
+    found = wishes({"m_step": {"epochs": 2, "objective": objective}}, SEALModule, run=tmp_path)
+    assert [(wish.option, wish.reason) for wish in found] == (
+        [] if taken else [("model.m_step.objective", "names code")]
+    )
+
+
 def test_a_model_within_the_run_is_the_runs_own(tmp_path):
     (tmp_path / "run" / "base").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()

@@ -22,18 +22,13 @@ ONE_ROUND = {"max_epochs": 1}
 GRACE = 1.5  # seconds that a main thread gets to end by itself, which it cannot within a collective
 
 
-@pytest.fixture(autouse=True)
-def short_grace(monkeypatch):
-    """For the ranks as well: they are forked."""
-    monkeypatch.setattr("seal_lightning.processes.watch.GRACE", GRACE)
-
-
 def stopping_at(event, *, rank, number=signal.SIGSTOP, **trainer):
     stop = {
         "class_path": "fault_injection.KillAt",
         "init_args": {"event": event, "count": 1, "number": int(number), "rank": rank},
     }
-    return {"callbacks": [stop], "give_up_after": SECONDS, **ONE_ROUND, **trainer}
+    grace = {"class_path": "fault_injection.ShortGrace", "init_args": {"seconds": GRACE}}
+    return {"callbacks": [stop, grace], "give_up_after": SECONDS, **ONE_ROUND, **trainer}
 
 
 def stopped_run(run, event, *, still):

@@ -12,7 +12,8 @@ from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import Contains, Reward
 from seal_lightning.inner_loop.loop import InnerLoop
-from seal_lightning.m_step.batches import MStep, make_loader, tell_truncated
+from seal_lightning.m_step.batches import MStep, encode_taught, tell_truncated
+from seal_lightning.m_step.objectives import Taught
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
 from seal_lightning.records.lines import rollout_from_dict, rollout_to_dict
@@ -159,19 +160,19 @@ def test_own_queries_say_what_was_dropped():
     }  # fmt: skip
 
 
-def test_kept_edits_that_lose_their_end(policy, caplog):
+def test_edits_that_lose_their_end(policy, caplog):
     kept = [
         EditOutcome("a", index, "Write:", text, 1.0, 1.0, 0.0, 1) for index, text in enumerate(["short", "long " * 20])
     ]
     settings = MStep(max_length=40)
-    loader = make_loader(policy, kept, settings=settings, seed=0, round=0)
-    assert tell_truncated(loader.dataset, settings) == 1  # type: ignore[arg-type]
+    taught = encode_taught(policy, [Taught((edit,)) for edit in kept], settings=settings)
+    assert tell_truncated(taught, settings) == 1
     (message,) = caplog.messages
     assert message == (
-        "M-step: 1 of 2 kept edits lost their end, the longest has 107 tokens with its prompt: raise "
+        "M-step: 1 of 2 edits lost their end, the longest has 107 tokens with its prompt: raise "
         "model.m_step.max_length (40; at most to the model's window), or lower the sampler's max_new_tokens"
     )
-    assert tell_truncated(loader.dataset, settings, only=False) == 1  # type: ignore[arg-type]
+    assert tell_truncated(taught, settings, only=False) == 1
     assert len(caplog.messages) == 1
 
 

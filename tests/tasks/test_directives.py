@@ -101,3 +101,72 @@ def test_limits_are_validated(limits):
     (name,) = limits
     with pytest.raises(ConfigError, match=f"{name} must be two"):
         DirectiveLimits(**limits)
+
+
+LAYERED = DirectiveLimits(layers=("depth", "kinds"))
+
+
+@pytest.mark.parametrize(
+    ("written", "asked", "applied"),
+    [
+        ('{"layers": "0-3"}', {"layers": "0-3"}, Directives(layers="0-3")),
+        ('{"epochs": 2, "layers": [2, 0]}', {"epochs": 2, "layers": "[2, 0]"}, Directives(2, layers="0, 2")),
+        ('{"layers": ["q_proj", "first half"]}', {"layers": "['q_proj', 'first half']"},
+         Directives(layers="first half, q_proj")),
+        ('{"layers": true}', {"layers": True}, Directives()),
+        ('{"layers": "none", "batch_size": 2}', {"layers": "none", "batch_size": 2}, Directives(batch_size=2)),
+        ('{"layers": {"from": 1}}', {"layers": "{'from': 1}"}, Directives(layers="1")),
+    ],
+)  # fmt: skip
+def test_layers_where_they_are_asked_for(written, asked, applied):
+    said, found = split_directives(f"Ada ruled.\n{written}", LAYERED.names)
+    assert (said, found) == ("Ada ruled.", asked)
+    assert LAYERED.apply(found) == applied
+
+
+def test_layers_that_are_not_asked_for_are_neither_cut_out_nor_applied():
+    text = 'The {layers of the cake}.\n{"layers": "0-3"}'
+    assert split_directives(text) == (text, {})
+    assert LIMITS.apply({"epochs": 2, "layers": "0-3"}) == Directives(2)
+    assert "layers" not in LIMITS.request()
+
+
+def test_layers_are_asked_for_as_they_may_be_named():
+    assert LAYERED.request().endswith(
+        'batch_size (1 to 8), layers (which layers are trained: "0-3", "first half", "attention", "mlp"). For example: '
+        '{"epochs": 5, "learning_rate": 0.001, "batch_size": 1, "layers": "0-3"}'
+    )
+    kinds = DirectiveLimits(layers=("kinds",))
+    assert '"first half"' not in kinds.request() and kinds.request().endswith('"layers": "attention"}')
+    assert kinds.apply({"layers": "0-3, mlp"}) == Directives(layers="mlp")
+
+
+def test_a_sort_of_layers_that_there_is_not_is_refused():
+    with pytest.raises(ConfigError, match=r"layers must be some of depth, kinds, got 'heads': try \[depth, kinds\]"):
+        DirectiveLimits(layers=("depth", "heads"))
+
+
+AIMED = DirectiveLimits(objective=("sft", "distill"))
+
+
+@pytest.mark.parametrize(
+    ("written", "applied"),
+    [
+        ('{"objective": "distill"}', Directives(objective="distill")),
+        ('{"epochs": 2, "objective": " SFT "}', Directives(epochs=2, objective="sft")),
+        ('{"objective": "grpo", "batch_size": 2}', Directives(batch_size=2)),
+        ('{"objective": ["sft"]}', Directives()),
+    ],
+)
+def test_an_objective_where_it_may_be_chosen(written, applied):
+    body, asked = split_directives(f"Ada ruled.\n{written}", AIMED.names)
+    assert body == "Ada ruled." and AIMED.apply(asked) == applied
+    assert DirectiveLimits().apply(asked).objective is None
+    assert DirectiveLimits(objective=("sft",)).apply({"objective": "distill"}).objective is None
+
+
+def test_a_policy_is_told_between_which_objectives_it_may_choose():
+    assert '"distill" (what you would say with the passage before you)' in AIMED.request()
+    assert "objective" not in DirectiveLimits().request()
+    with pytest.raises(ConfigError, match=r"objective must be some of sft, distill, got 'dpo': try \[sft, distill\]"):
+        DirectiveLimits(objective=("dpo",))

@@ -67,12 +67,12 @@ it:
       parser: blocks
     passage_repeats: 3
     max_sequences: 8
-    directives: {epochs: [1, 5], learning_rate: [1e-4, 1e-2]}
+    directives: {epochs: [1, 5], learning_rate: [1e-4, 1e-2], layers: [kinds, depth]}
 """,
     )
     assert task.kind == EditKind("Tell me about {title}.\n\n{passage}\n", lead="Well:", parser="blocks")
     assert (task.passage_repeats, task.max_sequences) == (3, 8)
-    assert task.directives == DirectiveLimits(epochs=(1, 5), learning_rate=(1e-4, 1e-2))
+    assert task.directives == DirectiveLimits(epochs=(1, 5), learning_rate=(1e-4, 1e-2), layers=("kinds", "depth"))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,7 @@ it:
         ("{edit: {instruction: '{passage}', parser: json}}", "parser"),
         ("{edit: rewrit}", "edit must be one of implications"),
         ("{directives: {epochs: [5, 1]}}", "epochs must be two"),
+        ("{directives: {layers: [heads]}}", "heads"),
         ("{passage_repeat: 2}", "passage_repeat"),
     ],
 )

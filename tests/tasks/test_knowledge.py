@@ -256,7 +256,7 @@ PIECES = st.sampled_from(
 @given(text=st.one_of(st.text(), st.lists(PIECES).map(" ".join), st.lists(PIECES).map("".join)))
 @pytest.mark.parametrize("parser", ["lines", "blocks", "questions", "whole"])
 def test_parse_never_raises(parser, text):
-    limits = DirectiveLimits(learning_rate=(1e-4, 1e-2))
+    limits = DirectiveLimits(learning_rate=(1e-4, 1e-2), layers=("depth", "kinds"))
     for directives in (None, limits):
         task = Knowledge(edit=EditKind("{passage}", parser=parser), directives=directives, strip_numbering=True)
         edit = task.parse(text, ADA)

@@ -6,9 +6,9 @@ Titles come from the data and are escaped. No path of this machine is written do
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
-from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace
+from seal_lightning.commands.adapt.jobs import ALL, OF_LORA, Adapter, Answers, Workplace
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.grading import name_of
 from seal_lightning.inner_loop.plans import JobStats
@@ -19,6 +19,7 @@ from seal_lightning.sharing.card import CardData, Relation, WeightsCard, render,
 from seal_lightning.sharing.usage import query_usage
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.tasks import Knowledge
+from seal_lightning.text.escaping import markdown_cell
 from seal_lightning.text.plural import counted
 from seal_lightning.types import Query
 
@@ -53,7 +54,7 @@ def adapter_card(
         after: What the policy answers with it.
         merged: Whether the card is for whole weights instead of an adapter's.
     """
-    relation: Relation = "merge" if merged else "adapter"
+    relation: Relation = "finetune" if adapter.whole else "merge" if merged else "adapter"
     asked = [lesson.document.context for lesson in adapter.lessons if lesson.document.id in after]
     queries = sum(len(context.queries) for context in asked)
     results = [
@@ -62,7 +63,8 @@ def adapter_card(
         if asked
     ]
     chosen = results and any(lesson.rewards for lesson in adapter.lessons)
-    what = f"{'Weights' if merged else 'A LoRA'} for `{place.base.name}`"
+    what = f"{'A LoRA for' if relation == 'adapter' else 'Weights for'} `{place.base.name}`"
+    what = f"All weights of `{place.base.name}`, trained on" if adapter.whole else what
     card = WeightsCard(
         title=adapter.name,
         relation=relation,
@@ -82,14 +84,18 @@ def adapter_card(
 
 
 def _settings(place: Workplace, adapter: Adapter, stats: JobStats) -> dict[str, object]:
+    skill = {"skill vector": place.skill.name, "skill scale": place.skill.scale} if place.skill else {}
     if adapter.inner_loop is not None:
         trained = {"optimizer steps": stats.steps, "tokens trained": stats.trained_tokens, "seed": adapter.job.seed}
-        return {"": adapter.inner_loop, **trained}
+        if adapter.whole:
+            names = [field.name for field in fields(adapter.inner_loop) if field.name not in OF_LORA]
+            return {name: getattr(adapter.inner_loop, name) for name in names} | trained
+        return {"": adapter.inner_loop, **trained, **skill}
     assert isinstance(place.policy, GeneratingPolicy), "a generator has written it"
     generator = place.policy.network.settings
     rows = {f"generator: {name}": value for name, value in given_arguments(generator).items()}
     merging = {"merging": adapter.merging.way, "merging rank": adapter.merging.rank} if adapter.merging else {}
-    return {"generator": type(generator).__name__, **rows, **merging}
+    return {"generator": type(generator).__name__, **rows, **merging, **skill}
 
 
 def _usage(place: Workplace, adapter: Adapter, relation: Relation) -> str:
@@ -109,7 +115,7 @@ def _usage(place: Workplace, adapter: Adapter, relation: Relation) -> str:
         context,
         place=folder.relative_to(place.output).as_posix(),
         relation=relation,
-        tokenizer_beside=relation == "merge",
+        tokenizer_beside=relation != "adapter",
     )
 
 
@@ -129,7 +135,9 @@ def _learnt_from(place: Workplace, adapter: Adapter, left_out: Mapping[str, int]
         paragraphs.append(f"Besides, {counted(place.unread, 'file')} could not be read and taught it nothing.")
     if left_out:
         paragraphs.append(f"{MISSING} {render_left_out(left_out)}.")
-    if without := parts_without_adapter(place.policy.model):
+    if place.skill:
+        paragraphs.append(f"After its training, {markdown_cell(place.skill.said, 200)} was added to it.")
+    if not adapter.whole and (without := parts_without_adapter(place.policy.model)):
         listed = [f"{counted(len(names), 'part')}, {why} (first: {names[0]})" for why, names in without.items()]
         paragraphs.append(f"No adapter acts on {'; '.join(listed)}.")
     if learned:

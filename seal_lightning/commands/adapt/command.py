@@ -24,11 +24,13 @@ from seal_lightning.commands.adapt.generated import (
     load_generating,
     stamp_of,
 )
-from seal_lightning.commands.adapt.jobs import Adapter, Answers, Merging, Workplace, one_each, one_for_all
+from seal_lightning.commands.adapt.jobs import Adapter, Answers, Merging, Skill, Workplace, one_each, one_for_all
 from seal_lightning.commands.adapt.making import make
 from seal_lightning.commands.adapt.options import read_options
 from seal_lightning.commands.adapt.sharing import Sharing, processes_of
+from seal_lightning.commands.adapt.skill import read_skill
 from seal_lightning.commands.adapt.summary import Made, summarise
+from seal_lightning.commands.adapt.whole import make_whole
 from seal_lightning.commands.fit import set_log_level
 from seal_lightning.commands.standalone import (
     Device,
@@ -60,7 +62,7 @@ from seal_lightning.results.usage import render_usage, total_usage
 from seal_lightning.sharing.card import base_of_source
 from seal_lightning.sharing.hub import Export, destination_of, upload
 from seal_lightning.stamps.run import save_record
-from seal_lightning.stamps.values import CODE, VERSIONS, describe, flat
+from seal_lightning.stamps.values import CODE, VERSIONS, describe, digest, flat
 from seal_lightning.text.plural import counted
 from seal_lightning.types import Context, Json, JsonObject, Rollout
 
@@ -95,20 +97,22 @@ def main(args: Sequence[str]) -> None:
     available = cores()  # before a tiny policy is loaded, which takes a single thread
     with nullcontext() if options.dry_run else open_folder(output, "adapt", resume=options.resume):
         policy = _checked_policy(options, read)
+        skill = read_skill(options.skill, options.skill_scale, policy) if options.skill else None
         if options.dry_run:
             print(_estimate(options, policy, read, choice))
             return
         write_settings(parser, settings, output)
         signals = StopSignals()
         with signals.noted():
-            place, jobs = _workplace(options, policy, read, output, signals), _jobs(options, policy, read)
+            place, jobs = _workplace(options, policy, read, output, signals, skill), _jobs(options, policy, read)
             processes = processes_of(policy, (place.e_step, choice), cores=available, jobs=jobs)
             load, stopping = partial(_loader(options), "cpu"), partial(_is_stopping, signals)
             with closing(Sharing(processes, policy, load, screen=place.screen, stopping=stopping)) as sharing:
                 adapters = _adapt(options, place, read, choice, sharing)
         write_settings(parser, settings, output, finished=True)
     if destination is not None:
-        for address in upload(destination, _exports(output, adapters, merged=options.merged)):
+        exports = _exports(output, adapters, merged=options.merged, whole=options.tuning == "full")
+        for address in upload(destination, exports):
             Screen().line(f"uploaded: {address}")
 
 
@@ -185,17 +189,21 @@ def _estimate(options: Namespace, policy: Policy, read: Documents, choice: EditC
         return Estimate(e_step, policy, read.documents, choice, (), options.contexts_per_unit, ways).text()
     each, together = [e_step.inner_loop], [options.together]
     loops = {"each": each, "all": together, "both": each + together}[options.adapters]
-    return Estimate(e_step, policy, read.documents, choice, loops, options.contexts_per_unit).text()
+    whole = options.tuning == "full"
+    return Estimate(e_step, policy, read.documents, choice, loops, options.contexts_per_unit, whole=whole).text()
 
 
-def _workplace(options: Namespace, policy: Policy, read: Documents, output: Path, signals: StopSignals) -> Workplace:
+def _workplace(
+    options: Namespace, policy: Policy, read: Documents, output: Path, signals: StopSignals, skill: Skill | None
+) -> Workplace:
+    of_policy = (
+        stamp_of(policy, options.generator) if isinstance(policy, GeneratingPolicy) else fingerprint(policy.model)
+    )
     return Workplace(
         e_step=options.model.e_step,
         policy=policy,
         output=output,
-        stamp=stamp_of(policy, options.generator)
-        if isinstance(policy, GeneratingPolicy)
-        else fingerprint(policy.model),
+        stamp=digest([of_policy, skill.stamp]) if skill else of_policy,
         every_steps=options.save_every,
         merged=options.merged,
         source=options.model.source,
@@ -204,13 +212,14 @@ def _workplace(options: Namespace, policy: Policy, read: Documents, output: Path
         unread=read.unread,
         screen=Screen(),
         check_stop=signals.check,
+        skill=skill,
     )
 
 
-def _exports(output: Path, names: Sequence[str], *, merged: bool) -> list[Export]:
+def _exports(output: Path, names: Sequence[str], *, merged: bool, whole: bool) -> list[Export]:
     """The folders to upload; a single adapter goes to the root of its repository."""
     single = len(names) == 1
-    kinds = {"adapters": "", **({"merged": "-merged"} if merged else {})}
+    kinds = {"weights" if whole else "adapters": "", **({"merged": "-merged"} if merged else {})}
     return [
         Export(output / folder / name, inside="" if single else name, suffix=suffix)
         for folder, suffix in kinds.items()
@@ -232,7 +241,10 @@ def _adapt(
     check(place, [adapter for adapters in kinds.values() for adapter in adapters])
     tidy(place.output)
     place = replace(place, before=ask_before(place, read.documents))
-    results = make(place, kinds, sharing)
+    if options.tuning == "full":
+        results = {kind: [make_whole(place, adapter) for adapter in adapters] for kind, adapters in kinds.items()}
+    else:
+        results = make(place, kinds, sharing)
     made = [_made(kind, adapters, results[kind]) for kind, adapters in kinds.items()]
     names = [adapter.name for kind in made for adapter in kind.adapters]
     if not names:
@@ -253,7 +265,8 @@ def _learnt(
     if options.adapters != "all":
         kinds["one each"] = one_each(learnt, place.e_step.inner_loop, seed=seed)
     if options.adapters != "each":
-        kinds["one for all"] = [one_for_all(learnt, options.together, seed=seed)]
+        whole = options.tuning == "full"
+        kinds["one for all"] = [one_for_all(learnt, options.together, seed=seed, whole=whole)]
     return kinds
 
 
@@ -309,6 +322,7 @@ def _check_record(options: Namespace, place: Workplace, depends: Mapping[str, Js
     """Refuse a folder of other settings, and write down those that all adapters of the folder depend on."""
     allowed = rules(other_versions=options.allow_other_versions)
     stamp = {**depends, "tokenizer": tokenizer_digest(place.policy.tokenizer)}
+    stamp |= {"skill": place.skill.stamp} if place.skill else {}
     save_record(place.output, check_record(place.output, stamp, begun=_was_begun(place.output), rules=allowed))
 
 
@@ -331,12 +345,15 @@ def _depends(options: Namespace, seen: JsonObject) -> JsonObject:
         **flat("together.", describe(options.together)),
         **flat("inner_loop.", describe(options.model.e_step.inner_loop)),
         "save_every": options.save_every,
+        "tuning": options.tuning,
     }
 
 
 def _was_begun(output: Path) -> bool:
     """Whether the folder holds something that was computed."""
-    made = (output / BASELINE, *(output / "adapters").glob(f"*/{RESULT}"), *(output / "training").glob("*"))
+    folders = ("adapters", "weights")
+    results = [path for folder in folders for path in (output / folder).glob(f"*/{RESULT}")]
+    made = (output / BASELINE, *results, *(output / "training").glob("*"))
     return any(path.exists() for path in made) or is_begun(output / "journal", "adapt.rank-*.jsonl")
 
 

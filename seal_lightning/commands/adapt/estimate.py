@@ -7,6 +7,7 @@ Edits are assumed to be as long as those of the trial.
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -22,11 +23,13 @@ from seal_lightning.commands.adapt.generated import TOGETHER
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
+from seal_lightning.errors import NoMemoryError
 from seal_lightning.generator.lessons import text_of
 from seal_lightning.generator.merging import members_of
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.generator.reading import batches
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.inner_loop.whole import bytes_to_train, whole_training
 from seal_lightning.models.layers import find_targets, parameters_of
 from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.clock import Clock
@@ -77,6 +80,7 @@ class Estimate:
         loops: One for each way in which adapters are trained at the end: one a document, one for all.
         contexts_per_unit: Passages that are worked on together.
         generated: In how many ways a generator writes adapters instead: one a document, one for all.
+        whole: Whether all weights are trained on all documents instead of a LoRA.
 
     Attributes:
         rows: What is done, how often, with how many tokens, in how many seconds.
@@ -90,6 +94,7 @@ class Estimate:
     loops: Sequence[InnerLoop]
     contexts_per_unit: int
     generated: int = 0
+    whole: bool = False
     rows: list[tuple[str, str, float, float]] = field(default_factory=list)
     trained: list[str] = field(default_factory=list)
 
@@ -109,7 +114,7 @@ class Estimate:
         if queries:
             self._add_answers("scores before and after", answers, trial)
         self.rows.append(("together", "", sum(row[2] for row in self.rows), sum(row[3] for row in self.rows)))
-        rows = [(name, amount, f"{tokens:,.0f}", duration(seconds)) for name, amount, tokens, seconds in self.rows]
+        rows = [(name, amount, f"{tokens:,.0f}", _said(seconds)) for name, amount, tokens, seconds in self.rows]
         text = to_markdown(Table("", ("", "amount", "tokens", "time"), tuple(rows)))
         return f"{text}\n\n{self._assumed(trial)}\n{self._memory()}"
 
@@ -194,6 +199,26 @@ class Estimate:
         tokens = sum(stats.trained_tokens for stats in trained.stats) * (len(timed) - 1) / max(1, len(moments) - 1)
         return (timed[-1] - timed[0]) / max(1.0, tokens)
 
+    def _train_all_a_little(self, loop: InnerLoop, trial: Speeds, *, sequences: int) -> float:
+        """Seconds a token of a few steps of all weights, which change; nan where there is no memory for them."""
+        batch = max(1, min(loop.batch_size, sequences))
+        job = AdapterJob(tuple(islice(cycle(trial.sequences), batch * STEPS)), seed=0)
+        moments = [time.perf_counter()]
+
+        def note(count: int) -> None:
+            _wait()
+            moments.append(time.perf_counter())
+
+        try:
+            training = whole_training(replace(loop, epochs=1), self.policy, job)
+            tokens = training.run(None, every=STEPS, keep=lambda state: None, on_step=note).trained_tokens
+        except NoMemoryError as error:
+            self.trained.append(f"all weights, for which there is no memory here ({error})")
+            return math.nan
+        self.trained.append(f"all weights with batches of {batch}")
+        steps = len(moments) - 2  # `note` is called before the first step, too, and that one is not timed
+        return (moments[-1] - moments[2]) / max(1.0, tokens * (steps - 1) / steps) if steps > 1 else math.nan
+
     # -- the counting --------------------------------------------------------------------------------------------------
 
     def _writing(self, trial: Speeds) -> None:
@@ -220,8 +245,12 @@ class Estimate:
         kept = (self.choice.keep or self.choice.plan.edits) if self.choice.learn == "edits" else 0
         sequences = len(trial.sequences) * (kept or 1) * (len(self.documents[0].passages) if each else passages)
         adapters = len(self.documents) if each else 1
-        speed = self._train_a_little(loop, trial, adapters=adapters, per_adapter=sequences)
         tokens = (self._read + passages * kept * trial.edit_tokens) * loop.epochs
+        if self.whole:
+            speed = self._train_all_a_little(loop, trial, sequences=sequences)
+            self.rows.append(("all weights", "one for all", tokens, tokens * speed))
+            return
+        speed = self._train_a_little(loop, trial, adapters=adapters, per_adapter=sequences)
         amount = "one for each document" if each else "one for all"
         self.rows.append(("final adapters", amount, tokens, tokens * speed))
 
@@ -257,12 +286,19 @@ class Estimate:
             slots, each, rank = loop.slots(model), 16, loop.rank
             targets, beside = find_targets(model, loop.target_modules), " with their optimizer"
         adapters = slots * each * parameters_of(targets, rank)
+        beside_adapters = f"{_size(adapters)} for {slots} adapters at a time{beside}"
+        if self.whole:
+            beside_adapters = f"{_size(bytes_to_train(model))} to train them all (gradients, AdamW, float32 copies)"
         cuda = self.policy.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return (
-            f"memory: {_size(weights)} of weights, {_size(adapters)} for {slots} adapters at a time{beside}, "
+            f"memory: {_size(weights)} of weights, {beside_adapters}, "
             f"{_size(peak)} at most in the trial {'on the GPU' if cuda else 'of the whole process'}"
         )
+
+
+def _said(seconds: float) -> str:
+    return "unknown" if math.isnan(seconds) else duration(seconds)
 
 
 def _timed(work: Callable[[], _Value]) -> tuple[_Value, float]:

@@ -1,7 +1,7 @@
 """The folders of the adapters: complete or not there at all, and read again by a run that resumes.
 
 `adapters/NAME` is a PEFT folder with a card and `adaptation.json`: settings, answers, and digests of the weights.
-`merged/NAME`, if wanted, has the whole weights.
+`merged/NAME`, if wanted, has the whole weights; `weights/NAME` those that were all trained, with the same two files.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import asdict
 from seal_lightning.commands.adapt.baseline import asked_stamp
 from seal_lightning.commands.adapt.card import adapter_card
 from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace
+from seal_lightning.commands.adapt.skill import compared
 from seal_lightning.commands.adapt.verdict import TrainingFacts, count_edits, judge
 from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.errors import ConfigError, ModelError, misread
@@ -33,6 +34,7 @@ from seal_lightning.types import JsonObject
 log = logging.getLogger(__name__)
 
 RESULT = "adaptation.json"
+ALONE = "alone"  # the answers of an adapter before a skill vector was added to it
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -45,6 +47,8 @@ def write(
     stats: JobStats,
     after: Answers,
     losses: tuple[float, float] | None,
+    *,
+    alone: Answers,
 ) -> None:
     """Write the folder of an adapter, with the digests of its weights.
 
@@ -55,12 +59,10 @@ def write(
         stats: What its training came to.
         after: What the policy answers with it.
         losses: Mean loss of a token of the training text, before and after; None where it was not measured.
+        alone: What the policy answers with the adapter before a skill vector was added; empty without one.
     """
-    longest = adapter.measure.longest(place.policy, adapter.job) if stats.truncated else 0
-    answers = sum(answered.cut for answered in after.values())
-    left_out = added([{TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest, ANSWERS: answers}])
-    facts = TrainingFacts(stats.steps, *(losses or (None, None)), adapter.option, left_out)
-    result = _result(place, adapter, stats, facts, after)
+    facts = facts_of(place, adapter, stats, after, losses)
+    left_out, result = facts.left_out, _result(place, adapter, stats, facts, after, alone)
     with redirect_stdout(sys.stderr):  # libraries print while they save
         if place.merged:
             with whole(place.merged_folder(adapter)) as folder:
@@ -76,8 +78,33 @@ def write(
             save_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
 
 
-def _result(place: Workplace, adapter: Adapter, stats: JobStats, facts: TrainingFacts, after: Answers) -> JsonObject:
+def write_whole(place: Workplace, adapter: Adapter, stats: JobStats, after: Answers, facts: TrainingFacts) -> None:
+    """Write the folder of a model whose weights were all trained, which the policy's now are."""
+    result = _result(place, adapter, stats, facts, after, {})
+    with redirect_stdout(sys.stderr), whole(place.folder(adapter)) as folder:
+        save_whole(place.policy.model, folder, whole_state(place.policy.model))
+        place.policy.tokenizer.save_pretrained(folder)
+        save_text(folder / CARD, adapter_card(place, adapter, stats, facts.left_out, after, merged=False))
+        result[KEY] = dict(digests_of(folder))
+        save_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+
+
+def facts_of(
+    place: Workplace, adapter: Adapter, stats: JobStats, after: Answers, losses: tuple[float, float] | None
+) -> TrainingFacts:
+    """What a training came to; `losses` are a token's of the training text, before and after."""
+    longest = adapter.measure.longest(place.policy, adapter.job) if stats.truncated else 0
+    answers = sum(answered.cut for answered in after.values())
+    left_out = added([{TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest, ANSWERS: answers}])
+    return TrainingFacts(stats.steps, *(losses or (None, None)), adapter.option, left_out)
+
+
+def _result(
+    place: Workplace, adapter: Adapter, stats: JobStats, facts: TrainingFacts, after: Answers, alone: Answers
+) -> JsonObject:
     """The content of `adaptation.json` but for the digests."""
+    skill = place.skill
+    note = compared(skill, [alone], after) if skill else ""
     documents = [lesson.document for lesson in adapter.lessons]
     return {
         "policy": place.stamp,
@@ -86,7 +113,7 @@ def _result(place: Workplace, adapter: Adapter, stats: JobStats, facts: Training
         "steps": stats.steps,
         "trained_tokens": stats.trained_tokens,
         "left_out": dict(facts.left_out),
-        "without_adapter": {why: list(names) for why, names in parts_without_adapter(place.policy.model).items()},
+        "without_adapter": {} if adapter.whole else _without(place),
         "loss": None if math.isnan(stats.loss) else stats.loss,
         "own_text": {} if facts.before is None else {"before": facts.before, "after": facts.after},  # a token's loss
         "files_left_out": place.unread,
@@ -98,12 +125,18 @@ def _result(place: Workplace, adapter: Adapter, stats: JobStats, facts: Training
                 "golds": [list(query.golds) for query in document.context.queries],
                 "before": asdict(place.before[document.id]),
                 **asdict(after[document.id]),
+                **({ALONE: asdict(alone[document.id])} if document.id in alone else {}),
             }
             for document in documents
             if document.id in after
         ],
-        "learnt": asdict(judge(place.before, after, facts, count_edits(adapter.lessons))),
+        "learnt": asdict(judge(place.before, after, facts, count_edits(adapter.lessons)).noting(note)),
+        **({"skill": {"run": skill.name, "scale": skill.scale}} if skill else {}),
     }
+
+
+def _without(place: Workplace) -> JsonObject:
+    return {why: list(names) for why, names in parts_without_adapter(place.policy.model).items()}
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -164,7 +197,8 @@ def _damage(place: Workplace, adapter: Adapter, content: object) -> str:
     if fault := damage(folder, read_record(content)):
         return fault
     try:
-        read_lora(folder)  # it has to load, whether its digests are recorded or not
+        if not adapter.whole:
+            read_lora(folder)  # it has to load, whether its digests are recorded or not
     except ModelError as error:
         return str(error)
     return damage(merged, recorded_in(merged)) if place.merged and merged.is_dir() else ""
@@ -177,3 +211,9 @@ def read_facts(place: Workplace, adapter: Adapter) -> TrainingFacts:
     return TrainingFacts(
         content["steps"], losses.get("before"), losses.get("after"), adapter.option, content.get("left_out", {})
     )
+
+
+def read_alone(place: Workplace, adapter: Adapter) -> Answers:
+    """What a finished adapter answered before a skill vector was added to it; empty where none was."""
+    content = parse_json((place.folder(adapter) / RESULT).read_text(encoding="utf-8"))
+    return {row["document"]: Answered.from_dict(row[ALONE]) for row in content["measured"] if ALONE in row}

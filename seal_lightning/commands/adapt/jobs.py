@@ -14,6 +14,7 @@ from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.e_step.step import EStep
 from seal_lightning.generator.merging import Way
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.models.lora import LoRA
 from seal_lightning.models.origins import Origin
 from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
@@ -24,6 +25,8 @@ from seal_lightning.types import AdapterJob, Directives
 
 Answers = Mapping[str, Answered]  # by document; those without queries are not in it
 ALL = "all"  # the adapter of all documents
+# Settings of the inner loop that say what a LoRA is; they say nothing where all weights are trained.
+OF_LORA = ("rank", "alpha", "target_modules", "layers", "max_adapters")
 
 
 # Measures adapters on the texts that a generator has read; nothing is trained with these settings.
@@ -53,6 +56,7 @@ class Adapter:
         job: Its training.
         inner_loop: The settings of that training; None where a generator writes the adapter.
         merging: How it comes from the adapters of several documents that a generator wrote; None for that of one.
+        whole: Whether all weights are trained instead of a LoRA.
     """
 
     name: str
@@ -60,13 +64,14 @@ class Adapter:
     job: AdapterJob
     inner_loop: InnerLoop | None
     merging: Merging | None = None
+    whole: bool = False
 
     @property
     def stamp(self) -> str:
         """Digest of everything that its training depends on, apart from the policy."""
         if self.inner_loop is None:
             return digest([asdict(self.job), self.merging and asdict(self.merging)])
-        return digest([asdict(self.job), asdict(self.inner_loop)])
+        return digest([asdict(self.job), asdict(self.inner_loop), *(["whole"] if self.whole else [])])
 
     @property
     def measure(self) -> InnerLoop:
@@ -79,6 +84,28 @@ class Adapter:
         if self.inner_loop is None:
             return ""
         return "together" if self.name == ALL else "model.inner_loop"
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """A run's skill vector.
+
+    Attributes:
+        name: Name of the run's folder.
+        lora: The vector, with its scale.
+        scale: How often it counts.
+        stamp: Digest of its weights and its scale.
+    """
+
+    name: str
+    lora: LoRA
+    scale: float
+    stamp: str
+
+    @property
+    def said(self) -> str:
+        """It in words."""
+        return f"the skill vector of {self.name} times {self.scale:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +126,7 @@ class Workplace:
         screen: Shows progress.
         check_stop: Raises where a signal asked the command to stop.
         before: What the policy answers without an adapter, once that is known.
+        skill: What is added to every adapter once it is trained; None for nothing.
     """
 
     e_step: EStep
@@ -114,10 +142,11 @@ class Workplace:
     screen: Screen
     check_stop: Callable[[], None]
     before: Answers = field(default_factory=dict)
+    skill: Skill | None = None
 
     def folder(self, adapter: Adapter) -> Path:
-        """The PEFT folder of an adapter."""
-        return self.output / "adapters" / adapter.name
+        """The PEFT folder of an adapter, or the model's folder where all weights were trained."""
+        return self.output / ("weights" if adapter.whole else "adapters") / adapter.name
 
     def merged_folder(self, adapter: Adapter) -> Path:
         """The folder of the whole weights with an adapter merged in."""
@@ -140,9 +169,10 @@ def one_each(lessons: Sequence[Lesson], inner_loop: InnerLoop, *, seed: int) -> 
     return adapters
 
 
-def one_for_all(lessons: Sequence[Lesson], inner_loop: InnerLoop, *, seed: int) -> Adapter:
-    """One adapter for all documents: continued pre-training (arXiv 2506.10943, section 4.2)."""
-    return Adapter(ALL, tuple(lessons), _job(lessons, Directives(), derive_seed("adapt", seed, ALL)), inner_loop)
+def one_for_all(lessons: Sequence[Lesson], inner_loop: InnerLoop, *, seed: int, whole: bool = False) -> Adapter:
+    """One adapter, or all weights, for all documents: continued pre-training (arXiv 2506.10943, section 4.2)."""
+    job = _job(lessons, Directives(), derive_seed("adapt", seed, ALL))
+    return Adapter(ALL, tuple(lessons), job, inner_loop, whole=whole)
 
 
 def _job(lessons: Sequence[Lesson], directives: Directives, seed: int) -> AdapterJob:

@@ -19,6 +19,7 @@ from seal_lightning.commands.adapt.folders import finished, write
 from seal_lightning.commands.adapt.generated import TOGETHER, generate
 from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace, sent
 from seal_lightning.commands.adapt.sharing import Sharing
+from seal_lightning.commands.adapt.skill import with_skill
 from seal_lightning.commands.adapt.training import train
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
 from seal_lightning.errors import NoMemoryError, Stopped
@@ -122,6 +123,12 @@ def _make_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answer
     label = "one adapter for all" if group[0].name == ALL else f"{len(group)} adapters"
     state = place.output / "training" / f"{group[0].name}.safetensors"
     trained = _trained(place, group, label, state)
+    alone: list[dict[str, Answered]] = [{} for _ in group]
+    if place.skill is not None:
+        diverged = {number: stats.diverged for number, stats in enumerate(trained.stats) if stats.diverged}
+        with place.screen.bar(f"{label}, measured without the skill vector", 1):
+            alone = _ask(place, trained, group, diverged)
+        trained = with_skill(trained, place.skill, place.policy)
     reasons = {  # why adapters must not be written, by their number in the group
         number: stats.diverged or "its outputs on its own text are not finite"
         for number, stats in enumerate(trained.stats)
@@ -134,7 +141,8 @@ def _make_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answer
             place.screen.line(f"{adapter.name}: not written, because {_diverged(adapter, reasons[number])}")
             continue
         losses = adapter.measure.losses(place.policy, trained, number, adapter.job)
-        write(place, adapter, bank_lora(trained.bank, number), trained.stats[number], answers[number], losses)
+        lora, stats = bank_lora(trained.bank, number), trained.stats[number]
+        write(place, adapter, lora, stats, answers[number], losses, alone=alone[number])
     state.unlink(missing_ok=True)
     return [None if number in reasons else answers[number] for number in range(len(group))]
 

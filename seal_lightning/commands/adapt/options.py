@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 from jsonargparse import Namespace
 
 from seal_lightning.commands.adapt.edits import Learn
+from seal_lightning.commands.adapt.jobs import OF_LORA
 from seal_lightning.commands.standalone import add_model, allowed_here, given, set_model, settings_of
 from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.generator.files import OPTION, generator_folder, read_settings
@@ -23,10 +25,11 @@ log = logging.getLogger(__name__)
 # Options of `model` that a generator's run sets here; the others are about edits and training.
 TAKEN = ("source", "task", "grader", "max_answer_tokens", "answer_batch", "answerer", "seed")
 # How the names of options begin that a generator leaves without use.
-WITHOUT = ("learn", "keep", "passage_chars", "contexts_per_unit", "save_every", "together")
+WITHOUT = ("tuning", "learn", "keep", "passage_chars", "contexts_per_unit", "save_every", "together")
 WITHOUT += tuple(f"model.{name}" for name in ("sampler", "inner_loop", "e_step", "reward", "rubric", "query_writer"))
 OF_GENERATOR = ("merging", "merging_rank")
 Kinds = Literal["each", "all", "both"]
+Tuning = Literal["lora", "full"]
 DESCRIPTION = """\
 Documents in, adapters out. A DOCUMENT is a file or folder of texts or Markdown, JSON or JSON Lines with passages (and
 queries, if there are any), or - for standard input. The policy (or another editor: model.sampler) writes self-edits
@@ -50,10 +53,37 @@ def read_options(args: Sequence[str]) -> tuple[Parser, Namespace]:
         settings.documents = named[-1] if named else []
     if not settings.documents:
         raise ConfigError("DOCUMENT is not set: name files or folders, or - for standard input (seal adapt --help)")
+    _refuse_for_full(settings, given_options(args, read_config_files(args)))
     for name in ("keep", "contexts_per_unit", "save_every", "merging_rank"):
         if settings[name] is not None:
             check_count(name, settings[name])
+    if not (settings.skill_scale and math.isfinite(settings.skill_scale)):
+        raise ConfigError(
+            f"--skill_scale must be a number other than 0, got {settings.skill_scale}: try 0.5, or leave --skill out"
+        )
     return parser, settings
+
+
+def _refuse_for_full(settings: Namespace, named: Sequence[str]) -> None:
+    """Refuse what has no meaning where all weights are trained, or weights that are to be trained by a generator.
+
+    Raises:
+        ConfigError: Names the first such option.
+    """
+    if settings.tuning != "full":
+        return
+    if settings.generator is not None:
+        raise ConfigError(f"--tuning full and {OPTION} were both given: expected one of them, leave the other out")
+    if settings.skill is not None:
+        raise ConfigError("--skill adds to an adapter, and --tuning full makes none: leave one of them out")
+    if settings.adapters != "all":
+        raise ConfigError(
+            f"--tuning full trains one model on all documents: expected --adapters all, got {settings.adapters}"
+        )
+    if settings.merged:
+        raise ConfigError("--merged does nothing with --tuning full, which writes whole weights anyway: leave it out")
+    if useless := [name for name in named if name in {f"together.{name}" for name in OF_LORA}]:
+        raise ConfigError(f"{useless[0]} is about a LoRA, and --tuning full trains all weights: leave it out")
 
 
 def _parser(args: Sequence[str]) -> Parser:
@@ -62,6 +92,7 @@ def _parser(args: Sequence[str]) -> Parser:
     parser.add_argument("--config", action="config", help="YAML file with these options.")
     parser.add_argument("--output", type=str, default="adapted", help="Folder for adapters, journal and table.")
     parser.add_argument("--adapters", type=Kinds, default="each", help="One a document, one for all, or both.")
+    parser.add_argument("--tuning", type=Tuning, default="lora", help="One for all: a LoRA, or all weights (full).")
     parser.add_argument("--learn", type=Learn, default="edits", help="Self-edits, or the passages themselves.")
     parser.add_argument(
         "--keep", type=int | None, default=1, help="Edits of a passage to train on, the best ones; null takes all."
@@ -93,6 +124,13 @@ def _parser(args: Sequence[str]) -> Parser:
     parser.add_argument(
         "--merging_rank", type=int | None, default=None, help="Largest rank of that adapter; null loses nothing."
     )
+    parser.add_argument(
+        "--skill",
+        type=str | None,
+        default=None,
+        help="A run of `seal fit`, or a PEFT folder: its M-step's change is added to every adapter after training.",
+    )
+    parser.add_argument("--skill_scale", type=float, default=1.0, help="How often that counts.")
     parser.add_class_arguments(InnerLoop, "together")
     parser.set_defaults({"together.epochs": 3, "together.batch_size": 8})  # the paper's continued pre-training
     add_hub(parser)
@@ -125,6 +163,14 @@ def refuse_together(args: Sequence[str]) -> None:
         ConfigError: Names the first such option of the command line.
     """
     files = read_config_files(args)
+    skilled = given(args, "skill") is not None
+    if skilled and given(args, "policy") is not None:
+        raise ConfigError(
+            "--skill and --policy were both given: expected one of them, since a policy contains what its M-step has "
+            "learnt; leave the other out (edits of a policy can be read from a file, docs/endpoints.md)"
+        )
+    if not skilled and "skill_scale" in given_options(args, files):
+        raise ConfigError("skill_scale is of use with --skill alone: leave it out, or name a run")
     if given(args, "generator") is None:
         if useless := [name for name in given_options(args, files) if name in OF_GENERATOR]:
             raise ConfigError(f"{useless[0]} is of use with {OPTION} alone: leave it out, or name a generator's run")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
-from seal_lightning.commands.adapt.folders import read_facts
+from seal_lightning.commands.adapt.folders import read_alone, read_facts
 from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace
+from seal_lightning.commands.adapt.skill import compared
 from seal_lightning.commands.adapt.verdict import LearningVerdict, count_edits, joined, judge
 from seal_lightning.data.documents import Document, Documents
 from seal_lightning.files.saving import save_text
-from seal_lightning.progress.screen import Screen
 from seal_lightning.results.averages import interval, say_interval
 from seal_lightning.results.left_out import DIVERGED, MISSING, added, render_left_out
 from seal_lightning.results.table import Table, to_markdown
@@ -47,7 +46,7 @@ def summarise(place: Workplace, read: Documents, made: Sequence[Made]) -> None:
             kind.answers,
             joined(facts[kind.kind]),
             count_edits([lesson for adapter in kind.adapters for lesson in adapter.lessons]),
-        )
+        ).noting(_of_skill(place, kind))
         for kind in made
         if kind.adapters
     }
@@ -66,19 +65,29 @@ def summarise(place: Workplace, read: Documents, made: Sequence[Made]) -> None:
         print("\n\n".join(parts), flush=True)
     else:
         place.screen.line("no queries, so no answers were measured: add some with --queries FILE")
-    _last_words(place.screen, place.output / "adapters", made, verdicts)
+    _last_words(place, made, verdicts)
 
 
-def _last_words(screen: Screen, folder: Path, made: Sequence[Made], verdicts: Mapping[str, LearningVerdict]) -> None:
+def _of_skill(place: Workplace, kind: Made) -> str:
+    if place.skill is None:
+        return ""
+    return compared(place.skill, [read_alone(place, adapter) for adapter in kind.adapters], kind.answers)
+
+
+def _last_words(place: Workplace, made: Sequence[Made], verdicts: Mapping[str, LearningVerdict]) -> None:
     """Where the adapters are, and how to load one that learnt something; in red, at the end, which learnt nothing."""
-    written = counted(sum(len(kind.adapters) for kind in made), "adapter")
+    adapters, screen = [adapter for kind in made for adapter in kind.adapters], place.screen
+    model = adapters[0].whole
+    written, folder = counted(len(adapters), "model" if model else "adapter"), place.folder(adapters[0]).parent
     useful = [kind for kind in made if kind.kind in verdicts and verdicts[kind.kind].learnt != "no"]
     for kind in useful:
         screen.line(verdicts[kind.kind].line(kind.kind))
     if useful:
         example = useful[-1].adapters[-1].name
         screen.line(f"saved: {written} in {folder}, for example {example}")
-        screen.line(f'next: PeftModel.from_pretrained(base, "{folder / example}")')
+        example = folder / example
+        load = f"--model.source.name {example}" if model else f'PeftModel.from_pretrained(base, "{example}")'
+        screen.line(f"next: {load}")
     else:
         screen.line(f"written, but of no use: {written} in {folder}")
     for name, verdict in verdicts.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
@@ -80,6 +80,10 @@ class LearningVerdict:
     why: str = ""
     advice: str = ""
 
+    def noting(self, note: str) -> LearningVerdict:
+        """The verdict with something more about how it came about."""
+        return replace(self, how=f"{self.how}; {note}") if note else self
+
     def line(self, name: str = "") -> str:
         """One line for a log."""
         of = f" ({name})" if name else ""
@@ -105,7 +109,29 @@ def judge(
 
 
 def _by_answers(before: Answers, after: Answers, names: Sequence[str]) -> LearningVerdict:
+    how, low = _compared(before, after, names)
     first, last = (fmean(answers[name].accuracy for name in names) for answers in (before, after))
+    if last <= first + 1e-9:
+        return LearningVerdict("no", how)
+    return LearningVerdict("yes" if low is not None and low > 0 else "not certain", how)
+
+
+def _compared(before: Answers, after: Answers, names: Sequence[str]) -> tuple[str, float | None]:
+    """Two accuracies and their paired difference in words, and the lower end of its interval."""
+    first, last = (fmean(answers[name].accuracy for name in names) for answers in (before, after))
+    around, over, low = _paired(before, after, names)
+    points = _points(last - first)
+    return f"accuracy {first:.3f} before, {last:.3f} after; {points} points{around}, paired over {over}", low
+
+
+def points_between(before: Answers, after: Answers, names: Sequence[str]) -> str:
+    """How much better some answers are than others to the same queries, in words."""
+    first, last = (fmean(answers[name].accuracy for name in names) for answers in (before, after))
+    return f"{_points(last - first)} points{_paired(before, after, names)[0]}"
+
+
+def _paired(before: Answers, after: Answers, names: Sequence[str]) -> tuple[str, str, float | None]:
+    """The interval of a difference in words, over what it is paired, and its lower end."""
     if len(names) >= FEWEST:
         gains = [after[name].accuracy - before[name].accuracy for name in names]
         over = f"{len(names)} documents"
@@ -115,10 +141,7 @@ def _by_answers(before: Answers, after: Answers, names: Sequence[str]) -> Learni
         over = f"{counted(len(gains), 'query')} of {counted(len(names), 'document')}"
     low, high = interval(gains)
     around = "" if low is None or high is None else f" ({_points(low)} to {_points(high)})"
-    how = f"accuracy {first:.3f} before, {last:.3f} after; {_points(last - first)} points{around}, paired over {over}"
-    if last <= first + 1e-9:
-        return LearningVerdict("no", how)
-    return LearningVerdict("yes" if low is not None and low > 0 else "not certain", how)
+    return around, over, low
 
 
 def _by_loss(training: TrainingFacts) -> LearningVerdict:

@@ -14,11 +14,13 @@ from seal_lightning.commands.continual.countermeasures import (
     Orthogonal,
     Replay,
 )
+from seal_lightning.commands.continual.gate import Gate
 
 __all__ = [
     "BoundedNorm",
     "Consolidation",
     "Countermeasure",
+    "Gate",
     "KLToBase",
     "Learnt",
     "NullSpace",

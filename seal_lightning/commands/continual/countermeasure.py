@@ -7,11 +7,13 @@ YAML by its `class_path`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError
 from seal_lightning.inner_loop.slots import Regulariser
 from seal_lightning.models.lora import LoRA
@@ -73,6 +75,23 @@ class Countermeasure:
         """What regularises the adapter's training; `policy` has learnt what is `earlier`."""
         return None
 
-    def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
-        """What is added to the policy in place of the adapter `new`."""
+    def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy, e_step: EStep) -> LoRA:
+        """What is added to the policy in place of the adapter `new`.
+
+        The matrices of `new` with another scale are a scaled update, with scale 0 a refused one: tables count them.
+
+        Args:
+            new: The adapter.
+            earlier: What the stream has learnt before it.
+            policy: The policy, which has learnt that.
+            e_step: Asks and grades as the stream does.
+        """
         return new
+
+
+def check_above_0(name: str, value: float, *, largest: float = math.inf, advice: float = 0.9) -> float:
+    """The value of an option, if it is in its range. Raises `ConfigError`."""
+    if not 0 < value <= largest:
+        most = "" if largest == math.inf else f" and at most {largest}"
+        raise ConfigError(f"{name} must be above 0{most}, got {value}: try {advice}")
+    return value

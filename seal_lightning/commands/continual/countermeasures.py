@@ -1,13 +1,12 @@
 """The countermeasures that come with `seal continual`; their defaults were chosen on streams other than those shown.
 
 By what they act on: the training data (replay), the training (KL to the base, orthogonal and null-space updates), or
-the update at its end (bounded norm, consolidation).
+the update at its end (bounded norm, consolidation, and the gate of `gate.py`).
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import random
 from collections.abc import Sequence
 from itertools import chain
@@ -16,7 +15,8 @@ from pathlib import Path
 import torch
 from torch.nn.functional import pad
 
-from seal_lightning.commands.continual.countermeasure import Countermeasure, Learnt, Sequences
+from seal_lightning.commands.continual.countermeasure import Countermeasure, Learnt, Sequences, check_above_0
+from seal_lightning.commands.continual.gate import Gate
 from seal_lightning.commands.continual.regularisers import (
     DriftPenalty,
     Protection,
@@ -26,6 +26,7 @@ from seal_lightning.commands.continual.regularisers import (
 )
 from seal_lightning.data import Reader
 from seal_lightning.data.detect import reader_for
+from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError, DataError, check_count
 from seal_lightning.inner_loop.slots import Regulariser
 from seal_lightning.models.layers import find_targets
@@ -213,7 +214,7 @@ class BoundedNorm(Countermeasure):
         super().__init__(label=label)
         self.largest = check_above_0("norm: largest", largest, advice=0.06)
 
-    def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
+    def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy, e_step: EStep) -> LoRA:
         state = dict(new.state)
         for layer in new.layers:
             size = torch.linalg.matrix_norm(new.delta(layer))
@@ -237,7 +238,7 @@ class Consolidation(Countermeasure):
         super().__init__(label=label)
         self.rank = rank if rank is None else check_count("consolidation: rank", rank)
 
-    def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy) -> LoRA:
+    def finish(self, new: LoRA, earlier: Sequence[Learnt], *, policy: Policy, e_step: EStep) -> LoRA:
         known = [learnt.lora for learnt in earlier if learnt.lora]
         rank = self.rank or new.rank
         wanted = truncated(stack([*known, new]), rank)
@@ -248,7 +249,8 @@ class Consolidation(Countermeasure):
 
 
 SHORT: dict[str, type[Countermeasure]] = {
-    kind.short: kind for kind in (Countermeasure, Replay, KLToBase, Orthogonal, NullSpace, BoundedNorm, Consolidation)
+    kind.short: kind
+    for kind in (Countermeasure, Replay, KLToBase, Orthogonal, NullSpace, BoundedNorm, Consolidation, Gate)
 }
 
 
@@ -280,11 +282,3 @@ def truncated(lora: LoRA, rank: int) -> LoRA:
         state[f"{prefix}.lora_B.weight"] = pad((q_B @ left[:, :keep] * root).float(), (0, more))
         state[f"{prefix}.lora_A.weight"] = pad((root[:, None] * (right[:keep] @ q_A.T)).float(), (0, 0, 0, more))
     return LoRA(state, 1.0)
-
-
-def check_above_0(name: str, value: float, *, largest: float = math.inf, advice: float = 0.9) -> float:
-    """The value of an option, if it is in its range. Raises `ConfigError`."""
-    if not 0 < value <= largest:
-        most = "" if largest == math.inf else f" and at most {largest}"
-        raise ConfigError(f"{name} must be above 0{most}, got {value}: try {advice}")
-    return value

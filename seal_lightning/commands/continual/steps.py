@@ -31,12 +31,15 @@ class StreamStep:
         answered: Answers on the contexts so far (at step 0 on all), in the stream's order.
         unrelated: Answers on the unrelated contexts.
         left_out: Counts of what was cut or skipped in training the update, and of cut answers.
+        share: By how much a countermeasure scaled the update, 0 if it refused it; None where it did something else to
+            it, and where there is none.
     """
 
     chosen: int | None
     answered: tuple[Answered, ...]
     unrelated: tuple[Answered, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    share: float | None = None
 
 
 def write_step(
@@ -74,12 +77,14 @@ def read_step(place: Path) -> StreamStep | None:
     try:
         content = parse_json(path.read_bytes())
         answered, unrelated = (tuple(map(Answered.from_dict, content[name])) for name in ("answered", "unrelated"))
-        chosen, left_out = content["chosen"], content.get("left_out", {})
+        chosen, left_out, share = content["chosen"], content.get("left_out", {}), content.get("share")
         if not all(
             type(number) is int and number >= 0 for number in (0 if chosen is None else chosen, *left_out.values())
         ):
             raise ValueError("chosen and the counts in left_out must be whole numbers of at least 0")
-        return StreamStep(chosen, answered, unrelated, left_out)
+        if not (share is None or (isinstance(share, int | float) and 0 <= share <= 1)):
+            raise ValueError("share must be from 0 to 1")
+        return StreamStep(chosen, answered, unrelated, left_out, share)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise JournalError(
             f"{path}: expected a step of seal continual, got another file ({misread(error)}): remove its folder"

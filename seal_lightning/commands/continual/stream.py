@@ -151,6 +151,7 @@ class _Run:
             contexts=tuple(context.id for context in self.route.contexts),
             rows=tuple(tuple(answers.accuracy for answers in step.answered) for step in steps),
             unrelated=tuple(fmean(answers.accuracy for answers in step.unrelated) for step in steps if step.unrelated),
+            shares=tuple(step.share for step in steps),
         )
 
     def _finished(self, place: Path, *, changed: bool) -> tuple[StreamStep, LoRA | None] | None:
@@ -168,7 +169,7 @@ class _Run:
         return step, lora
 
     def _step(self, number: int, place: Path) -> StreamStep:
-        chosen, missing, lora = None, {}, None
+        chosen, missing, lora, share = None, {}, None, None
         if number:
             context = self.route.contexts[number - 1]
             if number not in self.journal.units:  # scored if there are several
@@ -176,7 +177,7 @@ class _Run:
                 self.journal.append(number, verb(self.policy, [context], round=number, report=self.runner.report))
             rollouts = self.journal.units[number]
             if (chosen := choose(rollouts)) is not None:
-                lora, missing = self._train(rollouts[chosen], context)
+                lora, missing, share = self._train(rollouts[chosen], context)
                 if lora is None:
                     chosen = None  # as if no edit were usable
                 else:
@@ -185,12 +186,12 @@ class _Run:
         asked = [*contexts, *self.runner.unrelated]
         answered = ask_closed_book(self.e_step, self.policy, asked, report=self.runner.report)
         missing = added([missing, {ANSWERS: sum(answers.cut for answers in answered)}])
-        step = StreamStep(chosen, tuple(answered[: len(contexts)]), tuple(answered[len(contexts) :]), missing)
+        step = StreamStep(chosen, tuple(answered[: len(contexts)]), tuple(answered[len(contexts) :]), missing, share)
         write_step(place, step, [context.id for context in asked], lora=lora, model=self.policy.model)
         return step
 
-    def _train(self, rollout: Rollout, context: Context) -> tuple[LoRA | None, dict[str, int]]:
-        """The update for a self-edit, and what was cut or skipped in its training.
+    def _train(self, rollout: Rollout, context: Context) -> tuple[LoRA | None, dict[str, int], float | None]:
+        """The update for a self-edit, what was cut or skipped in its training, and the share that was left of it.
 
         The update is None where it is not finite: the stream goes on without it.
         """
@@ -204,9 +205,10 @@ class _Run:
         longest = loop.longest(self.policy, job) if stats.truncated else 0
         missing = {TRUNCATED: stats.truncated, SKIPPED: stats.skipped, LONGEST: longest}
         if loop.is_sound(self.policy, trained, 0, job):
-            lora = self.countermeasure.finish(bank_lora(trained.bank, 0), self.learnt, policy=self.policy)
+            new = bank_lora(trained.bank, 0)
+            lora = self.countermeasure.finish(new, self.learnt, policy=self.policy, e_step=self.e_step)
             if all_finite(lora.state.values()):
-                return lora, missing
+                return lora, missing, lora.scale / new.scale if lora.state is new.state else None
         log.warning(
             "%s, %s: nothing is learnt from it, because its adapter diverged (%s): lower "
             "model.inner_loop.learning_rate",
@@ -214,7 +216,7 @@ class _Run:
             context.id,
             stats.diverged or "its outputs on its own training text are not finite",
         )
-        return None, {**missing, DIVERGED: 1}
+        return None, {**missing, DIVERGED: 1}, None
 
     def _learnt(self, number: int, chosen: int | None) -> Learnt:
         context = self.route.contexts[number - 1]

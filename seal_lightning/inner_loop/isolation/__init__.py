@@ -8,6 +8,6 @@ every way from the fastest on, until one gives what one row at a time gives. Wha
 """
 
 from seal_lightning.inner_loop.isolation.answering import PADDED, AnsweringWay, answering_way
-from seal_lightning.inner_loop.isolation.training import TrainingWay, training_way
+from seal_lightning.inner_loop.isolation.training import BatchLoss, TrainingWay, training_way
 
-__all__ = ["PADDED", "AnsweringWay", "TrainingWay", "answering_way", "training_way"]
+__all__ = ["PADDED", "AnsweringWay", "BatchLoss", "TrainingWay", "answering_way", "training_way"]

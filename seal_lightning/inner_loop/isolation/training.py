@@ -6,8 +6,8 @@ every token the same loss and every adapter the same gradient.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -30,6 +30,9 @@ from seal_lightning.inner_loop.packing import (
 )
 from seal_lightning.models.coverage import window
 from seal_lightning.models.kernels import planless_attention
+
+# Weighted losses (S,) of a batch's targets: `HeadLoss`, or what is called like it.
+BatchLoss = Callable[[TrainingBatch], torch.Tensor]
 
 _LENGTHS = (9, 6, 14)
 _SLOTS = (0, 0, 1)
@@ -68,16 +71,27 @@ class TrainingWay:
         """Tokens of a pass on this model: rows that transformers masks stay in its window, some masks end there."""
         return min(max_tokens, window(model)) if self.rows == "packed by transformers" else max_tokens
 
-    def backward(self, bank: AdapterBank, head_loss: HeadLoss, batch: TrainingBatch) -> torch.Tensor:
+    def backward(self, bank: AdapterBank, loss: BatchLoss, batch: TrainingBatch) -> torch.Tensor:
         """Add the gradients of one pass to the attached bank's; returns the weighted losses, (S,)."""
-        shapes = [(len(group.slots), group.length) for group in batch.groups]
-        row = PackedRow(shapes, batch.starts if self.rows == "unpadded" else None)
-        ours = packed_attention(bank.model, row) if self.rows in _OURS else nullcontext()
-        with ours, planless_attention(bank.device), bank.routing(batch.groups):
-            losses = head_loss(batch.inputs, batch.positions, batch.targets, batch.weights)
+        with self._reading(bank.model, batch), bank.routing(batch.groups):
+            losses = loss(batch)
             with torch.autocast(bank.device.type, enabled=False):  # it is for the forward pass alone
                 losses.sum().backward()
         return losses.detach()
+
+    @torch.no_grad()
+    def states(self, model: PreTrainedModel, head_loss: HeadLoss, batch: TrainingBatch) -> torch.Tensor:
+        """What the model without adapters predicts the batch's targets from, (S, d)."""
+        with self._reading(model, batch):
+            return head_loss.states(batch)
+
+    @contextmanager
+    def _reading(self, model: PreTrainedModel, batch: TrainingBatch) -> Iterator[None]:
+        shapes = [(len(group.slots), group.length) for group in batch.groups]
+        row = PackedRow(shapes, batch.starts if self.rows == "unpadded" else None)
+        ours = packed_attention(model, row) if self.rows in _OURS else nullcontext()
+        with ours, planless_attention(model.device):
+            yield
 
 
 _OURS = ("unpadded", "packed")

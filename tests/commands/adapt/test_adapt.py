@@ -340,13 +340,13 @@ def test_a_card_says_what_no_adapter_acts_on(tmp_path):
 
 def blow_up(monkeypatch, chosen):
     """Train what is chosen at a rate that no model stands."""
-    plan = InnerLoop._plan
+    plan = InnerLoop.plan
 
     def shaky(self, policy, job):
         planned = plan(self, policy, job)
         return replace(planned, rates=[3e38] * len(planned.rates)) if chosen(job) else planned
 
-    monkeypatch.setattr(InnerLoop, "_plan", shaky)
+    monkeypatch.setattr(InnerLoop, "plan", shaky)
 
 
 def test_an_adapter_that_diverged_is_not_written_and_the_others_are(tmp_path, monkeypatch, capsys):

@@ -300,3 +300,15 @@ def test_a_folder_without_its_run_says_base_and_task(whole, tmp_path):
     (tmp_path / "alone" / SETTINGS).write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=r"model.task: class_path code_of_the_run.Tasked in .* names code"):
         run(tmp_path, "out2", generator="alone")
+
+
+def test_a_skill_vector_is_added_to_what_a_generator_writes(whole, tmp_path):
+    shutil.copytree(whole / "run", tmp_path / "run")
+    write_inputs(tmp_path)
+    vector = whole / "whole" / "adapters" / "all"
+    run(tmp_path, "both", *BOTH, "--skill", str(vector), "--skill_scale", "0.5")
+    for name in names(tmp_path / "both"):
+        plain, both = (read_lora(place / "adapters" / name) for place in (whole / "whole", tmp_path / "both"))
+        for layer in plain.layers:
+            expected = plain.delta(layer) + 0.5 * read_lora(vector).delta(layer)
+            torch.testing.assert_close(both.delta(layer), expected, rtol=0, atol=1e-5)

@@ -106,7 +106,7 @@ def test_what_is_finished_is_written_after_every_stream(seal, tmp_path, monkeypa
 
 
 def test_all_is_spelled_out():
-    names = ["replay", "kl", "orthogonal", "null-space", "norm", "consolidation"]
+    names = ["replay", "kl", "orthogonal", "null-space", "norm", "consolidation", "gate"]
     assert spelled("all") == spelled(["all"]) == names
     assert spelled("norm,all") == ["norm", *names]
 

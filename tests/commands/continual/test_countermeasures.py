@@ -22,17 +22,24 @@ from seal_lightning.commands.continual.regularisers import (
     main_directions,
 )
 from seal_lightning.data import Reader
+from seal_lightning.e_step.plan import Plan
+from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError, DataError
+from seal_lightning.grading import Reward
+from seal_lightning.grading.lexical import Contains
 from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.lora import LoRA, stack
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
+from seal_lightning.sampling import WrittenEdits
+from seal_lightning.tasks import Knowledge
 from seal_lightning.types import AdapterJob, Context, TrainingSequence
 
 MODEL, TOKENIZER = build_tiny("llama", seed=0)
 POLICY = Policy(MODEL.eval().requires_grad_(False), TOKENIZER, chat=False)
 LOOP = InnerLoop(rank=4, alpha=8, epochs=3, learning_rate=1e-2)
+E_STEP = EStep(Knowledge(), WrittenEdits(), LOOP, Contains(), Reward("score"), Plan(1, 1), max_answer_tokens=4)
 TARN, LAMP = (tuple(map(TrainingSequence, lines)) for lines in (
     ("a tarn is a lake", "it lies in a cirque"), ("the lamp burns oil", "it stands in a tower")))  # fmt: skip
 
@@ -219,7 +226,7 @@ def test_main_directions():
 
 def test_norms_are_bounded_relative_to_the_weight():
     new = learnt(TARN).lora
-    bounded = BoundedNorm(largest=0.01).finish(new, [], policy=POLICY)
+    bounded = BoundedNorm(largest=0.01).finish(new, [], policy=POLICY, e_step=E_STEP)
     for layer in new.layers:
         weight = MODEL.get_submodule(layer).weight.norm()
         size, cut = (
@@ -227,15 +234,15 @@ def test_norms_are_bounded_relative_to_the_weight():
             for lora in (new, bounded)
         )
         assert size > 0.02 and cut == pytest.approx(0.01, rel=1e-4)
-    free = BoundedNorm(largest=10.0).finish(new, [], policy=POLICY)
+    free = BoundedNorm(largest=10.0).finish(new, [], policy=POLICY, e_step=E_STEP)
     assert all(torch.equal(free.state[name], tensor) for name, tensor in new.state.items())
 
 
 def test_consolidation_keeps_the_strongest_directions_of_the_sum():
     first, second, measure = drawn_lora(1), drawn_lora(2), Consolidation(rank=3)
-    added = measure.finish(first, [], policy=POLICY)
+    added = measure.finish(first, [], policy=POLICY, e_step=E_STEP)
     torch.testing.assert_close(product(added), product(first))  # of rank 2
-    change = measure.finish(second, [Learnt(None, (), added)], policy=POLICY)
+    change = measure.finish(second, [Learnt(None, (), added)], policy=POLICY, e_step=E_STEP)
     total = product(added) + product(change)
     left, values, right = torch.linalg.svd(product(first) + product(second))
     torch.testing.assert_close(total, left[:, :3] * values[:3] @ right[:3], atol=1e-5, rtol=1e-5)
@@ -245,7 +252,7 @@ def test_consolidation_keeps_the_strongest_directions_of_the_sum():
 def test_consolidation_takes_an_adapters_rank_by_default():
     sum_of_both = stack([drawn_lora(1), drawn_lora(2)])
     assert rows_of(sum_of_both, "layer", "A").shape == (4, 6)
-    added = Consolidation().finish(drawn_lora(2), [Learnt(None, (), drawn_lora(1))], policy=POLICY)
+    added = Consolidation().finish(drawn_lora(2), [Learnt(None, (), drawn_lora(1))], policy=POLICY, e_step=E_STEP)
     assert torch.linalg.matrix_rank(product(truncated(drawn_lora(1), 2)) + product(added), rtol=1e-4) == 2
 
 
@@ -254,7 +261,7 @@ def test_consolidation_takes_an_adapters_rank_by_default():
 
 def test_names():
     assert [one.label for one in resolve("all")] == [
-        "replay", "kl", "orthogonal", "null-space", "norm", "consolidation",
+        "replay", "kl", "orthogonal", "null-space", "norm", "consolidation", "gate",
     ]  # fmt: skip
     (mine,) = resolve([Replay(share=0.5, label="half")])
     assert (mine.label, mine.share) == ("half", 0.5)

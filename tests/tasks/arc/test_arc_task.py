@@ -253,8 +253,9 @@ def test_training_and_asking_begin_with_the_same_tokens(chat, bos, grids):
     answer = policy.tokenizer(task.text.encode(pair.output), add_special_tokens=False)["input_ids"]
     end = [policy.tokenizer.eos_token_id]
     masked, whole = (task.parse(text(loss=loss), SWAP).training_sequences[0] for loss in ("outputs", "all"))
-    assert InnerLoop()._encode(policy, masked) == ([*asked, *answer, *end], len(asked))
-    assert InnerLoop()._encode(policy, whole) == ([*asked, *answer, *end], 0)
+    learnt = [InnerLoop()._encode(policy, each) for each in (masked, whole)]
+    assert [one.tokens for one in learnt] == [[*asked, *answer, *end]] * 2
+    assert [one.prompt for one in learnt] == [len(asked), 0]
 
 
 # -- the E-step --------------------------------------------------------------------------------------------------------
