@@ -72,7 +72,7 @@ class Sizes:
     budgets: tuple[int, ...]
 
 
-WHOLE, SMALL = Sizes(passages=6, budgets=(1, 4, 16, 64)), Sizes(passages=2, budgets=(1, 2))
+WHOLE, SMALL = Sizes(passages=5, budgets=(1, 4, 16, 64)), Sizes(passages=2, budgets=(1, 2))
 
 
 class BudgetSeed:
@@ -89,7 +89,7 @@ class BudgetSeed:
         self.log = Log(folder / f"seed-{seed}.jsonl")
         options = yaml.safe_load(EDITOR.read_text())["model"]
         self.inner_loop = InnerLoop(**options["inner_loop"])
-        self.sampler = LocalSampler(**options["sampler"]["init_args"])
+        self.sampler = LocalSampler(**options["sampler"]["init_args"], batch_size=128)
         self.contexts = {
             wording: LabPassages("test", count=sizes.passages, seed=seed, wording=wording).read()
             for wording in WORDINGS

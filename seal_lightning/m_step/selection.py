@@ -157,15 +157,20 @@ def scored_edits(groups: Iterable[RolloutGroup], kept: Iterable[EditOutcome]) ->
 
 
 def best_and_worst(edits: Sequence[EditOutcome], kept: Iterable[EditOutcome]) -> tuple[EditOutcome, EditOutcome] | None:
-    """The best kept edit of a context and the worst of the others, or None unless that has a lower reward."""
+    """The best kept edit of a context and the worst of the others, or None unless that has a lower reward.
+
+    Both answer the same prompt: where a task has several kinds of self-edit, the worst is of the best one's kind.
+    """
     chosen = {(outcome.context_id, outcome.edit_index) for outcome in kept}
     ordered = sorted(edits, key=lambda outcome: (_rounded(outcome.reward or 0.0), outcome.edit_index))
     good = [outcome for outcome in ordered if (outcome.context_id, outcome.edit_index) in chosen]
-    poor = [outcome for outcome in ordered if (outcome.context_id, outcome.edit_index) not in chosen]
-    if not good or not poor:
+    if not good:
         return None
     best = max(good, key=lambda outcome: (_rounded(outcome.reward or 0.0), -outcome.edit_index))
-    worst = poor[0]
+    others = (outcome for outcome in ordered if (outcome.context_id, outcome.edit_index) not in chosen)
+    worst = next((outcome for outcome in others if outcome.prompt == best.prompt), None)
+    if worst is None:
+        return None
     return (best, worst) if _rounded(best.reward or 0.0) > _rounded(worst.reward or 0.0) else None
 
 

@@ -116,8 +116,9 @@ def _kept_edits_repeat(run: MeasuredRun) -> Iterator[Advice]:
                 "Kept edits repeat each other",
                 f"{100 * share:.0f}\u00a0% of the {counted(len(texts), 'edit')} that round {found.number} keeps have a "
                 "near-identical twin among them: the policy is taught one text several times.",
-                "Keep fewer edits of a context (--filter.k), set a minimum (--filter.min_gain), or check that edits "
-                "are about their passage and not a phrase that fits all.",
+                "Pass repeats of a context over (--filter.max_similarity), keep fewer of its edits (--filter.k), set a "
+                "minimum (--filter.min_gain), or check that edits are about their passage and not a phrase that fits "
+                "all.",
             )
 
 

@@ -205,6 +205,27 @@ def _trend(lines: Sequence[Line], rounds: tuple[Tick, ...], caption: str = "", *
     return Trend(tuple(series), rounds, ticks, caption)
 
 
+def curves_over(curves: Mapping[str, Sequence[tuple[float, float, float | None, float | None]]]) -> Trend:
+    """Accuracy over a quantity on a logarithmic axis: of each curve the quantities, means and intervals, in order."""
+    logs = [math.log(max(1.0, quantity)) for points in curves.values() for quantity, *_ in points]
+    first, last = min(logs), max(logs)
+
+    def across(quantity: float) -> str:  # not at the very edges, where a label would be cut
+        share = (math.log(max(1.0, quantity)) - first) / (last - first) if last > first else 0.5
+        return percent(0.1 + 0.8 * share)
+
+    lines: list[Line] = [
+        (
+            name,
+            SHAPES[number % len(SHAPES)],
+            [(across(quantity), mean, low, high) for quantity, mean, low, high in points],
+        )
+        for number, (name, points) in enumerate(curves.items())
+    ]
+    marked = [math.exp(first + share * (last - first)) for share in (0.0, 0.5, 1.0)]
+    return _trend(lines, tuple(Tick(across(tokens), f"{tokens:,.0f}") for tokens in marked), percents=True)
+
+
 def strips_of(rounds: Sequence[RoundFigures], titles: Mapping[str, str]) -> Strips | None:
     """The rewards of the first and the last round by context, contexts by their mean in the first; None without any.
 

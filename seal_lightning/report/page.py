@@ -22,6 +22,7 @@ from markupsafe import Markup
 from seal_lightning import __version__
 from seal_lightning.progress.screen import duration
 from seal_lightning.report import charts
+from seal_lightning.report.budgets import budgets_of
 from seal_lightning.report.chapters import CELL, chapter_of, compare, differing, pct, row_name, tables_of
 from seal_lightning.report.group_tables import figure_of, label_of, say_runs, short_contrast
 from seal_lightning.report.groups import Group
@@ -60,6 +61,7 @@ def render(runs: Sequence[Run], *, now: float) -> tuple[str, str]:
         "trend": charts.trend_of(measured) if len(measured) <= len(charts.SHAPES) else None,
         "comparison": compare(measured, scale) if len(chapters) > 1 else None,
         "differing": differing(measured),
+        "budgets": budgets_of(measured),
         "now": _moment(now),
         "version": __version__,
     }

@@ -153,7 +153,9 @@ def _usage(
     sampled = {"temperature": local.temperature, "top_p": local.top_p, "top_k": 0} if local.temperature else {}
     asking = Asking(task.prompt(example), texts, max_new_tokens=local.max_new_tokens, sampled=sampled)
     shown = usage(policy, source, base, place=place, relation=relation, asking=asking)
-    return f"This asks for a self-edit about a passage:\n\n{shown}"
+    others = [each.edit_kind for each in task.by_edit[1:]]
+    kind = f" of the kind {task.by_edit[0].edit_kind} (it also writes {', '.join(others)})" if others else ""
+    return f"This asks for a self-edit{kind} about a passage:\n\n{shown}"
 
 
 def _trained_on(data: CardData, module: Any) -> str:

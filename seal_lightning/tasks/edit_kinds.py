@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -164,22 +164,22 @@ def resolve_kind(edit: str | EditKind) -> EditKind:
     return EDIT_KINDS[edit]
 
 
-def named_kinds(kinds: Sequence[str | EditKind]) -> dict[str, EditKind]:
-    """The kinds by the names under which journals and tables show them.
+def named_kinds(kinds: Sequence[str | EditKind]) -> tuple[EditKind, ...]:
+    """The kinds, each with the name under which journals and tables show it.
 
     Raises:
         ConfigError: There is none, one is unknown, or two have the same name.
     """
-    named: dict[str, EditKind] = {}
+    named: list[EditKind] = []
     for number, edit in enumerate(kinds, start=1):
         kind = resolve_kind(edit)
         name = edit if isinstance(edit, str) else kind.name or f"kind {number}"
-        if name in named:
+        if any(other.name == name for other in named):
             raise ConfigError(f"kinds must have different names, got {name} twice: leave one out, or name it otherwise")
-        named[name] = kind
+        named.append(replace(kind, name=name))
     if not named:
         raise ConfigError("kinds must name at least one kind of self-edit, got none: leave it out for `edit`")
-    return named
+    return tuple(named)
 
 
 # Full-width forms, too: （1）, １．, 1、, 一、, ①, and the bullets ・ and ●, which no blank follows.

@@ -64,7 +64,7 @@ class Knowledge(Task):
         if kinds is not None and edit != "implications":
             raise ConfigError(f"edit and kinds were both given, got {edit!r} and {kinds!r}: leave one of them out")
         self.kinds = None if kinds is None else named_kinds(kinds)
-        self.kind = next(iter(self.kinds.values())) if self.kinds else resolve_kind(edit)
+        self.kind = self.kinds[0] if self.kinds else resolve_kind(edit)
         self.title_prefix = title_prefix
         self.append_passage = append_passage
         self.passage_repeats = check_count("passage_repeats", passage_repeats)
@@ -75,12 +75,12 @@ class Knowledge(Task):
 
     @property
     def by_edit(self) -> Sequence[Task]:
-        return [self._of_kind(name, kind) for name, kind in self.kinds.items()] if self.kinds else (self,)
+        return [self._of_kind(kind) for kind in self.kinds] if self.kinds else (self,)
 
-    def _of_kind(self, name: str, kind: EditKind) -> Knowledge:
+    def _of_kind(self, kind: EditKind) -> Knowledge:
         """This task, or one of a class derived from it, with a single kind."""
         single = copy(self)
-        single.edit_kind, single.kind, single.kinds = name, kind, None
+        single.edit_kind, single.kind, single.kinds = kind.name, kind, None
         return single
 
     def prompt(self, context: Context) -> Prompt:

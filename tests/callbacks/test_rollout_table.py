@@ -9,6 +9,7 @@ from samples import BARE
 from seal_lightning.callbacks import RolloutTable
 from seal_lightning.errors import ConfigError
 from seal_lightning.m_step.selection import group_rollouts
+from seal_lightning.results.rollout_tables import diversity_table
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
 
@@ -158,3 +159,36 @@ def test_only_the_first_process_writes(tmp_path):
 def test_options_are_checked(options, got):
     with pytest.raises(ConfigError, match=rf"table\.rows and table\.max_chars must be at least 1, got {got}"):
         RolloutTable(**options)
+
+
+def written(index: int, text: str, *, kind: str = "", score: float = 0.5, context: str = "lamp") -> Rollout:
+    return replace(
+        BARE, context_id=context, edit_index=index, repeat=0, status="ok", text=text, edit_kind=kind, baseline=0.25,
+        score=score, gain=score - 0.25, reward=score,
+    )  # fmt: skip
+
+
+def test_what_came_of_each_kind_and_which_edits_are_alike():
+    rollouts = [written(0, "Oil burns.", kind="facts"), written(1, "Who? Ada.", kind="self-qa", score=0.75)]
+    rollouts += [written(2, "Oil burns.", kind="facts", score=0.0)]
+    groups = group_rollouts(rollouts)
+    text = RolloutTable(rows=1).render(rollouts, groups, [groups[0].outcomes[1]], round=0)
+    kinds, best, _, diversity = text.split("## ")[1:]
+    assert kinds.splitlines()[2:] == [
+        "| edit_kind | edits | rejected | score | gain  | kept |",
+        "| --------- | ----- | -------- | ----- | ----- | ---- |",
+        "| facts     | 2     | 0.000    | 0.250 | 0.000 | 0    |",
+        "| self-qa   | 1     | 0.000    | 0.750 | 0.500 | 1    |",
+        "",
+    ]
+    assert "| lamp    | 1    | self-qa   | 0.750  |" in best
+    assert diversity.splitlines()[2].split() == "| context | compression | distinct | similarity |".split()
+    assert "## Kinds" not in RolloutTable().render([written(0, "Oil burns.")], groups, [], round=0)
+
+
+def test_the_contexts_whose_edits_are_most_alike_come_first():
+    texts = {"ford": ("Oil burns.", "It is old."), "lamp": ("Oil burns.", "Oil burns."), "tarn": ("One.", "")}
+    rollouts = [written(place, text, context=name) for name, pair in texts.items() for place, text in enumerate(pair)]
+    table = diversity_table(rollouts)
+    assert [row[0] for row in table.rows] == ["lamp", "ford"], "a single text differs from nothing"
+    assert table.rows[0][3] == 1.0 > table.rows[1][3]

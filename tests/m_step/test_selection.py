@@ -4,7 +4,14 @@ import gzip
 import json
 from dataclasses import replace
 
-from seal_lightning.m_step.selection import ABOVE, best_of, group_rollouts, without_merit, without_repeats
+from seal_lightning.m_step.selection import (
+    ABOVE,
+    best_and_worst,
+    best_of,
+    group_rollouts,
+    without_merit,
+    without_repeats,
+)
 from seal_lightning.types import Rollout
 
 BASE = Rollout(round=0, context_id="a", edit_index=0, repeat=0, seed=0, prompt="p", text="t", status="ok", reward=0.0)
@@ -119,3 +126,15 @@ def test_what_is_too_much_like_a_better_edit_is_passed_over():
 def test_the_kind_of_an_edit_is_that_of_its_rollouts():
     (group,) = group_rollouts([replace(BASE, edit_kind="facts"), replace(BASE, edit_kind="facts", repeat=1)])
     assert [outcome.edit_kind for outcome in group.outcomes] == ["facts"]
+
+
+def test_a_pair_answers_one_prompt():
+    """Of two kinds of self-edit, the worst of all may be of the other one."""
+    rows = [(1.0, "facts"), (0.5, "facts"), (0.0, "self-qa")]
+    made = [
+        replace(BASE, edit_index=n, reward=reward, prompt=kind, edit_kind=kind) for n, (reward, kind) in enumerate(rows)
+    ]
+    (group,) = group_rollouts(made)
+    best, worst = best_and_worst(group.outcomes, group.outcomes[:1])
+    assert (best.edit_index, worst.edit_index) == (0, 1)
+    assert best_and_worst(group.outcomes, group.outcomes[2:]) is None

@@ -9,7 +9,7 @@ import pytest
 from seal_lightning.errors import DataError
 from seal_lightning.grading import Contains, Grader, Reward
 from seal_lightning.records.anew import regrade, reward_anew
-from seal_lightning.records.entries import read_entries
+from seal_lightning.records.entries import Entry, read_entries
 from seal_lightning.records.journal import Journal
 from seal_lightning.types import Rollout
 
@@ -167,3 +167,12 @@ def test_official_runs_are_entries_too(tmp_path):
     content = {"articles": [{"title": "T", "context": "C", "completions": [edit]}]}
     (tmp_path / "run_3.json.gz").write_bytes(gzip.compress(json.dumps(content).encode()))
     assert found(tmp_path / "run_3.json.gz") == [("run_3", 1, True)]
+
+
+def test_edits_of_files_that_never_compared_them_are_compared_for_a_reward():
+    one = Rollout(
+        round=0, context_id="a", edit_index=0, repeat=0, seed=0, prompt="", text="Oil burns.", status="ok", reward=0.5
+    )
+    rollouts = (one, replace(one, edit_index=1), replace(one, edit_index=2, text="xyz"), replace(one, context_id="b"))
+    found = reward_anew(Entry("run", "run", rollouts, ()), Reward("diversity")).rollouts
+    assert found[0].reward == found[1].reward < found[2].reward == 1.0 == found[3].reward

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from seal_lightning.errors import DataError, JournalError, SealError
 from seal_lightning.records.entries import read_entries
+from seal_lightning.records.fields import fault_of
 from seal_lightning.records.journal import Journal, read_rollouts, unfinished_units
 from seal_lightning.records.lines import read_content, rollout_from_dict, rollout_to_dict, same_unit
 from seal_lightning.report.read import read
@@ -300,3 +301,15 @@ def test_a_unit_of_an_earlier_version_is_the_same_work():
     row = rollout_to_dict(ROLLOUT)
     assert "title" not in row and "passage_digest" not in row and rollout_from_dict(row).title == ""
     assert same_unit([named], [ROLLOUT]) and not same_unit([named], [replace(ROLLOUT, text="It melts.")])
+
+
+def test_the_kind_and_the_similarity_of_an_edit_are_kept_and_checked():
+    written = replace(ROLLOUT, edit_kind="facts", similarity=0.25)
+    row = rollout_to_dict(written)
+    assert (row["edit_kind"], row["similarity"]) == ("facts", 0.25) and rollout_from_dict(row) == written
+    plain = rollout_to_dict(ROLLOUT)
+    assert "edit_kind" not in plain and "similarity" not in plain
+    whole = {"unit": 0, "of": 1, "part": 0, **json.loads(json.dumps(row))}
+    assert fault_of(whole) == ""
+    assert fault_of(whole | {"similarity": 1.5}) == "field similarity cannot be 1.5: it must be a number from 0 to 1"
+    assert fault_of(whole | {"edit_kind": 3}) == "field edit_kind cannot be 3: it must be a text"

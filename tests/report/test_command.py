@@ -1,6 +1,7 @@
 """`seal report` as a command: what it writes, and what it says when it cannot."""
 
 import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -254,3 +255,22 @@ def test_a_fit_writes_down_what_was_changed(report, tmp_path):
     passages = [json.loads(line) for line in Path("configs/debug/passages.jsonl").read_text().splitlines()]
     first = next(iter(read(str(run)).rounds.values()))[0]
     assert (first.title, first.passage_digest) == (passages[0]["title"], digest_of(passages[0]["passage"]))
+
+
+def test_kinds_of_edit_and_their_diversity(report, runs, tmp_path):
+    """Both edits of a pair are shown with their own request."""
+    unit = [
+        runs.scored(1.0, edit_kind="facts", prompt="State facts.", text="It burns oil."),
+        runs.scored(0.25, edit_kind="self-qa", edit_index=1, prompt="Ask.", text="It burns oil."),
+    ]
+    folder = runs.write(tmp_path / "run", {"train-000": [unit]})
+    code, said = report(folder)
+    assert code == 0, said
+    page = (folder / "report.html").read_text()
+    assert "what the model was asked to write about: facts" in page and "about: self-qa" in page
+    row = page.partition("Kinds of self-edit</h")[2]
+    (kind,) = [line for line in row.splitlines() if ">self-qa<" in line]
+    assert re.findall(r">([^<>]+)</td>", kind)[:2] == ["self-qa", "1"] and ">-0.250<" in kind
+    assert "similarity</th></tr>" in page.partition("Diversity</h")[2]
+    plain = runs.write(tmp_path / "plain", {"train-000": [[runs.scored(1.0), runs.scored(0.0, edit_index=1)]]})
+    assert report(plain)[0] == 0 and "Kinds of self-edit" not in (plain / "report.html").read_text()

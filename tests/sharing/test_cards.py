@@ -17,6 +17,7 @@ from seal_lightning.models.source import ModelSource
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import LocalSampler
 from seal_lightning.sampling.sampler import SampleRequest
+from seal_lightning.sharing import policy_card
 from seal_lightning.sharing.card import (
     CardData,
     Result,
@@ -197,3 +198,11 @@ def test_a_repository_of_several_adapters_has_a_card(lab_runs):
     card = ModelCard(index_card("me/towns", folders))
     assert (card.data.base_model, card.data.library_name, card.data.license) == ("lab", "peft", "apache-2.0")
     assert "# towns\n\n2 adapters for `lab`" in card.text and "- [town-1](./town-1/README.md)" in card.text
+
+
+def test_a_policys_card_names_the_kinds_that_it_writes():
+    source = ModelSource("random/llama")
+    policy, parts = Policy(*load_model(source)), (LocalSampler(), "policy", "adapter")
+    text = policy_card._usage(policy, source, BASE, Knowledge(kinds=["facts", "self-qa", "teacher"]), *parts)
+    assert "self-edit of the kind facts (it also writes self-qa, teacher) about a passage" in text
+    assert "This asks for a self-edit about a passage" in policy_card._usage(policy, source, BASE, Knowledge(), *parts)

@@ -111,3 +111,17 @@ def test_a_users_own_grader_by_its_class_path_alone():
     named = parser.parse_args(["--model.grader", f"{__name__}.Always"]).model.grader
     assert named.class_path == f"{__name__}.Always"
     assert parser.parse_args(["--model.grader", "recall"]).model.grader == "recall"
+
+
+def test_several_kinds_by_name_and_of_ones_own():
+    task = load(
+        Task,
+        """
+it:
+  class_path: seal_lightning.tasks.Knowledge
+  init_args:
+    kinds: [self-qa, {instruction: "Shout it: {passage}", parser: whole, name: shout}]
+""",
+    )
+    assert [each.edit_kind for each in task.by_edit] == ["self-qa", "shout"]
+    assert task.for_edit(1).kind == EditKind("Shout it: {passage}", parser="whole", name="shout")

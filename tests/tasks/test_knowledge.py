@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seal_lightning.errors import ConfigError
+from seal_lightning.stamps.values import describe, flat
 from seal_lightning.tasks import EDIT_KINDS, DirectiveLimits, EditKind, Knowledge
 from seal_lightning.types import Context, Directives, Prompt, Query, TrainingSequence
 
@@ -316,3 +317,12 @@ def test_the_kinds_of_a_derived_task_are_of_its_class():
 def test_kinds_that_cannot_be(options, message):
     with pytest.raises(ConfigError, match=message):
         Knowledge(**options)
+
+
+def test_the_order_of_kinds_is_part_of_the_stamp():
+    """It decides which edit is of which kind."""
+    one, other = (
+        flat("task.", describe(Knowledge(kinds=["facts", *rest])))
+        for rest in (["rewrite", "self-qa"], ["self-qa", "rewrite"])
+    )
+    assert one != other

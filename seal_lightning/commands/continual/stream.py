@@ -195,7 +195,7 @@ class _Run:
 
         The update is None where it is not finite: the stream goes on without it.
         """
-        edit = self.e_step.task.parse(rollout.text, context)
+        edit = self.e_step.task.for_edit(rollout.edit_index).parse(rollout.text, context)
         seed = derive_seed("countermeasure", self.route.seed, len(self.learnt) + 1)
         sequences = self.countermeasure.sequences(edit.training_sequences, self.learnt, seed=seed)
         regulariser = self.countermeasure.regulariser(self.policy, self.learnt, seed=seed)
@@ -222,7 +222,8 @@ class _Run:
         context = self.route.contexts[number - 1]
         if chosen is None:
             return Learnt(context, (), None)
-        edit = self.e_step.task.parse(self.journal.units[number][chosen].text, context)
+        rollout = self.journal.units[number][chosen]
+        edit = self.e_step.task.for_edit(rollout.edit_index).parse(rollout.text, context)
         return Learnt(context, edit.training_sequences, self.updates.added[-1])
 
     def _save_end(self, steps: Sequence[StreamStep]) -> None:

@@ -6,8 +6,9 @@ from functools import partial
 import pytest
 
 from seal_lightning.commands.adapt import edits
-from seal_lightning.commands.adapt.edits import EditChoice, write_edits
+from seal_lightning.commands.adapt.edits import EditChoice, lessons, write_edits
 from seal_lightning.commands.adapt.sharing import Sharing
+from seal_lightning.data.documents import Document
 from seal_lightning.e_step.own_queries import QueryWriter, WrittenQueries
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
@@ -21,7 +22,7 @@ from seal_lightning.progress.screen import Screen
 from seal_lightning.records.journal import Journal
 from seal_lightning.sampling import LocalSampler
 from seal_lightning.tasks import Knowledge
-from seal_lightning.types import Context, Query
+from seal_lightning.types import Context, Query, Rollout
 
 LOOP = InnerLoop(rank=2, alpha=4.0, epochs=2, learning_rate=0.01, max_adapters=4)
 PLAIN = EStep(Knowledge(), LocalSampler(max_new_tokens=12), LOOP, Contains(), Reward(), Plan(2, 1), max_answer_tokens=6)
@@ -78,3 +79,20 @@ def test_the_journal_is_that_of_one_unit_at_a_time(tmp_path, monkeypatch, name):
     if name == "rewarded":
         assert questions["lamp"] == ("What is the lamp?",) and questions["gate"] == ("Who owns the gate?",)
         assert questions["moor"] == ()
+
+
+def test_all_edits_of_a_passage_are_one_lesson_each_read_in_the_way_of_its_kind():
+    task = Knowledge(kinds=["facts", "self-qa"], append_passage=False)
+    (passage,) = WORK[1]
+    texts = ["The moor is old.\nIt is wet.", "Q: Is it old?\nA: Yes.", "The moor is old.\nIt is wide."]
+    rollouts = [
+        Rollout(round=0, context_id="moor", edit_index=index, repeat=0, seed=index, prompt="", text=text, status="ok")
+        for index, text in enumerate(texts)
+    ]
+    (lesson,) = lessons(task, [Document(passage, (passage,))], rollouts, CHOICES["as they come"])
+    assert lesson.edits == 3 and [one.text for one in lesson.training_sequences] == [
+        "Moor\nThe moor is old.",
+        "Moor\nIt is wet.",
+        "Moor\nQuestion: Is it old?\nAnswer: Yes.",
+        "Moor\nIt is wide.",  # and what was said before only once
+    ]
