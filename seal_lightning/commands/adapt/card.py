@@ -86,7 +86,11 @@ def adapter_card(
 def _settings(place: Workplace, adapter: Adapter, stats: JobStats) -> dict[str, object]:
     skill = {"skill vector": place.skill.name, "skill scale": place.skill.scale} if place.skill else {}
     if adapter.inner_loop is not None:
-        trained: dict[str, object] = {"optimizer steps": stats.steps, "tokens trained": stats.trained_tokens, "seed": adapter.job.seed}
+        trained: dict[str, object] = {
+            "optimizer steps": stats.steps,
+            "tokens trained": stats.trained_tokens,
+            "seed": adapter.job.seed,
+        }
         if adapter.whole:
             names = [field.name for field in fields(adapter.inner_loop) if field.name not in OF_LORA]
             return {name: getattr(adapter.inner_loop, name) for name in names} | trained
