@@ -118,11 +118,11 @@ def test_the_largest_scale_within_the_budget_is_taken(measure, caplog):
     assert costs[0] > costs[1] > costs[2] > 0
     for place, share in enumerate(scales):
         gate = Gate(measure=measure, budget=costs[place] * 1.01, scales=scales)
-        with caplog.at_level(logging.INFO):
+        with caplog.at_level(logging.INFO, logger="seal_lightning"):
             lora = finished(gate, new=new)
         assert lora.state is new.state and lora.scale == pytest.approx(share * new.scale)
         assert f"added at {share:g}" in caplog.messages[-1]
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="seal_lightning"):
         refused = finished(Gate(measure=measure, budget=costs[2] * 0.9, scales=scales), new=new)
     assert refused.state is new.state and refused.scale == 0.0
     assert "refused" in caplog.messages[-1] and f"{costs[0]:.3f} at 1" in caplog.messages[-1]
