@@ -52,7 +52,9 @@ if TYPE_CHECKING:  # where each name lies: for type checkers, and for `_homes`
     )
     from seal_lightning.hooks import EditFilter, SEALCallback
     from seal_lightning.inner_loop.loop import InnerLoop
+    from seal_lightning.inner_loop.objectives import InnerObjective
     from seal_lightning.m_step.batches import MStep
+    from seal_lightning.m_step.objectives import EditTokens, MStepObjective, Taught
     from seal_lightning.m_step.selection import best_of, group_rollouts
     from seal_lightning.m_step.training import FineTuning
     from seal_lightning.models.loading import load_model
@@ -105,6 +107,8 @@ __all__ = [  # noqa: RUF022, by subject
     # tasks, samplers, answerers
     "Task", "Knowledge", "ArcTask", "Sampler", "Sample", "SampleRequest", "LocalSampler", "EndpointSampler",
     "Answerer", "Asked", "Answers", "LocalAnswerer", "Endpoint",
+    # objectives of the inner loop and of the M-step
+    "InnerObjective", "MStepObjective", "Taught", "EditTokens",
     # graders and rewards
     "Grader", "Answer", "Verdict", "Calibrated", "Contains", "ExactMatch", "F1", "Judge", "Recall", "Reward",
     "RewardTerm", "Weighted",

@@ -47,6 +47,7 @@ ELSEWHERE = {
     "lab/tokenizer": "lines of the lab's own world",
     "models/memory": "messages of libraries",
     "models/precision": "names of a model's parameters",
+    "records/continued": "the name of a file",
     "records/entries": "names of files",
     "text/redaction": "tested with the redaction",
     "report/writing": "the last line of a report's file",

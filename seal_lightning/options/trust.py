@@ -25,7 +25,7 @@ from seal_lightning.options.mistakes import one_line
 from seal_lightning.text.redaction import REFERENCE
 
 FLAG = "--trust_policy"
-# Our options with a text that only a model reads.
+# Our options with a text that only a model reads, or that is read as names of layers whatever it says.
 TEXTS = {
     ("EditKind", "instruction"),
     ("EditKind", "lead"),
@@ -33,6 +33,7 @@ TEXTS = {
     ("ArcTask", "instruction"),
     ("Rubric", "criteria"),
     ("ModelSource", "template_args"),
+    ("InnerLoop", "layers"),
 }
 # Our options with one of the names that they list or know.
 NAMES = {
@@ -40,8 +41,11 @@ NAMES = {
     ("SEALModule", "reward"),
     ("Weighted", "term"),
     ("Knowledge", "edit"),
+    ("Knowledge", "kinds"),
+    ("EditKind", "name"),
     ("QueryWriter", "edit"),
     ("ArcTask", "grids"),
+    ("InnerLoop", "objective"),
     ("InnerLoop", "target_modules"),
     ("PolicyTuning", "target_modules"),
     ("Generator", "target_modules"),

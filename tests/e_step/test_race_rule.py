@@ -23,6 +23,7 @@ from seal_lightning.fit.module import SEALModule, check_filter
 from seal_lightning.fit.units import make_stamp
 from seal_lightning.grading import Contains, Reward
 from seal_lightning.inner_loop.loop import InnerLoop
+from seal_lightning.m_step.objectives import Imitation
 from seal_lightning.m_step.selection import best_of, group_rollouts, lot_of
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
@@ -73,9 +74,10 @@ def test_filters_that_a_race_would_starve_are_refused_when_a_fit_starts():
         module.trainer = SimpleNamespace(callbacks=[chosen])
         with pytest.raises(ConfigError, match=said):
             module.on_fit_start()
-    check_filter(Plan(edits=3, racing=Racing(keep=2)), ReSTEMFilter(k=2), Reward())
-    check_filter(Plan(edits=3, racing=Racing(keep=3)), ReSTEMFilter(k=99), Reward())  # no more edits than there are
-    check_filter(Plan(), RandomFilter(), Reward({"length": -1.0}))
+    check_filter(Plan(edits=3, racing=Racing(keep=2)), ReSTEMFilter(k=2), Reward(), Imitation())
+    # no more edits than there are
+    check_filter(Plan(edits=3, racing=Racing(keep=3)), ReSTEMFilter(k=99), Reward(), Imitation())
+    check_filter(Plan(), RandomFilter(), Reward({"length": -1.0}), Imitation())
 
 
 def test_seal_adapt_races_for_as_many_edits_as_it_keeps():

@@ -1,5 +1,6 @@
 """Runs from Python: docs/python.md as it stands, what a run leaves, what goes on from it, and what is refused."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -32,6 +33,7 @@ from seal_lightning import (
 from seal_lightning.cli import main
 from seal_lightning.errors import ConfigError, ModelError
 from seal_lightning.options.parser import find_modules_here
+from seal_lightning.stamps.arguments import Remembers
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
@@ -482,6 +484,15 @@ def test_the_package_has_its_names_without_importing_them():
     with pytest.raises(AttributeError, match="module 'seal_lightning' has no attribute 'Nothing'"):
         seal_lightning.Nothing  # noqa: B018
     assert {*seal_lightning.__all__} == {*seal_lightning._homes(), "__version__"}
+
+
+def test_what_ones_own_classes_derive_from_is_public():
+    """A generator's bases are beside it, in `seal_lightning.generator`."""
+    public = [getattr(seal_lightning, name) for name in seal_lightning.__all__]
+    ours = [kind for kind in Remembers.__subclasses__() if kind.__module__.startswith("seal_lightning.")]
+    bases = {kind for kind in ours if inspect.isabstract(kind) and ".generator." not in kind.__module__}
+    assert {"Sampler", "InnerObjective", "MStepObjective"} <= {kind.__name__ for kind in bases}
+    assert bases - {kind for kind in public if isinstance(kind, type)} == set()
 
 
 def test_a_fit_that_comes_to_nothing_says_so(tmp_path, caplog):

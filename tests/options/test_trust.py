@@ -128,6 +128,10 @@ def test_the_flag_is_for_one_command_line(tmp_path, marker, capsys):
         ({"task": {"class_path": "seal_lightning.grading.Contains"}}, "model.task", "names code"),
         ({"task": {"class_path": ["x"]}}, "model.task", "names code"),
         ({"inner_loop": {"class_path": "code_of_the_run.Mine"}}, "model.inner_loop", "names code"),
+        ({"inner_loop": {"objective": "code_of_the_run.Mine"}}, "model.inner_loop.objective", "names code"),
+        ({"inner_loop": {"objective": {"code_of_the_run.mine": 1}}}, "model.inner_loop.objective", "names code"),
+        ({"task": {"class_path": "seal_lightning.tasks.Knowledge", "init_args": {"kinds": ["../etc/passwd"]}}},
+         "model.task.kinds", "names code"),
         ({"source": {"class_path": "os.system"}}, "model.source", "names code"),
         ({"sampler": {**LOCAL, "dict_kwargs": {"x": 1}}}, "model.sampler.dict_kwargs", "is not known here"),
         ({"rubric": {"class_path": "seal_lightning.grading.Rubric", "init_args": {"endpoint": ENDPOINT}}},
@@ -188,7 +192,8 @@ def test_numbers_names_of_ours_and_prompts_are_taken(tmp_path):
         "task": {"class_path": "seal_lightning.tasks.Knowledge", "init_args": {"edit": {
             "instruction": "Write. See /etc/passwd, os.system", "parser": "lines"}}},
         "sampler": LOCAL,
-        "inner_loop": {"rank": 4, "target_modules": ["q_proj", "mlp.up_proj"], "betas": [0.9, 0.999]},
+        "inner_loop": {"rank": 4, "target_modules": ["q_proj", "mlp.up_proj"], "betas": [0.9, 0.999],
+                       "objective": {"sft": 0.5, "distill": 1}, "layers": "first half, attention"},
         "grader": "recall",
         "reward": {"score": 1.0, "length": -0.1},
         "rubric": {"class_path": "seal_lightning.grading.Rubric", "init_args": {"criteria": {"clear": "Is it clear?"}}},
@@ -199,6 +204,9 @@ def test_numbers_names_of_ours_and_prompts_are_taken(tmp_path):
     }  # fmt: skip
     assert wishes(settings, SEALModule, run=tmp_path) == []
     length = {"class_path": "seal_lightning.grading.terms.Length"}
+    own = {"instruction": "Ask. {passage}", "name": "asking"}
+    several = {"class_path": "seal_lightning.tasks.Knowledge", "init_args": {"kinds": ["self-qa", own]}}
+    assert wishes({"task": several, "inner_loop": {"objective": "distill"}}, SEALModule, run=tmp_path) == []
     for reward in ("gain", length, ["score", length, {"term": length, "weight": -0.1}, {"term": "gain"}]):
         assert wishes({"reward": reward}, SEALModule, run=tmp_path) == []
     assert (
