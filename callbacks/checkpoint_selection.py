@@ -152,7 +152,8 @@ class CheckpointSelection(Checkpoint, SEALCallback):
             value = value if after else None
         elif stale and self.selection.untrained is not None:
             value = None
-        return Candidate(pl_module.rounds_done, value, len(pl_module.kept), paired_difference(after, self._before))
+        learnt = len(pl_module.kept) if pl_module.taught else 0  # kept edits that do not differ teach nothing
+        return Candidate(pl_module.rounds_done, value, learnt, paired_difference(after, self._before))
 
     def _value(self, trainer: RunTrainer) -> float | None:
         value = trainer.callback_metrics.get(self.monitor)

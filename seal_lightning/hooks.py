@@ -58,6 +58,7 @@ class RunModule(LightningModule, Remembers):
         base_fingerprint: Fingerprint of the weights of its base model.
         rounds_done: Rounds that the policy has behind it.
         kept: Edits that the filter chose in the latest round.
+        taught: What its M-step learns from them, each an item of its batches; empty where it is skipped.
         evaluated: Rollouts of the latest validation, test or prediction.
         e_step_metrics: Figures of the latest E-step, as they were logged.
         m_step_metrics: Figures of the latest M-step, as they were logged.
@@ -75,6 +76,7 @@ class RunModule(LightningModule, Remembers):
     seed: int
     rounds_done: int = 0
     kept: list[EditOutcome]
+    taught: Sequence[object]
     evaluated: list[Rollout]
     e_step_metrics: dict[str, float]
     m_step_metrics: dict[str, float]

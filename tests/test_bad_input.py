@@ -130,6 +130,20 @@ BAD = {
     "reader that is not there": (
         [*FIT, "--data.train", "{class_path: nope.X}"], "class_path nope.X cannot be used: No module named 'nope'\n",
     ),
+    "objective that is not there": (
+        [*FIT, "--model.m_step.objective", "{class_path: nope.X}"],
+        "objective: class_path nope.X cannot be used: No module named 'nope'\n",
+    ),
+    "option of an objective": (
+        [*FIT, "--model.inner_loop.objective",
+         "{class_path: seal_lightning.inner_loop.objectives.Distillation, init_args: {temp: 2}}"],
+        "inner_loop.objective.temp: unknown option; did you mean model.inner_loop.objective.temperature?",
+    ),
+    "option of a gate": (
+        ["continual", "--countermeasures",
+         '[{"class_path": "seal_lightning.commands.continual.Gate", "init_args": {"budget": "x"}}]'],
+        "countermeasures.budget: expected a number or null",
+    ),
     "class that is not there": ([*FIT, "--model.task", "no.such.Task"], "--model.task: class_path no.such.Task"),
     "negative rate": ([*FIT, "--model.inner_loop.learning_rate", "-1"], "inner_loop.learning_rate must be above 0"),
     "zero edits": ([*FIT, "--model.evaluation.edits", "0"], "evaluation.edits must be a whole number of at least 1"),

@@ -97,6 +97,11 @@ def tell_selection(run: Path, selection: Selection, m_step: MStep) -> None:
                 "more --model.e_step.edits, or another edit prompt, so that some edit earns a reward; --filter.above "
                 "null learns from edits without one, too"
             )
+            if m_step.goal.compares:
+                remedies = (
+                    "more --model.e_step.edits, so that the edits of a context earn different rewards; "
+                    "--model.m_step.objective sft learns from the best, whatever the others earn"
+                )
         print(f"to try, in another folder: {remedies}", flush=True)
     elif _tell_policy(run / "policy", selection):
         print(f"  {sentence}{f': {advice}' if advice else ''}", flush=True)

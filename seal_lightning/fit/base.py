@@ -28,7 +28,7 @@ class FitModule(RunModule):
     base_stamp: JsonObject  # what the stamp of a run says of the base model
     batch_start: int = 0  # batches of this round's M-step that were done before the run was resumed
     optimizer_steps: int = 1  # of this round's M-step
-    taught: Sequence[Any]  # what this round's M-step learns, each an item of its batches
+    taught: Sequence[Any]
     m_step_truncated: int = 0  # edits that were cut to `m_step.max_length`
     limits: dict[str, Limit]  # how much of each phase of the command is done
     record: Record  # what the fit depends on, once it has begun

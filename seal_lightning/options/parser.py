@@ -52,9 +52,26 @@ class TextOption(ActionTypeHint):
         before = self._enable_path
         self._enable_path = before and names_settings(value)
         try:
-            return super()._check_type(value, append=append, cfg=cfg, mode=mode)
+            read = super()._check_type(value, append=append, cfg=cfg, mode=mode)
+            if (
+                read in (value, [value]) and (classes := _classes_in(value)) is not None
+            ):  # taken for a text: say why it is none
+                return super()._check_type(classes, append=append, cfg=cfg, mode=mode)
+            return read
         finally:
             self._enable_path = before
+
+
+def _classes_in(value: object) -> dict[str, object] | list[object] | None:
+    """The mapping with a `class_path`, or list of such, that a text is in YAML; None for every other value."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "[") or "class_path" not in value:
+        return None
+    try:
+        read = load_yaml(value)
+    except (ValueError, yaml.YAMLError):
+        return None
+    parts = read if isinstance(read, list) else [read]
+    return read if any(isinstance(part, dict) and "class_path" in part for part in parts) else None
 
 
 class OptionGroup(ArgumentGroup):

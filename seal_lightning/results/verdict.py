@@ -210,7 +210,7 @@ def _no_round(selection: Selection) -> str:
     measured = [one for one in selection.rounds if one.value is not None and math.isfinite(one.value)]
     best = max(measured, key=lambda one: selection.sign * (one.value or 0.0), default=None)
     if all(one.learnt == 0 for one in selection.rounds):
-        return "no round changed the untrained policy: no self-edit was kept"
+        return "no round changed the untrained policy: no self-edit was kept that teaches anything"
     if untrained is None or untrained.value is None or best is None:
         return "no round beat the untrained policy: none that learnt was measured"
     return (

@@ -49,7 +49,7 @@ class Fit:
         self.trainer.selection = self.callback
         self.run, self.metric, self.validated = run, metric, validated
         policy = SimpleNamespace(export=lambda aside, merged, write: aside.mkdir())
-        self.module = SimpleNamespace(rounds_done=0, kept=[], evaluated=[], policy=policy)
+        self.module = SimpleNamespace(rounds_done=0, kept=[], taught=[], evaluated=[], policy=policy)
 
     def validate(self, value):
         if self.metric == "val/edits":
@@ -57,9 +57,10 @@ class Fit:
         self.trainer.callback_metrics[self.metric] = value
         self.callback.on_validation_end(self.trainer, self.module)
 
-    def round(self, value, *, kept=4):
+    def round(self, value, *, kept=4, taught=None):
         self.module.rounds_done += 1
         self.module.kept = [None] * kept
+        self.module.taught = [None] * (kept if taught is None else taught)
         if value is not None and self.validated:
             self.validate(value)
         self.callback.on_train_epoch_end(self.trainer, self.module)
@@ -111,6 +112,7 @@ def test_a_round_that_learnt_nothing_is_the_policy_before(fit):
     run = fit()
     run.validate(0.4)
     assert [run.round(0.6, kept=0), run.round(0.5), run.round(0.9, kept=0)] == [0, 2, 2]
+    assert run.round(0.9, kept=4, taught=0) == 2  # objectives that compare skip a round whose rewards are all alike
 
 
 def test_without_validation_rounds_count_in_turn_once_they_learnt(fit):

@@ -68,7 +68,7 @@ def after(value, low=None, high=None, *, round=1, contexts=12, learnt=4):
         (
             chosen(0, after(0.4, learnt=0)),
             "untrained",
-            "no round changed the untrained policy: no self-edit was kept",
+            "no round changed the untrained policy: no self-edit was kept that teaches anything",
         ),
         (
             chosen(0, after(None)),
