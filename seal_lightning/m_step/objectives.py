@@ -10,6 +10,7 @@ Losses are those of TRL. "The round's start" is the policy that wrote the edits:
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -236,8 +237,8 @@ class GRPO(MStepObjective):
         max_completion_length: int = 256,
     ) -> None:
         _check_above(epsilon=epsilon, max_completion_length=max_completion_length)
-        if not beta >= 0:
-            raise ConfigError(f"model.m_step.objective.beta must be 0 or more, got {beta}")
+        if not 0 <= beta < math.inf:
+            raise ConfigError(f"model.m_step.objective.beta must be 0 or more and finite, got {beta}")
         for name, given, allowed in (("scale_rewards", scale_rewards, Scale), ("loss_type", loss_type, LossType)):
             if given not in get_args(allowed):
                 listed = ", ".join(get_args(allowed))
@@ -272,8 +273,8 @@ class GRPO(MStepObjective):
 
 def _check_above(**options: float) -> None:
     for name, value in options.items():
-        if not value > 0:
-            raise ConfigError(f"model.m_step.objective.{name} must be above 0, got {value}")
+        if not 0 < value < math.inf:
+            raise ConfigError(f"model.m_step.objective.{name} must be above 0 and finite, got {value}")
 
 
 OBJECTIVES: dict[str, type[MStepObjective]] = {

@@ -154,13 +154,15 @@ EDIT_KINDS: Mapping[str, EditKind] = MappingProxyType(
 )
 
 
-def resolve_kind(edit: str | EditKind) -> EditKind:
-    """The built-in kind of that name; an `EditKind` is given back as it is."""
+def resolve_kind(edit: str | EditKind, *, option: str = "edit") -> EditKind:
+    """The built-in kind of that name; an `EditKind` is given back as it is. `option` names it in messages."""
     if isinstance(edit, EditKind):
         return edit
     if not isinstance(edit, str) or edit not in EDIT_KINDS:
         allowed = ", ".join(EDIT_KINDS)
-        raise ConfigError(f"edit must be one of {allowed} or an EditKind, got {edit!r}: use a name or an instruction")
+        raise ConfigError(
+            f"{option} must be one of {allowed} or an EditKind, got {edit!r}: use a name or an instruction"
+        )
     return EDIT_KINDS[edit]
 
 
@@ -172,7 +174,7 @@ def named_kinds(kinds: Sequence[str | EditKind]) -> tuple[EditKind, ...]:
     """
     named: list[EditKind] = []
     for number, edit in enumerate(kinds, start=1):
-        kind = resolve_kind(edit)
+        kind = resolve_kind(edit, option="kinds")
         name = edit if isinstance(edit, str) else kind.name or f"kind {number}"
         if any(other.name == name for other in named):
             raise ConfigError(f"kinds must have different names, got {name} twice: leave one out, or name it otherwise")

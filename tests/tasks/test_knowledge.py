@@ -310,7 +310,7 @@ def test_the_kinds_of_a_derived_task_are_of_its_class():
     [
         ({"kinds": []}, "kinds must name at least one kind of self-edit, got none"),
         ({"kinds": ["facts", "facts"]}, "kinds must have different names, got facts twice"),
-        ({"kinds": ["facts", "fact"]}, "edit must be one of implications, .* got 'fact'"),
+        ({"kinds": ["facts", "fact"]}, "kinds must be one of implications, .* got 'fact'"),
         ({"edit": "facts", "kinds": ["self-qa"]}, "edit and kinds were both given"),
     ],
 )
