@@ -118,6 +118,8 @@ def chapter_of(anchor: str, run: MeasuredRun, scale: charts.Scale) -> Chapter:
     settings = run.run.settings or {}
     shown = next((rows for rows in tables_of(run) if rows), [])  # over its rounds, else of its first test
     about = {name: plain(value) for name, key in ABOUT.items() if (value := lookup(run.run.config, key)) is not None}
+    if kinds := lookup(run.run.config, "model.task.kinds"):  # in place of `edit`
+        about["edits"] = plain(kinds)
     return Chapter(
         id=anchor,
         run=run,

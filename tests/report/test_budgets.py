@@ -5,7 +5,9 @@ import json
 import pytest
 
 from seal_lightning.cli import main
+from seal_lightning.report import charts
 from seal_lightning.report.budgets import budgets_of
+from seal_lightning.report.chapters import chapter_of
 from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
 
@@ -58,3 +60,11 @@ def test_both_pages_have_the_table(folders, tmp_path, capfd):
     assert "| as by default | four | 4 | 400 | 0.500 |" in output.with_suffix(".md").read_text()
     assert main(["report", str(folders[0]), "--output", str(output)]) == 0
     assert "What a budget of edits teaches" not in output.read_text()
+
+
+def test_a_run_of_several_kinds_is_not_said_to_have_one(runs, tmp_path):
+    """`edit` has its default in such a configuration."""
+    folder = adapted(runs, tmp_path / "many", edits=2, tokens=200, after=0.75, kinds=["facts", "rewrite"])
+    run = measure(read(str(folder)))
+    run.run.config["model"]["task"]["init_args"]["edit"] = "implications"
+    assert chapter_of("run-1", run, charts.Scale(0.0, 1.0)).about["edits"] == "facts, rewrite"
