@@ -79,15 +79,15 @@ def limited() -> Iterator[None]:
         TemplateOverrun: The template exceeded a limit; raised inside it, which ends it.
     """
     before = sys.gettrace()
-    ends, most, steps = time.monotonic() + SECONDS, _peak() + MEMORY, 0
+    ends, most, steps = time.thread_time() + SECONDS, _peak() + MEMORY, 0
 
     def on_line(frame: Any, event: str, argument: Any) -> Any:
         nonlocal steps
         steps += 1
         if steps > STEPS:
             raise TemplateOverrun(f"it takes more than {STEPS:,} steps")
-        if time.monotonic() > ends:
-            raise TemplateOverrun(f"it takes more than {SECONDS:g} seconds")
+        if time.thread_time() > ends:
+            raise TemplateOverrun(f"it takes more than {SECONDS:g} seconds of processor time")
         if _peak() > most:
             raise TemplateOverrun(f"it takes more than {MEMORY >> 10} MiB of memory")
         return on_line
