@@ -328,7 +328,7 @@ def test_the_authors_choices(replay, shared):
         (["{at}/run", "--grader", "no.such.Grader"], "got 'no.such.Grader': use a name or a class_path"),
         (["{at}/run", "--reward", "luck"], "reward must be made of score, "),
         (["{at}/run", "--reward", "carry_over"], "carry_over of context 'lamp' was not measured"),
-        (["{at}/run", "--filter", "Nobody"], "--filter: expected a class_path such as seal_lightning.callbacks."),
+        (["{at}/run", "--filter", "Nobody"], "--filter: expected a class_path such as "),
         (["{at}/run", "--reward", "{{length: -1}}"], "filter.above must be below the highest reward that there can be"),
         (["{at}/run", "--filter.k", "0"], "filter.k must be at least 1, got 0"),
         (["{at}/run", "--config", "{at}/none.yaml"], "--config {at}/none.yaml: cannot be read"),
