@@ -144,7 +144,7 @@ def test_later_files_and_options_win(printed, tmp_path):
     assert (found["model"]["inner_loop"]["rank"], found["model"]["inner_loop"]["epochs"]) == (4, 5)
     assert found["filter"] == {
         "class_path": "seal_lightning.ReSTEMFilter",
-        "init_args": {"k": 3, "above": 0.0, "min_reward": None, "min_gain": None},
+        "init_args": {"k": 3, "above": 0.0, "min_reward": None, "min_gain": None, "max_similarity": None},
     }
 
 
