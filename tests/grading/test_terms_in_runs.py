@@ -108,12 +108,18 @@ def test_a_journal_is_rewarded_anew(fitted, seal, reward):
 @pytest.mark.parametrize(
     ("reward", "said"),
     [
-        ("brevty", "model.reward must be made of score, gain, improved, precision, length, format, carry_over, got"),
+        (
+            "brevty",
+            "model.reward must be made of score, gain, improved, precision, length, format, carry_over, diversity, got",
+        ),
         ("lenght", "got 'lenght': did you mean length?"),
         ("my_terms.brevty", "module 'my_terms' has no attribute 'brevty'"),
         ("no_such_module.brevity", "got 'no_such_module.brevity': No module named 'no_such_module'"),
         ("{score: 1.0, my_terms.brevty: 1.0}", "has no attribute 'brevty'"),
-        ("{class_path: my_terms.Short, init_args: {wrods: 3}}", "check its class_path, init_args and weights"),
+        (
+            "{class_path: my_terms.Short, init_args: {wrods: 3}}",
+            "model.reward.wrods: unknown option; did you mean model.reward.words?",
+        ),
         ("[{term: score, weight: heavy}]", "check its class_path, init_args and weights"),
         ("{score: heavy}", "check its class_path, init_args and weights"),
     ],
