@@ -70,6 +70,8 @@ OTHER_STEPS = {
     "answer length": e_step(max_answer_tokens=9),
 }
 OTHER_LOOPS = {
+    "objective": "distill",
+    "layers": "attention",
     "rank": 4,
     "alpha": 2.0,
     "target_modules": "all-linear",
