@@ -194,14 +194,12 @@ class BankTraining:
 
     def _ask_teacher(self) -> None:
         """Ask the teacher, where there is one, about what the running jobs train on."""
-        taught = [job.plan for job in self.running if job.plan.has_teacher]
+        taught = [job for job in self.running if job.plan.has_teacher]
         if not taught:
             return
-        if self.teacher.keeps:
-            needed = chain.from_iterable(plan.sequences for plan in taught)
-        else:
-            needed = chain.from_iterable(job.plan.minibatch(job.step) for job in self.running if job.plan.has_teacher)
-        self.teacher.prepare(needed, max_tokens=self.max_tokens)
+        needed = (job.plan.sequences if self.teacher.keeps else job.plan.minibatch(job.step) for job in taught)
+        jobs = [job.number for job in taught]
+        self.teacher.prepare(chain.from_iterable(needed), jobs=jobs, max_tokens=self.max_tokens)
 
     def _packed(self) -> list[list[PackedSequence]]:
         """The sequences of each running job's next step, as the bank trains on them."""

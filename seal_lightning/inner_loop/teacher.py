@@ -33,19 +33,23 @@ class Teacher:
     def __init__(self, model: PreTrainedModel, head_loss: HeadLoss, way: TrainingWay) -> None:
         self.model, self.head_loss, self.way = model, head_loss, way
         self._said: dict[Lesson, torch.Tensor] = {}
+        self._jobs: Sequence[int] = ()  # whose sequences these are
 
     @property
     def keeps(self) -> bool:
         """Whether what it says is small enough to be kept for a whole training."""
         return self.head_loss.head is not None
 
-    def prepare(self, sequences: Iterable[Encoded], *, max_tokens: int) -> None:
+    def prepare(self, sequences: Iterable[Encoded], *, jobs: Sequence[int], max_tokens: int) -> None:
         """Ask about the sequences that were not asked about yet, and forget all others.
 
         Args:
             sequences: Those that are needed next.
+            jobs: The jobs that they belong to; where it keeps what it says, the same jobs have nothing new to ask.
             max_tokens: Tokens of a forward pass; a single longer sequence goes over.
         """
+        if self.keeps and jobs == self._jobs:
+            return
         wanted = dict.fromkeys(map(lesson_of, sequences))
         self._said = {lesson: said for lesson, said in self._said.items() if lesson in wanted}
         missing = [lesson for lesson in wanted if lesson not in self._said]
@@ -56,6 +60,7 @@ class Teacher:
             states = self.way.states(self.model, self.head_loss, batch.to(self.model.device))
             for number, said in zip(*_by_owner(batch, states), strict=True):
                 self._said[missing[number]] = said
+        self._jobs = jobs
 
     def about(self, sequence: Encoded) -> torch.Tensor:
         """What it said in place of the sequence's `told` tokens, (n, d)."""

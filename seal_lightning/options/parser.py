@@ -53,11 +53,11 @@ class TextOption(ActionTypeHint):
         self._enable_path = before and names_settings(value)
         try:
             read = super()._check_type(value, append=append, cfg=cfg, mode=mode)
-            if (
-                read in (value, [value]) and (classes := _classes_in(value)) is not None
-            ):  # taken for a text: say why it is none
-                return super()._check_type(classes, append=append, cfg=cfg, mode=mode)
-            return read
+            classes = _classes_in(value) if read in (value, [value]) else None
+            if classes is None:
+                return read
+            # a class that was taken for a text: say why it is none
+            return super()._check_type(classes, append=append, cfg=cfg, mode=mode)
         finally:
             self._enable_path = before
 
