@@ -1,7 +1,7 @@
-"""Which document a question is about: a router reads passages once, scores them for each question, or says "none fits".
+"""Which document a question is about: a router reads passages once, scores them for each question, or finds none fit.
 
-A document is cut into passages, each under its title; its score is that of its best passage. Whether a question is about
-the documents at all is a second figure, the fit: scores only compare documents with one another. Your own router
+A document is cut into passages, each under its title; its score is that of its best passage. Whether a question is
+about the documents at all is a second figure, the fit: scores only compare documents with one another. Your own router
 subclasses `Router` and is given to `Library.open`.
 """
 
@@ -141,12 +141,12 @@ class Router(Remembers, ABC):
 class BM25(Router):
     """Finds the document that has the question's rare words, by BM25 (library bm25s); nothing is loaded or downloaded.
 
-    Words are stems without stop words, by language (`terms`); where no blanks part words, pairs of characters. The fit is
-    the share of the question's words that the passage has, each counted by how rare it is among the passages, and with
-    one more word that no passage has: so one word of two that is found does not make a fit.
+    Words are stems without stop words, by language (`terms`); where no blanks part words, pairs of characters. The fit
+    is the share of the question's words that the passage has, each counted by how rare it is among the passages, and
+    with one more word that no passage has: so one word of two that is found does not make a fit.
 
     Args:
-        least_fit: The least fit, from 0 to 1, at which a document is taken; 0 takes any that has a word of the question.
+        least_fit: The least fit, from 0 to 1, at which a document is taken; 0 takes any with a word of the question.
         passage_chars: The most characters of a passage.
         k1: How slowly a word counts more when a passage has it more often.
         b: How much long passages are put back, from 0 to 1.
@@ -263,9 +263,9 @@ def make_router(name: str, *, embedder: str | None = None, least_fit: float | No
     Raises:
         ConfigError: There is no such router, or its extra is missing.
     """
-    fits = {} if least_fit is None else {"least_fit": least_fit}
+    fits: dict[str, Any] = {} if least_fit is None else {"least_fit": least_fit}
     if name == "embeddings":
-        return Embeddings(**({"model": embedder} if embedder else {}), **fits)
+        return Embeddings(embedder, **fits) if embedder else Embeddings(**fits)
     if name != "bm25":
         raise ConfigError(f"--router must be one of {', '.join(ROUTERS)}, got {name!r}: choose one")
     if embedder:
