@@ -12,8 +12,8 @@ from pathlib import Path
 
 from seal_lightning.endpoints import Endpoint
 from seal_lightning.errors import ConfigError, ModelError
-from seal_lightning.generator.merging import lora_bank
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.inner_loop.lora_bank import lora_bank
 from seal_lightning.library.opening import AskedWith, combined, is_whole, load_whole, read_adapter
 from seal_lightning.models.lora import LoRA
 from seal_lightning.policy.loading import Device

@@ -20,12 +20,13 @@ from seal_lightning.files.digests import digests_of
 from seal_lightning.generator.base import NOT_FINITE
 from seal_lightning.generator.files import generator_folder, load_generator
 from seal_lightning.generator.lessons import text_of
-from seal_lightning.generator.merging import Member, lora_bank, make_merger, members_of
+from seal_lightning.generator.merging import Member, make_merger, members_of
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.generator.reading import batches
 from seal_lightning.generator.trials import generating_step
 from seal_lightning.inner_loop.isolation import answering_way
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.inner_loop.lora_bank import lora_bank
 from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.models.finite import all_finite
 from seal_lightning.models.loading import fingerprint
