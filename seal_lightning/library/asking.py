@@ -16,20 +16,20 @@ from typing import Literal
 from seal_lightning.e_step.open_book import fitting_passage, open_book_prompt
 from seal_lightning.e_step.replies import read_replies
 from seal_lightning.errors import ConfigError, check_count
+from seal_lightning.library.learnt import check_ready, learnt, names_of, unavailable
 from seal_lightning.library.manifest import LibraryEntry, Manifest, read_manifest
 from seal_lightning.library.opening import (
     AskedWith,
     contexts_of,
     load_base,
-    names_of,
     read_asked_with,
-    unavailable,
 )
 from seal_lightning.library.router import Match, Route, Router, make_router
-from seal_lightning.library.speaking import Blend, LocalSpeaker, Said, ServerSpeaker, Speaker
+from seal_lightning.library.speaking import Blend, Held, LocalSpeaker, Said, ServerSpeaker, Speaker
 from seal_lightning.policy.loading import Device
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import Answers
+from seal_lightning.tasks import Task
 from seal_lightning.types import Context, Prompt, Query
 
 Way = Literal["without_adapter", "with_adapter", "open_book"]
@@ -117,6 +117,7 @@ class Library:
         base: str | None = None,
         server: str | None = None,
         server_model: str | None = None,
+        task: Task | None = None,
         trusted: bool = False,
     ) -> Library:
         """Open a folder of `seal adapt`.
@@ -128,6 +129,7 @@ class Library:
             base: The base model where it does not lie where the library says.
             server: Address of an OpenAI-compatible server, up to `/v1`, that has loaded the adapters by their names.
             server_model: The base model as the server calls it.
+            task: The task where the library's own is a class of a script.
             trusted: Whether the library may name classes and code of its own, which run here.
 
         Raises:
@@ -138,13 +140,13 @@ class Library:
         place = Path(folder).expanduser()
         manifest = read_manifest(place)
         check_ready(place, manifest)
-        asked_with = read_asked_with(place, manifest, base=base, trusted=trusted)
+        asked_with = read_asked_with(place, manifest, base=base, task=task, trusted=trusted)
         finds = router if isinstance(router, Router) else make_router(router)
+        held = None if server is None else Held.by(server, server_model)  # before a model is loaded for nothing
         policy = load_base(place, manifest, asked_with, device)
-        if server is None:
-            speaker: Speaker = LocalSpeaker(place, policy, asked_with, device)
-        else:
-            speaker = ServerSpeaker(policy, server, server_model)
+        speaker: Speaker = LocalSpeaker(place, policy, asked_with, device)
+        if held is not None:
+            speaker = ServerSpeaker(policy, held)
         return cls(place, manifest, asked_with, policy, speaker, finds)
 
     @property
@@ -312,29 +314,6 @@ class Library:
             return None
         query = Query(one.question.strip(), ())
         return lambda text: hear(self._task.read_answers([text], query, one.context))
-
-
-def learnt(manifest: Manifest) -> list[LibraryEntry]:
-    """The documents that can be asked about: those with an adapter, or that the adapter of all documents has learnt."""
-    of_all = manifest.together
-    shared = set(of_all.documents) if of_all and of_all.status == "ready" else set()
-    return [
-        entry
-        for entry in manifest.documents
-        if (entry.status == "ready" and entry.adapter is not None) or entry.id in shared
-    ]
-
-
-def check_ready(folder: Path, manifest: Manifest) -> None:
-    """Raise `ConfigError` where nothing in a library can be asked about yet."""
-    if learnt(manifest):
-        return
-    failed = next((entry.reason for entry in manifest.documents if entry.status == "failed"), "")
-    why = f" (the first failed: {failed})" if failed else ""
-    raise ConfigError(
-        f"{folder}: expected documents that are learnt, got {len(manifest.documents)} of which none is ready{why}: run "
-        "seal adapt with --resume"
-    )
 
 
 def weights_of(route: Route, count: int, weighting: Weighting) -> tuple[float, ...]:

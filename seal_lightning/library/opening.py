@@ -6,6 +6,7 @@ and names (`models/lora_files.py`); one that is damaged, retired or not ready is
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from seal_lightning.policy.loading import Device, load_policy
 from seal_lightning.policy.policy import Policy
 from seal_lightning.tasks import Task
 from seal_lightning.types import Context
+
+log = logging.getLogger(__name__)
 
 BASE = "source.name"  # a library's base may lie in any folder of this machine: of that only weights are read
 
@@ -44,13 +47,16 @@ class AskedWith:
     policy: str | None = None
 
 
-def read_asked_with(folder: Path, manifest: Manifest, *, base: str | None = None, trusted: bool = False) -> AskedWith:
+def read_asked_with(
+    folder: Path, manifest: Manifest, *, base: str | None = None, task: Task | None = None, trusted: bool = False
+) -> AskedWith:
     """What a manifest says about asking.
 
     Args:
         folder: The library.
         manifest: Its manifest.
         base: A base model in place of the one that it names.
+        task: A task in place of the one that it names.
         trusted: Whether it may name classes, code and paths of its own, which run here.
 
     Raises:
@@ -58,13 +64,20 @@ def read_asked_with(folder: Path, manifest: Manifest, *, base: str | None = None
         DataError: It lacks something, or has another form.
     """
     given = {name: manifest.asked_with.get(name) for name in ("source", "task", "max_answer_tokens", "policy")}
-    source, task, most = given["source"], given["task"], given["max_answer_tokens"]
+    source, written, most = given["source"], given["task"], given["max_answer_tokens"]
     where = folder / MANIFEST
-    if not isinstance(source, Mapping) or not isinstance(task, Mapping) or type(most) is not int or most < 1:
+    if task is not None:  # that of the manifest is not looked at
+        written = {"class_path": "seal_lightning.Knowledge"}
+    if written is None:
+        raise ConfigError(
+            f"{where}: expected a task that can be imported, got a class of a script: in Python, "
+            "Library.open(folder, task=...) takes it"
+        )
+    if not isinstance(source, Mapping) or not isinstance(written, Mapping) or type(most) is not int or most < 1:
         raise DataError(
             f"{where}: asked_with: expected source, task and max_answer_tokens, got others: run seal adapt again"
         )
-    named = {"source": {**source, **({"name": base} if base else {})}, "task": task}
+    named = {"source": {**source, **({"name": base} if base else {})}, "task": written}
     wished = [wish for wish in wishes(named, AskedWith, run=folder) if not wish.option.endswith(BASE)]
     if wished and not trusted:
         first = wished[0]
@@ -73,7 +86,9 @@ def read_asked_with(folder: Path, manifest: Manifest, *, base: str | None = None
             f"choose{also_refused(wished)}: add {FLAG} if you trust whoever made it"
         )
     policy = given["policy"]
-    return _made(where, {**named, "max_answer_tokens": most, "policy": policy if isinstance(policy, str) else None})
+    settings = {**named, "max_answer_tokens": most, "policy": policy if isinstance(policy, str) else None}
+    made = _made(where, settings)
+    return made if task is None else replace(made, task=task)
 
 
 def _made(where: Path, settings: Mapping[str, object]) -> AskedWith:
@@ -91,12 +106,20 @@ def _made(where: Path, settings: Mapping[str, object]) -> AskedWith:
 def load_base(folder: Path, manifest: Manifest, asked_with: AskedWith, device: Device) -> Policy:
     """The policy without any document's adapter, as the adapters were trained on it.
 
+    If the folder of a policy (`--policy`) is gone, that is the base model, and adapters still contain the policy.
+
     Raises:
-        ConfigError: The device or the policy's folder does not exist.
+        ConfigError: The device does not exist.
         ModelError: The base model cannot be loaded, or is another.
     """
-    policy = load_policy(asked_with.source, asked_with.policy, device)
-    if asked_with.policy is None and fingerprint(policy.model) != manifest.base.fingerprint:
+    try:
+        policy = load_policy(asked_with.source, asked_with.policy, device)
+    except ConfigError as error:
+        if asked_with.policy is None:
+            raise
+        log.warning("%s; its adapters contain it, and without an adapter the base model answers instead", error)
+        return load_policy(asked_with.source, None, device)
+    if fingerprint(policy.model) != manifest.base.fingerprint:
         raise ModelError(
             f"{folder / MANIFEST}: expected the base model that its adapters were trained on "
             f"({manifest.base.name}), got another ({asked_with.source.name}): name it with --base"
@@ -151,27 +174,3 @@ def load_whole(folder: Path, adapter: str, asked_with: AskedWith, device: Device
     place = contained(folder, adapter)
     check_undamaged(place)
     return load_policy(replace(asked_with.source, name=str(place), revision=None, gguf_file=None), None, device)
-
-
-def unavailable(manifest: Manifest, named: str) -> ConfigError:
-    """Why no document of this name can be asked about: it is pending, has failed, was retired or is unknown."""
-    for entry in manifest.documents:
-        if named in names_of(entry):
-            why = {"pending": "is not learnt yet: run seal adapt with --resume"}.get(
-                entry.status, f"has no adapter, because {entry.reason or 'its training failed'}: train it again"
-            )
-            return ConfigError(f"--document {named}: expected a document that is learnt, and it {why}")
-    for old in reversed(manifest.retired):
-        if named in (old.id, old.title, old.source, (old.adapter or "").rpartition("/")[2]):
-            by = f"replaced by {old.by}: ask about that" if old.by else f"{old.why}: name another"
-            return ConfigError(f"--document {named}: expected a document of the library, and its adapter was {by}")
-    known = ", ".join(repr(entry.title or entry.id) for entry in manifest.documents[:5])
-    return ConfigError(
-        f"--document {named}: expected a document of the library ({known or 'which is empty'}), got none by that name: "
-        "/documents or --documents lists them"
-    )
-
-
-def names_of(entry: LibraryEntry) -> tuple[str, ...]:
-    """What a document can be called: its id, title, source, or adapter."""
-    return entry.id, entry.title, entry.source, (entry.adapter or "").rpartition("/")[2] or entry.id

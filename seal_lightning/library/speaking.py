@@ -129,28 +129,51 @@ class LocalSpeaker(Speaker):
         return self._whole[adapter]
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a server holds.
+
+    Attributes:
+        url: The server's address, up to `/v1`.
+        base: The base model as the server calls it.
+        names: All of its models and adapters.
+    """
+
+    url: str
+    base: str
+    names: tuple[str, ...]
+
+    @staticmethod
+    def by(url: str, model: str | None = None) -> Held:
+        """What the server at an address holds; without a `model` the base is the first one that is not an adapter.
+
+        Raises:
+            ConfigError: There is no such model, or the extra `endpoint` is missing.
+            EndpointError: There is no server.
+        """
+        rows = Endpoint(model or "base", base_url=url, cache=None, retries=1).models()
+        names = tuple(str(row["id"]) for row in rows)
+        held = Held(url, model or next((str(row["id"]) for row in rows if not row.get("parent")), ""), names)
+        if held.base not in names:
+            raise ConfigError(f"--server_model {held.base}: {url} holds {held}: name the base model among these")
+        return held
+
+    def __str__(self) -> str:
+        return quoted(", ".join(self.names[:8])) or "no model"
+
+
 class ServerSpeaker(Speaker):
     """A server that knows each adapter by the name of its folder (docs/ask.md).
 
     Args:
         policy: Makes the prompts' tokens; its weights are not used.
-        url: The server's address, up to `/v1`.
-        model: The base model as the server calls it; None takes the first one that is not an adapter.
-
-    Raises:
-        ConfigError: There is no such server or model, or the extra `endpoint` is missing.
+        held: What the server holds.
     """
 
-    def __init__(self, policy: Policy, url: str, model: str | None = None) -> None:
+    def __init__(self, policy: Policy, held: Held) -> None:
         self.policy = policy
-        asking = Endpoint(model or "base", base_url=url, cache=None, retries=1)
-        rows = asking.models()
-        self._held = [str(row["id"]) for row in rows]
-        found = model or next((str(row["id"]) for row in rows if not row.get("parent")), "")
-        if found not in self._held:
-            raise ConfigError(f"--server_model {found}: {url} holds {self._names()}: name the base model among these")
-        self._url = url
-        self._server = AdapterServer(Endpoint(found, base_url=url, cache=None, retries=3))
+        self._held = held
+        self._server = AdapterServer(Endpoint(held.base, base_url=held.url, cache=None, retries=3))
 
     def window(self) -> int:
         return self._server.window(self.policy)
@@ -159,22 +182,19 @@ class ServerSpeaker(Speaker):
         names = [self._name(one.blend) for one in asked for _ in one.prompts]
         prompts = [self.policy.format(prompt) for one in asked for prompt in one.prompts]
         written = self._server.continued(self.policy, prompts, max_new_tokens=max_new_tokens, models=names)
-        given = iter(received(self.policy, *pair) for pair in zip(prompts, written, strict=True))
+        given = iter([received(self.policy, *pair) for pair in zip(prompts, written, strict=True)])
         some = [[next(given) for _ in one.prompts] for one in asked]
         return [Answers(tuple(text.text for text in texts), 0, tuple(text.cut for text in texts)) for texts in some]
 
     def _name(self, blend: Blend) -> str:
         if not blend.adapters:
-            return self._server.endpoint.model
+            return self._held.base
         if len(blend.adapters) > 1:
             raise ConfigError("--k: a server answers with one adapter at a time: leave it out, or ask without --server")
         name = blend.adapters[0].rpartition("/")[2]
-        if name not in self._held:
+        if name not in self._held.names:
             raise ConfigError(
-                f"--server {self._url}: expected the adapter {name}, and it holds {self._names()}: load it there "
+                f"--server {self._held.url}: expected the adapter {name}, and it holds {self._held}: load it there "
                 "(docs/ask.md)"
             )
         return name
-
-    def _names(self) -> str:
-        return quoted(", ".join(self._held[:8])) or "no model"
