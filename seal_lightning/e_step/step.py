@@ -43,7 +43,7 @@ from seal_lightning.sampling.sampler import written_sample
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Task
 from seal_lightning.text.escaping import shortened
-from seal_lightning.types import Context, Kind, Prompt, Rollout, SelfEdit, Usage, Written
+from seal_lightning.types import Context, Kind, Prompt, Query, Rollout, SelfEdit, Usage, Written
 
 
 @dataclass(frozen=True)
@@ -207,6 +207,7 @@ class EStep:
         *,
         jobs: Sequence[int | None] | None = None,
         trained: TrainedBank | None = None,
+        prompts: Callable[[Query, Context], Sequence[Prompt]] | None = None,
         clock: Clock,
         phase: str = "answering",
     ) -> list[Replies]:
@@ -217,16 +218,17 @@ class EStep:
             queries: Some for each of several adapters (or for the policy alone), each with its context.
             jobs: The adapters that are asked, as jobs of `trained`; without them the policy itself is.
             trained: The bank that holds the adapters.
+            prompts: Every way in which a query is asked; the task's own where unset.
             clock: Told about progress.
             phase: Its name there.
 
         Returns:
             The replies to each of `queries`, in their order.
         """
-        ways = [[self.task.query_prompts(query, context) for context, query in some] for some in queries]
-        prompts = [tuple(chain(*some)) for some in ways]
-        asked = [Asked(job, some) for job, some in zip(jobs or [None] * len(ways), prompts, strict=True)]
-        with clock.phase(phase, sum(map(len, prompts))) as advance:
+        prompts = prompts or self.task.query_prompts
+        ways = [[prompts(query, context) for context, query in some] for some in queries]
+        asked = [Asked(job, tuple(chain(*some))) for job, some in zip(jobs or [None] * len(ways), ways, strict=True)]
+        with clock.phase(phase, sum(len(asking.prompts) for asking in asked)) as advance:
             answers = self.answerer.answer(
                 policy, asked, trained, max_new_tokens=self.max_answer_tokens, on_done=advance
             )
