@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
-from seal_lightning.commands.adapt.jobs import ALL, OF_LORA, Adapter, Answers, Measured, Workplace
+from seal_lightning.commands.adapt.jobs import ALL, OF_LORA, Adapter, AdapterAnswers, Answers, Workplace
 from seal_lightning.commands.adapt.measuring import measures_what_chose, said_of
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.grading import name_of
@@ -41,7 +41,7 @@ def adapter_card(
     adapter: Adapter,
     stats: JobStats,
     left_out: Mapping[str, int],
-    measured: Measured,
+    measured: AdapterAnswers,
     *,
     merged: bool,
 ) -> str:
@@ -78,7 +78,7 @@ def adapter_card(
     return render(card)
 
 
-def _results(place: Workplace, adapter: Adapter, measured: Measured) -> list[Result]:
+def _results(place: Workplace, adapter: Adapter, measured: AdapterAnswers) -> list[Result]:
     """What was asked about its documents, and about other things."""
     asked = [lesson.document.context for lesson in adapter.lessons if lesson.document.id in measured.after]
     about = {"before": place.before, "after": measured.after, OPEN: place.open_book}

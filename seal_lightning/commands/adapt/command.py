@@ -145,7 +145,8 @@ def _choice(options: Namespace) -> EditChoice:
     plan = raced_for(options.model.e_step.plan, options.keep)
     own = options.model.step_for(replace(plan, queries="own")) if plan.score_by == "queries" else None
     assert own is None or isinstance(own, OwnQueryStep)
-    return EditChoice(options.learn, options.model.step_for(plan), own, options.keep)
+    learn = options.learn if options.generator is None else "passage"
+    return EditChoice(learn, options.model.step_for(plan), own, options.keep)
 
 
 def _loader(options: Namespace) -> Callable[[Device], Policy]:
@@ -198,7 +199,6 @@ def _estimate(options: Namespace, policy: Policy, read: Documents, choice: EditC
         unrelated=unrelated.asked_in_all(*counted_on),
     )
     if isinstance(policy, GeneratingPolicy):
-        choice = replace(choice, learn="passage")
         return estimate(choice=choice, loops=(), generated=1 + (options.adapters == "both")).text()
     each, together = [e_step.inner_loop], [options.together]
     loops = {"each": each, "all": together, "both": each + together}[options.adapters]

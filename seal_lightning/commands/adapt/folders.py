@@ -16,7 +16,7 @@ from dataclasses import asdict
 
 from seal_lightning.commands.adapt.baseline import asked_stamp
 from seal_lightning.commands.adapt.card import adapter_card
-from seal_lightning.commands.adapt.jobs import Adapter, Answers, Measured, Workplace
+from seal_lightning.commands.adapt.jobs import Adapter, AdapterAnswers, Answers, Workplace
 from seal_lightning.commands.adapt.skill import compared
 from seal_lightning.commands.adapt.unrelated import together
 from seal_lightning.commands.adapt.verdict import TrainingFacts, count_edits, judge
@@ -49,7 +49,7 @@ def write(
     adapter: Adapter,
     lora: LoRA,
     stats: JobStats,
-    measured: Measured,
+    measured: AdapterAnswers,
     losses: tuple[float, float] | None,
 ) -> None:
     """Write the folder of an adapter, with the digests of its weights.
@@ -79,7 +79,9 @@ def write(
             save_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
 
 
-def write_whole(place: Workplace, adapter: Adapter, stats: JobStats, measured: Measured, facts: TrainingFacts) -> None:
+def write_whole(
+    place: Workplace, adapter: Adapter, stats: JobStats, measured: AdapterAnswers, facts: TrainingFacts
+) -> None:
     """Write the folder of a model whose weights were all trained, which the policy's now are."""
     result = _result(place, adapter, stats, facts, measured)
     with redirect_stdout(sys.stderr), whole(place.folder(adapter)) as folder:
@@ -101,7 +103,7 @@ def facts_of(
 
 
 def _result(
-    place: Workplace, adapter: Adapter, stats: JobStats, facts: TrainingFacts, measured: Measured
+    place: Workplace, adapter: Adapter, stats: JobStats, facts: TrainingFacts, measured: AdapterAnswers
 ) -> JsonObject:
     """The content of `adaptation.json` but for the digests."""
     skill, after = place.skill, measured.after
@@ -142,7 +144,7 @@ def _asked(contexts: Sequence[Context]) -> JsonObject:
     return {"questions": [query.question for query in queries], "golds": [list(query.golds) for query in queries]}
 
 
-def _unrelated(place: Workplace, adapter: Adapter, measured: Measured) -> JsonObject:
+def _unrelated(place: Workplace, adapter: Adapter, measured: AdapterAnswers) -> JsonObject:
     """The unrelated questions that an adapter was asked, as its documents' queries are written down."""
     if not measured.unrelated:
         return {}

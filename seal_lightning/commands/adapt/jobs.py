@@ -110,7 +110,7 @@ class Skill:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class AdapterAnswers:
     """What an adapter answers.
 
     Attributes:

@@ -17,7 +17,7 @@ from typing import Any
 
 from seal_lightning.commands.adapt.folders import finished, write
 from seal_lightning.commands.adapt.generated import TOGETHER, generate
-from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Measured, Workplace, sent
+from seal_lightning.commands.adapt.jobs import ALL, Adapter, AdapterAnswers, Answers, Workplace, sent
 from seal_lightning.commands.adapt.sharing import Sharing
 from seal_lightning.commands.adapt.skill import with_skill
 from seal_lightning.commands.adapt.training import train
@@ -174,7 +174,7 @@ def _trained(place: Workplace, group: Sequence[Adapter], label: str, state: Path
 
 def _ask(
     place: Workplace, trained: TrainedBank, group: Sequence[Adapter], reasons: dict[int, str], *, unrelated: bool = True
-) -> list[Measured]:
+) -> list[AdapterAnswers]:
     """What each adapter answers on its documents and on unrelated questions, all in one batch.
 
     One whose logits are not finite is added to `reasons`.
@@ -198,4 +198,4 @@ def _ask(
         for (number, context), answered in zip(pairs, given, strict=True):
             if answered.answers:
                 kind[number][context.id] = answered
-    return [Measured(*both) for both in zip(after, beside, strict=True)]
+    return [AdapterAnswers(*both) for both in zip(after, beside, strict=True)]

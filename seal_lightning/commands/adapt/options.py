@@ -106,18 +106,7 @@ def _parser(args: Sequence[str]) -> Parser:
     parser.add_argument(
         "--queries", type=str | None, default=None, help="JSON rows with document, question and answer, to score with."
     )
-    parser.add_argument(
-        "--held_out",
-        type=float,
-        default=0.5,
-        help="Share of a document's queries that measure and choose no edits; 0 lets all of them do both.",
-    )
-    parser.add_argument(
-        OTHERS,
-        type=str | None,
-        default=GENERAL,
-        help="JSON rows with question and answer about other things, to see what learning costs, or none.",
-    )
+    _add_measuring(parser)
     parser.add_argument("--passage_chars", type=int, default=2000, help="Longest passage; longer documents are cut.")
     parser.add_argument(
         "--strict", action="store_true", help="Stop at an unusable document of a folder instead of leaving it out."
@@ -156,6 +145,21 @@ def _parser(args: Sequence[str]) -> Parser:
     if generator := given(args, "generator"):
         set_model(parser, _settings_beside(generator, args), f"{OPTION} {generator}")
     return parser
+
+
+def _add_measuring(parser: Parser) -> None:
+    parser.add_argument(
+        "--held_out",
+        type=float,
+        default=0.5,
+        help="Share of a document's queries that measure and choose no edits; 0 lets all of them do both.",
+    )
+    parser.add_argument(
+        OTHERS,
+        type=str | None,
+        default=GENERAL,
+        help="JSON rows with question and answer about other things, to see what learning costs, or none.",
+    )
 
 
 def _settings_beside(generator: str, args: Sequence[str]) -> dict[str, object]:

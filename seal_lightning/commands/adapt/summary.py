@@ -20,6 +20,7 @@ from seal_lightning.sharing.card import OPEN
 from seal_lightning.text.escaping import markdown_cell
 from seal_lightning.text.plural import counted
 
+NONE_KNOWN = "the model answers none of them, so they cannot show what learning costs: name others with --unrelated"
 BEFORE = "closed book (before)"
 
 
@@ -120,6 +121,9 @@ def _of_unrelated(place: Workplace, made: Sequence[Made]) -> list[str]:
         if not known:
             continue
         before, after = ({name: pair[side] for name, pair in known.items()} for side in (0, 1))
+        if not any(answered.accuracy for answered in (*before.values(), *after.values())):
+            said.append(f"- Unrelated questions ({kind.kind}): {NONE_KNOWN}.")
+            continue
         line = f"- Unrelated questions ({kind.kind}): {accuracies_compared(before, after, of='adapter')}"
         if len(known) > 1:
             worst = min(known, key=lambda name: (after[name].accuracy - before[name].accuracy, name))

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from seal_lightning.commands.adapt.folders import facts_of, finished, write_whole
-from seal_lightning.commands.adapt.jobs import Adapter, Answers, Measured, Workplace
+from seal_lightning.commands.adapt.jobs import Adapter, AdapterAnswers, Answers, Workplace
 from seal_lightning.e_step.closed_book import ask_closed_book
 from seal_lightning.errors import misread
 from seal_lightning.files.bounded import parse_json
@@ -111,7 +111,7 @@ def _is_sound(place: Workplace, training: WholeTraining) -> bool:
     return bool(rows_finite(place.policy.model(input_ids=ids, use_cache=False).logits[0]).all())
 
 
-def _ask(place: Workplace, adapter: Adapter) -> Measured | None:
+def _ask(place: Workplace, adapter: Adapter) -> AdapterAnswers | None:
     """What the trained policy answers on the documents and else; None where its logits are not finite."""
     broken: list[int] = []
     asked = [lesson.document.context for lesson in adapter.lessons if lesson.document.context.queries]
@@ -119,4 +119,4 @@ def _ask(place: Workplace, adapter: Adapter) -> Measured | None:
     with place.screen.bar(f"{LABEL}, measured", 1), place.screen.phases() as report:
         scored = ask_closed_book(place.e_step, place.policy, contexts, report=report, on_diverged=broken.append)
     answers = [(context.id, one) for context, one in zip(contexts, scored, strict=True)]
-    return None if broken else Measured(dict(answers[: len(asked)]), dict(answers[len(asked) :]))
+    return None if broken else AdapterAnswers(dict(answers[: len(asked)]), dict(answers[len(asked) :]))
