@@ -19,6 +19,7 @@ model:
 together: {rank: 8, alpha: 16, target_modules: all-linear, learning_rate: 2.5e-3, epochs: 2, batch_size: 4}
 adapters: both
 contexts_per_unit: 2
+unrelated: configs/unrelated/lab.jsonl
 save_every: 4
 """
 

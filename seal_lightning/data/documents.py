@@ -27,7 +27,7 @@ from seal_lightning.errors import ConfigError, DataError
 from seal_lightning.files.bounded import parse_json
 from seal_lightning.files.rows import Row, decode, describe, read_rows
 from seal_lightning.text.escaping import shortened
-from seal_lightning.types import Context
+from seal_lightning.types import Context, Query
 
 STDIN = "-"
 PAGE = re.compile(r"\s*(?:<\?xml[^<>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE)  # as curl pipes it
@@ -39,14 +39,16 @@ class Document:
     """A document that one adapter may be about.
 
     Attributes:
-        context: The whole text with all of its queries.
-        passages: The same, cut; each with the queries whose answer it contains.
+        context: The whole text with all of its queries, or those that measure its adapter.
+        passages: The same, cut; each with the queries whose answer it contains, or those of them that choose edits.
         source: Where it comes from, below what was named, by which its next version is recognised.
+        choosing: The queries that choose among its self-edits.
     """
 
     context: Context
     passages: tuple[Context, ...]
     source: str = ""
+    choosing: tuple[Query, ...] = ()
 
     @property
     def id(self) -> str:

@@ -8,19 +8,32 @@ from pathlib import Path
 from statistics import fmean
 
 from seal_lightning.results.accuracy import json_object
+from seal_lightning.text.plural import counted
 
 ALL = "all"  # the folder of the adapter that learnt all documents
 
 
 @dataclass(frozen=True, slots=True)
 class AskedDocument:
-    """A document and what was answered about it: accuracies without and with the adapter, in [0, 1]."""
+    """A document and what was answered about it, accuracies in [0, 1].
+
+    Attributes:
+        document: Its id.
+        title: Its title.
+        queries: Number of queries that it was asked.
+        before: Without an adapter.
+        after: With it.
+        open_book: Without an adapter and with the document in view; None where that was not asked.
+        chose: Number of queries that chose among its self-edits.
+    """
 
     document: str
     title: str
     queries: int
     before: float
     after: float
+    open_book: float | None = None
+    chose: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +52,7 @@ class AdapterReport:
         why: Why it learnt nothing; empty where it learnt something.
         advice: What to try then.
         skill: The skill vector that was added to it, in words; empty without one.
+        unrelated: Accuracy on unrelated questions without and with it; None where none were asked.
     """
 
     name: str
@@ -52,6 +66,7 @@ class AdapterReport:
     why: str = ""
     advice: str = ""
     skill: str = ""
+    unrelated: tuple[float, float] | None = None
 
     @property
     def title(self) -> str:
@@ -63,13 +78,18 @@ class AdapterReport:
 
 @dataclass(frozen=True, slots=True)
 class DocumentRow:
-    """A document with what its own adapter answers, and the one for all; None where there is none."""
+    """A document with what its own adapter answers, and the one for all; None where there is none.
+
+    `open_book` is what the model answers without an adapter and with the document in view.
+    """
 
     title: str
     queries: int
     before: float
     each: float | None
     together: float | None
+    open_book: float | None
+    chose: int
 
 
 def read_adapter(path: Path) -> AdapterReport:
@@ -87,6 +107,7 @@ def read_adapter(path: Path) -> AdapterReport:
         loss=float(loss) if isinstance(loss, int | float) else None,
         left_out={str(name): n for name, n in counts.items() if isinstance(n, int)} if isinstance(counts, dict) else {},
         skill=_skill(content.get("skill")),
+        unrelated=_accuracies(content.get("unrelated")),
         **{name: str(verdict.get(name, "")) for name in ("learnt", "how", "why", "advice")},
     )
 
@@ -98,10 +119,23 @@ def _skill(content: object) -> str:
 
 def _asked(rows: object) -> Iterator[AskedDocument]:
     for row in rows if isinstance(rows, list) else []:
-        scores = [_scores(row), _scores(row.get("before"))] if isinstance(row, dict) else [[], []]
-        if scores[0] and scores[1]:
-            name = str(row.get("document", ""))
-            yield AskedDocument(name, str(row.get("title") or name), len(scores[0]), fmean(scores[1]), fmean(scores[0]))
+        if isinstance(row, dict) and (both := _accuracies(row)):
+            name, opened = str(row.get("document", "")), _scores(row.get("open_book"))
+            yield AskedDocument(
+                document=name,
+                title=str(row.get("title") or name),
+                queries=len(_scores(row)),
+                before=both[0],
+                after=both[1],
+                open_book=fmean(opened) if opened else None,
+                chose=_whole(row.get("chose")),
+            )
+
+
+def _accuracies(row: object) -> tuple[float, float] | None:
+    """Before and after; None where one of them is missing."""
+    before, after = _scores(row.get("before")) if isinstance(row, dict) else [], _scores(row)
+    return (fmean(before), fmean(after)) if before and after else None
 
 
 def _scores(row: object) -> list[float]:
@@ -124,6 +158,23 @@ def documents_of(adapters: Sequence[AdapterReport]) -> list[DocumentRow]:
             known.before,
             each[name].after if name in each else None,
             together[name].after if name in together else None,
+            known.open_book,
+            known.chose,
         )
         for name, known in (each | together | each).items()
     ]
+
+
+def measured_by(documents: Sequence[DocumentRow], adapters: Sequence[AdapterReport]) -> str:
+    """What the accuracies rest on and what learning has cost, in a sentence or two; empty where nothing was asked."""
+    parts = []
+    if chose := sum(row.chose for row in documents):
+        asked = counted(sum(row.queries for row in documents), "query")
+        parts.append(f"{asked} measured; {counted(chose, 'query')} chose the self-edits.")
+    if pairs := [adapter.unrelated for adapter in adapters if adapter.unrelated]:
+        before, after = (fmean(side) for side in zip(*pairs, strict=True))
+        parts.append(
+            f"Unrelated questions: accuracy {before:.3f} before and {after:.3f} after, the mean of "
+            f"{counted(len(pairs), 'adapter')}."
+        )
+    return " ".join(parts)

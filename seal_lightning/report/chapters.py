@@ -10,7 +10,7 @@ from statistics import fmean
 import yaml
 
 from seal_lightning.report import charts
-from seal_lightning.report.adapted import DocumentRow, documents_of
+from seal_lightning.report.adapted import DocumentRow, documents_of, measured_by
 from seal_lightning.report.advice import Advice, advise
 from seal_lightning.report.alike import differences_of
 from seal_lightning.report.group_tables import GroupRow, figure_of, notes_of, rows_of
@@ -94,6 +94,7 @@ class Chapter:
     notes: Sequence[str]
     retained: Table | None
     documents: Sequence[DocumentRow]
+    measured_by: str
     settings: Mapping[str, str]
     config: str
 
@@ -133,7 +134,8 @@ def chapter_of(anchor: str, run: MeasuredRun, scale: charts.Scale) -> Chapter:
         more=run.run.results.tables if run.run.results else (),
         notes=[note for note in run.run.results.notes if not note.startswith(MISSING)] if run.run.results else (),
         retained=summary_table(run.run.matrices) if len(run.run.matrices) > 1 else None,
-        documents=documents_of(run.run.adapters),
+        documents=(documents := documents_of(run.run.adapters)),
+        measured_by=measured_by(documents, run.run.adapters),
         settings={key: shortened(plain(value), VALUE) for key, value in flat(settings).items()},
         config=shortened(yaml.safe_dump(dict(run.run.config), sort_keys=False, allow_unicode=True), CONFIG)
         if run.run.config
@@ -214,6 +216,8 @@ def _adapted(documents: Sequence[DocumentRow], skill: str) -> str:
     together = [row.together for row in documents if row.together is not None]
     ends = [f"{pct(fmean(each))} with an adapter each"] if each else []
     ends += [f"{pct(fmean(together))} with one adapter for all"] if together else []
+    opened = [row.open_book for row in documents if row.open_book is not None]
+    ends += [f"{pct(fmean(opened))} with the document in view"] if opened else []
     return (
         f"On {counted(len(documents), 'document')} with queries, the model answers "
         f"{pct(fmean(row.before for row in documents))} by itself, and {', '.join(ends)}"

@@ -31,6 +31,7 @@ MORE_TAGS: Mapping[Relation, Sequence[str]] = {"adapter": ["lora"], "generator":
 TAGS = ("seal-lightning", "self-adapting", "arxiv:2506.10943")
 SCORES = "## Closed-book accuracy"
 INTERVAL = "95 % interval"
+OPEN = "open book"  # the result of a model without the adapter that has the document in view
 
 
 SHOWN = 50  # contexts by name
@@ -56,6 +57,7 @@ class Result:
         contexts: Number of contexts.
         queries: Number of queries over all contexts.
         split: Part of the data: `validation`, `test`, or what was learnt itself, such as `documents`.
+        asked_of: Other data than the card's, where it is about other things.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Result:
     contexts: int
     queries: int
     split: str
+    asked_of: CardData | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ def _text(data: ModelCardData, body: str) -> str:
 
 
 def _entry(result: Result, asked_of: CardData, grader: str) -> EvalResult:
+    asked_of = result.asked_of or asked_of
     bounds = None if result.low is None or result.high is None else [round(result.low, 4), round(result.high, 4)]
     return EvalResult(
         task_type="question-answering",
@@ -177,9 +181,12 @@ def scores_table(entries: Sequence[EvalResult]) -> str:
     shown = to_markdown(Table("", ("split", "", "accuracy", INTERVAL, "contexts", "queries"), tuple(rows)))
     graders = sorted({str((entry.metric_args or {}).get("grader", "")) for entry in entries})
     names = sorted({markdown_cell(entry.dataset_name, 80) for entry in entries})
+    opened = any(row[1] == OPEN for row in rows)
+    but = f" ({OPEN}: with it, and without these weights)" if opened else ""
+    view = f"asked without the text that answers them{but}"
     return (
-        f"{shown}\n\nQueries of {', '.join(names)}, asked without the text that answers them and graded by "
-        f"`{', '.join(graders)}`. The interval is a bootstrap over contexts."
+        f"{shown}\n\nQueries of {' and '.join(names)}, {view} and graded by `{', '.join(graders)}`. The interval is "
+        "a bootstrap over contexts."
     )
 
 

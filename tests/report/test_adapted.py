@@ -23,12 +23,20 @@ def row(name, title, before, after):
 def adapted(runs, tmp_path):
     """Two documents with an adapter each, of which the second learnt nothing, and one for both."""
     fen, moor = row("1", "The fen", [0, 0], [1, 1]), row("2", "The moor", [1, 0], [0, 1])
+    fen |= {"open_book": {"scores": [1, 0]}, "chose": 3}
     no = {"learnt": "no", "how": "accuracy 0.500 before, 0.500 after", "why": "few steps", "advice": "more epochs"}
     contents = {
-        "1": {"measured": [fen], "steps": 20, "trained_tokens": 900, "learnt": {"learnt": "yes", "how": "it rose"}},
+        "1": {
+            "measured": [fen],
+            "steps": 20,
+            "trained_tokens": 900,
+            "learnt": {"learnt": "yes", "how": "it rose"},
+        },
         "2": {"measured": [moor], "steps": 2, "trained_tokens": 90, "learnt": no, "left_out": {"skipped": 1}},
         "all": {"measured": [{**fen, "scores": [1, 0]}, moor], "steps": 9, "trained_tokens": 1000},
     }
+    contents["1"]["unrelated"] = {"before": {"scores": [1, 1]}, "scores": [1, 0]}
+    contents["all"]["unrelated"] = {"before": {"scores": [1, 0]}, "scores": [0, 1]}
     unit = [runs.scored(1.0, context_id="1", title="The fen"), runs.scored(0.5, context_id="2", title="The moor")]
     folder = runs.write(tmp_path / "adapted", {"adapt": [unit]}, config=CONFIG)
     for name, content in contents.items():
@@ -41,7 +49,9 @@ def adapted(runs, tmp_path):
 def test_documents_stand_in_the_report_by_their_titles(adapted, capsys):
     assert main(["report", str(adapted)]) == 0
     text = (adapted / "report.md").read_text()
-    assert "| The fen | 2 | 0.000 | 1.000 | 0.500 |\n| The moor | 2 | 0.500 | 0.500 | 0.500 |\n" in text
+    assert "| The fen | 2 | 0.000 | 1.000 | 0.500 | 0.500 |\n| The moor | 2 | 0.500 | 0.500 | 0.500 | – |\n" in text
+    assert "4 queries measured; 3 queries chose the self-edits. Unrelated questions: accuracy 0.750 before and " in text
+    assert "0.500 after, the mean of 2 adapters.\n" in text
     assert "| The fen | yes: it rose | 20 | 900 | nothing |" in text
     assert "| one for all documents | unknown | 9 | 1000 | nothing |" in text
     assert "training sequence skipped" in next(line for line in text.splitlines() if line.startswith("| The moor | no"))
@@ -54,7 +64,7 @@ def test_documents_stand_in_the_report_by_their_titles(adapted, capsys):
 def test_the_sentence_is_about_the_adapters(adapted):
     assert sentence_of(measure(read(str(adapted)))).replace("\u00a0", " ") == (
         "On 2 documents with queries, the model answers 25.0 % by itself, and 75.0 % with an adapter each, 50.0 % with "
-        "one adapter for all."
+        "one adapter for all, 50.0 % with the document in view."
     )
 
 

@@ -5,28 +5,29 @@ Titles come from the data and are escaped. No path of this machine is written do
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
-from seal_lightning.commands.adapt.jobs import ALL, OF_LORA, Adapter, Answers, Workplace
+from seal_lightning.commands.adapt.jobs import ALL, OF_LORA, Adapter, AdapterAnswers, Answers, Workplace
+from seal_lightning.commands.adapt.measuring import measures_what_chose, said_of
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.grading import name_of
 from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.models.layers import parts_without_adapter
 from seal_lightning.results.left_out import MISSING, render_left_out
 from seal_lightning.sampling import LocalSampler
-from seal_lightning.sharing.card import CardData, Relation, WeightsCard, render, result_of, titles_of
+from seal_lightning.sharing.card import OPEN, CardData, Relation, Result, WeightsCard, render, result_of, titles_of
 from seal_lightning.sharing.usage import query_usage
 from seal_lightning.stamps.arguments import given_arguments
 from seal_lightning.tasks import Knowledge
 from seal_lightning.text.escaping import markdown_cell
 from seal_lightning.text.plural import counted
-from seal_lightning.types import Query
+from seal_lightning.types import Context, Query
 
 LIMITS = """\
 - It answers about the documents above, without seeing them: ask as the code does. What else it knew may have changed.
 - It can be wrong, even about the documents; the accuracy says how often it was."""
-CHOSEN = "- The same queries may have chosen the self-edits, so the accuracy after is somewhat too good."
+CHOSEN = "- The queries that measured it had chosen its self-edits, too (`--held_out 0`): its accuracy flatters it."
 LICENCE = """\
 Without its base model the adapter is of no use, so the base model's licence holds for both together. What it learnt
 comes from the documents above, and it may repeat parts of them word for word: make sure that their licence lets you
@@ -40,7 +41,7 @@ def adapter_card(
     adapter: Adapter,
     stats: JobStats,
     left_out: Mapping[str, int],
-    after: Answers,
+    measured: AdapterAnswers,
     *,
     merged: bool,
 ) -> str:
@@ -51,18 +52,12 @@ def adapter_card(
         adapter: What was trained.
         stats: What its training came to.
         left_out: Counts of what was cut or skipped in it.
-        after: What the policy answers with it.
+        measured: What the policy answers with it.
         merged: Whether the card is for whole weights instead of an adapter's.
     """
     relation: Relation = "finetune" if adapter.whole else "merge" if merged else "adapter"
-    asked = [lesson.document.context for lesson in adapter.lessons if lesson.document.id in after]
-    queries = sum(len(context.queries) for context in asked)
-    results = [
-        result_of(when, [answers[context.id].accuracy for context in asked], queries=queries, split="documents")
-        for when, answers in (("before", place.before), ("after", after))
-        if asked
-    ]
-    chosen = results and any(lesson.rewards for lesson in adapter.lessons)
+    results = _results(place, adapter, measured)
+    flattered = measures_what_chose([lesson.document for lesson in adapter.lessons if lesson.rewards])
     what = f"{'A LoRA for' if relation == 'adapter' else 'Weights for'} `{place.base.name}`"
     what = f"All weights of `{place.base.name}`, trained on" if adapter.whole else what
     card = WeightsCard(
@@ -73,7 +68,7 @@ def adapter_card(
         command="adapt",
         sections={"Learnt from": _learnt_from(place, adapter, left_out)},
         settings=_settings(place, adapter, stats),
-        limits="\n".join([LIMITS, *([CHOSEN] if chosen else [])]),
+        limits="\n".join([LIMITS, *([CHOSEN] if results and flattered else [])]),
         licence=LICENCE.format(licence=place.data_licence or "not stated"),
         results=results,
         asked_of=CardData("the documents"),
@@ -81,6 +76,26 @@ def adapter_card(
         usage=_usage(place, adapter, relation),
     )
     return render(card)
+
+
+def _results(place: Workplace, adapter: Adapter, measured: AdapterAnswers) -> list[Result]:
+    """What was asked about its documents, and about other things."""
+    asked = [lesson.document.context for lesson in adapter.lessons if lesson.document.id in measured.after]
+    about = {"before": place.before, "after": measured.after, OPEN: place.open_book}
+    others = place.unrelated_to(adapter) if measured.unrelated else []
+    beside = {"before": place.unrelated.before, "after": measured.unrelated}
+    kinds = (("documents", asked, about, None), ("unrelated", others, beside, CardData("unrelated questions")))
+    return [
+        replace(_result(when, contexts, answers, split), asked_of=asked_of)
+        for split, contexts, kind, asked_of in kinds
+        for when, answers in kind.items()
+        if contexts and all(context.id in answers for context in contexts)
+    ]
+
+
+def _result(when: str, contexts: Sequence[Context], answers: Answers, split: str) -> Result:
+    queries = sum(len(context.queries) for context in contexts)
+    return result_of(when, [answers[context.id].accuracy for context in contexts], queries=queries, split=split)
 
 
 def _settings(place: Workplace, adapter: Adapter, stats: JobStats) -> dict[str, object]:
@@ -137,6 +152,8 @@ def _learnt_from(place: Workplace, adapter: Adapter, left_out: Mapping[str, int]
     paragraphs = [titles_of([lesson.document.context for lesson in lessons], bullet="-"), f"{', '.join(parts)}."]
     if place.unread and adapter.name == ALL:
         paragraphs.append(f"Besides, {counted(place.unread, 'file')} could not be read and taught it nothing.")
+    if queries := said_of([lesson.document for lesson in lessons]):
+        paragraphs.append(f"Asked: {queries}.")
     if left_out:
         paragraphs.append(f"{MISSING} {render_left_out(left_out)}.")
     if place.skill:

@@ -28,11 +28,13 @@ from seal_lightning.commands.adapt.generated import (
 from seal_lightning.commands.adapt.jobs import Adapter, Answers, Merging, Skill, Workplace, one_each, one_for_all
 from seal_lightning.commands.adapt.keeping import Keeper, begin
 from seal_lightning.commands.adapt.making import answers_or_none, make, outcomes_before
+from seal_lightning.commands.adapt.measuring import said_of, set_apart
 from seal_lightning.commands.adapt.options import read_options
 from seal_lightning.commands.adapt.record import check_settings, wanted_of
 from seal_lightning.commands.adapt.sharing import Sharing, processes_of
 from seal_lightning.commands.adapt.skill import read_skill
 from seal_lightning.commands.adapt.summary import Made, summarise
+from seal_lightning.commands.adapt.unrelated import Unrelated, read_unrelated
 from seal_lightning.commands.adapt.whole import make_whole
 from seal_lightning.commands.adapt.writing import written_lessons
 from seal_lightning.commands.fit import set_log_level
@@ -86,18 +88,20 @@ def main(args: Sequence[str]) -> None:
     output = Path(options.output).expanduser()
     destination = None if options.dry_run else destination_of(options, folder=output)
     read = _read(options)
-    choice = _choice(options)
+    choice, unrelated = _choice(options), Unrelated(read_unrelated(options.unrelated, options.model.e_step.task))
     available = cores()  # before a tiny policy is loaded, which takes a single thread
     with nullcontext() if options.dry_run else open_folder(output, "adapt", resume=options.resume):
         policy = _checked_policy(options, read)
         skill = read_skill(options.skill, options.skill_scale, policy) if options.skill else None
+        read = set_apart(read, choice, share=options.held_out, seed=options.model.seed)
         if options.dry_run:
-            print(_estimate(options, policy, read, choice))
+            print(_estimate(options, policy, read, choice, unrelated))
             return
         write_settings(parser, settings, output)
         signals = StopSignals()
         with signals.noted():
-            place, jobs = _workplace(options, policy, read, output, signals, skill), _jobs(options, policy, read)
+            place = replace(_workplace(options, policy, read, output, signals, skill), unrelated=unrelated)
+            jobs = _jobs(options, policy, read)
             processes = processes_of(policy, (place.e_step, choice), cores=available, jobs=jobs)
             load, stopping = partial(_loader(options), "cpu"), partial(_is_stopping, signals)
             with closing(Sharing(processes, policy, load, screen=place.screen, stopping=stopping)) as sharing:
@@ -134,7 +138,8 @@ def _choice(options: Namespace) -> EditChoice:
     plan = raced_for(options.model.e_step.plan, options.keep)
     own = options.model.step_for(replace(plan, queries="own")) if plan.score_by == "queries" else None
     assert own is None or isinstance(own, OwnQueryStep)
-    return EditChoice(options.learn, options.model.step_for(plan), own, options.keep)
+    learn = options.learn if options.generator is None else "passage"
+    return EditChoice(learn, options.model.step_for(plan), own, options.keep)
 
 
 def _loader(options: Namespace) -> Callable[[Device], Policy]:
@@ -175,15 +180,22 @@ def _jobs(options: Namespace, policy: Policy, read: Documents) -> int:
     return max(written, groups)
 
 
-def _estimate(options: Namespace, policy: Policy, read: Documents, choice: EditChoice) -> str:
+def _estimate(options: Namespace, policy: Policy, read: Documents, choice: EditChoice, unrelated: Unrelated) -> str:
     e_step = options.model.e_step
+    counted_on = 0 if options.adapters == "all" else len(read.documents), options.adapters != "each"
+    estimate = partial(
+        Estimate,
+        e_step,
+        policy,
+        read.documents,
+        contexts_per_unit=options.contexts_per_unit,
+        unrelated=unrelated.asked_in_all(*counted_on),
+    )
     if isinstance(policy, GeneratingPolicy):
-        ways, choice = 1 + (options.adapters == "both"), replace(choice, learn="passage")
-        return Estimate(e_step, policy, read.documents, choice, (), options.contexts_per_unit, ways).text()
+        return estimate(choice=choice, loops=(), generated=1 + (options.adapters == "both")).text()
     each, together = [e_step.inner_loop], [options.together]
     loops = {"each": each, "all": together, "both": each + together}[options.adapters]
-    whole = options.tuning == "full"
-    return Estimate(e_step, policy, read.documents, choice, loops, options.contexts_per_unit, whole=whole).text()
+    return estimate(choice=choice, loops=loops, whole=options.tuning == "full").text()
 
 
 def _workplace(
@@ -230,6 +242,8 @@ def _adapt(
     passages = _passages(read)
     unread = f"; {counted(read.unread, 'file')} left out" if read.unread else ""
     place.screen.line(f"{counted(len(read.documents), 'document')}, {counted(len(passages), 'passage')}{unread}")
+    if queries := said_of(read.documents):
+        place.screen.line(queries)
     keeper = _begun(options, place, read, choice)
     if options.generator:
         kinds = _generated(options, place, read, keeper)
@@ -237,7 +251,7 @@ def _adapt(
         kinds = _learnt(options, place, read, choice, sharing, keeper)
     check(place, [adapter for adapters in kinds.values() for adapter in adapters])
     tidy(place.output)
-    place = replace(place, before=ask_before(place, read.documents))
+    place = ask_before(place, read.documents)
     results = _whole(place, kinds, keeper) if options.tuning == "full" else make(place, kinds, sharing, keeper)
     made = [_made(kind, adapters, results[kind]) for kind, adapters in kinds.items()]
     names = [adapter.name for kind in made for adapter in kind.adapters]

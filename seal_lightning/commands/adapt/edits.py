@@ -58,6 +58,11 @@ class EditChoice:
     def rewarded(self) -> bool:
         return self.learn == "edits" and self.keep is not None and self.keep < self.plan.edits
 
+    @property
+    def by_data(self) -> bool:
+        """Whether queries of the data choose which edits are kept."""
+        return self.rewarded and self.plan.score_by == "queries" and self.plan.queries == "data"
+
 
 @dataclass(frozen=True, slots=True)
 class Lesson:

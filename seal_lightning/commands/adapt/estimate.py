@@ -21,6 +21,7 @@ import torch
 from seal_lightning.commands.adapt.edits import EditChoice
 from seal_lightning.commands.adapt.generated import TOGETHER
 from seal_lightning.data.documents import Document
+from seal_lightning.e_step.open_book import ask_open_book
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import NoMemoryError
@@ -81,6 +82,7 @@ class Estimate:
         contexts_per_unit: Passages that are worked on together.
         generated: In how many ways a generator writes adapters instead: one a document, one for all.
         whole: Whether all weights are trained on all documents instead of a LoRA.
+        unrelated: Answers to unrelated questions, in all.
 
     Attributes:
         rows: What is done, how often, with how many tokens, in how many seconds.
@@ -95,6 +97,7 @@ class Estimate:
     contexts_per_unit: int
     generated: int = 0
     whole: bool = False
+    unrelated: int = 0
     rows: list[tuple[str, str, float, float]] = field(default_factory=list)
     trained: list[str] = field(default_factory=list)
 
@@ -113,6 +116,9 @@ class Estimate:
             self._generated_adapters()
         if queries:
             self._add_answers("scores before and after", answers, trial)
+            self._open_book(trial)
+        if self.unrelated:
+            self._add_answers("unrelated questions", self.unrelated, trial)
         self.rows.append(("together", "", sum(row[2] for row in self.rows), sum(row[3] for row in self.rows)))
         rows = [(name, amount, f"{tokens:,.0f}", _said(seconds)) for name, amount, tokens, seconds in self.rows]
         text = to_markdown(Table("", ("", "amount", "tokens", "time"), tuple(rows)))
@@ -265,6 +271,20 @@ class Estimate:
 
     def _add_answers(self, name: str, answers: int, trial: Speeds) -> None:
         self.rows.append((name, f"{answers:,} answers", answers * trial.answer_tokens, answers * trial.per_answer))
+
+    def _open_book(self, trial: Speeds) -> None:
+        """Answers with the document in view, from those about the first document."""
+        asked = [document.context for document in self.documents if document.context.queries]
+        if not asked or self.e_step.task.asks_with_context:
+            return
+        some = replace(asked[0], queries=asked[0].queries[: max(1, trial.answers)])
+        _, seconds = _timed(lambda: ask_open_book(self.e_step, self.policy, [some]))
+        read = [self.policy.count(context.passage) for context in asked]
+        tokens = sum(len(context.queries) * count for context, count in zip(asked, read, strict=True))
+        per_token = seconds / max(1, len(some.queries) * read[0])
+        answers = sum(len(context.queries) for context in asked)
+        amount = f"{answers:,} answers"
+        self.rows.append(("with the document in view", amount, tokens, tokens * per_token))
 
     def _assumed(self, trial: Speeds) -> str:
         """What the times assume."""

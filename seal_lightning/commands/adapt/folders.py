@@ -10,13 +10,15 @@ import json
 import logging
 import math
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 
 from seal_lightning.commands.adapt.baseline import asked_stamp
 from seal_lightning.commands.adapt.card import adapter_card
-from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace
+from seal_lightning.commands.adapt.jobs import Adapter, AdapterAnswers, Answers, Workplace
 from seal_lightning.commands.adapt.skill import compared
+from seal_lightning.commands.adapt.unrelated import together
 from seal_lightning.commands.adapt.verdict import TrainingFacts, count_edits, judge
 from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.errors import ConfigError, ModelError, misread
@@ -29,11 +31,13 @@ from seal_lightning.models.lora import LoRA, save_lora, save_whole, stack, whole
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.origins import CARD
 from seal_lightning.results.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added
-from seal_lightning.types import JsonObject
+from seal_lightning.types import Context, JsonObject
 
 log = logging.getLogger(__name__)
 
 RESULT = "adaptation.json"
+OPEN_BOOK = "open_book"  # the answers without an adapter and with the document in view
+UNRELATED = "unrelated"  # the answers to questions about other things
 ALONE = "alone"  # the answers of an adapter before a skill vector was added to it
 
 
@@ -45,10 +49,8 @@ def write(
     adapter: Adapter,
     lora: LoRA,
     stats: JobStats,
-    after: Answers,
+    measured: AdapterAnswers,
     losses: tuple[float, float] | None,
-    *,
-    alone: Answers,
 ) -> None:
     """Write the folder of an adapter, with the digests of its weights.
 
@@ -57,34 +59,35 @@ def write(
         adapter: What was trained.
         lora: What came out.
         stats: What its training came to.
-        after: What the policy answers with it.
+        measured: What the policy answers with it.
         losses: Mean loss of a token of the training text, before and after; None where it was not measured.
-        alone: What the policy answers with the adapter before a skill vector was added; empty without one.
     """
-    facts = facts_of(place, adapter, stats, after, losses)
-    left_out, result = facts.left_out, _result(place, adapter, stats, facts, after, alone)
+    facts = facts_of(place, adapter, stats, measured.after, losses)
+    left_out, result = facts.left_out, _result(place, adapter, stats, facts, measured)
     with redirect_stdout(sys.stderr):  # libraries print while they save
         if place.merged:
             with whole(place.merged_folder(adapter)) as folder:
                 save_whole(place.policy.model, folder, whole_state(place.policy.model, lora))
                 place.policy.tokenizer.save_pretrained(folder)
-                save_text(folder / CARD, adapter_card(place, adapter, stats, left_out, after, merged=True))
+                save_text(folder / CARD, adapter_card(place, adapter, stats, left_out, measured, merged=True))
                 save_text(folder / RESULT, json.dumps({KEY: digests_of(folder)}, indent=1) + "\n")
         with whole(place.folder(adapter)) as folder:  # last, since it says that everything is there
             learned = place.policy.learned()
             save_lora(stack([learned, lora]) if learned else lora, folder, model=place.policy.model)
-            save_text(folder / CARD, adapter_card(place, adapter, stats, left_out, after, merged=False))
+            save_text(folder / CARD, adapter_card(place, adapter, stats, left_out, measured, merged=False))
             result[KEY] = dict(digests_of(folder))
             save_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
 
 
-def write_whole(place: Workplace, adapter: Adapter, stats: JobStats, after: Answers, facts: TrainingFacts) -> None:
+def write_whole(
+    place: Workplace, adapter: Adapter, stats: JobStats, measured: AdapterAnswers, facts: TrainingFacts
+) -> None:
     """Write the folder of a model whose weights were all trained, which the policy's now are."""
-    result = _result(place, adapter, stats, facts, after, {})
+    result = _result(place, adapter, stats, facts, measured)
     with redirect_stdout(sys.stderr), whole(place.folder(adapter)) as folder:
         save_whole(place.policy.model, folder, whole_state(place.policy.model))
         place.policy.tokenizer.save_pretrained(folder)
-        save_text(folder / CARD, adapter_card(place, adapter, stats, facts.left_out, after, merged=False))
+        save_text(folder / CARD, adapter_card(place, adapter, stats, facts.left_out, measured, merged=False))
         result[KEY] = dict(digests_of(folder))
         save_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
 
@@ -100,16 +103,15 @@ def facts_of(
 
 
 def _result(
-    place: Workplace, adapter: Adapter, stats: JobStats, facts: TrainingFacts, after: Answers, alone: Answers
+    place: Workplace, adapter: Adapter, stats: JobStats, facts: TrainingFacts, measured: AdapterAnswers
 ) -> JsonObject:
     """The content of `adaptation.json` but for the digests."""
-    skill = place.skill
-    note = compared(skill, [alone], after) if skill else ""
-    documents = [lesson.document for lesson in adapter.lessons]
+    skill, after = place.skill, measured.after
+    note = compared(skill, [measured.alone], after) if skill else ""
     return {
         "policy": place.stamp,
         "stamp": adapter.stamp,
-        "asked": asked_stamp(place.e_step, documents),
+        "asked": asked_of(place, adapter),
         "steps": stats.steps,
         "trained_tokens": stats.trained_tokens,
         "left_out": dict(facts.left_out),
@@ -121,18 +123,40 @@ def _result(
             {
                 "document": document.id,
                 "title": document.context.title,
-                "questions": [query.question for query in document.context.queries],
-                "golds": [list(query.golds) for query in document.context.queries],
+                **_asked([document.context]),
+                "chose": len(document.choosing),
                 "before": asdict(place.before[document.id]),
                 **asdict(after[document.id]),
-                **({ALONE: asdict(alone[document.id])} if document.id in alone else {}),
+                **({OPEN_BOOK: asdict(place.open_book[document.id])} if document.id in place.open_book else {}),
+                **({ALONE: asdict(measured.alone[document.id])} if document.id in measured.alone else {}),
             }
-            for document in documents
+            for document in (lesson.document for lesson in adapter.lessons)
             if document.id in after
         ],
+        UNRELATED: _unrelated(place, adapter, measured),
         "learnt": asdict(judge(place.before, after, facts, count_edits(adapter.lessons)).noting(note)),
         **({"skill": {"run": skill.name, "scale": skill.scale}} if skill else {}),
     }
+
+
+def _asked(contexts: Sequence[Context]) -> JsonObject:
+    queries = [query for context in contexts for query in context.queries]
+    return {"questions": [query.question for query in queries], "golds": [list(query.golds) for query in queries]}
+
+
+def _unrelated(place: Workplace, adapter: Adapter, measured: AdapterAnswers) -> JsonObject:
+    """The unrelated questions that an adapter was asked, as its documents' queries are written down."""
+    if not measured.unrelated:
+        return {}
+    contexts = place.unrelated_to(adapter)
+    before, after = (together(contexts, answers) for answers in (place.unrelated.before, measured.unrelated))
+    return {**_asked(contexts), "before": asdict(before), **asdict(after)}
+
+
+def asked_of(place: Workplace, adapter: Adapter) -> str:
+    """Digest of all that an adapter is asked."""
+    contexts = [lesson.document.context for lesson in adapter.lessons]
+    return asked_stamp(place.e_step, [*contexts, *place.unrelated_to(adapter)])
 
 
 def _without(place: Workplace) -> JsonObject:
@@ -187,8 +211,7 @@ def finished(place: Workplace, adapter: Adapter) -> Answers | None:
         return None
     if place.merged and not place.merged_folder(adapter).is_dir():
         return None
-    asked = asked_stamp(place.e_step, [lesson.document for lesson in adapter.lessons])
-    return answers if content.get("asked") == asked else None
+    return answers if content.get("asked") == asked_of(place, adapter) else None
 
 
 def _damage(place: Workplace, adapter: Adapter, content: object) -> str:
@@ -217,3 +240,10 @@ def read_alone(place: Workplace, adapter: Adapter) -> Answers:
     """What a finished adapter answered before a skill vector was added to it; empty where none was."""
     content = parse_json((place.folder(adapter) / RESULT).read_text(encoding="utf-8"))
     return {row["document"]: Answered.from_dict(row[ALONE]) for row in content["measured"] if ALONE in row}
+
+
+def read_unrelated_answers(place: Workplace, adapter: Adapter) -> tuple[Answered, Answered] | None:
+    """What was answered to a finished adapter's unrelated questions without it and with it; None without any."""
+    content = parse_json((place.folder(adapter) / RESULT).read_text(encoding="utf-8"))
+    row = content.get(UNRELATED)
+    return (Answered.from_dict(row["before"]), Answered.from_dict(row)) if row else None

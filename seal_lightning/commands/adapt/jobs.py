@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_lightning.commands.adapt.edits import Lesson
+from seal_lightning.commands.adapt.unrelated import OF_ALL, OF_ONE, Unrelated
 from seal_lightning.e_step.closed_book import Answered
 from seal_lightning.e_step.step import EStep
 from seal_lightning.generator.merging import Way
@@ -21,7 +22,7 @@ from seal_lightning.policy.policy import Policy
 from seal_lightning.progress.screen import Screen
 from seal_lightning.seeding import derive_seed
 from seal_lightning.stamps.values import digest
-from seal_lightning.types import AdapterJob, Directives
+from seal_lightning.types import AdapterJob, Context, Directives
 
 Answers = Mapping[str, Answered]  # by document; those without queries are not in it
 ALL = "all"  # the adapter of all documents
@@ -109,6 +110,21 @@ class Skill:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterAnswers:
+    """What an adapter answers.
+
+    Attributes:
+        after: About its documents.
+        unrelated: The unrelated questions that it was asked.
+        alone: About its documents, before a skill vector was added to it; empty without one.
+    """
+
+    after: Answers
+    unrelated: Answers = field(default_factory=dict)
+    alone: Answers = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Workplace:
     """Everything that making an adapter takes besides the adapter's own job.
 
@@ -126,6 +142,8 @@ class Workplace:
         screen: Shows progress.
         check_stop: Raises where a signal asked the command to stop.
         before: What the policy answers without an adapter, once that is known.
+        open_book: What it answers without an adapter with the document in view, once that is known.
+        unrelated: Questions about other things, which show what learning has cost.
         skill: What is added to every adapter once it is trained; None for nothing.
     """
 
@@ -142,6 +160,8 @@ class Workplace:
     screen: Screen
     check_stop: Callable[[], None]
     before: Answers = field(default_factory=dict)
+    open_book: Answers = field(default_factory=dict)
+    unrelated: Unrelated = field(default_factory=Unrelated)
     skill: Skill | None = None
 
     def folder(self, adapter: Adapter) -> Path:
@@ -151,6 +171,10 @@ class Workplace:
     def merged_folder(self, adapter: Adapter) -> Path:
         """The folder of the whole weights with an adapter merged in."""
         return self.output / "merged" / adapter.name
+
+    def unrelated_to(self, adapter: Adapter) -> list[Context]:
+        """The unrelated questions that an adapter is asked."""
+        return self.unrelated.asked_of(adapter.name, most=OF_ALL if adapter.name == ALL else OF_ONE)
 
 
 def sent(place: Workplace) -> dict[str, Any]:

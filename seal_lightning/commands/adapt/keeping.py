@@ -345,5 +345,6 @@ def _document(adapter: Adapter) -> str:
 
 
 def _scores(place: Workplace, entry: LibraryEntry, answers: Answers) -> Scores:
-    before, after = place.before.get(entry.id), answers.get(entry.id)
-    return replace(entry.scores, before=before and before.accuracy, after=after and after.accuracy)
+    given = {"before": place.before, "after": answers, "open_book": place.open_book}
+    known = {name: some[entry.id].accuracy for name, some in given.items() if entry.id in some}
+    return replace(entry.scores, **{name: known.get(name) for name in given})

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from seal_lightning.commands.adapt.folders import finished, write
 from seal_lightning.commands.adapt.generated import TOGETHER, generate
-from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace, sent
+from seal_lightning.commands.adapt.jobs import ALL, Adapter, AdapterAnswers, Answers, Workplace, sent
 from seal_lightning.commands.adapt.keeping import Keeper
 from seal_lightning.commands.adapt.plan import plan_groups, read_plan, save_plan
 from seal_lightning.commands.adapt.sharing import Sharing
@@ -156,11 +156,11 @@ def _make_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answer
     label = "one adapter for all" if group[0].name == ALL else f"{len(group)} adapters"
     state = place.output / "training" / f"{group[0].name}.safetensors"
     trained = _trained(place, group, label, state)
-    alone: list[dict[str, Answered]] = [{} for _ in group]
+    alone: list[Answers] = [{} for _ in group]
     if place.skill is not None:
         diverged = {number: stats.diverged for number, stats in enumerate(trained.stats) if stats.diverged}
         with place.screen.bar(f"{label}, measured without the skill vector", 1):
-            alone = _ask(place, trained, group, diverged)
+            alone = [measured.after for measured in _ask(place, trained, group, diverged, unrelated=False)]
         trained = with_skill(trained, place.skill, place.policy)
     reasons = {  # why adapters must not be written, by their number in the group
         number: stats.diverged or "its outputs on its own text are not finite"
@@ -168,7 +168,7 @@ def _make_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answer
         if not group[number].measure.is_sound(place.policy, trained, number, group[number].job)
     }
     with place.screen.bar(f"{label}, measured", 1):
-        answers = _ask(place, trained, group, reasons)
+        found = _ask(place, trained, group, reasons)
     for number, adapter in enumerate(group):
         if number in reasons:
             place.screen.line(f"{adapter.name}: not written, because {_diverged(adapter, reasons[number])}")
@@ -177,9 +177,12 @@ def _make_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answer
             continue
         losses = adapter.measure.losses(place.policy, trained, number, adapter.job)
         lora, stats = bank_lora(trained.bank, number), trained.stats[number]
-        write(place, adapter, lora, stats, answers[number], losses, alone=alone[number])
+        write(place, adapter, lora, stats, replace(found[number], alone=alone[number]), losses)
     state.unlink(missing_ok=True)
-    return [_diverged(adapter, reasons[n]) if n in reasons else answers[n] for n, adapter in enumerate(group)]
+    return [
+        _diverged(adapter, reasons[number]) if number in reasons else found[number].after
+        for number, adapter in enumerate(group)
+    ]
 
 
 def _diverged(adapter: Adapter, reason: str) -> str:
@@ -208,23 +211,29 @@ def _trained(place: Workplace, group: Sequence[Adapter], label: str, state: Path
 
 
 def _ask(
-    place: Workplace, trained: TrainedBank, group: Sequence[Adapter], reasons: dict[int, str]
-) -> list[dict[str, Answered]]:
-    """What each adapter answers on its documents; one whose logits are not finite is added to `reasons`."""
-    pairs = [(n, lesson.document) for n, adapter in enumerate(group) if n not in reasons for lesson in adapter.lessons]
-    numbers = [number for number, _ in pairs]
+    place: Workplace, trained: TrainedBank, group: Sequence[Adapter], reasons: dict[int, str], *, unrelated: bool = True
+) -> list[AdapterAnswers]:
+    """What each adapter answers on its documents and on unrelated questions, all in one batch.
+
+    One whose logits are not finite is added to `reasons`.
+    """
+    able = [(number, adapter) for number, adapter in enumerate(group) if number not in reasons]
+    asked = [(number, lesson.document.context) for number, adapter in able for lesson in adapter.lessons]
+    others = [(number, one) for number, adapter in able if unrelated for one in place.unrelated_to(adapter)]
+    numbers = [number for number, _ in (*asked, *others)]
     with place.screen.phases() as report:
         scored = ask_closed_book(
             place.e_step,
             place.policy,
-            [document.context for _, document in pairs],
+            [context for _, context in (*asked, *others)],
             jobs=numbers,
             trained=trained,
             report=report,
             on_diverged=lambda place: reasons.update({numbers[place]: "the logits of its answers are not finite"}),
         )
-    answers: list[dict[str, Answered]] = [{} for _ in group]
-    for (number, document), answered in zip(pairs, scored, strict=True):
-        if answered.answers:
-            answers[number][document.id] = answered
-    return answers
+    after, beside = ([dict[str, Answered]() for _ in group] for _ in range(2))
+    for kind, pairs, given in ((after, asked, scored[: len(asked)]), (beside, others, scored[len(asked) :])):
+        for (number, context), answered in zip(pairs, given, strict=True):
+            if answered.answers:
+                kind[number][context.id] = answered
+    return [AdapterAnswers(*both) for both in zip(after, beside, strict=True)]

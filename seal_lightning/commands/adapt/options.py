@@ -11,6 +11,8 @@ from jsonargparse import Namespace
 
 from seal_lightning.commands.adapt.edits import Learn
 from seal_lightning.commands.adapt.jobs import OF_LORA
+from seal_lightning.commands.adapt.unrelated import GENERAL
+from seal_lightning.commands.adapt.unrelated import OPTION as OTHERS
 from seal_lightning.commands.standalone import add_model, allowed_here, given, set_model, settings_of
 from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.generator.files import OPTION, generator_folder, read_settings
@@ -25,7 +27,7 @@ log = logging.getLogger(__name__)
 # Options of `model` that a generator's run sets here; the others are about edits and training.
 TAKEN = ("source", "task", "grader", "max_answer_tokens", "answer_batch", "answerer", "seed")
 # How the names of options begin that a generator leaves without use.
-WITHOUT = ("tuning", "learn", "keep", "passage_chars", "contexts_per_unit", "save_every", "together")
+WITHOUT = ("tuning", "learn", "keep", "held_out", "passage_chars", "contexts_per_unit", "save_every", "together")
 WITHOUT += tuple(f"model.{name}" for name in ("sampler", "inner_loop", "e_step", "reward", "rubric", "query_writer"))
 OF_GENERATOR = ("merging", "merging_rank")
 Kinds = Literal["each", "all", "both"]
@@ -57,6 +59,10 @@ def read_options(args: Sequence[str]) -> tuple[Parser, Namespace]:
     for name in ("keep", "contexts_per_unit", "save_every", "merging_rank"):
         if settings[name] is not None:
             check_count(name, settings[name])
+    if not 0 <= settings.held_out <= 1:
+        raise ConfigError(
+            f"--held_out must be a share from 0 to 1, got {settings.held_out}: try 0.5, or 0 to hold out nothing"
+        )
     if not (settings.skill_scale and math.isfinite(settings.skill_scale)):
         raise ConfigError(
             f"--skill_scale must be a number other than 0, got {settings.skill_scale}: try 0.5, or leave --skill out"
@@ -100,6 +106,7 @@ def _parser(args: Sequence[str]) -> Parser:
     parser.add_argument(
         "--queries", type=str | None, default=None, help="JSON rows with document, question and answer, to score with."
     )
+    _add_measuring(parser)
     parser.add_argument("--passage_chars", type=int, default=2000, help="Longest passage; longer documents are cut.")
     parser.add_argument(
         "--strict", action="store_true", help="Stop at an unusable document of a folder instead of leaving it out."
@@ -138,6 +145,21 @@ def _parser(args: Sequence[str]) -> Parser:
     if generator := given(args, "generator"):
         set_model(parser, _settings_beside(generator, args), f"{OPTION} {generator}")
     return parser
+
+
+def _add_measuring(parser: Parser) -> None:
+    parser.add_argument(
+        "--held_out",
+        type=float,
+        default=0.5,
+        help="Share of a document's queries that measure and choose no edits; 0 lets all of them do both.",
+    )
+    parser.add_argument(
+        OTHERS,
+        type=str | None,
+        default=GENERAL,
+        help="JSON rows with question and answer about other things, to see what learning costs, or none.",
+    )
 
 
 def _settings_beside(generator: str, args: Sequence[str]) -> dict[str, object]:

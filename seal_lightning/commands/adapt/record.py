@@ -125,6 +125,7 @@ def _always(seen: Mapping[str, Json]) -> JsonObject:
 def _depends(options: Namespace, choice: EditChoice, seen: JsonObject) -> JsonObject:
     """What all adapters of the folder depend on, and with self-edits all rollouts; not the documents, which change."""
     edits = {**seen, "rewarded": choice.rewarded, "contexts_per_unit": options.contexts_per_unit}
+    edits |= {"held_out": options.held_out} if choice.by_data else {}
     return {
         **(edits if options.learn == "edits" else _always(seen)),
         "learn": options.learn,

@@ -6,17 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from seal_lightning.commands.adapt.folders import read_alone, read_facts
+from seal_lightning.commands.adapt.folders import read_alone, read_facts, read_unrelated_answers
 from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace
+from seal_lightning.commands.adapt.measuring import said_of
 from seal_lightning.commands.adapt.skill import compared
-from seal_lightning.commands.adapt.verdict import LearningVerdict, count_edits, joined, judge
+from seal_lightning.commands.adapt.verdict import LearningVerdict, accuracies_compared, count_edits, joined, judge
 from seal_lightning.data.documents import Document, Documents
 from seal_lightning.files.saving import save_text
 from seal_lightning.results.averages import interval, say_interval
 from seal_lightning.results.left_out import DIVERGED, MISSING, added, render_left_out
 from seal_lightning.results.table import Table, to_markdown
+from seal_lightning.sharing.card import OPEN
 from seal_lightning.text.escaping import markdown_cell
 from seal_lightning.text.plural import counted
+
+NONE_KNOWN = "the model answers none of them, so they cannot show what learning costs: name others with --unrelated"
+BEFORE = "closed book (before)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +60,16 @@ def summarise(place: Workplace, read: Documents, made: Sequence[Made]) -> None:
     if missing := "; ".join(filter(None, map(render_left_out, (trained, diverged)))):
         place.screen.line(f"cut or left out in training the adapters: {missing}")
     asked = [document for document in read.documents if document.id in before]
-    parts = [_table(asked, before, made)] if asked else []
+    parts = [_table(asked, place, made)] if asked else []
+    parts += ["\n".join(notes)] if (notes := [*_of_queries(asked, place), *_of_unrelated(place, made)]) else []
     parts += [f"{MISSING} {missing}."] if missing else []
     lines = [verdict.line(kind) for kind, verdict in verdicts.items()]
     learnt = "\n\n".join(markdown_cell(f"{line[:1].upper()}{line[1:]}.", 1000) for line in lines)
     left_out = "\n".join(f"- {markdown_cell(line, 400)}" for line in read.left_out)
     save_text(place.output / "adapt.md", "\n\n".join(filter(None, (*parts, learnt, left_out))) + "\n")
-    if asked:
+    if parts:
         print("\n\n".join(parts), flush=True)
-    else:
+    if not asked:
         place.screen.line("no queries, so no answers were measured: add some with --queries FILE")
     _last_words(place, made, verdicts)
 
@@ -95,8 +101,41 @@ def _last_words(place: Workplace, made: Sequence[Made], verdicts: Mapping[str, L
             screen.line(verdict.line(name), style="bold red")
 
 
-def _table(documents: Sequence[Document], before: Answers, made: Sequence[Made]) -> str:
-    columns = {"before": before} | {kind.kind: kind.answers for kind in made}
+def _of_queries(asked: Sequence[Document], place: Workplace) -> list[str]:
+    """What the figures of the table rest on."""
+    said = [f"- {text}." for text in [said_of(asked)] if text]
+    if parts := sum(answered.in_part for answered in place.open_book.values()):
+        said.append(
+            f"- Open book: for {counted(parts, 'query')} the document does not fit into the model's window; the pieces "
+            "most like the question were shown."
+        )
+    return said
+
+
+def _of_unrelated(place: Workplace, made: Sequence[Made]) -> list[str]:
+    """What learning has cost: unrelated questions before and after, over the adapters of each kind."""
+    said = []
+    for kind in made:
+        found = {adapter.name: read_unrelated_answers(place, adapter) for adapter in kind.adapters}
+        known = {name: pair for name, pair in found.items() if pair is not None}
+        if not known:
+            continue
+        before, after = ({name: pair[side] for name, pair in known.items()} for side in (0, 1))
+        if not any(answered.accuracy for answered in (*before.values(), *after.values())):
+            said.append(f"- Unrelated questions ({kind.kind}): {NONE_KNOWN}.")
+            continue
+        line = f"- Unrelated questions ({kind.kind}): {accuracies_compared(before, after, of='adapter')}"
+        if len(known) > 1:
+            worst = min(known, key=lambda name: (after[name].accuracy - before[name].accuracy, name))
+            line += f"; worst: {worst}, {before[worst].accuracy:.3f} before, {after[worst].accuracy:.3f} after"
+        said.append(f"{line}.")
+    return said
+
+
+def _table(documents: Sequence[Document], place: Workplace, made: Sequence[Made]) -> str:
+    before = place.before
+    columns = {BEFORE: before} | {kind.kind: kind.answers for kind in made}
+    columns |= {OPEN: place.open_book} if place.open_book else {}
     rows = [
         (
             markdown_cell(document.context.title or document.id, 60),

@@ -116,12 +116,19 @@ def _by_answers(before: Answers, after: Answers, names: Sequence[str]) -> Learni
     return LearningVerdict("yes" if low is not None and low > 0 else "not certain", how)
 
 
-def _compared(before: Answers, after: Answers, names: Sequence[str]) -> tuple[str, float | None]:
+def _compared(
+    before: Answers, after: Answers, names: Sequence[str], *, of: str = "document"
+) -> tuple[str, float | None]:
     """Two accuracies and their paired difference in words, and the lower end of its interval."""
     first, last = (fmean(answers[name].accuracy for name in names) for answers in (before, after))
-    around, over, low = _paired(before, after, names)
+    around, over, low = _paired(before, after, names, of=of)
     points = _points(last - first)
     return f"accuracy {first:.3f} before, {last:.3f} after; {points} points{around}, paired over {over}", low
+
+
+def accuracies_compared(before: Answers, after: Answers, *, of: str) -> str:
+    """Two accuracies and their paired difference in words, `of` so many of what they are given by."""
+    return _compared(before, after, list(after), of=of)[0]
 
 
 def points_between(before: Answers, after: Answers, names: Sequence[str]) -> str:
@@ -130,15 +137,17 @@ def points_between(before: Answers, after: Answers, names: Sequence[str]) -> str
     return f"{_points(last - first)} points{_paired(before, after, names)[0]}"
 
 
-def _paired(before: Answers, after: Answers, names: Sequence[str]) -> tuple[str, str, float | None]:
+def _paired(
+    before: Answers, after: Answers, names: Sequence[str], *, of: str = "document"
+) -> tuple[str, str, float | None]:
     """The interval of a difference in words, over what it is paired, and its lower end."""
     if len(names) >= FEWEST:
         gains = [after[name].accuracy - before[name].accuracy for name in names]
-        over = f"{len(names)} documents"
-    else:  # too few for an interval over documents
+        over = counted(len(names), of)
+    else:  # too few for an interval over them
         pairs = [pair for name in names for pair in zip(before[name].scores, after[name].scores, strict=True)]
         gains = [late - early for early, late in pairs]
-        over = f"{counted(len(gains), 'query')} of {counted(len(names), 'document')}"
+        over = f"{counted(len(gains), 'query')} of {counted(len(names), of)}"
     low, high = interval(gains)
     around = "" if low is None or high is None else f" ({_points(low)} to {_points(high)})"
     return around, over, low

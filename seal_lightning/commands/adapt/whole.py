@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from seal_lightning.commands.adapt.folders import facts_of, write_whole
-from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace
+from seal_lightning.commands.adapt.jobs import Adapter, AdapterAnswers, Answers, Workplace
 from seal_lightning.e_step.closed_book import ask_closed_book
 from seal_lightning.errors import misread
 from seal_lightning.files.bounded import parse_json
@@ -49,18 +49,17 @@ def make_whole(place: Workplace, adapter: Adapter) -> Answers | str:
     stats = _trained(place, training, start, before, state, stamp)
     after = training.plan.loss_under(place.policy.model)
     reason = stats.diverged or ("" if _is_sound(place, training) else "its outputs on its own text are not finite")
-    answers = {} if reason else _ask(place, adapter)
-    if answers is None:
-        reason = "the logits of its answers are not finite"
-    if reason or answers is None:
+    found = None if reason else _ask(place, adapter)
+    if found is None:
+        reason = reason or "the logits of its answers are not finite"
         said = f"its training diverged ({reason}): lower together.learning_rate and start again in another --output"
         place.screen.line(f"{adapter.name}: not written, because {said}")
         state.unlink(missing_ok=True)
         return said
     losses = None if before is None or after is None else (before, after)
-    write_whole(place, adapter, stats, answers, facts_of(place, adapter, stats, answers, losses))
+    write_whole(place, adapter, stats, found, facts_of(place, adapter, stats, found.after, losses))
     state.unlink(missing_ok=True)
-    return answers
+    return found.after
 
 
 def _trained(
@@ -108,11 +107,12 @@ def _is_sound(place: Workplace, training: WholeTraining) -> bool:
     return bool(rows_finite(place.policy.model(input_ids=ids, use_cache=False).logits[0]).all())
 
 
-def _ask(place: Workplace, adapter: Adapter) -> Answers | None:
-    """What the trained policy answers on the documents; None where its logits are not finite."""
-    documents = [lesson.document for lesson in adapter.lessons if lesson.document.context.queries]
+def _ask(place: Workplace, adapter: Adapter) -> AdapterAnswers | None:
+    """What the trained policy answers on the documents and else; None where its logits are not finite."""
     broken: list[int] = []
-    contexts = [document.context for document in documents]
+    asked = [lesson.document.context for lesson in adapter.lessons if lesson.document.context.queries]
+    contexts = [*asked, *place.unrelated_to(adapter)]
     with place.screen.bar(f"{LABEL}, measured", 1), place.screen.phases() as report:
         scored = ask_closed_book(place.e_step, place.policy, contexts, report=report, on_diverged=broken.append)
-    return None if broken else {document.id: one for document, one in zip(documents, scored, strict=True)}
+    answers = [(context.id, one) for context, one in zip(contexts, scored, strict=True)]
+    return None if broken else AdapterAnswers(dict(answers[: len(asked)]), dict(answers[len(asked) :]))

@@ -50,15 +50,17 @@ def test_every_document_has_a_folder_and_all_have_one_together(whole):
 def test_scores_before_and_after_stand_in_the_table(whole):
     lines = (whole / "whole" / "adapt.md").read_text().splitlines()
     head = [cell.strip() for cell in lines[0].strip("|").split("|")]
-    assert head == ["document", "queries", "before", "one each", "one for all"]
-    assert len(lines) == 2 + 3 + 2 + 1 + 3  # and, after an empty line, whether each kind of adapters learnt anything
+    assert head == ["document", "queries", "closed book (before)", "one each", "one for all", "open book"]
+    # below the table which queries measured, unrelated questions of both kinds, and what each of them learnt
+    assert len(lines) == 2 + 3 + 2 + (1 + 3) + (1 + 3)
     result = json.loads((whole / "whole" / "adapters" / "first" / folders.RESULT).read_text())
     (row,) = result["measured"]
     first = [cell.strip() for cell in lines[2].strip("|").split("|")]
-    assert first[1:4] == ["6", f"{sum(row['before']['scores']) / 6:.3f}", f"{sum(row['scores']) / 6:.3f}"]
+    assert first[1:4] == ["3", f"{sum(row['before']['scores']) / 3:.3f}", f"{sum(row['scores']) / 3:.3f}"]
+    assert first[5] == f"{sum(row['open_book']['scores']) / 3:.3f}" and row["chose"] == 3
     assert result["steps"] > 0 and result["loss"] > 0
     assert 0 < result["own_text"]["after"] < result["own_text"]["before"]
-    assert result["learnt"]["how"].endswith("paired over 6 queries of 1 document")
+    assert result["learnt"]["how"].endswith("paired over 3 queries of 1 document")
 
 
 def test_adapters_load_in_peft_and_equal_the_merged_weights(whole):
@@ -97,7 +99,7 @@ def test_a_card_holds_no_secret_of_the_process(tmp_path, monkeypatch):
     assert card.endswith("Licence of the documents: [hidden].\n")
 
 
-@pytest.mark.parametrize("moment", [1, 5])  # between units; within a training
+@pytest.mark.parametrize("moment", [1, 4, 5, 7])  # between units; between kinds of answers; within a training
 def test_a_run_that_was_broken_off_ends_with_the_same_bits(whole, tmp_path, monkeypatch, moment):
     write_inputs(tmp_path)
     with monkeypatch.context() as patched:
@@ -105,7 +107,10 @@ def test_a_run_that_was_broken_off_ends_with_the_same_bits(whole, tmp_path, monk
         with pytest.raises(Stopped):
             run(tmp_path, "broken")
     assert not (tmp_path / "broken" / "adapt.md").exists()
-    if moment > 1:
+    if moment in (4, 5):
+        kept = json.loads((tmp_path / "broken" / "baseline.json").read_text())
+        assert [*kept] == ["answered", "open_book"][: moment - 3]
+    if moment > 5:
         assert list((tmp_path / "broken" / "training").iterdir())
     run(tmp_path, "broken", "--resume")
     assert digests(tmp_path / "broken") == digests(whole / "whole")
@@ -237,7 +242,9 @@ def adapt_folder(folder: Path, *options: str) -> Path:
 def test_what_a_folder_held_besides_is_written_down(vault, capsys):
     output = adapt_folder(vault)
     assert "1 document, 1 passage; 2 files left out" in capsys.readouterr().err
-    assert (output / "adapt.md").read_text().splitlines()[2:] == [
+    said, _, learnt, _, *lines = (output / "adapt.md").read_text().splitlines()
+    assert said.startswith("- Unrelated questions (one for all): accuracy 1.000 before, ") and learnt.startswith("L")
+    assert lines == [
         f"- {vault}: read 1 of 3 files; not documents: 1 .png (photo.png); 1 cannot be used",
         f"- left out {vault}/empty.md: expected data, got an empty file: write it again",
     ]

@@ -89,8 +89,9 @@ def test_every_document_has_a_folder_and_all_have_one_together(whole):
     assert len(names(whole / "whole")) == 4 and {"all", "first"} < set(names(whole / "whole"))
     lines = (whole / "whole" / "adapt.md").read_text().splitlines()
     assert [cell.strip() for cell in lines[0].strip("|").split("|")] == [
-        "document", "queries", "before", "one each", "one for all"
+        "document", "queries", "closed book (before)", "one each", "one for all", "open book"
     ]  # fmt: skip
+    assert "- 18 queries, all of which measure; none chooses self-edits." in lines
     result = json.loads((whole / "whole" / "adapters" / "first" / RESULT).read_text())
     assert (result["steps"], result["trained_tokens"], result["loss"]) == (0, 0, None)
     assert len(result["measured"][0]["scores"]) == 6 and "optimizer steps" not in result["learnt"]["why"]
@@ -283,7 +284,8 @@ def test_an_adapter_that_is_not_finite_is_not_written(fresh, monkeypatch, capsys
 def test_an_estimate_writes_nothing(fresh, capsys):
     run(fresh, "out", "--adapters", "both", "--dry_run")
     text = capsys.readouterr().out
-    assert "| adapters, generated     | 3 documents |" in text and "| scores before and after | 54 answers  |" in text
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in text.splitlines()]
+    assert ["adapters, generated", "3 documents"] in rows and ["scores before and after", "54 answers"] in rows
     assert "adapters as fast as the first ones" in text and "self-edits" not in text and not (fresh / "out").exists()
 
 

@@ -99,7 +99,7 @@ def test_answers_are_recorded_without_and_with_it(whole):
     assert half["alone"]["answers"] == plain["answers"] and half["alone"]["scores"] == plain["scores"]
     assert half["before"] == plain["before"] and "alone" not in plain
     assert result(whole / "half")["skill"] == {"run": "editor", "scale": 0.5}
-    change = 100 * (sum(half["scores"]) - sum(plain["scores"])) / 6
+    change = 100 * (sum(half["scores"]) - sum(plain["scores"])) / 3
     said = f"with the skill vector of editor times 0.5: {change:+.1f} points".replace("-", "−")
     assert said in result(whole / "half")["learnt"]["how"]
     assert "with the skill vector of editor times 0.5: " in (whole / "half" / "adapt.md").read_text()
