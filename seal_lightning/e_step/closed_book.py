@@ -8,7 +8,7 @@ from itertools import islice
 from statistics import fmean
 from typing import TypeGuard
 
-from seal_lightning.e_step.carriers import queries_of
+from seal_lightning.e_step.carriers import Queries, Replies, queries_of
 from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import Answer, checked
 from seal_lightning.inner_loop.loop import TrainedBank
@@ -20,11 +20,19 @@ from seal_lightning.types import Context, JsonObject
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answers to a context's queries, the score of each in [0, 1], and how many were cut."""
+    """The answers to a context's queries.
+
+    Attributes:
+        answers: One to each query.
+        scores: Their scores in [0, 1].
+        cut: How many were cut at the limit of tokens.
+        in_part: How many were given with a part of the document in view, since the whole does not fit into the window.
+    """
 
     answers: tuple[str, ...]
     scores: tuple[float, ...]
     cut: int = 0
+    in_part: int = 0
 
     @property
     def accuracy(self) -> float:
@@ -37,16 +45,21 @@ class Answered:
         Raises:
             KeyError, TypeError, ValueError: The row does not hold answers and scores.
         """
-        given, marks, cut = row["answers"], row["scores"], row.get("cut", 0)
+        given, marks = row["answers"], row["scores"]
         if not isinstance(given, list) or not isinstance(marks, list) or len(given) != len(marks):
             raise ValueError("answers and scores must be lists of one length")
         answers = tuple(answer for answer in given if isinstance(answer, str))
         scores = tuple(float(mark) for mark in marks if _is_share(mark))
         if len(answers) != len(given) or len(scores) != len(marks):
             raise ValueError("answers must be texts, and scores must be from 0 to 1")
-        if isinstance(cut, bool) or not isinstance(cut, int):
-            raise ValueError(f"the number of answers that were cut must be whole, got {cut!r}")
-        return Answered(answers, scores, cut)
+        return Answered(answers, scores, _count(row, "cut"), _count(row, "in_part"))
+
+
+def _count(row: JsonObject, name: str) -> int:
+    count = row.get(name, 0)
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise ValueError(f"{name} counts answers and must be whole, got {count!r}")
+    return count
 
 
 def _is_share(score: object) -> TypeGuard[float]:
@@ -83,6 +96,17 @@ def ask_closed_book(
     for place, given in enumerate(replies):
         if not given.finite:
             on_diverged(place)
+    return graded(e_step, policy, queries, replies, clock=clock)
+
+
+def graded(
+    e_step: EStep, policy: Policy, queries: Sequence[Queries], replies: Sequence[Replies], *, clock: Clock
+) -> list[Answered]:
+    """The replies to some queries of each of several contexts, with their scores.
+
+    Raises:
+        RetryableError: The grader or an endpoint failed.
+    """
     answers = [
         Answer(query.question, query.golds, text)
         for asked, given in zip(queries, replies, strict=True)

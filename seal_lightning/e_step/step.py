@@ -42,7 +42,7 @@ from seal_lightning.sampling import (
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Task
 from seal_lightning.text.escaping import shortened
-from seal_lightning.types import Context, Kind, Prompt, Rollout, SelfEdit, Usage
+from seal_lightning.types import Context, Kind, Prompt, Query, Rollout, SelfEdit, Usage
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,7 @@ class EStep:
         *,
         jobs: Sequence[int | None] | None = None,
         trained: TrainedBank | None = None,
+        prompts: Callable[[Query, Context], Sequence[Prompt]] | None = None,
         clock: Clock,
         phase: str = "answering",
     ) -> list[Replies]:
@@ -216,16 +217,17 @@ class EStep:
             queries: Some for each of several adapters (or for the policy alone), each with its context.
             jobs: The adapters that are asked, as jobs of `trained`; without them the policy itself is.
             trained: The bank that holds the adapters.
+            prompts: Every way in which a query is asked; the task's own where unset.
             clock: Told about progress.
             phase: Its name there.
 
         Returns:
             The replies to each of `queries`, in their order.
         """
-        ways = [[self.task.query_prompts(query, context) for context, query in some] for some in queries]
-        prompts = [tuple(chain(*some)) for some in ways]
-        asked = [Asked(job, some) for job, some in zip(jobs or [None] * len(ways), prompts, strict=True)]
-        with clock.phase(phase, sum(map(len, prompts))) as advance:
+        prompts = prompts or self.task.query_prompts
+        ways = [[prompts(query, context) for context, query in some] for some in queries]
+        asked = [Asked(job, tuple(chain(*some))) for job, some in zip(jobs or [None] * len(ways), ways, strict=True)]
+        with clock.phase(phase, sum(len(asking.prompts) for asking in asked)) as advance:
             answers = self.answerer.answer(
                 policy, asked, trained, max_new_tokens=self.max_answer_tokens, on_done=advance
             )

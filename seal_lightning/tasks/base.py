@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from seal_lightning.results.table import Table
 from seal_lightning.stamps.arguments import Remembers
@@ -52,9 +52,12 @@ class Task(Remembers, ABC):
 
     Attributes:
         edit_kind: The name of the kind of self-edit that it asks for, where it is one of `by_edit`.
+        asks_with_context: Whether queries are asked with the context in the prompt, as demonstrations are: no closed
+            book, so there is no open one to compare it with.
     """
 
     edit_kind: str = ""
+    asks_with_context: ClassVar[bool] = False
 
     @property
     def by_edit(self) -> Sequence[Task]:

@@ -33,9 +33,7 @@ from seal_lightning.commands.adapt.summary import Made, summarise
 from seal_lightning.commands.adapt.whole import make_whole
 from seal_lightning.commands.fit import set_log_level
 from seal_lightning.commands.standalone import (
-    Device,
     check_record,
-    load_policy,
     open_folder,
     open_journal,
     rules,
@@ -52,6 +50,7 @@ from seal_lightning.fit.stamp import tokenizer_digest
 from seal_lightning.fit.units import make_stamp
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.models.loading import fingerprint
+from seal_lightning.policy.loading import Device, load_policy
 from seal_lightning.policy.policy import Policy
 from seal_lightning.processes.cores import cores
 from seal_lightning.processes.stopping import StopSignals, work_begins

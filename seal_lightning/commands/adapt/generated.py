@@ -13,7 +13,6 @@ import torch
 
 from seal_lightning.commands.adapt.edits import Lesson
 from seal_lightning.commands.adapt.jobs import ALL, Adapter, Merging, Workplace, folder_name
-from seal_lightning.commands.standalone import Device, load_policy
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import NoMemoryError
@@ -33,6 +32,7 @@ from seal_lightning.models.loading import fingerprint
 from seal_lightning.models.lora import LoRA
 from seal_lightning.models.memory import attempt
 from seal_lightning.models.source import ModelSource
+from seal_lightning.policy.loading import Device, load_policy
 from seal_lightning.sampling import LocalAnswerer
 from seal_lightning.stamps.values import describe, digest
 from seal_lightning.tasks import Task

@@ -65,6 +65,8 @@ class ArcTask(Task):
         instruction: The request to the policy in your own words; null takes the built-in one.
     """
 
+    asks_with_context = True
+
     def __init__(
         self,
         *,
