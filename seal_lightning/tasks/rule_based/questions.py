@@ -43,14 +43,14 @@ WH_NAMES = {"who": "Who", "whom": "Who", "when": "When", "where": "Where", "why"
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class QuestionPair:
     """A question with its answer."""
 
     question: str
     answer: str
 
 
-def pairs_of_property(fact: Property, title: str) -> Iterator[Pair]:
+def pairs_of_property(fact: Property, title: str) -> Iterator[QuestionPair]:
     """What can be asked about a value under a name."""
     name, value, lowered = fact.name, fact.value.rstrip("."), lower(fact.name)
     if fact.kind in ("function", "class"):
@@ -58,38 +58,38 @@ def pairs_of_property(fact: Property, title: str) -> Iterator[Pair]:
         return
     first = WH_NAMES.get(name.split()[0].lower())
     if fact.owner and first and len(name.split()) == 1:
-        yield Pair(f"{first} is it for {fact.owner}?", value)
-        yield Pair(f"{fact.kind} {fact.owner}: {lowered}?", value)
+        yield QuestionPair(f"{first} is it for {fact.owner}?", value)
+        yield QuestionPair(f"{fact.kind} {fact.owner}: {lowered}?", value)
     elif fact.owner and first:
-        yield Pair(f"{name} on {fact.owner}?", value)
-        yield Pair(f"{fact.kind} {fact.owner}: {lowered}?", value)
+        yield QuestionPair(f"{name} on {fact.owner}?", value)
+        yield QuestionPair(f"{fact.kind} {fact.owner}: {lowered}?", value)
     elif fact.owner:
-        yield Pair(f"What is the {lowered} of {fact.owner}?", value)
-        yield Pair(f"{fact.kind} {fact.owner}: what is the {lowered}?", value)
+        yield QuestionPair(f"What is the {lowered} of {fact.owner}?", value)
+        yield QuestionPair(f"{fact.kind} {fact.owner}: what is the {lowered}?", value)
         if value[:1].isdigit():
-            yield Pair(f"How many {lowered} is {fact.owner}?", value)
+            yield QuestionPair(f"How many {lowered} is {fact.owner}?", value)
     else:
-        yield Pair(f"What is the {lowered}?", value)
-        yield Pair(f"What is the {lowered} of {title}?", value)
+        yield QuestionPair(f"What is the {lowered}?", value)
+        yield QuestionPair(f"What is the {lowered} of {title}?", value)
         if _is_person(value):
-            yield Pair(f"Who is the {lowered} of {title}?", value)
+            yield QuestionPair(f"Who is the {lowered} of {title}?", value)
     if fact.owner and not value[:1].isdigit():
-        yield Pair(f"Which {fact.kind.lower() or 'one'} has the {lowered} {value}?", fact.owner)
+        yield QuestionPair(f"Which {fact.kind.lower() or 'one'} has the {lowered} {value}?", fact.owner)
 
 
-def _of_program(fact: Property, value: str) -> Iterator[Pair]:
+def _of_program(fact: Property, value: str) -> Iterator[QuestionPair]:
     if fact.name == "description":
-        yield Pair(f"What does the {fact.kind} {fact.owner} do?", value)
-        yield Pair(f"Which {fact.kind} is this: {value}?", fact.owner)
+        yield QuestionPair(f"What does the {fact.kind} {fact.owner} do?", value)
+        yield QuestionPair(f"Which {fact.kind} is this: {value}?", fact.owner)
     elif fact.name == "arguments":
-        yield Pair(f"Which arguments does the {fact.kind} {fact.owner} take?", value)
+        yield QuestionPair(f"Which arguments does the {fact.kind} {fact.owner} take?", value)
     elif fact.name == "return type":
-        yield Pair(f"What does the {fact.kind} {fact.owner} return?", value)
+        yield QuestionPair(f"What does the {fact.kind} {fact.owner} return?", value)
     else:
-        yield Pair(f"What is the {fact.name} in the {fact.kind} {fact.owner}?", value)
+        yield QuestionPair(f"What is the {fact.name} in the {fact.kind} {fact.owner}?", value)
 
 
-def pairs_of_sentence(sentence: str, *, subject: str = "") -> Iterator[Pair]:
+def pairs_of_sentence(sentence: str, *, subject: str = "") -> Iterator[QuestionPair]:
     """What can be asked about a sentence.
 
     Args:
@@ -138,31 +138,33 @@ def coordinated(sentence: str) -> Iterator[str]:
     yield from pieces
 
 
-def _of_condition(sentence: str) -> Iterator[Pair]:
+def _of_condition(sentence: str) -> Iterator[QuestionPair]:
     """Reasons and conditions."""
     text = sentence.strip().rstrip(".")
     if match := re.fullmatch(r"If (?P<if>[^,]+), (?:then )?(?P<then>.+)", text):
-        yield Pair(f"What if {match['if']}?", _capital(match["then"]))
-        yield Pair(f"When is it that {match['then']}?", f"If {match['if']}")
+        yield QuestionPair(f"What if {match['if']}?", _capital(match["then"]))
+        yield QuestionPair(f"When is it that {match['then']}?", f"If {match['if']}")
     if match := re.fullmatch(r"(?P<what>[^,]+),? because (?P<why>.+)", text):
         clause = clause_of(match["what"])
         if clause is not None:
             aux, rest = clause.asked(clause.rest)
-            yield Pair(f"Why {aux} {lower(clause.subject)} {rest}?", f"Because {match['why']}")
+            yield QuestionPair(f"Why {aux} {lower(clause.subject)} {rest}?", f"Because {match['why']}")
     if match := re.fullmatch(r"To (?P<end>[^,]+), (?P<how>.+)", text):
-        yield Pair(f"How do you {match['end']}?", _capital(match["how"]))
+        yield QuestionPair(f"How do you {match['end']}?", _capital(match["how"]))
 
 
-def _of_clause(clause: Clause) -> Iterator[Pair]:
+def _of_clause(clause: Clause) -> Iterator[QuestionPair]:
     """About the subject, and about each part of what is said of it."""
-    yield Pair(f"{'Who' if _is_person(clause.subject) else 'What'} {clause.verb} {clause.rest}?", clause.subject)
+    yield QuestionPair(
+        f"{'Who' if _is_person(clause.subject) else 'What'} {clause.verb} {clause.rest}?", clause.subject
+    )
     yield from _passive(clause)
     if clause.verb.lower() in BE and (complement := _complement(clause.rest)):
         wh = "Who" if _is_person(complement) else "What"
-        yield Pair(f"{wh} {clause.verb} {lower(clause.subject)}?", complement)
+        yield QuestionPair(f"{wh} {clause.verb} {lower(clause.subject)}?", complement)
     if re.match(r"(?:that|whether) ", clause.rest):
         aux, rest = clause.asked("")
-        yield Pair(f"What {aux} {lower(clause.subject)} {rest}?", clause.rest.split(" ", 1)[1])
+        yield QuestionPair(f"What {aux} {lower(clause.subject)} {rest}?", clause.rest.split(" ", 1)[1])
         return
     for start, end, preposition in _parts(clause.rest):
         answer = clause.rest[start:end].strip(" ,")
@@ -171,7 +173,7 @@ def _of_clause(clause: Clause) -> Iterator[Pair]:
         yield from _about(clause, answer, before, after, preposition)
 
 
-def _passive(clause: Clause) -> Iterator[Pair]:
+def _passive(clause: Clause) -> Iterator[QuestionPair]:
     """Who did what a passive sentence says."""
     match = re.match(r"(?P<be>be )?(?P<verb>\w+)(?P<between>(?: \w+){0,4}?) by (?P<who>.+)", clause.rest)
     if match is None or not clause.has_auxiliary or not is_participle(match["verb"]):
@@ -184,12 +186,12 @@ def _passive(clause: Clause) -> Iterator[Pair]:
     )
     behind = match["who"][match["who"].index(who) + len(who) :].split(",")[0].strip()
     wh = "Who" if _is_person(who) else "Who or what"
-    yield Pair(f"{wh} {verb} {lower(clause.subject)}?", who)
+    yield QuestionPair(f"{wh} {verb} {lower(clause.subject)}?", who)
     if behind and behind.split()[0].lower() in PREPOSITIONS:
-        yield Pair(f"{wh} {verb} {lower(clause.subject)} {behind}?", who)
+        yield QuestionPair(f"{wh} {verb} {lower(clause.subject)} {behind}?", who)
 
 
-def _about(clause: Clause, answer: str, before: str, after: str, preposition: str) -> Iterator[Pair]:
+def _about(clause: Clause, answer: str, before: str, after: str, preposition: str) -> Iterator[QuestionPair]:
     """Questions about one part of the rest of a clause."""
     wh, takes = question_word(answer, preposition)
     left = before[: -len(preposition)].strip() if preposition and takes else before
@@ -200,13 +202,13 @@ def _about(clause: Clause, answer: str, before: str, after: str, preposition: st
     else:
         aux, rest = clause.asked(" ".join(filter(None, [left, after])))
     if not rest.strip() and aux in BE:
-        yield Pair(f"{wh} {aux} {lower(clause.subject)}?", answer)
+        yield QuestionPair(f"{wh} {aux} {lower(clause.subject)}?", answer)
         return
-    yield Pair(_tidy(f"{wh} {aux} {lower(clause.subject)} {rest}?"), answer)
+    yield QuestionPair(_tidy(f"{wh} {aux} {lower(clause.subject)} {rest}?"), answer)
     core = " ".join(takewhile(lambda word: bare(word) not in PREPOSITIONS, left.split()))
     complete = bool(core) or not clause.has_auxiliary or aux in BE
     if takes and complete and (after or core != left.strip()):
-        yield Pair(_tidy(f"{wh} {aux} {lower(clause.subject)} {clause.asked(core)[1]}?"), answer)
+        yield QuestionPair(_tidy(f"{wh} {aux} {lower(clause.subject)} {clause.asked(core)[1]}?"), answer)
 
 
 def question_word(answer: str, preposition: str) -> tuple[str, bool]:

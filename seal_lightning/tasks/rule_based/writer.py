@@ -19,7 +19,7 @@ from seal_lightning.tasks.rule_based.facts import Fact, Property, Sentence, fact
 from seal_lightning.tasks.rule_based.questions import (
     NAME,
     NUMBER,
-    Pair,
+    QuestionPair,
     lower,
     pairs_of_property,
     pairs_of_sentence,
@@ -60,7 +60,7 @@ def write_by_rule(context: Context, index: int = 0) -> str:
     lines: list[str] = []
     if "statements" in form:
         lines += [statement(one.fact, one.subject, title, english=english) for one in told]
-    pairs: list[Pair] = []
+    pairs: list[QuestionPair] = []
     if "questions" in form:
         pairs += [pair for one in told for pair in _pairs(one, title, english=english)]
     if "gaps" in form or not english:
@@ -119,17 +119,17 @@ def _of_property(fact: Property, title: str) -> str:
     return f"The {lower(fact.name)} of {title} is {value}." if title else f"{fact.name}: {value}."
 
 
-def _pairs(one: _Told, title: str, *, english: bool) -> Iterator[Pair]:
+def _pairs(one: _Told, title: str, *, english: bool) -> Iterator[QuestionPair]:
     if isinstance(one.fact, Property):
         if english:
             yield from pairs_of_property(one.fact, title)
         else:
-            yield Pair(" ".join([*filter(None, [one.fact.owner]), f"{one.fact.name}?"]), one.fact.value)
+            yield QuestionPair(" ".join([*filter(None, [one.fact.owner]), f"{one.fact.name}?"]), one.fact.value)
     elif english:
         yield from pairs_of_sentence(one.fact.text, subject=one.subject)
 
 
-def gaps(text: str) -> Iterator[Pair]:
+def gaps(text: str) -> Iterator[QuestionPair]:
     """A sentence once for each of its names and numbers, which is left out of it."""
     spans: Sequence[re.Match[str]] = [*re.finditer(NUMBER, text), *re.finditer(rf"(?:{NAME.pattern})+", text)]
     for match in sorted(spans, key=re.Match.start):
@@ -138,10 +138,10 @@ def gaps(text: str) -> Iterator[Pair]:
             first, _, answer = answer.partition(" ")
             start = len(first) + 1
         if answer:
-            yield Pair(f"{text[:start]}{GAP}{text[start + len(answer) :]}", answer)
+            yield QuestionPair(f"{text[:start]}{GAP}{text[start + len(answer) :]}", answer)
 
 
-def _is_sound(pair: Pair) -> bool:
+def _is_sound(pair: QuestionPair) -> bool:
     question, answer = pair.question, pair.answer.strip()
     if not any(map(str.isalnum, answer)) or "\n" in question + answer or question.count('"') % 2:
         return False
