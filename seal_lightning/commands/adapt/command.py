@@ -26,10 +26,10 @@ from seal_lightning.commands.adapt.generated import (
     stamp_of,
 )
 from seal_lightning.commands.adapt.jobs import Adapter, Answers, Merging, Skill, Workplace, one_each, one_for_all
-from seal_lightning.commands.adapt.keeping import Keeper, begin
+from seal_lightning.commands.adapt.keeping import Keeper, begin, to_do
 from seal_lightning.commands.adapt.making import answers_or_none, make, outcomes_before
 from seal_lightning.commands.adapt.options import read_options
-from seal_lightning.commands.adapt.record import check_settings, wanted_of
+from seal_lightning.commands.adapt.record import check_settings, digests_of_documents, wanted_of
 from seal_lightning.commands.adapt.sharing import Sharing, processes_of
 from seal_lightning.commands.adapt.skill import read_skill
 from seal_lightning.commands.adapt.summary import Made, summarise
@@ -177,14 +177,24 @@ def _jobs(options: Namespace, policy: Policy, read: Documents) -> int:
 
 
 def _estimate(options: Namespace, policy: Policy, read: Documents, choice: EditChoice) -> str:
+    """The estimate of what is to be done; with `--resume`, of what is left."""
+    documents, together, whole = read.documents, options.adapters != "each", options.tuning == "full"
+    each, left = options.adapters != "all", list(documents)
+    if options.resume:
+        output, digests = Path(options.output).expanduser(), digests_of_documents(options, documents, choice)
+        left, together, said = to_do(output, documents, digests, each=each, together=together)
+        if said:
+            Screen().line(said)
+    if not (left or together):
+        return "nothing is to be done"
     e_step = options.model.e_step
     if isinstance(policy, GeneratingPolicy):
-        ways, choice = 1 + (options.adapters == "both"), replace(choice, learn="passage")
-        return Estimate(e_step, policy, read.documents, choice, (), options.contexts_per_unit, ways).text()
-    each, together = [e_step.inner_loop], [options.together]
-    loops = {"each": each, "all": together, "both": each + together}[options.adapters]
-    whole = options.tuning == "full"
-    return Estimate(e_step, policy, read.documents, choice, loops, options.contexts_per_unit, whole=whole).text()
+        ways, choice = each + together, replace(choice, learn="passage")
+        some = documents if together else left
+        return Estimate(e_step, policy, some, choice, (), options.contexts_per_unit, ways).text()
+    loops = [e_step.inner_loop] * (each and bool(left)) + [options.together] * together
+    known = [one for one in documents if one not in left] if together else []
+    return Estimate(e_step, policy, left, choice, loops, options.contexts_per_unit, whole=whole, known=known).text()
 
 
 def _workplace(

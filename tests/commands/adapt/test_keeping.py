@@ -181,6 +181,24 @@ def test_a_changed_document_keeps_the_edits_of_its_unchanged_passages(tmp_path, 
     assert [texts[f"{entry.id}#{n}"] == texts[f"{before.id}#{n}"] for n in (1, 2, 3)] == [True, True, False]
 
 
+def test_a_dry_run_counts_only_what_is_to_be_done(kept, tmp_path, capsys):
+    before = state_of(kept / "first")
+    update(kept, kept / "first", "--dry_run")
+    said = capsys.readouterr()
+    assert "2 passages x 2" in said.out and "one for all" in said.out
+    assert "4 documents: 2 unchanged, 1 changed, 1 new (1 renamed); 1 removed" in said.err
+    assert state_of(kept / "first") == before
+    update(kept, kept / "later", "--dry_run")
+    assert capsys.readouterr().out == "nothing is to be done\n"
+    write_notes(tmp_path, later=True)
+    (tmp_path / "notes" / "new.md").unlink()
+    rows = (tmp_path / "queries.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "queries.jsonl").write_text("".join(rows[:-3]))
+    update(tmp_path, kept / "later", "--dry_run")
+    said = capsys.readouterr().out
+    assert "self-edits" not in said and "final adapters" in said and "one for each document" not in said
+
+
 def test_other_settings_are_refused_before_anything_is_moved(kept, tmp_path):
     shutil.copytree(kept / "first", tmp_path / "out")
     before = state_of(tmp_path / "out")
