@@ -21,6 +21,7 @@ from seal_lightning.errors import ConfigError, StaleJournalError
 from seal_lightning.files import saving
 from seal_lightning.files.ownership import FolderInUse
 from seal_lightning.library.manifest import Manifest, read_document, read_manifest
+from seal_lightning.records.entries import read_entries
 from seal_lightning.records.journal import Journal, read_rollouts
 
 
@@ -129,7 +130,7 @@ def test_what_was_replaced_or_removed_is_retired_and_says_why(kept):
 def test_an_id_that_the_data_gives_keeps_its_name_through_several_versions(tmp_path):
     """The adapters of earlier versions lie side by side in retired/."""
     write_notes(tmp_path, later=False)
-    rows, options = tmp_path / "rows.jsonl", ("--learn", "passage", "--adapters", "each")
+    rows, options = tmp_path / "rows.jsonl", ("--adapters", "each")
 
     def run(text: str, *more: str) -> None:
         rows.write_text(json.dumps({"id": "wax", "title": "Wax", "passage": text}) + "\n")
@@ -147,6 +148,9 @@ def test_an_id_that_the_data_gives_keeps_its_name_through_several_versions(tmp_p
     kept = [(tmp_path / "out" / one.adapter / "adapter_model.safetensors").read_bytes() for one in manifest.retired]
     assert [*kept, contents[-1]] == contents and len(set(contents)) == 3
     assert read_document(tmp_path / "out", manifest.retired[0].text).text == "Dry Ferry sells wax."
+    (entry,) = read_entries(str(tmp_path / "out"))  # as a report reads it
+    assert [one.context_id for one in entry.rollouts] == ["wax", "wax"]
+    assert entry.rollouts == tuple(read_rollouts(tmp_path / "out" / "journal", "adapt")[-2:])
 
 
 def test_a_changed_document_keeps_the_edits_of_its_unchanged_passages(tmp_path, monkeypatch):
