@@ -41,7 +41,7 @@ KINDS = (*COMMANDS, *(f"full-{name}" for name in ("fit", *COMMANDS[4:])), "two-f
 # What a command is judged by, byte for byte; a fit also by its checkpoint, and its table but for the seconds.
 RESULTS = {
     "fit": ("policy/**/*", "tables/*.md"),
-    "adapt": ("adapters/**/*", "adapt.md", "baseline.json"),
+    "adapt": ("adapters/**/*", "documents/*", "adapt.md", "baseline.json"),
     "continual": ("streams/**/*.safetensors", "streams/**/*.json", "official/*", "retention.*", "*.json"),
     "predict": ("edits.jsonl", "answers.jsonl"),
 }

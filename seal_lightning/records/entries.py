@@ -19,6 +19,7 @@ from seal_lightning.records.lines import Edits, add_units, read_content
 from seal_lightning.records.official import OfficialRun, read_run
 from seal_lightning.types import EditOutcome, Rollout, RolloutGroup
 
+OF_DOCUMENTS = "adapt"  # the journal of `seal adapt`, whose documents change between two runs
 JOURNAL = re.compile(r"(.*?)(\.rank-\d+)?\.(jsonl|ndjson)(\.gz)?")
 
 
@@ -120,8 +121,11 @@ def _journal_entries(source: str, name: str, files: Sequence[Path]) -> list[Entr
         except JournalError as error:
             raise DataError(str(error)) from error  # the user's file, not a run of ours
     by_round: dict[int, list[Rollout]] = {}
+    last = {rollout.context_id: unit for unit in sorted(units) for rollout in units[unit]}
     for unit in sorted(units):
         for rollout in units[unit]:
+            if name == OF_DOCUMENTS and last[rollout.context_id] != unit:  # of an earlier version of the document
+                continue
             by_round.setdefault(rollout.round, []).append(rollout)
     for rollouts in by_round.values():
         edits = [rollout for rollout in rollouts if rollout.kind == "edit"]

@@ -118,3 +118,29 @@ def test_rows_of_which_nobody_knows_the_text_are_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"name": "x"}\n')
     with pytest.raises(DataError, match="got the fields name"):
         read_sources([str(tmp_path / "a.jsonl")])
+
+
+def test_a_document_knows_where_it_comes_from(tmp_path):
+    """By it, its next version is recognised: its path below the folder, of a row its id or else its place."""
+    notes = tmp_path / "notes"
+    (notes / "2026").mkdir(parents=True)
+    (notes / "2026" / "may.md").write_text("# May\n\nAda chairs the board.\n")
+    rows = [{"id": "wax", "passage": "Dry Ferry sells wax."}, {"title": "Salt", "passage": "Alba sells salt."}]
+    (notes / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = {one.context.passage: one.source for one in read_sources([str(notes)]).documents}
+    assert found == {
+        "Ada chairs the board.": "2026/may.md",
+        "Dry Ferry sells wax.": "rows.jsonl#wax",
+        "Alba sells salt.": "rows.jsonl#2",
+    }
+    files = [str(notes / "2026" / "may.md"), str(notes / "rows.jsonl")]
+    assert [one.source for one in read_sources(files).documents] == ["may.md", "rows.jsonl#wax", "rows.jsonl#2"]
+    assert [one.source for one in read_sources(["-"], stdin=b"A text.").documents] == ["-"]
+
+
+def test_files_of_the_same_name_in_two_folders_are_told_apart(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "may.md").write_text(f"# May\n\nThe {name} one.\n")
+    read = read_sources([str(tmp_path / "old"), str(tmp_path / "new")])
+    assert [one.source for one in read.documents] == ["old/may.md", "new/may.md"]

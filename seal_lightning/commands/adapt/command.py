@@ -26,11 +26,11 @@ from seal_lightning.commands.adapt.generated import (
     stamp_of,
 )
 from seal_lightning.commands.adapt.jobs import Adapter, Answers, Merging, Skill, Workplace, one_each, one_for_all
-from seal_lightning.commands.adapt.keeping import Keeper, begin
+from seal_lightning.commands.adapt.keeping import Keeper, begin, to_do
 from seal_lightning.commands.adapt.making import answers_or_none, make, outcomes_before
 from seal_lightning.commands.adapt.measuring import said_of, set_apart
 from seal_lightning.commands.adapt.options import read_options
-from seal_lightning.commands.adapt.record import check_settings, wanted_of
+from seal_lightning.commands.adapt.record import check_settings, digests_of_documents, wanted_of
 from seal_lightning.commands.adapt.sharing import Sharing, processes_of
 from seal_lightning.commands.adapt.skill import read_skill
 from seal_lightning.commands.adapt.summary import Made, summarise
@@ -181,21 +181,30 @@ def _jobs(options: Namespace, policy: Policy, read: Documents) -> int:
 
 
 def _estimate(options: Namespace, policy: Policy, read: Documents, choice: EditChoice, unrelated: Unrelated) -> str:
-    e_step = options.model.e_step
-    counted_on = 0 if options.adapters == "all" else len(read.documents), options.adapters != "each"
+    """The estimate of what is to be done; with `--resume`, of what is left."""
+    documents, together, whole = read.documents, options.adapters != "each", options.tuning == "full"
+    each, left = options.adapters != "all", list(documents)
+    if options.resume:
+        output, digests = Path(options.output).expanduser(), digests_of_documents(options, documents, choice)
+        left, together, said = to_do(output, documents, digests, each=each, together=together)
+        if said:
+            Screen().line(said)
+    if not (left or together):
+        return "nothing is to be done"
     estimate = partial(
         Estimate,
-        e_step,
+        options.model.e_step,
         policy,
-        read.documents,
         contexts_per_unit=options.contexts_per_unit,
-        unrelated=unrelated.asked_in_all(*counted_on),
+        unrelated=unrelated.asked_in_all(len(left) if each else 0, together),
     )
     if isinstance(policy, GeneratingPolicy):
-        return estimate(choice=choice, loops=(), generated=1 + (options.adapters == "both")).text()
-    each, together = [e_step.inner_loop], [options.together]
-    loops = {"each": each, "all": together, "both": each + together}[options.adapters]
-    return estimate(choice=choice, loops=loops, whole=options.tuning == "full").text()
+        some = documents if together else left
+        ways = each + together
+        return estimate(documents=some, choice=replace(choice, learn="passage"), loops=(), generated=ways).text()
+    loops = [options.model.e_step.inner_loop] * (each and bool(left)) + [options.together] * together
+    known = [one for one in documents if one not in left] if together else []
+    return estimate(documents=left, choice=choice, loops=loops, whole=whole, known=known).text()
 
 
 def _workplace(

@@ -76,13 +76,14 @@ class Estimate:
     Args:
         e_step: The E-step that writes, trains and asks.
         policy: The frozen policy.
-        documents: All documents.
+        documents: The documents that are to be learnt.
         choice: How edits are made.
         loops: One for each way in which adapters are trained at the end: one a document, one for all.
         contexts_per_unit: Passages that are worked on together.
         generated: In how many ways a generator writes adapters instead: one a document, one for all.
         whole: Whether all weights are trained on all documents instead of a LoRA.
         unrelated: Answers to unrelated questions, in all.
+        known: Unchanged documents, which only the adapter of all documents learns again.
 
     Attributes:
         rows: What is done, how often, with how many tokens, in how many seconds.
@@ -98,6 +99,7 @@ class Estimate:
     generated: int = 0
     whole: bool = False
     unrelated: int = 0
+    known: Sequence[Document] = ()
     rows: list[tuple[str, str, float, float]] = field(default_factory=list)
     trained: list[str] = field(default_factory=list)
 
@@ -105,8 +107,9 @@ class Estimate:
         """The table, and what it rests on."""
         queries = sum(len(document.context.queries) for document in self.documents)
         answers, asked = queries * (1 + len(self.loops) + self.generated), self._asked_for_rewards()
+        answers += sum(len(document.context.queries) for document in self.known)  # to the adapter of all
         trial = self._try_out(asked or answers)
-        if self.choice.learn == "edits":
+        if self.choice.learn == "edits" and self.documents:
             self._writing(trial)
         if asked:
             self._rewards(trial, asked)
@@ -114,7 +117,7 @@ class Estimate:
             self._final_adapters(trial, loop)
         if self.generated:
             self._generated_adapters()
-        if queries:
+        if answers:
             self._add_answers("scores before and after", answers, trial)
             self._open_book(trial)
         if self.unrelated:
@@ -126,7 +129,7 @@ class Estimate:
 
     @property
     def _passages(self) -> list[Context]:
-        return [passage for document in self.documents for passage in document.passages]
+        return _passages(self.documents)
 
     @property
     def _read(self) -> int:
@@ -149,9 +152,9 @@ class Estimate:
 
     def _try_out(self, answers: int) -> Speeds:
         """Write about the first passages, and answer questions, of which the run will answer so many in all."""
-        e_step, policy, passages = self.e_step, self.policy, self._passages
+        e_step, policy, passages = self.e_step, self.policy, self._passages or _passages(self.known)
         edit_tokens, per_written, texts, sequences = 0.0, 0.0, 0, e_step.task.passage_sequences(passages[0])
-        if self.choice.learn == "edits":
+        if self.choice.learn == "edits" and self.documents:
             here = isinstance(e_step.sampler, LocalSampler)
             few = replace(e_step, plan=Plan(edits=min(OUTSIDE_EDITS, self.choice.plan.edits), repeats=1))
             some = passages[: self.contexts_per_unit] if here else passages[:1]
@@ -159,9 +162,10 @@ class Estimate:
             counts = [edit.tokens.get("edit", 0) for edit in edits]
             edit_tokens, per_written, texts = fmean(counts), seconds / max(1, sum(counts)), len(counts)
             sequences = e_step.task.parse(edits[0].text, passages[0]).training_sequences or sequences
-        queries = [(document.context, query) for document in self.documents for query in document.context.queries]
+        known = [document.context for document in (*self.documents, *self.known)]
+        queries = [(context, query) for context in known for query in context.queries]
         # a stand-in if there are none
-        queries = queries or [(passages[0], Query(f"What is {self.documents[0].context.title or 'this'}?", ("",)))]
+        queries = queries or [(passages[0], Query(f"What is {known[0].title or 'this'}?", ("",)))]
         asked = [[query] for query in islice(cycle(queries), min(self._answered_together(queries), answers))]
         replies, answering = _timed(
             lambda: e_step.ask(policy, asked, clock=Clock(lambda progress: None)) if asked else []
@@ -247,11 +251,13 @@ class Estimate:
         self._add_answers("their rewards: answers", asked, trial)
 
     def _final_adapters(self, trial: Speeds, loop: InnerLoop) -> None:
-        each, passages = loop is self.e_step.inner_loop, len(self._passages)
+        each, again = loop is self.e_step.inner_loop, _passages(self.known)
+        passages = len(self._passages) + (0 if each else len(again))
         kept = (self.choice.keep or self.choice.plan.edits) if self.choice.learn == "edits" else 0
         sequences = len(trial.sequences) * (kept or 1) * (len(self.documents[0].passages) if each else passages)
         adapters = len(self.documents) if each else 1
-        tokens = (self._read + passages * kept * trial.edit_tokens) * loop.epochs
+        read = self._read + (0 if each else sum(self.policy.count(passage.passage) for passage in again))
+        tokens = (read + passages * kept * trial.edit_tokens) * loop.epochs
         if self.whole:
             speed = self._train_all_a_little(loop, trial, sequences=sequences)
             self.rows.append(("all weights", "one for all", tokens, tokens * speed))
@@ -319,6 +325,10 @@ class Estimate:
 
 def _said(seconds: float) -> str:
     return "unknown" if math.isnan(seconds) else duration(seconds)
+
+
+def _passages(documents: Sequence[Document]) -> list[Context]:
+    return [passage for document in documents for passage in document.passages]
 
 
 def _timed(work: Callable[[], _Value]) -> tuple[_Value, float]:

@@ -1,8 +1,8 @@
 """The folders of the adapters: complete or not there at all, and read again by a run that resumes.
 
-`adapters/NAME` is a PEFT folder with a card, `prompt.json` (how to ask it), and `adaptation.json`: settings, answers, and
-digests of the weights.
-`merged/NAME`, if wanted, has the whole weights; `weights/NAME` those that were all trained, with the same files.
+`adapters/NAME` is a PEFT folder with a card, `prompt.json` (how to ask it), and `adaptation.json`: settings, answers,
+and digests of the weights. `merged/NAME`, if wanted, has the whole weights; `weights/NAME` those that were all trained,
+with the same files.
 """
 
 from __future__ import annotations

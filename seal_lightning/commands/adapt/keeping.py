@@ -118,31 +118,59 @@ def document_digest(document: Document, *, asked: bool) -> str:
     return digest([document.context.title, document.context.passage, passages])
 
 
-def changes_of(manifest: Manifest, wanted: Wanted) -> Changes:
-    """What is different from a manifest."""
-    before, ids = {entry.id: entry for entry in manifest.documents}, {one.id for one in wanted.documents}
-    kept = {name for name in ids if name in before and before[name].digest == wanted.digests[name]}
-    others = {one.source: one.id for one in reversed(wanted.documents) if one.id not in kept}
-    gone = []
-    for entry in manifest.documents:
-        if entry.id not in kept:
-            gone.append((entry, entry.id if entry.id in ids else others.get(entry.source)))
+def changes_of(manifest: Manifest, documents: Sequence[Document], digests: Mapping[str, str], *, each: bool) -> Changes:
+    """What is different from a manifest.
+
+    Args:
+        manifest: What a folder holds.
+        documents: What it is to hold.
+        digests: Digest of each document, by id.
+        each: Whether each document is to have an adapter of its own.
+    """
+    before, sources = {entry.id: entry for entry in manifest.documents}, {one.id: one.source for one in documents}
+    kept = {name for name in sources if name in before and before[name].digest == digests[name]}
+    others = {one.source: one.id for one in reversed(documents) if one.id not in kept}
+    gone = [
+        (entry, entry.id if entry.id in sources else others.get(entry.source))
+        for entry in manifest.documents
+        if entry.id not in kept
+    ]
     changed = frozenset(by for _, by in gone if by is not None)
-    sources = {one.id: one.source for one in wanted.documents}
-    together = manifest.together
+    known = manifest.together.documents if manifest.together else ()
     return Changes(
         kept=frozenset(kept),
-        pending=frozenset(name for name in kept if _is_pending(before[name], each=wanted.each)),
+        pending=frozenset(name for name in kept if _is_pending(before[name], each=each)),
         moved=sum(before[name].source != sources[name] for name in kept),
         changed=changed,
-        new=frozenset(ids - kept - changed),
+        new=frozenset(sources.keys() - kept - changed),
         gone=tuple(gone),
-        retrained=together is not None and (set(together.documents) != ids or bool(ids - kept)),
+        retrained=manifest.together is not None and (set(known) != sources.keys() or sources.keys() != kept),
     )
 
 
 def _is_pending(entry: LibraryEntry, *, each: bool) -> bool:
     return entry.status == "pending" or (each and entry.status == "ready" and entry.adapter is None)
+
+
+def to_do(
+    output: Path, documents: Sequence[Document], digests: Mapping[str, str], *, each: bool, together: bool
+) -> tuple[list[Document], bool, str]:
+    """Which documents are to be learnt, whether the adapter of all of them is to be made, and what has changed.
+
+    Args:
+        output: A folder, which may have a manifest.
+        documents: What it is to hold.
+        digests: Digest of each document, by id.
+        each: Whether each document is to have an adapter of its own.
+        together: Whether all of them are to have one.
+    """
+    if not (output / MANIFEST).exists():
+        return list(documents), together, ""
+    manifest = read_manifest(output)
+    changes = changes_of(manifest, documents, digests, each=each)
+    left = [one for one in documents if one.id not in changes.kept - changes.pending]
+    known = manifest.together
+    return left, together and (known is None or known.status == "pending" or changes.retrained), changes.line()
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
@@ -227,7 +255,7 @@ def begin(output: Path, wanted: Wanted) -> Keeper:
     """
     known = _settled(output, read_manifest(output)) if (output / MANIFEST).exists() else None
     empty = Manifest(wanted.base, wanted.tokenizer, wanted.asked_with, ())
-    changes = changes_of(known or empty, wanted)
+    changes = changes_of(known or empty, wanted.documents, wanted.digests, each=wanted.each)
     together = _together(known, changes, wanted)
     gone = [_retired(output, entry, by) for entry, by in changes.gone]
     if known and known.together and known.together != together and (output / known.together.adapter).is_dir():
