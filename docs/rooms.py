@@ -44,6 +44,7 @@ ROOMS = {
     "fit": "SEAL inside Lightning: module, trainer, loop, executors",
     "generator": "edits as weights: a network that writes adapters, and how it is trained",
     "lab": "a tiny world and model in which SEAL learns in a minute",
+    "library": "documents that a model has learnt: manifest, router, answers",
     "commands": "one file or folder for each command of `seal`",
     "cli": "the table of commands",
     "__main__": "`python -m seal_lightning`",
