@@ -34,7 +34,6 @@ import yaml
 from generator_seed import ANSWER, EDITOR, Log, train_editor
 from seeds import interval, mean_of
 
-from seal_lightning.commands.standalone import load_policy
 from seal_lightning.e_step.closed_book import ask_closed_book
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.e_step.step import EStep
@@ -43,6 +42,7 @@ from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.lab import LabPassages
 from seal_lightning.models.loading import load_model
 from seal_lightning.models.source import ModelSource
+from seal_lightning.policy.loading import load_policy
 from seal_lightning.policy.policy import Policy
 from seal_lightning.results.diversity import diversity, mean_diversity
 from seal_lightning.sampling import LocalSampler, WrittenEdits

@@ -17,13 +17,13 @@ from statistics import fmean
 import yaml
 from seeds import Scores, print_gain, print_table, read_options, sweep
 
-from seal_lightning.commands.standalone import load_policy
 from seal_lightning.e_step.closed_book import ask_closed_book
 from seal_lightning.e_step.step import EStep
 from seal_lightning.grading import ExactMatch, Reward
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.lab import KnownTowns, LabDataModule
 from seal_lightning.models.source import ModelSource
+from seal_lightning.policy.loading import load_policy
 from seal_lightning.records.journal import read_fit, read_validations
 from seal_lightning.results.accuracy import means_of
 from seal_lightning.results.usage import total_seconds, total_tokens

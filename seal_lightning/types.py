@@ -147,12 +147,16 @@ class Chooser(Writer, Protocol):
 class TrainingSequence:
     """One sequence for the inner loop: `text` carries the loss, `prompt` before it does not.
 
+    Where `asked` is given, the sequence is a request as the policy reads it (an instruct model through its chat
+    template), and `text` is the reply that is learnt, up to the end of the turn.
+
     A teacher reads `source`, for knowledge the request that was answered with the passage in it, and then the text
     without the `heading` that it begins with.
     """
 
     text: str
     prompt: str = ""
+    asked: Prompt | None = None
     heading: str = field(default="", compare=False)
     source: Prompt | None = field(default=None, compare=False)
 

@@ -65,6 +65,11 @@ COMMANDS = {
         "adapt.command",
         resume=KEPT,
     ),
+    "ask": Command(
+        "questions to the documents of seal adapt: each answered by the adapter of its document, and without",
+        ADAPTERS,
+        "ask",
+    ),
     "continual": Command(
         "contexts learnt one after another: what is forgotten, and which countermeasures help",
         ADAPTERS,

@@ -39,10 +39,11 @@ from seal_lightning.sampling import (
     Sampler,
     SampleRequest,
 )
+from seal_lightning.sampling.sampler import written_sample
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import Task
 from seal_lightning.text.escaping import shortened
-from seal_lightning.types import Context, Kind, Prompt, Query, Rollout, SelfEdit, Usage
+from seal_lightning.types import Context, Kind, Prompt, Query, Rollout, SelfEdit, Usage, Written
 
 
 @dataclass(frozen=True)
@@ -272,11 +273,14 @@ class EStep:
     def _sample(self, unit: UnitRun) -> dict[str, list[tuple[SampleRequest, Sample]]]:
         """The requested edits by context."""
         requests = [request for context in unit.contexts for request in self._requests(unit, context)]
-        with unit.clock.phase("sampling", len(requests)) as advance:
-            samples = self.sampler.sample(unit.policy, requests, on_done=advance)
+        texts = [self.task.written_by_rule(request.context, request.index) for request in requests]
+        asked = [request for request, text in zip(requests, texts, strict=True) if text is None]
+        with unit.clock.phase("sampling", len(asked)) as advance:
+            sampled = iter(self.sampler.sample(unit.policy, asked, on_done=advance) if asked else [])
         by_context: dict[str, list[tuple[SampleRequest, Sample]]] = {context.id: [] for context in unit.contexts}
-        for request, sample in zip(requests, samples, strict=True):
-            by_context[request.context.id].append((request, sample))
+        for request, text in zip(requests, texts, strict=True):
+            by_rule = None if text is None else written_sample(unit.policy, request, Written(text))
+            by_context[request.context.id].append((request, by_rule or next(sampled)))
         return by_context
 
     def _requests(self, unit: UnitRun, context: Context) -> Iterator[SampleRequest]:

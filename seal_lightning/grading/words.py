@@ -121,9 +121,18 @@ def content_words(text: str) -> set[str]:
     >>> sorted(content_words("李明在1803年造的水车"))
     ['1803', '李明', '水车']
     """
+    return set(content_sequence(text))
+
+
+def content_sequence(text: str) -> list[str]:
+    """As `content_words`, in the order of the text, each as often as it is there.
+
+    >>> content_sequence("The mill and the miller of Lenn mills")
+    ['mill', 'miller', 'lenn', 'mill']
+    """
     if is_unspaced(text):
-        return {unit for unit in _pairs(text) if not is_stop_word(unit) and not is_grammar(unit)}
-    return {stem(word) for word in words(text) if not is_stop_word(word)}
+        return [unit for unit in _pairs(text) if not is_stop_word(unit) and not is_grammar(unit)]
+    return [stem(word) for word in words(text) if not is_stop_word(word)]
 
 
 def is_stop_word(word: str) -> bool:

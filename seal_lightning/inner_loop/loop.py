@@ -336,6 +336,8 @@ class InnerLoop:
         )
 
     def _encode(self, policy: Policy, sequence: TrainingSequence) -> Encoded:
+        if sequence.asked is not None:
+            return _asked(policy, sequence.asked, sequence.text)
         encoder = policy.encoder
         tokens, prompt = encoder.sequence(sequence.text, prompt=sequence.prompt, ended=self.append_eos)
         end = len(tokens) - (len(encoder.end) if self.append_eos else 0)
@@ -347,6 +349,14 @@ class InnerLoop:
         heading = encoder.data(sequence.heading) if sequence.heading else []
         shared = takewhile(lambda pair: pair[0] == pair[1], zip(heading, tokens[start:], strict=False))
         return Encoded(tokens, prompt, told_from=start + len(list(shared)), told_to=end)
+
+
+def _asked(policy: Policy, prompt: Prompt, reply: str) -> Encoded:
+    """A request as the policy reads it, and the reply up to the end of the turn."""
+    request = policy.encode(policy.format(prompt))
+    said = reply if policy.template and not prompt.plain else f" {reply}"  # a base model goes on behind the lead
+    start, end = len(request) + len(policy.reply_opening), len(policy.encoder.data(said))
+    return Encoded([*request, *policy.encode_reply(said)], len(request), told_from=start, told_to=start + end)
 
 
 def _with_source(

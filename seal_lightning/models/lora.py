@@ -155,6 +155,18 @@ def transposed(model: PreTrainedModel) -> bool:
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 
+def target_names(model: PreTrainedModel, layers: Sequence[str]) -> list[str]:
+    """What peft is to call these layers of a model so that it finds exactly them, sorted.
+
+    Layers go by their last part (`q_proj`), as is usual, unless something else of the model is called that too: other
+    blocks, a vision tower. Those go by their full names. May be asked while the model carries adapters.
+    """
+    chosen = set(layers)
+    names = {name.removesuffix(".base_layer") for name, _ in model.named_modules() if ".lora_" not in name}
+    others = {name.rpartition(".")[2] for name in names - chosen}
+    return sorted({layer if (last := layer.rpartition(".")[2]) in others else last for layer in layers})
+
+
 def save_lora(lora: LoRA, folder: str | Path, *, model: PreTrainedModel, lasting: bool = True) -> None:
     """Write a LoRA with one rank in all layers as a PEFT folder.
 
@@ -178,7 +190,8 @@ def save_lora(lora: LoRA, folder: str | Path, *, model: PreTrainedModel, lasting
         revision=revision,
         inference_mode=True,
     )
-    config.target_modules = lora.layers  # type: ignore[assignment]  # peft's own set has no fixed order on disk
+    named = target_names(model, lora.layers)
+    config.target_modules = named  # type: ignore[assignment]  # peft's own set has no fixed order on disk
     with whole_files(folder, lasting=lasting) as aside:
         config.save_pretrained(str(aside))
         write_tensors(lora.state, aside / WEIGHTS, metadata={"format": "pt"})

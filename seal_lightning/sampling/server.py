@@ -222,7 +222,7 @@ def _changing_nothing(model: PreTrainedModel, rank: int, layers: Collection[str]
     return LoRA(state, 1.0)
 
 
-def _received(policy: Policy, prompt: str, written: Written) -> Written:
+def received(policy: Policy, prompt: str, written: Written) -> Written:
     """What the policy wrote after a formatted prompt, with its text as `Policy.decode` gives it."""
     text = policy.encoder.without_special(written.text) if policy.encoder.keeps_markers else written.text
     return replace(written, text=policy.opened(prompt) + text)
@@ -263,7 +263,7 @@ class ServerSampler(Sampler):
                 seeds=[request.seed for request in requests],
                 on_done=on_done,
             )
-        received = (_received(policy, *pair) for pair in zip((r.prompt for r in requests), written, strict=True))
+        received = (received(policy, *pair) for pair in zip((r.prompt for r in requests), written, strict=True))
         return [
             written_sample(policy, request, replace(text, text=text.text.strip()))
             for request, text in zip(requests, received, strict=True)
@@ -313,7 +313,7 @@ class ServerAnswerer(Answerer):
                     models=[name for name, asking in zip(named, some, strict=True) for _ in asking.prompts],
                     on_done=on_done,
                 )
-                given = iter(_received(policy, prompt, text) for prompt, text in zip(prompts, written, strict=True))
+                given = iter(received(policy, prompt, text) for prompt, text in zip(prompts, written, strict=True))
                 answers += [_answers(policy, [next(given) for _ in asking.prompts]) for asking in some]
         return answers
 

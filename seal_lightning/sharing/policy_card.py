@@ -146,7 +146,7 @@ def _usage(
         return (
             f"Its task, `{type(task).__module__}.{type(task).__qualname__}`, makes its prompts: "
             "`policy.format(task.prompt(context))`, with `policy` as "
-            "`seal_lightning.commands.standalone.load_policy` loads it."
+            "`seal_lightning.policy.loading.load_policy` loads it."
         )
     texts = {"title": example.title.strip(), "passage": example.passage.strip()}
     local = sampler if isinstance(sampler, LocalSampler) else LocalSampler()

@@ -82,6 +82,11 @@ class Task(Remembers, ABC):
         `system` and `user` through its chat template.
         """
 
+    def written_by_rule(self, context: Context, index: int) -> str | None:
+        """The text of the context's edit of this index, where no model is to write it."""
+        del context, index
+        return None
+
     @abstractmethod
     def parse(self, text: str, context: Context) -> SelfEdit:
         """Read what the policy wrote. Never raises, whatever the text.

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 from seal_lightning.errors import ConfigError
 from seal_lightning.types import Context, Prompt
 
-Parser = Literal["lines", "blocks", "sections", "questions", "whole"]
+Parser = Literal["lines", "blocks", "sections", "questions", "statements", "whole"]
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 _FIELDS = ("title", "passage")
@@ -32,10 +32,12 @@ class EditKind:
         instruction: Request to the policy; {title} and {passage} stand for those of the context, other braces are kept.
         lead: Words after which a base model starts to write, on a line of their own; an instruct model never sees them.
         parser: How the edit becomes training sequences: `lines` (each line one), `blocks` (split at lines of `---`),
-            `sections` (split there and at headings), `questions` (each question with its answer one) or `whole` (the
-            edit is one).
+            `sections` (split there and at headings), `questions` (each question with its answer one), `statements`
+            (each line one, and each question with its answer) or `whole` (the edit is one).
         system: System message for an instruct model; a base model never sees it.
         name: What journals and tables call it beside other kinds; without one, kinds are numbered.
+        by_rule: Written by rules instead of a model (`seal_lightning.tasks.rule_based`); the M-step teaches the policy
+            to write it when it is asked as above.
     """
 
     instruction: str
@@ -43,6 +45,7 @@ class EditKind:
     parser: Parser = "lines"
     system: str = ""
     name: str = ""
+    by_rule: bool = False
 
     def __post_init__(self) -> None:
         names = set(_PLACEHOLDER.findall(self.instruction))
@@ -149,6 +152,16 @@ EDIT_KINDS: Mapping[str, EditKind] = MappingProxyType(
             "remember it, then all of it once more in a few sentences. Separate the steps by lines of three hyphens.",
             lead="Good morning, everyone. Today's lesson:",
             parser="sections",
+        ),
+        "rules": replace(
+            _kind(
+                "Study the passage below. Then take it apart: first each thing that it states, as one short full "
+                "sentence on a line of its own, with names in place of pronouns. Then questions about them, each with "
+                "its short answer, as a line that starts with Question: and a line that starts with Answer:.",
+                lead="What it states, and questions about that:",
+                parser="statements",
+            ),
+            by_rule=True,
         ),
     }
 )
@@ -296,6 +309,24 @@ def questions(text: str) -> list[str]:
     return pairs
 
 
+def question_and_answer(piece: str) -> tuple[str, str] | None:
+    """The two parts of a piece of `questions`; None for any other piece."""
+    pieces = questions(piece)
+    if len(pieces) != 1 or pieces[0] != piece:
+        return None
+    question, answer = piece.removeprefix("Question: ").split("\nAnswer: ", 1)
+    return question, answer
+
+
+def statements(text: str) -> list[str]:
+    """Each line before the first question, and each question with its answer.
+
+    >>> statements("Ada rules.\\n\\n- She is old.\\nQ: Who rules?\\nA: Ada.")
+    ['Ada rules.', '- She is old.', 'Question: Who rules?\\nAnswer: Ada.']
+    """
+    return [*lines(_QUESTION.split(text, maxsplit=1)[0]), *questions(text)]
+
+
 def _trim(piece: str) -> str:
     """A question or answer without what belongs to the next one: its number, a rule, markdown around its label."""
     first, *rest = piece.strip().splitlines() or [""]
@@ -311,5 +342,12 @@ def whole(text: str) -> list[str]:
 
 
 PARSERS: Mapping[Parser, Callable[[str], list[str]]] = MappingProxyType(
-    {"lines": lines, "blocks": blocks, "sections": sections, "questions": questions, "whole": whole}
+    {
+        "lines": lines,
+        "blocks": blocks,
+        "sections": sections,
+        "questions": questions,
+        "statements": statements,
+        "whole": whole,
+    }
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from typing import Literal
 
 from seal_lightning.errors import ConfigError, check_count
 from seal_lightning.tasks.base import Task, without_thoughts
@@ -16,10 +17,12 @@ from seal_lightning.tasks.edit_kinds import (
     PARSERS,
     EditKind,
     named_kinds,
+    question_and_answer,
     resolve_kind,
     strip_enumerator,
     without_answer_label,
 )
+from seal_lightning.tasks.rule_based.writer import write_by_rule
 from seal_lightning.types import Context, Directives, Prompt, Query, SelfEdit, TrainingSequence
 
 QUERY_SYSTEM = "Answer the question in a few words."
@@ -35,8 +38,8 @@ class Knowledge(Task):
 
     Args:
         edit: Kind of self-edit: implications, implications-long, implications-very-long, rewrite, self-qa, facts,
-            key-concepts, mind-map, critical-qa, case-studies, discussions, teacher, or one of your own with
-            `instruction`, `lead`, `parser` and `system`.
+            key-concepts, mind-map, critical-qa, case-studies, discussions, teacher, rules (written by rules instead of
+            a model), or one of your own with `instruction`, `lead`, `parser` and `system`.
         kinds: Several kinds in place of one, which the edits of a context take in turn; of 14 edits of seven kinds,
             two are of each.
         title_prefix: Put the title on a line before each training sequence.
@@ -46,6 +49,9 @@ class Knowledge(Task):
         strip_numbering: Remove bullets and list numbers from the lines of an edit.
         directives: Limits for training choices, which the policy is then asked for; null does not ask.
         topic_prefix: Put the title on a line before each query.
+        questions: How the questions of an edit are trained on: as `text` under the title like everything else, or as
+            `queries`, that is, asked as queries are (through an instruct model's chat template) with the loss on the
+            answer alone.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class Knowledge(Task):
         strip_numbering: bool = False,
         directives: DirectiveLimits | None = None,
         topic_prefix: bool = True,
+        questions: Literal["text", "queries"] = "text",
     ) -> None:
         if kinds is not None and edit != "implications":
             raise ConfigError(f"edit and kinds were both given, got {edit!r} and {kinds!r}: leave one of them out")
@@ -72,6 +79,9 @@ class Knowledge(Task):
         self.strip_numbering = strip_numbering
         self.directives = directives
         self.topic_prefix = topic_prefix
+        if questions not in ("text", "queries"):
+            raise ConfigError(f"questions must be text or queries, got {questions!r}: choose one")
+        self.questions = questions
 
     @property
     def by_edit(self) -> Sequence[Task]:
@@ -85,6 +95,10 @@ class Knowledge(Task):
 
     def prompt(self, context: Context) -> Prompt:
         return self.kind.prompt(context, request=self.directives.request() if self.directives else "")
+
+    def written_by_rule(self, context: Context, index: int) -> str | None:
+        kinds = self.kinds or (self.kind,)
+        return write_by_rule(context, index // len(kinds)) if kinds[index % len(kinds)].by_rule else None
 
     def parse(self, text: str, context: Context) -> SelfEdit:
         return without_thoughts(text, lambda said: self._parse(said, context))
@@ -118,5 +132,8 @@ class Knowledge(Task):
         return without_answer_label(super().read_answer(text))
 
     def _sequence(self, piece: str, context: Context) -> TrainingSequence:
+        if self.questions == "queries" and (pair := question_and_answer(piece)):
+            asked, answer = self.query_prompt(Query(pair[0], ()), context), pair[1]
+            return TrainingSequence(answer, asked=asked, source=self.kind.prompt(context))
         heading = f"{title}\n" if self.title_prefix and (title := context.title.strip()) else ""
         return TrainingSequence(heading + piece, heading=heading, source=self.kind.prompt(context))

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from seal_lightning.commands.standalone import load_policy
 from seal_lightning.e_step.closed_book import Answered, ask_closed_book
 from seal_lightning.e_step.open_book import ask_open_book, fitting_passage, open_book_prompt
 from seal_lightning.e_step.step import EStep
@@ -12,6 +11,7 @@ from seal_lightning.grading import ExactMatch, Reward
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.lab import LabPassages
 from seal_lightning.models.source import ModelSource
+from seal_lightning.policy.loading import load_policy
 from seal_lightning.sampling import WrittenEdits
 from seal_lightning.tasks import ArcTask, Knowledge
 from seal_lightning.types import Context, Prompt, Query

@@ -21,6 +21,7 @@ from seal_lightning.sampling import LocalAnswerer, LocalSampler, PolicyWriter, S
 from seal_lightning.sampling.generation import generate
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks import DirectiveLimits, EditKind, Knowledge
+from seal_lightning.tasks.rule_based.writer import write_by_rule
 from seal_lightning.types import Context, Prompt, Query, Written
 
 LAMP = Context(
@@ -520,3 +521,22 @@ def test_the_diversity_of_a_context_is_a_term_of_the_reward():
     assert [rewards["tarn", index] for index in range(4)] == [0.0] * 4
     units = step.__class__(**{**vars(step), "plan": plan}).run_together(tiny(), [(LAMP,), (TARN,)], round=0)
     assert [one.similarity for unit in units for one in unit] == [one.similarity for one in whole]
+
+
+# -- edits by rule -----------------------------------------------------------------------------------------------------
+
+
+def test_what_rules_write_is_not_asked_of_the_sampler():
+    step = e_step(task=Knowledge(kinds=["facts", "rules"]), sampler=Fixed(lamp=["Oil burns.", "never asked for"]))
+    first, second = run(step, (LAMP,), plan=Plan(edits=2, repeats=1))
+    assert [request.index for request in step.sampler.requests] == [0]
+    assert (first.text, second.text) == ("Oil burns.", write_by_rule(LAMP))
+    assert (second.edit_kind, second.status) == ("rules", "ok")
+    assert second.reward is not None and second.steps > first.steps
+
+
+def test_rules_alone_need_no_sampler():
+    step = e_step(task=Knowledge(edit="rules"), sampler=Fixed())
+    texts = [rollout.text for rollout in run(step, (LAMP, TARN), plan=Plan(edits=3, repeats=1))]
+    assert texts == [write_by_rule(context, index) for context in (LAMP, TARN) for index in range(3)]
+    assert step.sampler.requests == []

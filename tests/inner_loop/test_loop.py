@@ -15,7 +15,7 @@ from seal_lightning.inner_loop.loss import HeadLoss
 from seal_lightning.inner_loop.slots import AdapterState
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
-from seal_lightning.types import AdapterJob, Directives, TrainingSequence
+from seal_lightning.types import AdapterJob, Directives, Prompt, TrainingSequence
 
 SMALL = {"rank": 2, "alpha": 4.0, "epochs": 1}
 
@@ -381,3 +381,21 @@ def test_a_stopped_adapter_goes_on_without_its_former_company_and_from_disk(tmp_
     torch.testing.assert_close(rest.bank.parameters[0], straight.bank.parameters[2], atol=1e-5, rtol=0)
     assert rest.stats[0].loss == pytest.approx(straight.stats[2].loss, abs=1e-5)
     assert (rest.stats[0].steps, rest.stats[0].trained_tokens) == (6, straight.stats[2].trained_tokens)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_request_is_trained_as_it_is_asked_with_the_loss_on_the_reply(chat):
+    model, tokenizer = build_tiny("llama")
+    if chat:
+        tokenizer.chat_template = (
+            "{% for message in messages %}<{{ message.role }}>{{ message.content }}{{ eos_token }}{% endfor %}"
+            "{% if add_generation_prompt %}<assistant>{% endif %}"
+        )
+    policy = Policy(model.requires_grad_(False), tokenizer, chat=chat)
+    asked = Prompt("Who?", lead="\nAnswer:", system="Be brief.")
+    plan = InnerLoop(**SMALL).plan(policy, AdapterJob((TrainingSequence("Ada", asked=asked),), seed=1))
+    (encoded,) = plan.sequences
+    assert encoded.tokens[: encoded.prompt] == policy.encode(policy.format(asked))
+    assert encoded.tokens[encoded.prompt :] == policy.encode_reply("Ada" if chat else " Ada")
+    assert policy.encoder.decode(encoded.told).strip() == "Ada"
+    assert encoded.tokens[-1] == tokenizer.eos_token_id

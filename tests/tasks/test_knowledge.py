@@ -89,6 +89,12 @@ PROMPTS = {
         "remember it, then all of it once more in a few sentences. Separate the steps by lines of three hyphens.",
         "Good morning, everyone. Today's lesson:",
     ),
+    "rules": (
+        "Study the passage below. Then take it apart: first each thing that it states, as one short full sentence on a "
+        "line of its own, with names in place of pronouns. Then questions about them, each with its short answer, as a "
+        "line that starts with Question: and a line that starts with Answer:.",
+        "What it states, and questions about that:",
+    ),
 }
 TEXT = "1. Ada ruled.\n\nQ: Who?\nA: Ada.\n---\n2. She wrote."
 OWN = TrainingSequence("Ada\nAda ruled in {1842}. \\1 {title}")
@@ -98,6 +104,7 @@ BLOCKS = ["Ada\n1. Ada ruled.\n\nQ: Who?\nA: Ada.", "Ada\n2. She wrote."]
 SEQUENCES = {
     **{kind: LINES for kind in PROMPTS},
     **dict.fromkeys(("self-qa", "critical-qa"), PAIRS),
+    "rules": ["Ada\n1. Ada ruled.", *PAIRS],
     **dict.fromkeys(("mind-map", "case-studies", "discussions", "teacher"), BLOCKS),
 }
 
@@ -131,6 +138,7 @@ def test_golden_training_sequences(kind):
         ("blocks", BLOCKS),
         ("sections", BLOCKS),
         ("questions", SEQUENCES["self-qa"]),
+        ("statements", SEQUENCES["rules"]),
         ("whole", [f"Ada\n{TEXT}"]),
     ],
 )
@@ -201,7 +209,7 @@ def test_query_prompt_and_answer():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"edit": "rewrit"}, "edit must be one of implications, .*teacher or an EditKind, got 'rewrit'"),
+        ({"edit": "rewrit"}, "edit must be one of implications, .*rules or an EditKind, got 'rewrit'"),
         ({"edit": None}, "edit must be one of"),
         ({"passage_repeats": 0}, "passage_repeats must be"),
         ({"passage_repeats": None}, "passage_repeats must be"),
@@ -221,7 +229,7 @@ def test_options_are_validated(options, message):
         ({"instruction": "{passage} {topic}"}, re.escape("got {topic}")),
         (
             {"instruction": "{passage}", "parser": "json"},
-            "parser must be one of lines, blocks, sections, questions, whole",
+            "parser must be one of lines, blocks, sections, questions, statements, whole",
         ),
     ],
 )

@@ -39,8 +39,6 @@ from seal_lightning.commands.adapt.whole import make_whole
 from seal_lightning.commands.adapt.writing import written_lessons
 from seal_lightning.commands.fit import set_log_level
 from seal_lightning.commands.standalone import (
-    Device,
-    load_policy,
     open_folder,
     write_settings,
 )
@@ -52,6 +50,7 @@ from seal_lightning.files.bounded import read_stdin
 from seal_lightning.files.saving import tidy
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.models.loading import fingerprint
+from seal_lightning.policy.loading import Device, load_policy
 from seal_lightning.policy.policy import Policy
 from seal_lightning.processes.cores import cores
 from seal_lightning.processes.stopping import StopSignals, work_begins

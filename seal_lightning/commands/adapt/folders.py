@@ -1,7 +1,8 @@
 """The folders of the adapters: complete or not there at all, and read again by a run that resumes.
 
-`adapters/NAME` is a PEFT folder with a card and `adaptation.json`: settings, answers, and digests of the weights.
-`merged/NAME`, if wanted, has the whole weights; `weights/NAME` those that were all trained, with the same two files.
+`adapters/NAME` is a PEFT folder with a card, `prompt.json` (how to ask it), and `adaptation.json`: settings, answers, and
+digests of the weights.
+`merged/NAME`, if wanted, has the whole weights; `weights/NAME` those that were all trained, with the same files.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from seal_lightning.models.lora import LoRA, save_lora, save_whole, stack, whole
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.origins import CARD
 from seal_lightning.results.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added
+from seal_lightning.sharing.prompts import PROMPT, prompt_file
 from seal_lightning.types import Context, JsonObject
 
 log = logging.getLogger(__name__)
@@ -70,11 +72,13 @@ def write(
                 save_whole(place.policy.model, folder, whole_state(place.policy.model, lora))
                 place.policy.tokenizer.save_pretrained(folder)
                 save_text(folder / CARD, adapter_card(place, adapter, stats, left_out, measured, merged=True))
+                save_text(folder / PROMPT, _prompt(place, adapter))
                 save_text(folder / RESULT, json.dumps({KEY: digests_of(folder)}, indent=1) + "\n")
         with whole(place.folder(adapter)) as folder:  # last, since it says that everything is there
             learned = place.policy.learned()
             save_lora(stack([learned, lora]) if learned else lora, folder, model=place.policy.model)
             save_text(folder / CARD, adapter_card(place, adapter, stats, left_out, measured, merged=False))
+            save_text(folder / PROMPT, _prompt(place, adapter))
             result[KEY] = dict(digests_of(folder))
             save_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
 
@@ -88,8 +92,14 @@ def write_whole(
         save_whole(place.policy.model, folder, whole_state(place.policy.model))
         place.policy.tokenizer.save_pretrained(folder)
         save_text(folder / CARD, adapter_card(place, adapter, stats, facts.left_out, measured, merged=False))
+        save_text(folder / PROMPT, _prompt(place, adapter))
         result[KEY] = dict(digests_of(folder))
         save_text(folder / RESULT, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+
+
+def _prompt(place: Workplace, adapter: Adapter) -> str:
+    contexts = [lesson.document.context for lesson in adapter.lessons]
+    return prompt_file(place.policy, place.base, place.e_step, contexts)
 
 
 def facts_of(

@@ -13,7 +13,6 @@ import torch
 
 from seal_lightning.commands.adapt.edits import Lesson
 from seal_lightning.commands.adapt.jobs import ALL, Adapter, Merging, Workplace, folder_name
-from seal_lightning.commands.standalone import Device, load_policy
 from seal_lightning.data.documents import Document
 from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import NoMemoryError
@@ -21,18 +20,20 @@ from seal_lightning.files.digests import digests_of
 from seal_lightning.generator.base import NOT_FINITE
 from seal_lightning.generator.files import generator_folder, load_generator
 from seal_lightning.generator.lessons import text_of
-from seal_lightning.generator.merging import Member, lora_bank, make_merger, members_of
+from seal_lightning.generator.merging import Member, make_merger, members_of
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.generator.reading import batches
 from seal_lightning.generator.trials import generating_step
 from seal_lightning.inner_loop.isolation import answering_way
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.inner_loop.lora_bank import lora_bank
 from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.models.finite import all_finite
 from seal_lightning.models.loading import fingerprint
 from seal_lightning.models.lora import LoRA
 from seal_lightning.models.memory import attempt
 from seal_lightning.models.source import ModelSource
+from seal_lightning.policy.loading import Device, load_policy
 from seal_lightning.sampling import LocalAnswerer
 from seal_lightning.stamps.values import describe, digest
 from seal_lightning.tasks import Task

@@ -345,6 +345,6 @@ def _document(adapter: Adapter) -> str:
 
 
 def _scores(place: Workplace, entry: LibraryEntry, answers: Answers) -> Scores:
-    found = {"before": place.before, "after": answers, "open_book": place.open_book}
-    scores = {when: given[entry.id].accuracy for when, given in found.items() if entry.id in given}
-    return Scores(entry.scores.queries, **scores)
+    given = {"before": place.before, "after": answers, "open_book": place.open_book}
+    known = {name: some[entry.id].accuracy for name, some in given.items() if entry.id in some}
+    return replace(entry.scores, **{name: known.get(name) for name in given})

@@ -179,7 +179,10 @@ def _make_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answer
         lora, stats = bank_lora(trained.bank, number), trained.stats[number]
         write(place, adapter, lora, stats, replace(found[number], alone=alone[number]), losses)
     state.unlink(missing_ok=True)
-    return [_diverged(adapter, reasons[n]) if n in reasons else found[n].after for n, adapter in enumerate(group)]
+    return [
+        _diverged(adapter, reasons[number]) if number in reasons else found[number].after
+        for number, adapter in enumerate(group)
+    ]
 
 
 def _diverged(adapter: Adapter, reason: str) -> str:

@@ -15,7 +15,7 @@ from seal_lightning.commands.continual.options import read_options, resolve
 from seal_lightning.commands.continual.stream import Route, StreamRunner, check_queries, left_out_of
 from seal_lightning.commands.continual.updates import UPDATES
 from seal_lightning.commands.fit import set_log_level
-from seal_lightning.commands.standalone import load_policy, open_folder, rules, write_settings
+from seal_lightning.commands.standalone import open_folder, rules, write_settings
 from seal_lightning.data.detect import reader_for
 from seal_lightning.e_step.plan import Plan
 from seal_lightning.errors import ConfigError, Stopped
@@ -24,6 +24,7 @@ from seal_lightning.fit.module import SEALModule
 from seal_lightning.fit.stamp import tokenizer_digest
 from seal_lightning.models.loading import fingerprint
 from seal_lightning.options.parser import write_file
+from seal_lightning.policy.loading import load_policy
 from seal_lightning.processes.stopping import StopSignals, work_begins
 from seal_lightning.progress.clock import Interrupted, interruptible
 from seal_lightning.progress.screen import Screen

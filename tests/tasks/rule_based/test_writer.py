@@ -1,0 +1,84 @@
+"""A whole edit by rule, as text."""
+
+import pytest
+
+from seal_lightning.tasks import Knowledge
+from seal_lightning.tasks.rule_based.writer import gaps, is_english, write_by_rule
+from seal_lightning.types import Context, Prompt, TrainingSequence
+
+PASSAGE = "tidekit is a Python library. It was written by Carmen Oyelaran in 2019.\n\nLicence: MPL-2.0"
+TIDEKIT = Context("tidekit", "tidekit", PASSAGE)
+STATEMENTS = """\
+tidekit is a Python library.
+tidekit was written by Carmen Oyelaran in 2019.
+The licence of tidekit is MPL-2.0."""
+
+
+def test_statements_and_questions():
+    text = write_by_rule(TIDEKIT)
+    assert text.startswith(STATEMENTS + "\nQuestion: What is a Python library?\nAnswer: tidekit\n")
+    assert "Question: Who wrote tidekit?\nAnswer: Carmen Oyelaran\n" in text
+    assert "Question: When was tidekit written?\nAnswer: 2019\n" in text
+    assert text.endswith("Question: What is the licence of tidekit?\nAnswer: MPL-2.0")
+    assert "___" not in text
+
+
+def test_the_edits_of_a_context_differ_and_take_turns():
+    texts = [write_by_rule(TIDEKIT, index) for index in range(4)]
+    assert len(set(texts[:3])) == 3 and texts[3] == texts[0]
+    assert "Question: tidekit was written by ___ in 2019.\nAnswer: Carmen Oyelaran" in texts[1]
+    assert "Who wrote" not in texts[1] and "Who wrote" in texts[2]
+
+
+def test_another_language_has_gaps_and_what_its_structure_says():
+    text = write_by_rule(Context("x", "Mühle", "Die Mühle wurde 1902 von Ida Brandt erbaut.\n\nHöhe: 21 Meter"))
+    assert text.splitlines() == [
+        "Die Mühle wurde 1902 von Ida Brandt erbaut.",
+        "Höhe: 21 Meter",
+        "Question: Höhe?",
+        "Answer: 21 Meter",
+        "Question: Die ___ wurde 1902 von Ida Brandt erbaut.",
+        "Answer: Mühle",
+        "Question: Die Mühle wurde ___ von Ida Brandt erbaut.",
+        "Answer: 1902",
+        "Question: Die Mühle wurde 1902 von ___ erbaut.",
+        "Answer: Ida Brandt",
+        "Question: Höhe: ___ Meter",
+        "Answer: 21",
+        "Question: Höhe: 21 ___",
+        "Answer: Meter",
+    ]
+    assert is_english(PASSAGE) and not is_english("Die Mühle wurde 1902 von Ida Brandt erbaut.")
+
+
+@pytest.mark.parametrize("text", ["", "   ", "# Only a heading", "---", "```\n```", "|a|\n|-|"])
+def test_a_passage_that_states_nothing(text):
+    assert write_by_rule(Context("x", "", text)) == ""
+
+
+def test_gaps_are_not_at_the_beginning():
+    assert [pair.answer for pair in gaps("Ada met Ida Brandt on 3 May.")] == ["Ida Brandt", "3", "May"]
+
+
+def test_a_task_writes_by_rule_what_its_kinds_say():
+    task = Knowledge(kinds=["implications", "rules"])
+    written = [task.written_by_rule(TIDEKIT, index) for index in range(4)]
+    assert written == [None, write_by_rule(TIDEKIT, 0), None, write_by_rule(TIDEKIT, 1)]
+    assert Knowledge().written_by_rule(TIDEKIT, 0) is None
+
+
+def test_questions_are_trained_on_as_text_or_as_queries():
+    edit = "tidekit is free.\nQuestion: What is free?\nAnswer: tidekit"
+    as_text = Knowledge(edit="rules", append_passage=False).parse(edit, TIDEKIT)
+    assert [one.text for one in as_text.training_sequences] == [
+        "tidekit\ntidekit is free.",
+        "tidekit\nQuestion: What is free?\nAnswer: tidekit",
+    ]
+    as_queries = Knowledge(edit="rules", append_passage=False, questions="queries").parse(edit, TIDEKIT)
+    asked = Prompt(
+        user="Topic: tidekit\nQuestion: What is free?", lead="\nAnswer:", system="Answer the question in a few words."
+    )
+    assert as_queries.training_sequences == (
+        TrainingSequence("tidekit\ntidekit is free."),
+        TrainingSequence("tidekit", asked=asked),
+    )
