@@ -49,9 +49,10 @@ def _apart(document: Document, share: float, seed: int) -> Document:
         kept = tuple(query for query in context.queries if (_folded(query.question) in held_out) is measure)
         return replace(context, queries=kept)
 
-    return Document(
-        those(document.context, measure=True),
-        tuple(those(passage, measure=False) for passage in document.passages),
+    return replace(
+        document,
+        context=those(document.context, measure=True),
+        passages=tuple(those(passage, measure=False) for passage in document.passages),
         choosing=those(document.context, measure=False).queries,
     )
 
