@@ -19,7 +19,7 @@ from seal_lightning.errors import ConfigError, SealError, check_count
 from seal_lightning.library.learnt import check_ready, learnt, names_of, unavailable
 from seal_lightning.library.manifest import Manifest, read_manifest
 from seal_lightning.library.router import ROUTERS, Router, make_router
-from seal_lightning.options.parser import Parser
+from seal_lightning.options.parser import Parser, named_options
 from seal_lightning.text.escaping import single_line
 
 if TYPE_CHECKING:  # torch and transformers take seconds, which a mistake in an option should not
@@ -110,9 +110,31 @@ def _options(args: Sequence[str]) -> Namespace:
         action="store_true",
         help="Let the library name classes and remote code of its own; they run here as you.",
     )
-    options = parser.read(args)
+    switches = named_options(parser._actions)[1]
+    options = parser.read(question_first(args, switches))
     _check(options)
     return options
+
+
+def question_first(args: Sequence[str], switches: Sequence[str]) -> list[str]:
+    """A command line with folder and question before its options, wherever they stood.
+
+    >>> question_first(["notes", "--json", "--k", "2", "Who", "is", "it?"], ["json"])
+    ['notes', 'Who', 'is', 'it?', '--json', '--k', '2']
+    """
+    words: list[str] = []
+    options: list[str] = []
+    left = iter(args)
+    for arg in left:
+        if arg == "--":
+            words += left
+        elif not arg.startswith("-"):
+            words.append(arg)
+        else:
+            options.append(arg)
+            if arg.startswith("--") and "=" not in arg and arg.removeprefix("--") not in (*switches, "help"):
+                options += islice(left, 1)
+    return [*words, *options]
 
 
 def _check(options: Namespace) -> None:

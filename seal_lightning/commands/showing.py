@@ -90,22 +90,20 @@ def plain_lines(answer: LibraryAnswer, ways: Sequence[Way]) -> Iterator[str]:
 
 def origin_lines(answer: LibraryAnswer) -> Iterator[str]:
     """Which documents the answers come from, with scores; or that none fits."""
-    route = answer.route
+    route, weights = answer.route, dict(answer.adapters)
+    used = ", ".join(adapter.rpartition("/")[2] for adapter in weights) or "none"
     if not answer.documents:
         nearest = (
             f"the nearest scores {route.matches[0].score:.2f} and fits {route.fit:.2f}" if route.matches else "none"
         )
-        yield f"none of the documents fits ({nearest}); {answer.seconds:.1f} s"
-        return
-    weights = dict(answer.adapters)
+        yield f"none of the documents fits ({nearest})"
     for place, entry in enumerate(answer.documents):
         match = route.matches[place]
         score = f", score {match.score:.2f}" if match.score else ""
         fit = f", fit {route.fit:.2f}" if match.score and not place else ""
         weight = f", weight {weights[entry.adapter]:.2f}" if entry.adapter in weights and len(weights) > 1 else ""
         yield f"from: {_name(entry)}{score}{fit}{weight}"
-    used = ", ".join(adapter.rpartition("/")[2] for adapter in weights)
-    yield f"adapter: {used or 'none'}; {answer.seconds:.1f} s"
+    yield f"adapter: {used}; {answer.seconds:.1f} s"
 
 
 def as_json(answer: LibraryAnswer) -> str:

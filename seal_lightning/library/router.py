@@ -152,7 +152,7 @@ class BM25(Router):
         b: How much long passages are put back, from 0 to 1.
     """
 
-    def __init__(self, *, least_fit: float = 0.36, passage_chars: int = 1000, k1: float = 1.2, b: float = 0.75) -> None:
+    def __init__(self, *, least_fit: float = 0.32, passage_chars: int = 1000, k1: float = 1.2, b: float = 0.75) -> None:
         super().__init__(least_fit=least_fit, passage_chars=passage_chars)
         if not k1 >= 0 or not 0 <= b <= 1:
             raise ConfigError(f"k1 must be 0 or more and b from 0 to 1, got {k1!r} and {b!r}: leave them out")

@@ -179,9 +179,19 @@ class ServerSpeaker(Speaker):
         return self._server.window(self.policy)
 
     def say(self, asked: Sequence[Said], *, max_new_tokens: int) -> list[Answers]:
-        names = [self._name(one.blend) for one in asked for _ in one.prompts]
+        """What adapters say, then what the base says: vLLM 0.32 on a CPU mixes these up within a batch."""
+        names = [self._name(one.blend) for one in asked]
+        answers: dict[int, Answers] = {}
+        for of_base in (False, True):
+            places = [place for place, name in enumerate(names) if (name == self._held.base) == of_base]
+            some = self._say([asked[place] for place in places], [names[place] for place in places], max_new_tokens)
+            answers |= zip(places, some, strict=True)
+        return [answers[place] for place in range(len(asked))]
+
+    def _say(self, asked: Sequence[Said], names: Sequence[str], most: int) -> list[Answers]:
+        models = [name for name, one in zip(names, asked, strict=True) for _ in one.prompts]
         prompts = [self.policy.format(prompt) for one in asked for prompt in one.prompts]
-        written = self._server.continued(self.policy, prompts, max_new_tokens=max_new_tokens, models=names)
+        written = self._server.continued(self.policy, prompts, max_new_tokens=most, models=models) if prompts else []
         given = iter([received(self.policy, *pair) for pair in zip(prompts, written, strict=True)])
         some = [[next(given) for _ in one.prompts] for one in asked]
         return [Answers(tuple(text.text for text in texts), 0, tuple(text.cut for text in texts)) for texts in some]
