@@ -65,6 +65,9 @@ COMMANDS = {
         "adapt.command",
         resume=KEPT,
     ),
+    "serving": Command(
+        "what serves the documents of seal adapt: a command for vLLM, a Modelfile for Ollama", ADAPTERS, "serving"
+    ),
     "continual": Command(
         "contexts learnt one after another: what is forgotten, and which countermeasures help",
         ADAPTERS,

@@ -1,7 +1,7 @@
 """The folders of the adapters: complete or not there at all, and read again by a run that resumes.
 
-`adapters/NAME` is a PEFT folder with a card, `prompt.json` (how to ask it), and `adaptation.json`: settings, answers, and
-digests of the weights.
+`adapters/NAME` is a PEFT folder with a card, `prompt.json` (how to ask it), and `adaptation.json`: settings, answers,
+and digests of the weights.
 `merged/NAME`, if wanted, has the whole weights; `weights/NAME` those that were all trained, with the same files.
 """
 
@@ -30,7 +30,8 @@ from seal_lightning.models.lora import LoRA, save_lora, save_whole, stack, whole
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.origins import CARD
 from seal_lightning.results.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added
-from seal_lightning.sharing.prompts import PROMPT, prompt_file
+from seal_lightning.sharing.prompts import prompt_file
+from seal_lightning.text.placeholders import PROMPT
 from seal_lightning.types import JsonObject
 
 log = logging.getLogger(__name__)
