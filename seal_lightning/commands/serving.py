@@ -36,7 +36,7 @@ def main(args: Sequence[str]) -> None:
     """Run the command.
 
     Raises:
-        ConfigError: An option has a value that cannot work, or the folder is no library.
+        ConfigError: An option has a value that cannot work, or the folder holds no library.
         DataError: The library is damaged.
     """
     parser = Parser("serving", description=DESCRIPTION, usage="seal serving FOLDER [--kind vllm|ollama] [options]")

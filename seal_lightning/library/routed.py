@@ -46,7 +46,7 @@ class Served:
     """What a library serves at one moment.
 
     Attributes:
-        names: The names of its adapters.
+        names: What its adapters are called.
         documents: By document: title, adapter's name, and that adapter's `prompt.json`.
         router: Knows the documents.
     """
@@ -99,7 +99,7 @@ def rewritten(served: Served, path: str, request: JsonObject) -> JsonObject:
     """The request as the server is to get it.
 
     Raises:
-        Refused: It asks for a model that is not served.
+        Refused: The model that it asks for is not served.
     """
     model = request.get("model") or BASE
     if model != AUTO:
