@@ -27,13 +27,14 @@ from seal_lightning.e_step.closed_book import ask_closed_book
 from seal_lightning.e_step.step import EStep
 from seal_lightning.generator.base import GeneratorNetwork
 from seal_lightning.generator.lessons import read_for, text_of
-from seal_lightning.generator.merging import Member, Way, keys_of, lora_bank, loras_of, make_merger, members_of
+from seal_lightning.generator.merging import Member, Way, keys_of, loras_of, make_merger, members_of
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.generator.reading import read_texts
 from seal_lightning.generator.through_bank import fill_bank, make_bank
 from seal_lightning.grading import ExactMatch, Reward
 from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
+from seal_lightning.inner_loop.lora_bank import lora_bank
 from seal_lightning.lab import ChangedTowns, KnownTowns, LabPassages
 from seal_lightning.models.layers import find_targets
 from seal_lightning.models.loading import load_model

@@ -27,9 +27,9 @@ from seal_lightning.commands.adapt.skill import read_skill
 from seal_lightning.commands.quickstart import start_fit
 from seal_lightning.e_step.closed_book import ask_closed_book
 from seal_lightning.e_step.step import EStep
-from seal_lightning.generator.merging import lora_bank
 from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.inner_loop.lora_bank import lora_bank
 from seal_lightning.lab import LabPassages
 from seal_lightning.models.lora import stack
 from seal_lightning.models.source import ModelSource

@@ -68,6 +68,11 @@ COMMANDS = {
     "serving": Command(
         "what serves the documents of seal adapt: a command for vLLM, a Modelfile for Ollama", ADAPTERS, "serving"
     ),
+    "ask": Command(
+        "questions to the documents of seal adapt: each answered by the adapter of its document, and without",
+        ADAPTERS,
+        "ask",
+    ),
     "continual": Command(
         "contexts learnt one after another: what is forgotten, and which countermeasures help",
         ADAPTERS,

@@ -83,6 +83,7 @@ def vllm_command(folder: Path, served: Served, *, plain: bool) -> str:
         *([f"--dtype {dtype}"] if dtype in ("float32", "bfloat16", "float16") else []),
         f"--enable-lora --max-lora-rank {_allowed(rank)} --max-loras {min(TOGETHER, len(served.names))}",
         *([] if plain else [f"--middleware {MIDDLEWARE}"]),
+        '"$@"',  # more options, of who keeps the command in a file
     ]
     return " \\\n  ".join([*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), *options])
 

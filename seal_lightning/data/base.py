@@ -102,6 +102,17 @@ def context_id(title: str, passage: str, *, digest_size: int = 4) -> str:
     return f"{slug}-{blake2b(text.encode(), digest_size=digest_size).hexdigest()}"
 
 
+def row_sources(name: str, contexts: Sequence[Context]) -> list[str]:
+    """Where each context of a file of rows comes from: `towns.jsonl#3`, or its id where the data gives it one.
+
+    >>> row_sources("towns.jsonl", [Context(id="alba", title="Alba", passage="On a hill.")])
+    ['towns.jsonl#alba']
+    """
+    made = [{context_id(one.title, one.passage, digest_size=size) for size in (4, 16)} for one in contexts]
+    pairs = zip(contexts, made, strict=True)
+    return [f"{name}#{at if one.id in ids else one.id}" for at, (one, ids) in enumerate(pairs, start=1)]
+
+
 def unite(read: Iterable[tuple[Row, Context]]) -> list[Context]:
     """Contexts, each with an id; rows with the same title and passage become one, under the first one's id."""
     contexts: dict[tuple[str, str], Context] = {}

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
-from seal_lightning.data.base import Reader, scorable
+from seal_lightning.data.base import Reader, row_sources, scorable
 from seal_lightning.data.dataset_rows import DatasetRows, knows
 from seal_lightning.data.dataset_sources import is_saved, peek
 from seal_lightning.data.detect import reader_for
@@ -39,10 +41,12 @@ class Document:
     Attributes:
         context: The whole text with all of its queries.
         passages: The same, cut; each with the queries whose answer it contains.
+        source: Where it comes from, below what was named, by which its next version is recognised.
     """
 
     context: Context
     passages: tuple[Context, ...]
+    source: str = ""
 
     @property
     def id(self) -> str:
@@ -90,6 +94,11 @@ def read_sources(
     about = Path(queries).expanduser() if queries is not None else None
     read = [_read(source, stdin, but=about, strict=strict) for source in sources]
     known: dict[str, Context] = {}
+    origins: dict[str, str] = {}
+    for context, source in zip(
+        chain.from_iterable(reading.contexts for reading in read), _sources(sources, read), strict=True
+    ):
+        origins.setdefault(context.id, source)
     for context in scorable([context for reading in read for context in reading.contexts]):
         if known.setdefault(context.id, context) != context:
             raise DataError(
@@ -97,19 +106,32 @@ def read_sources(
             )
     if about is not None:
         known = _with_queries(known, about)
-    documents = (Document(context, tuple(_passages(context, passage_chars))) for context in known.values())
+    documents = (
+        Document(context, tuple(_passages(context, passage_chars)), origins[context.id]) for context in known.values()
+    )
     left_out = tuple(line for reading in read for line in reading.left_out)
     return Documents(tuple(documents), left_out, sum(reading.unread for reading in read))
+
+
+def _sources(named: Sequence[str], read: Sequence[FilesRead]) -> Iterator[str]:
+    """Where each context comes from; what two of the named places have alike gets the place's name before it."""
+    places = Counter(chain.from_iterable({*reading.sources} for reading in read))
+    for place, reading in zip(named, read, strict=True):
+        yield from (f"{Path(place).name}/{one}" if places[one] > 1 else one for one in reading.sources)
 
 
 def _read(source: str, stdin: bytes, *, but: Path | None, strict: bool) -> FilesRead:
     """The contexts of a source; the file of queries does not count among those of a folder."""
     if source == STDIN:
-        return FilesRead(tuple(_read_stdin(stdin)))
+        contexts = _read_stdin(stdin)
+        return FilesRead(tuple(contexts), tuple(row_sources(STDIN, contexts) if len(contexts) > 1 else [STDIN]))
     place = Path(source).expanduser()
     if place.is_dir() and not is_saved(place):
         return TextFolder(source, strict=strict).read_all(but=but)
-    return FilesRead(tuple(_reader(source, place).read()))
+    reader = _reader(source, place)
+    contexts = reader.read()
+    is_text = isinstance(reader, TextFolder)
+    return FilesRead(tuple(contexts), tuple([place.name] if is_text else row_sources(place.name, contexts)))
 
 
 def _reader(source: str, place: Path) -> Reader:

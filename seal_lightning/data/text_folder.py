@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seal_lightning.data.base import Reader, check_path, is_hidden, some, unite
+from seal_lightning.data.base import Reader, check_path, is_hidden, row_sources, some, unite
 from seal_lightning.data.conversion import MissingExtra, convert
 from seal_lightning.data.formats import ending, kind_of
 from seal_lightning.data.json_forms import UnknownForm, reader_for_json
@@ -46,11 +46,13 @@ class FilesRead:
 
     Attributes:
         contexts: The contexts, in the order of the files.
+        sources: Where each of them comes from, below the folder: `notes/may.md`, and of rows `towns.jsonl#3`.
         left_out: A line that counts the files left out, and a line for each unusable document.
         unread: How many files were left out.
     """
 
     contexts: tuple[Context, ...]
+    sources: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     unread: int = 0
 
@@ -104,7 +106,7 @@ class TextFolder(Reader):
         """
         root = Path(self.path).expanduser()
         if root.is_file():
-            return FilesRead(tuple(unite([(Row(root, "the file", {}), _context(root, root.name))])))
+            return FilesRead(tuple(unite([(Row(root, "the file", {}), _context(root, root.name))])), (root.name,))
         if not root.is_dir():
             if root.exists():
                 check_plain(root)
@@ -112,15 +114,19 @@ class TextFolder(Reader):
         files, folders = self._files(root)
         files = [(name, file) for name, file in files if not (but and file.exists() and file.samefile(but))]
         read = _Folder(self.path, root, self.strict)
-        rows = [pair for name, file in files for pair in read.contexts(name, file)]
-        contexts = unite(rows)
+        rows = [row for name, file in files for row in read.contexts(name, file)]
+        contexts = unite((row, context) for row, context, _ in rows)
+        first: dict[tuple[str, str], str] = {}
+        for _, context, source in rows:
+            first.setdefault((context.title, context.passage), source)
         left_out = read.left_out(len(files), folders, repeated=len(rows) - len(contexts))
         for number, line in enumerate(left_out):  # the line of counts first
             log.log(logging.WARNING if number <= SHOWN else logging.INFO, "%s", line)
         if not rows:
             reason = "; ".join(left_out) or f"no files under pattern {self.pattern!r}"
             raise DataError(f"{self.path}: expected documents, got none: {reason}")
-        return FilesRead(tuple(contexts), tuple(left_out), read.unread)
+        sources = [first[context.title, context.passage] for context in contexts]
+        return FilesRead(tuple(contexts), tuple(sources), tuple(left_out), read.unread)
 
     def _files(self, root: Path) -> tuple[list[tuple[str, Path]], list[str]]:
         """Files that match the pattern and are not hidden, by path below the folder; and folders not entered."""
@@ -173,10 +179,13 @@ class _Folder:
     def unread(self) -> int:
         return sum(map(len, (self.not_read, self.no_files, self.needs_extra, self.faults)))
 
-    def contexts(self, name: str, file: Path) -> Iterator[tuple[Row, Context]]:
+    def contexts(self, name: str, file: Path) -> Iterator[tuple[Row, Context, str]]:
+        """Each context of a file, with where it comes from."""
         try:
-            for context in _contexts(contained(self.root, name), name):
-                yield Row(file, "the file", {}), context
+            contexts = _contexts(contained(self.root, name), name)
+            sources = row_sources(_decodable(name), contexts) if kind_of(name) == "rows" else [_decodable(name)]
+            for context, source in zip(contexts, sources, strict=True):
+                yield Row(file, "the file", {}), context, source
         except NotAFile:
             self.no_files.append(name)
         except (UnknownForm, NoRows, NotADocument):

@@ -20,15 +20,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from transformers import PreTrainedModel
 
 from seal_lightning.errors import ConfigError, DataError, check_count
 from seal_lightning.generator.base import Adapters, GeneratorNetwork
 from seal_lightning.generator.lessons import read_for
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.generator.reading import TextStates
-from seal_lightning.generator.through_bank import fill_bank
-from seal_lightning.inner_loop.bank import AdapterBank
 from seal_lightning.models.lora import LoRA, stack
 
 Way = Literal["sum", "concatenate", "least_squares"]
@@ -303,38 +300,3 @@ def loras_of(adapters: Adapters, *, scale: float) -> list[LoRA]:
             state[f"base_model.model.{name}.lora_A.weight"] = A[number].detach().cpu().contiguous()
             state[f"base_model.model.{name}.lora_B.weight"] = B[number].detach().T.cpu().contiguous()
     return [LoRA(state, scale) for state in states]
-
-
-def lora_bank(model: PreTrainedModel, loras: Sequence[LoRA]) -> AdapterBank:
-    """A bank that answers with LoRAs, one a slot, whatever their layers, ranks and scales.
-
-    `TrainedBank(lora_bank(model, loras), ())` lets them answer and saves them.
-    """
-    rank = max(lora.rank for lora in loras)
-    layers = sorted({layer for lora in loras for layer in lora.layers})
-    loras = [lora if lora.layers == layers else _filled(lora, layers, loras) for lora in loras]
-    bank = AdapterBank(model, slots=len(loras), rank=rank, alpha=rank, target_modules=layers, trainable=False)
-    fill_bank(bank, {name: _stacked(loras, name, rank) for name in layers})
-    return bank
-
-
-def _filled(lora: LoRA, layers: Sequence[str], others: Sequence[LoRA]) -> LoRA:
-    """The LoRA with zeros in the layers that only others have."""
-    state = dict(lora.state)
-    for layer in set(layers) - set(lora.layers):
-        shapes = next(other.matrices(layer) for other in others if layer in other.layers)
-        for part, matrix in zip("AB", shapes, strict=True):
-            shape = (lora.rank, matrix.shape[1]) if part == "A" else (matrix.shape[0], lora.rank)
-            state[f"base_model.model.{layer}.lora_{part}.weight"] = matrix.new_zeros(shape)
-    return LoRA(state, lora.scale)
-
-
-def _stacked(loras: Sequence[LoRA], layer: str, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A (N, rank, in) and B (N, rank, out) of a layer, with the scales in B."""
-    pairs = [lora.matrices(layer) for lora in loras]
-    pad = torch.nn.functional.pad
-    A = torch.stack([pad(A.float(), (0, 0, 0, rank - len(A))) for A, _ in pairs])
-    B = torch.stack(
-        [pad(lora.scale * B.float().T, (0, 0, 0, rank - B.shape[1])) for lora, (_, B) in zip(loras, pairs, strict=True)]
-    )
-    return A, B

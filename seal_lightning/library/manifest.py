@@ -28,7 +28,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 ADAPTERS, WEIGHTS, DOCUMENTS, RETIRED = "adapters", "weights", "documents", "retired"  # folders of a library
 Status = Literal["ready", "pending", "failed"]
-Why = Literal["removed", "replaced", "retrained"]
+Why = Literal["removed", "replaced", "retrained", "outdated"]
 Word = TypeVar("Word", bound=str)
 _RESUME = "run seal adapt with --resume, or copy the folder again"
 
@@ -119,14 +119,16 @@ class Together:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """An adapter that answers no longer.
+    """An adapter that answers no longer, with its document.
 
     Attributes:
         id: The id of its document, or `all`.
         source: Where the document came from.
         title: The document's title.
-        adapter: Where the adapter lies now, `retired/NAME`; None where it had none.
-        why: Whether the document was removed or replaced, or the adapter of all documents trained again.
+        adapter: Where the adapter lies, `retired/NAME`; its earlier place until it is moved; None where it had none.
+        text: File of the document's text, in the same way; None for the adapter of all documents.
+        why: Whether the document was removed or replaced; or, of the adapter of all documents, whether it was trained
+            again or is outdated, because they changed and no such adapter was asked for.
         by: Id of the document that replaced it.
         at: When, in ISO 8601 and UTC.
     """
@@ -135,6 +137,7 @@ class Retired:
     source: str
     title: str
     adapter: str | None
+    text: str | None
     why: Why
     by: str | None
     at: str
@@ -146,7 +149,7 @@ class Manifest:
 
     Attributes:
         base: The base model.
-        tokenizer: Digest of its tokenizer.
+        tokenizer: Name of its tokenizer, as others load it.
         asked_with: What it takes to ask as training did: `source` (the options of `model.source`), `task` (class and
             arguments), `max_answer_tokens`, `chat`, and the names of `policy`, `generator` and `skill` or null.
         documents: The current documents, in the order in which they were read.
@@ -260,7 +263,7 @@ def _entry(folder: Path, row: Row) -> LibraryEntry:
         title=row.title(),
         digest=row.text("digest"),
         settings=row.text("settings"),
-        adapter=None if row.values.get("adapter") is None else _path(folder, row, "adapter", ADAPTERS),
+        adapter=_path_or_none(folder, row, "adapter", ADAPTERS),
         text=_path(folder, row, "text", DOCUMENTS),
         status=_word(row, "status", get_args(Status)),
         reason=row.text("reason", may_be_blank=True),
@@ -301,7 +304,8 @@ def _retired(folder: Path, row: Row) -> Retired:
         id=row.text("id"),
         source=row.text("source", may_be_blank=True),
         title=row.title(),
-        adapter=None if row.values.get("adapter") is None else _path(folder, row, "adapter", RETIRED),
+        adapter=_path_or_none(folder, row, "adapter", RETIRED, ADAPTERS, WEIGHTS),
+        text=_path_or_none(folder, row, "text", RETIRED, DOCUMENTS),
         why=_word(row, "why", get_args(Why)),
         by=_optional(row, "by"),
         at=row.text("at"),
@@ -317,6 +321,10 @@ def _word(row: Row, name: str, known: tuple[Word, ...]) -> Word:
     if value not in known:
         raise row.error(name, expected=" or ".join(known), got=row.got(name), advice=_RESUME)
     return known[known.index(value)]
+
+
+def _path_or_none(folder: Path, row: Row, name: str, *inside: str) -> str | None:
+    return None if row.values.get(name) is None else _path(folder, row, name, *inside)
 
 
 def _path(folder: Path, row: Row, name: str, *inside: str) -> str:

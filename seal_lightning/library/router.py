@@ -198,7 +198,7 @@ class Embeddings(Router):
 
     Args:
         model: A local folder of sentence-transformers, or a name on the hub.
-        least_fit: The least cosine at which a document is taken; 0.35 suits all-MiniLM-L6-v2, other models differ.
+        least_fit: The least cosine at which a document is taken; 0.4 suits all-MiniLM-L6-v2, other models differ.
         passage_chars: The most characters of a passage; what is beyond the model's window is not read.
         device: `cpu`, `cuda` and the like.
     """
@@ -207,7 +207,7 @@ class Embeddings(Router):
         self,
         model: str = "sentence-transformers/all-MiniLM-L6-v2",
         *,
-        least_fit: float = 0.35,
+        least_fit: float = 0.4,
         passage_chars: int = 1000,
         device: str = "cpu",
     ) -> None:

@@ -6,8 +6,9 @@ the policy instead, see `sampling.server`.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -21,7 +22,7 @@ from seal_lightning.models.kernels import planless_attention
 from seal_lightning.models.memory import in_parts
 from seal_lightning.models.transfer import sent
 from seal_lightning.policy.policy import Policy
-from seal_lightning.sampling.generation import OnDone, generate_all, is_cut, quiet
+from seal_lightning.sampling.generation import Choose, OnDone, generate_all, is_cut, most_likely, quiet
 from seal_lightning.sampling.sizes import rows_together
 from seal_lightning.stamps.arguments import Remembers
 from seal_lightning.types import Prompt, Written
@@ -89,6 +90,25 @@ class LocalAnswerer(Answerer):
 
     def __init__(self, batch_size: int | None = None) -> None:
         self.batch_size = None if batch_size is None else check_count("answer_batch", batch_size)
+        self._hear: Callable[[int, Sequence[int]], None] | None = None
+
+    def heard_by(self, hear: Callable[[int, Sequence[int]], None]) -> LocalAnswerer:
+        """The same answerer, which tells before each token the number of its prompt and the tokens written so far."""
+        other = copy.copy(self)
+        other._hear = hear
+        return other
+
+    def _choosing(self, numbers: Sequence[int]) -> Choose:
+        """Greedy choice for the prompts of these numbers, which is heard."""
+        if (hear := self._hear) is None:
+            return most_likely
+
+        def choose(logits: torch.Tensor, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> torch.Tensor:
+            for row in rows:
+                hear(numbers[row], texts[row])
+            return most_likely(logits, rows, texts)
+
+        return choose
 
     def together(self, policy: Policy, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> int:
         """How many of the prompts, token ids, are answered together."""
@@ -113,6 +133,7 @@ class LocalAnswerer(Answerer):
             prompts,
             size=self.together(policy, prompts, max_new_tokens=max_new_tokens),
             max_new_tokens=max_new_tokens,
+            choose=self._choosing,
             on_done=on_done,
             adapters=trained,
             jobs=jobs,

@@ -65,7 +65,7 @@ def test_the_command_for_vllm(tmp_path, capsys):
     }
     assert command == [
         *("vllm", "serve", "/models/a b", "--served-model-name", "base", "--dtype", "bfloat16", "--enable-lora"),
-        *("--max-lora-rank", "16", "--max-loras", "2", "--middleware", "seal_lightning.library.routed.Routed"),
+        *("--max-lora-rank", "16", "--max-loras", "2", "--middleware", "seal_lightning.library.routed.Routed", "$@"),
     ]
 
 
@@ -75,7 +75,7 @@ def test_the_plain_command_for_vllm(tmp_path, capsys):
     assert "SEAL_LIBRARY" not in variables
     assert command == [
         *("vllm", "serve", "org/base", "--served-model-name", "base", "--revision", "abc", "--enable-lora"),
-        *("--max-lora-rank", "8", "--max-loras", "8"),
+        *("--max-lora-rank", "8", "--max-loras", "8", "$@"),
     ]
 
 

@@ -5,9 +5,10 @@ import torch
 from peft import PeftModel
 
 from seal_lightning.generator.fast_weights import FastWeights
-from seal_lightning.generator.merging import Concatenation, LeastSquares, lora_bank, members_of
+from seal_lightning.generator.merging import Concatenation, LeastSquares, members_of
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.inner_loop.lora_bank import lora_bank
 from seal_lightning.lab import LabPassages
 from seal_lightning.models.loading import load_model
 from seal_lightning.models.lora import save_lora

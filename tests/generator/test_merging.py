@@ -12,7 +12,6 @@ from seal_lightning.generator.merging import (
     Member,
     SumOfCodes,
     SumOfMatrices,
-    lora_bank,
     loras_of,
     make_merger,
     members_of,
@@ -21,6 +20,7 @@ from seal_lightning.generator.merging import (
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.loop import InnerLoop, TrainedBank
+from seal_lightning.inner_loop.lora_bank import lora_bank
 from seal_lightning.models.lora import LoRA
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.types import AdapterJob, TrainingSequence

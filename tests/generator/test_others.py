@@ -6,9 +6,10 @@ import torch
 from seal_lightning.errors import ConfigError
 from seal_lightning.generator import EndToEnd, FastWeights
 from seal_lightning.generator.lessons import Classroom, InWords, ScoredContext, read_for, text_of
-from seal_lightning.generator.merging import lora_bank, loras_of
+from seal_lightning.generator.merging import loras_of
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.inner_loop.lora_bank import lora_bank
 from seal_lightning.lab import LabPassages
 from seal_lightning.models.loading import load_model
 from seal_lightning.models.source import ModelSource

@@ -12,42 +12,40 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from seal_lightning.commands.adapt.baseline import BASELINE, ask_before
-from seal_lightning.commands.adapt.edits import EditChoice, Lesson, kept_edits, lessons, raced_for, write_edits
+from seal_lightning.commands.adapt.baseline import ask_before
+from seal_lightning.commands.adapt.edits import EditChoice, raced_for
 from seal_lightning.commands.adapt.estimate import Estimate
-from seal_lightning.commands.adapt.folders import RESULT, check
+from seal_lightning.commands.adapt.folders import check
 from seal_lightning.commands.adapt.generated import (
     TOGETHER,
     check_texts,
     generated_each,
     generated_for_all,
     load_generating,
+    read_by_generator,
     stamp_of,
 )
 from seal_lightning.commands.adapt.jobs import Adapter, Answers, Merging, Skill, Workplace, one_each, one_for_all
-from seal_lightning.commands.adapt.making import make
+from seal_lightning.commands.adapt.keeping import Keeper, begin
+from seal_lightning.commands.adapt.making import answers_or_none, make, outcomes_before
 from seal_lightning.commands.adapt.options import read_options
+from seal_lightning.commands.adapt.record import check_settings, wanted_of
 from seal_lightning.commands.adapt.sharing import Sharing, processes_of
 from seal_lightning.commands.adapt.skill import read_skill
 from seal_lightning.commands.adapt.summary import Made, summarise
 from seal_lightning.commands.adapt.whole import make_whole
+from seal_lightning.commands.adapt.writing import written_lessons
 from seal_lightning.commands.fit import set_log_level
 from seal_lightning.commands.standalone import (
-    check_record,
     open_folder,
-    open_journal,
-    rules,
     write_settings,
 )
 from seal_lightning.data.base import units
 from seal_lightning.data.documents import STDIN, Documents, read_sources
 from seal_lightning.e_step.own_queries import OwnQueryStep
-from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import DivergedError, Stopped
 from seal_lightning.files.bounded import read_stdin
 from seal_lightning.files.saving import tidy
-from seal_lightning.fit.stamp import tokenizer_digest
-from seal_lightning.fit.units import make_stamp
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.models.loading import fingerprint
 from seal_lightning.policy.loading import Device, load_policy
@@ -55,15 +53,11 @@ from seal_lightning.policy.policy import Policy
 from seal_lightning.processes.cores import cores
 from seal_lightning.processes.stopping import StopSignals, work_begins
 from seal_lightning.progress.screen import Screen
-from seal_lightning.records.journal import is_begun
-from seal_lightning.results.left_out import render_left_out, total_left_out
-from seal_lightning.results.usage import render_usage, total_usage
 from seal_lightning.sharing.card import base_of_source
 from seal_lightning.sharing.hub import Export, destination_of, upload
-from seal_lightning.stamps.run import save_record
-from seal_lightning.stamps.values import CODE, VERSIONS, describe, digest, flat
+from seal_lightning.stamps.values import digest
 from seal_lightning.text.plural import counted
-from seal_lightning.types import Context, Json, JsonObject, Rollout
+from seal_lightning.types import Context
 
 _NONE_TRAINED = (
     "no adapter was written, because all trainings diverged: lower model.inner_loop.learning_rate (one for all: "
@@ -236,137 +230,77 @@ def _adapt(
     passages = _passages(read)
     unread = f"; {counted(read.unread, 'file')} left out" if read.unread else ""
     place.screen.line(f"{counted(len(read.documents), 'document')}, {counted(len(passages), 'passage')}{unread}")
-    kinds = _generated(options, place, read) if options.generator else _learnt(options, place, read, choice, sharing)
+    keeper = _begun(options, place, read, choice)
+    if options.generator:
+        kinds = _generated(options, place, read, keeper)
+    else:
+        kinds = _learnt(options, place, read, choice, sharing, keeper)
     check(place, [adapter for adapters in kinds.values() for adapter in adapters])
     tidy(place.output)
     place = replace(place, before=ask_before(place, read.documents))
-    if options.tuning == "full":
-        results = {kind: [make_whole(place, adapter) for adapter in adapters] for kind, adapters in kinds.items()}
-    else:
-        results = make(place, kinds, sharing)
+    results = _whole(place, kinds, keeper) if options.tuning == "full" else make(place, kinds, sharing, keeper)
     made = [_made(kind, adapters, results[kind]) for kind, adapters in kinds.items()]
     names = [adapter.name for kind in made for adapter in kind.adapters]
     if not names:
         raise DivergedError(_NONE_GENERATED if options.generator else _NONE_TRAINED)
     summarise(place, read, made)
+    for left in (place.output / "training").glob("*.safetensors"):  # of groups that a change of the documents ended
+        left.unlink()
     return names
 
 
+def _begun(options: Namespace, place: Workplace, read: Documents, choice: EditChoice) -> Keeper:
+    """The folder, with what is no longer of it retired; says what has changed since the run before."""
+    settings = check_settings(options, place, choice)
+    keeper = begin(place.output, wanted_of(options, place, read.documents, choice, settings=settings))
+    for line in keeper.lines():
+        place.screen.line(line)
+    return keeper
+
+
 def _learnt(
-    options: Namespace, place: Workplace, read: Documents, choice: EditChoice, sharing: Sharing[Any]
+    options: Namespace,
+    place: Workplace,
+    read: Documents,
+    choice: EditChoice,
+    sharing: Sharing[Any],
+    keeper: Keeper,
 ) -> dict[str, list[Adapter]]:
     """The adapters that are to be trained, by kind, once the edits that they learn from are written."""
-    rollouts = _write(options, place, read, choice, sharing)
-    learnt = lessons(place.e_step.task, read.documents, rollouts, choice)
-    if choice.learn == "edits":
-        _tell(place.screen, learnt, rollouts)
+    learnt = written_lessons(options, place, read.documents, choice, sharing)
     seed, kinds = options.model.seed, {}
     if options.adapters != "all":
         kinds["one each"] = one_each(learnt, place.e_step.inner_loop, seed=seed)
     if options.adapters != "each":
         whole = options.tuning == "full"
-        kinds["one for all"] = [one_for_all(learnt, options.together, seed=seed, whole=whole)]
+        kinds["one for all"] = [one_for_all(keeper.order(learnt), options.together, seed=seed, whole=whole)]
     return kinds
 
 
-def _generated(options: Namespace, place: Workplace, read: Documents) -> dict[str, list[Adapter]]:
-    """The adapters that the generator is to write, by kind. Other documents may be added later."""
-    _check_record(options, place, {**_always(_seen(place, place.e_step, [])), "generator": place.stamp})
+def _generated(options: Namespace, place: Workplace, read: Documents, keeper: Keeper) -> dict[str, list[Adapter]]:
+    """The adapters that the generator is to write, by kind."""
     task, kinds = place.e_step.task, {}
     if options.adapters != "all":
         kinds["one each"] = generated_each(task, read.documents)
     if options.adapters != "each":
         merging = Merging(options.merging, options.merging_rank)
-        kinds["one for all"] = [generated_for_all(task, read.documents, merging)]
+        lessons = keeper.order(read_by_generator(task, read.documents))
+        kinds["one for all"] = [generated_for_all(lessons, merging)]
     return kinds
+
+
+def _whole(place: Workplace, kinds: Mapping[str, Sequence[Adapter]], keeper: Keeper) -> dict[str, list[Answers | None]]:
+    """What the model whose weights are all trained answers."""
+    results: dict[str, list[Answers | None]] = {}
+    for kind, adapters in kinds.items():
+        known = outcomes_before(place, adapters, keeper)
+        outcomes = [known[one.name] if one.name in known else make_whole(place, one) for one in adapters]
+        keeper.note(place, list(zip(adapters, outcomes, strict=True)))
+        results[kind] = [answers_or_none(outcome) for outcome in outcomes]
+    return results
 
 
 def _made(kind: str, adapters: Sequence[Adapter], results: Sequence[Answers | None]) -> Made:
     sound = [adapter for adapter, answers in zip(adapters, results, strict=True) if answers is not None]
     answers = {name: answered for answers in results if answers for name, answered in answers.items()}
     return Made(kind, sound, answers, len(adapters) - len(sound))
-
-
-def _write(
-    options: Namespace, place: Workplace, read: Documents, choice: EditChoice, sharing: Sharing[list[list[Rollout]]]
-) -> list[Rollout]:
-    """The self-edits, from the journal or anew; none where passages are learnt themselves."""
-    passages, policy = _passages(read), place.policy
-    seen = _seen(place, choice.e_step, passages)
-    seen |= {"rewarded": choice.rewarded, "contexts_per_unit": options.contexts_per_unit}
-    _check_record(options, place, _depends(options, seen))
-    if choice.learn == "passage":
-        return []
-    work = units(passages, options.contexts_per_unit)
-    journal = open_journal(
-        place.output / "journal",
-        "adapt",
-        stamp=seen,
-        may_differ=rules(other_versions=options.allow_other_versions).may_differ,
-        contexts=[[passage.id for passage in unit] for unit in work],
-    )
-    screen, check_stop = place.screen, place.check_stop
-    rollouts = write_edits(policy, work, choice, journal, screen=screen, sharing=sharing, check_stop=check_stop)
-    journal.keep(kept_edits(passages, rollouts, choice), round=0)
-    return rollouts
-
-
-def _seen(place: Workplace, e_step: EStep, passages: Sequence[Context]) -> JsonObject:
-    """The stamp of what is written about passages."""
-    chat, base = place.policy.chat_stamp, fingerprint(place.policy.model)
-    return make_stamp(e_step, [passages], chat=chat, base=base, policy="")
-
-
-def _check_record(options: Namespace, place: Workplace, depends: Mapping[str, Json]) -> None:
-    """Refuse a folder of other settings, and write down those that all adapters of the folder depend on."""
-    allowed = rules(other_versions=options.allow_other_versions)
-    stamp = {**depends, "tokenizer": tokenizer_digest(place.policy.tokenizer)}
-    stamp |= {"skill": place.skill.stamp} if place.skill else {}
-    save_record(place.output, check_record(place.output, stamp, begun=_was_begun(place.output), rules=allowed))
-
-
-def _always(seen: Mapping[str, Json]) -> JsonObject:
-    """Of a stamp, what adapters depend on whether they learn from edits or not."""
-    always = {key: value for key, value in seen.items() if key in ("base", "chat", "seed")}
-    return always | {key: value for key, value in seen.items() if key.startswith((CODE, VERSIONS))}
-
-
-def _depends(options: Namespace, seen: JsonObject) -> JsonObject:
-    """What all adapters of the folder depend on, and with self-edits all rollouts.
-
-    Documents and queries are in the stamps of what is made of them; where passages are learnt themselves, more of both
-    may be added.
-    """
-    return {
-        **(seen if options.learn == "edits" else _always(seen)),
-        "learn": options.learn,
-        "keep": options.keep,
-        **flat("together.", describe(options.together)),
-        **flat("inner_loop.", describe(options.model.e_step.inner_loop)),
-        "save_every": options.save_every,
-        "tuning": options.tuning,
-    }
-
-
-def _was_begun(output: Path) -> bool:
-    """Whether the folder holds something that was computed."""
-    folders = ("adapters", "weights")
-    results = [path for folder in folders for path in (output / folder).glob(f"*/{RESULT}")]
-    made = (output / BASELINE, *results, *(output / "training").glob("*"))
-    return any(path.exists() for path in made) or is_begun(output / "journal", "adapt.rank-*.jsonl")
-
-
-def _tell(screen: Screen, learnt: Sequence[Lesson], rollouts: Sequence[Rollout]) -> None:
-    """Say what came of the writing."""
-    edits = [rollout for rollout in rollouts if rollout.repeat == 0]
-    rejected = sum(rollout.status == "rejected" for rollout in edits) / max(1, len(edits))
-    rewards = [reward for lesson in learnt for reward in lesson.rewards]
-    mean = f", kept at a mean reward of {sum(rewards) / len(rewards):.3f}" if rewards else ", none rewarded"
-    kept = counted(sum(lesson.edits for lesson in learnt), "edit")
-    screen.line(f"{counted(len(rollouts), 'rollout')}, {rejected:.0%} rejected; {kept}{mean}")
-    if unwritten := sum(lesson.unwritten for lesson in learnt):
-        screen.line(f"{counted(unwritten, 'passage')} without a usable edit, learnt in place of one")
-    if missing := render_left_out(total_left_out(rollouts)):
-        screen.line(f"cut or left out: {missing}")
-    if usage := render_usage(total_usage(rollouts)):
-        screen.line(usage)

@@ -99,21 +99,31 @@ def raced_for(plan: Plan, keep: int | None) -> Plan:
 
 def write_edits(
     policy: Policy,
-    work: Sequence[Sequence[Context]],
+    work: Mapping[int, Sequence[Context]],
     choice: EditChoice,
     journal: Journal,
     *,
+    done: int = 0,
     screen: Screen,
     sharing: Sharing[list[list[Rollout]]],
     check_stop: Callable[[], None],
-) -> list[Rollout]:
-    """The rollouts of all units of passages; units in the journal are not made again.
+) -> None:
+    """Write the rollouts of units of passages into the journal.
+
+    Args:
+        policy: Writes, and is adapted to what is written where that is rewarded.
+        work: The units that are not in the journal, by number.
+        choice: How many edits are written, and whether they are rewarded.
+        journal: Takes each unit as soon as it is finished.
+        done: How many other units are in the journal, for the screen.
+        screen: Shows progress.
+        sharing: The processes that write.
+        check_stop: Raises where a signal asked the command to stop.
 
     Raises:
         RetryableError: A grader or an endpoint failed; finished units are in the journal.
     """
-    left = [unit for unit in range(len(work)) if unit not in journal.units]
-    shares = _shares(policy, work, left, choice)
+    shares = _shares(policy, work, choice)
 
     def units_of(share: int) -> list[Sequence[Context]]:
         return [work[unit] for unit in shares[share]]
@@ -125,23 +135,20 @@ def write_edits(
     def name(share: int) -> str:
         return f"unit {', '.join(map(str, shares[share]))}"
 
-    with screen.bar("self-edits, units of passages", len(work), done=len(work) - len(left)) as advance:
+    with screen.bar("self-edits, units of passages", done + len(work), done=done) as advance:
         elsewhere = partial(_units, choice=choice)
         for share, written in sharing.share(range(len(shares)), here, work=elsewhere, item=units_of, name=name):
             for unit, rollouts in zip(shares[share], written, strict=True):
                 journal.append(unit, rollouts)
             advance(len(written))
     check_stop()
-    return list(chain.from_iterable(journal.units[unit] for unit in range(len(work))))
 
 
-def _shares(
-    policy: Policy, work: Sequence[Sequence[Context]], left: Sequence[int], choice: EditChoice
-) -> list[Sequence[int]]:
-    """The units that are left, as many at a time as fill the policy's device."""
-    if not left:
+def _shares(policy: Policy, work: Mapping[int, Sequence[Context]], choice: EditChoice) -> list[Sequence[int]]:
+    """The units, as many at a time as fill the policy's device."""
+    if not work:
         return []
-    return in_shares(left, units_that_fill(choice.e_step, policy, work, adapts=choice.rewarded))
+    return in_shares([*work], units_that_fill(choice.e_step, policy, [*work.values()], adapts=choice.rewarded))
 
 
 def _units(

@@ -20,12 +20,13 @@ from seal_lightning.files.digests import digests_of
 from seal_lightning.generator.base import NOT_FINITE
 from seal_lightning.generator.files import generator_folder, load_generator
 from seal_lightning.generator.lessons import text_of
-from seal_lightning.generator.merging import Member, lora_bank, make_merger, members_of
+from seal_lightning.generator.merging import Member, make_merger, members_of
 from seal_lightning.generator.policy import GeneratingPolicy
 from seal_lightning.generator.reading import batches
 from seal_lightning.generator.trials import generating_step
 from seal_lightning.inner_loop.isolation import answering_way
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.inner_loop.lora_bank import lora_bank
 from seal_lightning.inner_loop.plans import JobStats
 from seal_lightning.models.finite import all_finite
 from seal_lightning.models.loading import fingerprint
@@ -83,20 +84,21 @@ def check_texts(policy: GeneratingPolicy, e_step: EStep, documents: Sequence[Doc
 
 def generated_each(task: Task, documents: Sequence[Document]) -> list[Adapter]:
     """An adapter for each document."""
-    lessons = [_lesson(task, document) for document in documents]
+    lessons = read_by_generator(task, documents)
     return [Adapter(folder_name(lesson.document.id), (lesson,), _job([lesson]), None) for lesson in lessons]
 
 
-def generated_for_all(task: Task, documents: Sequence[Document], merging: Merging) -> Adapter:
+def generated_for_all(lessons: Sequence[Lesson], merging: Merging) -> Adapter:
     """The adapters of all documents, merged into one."""
-    lessons = tuple(_lesson(task, document) for document in documents)
-    return Adapter(ALL, lessons, _job(lessons), None, merging)
+    return Adapter(ALL, tuple(lessons), _job(lessons), None, merging)
 
 
-def _lesson(task: Task, document: Document) -> Lesson:
-    """A document as a generator reads it: whole, and as training on the passage alone has it."""
-    sequences = tuple(task.passage_sequences(document.context))
-    return Lesson(document, sequences, Directives(), seed=None, edits=0, rewards=(), unwritten=0)
+def read_by_generator(task: Task, documents: Sequence[Document]) -> list[Lesson]:
+    """Documents as a generator reads them: whole, and as training on the passage alone has them."""
+    return [
+        Lesson(document, tuple(task.passage_sequences(document.context)), Directives(), None, 0, (), unwritten=0)
+        for document in documents
+    ]
 
 
 def _job(lessons: Sequence[Lesson]) -> AdapterJob:

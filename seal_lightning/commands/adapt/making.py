@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Any
 from seal_lightning.commands.adapt.folders import finished, write
 from seal_lightning.commands.adapt.generated import TOGETHER, generate
 from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace, sent
+from seal_lightning.commands.adapt.keeping import Keeper
+from seal_lightning.commands.adapt.plan import plan_groups, read_plan, save_plan
 from seal_lightning.commands.adapt.sharing import Sharing
 from seal_lightning.commands.adapt.skill import with_skill
 from seal_lightning.commands.adapt.training import train
@@ -37,16 +39,16 @@ class Results:
     """What came of a group of adapters.
 
     Attributes:
-        answers: What each of them answers; None for one that diverged and was not written.
+        outcomes: What each of them answers, or why it was not written.
         lines: What is to be told.
     """
 
-    answers: list[Answers | None]
+    outcomes: list[Answers | str]
     lines: Sequence[str] = ()
 
 
 def make(
-    place: Workplace, kinds: Mapping[str, Sequence[Adapter]], sharing: Sharing[Results]
+    place: Workplace, kinds: Mapping[str, Sequence[Adapter]], sharing: Sharing[Results], keeper: Keeper
 ) -> dict[str, list[Answers | None]]:
     """Train, measure and write adapters, as many at a time as fit; what those of each kind answer, in their order.
 
@@ -56,44 +58,75 @@ def make(
         place: What making an adapter takes.
         kinds: Adapters with the same settings, by the name of their kind.
         sharing: The processes that make them.
+        keeper: Writes down what is finished.
 
     Raises:
         ConfigError: A folder holds an adapter that was trained with other settings.
         NoMemoryError: The memory does not suffice for a single adapter.
     """
-    groups = [(kind, group) for kind, adapters in kinds.items() for group in grouped(place, adapters)]
-    known = {number: [finished(place, adapter) for adapter in group] for number, (_, group) in enumerate(groups)}
-    left = [number for number, answers in known.items() if None in answers]
+    known = outcomes_before(place, [adapter for adapters in kinds.values() for adapter in adapters], keeper)
+    groups = _planned(place, kinds, known)
+    left = [number for number, group in enumerate(groups) if any(adapter.name not in known for adapter in group)]
 
     def here(number: int) -> Results | None:
         try:
-            return Results(_made(place, groups[number][1]))
+            return Results(_made(place, groups[number]))
         except Stopped:
             return None
 
     shared = sharing.share(
-        left, here, work=partial(_made_elsewhere, place=sent(place)), item=lambda number: groups[number][1], name=str
+        left, here, work=partial(_made_elsewhere, place=sent(place)), item=lambda number: groups[number], name=str
     )
     for number, results in shared:
-        known[number] = results.answers
+        made = list(zip(groups[number], results.outcomes, strict=True))
+        known |= {adapter.name: outcome for adapter, outcome in made}
+        keeper.note(place, made)
         for line in results.lines:
             place.screen.line(line)
     place.check_stop()
-    made: dict[str, list[Answers | None]] = {kind: [] for kind in kinds}
-    for number, (kind, _) in enumerate(groups):
-        made[kind] += known[number]
-    return made
+    return {kind: [answers_or_none(known[adapter.name]) for adapter in adapters] for kind, adapters in kinds.items()}
 
 
-def grouped(place: Workplace, adapters: Sequence[Adapter]) -> list[Sequence[Adapter]]:
-    """Adapters that train together."""
+def answers_or_none(outcome: Answers | str) -> Answers | None:
+    """What an adapter answers; None for one that was not written."""
+    return None if isinstance(outcome, str) else outcome
+
+
+def outcomes_before(place: Workplace, adapters: Sequence[Adapter], keeper: Keeper) -> dict[str, Answers | str]:
+    """What came of adapters in earlier runs, by name; without those that are to be made."""
+    found = []
+    for adapter in adapters:
+        if reason := keeper.failure(adapter):
+            place.screen.line(f"{adapter.name}: not written in an earlier run, because {reason}")
+        if (outcome := reason or finished(place, adapter)) is not None:
+            found.append((adapter, outcome))
+    keeper.note(place, found)
+    return {adapter.name: outcome for adapter, outcome in found}
+
+
+def _planned(
+    place: Workplace, kinds: Mapping[str, Sequence[Adapter]], known: Collection[str]
+) -> list[Sequence[Adapter]]:
+    """Adapters that train together, as planned in the run that began with them."""
+    by_name = {adapter.name: adapter for adapters in kinds.values() for adapter in adapters}
+    sizes = [
+        (_together(place, adapters), [(adapter.name, adapter.stamp) for adapter in adapters])
+        for adapters in kinds.values()
+    ]
+    before = read_plan(place.output)
+    plan = plan_groups(before, sizes, known)
+    save_plan(place.output, plan, known=before)
+    return [[by_name[name] for name, _ in group] for group in plan.groups]
+
+
+def _together(place: Workplace, adapters: Sequence[Adapter]) -> int:
+    """How many adapters train at the same time."""
     loop = adapters[0].inner_loop if adapters else None
-    size = loop.slots(place.policy.model) if loop else TOGETHER
-    return [adapters[start : start + size] for start in range(0, len(adapters), size)]
+    return loop.slots(place.policy.model) if loop else TOGETHER
 
 
-def _made(place: Workplace, group: Sequence[Adapter]) -> list[Answers | None]:
-    """Make a group, or the halves of one that does not fit into memory."""
+def _made(place: Workplace, group: Sequence[Adapter]) -> list[Answers | str]:
+    """Make a group, or the halves of one that does not fit into memory; what each answers, or why it is not there."""
     try:
         return _make_and_measure(place, group)
     except NoMemoryError as error:
@@ -113,13 +146,13 @@ def _made_elsewhere(policy: Policy, group: Sequence[Adapter], *, place: Mapping[
             raise Stopped(signal.SIGTERM)
 
     try:
-        answers = _made(Workplace(**place, policy=policy, screen=screen, check_stop=check_stop), group)
+        outcomes = _made(Workplace(**place, policy=policy, screen=screen, check_stop=check_stop), group)
     except Stopped:
         return None
-    return Results(answers, screen.lines)
+    return Results(outcomes, screen.lines)
 
 
-def _make_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answers | None]:
+def _make_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answers | str]:
     label = "one adapter for all" if group[0].name == ALL else f"{len(group)} adapters"
     state = place.output / "training" / f"{group[0].name}.safetensors"
     trained = _trained(place, group, label, state)
@@ -140,11 +173,13 @@ def _make_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answer
         if number in reasons:
             place.screen.line(f"{adapter.name}: not written, because {_diverged(adapter, reasons[number])}")
             continue
+        if finished(place, adapter) is not None:  # it is the same, and keeps its files
+            continue
         losses = adapter.measure.losses(place.policy, trained, number, adapter.job)
         lora, stats = bank_lora(trained.bank, number), trained.stats[number]
         write(place, adapter, lora, stats, answers[number], losses, alone=alone[number])
     state.unlink(missing_ok=True)
-    return [None if number in reasons else answers[number] for number in range(len(group))]
+    return [_diverged(adapter, reasons[n]) if n in reasons else answers[n] for n, adapter in enumerate(group)]
 
 
 def _diverged(adapter: Adapter, reason: str) -> str:

@@ -15,9 +15,9 @@ from seal_lightning.commands.adapt.jobs import Answers, Skill
 from seal_lightning.commands.adapt.verdict import points_between
 from seal_lightning.errors import ConfigError, JournalError, ModelError
 from seal_lightning.files.digests import digests_of
-from seal_lightning.generator.merging import lora_bank
 from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.loop import TrainedBank
+from seal_lightning.inner_loop.lora_bank import lora_bank
 from seal_lightning.models.loading import fingerprint
 from seal_lightning.models.lora import CONFIG, LoRA, base_named, carried, check_fits, stack
 from seal_lightning.models.lora_files import base_of, read_lora

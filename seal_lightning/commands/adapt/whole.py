@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from seal_lightning.commands.adapt.folders import facts_of, finished, write_whole
+from seal_lightning.commands.adapt.folders import facts_of, write_whole
 from seal_lightning.commands.adapt.jobs import Adapter, Answers, Workplace
 from seal_lightning.e_step.closed_book import ask_closed_book
 from seal_lightning.errors import misread
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 LABEL = "one model for all"
 
 
-def make_whole(place: Workplace, adapter: Adapter) -> Answers | None:
-    """Train, measure and write the model; what it answers, or None for one that diverged.
+def make_whole(place: Workplace, adapter: Adapter) -> Answers | str:
+    """Train, measure and write the model; what it answers, or why it was not written.
 
     Afterwards the policy has these weights.
 
@@ -39,8 +39,6 @@ def make_whole(place: Workplace, adapter: Adapter) -> Answers | None:
         ConfigError: The folder holds a model that was trained with other settings, or the weights cannot be trained.
         NoMemoryError: The memory does not suffice.
     """
-    if (known := finished(place, adapter)) is not None:
-        return known
     state = place.output / "training" / f"{adapter.name}.safetensors"
     stamp = "-".join([place.stamp, adapter.stamp])
     assert adapter.inner_loop is not None, "no generator trains weights"
@@ -55,12 +53,10 @@ def make_whole(place: Workplace, adapter: Adapter) -> Answers | None:
     if answers is None:
         reason = "the logits of its answers are not finite"
     if reason or answers is None:
-        place.screen.line(
-            f"{adapter.name}: not written, because its training diverged ({reason}): lower together.learning_rate and "
-            "start again in another --output"
-        )
+        said = f"its training diverged ({reason}): lower together.learning_rate and start again in another --output"
+        place.screen.line(f"{adapter.name}: not written, because {said}")
         state.unlink(missing_ok=True)
-        return None
+        return said
     losses = None if before is None or after is None else (before, after)
     write_whole(place, adapter, stats, answers, facts_of(place, adapter, stats, answers, losses))
     state.unlink(missing_ok=True)

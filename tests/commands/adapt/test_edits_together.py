@@ -70,7 +70,8 @@ def test_the_journal_is_that_of_one_unit_at_a_time(tmp_path, monkeypatch, name):
         journal = Journal(tmp_path / str(most), "adapt", stamp={}, contexts=ids)
         asked: list[int] = []
         sharing = alone(policy, stopping=partial(told, asked, most))
-        write_edits(policy, WORK, CHOICES[name], journal, screen=Screen(), sharing=sharing, check_stop=lambda: None)
+        work, screen = dict(enumerate(WORK)), Screen()
+        write_edits(policy, work, CHOICES[name], journal, screen=screen, sharing=sharing, check_stop=lambda: None)
         assert len(asked) == 3 // most
         found[most] = {n: [replace(one, seconds={}) for one in journal.units[n]] for n in journal.units}
     assert found[3] == found[1]
