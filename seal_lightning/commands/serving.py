@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,15 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank of vLLM 0
 TOGETHER = 8  # adapters that vLLM computes with in one batch
 CONFIG = "adapter_config.json"  # as `models.lora` has it, which brings torch
 MIDDLEWARE = "seal_lightning.library.routed.Routed"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """What an adapter's own configuration says: its rank, and its base, by which vLLM finds it."""
+
+    rank: int
+    base: str
+    revision: str | None
 
 
 def main(args: Sequence[str]) -> None:
@@ -67,9 +77,13 @@ def main(args: Sequence[str]) -> None:
 
 def vllm_command(folder: Path, served: Served, *, plain: bool) -> str:
     """A command for a POSIX shell."""
-    manifest = read_manifest(folder)
-    rank, place = max(_rank(folder, name) for name in served.names), folder.resolve()
-    source = manifest.asked_with.get("source")
+    configs = [_config(folder, name) for name in sorted(served.names)]
+    bases = {(one.base, one.revision) for one in configs}
+    if len(bases) > 1:
+        raise ConfigError(f"{folder}: expected adapters of one base model, got {sorted(map(str, bases))}: adapt anew")
+    ((base, revision),) = bases
+    rank, place = max(one.rank for one in configs), folder.resolve()
+    source = read_manifest(folder).asked_with.get("source")
     dtype = source.get("dtype") if isinstance(source, dict) else None
     variables = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
@@ -78,8 +92,8 @@ def vllm_command(folder: Path, served: Served, *, plain: bool) -> str:
         **({} if plain else {FOLDER: str(place)}),
     }
     options = [
-        f"vllm serve {shlex.quote(manifest.base.name)} --served-model-name {BASE}",
-        *([f"--revision {shlex.quote(manifest.base.revision)}"] if manifest.base.revision else []),
+        f"vllm serve {shlex.quote(base)} --served-model-name {BASE}",
+        *([f"--revision {shlex.quote(revision)}"] if revision else []),
         *([f"--dtype {dtype}"] if dtype in ("float32", "bfloat16", "float16") else []),
         f"--enable-lora --max-lora-rank {_allowed(rank)} --max-loras {min(TOGETHER, len(served.names))}",
         *([] if plain else [f"--middleware {MIDDLEWARE}"]),
@@ -88,15 +102,15 @@ def vllm_command(folder: Path, served: Served, *, plain: bool) -> str:
     return " \\\n  ".join([*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), *options])
 
 
-def _rank(folder: Path, name: str) -> int:
+def _config(folder: Path, name: str) -> AdapterConfig:
     path = contained(folder, f"{ADAPTERS}/{name}/{CONFIG}")
     content = read_json(path)
-    rank = content.get("r") if isinstance(content, dict) else None
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ConfigError(
-            f"{path}: expected r, the rank of a LoRA, got {str(rank)[:40]!r}: run seal adapt with --resume"
-        )
-    return rank
+    content = content if isinstance(content, dict) else {}
+    rank, base, revision = content.get("r"), content.get("base_model_name_or_path"), content.get("revision")
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1 or not isinstance(base, str) or not base:
+        got = f"got {str(rank)[:40]!r} and {str(base)[:60]!r}: run seal adapt with --resume"
+        raise ConfigError(f"{path}: expected r, the rank of a LoRA, and base_model_name_or_path, {got}")
+    return AdapterConfig(rank, base, revision if isinstance(revision, str) and revision else None)
 
 
 def _allowed(rank: int) -> int:

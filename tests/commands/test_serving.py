@@ -26,11 +26,11 @@ PROMPT = {
 
 
 def write_library(folder: Path, *, ranks: dict[str, int], base: Base, dtype: str = "auto") -> None:
-    entries = []
+    entries, named = [], {"base_model_name_or_path": base.name, "revision": base.revision}
     for name, rank in ranks.items():
         place = folder / "adapters" / name
         place.mkdir(parents=True)
-        (place / "adapter_config.json").write_text(json.dumps({"r": rank}))
+        (place / "adapter_config.json").write_text(json.dumps({"r": rank, **named}))
         (place / "prompt.json").write_text(json.dumps(PROMPT if name != "all" else {**PROMPT, "titles": ["a", "b"]}))
         write_document(folder, f"documents/{name}.json", StoredDocument(name, "The pump", "It stops at six bar."))
         adapter = None if name == "all" else f"adapters/{name}"
@@ -107,3 +107,11 @@ def test_what_cannot_work_is_named(tmp_path, monkeypatch, capsys, arguments, mes
     write_library(tmp_path / "empty", ranks={}, base=Base("org/base", None, "f"))
     assert main(["serving", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_adapters_of_several_bases_are_not_served_together(tmp_path, capsys):
+    write_library(tmp_path / "lib", ranks={"pump": 8, "mill": 8}, base=Base("org/base", None, "f"))
+    config = {"r": 8, "base_model_name_or_path": "org/other"}
+    (tmp_path / "lib" / "adapters" / "mill" / "adapter_config.json").write_text(json.dumps(config))
+    assert main(["serving", str(tmp_path / "lib")]) == 2
+    assert "lib: expected adapters of one base model, got " in capsys.readouterr().err

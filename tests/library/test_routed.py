@@ -43,7 +43,7 @@ def write_library(folder: Path, *, ready: tuple[str, ...] = tuple(TEXTS), togeth
         (folder / "adapters" / name).mkdir(parents=True, exist_ok=True)
         (folder / "adapters" / name / "prompt.json").write_text(json.dumps(PROMPT))
     shared = Together("adapters/all", tuple(TEXTS), "ready") if together else None
-    old = Retired("pump", "pump.md", "Pump manual", "retired/pump-0", "replaced", "pump", "2026-01-01T00:00:00Z")
+    old = Retired("pump", "pump.md", "Pump manual", "retired/pump-0", None, "replaced", "pump", "2026-01-01")
     write_manifest(folder, Manifest(Base("org/base", None, "f"), "t", {}, tuple(entries), shared, (old,)))
 
 
