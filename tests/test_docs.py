@@ -17,7 +17,7 @@ import tomllib
 import warnings
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from shutil import copytree
 
@@ -73,6 +73,7 @@ def seal_commands(text):
     """The arguments of every `seal`, also behind srun or torchrun."""
     found = []
     for words in lines_of(text):
+        words = list(takewhile(lambda word: word != ">", words))  # what is written to a file
         places = [number for number, word in enumerate(words) if word.rpartition("/")[2] == "seal"]
         found += [words[place + 1 :] for place in places[:1] if words[place + 1 :] != ["--version"]]
     return found
@@ -299,13 +300,14 @@ def test_the_tutorial_and_all_commands_on_its_run(folder, examples, capfd):
 
 
 def other_programs():
-    """Python blocks outside modules, beside the tutorial's and those that tests/fit/test_python.py runs."""
+    """Python blocks outside modules, beside the tutorial's and those that other tests run: tests/fit/test_python.py, and
+    tests/library/test_elsewhere.py where llama-cpp-python is installed."""
     of_the_python_page = blocks("python", WRITTEN["docs/python.md"])
     return [
         pytest.param(block, id=f"{page}-{number}")
         for page, text in WRITTEN.items()
         for number, block in enumerate(blocks("python", text))
-        if not MODULES.match(block) and page != "docs/tutorial.md" and block not in of_the_python_page
+        if not MODULES.match(block) and page != "docs/tutorial.md" and block not in of_the_python_page and "llama_cpp" not in block
     ]
 
 

@@ -65,6 +65,9 @@ COMMANDS = {
         "adapt.command",
         resume=KEPT,
     ),
+    "serving": Command(
+        "what serves the documents of seal adapt: a command for vLLM, a Modelfile for Ollama", ADAPTERS, "serving"
+    ),
     "ask": Command(
         "questions to the documents of seal adapt: each answered by the adapter of its document, and without",
         ADAPTERS,

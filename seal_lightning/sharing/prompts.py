@@ -17,10 +17,9 @@ from seal_lightning.models.origins import Origin
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling.generation import stop_tokens
 from seal_lightning.tasks import Knowledge
+from seal_lightning.text.placeholders import QUESTION, TITLE
 from seal_lightning.types import Context, JsonObject, Prompt, Query
 
-PROMPT = "prompt.json"
-TITLE, QUESTION = "{title}", "{question}"
 _SOME = Query("What is it about?", ())  # asked of documents without queries
 
 

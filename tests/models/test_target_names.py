@@ -1,4 +1,4 @@
-"""What adapter folders call their layers: the usual last parts where these name exactly the layers that were trained."""
+"""What adapter folders call their layers: their last parts where these name exactly the layers that were trained."""
 
 import json
 from pathlib import Path

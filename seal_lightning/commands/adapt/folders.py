@@ -32,7 +32,8 @@ from seal_lightning.models.lora import LoRA, save_lora, save_whole, stack, whole
 from seal_lightning.models.lora_files import read_lora
 from seal_lightning.models.origins import CARD
 from seal_lightning.results.left_out import ANSWERS, LONGEST, SKIPPED, TRUNCATED, added
-from seal_lightning.sharing.prompts import PROMPT, prompt_file
+from seal_lightning.sharing.prompts import prompt_file
+from seal_lightning.text.placeholders import PROMPT
 from seal_lightning.types import Context, JsonObject
 
 log = logging.getLogger(__name__)
