@@ -300,14 +300,19 @@ def test_the_tutorial_and_all_commands_on_its_run(folder, examples, capfd):
 
 
 def other_programs():
-    """Python blocks outside modules, beside the tutorial's and those that other tests run: tests/fit/test_python.py, and
-    tests/library/test_elsewhere.py where llama-cpp-python is installed."""
+    """Python blocks outside modules, beside the tutorial's and those that other tests run.
+
+    They are in tests/fit/test_python.py, and in tests/library/test_elsewhere.py where llama-cpp-python is installed.
+    """
     of_the_python_page = blocks("python", WRITTEN["docs/python.md"])
     return [
         pytest.param(block, id=f"{page}-{number}")
         for page, text in WRITTEN.items()
         for number, block in enumerate(blocks("python", text))
-        if not MODULES.match(block) and page != "docs/tutorial.md" and block not in of_the_python_page and "llama_cpp" not in block
+        if not MODULES.match(block)
+        and page != "docs/tutorial.md"
+        and block not in of_the_python_page
+        and "llama_cpp" not in block
     ]
 
 

@@ -30,6 +30,7 @@ from seal_lightning.inner_loop.loop import TrainedBank
 from seal_lightning.policy.policy import Policy
 from seal_lightning.processes.worker import stop_wanted
 from seal_lightning.progress.screen import Notes
+from seal_lightning.text.plural import counted
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ def _made_elsewhere(policy: Policy, group: Sequence[Adapter], *, place: Mapping[
 
 
 def _make_and_measure(place: Workplace, group: Sequence[Adapter]) -> list[Answers | str]:
-    label = "one adapter for all" if group[0].name == ALL else f"{len(group)} adapters"
+    label = "one adapter for all" if group[0].name == ALL else counted(len(group), "adapter")
     state = place.output / "training" / f"{group[0].name}.safetensors"
     trained = _trained(place, group, label, state)
     alone: list[Answers] = [{} for _ in group]

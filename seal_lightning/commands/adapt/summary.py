@@ -93,7 +93,8 @@ def _last_words(place: Workplace, made: Sequence[Made], verdicts: Mapping[str, L
         screen.line(f"saved: {written} in {folder}, for example {example}")
         example = folder / example
         load = f"--model.source.name {example}" if model else f'PeftModel.from_pretrained(base, "{example}")'
-        screen.line(f"next: {load}")
+        screen.line(f"load: {load}")
+        screen.line(f'next: seal ask {place.output} "QUESTION"')
     else:
         screen.line(f"written, but of no use: {written} in {folder}")
     for name, verdict in verdicts.items():
