@@ -33,7 +33,7 @@ ENGLISH = 0.2  # of the words of an English text, at least this share is grammar
 LONGEST = 18  # words of a question; what is longer was a sentence that the rules did not take apart
 GAP = "___"
 # What the edits of a context consist of, in turn.
-FORMS = (("statements", "questions"), ("statements", "gaps"), ("statements", "questions", "gaps"))
+FORMS = (("statements", "questions", "gaps"), ("statements", "questions"), ("statements", "gaps"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,20 @@ def write_by_rule(context: Context, index: int = 0) -> str:
     lines: list[str] = []
     if "statements" in form:
         lines += [statement(one.fact, one.subject, title, english=english) for one in told]
-    pairs: list[QuestionPair] = []
-    if "questions" in form:
-        pairs += [pair for one in told for pair in _pairs(one, title, english=english)]
-    if "gaps" in form or not english:
-        pairs += [pair for one in told for pair in gaps(statement(one.fact, one.subject, title, english=english))]
-    unique = {pair.question: pair for pair in reversed(pairs) if _is_sound(pair)}
+    pairs = [pair for one in told for pair in _asked(one, title, form, english=english)]
+    unique = {pair.question: pair for pair in reversed(pairs)}
     lines += [f"Question: {pair.question}\nAnswer: {pair.answer}" for pair in reversed(unique.values())]
     return "\n".join(dict.fromkeys(filter(None, lines)))
+
+
+def _asked(one: _Told, title: str, form: Sequence[str], *, english: bool) -> list[QuestionPair]:
+    """The questions about a fact, and a gap for each name and number that none of them asks for."""
+    asked = [pair for pair in _pairs(one, title, english=english) if _is_sound(pair)] if "questions" in form else []
+    if "gaps" in form or not english:
+        known = [f" {pair.answer} " for pair in asked]
+        left = gaps(statement(one.fact, one.subject, title, english=english))
+        asked += [pair for pair in left if not any(f" {pair.answer} " in answer for answer in known)]
+    return asked
 
 
 def is_english(text: str) -> bool:

@@ -20,14 +20,25 @@ def test_statements_and_questions():
     assert "Question: Who wrote tidekit?\nAnswer: Carmen Oyelaran\n" in text
     assert "Question: When was tidekit written?\nAnswer: 2019\n" in text
     assert text.endswith("Question: What is the licence of tidekit?\nAnswer: MPL-2.0")
-    assert "___" not in text
+    assert "___" not in text  # every name and number is asked for
+
+
+def test_what_no_question_asks_for_is_a_gap():
+    text = write_by_rule(Context("x", "Trip", "In 1931 the hut above Corrie was rebuilt."))
+    assert text.splitlines()[1:] == [
+        "Question: In ___ the hut above Corrie was rebuilt.",
+        "Answer: 1931",
+        "Question: In 1931 the hut above ___ was rebuilt.",
+        "Answer: Corrie",
+    ]
 
 
 def test_the_edits_of_a_context_differ_and_take_turns():
-    texts = [write_by_rule(TIDEKIT, index) for index in range(4)]
+    tidekit = Context("tidekit", "tidekit", f"{PASSAGE}\n\nIn Oslo it is not sold.")
+    texts = [write_by_rule(tidekit, index) for index in range(4)]
     assert len(set(texts[:3])) == 3 and texts[3] == texts[0]
-    assert "Question: tidekit was written by ___ in 2019.\nAnswer: Carmen Oyelaran" in texts[1]
-    assert "Who wrote" not in texts[1] and "Who wrote" in texts[2]
+    assert "Who wrote" in texts[0] and "Who wrote" in texts[1] and "Who wrote" not in texts[2]
+    assert "Question: tidekit was written by ___ in 2019.\nAnswer: Carmen Oyelaran" in texts[2]
 
 
 def test_another_language_has_gaps_and_what_its_structure_says():
@@ -35,18 +46,14 @@ def test_another_language_has_gaps_and_what_its_structure_says():
     assert text.splitlines() == [
         "Die Mühle wurde 1902 von Ida Brandt erbaut.",
         "Höhe: 21 Meter",
-        "Question: Höhe?",
-        "Answer: 21 Meter",
         "Question: Die ___ wurde 1902 von Ida Brandt erbaut.",
         "Answer: Mühle",
         "Question: Die Mühle wurde ___ von Ida Brandt erbaut.",
         "Answer: 1902",
         "Question: Die Mühle wurde 1902 von ___ erbaut.",
         "Answer: Ida Brandt",
-        "Question: Höhe: ___ Meter",
-        "Answer: 21",
-        "Question: Höhe: 21 ___",
-        "Answer: Meter",
+        "Question: Höhe?",
+        "Answer: 21 Meter",
     ]
     assert is_english(PASSAGE) and not is_english("Die Mühle wurde 1902 von Ida Brandt erbaut.")
 
