@@ -34,7 +34,7 @@ TIME = re.compile(
     r"|weekend|week|month|(?:1[0-9]|20)\d\d)\b|^\d{1,2}[:.]\d\d\b",
 )
 NUMBER = re.compile(
-    r"[$€£]?\d[\d,.:/]*\d|[$€£]?\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|half|twice)\b", re.I
+    r"(?<![\w-])[$€£]?\d(?:[\d,.:/]*\d)?|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|half|twice)\b", re.I
 )
 MONEY = frozenset("pound pounds dollar dollars euro euros cent cents pence percent %".split())
 NAME = re.compile(r"[A-Z][\w'’.-]*(?:\s+(?:of|the|de|van|von|der|da)\s+(?=[A-Z])|\s+(?=[A-Z0-9]))?")
