@@ -33,9 +33,8 @@ TIME = re.compile(
     rf"\b(?:{MONTHS}|{DAYS}|noon|midnight|sunset|sunrise|evening|morning|winter|summer|spring|autumn|today|tomorrow"
     r"|weekend|week|month|(?:1[0-9]|20)\d\d)\b|^\d{1,2}[:.]\d\d\b",
 )
-NUMBER = re.compile(
-    r"(?<![\w-])[$€£]?\d(?:[\d,.:/]*\d)?|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|half|twice)\b", re.I
-)
+WORDS = "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|half|twice"
+NUMBER = re.compile(rf"(?<![\w.-])[$€£]?\d(?:[\d,.:/]*\d)?|\b(?:{WORDS})\b", re.I)
 MONEY = frozenset("pound pounds dollar dollars euro euros cent cents pence percent %".split())
 NAME = re.compile(r"[A-Z][\w'’.-]*(?:\s+(?:of|the|de|van|von|der|da)\s+(?=[A-Z])|\s+(?=[A-Z0-9]))?")
 PLACES = frozenset("in at on from to near into under above behind between through".split())
