@@ -273,7 +273,7 @@ def _adapt(
 
 
 def _begun(options: Namespace, place: Workplace, read: Documents, choice: EditChoice) -> Keeper:
-    """The folder, with what is no longer of it retired; says what has changed since the run before."""
+    """The folder, once outdated adapters are retired; what has changed since the run before is told."""
     settings = check_settings(options, place, choice)
     keeper = begin(place.output, wanted_of(options, place, read.documents, choice, settings=settings))
     for line in keeper.lines():

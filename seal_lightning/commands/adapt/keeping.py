@@ -245,7 +245,7 @@ class Keeper:
 
 
 def begin(output: Path, wanted: Wanted) -> Keeper:
-    """Make a folder's manifest say what it is to hold, and retire what is no longer of it.
+    """Make a folder's manifest say what it is to hold, and retire the rest.
 
     What a process that was killed here has left undone is done by the next one.
 

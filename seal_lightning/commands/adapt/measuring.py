@@ -41,7 +41,10 @@ def _apart(document: Document, share: float, seed: int) -> Document:
     placed = {_folded(query.question) for passage in document.passages for query in passage.queries}
     order = sorted(
         {_folded(query.question) for query in queries},
-        key=lambda question: (question in placed, derive_seed("held out", seed, document.id, question)),
+        key=lambda question: (
+            question in placed,
+            derive_seed("held out", seed, document.source or document.id, question),
+        ),
     )  # what is in no passage cannot choose, so it measures first
     held_out = {*order[: max(1, math.ceil(share * len(order) - 1e-9))], *(one for one in order if one not in placed)}
 

@@ -68,9 +68,10 @@ def test_a_first_run_leaves_a_manifest_of_its_documents(kept):
         assert (kept / "first" / entry.adapter / "adapter_model.safetensors").is_file()
         result = json.loads((kept / "first" / entry.adapter / "adaptation.json").read_text())
         (row,) = result["measured"]
-        assert entry.scores.queries == 2 and entry.scores.after == sum(row["scores"]) / 2  # the third chooses
+        asked = len(row["scores"])  # those that did not choose among edits
+        assert entry.scores.queries == asked > 0 and entry.scores.after == sum(row["scores"]) / asked
         stored = read_document(kept / "first", entry.text)
-        assert stored.title == entry.title and len(stored.queries) == 2 and stored.text
+        assert stored.title == entry.title and len(stored.queries) == asked and stored.text
     assert manifest.together and manifest.together.status == "ready" and not manifest.retired
     assert manifest.together.documents == tuple(entry.id for entry in entries.values())
 
