@@ -54,7 +54,7 @@ if TYPE_CHECKING:  # where each name lies: for type checkers, and for `_homes`
     from seal_lightning.inner_loop.loop import InnerLoop
     from seal_lightning.inner_loop.objectives import InnerObjective
     from seal_lightning.library.asking import Library, LibraryAnswer
-    from seal_lightning.library.router import BM25, Embeddings, Match, Route, Router
+    from seal_lightning.library.router import BM25, Embeddings, Match, RoutedQuestion, Router
     from seal_lightning.m_step.batches import MStep
     from seal_lightning.m_step.objectives import EditTokens, MStepObjective, Taught
     from seal_lightning.m_step.selection import best_of, group_rollouts
@@ -118,7 +118,7 @@ __all__ = [  # noqa: RUF022, by subject
     "SEALCallback", "EditFilter", "ReSTEMFilter", "RandomFilter", "CheckpointSelection", "EStepProgress",
     "Retention", "RolloutTable", "Trackers", "Tracker",
     # documents that were learnt, and which one a question is about
-    "Library", "LibraryAnswer", "Router", "BM25", "Embeddings", "Route", "Match",
+    "Library", "LibraryAnswer", "Router", "BM25", "Embeddings", "RoutedQuestion", "Match",
     # learning passages one after another
     "Countermeasure",
     # after a run

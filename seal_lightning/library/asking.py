@@ -24,8 +24,8 @@ from seal_lightning.library.opening import (
     load_base,
     read_asked_with,
 )
-from seal_lightning.library.router import Match, Route, Router, make_router
-from seal_lightning.library.speaking import Blend, Held, LocalSpeaker, Said, ServerSpeaker, Speaker
+from seal_lightning.library.router import Match, RoutedQuestion, Router, make_router
+from seal_lightning.library.speaking import Blend, Held, LocalSpeaker, ToSay, ServerSpeaker, Speaker
 from seal_lightning.policy.loading import Device
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import Answers
@@ -55,7 +55,7 @@ class LibraryAnswer:
     """
 
     question: str
-    route: Route
+    route: RoutedQuestion
     documents: tuple[LibraryEntry, ...]
     adapters: tuple[tuple[str, float], ...]
     without_adapter: str | None
@@ -69,7 +69,7 @@ class _Chosen:
     """What a question is answered with: documents, the context that its prompts name, and the adapters."""
 
     question: str
-    route: Route
+    route: RoutedQuestion
     documents: tuple[LibraryEntry, ...]
     context: Context
     blend: Blend
@@ -134,7 +134,7 @@ class Library:
 
         Raises:
             ConfigError: There is no library, nothing in it is ready, or it asks for what only the user may choose.
-            DataError: It is damaged.
+            DataError: The library is damaged.
             ModelError: Its base model cannot be loaded, or is another.
         """
         place = Path(folder).expanduser()
@@ -161,7 +161,7 @@ class Library:
                 return entry
         raise unavailable(self.manifest, named)
 
-    def route(self, question: str, k: int = 1) -> Route:
+    def route(self, question: str, k: int = 1) -> RoutedQuestion:
         """The k documents that a question is most likely about."""
         return self.router.route(question, k=check_count("k", k))
 
@@ -222,7 +222,7 @@ class Library:
         if documents:
             entries = [self.document(named) for named in documents]
             matches = [self._named(question, entry, len(entries)) for entry in entries]
-            route = Route(tuple(matches), 1.0, True)
+            route = RoutedQuestion(tuple(matches), 1.0, True)
         else:
             route = self.route(question, k)
             entries = [self._entries[match.document] for match in route.matches] if route.fits else []
@@ -232,7 +232,9 @@ class Library:
     def _named(self, question: str, entry: LibraryEntry, count: int) -> Match:
         return Match(entry.id, 0.0, 1 / count, self.router.best_passage(question, entry.id))
 
-    def _blend(self, route: Route, entries: Sequence[LibraryEntry], *, together: bool, weighting: Weighting) -> Blend:
+    def _blend(
+        self, route: RoutedQuestion, entries: Sequence[LibraryEntry], *, together: bool, weighting: Weighting
+    ) -> Blend:
         of_all = self.manifest.together
         ready = of_all is not None and of_all.status == "ready"
         if together and not ready:
@@ -288,7 +290,7 @@ class Library:
         queries = [[(one.context, Query(one.question.strip(), ()))] for _, one in asked]
         ways = [[self._prompts(way, one)] for way, one in asked]
         said = [
-            Said(one.blend if way == "with_adapter" else Blend(), prompts, self._hearing(hear, way, one))
+            ToSay(one.blend if way == "with_adapter" else Blend(), prompts, self._hearing(hear, way, one))
             for (way, one), (prompts,) in zip(asked, ways, strict=True)
         ]
         answers: list[Answers] = self._speaker.say(said, max_new_tokens=self.max_answer_tokens)
@@ -316,10 +318,10 @@ class Library:
         return lambda text: hear(self._task.read_answers([text], query, one.context))
 
 
-def weights_of(route: Route, count: int, weighting: Weighting) -> tuple[float, ...]:
+def weights_of(route: RoutedQuestion, count: int, weighting: Weighting) -> tuple[float, ...]:
     """What each of `count` adapters counts, best first: by rank or share, made to add up to 1.
 
-    >>> weights_of(Route((), 1.0, True), 2, "ranks")
+    >>> weights_of(RoutedQuestion((), 1.0, True), 2, "ranks")
     (0.6666666666666666, 0.3333333333333333)
     """
     shares = [match.share for match in route.matches[:count]]

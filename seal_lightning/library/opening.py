@@ -60,8 +60,8 @@ def read_asked_with(
         trusted: Whether it may name classes, code and paths of its own, which run here.
 
     Raises:
-        ConfigError: It asks for what only the user may choose.
-        DataError: It lacks something, or has another form.
+        ConfigError: The manifest asks for what only the user may choose.
+        DataError: The manifest lacks something, or has another form.
     """
     given = {name: manifest.asked_with.get(name) for name in ("source", "task", "max_answer_tokens", "policy")}
     source, written, most = given["source"], given["task"], given["max_answer_tokens"]
@@ -140,7 +140,7 @@ def read_adapter(folder: Path, adapter: str, policy: Policy) -> LoRA:
     """An adapter of a library, as a change of the policy: what the policy has learnt itself is taken out of it again.
 
     Raises:
-        ModelError: It is damaged, or for another base.
+        ModelError: The adapter is damaged, or for another base.
     """
     lora, learned = read_lora(contained(folder, adapter)), policy.learned()
     try:

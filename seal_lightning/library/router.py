@@ -38,8 +38,8 @@ class Match:
     Attributes:
         document: Its id.
         score: What the router gave its best passage.
-        share: Of the scores of all matches of the route; 0 where the score is not above 0.
-        passage: That passage.
+        share: Share of the scores of all matches of the route; 0 where the score is not above 0.
+        passage: Its best passage.
     """
 
     document: str
@@ -49,7 +49,7 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class RoutedQuestion:
     """Where a question leads.
 
     Attributes:
@@ -106,17 +106,17 @@ class Router(Remembers, ABC):
         titles = [documents[owner].title.strip() for owner in self.owners]
         self.read([f"{title}\n{text}".strip() for title, text in zip(titles, self.passages, strict=True)], cache=cache)
 
-    def route(self, question: str, *, k: int = 1) -> Route:
+    def route(self, question: str, *, k: int = 1) -> RoutedQuestion:
         """The k documents that a question is most likely about."""
         if not self.documents:
-            return Route((), 0.0, False)
+            return RoutedQuestion((), 0.0, False)
         scores = np.asarray(self.scores(question), dtype=float)
         best: dict[int, int] = {}  # by document, in the order of their scores: its best passage
         for place in np.argsort(-scores, kind="stable"):
             best.setdefault(int(self.owners[place]), int(place))
         first = best[next(iter(best))]
         fit = float(np.clip(self.fit(question, first, scores[first]), 0.0, 1.0))
-        return Route(self._matches(best, scores, k), fit, bool(fit >= self.least_fit and fit > 0))
+        return RoutedQuestion(self._matches(best, scores, k), fit, bool(fit >= self.least_fit and fit > 0))
 
     def best_passage(self, question: str, document: str) -> str:
         """The passage of one document that a question is most likely about; "" for one that is not there."""

@@ -36,7 +36,7 @@ class Blend:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ToSay:
     """One prompt for a blend; `hear` is told the text so far, wherever that can be told."""
 
     blend: Blend
@@ -48,7 +48,7 @@ class Speaker(ABC):
     """Answers prompts with adapters of a library."""
 
     @abstractmethod
-    def say(self, asked: Sequence[Said], *, max_new_tokens: int) -> list[Answers]:
+    def say(self, asked: Sequence[ToSay], *, max_new_tokens: int) -> list[Answers]:
         """What the model says to each, in order."""
 
     @abstractmethod
@@ -77,7 +77,7 @@ class LocalSpeaker(Speaker):
     def window(self) -> int:
         return self.policy.window
 
-    def say(self, asked: Sequence[Said], *, max_new_tokens: int) -> list[Answers]:
+    def say(self, asked: Sequence[ToSay], *, max_new_tokens: int) -> list[Answers]:
         whole = [self._whole_of(one.blend) for one in asked]
         answers: dict[int, Answers] = {}
         for adapter in dict.fromkeys(whole):
@@ -87,7 +87,7 @@ class LocalSpeaker(Speaker):
             answers |= zip(places, self._say(policy, some, max_new_tokens, plain=adapter is not None), strict=True)
         return [answers[place] for place in range(len(asked))]
 
-    def _say(self, policy: Policy, asked: Sequence[Said], most: int, *, plain: bool) -> list[Answers]:
+    def _say(self, policy: Policy, asked: Sequence[ToSay], most: int, *, plain: bool) -> list[Answers]:
         blends = [] if plain else list(dict.fromkeys(one.blend for one in asked if one.blend.adapters))
         trained = TrainedBank(lora_bank(policy.model, [self._lora(blend) for blend in blends]), ()) if blends else None
         slots = {blend: slot for slot, blend in enumerate(blends)}
@@ -100,7 +100,7 @@ class LocalSpeaker(Speaker):
             )
         return answers
 
-    def _answerer(self, policy: Policy, asked: Sequence[Said]) -> LocalAnswerer:
+    def _answerer(self, policy: Policy, asked: Sequence[ToSay]) -> LocalAnswerer:
         """Tells who wants to hear; where a question is asked in several ways, the first of them."""
         heard = {sum(len(before.prompts) for before in asked[:at]): one for at, one in enumerate(asked) if one.hear}
         if not heard:
@@ -178,7 +178,7 @@ class ServerSpeaker(Speaker):
     def window(self) -> int:
         return self._server.window(self.policy)
 
-    def say(self, asked: Sequence[Said], *, max_new_tokens: int) -> list[Answers]:
+    def say(self, asked: Sequence[ToSay], *, max_new_tokens: int) -> list[Answers]:
         """What adapters say, then what the base says: vLLM 0.32 on a CPU mixes these up within a batch."""
         names = [self._name(one.blend) for one in asked]
         answers: dict[int, Answers] = {}
@@ -188,7 +188,7 @@ class ServerSpeaker(Speaker):
             answers |= zip(places, some, strict=True)
         return [answers[place] for place in range(len(asked))]
 
-    def _say(self, asked: Sequence[Said], names: Sequence[str], most: int) -> list[Answers]:
+    def _say(self, asked: Sequence[ToSay], names: Sequence[str], most: int) -> list[Answers]:
         models = [name for name, one in zip(names, asked, strict=True) for _ in one.prompts]
         prompts = [self.policy.format(prompt) for one in asked for prompt in one.prompts]
         written = self._server.continued(self.policy, prompts, max_new_tokens=most, models=models) if prompts else []

@@ -16,7 +16,7 @@ from seal_lightning.inner_loop.lora_bank import lora_bank
 from seal_lightning.library.asking import weights_of
 from seal_lightning.library.manifest import read_manifest, write_manifest
 from seal_lightning.library.opening import combined, read_adapter
-from seal_lightning.library.router import Match, Route
+from seal_lightning.library.router import Match, RoutedQuestion
 from seal_lightning.models.loading import load_model
 from seal_lightning.models.lora import LoRA, save_lora, save_whole, stack, whole_state
 from seal_lightning.models.source import ModelSource
@@ -147,7 +147,7 @@ def test_k_documents_answer_by_rank_or_by_share(library: Library) -> None:
 
 
 def test_weights_add_up_to_one() -> None:
-    route = Route(tuple(Match(name, 1.0, share, "") for name, share in (("a", 0.9), ("b", 0.1))), 1.0, True)
+    route = RoutedQuestion(tuple(Match(name, 1.0, share, "") for name, share in (("a", 0.9), ("b", 0.1))), 1.0, True)
     assert weights_of(route, 2, "shares") == (0.9, 0.1)
     assert sum(weights_of(route, 5, "ranks")) == pytest.approx(1)
 
