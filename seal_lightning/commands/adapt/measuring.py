@@ -43,7 +43,7 @@ def _apart(document: Document, share: float, seed: int) -> Document:
         {_folded(query.question) for query in queries},
         key=lambda question: (
             question in placed,
-            derive_seed("held out", seed, document.source or document.id, question),
+            derive_seed("held out", seed, question),
         ),
     )  # what is in no passage cannot choose, so it measures first
     held_out = {*order[: max(1, math.ceil(share * len(order) - 1e-9))], *(one for one in order if one not in placed)}
