@@ -25,7 +25,7 @@ from seal_lightning.library.opening import (
     read_asked_with,
 )
 from seal_lightning.library.router import Match, RoutedQuestion, Router, make_router
-from seal_lightning.library.speaking import Blend, Held, LocalSpeaker, ToSay, ServerSpeaker, Speaker
+from seal_lightning.library.speaking import Blend, Held, LocalSpeaker, ServerSpeaker, Speaker, ToSay
 from seal_lightning.policy.loading import Device
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import Answers
