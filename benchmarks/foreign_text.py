@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from seal_lightning.tasks.base import first_line
 from seal_lightning.tasks.directives import DirectiveLimits, split_directives
 from seal_lightning.tasks.edit_kinds import PARSERS, EditKind, strip_enumerator, without_answer_label
 from seal_lightning.tasks.layer_choice import read_choice
+from seal_lightning.tasks.rule_based.writer import write_by_rule
 from seal_lightning.text.escaping import markdown_cell, sound, visible
 from seal_lightning.text.thoughts import cut_thoughts, opened_by
 from seal_lightning.types import Context, Query
@@ -258,6 +260,7 @@ def _cell(text: str) -> object:
 _RECALL, _CALIBRATED = Recall(), Calibrated()
 READERS: Mapping[str, Read] = {
     **{f"tasks.edit_kinds.{name}": parse for name, parse in PARSERS.items()},
+    "tasks.rule_based": lambda text: [write_by_rule(replace(CONTEXT, passage=text), index) for index in range(3)],
     "results.diversity": lambda text: distinct_ngrams([text]),
     "tasks.edit_kinds.strip_enumerator": strip_enumerator,
     "tasks.edit_kinds.without_answer_label": without_answer_label,

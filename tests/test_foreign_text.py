@@ -28,6 +28,7 @@ options/mistakes data/base data/dataset_sources data/documents data/formats data
 data/separated data/splitting data/text_folder data/conversion text/escaping
 grading/calibrated/expectation grading/calibrated/reading grading/scripts grading/stems grading/words
 e_step/own_queries results/diversity tasks/arc/edit tasks/directives tasks/layer_choice tasks/edit_kinds text/thoughts
+tasks/rule_based/facts tasks/rule_based/questions tasks/rule_based/writer
 """.split()
 # Patterns that see no text of a model, server or document, or such a text cut to a length before.
 ELSEWHERE = {

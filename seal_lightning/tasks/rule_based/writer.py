@@ -31,6 +31,7 @@ from seal_lightning.types import Context
 GRAMMAR = AUXILIARY | DETERMINERS | PREPOSITIONS | PRONOUNS | {"and", "or", "not", "we", "you"}
 ENGLISH = 0.2  # of the words of an English text, at least this share is grammar
 LONGEST = 18  # words of a question; what is longer was a sentence that the rules did not take apart
+LONGEST_FACT = 500  # characters; what is longer is stated and nothing is asked about it
 GAP = "___"
 # What the edits of a context consist of, in turn.
 FORMS = (("statements", "questions", "gaps"), ("statements", "questions"), ("statements", "gaps"))
@@ -68,6 +69,8 @@ def write_by_rule(context: Context, index: int = 0) -> str:
 
 def _asked(one: _Told, title: str, form: Sequence[str], *, english: bool) -> list[QuestionPair]:
     """The questions about a fact, and a gap for each name and number that none of them asks for."""
+    if len(one.fact.text if isinstance(one.fact, Sentence) else one.fact.value + one.fact.owner) > LONGEST_FACT:
+        return []
     asked = [pair for pair in _pairs(one, title, english=english) if _is_sound(pair)] if "questions" in form else []
     if "gaps" in form or not english:
         known = [f" {pair.answer} " for pair in asked]
